@@ -1,0 +1,36 @@
+# The commands of the project. `make demo` and `make test` need only Python >= 3.11, git and make.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# A shared environment (VENV=/some/where) still runs this checkout, not the one it was installed from.
+export PYTHONPATH := $(CURDIR)/src
+
+.PHONY: demo test check format clean
+
+demo: $(READY)
+	@$(BIN)/python -m refinenet demo --output demo.png
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+$(READY): pyproject.toml
+	@echo "Setting up $(VENV): PyTorch is large (up to 5 GB), a few minutes the first time."
+	@$(PYTHON) -c "import sys; sys.exit('refinenet needs Python 3.11 or newer, this is ' + sys.version.split()[0] + '; try: make PYTHON=python3.12 $(MAKECMDGOALS)') if sys.version_info < (3, 11) else None"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -e ".[dev]"
+	@touch $@

@@ -1,0 +1,1 @@
+"""RefineNet: high-resolution semantic segmentation."""
