@@ -1,1 +1,36 @@
-"""RefineNet: high-resolution semantic segmentation."""
+"""RefineNet and Light-Weight RefineNet: high-resolution semantic segmentation to train, evaluate and deploy.
+
+    from refinenet import RefineNet
+
+    r = RefineNet(model="camvid")
+    segmentation = r.segment("street.jpg")
+
+Nothing is imported before it is asked for: `import refinenet` costs milliseconds, the first network seconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from refinenet.api import RefineNet
+    from refinenet.labels import LabelSet
+    from refinenet.segmenter import Segmentation
+
+__version__ = "1.0.0a1"
+
+__all__ = ["LabelSet", "RefineNet", "Segmentation", "__version__"]
+
+_HOMES = {"RefineNet": "refinenet.api", "LabelSet": "refinenet.labels", "Segmentation": "refinenet.segmenter"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,5 @@
+"""`python -m refinenet` is the command `refinenet`."""
+
+from refinenet.cli import main
+
+main()

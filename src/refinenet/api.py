@@ -1,0 +1,393 @@
+"""The class `RefineNet`: a network with what its classes mean, and a method for each verb.
+
+Shape letters: H height, W width.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy.typing as npt
+import torch
+
+from refinenet import __version__
+from refinenet.backends.pytorch import PyTorchBackend
+from refinenet.convert import import_checkpoint
+from refinenet.datasets import Dataset, Splits, open_dataset
+from refinenet.encoder import PUBLISHED_RESNETS
+from refinenet.encoder_weights import load_encoder_weights
+from refinenet.evaluate import Evaluation, evaluate
+from refinenet.images import ImageSource, decode
+from refinenet.labels import LabelSet
+from refinenet.model_file import BUNDLED, ModelCard, bundled_path, digest, load, save
+from refinenet.network import Architecture, ModelType, Network
+from refinenet.segmenter import Output, Segmentation, Segmenter
+from refinenet.tensors import is_safetensors
+from refinenet.terminal import print_note
+from refinenet.train import TrainConfig, TrainResult, TrainRun
+
+DEFAULT_CLASSES = 21
+"""Classes of an untrained network when nobody says: PASCAL VOC's, as the networks were published."""
+
+
+class RefineNet:
+    """A network for semantic segmentation: make or load one, then `train`, `eval`, `deploy`.
+
+    Args:
+        model_type: "full" (RefineNet) or "lightweight" (Light-Weight RefineNet). By default the model file says it;
+            without one it is "full", or "lightweight" where an `encoder` is named.
+        num_layers: Depth of the ResNet encoder: 50 (the default), 101 or 152.
+        encoder: Instead of a ResNet, any timm network with feature maps at strides 4, 8, 16 and 32, by timm's name.
+            "mobilenetv2_100" gives the published light-weight MobileNetV2 network.
+        num_classes: Number of classes. By default that of the model file, or of the dataset that `train` is given.
+        model: A model to load: "camvid" (which ships inside the package), a file written by `save`, or a checkpoint
+            published for an earlier PyTorch RefineNet.
+        encoder_weights: Weights to start the encoder of a new network from: "imagenet" for timm's (fetched once, needs
+            a network), or a file.
+        device: "cpu", "cuda", "cuda:1", ...; by default a GPU where there is one.
+
+    Raises:
+        ValueError: an argument is not allowed or contradicts the model file, or a file cannot be used.
+        OSError: a file cannot be read.
+    """
+
+    network: Network
+    """The `torch.nn.Module`: float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, H, W)`."""
+
+    def __init__(
+        self,
+        model_type: ModelType | None = None,
+        num_layers: int | None = None,
+        encoder: str | None = None,
+        num_classes: int | None = None,
+        model: str | os.PathLike[str] | None = None,
+        encoder_weights: str | os.PathLike[str] | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        if num_layers is not None and num_layers not in PUBLISHED_RESNETS:
+            raise ValueError(f"num_layers is one of {PUBLISHED_RESNETS}, not {num_layers!r}.")
+        if num_layers is not None and encoder is not None:
+            raise ValueError(
+                f"num_layers={num_layers} means a ResNet, encoder={encoder!r} another: pass one of the two."
+            )
+        name = encoder if encoder is not None else None if num_layers is None else f"resnet{num_layers}"
+        self._classes_asked_for = num_classes is not None
+        chosen = choose_device(device)
+        if model is not None:
+            if encoder_weights is not None:
+                raise ValueError("A saved model has its encoder's weights: pass model or encoder_weights, not both.")
+            network, card = _load_model(model)
+            _check_asked(card, model, model_type=model_type, encoder=name, num_classes=num_classes)
+        else:
+            architecture = Architecture(
+                model_type=model_type or ("full" if encoder is None else "lightweight"),
+                encoder=name or "resnet50",
+                num_classes=DEFAULT_CLASSES if num_classes is None else num_classes,
+            )
+            network = _new_network(architecture, encoder_weights)
+            card = ModelCard(architecture=architecture, label_set=LabelSet.numbered(architecture.num_classes))
+        self._adopt(network.to(chosen), card)
+
+    def _adopt(self, network: Network, card: ModelCard) -> None:
+        self.network = network.eval()
+        self.card = card
+        self._segmenter = Segmenter(PyTorchBackend(network), card.label_set)
+
+    @property
+    def label_set(self) -> LabelSet:
+        """Names and colours of the classes, and the ignore index."""
+        return self.card.label_set
+
+    def segment(self, image: ImageSource, *, channel_order: Literal["rgb", "bgr"] = "rgb") -> Segmentation:
+        """Segment an image.
+
+        Args:
+            image: A path, the bytes of a file, a Pillow image, a NumPy array or a tensor; see `images.decode`.
+            channel_order: "bgr" for arrays from OpenCV.
+
+        Returns:
+            Labels, confidence, colours and areas, of the image's own size.
+
+        Raises:
+            ValueError, TypeError, OSError: the image cannot be read or used.
+        """
+        return self._segmenter.segment(decode(image, channel_order=channel_order))
+
+    def deploy(
+        self,
+        image: ImageSource | None = None,
+        image_file: str | os.PathLike[str] | None = None,
+        output_file: str | os.PathLike[str] | None = None,
+        output: Output | None = None,
+        channel_order: Literal["rgb", "bgr"] = "rgb",
+    ) -> npt.NDArray[Any]:
+        """Segment an image, draw the result, and write it where asked to.
+
+        Args:
+            image: What to segment: an array `(H, W, 3)` uint8 RGB, or anything else that `segment` takes.
+            image_file: Or the path of an image file.
+            output_file: Where to write the picture: `.png` or `.jpg`. Missing folders are made, an existing file is
+                replaced, the image itself never.
+            output: Which picture: "labels" (ids; `.png` only), "colour", "overlay" or "confidence". By default the
+                colour image is returned, and a `.png` file gets label ids with a palette, a `.jpg` file the colour image.
+            channel_order: "bgr" for arrays from OpenCV.
+
+        Returns:
+            The picture: `(H, W, 3)` uint8 RGB, or `(H, W)` for "labels" and "confidence".
+
+        Raises:
+            ValueError: not exactly one of `image` and `image_file` is given, the image cannot be used, or
+                `output_file` does not fit `output` or is the image itself.
+            OSError: a file cannot be read or written.
+        """
+        if (image is None) == (image_file is None):
+            raise ValueError("Pass exactly one of image (an array or the like) and image_file (a path).")
+        source = image if image is not None else image_file
+        if isinstance(source, str | os.PathLike) and output_file is not None and _same_file(source, output_file):
+            raise ValueError(f"output_file is the image itself, {source}: writing would destroy it. Name another file.")
+        assert source is not None
+        segmentation = self.segment(source, channel_order=channel_order)
+        picture = segmentation.render(output or "colour")
+        if output_file is not None:
+            segmentation.save(output_file, output)
+        return picture
+
+    def train(
+        self,
+        dataset: str | os.PathLike[str] | Splits | None = None,
+        root: str | os.PathLike[str] | None = None,
+        output: str | os.PathLike[str] | None = None,
+        resume: str | os.PathLike[str] | None = None,
+        progress: bool = True,
+        **settings: Any,
+    ) -> TrainResult:
+        """Train the network; afterwards it has the weights of the epoch with the best validation mIoU.
+
+        A new network takes the dataset's classes. A trained one keeps, of its classifier, the classes that the dataset
+        has too, by name, and learns the others anew.
+
+        Args:
+            dataset: "camvid", "streets" and others by name, or a folder of one's own; see `datasets.open_dataset`.
+            root: Where a named dataset lies.
+            output: The folder for the results; by default a new one below `runs/`.
+            resume: Instead of `dataset`, the folder of a run that was stopped: it goes on after its last whole epoch,
+                as it was begun.
+            progress: Whether to show progress on standard error.
+            settings: Fields of `train.TrainConfig`, such as `epochs`, `batch_size` and `learning_rate`.
+
+        Returns:
+            Where the results are, and how good the best model is.
+
+        Raises:
+            FileNotFoundError: the data are not there; says where to get them.
+            ValueError: a setting, a file or the number of classes is not allowed; it is named.
+        """
+        if resume is not None:
+            if dataset is not None or root is not None or output is not None or settings:
+                raise ValueError("A run is resumed as it was begun: pass resume alone.")
+            return self._resume(Path(resume), progress)
+        if dataset is None:
+            raise ValueError("Pass dataset, a name or a folder, or resume, the folder of a run to go on with.")
+        config = TrainConfig.from_dict(settings)
+        splits = open_dataset(dataset, root)
+        train_set, val_set = splits("train"), splits("val")
+        folder = _new_folder(output, train_set.name)
+        self._take_classes(train_set)
+        source = {
+            "dataset": train_set.name if callable(dataset) else os.fspath(dataset),
+            "root": _absolute(root),
+        }
+        return self._run(train_set, val_set, config, folder, source, progress)
+
+    def _run(
+        self,
+        train_set: Dataset,
+        val_set: Dataset,
+        config: TrainConfig,
+        folder: Path,
+        source: Mapping[str, Any],
+        progress: bool,
+    ) -> TrainResult:
+        print_note(f"Results go to {folder}; stopped, the run goes on with resume={str(folder)!r}.", enabled=progress)
+        run = TrainRun(
+            network=self.network,
+            card=self.card,
+            train_set=train_set,
+            val_set=val_set,
+            config=config,
+            folder=folder,
+            source=source,
+            progress=progress,
+        )
+        result = run.run()
+        network, card = load(result.model)
+        self._adopt(network.to(self.network.mean.device), card)
+        return result
+
+    def _resume(self, folder: Path, progress: bool) -> TrainResult:
+        try:
+            description = json.loads((folder / "run.json").read_text("utf-8"))
+            source, config = description["source"], TrainConfig.from_dict(description["config"])
+            label_set = LabelSet.from_dict(description["label_set"])
+            architecture = Architecture(**description["architecture"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{folder / 'run.json'} is damaged: {error}") from error
+        splits = open_dataset(source["dataset"], source["root"])
+        device = self.network.mean.device
+        self._adopt(Network(architecture).to(device), ModelCard(architecture=architecture, label_set=label_set))
+        return self._run(splits("train"), splits("val"), config, folder, source, progress)
+
+    def eval(
+        self,
+        dataset: str | os.PathLike[str] | Splits,
+        root: str | os.PathLike[str] | None = None,
+        split: str = "val",
+        output_file: str | os.PathLike[str] | None = None,
+        progress: bool = True,
+    ) -> Evaluation:
+        """Measure the model on a dataset, print a table, and write the figures where asked to.
+
+        Args:
+            dataset: As for `train`.
+            root: Where a named dataset lies.
+            split: Which part of it.
+            output_file: A JSON file for the figures.
+            progress: Whether to show progress and the table.
+
+        Returns:
+            mIoU, IoU by class, accuracies, and how they were measured.
+
+        Raises:
+            FileNotFoundError: the data are not there; says where to get them.
+            ValueError: a file cannot be used, or the model's classes are not the dataset's.
+        """
+        data = open_dataset(dataset, root)(split)
+        self._check_classes(data)
+        scores, seconds = evaluate(self._segmenter, data, progress=progress)
+        evaluation = Evaluation(
+            dataset=data.name,
+            split=data.split,
+            label_set=data.label_set,
+            scores=scores,
+            images=len(data),
+            seconds=seconds,
+            model_sha256=self.card.weights_sha256 or digest(self.network.state_dict()),
+            package_version=__version__,
+        )
+        if output_file is not None:
+            evaluation.save(output_file)
+        if progress:
+            evaluation.print()
+        return evaluation
+
+    def save(self, path: str | os.PathLike[str], dtype: Literal["float32", "float16"] = "float32") -> Path:
+        """Write the model to one file that `RefineNet(model=path)` loads anywhere, without further arguments.
+
+        Args:
+            path: Where; by custom it ends in `.safetensors`. Missing folders are made, an existing file is replaced.
+            dtype: "float16" halves the file.
+
+        Raises:
+            ValueError: a weight is not a finite number.
+            OSError: the file cannot be written.
+        """
+        self.card = save(path, self.network, self.card, dtype)
+        return Path(path)
+
+    def _take_classes(self, dataset: Dataset) -> None:
+        """Make the network's classes those of a dataset to be trained on."""
+        ours, theirs = self.label_set, dataset.label_set
+        if ours.names == theirs.names:
+            return
+        if self._classes_asked_for and len(ours) != len(theirs):
+            raise ValueError(
+                f"The model was made for num_classes={len(ours)}, the dataset {dataset.name} has {len(theirs)}. "
+                "Leave num_classes out, and the dataset says it."
+            )
+        if ours.is_numbered() and len(ours) == len(theirs):
+            network = self.network
+        else:
+            rows = [ours.names.index(name) if name in ours.names else None for name in theirs.names]
+            network = self.network.with_classes(rows)
+        self._adopt(network, ModelCard(architecture=network.architecture, label_set=theirs, licence=self.card.licence))
+
+    def _check_classes(self, dataset: Dataset) -> None:
+        ours, theirs = self.label_set, dataset.label_set
+        if len(ours) != len(theirs):
+            raise ValueError(
+                f"The model tells {len(ours)} classes apart, the dataset {dataset.name} has {len(theirs)}: "
+                "take another model or dataset, or train this model on it first."
+            )
+        different = [(a, b) for a, b in zip(ours.names, theirs.names, strict=True) if a != b]
+        if different and not ours.is_numbered() and not theirs.is_numbered():
+            raise ValueError(
+                f"The model's classes are not those of {dataset.name}: {different[0][0]!r} stands where the dataset has "
+                f"{different[0][1]!r}. Scores would mean nothing."
+            )
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or else a GPU where there is one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"The device {str(device)!r} cannot be used here: {error}") from error
+    return chosen
+
+
+def _new_network(architecture: Architecture, encoder_weights: str | os.PathLike[str] | None) -> Network:
+    network = Network(architecture, pretrained=encoder_weights == "imagenet")
+    if encoder_weights is not None and encoder_weights != "imagenet":
+        load_encoder_weights(network, Path(encoder_weights))
+    return network
+
+
+def _load_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
+    path = bundled_path(str(model)) if str(model) in BUNDLED else Path(model)
+    try:
+        if is_safetensors(path):
+            return load(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} Models that ship inside the package: {', '.join(BUNDLED)}.") from error
+    network = import_checkpoint(path)
+    label_set = LabelSet.numbered(network.architecture.num_classes)
+    return network, ModelCard(architecture=network.architecture, label_set=label_set)
+
+
+def _check_asked(card: ModelCard, model: str | os.PathLike[str], **asked: str | int | None) -> None:
+    found = card.architecture.to_dict()
+    for key, value in asked.items():
+        if value is not None and value != found[key]:
+            raise ValueError(f"{model} has {key}={found[key]!r}, not {value!r}. Leave {key} out: the file says it.")
+
+
+def _same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
+    return Path(second).exists() and Path(first).exists() and Path(first).samefile(second)
+
+
+def _absolute(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else str(Path(path).resolve())
+
+
+def _new_folder(output: str | os.PathLike[str] | None, name: str) -> Path:
+    """The folder of a new run: the one asked for, which must not hold a run yet, or the next free one below runs/."""
+    if output is not None:
+        folder = Path(output)
+        if (folder / "run.json").exists():
+            raise ValueError(
+                f"{folder} already holds a run. Go on with it by resume={str(folder)!r}, or name another folder."
+            )
+        return folder
+    stem = Path(name).name
+    return next(folder for number in range(1, 10_000) if not (folder := Path("runs") / f"{stem}-{number}").exists())

@@ -1,0 +1,339 @@
+"""The command line: parse, call one function, print. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from refinenet.api import RefineNet
+    from refinenet.segmenter import Segmentation
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    help="RefineNet: high-resolution semantic segmentation to train, evaluate and deploy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class ModelTypeChoice(StrEnum):
+    """Families of networks."""
+
+    full = "full"
+    lightweight = "lightweight"
+
+
+class OutputChoice(StrEnum):
+    """Pictures that a segmentation can be drawn as."""
+
+    labels = "labels"
+    colour = "colour"
+    overlay = "overlay"
+    confidence = "confidence"
+
+
+Model = Annotated[str, typer.Option("--model", "-m", help='A model file, or "camvid", which ships inside the package.')]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")]
+Root = Annotated[Path | None, typer.Option(help="Where a dataset known by name lies.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines, and no progress.")]
+DatasetName = Annotated[
+    str | None,
+    typer.Option("--dataset", "-d", help="camvid, streets, nyu, coco, or a folder with images/ and masks/."),
+]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
+) -> None:
+    """RefineNet: high-resolution semantic segmentation to train, evaluate and deploy."""
+
+
+@app.command()
+def train(
+    dataset: DatasetName = None,
+    root: Root = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the results; by default a new one in runs/."),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Folder of a stopped run to go on with, instead of --dataset.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="A model to go on from.")] = None,
+    model_type: Annotated[
+        ModelTypeChoice | None, typer.Option(help="Family of a new network; full where no encoder is named.")
+    ] = None,
+    num_layers: Annotated[int | None, typer.Option(help="Depth of a new network's ResNet: 50, 101 or 152.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Instead of a ResNet, a timm network, such as mobilenetv2_100.")
+    ] = None,
+    encoder_weights: Annotated[
+        str | None, typer.Option(help='A file of encoder weights, or "imagenet" to fetch timm\'s.')
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images. [default: 50]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in a step. [default: 8]")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of decoder and classifier, at its highest. [default: 0.001]")
+    ] = None,
+    encoder_learning_rate: Annotated[float | None, typer.Option(help="Of the encoder; by default the same.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Any other field of TrainConfig, as KEY=VALUE in JSON: --set 'crop_size=[360,480]'. May be repeated.",
+        ),
+    ] = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a network on a dataset."""
+    named = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "encoder_learning_rate": encoder_learning_rate,
+    }
+    chosen = {key: value for key, value in named.items() if value is not None} | _parse_settings(settings or [])
+    network = _make(
+        model=model,
+        model_type=model_type and model_type.value,
+        num_layers=num_layers,
+        encoder=encoder,
+        encoder_weights=encoder_weights,
+        device=device,
+    )
+    result = network.train(dataset, root=root, output=output, resume=resume, progress=not as_json, **chosen)
+    found = {
+        "folder": str(result.folder),
+        "model": str(result.model),
+        "best_miou": result.best_miou,
+        "epochs": result.epochs,
+    }
+    _say(found if as_json else f"Best validation mIoU {100 * result.best_miou:.2f} %. Model: {result.model}")
+
+
+@app.command("eval")
+def evaluate(
+    dataset: DatasetName = None,
+    root: Root = None,
+    split: Annotated[str, typer.Option(help="Which part of the dataset.")] = "val",
+    model: Model = "camvid",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file for the figures.")] = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on a dataset."""
+    if dataset is None:
+        raise typer.BadParameter("name a dataset or a folder.", param_hint="--dataset")
+    evaluation = _make(model=model, device=device).eval(
+        dataset, root=root, split=split, output_file=output, progress=not as_json
+    )
+    if as_json:
+        _say(evaluation.to_dict())
+
+
+@app.command()
+def deploy(
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A .png or .jpg file for one image, a folder for several."),
+    ] = None,
+    model: Model = "camvid",
+    kind: Annotated[
+        OutputChoice | None,
+        typer.Option("--kind", "-k", help="What to write; by default labels in .png, colour in .jpg."),
+    ] = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Segment images and write the results."""
+    pairs = _pair_outputs(images, output)
+    network = _make(model=model, device=device)
+    reports, failures = [], 0
+    for image, target in pairs:
+        try:
+            segmentation = network.segment(image)
+            if target.exists() and target.samefile(image):
+                raise ValueError(f"{target} is the image itself: writing would destroy it. Name another output.")
+            segmentation.save(target, kind and kind.value)
+        except (ValueError, OSError) as error:
+            if len(pairs) == 1:
+                raise
+            failures += 1
+            _complain(str(error))
+            continue
+        reports.append({"image": str(image), "output": str(target), "areas": dict(segmentation.areas)})
+        if not as_json:
+            _say(f"{image} -> {target}: {_main_areas(segmentation)}")
+    if as_json:
+        _say(reports)
+    if failures:
+        raise ValueError(f"{failures} of {len(pairs)} images could not be segmented; the others were.")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A checkpoint of an earlier PyTorch RefineNet, or a model file.")],
+    target: Annotated[Path, typer.Argument(help="The model file to write, by custom ending in .safetensors.")],
+    half: Annotated[bool, typer.Option("--half", help="Store the weights in float16.")] = False,
+) -> None:
+    """Turn a published checkpoint into a model file."""
+    if target.exists() and target.samefile(source):
+        raise ValueError(f"{target} is the source itself. Name another file.")
+    network = _make(model=str(source), device="cpu")
+    network.save(target, "float16" if half else "float32")
+    architecture = network.network.architecture
+    _say(f"{target}: {architecture.model_type}, {architecture.encoder}, {architecture.num_classes} classes")
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help='A model file, or "camvid".')] = "camvid",
+    as_json: AsJson = False,
+) -> None:
+    """Show what a model is: architecture, classes, scores, licence, recipe."""
+    network = _make(model=model, device="cpu")
+    card = network.card
+    facts = {
+        **card.architecture.to_dict(),
+        "parameters": sum(parameter.numel() for parameter in network.network.parameters()),
+        "classes": list(card.label_set.names),
+        "scores": dict(card.scores),
+        "licence": card.licence,
+        "recipe": dict(card.recipe),
+        "weights_sha256": card.weights_sha256,
+    }
+    if as_json:
+        _say(facts)
+        return
+    from refinenet.terminal import print_table
+
+    print_table(model, ["", ""], [[key, _show(value)] for key, value in facts.items()])
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("demo.png"),
+    seed: Annotated[int, typer.Option(min=0, help="Which street to draw.")] = 7,
+    model: Model = "camvid",
+    as_json: AsJson = False,
+) -> None:
+    """Draw a street, segment it, and write picture, label map and overlay side by side."""
+    import numpy as np
+
+    from refinenet.images import write
+    from refinenet.legend import add_legend
+    from refinenet.street_scene import draw_street
+
+    street, _ = draw_street(seed, 360, 480)
+    segmentation = _make(model=model, device=None).segment(street)
+    panels = np.concatenate([street, segmentation.colour, segmentation.overlay], axis=1)
+    write(output, add_legend(panels, segmentation.label_set, segmentation.areas))
+    if as_json:
+        _say({"output": str(output), "areas": dict(segmentation.areas)})
+        return
+    from refinenet.terminal import print_table
+
+    areas = sorted(segmentation.areas.items(), key=lambda item: -item[1])
+    print_table(
+        f"A drawn street, segmented by {model!r}",
+        ["class", "area %"],
+        [[n, f"{100 * a:.1f}"] for n, a in areas],
+    )
+    _say(
+        f"Look at {output}. Next:\n"
+        "  refinenet deploy YOUR_IMAGE.jpg --output overlay.jpg --kind overlay\n"
+        "  refinenet train --dataset YOUR_FOLDER --model camvid     (YOUR_FOLDER has images/, masks/, classes.yaml)\n"
+        "  refinenet --help"
+    )
+
+
+def _make(**arguments: Any) -> RefineNet:
+    from refinenet.api import RefineNet
+
+    return RefineNet(**arguments)
+
+
+def _parse_settings(settings: list[str]) -> dict[str, Any]:
+    chosen = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{setting!r} is not KEY=VALUE.", param_hint="--set")
+        try:
+            chosen[key] = json.loads(value)
+        except ValueError:
+            chosen[key] = value
+    return chosen
+
+
+def _pair_outputs(images: list[Path], output: Path | None) -> list[tuple[Path, Path]]:
+    """Each image with the file to write: a file for one image, files of the same name in a folder for several."""
+    from refinenet.datasets import IMAGE_SUFFIXES
+
+    several = len(images) > 1 or any(path.is_dir() for path in images)
+    found: list[Path] = []
+    for path in images:
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f"{path} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).")
+        found += inside
+    if not several:
+        target = output or images[0].with_name(f"{images[0].stem}_labels.png")
+        return [(images[0], target / f"{images[0].stem}.png" if target.is_dir() else target)]
+    folder = output or Path("segmented")
+    if folder.suffix.lower() in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"Several images need a folder for their results, not one file: {folder}.")
+    return [(path, folder / f"{path.stem}.png") for path in found]
+
+
+def _main_areas(segmentation: Segmentation) -> str:
+    largest = sorted(segmentation.areas.items(), key=lambda item: -item[1])[:4]
+    return ", ".join(f"{name} {100 * area:.0f} %" for name, area in largest if area >= 0.005)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_show(item)}" for key, item in value.items()) or "none"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _say(what: Any) -> None:
+    typer.echo(what if isinstance(what, str) else json.dumps(what, indent=2, ensure_ascii=False))
+
+
+def _complain(message: str) -> None:
+    typer.echo(f"Error: {message}", err=True)
+
+
+def main() -> NoReturn:
+    """Run the command line; exit code 0 for success, 1 for a failure, 2 for wrong usage, 130 for an interruption."""
+    debug = "--debug" in sys.argv
+    warnings.showwarning = lambda message, *_, **__: _complain_softly(message)
+    try:
+        app()
+    except KeyboardInterrupt:
+        _complain("interrupted.")
+        sys.exit(INTERRUPTED)
+    except (ValueError, OSError, TypeError) as error:
+        if debug:
+            raise
+        _complain(str(error) or type(error).__name__)
+        sys.exit(FAILED)
+    sys.exit(0)
+
+
+def _complain_softly(message: Warning | str) -> None:
+    typer.echo(f"Warning: {message}", err=True)

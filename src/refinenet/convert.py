@@ -1,0 +1,154 @@
+"""Published PyTorch checkpoints, read into our networks: a table of names for each format, and no guessing.
+
+Understood are the files of light-weight-refinenet (ResNet-50, -101, -152 and MobileNetV2), refinenet-pytorch
+(ResNet-101) and the predecessor of this package (full and light-weight, ResNet-50, -101, -152), plain or wrapped as
+their training scripts did. Family, depth and number of classes are read off the tensors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from refinenet.decoder import POOLING_STAGES
+from refinenet.network import Architecture, Network
+from refinenet.tensors import check_tensors, enumerate_names, read_checkpoint
+
+_LAYER_BLOCKS_TO_DEPTH = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+
+
+def import_checkpoint(path: Path) -> Network:
+    """Build the network that a published checkpoint belongs to and load its weights.
+
+    Returns:
+        The network, float32 on the CPU, in evaluation mode.
+
+    Raises:
+        ValueError: the file cannot be read, is of no known format, or a tensor is missing, unexpected, misshapen or
+            not finite; the message names the tensors.
+    """
+    tensors = read_checkpoint(path)
+    architecture = infer_architecture(tensors, path)
+    network = Network(architecture)
+    expected = {published: ours for ours, published in _published_names(network).items()}
+    # Absent from files of 2018, and of no effect on what a network answers.
+    counters = [name for name in expected if name.endswith("num_batches_tracked")]
+    given = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
+    given = {**dict.fromkeys(counters, torch.tensor(0)), **given}
+    own = network.state_dict()
+    check_tensors(given, {name: own[ours] for name, ours in expected.items()}, path)
+    renamed = {expected[name]: tensor.to(own[expected[name]].dtype) for name, tensor in given.items()}
+    network.load_state_dict({**renamed, "mean": network.mean, "std": network.std})
+    return network.eval()
+
+
+def infer_architecture(tensors: Mapping[str, Tensor], path: Path) -> Architecture:
+    """Read family, encoder and number of classes off a published checkpoint's tensor names and shapes.
+
+    Raises:
+        ValueError: the tensors are of no known format.
+    """
+    classifier = tensors.get("clf_conv.weight", tensors.get("segm.weight"))
+    if classifier is None or classifier.ndim != 4:
+        raise ValueError(
+            f"{path} is of no known RefineNet format: it has no classifier clf_conv.weight or segm.weight. "
+            f"Its tensors are: {enumerate_names(tensors)}."
+        )
+    num_classes = classifier.shape[0]
+    if "segm.weight" in tensors:
+        return Architecture(model_type="lightweight", encoder="mobilenetv2_100", num_classes=num_classes)
+    blocks = tuple(
+        len({match[1] for name in tensors if (match := re.match(rf"layer{layer}\.(\d+)\.", name))})
+        for layer in (1, 2, 3, 4)
+    )
+    if blocks not in _LAYER_BLOCKS_TO_DEPTH:
+        raise ValueError(
+            f"{path} holds a ResNet with {blocks} blocks in its four layers. Known are "
+            + ", ".join(f"{known} (ResNet-{depth})" for known, depth in _LAYER_BLOCKS_TO_DEPTH.items())
+            + ". Blocks may be missing from the file."
+        )
+    full = any(re.match(r"(adapt_stage|mflow_conv_g)\d_b\.", name) for name in tensors)
+    return Architecture(
+        model_type="full" if full else "lightweight",
+        encoder=f"resnet{_LAYER_BLOCKS_TO_DEPTH[blocks]}",
+        num_classes=num_classes,
+    )
+
+
+def _published_names(network: Network) -> dict[str, str]:
+    """Published tensor names by ours, for all tensors of a network but its normalisation."""
+    if network.architecture.encoder == "mobilenetv2_100":
+        modules = _mobilenetv2_names()
+    else:
+        modules = _resnet_decoder_names(network.architecture)
+    names = {}
+    for ours in network.state_dict():
+        if ours in ("mean", "std"):
+            continue
+        module, _, tensor = ours.rpartition(".")
+        # A ResNet's encoder has kept torchvision's names.
+        names[ours] = f"{modules.get(module, module.removeprefix('encoder.features.'))}.{tensor}"
+    return names
+
+
+def _resnet_decoder_names(architecture: Architecture) -> dict[str, str]:
+    """Published names of the decoder's modules in the ResNet networks; stage 1 is the coarsest, as block 0 is."""
+    config = architecture.decoder
+    names = {"classifier": "clf_conv"}
+    for index in range(4):
+        block, stage = f"decoder.blocks.{index}", index + 1
+        adaptation = f"{block}.adaptations.0"
+        names[f"{adaptation}.1"] = f"p_ims1d2_outl{stage}_dimred"
+        names |= _unit_names(f"{adaptation}.{{}}", 2, f"adapt_stage{stage}_b.0", config.adaptive_units)
+        names[f"{adaptation}.{2 + config.adaptive_units}"] = f"adapt_stage{stage}_b2_joint_varout_dimred"
+        names |= _pooling_names(block, f"mflow_conv_g{stage}_pool.0")
+        names |= _unit_names(f"{block}.output.{{}}", 0, f"mflow_conv_g{stage}_b.0", config.output_units)
+        names[f"{block}.output.{config.output_units}"] = f"mflow_conv_g{stage}_b3_joint_varout_dimred"
+    return names
+
+
+def _unit_names(ours: str, first: int, published: str, count: int) -> dict[str, str]:
+    names = {}
+    for unit in range(count):
+        module = ours.format(first + unit)
+        names[f"{module}.convolution_1"] = f"{published}.{unit + 1}_conv"
+        names[f"{module}.convolution_2"] = f"{published}.{unit + 1}_conv_relu_varout_dimred"
+    return names
+
+
+def _pooling_names(block: str, published: str) -> dict[str, str]:
+    return {
+        f"{block}.pooling.convolutions.{link}": f"{published}.{link + 1}_outvar_dimred"
+        for link in range(POOLING_STAGES)
+    }
+
+
+def _mobilenetv2_names() -> dict[str, str]:
+    """Published names of the MobileNetV2 network's modules; `crp4` is the coarsest, our block 0."""
+    features = "encoder.features"
+    names = {f"{features}.conv_stem": "layer1.0", f"{features}.bn1": "layer1.1", "classifier": "segm"}
+    first = f"{features}.blocks_0.0"
+    for step, (convolution, norm) in enumerate(
+        [("conv_expand", "bn_expand"), ("block.conv_dw", "block.bn1"), ("block.conv_pw", "block.bn2")]
+    ):
+        names |= {
+            f"{first}.{convolution}": f"layer2.0.output.{step}.0",
+            f"{first}.{norm}": f"layer2.0.output.{step}.1",
+        }
+    for stage, repeats in enumerate((2, 3, 4, 3, 3, 1), start=1):
+        for repeat in range(repeats):
+            ours, published = f"{features}.blocks_{stage}.{repeat}", f"layer{stage + 2}.{repeat}.output"
+            for step, convolution in enumerate(("conv_pw", "conv_dw", "conv_pwl")):
+                names[f"{ours}.{convolution}"] = f"{published}.{step}.0"
+                names[f"{ours}.bn{step + 1}"] = f"{published}.{step}.1"
+    taps = [("conv7", "conv8"), ("conv5", "conv6"), ("conv4",), ("conv3",)]
+    for index, published_taps in enumerate(taps):
+        block = f"decoder.blocks.{index}"
+        names |= {f"{block}.adaptations.{tap}.1": name for tap, name in enumerate(published_taps)}
+        names |= _pooling_names(block, f"crp{4 - index}.0")
+        names[f"{block}.output.0"] = f"conv_adapt{4 - index}"
+    return names

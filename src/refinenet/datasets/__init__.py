@@ -1,0 +1,54 @@
+"""Datasets: images with label maps, by split. One file for each kind, over one shared `Dataset`.
+
+`open_dataset` is the door: it turns a name or a folder into a function from split names to datasets.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from refinenet.datasets import camvid, coco, folder, nyu, streets
+from refinenet.datasets.dataset import IMAGE_SUFFIXES, Dataset, Sample, Splits
+
+__all__ = ["IMAGE_SUFFIXES", "NAMES", "Dataset", "Sample", "Splits", "open_dataset"]
+
+_OPENERS: Mapping[str, Callable[[Path, str], Dataset]] = MappingProxyType(
+    {"camvid": camvid.open_split, "coco": coco.open_split, "nyu": nyu.open_split}
+)
+NAMES = ("camvid", "coco", "nyu", "streets")
+"""Datasets known by name; any other is a folder of one's own."""
+
+
+def open_dataset(dataset: str | os.PathLike[str] | Splits, root: str | os.PathLike[str] | None = None) -> Splits:
+    """Turn what users name a dataset by into a function from split names ("train", "val", ...) to datasets.
+
+    Args:
+        dataset: One of `NAMES`; or "streets:COUNT" or "streets:COUNT:WIDTHxHEIGHT" for that many drawn pictures in
+            each split; or a folder of one's own (`refinenet.datasets.folder`); or such a function itself.
+        root: Where a named dataset lies. By default the folder named by the environment variable
+            `REFINENET_<NAME>`, such as `REFINENET_CAMVID`, or else `data/<name>`.
+
+    Raises:
+        ValueError: an unknown name, or a root where none is used.
+        FileNotFoundError: the data are not there (raised when a split is asked for; says where to get them).
+    """
+    if callable(dataset):
+        return dataset
+    name = os.fspath(dataset)
+    if name in _OPENERS:
+        folder_of_data = root or os.environ.get(f"REFINENET_{name.upper()}") or Path("data") / name
+        return partial(_OPENERS[name], Path(folder_of_data))
+    if root is not None:
+        raise ValueError(f"root={os.fspath(root)!r} has no use here: {name!r} needs no folder beside its name.")
+    if name.partition(":")[0] == "streets":
+        return streets.parse(name)
+    if Path(name).is_dir():
+        return partial(folder.open_split, Path(name))
+    raise ValueError(
+        f"There is no dataset {name!r}: it is neither one of {', '.join(NAMES)}, nor a folder. "
+        "A folder of your own holds images/ and masks/ with the same file names."
+    )

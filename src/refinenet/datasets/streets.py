@@ -1,0 +1,56 @@
+"""`streets`: pictures that the package draws itself, with CamVid's eleven classes. No file is needed.
+
+Each split draws from seeds of its own, so no picture stands in two of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from refinenet.datasets.dataset import Dataset, Splits, read_label_set
+from refinenet.labels import LabelMap
+from refinenet.street_scene import draw_street
+
+LABEL_SET = read_label_set("camvid")
+FIRST_SEEDS: Mapping[str, int] = MappingProxyType({"train": 1_000_000, "val": 2_000_000, "test": 3_000_000})
+MAX_COUNT = 1_000_000
+
+
+def parse(text: str) -> Splits:
+    """Read "streets", "streets:COUNT" or "streets:COUNT:WIDTHxHEIGHT"; 400 pictures of 480x360 unless it says otherwise.
+
+    Raises:
+        ValueError: `text` has another form, or asks for more than a million pictures in a split.
+    """
+    match = re.fullmatch(r"streets(?::(\d{1,7})(?::(\d{1,4})x(\d{1,4}))?)?", text)
+    if match is None:
+        raise ValueError(f"Drawn streets are named streets, streets:COUNT or streets:COUNT:WIDTHxHEIGHT, not {text!r}.")
+    count, width, height = (
+        int(value or default) for value, default in zip(match.groups(), (400, 480, 360), strict=True)
+    )
+    if not (1 <= count <= MAX_COUNT and width >= 1 and height >= 1):
+        raise ValueError(f"Drawn streets come 1 to {MAX_COUNT} in a split, at least 1x1 pixels large, not {text!r}.")
+    return partial(open_split, count=count, height=height, width=width)
+
+
+def open_split(split: str, *, count: int = 400, height: int = 360, width: int = 480) -> Dataset:
+    """`count` drawn pictures of `height` by `width` pixels; the splits are "train", "val" and "test".
+
+    Raises:
+        ValueError: there is no such split.
+    """
+    if split not in FIRST_SEEDS:
+        raise ValueError(f"streets has the splits {', '.join(FIRST_SEEDS)}, not {split!r}.")
+    items = range(FIRST_SEEDS[split], FIRST_SEEDS[split] + count)
+    load = partial(_load, height=height, width=width)
+    return Dataset(name="streets", split=split, label_set=LABEL_SET, items=[str(seed) for seed in items], load=load)
+
+
+def _load(item: str, *, height: int, width: int) -> tuple[npt.NDArray[np.uint8], LabelMap]:
+    return draw_street(int(item), height, width)

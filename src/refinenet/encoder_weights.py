@@ -1,0 +1,134 @@
+"""Weights for an encoder from a file: timm's and torchvision's layouts, and MobileNetV2 with folded batch norm."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from refinenet.network import Network
+from refinenet.street_scene import draw_street
+from refinenet.tensors import check_tensors, is_safetensors, read_checkpoint, read_safetensors
+
+HEAD_PREFIXES = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm.", "norm_pre.", "head_norm.")
+"""Tensors of a classification head, which an encoder leaves behind."""
+
+CALIBRATION_PICTURES = 16
+
+
+def load_encoder_weights(network: Network, path: Path) -> None:
+    """Load weights from a file into a network's encoder.
+
+    Args:
+        network: Changed in place.
+        path: A `.safetensors` or `torch.save` file in the layout of timm or torchvision, or a `.npz` of a MobileNetV2
+            with folded batch norm: `NN.w` (out, in / groups, kh, kw) and `NN.b` float32 in the order of the network,
+            52 convolutions and the classifier, for RGB input in [-1, 1].
+
+    Raises:
+        ValueError: the file is damaged, or its tensors do not fit the encoder; they are named.
+        OSError: the file cannot be read.
+    """
+    if path.suffix == ".npz":
+        _load_folded_mobilenetv2(network, path)
+        return
+    tensors = read_safetensors(path)[0] if is_safetensors(path) else read_checkpoint(path)
+    expected = network.encoder.features.state_dict()
+    counters = {name: tensor for name, tensor in expected.items() if name.endswith("num_batches_tracked")}
+    # The published first block of MobileNetV2 has an expand convolution that classification networks lack.
+    expands = {name: tensor for name, tensor in expected.items() if "_expand." in name}
+    renamed = {_flatten(name, expected): tensor for name, tensor in tensors.items()}
+    given = {n: t for n, t in renamed.items() if n in expected or not n.startswith(HEAD_PREFIXES)}
+    given = {**counters, **expands, **given}
+    check_tensors(given, expected, path)
+    network.encoder.features.load_state_dict({n: t.to(expected[n].dtype) for n, t in given.items()})
+
+
+def _flatten(name: str, expected: Mapping[str, Tensor]) -> str:
+    """The name that a timm tensor has in a cut-down network: `blocks.0.0.bn1.weight` is `blocks_0.0.bn1.weight` there."""
+    flat = re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name)
+    grafted = flat.replace("blocks_0.0.", "blocks_0.0.block.", 1)
+    return next((candidate for candidate in (name, flat, grafted) if candidate in expected), name)
+
+
+def _load_folded_mobilenetv2(network: Network, path: Path) -> None:
+    if network.architecture.encoder != "mobilenetv2_100":
+        raise ValueError(
+            f"{path} holds a MobileNetV2 with folded batch norm; it fits encoder='mobilenetv2_100', "
+            f"not {network.architecture.encoder!r}."
+        )
+    arrays = _read_arrays(path)
+    pairs = list(_convolutions(network.encoder.features))
+    expected = {f"{index:02d}.w": convolution.weight for index, (convolution, _) in enumerate(pairs)}
+    expected |= {f"{index:02d}.b": norm.running_mean for index, (_, norm) in enumerate(pairs)}
+    head = {f"{index}.{kind}" for index in (51, 52) for kind in "wb"}
+    check_tensors({name: array for name, array in arrays.items() if name not in head}, expected, path)
+    with torch.no_grad():
+        for index, (convolution, norm) in enumerate(pairs):
+            weight, bias = arrays[f"{index:02d}.w"].float(), arrays[f"{index:02d}.b"].float()
+            if index == 0:
+                weight, bias = _accept_normalised_images(weight, bias, network)
+            convolution.weight.copy_(weight)
+            norm.bias.copy_(bias)
+            norm.weight.fill_(1)
+            norm.running_mean.zero_()
+            norm.running_var.fill_(1 - norm.eps)
+    _unfold_batch_norms(network, [norm for _, norm in pairs])
+
+
+def _read_arrays(path: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: torch.from_numpy(archive[name]) for name in archive.files}
+    except (ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged or no .npz of arrays: {error}") from error
+
+
+def _convolutions(features: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """The convolutions of a MobileNetV2 with their batch norms, in the network's order, without the added expand."""
+    modules = [module for name, module in features.named_modules() if "_expand" not in name]
+    convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
+    norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
+    return zip(convolutions, norms, strict=True)
+
+
+def _accept_normalised_images(weight: Tensor, bias: Tensor, network: Network) -> tuple[Tensor, Tensor]:
+    """Fold into the stem the change from our normalised images n to its 2 x - 1, where x = n * std + mean is in [0, 1]."""
+    mean, std = network.mean, network.std
+    return weight * 2 * std, bias + (weight * (2 * mean - 1)).sum((1, 2, 3))
+
+
+@torch.no_grad()
+def _unfold_batch_norms(network: Network, norms: list[nn.BatchNorm2d]) -> None:
+    """Give folded batch norms statistics to train with, and scale and shift so that the function stays the same.
+
+    The statistics are measured on drawn street scenes, layer by layer, in one pass: each batch norm sees its input
+    through layers whose function is already final.
+    """
+    images = torch.stack(
+        [
+            torch.from_numpy(draw_street(seed, 240, 320)[0]).permute(2, 0, 1) / 255
+            for seed in range(CALIBRATION_PICTURES)
+        ]
+    )
+    measured: dict[nn.BatchNorm2d, tuple[Tensor, Tensor]] = {}
+
+    def measure(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
+        measured[norm] = (inputs[0].mean((0, 2, 3)), inputs[0].var((0, 2, 3), correction=0))
+
+    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
+    was_training = network.training
+    network.eval()
+    network.encoder((images - network.mean) / network.std)
+    network.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    for norm, (mean, variance) in measured.items():
+        norm.running_mean, norm.running_var = mean, variance
+        norm.weight.copy_((variance + norm.eps).sqrt())
+        norm.bias.add_(mean)

@@ -1,0 +1,149 @@
+"""Label sets: what the ids of a label map mean and how they are drawn.
+
+Shape letters: H height, W width, K number of classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+LabelMap = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Colour = tuple[int, int, int]
+
+MAX_CLASSES = 65_535
+MAX_NAME_LENGTH = 200
+
+
+def voc_colours(count: int) -> tuple[Colour, ...]:
+    """The first `count` colours of PASCAL VOC's colour map, RGB, 0 to 255: id bits dealt out to R, G, B from the top.
+
+    Source: the VOC development kit, `VOClabelcolormap`. Colours repeat after 256 ids.
+    """
+
+    def channel(identifier: int, first_bit: int) -> int:
+        return sum((identifier >> (3 * level + first_bit) & 1) << (7 - level) for level in range(8))
+
+    return tuple((channel(i, 0), channel(i, 1), channel(i, 2)) for i in (k % 256 for k in range(count)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSet:
+    """The classes that a label map's ids stand for: id k is `names[k]`, drawn in `colours[k]`.
+
+    Raises:
+        ValueError: no class or too many, a name empty, doubled, too long or with control characters, a colour
+            outside 0 to 255, or not one colour for each name. All problems are reported together.
+    """
+
+    names: tuple[str, ...]
+    """Class names by id, 1 to 65,535 of them."""
+    colours: tuple[Colour, ...]
+    """RGB colours by id, each channel 0 to 255."""
+
+    def __post_init__(self) -> None:
+        problems = [*_name_problems(self.names), *_colour_problems(self.colours, len(self.names))]
+        if problems:
+            raise ValueError("This label set cannot be used: " + "; ".join(problems) + ".")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def ignore_index(self) -> int:
+        """The id of pixels that have no class (void): 255, or 65535 where there are more than 255 classes."""
+        return 255 if len(self) <= 255 else 65_535
+
+    @property
+    def dtype(self) -> type[np.uint8] | type[np.uint16]:
+        """The type of this set's label maps: uint8, or uint16 where there are more than 255 classes."""
+        return np.uint8 if len(self) <= 255 else np.uint16
+
+    def colourise(self, labels: LabelMap) -> npt.NDArray[np.uint8]:
+        """Draw a label map.
+
+        Args:
+            labels: `(H, W)` ids, each below K or `ignore_index`.
+
+        Returns:
+            `(H, W, 3)` uint8 RGB, void in black.
+        """
+        table = np.zeros((self.ignore_index + 1, 3), np.uint8)
+        table[: len(self)] = self.colours
+        return table[labels]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The set as JSON-ready values, read back by `from_dict`."""
+        return {
+            "names": list(self.names),
+            "colours": [list(colour) for colour in self.colours],
+            "ignore_index": self.ignore_index,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LabelSet:
+        """Build a set from the values that `to_dict` gives.
+
+        Raises:
+            ValueError: a key missing, unknown, of the wrong type or out of range.
+        """
+        allowed = {"names", "colours", "ignore_index"}
+        if not isinstance(values, Mapping) or set(values) != allowed:
+            raise ValueError(f"A label set has exactly the keys {sorted(allowed)}, this one is {_shorten(values)}.")
+        names, colours = values["names"], values["colours"]
+        if not isinstance(names, list) or not isinstance(colours, list):
+            raise ValueError("A label set's 'names' and 'colours' are lists.")
+        if not all(isinstance(colour, list) for colour in colours):
+            raise ValueError("Each colour of a label set is a list of three numbers.")
+        label_set = cls(names=tuple(names), colours=tuple(tuple(colour) for colour in colours))
+        if values["ignore_index"] != label_set.ignore_index:
+            raise ValueError(
+                f"The ignore index of a set of {len(names)} classes is {label_set.ignore_index}, "
+                f"not {_shorten(values['ignore_index'])}."
+            )
+        return label_set
+
+    @classmethod
+    def numbered(cls, count: int) -> LabelSet:
+        """A set for a model whose class names nobody recorded: "class 0", "class 1", ... in VOC's colours."""
+        if not 1 <= count <= MAX_CLASSES:
+            raise ValueError(f"A label set has 1 to {MAX_CLASSES} classes, not {count}.")
+        return cls(names=tuple(f"class {k}" for k in range(count)), colours=voc_colours(count))
+
+    def is_numbered(self) -> bool:
+        """Whether the names are only the placeholders of `numbered`."""
+        return self.names == tuple(f"class {k}" for k in range(len(self)))
+
+
+def _name_problems(names: tuple[str, ...]) -> list[str]:
+    if not 1 <= len(names) <= MAX_CLASSES:
+        return [f"it has {len(names)} classes, 1 to {MAX_CLASSES} are allowed"]
+    problems = []
+    for k, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > MAX_NAME_LENGTH:
+            problems.append(
+                f"the name of class {k} is {_shorten(name)}, not 1 to {MAX_NAME_LENGTH} printable characters"
+            )
+    doubled = (
+        sorted({name for name in names if isinstance(name, str) and names.count(name) > 1}) if not problems else []
+    )
+    return problems + [f"the name {_shorten(name)} is used more than once" for name in doubled]
+
+
+def _colour_problems(colours: tuple[Colour, ...], count: int) -> list[str]:
+    if len(colours) != count:
+        return [f"it has {count} names and {len(colours)} colours"]
+    return [
+        f"the colour of class {k} is {_shorten(colour)}, not three whole numbers from 0 to 255"
+        for k, colour in enumerate(colours)
+        if len(colour) != 3 or not all(type(value) is int and 0 <= value <= 255 for value in colour)
+    ]
+
+
+def _shorten(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "..."

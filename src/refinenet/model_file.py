@@ -1,0 +1,188 @@
+"""The model file: one safetensors file with a JSON header that says all that is needed to use the weights.
+
+The header's metadata holds, under the key "refinenet", a JSON object: format version, architecture, label set,
+preprocessing, scores with their protocol, licence, recipe, package version and the SHA-256 of the weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from refinenet.files import write_atomically
+from refinenet.labels import LabelSet
+from refinenet.network import Architecture, Network
+from refinenet.tensors import check_tensors, read_safetensors
+
+FORMAT_VERSION = 1
+BUNDLED = ("camvid",)
+"""Models that ship inside the package, by name."""
+
+_KEY = "refinenet"
+_HEADER_KEYS = {
+    "architecture",
+    "format_version",
+    "label_set",
+    "licence",
+    "package_version",
+    "preprocessing",
+    "recipe",
+    "scores",
+    "weights_sha256",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a model file says of its weights."""
+
+    architecture: Architecture
+    label_set: LabelSet
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    """Measured figures and the protocol that they were measured by; empty when nothing was measured."""
+    licence: str = "not stated"
+    """Terms under which the weights may be used."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """How the weights were made."""
+    weights_sha256: str = ""
+    """Hexadecimal SHA-256 of the weights as stored (`digest`); empty for weights that were never saved."""
+
+
+def bundled_path(name: str) -> Path:
+    """Where a model that ships inside the package lies."""
+    return Path(str(resources.files("refinenet"))) / "models" / f"{name}.safetensors"
+
+
+def save(
+    path: str | os.PathLike[str], network: Network, card: ModelCard, dtype: Literal["float32", "float16"]
+) -> ModelCard:
+    """Write a model file, whole or not at all.
+
+    Args:
+        path: Where; missing folders are made.
+        network: The weights to store.
+        card: What to say of them.
+        dtype: "float16" halves the file; normalisation and biases stay float32.
+
+    Returns:
+        The card with the stored weights' hash.
+
+    Raises:
+        ValueError: a weight is not a finite number, or has none in float16.
+        OSError: the file cannot be written.
+    """
+    if dtype not in ("float32", "float16"):
+        raise ValueError(f"Weights are stored as float32 or float16, not {dtype!r}.")
+    stored = {
+        name: tensor.detach().cpu().to(torch.float16 if dtype == "float16" and tensor.ndim == 4 else tensor.dtype)
+        for name, tensor in network.state_dict().items()
+    }
+    stored = {name: tensor.contiguous(memory_format=torch.contiguous_format) for name, tensor in stored.items()}
+    check_tensors(stored, stored, f"the model to be saved to {path}")
+    header = _header(network, card, digest(stored))
+    content = safetensors.torch.save(stored, {_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
+    write_atomically(path, content)
+    return ModelCard(**{**card.__dict__, "weights_sha256": header["weights_sha256"]})
+
+
+def load(path: Path) -> tuple[Network, ModelCard]:
+    """Read a model file.
+
+    Returns:
+        The network, float32 on the CPU, in evaluation mode, and what the file says of it.
+
+    Raises:
+        ValueError: the file is damaged, was not written by this package, or its parts contradict each other.
+        OSError: the file cannot be read.
+    """
+    tensors, metadata = read_safetensors(path)
+    try:
+        card = _read_header(metadata)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no model file of this package: {error}") from error
+    with torch.device("meta"):  # shapes first: a file cannot make us allocate more than it holds
+        check_tensors(tensors, Network(card.architecture).state_dict(), path)
+    if len(card.label_set) != card.architecture.num_classes:
+        raise ValueError(
+            f"{path} contradicts itself: {len(card.label_set)} class names, {card.architecture.num_classes} classes."
+        )
+    found = digest(tensors)
+    if found != card.weights_sha256:
+        raise ValueError(
+            f"{path} is damaged: its weights have the SHA-256 {found}, its header says {card.weights_sha256}. "
+            "Copy or download it again."
+        )
+    network = Network(card.architecture)
+    network.load_state_dict({name: tensor.to(network.state_dict()[name].dtype) for name, tensor in tensors.items()})
+    return network.eval(), card
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256, hexadecimal, over name, type, shape and little-endian bytes of all tensors in the order of their names."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def _header(network: Network, card: ModelCard, weights_sha256: str) -> dict[str, Any]:
+    from refinenet import __version__
+
+    return {
+        "format_version": FORMAT_VERSION,
+        "architecture": card.architecture.to_dict(),
+        "label_set": card.label_set.to_dict(),
+        "preprocessing": {
+            "channel_order": "RGB",
+            "range": [0.0, 1.0],
+            "mean": network.mean.flatten().tolist(),
+            "std": network.std.flatten().tolist(),
+        },
+        "scores": dict(card.scores),
+        "licence": card.licence,
+        "recipe": dict(card.recipe),
+        "package_version": __version__,
+        "weights_sha256": weights_sha256,
+    }
+
+
+def _read_header(metadata: Mapping[str, str]) -> ModelCard:
+    if _KEY not in metadata:
+        raise ValueError(f"its header has no entry {_KEY!r}")
+    header = json.loads(metadata[_KEY])
+    if not isinstance(header, dict) or set(header) != _HEADER_KEYS:
+        raise ValueError(f"its header should have exactly the entries {sorted(_HEADER_KEYS)}")
+    if header["format_version"] != FORMAT_VERSION:
+        raise ValueError(
+            f"its format version is {header['format_version']!r}, this package reads {FORMAT_VERSION}; "
+            "a newer package may read it"
+        )
+    for key, kind in {
+        "scores": dict,
+        "recipe": dict,
+        "licence": str,
+        "weights_sha256": str,
+        "architecture": dict,
+    }.items():
+        if not isinstance(header[key], kind):
+            raise ValueError(f"its header's {key!r} is not a {kind.__name__}")
+    return ModelCard(
+        architecture=Architecture(**header["architecture"]),
+        label_set=LabelSet.from_dict(header["label_set"]),
+        scores=header["scores"],
+        licence=header["licence"],
+        recipe=header["recipe"],
+        weights_sha256=header["weights_sha256"],
+    )

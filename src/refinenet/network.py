@@ -1,0 +1,109 @@
+"""The network: images in, logits out, normalisation inside.
+
+Shape letters: N batch, K classes, H and W height and width of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from refinenet.decoder import FULL, LIGHTWEIGHT, LIGHTWEIGHT_MOBILE, Decoder, DecoderConfig, upsample
+from refinenet.encoder import PUBLISHED_TAPS, Encoder
+from refinenet.labels import MAX_CLASSES
+
+ModelType = Literal["full", "lightweight"]
+MODEL_TYPES: tuple[ModelType, ...] = get_args(ModelType)
+
+DECODERS: Mapping[str, DecoderConfig] = MappingProxyType({"full": FULL, "lightweight": LIGHTWEIGHT})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What a network is built from; with its weights, all there is to know of it.
+
+    Raises:
+        ValueError: a model type or a number of classes that is not allowed.
+    """
+
+    model_type: ModelType
+    """"full" (3x3 convolutions and residual conv units) or "lightweight" (1x1 convolutions, none)."""
+    encoder: str
+    """A timm model name."""
+    num_classes: int
+    """Classes that the network tells apart, 1 to 65,535."""
+
+    def __post_init__(self) -> None:
+        if self.model_type not in MODEL_TYPES:
+            raise ValueError(f"model_type is one of {', '.join(MODEL_TYPES)}, not {self.model_type!r}.")
+        if type(self.num_classes) is not int or not 1 <= self.num_classes <= MAX_CLASSES:
+            raise ValueError(f"num_classes is a whole number from 1 to {MAX_CLASSES}, not {self.num_classes!r}.")
+
+    @property
+    def decoder(self) -> DecoderConfig:
+        """The decoder that goes with this family and encoder."""
+        if self.model_type == "lightweight" and self.encoder in PUBLISHED_TAPS:
+            return LIGHTWEIGHT_MOBILE
+        return DECODERS[self.model_type]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-ready values."""
+        return asdict(self)
+
+
+class Network(nn.Module):
+    """A RefineNet for semantic segmentation.
+
+    Args:
+        architecture: What to build.
+        pretrained: Whether to start the encoder from timm's ImageNet weights (needs a network the first time).
+
+    Raises:
+        ValueError: an encoder that cannot be used or whose weights cannot be fetched.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, architecture: Architecture, *, pretrained: bool = False) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.encoder = Encoder(architecture.encoder, pretrained=pretrained)
+        self.decoder = Decoder(self.encoder.channels, architecture.decoder)
+        self.dropout = nn.Dropout(architecture.decoder.classifier_dropout)
+        self.classifier = nn.Conv2d(self.decoder.channels, architecture.num_classes, kernel_size=3, padding=1)
+        self.register_buffer("mean", torch.tensor(self.encoder.mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(self.encoder.std)[:, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Float32 RGB images `(N, 3, H, W)` in [0, 1], any H and W from 1 up, to logits `(N, K, H, W)`."""
+        return upsample(self.logits(images), images, align_corners=False)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """As `forward`, before upsampling: logits `(N, K, ceil(H/4), ceil(W/4))`."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"The network takes RGB images (N, 3, H, W), not a tensor of shape {tuple(images.shape)}.")
+        features = self.encoder((images - self.mean) / self.std)
+        logits: Tensor = self.classifier(self.dropout(self.decoder(features)))
+        return logits
+
+    def with_classes(self, rows: Sequence[int | None]) -> Network:
+        """This network with another classifier, on the same device.
+
+        Args:
+            rows: For each class of the new network the class of this one that it continues, or None to learn it anew.
+        """
+        network = Network(replace(self.architecture, num_classes=len(rows)))
+        weights = network.state_dict()
+        weights |= {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("classifier.")}
+        for new, old in enumerate(rows):
+            if old is not None:
+                weights["classifier.weight"][new] = self.classifier.weight[old].detach()
+                weights["classifier.bias"][new] = self.classifier.bias[old].detach()
+        network.load_state_dict(weights)
+        return network.to(self.mean.device)

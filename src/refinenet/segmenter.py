@@ -1,0 +1,112 @@
+"""From an image to its `Segmentation`: prepare, run a backend, argmax, name.
+
+Shape letters: H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from refinenet.backends.pytorch import PyTorchBackend
+from refinenet.images import write
+from refinenet.labels import LabelMap, LabelSet
+from refinenet.transforms import prepare
+
+Output = Literal["labels", "colour", "overlay", "confidence"]
+OUTPUTS: tuple[Output, ...] = get_args(Output)
+
+OVERLAY_OPACITY = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Segmentation:
+    """What the network sees in one image."""
+
+    image: npt.NDArray[np.uint8]
+    """`(H, W, 3)` uint8 RGB: the image itself, upright."""
+    labels: LabelMap
+    """`(H, W)` ids, uint8 (uint16 past 255 classes); what they mean says `label_set`."""
+    label_set: LabelSet
+    confidence: npt.NDArray[np.float32]
+    """`(H, W)` float32 in [0, 1]: the softmax probability of the class chosen."""
+
+    @cached_property
+    def colour(self) -> npt.NDArray[np.uint8]:
+        """`(H, W, 3)` uint8 RGB: each pixel in its class's colour."""
+        return self.label_set.colourise(self.labels)
+
+    @cached_property
+    def overlay(self) -> npt.NDArray[np.uint8]:
+        """`(H, W, 3)` uint8 RGB: image and colours, half and half."""
+        mixed = (1 - OVERLAY_OPACITY) * self.image + OVERLAY_OPACITY * self.colour.astype(np.float32)
+        return np.rint(mixed).astype(np.uint8)
+
+    @cached_property
+    def areas(self) -> Mapping[str, float]:
+        """Share of the image's pixels by class name, in [0, 1]; classes that do not occur have 0."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.label_set))
+        return {name: int(count) / self.labels.size for name, count in zip(self.label_set.names, counts, strict=False)}
+
+    def render(self, output: Output) -> npt.NDArray[Any]:
+        """The picture of one kind: `labels`, `colour`, `overlay`, or `confidence` as `(H, W)` uint8, 255 for certain.
+
+        Raises:
+            ValueError: there is no such kind.
+        """
+        if output not in OUTPUTS:
+            raise ValueError(f"output is one of {', '.join(OUTPUTS)}, not {output!r}.")
+        if output == "confidence":
+            return np.rint(self.confidence * 255).astype(np.uint8)
+        picture: npt.NDArray[Any] = getattr(self, output)
+        return picture
+
+    def save(self, path: str | os.PathLike[str], output: Output | None = None) -> Path:
+        """Write a picture; missing folders are made, an existing file is replaced.
+
+        Args:
+            path: A `.png`, `.jpg` or `.jpeg` file.
+            output: Which picture (see `render`); by default label ids with palette in `.png`, the colour image in `.jpg`.
+
+        Raises:
+            ValueError: another suffix, an unknown kind, or label ids in JPEG, which would change them.
+            OSError: the file cannot be written.
+        """
+        chosen = output or ("labels" if Path(path).suffix.lower() == ".png" else "colour")
+        palette = self.label_set.colours if chosen == "labels" and self.labels.dtype == np.uint8 else None
+        return write(path, self.render(chosen), palette=palette)
+
+
+class Segmenter:
+    """Segments images with a network.
+
+    Args:
+        backend: Runs the network.
+        label_set: What its classes are.
+    """
+
+    def __init__(self, backend: PyTorchBackend, label_set: LabelSet) -> None:
+        self.backend = backend
+        self.label_set = label_set
+
+    def predict(self, pixels: npt.NDArray[np.uint8]) -> LabelMap:
+        """The label map of an image: `(H, W, 3)` uint8 RGB to `(H, W)` ids."""
+        return self._labels(self.backend(prepare(pixels, self.backend.device)))
+
+    def segment(self, pixels: npt.NDArray[np.uint8]) -> Segmentation:
+        """The label map of an image with all that belongs to it: `(H, W, 3)` uint8 RGB in."""
+        logits = self.backend(prepare(pixels, self.backend.device))
+        confidence = logits[0].float().softmax(0).amax(0).cpu().numpy()
+        return Segmentation(image=pixels, labels=self._labels(logits), label_set=self.label_set, confidence=confidence)
+
+    def _labels(self, logits: Tensor) -> LabelMap:
+        labels: LabelMap = logits[0].argmax(0).cpu().numpy().astype(self.label_set.dtype)
+        return labels

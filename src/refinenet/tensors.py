@@ -1,0 +1,170 @@
+"""Named tensors from files: read without running code, into private memory, and compared before they are used."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+WRAPPERS = ("segmenter", "model", "weights", "state_dict")
+"""Keys under which training scripts kept the weights in their `torch.save` files."""
+
+MAX_FILE_BYTES = 2 * 1024**3
+MAX_HEADER_BYTES = 10 * 1024**2
+
+_CORRUPT_FILE_ERRORS = (
+    AssertionError,
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
+"""What torch.load raises on damaged or hostile files."""
+
+_NUMPY_SCALARS = [
+    np.dtype,
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+    np.dtypes.Int64DType,
+    (type(np.float64(0)).__reduce__(np.float64(0))[0], "numpy.core.multiarray.scalar"),
+    (type(np.float64(0)).__reduce__(np.float64(0))[0], "numpy._core.multiarray.scalar"),
+]
+"""Training scripts saved their best score as a NumPy number beside the weights."""
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file starts as a safetensors file does: 8 bytes of length, then a JSON object.
+
+    Raises:
+        ValueError: the file is empty or larger than 2 GiB.
+        OSError: there is no such file, it is a folder, or it cannot be read.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a model file.")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no model file {path}.")
+    if not 0 < path.stat().st_size <= MAX_FILE_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes; a model file has 1 to {MAX_FILE_BYTES}.")
+    with path.open("rb") as stream:
+        start = stream.read(9)
+    return start[8:9] == b"{"
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file into private memory, so that a change of the file later changes nothing here.
+
+    Returns:
+        The tensors by name, and the header's metadata.
+
+    Raises:
+        ValueError: the file is damaged, or its header is too long or names something twice.
+    """
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    if length > min(MAX_HEADER_BYTES, len(content) - 8):
+        raise ValueError(f"{path} is damaged: its header claims {length} bytes.")
+    try:
+        header = json.loads(content[8 : 8 + length], object_pairs_hook=_refuse_doubled_keys)
+        tensors = safetensors.torch.load(content)
+    except (safetensors.SafetensorError, ValueError, KeyError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    return tensors, header.get("__metadata__", {})
+
+
+def _refuse_doubled_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name stands twice in its header")
+    return values
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read a `torch.save` file's tensors by name, wrappers and `module.` prefixes taken off; its code is never run.
+
+    Raises:
+        ValueError: the file is damaged, wants to run code, or holds no tensors by name.
+    """
+    try:
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except _CORRUPT_FILE_ERRORS as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no reason given"
+        raise ValueError(
+            f"{path} cannot be read as a model: it is damaged, or it is a pickle that holds more than weights, "
+            f"and code in model files is never run here. ({type(error).__name__}: {reason})"
+        ) from error
+    tensors = _unwrap(content, path)
+    while tensors and all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    for _ in WRAPPERS:
+        wrapper = next((key for key in WRAPPERS if isinstance(content, Mapping) and key in content), None)
+        if wrapper is None:
+            break
+        content = content[wrapper]
+    if not isinstance(content, Mapping) or not content:
+        found = "an empty map" if isinstance(content, Mapping) else f"an object of type {type(content).__name__}"
+        raise ValueError(f"{path} holds {found}, not the weights of a network.")
+    strangers = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if strangers:
+        raise ValueError(
+            f"{path} holds no plain map of tensors; these entries are not tensors: {enumerate_names(map(str, strangers))}. "
+            f"Weights may lie at the top or under one of the keys {', '.join(WRAPPERS)}."
+        )
+    return dict(content)
+
+
+def check_tensors(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: object) -> None:
+    """Compare a file's tensors with those that a network needs; only shapes are read of `expected`.
+
+    Raises:
+        ValueError: tensors are missing, unexpected, misshapen, not numbers or not finite. All are named.
+    """
+    shared = sorted(set(given) & set(expected))
+    misshapen = [name for name in shared if given[name].shape != expected[name].shape]
+    broken = [name for name in shared if name not in misshapen and not _is_finite(given[name])]
+    problems = [
+        ("missing", sorted(set(expected) - set(given))),
+        ("unexpected", sorted(set(given) - set(expected))),
+        (
+            "of another shape",
+            [f"{name} {tuple(given[name].shape)} instead of {tuple(expected[name].shape)}" for name in misshapen],
+        ),
+        ("with values that are not finite numbers", broken),
+    ]
+    found = [f"{len(names)} {kind}: {enumerate_names(names)}" for kind, names in problems if names]
+    if found:
+        raise ValueError(
+            f"The tensors of {source} do not fit the network they seem to be made for. " + "; ".join(found)
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
+        return False
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+
+
+def enumerate_names(names: Iterable[str], limit: int = 8) -> str:
+    """The first `limit` names, and how many more there are."""
+    listed = [name if len(name) <= 100 else name[:100] + "..." for name in names]
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
