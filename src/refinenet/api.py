@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ import torch
 from refinenet import __version__
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.convert import import_checkpoint
-from refinenet.datasets import Dataset, Splits, open_dataset
+from refinenet.datasets import Dataset, DatasetSource, open_dataset, open_training_datasets
 from refinenet.encoder import PUBLISHED_RESNETS
 from refinenet.encoder_weights import load_encoder_weights
 from refinenet.evaluate import Evaluation, evaluate
@@ -133,7 +133,7 @@ class RefineNet:
             output_file: Where to write the picture: `.png` or `.jpg`. Missing folders are made, an existing file is
                 replaced, the image itself never.
             output: Which picture: "labels" (ids; `.png` only), "colour", "overlay" or "confidence". By default the
-                colour image is returned, and a `.png` file gets label ids with a palette, a `.jpg` file the colour image.
+                colour image is returned, and a `.png` file gets label ids with a palette, a `.jpg` file the colours.
             channel_order: "bgr" for arrays from OpenCV.
 
         Returns:
@@ -158,7 +158,7 @@ class RefineNet:
 
     def train(
         self,
-        dataset: str | os.PathLike[str] | Splits | None = None,
+        dataset: DatasetSource | Sequence[DatasetSource] | None = None,
         root: str | os.PathLike[str] | None = None,
         output: str | os.PathLike[str] | None = None,
         resume: str | os.PathLike[str] | None = None,
@@ -171,8 +171,9 @@ class RefineNet:
         has too, by name, and learns the others anew.
 
         Args:
-            dataset: "camvid", "streets" and others by name, or a folder of one's own; see `datasets.open_dataset`.
-            root: Where a named dataset lies.
+            dataset: "camvid", "streets" and others by name, or a folder of one's own; see `datasets.open_dataset`. Or a
+                list of such with the same classes: all are trained on, the first one is validated on.
+            root: Where a named dataset lies; of a list, the first one.
             output: The folder for the results; by default a new one below `runs/`.
             resume: Instead of `dataset`, the folder of a run that was stopped: it goes on after its last whole epoch,
                 as it was begun.
@@ -193,14 +194,10 @@ class RefineNet:
         if dataset is None:
             raise ValueError("Pass dataset, a name or a folder, or resume, the folder of a run to go on with.")
         config = TrainConfig.from_dict(settings)
-        splits = open_dataset(dataset, root)
-        train_set, val_set = splits("train"), splits("val")
+        train_set, val_set = open_training_datasets(dataset, root)
         folder = _new_folder(output, train_set.name)
         self._take_classes(train_set)
-        source = {
-            "dataset": train_set.name if callable(dataset) else os.fspath(dataset),
-            "root": _absolute(root),
-        }
+        source = {"dataset": _describe_source(dataset), "root": _absolute(root)}
         return self._run(train_set, val_set, config, folder, source, progress)
 
     def _run(
@@ -236,14 +233,14 @@ class RefineNet:
             architecture = Architecture(**description["architecture"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{folder / 'run.json'} is damaged: {error}") from error
-        splits = open_dataset(source["dataset"], source["root"])
+        train_set, val_set = open_training_datasets(source["dataset"], source["root"])
         device = self.network.mean.device
         self._adopt(Network(architecture).to(device), ModelCard(architecture=architecture, label_set=label_set))
-        return self._run(splits("train"), splits("val"), config, folder, source, progress)
+        return self._run(train_set, val_set, config, folder, source, progress)
 
     def eval(
         self,
-        dataset: str | os.PathLike[str] | Splits,
+        dataset: DatasetSource,
         root: str | os.PathLike[str] | None = None,
         split: str = "val",
         output_file: str | os.PathLike[str] | None = None,
@@ -325,8 +322,8 @@ class RefineNet:
         different = [(a, b) for a, b in zip(ours.names, theirs.names, strict=True) if a != b]
         if different and not ours.is_numbered() and not theirs.is_numbered():
             raise ValueError(
-                f"The model's classes are not those of {dataset.name}: {different[0][0]!r} stands where the dataset has "
-                f"{different[0][1]!r}. Scores would mean nothing."
+                f"The model's classes are not those of {dataset.name}: {different[0][0]!r} stands where the dataset "
+                f"has {different[0][1]!r}. Scores would mean nothing."
             )
 
 
@@ -374,6 +371,16 @@ def _check_asked(card: ModelCard, model: str | os.PathLike[str], **asked: str | 
 
 def _same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
     return Path(second).exists() and Path(first).exists() and Path(first).samefile(second)
+
+
+def _describe_source(dataset: DatasetSource | Sequence[DatasetSource]) -> str | list[str]:
+    """What a run notes of its dataset to find it again; for a function, only that it was one."""
+    if isinstance(dataset, str | os.PathLike):
+        name = os.fspath(dataset)
+        return str(Path(name).resolve()) if Path(name).is_dir() else name
+    if callable(dataset):
+        return "a function"
+    return [str(_describe_source(part)) for part in dataset]
 
 
 def _absolute(path: str | os.PathLike[str] | None) -> str | None:

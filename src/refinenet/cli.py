@@ -167,7 +167,7 @@ def deploy(
             segmentation = network.segment(image)
             if target.exists() and target.samefile(image):
                 raise ValueError(f"{target} is the image itself: writing would destroy it. Name another output.")
-            segmentation.save(target, kind and kind.value)
+            segmentation.save(target, None if kind is None else kind.value)
         except (ValueError, OSError) as error:
             if len(pairs) == 1:
                 raise

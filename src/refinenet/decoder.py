@@ -49,7 +49,7 @@ def _convolution(channels_in: int, channels_out: int, kernel_size: int, *, bias:
 
 
 class ResidualConvUnit(nn.Module):
-    """Two convolutions, each behind a ReLU, added to their input. The shortcut keeps its sign: no ReLU works in place."""
+    """Two convolutions, each behind a ReLU, added to the input, whose sign is kept: no ReLU works in place."""
 
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
@@ -59,7 +59,8 @@ class ResidualConvUnit(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """`(N, C, h, w)` to the same shape."""
         residual = self.convolution_1(functional.relu(features))
-        return features + self.convolution_2(functional.relu(residual))
+        refined: Tensor = features + self.convolution_2(functional.relu(residual))
+        return refined
 
 
 class ChainedResidualPooling(nn.Module):

@@ -154,7 +154,8 @@ def noise(x: Floats, y: Floats, *, smooth: bool = False) -> Floats:
 
 def limit(values: Floats, low: float = 0.0, high: float = 1.0) -> Floats:
     """The values, none below `low` or above `high`."""
-    return np.minimum(np.maximum(values, low), high)
+    raised = np.maximum(values, low)
+    return np.minimum(raised, high, out=raised)
 
 
 def span(position: Floats, low: float, high: float, blur: Floats | float) -> Floats:

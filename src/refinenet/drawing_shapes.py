@@ -116,7 +116,7 @@ def polygon_fragments(canvas: Canvas, camera: Camera, points: Sequence[Vector]) 
 def fill_polygon(
     canvas: Canvas, camera: Camera, points: Sequence[Vector], colours: tuple[Colour, Colour], label: int
 ) -> None:
-    """Paint a flat convex polygon, given in world coordinates, from the first colour at its foot to the second on top."""
+    """Paint a flat convex polygon, in world coordinates, from the first colour at its foot to the second on top."""
     seen = [camera.view(point) for point in points]
     depth = max(NEAREST, min(point[2] for point in seen))
     low, high = planar(colours[0]), planar(colours[1])
@@ -222,7 +222,7 @@ class Rod:
 
 
 def fill_rod(canvas: Canvas, camera: Camera, rod: Rod, glow: Vector, label: int) -> None:
-    """Paint a rod, its side towards `glow` (screen x, screen y, strength from 0 to 1) brighter; never under a pixel thin."""
+    """Paint a rod, never under a pixel thin, brighter on the side towards `glow` (screen x and y, strength)."""
     start, end = camera.view(rod.start), camera.view(rod.end)
     if min(start[2], end[2]) < NEAREST:
         return

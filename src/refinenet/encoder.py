@@ -119,7 +119,7 @@ def describe_taps(name: str) -> tuple[Tap, ...]:
         ValueError: timm has no such model, or it lacks a feature map at stride 4, 8, 16 or 32.
     """
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        close = timm.list_models(f"{name}*")[:3] or difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f" Did you mean {', '.join(close)}?" if close else ""
         raise ValueError(f"timm has no encoder named {name!r}.{hint} timm.list_models() lists all.")
     if name in PUBLISHED_TAPS:
@@ -171,7 +171,8 @@ def _build_mobilenetv2(name: str, taps: Sequence[Tap], pretrained: bool) -> nn.M
     network = timm.create_model(name, pretrained=pretrained)
     network.blocks[0][0] = _ExpandedFirstBlock(network.blocks[0][0])
     network.feature_info = [{"module": tap.module, "num_chs": tap.channels, "reduction": tap.stride} for tap in taps]
-    return FeatureListNet(network, out_indices=tuple(range(len(taps))), flatten_sequential=True)
+    features: nn.Module = FeatureListNet(network, out_indices=tuple(range(len(taps))), flatten_sequential=True)
+    return features
 
 
 class _ExpandedFirstBlock(nn.Module):

@@ -50,7 +50,7 @@ def load_encoder_weights(network: Network, path: Path) -> None:
 
 
 def _flatten(name: str, expected: Mapping[str, Tensor]) -> str:
-    """The name that a timm tensor has in a cut-down network: `blocks.0.0.bn1.weight` is `blocks_0.0.bn1.weight` there."""
+    """A timm tensor's name in a cut-down network: `blocks.0.0.bn1.weight` is `blocks_0.0.bn1.weight` there."""
     flat = re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name)
     grafted = flat.replace("blocks_0.0.", "blocks_0.0.block.", 1)
     return next((candidate for candidate in (name, flat, grafted) if candidate in expected), name)
@@ -65,7 +65,7 @@ def _load_folded_mobilenetv2(network: Network, path: Path) -> None:
     arrays = _read_arrays(path)
     pairs = list(_convolutions(network.encoder.features))
     expected = {f"{index:02d}.w": convolution.weight for index, (convolution, _) in enumerate(pairs)}
-    expected |= {f"{index:02d}.b": norm.running_mean for index, (_, norm) in enumerate(pairs)}
+    expected |= {f"{index:02d}.b": norm.bias for index, (_, norm) in enumerate(pairs)}
     head = {f"{index}.{kind}" for index in (51, 52) for kind in "wb"}
     check_tensors({name: array for name, array in arrays.items() if name not in head}, expected, path)
     with torch.no_grad():
@@ -75,9 +75,8 @@ def _load_folded_mobilenetv2(network: Network, path: Path) -> None:
                 weight, bias = _accept_normalised_images(weight, bias, network)
             convolution.weight.copy_(weight)
             norm.bias.copy_(bias)
-            norm.weight.fill_(1)
-            norm.running_mean.zero_()
-            norm.running_var.fill_(1 - norm.eps)
+            norm.reset_running_stats()
+            norm.weight.fill_((1 + norm.eps) ** 0.5)
     _unfold_batch_norms(network, [norm for _, norm in pairs])
 
 
@@ -98,7 +97,7 @@ def _convolutions(features: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm
 
 
 def _accept_normalised_images(weight: Tensor, bias: Tensor, network: Network) -> tuple[Tensor, Tensor]:
-    """Fold into the stem the change from our normalised images n to its 2 x - 1, where x = n * std + mean is in [0, 1]."""
+    """Fold into the stem the change from our normalised images n to its 2 x - 1, where x = n * std + mean."""
     mean, std = network.mean, network.std
     return weight * 2 * std, bias + (weight * (2 * mean - 1)).sum((1, 2, 3))
 

@@ -35,7 +35,7 @@ class Evaluation:
     package_version: str
 
     def to_dict(self) -> dict[str, Any]:
-        """All as JSON-ready values, with the protocol and the rule of the metrics; figures in [0, 1], absent ones null."""
+        """All as JSON-ready values, with protocol and rule; figures in [0, 1], absent ones null."""
         return {
             "dataset": self.dataset,
             "split": self.split,

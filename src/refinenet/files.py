@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
-    """Write `content` so that `path` holds, after a crash or a full disk too, either all of it or what was there before.
+    """Write `content` so that `path` holds, after a crash or a full disk too, all of it or what was there before.
 
     Missing folders are made. The bytes go to a temporary file beside the target, are flushed to the disk
     (fsync) and then renamed over it; the folder is flushed last.

@@ -63,6 +63,10 @@ class LabelSet:
         """The type of this set's label maps: uint8, or uint16 where there are more than 255 classes."""
         return np.uint8 if len(self) <= 255 else np.uint16
 
+    def cast(self, ids: npt.NDArray[Any]) -> LabelMap:
+        """Ids of any integer type, all of this set, as a label map of its own type."""
+        return ids.astype(np.uint8) if self.dtype is np.uint8 else ids.astype(np.uint16)
+
     def colourise(self, labels: LabelMap) -> npt.NDArray[np.uint8]:
         """Draw a label map.
 

@@ -18,7 +18,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None, ignore
     Args:
         logits: `(N, K, H, W)`.
         labels: `(N, H, W)` int64 ids below K, or `ignore_index`.
-        weights: `(K,)` or None for equal weights; the mean is over weights, as `torch.nn.functional.cross_entropy` takes it.
+        weights: `(K,)` or None for equal weights; the mean is over weights, as PyTorch's `cross_entropy` takes it.
         ignore_index: The id of pixels that do not count.
 
     Returns:

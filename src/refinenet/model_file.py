@@ -128,7 +128,7 @@ def load(path: Path) -> tuple[Network, ModelCard]:
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256, hexadecimal, over name, type, shape and little-endian bytes of all tensors in the order of their names."""
+    """SHA-256, hexadecimal, over name, type, shape and little-endian bytes of all tensors, ordered by name."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -99,11 +99,14 @@ class Network(nn.Module):
             rows: For each class of the new network the class of this one that it continues, or None to learn it anew.
         """
         network = Network(replace(self.architecture, num_classes=len(rows)))
-        weights = network.state_dict()
-        weights |= {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("classifier.")}
-        for new, old in enumerate(rows):
-            if old is not None:
-                weights["classifier.weight"][new] = self.classifier.weight[old].detach()
-                weights["classifier.bias"][new] = self.classifier.bias[old].detach()
+        network.to(self.mean.device)
+        weights, known = network.state_dict(), self.state_dict()
+        for name in weights:
+            if not name.startswith("classifier."):
+                weights[name] = known[name]
+                continue
+            for new, old in enumerate(rows):
+                if old is not None:
+                    weights[name][new] = known[name][old]
         network.load_state_dict(weights)
-        return network.to(self.mean.device)
+        return network

@@ -74,7 +74,7 @@ class Segmentation:
 
         Args:
             path: A `.png`, `.jpg` or `.jpeg` file.
-            output: Which picture (see `render`); by default label ids with palette in `.png`, the colour image in `.jpg`.
+            output: Which picture (see `render`); by default label ids with palette in `.png`, colours in `.jpg`.
 
         Raises:
             ValueError: another suffix, an unknown kind, or label ids in JPEG, which would change them.
@@ -108,5 +108,4 @@ class Segmenter:
         return Segmentation(image=pixels, labels=self._labels(logits), label_set=self.label_set, confidence=confidence)
 
     def _labels(self, logits: Tensor) -> LabelMap:
-        labels: LabelMap = logits[0].argmax(0).cpu().numpy().astype(self.label_set.dtype)
-        return labels
+        return self.label_set.cast(logits[0].argmax(0).cpu().numpy())

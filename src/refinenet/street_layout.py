@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from refinenet.drawing import Camera, Canvas, Dice
-from refinenet.street_buildings import Building, draw_facade, paint_building
-from refinenet.street_ground import MARKING, PAVEMENT, TREE, YELLOW, Ground, Patch, SideStreet, Weather
-
-Painter = Callable[[Canvas, Camera, Weather], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """Something to paint, and how far ahead its far end stands: the farther is painted first."""
-
-    distance: float
-    paint: Painter
+from refinenet.drawing import Camera, Canvas, Dice, Point
+from refinenet.street_buildings import Building, paint_building
+from refinenet.street_facades import draw_facade
+from refinenet.street_ground import MARKING, YELLOW, Ground, Patch, SideStreet
+from refinenet.street_life import Side, Standing, draw_traffic, furnish
+from refinenet.street_weather import PAVEMENT, TREE, Weather
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,24 +25,7 @@ class StreetPlan:
             thing.paint(canvas, camera, weather)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Side:
-    """One side of the street: -1 left or 1 right; metres from the middle of the road."""
-
-    side: int
-    road: float
-    pavement: float
-    setback: float
-    kind: str
-    end: float
-
-    @property
-    def wall(self) -> float:
-        """Where the buildings stand."""
-        return self.road + self.pavement + self.setback
-
-
-def draw_street_plan(dice: Dice, weather: Weather) -> StreetPlan:
+def draw_street_plan(dice: Dice) -> StreetPlan:
     """A street at random."""
     road = dice.uniform(3.2, 6.5)
     end = dice.uniform(70, 220)
@@ -62,19 +37,22 @@ def draw_street_plan(dice: Dice, weather: Weather) -> StreetPlan:
         buildings = _draw_row(dice.split(), side, streets)
         roofs.append(_roof_line(buildings))
         things += [_building(building) for building in buildings]
-        things += _draw_back(dice.split(), side)
-    things += _draw_end(dice.split(), end, road)
+        things += _draw_back(dice.split(), side, streets)
+    things += _draw_end(dice.split(), end)
+    for side in sides:
+        things += furnish(dice.split(), side, streets)
+    things += draw_traffic(dice.split(), (sides[0], sides[1]))
     ground = _draw_ground(dice.split(), road, (sides[0], sides[1]), streets, (roofs[0], roofs[1]))
     return StreetPlan(ground=ground, things=tuple(things))
 
 
-def _draw_side(dice: Dice, side: int, road: float, end: float) -> _Side:
+def _draw_side(dice: Dice, side: int, road: float, end: float) -> Side:
     kind = dice.pick(("terrace", "terrace", "terrace", "modern", "villas", "villas", "park"))
     setback = {"terrace": 0.0, "modern": dice.uniform(0, 3), "villas": dice.uniform(2.5, 6)}.get(kind, 8.0)
-    return _Side(side=side, road=road, pavement=dice.uniform(1.6, 3.8), setback=setback, kind=kind, end=end)
+    return Side(side=side, road=road, pavement=dice.uniform(1.8, 4.4), setback=setback, kind=kind, end=end)
 
 
-def _draw_streets(dice: Dice, side: _Side) -> list[SideStreet]:
+def _draw_streets(dice: Dice, side: Side) -> list[SideStreet]:
     streets, place = [], dice.uniform(8, 40)
     while place < side.end - 20:
         wide = dice.uniform(5, 9)
@@ -84,11 +62,11 @@ def _draw_streets(dice: Dice, side: _Side) -> list[SideStreet]:
     return streets
 
 
-def _draw_row(dice: Dice, side: _Side, streets: tuple[SideStreet, ...]) -> list[Building]:
+def _draw_row(dice: Dice, side: Side, streets: tuple[SideStreet, ...]) -> list[Building]:
     """The buildings along one side, near to far."""
     openings = sorted((street.near - 1.5, street.far + 1.5) for street in streets if street.side == side.side)
     buildings: list[Building] = []
-    usual = dice.uniform(5.5, 12) if side.kind != "modern" else dice.uniform(9, 22)
+    usual = dice.uniform(6, 13) if side.kind != "modern" else dice.uniform(9, 22)
     place = -12.0
     while place < side.end and side.kind != "park":
         wide = dice.uniform(5, 13) if side.kind == "terrace" else dice.uniform(9, 16)
@@ -104,7 +82,7 @@ def _draw_row(dice: Dice, side: _Side, streets: tuple[SideStreet, ...]) -> list[
     return buildings
 
 
-def _draw_building(dice: Dice, side: _Side, z: tuple[float, float], usual: float) -> Building:
+def _draw_building(dice: Dice, side: Side, z: tuple[float, float], usual: float) -> Building:
     modern = side.kind == "modern" or dice.chance(0.12)
     wall = side.wall + (0.0 if dice.chance(0.7) else dice.uniform(0, 0.8))
     deep = dice.uniform(8, 13)
@@ -134,7 +112,7 @@ def _roof_line(buildings: list[Building]) -> tuple[float, ...]:
     return tuple(heights)
 
 
-def _draw_back(dice: Dice, side: _Side) -> list[Standing]:
+def _draw_back(dice: Dice, side: Side, streets: tuple[SideStreet, ...]) -> list[Standing]:
     """Buildings behind the first row, seen through its gaps."""
     things = []
     place = -10.0
@@ -149,14 +127,23 @@ def _draw_back(dice: Dice, side: _Side) -> list[Standing]:
             facade=draw_facade(dice.split(), dice.chance(0.4)),
             blank_sides=False,
         )
-        if dice.chance(0.75):
+        if dice.chance(0.75) and _shows(side, wall, building.z, streets):
             standing = _building(building)
             things.append(Standing(distance=standing.distance + 1000, paint=standing.paint))
         place += wide + dice.uniform(0, 25)
     return things
 
 
-def _draw_end(dice: Dice, end: float, road: float) -> list[Standing]:
+def _shows(side: Side, wall: float, z: Point, streets: tuple[SideStreet, ...]) -> bool:
+    """Whether a building behind the first row can be seen through its gaps; a guess that is never too strict."""
+    if side.kind in ("villas", "park"):
+        return True
+    spread = wall / side.wall
+    gaps = [(street.near * spread - 15, street.far * spread + 15) for street in streets if street.side == side.side]
+    return any(z[0] < far and z[1] > near for near, far in gaps)
+
+
+def _draw_end(dice: Dice, end: float) -> list[Standing]:
     """What closes the view at the end of the street."""
     things = []
     place = -70.0
@@ -179,11 +166,11 @@ def _draw_end(dice: Dice, end: float, road: float) -> list[Standing]:
 def _draw_ground(
     dice: Dice,
     road: float,
-    sides: tuple[_Side, _Side],
+    sides: tuple[Side, Side],
     streets: tuple[SideStreet, ...],
     roofs: tuple[tuple[float, ...], tuple[float, ...]],
 ) -> Ground:
-    tone = dice.uniform(0.24, 0.46)
+    tone = dice.uniform(0.27, 0.52)
     slabs = dice.uniform(0.42, 0.68)
     left, right = sides
     return Ground(
@@ -210,7 +197,7 @@ def _draw_ground(
             dice.uniform(0.05, 0.08),
         ),
         edge_lines=(dice.uniform(0.25, 0.4), dice.pick((YELLOW, YELLOW, MARKING)), dice.whole(0, 2)),
-        patches=_draw_patches(dice.split(), road, sides[0].end),
+        patches=_draw_patches(dice.split(), road),
         streets=streets,
         roofs=roofs,
         walls=(left.wall, right.wall),
@@ -219,11 +206,11 @@ def _draw_ground(
     )
 
 
-def _beyond(dice: Dice, side: _Side) -> int:
+def _beyond(dice: Dice, side: Side) -> int:
     return TREE if side.kind == "park" or (side.kind == "villas" and dice.chance(0.6)) else PAVEMENT
 
 
-def _draw_patches(dice: Dice, road: float, end: float) -> tuple[Patch, ...]:
+def _draw_patches(dice: Dice, road: float) -> tuple[Patch, ...]:
     """Zebra crossings, stop lines and mended places."""
     patches = []
     for _ in range(dice.whole(1, 5)):

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.drawing import Camera, Canvas, Dice, aim
-from refinenet.street_ground import develop, draw_weather, paint_ground, paint_sky
+from refinenet.street_ground import paint_ground
 from refinenet.street_layout import draw_street_plan
+from refinenet.street_weather import develop, draw_weather, paint_sky
 
 LARGEST = 4096
 """The largest height and width of a picture, pixels."""
@@ -37,7 +38,7 @@ def draw_street(seed: int, height: int = 360, width: int = 480) -> tuple[npt.NDA
         raise ValueError(f"A street scene has a height and a width from 1 to {LARGEST} pixels, not {height} x {width}.")
     dice = Dice(seed)
     weather = draw_weather(dice.split())
-    plan = draw_street_plan(dice.split(), weather)
+    plan = draw_street_plan(dice.split())
     camera = _draw_camera(dice.split(), plan.ground.road, plan.ground.bend, height, width)
     canvas = Canvas.blank(height, width, weather.haze)
     paint_sky(canvas, camera, weather, dice.uniform(0, 1))
@@ -50,12 +51,12 @@ def draw_street(seed: int, height: int = 360, width: int = 480) -> tuple[npt.NDA
 
 def _draw_camera(dice: Dice, road: float, bend: float, height: int, width: int) -> Camera:
     """A dash camera in the left lane, or sometimes elsewhere on the road."""
-    x = -road * dice.uniform(0.25, 0.6) if dice.chance(0.75) else road * dice.uniform(-0.2, 0.6)
+    x = -road * dice.uniform(0.2, 0.5) if dice.chance(0.75) else road * dice.uniform(-0.2, 0.6)
     yaw = dice.uniform(-0.05, 0.05) if dice.chance(0.8) else dice.uniform(-0.16, 0.16)
     scale = max(width, height * 4 / 3)
     return Camera(
         position=(x, dice.uniform(1.15, 1.6), 0.0),
-        axes=aim(yaw, dice.uniform(-0.035, 0.025), dice.uniform(-0.012, 0.012)),
+        axes=aim(yaw, dice.uniform(-0.025, 0.035), dice.uniform(-0.012, 0.012)),
         focal=scale * dice.uniform(0.85, 1.1),
         centre=(width / 2, height / 2),
         bend=bend,

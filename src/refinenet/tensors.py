@@ -36,7 +36,7 @@ _CORRUPT_FILE_ERRORS = (
 )
 """What torch.load raises on damaged or hostile files."""
 
-_NUMPY_SCALARS = [
+_NUMPY_SCALARS: list[Any] = [
     np.dtype,
     np.dtypes.Float32DType,
     np.dtypes.Float64DType,
@@ -126,7 +126,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     strangers = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if strangers:
         raise ValueError(
-            f"{path} holds no plain map of tensors; these entries are not tensors: {enumerate_names(map(str, strangers))}. "
+            f"{path} holds no plain map of tensors; not tensors are: {enumerate_names(map(str, strangers))}. "
             f"Weights may lie at the top or under one of the keys {', '.join(WRAPPERS)}."
         )
     return dict(content)

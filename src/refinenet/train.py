@@ -20,6 +20,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.datasets import Dataset
@@ -116,7 +117,8 @@ class TrainConfig(AugmentationConfig):
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"Unknown training settings: {', '.join(unknown)}. Known are {', '.join(sorted(known))}.")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +235,7 @@ class TrainRun:
     def _batches(self) -> Any:
         """Shuffled, augmented batches: images `(N, 3, h, w)` float32 in [0, 1], labels `(N, h, w)` int64."""
         augmentation = Augmentation(self.config, self.train_set.label_set.ignore_index)
-        loader = DataLoader(
+        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
             _AugmentedDataset(self.train_set, augmentation),
             batch_size=min(self.config.batch_size, len(self.train_set)),
             shuffle=True,
@@ -356,12 +358,12 @@ class TrainRun:
         }
 
 
-@dataclass(frozen=True)
-class _AugmentedDataset:
+class _AugmentedDataset(TorchDataset[tuple[Tensor, Tensor]]):
     """Loads and varies in the worker processes."""
 
-    dataset: Dataset
-    augmentation: Augmentation
+    def __init__(self, dataset: Dataset, augmentation: Augmentation) -> None:
+        self.dataset = dataset
+        self.augmentation = augmentation
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -372,7 +374,7 @@ class _AugmentedDataset:
 
 
 def schedule(step: int, steps: int, config: TrainConfig) -> float:
-    """The share of its highest value that a learning rate has in `step`, counted from 0: linear warm-up, then polynomial."""
+    """The share of its highest value that a learning rate has in a step, counted from 0: warm-up, then polynomial."""
     warm_up_steps = config.warm_up * steps
     if step < warm_up_steps:
         return (step + 1) / (warm_up_steps + 1)
@@ -402,7 +404,7 @@ def choose_bfloat16(precision: Precision, device: torch.device) -> bool:
     if precision != "auto":
         return precision == "bfloat16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    # Present from PyTorch 2.12 on; before, the CPU is taken to have none.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(torch.cuda.is_bf16_supported())
+    # Older releases of PyTorch cannot say; there the CPU is taken to have none.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

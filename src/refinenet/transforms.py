@@ -55,24 +55,6 @@ class AugmentationConfig:
             raise ValueError("; ".join(problems) + ".")
 
 
-class RandomScale(v2.Transform):
-    """Resize image and mask by one random factor: bilinear the image, nearest the mask."""
-
-    def __init__(self, scale: tuple[float, float]) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the new size, at least one pixel along each axis."""
-        height, width = v2.query_size(flat_inputs)
-        factor = float(torch.empty(1).uniform_(*self.scale))
-        return {"size": [max(1, round(height * factor)), max(1, round(width * factor))]}
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Resize one of the inputs."""
-        return v2.functional.resize(inpt, params["size"], antialias=True)
-
-
 class Augmentation:
     """Vary an image and its label map together, into a training pair of fixed size.
 
@@ -84,9 +66,9 @@ class Augmentation:
     def __init__(self, config: AugmentationConfig, ignore_index: int) -> None:
         fill: dict[Any, Any] = {tv_tensors.Image: _IMAGENET_MEAN_COLOUR, tv_tensors.Mask: ignore_index}
         jitter = config.colour_jitter
+        self._scale = config.scale
         self._transform = v2.Compose(
             [
-                RandomScale(config.scale),
                 v2.RandomCrop(config.crop_size, pad_if_needed=True, fill=fill),
                 v2.RandomHorizontalFlip(0.5 if config.flip else 0.0),
                 v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter),
@@ -95,8 +77,12 @@ class Augmentation:
         )
 
     def __call__(self, pixels: npt.NDArray[np.uint8], labels: LabelMap) -> tuple[Tensor, Tensor]:
-        """`(H, W, 3)` uint8 RGB and `(H, W)` ids to `(3, h, w)` float32 in [0, 1] and `(h, w)` int64 of the crop size."""
+        """`(H, W, 3)` uint8 and `(H, W)` ids to `(3, h, w)` float32 in [0, 1] and `(h, w)` int64 of the crop size."""
         image = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
         mask = tv_tensors.Mask(torch.from_numpy(labels.astype(np.int32)))
+        factor = float(torch.empty(1).uniform_(*self._scale))
+        size = [max(1, round(side * factor)) for side in labels.shape]
+        # torchvision resizes images bilinearly and masks, known by their type, to the nearest pixel.
+        image, mask = (v2.functional.resize(part, size, antialias=True) for part in (image, mask))
         image, mask = self._transform(image, mask)
         return image.as_subclass(Tensor), mask.as_subclass(Tensor)

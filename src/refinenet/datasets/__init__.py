@@ -6,15 +6,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 from refinenet.datasets import camvid, coco, folder, nyu, streets
-from refinenet.datasets.dataset import IMAGE_SUFFIXES, Dataset, Sample, Splits
+from refinenet.datasets.dataset import IMAGE_SUFFIXES, Dataset, Sample, Splits, join
 
-__all__ = ["IMAGE_SUFFIXES", "NAMES", "Dataset", "Sample", "Splits", "open_dataset"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "NAMES",
+    "Dataset",
+    "DatasetSource",
+    "Sample",
+    "Splits",
+    "open_dataset",
+    "open_training_datasets",
+]
 
 _OPENERS: Mapping[str, Callable[[Path, str], Dataset]] = MappingProxyType(
     {"camvid": camvid.open_split, "coco": coco.open_split, "nyu": nyu.open_split}
@@ -23,7 +32,33 @@ NAMES = ("camvid", "coco", "nyu", "streets")
 """Datasets known by name; any other is a folder of one's own."""
 
 
-def open_dataset(dataset: str | os.PathLike[str] | Splits, root: str | os.PathLike[str] | None = None) -> Splits:
+DatasetSource = str | os.PathLike[str] | Splits
+"""What users name a dataset by; see `open_dataset`."""
+
+
+def open_training_datasets(
+    dataset: DatasetSource | Sequence[DatasetSource], root: str | os.PathLike[str] | None = None
+) -> tuple[Dataset, Dataset]:
+    """The dataset to train on and the one to validate on.
+
+    Args:
+        dataset: As `open_dataset` takes it, or several with the same classes: their training splits are joined, and the
+            first one's validation split is taken.
+        root: Where the first one lies.
+
+    Raises:
+        ValueError: as `open_dataset`, or none is given, or their classes differ.
+        FileNotFoundError: as `open_dataset`.
+    """
+    sources = [dataset] if isinstance(dataset, str | os.PathLike) or callable(dataset) else list(dataset)
+    if not sources:
+        raise ValueError("Name at least one dataset.")
+    first = open_dataset(sources[0], root)
+    train_sets = [first("train"), *(open_dataset(source)("train") for source in sources[1:])]
+    return train_sets[0] if len(train_sets) == 1 else join(train_sets), first("val")
+
+
+def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = None) -> Splits:
     """Turn what users name a dataset by into a function from split names ("train", "val", ...) to datasets.
 
     Args:

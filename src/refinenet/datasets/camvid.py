@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from refinenet.datasets.dataset import Dataset, open_folders, read_label_set
 from refinenet.images import read_mask
 from refinenet.labels import LabelMap
@@ -42,4 +40,5 @@ def open_split(root: Path, split: str) -> Dataset:
 
 def _read_labels(path: Path) -> LabelMap:
     labels = read_mask(path)
-    return np.where(labels == VOID_ON_DISK, labels.dtype.type(LABEL_SET.ignore_index), labels)
+    labels[labels == VOID_ON_DISK] = LABEL_SET.ignore_index
+    return labels

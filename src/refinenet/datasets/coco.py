@@ -11,10 +11,11 @@ LABEL_SET = read_label_set("coco")
 HOW_TO_GET = (
     "Download http://images.cocodataset.org/zips/train2017.zip (18 GB), "
     "http://images.cocodataset.org/zips/val2017.zip (1 GB) and "
-    "http://images.cocodataset.org/annotations/annotations_trainval2017.zip (241 MB), and unpack the images to train2017/ "
-    "and val2017/. Draw the instances of VOC's 20 classes as masks/train2017/NAME.png and masks/val2017/NAME.png, 8-bit "
-    "grey: 0 for background, 1 to 20 in VOC's order, 255 where instances overlap or are marked as crowds. Keep only images "
-    "that have a mask. Pass root= the folder that holds these, or name it in the environment variable REFINENET_COCO."
+    "http://images.cocodataset.org/annotations/annotations_trainval2017.zip (241 MB), and unpack the images to "
+    "train2017/ and val2017/. Draw the instances of VOC's 20 classes as masks/train2017/NAME.png and "
+    "masks/val2017/NAME.png, 8-bit grey: 0 for background, 1 to 20 in VOC's order, 255 where instances overlap or are "
+    "marked as crowds. Keep only images that have a mask. Pass root= the folder that holds these, or name it in the "
+    "environment variable REFINENET_COCO."
 )
 
 

@@ -99,6 +99,11 @@ def open_folders(
     """The dataset of a folder of images and a folder of masks with the same stems, in alphabetical order.
 
     Args:
+        name: What messages call the dataset.
+        split: Which part of it.
+        label_set: Its classes.
+        images: The folder of images.
+        masks: The folder of masks.
         how_to_get: What to say when the folders are not there.
         read_labels: From a mask file to its `(H, W)` ids in `label_set`.
 
@@ -124,6 +129,37 @@ def open_folders(
     )
 
 
+def join(parts: Sequence[Dataset]) -> Dataset:
+    """The samples of several datasets as one; split and label set are those of the first.
+
+    Raises:
+        ValueError: their classes differ.
+    """
+    first = parts[0]
+    for part in parts[1:]:
+        if part.label_set.names != first.label_set.names:
+            raise ValueError(f"{first.name} and {part.name} have different classes and cannot be joined.")
+    items = [f"{index}/{item}" for index, part in enumerate(parts) for item in part.items]
+    return Dataset(
+        name=" + ".join(part.name for part in parts),
+        split=first.split,
+        label_set=first.label_set,
+        items=items,
+        load=partial(_load_joined, parts),
+        locate=partial(_locate_joined, parts),
+    )
+
+
+def _load_joined(parts: Sequence[Dataset], item: str) -> tuple[npt.NDArray[np.uint8], LabelMap]:
+    index, _, inner = item.partition("/")
+    return parts[int(index)].load(inner)
+
+
+def _locate_joined(parts: Sequence[Dataset], item: str) -> str:
+    index, _, inner = item.partition("/")
+    return parts[int(index)].locate(inner)
+
+
 def _load_pair(
     images: Path,
     masks: Path,
@@ -147,7 +183,8 @@ def _pair_files(images: Path, masks: Path) -> dict[str, tuple[str, str]]:
         more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
         raise ValueError(
             f"{images} and {masks} should hold the same file names, endings aside. Without partner: "
-            f"{', '.join(lacking)}{more}. Images end in {', '.join(IMAGE_SUFFIXES)}, masks in {', '.join(MASK_SUFFIXES)}."
+            f"{', '.join(lacking)}{more}. Images end in {', '.join(IMAGE_SUFFIXES)}, "
+            f"masks in {', '.join(MASK_SUFFIXES)}."
         )
     return {stem: (found_images[stem], found_masks[stem]) for stem in sorted(found_images)}
 

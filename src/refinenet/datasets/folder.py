@@ -43,8 +43,10 @@ class MaskCode:
 
     label_set: LabelSet
     kind: Literal["ids", "colours"]
-    ignore: tuple[int, ...] | tuple[Colour, ...]
-    """Ids or colours, as `kind` says, of pixels without a class."""
+    ignored_ids: tuple[int, ...] = ()
+    """Ids of pixels without a class, besides the label set's ignore index."""
+    ignored_colours: tuple[Colour, ...] = ()
+    """Colours of pixels without a class."""
 
 
 def open_split(root: Path, split: str) -> Dataset:
@@ -124,16 +126,19 @@ def _parse_code(values: Any) -> MaskCode:
         raise ValueError("masks painted in colours need a different colour for each class.")
     ignored = _as_list(values, "ignore") if "ignore" in values else []
     if kind == "colours":
-        return MaskCode(label_set=label_set, kind="colours", ignore=tuple(_as_colour(value) for value in ignored))
+        return MaskCode(
+            label_set=label_set, kind="colours", ignored_colours=tuple(_as_colour(value) for value in ignored)
+        )
     if not all(type(value) is int and 0 <= value <= 65_535 for value in ignored):
         raise ValueError(f"'ignore' lists ids, whole numbers from 0 to 65535, not {ignored}.")
-    return MaskCode(label_set=label_set, kind="ids", ignore=tuple(ignored))
+    return MaskCode(label_set=label_set, kind="ids", ignored_ids=tuple(ignored))
 
 
 def _as_list(values: Mapping[str, Any], key: str) -> list[Any]:
-    if not isinstance(values[key], list):
-        raise ValueError(f"{key!r} is a list, not {values[key]!r}.")
-    return values[key]
+    value = values[key]
+    if not isinstance(value, list):
+        raise ValueError(f"{key!r} is a list, not {value!r}.")
+    return value
 
 
 def _as_colour(value: Any) -> Colour:
@@ -159,7 +164,7 @@ def _code_from_palettes(root: Path) -> MaskCode:
         raise FileNotFoundError(f"{root} has no masks in {root / 'masks'}.")
     colours = (palette + [(0, 0, 0)] * 256)[: largest + 1]
     names = tuple(f"class {k}" for k in range(largest + 1))
-    return MaskCode(label_set=LabelSet(names=names, colours=tuple(colours)), kind="ids", ignore=())
+    return MaskCode(label_set=LabelSet(names=names, colours=tuple(colours)), kind="ids")
 
 
 def _all_masks(root: Path) -> Iterable[Path]:
@@ -174,22 +179,21 @@ def _read_labels(code: MaskCode, path: Path) -> LabelMap:
         return _colours_to_ids(code, path)
     labels = read_mask(path)
     if code.label_set.dtype is np.uint16:
-        labels = labels.astype(np.uint16)
-    if not code.ignore:
-        return labels
-    return np.where(np.isin(labels, code.ignore), labels.dtype.type(code.label_set.ignore_index), labels)
+        labels = code.label_set.cast(labels)
+    labels[np.isin(labels, code.ignored_ids)] = code.label_set.ignore_index
+    return labels
 
 
 def _colours_to_ids(code: MaskCode, path: Path) -> LabelMap:
     pixels = read_colour_mask(path).astype(np.uint32)
     packed = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
     label_set = code.label_set
-    labels = np.full(packed.shape, label_set.ignore_index, label_set.dtype)
+    ids = np.full(packed.shape, label_set.ignore_index, np.uint16)
     known = np.zeros(packed.shape, bool)
-    table = [*enumerate(label_set.colours), *((label_set.ignore_index, colour) for colour in code.ignore)]
+    table = [*enumerate(label_set.colours), *((label_set.ignore_index, colour) for colour in code.ignored_colours)]
     for identifier, colour in table:
         match = packed == (colour[0] << 16 | colour[1] << 8 | colour[2])
-        labels[match] = identifier
+        ids[match] = identifier
         known |= match
     if not known.all():
         row, column = np.argwhere(~known)[0]
@@ -198,4 +202,4 @@ def _colours_to_ids(code: MaskCode, path: Path) -> LabelMap:
             f"({(~known).sum()} pixels in all have unknown colours), which classes.yaml lists neither under 'colours' "
             "nor under 'ignore'."
         )
-    return labels
+    return label_set.cast(ids)

@@ -10,8 +10,8 @@ LABEL_SET = read_label_set("nyu")
 
 HOW_TO_GET = (
     "Download nyu_depth_v2_labeled.mat (2.8 GB) from "
-    "http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/nyu_depth_v2_labeled.mat, and the map of its 894 classes to 40 "
-    "and the split of 795 and 654 images from https://github.com/ankurhanda/nyuv2-meta-data. Write each image as "
+    "http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/nyu_depth_v2_labeled.mat, and the map of its 894 classes to "
+    "40 and the split of 795 and 654 images from https://github.com/ankurhanda/nyuv2-meta-data. Write each image as "
     "train_images/NAME.png or val_images/NAME.png, and its classes as train_labels/NAME.png or val_labels/NAME.png, "
     "8-bit grey: 0 to 39 for the classes 1 to 40, 255 for unlabelled. Pass root= the folder that holds these four, or "
     "name it in the environment variable REFINENET_NYU."

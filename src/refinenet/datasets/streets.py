@@ -23,14 +23,14 @@ MAX_COUNT = 1_000_000
 
 
 def parse(text: str) -> Splits:
-    """Read "streets", "streets:COUNT" or "streets:COUNT:WIDTHxHEIGHT"; 400 pictures of 480x360 unless it says otherwise.
+    """Read "streets", "streets:COUNT" or "streets:COUNT:WIDTHxHEIGHT"; by default 400 pictures of 480x360 pixels.
 
     Raises:
         ValueError: `text` has another form, or asks for more than a million pictures in a split.
     """
     match = re.fullmatch(r"streets(?::(\d{1,7})(?::(\d{1,4})x(\d{1,4}))?)?", text)
     if match is None:
-        raise ValueError(f"Drawn streets are named streets, streets:COUNT or streets:COUNT:WIDTHxHEIGHT, not {text!r}.")
+        raise ValueError(f"Drawn streets are streets, streets:COUNT or streets:COUNT:WIDTHxHEIGHT, not {text!r}.")
     count, width, height = (
         int(value or default) for value, default in zip(match.groups(), (400, 480, 360), strict=True)
     )
