@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from refinenet import images
+from refinenet import image_files, images
 
 GREY_STEPS = [0, 1, 127, 128, 254, 255]
 
@@ -73,9 +73,7 @@ def test_bool_is_black_and_white() -> None:
     same(images.decode(np.array([[True, False]])), [[[255] * 3, [0] * 3]])
 
 
-@pytest.mark.parametrize(
-    "array", [np.array([[0.0, 255.0]]), np.array([[-0.25, 255]]), np.array([[0, 1.001]])]
-)
+@pytest.mark.parametrize("array", [np.array([[0.0, 255.0]]), np.array([[-0.25, 255]]), np.array([[0, 1.001]])])
 def test_floats_out_of_range_are_refused(array: npt.NDArray[Any]) -> None:
     pattern = f"from {array.min():g} to {array.max():g}.*Divide by 255"
     with pytest.raises(ValueError, match=pattern):
@@ -198,15 +196,15 @@ def test_written_label_map_keeps_ids_and_shows_colours(tmp_path: Path) -> None:
         assert np.asarray(image).tolist() == ids.tolist()
         assert (image.getpalette() or [])[:15] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0, 0, 0, 0]
         assert len(image.getpalette() or []) == 768
-    np.testing.assert_array_equal(images.read_mask(path), ids)
-    same(images.read_colour_mask(path), [[[1, 2, 3], [4, 5, 6], [7, 8, 9], [0, 0, 0]]])
+    np.testing.assert_array_equal(image_files.read_mask(path), ids)
+    same(image_files.read_colour_mask(path), [[[1, 2, 3], [4, 5, 6], [7, 8, 9], [0, 0, 0]]])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "<u2", ">u2"])
 def test_written_ids_come_back(dtype: str, tmp_path: Path) -> None:
     ids = np.array([[0, 1, 200], [17, 255, 254]], dtype)
     ids = ids * ids.dtype.type(257) if ids.itemsize == 2 else ids
-    back = images.read_mask(images.write(tmp_path / "a.png", ids[:, ::-1]))
+    back = image_files.read_mask(images.write(tmp_path / "a.png", ids[:, ::-1]))
     assert back.dtype == ids.dtype.newbyteorder("=")
     np.testing.assert_array_equal(back, ids[:, ::-1])
 

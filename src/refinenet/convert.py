@@ -33,7 +33,8 @@ def import_checkpoint(path: Path) -> Network:
     """
     tensors = read_checkpoint(path)
     architecture = infer_architecture(tensors, path)
-    network = Network(architecture)
+    with torch.device("meta"):  # shapes first: a file cannot make us allocate more than it holds
+        network = Network(architecture)
     expected = {published: ours for ours, published in _published_names(network).items()}
     # Absent from files of 2018, and of no effect on what a network answers.
     counters = [name for name in expected if name.endswith("num_batches_tracked")]
@@ -41,7 +42,8 @@ def import_checkpoint(path: Path) -> Network:
     given = {**dict.fromkeys(counters, torch.tensor(0)), **given}
     own = network.state_dict()
     check_tensors(given, {name: own[ours] for name, ours in expected.items()}, path)
-    renamed = {expected[name]: tensor.to(own[expected[name]].dtype) for name, tensor in given.items()}
+    network = Network(architecture)
+    renamed = {expected[name]: tensor for name, tensor in given.items()}
     network.load_state_dict({**renamed, "mean": network.mean, "std": network.std})
     return network.eval()
 

@@ -90,13 +90,12 @@ class Encoder(nn.Module):
         features = self.features(self._pad(images))
         if self.channels_last:
             features = [feature.permute(0, 3, 1, 2) for feature in features]
-        height, width = images.shape[-2:]
-        cropped = [
-            feature[..., : -(-height // tap.stride), : -(-width // tap.stride)]
-            for tap, feature in zip(self.taps, features, strict=True)
-        ]
         return [
-            [feature for tap, feature in zip(self.taps, cropped, strict=True) if tap.stride == stride]
+            [
+                self._crop(feature, images, stride)
+                for tap, feature in zip(self.taps, features, strict=True)
+                if tap.stride == stride
+            ]
             for stride in STRIDES
         ]
 
@@ -105,7 +104,21 @@ class Encoder(nn.Module):
         if self.size_multiple == 1:
             return images
         height, width = images.shape[-2:]
-        return functional.pad(images, (0, -width % self.size_multiple, 0, -height % self.size_multiple))
+        below = _round_up(height, self.size_multiple) - height
+        beside = _round_up(width, self.size_multiple) - width
+        return functional.pad(images, (0, beside, 0, below))
+
+    def _crop(self, feature: Tensor, images: Tensor, stride: int) -> Tensor:
+        """Take off a map's cells that lie wholly on what `_pad` added."""
+        if self.size_multiple == 1:
+            return feature
+        height, width = images.shape[-2:]
+        return feature[..., : _round_up(height, stride) // stride, : _round_up(width, stride) // stride]
+
+
+def _round_up(length: int, multiple: int) -> int:
+    """The next multiple, in a form that torch.export can reason about for a length that it does not know."""
+    return (length + multiple - 1) // multiple * multiple
 
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -119,7 +132,9 @@ def describe_taps(name: str) -> tuple[Tap, ...]:
         ValueError: timm has no such model, or it lacks a feature map at stride 4, 8, 16 or 32.
     """
     if not timm.is_model(name):
-        close = timm.list_models(f"{name}*")[:3] or difflib.get_close_matches(name, timm.list_models(), n=3)
+        models = timm.list_models()
+        longer = [model for model in models if name and model.startswith(name)]
+        close = longer[:3] or difflib.get_close_matches(name, models, n=3)
         hint = f" Did you mean {', '.join(close)}?" if close else ""
         raise ValueError(f"timm has no encoder named {name!r}.{hint} timm.list_models() lists all.")
     if name in PUBLISHED_TAPS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def load_encoder_weights(network: Network, path: Path) -> None:
     given = {n: t for n, t in renamed.items() if n in expected or not n.startswith(HEAD_PREFIXES)}
     given = {**counters, **expands, **given}
     check_tensors(given, expected, path)
-    network.encoder.features.load_state_dict({n: t.to(expected[n].dtype) for n, t in given.items()})
+    network.encoder.features.load_state_dict(given)
 
 
 def _flatten(name: str, expected: Mapping[str, Tensor]) -> str:
@@ -84,7 +85,7 @@ def _read_arrays(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: torch.from_numpy(archive[name]) for name in archive.files}
-    except (ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged or no .npz of arrays: {error}") from error
 
 

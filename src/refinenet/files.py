@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 
@@ -11,43 +11,42 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
     """Write `content` so that `path` holds, after a crash or a full disk too, all of it or what was there before.
 
     Missing folders are made. The bytes go to a temporary file beside the target, are flushed to the disk
-    (fsync) and then renamed over it; the folder is flushed last.
+    (fsync) and then renamed over it; the folder is flushed last. A symbolic link is followed, so that the file it
+    points to is replaced and the link stays.
 
     Returns:
         The path written.
 
     Raises:
-        OSError: `path` is a folder, or its folder cannot be made or written. Nothing is left behind.
+        ValueError: `path` is a pipe or a device, which must not be replaced by a file.
+        OSError: `path` is a folder, its folder cannot be made or written, or the disk is full. Nothing is left behind.
     """
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(f"Cannot write {target}: it is a folder. Name a file in it.")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"Cannot write {target}: it is a pipe or a device. Name a file.")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # A symbolic link is followed, so that the file it points to is replaced and the link stays.
-        target = target.resolve()
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent)
+        _replace(target.resolve(), content)
     except OSError as error:
         raise type(error)(error.errno, f"Cannot write {target}: {error.strerror}") from error
+    return target
+
+
+def _replace(target: Path, content: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # 50 characters are at most 200 bytes, which leaves room for the rest in a file name's 255.
+    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(target)
+        temporary.replace(target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     _flush_folder(target.parent)
-    return Path(path)
-
-
-def _umask() -> int:
-    """The process's file mode mask, which `mkstemp` ignores."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _flush_folder(folder: Path) -> None:

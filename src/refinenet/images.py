@@ -1,27 +1,29 @@
-"""Images and label maps between files and arrays: the only place that decodes. H is height, W width."""
+"""Images between files, arrays and tensors: what comes in becomes RGB, what goes out a file. H is height, W width."""
 
 from __future__ import annotations
 
 import io
 import os
-import re
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image
 
 from refinenet.files import write_atomically
-from refinenet.labels import Colour, LabelMap
-
-MAX_PIXELS = 50_000_000
-"""The most pixels (H times W) that are decoded from a file, bytes or a Pillow image."""
+from refinenet.image_files import (
+    DEEP_MODES,
+    RGB,
+    Picture,
+    convert,
+    load_picture,
+    open_picture,
+    read_picture,
+    to_sixteen_bits,
+)
+from refinenet.labels import Colour
 
 
 @runtime_checkable
@@ -39,36 +41,6 @@ class TensorLike(Protocol):
 
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any] | TensorLike
-RGB = npt.NDArray[np.uint8]
-
-# WEBP and TIFF come last: reaching them makes Pillow import all of its formats.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
-_LOSSLESS_FORMATS = ("PNG", "TIFF", "BMP", "GIF")
-_DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# What Pillow raises on damaged files: its fuzzers' list, and what they let through from its parsers.
-_PILLOW_ERRORS = (
-    *(OSError, SyntaxError, ValueError, NotImplementedError, OverflowError, MemoryError, EOFError),
-    *(IndexError, KeyError, TypeError, struct.error, zlib.error),
-)
-
-
-class _Picture(NamedTuple):
-    """A picture read whole: upright, a copy that nobody else holds."""
-
-    image: Image.Image
-    name: str
-    format: str | None
-    raw_mode: str
-    """How the file stores a sample, in Pillow's words ("L;4": four bits), empty where it is not known."""
 
 
 def decode(image: ImageSource, *, channel_order: Literal["rgb", "bgr"] = "rgb") -> RGB:
@@ -88,7 +60,7 @@ def decode(image: ImageSource, *, channel_order: Literal["rgb", "bgr"] = "rgb") 
         `(H, W, 3)` uint8 RGB, contiguous, a copy.
 
     Raises:
-        ValueError: not an image, damaged, larger than `MAX_PIXELS` (files, bytes, Pillow images), of a wrong
+        ValueError: not an image, damaged, past `image_files.MAX_PIXELS` (files, bytes, Pillow images), of a wrong
             shape, with values out of range, or a `channel_order` for a source that knows its own.
         TypeError: the source or its dtype is none of the above.
         OSError: the file is missing (`FileNotFoundError`), a folder (`IsADirectoryError`) or may not be read
@@ -103,77 +75,12 @@ def decode(image: ImageSource, *, channel_order: Literal["rgb", "bgr"] = "rgb") 
     if channel_order == "bgr":
         raise ValueError("channel_order is for arrays and tensors: files and Pillow images know theirs. Leave it out.")
     if isinstance(image, Image.Image):
-        return _to_rgb(_load(image, "The Pillow image"))
+        return _to_rgb(load_picture(image, "The Pillow image"))
     if isinstance(image, bytes):
-        return _to_rgb(_read(io.BytesIO(image), f"The image of {len(image):,} bytes"))
+        return _to_rgb(read_picture(io.BytesIO(image), f"The image of {len(image):,} bytes"))
     if isinstance(image, str | os.PathLike):
-        return _to_rgb(_read_file(image))
+        return _to_rgb(open_picture(image))
     raise TypeError(f"An image is a path, bytes, Pillow image, array or tensor, not {type(image).__name__}.")
-
-
-def read_mask(path: str | os.PathLike[str]) -> LabelMap:
-    """Read a label map: the ids as stored, which are a palette image's indices and a 1-bit image's 0 and 1.
-
-    Args:
-        path: a PNG, TIFF, BMP or GIF file with one channel.
-
-    Returns:
-        `(H, W)` ids, uint8, or uint16 from a file of 16 or 32 bits; turned upright as `decode` does it.
-
-    Raises:
-        ValueError: not an image, damaged, too large, lossy, or a colour picture instead of ids.
-        OSError: as `decode`.
-    """
-    picture = _read_lossless(path)
-    image, depth = picture.image, picture.raw_mode.partition(";")[2]
-    if image.mode not in ("1", "L", "P", *_DEEP_MODES[:-1]):
-        raise ValueError(
-            f"{picture.name} is a colour picture (mode {image.mode}), not ids: a label map has one channel, "
-            "the id of each pixel's class. Save the ids, or give the colours of the classes in classes.yaml."
-        )
-    if image.mode in ("1", "L") and "I" in depth:
-        raise ValueError(f"{picture.name} stores white as 0, so its ids are not clear. Save it as PNG.")
-    ids = np.asarray(image)
-    if image.mode in _DEEP_MODES:
-        return _to_sixteen_bits(ids, picture.name)
-    # Pillow stretches grey of 2 and 4 bits to 0 to 255, which would multiply the ids.
-    return ids.astype(np.uint8) // np.uint8(_grey_step(picture))
-
-
-def read_palette(path: str | os.PathLike[str]) -> list[Colour] | None:
-    """The RGB colours of a palette image's indices, in their order, or None for an image without a palette.
-
-    Raises:
-        ValueError: as `read_mask`.
-        OSError: as `decode`.
-    """
-    image = _read_lossless(path).image
-    if image.mode != "P":
-        return None
-    values = image.getpalette("RGB") or []
-    return [(values[k], values[k + 1], values[k + 2]) for k in range(0, len(values) - 2, 3)]
-
-
-def read_colour_mask(path: str | os.PathLike[str]) -> RGB:
-    """Read a label map that is drawn in the colours of its classes.
-
-    Args:
-        path: a PNG, TIFF, BMP or GIF file: RGB, grey, or a palette (its colours are read), opaque everywhere.
-
-    Returns:
-        `(H, W, 3)` uint8 RGB, the exact colours; turned upright as `decode` does it.
-
-    Raises:
-        ValueError: not an image, damaged, too large, lossy, partly transparent, or of another colour space.
-        OSError: as `decode`.
-    """
-    picture = _read_lossless(path)
-    if picture.image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"):
-        raise ValueError(f"{picture.name} has mode {picture.image.mode}: save a mask of colours as 8-bit RGB.")
-    pixels = _convert(picture)
-    if pixels.shape[2] == 4 and pixels[..., 3].min() < 255:
-        raise ValueError(f"{picture.name} is partly transparent, so its colours are not clear. Save it without alpha.")
-    return np.ascontiguousarray(pixels[..., :3])
 
 
 def encode(pixels: npt.NDArray[Any], suffix: str, *, palette: Sequence[Colour] | None = None) -> bytes:
@@ -219,132 +126,17 @@ def write(path: str | os.PathLike[str], pixels: npt.NDArray[Any], *, palette: Se
     return write_atomically(path, encode(pixels, Path(path).suffix, palette=palette))
 
 
-def _read_file(path: str | os.PathLike[str]) -> _Picture:
-    target = Path(path)
-    if target.is_dir():
-        raise IsADirectoryError(f"Cannot read {target}: it is a folder. Name an image file in it.")
-    if target.exists() and not target.is_file():
-        raise ValueError(f"Cannot read {target}: it is a pipe or a device. Pass its bytes, or copy it.")
-    try:
-        stream = target.open("rb")
-    except OSError as error:
-        raise type(error)(error.errno, f"Cannot read {target}: {error.strerror}") from error
-    # Pillow gets no name: it would map the file into memory, and a file cut short then kills the process.
-    with stream:
-        return _read(stream, str(target))
-
-
-def _read_lossless(path: str | os.PathLike[str]) -> _Picture:
-    picture = _read_file(path)
-    if picture.format not in _LOSSLESS_FORMATS:
-        raise ValueError(
-            f"{picture.name} is a {picture.format} file, a lossy format that changes labels: a mask is PNG, "
-            "TIFF, BMP or GIF. Make it anew from its source; converting this file does not bring labels back."
-        )
-    return picture
-
-
-def _read(stream: BinaryIO, name: str) -> _Picture:
-    if not stream.read(1):
-        raise ValueError(f"{name} is empty (0 bytes).")
-    with _clear_errors(name):
-        image = Image.open(stream, formats=_FORMATS)
-    return _load(image, name)
-
-
-def _load(image: Image.Image, name: str) -> _Picture:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _too_large(name, f"{width} x {height}")
-    if width * height == 0:
-        raise ValueError(f"{name} has no pixels ({width} x {height}).")
-    with _clear_errors(name):
-        # The second picture of an MPO, as phones write it, is a preview or a depth map and not missed.
-        animated = image.format != "MPO" and getattr(image, "is_animated", False) and image.tell() == 0
-        raw_mode = _raw_mode(image)
-        image.load()
-        method = _UPRIGHT.get(_orientation(image))
-        upright = image.copy() if method is None else image.transpose(method)
-    if animated:
-        warnings.warn(f"{name} has more than one frame or page: only the first one is used.", stacklevel=4)
-    return _Picture(upright, name, image.format, raw_mode)
-
-
-@contextmanager
-def _clear_errors(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        count = re.search(r"\d+", str(error))
-        raise _too_large(name, count.group() if count else "too many") from error
-    except UnidentifiedImageError as error:
-        raise ValueError(
-            f"{name} is not a JPEG, PNG, WebP, BMP, TIFF or GIF image, or its start is damaged. "
-            "Save it anew as one of them."
-        ) from error
-    except _PILLOW_ERRORS as error:
-        raise ValueError(
-            f"{name} is damaged, incomplete or of a kind that cannot be read "
-            f"({type(error).__name__}: {error}). Get it again, or save it anew as PNG."
-        ) from error
-
-
-def _too_large(name: str, size: str) -> ValueError:
-    return ValueError(
-        f"{name} has {size} pixels, at most {MAX_PIXELS:,} are read. Resize the image or cut it into tiles."
-    )
-
-
-def _raw_mode(image: Image.Image) -> str:
-    """The first of the decoder's arguments, which Pillow drops once the pixels are read."""
-    tiles = getattr(image, "tile", ())
-    arguments = tiles[0][3] if tiles else ()
-    raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return raw_mode if isinstance(raw_mode, str) else ""
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation)
-    except _PILLOW_ERRORS:  # The pixels are sound, and a note about them that cannot be read is as none.
-        return 1
-    return value if isinstance(value, int) else 1
-
-
-def _grey_step(picture: _Picture) -> int:
-    bits = picture.raw_mode.partition(";")[2][:1] if picture.image.mode == "L" else ""
-    return {"2": 85, "4": 17}.get(bits, 1)
-
-
-def _to_rgb(picture: _Picture) -> RGB:
+def _to_rgb(picture: Picture) -> RGB:
     image = picture.image
-    if image.mode not in _DEEP_MODES:
-        pixels = _convert(picture)
+    if image.mode not in DEEP_MODES:
+        pixels = convert(picture)
         return pixels if pixels.shape[2] == 3 else _over_black(pixels)
     grey = np.array(image)
     if isinstance(image.info.get("transparency"), int):
         grey[grey == image.info["transparency"]] = 0
     if image.mode != "F":
-        grey = _to_sixteen_bits(grey, picture.name)
+        grey = to_sixteen_bits(grey, picture.name)
     return _over_black(_to_bytes(grey, picture.name)[..., np.newaxis])
-
-
-def _convert(picture: _Picture) -> npt.NDArray[np.uint8]:
-    """`(H, W, 4)` RGBA where there is any transparency, else `(H, W, 3)` RGB."""
-    image = picture.image
-    with _clear_errors(picture.name):
-        if image.mode == "La":
-            image = image.convert("LA")
-        if isinstance(image.info.get("transparency"), int) and image.mode == "L":
-            image.info["transparency"] *= _grey_step(picture)
-        return np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-
-
-def _to_sixteen_bits(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint16]:
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65_535:
-        raise ValueError(f"{name} has values from {low} to {high}: 0 to 65535 are allowed. Rescale them.")
-    return values.astype(np.uint16)
 
 
 def _tensor_to_array(tensor: Any) -> npt.NDArray[Any]:

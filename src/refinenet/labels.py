@@ -5,6 +5,7 @@ Shape letters: H height, W width, K number of classes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -132,9 +133,8 @@ def _name_problems(names: tuple[str, ...]) -> list[str]:
             problems.append(
                 f"the name of class {k} is {_shorten(name)}, not 1 to {MAX_NAME_LENGTH} printable characters"
             )
-    doubled = (
-        sorted({name for name in names if isinstance(name, str) and names.count(name) > 1}) if not problems else []
-    )
+    counts = Counter(name for name in names if isinstance(name, str))
+    doubled = sorted(name for name, count in counts.items() if count > 1)
     return problems + [f"the name {_shorten(name)} is used more than once" for name in doubled]
 
 

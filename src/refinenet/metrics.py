@@ -67,10 +67,12 @@ class ConfusionMatrix:
             raise ValueError(f"Truth has the shape {truth.shape}, the prediction {prediction.shape}.")
         valid = truth != self._ignore_index
         true, predicted = truth[valid].astype(np.int64), prediction[valid].astype(np.int64)
-        if true.size and max(true.max(), predicted.max()) >= classes:
-            raise ValueError(
-                f"The id {max(true.max(), predicted.max())} is not below the number of classes, {classes}."
-            )
+        for name, ids in (("truth", true), ("prediction", predicted)):
+            strange = ids[(ids < 0) | (ids >= classes)]
+            if strange.size:
+                raise ValueError(
+                    f"The {name} has the id {strange[0]}, which is not below the number of classes, {classes}."
+                )
         self.counts += np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
     def scores(self) -> Scores:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -22,29 +22,33 @@ from torch import Tensor
 from refinenet.files import write_atomically
 from refinenet.labels import LabelSet
 from refinenet.network import Architecture, Network
-from refinenet.tensors import check_tensors, read_safetensors
+from refinenet.tensors import check_tensors, printable, read_safetensors, refuse_doubled_keys
 
 FORMAT_VERSION = 1
 BUNDLED = ("camvid",)
 """Models that ship inside the package, by name."""
 
 _KEY = "refinenet"
-_HEADER_KEYS = {
-    "architecture",
-    "format_version",
-    "label_set",
-    "licence",
-    "package_version",
-    "preprocessing",
-    "recipe",
-    "scores",
-    "weights_sha256",
+_HEADER_TYPES: Mapping[str, type] = {
+    "architecture": dict,
+    "format_version": int,
+    "label_set": dict,
+    "licence": str,
+    "package_version": str,
+    "preprocessing": dict,
+    "recipe": dict,
+    "scores": dict,
+    "weights_sha256": str,
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a model file says of its weights."""
+    """What a model file says of its weights.
+
+    Raises:
+        ValueError: the architecture and the label set are not of the same number of classes.
+    """
 
     architecture: Architecture
     label_set: LabelSet
@@ -56,6 +60,13 @@ class ModelCard:
     """How the weights were made."""
     weights_sha256: str = ""
     """Hexadecimal SHA-256 of the weights as stored (`digest`); empty for weights that were never saved."""
+
+    def __post_init__(self) -> None:
+        if len(self.label_set) != self.architecture.num_classes:
+            raise ValueError(
+                f"the label set names {len(self.label_set)} classes, the network tells "
+                f"{self.architecture.num_classes} apart"
+            )
 
 
 def bundled_path(name: str) -> Path:
@@ -72,7 +83,7 @@ def save(
         path: Where; missing folders are made.
         network: The weights to store.
         card: What to say of them.
-        dtype: "float16" halves the file; normalisation and biases stay float32.
+        dtype: "float16" halves the file: kernels and matrices; normalisation and biases stay float32.
 
     Returns:
         The card with the stored weights' hash.
@@ -83,16 +94,18 @@ def save(
     """
     if dtype not in ("float32", "float16"):
         raise ValueError(f"Weights are stored as float32 or float16, not {dtype!r}.")
-    stored = {
-        name: tensor.detach().cpu().to(torch.float16 if dtype == "float16" and tensor.ndim == 4 else tensor.dtype)
-        for name, tensor in network.state_dict().items()
-    }
-    stored = {name: tensor.contiguous(memory_format=torch.contiguous_format) for name, tensor in stored.items()}
+    stored = {name: _as_stored(tensor, dtype) for name, tensor in network.state_dict().items()}
     check_tensors(stored, stored, f"the model to be saved to {path}")
     header = _header(network, card, digest(stored))
     content = safetensors.torch.save(stored, {_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
     write_atomically(path, content)
-    return ModelCard(**{**card.__dict__, "weights_sha256": header["weights_sha256"]})
+    return replace(card, weights_sha256=header["weights_sha256"])
+
+
+def _as_stored(tensor: Tensor, dtype: Literal["float32", "float16"]) -> Tensor:
+    halved = dtype == "float16" and tensor.ndim in (2, 4) and tensor.is_floating_point()
+    stored = tensor.detach().cpu().to(torch.float16 if halved else tensor.dtype)
+    return stored.contiguous(memory_format=torch.contiguous_format)
 
 
 def load(path: Path) -> tuple[Network, ModelCard]:
@@ -107,15 +120,11 @@ def load(path: Path) -> tuple[Network, ModelCard]:
     """
     tensors, metadata = read_safetensors(path)
     try:
-        card = _read_header(metadata)
-    except (ValueError, TypeError) as error:
+        card, preprocessing = _read_header(metadata)
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is no model file of this package: {error}") from error
     with torch.device("meta"):  # shapes first: a file cannot make us allocate more than it holds
         check_tensors(tensors, Network(card.architecture).state_dict(), path)
-    if len(card.label_set) != card.architecture.num_classes:
-        raise ValueError(
-            f"{path} contradicts itself: {len(card.label_set)} class names, {card.architecture.num_classes} classes."
-        )
     found = digest(tensors)
     if found != card.weights_sha256:
         raise ValueError(
@@ -123,7 +132,12 @@ def load(path: Path) -> tuple[Network, ModelCard]:
             "Copy or download it again."
         )
     network = Network(card.architecture)
-    network.load_state_dict({name: tensor.to(network.state_dict()[name].dtype) for name, tensor in tensors.items()})
+    network.load_state_dict(tensors)
+    if _preprocessing(network) != preprocessing:
+        raise ValueError(
+            f"{path} contradicts itself: its header says the images are prepared by "
+            f"{printable(json.dumps(preprocessing), limit=300)}, its weights by {json.dumps(_preprocessing(network))}."
+        )
     return network.eval(), card
 
 
@@ -144,12 +158,7 @@ def _header(network: Network, card: ModelCard, weights_sha256: str) -> dict[str,
         "format_version": FORMAT_VERSION,
         "architecture": card.architecture.to_dict(),
         "label_set": card.label_set.to_dict(),
-        "preprocessing": {
-            "channel_order": "RGB",
-            "range": [0.0, 1.0],
-            "mean": network.mean.flatten().tolist(),
-            "std": network.std.flatten().tolist(),
-        },
+        "preprocessing": _preprocessing(network),
         "scores": dict(card.scores),
         "licence": card.licence,
         "recipe": dict(card.recipe),
@@ -158,27 +167,35 @@ def _header(network: Network, card: ModelCard, weights_sha256: str) -> dict[str,
     }
 
 
-def _read_header(metadata: Mapping[str, str]) -> ModelCard:
+def _preprocessing(network: Network) -> dict[str, Any]:
+    """How images become what the first layer sees: (value - mean) / std of each channel."""
+    return {
+        "channel_order": "RGB",
+        "range": [0.0, 1.0],
+        "mean": network.mean.flatten().tolist(),
+        "std": network.std.flatten().tolist(),
+    }
+
+
+def _read_header(metadata: Mapping[str, str]) -> tuple[ModelCard, dict[str, Any]]:
+    """The card and the preprocessing that a file's metadata state."""
     if _KEY not in metadata:
         raise ValueError(f"its header has no entry {_KEY!r}")
-    header = json.loads(metadata[_KEY])
-    if not isinstance(header, dict) or set(header) != _HEADER_KEYS:
-        raise ValueError(f"its header should have exactly the entries {sorted(_HEADER_KEYS)}")
-    if header["format_version"] != FORMAT_VERSION:
+    header = json.loads(metadata[_KEY], object_pairs_hook=refuse_doubled_keys, parse_constant=_refuse_constant)
+    if not isinstance(header, dict):
+        raise ValueError(f"its header's {_KEY!r} is not a JSON object")
+    version = header.get("format_version")
+    if type(version) is not int or version != FORMAT_VERSION:  # first: another version may have other entries
         raise ValueError(
-            f"its format version is {header['format_version']!r}, this package reads {FORMAT_VERSION}; "
+            f"its format version is {printable(repr(version))}, this package reads {FORMAT_VERSION}; "
             "a newer package may read it"
         )
-    for key, kind in {
-        "scores": dict,
-        "recipe": dict,
-        "licence": str,
-        "weights_sha256": str,
-        "architecture": dict,
-    }.items():
+    if set(header) != set(_HEADER_TYPES):
+        raise ValueError(f"its header should have exactly the entries {sorted(_HEADER_TYPES)}")
+    for key, kind in _HEADER_TYPES.items():
         if not isinstance(header[key], kind):
             raise ValueError(f"its header's {key!r} is not a {kind.__name__}")
-    return ModelCard(
+    card = ModelCard(
         architecture=Architecture(**header["architecture"]),
         label_set=LabelSet.from_dict(header["label_set"]),
         scores=header["scores"],
@@ -186,3 +203,8 @@ def _read_header(metadata: Mapping[str, str]) -> ModelCard:
         recipe=header["recipe"],
         weights_sha256=header["weights_sha256"],
     )
+    return card, header["preprocessing"]
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")

@@ -28,7 +28,7 @@ class Architecture:
     """What a network is built from; with its weights, all there is to know of it.
 
     Raises:
-        ValueError: a model type or a number of classes that is not allowed.
+        ValueError: a model type, an encoder or a number of classes that is not allowed.
     """
 
     model_type: ModelType
@@ -41,6 +41,8 @@ class Architecture:
     def __post_init__(self) -> None:
         if self.model_type not in MODEL_TYPES:
             raise ValueError(f"model_type is one of {', '.join(MODEL_TYPES)}, not {self.model_type!r}.")
+        if not isinstance(self.encoder, str):
+            raise ValueError(f"encoder is a timm model name, not {self.encoder!r}.")
         if type(self.num_classes) is not int or not 1 <= self.num_classes <= MAX_CLASSES:
             raise ValueError(f"num_classes is a whole number from 1 to {MAX_CLASSES}, not {self.num_classes!r}.")
 

@@ -21,6 +21,9 @@ WRAPPERS = ("segmenter", "model", "weights", "state_dict")
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_HEADER_BYTES = 10 * 1024**2
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 _CORRUPT_FILE_ERRORS = (
     AssertionError,
     AttributeError,
@@ -79,14 +82,15 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if length > min(MAX_HEADER_BYTES, len(content) - 8):
         raise ValueError(f"{path} is damaged: its header claims {length} bytes.")
     try:
-        header = json.loads(content[8 : 8 + length], object_pairs_hook=_refuse_doubled_keys)
+        header = json.loads(content[8 : 8 + length], object_pairs_hook=refuse_doubled_keys)
         tensors = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    return tensors, header.get("__metadata__", {})
+    return tensors, header.get("__metadata__") or {}
 
 
-def _refuse_doubled_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def refuse_doubled_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of its parsed pairs: an `object_pairs_hook` that raises ValueError where a name comes twice."""
     values = dict(pairs)
     if len(values) != len(pairs):
         raise ValueError("a name stands twice in its header")
@@ -103,7 +107,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except _CORRUPT_FILE_ERRORS as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no reason given"
+        reason = printable(str(error).strip().partition("\n")[0], limit=200) or "no reason given"
         raise ValueError(
             f"{path} cannot be read as a model: it is damaged, or it is a pickle that holds more than weights, "
             f"and code in model files is never run here. ({type(error).__name__}: {reason})"
@@ -116,10 +120,12 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     for _ in WRAPPERS:
-        wrapper = next((key for key in WRAPPERS if isinstance(content, Mapping) and key in content), None)
-        if wrapper is None:
+        if not isinstance(content, Mapping):
             break
-        content = content[wrapper]
+        wrapped = [content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+        if not wrapped:
+            break
+        content = wrapped[0]
     if not isinstance(content, Mapping) or not content:
         found = "an empty map" if isinstance(content, Mapping) else f"an object of type {type(content).__name__}"
         raise ValueError(f"{path} holds {found}, not the weights of a network.")
@@ -133,14 +139,16 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def check_tensors(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: object) -> None:
-    """Compare a file's tensors with those that a network needs; only shapes are read of `expected`.
+    """Compare a file's tensors with those that a network needs; of `expected` only shapes and types are read.
 
     Raises:
-        ValueError: tensors are missing, unexpected, misshapen, not numbers or not finite. All are named.
+        ValueError: tensors are missing, unexpected, misshapen, of another type or not finite. All are named.
     """
     shared = sorted(set(given) & set(expected))
     misshapen = [name for name in shared if given[name].shape != expected[name].shape]
-    broken = [name for name in shared if name not in misshapen and not _is_finite(given[name])]
+    fitting = [name for name in shared if given[name].shape == expected[name].shape]
+    mistyped = [name for name in fitting if not _has_type_for(given[name], expected[name])]
+    broken = [name for name in fitting if name not in mistyped and not bool(torch.isfinite(given[name]).all())]
     problems = [
         ("missing", sorted(set(expected) - set(given))),
         ("unexpected", sorted(set(given) - set(expected))),
@@ -148,6 +156,7 @@ def check_tensors(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], s
             "of another shape",
             [f"{name} {tuple(given[name].shape)} instead of {tuple(expected[name].shape)}" for name in misshapen],
         ),
+        ("of another type", [f"{name} {given[name].dtype} instead of {expected[name].dtype}" for name in mistyped]),
         ("with values that are not finite numbers", broken),
     ]
     found = [f"{len(names)} {kind}: {enumerate_names(names)}" for kind, names in problems if names]
@@ -157,14 +166,20 @@ def check_tensors(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], s
         )
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
-        return False
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+def printable(text: str, limit: int = 100) -> str:
+    """The start of a text from a file, in which nothing that steers a terminal is left."""
+    shown = text if text.isprintable() else repr(text)[1:-1]
+    return shown if len(shown) <= limit else shown[:limit] + "..."
+
+
+def _has_type_for(given: Tensor, expected: Tensor) -> bool:
+    """Whether a tensor's values can stand for the expected ones: floats for floats, whole numbers for whole numbers."""
+    allowed = _FLOATS if expected.is_floating_point() else _WHOLE_NUMBERS
+    return given.layout == torch.strided and given.dtype in allowed
 
 
 def enumerate_names(names: Iterable[str], limit: int = 8) -> str:
-    """The first `limit` names, and how many more there are."""
-    listed = [name if len(name) <= 100 else name[:100] + "..." for name in names]
+    """The first `limit` names, safe to print, and how many more there are."""
+    listed = [printable(name) for name in names]
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more

@@ -6,6 +6,7 @@ Shape letters: N batch, H height, W width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -45,14 +46,20 @@ class AugmentationConfig:
 
     def __post_init__(self) -> None:
         problems = []
-        if len(self.crop_size) != 2 or min(self.crop_size) < 1:
-            problems.append(f"crop_size is height and width, each from 1 up, not {self.crop_size}")
-        if len(self.scale) != 2 or not 0.05 <= self.scale[0] <= self.scale[1] <= 20:
-            problems.append(f"scale is a range within 0.05 to 20, lower end first, not {self.scale}")
-        if not 0 <= self.colour_jitter < 1:
-            problems.append(f"colour_jitter is at least 0 and below 1, not {self.colour_jitter}")
+        if not _is_pair(self.crop_size, int) or min(self.crop_size) < 1:
+            problems.append(f"crop_size is height and width, whole numbers from 1 up, not {self.crop_size!r}")
+        if not _is_pair(self.scale, int | float) or not 0.05 <= self.scale[0] <= self.scale[1] <= 20:
+            problems.append(f"scale is a range within 0.05 to 20, lower end first, not {self.scale!r}")
+        if not isinstance(self.flip, bool):
+            problems.append(f"flip is True or False, not {self.flip!r}")
+        if not isinstance(self.colour_jitter, int | float) or not 0 <= self.colour_jitter < 1:
+            problems.append(f"colour_jitter is at least 0 and below 1, not {self.colour_jitter!r}")
         if problems:
             raise ValueError("; ".join(problems) + ".")
+
+
+def _is_pair(value: object, kind: type | UnionType) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, kind) for part in value)
 
 
 class Augmentation:
@@ -78,11 +85,11 @@ class Augmentation:
 
     def __call__(self, pixels: npt.NDArray[np.uint8], labels: LabelMap) -> tuple[Tensor, Tensor]:
         """`(H, W, 3)` uint8 and `(H, W)` ids to `(3, h, w)` float32 in [0, 1] and `(h, w)` int64 of the crop size."""
-        image = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
-        mask = tv_tensors.Mask(torch.from_numpy(labels.astype(np.int32)))
         factor = float(torch.empty(1).uniform_(*self._scale))
         size = [max(1, round(side * factor)) for side in labels.shape]
-        # torchvision resizes images bilinearly and masks, known by their type, to the nearest pixel.
-        image, mask = (v2.functional.resize(part, size, antialias=True) for part in (image, mask))
-        image, mask = self._transform(image, mask)
+        image = v2.functional.resize(torch.from_numpy(pixels).permute(2, 0, 1), size, antialias=True)
+        # What torchvision does to masks of itself, "nearest", rounds down and shifts them against the image.
+        ids = torch.from_numpy(labels.astype(np.int32))[None]
+        mask = v2.functional.resize(ids, size, v2.InterpolationMode.NEAREST_EXACT)[0]
+        image, mask = self._transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
         return image.as_subclass(Tensor), mask.as_subclass(Tensor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from refinenet.datasets.dataset import Dataset, open_folders, read_label_set
-from refinenet.images import read_mask
+from refinenet.image_files import read_mask
 from refinenet.labels import LabelMap
 
 LABEL_SET = read_label_set("camvid")

@@ -6,7 +6,8 @@ Shape letters: H height, W width, K classes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -15,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.images import decode, read_mask
+from refinenet.image_files import read_mask
+from refinenet.images import decode
 from refinenet.labels import LabelMap, LabelSet
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -30,7 +32,7 @@ class Sample:
     image: npt.NDArray[np.uint8]
     """`(H, W, 3)` uint8 RGB."""
     labels: LabelMap
-    """`(H, W)` ids below K, or the label set's ignore index."""
+    """`(H, W)` ids below K, or the label set's ignore index, in the label set's type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class Dataset:
                 f"its mask {labels.shape[1]}x{labels.shape[0]}. They must be equal."
             )
         self._check_ids(item, labels)
-        return Sample(name=item, image=image, labels=labels)
+        return Sample(name=item, image=image, labels=self.label_set.cast(labels))
 
     def _check_ids(self, item: str, labels: LabelMap) -> None:
         strange = (labels >= len(self.label_set)) & (labels != self.label_set.ignore_index)
@@ -129,6 +131,11 @@ def open_folders(
     )
 
 
+def list_files(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
+    """The files in a folder that end in one of `suffixes`, hidden ones aside, in any order."""
+    return (path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
+
+
 def join(parts: Sequence[Dataset]) -> Dataset:
     """The samples of several datasets as one; split and label set are those of the first.
 
@@ -191,10 +198,10 @@ def _pair_files(images: Path, masks: Path) -> dict[str, tuple[str, str]]:
 
 def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, str]:
     files: dict[str, str] = {}
-    for path in folder.iterdir():
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
-            continue
-        if path.stem in files:
-            raise ValueError(f"{folder} holds both {files[path.stem]} and {path.name}: which one is meant?")
-        files[path.stem] = path.name
+    for path in list_files(folder, suffixes):
+        # The same name may come spelt in two ways: macOS takes accents and letters apart, others do not.
+        stem = unicodedata.normalize("NFC", path.stem)
+        if stem in files:
+            raise ValueError(f"{folder} holds both {files[stem]} and {path.name}: which one is meant?")
+        files[stem] = path.name
     return files

@@ -27,8 +27,8 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from refinenet.datasets.dataset import MASK_SUFFIXES, Dataset, open_folders
-from refinenet.images import read_colour_mask, read_mask, read_palette
+from refinenet.datasets.dataset import MASK_SUFFIXES, Dataset, list_files, open_folders
+from refinenet.image_files import read_colour_mask, read_mask, read_palette
 from refinenet.labels import Colour, LabelMap, LabelSet, voc_colours
 
 VALIDATION_EVERY = 5
@@ -92,7 +92,13 @@ def _take_share(dataset: Dataset, split: str) -> Dataset:
     if split == "val":
         return replace(dataset, items=validation)
     chosen = set(validation)
-    return replace(dataset, items=[item for item in dataset.items if item not in chosen])
+    training = [item for item in dataset.items if item not in chosen]
+    if not training:
+        raise ValueError(
+            f"{dataset.name} has one image, which is kept for val: training needs two or more, or the folders "
+            "images/train and masks/train."
+        )
+    return replace(dataset, items=training)
 
 
 def _read_code(root: Path) -> MaskCode:
@@ -102,7 +108,7 @@ def _read_code(root: Path) -> MaskCode:
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
         return _parse_code(values)
-    except (yaml.YAMLError, ValueError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
@@ -116,7 +122,7 @@ def _parse_code(values: Any) -> MaskCode:
         colours = tuple(_as_colour(value) for value in _as_list(values, "colours"))
     else:
         colours = voc_colours(len(names))
-    label_set = LabelSet(names=tuple(str(name) for name in names), colours=colours)
+    label_set = LabelSet(names=tuple(_as_name(name) for name in names), colours=colours)
     kind = values.get("masks", "ids")
     if kind not in ("ids", "colours"):
         raise ValueError(f"'masks' is ids or colours, not {kind!r}.")
@@ -141,6 +147,13 @@ def _as_list(values: Mapping[str, Any], key: str) -> list[Any]:
     return value
 
 
+def _as_name(value: Any) -> str:
+    # YAML reads no, yes, null and dates as something else than the words they are.
+    if type(value) not in (str, int):
+        raise ValueError(f"a class name is text, not {value!r}: put it in quotes.")
+    return str(value)
+
+
 def _as_colour(value: Any) -> Colour:
     if not (isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)):
         raise ValueError(f"a colour is [red, green, blue], each from 0 to 255, not {value!r}.")
@@ -149,8 +162,8 @@ def _as_colour(value: Any) -> Colour:
 
 def _code_from_palettes(root: Path) -> MaskCode:
     """Classes from palette masks: as many as the largest id needs, 255 aside, over all splits."""
-    palette: list[Colour] | None = None
-    largest = 0
+    colours: list[Colour] = []
+    largest = -1
     for path in _all_masks(root):
         palette = read_palette(path)
         if palette is None:
@@ -158,20 +171,27 @@ def _code_from_palettes(root: Path) -> MaskCode:
                 f"{root} has no classes.yaml and {path} is no palette PNG, so nothing says what its values mean. Write "
                 f"{root / 'classes.yaml'} with, for example, one line: names: [background, road, car]"
             )
+        common = min(len(colours), len(palette))
+        if palette[:common] != colours[:common]:
+            raise ValueError(
+                f"{path} has other palette colours than the masks before it, so the same id may be another class "
+                f"there. Save all masks with one palette, or name the classes in {root / 'classes.yaml'}."
+            )
+        colours = max(colours, palette, key=len)
         ids = read_mask(path)
         largest = max(largest, int(ids[ids != 255].max(initial=0)))
-    if palette is None:
+    if largest < 0:
         raise FileNotFoundError(f"{root} has no masks in {root / 'masks'}.")
-    colours = (palette + [(0, 0, 0)] * 256)[: largest + 1]
     names = tuple(f"class {k}" for k in range(largest + 1))
-    return MaskCode(label_set=LabelSet(names=names, colours=tuple(colours)), kind="ids")
+    padded = tuple((colours + [(0, 0, 0)] * 256)[: largest + 1])
+    return MaskCode(label_set=LabelSet(names=names, colours=padded), kind="ids")
 
 
 def _all_masks(root: Path) -> Iterable[Path]:
     folders = [
         folder for pattern in ("masks", "masks/*", "*/masks") for folder in root.glob(pattern) if folder.is_dir()
     ]
-    return sorted(path for folder in folders for path in folder.iterdir() if path.suffix.lower() in MASK_SUFFIXES)
+    return sorted(path for folder in folders for path in list_files(folder, MASK_SUFFIXES))
 
 
 def _read_labels(code: MaskCode, path: Path) -> LabelMap:

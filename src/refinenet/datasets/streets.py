@@ -16,6 +16,7 @@ import numpy.typing as npt
 from refinenet.datasets.dataset import Dataset, Splits, read_label_set
 from refinenet.labels import LabelMap
 from refinenet.street_scene import draw_street
+from refinenet.street_scene.scene import LARGEST
 
 LABEL_SET = read_label_set("camvid")
 FIRST_SEEDS: Mapping[str, int] = MappingProxyType({"train": 1_000_000, "val": 2_000_000, "test": 3_000_000})
@@ -26,7 +27,7 @@ def parse(text: str) -> Splits:
     """Read "streets", "streets:COUNT" or "streets:COUNT:WIDTHxHEIGHT"; by default 400 pictures of 480x360 pixels.
 
     Raises:
-        ValueError: `text` has another form, or asks for more than a million pictures in a split.
+        ValueError: `text` has another form, or asks for no picture, more than a million in a split, or too large ones.
     """
     match = re.fullmatch(r"streets(?::(\d{1,7})(?::(\d{1,4})x(\d{1,4}))?)?", text)
     if match is None:
@@ -34,8 +35,10 @@ def parse(text: str) -> Splits:
     count, width, height = (
         int(value or default) for value, default in zip(match.groups(), (400, 480, 360), strict=True)
     )
-    if not (1 <= count <= MAX_COUNT and width >= 1 and height >= 1):
-        raise ValueError(f"Drawn streets come 1 to {MAX_COUNT} in a split, at least 1x1 pixels large, not {text!r}.")
+    if not (1 <= count <= MAX_COUNT and 1 <= width <= LARGEST and 1 <= height <= LARGEST):
+        raise ValueError(
+            f"Drawn streets come 1 to {MAX_COUNT:,} in a split, of 1x1 to {LARGEST}x{LARGEST} pixels, not {text!r}."
+        )
     return partial(open_split, count=count, height=height, width=width)
 
 

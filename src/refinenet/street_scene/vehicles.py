@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from refinenet.drawing import (
+from refinenet.street_scene.drawing import (
     Camera,
     Canvas,
     Colour,
@@ -25,13 +25,14 @@ from refinenet.drawing import (
     turn,
     unit,
 )
-from refinenet.drawing_shapes import Paint, Plane, Surface, fill_polygon, paint_plane
-from refinenet.street_ground import paint_shadow
-from refinenet.street_vehicle_shapes import KINDS, VehicleShape
-from refinenet.street_weather import CAR, Weather
+from refinenet.street_scene.ground import paint_shadow
+from refinenet.street_scene.shapes import Paint, Plane, Surface, fill_polygon, paint_plane
+from refinenet.street_scene.vehicle_shapes import KINDS, VehicleShape
+from refinenet.street_scene.weather import CAR, Weather
 
 _DETAILED = 45.0
 """Farther than this, in metres, lamps and number plates are left out."""
+_GLASS = (0.09, 0.1, 0.11)
 _DARK = (0.07, 0.07, 0.075)
 
 
@@ -143,7 +144,7 @@ class _Brush:
             self.fill(corners, vehicle.colour, normal, 0.35)
             is_end = (number == 0 and glazed[0]) or (number == len(outline) - 2 and glazed[2])
             if is_end:
-                self.fill(_shrink(corners, 0.84), (0.1, 0.115, 0.125), normal, 0.3)
+                self.fill(_shrink(corners, 0.84), _GLASS, normal, 0.5)
 
     def side_windows(self) -> None:
         """Paint the cabin's side windows, parted by a pillar."""
@@ -161,65 +162,44 @@ class _Brush:
                 corners.append(self.vehicle.place((side * wide, y, z)))
             seen, normal = self.facing(corners, middle)
             if seen:
-                self.fill(corners, (0.1, 0.115, 0.125), normal, 0.3)
+                self.fill(corners, _GLASS, normal, 0.5)
                 wide = shape.half_width[0]
                 top = shape.half_width[1] + 0.08
                 pillar = ((-0.42, low, wide), (-0.34, low, wide), (-0.38, high - 0.1, top), (-0.46, high - 0.1, top))
                 self.fill([self.vehicle.place((side * w, y, z)) for z, y, w in pillar], _DARK, normal, 0.0)
 
-    def panel(self, box: tuple[float, float, float, float], z: float, colour: Colour, gloss: float = 0.1) -> None:
-        """Paint a rectangle (left, right, foot, top) across the vehicle's end at z."""
-        left, right, low, high = box
-        corners = [
-            self.vehicle.place(point) for point in ((left, low, z), (right, low, z), (right, high, z), (left, high, z))
-        ]
-        seen, normal = self.facing(corners, self.vehicle.place((0.0, low, 0.0)))
-        if seen:
-            self.fill(corners, colour, normal, gloss)
-
-    def glow(self, box: tuple[float, float, float, float], z: float, colour: Colour) -> None:
-        """Paint a lamp; a lit one keeps its colour in the dark."""
-        left, right, low, high = box
-        corners = [
-            self.vehicle.place(point) for point in ((left, low, z), (right, low, z), (right, high, z), (left, high, z))
-        ]
-        seen, normal = self.facing(corners, self.vehicle.place((0.0, low, 0.0)))
-        if seen:
-            shown = (
-                colour
-                if self.vehicle.lit
-                else self.weather.lit((colour[0] * 0.6, colour[1] * 0.6, colour[2] * 0.6), normal)
-            )
-            fill_polygon(self.canvas, self.camera, corners, (shown, shown), CAR)
+    def panel(self, corners: Sequence[Vector], colour: Colour, gloss: float = 0.1, *, is_lamp: bool = False) -> None:
+        """Paint a flat part, given in the vehicle's coordinates, where it can be seen; a lit lamp shines."""
+        placed = [self.vehicle.place(corner) for corner in corners]
+        seen, normal = self.facing(placed, self.vehicle.place((0.0, corners[0][1], 0.0)))
+        if seen and is_lamp and self.vehicle.lit:
+            fill_polygon(self.canvas, self.camera, placed, (colour, colour), CAR)
+        elif seen:
+            share = 0.7 if is_lamp else 1.0
+            self.fill(placed, (colour[0] * share, colour[1] * share, colour[2] * share), normal, gloss)
 
     def body_details(self) -> None:
         """Paint bumpers, lamps, number plates, grille, and a bus's windows."""
         shape, half = self.vehicle.shape, self.vehicle.shape.half_width[0]
         foot = shape.body[0][1]
         rear, front = shape.body[1][0] - 0.02, shape.body[-2][0] + 0.02
-        for low, high in shape.screens:
-            for end in (rear, front):
-                self.panel((-half + 0.12, half - 0.12, low, high), end, (0.1, 0.115, 0.125), 0.25)
-        for low, high, start, stop in ((foot, foot + 0.22, rear, front),):
-            for end in (start, stop):
-                self.panel((-half + 0.02, half - 0.02, low, high), end, _DARK, 0.05)
-        self.panel((-0.26, 0.26, foot + 0.2, foot + 0.32), rear - 0.01, (0.85, 0.75, 0.25))
-        self.panel((-0.26, 0.26, foot + 0.06, foot + 0.18), front + 0.01, (0.88, 0.88, 0.86))
-        self.panel((-0.4, 0.4, shape.lamps[1] - 0.16, shape.lamps[1] - 0.04), front, _DARK)
+        rear_lamp, front_lamp = shape.lamps
+        for end in (rear, front):
+            for low, high in shape.screens:
+                self.panel(_across(-half + 0.12, half - 0.12, low, high, end), _GLASS, 0.4)
+            self.panel(_across(-half + 0.02, half - 0.02, foot, foot + 0.22, end), _DARK, 0.05)
+        self.panel(_across(-0.26, 0.26, foot + 0.2, foot + 0.32, rear - 0.01), (0.85, 0.75, 0.25))
+        self.panel(_across(-0.26, 0.26, foot + 0.06, foot + 0.18, front + 0.01), (0.88, 0.88, 0.86))
+        self.panel(_across(-0.4, 0.4, front_lamp - 0.16, front_lamp - 0.04, front), _DARK)
         for side in (-1, 1):
             left, right = sorted((side * (half - 0.28), side * (half - 0.03)))
-            self.glow((left, right, shape.lamps[0] - 0.12, shape.lamps[0] + 0.14), rear, (0.85, 0.08, 0.06))
-            self.glow(
-                (left - 0.04, right + 0.02, shape.lamps[1] - 0.12, shape.lamps[1] + 0.06), front, (0.95, 0.95, 0.88)
-            )
+            lamp = _across(left, right, rear_lamp - 0.12, rear_lamp + 0.14, rear)
+            self.panel(lamp, (0.85, 0.08, 0.06), is_lamp=True)
+            lamp = _across(left, right, front_lamp - 0.12, front_lamp + 0.06, front)
+            self.panel(lamp, (0.95, 0.95, 0.88), is_lamp=True)
             for start, stop, low, high in shape.windows:
                 x = side * (half + 0.01)
-                corners = [
-                    self.vehicle.place((x, y, z)) for z, y in ((start, low), (stop, low), (stop, high), (start, high))
-                ]
-                seen, normal = self.facing(corners, self.vehicle.place((0.0, low, 0.0)))
-                if seen:
-                    self.fill(corners, (0.1, 0.115, 0.125), normal, 0.3)
+                self.panel([(x, low, start), (x, low, stop), (x, high, stop), (x, high, start)], _GLASS, 0.5)
 
     def wheels(self, *, far: bool) -> None:
         """Paint the wheels on the side away from the camera, or on the near side."""
@@ -272,6 +252,11 @@ class _Brush:
             for dx, y in ((-0.1, 0.0), (0.1, 0.0), (0.1, radius * 1.4), (-0.1, radius * 1.4))
         ]
         fill_polygon(self.canvas, self.camera, corners, (colour, colour), CAR)
+
+
+def _across(left: float, right: float, low: float, high: float, z: float) -> list[Vector]:
+    """A rectangle across the vehicle, `z` metres ahead of its middle."""
+    return [(left, low, z), (right, low, z), (right, high, z), (left, high, z)]
 
 
 def _shrink(corners: Sequence[Vector], share: float) -> list[Vector]:

@@ -7,10 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refinenet.drawing import Camera, Canvas, Colour, Dice, Floats, Point, Vector, limit, planar, span, turn
-from refinenet.drawing_shapes import Paint, Plane, Rod, Surface, fill_rod, paint_plane
-from refinenet.street_ground import paint_shadow
-from refinenet.street_weather import BICYCLIST, PEDESTRIAN, Weather
+from refinenet.street_scene.drawing import (
+    Camera,
+    Canvas,
+    Colour,
+    Dice,
+    Floats,
+    Point,
+    Vector,
+    limit,
+    planar,
+    span,
+    turn,
+)
+from refinenet.street_scene.ground import paint_shadow
+from refinenet.street_scene.shapes import Paint, Plane, Rod, Surface, fill_rod, paint_plane
+from refinenet.street_scene.weather import BICYCLIST, PEDESTRIAN, Weather
 
 _DETAILED = 25.0
 """Farther than this, in metres, thin limbs are left out."""
@@ -44,8 +56,8 @@ _WALKER_LIMBS: tuple[Limb, ...] = (
     ("shoulder_left", "elbow_left", 0.055, 0.045, "coat"), ("elbow_left", "hand_left", 0.045, 0.035, "coat"),
     ("shoulder_right", "elbow_right", 0.055, 0.045, "coat"), ("elbow_right", "hand_right", 0.045, 0.035, "coat"),
     ("waist_left", "shoulder_left", 0.11, 0.09, "coat"), ("waist_right", "shoulder_right", 0.11, 0.09, "coat"),
-    ("waist", "neck", 0.13, 0.11, "coat"), ("neck", "head", 0.055, 0.06, "skin"), ("head", "head", 0.105, 0.105, "skin"),
-    ("crown", "crown", 0.105, 0.105, "hair"),
+    ("waist", "neck", 0.13, 0.11, "coat"), ("neck", "head", 0.055, 0.06, "skin"),
+    ("head", "head", 0.105, 0.105, "skin"), ("crown", "crown", 0.105, 0.105, "hair"),
 )  # fmt: skip
 _BAG: Limb = ("back_low", "back_high", 0.12, 0.13, "bag")
 _SKIRT: Limb = ("waist", "hem", 0.15, 0.2, "coat")
@@ -60,7 +72,8 @@ _BICYCLE: dict[str, Vector] = {
     "rear": (0, 0.34, -0.52), "front": (0, 0.34, 0.52), "crank": (0, 0.3, -0.06), "saddle": (0, 0.92, -0.22),
     "saddle_back": (0, 0.94, -0.34), "head_tube": (0, 0.84, 0.36), "bars": (0, 1.02, 0.34),
     "bar_left": (-0.26, 1.04, 0.3), "bar_right": (0.26, 1.04, 0.3),
-    "rear_low": (0, 0.03, -0.52), "rear_high": (0, 0.65, -0.52), "front_low": (0, 0.03, 0.52), "front_high": (0, 0.65, 0.52),
+    "rear_low": (0, 0.03, -0.52), "rear_high": (0, 0.65, -0.52),
+    "front_low": (0, 0.03, 0.52), "front_high": (0, 0.65, 0.52),
 }  # fmt: skip
 
 
@@ -107,16 +120,19 @@ def draw_walker(dice: Dice, x: float, z: float, half_tangent: float) -> Person:
     stride = dice.uniform(-0.34, 0.34) if dice.chance(0.75) else 0.05
     swing, wide = stride * dice.uniform(0.5, 0.9), dice.uniform(0.15, 0.2)
     joints: dict[str, Vector] = {
-        "hip": (0, 0.9, 0), "waist": (0, 0.96, 0), "neck": (0, 1.4, 0.02), "head": (0, 1.6, 0.05), "crown": (0, 1.65, 0.0),
-        "back_low": (0, 1.05, -0.2), "back_high": (0, 1.32, -0.2), "hem": (0, 0.62, 0),
+        "waist": (0, 0.96, 0), "neck": (0, 1.4, 0.02), "head": (0, 1.6, 0.05),
+        "crown": (0, 1.65, 0.0), "back_low": (0, 1.05, -0.2), "back_high": (0, 1.32, -0.2), "hem": (0, 0.62, 0),
     }  # fmt: skip
     for name, side in (("left", -1), ("right", 1)):
         step, arm = side * stride, -side * swing
+        lift = max(0.0, -step)
         joints |= {
             f"hip_{name}": (side * 0.08, 0.9, 0), f"waist_{name}": (side * 0.07, 0.97, 0),
-            f"knee_{name}": (side * 0.09, 0.5, step * 0.5 + 0.05), f"foot_{name}": (side * 0.09, 0.07 + max(0.0, -step) * 0.25, step),
-            f"toe_{name}": (side * 0.1, 0.04 + max(0.0, -step) * 0.1, step + 0.14), f"shoulder_{name}": (side * wide, 1.36, 0),
-            f"elbow_{name}": (side * (wide + 0.06), 1.1, arm * 0.5), f"hand_{name}": (side * (wide + 0.05), 0.88, arm + 0.08),
+            f"knee_{name}": (side * 0.09, 0.5, step * 0.5 + 0.05),
+            f"foot_{name}": (side * 0.09, 0.07 + lift * 0.25, step),
+            f"toe_{name}": (side * 0.1, 0.04 + lift * 0.1, step + 0.14),
+            f"shoulder_{name}": (side * wide, 1.36, 0), f"elbow_{name}": (side * (wide + 0.06), 1.1, arm * 0.5),
+            f"hand_{name}": (side * (wide + 0.05), 0.88, arm + 0.08),
         }  # fmt: skip
     extras = ((_BAG,) if dice.chance(0.3) else ()) + ((_SKIRT,) if dice.chance(0.35) else ())
     return Person(
@@ -129,7 +145,7 @@ def draw_cyclist(dice: Dice, x: float, z: float, half_tangent: float) -> Person:
     """Somebody riding a bicycle; the heading as for `draw_walker`."""
     lean, crank = dice.uniform(0.02, 0.25), dice.uniform(-0.16, 0.16)
     joints: dict[str, Vector] = {
-        "hip": (0, 1.0, -0.24), "waist": (0, 1.05, -0.24), "neck": (0, 1.48, lean), "head": (0, 1.66, lean + 0.08),
+        "waist": (0, 1.05, -0.24), "neck": (0, 1.48, lean), "head": (0, 1.66, lean + 0.08),
         "crown": (0, 1.71, lean + 0.03), "back_low": (0, 1.2, -0.36), "back_high": (0, 1.45, lean - 0.24),
     }  # fmt: skip
     for name, side in (("left", -1), ("right", 1)):
@@ -155,7 +171,7 @@ def paint_person(canvas: Canvas, camera: Camera, person: Person, weather: Weathe
     if person.label == BICYCLIST:
         for axle in ("rear", "front"):
             _paint_wheel(canvas, camera, person, axle, weather)
-    light = weather.light((0.0, 0.3, -0.9))
+    light = weather.light((0.0, 0.1, -0.9))
     glow = (0.8 if weather.sun[0] > 0 else -0.8, -0.6, 0.15 + 0.25 * min(1.0, weather.sunlight[0]))
     rods = []
     for start, end, start_radius, end_radius, wear in person.limbs:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refinenet.drawing import (
+from refinenet.street_scene.drawing import (
     Camera,
     Canvas,
     Colour,
@@ -83,13 +83,13 @@ _CLIMATES = (
         visibility=(200, 600),
     ),
     _Climate(  # grey and cloudy
-        zenith=(0.5, 0.54, 0.6), horizon=(0.74, 0.76, 0.78), cloud=(0.84, 0.85, 0.86), cover=(0.5, 0.8),
-        sunlight=(0.0, 0.15), sun_tint=(1.0, 1.0, 1.0), ambient=(0.55, 0.85), sun_height=(0.6, 1.5),
+        zenith=(0.58, 0.62, 0.67), horizon=(0.84, 0.85, 0.86), cloud=(0.92, 0.93, 0.94), cover=(0.5, 0.8),
+        sunlight=(0.0, 0.15), sun_tint=(1.0, 1.0, 1.0), ambient=(0.55, 0.82), sun_height=(0.6, 1.5),
         visibility=(150, 500),
     ),
     _Climate(  # dusk
         zenith=(0.3, 0.37, 0.46), horizon=(0.62, 0.63, 0.6), cloud=(0.56, 0.58, 0.6), cover=(0.4, 0.75),
-        sunlight=(0.0, 0.08), sun_tint=(1.0, 0.85, 0.7), ambient=(0.2, 0.38), sun_height=(0.2, 0.5),
+        sunlight=(0.0, 0.08), sun_tint=(1.0, 0.85, 0.7), ambient=(0.3, 0.44), sun_height=(0.2, 0.5),
         visibility=(250, 700),
     ),
     _Climate(  # low, warm sun
@@ -107,7 +107,7 @@ _CLIMATES = (
 
 def draw_weather(dice: Dice) -> Weather:
     """Weather at random: clear, white, cloudy, dusk, low sun or mist."""
-    climate = _CLIMATES[dice.pick((0, 0, 1, 1, 1, 2, 2, 3, 4, 5))]
+    climate = _CLIMATES[dice.pick((0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 3, 4, 5))]
     sun = unit((dice.uniform(-1, 1), dice.uniform(*climate.sun_height), dice.uniform(-1, 0.8)))
     strength, around = dice.uniform(*climate.sunlight), dice.uniform(*climate.ambient)
     tint = climate.sun_tint
@@ -143,7 +143,7 @@ def paint_sky(canvas: Canvas, camera: Camera, weather: Weather, shift: float) ->
         thickness = noise(cloud_u, cloud_v, smooth=True) + weather.cover - 1.0
         lining = noise(cloud_u + weather.sun[0] * 0.02, cloud_v + weather.sun[2] * 0.02, smooth=True)
         share = limit(thickness * 3.5) * limit(height * 6 + 0.25)
-        shade = 1.0 - limit(thickness * 0.9) * 0.55 * lining
+        shade = 1.0 - limit(thickness * 0.9) * 0.45 * lining
         colour = mix(colour, planar(weather.cloud) * shade, share * 0.9)
         facing = np.maximum((across * weather.sun[0] + rise * weather.sun[1] + forward * weather.sun[2]) / length, 0.0)
         facing = facing * facing
@@ -154,16 +154,18 @@ def paint_sky(canvas: Canvas, camera: Camera, weather: Weather, shift: float) ->
 
 def develop(canvas: Canvas, dice: Dice) -> Floats:
     """The picture as a camera would give it, `(3, H, W)` from 0 to 1: softened, toned, vignetted, with noise."""
-    softness, gain = dice.uniform(0.12, 0.24), dice.uniform(0.9, 1.15)
-    contrast, vignette = dice.uniform(0.0, 0.7), dice.uniform(0.0, 0.25)
+    softness, gain = dice.uniform(0.12, 0.24), dice.uniform(1.0, 1.4)
+    contrast, vignette = dice.uniform(0.4, 1.6), dice.uniform(0.0, 0.25)
     grain, tint = dice.uniform(0.008, 0.03), dice.vary((1.0, 1.0, 1.0), 0.05)
+    paleness = dice.uniform(0.0, 0.55)
     picture = canvas.colours.reshape(3, canvas.height, canvas.width)
     y = (np.arange(canvas.height) + 0.5)[:, None] / canvas.height - 0.5
     x = (np.arange(canvas.width) + 0.5)[None, :] / canvas.width - 0.5
     fall = (1 - vignette * (x * x + y * y) * 2) * gain
     speckle = dice.numbers(canvas.height * canvas.width).reshape(canvas.height, canvas.width) - 0.5
+    grey = picture[0] * 0.3 + picture[1] * 0.59 + picture[2] * 0.11
     for channel in range(3):
-        plane = picture[channel]
+        plane = mix(picture[channel], grey, paleness)
         plane = _soften(_soften(plane, softness).T, softness).T
         plane = limit(plane * fall * tint[channel])
         plane = plane + contrast * (plane - 0.5) * plane * (1 - plane)

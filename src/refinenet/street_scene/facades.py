@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refinenet.drawing import Colour, Dice, Floats, limit, mix, noise, planar, scatter, span
-from refinenet.drawing_shapes import Surface
+from refinenet.street_scene.drawing import Colour, Dice, Floats, limit, mix, noise, planar, scatter, span
+from refinenet.street_scene.shapes import Surface
 
 _WALLS: dict[str, tuple[Colour, ...]] = {
     "brick": ((0.5, 0.28, 0.2), (0.62, 0.42, 0.3), (0.66, 0.57, 0.42), (0.42, 0.25, 0.21), (0.58, 0.5, 0.4)),
@@ -160,7 +160,7 @@ def _opening(
         bars = np.maximum(bars, span(across, middle - frame / 3, middle + frame / 3, blur_u))
     inner = inner * (1 - bars)
     slope = limit((rise - low) / (high - low))
-    mirror = limit(luck * 1.2 - 0.45) * slope + 0.12 * slope
+    mirror = limit(luck * 1.3 - 0.4) * (0.3 + 0.6 * slope) + 0.12 * slope
     glass = mix(planar(facade.glass), sky, mirror)
     curtain = (luck * 7 - np.floor(luck * 7) > 0.65) * limit(slope * 8 - 2 - luck * 4)
     glass = mix(glass, planar(facade.trim) * 0.75, curtain * 0.6)

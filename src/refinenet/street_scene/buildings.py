@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refinenet.drawing import Camera, Canvas, Vector, limit, noise, planar, scatter
-from refinenet.drawing_shapes import Paint, Plane, Surface, fill_polygon, paint_plane
-from refinenet.street_facades import Facade, paint_wall, paint_windows
-from refinenet.street_weather import BUILDING, Weather
+from refinenet.street_scene.drawing import Camera, Canvas, Vector, limit, noise, planar, scatter
+from refinenet.street_scene.facades import Facade, paint_wall, paint_windows
+from refinenet.street_scene.shapes import Paint, Plane, Surface, fill_polygon, paint_plane
+from refinenet.street_scene.weather import BUILDING, Weather
 
 
 @dataclass(frozen=True, kw_only=True)

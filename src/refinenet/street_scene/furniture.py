@@ -6,10 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refinenet.drawing import Camera, Canvas, Colour, Dice, Floats, Point, Vector, limit, mix, noise, planar
-from refinenet.drawing_shapes import Paint, Plane, Rod, Surface, fill_polygon, fill_rod, paint_plane
-from refinenet.street_ground import paint_shadow
-from refinenet.street_weather import POLE, SIGN, TREE, Weather
+from refinenet.street_scene.drawing import (
+    Camera,
+    Canvas,
+    Colour,
+    Dice,
+    Floats,
+    Point,
+    Vector,
+    limit,
+    mix,
+    noise,
+    planar,
+)
+from refinenet.street_scene.ground import paint_shadow
+from refinenet.street_scene.shapes import Paint, Plane, Rod, Surface, fill_polygon, fill_rod, paint_plane
+from refinenet.street_scene.weather import POLE, SIGN, TREE, Weather
 
 _CIRCLE = tuple(
     (s * x, t * y)
@@ -26,6 +38,7 @@ _SQUARE: tuple[Point, ...] = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)
 _DIAMOND: tuple[Point, ...] = ((0.0, -1.0), (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0))
 _BAR: tuple[Point, ...] = ((-0.6, -0.15), (0.6, -0.15), (0.6, 0.15), (-0.6, 0.15))
 _STROKE: tuple[Point, ...] = ((-0.12, -0.5), (0.12, -0.5), (0.12, 0.5), (-0.12, 0.5))
+_RING: tuple[Point, ...] = ((-0.1, 0.0), (0.35, 0.0), (0.45, 0.22), (0.35, 0.45), (-0.1, 0.45))
 _ARROW: tuple[Point, ...] = ((-0.4, 0.0), (0.4, 0.0), (0.0, 0.7))
 _RED, _BLUE, _WHITE, _BLACK = (0.75, 0.07, 0.08), (0.08, 0.25, 0.65), (0.92, 0.92, 0.9), (0.08, 0.08, 0.08)
 _GREEN, _AMBER = (0.05, 0.4, 0.25), (0.9, 0.7, 0.1)
@@ -50,7 +63,7 @@ _BOARDS = (
     Board(layers=((_TRIANGLE, 1, _RED), (_TRIANGLE, 0.7, _WHITE), (_STROKE, 0.5, _BLACK)), half=(0.42, 0.4)),
     Board(layers=((_DIAMOND, 1, _WHITE), (_DIAMOND, 0.75, _AMBER)), half=(0.38, 0.38)),
     Board(
-        layers=((_SQUARE, 1, _WHITE), (_SQUARE, 0.92, _BLUE), (_STROKE, 0.9, _WHITE), (_BAR, 0.6, _WHITE)),
+        layers=((_SQUARE, 1, _WHITE), (_SQUARE, 0.92, _BLUE), (_STROKE, 0.9, _WHITE), (_RING, 1, _WHITE)),
         half=(0.3, 0.36),
     ),
     Board(layers=((_SQUARE, 1, _WHITE), (_SQUARE, 0.9, _GREEN), (_BAR, 1.2, _WHITE)), half=(0.75, 0.4)),
@@ -89,7 +102,7 @@ def draw_post(dice: Dice, kind: str, x: float, z: float) -> Post:
         radius={"lamp": dice.uniform(0.06, 0.1), "bollard": dice.uniform(0.05, 0.08)}.get(kind, 0.045),
         colour=dice.vary(tint, 0.1),
         arm=reach if kind == "lamp" else 0.0,
-        boards=tuple(dice.pick(_BOARDS) for _ in range(dice.whole(1, 2))) if kind == "sign" else (),
+        boards=tuple(dice.pick(_BOARDS) for _ in range(dice.pick((1, 1, 2)))) if kind == "sign" else (),
         tint=dice.uniform(0.8, 1.05),
         lights=dice.whole(0, 2) if kind == "lights" else -1,
     )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from refinenet.drawing import Camera, Canvas, Dice
-from refinenet.street_barriers import Barrier, draw_barrier, paint_barrier
-from refinenet.street_furniture import Post, Tree, draw_post, draw_tree, paint_post, paint_tree
-from refinenet.street_ground import SideStreet
-from refinenet.street_people import Person, draw_cyclist, draw_walker, paint_person
-from refinenet.street_vehicles import Vehicle, draw_vehicle, paint_vehicle
-from refinenet.street_weather import Weather
+from refinenet.street_scene.barriers import Barrier, draw_barrier, paint_barrier
+from refinenet.street_scene.drawing import Camera, Canvas, Dice
+from refinenet.street_scene.furniture import Post, Tree, draw_post, draw_tree, paint_post, paint_tree
+from refinenet.street_scene.ground import SideStreet
+from refinenet.street_scene.people import Person, draw_cyclist, draw_walker, paint_person
+from refinenet.street_scene.vehicles import Vehicle, draw_vehicle, paint_vehicle
+from refinenet.street_scene.weather import Weather
 
 COMING = 40.0
 """Half tangent of a heading towards the camera."""
@@ -104,9 +104,9 @@ def _posts(dice: Dice, side: Side) -> list[Standing]:
 
 def _trees(dice: Dice, side: Side) -> list[Standing]:
     things = []
-    height = dice.uniform(4, 11)
+    height = dice.uniform(5, 12)
     spacing = {"terrace": 16.0, "modern": 14.0, "villas": 9.0}.get(side.kind, 6.0) * dice.uniform(0.7, 1.3)
-    wanted = {"terrace": 0.3, "modern": 0.6}.get(side.kind, 0.9)
+    wanted = {"terrace": 0.45, "modern": 0.75}.get(side.kind, 0.9)
     is_lined = dice.chance(wanted)
     place = dice.uniform(6, 20)
     while place < min(side.end, 130) and is_lined:
@@ -138,7 +138,7 @@ def _barriers(dice: Dice, side: Side, streets: tuple[SideStreet, ...]) -> list[S
     """Fences between the pavement and gardens or parks, or railings along the kerb."""
     openings = sorted((street.near, street.far) for street in streets if street.side == side.side)
     is_garden = side.kind in ("villas", "park")
-    if not dice.chance(0.8 if is_garden else 0.25):
+    if not dice.chance(0.85 if is_garden else 0.35):
         return []
     line = side.road + (side.pavement if is_garden else 0.3)
     place, stop = (-2.0, side.end) if is_garden else (dice.uniform(3, 15), dice.uniform(18, 35))
@@ -171,7 +171,7 @@ def draw_traffic(dice: Dice, sides: tuple[Side, Side]) -> list[Standing]:
                 _vehicle(draw_vehicle(dice.split(), x, place, heading + tilt * (1 if heading == 0 else 900), True))
             )
             place += dice.uniform(12, 30)
-    for _ in range(dice.pick((0, 0, 1, 1, 2))):
+    for _ in range(dice.pick((0, 1, 1, 1, 2))):
         side = dice.pick((-1, 1))
         x = side * (road - dice.uniform(0.6, 1.6))
         heading = (0.0 if side < 0 else COMING) if dice.chance(0.8) else dice.pick((1.0, -1.0))

@@ -35,7 +35,7 @@ NEAREST = 0.2
 FARTHEST = 2000.0
 """Depths are clipped to this, in metres."""
 _TILE = 512
-_BAND = 1 << 16
+_BAND = 1 << 14
 
 
 class Dice:
@@ -68,7 +68,7 @@ class Dice:
 
     def split(self) -> Dice:
         """New dice, so that what is drawn with them does not shift what comes after."""
-        return Dice(self.whole(0, 2**62))
+        return Dice(self.whole(0, 1 << 62))
 
     def numbers(self, count: int) -> Floats:
         """`(count,)` float64 from 0 to 1."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refinenet.drawing import (
+from refinenet.street_scene.drawing import (
     FARTHEST,
     NEAREST,
     Camera,

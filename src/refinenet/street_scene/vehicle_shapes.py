@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from refinenet.drawing import Colour, Point
+from refinenet.street_scene.drawing import Colour, Point
 
 _COLOURS: tuple[Colour, ...] = (
     (0.72, 0.73, 0.75), (0.5, 0.52, 0.54), (0.1, 0.1, 0.11), (0.9, 0.9, 0.9), (0.12, 0.18, 0.42), (0.6, 0.08, 0.08),

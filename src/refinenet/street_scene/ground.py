@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refinenet.drawing import (
+from refinenet.street_scene.drawing import (
     Camera,
     Canvas,
     Colour,
@@ -19,8 +19,8 @@ from refinenet.drawing import (
     planar,
     span,
 )
-from refinenet.drawing_shapes import Paint, Plane, Surface, paint_plane
-from refinenet.street_weather import PAVEMENT, ROAD, TREE, Weather
+from refinenet.street_scene.shapes import Paint, Plane, Surface, paint_plane
+from refinenet.street_scene.weather import PAVEMENT, ROAD, TREE, Weather
 
 MARKING = (0.86, 0.86, 0.82)
 YELLOW = (0.82, 0.66, 0.2)

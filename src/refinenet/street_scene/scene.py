@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.drawing import Camera, Canvas, Dice, aim
-from refinenet.street_ground import paint_ground
-from refinenet.street_layout import draw_street_plan
-from refinenet.street_weather import develop, draw_weather, paint_sky
+from refinenet.street_scene.drawing import Camera, Canvas, Dice, aim
+from refinenet.street_scene.ground import paint_ground
+from refinenet.street_scene.layout import draw_street_plan
+from refinenet.street_scene.weather import develop, draw_weather, paint_sky
 
 LARGEST = 4096
 """The largest height and width of a picture, pixels."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refinenet.drawing import Camera, Canvas, Colour, Dice, Vector, limit, noise, planar, scatter, span
-from refinenet.drawing_shapes import Paint, Plane, Surface, paint_plane
-from refinenet.street_weather import FENCE, TREE, Weather
+from refinenet.street_scene.drawing import Camera, Canvas, Colour, Dice, Vector, limit, noise, planar, scatter, span
+from refinenet.street_scene.shapes import Paint, Plane, Surface, paint_plane
+from refinenet.street_scene.weather import FENCE, TREE, Weather
 
 
 @dataclass(frozen=True, kw_only=True)

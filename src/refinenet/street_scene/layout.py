@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from refinenet.drawing import Camera, Canvas, Dice, Point
-from refinenet.street_buildings import Building, paint_building
-from refinenet.street_facades import draw_facade
-from refinenet.street_ground import MARKING, YELLOW, Ground, Patch, SideStreet
-from refinenet.street_life import Side, Standing, draw_traffic, furnish
-from refinenet.street_weather import PAVEMENT, TREE, Weather
+from refinenet.street_scene.buildings import Building, paint_building
+from refinenet.street_scene.drawing import Camera, Canvas, Dice, Point
+from refinenet.street_scene.facades import draw_facade
+from refinenet.street_scene.ground import MARKING, YELLOW, Ground, Patch, SideStreet
+from refinenet.street_scene.life import Side, Standing, draw_traffic, furnish
+from refinenet.street_scene.weather import PAVEMENT, TREE, Weather
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def draw_street_plan(dice: Dice) -> StreetPlan:
 def _draw_side(dice: Dice, side: int, road: float, end: float) -> Side:
     kind = dice.pick(("terrace", "terrace", "terrace", "modern", "villas", "villas", "park"))
     setback = {"terrace": 0.0, "modern": dice.uniform(0, 3), "villas": dice.uniform(2.5, 6)}.get(kind, 8.0)
-    return Side(side=side, road=road, pavement=dice.uniform(1.8, 4.4), setback=setback, kind=kind, end=end)
+    return Side(side=side, road=road, pavement=dice.uniform(2.0, 4.8), setback=setback, kind=kind, end=end)
 
 
 def _draw_streets(dice: Dice, side: Side) -> list[SideStreet]:
@@ -66,7 +66,7 @@ def _draw_row(dice: Dice, side: Side, streets: tuple[SideStreet, ...]) -> list[B
     """The buildings along one side, near to far."""
     openings = sorted((street.near - 1.5, street.far + 1.5) for street in streets if street.side == side.side)
     buildings: list[Building] = []
-    usual = dice.uniform(6, 13) if side.kind != "modern" else dice.uniform(9, 22)
+    usual = dice.uniform(6.5, 14) if side.kind != "modern" else dice.uniform(9, 22)
     place = -12.0
     while place < side.end and side.kind != "park":
         wide = dice.uniform(5, 13) if side.kind == "terrace" else dice.uniform(9, 16)

@@ -1,0 +1,67 @@
+"""What tests share: drawn pictures, a small model, and the command line run as users run it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from refinenet import RefineNet
+from refinenet.street_scene import draw_street
+
+# Nothing in the tests may reach for a network; a hub that is asked nevertheless says no at once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+CommandLine = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def street() -> np.ndarray:
+    """A drawn street, `(90, 120, 3)` uint8 RGB."""
+    return draw_street(3, 90, 120)[0]
+
+
+@pytest.fixture(scope="session")
+def street_file(street: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn street as a JPEG file."""
+    path = tmp_path_factory.mktemp("street") / "street.jpg"
+    Image.fromarray(street).save(path, quality=95)
+    return path
+
+
+@pytest.fixture(scope="session")
+def camvid_model() -> RefineNet:
+    """The model that ships inside the package; tests only read it."""
+    return RefineNet(model="camvid", device="cpu")
+
+
+@pytest.fixture
+def drawn_folder(tmp_path: Path) -> Path:
+    """A folder of one's own with three classes, palette masks, and no splits."""
+    root = tmp_path / "mine"
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    for seed in range(6):
+        image, labels = draw_street(seed, 60, 80)
+        classes = np.select([labels == 0, labels == 3], [1, 2], 0).astype(np.uint8)
+        Image.fromarray(image).save(root / "images" / f"{seed}.jpg")
+        Image.fromarray(classes).save(root / "masks" / f"{seed}.png")
+    (root / "classes.yaml").write_text("names: [other, sky, road]\n")
+    return root
+
+
+@pytest.fixture
+def run_refinenet(tmp_path: Path) -> CommandLine:
+    """Runs `refinenet ARGUMENTS` in a folder of its own and returns what it printed and its exit code."""
+
+    def run(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "refinenet", *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, check=False)
+
+    return run
