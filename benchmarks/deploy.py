@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from refinenet import RefineNet
 from refinenet.backends.pytorch import PyTorchBackend
+from refinenet.decoder import ChainedResidualPooling
 from refinenet.network import Network
 from refinenet.street_scene import draw_street
 from refinenet.terminal import print_table
@@ -32,8 +33,9 @@ NUM_CLASSES = 21
 def make_plain(network: Network) -> nn.Module:
     """A copy of the network with 5x5 pools, channels first in memory."""
     plain = copy.deepcopy(network)
-    for block in plain.decoder.blocks:
-        block.pooling.pool = nn.MaxPool2d(5, stride=1, padding=2)
+    chains = [module for module in plain.modules() if isinstance(module, ChainedResidualPooling)]
+    for chain in chains:
+        chain.register_module("pool", nn.MaxPool2d(5, stride=1, padding=2))
     return plain.to(memory_format=torch.contiguous_format).eval()
 
 
@@ -47,7 +49,8 @@ def make_candidates(encoder: str, image: Tensor) -> dict[str, Callable[[], Tenso
     contiguous = image.contiguous()
 
     def run_peer() -> Tensor:
-        return peer(contiguous)["out"].argmax(1)
+        logits: Tensor = peer(contiguous)["out"]
+        return logits.argmax(1)
 
     return {
         "ours (default)": lambda: backend(image).argmax(1),

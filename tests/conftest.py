@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -22,13 +23,13 @@ CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def street() -> np.ndarray:
+def street() -> npt.NDArray[np.uint8]:
     """A drawn street, `(90, 120, 3)` uint8 RGB."""
     return draw_street(3, 90, 120)[0]
 
 
 @pytest.fixture(scope="session")
-def street_file(street: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def street_file(street: npt.NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The drawn street as a JPEG file."""
     path = tmp_path_factory.mktemp("street") / "street.jpg"
     Image.fromarray(street).save(path, quality=95)

@@ -42,10 +42,9 @@ def test_it_is_pytorch_s_mean(seed: int, weighted: bool) -> None:
 def test_nothing_but_void_is_zero_with_zero_gradient(weights: torch.Tensor | None) -> None:
     logits = torch.randn(2, 3, 4, 5, requires_grad=True)
     loss = cross_entropy(logits, torch.full((2, 4, 5), 255), weights, 255)
-    loss.backward()
+    (gradient,) = torch.autograd.grad(loss, logits)
     assert loss.item() == 0
-    assert logits.grad is not None
-    assert logits.grad.tolist() == torch.zeros(2, 3, 4, 5).tolist()
+    assert gradient.tolist() == torch.zeros(2, 3, 4, 5).tolist()
 
 
 def test_half_precision_logits_are_summed_in_float32() -> None:
@@ -63,8 +62,6 @@ def test_log_weights_by_hand() -> None:
     assert weights.dtype == torch.float32
     assert weights.tolist() == pytest.approx(expected, rel=1e-6)
     assert weights.mean().item() == pytest.approx(1)
-    assert raw[0] == pytest.approx(1.5334, abs=1e-4)
-    assert raw[2] == pytest.approx(50.4983, abs=1e-4)
 
 
 def test_log_weights_without_a_pixel_are_equal() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -97,9 +98,10 @@ def test_what_cannot_be_counted_is_refused_and_not_half_counted(
     truth: list[list[int]], prediction: list[list[int]], pattern: str
 ) -> None:
     matrix = ConfusionMatrix(3, 255)
+    # Signed ids are no label map, but arithmetic on them would count them in a wrong place.
+    signed: list[Any] = [np.array(ids, np.int16) for ids in (truth, prediction)]
     with pytest.raises(ValueError, match=pattern):
-        # Signed ids are no label map, but arithmetic on them would count them in a wrong place.
-        matrix.add(np.array(truth).astype(np.int16), np.array(prediction).astype(np.int16))
+        matrix.add(*signed)
     assert matrix.counts.sum() == 0
 
 
@@ -120,7 +122,7 @@ def test_figures_are_those_of_torchmetrics(case: tuple[int, npt.NDArray[np.uint8
     matrix.add(truth, prediction)
     ours = matrix.scores()
     pair = torch.from_numpy(prediction).long()[None], torch.from_numpy(truth).long()[None]
-    options = {"num_classes": num_classes, "ignore_index": 255}
+    options: dict[str, Any] = {"num_classes": num_classes, "ignore_index": 255}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchmetrics warns of maps without a pixel that counts.
         counts = MulticlassConfusionMatrix(**options)(*pair)

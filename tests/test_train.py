@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +20,20 @@ from refinenet import RefineNet
 from refinenet.network import Architecture, Network
 from refinenet.train import TrainConfig, build_optimiser, schedule
 
-SMALL = {"epochs": 2, "batch_size": 4, "crop_size": [64, 64], "workers": 0, "precision": "float32", "warm_up": 0.1}
+SMALL: dict[str, Any] = {
+    "epochs": 2,
+    "batch_size": 4,
+    "crop_size": [64, 64],
+    "workers": 0,
+    "precision": "float32",
+    "warm_up": 0.1,
+}
 
 
-def small_network(**arguments: int) -> RefineNet:
+def small_network(num_classes: int | None = None) -> RefineNet:
     """An untrained network that trains in seconds; the same each time."""
     torch.manual_seed(0)
-    return RefineNet(encoder="mobilenetv2_100", device="cpu", **arguments)
+    return RefineNet(encoder="mobilenetv2_100", device="cpu", num_classes=num_classes)
 
 
 def weights(r: RefineNet) -> dict[str, torch.Tensor]:
@@ -148,7 +156,7 @@ def test_several_datasets_are_trained_on_together(tmp_path: Path) -> None:
         ({"precision": "half"}, "precision"),
     ],
 )
-def test_settings_out_of_range_are_named(settings: dict[str, object], words: str, tmp_path: Path) -> None:
+def test_settings_out_of_range_are_named(settings: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=words):
         small_network().train(dataset="streets:4:64x64", output=tmp_path / "run", **settings)
     assert not (tmp_path / "run").exists()

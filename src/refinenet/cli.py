@@ -46,10 +46,7 @@ Model = Annotated[str, typer.Option("--model", "-m", help='A model file, or "cam
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")]
 Root = Annotated[Path | None, typer.Option(help="Where a dataset known by name lies.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines, and no progress.")]
-DatasetName = Annotated[
-    str | None,
-    typer.Option("--dataset", "-d", help="camvid, streets, nyu, coco, or a folder with images/ and masks/."),
-]
+_DATASET_HELP = "camvid, streets, nyu, coco, or a folder with images/ and masks/."
 
 
 @app.callback()
@@ -61,7 +58,10 @@ def options(
 
 @app.command()
 def train(
-    dataset: DatasetName = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", "-d", help=f"{_DATASET_HELP} Several train together, and the first one validates."),
+    ] = None,
     root: Root = None,
     output: Annotated[
         Path | None,
@@ -113,7 +113,8 @@ def train(
         encoder_weights=encoder_weights,
         device=device,
     )
-    result = network.train(dataset, root=root, output=output, resume=resume, progress=not as_json, **chosen)
+    sources = dataset[0] if dataset and len(dataset) == 1 else dataset
+    result = network.train(sources, root=root, output=output, resume=resume, progress=not as_json, **chosen)
     found = {
         "folder": str(result.folder),
         "model": str(result.model),
@@ -125,7 +126,7 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    dataset: DatasetName = None,
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help=_DATASET_HELP)],
     root: Root = None,
     split: Annotated[str, typer.Option(help="Which part of the dataset.")] = "val",
     model: Model = "camvid",
@@ -134,8 +135,6 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on a dataset."""
-    if dataset is None:
-        raise typer.BadParameter("name a dataset or a folder.", param_hint="--dataset")
     evaluation = _make(model=model, device=device).eval(
         dataset, root=root, split=split, output_file=output, progress=not as_json
     )

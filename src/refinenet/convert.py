@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from refinenet.decoder import POOLING_STAGES
+from refinenet.labels import MAX_CLASSES
 from refinenet.network import Architecture, Network
 from refinenet.tensors import check_tensors, enumerate_names, read_checkpoint
 
@@ -61,6 +62,8 @@ def infer_architecture(tensors: Mapping[str, Tensor], path: Path) -> Architectur
             f"Its tensors are: {enumerate_names(tensors)}."
         )
     num_classes = classifier.shape[0]
+    if not 1 <= num_classes <= MAX_CLASSES:
+        raise ValueError(f"{path} has a classifier for {num_classes} classes; 1 to {MAX_CLASSES} are allowed.")
     if "segm.weight" in tensors:
         return Architecture(model_type="lightweight", encoder="mobilenetv2_100", num_classes=num_classes)
     blocks = tuple(

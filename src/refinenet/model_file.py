@@ -121,10 +121,12 @@ def load(path: Path) -> tuple[Network, ModelCard]:
     tensors, metadata = read_safetensors(path)
     try:
         card, preprocessing = _read_header(metadata)
+        with torch.device("meta"):  # shapes first: a file cannot make us allocate more than it holds
+            expected = Network(card.architecture).state_dict()
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is no model file of this package: {error}") from error
-    with torch.device("meta"):  # shapes first: a file cannot make us allocate more than it holds
-        check_tensors(tensors, Network(card.architecture).state_dict(), path)
+        reason = printable(str(error), limit=500)
+        raise ValueError(f"{path} is no usable model file of this package: {reason}") from error
+    check_tensors(tensors, expected, path)
     found = digest(tensors)
     if found != card.weights_sha256:
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -30,11 +31,13 @@ _CORRUPT_FILE_ERRORS = (
     EOFError,
     IndexError,
     KeyError,
+    MemoryError,
     OverflowError,
     RuntimeError,
     TypeError,
     ValueError,
     pickle.UnpicklingError,
+    struct.error,
     zipfile.BadZipFile,
 )
 """What torch.load raises on damaged or hostile files."""
@@ -104,8 +107,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         ValueError: the file is damaged, wants to run code, or holds no tensors by name.
     """
     try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        _refuse_packed_giants(path)
+        # An open file, since from a path's suffix torch.load would conclude what the file is.
+        with path.open("rb") as stream, torch.serialization.safe_globals(_NUMPY_SCALARS):
+            content = torch.load(stream, map_location="cpu", weights_only=True)
     except _CORRUPT_FILE_ERRORS as error:
         reason = printable(str(error).strip().partition("\n")[0], limit=200) or "no reason given"
         raise ValueError(
@@ -116,6 +121,16 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     while tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def _refuse_packed_giants(path: Path) -> None:
+    """Archives may be compressed a thousandfold; `torch.save` never does, but `torch.load` unpacks them."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(part.file_size for part in archive.infolist())
+    if unpacked > MAX_FILE_BYTES:
+        raise ValueError(f"unpacked it has {unpacked} bytes, a model file has up to {MAX_FILE_BYTES}")
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:

@@ -18,7 +18,11 @@ from rich.table import Table
 
 
 def progress_bar(enabled: bool) -> Progress:
-    """A bar with a count, elapsed and remaining time; tasks may carry the field `status`, a short text."""
+    """A bar with a count, elapsed and remaining time, where standard error is a terminal.
+
+    Tasks carry the field `status`, a short text.
+    """
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -27,8 +31,8 @@ def progress_bar(enabled: bool) -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not enabled,
+        console=console,
+        disable=not (enabled and console.is_terminal),
         transient=True,
     )
 

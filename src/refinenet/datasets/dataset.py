@@ -56,6 +56,9 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.items)
 
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
     def __getitem__(self, index: int) -> Sample:
         item = self.items[index]
         image, labels = self.load(item)

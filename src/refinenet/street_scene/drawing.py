@@ -295,14 +295,14 @@ def fragments(canvas: Canvas, box: tuple[float, float, float, float], coverage: 
         return
     rows = max(1, _BAND // (right - left))
     for start in range(top, bottom, rows):
-        x = np.arange(left, right)[None, :] + 0.5
-        y = np.arange(start, min(start + rows, bottom))[:, None] + 0.5
+        x = np.arange(left, right, dtype=np.float64)[None, :] + 0.5
+        y = np.arange(start, min(start + rows, bottom), dtype=np.float64)[:, None] + 0.5
         share = coverage(x, y)
         row, column = np.nonzero(share > 0.0)
         if len(row):
             yield Fragments(
                 index=(row + start) * canvas.width + (column + left),
                 coverage=share[row, column],
-                x=column + (left + 0.5),
-                y=row + (start + 0.5),
+                x=x[0, column],
+                y=y[row, 0],
             )

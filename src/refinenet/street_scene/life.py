@@ -172,9 +172,9 @@ def draw_traffic(dice: Dice, sides: tuple[Side, Side]) -> list[Standing]:
             )
             place += dice.uniform(12, 30)
     for _ in range(dice.pick((0, 1, 1, 1, 2))):
-        side = dice.pick((-1, 1))
-        x = side * (road - dice.uniform(0.6, 1.6))
-        heading = (0.0 if side < 0 else COMING) if dice.chance(0.8) else dice.pick((1.0, -1.0))
+        lane = dice.pick((-1.0, 1.0))
+        x = lane * (road - dice.uniform(0.6, 1.6))
+        heading = (0.0 if lane < 0 else COMING) if dice.chance(0.8) else dice.pick((1.0, -1.0))
         things.append(_person(draw_cyclist(dice.split(), x, dice.uniform(6, 28), heading + dice.uniform(-0.1, 0.1))))
     for _ in range(dice.pick((0, 0, 0, 1, 2))):
         walker = draw_walker(dice.split(), dice.uniform(-road, road), dice.uniform(9, 35), dice.pick((1.0, -1.0)))

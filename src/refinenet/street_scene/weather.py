@@ -176,4 +176,5 @@ def develop(canvas: Canvas, dice: Dice) -> Floats:
 def _soften(plane: Floats, share: float) -> Floats:
     """Each row mixed with its neighbours, which get `share` each."""
     above, below = np.concatenate([plane[:1], plane[:-1]]), np.concatenate([plane[1:], plane[-1:]])
-    return plane * (1 - 2 * share) + (above + below) * share
+    soft: Floats = plane * (1 - 2 * share) + (above + below) * share
+    return soft

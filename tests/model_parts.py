@@ -1,0 +1,64 @@
+"""A small model file, taken apart and put together again by means that are not the package's own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from refinenet.labels import LabelSet
+from refinenet.model_file import ModelCard
+from refinenet.network import Architecture, Network
+
+LABELS = LabelSet(names=("road", "sky", "Straße"), colours=((128, 64, 128), (70, 130, 180), (1, 2, 3)))
+CARD = ModelCard(
+    architecture=Architecture(model_type="lightweight", encoder="test_resnet", num_classes=3),
+    label_set=LABELS,
+    scores={"dataset": "camvid", "split": "val", "miou": 0.6625, "protocol": "480x360, single scale"},
+    licence="BSD-3-Clause",
+    recipe={"epochs": 3, "learning_rate": 0.0005, "crop": [320, 240]},
+)
+
+
+def small_network() -> Network:
+    """A network in whose answer every tensor has a part, the batch norms' statistics too."""
+    torch.manual_seed(4)
+    network = Network(CARD.architecture).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return network
+
+
+@dataclass
+class Parts:
+    """A model file: 8 bytes of length, the JSON header, the tensors' bytes."""
+
+    header: dict[str, Any]
+    """Of each tensor its type, shape and place; strings under `__metadata__`, where our JSON is left out."""
+    ours: dict[str, Any]
+    """Our JSON object, parsed."""
+    body: bytes = field(repr=False)
+
+    @classmethod
+    def read(cls, path: Path) -> Parts:
+        content = path.read_bytes()
+        end = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:end])
+        return cls(header=header, ours=json.loads(header["__metadata__"].pop("refinenet")), body=content[end:])
+
+    def write(self, path: Path) -> None:
+        self.write_texts(path, json.dumps(self.ours))
+
+    def write_texts(self, path: Path, ours: str) -> None:
+        """Write with any text in our JSON's place."""
+        metadata = {**self.header["__metadata__"], "refinenet": ours}
+        header = json.dumps({**self.header, "__metadata__": metadata}).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header + self.body)

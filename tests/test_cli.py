@@ -1,0 +1,161 @@
+"""The command line as users run it: a process of its own, its exit code, what it prints and writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from conftest import CommandLine
+from PIL import Image
+
+from refinenet import RefineNet
+
+
+def test_help_names_the_verbs_and_imports_no_torch(run_refinenet: CommandLine) -> None:
+    result = run_refinenet("--help")
+    assert result.returncode == 0
+    assert all(verb in result.stdout for verb in ("train", "eval", "deploy", "convert", "demo", "info"))
+    code = (
+        "import sys\nfrom refinenet.cli import app\n"
+        "for arguments in ([], ['train'], ['eval'], ['deploy'], ['convert'], ['demo'], ['info']):\n"
+        "    app([*arguments, '--help'], standalone_mode=False)\n"
+        "sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_demo_writes_three_panels_and_prints_areas(run_refinenet: CommandLine, tmp_path: Path) -> None:
+    result = run_refinenet("demo")
+    assert result.returncode == 0, result.stderr
+    picture = Image.open(tmp_path / "demo.png")
+    assert picture.width == 3 * 480
+    assert picture.height > 360
+    assert "Road" in result.stdout
+    assert "refinenet deploy" in result.stdout
+
+
+def test_deploy_writes_the_picture(run_refinenet: CommandLine, street_file: Path, tmp_path: Path) -> None:
+    result = run_refinenet("deploy", street_file, "--output", "out/labels.png", "--json")
+    assert result.returncode == 0, result.stderr
+    (report,) = json.loads(result.stdout)
+    labels = np.asarray(Image.open(tmp_path / "out" / "labels.png"))
+    assert report["areas"]["Sky"] == pytest.approx((labels == 0).mean())
+
+
+def test_deploy_of_a_folder_goes_on_past_a_bad_file(
+    run_refinenet: CommandLine, street: npt.NDArray[np.uint8], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a", "c"):
+        Image.fromarray(street).save(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "b.jpg").write_bytes(b"no image")
+    result = run_refinenet("deploy", "in", "--output", "out", "--kind", "overlay")
+    assert result.returncode == 1
+    assert "b.jpg" in result.stderr
+    assert "1 of 3 images" in result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
+    assert Image.open(tmp_path / "out" / "a.png").mode == "RGB"
+
+
+def test_train_evaluate_and_deploy_ones_own_folder(
+    run_refinenet: CommandLine, drawn_folder: Path, street_file: Path, tmp_path: Path
+) -> None:
+    options = ["--epochs", "1", "--batch-size", "2", "--set", "crop_size=[48,48]", "--set", "workers=0", "--json"]
+    trained = run_refinenet("train", "-d", drawn_folder, "--encoder", "mobilenetv2_100", "-o", "run", *options)
+    assert trained.returncode == 0, trained.stderr
+    model = json.loads(trained.stdout)["model"]
+    measured = run_refinenet("eval", "-d", drawn_folder, "--model", model, "--output", "results.json", "--json")
+    assert measured.returncode == 0, measured.stderr
+    assert json.loads(measured.stdout) == json.loads((tmp_path / "results.json").read_text())
+    assert set(json.loads(measured.stdout)["class_iou"]) == {"other", "sky", "road"}
+    deployed = run_refinenet("deploy", street_file, "--model", model, "--output", "out.png")
+    assert deployed.returncode == 0, deployed.stderr
+    assert np.asarray(Image.open(tmp_path / "out.png")).max() <= 2
+    again = run_refinenet("train", "--resume", "run", "--json")
+    assert json.loads(again.stdout) == json.loads(trained.stdout)
+
+
+def test_convert_and_info(run_refinenet: CommandLine, tmp_path: Path) -> None:
+    network = RefineNet(encoder="mobilenetv2_100", num_classes=4, device="cpu")
+    network.save(tmp_path / "a.safetensors")
+    result = run_refinenet("convert", "a.safetensors", "b.safetensors", "--half")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "b.safetensors").stat().st_size < 0.6 * (tmp_path / "a.safetensors").stat().st_size
+    facts = json.loads(run_refinenet("info", "b.safetensors", "--json").stdout)
+    assert (facts["encoder"], facts["num_classes"]) == ("mobilenetv2_100", 4)
+    assert facts["parameters"] == sum(p.numel() for p in network.network.parameters())
+    assert "mobilenetv2_100" in run_refinenet("info", "b.safetensors").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["deploy", "missing.jpg"], 1, "missing.jpg"),
+        (["deploy", "text.jpg"], 1, "text.jpg"),
+        (["deploy", "empty.png"], 1, "empty.png"),
+        (["deploy", "."], 1, "text.jpg"),
+        (["deploy"], 2, "IMAGES"),
+        (["deploy", "text.jpg", "--kind", "mask"], 2, "--kind"),
+        (["eval"], 2, "--dataset"),
+        (["eval", "-d", "nowhere"], 1, "nowhere"),
+        (["eval", "-d", "nyu"], 1, "nyu_depth_v2_labeled.mat"),
+        (["train", "-d", "streets:4:64x64", "--set", "epoch=3"], 1, "epoch"),
+        (["train", "-d", "streets:4:64x64", "--set", "epochs"], 2, "KEY=VALUE"),
+        (["train"], 1, "dataset"),
+        (["info", "text.jpg"], 1, "text.jpg"),
+        (["convert", "text.jpg", "new.safetensors"], 1, "text.jpg"),
+        (["fly"], 2, "fly"),
+    ],
+)
+def test_failures_are_told_without_a_traceback(
+    run_refinenet: CommandLine, tmp_path: Path, arguments: list[str], code: int, words: str
+) -> None:
+    (tmp_path / "text.jpg").write_text("this is no image")
+    (tmp_path / "empty.png").write_bytes(b"")
+    result = run_refinenet(*arguments)
+    assert result.returncode == code, result.stderr
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_debug_shows_the_traceback(run_refinenet: CommandLine) -> None:
+    result = run_refinenet("--debug", "deploy", "missing.jpg")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_a_pickle_as_model_file_is_refused_and_not_run(
+    run_refinenet: CommandLine, tmp_path: Path, street_file: Path
+) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'canary'}",)
+
+    torch.save({"state_dict": Payload()}, tmp_path / "model.pth")
+    result = run_refinenet("deploy", street_file, "--model", "model.pth")
+    assert result.returncode == 1
+    assert "never run" in result.stderr
+    assert not (tmp_path / "canary").exists()
+
+
+def test_interrupted_training_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "refinenet", "train", "-d", "streets:8:96x72", "--encoder", "mobilenetv2_100"]
+    options = ["--epochs", "500", "--set", "crop_size=[64,64]", "--set", "workers=0", "-o", "run"]
+    process = subprocess.Popen([*command, *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 100
+    while not (tmp_path / "run" / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "resume" in errors
+    assert "Traceback" not in errors

@@ -1,0 +1,266 @@
+"""A folder of one's own: its layouts, what its masks' values mean, and every way in which it can be wrong."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from refinenet.datasets import Dataset, open_dataset, open_training_datasets
+from refinenet.labels import voc_colours
+
+GREY = (90, 90, 90)
+PALETTE = [(10, 20, 30), (40, 50, 60), (70, 80, 90)]
+
+
+def save_image(path: Path, height: int, width: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, height), GREY).save(path)
+
+
+def save_mask(path: Path, values: object, dtype: type = np.uint8, palette: list[Any] | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.array(values, dtype))
+    if palette is not None:
+        image.putpalette([value for colour in palette for value in colour])
+    image.save(path)
+    return path
+
+
+def make(root: Path, masks: dict[str, Any], classes: str | None = None, **options: Any) -> Path:
+    """A folder without splits: grey images, masks as given, and the text of classes.yaml."""
+    root.mkdir(exist_ok=True)
+    for stem, values in masks.items():
+        height, width = np.shape(values)[:2]
+        save_image(root / "images" / f"{stem}.jpg", height, width)
+        save_mask(root / "masks" / f"{stem}.png", values, **options)
+    if classes is not None:
+        (root / "classes.yaml").write_text(classes, encoding="utf-8")
+    return root
+
+
+def only(root: Path) -> Dataset:
+    """The split that holds a folder's first image."""
+    return open_dataset(root)("val")
+
+
+def labels_of(dataset: Dataset, index: int = 0) -> list[list[int]]:
+    labels: npt.NDArray[Any] = dataset[index].labels
+    assert labels.dtype == dataset.label_set.dtype
+    result: list[list[int]] = labels.tolist()
+    return result
+
+
+@pytest.mark.parametrize("layout", ["{split}/{kind}", "{kind}/{split}"])
+def test_both_layouts_with_splits(layout: str, tmp_path: Path) -> None:
+    (tmp_path / "classes.yaml").write_text("names: [a, b, c]")
+    for number, split in enumerate(("train", "val", "rainy days")):
+        save_image(tmp_path / layout.format(split=split, kind="images") / "x.webp", 1, 2)
+        save_mask(tmp_path / layout.format(split=split, kind="masks") / "x.tif", [[number, 255]])
+    splits = open_dataset(tmp_path)
+    for number, split in enumerate(("train", "val", "rainy days")):
+        dataset = splits(split)
+        assert (dataset.split, dataset.items, labels_of(dataset)) == (split, ["x"], [[number, 255]])
+        assert dataset[0].image.shape == (1, 2, 3)
+    with pytest.raises(FileNotFoundError, match=r"no split 'test'. Looked for test/images and test/masks, and images/"):
+        splits("test")
+
+
+def test_without_splits_every_fifth_is_for_validation(tmp_path: Path) -> None:
+    root = make(tmp_path / "mine", {f"{k:02}": [[0, 1]] for k in range(12)}, "names: [a, b]")
+    train, val = open_training_datasets(root)
+    assert val.items == ["00", "05", "10"]
+    assert train.items == ["01", "02", "03", "04", "06", "07", "08", "09", "11"]
+    assert (train.split, val.split) == ("train", "val")
+    assert labels_of(train, 8) == [[0, 1]]
+    with pytest.raises(FileNotFoundError, match="no split 'test'"):
+        open_dataset(root)("test")
+
+
+def test_a_single_image_cannot_be_split(tmp_path: Path) -> None:
+    root = make(tmp_path / "mine", {"a": [[0]]}, "names: [a]")
+    assert len(only(root)) == 1
+    with pytest.raises(ValueError, match=r"has one image.* two or more"):
+        open_training_datasets(root)
+
+
+def test_ids_with_names_colours_and_ignored_ids(tmp_path: Path) -> None:
+    classes = "names: [road, Straße, 3]\ncolours: [[1, 2, 3], [4, 5, 6], [7, 8, 9]]\nignore: [7, 200]\n"
+    dataset = only(make(tmp_path / "mine", {"a": [[0, 1, 2, 7, 200, 255]]}, classes))
+    assert dataset.label_set.names == ("road", "Straße", "3")
+    assert dataset.label_set.colours == ((1, 2, 3), (4, 5, 6), (7, 8, 9))
+    assert labels_of(dataset) == [[0, 1, 2, 255, 255, 255]]
+
+
+def test_colours_may_be_left_out_for_ids(tmp_path: Path) -> None:
+    dataset = only(make(tmp_path / "mine", {"a": [[0]]}, "names: [a, b]\nmasks: ids"))
+    assert dataset.label_set.colours == voc_colours(2)
+
+
+def test_sixteen_bit_masks(tmp_path: Path) -> None:
+    few = make(tmp_path / "few", {"a": [[0, 2, 255, 40_000]]}, "names: [a, b, c]\nignore: [40000]", dtype=np.uint16)
+    assert labels_of(only(few)) == [[0, 2, 255, 255]]
+    names = "names: [" + ", ".join(f"c{k}" for k in range(300)) + "]\nignore: [1000]"
+    many = only(make(tmp_path / "many", {"a": [[0, 299, 255, 65_535, 1000]]}, names, dtype=np.uint16))
+    assert labels_of(many) == [[0, 299, 255, 65_535, 65_535]]
+
+
+def test_eight_bit_masks_of_a_set_with_more_than_255_classes(tmp_path: Path) -> None:
+    names = "names: [" + ", ".join(f"c{k}" for k in range(300)) + "]\nignore: [255]"
+    assert labels_of(only(make(tmp_path / "mine", {"a": [[0, 254, 255]]}, names))) == [[0, 254, 65_535]]
+
+
+def test_masks_painted_in_colours(tmp_path: Path) -> None:
+    classes = "names: [a, b]\ncolours: [[0, 0, 0], [0, 0, 1]]\nmasks: colours\nignore: [[255, 255, 255]]"
+    masks = {"a": [[[0, 0, 0], [0, 0, 1], [255, 255, 255]]], "b": [[[0, 0, 1], [0, 1, 0], [1, 0, 0]]]}
+    root = make(tmp_path / "mine", masks, classes)
+    assert labels_of(only(root)) == [[0, 1, 255]]
+    pattern = rf"{root / 'masks' / 'b.png'} has the colour \(0, 1, 0\) at row 0, column 1 \(2 pixels .*'ignore'"
+    with pytest.raises(ValueError, match=pattern):
+        open_dataset(root)("train")[0]
+
+
+def test_colours_that_differ_in_one_bit_are_told_apart(tmp_path: Path) -> None:
+    colours = [[1 << bit if channel == c else 0 for c in range(3)] for channel in range(3) for bit in range(8)]
+    classes = f"names: {[f'c{k}' for k in range(24)]}\ncolours: {colours}\nmasks: colours"
+    assert labels_of(only(make(tmp_path / "mine", {"a": [colours]}, classes))) == [list(range(24))]
+
+
+def test_palette_masks_count_as_painted(tmp_path: Path) -> None:
+    classes = f"names: [x, y, z]\ncolours: {[list(colour) for colour in reversed(PALETTE)]}\nmasks: colours"
+    dataset = only(make(tmp_path / "mine", {"a": [[0, 1, 2]]}, classes, palette=PALETTE))
+    assert labels_of(dataset) == [[2, 1, 0]]
+
+
+def test_palette_masks_need_no_classes_file(tmp_path: Path) -> None:
+    """Classes are as many as the largest id over all masks needs; 255 is void."""
+    # With fewer colours Pillow writes fewer bits, and 255 would not fit.
+    palette = PALETTE + [GREY] * 253
+    root = make(tmp_path / "mine", {"a": [[0, 1, 255]], "b": [[0, 2, 0]], "c": [[0, 0, 0]]}, palette=palette)
+    (root / "masks" / "._a.png").write_bytes(b"macOS leaves such files")
+    train, val = open_training_datasets(root)
+    assert train.label_set == val.label_set
+    assert train.label_set.names == ("class 0", "class 1", "class 2")
+    assert list(train.label_set.colours) == PALETTE
+    assert labels_of(val) == [[0, 1, 255]]
+    assert labels_of(train) == [[0, 2, 0]]
+
+
+def test_palettes_that_differ_are_refused(tmp_path: Path) -> None:
+    root = make(tmp_path / "mine", {"a": [[0, 1]]}, palette=PALETTE)
+    make(root, {"b": [[0, 1]]}, palette=PALETTE[:2])
+    assert len(only(root).label_set) == 2
+    make(root, {"c": [[0, 1]]}, palette=PALETTE[::-1])
+    with pytest.raises(ValueError, match=r"c\.png has other palette colours .* one palette"):
+        only(root)
+
+
+def test_masks_that_nothing_explains_are_refused(tmp_path: Path) -> None:
+    grey = make(tmp_path / "grey", {"a": [[0, 1]]})
+    with pytest.raises(ValueError, match=r"no classes\.yaml and .*a\.png is no palette PNG.*names: \["):
+        only(grey)
+    (tmp_path / "empty" / "images").mkdir(parents=True)
+    (tmp_path / "empty" / "masks").mkdir()
+    with pytest.raises(FileNotFoundError, match="no split 'val'"):
+        only(tmp_path / "empty")
+    (tmp_path / "empty" / "images" / "a.jpg").touch()
+    with pytest.raises(FileNotFoundError, match="has no masks in"):
+        only(tmp_path / "empty")
+
+
+def test_colour_masks_where_ids_are_meant_say_what_to_do(tmp_path: Path) -> None:
+    root = make(tmp_path / "mine", {"a": [[[0, 0, 0]]]}, "names: [a]")
+    with pytest.raises(ValueError, match=r"a\.png is a colour picture .*give the colours of the classes in classes\.y"):
+        only(root)[0]
+
+
+@pytest.mark.parametrize(("value", "position"), [(3, (1, 2)), (254, (0, 1))])
+def test_ids_out_of_range_are_named(value: int, position: tuple[int, int], tmp_path: Path) -> None:
+    ids = np.zeros((2, 3), np.uint8)
+    ids[position] = value
+    root = make(tmp_path / "mine", {"a": ids}, "names: [a, b, c]")
+    row, column = position
+    pattern = rf"masks/a\.png: the mask has the id {value} at row {row}, column {column} .* 0 to 2 and 255"
+    with pytest.raises(ValueError, match=pattern):
+        only(root)[0]
+
+
+def test_void_of_another_id_width_is_named_and_not_wrapped(tmp_path: Path) -> None:
+    """65535, void in sets of many classes, would become 255 if it were cut to 8 bits."""
+    root = make(tmp_path / "mine", {"a": [[0, 65_535]]}, "names: [a]", dtype=np.uint16)
+    with pytest.raises(ValueError, match="the id 65535 at row 0, column 1"):
+        only(root)[0]
+
+
+def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
+    root = make(tmp_path / "mine", {"a": [[0, 1]]}, "names: [a, b]")
+    save_mask(root / "masks" / "a.png", [[0], [1]])
+    with pytest.raises(ValueError, match=r"masks/a\.png: the image has 2x1 .* its mask 1x2"):
+        only(root)[0]
+
+
+def test_a_mask_of_nothing_but_void_is_sound(tmp_path: Path) -> None:
+    assert labels_of(only(make(tmp_path / "mine", {"a": [[255, 255]]}, "names: [a]"))) == [[255, 255]]
+
+
+def test_files_without_partner_are_named(tmp_path: Path) -> None:
+    root = make(tmp_path / "mine", {"a": [[0]], "b": [[0]]}, "names: [a]")
+    (root / "masks" / "b.png").unlink()
+    with pytest.raises(ValueError, match=r"Without partner: b \(no mask\)\. Images end in \.png, \.jpg"):
+        only(root)
+
+
+@pytest.mark.parametrize(
+    ("classes", "pattern"),
+    [
+        ("", "needs the key 'names'"),
+        ("- a\n- b", "needs the key 'names'"),
+        ("colours: [[0, 0, 0]]", r"needs the key 'names' .* it has \['colours'\]"),
+        ("names: [a]\ncolors: [[0, 0, 0]]", r"it has \['colors', 'names'\]"),
+        ("names: {0: a}", "'names' is a list, not {0: 'a'}"),
+        ("names: []", "it has 0 classes"),
+        ("names: [a, a]", "'a' is used more than once"),
+        ("names: [a, '']", "name of class 1"),
+        ("names: [no, yes]", "a class name is text, not False: put it in quotes"),
+        ("names: [~]", "a class name is text, not None"),
+        ("names: [a]\ncolours: red", "'colours' is a list, not 'red'"),
+        ("names: [a]\ncolours: [red]", r"a colour is \[red, green, blue\], each from 0 to 255, not 'red'"),
+        ("names: [a]\ncolours: [[0, 0, 256]]", r"not \[0, 0, 256\]"),
+        ("names: [a]\ncolours: [[0, 0]]", r"not \[0, 0\]"),
+        ("names: [a, b]\ncolours: [[0, 0, 0]]", "2 names and 1 colours"),
+        ("names: [a]\nmasks: colors", "'masks' is ids or colours, not 'colors'"),
+        ("names: [a]\nmasks: colours", "need the key 'colours'"),
+        ("names: [a, b]\ncolours: [[0, 0, 0], [0, 0, 0]]\nmasks: colours", "different colour for each class"),
+        ("names: [a]\ncolours: [[0, 0, 0]]\nmasks: colours\nignore: [255]", "a colour is .* not 255"),
+        ("names: [a]\nignore: 255", "'ignore' is a list, not 255"),
+        ("names: [a]\nignore: [-1]", r"whole numbers from 0 to 65535, not \[-1\]"),
+        ("names: [a]\nignore: [true]", "whole numbers"),
+        ("names: [a", "expected ',' or ']'"),
+        ("names: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+    ],
+)
+def test_errors_in_the_classes_file_are_named(classes: str, pattern: str, tmp_path: Path) -> None:
+    root = make(tmp_path / "mine", {"a": [[0]]}, classes)
+    with pytest.raises(ValueError, match=pattern) as caught:
+        only(root)
+    assert str(caught.value).startswith(f"{root / 'classes.yaml'}: ")
+
+
+def test_a_classes_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    root = make(tmp_path / "mine", {"a": [[0]]})
+    (root / "classes.yaml").write_bytes("names: [Straße]".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"classes\.yaml: 'utf-8' codec"):
+        only(root)
+
+
+def test_folders_travel_to_worker_processes(tmp_path: Path) -> None:
+    classes = "names: [a, b]\ncolours: [[0, 0, 0], [0, 0, 1]]\nmasks: colours"
+    dataset = only(make(tmp_path / "mine", {"a": [[[0, 0, 0], [0, 0, 1]]]}, classes))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(dataset.__getitem__, 0).result().labels.tolist() == [[0, 1]]
