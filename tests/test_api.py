@@ -134,7 +134,7 @@ class TestDeploy:
         before = path.read_bytes()
         (tmp_path / "link.png").symlink_to(path)
         for target in (path, tmp_path / "link.png"):
-            with pytest.raises(ValueError, match="the image itself"):
+            with pytest.raises(ValueError, match="the input itself"):
                 camvid_model.deploy(image_file=path, output_file=target)
         assert path.read_bytes() == before
 

@@ -37,13 +37,17 @@ def random_timm_network(name: str) -> nn.Module:
     return network
 
 
+def convolutions_and_norms(network: nn.Module) -> tuple[list[nn.Conv2d], list[nn.BatchNorm2d]]:
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(convolutions) == len(norms) == 52
+    return convolutions, norms
+
+
 def fold(network: nn.Module) -> Arrays:
     """A MobileNetV2's convolutions with their batch norms folded in, numbered in the network's order."""
     arrays: Arrays = {}
-    modules = list(network.modules())
-    convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
-    norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
-    assert len(convolutions) == len(norms) == 52
+    convolutions, norms = convolutions_and_norms(network)
     for index, (convolution, norm) in enumerate(zip(convolutions, norms, strict=True)):
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -52,7 +56,7 @@ def fold(network: nn.Module) -> Arrays:
         bias = norm.bias.double() - norm.running_mean.double() * scale
         arrays[f"{index:02d}.w"] = weight.detach().float().numpy()
         arrays[f"{index:02d}.b"] = bias.detach().float().numpy()
-    classifier = next(module for module in modules if isinstance(module, nn.Linear))
+    classifier = next(module for module in network.modules() if isinstance(module, nn.Linear))
     arrays["52.w"] = classifier.weight.detach()[:, :, None, None].numpy()
     arrays["52.b"] = classifier.bias.detach().numpy()
     return arrays
@@ -68,6 +72,20 @@ def mobilenet_features(network: nn.Module, stem_input: Tensor) -> Iterator[Tenso
             yield features
 
 
+def features_of_folded(network: nn.Module, images: Tensor, mean: Tensor) -> list[Tensor]:
+    """What timm's network for 2 x - 1 makes of images that lie, as ours see it, on the mean colour."""
+    bordered = torch.empty(2, 3, 69, 92).copy_(mean)
+    bordered[:, :, 1:-1, 1:-1] = images
+    stem = network.get_submodule("conv_stem")
+    assert isinstance(stem, nn.Conv2d)
+    stem.padding = (0, 0)
+    try:
+        with torch.no_grad():
+            return list(mobilenet_features(network, 2 * bordered - 1))
+    finally:
+        stem.padding = (1, 1)
+
+
 def our_features(network: Network, images: Tensor) -> list[Tensor]:
     with torch.no_grad():
         groups = network.eval().encoder((images - network.mean) / network.std)
@@ -79,7 +97,7 @@ def same(found: list[Tensor], expected: list[Tensor]) -> None:
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.shape == theirs.shape
         assert theirs.std() > 1e-3  # else equality would say little
-        assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+        assert (ours - theirs).abs().max() <= 1e-3 * theirs.abs().max()
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +117,7 @@ def images() -> Tensor:
 
 def save_folded(folder: Path, arrays: Arrays) -> Path:
     path = folder / "folded.npz"
-    np.savez(path, **arrays)  # type: ignore[arg-type]
+    np.savez(path, allow_pickle=False, **arrays)
     return path
 
 
@@ -113,24 +131,15 @@ def test_folded_mobilenet_computes_what_timm_computes(
         encoder_weights=save_folded(tmp_path, folded),
         device="cpu",
     )
-    # The file's network takes 2 x - 1. Beyond the edge ours sees the mean colour, so that goes round the images.
-    bordered = torch.empty(2, 3, 69, 92).copy_(model.network.mean)
-    bordered[:, :, 1:-1, 1:-1] = images
-    stem = mobilenet.get_submodule("conv_stem")
-    assert isinstance(stem, nn.Conv2d)
-    stem.padding = (0, 0)
-    try:
-        with torch.no_grad():
-            expected = list(mobilenet_features(mobilenet, 2 * bordered - 1))
-    finally:
-        stem.padding = (1, 1)
-    same(our_features(model.network, images), expected)
+    same(our_features(model.network, images), features_of_folded(mobilenet, images, model.network.mean))
 
 
 def test_folded_mobilenet_has_measured_statistics_to_train_with(folded: Arrays, tmp_path: Path) -> None:
     path = save_folded(tmp_path, folded)
     network = RefineNet(encoder="mobilenetv2_100", encoder_weights=path, device="cpu").network
-    norms = [m for name, m in network.encoder.named_modules() if isinstance(m, nn.BatchNorm2d) and "_expand" not in name]
+    norms = [
+        m for name, m in network.encoder.named_modules() if isinstance(m, nn.BatchNorm2d) and "_expand" not in name
+    ]
     assert len(norms) == 51
     for index, norm in enumerate(norms):
         assert norm.running_mean is not None
@@ -167,8 +176,8 @@ def test_timm_file_computes_what_timm_computes(encoder: str, suffix: str, images
             tapped = timm.create_model(encoder, num_classes=7, **options).eval()
             tapped.load_state_dict(source.state_dict())
             maps = tapped.forward_intermediates(padded, intermediates_only=True)
-            by_stride = {padded.shape[2] // map_.shape[2]: map_ for map_ in maps}
-            expected = [by_stride[s][..., : -(-67 // s), : -(-90 // s)] for s in sorted(by_stride) if s >= 4]
+            strides = (4, 8, 16, 32)
+            expected = [map_[..., : -(-67 // s), : -(-90 // s)] for map_, s in zip(maps[-4:], strides, strict=True)]
     same(our_features(network, images), expected)
 
 
@@ -183,7 +192,9 @@ def test_torchvision_file_without_counters_loads(tmp_path: Path) -> None:
 
 def test_folded_mobilenet_for_another_encoder_is_refused(folded: Arrays, tmp_path: Path) -> None:
     path = save_folded(tmp_path, folded)
-    with pytest.raises(ValueError, match=r"folded\.npz holds a MobileNetV2.* encoder='mobilenetv2_100', not 'resnet50'"):
+    with pytest.raises(
+        ValueError, match=r"folded\.npz holds a MobileNetV2.* encoder='mobilenetv2_100', not 'resnet50'"
+    ):
         RefineNet(encoder_weights=path)
 
 
@@ -225,7 +236,7 @@ def test_damaged_archive_is_refused(content: bytes, tmp_path: Path) -> None:
 
 def test_archive_of_objects_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "folded.npz"
-    np.savez(path, **{"00.w": np.array([{}], dtype=object)})
+    np.savez(path, np.array([{}], dtype=object))
     with pytest.raises(ValueError, match="damaged or no"):
         RefineNet(encoder="mobilenetv2_100", encoder_weights=path)
 
@@ -245,15 +256,15 @@ def test_missing_file_is_an_error_of_the_system(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif("REFINENET_IMAGENET_WEIGHTS" not in os.environ, reason="REFINENET_IMAGENET_WEIGHTS names no file")
-def test_the_real_imagenet_file_gives_features_of_photographs_size(images: Tensor) -> None:
+def test_the_real_imagenet_file_computes_what_timm_computes(images: Tensor) -> None:
     path = Path(os.environ["REFINENET_IMAGENET_WEIGHTS"])
     network = RefineNet(encoder="mobilenetv2_100", encoder_weights=path, device="cpu").network
-    with np.load(path) as archive:
-        stem, bias = torch.from_numpy(archive["00.w"]), torch.from_numpy(archive["00.b"])
-    inner = functional.conv2d(2 * images - 1, stem, bias, stride=2)[..., :-1, :-1].clamp(0, 6)
-    features = network.encoder.features
-    with torch.no_grad():
-        ours = features.get_submodule("bn1")(features.get_submodule("conv_stem")((images - network.mean) / network.std))
-    assert inner.std() > 0.1
-    assert ours.isfinite().all()
-    assert all(feature.isfinite().all() and feature.std() > 0.05 for feature in our_features(network, images))
+    oracle = random_timm_network("mobilenetv2_100")
+    convolutions, norms = convolutions_and_norms(oracle)
+    with np.load(path) as archive, torch.no_grad():
+        for index, (convolution, norm) in enumerate(zip(convolutions[:51], norms[:51], strict=True)):
+            convolution.weight.copy_(torch.from_numpy(archive[f"{index:02d}.w"]))
+            norm.reset_running_stats()
+            norm.weight.fill_((1 + norm.eps) ** 0.5)
+            norm.bias.copy_(torch.from_numpy(archive[f"{index:02d}.b"]))
+    same(our_features(network, images), features_of_folded(oracle, images, network.mean))

@@ -62,7 +62,10 @@ def save_legacy(content: object, path: Path) -> None:
 
 
 def save_pickle(protocol: int) -> Saver:
-    return lambda content, path: path.write_bytes(pickle.dumps(content, protocol)) and None
+    def save(content: object, path: Path) -> None:
+        path.write_bytes(pickle.dumps(content, protocol))
+
+    return save
 
 
 def save_before_a_checkpoint(content: object, path: Path) -> None:

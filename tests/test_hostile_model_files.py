@@ -44,8 +44,7 @@ def test_bit_flips_are_noticed_or_harmless(good: Path, tmp_path: Path) -> None:
         path.write_bytes(flipped)
         try:
             network, card = load(path)
-        except ValueError as error:
-            assert str(error).isprintable()
+        except ValueError:
             noticed += 1
             continue
         assert place < body, f"a change of the weights at byte {place} went unnoticed"

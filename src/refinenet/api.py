@@ -5,8 +5,9 @@ Shape letters: H height, W width.
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,19 +17,21 @@ import torch
 
 from refinenet import __version__
 from refinenet.backends.pytorch import PyTorchBackend
-from refinenet.convert import import_checkpoint
+from refinenet.class_matching import check_same_classes, take_classes
 from refinenet.datasets import Dataset, DatasetSource, open_dataset, open_training_datasets
 from refinenet.encoder import PUBLISHED_RESNETS
-from refinenet.encoder_weights import load_encoder_weights
 from refinenet.evaluate import Evaluation, evaluate
+from refinenet.files import refuse_same_file
 from refinenet.images import ImageSource, decode
 from refinenet.labels import LabelSet
-from refinenet.model_file import BUNDLED, ModelCard, bundled_path, digest, load, save
+from refinenet.model_file import ModelCard, digest, load, save
+from refinenet.model_source import check_asked, choose_device, new_model, open_model
 from refinenet.network import Architecture, ModelType, Network
+from refinenet.run_folder import RunFolder
 from refinenet.segmenter import Output, Segmentation, Segmenter
-from refinenet.tensors import is_safetensors
 from refinenet.terminal import print_note
-from refinenet.train import TrainConfig, TrainResult, TrainRun
+from refinenet.train import TrainResult, TrainRun
+from refinenet.train_config import TrainConfig
 
 DEFAULT_CLASSES = 21
 """Classes of an untrained network when nobody says: PASCAL VOC's, as the networks were published."""
@@ -80,16 +83,15 @@ class RefineNet:
         if model is not None:
             if encoder_weights is not None:
                 raise ValueError("A saved model has its encoder's weights: pass model or encoder_weights, not both.")
-            network, card = _load_model(model)
-            _check_asked(card, model, model_type=model_type, encoder=name, num_classes=num_classes)
+            network, card = open_model(model)
+            check_asked(card, model, model_type=model_type, encoder=name, num_classes=num_classes)
         else:
             architecture = Architecture(
                 model_type=model_type or ("full" if encoder is None else "lightweight"),
                 encoder=name or "resnet50",
                 num_classes=DEFAULT_CLASSES if num_classes is None else num_classes,
             )
-            network = _new_network(architecture, encoder_weights)
-            card = ModelCard(architecture=architecture, label_set=LabelSet.numbered(architecture.num_classes))
+            network, card = new_model(architecture, encoder_weights)
         self._adopt(network.to(chosen), card)
 
     def _adopt(self, network: Network, card: ModelCard) -> None:
@@ -147,8 +149,8 @@ class RefineNet:
         if (image is None) == (image_file is None):
             raise ValueError("Pass exactly one of image (an array or the like) and image_file (a path).")
         source = image if image is not None else image_file
-        if isinstance(source, str | os.PathLike) and output_file is not None and _same_file(source, output_file):
-            raise ValueError(f"output_file is the image itself, {source}: writing would destroy it. Name another file.")
+        if isinstance(source, str | os.PathLike) and output_file is not None:
+            refuse_same_file(source, output_file)
         assert source is not None
         segmentation = self.segment(source, channel_order=channel_order)
         picture = segmentation.render(output or "colour")
@@ -190,14 +192,27 @@ class RefineNet:
         if resume is not None:
             if dataset is not None or root is not None or output is not None or settings:
                 raise ValueError("A run is resumed as it was begun: pass resume alone.")
-            return self._resume(Path(resume), progress)
+            return self._resume(RunFolder(Path(resume)), progress)
         if dataset is None:
             raise ValueError("Pass dataset, a name or a folder, or resume, the folder of a run to go on with.")
         config = TrainConfig.from_dict(settings)
         train_set, val_set = open_training_datasets(dataset, root)
         folder = _new_folder(output, train_set.name)
-        self._take_classes(train_set)
+        self._adopt(*take_classes(self.network, self.card, train_set, fixed=self._classes_asked_for))
         source = {"dataset": _describe_source(dataset), "root": _absolute(root)}
+        return self._run(train_set, val_set, config, folder, source, progress)
+
+    def _resume(self, folder: RunFolder, progress: bool) -> TrainResult:
+        description = folder.read_description()
+        try:
+            source, config = description["source"], TrainConfig.from_dict(description["config"])
+            architecture = Architecture(**description["architecture"])
+            label_set, licence = LabelSet.from_dict(description["label_set"]), description["licence"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder.path / 'run.json'} is damaged: {error!r}") from error
+        train_set, val_set = open_training_datasets(source["dataset"], source["root"])
+        network = Network(architecture).to(self.network.mean.device)
+        self._adopt(network, ModelCard(architecture=architecture, label_set=label_set, licence=licence))
         return self._run(train_set, val_set, config, folder, source, progress)
 
     def _run(
@@ -205,11 +220,12 @@ class RefineNet:
         train_set: Dataset,
         val_set: Dataset,
         config: TrainConfig,
-        folder: Path,
+        folder: RunFolder,
         source: Mapping[str, Any],
         progress: bool,
     ) -> TrainResult:
-        print_note(f"Results go to {folder}; stopped, the run goes on with resume={str(folder)!r}.", enabled=progress)
+        place = str(folder.path)
+        print_note(f"Results go to {place}; a stopped run goes on with --resume {place}.", enabled=progress)
         run = TrainRun(
             network=self.network,
             card=self.card,
@@ -224,19 +240,6 @@ class RefineNet:
         network, card = load(result.model)
         self._adopt(network.to(self.network.mean.device), card)
         return result
-
-    def _resume(self, folder: Path, progress: bool) -> TrainResult:
-        try:
-            description = json.loads((folder / "run.json").read_text("utf-8"))
-            source, config = description["source"], TrainConfig.from_dict(description["config"])
-            label_set = LabelSet.from_dict(description["label_set"])
-            architecture = Architecture(**description["architecture"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{folder / 'run.json'} is damaged: {error}") from error
-        train_set, val_set = open_training_datasets(source["dataset"], source["root"])
-        device = self.network.mean.device
-        self._adopt(Network(architecture).to(device), ModelCard(architecture=architecture, label_set=label_set))
-        return self._run(train_set, val_set, config, folder, source, progress)
 
     def eval(
         self,
@@ -263,7 +266,7 @@ class RefineNet:
             ValueError: a file cannot be used, or the model's classes are not the dataset's.
         """
         data = open_dataset(dataset, root)(split)
-        self._check_classes(data)
+        check_same_classes(self.label_set, data)
         scores, seconds = evaluate(self._segmenter, data, progress=progress)
         evaluation = Evaluation(
             dataset=data.name,
@@ -295,83 +298,6 @@ class RefineNet:
         self.card = save(path, self.network, self.card, dtype)
         return Path(path)
 
-    def _take_classes(self, dataset: Dataset) -> None:
-        """Make the network's classes those of a dataset to be trained on."""
-        ours, theirs = self.label_set, dataset.label_set
-        if ours.names == theirs.names:
-            return
-        if self._classes_asked_for and len(ours) != len(theirs):
-            raise ValueError(
-                f"The model was made for num_classes={len(ours)}, the dataset {dataset.name} has {len(theirs)}. "
-                "Leave num_classes out, and the dataset says it."
-            )
-        if ours.is_numbered() and len(ours) == len(theirs):
-            network = self.network
-        else:
-            rows = [ours.names.index(name) if name in ours.names else None for name in theirs.names]
-            network = self.network.with_classes(rows)
-        self._adopt(network, ModelCard(architecture=network.architecture, label_set=theirs, licence=self.card.licence))
-
-    def _check_classes(self, dataset: Dataset) -> None:
-        ours, theirs = self.label_set, dataset.label_set
-        if len(ours) != len(theirs):
-            raise ValueError(
-                f"The model tells {len(ours)} classes apart, the dataset {dataset.name} has {len(theirs)}: "
-                "take another model or dataset, or train this model on it first."
-            )
-        different = [(a, b) for a, b in zip(ours.names, theirs.names, strict=True) if a != b]
-        if different and not ours.is_numbered() and not theirs.is_numbered():
-            raise ValueError(
-                f"The model's classes are not those of {dataset.name}: {different[0][0]!r} stands where the dataset "
-                f"has {different[0][1]!r}. Scores would mean nothing."
-            )
-
-
-def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or else a GPU where there is one.
-
-    Raises:
-        ValueError: there is no such device here.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"The device {str(device)!r} cannot be used here: {error}") from error
-    return chosen
-
-
-def _new_network(architecture: Architecture, encoder_weights: str | os.PathLike[str] | None) -> Network:
-    network = Network(architecture, pretrained=encoder_weights == "imagenet")
-    if encoder_weights is not None and encoder_weights != "imagenet":
-        load_encoder_weights(network, Path(encoder_weights))
-    return network
-
-
-def _load_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
-    path = bundled_path(str(model)) if str(model) in BUNDLED else Path(model)
-    try:
-        if is_safetensors(path):
-            return load(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error} Models that ship inside the package: {', '.join(BUNDLED)}.") from error
-    network = import_checkpoint(path)
-    label_set = LabelSet.numbered(network.architecture.num_classes)
-    return network, ModelCard(architecture=network.architecture, label_set=label_set)
-
-
-def _check_asked(card: ModelCard, model: str | os.PathLike[str], **asked: str | int | None) -> None:
-    found = card.architecture.to_dict()
-    for key, value in asked.items():
-        if value is not None and value != found[key]:
-            raise ValueError(f"{model} has {key}={found[key]!r}, not {value!r}. Leave {key} out: the file says it.")
-
-
-def _same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
-    return Path(second).exists() and Path(first).exists() and Path(first).samefile(second)
-
 
 def _describe_source(dataset: DatasetSource | Sequence[DatasetSource]) -> str | list[str]:
     """What a run notes of its dataset to find it again; for a function, only that it was one."""
@@ -387,14 +313,15 @@ def _absolute(path: str | os.PathLike[str] | None) -> str | None:
     return None if path is None else str(Path(path).resolve())
 
 
-def _new_folder(output: str | os.PathLike[str] | None, name: str) -> Path:
+def _new_folder(output: str | os.PathLike[str] | None, name: str) -> RunFolder:
     """The folder of a new run: the one asked for, which must not hold a run yet, or the next free one below runs/."""
-    if output is not None:
-        folder = Path(output)
-        if (folder / "run.json").exists():
-            raise ValueError(
-                f"{folder} already holds a run. Go on with it by resume={str(folder)!r}, or name another folder."
-            )
-        return folder
-    stem = Path(name).name
-    return next(folder for number in range(1, 10_000) if not (folder := Path("runs") / f"{stem}-{number}").exists())
+    if output is None:
+        stem = re.sub(r"[^\w-]+", "-", Path(name).name)
+        numbered = (Path("runs") / f"{stem}-{number}" for number in itertools.count(1))
+        return RunFolder(next(folder for folder in numbered if not folder.exists()))
+    folder = RunFolder(Path(output))
+    if folder.is_begun:
+        raise ValueError(
+            f"{output} already holds a run. Go on with it by resume={str(output)!r}, or name another folder."
+        )
+    return folder

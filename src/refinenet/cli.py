@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -26,22 +25,6 @@ app = typer.Typer(
 )
 
 
-class ModelTypeChoice(StrEnum):
-    """Families of networks."""
-
-    full = "full"
-    lightweight = "lightweight"
-
-
-class OutputChoice(StrEnum):
-    """Pictures that a segmentation can be drawn as."""
-
-    labels = "labels"
-    colour = "colour"
-    overlay = "overlay"
-    confidence = "confidence"
-
-
 Model = Annotated[str, typer.Option("--model", "-m", help='A model file, or "camvid", which ships inside the package.')]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")]
 Root = Annotated[Path | None, typer.Option(help="Where a dataset known by name lies.")]
@@ -51,7 +34,7 @@ _DATASET_HELP = "camvid, streets, nyu, coco, or a folder with images/ and masks/
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # read by main
 ) -> None:
     """RefineNet: high-resolution semantic segmentation to train, evaluate and deploy."""
 
@@ -72,7 +55,8 @@ def train(
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A model to go on from.")] = None,
     model_type: Annotated[
-        ModelTypeChoice | None, typer.Option(help="Family of a new network; full where no encoder is named.")
+        Literal["full", "lightweight"] | None,
+        typer.Option(help="Family of a new network; full where no encoder is named."),
     ] = None,
     num_layers: Annotated[int | None, typer.Option(help="Depth of a new network's ResNet: 50, 101 or 152.")] = None,
     encoder: Annotated[
@@ -107,7 +91,7 @@ def train(
     chosen = {key: value for key, value in named.items() if value is not None} | _parse_settings(settings or [])
     network = _make(
         model=model,
-        model_type=model_type and model_type.value,
+        model_type=model_type,
         num_layers=num_layers,
         encoder=encoder,
         encoder_weights=encoder_weights,
@@ -151,35 +135,33 @@ def deploy(
     ] = None,
     model: Model = "camvid",
     kind: Annotated[
-        OutputChoice | None,
+        Literal["labels", "colour", "overlay", "confidence"] | None,
         typer.Option("--kind", "-k", help="What to write; by default labels in .png, colour in .jpg."),
     ] = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Segment images and write the results."""
-    pairs = _pair_outputs(images, output)
+    from refinenet.batch import pair_outputs, segment_files
+
+    pairs = pair_outputs(images, output)
     network = _make(model=model, device=device)
-    reports, failures = [], 0
-    for image, target in pairs:
-        try:
-            segmentation = network.segment(image)
-            if target.exists() and target.samefile(image):
-                raise ValueError(f"{target} is the image itself: writing would destroy it. Name another output.")
-            segmentation.save(target, None if kind is None else kind.value)
-        except (ValueError, OSError) as error:
-            if len(pairs) == 1:
-                raise
-            failures += 1
-            _complain(str(error))
+    reports, failures = [], []
+    for result in segment_files(network.segment, pairs, kind):
+        if result.segmentation is None:
+            failures.append(result.error)
+            _complain(result.error)
             continue
-        reports.append({"image": str(image), "output": str(target), "areas": dict(segmentation.areas)})
+        reports.append(
+            {"image": str(result.image), "output": str(result.output), "areas": dict(result.segmentation.areas)}
+        )
         if not as_json:
-            _say(f"{image} -> {target}: {_main_areas(segmentation)}")
+            _say(f"{result.image} -> {result.output}: {_main_areas(result.segmentation)}")
     if as_json:
         _say(reports)
     if failures:
-        raise ValueError(f"{failures} of {len(pairs)} images could not be segmented; the others were.")
+        _complain(f"{len(failures)} of {len(pairs)} images could not be segmented.")
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -189,8 +171,9 @@ def convert(
     half: Annotated[bool, typer.Option("--half", help="Store the weights in float16.")] = False,
 ) -> None:
     """Turn a published checkpoint into a model file."""
-    if target.exists() and target.samefile(source):
-        raise ValueError(f"{target} is the source itself. Name another file.")
+    from refinenet.files import refuse_same_file
+
+    refuse_same_file(source, target)
     network = _make(model=str(source), device="cpu")
     network.save(target, "float16" if half else "float32")
     architecture = network.network.architecture
@@ -230,16 +213,11 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Draw a street, segment it, and write picture, label map and overlay side by side."""
-    import numpy as np
-
+    from refinenet.demo import draw_demo
     from refinenet.images import write
-    from refinenet.legend import add_legend
-    from refinenet.street_scene import draw_street
 
-    street, _ = draw_street(seed, 360, 480)
-    segmentation = _make(model=model, device=None).segment(street)
-    panels = np.concatenate([street, segmentation.colour, segmentation.overlay], axis=1)
-    write(output, add_legend(panels, segmentation.label_set, segmentation.areas))
+    picture, segmentation = draw_demo(_make(model=model).segment, seed)
+    write(output, picture)
     if as_json:
         _say({"output": str(output), "areas": dict(segmentation.areas)})
         return
@@ -278,26 +256,6 @@ def _parse_settings(settings: list[str]) -> dict[str, Any]:
     return chosen
 
 
-def _pair_outputs(images: list[Path], output: Path | None) -> list[tuple[Path, Path]]:
-    """Each image with the file to write: a file for one image, files of the same name in a folder for several."""
-    from refinenet.datasets import IMAGE_SUFFIXES
-
-    several = len(images) > 1 or any(path.is_dir() for path in images)
-    found: list[Path] = []
-    for path in images:
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
-        if not inside:
-            raise ValueError(f"{path} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).")
-        found += inside
-    if not several:
-        target = output or images[0].with_name(f"{images[0].stem}_labels.png")
-        return [(images[0], target / f"{images[0].stem}.png" if target.is_dir() else target)]
-    folder = output or Path("segmented")
-    if folder.suffix.lower() in (".png", ".jpg", ".jpeg"):
-        raise ValueError(f"Several images need a folder for their results, not one file: {folder}.")
-    return [(path, folder / f"{path.stem}.png") for path in found]
-
-
 def _main_areas(segmentation: Segmentation) -> str:
     largest = sorted(segmentation.areas.items(), key=lambda item: -item[1])[:4]
     return ", ".join(f"{name} {100 * area:.0f} %" for name, area in largest if area >= 0.005)
@@ -319,15 +277,15 @@ def _complain(message: str) -> None:
 
 def main() -> NoReturn:
     """Run the command line; exit code 0 for success, 1 for a failure, 2 for wrong usage, 130 for an interruption."""
-    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     warnings.showwarning = lambda message, *_, **__: _complain_softly(message)
     try:
-        app()
+        app(arguments)
     except KeyboardInterrupt:
         _complain("interrupted.")
         sys.exit(INTERRUPTED)
     except (ValueError, OSError, TypeError) as error:
-        if debug:
+        if len(arguments) < len(sys.argv) - 1:
             raise
         _complain(str(error) or type(error).__name__)
         sys.exit(FAILED)

@@ -57,3 +57,13 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def refuse_same_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Refuse to write a result over what it is made from.
+
+    Raises:
+        ValueError: `target` is `source`, or a link to it.
+    """
+    if Path(source).exists() and Path(target).exists() and Path(source).samefile(target):
+        raise ValueError(f"The output {target} is the input itself: writing would destroy it. Name another file.")

@@ -25,7 +25,7 @@ MAX_HEADER_BYTES = 10 * 1024**2
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
-_CORRUPT_FILE_ERRORS = (
+CORRUPT_FILE_ERRORS = (
     AssertionError,
     AttributeError,
     EOFError,
@@ -111,7 +111,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         # An open file, since from a path's suffix torch.load would conclude what the file is.
         with path.open("rb") as stream, torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(stream, map_location="cpu", weights_only=True)
-    except _CORRUPT_FILE_ERRORS as error:
+    except CORRUPT_FILE_ERRORS as error:
         reason = printable(str(error).strip().partition("\n")[0], limit=200) or "no reason given"
         raise ValueError(
             f"{path} cannot be read as a model: it is damaged, or it is a pickle that holds more than weights, "

@@ -5,15 +5,12 @@ Shape letters: N batch, K classes, h and w height and width of the crop.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,100 +22,18 @@ from torch.utils.data import Dataset as TorchDataset
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.datasets import Dataset
 from refinenet.evaluate import PROTOCOL, evaluate
-from refinenet.files import write_atomically
 from refinenet.losses import cross_entropy, log_weights
 from refinenet.metrics import Scores
 from refinenet.model_file import ModelCard, save
 from refinenet.network import Network
+from refinenet.run_folder import RunFolder
 from refinenet.segmenter import Segmenter
 from refinenet.terminal import print_note, progress_bar
-from refinenet.transforms import Augmentation, AugmentationConfig
-
-Optimiser = Literal["adamw", "sgd"]
-ClassWeights = Literal["log", "none"]
-Precision = Literal["auto", "float32", "bfloat16"]
+from refinenet.train_config import Precision, TrainConfig
+from refinenet.transforms import Augmentation
 
 FREQUENCY_SAMPLES = 100
 """Images, spread over the dataset, that class frequencies are counted on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig(AugmentationConfig):
-    """How to train.
-
-    Raises:
-        ValueError: a value out of its range; all problems are reported together.
-    """
-
-    epochs: int = 50
-    """Passes over the training images."""
-    batch_size: int = 8
-    """Images in a step."""
-    learning_rate: float = 1e-3
-    """Of decoder and classifier, at its highest."""
-    encoder_learning_rate: float | None = None
-    """Of the encoder, at its highest; the same as `learning_rate` where it is not given."""
-    warm_up: float = 0.02
-    """Share of all steps in which the learning rates rise from zero."""
-    polynomial_power: float = 0.9
-    """After warm-up a rate falls as (1 - share of steps done) to this power."""
-    optimiser: Optimiser = "adamw"
-    """"adamw", or "sgd" with momentum 0.9 as in the papers."""
-    weight_decay: float = 1e-4
-    """Of kernels; biases and batch norms have none."""
-    class_weights: ClassWeights = "log"
-    """"log" weighs rare classes up (`losses.log_weights`), "none" weighs all alike."""
-    precision: Precision = "auto"
-    """Of the network's arithmetic; "auto" is bfloat16 where the device computes in it, else float32."""
-    validate_every: int = 1
-    """Epochs between measurements on the validation split; the last epoch is always measured."""
-    workers: int = 2
-    """Processes that load images; 0 loads in the training process."""
-    seed: int = 42
-    """From which all randomness follows."""
-
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name} is a whole number from {least} up, not {getattr(self, name)!r}"
-            for name, least in (
-                ("epochs", 1),
-                ("batch_size", 1),
-                ("validate_every", 1),
-                ("workers", 0),
-                ("seed", 0),
-            )
-            if type(getattr(self, name)) is not int or getattr(self, name) < least
-        ]
-        for name, kind in (
-            ("optimiser", Optimiser),
-            ("class_weights", ClassWeights),
-            ("precision", Precision),
-        ):
-            if getattr(self, name) not in get_args(kind):
-                problems.append(f"{name} is one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
-        rates = {"learning_rate": self.learning_rate, "encoder_learning_rate": self.encoder_learning_rate}
-        for name, rate in rates.items():
-            if rate is not None and not 0 < rate < 100:
-                problems.append(f"{name} is above 0 and below 100, not {rate!r}")
-        if not (0 <= self.warm_up < 1 and self.polynomial_power >= 0 and self.weight_decay >= 0):
-            problems.append("warm_up is at least 0 and below 1, polynomial_power and weight_decay are at least 0")
-        if problems:
-            raise ValueError("; ".join(problems) + ".")
-        super().__post_init__()
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """Build a configuration from settings by name, lists standing for tuples.
-
-        Raises:
-            ValueError: a setting is unknown or out of its range.
-        """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"Unknown training settings: {', '.join(unknown)}. Known are {', '.join(sorted(known))}.")
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +41,7 @@ class TrainResult:
     """What a training run left."""
 
     folder: Path
-    """Holds run.json (the recipe), log.csv, best.safetensors and checkpoint.pt."""
+    """Holds run.json (how it was begun), log.csv, best.safetensors and checkpoint.pt."""
     model: Path
     """The model of the epoch with the best validation mIoU."""
     best_miou: float
@@ -135,16 +50,8 @@ class TrainResult:
     """Epochs trained in all."""
 
 
-@dataclass
-class _Progress:
-    """Where a run stands; what a checkpoint holds beside the tensors."""
-
-    epoch: int = 0
-    best_miou: float = -1.0
-
-
 class TrainRun:
-    """One training run in its folder; it can be stopped at any time and taken up again at its last epoch.
+    """One training run in its folder; it can be stopped at any time and taken up again after its last whole epoch.
 
     Args:
         network: Trained in place.
@@ -152,7 +59,7 @@ class TrainRun:
         train_set: What to learn from.
         val_set: What to choose the best epoch by.
         config: How to train.
-        folder: Where to put the results; a checkpoint found there is taken up.
+        folder: Where to put the results; a state found there is taken up.
         source: "dataset" and "root" that the datasets were opened by, to open them again.
         progress: Whether to show progress.
     """
@@ -165,14 +72,12 @@ class TrainRun:
         train_set: Dataset,
         val_set: Dataset,
         config: TrainConfig,
-        folder: Path,
+        folder: RunFolder,
         source: Mapping[str, Any],
         progress: bool = True,
     ) -> None:
         self.train_set, self.val_set, self.config, self.folder = train_set, val_set, config, folder
-        self.card, self.show = card, progress
-        self.source = source
-        self.recipe = {"dataset": train_set.name, "train_images": len(train_set), **asdict(config)}
+        self.card, self.source, self.show = card, source, progress
         device = network.mean.device
         self.fabric = Fabric(
             accelerator=device.type,
@@ -181,8 +86,10 @@ class TrainRun:
         )
         self.network = network.to(memory_format=torch.channels_last)
         self.optimiser = build_optimiser(network, config)
-        self.steps_per_epoch = max(1, len(train_set) // config.batch_size)
-        self.state = _Progress()
+        self.batch_size = min(config.batch_size, len(train_set))
+        self.steps_per_epoch = len(train_set) // self.batch_size
+        self.epoch = 0
+        self.best_miou = -1.0
         self.weights: Tensor | None = None
 
     def run(self) -> TrainResult:
@@ -192,43 +99,60 @@ class TrainRun:
             ValueError: an image or mask cannot be used, or the loss is not a finite number.
             KeyboardInterrupt: the user stopped it; the last whole epoch is kept.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._take_up_checkpoint()
+        self._begin_or_take_up()
         self.weights = self._class_weights()
         model, optimiser = self.fabric.setup(self.network, self.optimiser)
-        while self.state.epoch < self.config.epochs:
+        while self.epoch < self.config.epochs:
             started = time.perf_counter()
             loss = self._train_one_epoch(model, optimiser)
             seconds = time.perf_counter() - started
-            self.state.epoch += 1
-            scores = self._validate() if self._is_measured(self.state.epoch) else None
+            self.epoch += 1
+            scores = self._validate() if self._is_measured() else None
             self._log(loss, seconds, scores)
             self._keep_if_best(scores)
-            self._save_checkpoint()
+            self._save_state()
         return TrainResult(
-            folder=self.folder,
-            model=self.folder / "best.safetensors",
-            best_miou=self.state.best_miou,
-            epochs=self.state.epoch,
+            folder=self.folder.path, model=self.folder.best_model, best_miou=self.best_miou, epochs=self.epoch
         )
+
+    def _begin_or_take_up(self) -> None:
+        state = self.folder.load_state(self.network.mean.device)
+        if state is None:
+            self.folder.begin(
+                {
+                    "source": dict(self.source),
+                    "config": asdict(self.config),
+                    "architecture": self.network.architecture.to_dict(),
+                    "label_set": self.card.label_set.to_dict(),
+                    "licence": self.card.licence,
+                }
+            )
+            return
+        try:
+            self.network.load_state_dict(state["network"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.epoch, self.best_miou = state["epoch"], state["best_miou"]
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"The state kept in {self.folder.path} is of another run: {error}") from error
+        print_note(f"Going on after epoch {self.epoch}.", enabled=self.show)
 
     def _train_one_epoch(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> float:
         """One pass over the training images; returns the mean loss of its steps."""
-        torch.manual_seed(self.config.seed + self.state.epoch)
+        torch.manual_seed(self.config.seed + self.epoch)
         losses: list[float] = []
         model.train()
         with progress_bar(self.show) as bar:
             task = bar.add_task(self._title(), total=self.steps_per_epoch, status="")
             started = time.perf_counter()
             for step, (images, labels) in enumerate(self._batches()):
-                self._set_learning_rates(optimiser, self.state.epoch * self.steps_per_epoch + step)
+                self._set_learning_rates(optimiser, self.epoch * self.steps_per_epoch + step)
                 logits = model(images.contiguous(memory_format=torch.channels_last))
                 loss = cross_entropy(logits, labels, self.weights, self.train_set.label_set.ignore_index)
+                losses.append(self._check_finite(loss.item()))
                 optimiser.zero_grad()
                 self.fabric.backward(loss)
                 optimiser.step()
-                losses.append(self._check_finite(loss.item()))
-                speed = (step + 1) * len(images) / (time.perf_counter() - started)
+                speed = (step + 1) * self.batch_size / (time.perf_counter() - started)
                 bar.update(task, advance=1, status=f"loss {np.mean(losses):.3f}, {speed:.1f} images/s")
         return float(np.mean(losses))
 
@@ -237,11 +161,11 @@ class TrainRun:
         augmentation = Augmentation(self.config, self.train_set.label_set.ignore_index)
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
             _AugmentedDataset(self.train_set, augmentation),
-            batch_size=min(self.config.batch_size, len(self.train_set)),
+            batch_size=self.batch_size,
             shuffle=True,
             drop_last=True,
             num_workers=self.config.workers,
-            generator=torch.Generator().manual_seed(self.config.seed + self.state.epoch),
+            generator=torch.Generator().manual_seed(self.config.seed + self.epoch),
         )
         return self.fabric.setup_dataloaders(loader)
 
@@ -253,8 +177,8 @@ class TrainRun:
     def _check_finite(self, loss: float) -> float:
         if not math.isfinite(loss):
             raise ValueError(
-                f"Training diverged: the loss became {loss} in epoch {self.state.epoch + 1}. The run up to epoch "
-                f"{self.state.epoch} is kept in {self.folder}. Try a smaller learning_rate or precision='float32'."
+                f"Training diverged: the loss became {loss} in epoch {self.epoch + 1}. The run up to epoch "
+                f"{self.epoch} is kept in {self.folder.path}. Try a smaller learning_rate or precision='float32'."
             )
         return loss
 
@@ -265,46 +189,40 @@ class TrainRun:
         counts = np.zeros(classes, np.int64)
         indices = np.unique(np.linspace(0, len(self.train_set) - 1, FREQUENCY_SAMPLES).round().astype(int))
         with progress_bar(self.show) as bar:
-            task = bar.add_task("Counting classes", total=len(indices), status="")
-            for index in indices:
-                labels = self.train_set[int(index)].labels
+            for index in bar.track(indices.tolist(), description="Counting classes"):
+                labels = self.train_set[index].labels
                 counts += np.bincount(labels[labels < classes], minlength=classes)
-                bar.advance(task)
         return log_weights(counts.tolist()).to(self.network.mean.device)
 
-    def _is_measured(self, epoch: int) -> bool:
-        return epoch % self.config.validate_every == 0 or epoch == self.config.epochs
+    def _is_measured(self) -> bool:
+        return self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs
 
     def _validate(self) -> Scores:
         segmenter = Segmenter(PyTorchBackend(self.network), self.val_set.label_set)
         return evaluate(segmenter, self.val_set, progress=self.show)[0]
 
     def _title(self) -> str:
-        best = f", best mIoU {100 * self.state.best_miou:.1f}" if self.state.best_miou >= 0 else ""
-        return f"Epoch {self.state.epoch + 1}/{self.config.epochs}{best}"
+        best = f", best mIoU {100 * self.best_miou:.1f}" if self.best_miou >= 0 else ""
+        return f"Epoch {self.epoch + 1}/{self.config.epochs}{best}"
 
     def _log(self, loss: float, seconds: float, scores: Scores | None) -> None:
-        """Add a line to log.csv, and say it."""
-        miou = "" if scores is None or scores.miou is None else f"{scores.miou:.4f}"
-        accuracy = "" if scores is None or scores.pixel_accuracy is None else f"{scores.pixel_accuracy:.4f}"
-        speed = self.steps_per_epoch * min(self.config.batch_size, len(self.train_set)) / seconds
-        row = [self.state.epoch, f"{loss:.4f}", miou, accuracy, f"{speed:.2f}", f"{seconds:.1f}"]
-        path = self.folder / "log.csv"
-        lines = path.read_text("utf-8").splitlines()[: self.state.epoch] if path.exists() else []
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(row)
-        header = "epoch,loss,val_miou,val_pixel_accuracy,images_per_second,seconds"
-        write_atomically(path, "\n".join([*(lines or [header]), text.getvalue()]).encode())
-        status = f"val mIoU {miou}, " if miou else ""
-        print_note(
-            f"epoch {row[0]}/{self.config.epochs}: loss {row[1]}, {status}{row[4]} images/s, {row[5]} s",
-            enabled=self.show,
-        )
+        """Add a row to log.csv, and say it."""
+        row = {
+            "epoch": str(self.epoch),
+            "loss": f"{loss:.4f}",
+            "val_miou": "" if scores is None or scores.miou is None else f"{scores.miou:.4f}",
+            "val_pixel_accuracy": "" if scores is None or scores.miou is None else f"{scores.pixel_accuracy:.4f}",
+            "images_per_second": f"{self.steps_per_epoch * self.batch_size / seconds:.2f}",
+            "seconds": f"{seconds:.1f}",
+        }
+        self.folder.log(row, self.epoch)
+        told = ", ".join(f"{name} {value}" for name, value in row.items() if value and name != "epoch")
+        print_note(f"epoch {self.epoch}/{self.config.epochs}: {told}", enabled=self.show)
 
     def _keep_if_best(self, scores: Scores | None) -> None:
-        if scores is None or (scores.miou or 0.0) <= self.state.best_miou:
+        if scores is None or (scores.miou or 0.0) <= self.best_miou:
             return
-        self.state.best_miou = scores.miou or 0.0
+        self.best_miou = scores.miou or 0.0
         measured = {
             "dataset": self.val_set.name,
             "split": self.val_set.split,
@@ -313,49 +231,24 @@ class TrainRun:
             "pixel_accuracy": scores.pixel_accuracy,
             "protocol": PROTOCOL,
         }
-        card = ModelCard(
+        recipe = {"dataset": self.train_set.name, "train_images": len(self.train_set), "epoch": self.epoch}
+        card = replace(
+            self.card,
             architecture=self.network.architecture,
-            label_set=self.card.label_set,
-            licence=self.card.licence,
             scores=measured,
-            recipe={**self.recipe, "epoch": self.state.epoch},
+            recipe={**recipe, **asdict(self.config)},
         )
-        save(self.folder / "best.safetensors", self.network, card, "float32")
+        save(self.folder.best_model, self.network, card, "float32")
 
-    def _save_checkpoint(self) -> None:
-        content = io.BytesIO()
-        torch.save(
+    def _save_state(self) -> None:
+        self.folder.save_state(
             {
-                "epoch": self.state.epoch,
-                "best_miou": self.state.best_miou,
+                "epoch": self.epoch,
+                "best_miou": self.best_miou,
                 "network": self.network.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
-            },
-            content,
+            }
         )
-        write_atomically(self.folder / "checkpoint.pt", content.getvalue())
-
-    def _take_up_checkpoint(self) -> None:
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
-            write_atomically(self.folder / "run.json", (json.dumps(self._description(), indent=2) + "\n").encode())
-            return
-        try:
-            content = torch.load(path, map_location=self.network.mean.device, weights_only=True)
-            self.network.load_state_dict(content["network"])
-            self.optimiser.load_state_dict(content["optimiser"])
-            self.state = _Progress(epoch=content["epoch"], best_miou=content["best_miou"])
-        except (RuntimeError, KeyError, ValueError, EOFError, TypeError) as error:
-            raise ValueError(f"The checkpoint {path} is damaged or of another run: {error}") from error
-        print_note(f"Taking up {self.folder} after epoch {self.state.epoch}.", enabled=self.show)
-
-    def _description(self) -> dict[str, Any]:
-        return {
-            "source": dict(self.source),
-            "config": asdict(self.config),
-            "architecture": self.network.architecture.to_dict(),
-            "label_set": self.card.label_set.to_dict(),
-        }
 
 
 class _AugmentedDataset(TorchDataset[tuple[Tensor, Tensor]]):

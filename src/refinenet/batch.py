@@ -1,0 +1,80 @@
+"""Many image files at once: which they are, where each result goes, and going on past those that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from refinenet.datasets import IMAGE_SUFFIXES
+from refinenet.files import refuse_same_file
+from refinenet.segmenter import Output, Segmentation
+
+RESULT_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileResult:
+    """What became of one image file."""
+
+    image: Path
+    output: Path
+    segmentation: Segmentation | None
+    """None where the image could not be segmented or the result not be written."""
+    error: str
+    """Why not; empty where it worked."""
+
+
+def pair_outputs(paths: Sequence[Path], output: Path | None) -> list[tuple[Path, Path]]:
+    """Pair each image with the file that its result goes to.
+
+    Args:
+        paths: Image files, and folders whose images are taken in alphabetical order.
+        output: For one image a file, by default `NAME_labels.png` beside it; for several a folder, by default
+            `segmented`, in which each gets a `.png` file of its name.
+
+    Raises:
+        ValueError: a folder without images, a file as output for several images, or two images of one name.
+    """
+    images = [image for path in paths for image in _images_of(path)]
+    if len(paths) == 1 and not paths[0].is_dir():
+        target = output or images[0].with_name(f"{images[0].stem}_labels.png")
+        return [(images[0], target / f"{images[0].stem}.png" if target.is_dir() else target)]
+    folder = output or Path("segmented")
+    if folder.suffix.lower() in RESULT_SUFFIXES:
+        raise ValueError(f"Several images need a folder for their results, not one file: {folder}.")
+    pairs = {image: folder / f"{image.stem}.png" for image in images}
+    if len(set(pairs.values())) < len(images):
+        doubled = next(image for image, target in pairs.items() if list(pairs.values()).count(target) > 1)
+        raise ValueError(f"Two images are named {doubled.stem!r}, and one result would replace the other.")
+    return list(pairs.items())
+
+
+def _images_of(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    images = sorted(inside for inside in path.iterdir() if inside.suffix.lower() in IMAGE_SUFFIXES)
+    if not images:
+        raise ValueError(f"{path} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).")
+    return images
+
+
+def segment_files(
+    segment: Callable[[Path], Segmentation], pairs: Sequence[tuple[Path, Path]], output: Output | None
+) -> Iterator[FileResult]:
+    """Segment image files one by one and write the results; one that cannot be is told of, and the next one follows.
+
+    Args:
+        segment: From an image file to its segmentation.
+        pairs: Image files and where their results go.
+        output: Which picture to write; see `Segmentation.save`.
+    """
+    for image, target in pairs:
+        try:
+            refuse_same_file(image, target)
+            segmentation = segment(image)
+            segmentation.save(target, output)
+        except (ValueError, OSError) as error:
+            yield FileResult(image=image, output=target, segmentation=None, error=str(error))
+        else:
+            yield FileResult(image=image, output=target, segmentation=segmentation, error="")

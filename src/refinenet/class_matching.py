@@ -1,0 +1,54 @@
+"""Whether a model's classes are a dataset's, and how to make them so."""
+
+from __future__ import annotations
+
+from refinenet.datasets import Dataset
+from refinenet.labels import LabelSet
+from refinenet.model_file import ModelCard
+from refinenet.network import Network
+
+
+def check_same_classes(ours: LabelSet, dataset: Dataset) -> None:
+    """Refuse to measure a model on other classes than its own; placeholder names fit any.
+
+    Raises:
+        ValueError: number or names of the classes differ.
+    """
+    theirs = dataset.label_set
+    if len(ours) != len(theirs):
+        raise ValueError(
+            f"The model tells {len(ours)} classes apart, the dataset {dataset.name} has {len(theirs)}: "
+            "take another model or dataset, or train this model on it first."
+        )
+    different = [(a, b) for a, b in zip(ours.names, theirs.names, strict=True) if a != b]
+    if different and not ours.is_numbered() and not theirs.is_numbered():
+        raise ValueError(
+            f"The model's classes are not those of {dataset.name}: {different[0][0]!r} stands where the dataset "
+            f"has {different[0][1]!r}. Scores would mean nothing."
+        )
+
+
+def take_classes(network: Network, card: ModelCard, dataset: Dataset, *, fixed: bool) -> tuple[Network, ModelCard]:
+    """The network and card to train on a dataset's classes.
+
+    A classifier's rows are kept for the classes that the dataset has too, by name, and are new for the others. A model
+    whose classes have placeholder names only, as many as the dataset has, takes the names and keeps all rows.
+
+    Args:
+        network: What is there; it is not changed.
+        card: What is said of it.
+        dataset: Whose classes to take.
+        fixed: Whether the user asked for the number of classes that the network has.
+
+    Raises:
+        ValueError: the number of classes is fixed, and another one than the dataset's.
+    """
+    ours, theirs = card.label_set, dataset.label_set
+    if fixed and len(ours) != len(theirs):
+        raise ValueError(
+            f"The model was made for num_classes={len(ours)}, the dataset {dataset.name} has {len(theirs)}. "
+            "Leave num_classes out, and the dataset says it."
+        )
+    if ours.names != theirs.names and not (ours.is_numbered() and len(ours) == len(theirs)):
+        network = network.with_classes([ours.names.index(n) if n in ours.names else None for n in theirs.names])
+    return network, ModelCard(architecture=network.architecture, label_set=theirs, licence=card.licence)

@@ -1,0 +1,30 @@
+"""The picture that a newcomer sees first: a drawn street, its label map and the overlay, with a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from refinenet.legend import add_legend
+from refinenet.segmenter import Segmentation
+from refinenet.street_scene import draw_street
+
+
+def draw_demo(
+    segment: Callable[[npt.NDArray[np.uint8]], Segmentation], seed: int
+) -> tuple[npt.NDArray[np.uint8], Segmentation]:
+    """Draw a street and segment it.
+
+    Args:
+        segment: From `(H, W, 3)` uint8 RGB to a segmentation.
+        seed: Which street.
+
+    Returns:
+        `(H', 1440, 3)` uint8 RGB: picture, label map and overlay side by side, the legend below; and the segmentation.
+    """
+    street, _ = draw_street(seed, 360, 480)
+    found = segment(street)
+    panels = np.concatenate([street, found.colour, found.overlay], axis=1)
+    return add_legend(panels, found.label_set, found.areas), found

@@ -1,0 +1,92 @@
+"""How to train: every setting, its meaning and its range."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from refinenet.transforms import AugmentationConfig
+
+Optimiser = Literal["adamw", "sgd"]
+ClassWeights = Literal["log", "none"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(AugmentationConfig):
+    """How to train.
+
+    Raises:
+        ValueError: a value out of its range; all problems are reported together.
+    """
+
+    epochs: int = 50
+    """Passes over the training images."""
+    batch_size: int = 8
+    """Images in a step."""
+    learning_rate: float = 1e-3
+    """Of decoder and classifier, at its highest."""
+    encoder_learning_rate: float | None = None
+    """Of the encoder, at its highest; the same as `learning_rate` where it is not given."""
+    warm_up: float = 0.02
+    """Share of all steps in which the learning rates rise from zero."""
+    polynomial_power: float = 0.9
+    """After warm-up a rate falls as (1 - share of steps done) to this power."""
+    optimiser: Optimiser = "adamw"
+    """"adamw", or "sgd" with momentum 0.9 as in the papers."""
+    weight_decay: float = 1e-4
+    """Of kernels; biases and batch norms have none."""
+    class_weights: ClassWeights = "log"
+    """"log" weighs rare classes up (`losses.log_weights`), "none" weighs all alike."""
+    precision: Precision = "auto"
+    """Of the network's arithmetic; "auto" is bfloat16 where the device computes in it, else float32."""
+    validate_every: int = 1
+    """Epochs between measurements on the validation split; the last epoch is always measured."""
+    workers: int = 2
+    """Processes that load images; 0 loads in the training process."""
+    seed: int = 42
+    """From which all randomness follows."""
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} is a whole number from {least} up, not {getattr(self, name)!r}"
+            for name, least in (
+                ("epochs", 1),
+                ("batch_size", 1),
+                ("validate_every", 1),
+                ("workers", 0),
+                ("seed", 0),
+            )
+            if type(getattr(self, name)) is not int or getattr(self, name) < least
+        ]
+        for name, kind in (
+            ("optimiser", Optimiser),
+            ("class_weights", ClassWeights),
+            ("precision", Precision),
+        ):
+            if getattr(self, name) not in get_args(kind):
+                problems.append(f"{name} is one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
+        rates = {"learning_rate": self.learning_rate, "encoder_learning_rate": self.encoder_learning_rate}
+        for name, rate in rates.items():
+            if rate is not None and not 0 < rate < 100:
+                problems.append(f"{name} is above 0 and below 100, not {rate!r}")
+        if not (0 <= self.warm_up < 1 and self.polynomial_power >= 0 and self.weight_decay >= 0):
+            problems.append("warm_up is at least 0 and below 1, polynomial_power and weight_decay are at least 0")
+        if problems:
+            raise ValueError("; ".join(problems) + ".")
+        super().__post_init__()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Build a configuration from settings by name, lists standing for tuples.
+
+        Raises:
+            ValueError: a setting is unknown or out of its range.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"Unknown training settings: {', '.join(unknown)}. Known are {', '.join(sorted(known))}.")
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**settings)
