@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -284,18 +285,25 @@ class RefineNet:
             evaluation.print()
         return evaluation
 
-    def save(self, path: str | os.PathLike[str], dtype: Literal["float32", "float16"] = "float32") -> Path:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        dtype: Literal["float32", "float16"] = "float32",
+        licence: str | None = None,
+    ) -> Path:
         """Write the model to one file that `RefineNet(model=path)` loads anywhere, without further arguments.
 
         Args:
             path: Where; by custom it ends in `.safetensors`. Missing folders are made, an existing file is replaced.
             dtype: "float16" halves the file.
+            licence: Terms for the file to state; by default those that the model came with.
 
         Raises:
             ValueError: a weight is not a finite number.
             OSError: the file cannot be written.
         """
-        self.card = save(path, self.network, self.card, dtype)
+        card = self.card if licence is None else replace(self.card, licence=licence)
+        self.card = save(path, self.network, card, dtype)
         return Path(path)
 
 

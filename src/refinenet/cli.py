@@ -169,13 +169,16 @@ def convert(
     source: Annotated[Path, typer.Argument(help="A checkpoint of an earlier PyTorch RefineNet, or a model file.")],
     target: Annotated[Path, typer.Argument(help="The model file to write, by custom ending in .safetensors.")],
     half: Annotated[bool, typer.Option("--half", help="Store the weights in float16.")] = False,
+    licence: Annotated[
+        str | None, typer.Option(help="Terms for the new file to state; by default the old ones.")
+    ] = None,
 ) -> None:
     """Turn a published checkpoint into a model file."""
     from refinenet.files import refuse_same_file
 
     refuse_same_file(source, target)
     network = _make(model=str(source), device="cpu")
-    network.save(target, "float16" if half else "float32")
+    network.save(target, "float16" if half else "float32", licence)
     architecture = network.network.architecture
     _say(f"{target}: {architecture.model_type}, {architecture.encoder}, {architecture.num_classes} classes")
 

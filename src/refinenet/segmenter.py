@@ -99,13 +99,19 @@ class Segmenter:
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> LabelMap:
         """The label map of an image: `(H, W, 3)` uint8 RGB to `(H, W)` ids."""
-        return self._labels(self.backend(prepare(pixels, self.backend.device)))
+        return self._labels(self._run(pixels))
 
     def segment(self, pixels: npt.NDArray[np.uint8]) -> Segmentation:
         """The label map of an image with all that belongs to it: `(H, W, 3)` uint8 RGB in."""
-        logits = self.backend(prepare(pixels, self.backend.device))
+        logits = self._run(pixels)
         confidence = logits[0].float().softmax(0).amax(0).cpu().numpy()
         return Segmentation(image=pixels, labels=self._labels(logits), label_set=self.label_set, confidence=confidence)
+
+    def _run(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
+        logits = self.backend(prepare(pixels, self.backend.device))
+        if not logits.isfinite().all():  # argmax would call such pixels class 0 without a word
+            raise ValueError("The network's answer is not finite: its weights are broken. Load or train another model.")
+        return logits
 
     def _labels(self, logits: Tensor) -> LabelMap:
         return self.label_set.cast(logits[0].argmax(0).cpu().numpy())

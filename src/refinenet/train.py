@@ -6,6 +6,7 @@ Shape letters: N batch, K classes, h and w height and width of the crop.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -165,6 +166,7 @@ class TrainRun:
             shuffle=True,
             drop_last=True,
             num_workers=self.config.workers,
+            multiprocessing_context="fork" if self.config.workers and sys.platform == "linux" else None,
             generator=torch.Generator().manual_seed(self.config.seed + self.epoch),
         )
         return self.fabric.setup_dataloaders(loader)

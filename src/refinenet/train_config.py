@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
@@ -43,8 +44,9 @@ class TrainConfig(AugmentationConfig):
     """Of the network's arithmetic; "auto" is bfloat16 where the device computes in it, else float32."""
     validate_every: int = 1
     """Epochs between measurements on the validation split; the last epoch is always measured."""
-    workers: int = 2
-    """Processes that load images; 0 loads in the training process."""
+    workers: int = 2 if sys.platform == "linux" else 0
+    """Processes that load images; 0 loads in the training process. By default 2 on Linux; elsewhere processes cannot be
+    forked, and more than 0 needs a script with `if __name__ == "__main__":`."""
     seed: int = 42
     """From which all randomness follows."""
 
