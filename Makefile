@@ -1,7 +1,7 @@
 # The commands of the project. `make demo` and `make test` need only Python >= 3.11, git and make.
 VENV ?= .venv
 PYTHON ?= python3
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := $(VENV)/.ready
 
 # A shared environment (VENV=/some/where) still runs this checkout, not the one it was installed from.
@@ -31,6 +31,6 @@ clean:
 $(READY): pyproject.toml
 	@echo "Setting up $(VENV): PyTorch is large (up to 5 GB), a few minutes the first time."
 	@$(PYTHON) -c "import sys; sys.exit('refinenet needs Python 3.11 or newer, this is ' + sys.version.split()[0] + '; try: make PYTHON=python3.12 $(MAKECMDGOALS)') if sys.version_info < (3, 11) else None"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -e ".[dev]"
 	@touch $@

@@ -18,7 +18,7 @@ import torch
 
 from refinenet import RefineNet
 from refinenet.network import Architecture, Network
-from refinenet.train import build_optimiser, schedule
+from refinenet.optimisation import build_optimiser, schedule
 from refinenet.train_config import TrainConfig
 
 SMALL: dict[str, Any] = {

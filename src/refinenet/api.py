@@ -5,10 +5,8 @@ Shape letters: H height, W width.
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +16,8 @@ import torch
 
 from refinenet import __version__
 from refinenet.backends.pytorch import PyTorchBackend
-from refinenet.class_matching import check_same_classes, take_classes
-from refinenet.datasets import Dataset, DatasetSource, open_dataset, open_training_datasets
+from refinenet.class_matching import check_same_classes
+from refinenet.datasets import DatasetSource, open_dataset
 from refinenet.encoder import PUBLISHED_RESNETS
 from refinenet.evaluate import Evaluation, evaluate
 from refinenet.files import refuse_same_file
@@ -28,11 +26,9 @@ from refinenet.labels import LabelSet
 from refinenet.model_file import ModelCard, digest, load, save
 from refinenet.model_source import check_asked, choose_device, new_model, open_model
 from refinenet.network import Architecture, ModelType, Network
-from refinenet.run_folder import RunFolder
-from refinenet.segmenter import Output, Segmentation, Segmenter
-from refinenet.terminal import print_note
-from refinenet.train import TrainResult, TrainRun
-from refinenet.train_config import TrainConfig
+from refinenet.run_start import begin_run, take_up_run
+from refinenet.segmenter import Output, Segmentation, Segmenter, check_output
+from refinenet.train import TrainResult
 
 DEFAULT_CLASSES = 21
 """Classes of an untrained network when nobody says: PASCAL VOC's, as the networks were published."""
@@ -105,6 +101,10 @@ class RefineNet:
         """Names and colours of the classes, and the ignore index."""
         return self.card.label_set
 
+    @label_set.setter
+    def label_set(self, label_set: LabelSet) -> None:
+        self._adopt(self.network, replace(self.card, label_set=label_set))
+
     def segment(self, image: ImageSource, *, channel_order: Literal["rgb", "bgr"] = "rgb") -> Segmentation:
         """Segment an image.
 
@@ -150,8 +150,10 @@ class RefineNet:
         if (image is None) == (image_file is None):
             raise ValueError("Pass exactly one of image (an array or the like) and image_file (a path).")
         source = image if image is not None else image_file
-        if isinstance(source, str | os.PathLike) and output_file is not None:
-            refuse_same_file(source, output_file)
+        if output_file is not None:
+            check_output(output_file, output)
+            if isinstance(source, str | os.PathLike):
+                refuse_same_file(source, output_file)
         assert source is not None
         segmentation = self.segment(source, channel_order=channel_order)
         picture = segmentation.render(output or "colour")
@@ -181,10 +183,11 @@ class RefineNet:
             resume: Instead of `dataset`, the folder of a run that was stopped: it goes on after its last whole epoch,
                 as it was begun.
             progress: Whether to show progress on standard error.
-            settings: Fields of `train.TrainConfig`, such as `epochs`, `batch_size` and `learning_rate`.
+            settings: Fields of `train_config.TrainConfig`, such as `epochs`, `batch_size` and `learning_rate`.
 
         Returns:
-            Where the results are, and how good the best model is.
+            Where the results are, and how good the best model is. After an interruption or an error the network has the
+            weights that training had reached; the run folder keeps those of the last whole epoch.
 
         Raises:
             FileNotFoundError: the data are not there; says where to get them.
@@ -193,51 +196,18 @@ class RefineNet:
         if resume is not None:
             if dataset is not None or root is not None or output is not None or settings:
                 raise ValueError("A run is resumed as it was begun: pass resume alone.")
-            return self._resume(RunFolder(Path(resume)), progress)
-        if dataset is None:
+            run = take_up_run(Path(resume), self.network.mean.device, progress=progress)
+        elif dataset is not None:
+            fixed = self._classes_asked_for
+            start = self.network, self.card
+            run = begin_run(*start, dataset, root, output, settings, classes_fixed=fixed, progress=progress)
+        else:
             raise ValueError("Pass dataset, a name or a folder, or resume, the folder of a run to go on with.")
-        config = TrainConfig.from_dict(settings)
-        train_set, val_set = open_training_datasets(dataset, root)
-        folder = _new_folder(output, train_set.name)
-        self._adopt(*take_classes(self.network, self.card, train_set, fixed=self._classes_asked_for))
-        source = {"dataset": _describe_source(dataset), "root": _absolute(root)}
-        return self._run(train_set, val_set, config, folder, source, progress)
-
-    def _resume(self, folder: RunFolder, progress: bool) -> TrainResult:
-        description = folder.read_description()
+        self._adopt(run.network, run.card)
         try:
-            source, config = description["source"], TrainConfig.from_dict(description["config"])
-            architecture = Architecture(**description["architecture"])
-            label_set, licence = LabelSet.from_dict(description["label_set"]), description["licence"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{folder.path / 'run.json'} is damaged: {error!r}") from error
-        train_set, val_set = open_training_datasets(source["dataset"], source["root"])
-        network = Network(architecture).to(self.network.mean.device)
-        self._adopt(network, ModelCard(architecture=architecture, label_set=label_set, licence=licence))
-        return self._run(train_set, val_set, config, folder, source, progress)
-
-    def _run(
-        self,
-        train_set: Dataset,
-        val_set: Dataset,
-        config: TrainConfig,
-        folder: RunFolder,
-        source: Mapping[str, Any],
-        progress: bool,
-    ) -> TrainResult:
-        place = str(folder.path)
-        print_note(f"Results go to {place}; a stopped run goes on with --resume {place}.", enabled=progress)
-        run = TrainRun(
-            network=self.network,
-            card=self.card,
-            train_set=train_set,
-            val_set=val_set,
-            config=config,
-            folder=folder,
-            source=source,
-            progress=progress,
-        )
-        result = run.run()
+            result = run.run()
+        finally:
+            self.network.eval()
         network, card = load(result.model)
         self._adopt(network.to(self.network.mean.device), card)
         return result
@@ -305,31 +275,3 @@ class RefineNet:
         card = self.card if licence is None else replace(self.card, licence=licence)
         self.card = save(path, self.network, card, dtype)
         return Path(path)
-
-
-def _describe_source(dataset: DatasetSource | Sequence[DatasetSource]) -> str | list[str]:
-    """What a run notes of its dataset to find it again; for a function, only that it was one."""
-    if isinstance(dataset, str | os.PathLike):
-        name = os.fspath(dataset)
-        return str(Path(name).resolve()) if Path(name).is_dir() else name
-    if callable(dataset):
-        return "a function"
-    return [str(_describe_source(part)) for part in dataset]
-
-
-def _absolute(path: str | os.PathLike[str] | None) -> str | None:
-    return None if path is None else str(Path(path).resolve())
-
-
-def _new_folder(output: str | os.PathLike[str] | None, name: str) -> RunFolder:
-    """The folder of a new run: the one asked for, which must not hold a run yet, or the next free one below runs/."""
-    if output is None:
-        stem = re.sub(r"[^\w-]+", "-", Path(name).name)
-        numbered = (Path("runs") / f"{stem}-{number}" for number in itertools.count(1))
-        return RunFolder(next(folder for folder in numbered if not folder.exists()))
-    folder = RunFolder(Path(output))
-    if folder.is_begun:
-        raise ValueError(
-            f"{output} already holds a run. Go on with it by resume={str(output)!r}, or name another folder."
-        )
-    return folder

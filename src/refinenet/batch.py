@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from refinenet.datasets import IMAGE_SUFFIXES
+from refinenet.datasets import IMAGE_SUFFIXES, list_files
 from refinenet.files import refuse_same_file
-from refinenet.segmenter import Output, Segmentation
+from refinenet.segmenter import Output, Segmentation, check_output
 
 RESULT_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -21,25 +21,29 @@ class FileResult:
     output: Path
     segmentation: Segmentation | None
     """None where the image could not be segmented or the result not be written."""
-    error: str
-    """Why not; empty where it worked."""
+    error: ValueError | OSError | None
+    """Why not; None where it worked."""
 
 
-def pair_outputs(paths: Sequence[Path], output: Path | None) -> list[tuple[Path, Path]]:
+def pair_outputs(paths: Sequence[Path], output: Path | None, kind: Output | None) -> list[tuple[Path, Path]]:
     """Pair each image with the file that its result goes to.
 
     Args:
         paths: Image files, and folders whose images are taken in alphabetical order.
-        output: For one image a file, by default `NAME_labels.png` beside it; for several a folder, by default
-            `segmented`, in which each gets a `.png` file of its name.
+        output: For one image a file, by default `NAME_labels.png` (or the kind's name) beside it; for several a folder,
+            by default `segmented`, in which each gets a `.png` file of its name.
+        kind: Which picture will be written; see `Segmentation.save`.
 
     Raises:
-        ValueError: a folder without images, a file as output for several images, or two images of one name.
+        ValueError: an output that cannot hold the picture, a folder without images, a file as output for several
+            images, or two images of one name.
     """
     images = [image for path in paths for image in _images_of(path)]
     if len(paths) == 1 and not paths[0].is_dir():
-        target = output or images[0].with_name(f"{images[0].stem}_labels.png")
-        return [(images[0], target / f"{images[0].stem}.png" if target.is_dir() else target)]
+        target = output or images[0].with_name(f"{images[0].stem}_{kind or 'labels'}.png")
+        target = target / f"{images[0].stem}.png" if target.is_dir() else target
+        check_output(target, kind)
+        return [(images[0], target)]
     folder = output or Path("segmented")
     if folder.suffix.lower() in RESULT_SUFFIXES:
         raise ValueError(f"Several images need a folder for their results, not one file: {folder}.")
@@ -53,7 +57,7 @@ def pair_outputs(paths: Sequence[Path], output: Path | None) -> list[tuple[Path,
 def _images_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    images = sorted(inside for inside in path.iterdir() if inside.suffix.lower() in IMAGE_SUFFIXES)
+    images = sorted(list_files(path, IMAGE_SUFFIXES))
     if not images:
         raise ValueError(f"{path} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).")
     return images
@@ -75,6 +79,6 @@ def segment_files(
             segmentation = segment(image)
             segmentation.save(target, output)
         except (ValueError, OSError) as error:
-            yield FileResult(image=image, output=target, segmentation=None, error=str(error))
+            yield FileResult(image=image, output=target, segmentation=None, error=error)
         else:
-            yield FileResult(image=image, output=target, segmentation=segmentation, error="")
+            yield FileResult(image=image, output=target, segmentation=segmentation, error=None)

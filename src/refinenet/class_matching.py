@@ -6,6 +6,7 @@ from refinenet.datasets import Dataset
 from refinenet.labels import LabelSet
 from refinenet.model_file import ModelCard
 from refinenet.network import Network
+from refinenet.terminal import print_note
 
 
 def check_same_classes(ours: LabelSet, dataset: Dataset) -> None:
@@ -28,7 +29,9 @@ def check_same_classes(ours: LabelSet, dataset: Dataset) -> None:
         )
 
 
-def take_classes(network: Network, card: ModelCard, dataset: Dataset, *, fixed: bool) -> tuple[Network, ModelCard]:
+def take_classes(
+    network: Network, card: ModelCard, dataset: Dataset, *, fixed: bool, progress: bool
+) -> tuple[Network, ModelCard]:
     """The network and card to train on a dataset's classes.
 
     A classifier's rows are kept for the classes that the dataset has too, by name, and are new for the others. A model
@@ -39,6 +42,7 @@ def take_classes(network: Network, card: ModelCard, dataset: Dataset, *, fixed: 
         card: What is said of it.
         dataset: Whose classes to take.
         fixed: Whether the user asked for the number of classes that the network has.
+        progress: Whether to say which classes are kept and which are new.
 
     Raises:
         ValueError: the number of classes is fixed, and another one than the dataset's.
@@ -50,5 +54,8 @@ def take_classes(network: Network, card: ModelCard, dataset: Dataset, *, fixed: 
             "Leave num_classes out, and the dataset says it."
         )
     if ours.names != theirs.names and not (ours.is_numbered() and len(ours) == len(theirs)):
+        kept = [name for name in theirs.names if name in ours.names]
         network = network.with_classes([ours.names.index(n) if n in ours.names else None for n in theirs.names])
+        told = f"keeps {', '.join(kept)}" if kept else "is new, as no class has the same name"
+        print_note(f"The classifier for the {len(theirs)} classes of {dataset.name} {told}.", enabled=progress)
     return network, ModelCard(architecture=network.architecture, label_set=theirs, licence=card.licence)

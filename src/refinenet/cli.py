@@ -88,15 +88,20 @@ def train(
         "learning_rate": learning_rate,
         "encoder_learning_rate": encoder_learning_rate,
     }
-    chosen = {key: value for key, value in named.items() if value is not None} | _parse_settings(settings or [])
-    network = _make(
-        model=model,
-        model_type=model_type,
-        num_layers=num_layers,
-        encoder=encoder,
-        encoder_weights=encoder_weights,
-        device=device,
-    )
+    chosen = {key: value for key, value in named.items() if value is not None}
+    chosen |= _parse_settings(settings or [], taken=set(chosen))
+    start = {
+        "model": model,
+        "model_type": model_type,
+        "num_layers": num_layers,
+        "encoder": encoder,
+        "encoder_weights": encoder_weights,
+    }
+    if resume is not None and any(value is not None for value in start.values()):
+        raise typer.BadParameter(
+            "a resumed run has its network: leave the options of a new one out.", param_hint="--resume"
+        )
+    network = _make(**start, device=device)
     sources = dataset[0] if dataset and len(dataset) == 1 else dataset
     result = network.train(sources, root=root, output=output, resume=resume, progress=not as_json, **chosen)
     found = {
@@ -144,24 +149,25 @@ def deploy(
     """Segment images and write the results."""
     from refinenet.batch import pair_outputs, segment_files
 
-    pairs = pair_outputs(images, output)
+    pairs = pair_outputs(images, output, kind)
     network = _make(model=model, device=device)
-    reports, failures = [], []
+    reports: list[dict[str, Any]] = []
     for result in segment_files(network.segment, pairs, kind):
         if result.segmentation is None:
-            failures.append(result.error)
-            _complain(result.error)
+            if len(pairs) == 1 and result.error is not None:
+                raise result.error
+            _complain(str(result.error))
+            reports.append({"image": str(result.image), "error": str(result.error)})
             continue
-        reports.append(
-            {"image": str(result.image), "output": str(result.output), "areas": dict(result.segmentation.areas)}
-        )
+        areas = dict(result.segmentation.areas)
+        reports.append({"image": str(result.image), "output": str(result.output), "areas": areas})
         if not as_json:
             _say(f"{result.image} -> {result.output}: {_main_areas(result.segmentation)}")
     if as_json:
         _say(reports)
+    failures = sum("error" in report for report in reports)
     if failures:
-        _complain(f"{len(failures)} of {len(pairs)} images could not be segmented.")
-        raise typer.Exit(FAILED)
+        raise ValueError(f"{failures} of {len(pairs)} images could not be segmented.")
 
 
 @app.command()
@@ -172,15 +178,23 @@ def convert(
     licence: Annotated[
         str | None, typer.Option(help="Terms for the new file to state; by default the old ones.")
     ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Names for the classes: camvid, nyu, coco, or a classes.yaml.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Turn a published checkpoint into a model file."""
     from refinenet.files import refuse_same_file
 
     refuse_same_file(source, target)
     network = _make(model=str(source), device="cpu")
+    if classes is not None:
+        from refinenet.datasets import read_classes
+
+        network.label_set = read_classes(classes)
     network.save(target, "float16" if half else "float32", licence)
-    architecture = network.network.architecture
-    _say(f"{target}: {architecture.model_type}, {architecture.encoder}, {architecture.num_classes} classes")
+    facts = {"model": str(target), **network.card.architecture.to_dict()}
+    _say(facts if as_json else ", ".join(f"{key} {value}" for key, value in facts.items()))
 
 
 @app.command()
@@ -246,12 +260,14 @@ def _make(**arguments: Any) -> RefineNet:
     return RefineNet(**arguments)
 
 
-def _parse_settings(settings: list[str]) -> dict[str, Any]:
+def _parse_settings(settings: list[str], taken: set[str]) -> dict[str, Any]:
     chosen = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise typer.BadParameter(f"{setting!r} is not KEY=VALUE.", param_hint="--set")
+        if key in taken or key in chosen:
+            raise typer.BadParameter(f"{key} is given twice.", param_hint="--set")
         try:
             chosen[key] = json.loads(value)
         except ValueError:
@@ -284,13 +300,15 @@ def main() -> NoReturn:
     warnings.showwarning = lambda message, *_, **__: _complain_softly(message)
     try:
         app(arguments)
-    except KeyboardInterrupt:
-        _complain("interrupted.")
-        sys.exit(INTERRUPTED)
-    except (ValueError, OSError, TypeError) as error:
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _complain("interrupted.")
+        raise
+    except (ValueError, OSError, RuntimeError) as error:  # PyTorch tells of a full memory by RuntimeError
         if len(arguments) < len(sys.argv) - 1:
             raise
-        _complain(str(error) or type(error).__name__)
+        told = str(error).strip() or type(error).__name__
+        _complain(f"{told.splitlines()[0]} (--debug shows more)" if isinstance(error, RuntimeError) else told)
         sys.exit(FAILED)
     sys.exit(0)
 

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 STRIDES = (4, 8, 16, 32)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 PUBLISHED_RESNETS = (50, 101, 152)
 
 
@@ -69,12 +71,12 @@ class Encoder(nn.Module):
     def __init__(self, name: str, *, pretrained: bool = False) -> None:
         super().__init__()
         self.taps = describe_taps(name)
-        self.size_multiple = 1 if name in EXACT_SIZE_ENCODERS else STRIDES[-1]
+        self.size_multiple = 1 if base_name(name) in EXACT_SIZE_ENCODERS else STRIDES[-1]
         self.features = _build_features(name, self.taps, pretrained)
         # Transformers such as Swin put out (N, H, W, C) and say so.
         self.channels_last = getattr(self.features, "output_fmt", "NCHW") == "NHWC"
         config = timm.models.get_pretrained_cfg(name)
-        self.mean, self.std = (config.mean, config.std) if config else (_IMAGENET_MEAN, _IMAGENET_STD)
+        self.mean, self.std = (config.mean, config.std) if config else (IMAGENET_MEAN, IMAGENET_STD)
 
     @property
     def channels(self) -> tuple[tuple[int, ...], ...]:
@@ -121,8 +123,9 @@ def _round_up(length: int, multiple: int) -> int:
     return (length + multiple - 1) // multiple * multiple
 
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+def base_name(name: str) -> str:
+    """A timm name without the tag of its weights: "resnet50" of "resnet50.tv_in1k"."""
+    return name.partition(".")[0]
 
 
 def describe_taps(name: str) -> tuple[Tap, ...]:
@@ -137,8 +140,8 @@ def describe_taps(name: str) -> tuple[Tap, ...]:
         close = longer[:3] or difflib.get_close_matches(name, models, n=3)
         hint = f" Did you mean {', '.join(close)}?" if close else ""
         raise ValueError(f"timm has no encoder named {name!r}.{hint} timm.list_models() lists all.")
-    if name in PUBLISHED_TAPS:
-        return PUBLISHED_TAPS[name]
+    if base_name(name) in PUBLISHED_TAPS:
+        return PUBLISHED_TAPS[base_name(name)]
     with torch.device("meta"):  # its facts are wanted, not its weights
         try:
             info = timm.create_model(name, features_only=True).feature_info
@@ -157,8 +160,13 @@ def describe_taps(name: str) -> tuple[Tap, ...]:
 
 
 def _build_features(name: str, taps: Sequence[Tap], pretrained: bool) -> nn.Module:
+    config = timm.models.get_pretrained_cfg(name)
+    if pretrained and not (config and config.has_weights):
+        raise ValueError(
+            f"timm has no ImageNet weights for {name!r}. Pass encoder_weights=FILE, or None for random ones."
+        )
     try:
-        if name in PUBLISHED_TAPS:
+        if base_name(name) in PUBLISHED_TAPS:
             return _build_mobilenetv2(name, taps, pretrained)
         return _build_last_of_each_stride(name, taps, pretrained)
     except OSError as error:  # huggingface_hub's errors for an unreachable or empty hub are OSErrors

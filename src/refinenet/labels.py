@@ -47,6 +47,8 @@ class LabelSet:
     """RGB colours by id, each channel 0 to 255."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.names, tuple) or not isinstance(self.colours, tuple):
+            raise ValueError("The names and colours of a label set are tuples.")
         problems = [*_name_problems(self.names), *_colour_problems(self.colours, len(self.names))]
         if problems:
             raise ValueError("This label set cannot be used: " + "; ".join(problems) + ".")
@@ -144,7 +146,9 @@ def _colour_problems(colours: tuple[Colour, ...], count: int) -> list[str]:
     return [
         f"the colour of class {k} is {_shorten(colour)}, not three whole numbers from 0 to 255"
         for k, colour in enumerate(colours)
-        if len(colour) != 3 or not all(type(value) is int and 0 <= value <= 255 for value in colour)
+        if not isinstance(colour, tuple)
+        or len(colour) != 3
+        or not all(type(value) is int and 0 <= value <= 255 for value in colour)
     ]
 
 

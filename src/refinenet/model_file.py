@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from refinenet import __version__
 from refinenet.files import write_atomically
 from refinenet.labels import LabelSet
 from refinenet.network import Architecture, Network
@@ -154,8 +155,6 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _header(network: Network, card: ModelCard, weights_sha256: str) -> dict[str, Any]:
-    from refinenet import __version__
-
     return {
         "format_version": FORMAT_VERSION,
         "architecture": card.architecture.to_dict(),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from refinenet.decoder import FULL, LIGHTWEIGHT, LIGHTWEIGHT_MOBILE, Decoder, DecoderConfig, upsample
-from refinenet.encoder import PUBLISHED_TAPS, Encoder
+from refinenet.encoder import PUBLISHED_TAPS, Encoder, base_name
 from refinenet.labels import MAX_CLASSES
 
 ModelType = Literal["full", "lightweight"]
@@ -49,7 +49,7 @@ class Architecture:
     @property
     def decoder(self) -> DecoderConfig:
         """The decoder that goes with this family and encoder."""
-        if self.model_type == "lightweight" and self.encoder in PUBLISHED_TAPS:
+        if self.model_type == "lightweight" and base_name(self.encoder) in PUBLISHED_TAPS:
             return LIGHTWEIGHT_MOBILE
         return DECODERS[self.model_type]
 
@@ -90,6 +90,8 @@ class Network(nn.Module):
         """As `forward`, before upsampling: logits `(N, K, ceil(H/4), ceil(W/4))`."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"The network takes RGB images (N, 3, H, W), not a tensor of shape {tuple(images.shape)}.")
+        if not images.is_floating_point():
+            raise ValueError(f"The network takes floating-point images in [0, 1], not {images.dtype}: divide by 255.")
         features = self.encoder((images - self.mean) / self.std)
         logits: Tensor = self.classifier(self.dropout(self.decoder(features)))
         return logits

@@ -29,7 +29,7 @@ class RunFolder:
     @property
     def is_begun(self) -> bool:
         """Whether a run was begun here."""
-        return (self.path / "run.json").exists()
+        return (self.path / "run.json").exists() or (self.path / "checkpoint.pt").exists()
 
     def begin(self, description: Mapping[str, Any]) -> None:
         """Write down how the run is begun, JSON-ready, to begin it again."""
@@ -59,15 +59,15 @@ class RunFolder:
         torch.save(dict(state), content)
         write_atomically(self.path / "checkpoint.pt", content.getvalue())
 
-    def load_state(self, device: torch.device) -> dict[str, Any] | None:
-        """What `save_state` kept, on `device`, or None where nothing was kept yet.
+    def load_state(self, device: torch.device) -> dict[str, Any]:
+        """What `save_state` kept, on `device`.
 
         Raises:
-            ValueError: the file is damaged.
+            ValueError: the file is missing or damaged.
         """
         path = self.path / "checkpoint.pt"
         if not path.exists():
-            return None
+            raise ValueError(f"{path} is missing: the run cannot be taken up.")
         try:
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
             return state

@@ -54,7 +54,7 @@ class Segmentation:
     def areas(self) -> Mapping[str, float]:
         """Share of the image's pixels by class name, in [0, 1]; classes that do not occur have 0."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.label_set))
-        return {name: int(count) / self.labels.size for name, count in zip(self.label_set.names, counts, strict=False)}
+        return {name: int(count) / self.labels.size for name, count in zip(self.label_set.names, counts, strict=True)}
 
     def render(self, output: Output) -> npt.NDArray[Any]:
         """The picture of one kind: `labels`, `colour`, `overlay`, or `confidence` as `(H, W)` uint8, 255 for certain.
@@ -80,9 +80,27 @@ class Segmentation:
             ValueError: another suffix, an unknown kind, or label ids in JPEG, which would change them.
             OSError: the file cannot be written.
         """
-        chosen = output or ("labels" if Path(path).suffix.lower() == ".png" else "colour")
+        chosen = check_output(path, output)
         palette = self.label_set.colours if chosen == "labels" and self.labels.dtype == np.uint8 else None
         return write(path, self.render(chosen), palette=palette)
+
+
+def check_output(path: str | os.PathLike[str], output: Output | None) -> Output:
+    """Which picture a file is to hold, where none is named: label ids in `.png`, colours in `.jpg`.
+
+    Raises:
+        ValueError: there is no such picture, the suffix is none of `.png`, `.jpg` and `.jpeg`, or label ids are to be
+            written as JPEG, which would change them.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"Pictures are written as .png, .jpg or .jpeg, not as {os.fspath(path)!r}.")
+    if output is not None and output not in OUTPUTS:
+        raise ValueError(f"output is one of {', '.join(OUTPUTS)}, not {output!r}.")
+    chosen: Output = output or ("labels" if suffix == ".png" else "colour")
+    if suffix != ".png" and chosen in ("labels", "confidence"):
+        raise ValueError(f"JPEG would change {chosen}. Write {os.fspath(path)!r} as .png.")
+    return chosen
 
 
 class Segmenter:

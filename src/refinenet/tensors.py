@@ -107,7 +107,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         ValueError: the file is damaged, wants to run code, or holds no tensors by name.
     """
     try:
-        _refuse_packed_giants(path)
+        refuse_packed_giants(path)
         # An open file, since from a path's suffix torch.load would conclude what the file is.
         with path.open("rb") as stream, torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(stream, map_location="cpu", weights_only=True)
@@ -123,7 +123,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _refuse_packed_giants(path: Path) -> None:
+def refuse_packed_giants(path: Path) -> None:
     """Archives may be compressed a thousandfold; `torch.save` never does, but `torch.load` unpacks them."""
     if not zipfile.is_zipfile(path):
         return

@@ -5,8 +5,8 @@ Shape letters: N batch, K classes, h and w height and width of the crop.
 
 from __future__ import annotations
 
+import logging
 import math
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,21 +17,20 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.datasets import Dataset
 from refinenet.evaluate import PROTOCOL, evaluate
+from refinenet.loader import batch_size, load_batches
 from refinenet.losses import cross_entropy, log_weights
 from refinenet.metrics import Scores
 from refinenet.model_file import ModelCard, save
 from refinenet.network import Network
+from refinenet.optimisation import build_optimiser, choose_bfloat16, schedule
 from refinenet.run_folder import RunFolder
 from refinenet.segmenter import Segmenter
 from refinenet.terminal import print_note, progress_bar
-from refinenet.train_config import Precision, TrainConfig
-from refinenet.transforms import Augmentation
+from refinenet.train_config import TrainConfig
 
 FREQUENCY_SAMPLES = 100
 """Images, spread over the dataset, that class frequencies are counted on."""
@@ -61,33 +60,33 @@ class TrainRun:
         val_set: What to choose the best epoch by.
         config: How to train.
         folder: Where to put the results; a state found there is taken up.
-        source: "dataset" and "root" that the datasets were opened by, to open them again.
         progress: Whether to show progress.
     """
 
     def __init__(
         self,
-        *,
         network: Network,
         card: ModelCard,
         train_set: Dataset,
         val_set: Dataset,
         config: TrainConfig,
         folder: RunFolder,
-        source: Mapping[str, Any],
+        *,
         progress: bool = True,
     ) -> None:
         self.train_set, self.val_set, self.config, self.folder = train_set, val_set, config, folder
-        self.card, self.source, self.show = card, source, progress
+        self.card, self.show = card, progress
         device = network.mean.device
+        self.precision = "bfloat16" if choose_bfloat16(config.precision, device) else "float32"
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it announces what was asked for
         self.fabric = Fabric(
             accelerator=device.type,
             devices=[device.index or 0] if device.type == "cuda" else 1,
-            precision="bf16-mixed" if choose_bfloat16(config.precision, device) else "32-true",
+            precision="bf16-mixed" if self.precision == "bfloat16" else "32-true",
         )
         self.network = network.to(memory_format=torch.channels_last)
         self.optimiser = build_optimiser(network, config)
-        self.batch_size = min(config.batch_size, len(train_set))
+        self.batch_size = batch_size(train_set, config)
         self.steps_per_epoch = len(train_set) // self.batch_size
         self.epoch = 0
         self.best_miou = -1.0
@@ -100,7 +99,6 @@ class TrainRun:
             ValueError: an image or mask cannot be used, or the loss is not a finite number.
             KeyboardInterrupt: the user stopped it; the last whole epoch is kept.
         """
-        self._begin_or_take_up()
         self.weights = self._class_weights()
         model, optimiser = self.fabric.setup(self.network, self.optimiser)
         while self.epoch < self.config.epochs:
@@ -116,60 +114,60 @@ class TrainRun:
             folder=self.folder.path, model=self.folder.best_model, best_miou=self.best_miou, epochs=self.epoch
         )
 
-    def _begin_or_take_up(self) -> None:
+    def begin(self, source: Mapping[str, Any]) -> None:
+        """Keep what the run starts from, so that it can be taken up even before its first epoch is over.
+
+        Args:
+            source: "dataset" and "root" that the datasets were opened by, to open them again.
+        """
+        self._save_state()
+        self.folder.begin(
+            {
+                "source": dict(source),
+                "train_images": len(self.train_set),
+                "config": asdict(self.config),
+                "architecture": self.network.architecture.to_dict(),
+                "label_set": self.card.label_set.to_dict(),
+                "licence": self.card.licence,
+                "recipe": dict(self.card.recipe),
+            }
+        )
+
+    def take_up(self) -> None:
+        """Go back to the state that the folder keeps.
+
+        Raises:
+            ValueError: there is none, or it is damaged or of another run.
+        """
         state = self.folder.load_state(self.network.mean.device)
-        if state is None:
-            self.folder.begin(
-                {
-                    "source": dict(self.source),
-                    "config": asdict(self.config),
-                    "architecture": self.network.architecture.to_dict(),
-                    "label_set": self.card.label_set.to_dict(),
-                    "licence": self.card.licence,
-                }
-            )
-            return
         try:
             self.network.load_state_dict(state["network"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.epoch, self.best_miou = state["epoch"], state["best_miou"]
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise ValueError(f"The state kept in {self.folder.path} is of another run: {error}") from error
-        print_note(f"Going on after epoch {self.epoch}.", enabled=self.show)
 
     def _train_one_epoch(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> float:
         """One pass over the training images; returns the mean loss of its steps."""
         torch.manual_seed(self.config.seed + self.epoch)
-        losses: list[float] = []
+        total = 0.0
         model.train()
         with progress_bar(self.show) as bar:
             task = bar.add_task(self._title(), total=self.steps_per_epoch, status="")
             started = time.perf_counter()
-            for step, (images, labels) in enumerate(self._batches()):
+            batches = load_batches(self.train_set, self.config, self.epoch)
+            for step, (images, labels) in enumerate(batches):
+                images, labels = self.fabric.to_device((images, labels))
                 self._set_learning_rates(optimiser, self.epoch * self.steps_per_epoch + step)
                 logits = model(images.contiguous(memory_format=torch.channels_last))
                 loss = cross_entropy(logits, labels, self.weights, self.train_set.label_set.ignore_index)
-                losses.append(self._check_finite(loss.item()))
+                total += self._check_finite(loss.item())
                 optimiser.zero_grad()
                 self.fabric.backward(loss)
                 optimiser.step()
                 speed = (step + 1) * self.batch_size / (time.perf_counter() - started)
-                bar.update(task, advance=1, status=f"loss {np.mean(losses):.3f}, {speed:.1f} images/s")
-        return float(np.mean(losses))
-
-    def _batches(self) -> Any:
-        """Shuffled, augmented batches: images `(N, 3, h, w)` float32 in [0, 1], labels `(N, h, w)` int64."""
-        augmentation = Augmentation(self.config, self.train_set.label_set.ignore_index)
-        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-            _AugmentedDataset(self.train_set, augmentation),
-            batch_size=self.batch_size,
-            shuffle=True,
-            drop_last=True,
-            num_workers=self.config.workers,
-            multiprocessing_context="fork" if self.config.workers and sys.platform == "linux" else None,
-            generator=torch.Generator().manual_seed(self.config.seed + self.epoch),
-        )
-        return self.fabric.setup_dataloaders(loader)
+                bar.update(task, advance=1, status=f"loss {total / (step + 1):.3f}, {speed:.1f} images/s")
+        return total / self.steps_per_epoch
 
     def _set_learning_rates(self, optimiser: torch.optim.Optimizer, step: int) -> None:
         factor = schedule(step, self.steps_per_epoch * self.config.epochs, self.config)
@@ -233,12 +231,18 @@ class TrainRun:
             "pixel_accuracy": scores.pixel_accuracy,
             "protocol": PROTOCOL,
         }
-        recipe = {"dataset": self.train_set.name, "train_images": len(self.train_set), "epoch": self.epoch}
+        recipe = {
+            **self.card.recipe,
+            "dataset": self.train_set.name,
+            "train_images": len(self.train_set),
+            "epoch": self.epoch,
+            "torch": torch.__version__,
+        }
         card = replace(
             self.card,
             architecture=self.network.architecture,
             scores=measured,
-            recipe={**recipe, **asdict(self.config)},
+            recipe={**recipe, **asdict(self.config), "precision": self.precision},
         )
         save(self.folder.best_model, self.network, card, "float32")
 
@@ -251,55 +255,3 @@ class TrainRun:
                 "optimiser": self.optimiser.state_dict(),
             }
         )
-
-
-class _AugmentedDataset(TorchDataset[tuple[Tensor, Tensor]]):
-    """Loads and varies in the worker processes."""
-
-    def __init__(self, dataset: Dataset, augmentation: Augmentation) -> None:
-        self.dataset = dataset
-        self.augmentation = augmentation
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        sample = self.dataset[index]
-        return self.augmentation(sample.image, sample.labels)
-
-
-def schedule(step: int, steps: int, config: TrainConfig) -> float:
-    """The share of its highest value that a learning rate has in a step, counted from 0: warm-up, then polynomial."""
-    warm_up_steps = config.warm_up * steps
-    if step < warm_up_steps:
-        return (step + 1) / (warm_up_steps + 1)
-    return float((1 - (step - warm_up_steps) / (steps - warm_up_steps)) ** config.polynomial_power)
-
-
-def build_optimiser(network: Network, config: TrainConfig) -> torch.optim.Optimizer:
-    """An optimiser with rates of their own for the encoder and the rest, and no weight decay but on kernels."""
-    rates = {True: config.encoder_learning_rate or config.learning_rate, False: config.learning_rate}
-    groups = []
-    for is_encoder, is_kernel in ((True, True), (True, False), (False, True), (False, False)):
-        parameters = [
-            parameter
-            for name, parameter in network.named_parameters()
-            if name.startswith("encoder.") == is_encoder and (parameter.ndim > 1) == is_kernel
-        ]
-        decay = config.weight_decay if is_kernel else 0.0
-        rate = rates[is_encoder]
-        groups.append({"params": parameters, "lr": rate, "highest_rate": rate, "weight_decay": decay})
-    if config.optimiser == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9)
-    return torch.optim.AdamW(groups)
-
-
-def choose_bfloat16(precision: Precision, device: torch.device) -> bool:
-    """Whether training computes in bfloat16; "auto" does where the device has instructions for it."""
-    if precision != "auto":
-        return precision == "bfloat16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    # Older releases of PyTorch cannot say; there the CPU is taken to have none.
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -7,11 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from refinenet.transforms import AugmentationConfig
+from refinenet.transforms import AugmentationConfig, is_number
 
 Optimiser = Literal["adamw", "sgd"]
 ClassWeights = Literal["log", "none"]
 Precision = Literal["auto", "float32", "bfloat16"]
+
+_WHOLE_NUMBERS = {"epochs": 1, "batch_size": 1, "validate_every": 1, "workers": 0, "seed": 0}
+_NUMBERS = {
+    "learning_rate": (1e-12, 100),
+    "encoder_learning_rate": (1e-12, 100),
+    "warm_up": (0, 0.99),
+    "polynomial_power": (0, 100),
+    "weight_decay": (0, 100),
+}
+_CHOICES = {"optimiser": Optimiser, "class_weights": ClassWeights, "precision": Precision}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,36 +58,24 @@ class TrainConfig(AugmentationConfig):
     """Processes that load images; 0 loads in the training process. By default 2 on Linux; elsewhere processes cannot be
     forked, and more than 0 needs a script with `if __name__ == "__main__":`."""
     seed: int = 42
-    """From which all randomness follows."""
+    """From which the order of images, their augmentation, dropout and new rows of the classifier follow."""
 
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name} is a whole number from {least} up, not {getattr(self, name)!r}"
-            for name, least in (
-                ("epochs", 1),
-                ("batch_size", 1),
-                ("validate_every", 1),
-                ("workers", 0),
-                ("seed", 0),
-            )
-            if type(getattr(self, name)) is not int or getattr(self, name) < least
-        ]
-        for name, kind in (
-            ("optimiser", Optimiser),
-            ("class_weights", ClassWeights),
-            ("precision", Precision),
-        ):
+    def problems(self) -> list[str]:
+        """What is wrong with the values, all of it."""
+        found = super().problems()
+        for name, least in _WHOLE_NUMBERS.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                found.append(f"{name} is a whole number from {least} up, not {value!r}")
+        for name, (low, high) in _NUMBERS.items():
+            value = getattr(self, name)
+            is_left_out = name == "encoder_learning_rate" and value is None
+            if not is_left_out and not (is_number(value) and low <= value <= high):
+                found.append(f"{name} is a number from {low} to {high}, not {value!r}")
+        for name, kind in _CHOICES.items():
             if getattr(self, name) not in get_args(kind):
-                problems.append(f"{name} is one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
-        rates = {"learning_rate": self.learning_rate, "encoder_learning_rate": self.encoder_learning_rate}
-        for name, rate in rates.items():
-            if rate is not None and not 0 < rate < 100:
-                problems.append(f"{name} is above 0 and below 100, not {rate!r}")
-        if not (0 <= self.warm_up < 1 and self.polynomial_power >= 0 and self.weight_decay >= 0):
-            problems.append("warm_up is at least 0 and below 1, polynomial_power and weight_decay are at least 0")
-        if problems:
-            raise ValueError("; ".join(problems) + ".")
-        super().__post_init__()
+                found.append(f"{name} is one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
+        return found
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:

@@ -5,6 +5,7 @@ Shape letters: N batch, H height, W width.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any
@@ -45,6 +46,12 @@ class AugmentationConfig:
     """Largest relative change of brightness, contrast and saturation; 0 for none."""
 
     def __post_init__(self) -> None:
+        problems = self.problems()
+        if problems:
+            raise ValueError("; ".join(problems) + ".")
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, all of it."""
         problems = []
         if not _is_pair(self.crop_size, int) or min(self.crop_size) < 1:
             problems.append(f"crop_size is height and width, whole numbers from 1 up, not {self.crop_size!r}")
@@ -52,10 +59,14 @@ class AugmentationConfig:
             problems.append(f"scale is a range within 0.05 to 20, lower end first, not {self.scale!r}")
         if not isinstance(self.flip, bool):
             problems.append(f"flip is True or False, not {self.flip!r}")
-        if not isinstance(self.colour_jitter, int | float) or not 0 <= self.colour_jitter < 1:
+        if not is_number(self.colour_jitter) or not 0 <= self.colour_jitter < 1:
             problems.append(f"colour_jitter is at least 0 and below 1, not {self.colour_jitter!r}")
-        if problems:
-            raise ValueError("; ".join(problems) + ".")
+        return problems
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_pair(value: object, kind: type | UnionType) -> bool:

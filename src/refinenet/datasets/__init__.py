@@ -12,7 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from refinenet.datasets import camvid, coco, folder, nyu, streets
-from refinenet.datasets.dataset import IMAGE_SUFFIXES, Dataset, Sample, Splits, join
+from refinenet.datasets.dataset import IMAGE_SUFFIXES, Dataset, Sample, Splits, join, list_files, read_label_set
+from refinenet.labels import LabelSet
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -21,8 +22,10 @@ __all__ = [
     "DatasetSource",
     "Sample",
     "Splits",
+    "list_files",
     "open_dataset",
     "open_training_datasets",
+    "read_classes",
 ]
 
 _OPENERS: Mapping[str, Callable[[Path, str], Dataset]] = MappingProxyType(
@@ -55,7 +58,24 @@ def open_training_datasets(
         raise ValueError("Name at least one dataset.")
     first = open_dataset(sources[0], root)
     train_sets = [first("train"), *(open_dataset(source)("train") for source in sources[1:])]
-    return train_sets[0] if len(train_sets) == 1 else join(train_sets), first("val")
+    val_set = first("val")
+    if val_set.label_set.names != train_sets[0].label_set.names:
+        raise ValueError(f"The splits train and val of {val_set.name} have different classes.")
+    return train_sets[0] if len(train_sets) == 1 else join(train_sets), val_set
+
+
+def read_classes(source: str) -> LabelSet:
+    """The label set of a dataset known by name, or of a `classes.yaml`.
+
+    Raises:
+        ValueError: an unknown name, or the file is damaged.
+        OSError: the file cannot be read.
+    """
+    if source in _OPENERS:
+        return read_label_set(source)
+    if Path(source).suffix not in (".yaml", ".yml"):
+        raise ValueError(f"Classes are named by {', '.join(_OPENERS)} or a classes.yaml file, not {source!r}.")
+    return folder.read_code_file(Path(source)).label_set
 
 
 def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = None) -> Splits:
@@ -77,12 +97,11 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
     if name in _OPENERS:
         folder_of_data = root or os.environ.get(f"REFINENET_{name.upper()}") or Path("data") / name
         return partial(_OPENERS[name], Path(folder_of_data))
-    if root is not None:
-        raise ValueError(f"root={os.fspath(root)!r} has no use here: {name!r} needs no folder beside its name.")
-    if name.partition(":")[0] == "streets":
-        return streets.parse(name)
-    if Path(name).is_dir():
-        return partial(folder.open_split, Path(name))
+    if name.partition(":")[0] == "streets" or Path(name).is_dir():
+        if root is not None:
+            raise ValueError(f"root={os.fspath(root)!r} has no use here: {name!r} needs no folder beside its name.")
+        is_drawn = name.partition(":")[0] == "streets"
+        return streets.parse(name) if is_drawn else partial(folder.open_split, Path(name))
     raise ValueError(
         f"There is no dataset {name!r}: it is neither one of {', '.join(NAMES)}, nor a folder. "
         "A folder of your own holds images/ and masks/ with the same file names."

@@ -60,7 +60,7 @@ def open_split(root: Path, split: str) -> Dataset:
     images, masks, shared = _find_folders(root, split)
     code = _read_code(root)
     dataset = open_folders(
-        name=str(root),
+        name=root.resolve().name,
         split=split,
         label_set=code.label_set,
         images=images,
@@ -81,8 +81,10 @@ def _find_folders(root: Path, split: str) -> tuple[Path, Path, bool]:
     is_shared = images_folder.is_dir() and masks_folder.is_dir() and any(p.is_file() for p in images_folder.iterdir())
     if is_shared and split in ("train", "val"):
         return images_folder, masks_folder, True
+    inside = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())) or "no folders"
     raise FileNotFoundError(
-        f"{root} has no split {split!r}. Looked for {split}/images and {split}/masks, and images/{split} and "
+        f"{root} has no split {split!r} (it holds {inside}). "
+        f"Looked for {split}/images and {split}/masks, and images/{split} and "
         f"masks/{split}; images/ and masks/ without folders in them serve as train and val."
     )
 
@@ -103,8 +105,16 @@ def _take_share(dataset: Dataset, split: str) -> Dataset:
 
 def _read_code(root: Path) -> MaskCode:
     path = root / "classes.yaml"
-    if not path.exists():
-        return _code_from_palettes(root)
+    return read_code_file(path) if path.exists() else _code_from_palettes(root)
+
+
+def read_code_file(path: Path) -> MaskCode:
+    """What a `classes.yaml` says.
+
+    Raises:
+        ValueError: it is damaged, or says something that is not allowed.
+        OSError: it cannot be read.
+    """
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
         return _parse_code(values)
@@ -132,9 +142,10 @@ def _parse_code(values: Any) -> MaskCode:
         raise ValueError("masks painted in colours need a different colour for each class.")
     ignored = _as_list(values, "ignore") if "ignore" in values else []
     if kind == "colours":
-        return MaskCode(
-            label_set=label_set, kind="colours", ignored_colours=tuple(_as_colour(value) for value in ignored)
-        )
+        ignored_colours = tuple(_as_colour(value) for value in ignored)
+        if set(ignored_colours) & set(colours):
+            raise ValueError(f"{sorted(set(ignored_colours) & set(colours))[0]} stands under 'colours' and 'ignore'.")
+        return MaskCode(label_set=label_set, kind="colours", ignored_colours=ignored_colours)
     if not all(type(value) is int and 0 <= value <= 65_535 for value in ignored):
         raise ValueError(f"'ignore' lists ids, whole numbers from 0 to 65535, not {ignored}.")
     return MaskCode(label_set=label_set, kind="ids", ignored_ids=tuple(ignored))
