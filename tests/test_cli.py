@@ -94,6 +94,10 @@ def test_convert_and_info(run_refinenet: CommandLine, tmp_path: Path) -> None:
     assert (facts["encoder"], facts["num_classes"]) == ("mobilenetv2_100", 4)
     assert facts["parameters"] == sum(p.numel() for p in network.network.parameters())
     assert "mobilenetv2_100" in run_refinenet("info", "b.safetensors").stdout
+    (tmp_path / "classes.yaml").write_text("names: [a, b, c, d]\n")
+    named = run_refinenet("convert", "a.safetensors", "c.safetensors", "--classes", "classes.yaml", "--json")
+    assert json.loads(named.stdout)["num_classes"] == 4
+    assert RefineNet(model=tmp_path / "c.safetensors", device="cpu").label_set.names == ("a", "b", "c", "d")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,11 @@ def test_convert_and_info(run_refinenet: CommandLine, tmp_path: Path) -> None:
         (["eval", "-d", "nyu"], 1, "nyu_depth_v2_labeled.mat"),
         (["train", "-d", "streets:4:64x64", "--set", "epoch=3"], 1, "epoch"),
         (["train", "-d", "streets:4:64x64", "--set", "epochs"], 2, "KEY=VALUE"),
+        (["train", "-d", "streets:4:64x64", "--epochs", "2", "--set", "epochs=3"], 2, "given twice"),
+        (["train", "--resume", "run", "--encoder", "mobilenetv2_100"], 2, "--resume"),
+        (["train", "--resume", "nowhere"], 1, "nowhere"),
         (["train"], 1, "dataset"),
+        (["deploy", "text.jpg", "--output", "a.webp"], 1, ".png, .jpg"),
         (["info", "text.jpg"], 1, "text.jpg"),
         (["convert", "text.jpg", "new.safetensors"], 1, "text.jpg"),
         (["fly"], 2, "fly"),
@@ -157,5 +165,6 @@ def test_interrupted_training_says_how_to_go_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "resume" in errors
+    assert "--resume run" in errors
+    assert "interrupted" in errors
     assert "Traceback" not in errors

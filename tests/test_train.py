@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from refinenet import RefineNet
 from refinenet.network import Architecture, Network
@@ -67,7 +69,9 @@ def test_training_learns(tmp_path: Path) -> None:
     assert losses[-1] < np.log(11) * 0.75
 
 
-def test_a_run_killed_and_resumed_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("awaited", ["run.json", "log.csv"])
+def test_a_run_killed_and_resumed_ends_where_an_uninterrupted_one_does(awaited: str, tmp_path: Path) -> None:
+    """Killed before its first epoch is over (run.json is there), or after (log.csv is there, too)."""
     settings = {**SMALL, "epochs": 3}
     whole = small_network()
     whole.train(dataset="streets:8:96x72", output=tmp_path / "whole", progress=False, **settings)
@@ -78,19 +82,37 @@ def test_a_run_killed_and_resumed_ends_where_an_uninterrupted_one_does(tmp_path:
         f"r.train(dataset='streets:8:96x72', output={str(tmp_path / 'cut')!r}, progress=False, **{settings!r})\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script])
-    checkpoint = tmp_path / "cut" / "checkpoint.pt"
     deadline = time.monotonic() + 100
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    while not (tmp_path / "cut" / awaited).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert checkpoint.exists()
+    assert (tmp_path / "cut" / awaited).exists()
 
-    resumed = RefineNet(device="cpu")
+    resumed = RefineNet(encoder="mobilenetv2_100", device="cpu")
     result = resumed.train(resume=tmp_path / "cut", progress=False)
     assert result.epochs == 3
     assert all(torch.equal(a, weights(resumed)[name]) for name, a in weights(whole).items())
     assert len((tmp_path / "cut" / "log.csv").read_text().splitlines()) == 4
+
+
+def test_a_run_whose_dataset_has_changed_is_not_taken_up(drawn_folder: Path, tmp_path: Path) -> None:
+    small_network().train(dataset=drawn_folder, output=tmp_path / "run", progress=False, **{**SMALL, "epochs": 1})
+    (drawn_folder / "classes.yaml").write_text("names: [sky, other, road]\n")
+    with pytest.raises(ValueError, match=r"has changed.*other, sky, road.*sky, other, road"):
+        small_network().train(resume=tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_mask_that_cannot_be_used_is_named(workers: int, drawn_folder: Path, tmp_path: Path) -> None:
+    mask = drawn_folder / "masks" / "3.png"
+    labels = np.asarray(Image.open(mask)).copy()
+    labels[5, 7] = 9
+    Image.fromarray(labels).save(mask)
+    settings = {**SMALL, "workers": workers, "class_weights": "none"}
+    with pytest.raises(ValueError, match=r"^\S*masks/3\.png: the mask has the id 9 at row 5, column 7") as caught:
+        small_network().train(dataset=drawn_folder, output=tmp_path / "run", progress=False, **settings)
+    assert "Traceback" not in str(caught.value)
 
 
 def test_a_damaged_checkpoint_is_refused_and_kept(tmp_path: Path) -> None:
@@ -126,8 +148,6 @@ def test_a_trained_network_keeps_the_classes_that_it_knows_by_name(tmp_path: Pat
 
 
 def write_two_class_folder(root: Path) -> None:
-    from PIL import Image
-
     for name in ("images", "masks"):
         (root / name).mkdir(parents=True)
     for number in range(4):
@@ -161,6 +181,12 @@ def test_settings_out_of_range_are_named(settings: dict[str, Any], words: str, t
     with pytest.raises(ValueError, match=words):
         small_network().train(dataset="streets:4:64x64", output=tmp_path / "run", **settings)
     assert not (tmp_path / "run").exists()
+
+
+def test_all_problems_of_the_settings_are_reported_together() -> None:
+    with pytest.raises(ValueError, match="crop_size") as caught:
+        TrainConfig(epochs=0, crop_size=(0, 1), learning_rate=math.nan, seed=-1)
+    assert all(name in str(caught.value) for name in ("epochs", "learning_rate", "seed"))
 
 
 def test_a_number_of_classes_that_does_not_match_is_refused() -> None:

@@ -225,7 +225,7 @@ def info(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("demo.png"),
-    seed: Annotated[int, typer.Option(min=0, help="Which street to draw.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Which street to draw.")] = 8,
     model: Model = "camvid",
     as_json: AsJson = False,
 ) -> None:
