@@ -107,7 +107,7 @@ def test_convert_and_info(run_refinenet: CommandLine, tmp_path: Path) -> None:
         (["deploy", "text.jpg"], 1, "text.jpg"),
         (["deploy", "empty.png"], 1, "empty.png"),
         (["deploy", "."], 1, "text.jpg"),
-        (["deploy"], 2, "IMAGES"),
+        (["deploy"], 2, "images"),
         (["deploy", "text.jpg", "--kind", "mask"], 2, "--kind"),
         (["eval"], 2, "--dataset"),
         (["eval", "-d", "nowhere"], 1, "nowhere"),

@@ -167,6 +167,8 @@ class TrainRun:
                 optimiser.step()
                 speed = (step + 1) * self.batch_size / (time.perf_counter() - started)
                 bar.update(task, advance=1, status=f"loss {total / (step + 1):.3f}, {speed:.1f} images/s")
+        tensors = [tensor for tensor in self.network.state_dict().values() if tensor.is_floating_point()]
+        self._check_finite(max(tensor.abs().max().item() for tensor in tensors), "largest weight")
         return total / self.steps_per_epoch
 
     def _set_learning_rates(self, optimiser: torch.optim.Optimizer, step: int) -> None:
@@ -174,13 +176,13 @@ class TrainRun:
         for group in optimiser.param_groups:
             group["lr"] = factor * group["highest_rate"]
 
-    def _check_finite(self, loss: float) -> float:
-        if not math.isfinite(loss):
+    def _check_finite(self, value: float, what: str = "loss") -> float:
+        if not math.isfinite(value):
             raise ValueError(
-                f"Training diverged: the loss became {loss} in epoch {self.epoch + 1}. The run up to epoch "
+                f"Training diverged: the {what} became {value} in epoch {self.epoch + 1}. The run up to epoch "
                 f"{self.epoch} is kept in {self.folder.path}. Try a smaller learning_rate or precision='float32'."
             )
-        return loss
+        return value
 
     def _class_weights(self) -> Tensor | None:
         if self.config.class_weights == "none":
