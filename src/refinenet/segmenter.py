@@ -103,6 +103,10 @@ def check_output(path: str | os.PathLike[str], output: Output | None) -> Output:
     return chosen
 
 
+class NotFiniteError(ValueError):
+    """A network whose answer is not finite numbers: its weights are broken."""
+
+
 class Segmenter:
     """Segments images with a network.
 
@@ -128,7 +132,9 @@ class Segmenter:
     def _run(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         logits = self.backend(prepare(pixels, self.backend.device))
         if not logits.isfinite().all():  # argmax would call such pixels class 0 without a word
-            raise ValueError("The network's answer is not finite: its weights are broken. Load or train another model.")
+            raise NotFiniteError(
+                "The network's answer is not finite: its weights are broken. Load or train another model."
+            )
         return logits
 
     def _labels(self, logits: Tensor) -> LabelMap:

@@ -28,7 +28,7 @@ from refinenet.model_file import ModelCard, save
 from refinenet.network import Network
 from refinenet.optimisation import build_optimiser, choose_bfloat16, schedule
 from refinenet.run_folder import RunFolder
-from refinenet.segmenter import Segmenter
+from refinenet.segmenter import NotFiniteError, Segmenter
 from refinenet.terminal import print_note, progress_bar
 from refinenet.train_config import TrainConfig
 
@@ -167,8 +167,6 @@ class TrainRun:
                 optimiser.step()
                 speed = (step + 1) * self.batch_size / (time.perf_counter() - started)
                 bar.update(task, advance=1, status=f"loss {total / (step + 1):.3f}, {speed:.1f} images/s")
-        tensors = [tensor for tensor in self.network.state_dict().values() if tensor.is_floating_point()]
-        self._check_finite(max(tensor.abs().max().item() for tensor in tensors), "largest weight")
         return total / self.steps_per_epoch
 
     def _set_learning_rates(self, optimiser: torch.optim.Optimizer, step: int) -> None:
@@ -176,13 +174,16 @@ class TrainRun:
         for group in optimiser.param_groups:
             group["lr"] = factor * group["highest_rate"]
 
-    def _check_finite(self, value: float, what: str = "loss") -> float:
-        if not math.isfinite(value):
-            raise ValueError(
-                f"Training diverged: the {what} became {value} in epoch {self.epoch + 1}. The run up to epoch "
-                f"{self.epoch} is kept in {self.folder.path}. Try a smaller learning_rate or precision='float32'."
-            )
-        return value
+    def _check_finite(self, loss: float) -> float:
+        if not math.isfinite(loss):
+            raise self._divergence(f"the loss became {loss}")
+        return loss
+
+    def _divergence(self, sign: str) -> ValueError:
+        return ValueError(
+            f"Training diverged: {sign}. What was reached before this epoch is kept in {self.folder.path}. "
+            "Try a smaller learning_rate or precision='float32'."
+        )
 
     def _class_weights(self) -> Tensor | None:
         if self.config.class_weights == "none":
@@ -201,7 +202,10 @@ class TrainRun:
 
     def _validate(self) -> Scores:
         segmenter = Segmenter(PyTorchBackend(self.network), self.val_set.label_set)
-        return evaluate(segmenter, self.val_set, progress=self.show)[0]
+        try:
+            return evaluate(segmenter, self.val_set, progress=self.show)[0]
+        except NotFiniteError as error:
+            raise self._divergence("the network's answer is not finite") from error
 
     def _title(self) -> str:
         best = f", best mIoU {100 * self.best_miou:.1f}" if self.best_miou >= 0 else ""
