@@ -67,8 +67,9 @@ WRAPPINGS: dict[str, Callable[[Weights], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize(
+    ("wrapping", "legacy"), [*((wrapping, False) for wrapping in WRAPPINGS), ("segmenter", True), ("model", True)]
+)
 def test_wrapped_checkpoint_is_the_plain_one(
     wrapping: str, legacy: bool, weights: Weights, expected: Tensor, tmp_path: Path
 ) -> None:

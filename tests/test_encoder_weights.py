@@ -121,25 +121,22 @@ def save_folded(folder: Path, arrays: Arrays) -> Path:
     return path
 
 
-@pytest.mark.parametrize("model_type", ["lightweight", "full"])
+@pytest.fixture(scope="module")
+def from_folded(folded: Arrays, tmp_path_factory: pytest.TempPathFactory) -> Network:
+    """Our network with the folded file's weights; tests only read it."""
+    path = save_folded(tmp_path_factory.mktemp("folded"), folded)
+    return RefineNet(encoder="mobilenetv2_100", encoder_weights=path, device="cpu").network
+
+
 def test_folded_mobilenet_computes_what_timm_computes(
-    model_type: str, mobilenet: nn.Module, folded: Arrays, images: Tensor, tmp_path: Path
+    mobilenet: nn.Module, from_folded: Network, images: Tensor
 ) -> None:
-    model = RefineNet(
-        "full" if model_type == "full" else "lightweight",
-        encoder="mobilenetv2_100",
-        encoder_weights=save_folded(tmp_path, folded),
-        device="cpu",
-    )
-    same(our_features(model.network, images), features_of_folded(mobilenet, images, model.network.mean))
+    same(our_features(from_folded, images), features_of_folded(mobilenet, images, from_folded.mean))
 
 
-def test_folded_mobilenet_has_measured_statistics_to_train_with(folded: Arrays, tmp_path: Path) -> None:
-    path = save_folded(tmp_path, folded)
-    network = RefineNet(encoder="mobilenetv2_100", encoder_weights=path, device="cpu").network
-    norms = [
-        m for name, m in network.encoder.named_modules() if isinstance(m, nn.BatchNorm2d) and "_expand" not in name
-    ]
+def test_folded_mobilenet_has_measured_statistics_to_train_with(folded: Arrays, from_folded: Network) -> None:
+    modules = from_folded.encoder.named_modules()
+    norms = [m for name, m in modules if isinstance(m, nn.BatchNorm2d) and "_expand" not in name]
     assert len(norms) == 51
     for index, norm in enumerate(norms):
         assert norm.running_mean is not None

@@ -47,10 +47,9 @@ def fill_(convolution: nn.Module, weight: float, bias: float | None = None) -> N
 def test_sizes_are_the_published_ones(
     model_type: ModelType, encoder: str, with_21: int, with_40: int, multiply_adds: float
 ) -> None:
-    for num_classes, parameters in ((21, with_21), (40, with_40)):
+    for num_classes, parameters in ((40, with_40), (21, with_21)):
         network = build(Architecture(model_type=model_type, encoder=encoder, num_classes=num_classes), "meta")
         assert sum(parameter.numel() for parameter in network.parameters()) == parameters
-    network = build(Architecture(model_type=model_type, encoder=encoder, num_classes=21), "meta")
     with FlopCounterMode(display=False) as counter:
         network.logits(torch.empty(1, 3, 512, 512, device="meta"))
     assert counter.get_total_flops() / 2 == pytest.approx(multiply_adds * 1e9, rel=0.02)
@@ -110,7 +109,7 @@ def test_chained_pooling_pools_before_each_convolution() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 1, 1, 1), (2, 3, 1, 7), (1, 2, 4, 4), (2, 3, 33, 50), (1, 512, 23, 1024), (2, 256, 64, 64)]
+    "shape", [(1, 1, 1, 1), (2, 3, 1, 7), (1, 2, 4, 4), (2, 3, 33, 50), (1, 512, 9, 1024), (2, 256, 64, 64)]
 )
 @pytest.mark.parametrize("gradients", [True, False])
 def test_pool_in_parts_is_the_5x5_pool(shape: tuple[int, ...], gradients: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from refinenet.memory import keep_freed_memory
 from refinenet.network import Network
 
 
@@ -19,6 +20,7 @@ class PyTorchBackend:
     """
 
     def __init__(self, network: Network) -> None:
+        keep_freed_memory()
         self.network = network.to(memory_format=torch.channels_last)
 
     @property
