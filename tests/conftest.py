@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+# Before PyTorch is imported, here and in the processes that tests start: on a busy machine its threads wait for each
+# other far longer than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import subprocess
 import sys
 from collections.abc import Callable

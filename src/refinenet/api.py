@@ -28,6 +28,7 @@ from refinenet.model_source import check_asked, choose_device, new_model, open_m
 from refinenet.network import Architecture, ModelType, Network
 from refinenet.run_start import begin_run, take_up_run
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_output
+from refinenet.terminal import print_note
 from refinenet.train import TrainResult
 
 DEFAULT_CLASSES = 21
@@ -195,7 +196,10 @@ class RefineNet:
         """
         if resume is not None:
             if dataset is not None or root is not None or output is not None or settings:
-                raise ValueError("A run is resumed as it was begun: pass resume alone.")
+                raise ValueError(
+                    "A run is resumed as it was begun: pass resume alone. To train on with other settings, begin a new "
+                    "run from its model, best.safetensors."
+                )
             run = take_up_run(Path(resume), self.network.mean.device, progress=progress)
         elif dataset is not None:
             fixed = self._classes_asked_for
@@ -206,6 +210,9 @@ class RefineNet:
         self._adopt(run.network, run.card)
         try:
             result = run.run()
+        except BaseException:
+            print_note(f"What was reached is kept in {run.folder.path} and goes on with --resume.", enabled=progress)
+            raise
         finally:
             self.network.eval()
         network, card = load(result.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +37,10 @@ def pair_outputs(paths: Sequence[Path], output: Path | None, kind: Output | None
 
     Raises:
         ValueError: an output that cannot hold the picture, a folder without images, a file as output for several
-            images, or two images of one name.
+            images, the images' own folder, or two images of one name.
     """
-    images = [image for path in paths for image in _images_of(path)]
-    if len(paths) == 1 and not paths[0].is_dir():
+    images = list(dict.fromkeys(image for path in paths for image in _images_of(path)))
+    if len(images) == 1 and not paths[0].is_dir():
         target = output or images[0].with_name(f"{images[0].stem}_{kind or 'labels'}.png")
         target = target / f"{images[0].stem}.png" if target.is_dir() else target
         check_output(target, kind)
@@ -47,11 +48,13 @@ def pair_outputs(paths: Sequence[Path], output: Path | None, kind: Output | None
     folder = output or Path("segmented")
     if folder.suffix.lower() in RESULT_SUFFIXES:
         raise ValueError(f"Several images need a folder for their results, not one file: {folder}.")
-    pairs = {image: folder / f"{image.stem}.png" for image in images}
-    if len(set(pairs.values())) < len(images):
-        doubled = next(image for image, target in pairs.items() if list(pairs.values()).count(target) > 1)
-        raise ValueError(f"Two images are named {doubled.stem!r}, and one result would replace the other.")
-    return list(pairs.items())
+    if folder.is_dir() and any(image.parent.exists() and image.parent.samefile(folder) for image in images):
+        raise ValueError(f"{folder} holds the images themselves: results would mix with them. Name another folder.")
+    stems = Counter(image.stem for image in images)
+    stem, times = stems.most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"{times} images are named {stem!r}, and one result would replace the other.")
+    return [(image, folder / f"{image.stem}.png") for image in images]
 
 
 def _images_of(path: Path) -> list[Path]:

@@ -97,6 +97,8 @@ def train(
         "encoder": encoder,
         "encoder_weights": encoder_weights,
     }
+    if resume is None and not dataset:
+        raise typer.BadParameter("name a dataset, or a run to go on with by --resume.", param_hint="--dataset")
     if resume is not None and any(value is not None for value in start.values()):
         raise typer.BadParameter(
             "a resumed run has its network: leave the options of a new one out.", param_hint="--resume"

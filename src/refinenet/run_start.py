@@ -107,9 +107,7 @@ def _new_folder(output: str | os.PathLike[str] | None, name: str) -> RunFolder:
         return RunFolder(next(folder for folder in numbered if not folder.exists()))
     folder = RunFolder(Path(output))
     if folder.is_begun:
-        raise ValueError(
-            f"{output} already holds a run. Go on with it by resume={str(output)!r}, or name another folder."
-        )
+        raise ValueError(f"{output} already holds a run. Go on with it by --resume {output}, or name another folder.")
     return folder
 
 

@@ -61,7 +61,9 @@ def is_safetensors(path: Path) -> bool:
         OSError: there is no such file, it is a folder, or it cannot be read.
     """
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, not a model file.")
+        inside = path / "best.safetensors"
+        hint = f" Did you mean {inside}?" if inside.exists() else ""
+        raise IsADirectoryError(f"{path} is a folder, not a model file.{hint}")
     if not path.exists():
         raise FileNotFoundError(f"There is no model file {path}.")
     if not 0 < path.stat().st_size <= MAX_FILE_BYTES:
@@ -112,10 +114,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as stream, torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(stream, map_location="cpu", weights_only=True)
     except CORRUPT_FILE_ERRORS as error:
-        reason = printable(str(error).strip().partition("\n")[0], limit=200) or "no reason given"
+        # torch's own texts advise to switch the protection off
+        reason = f": {error}" if type(error) is ValueError else ""
         raise ValueError(
             f"{path} cannot be read as a model: it is damaged, or it is a pickle that holds more than weights, "
-            f"and code in model files is never run here. ({type(error).__name__}: {reason})"
+            f"and code in model files is never run here. ({type(error).__name__}{reason})"
         ) from error
     tensors = _unwrap(content, path)
     while tensors and all(name.startswith("module.") for name in tensors):

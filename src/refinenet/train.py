@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
@@ -78,7 +79,8 @@ class TrainRun:
         self.card, self.show = card, progress
         device = network.mean.device
         self.precision = "bfloat16" if choose_bfloat16(config.precision, device) else "float32"
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it announces what was asked for
+        for name in ("lightning.fabric", "lightning.pytorch"):  # they announce what was asked for
+            logging.getLogger(name).setLevel(logging.WARNING)
         self.fabric = Fabric(
             accelerator=device.type,
             devices=[device.index or 0] if device.type == "cuda" else 1,
@@ -189,13 +191,27 @@ class TrainRun:
         if self.config.class_weights == "none":
             return None
         classes = len(self.train_set.label_set)
-        counts = np.zeros(classes, np.int64)
+        counts, ignored = np.zeros(classes, np.int64), 0
         indices = np.unique(np.linspace(0, len(self.train_set) - 1, FREQUENCY_SAMPLES).round().astype(int))
         with progress_bar(self.show) as bar:
             for index in bar.track(indices.tolist(), description="Counting classes"):
                 labels = self.train_set[index].labels
                 counts += np.bincount(labels[labels < classes], minlength=classes)
+                ignored += int((labels >= classes).sum())
+        self._warn_of_labels(counts, ignored, len(indices))
         return log_weights(counts.tolist()).to(self.network.mean.device)
+
+    def _warn_of_labels(self, counts: npt.NDArray[np.int64], ignored: int, masks: int) -> None:
+        """Say what masks of another meaning than the classes' look like."""
+        absent = [name for name, count in zip(self.train_set.label_set.names, counts, strict=True) if not count]
+        void = ignored / max(1, ignored + int(counts.sum()))
+        if absent:
+            print_note(f"Warning: in {masks} masks looked at, these classes never occur: {', '.join(absent)}.")
+        if void > 0.4:
+            print_note(
+                f"Warning: {100 * void:.0f} % of the pixels have no class ({self.train_set.label_set.ignore_index}). "
+                "If 255 marks an object, as in masks of 0 and 255, save it as id 1."
+            )
 
     def _is_measured(self) -> bool:
         return self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs

@@ -58,10 +58,11 @@ def open_training_datasets(
         raise ValueError("Name at least one dataset.")
     first = open_dataset(sources[0], root)
     train_sets = [first("train"), *(open_dataset(source)("train") for source in sources[1:])]
+    train_set = train_sets[0] if len(train_sets) == 1 else join(train_sets)
     val_set = first("val")
-    if val_set.label_set.names != train_sets[0].label_set.names:
+    if val_set.label_set.names != train_set.label_set.names:
         raise ValueError(f"The splits train and val of {val_set.name} have different classes.")
-    return train_sets[0] if len(train_sets) == 1 else join(train_sets), val_set
+    return train_set, val_set
 
 
 def read_classes(source: str) -> LabelSet:
