@@ -13,7 +13,7 @@ demo: $(READY)
 	@$(BIN)/python -m refinenet demo --output demo.png
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 check: $(READY)
 	$(BIN)/ruff check .
