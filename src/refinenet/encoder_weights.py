@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from refinenet.encoder import base_name
 from refinenet.network import Network
 from refinenet.street_scene import draw_street
 from refinenet.tensors import check_tensors, is_safetensors, read_checkpoint, read_safetensors, refuse_packed_giants
@@ -58,7 +59,7 @@ def _flatten(name: str, expected: Mapping[str, Tensor]) -> str:
 
 
 def _load_folded_mobilenetv2(network: Network, path: Path) -> None:
-    if network.architecture.encoder != "mobilenetv2_100":
+    if base_name(network.architecture.encoder) != "mobilenetv2_100":
         raise ValueError(
             f"{path} holds a MobileNetV2 with folded batch norm; it fits encoder='mobilenetv2_100', "
             f"not {network.architecture.encoder!r}."
