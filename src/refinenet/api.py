@@ -6,7 +6,7 @@ Shape letters: H height, W width.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from refinenet.network import Architecture, ModelType, Network
 from refinenet.run_start import begin_run, take_up_run
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_output
 from refinenet.terminal import print_note
-from refinenet.train import TrainResult
+from refinenet.train import TrainResult, TrainRun
 
 DEFAULT_CLASSES = 21
 """Classes of an untrained network when nobody says: PASCAL VOC's, as the networks were published."""
@@ -194,19 +194,7 @@ class RefineNet:
             FileNotFoundError: the data are not there; says where to get them.
             ValueError: a setting, a file or the number of classes is not allowed; it is named.
         """
-        if resume is not None:
-            if dataset is not None or root is not None or output is not None or settings:
-                raise ValueError(
-                    "A run is resumed as it was begun: pass resume alone. To train on with other settings, begin a new "
-                    "run from its model, best.safetensors."
-                )
-            run = take_up_run(Path(resume), self.network.mean.device, progress=progress)
-        elif dataset is not None:
-            fixed = self._classes_asked_for
-            start = self.network, self.card
-            run = begin_run(*start, dataset, root, output, settings, classes_fixed=fixed, progress=progress)
-        else:
-            raise ValueError("Pass dataset, a name or a folder, or resume, the folder of a run to go on with.")
+        run = self._prepare_run(dataset, root, output, resume, settings, progress)
         self._adopt(run.network, run.card)
         try:
             result = run.run()
@@ -218,6 +206,27 @@ class RefineNet:
         network, card = load(result.model)
         self._adopt(network.to(self.network.mean.device), card)
         return result
+
+    def _prepare_run(
+        self,
+        dataset: DatasetSource | Sequence[DatasetSource] | None,
+        root: str | os.PathLike[str] | None,
+        output: str | os.PathLike[str] | None,
+        resume: str | os.PathLike[str] | None,
+        settings: Mapping[str, Any],
+        progress: bool,
+    ) -> TrainRun:
+        if resume is not None:
+            if dataset is not None or root is not None or output is not None or settings:
+                raise ValueError(
+                    "A run is resumed as it was begun: pass resume alone. To train on with other settings, begin a new "
+                    "run from its model, best.safetensors."
+                )
+            return take_up_run(Path(resume), self.network.mean.device, progress=progress)
+        if dataset is None:
+            raise ValueError("Pass dataset, a name or a folder, or resume, the folder of a run to go on with.")
+        fixed, start = self._classes_asked_for, (self.network, self.card)
+        return begin_run(*start, dataset, root, output, settings, classes_fixed=fixed, progress=progress)
 
     def eval(
         self,
