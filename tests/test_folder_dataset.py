@@ -68,7 +68,9 @@ def test_both_layouts_with_splits(layout: str, tmp_path: Path) -> None:
         dataset = splits(split)
         assert (dataset.split, dataset.items, labels_of(dataset)) == (split, ["x"], [[number, 255]])
         assert dataset[0].image.shape == (1, 2, 3)
-    with pytest.raises(FileNotFoundError, match=r"'test' \(it holds (images, masks|rainy days, train, val)\)"):
+    found = r"\(it holds (images, masks|rainy days, train, val)\)"
+    looked = r"Looked for test/images and test/masks, and images/"
+    with pytest.raises(FileNotFoundError, match=rf"no split 'test' {found}\. {looked}"):
         splits("test")
 
 
