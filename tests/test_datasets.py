@@ -252,7 +252,7 @@ def test_camvid_itself() -> None:
     assert len(val) == 101
     counts = np.zeros(256, np.int64)
     for index in range(len(val)):
-        labels = val.load(val.items[index])[1]
+        labels = val.read_labels(val.items[index])
         assert labels.shape == (360, 480)
         counts += np.bincount(labels.ravel(), minlength=256)
     expected = [1601620, 4531180, 98499, 5053176, 1521751, 2851125, 155724, 537197, 304716, 113531, 387010]

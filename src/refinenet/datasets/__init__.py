@@ -6,32 +6,43 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from refinenet.datasets import camvid, coco, folder, nyu, streets
-from refinenet.datasets.dataset import IMAGE_SUFFIXES, Dataset, Sample, Splits, join, list_files, read_label_set
+from refinenet.datasets import folder, streets
+from refinenet.datasets.camvid import CAMVID
+from refinenet.datasets.coco import COCO
+from refinenet.datasets.dataset import Dataset, Sample, Splits, join
+from refinenet.datasets.facts import Download, Facts, Published
+from refinenet.datasets.nyu import NYU
+from refinenet.datasets.pairs import IMAGE_SUFFIXES, list_files
+from refinenet.datasets.prepared import open_prepared, prepared_folder
 from refinenet.labels import LabelSet
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "NAMES",
+    "PUBLISHED",
     "Dataset",
     "DatasetSource",
+    "Download",
+    "Facts",
+    "Published",
     "Sample",
     "Splits",
+    "find_root",
     "list_files",
     "open_dataset",
     "open_training_datasets",
+    "prepared_folder",
     "read_classes",
 ]
 
-_OPENERS: Mapping[str, Callable[[Path, str], Dataset]] = MappingProxyType(
-    {"camvid": camvid.open_split, "coco": coco.open_split, "nyu": nyu.open_split}
-)
-NAMES = ("camvid", "coco", "nyu", "streets")
+PUBLISHED: Mapping[str, Published] = MappingProxyType({"camvid": CAMVID, "coco": COCO, "nyu": NYU})
+"""The published datasets by name; a variant stands after a colon."""
+NAMES = (*PUBLISHED, "streets")
 """Datasets known by name; any other is a folder of one's own."""
 
 
@@ -72,10 +83,10 @@ def read_classes(source: str) -> LabelSet:
         ValueError: an unknown name, or the file is damaged.
         OSError: the file cannot be read.
     """
-    if source in _OPENERS:
-        return read_label_set(source)
+    if source in PUBLISHED:
+        return PUBLISHED[source].facts.label_set
     if Path(source).suffix not in (".yaml", ".yml"):
-        raise ValueError(f"Classes are named by {', '.join(_OPENERS)} or a classes.yaml file, not {source!r}.")
+        raise ValueError(f"Classes are named by {', '.join(PUBLISHED)} or a classes.yaml file, not {source!r}.")
     return folder.read_code_file(Path(source)).label_set
 
 
@@ -95,9 +106,8 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
     if callable(dataset):
         return dataset
     name = os.fspath(dataset)
-    if name in _OPENERS:
-        folder_of_data = root or os.environ.get(f"REFINENET_{name.upper()}") or Path("data") / name
-        return partial(_OPENERS[name], Path(folder_of_data))
+    if name in PUBLISHED:
+        return partial(_open_published, name, find_root(name, root))
     if name.partition(":")[0] == "streets" or Path(name).is_dir():
         if root is not None:
             raise ValueError(f"root={os.fspath(root)!r} has no use here: {name!r} needs no folder beside its name.")
@@ -107,3 +117,25 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
         f"There is no dataset {name!r}: it is neither one of {', '.join(NAMES)}, nor a folder. "
         "A folder of your own holds images/ and masks/ with the same file names."
     )
+
+
+def find_root(name: str, root: str | os.PathLike[str] | None = None) -> Path:
+    """Where a published dataset lies: `root`, or what the environment says, or `data/<name>`, any variant aside."""
+    plain = name.partition(":")[0]
+    return Path(root or os.environ.get(f"REFINENET_{plain.upper()}") or Path("data") / plain)
+
+
+def _open_published(name: str, root: Path, split: str) -> Dataset:
+    published = PUBLISHED[name]
+    if split not in published.splits:
+        *others, last = published.splits
+        raise ValueError(f"{name} has the splits {', '.join(others)} and {last}, not {split!r}.")
+    prepared = open_prepared(root, name, split, published.facts.label_set) if published.is_slow else None
+    try:
+        return prepared or published.open_split(root, split)
+    except FileNotFoundError as error:
+        plain = name.partition(":")[0]
+        raise FileNotFoundError(
+            f"{error} {published.facts.how_to_get} Then pass root= (--root) that folder, or name it in the environment "
+            f"variable REFINENET_{plain.upper()}. `refinenet data prepare {name} --root FOLDER` does what can be done."
+        ) from error

@@ -1,17 +1,15 @@
-"""The one dataset that all others are made of: names, and a function that loads one image with its label map.
+"""The one dataset that all others are made of: names, and functions that read an image and its label map.
 
 Shape letters: H height, W width, K classes.
 """
 
 from __future__ import annotations
 
-import json
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +18,7 @@ from refinenet.image_files import read_mask
 from refinenet.images import decode
 from refinenet.labels import LabelMap, LabelSet
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +32,18 @@ class Sample:
     """`(H, W)` ids below K, or the label set's ignore index, in the label set's type."""
 
 
+def _no_file(item: str) -> None:
+    """No file holds this item's image alone."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """The images of one split with their label maps, loaded one by one when asked for.
+    """The images of one split with their label maps, read one by one when asked for.
 
     `dataset[i]` is a `Sample` whose image and label map have the same size and whose ids all belong to `label_set`.
     It raises ValueError, naming the file and what is wrong with it, where that does not hold.
+
+    The functions can be pickled, so that worker processes can read, too.
     """
 
     name: str
@@ -48,10 +51,14 @@ class Dataset:
     label_set: LabelSet
     items: Sequence[str]
     """What the samples are called, in a fixed order."""
-    load: Callable[[str], tuple[npt.NDArray[np.uint8], LabelMap]]
-    """From an item to its image and label map. It can be pickled, so that worker processes can load, too."""
+    read_image: Callable[[str], npt.NDArray[np.uint8]]
+    """From an item to its image, `(H, W, 3)` uint8 RGB, upright."""
+    read_labels: Callable[[str], LabelMap]
+    """From an item to its `(H, W)` ids in `label_set`."""
     locate: Callable[[str], str] = str
     """What messages call an item's mask: its path, where it has one."""
+    image_file: Callable[[str], Path | None] = _no_file
+    """The file that holds an item's image and nothing else, or None where there is no such file."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -61,16 +68,22 @@ class Dataset:
 
     def __getitem__(self, index: int) -> Sample:
         item = self.items[index]
-        image, labels = self.load(item)
+        image, labels = self.read_image(item), self.labels(index)
         if image.shape[:2] != labels.shape:
             raise ValueError(
                 f"{self.locate(item)}: the image has {image.shape[1]}x{image.shape[0]} pixels (width x height), "
                 f"its mask {labels.shape[1]}x{labels.shape[0]}. They must be equal."
             )
-        self._check_ids(item, labels)
-        return Sample(name=item, image=image, labels=self.label_set.cast(labels))
+        return Sample(name=item, image=image, labels=labels)
 
-    def _check_ids(self, item: str, labels: LabelMap) -> None:
+    def labels(self, index: int) -> LabelMap:
+        """`(H, W)` ids of a sample, without reading its image; checked and in the label set's type.
+
+        Raises:
+            ValueError: an id is no class; the mask, the id and its place are named.
+        """
+        item = self.items[index]
+        labels = self.read_labels(item)
         strange = (labels >= len(self.label_set)) & (labels != self.label_set.ignore_index)
         if strange.any():
             row, column = np.argwhere(strange)[0]
@@ -79,64 +92,53 @@ class Dataset:
                 f"({strange.sum()} pixels in all have such ids). Allowed are 0 to {len(self.label_set) - 1} and "
                 f"{self.label_set.ignore_index} for pixels to be ignored."
             )
+        return self.label_set.cast(labels)
 
 
 Splits = Callable[[str], Dataset]
 """From the name of a split, such as "train" or "val", to its dataset."""
 
 
-def read_label_set(name: str) -> LabelSet:
-    """The label set of a published dataset, from the package's own `datasets/<name>.json`."""
-    text = (resources.files("refinenet.datasets") / f"{name}.json").read_text("utf-8")
-    return LabelSet.from_dict(json.loads(text))
-
-
-def open_folders(
+def from_files(
     *,
     name: str,
     split: str,
     label_set: LabelSet,
-    images: Path,
-    masks: Path,
-    how_to_get: str,
+    items: Sequence[str],
+    image_file: Callable[[str], Path],
+    mask_file: Callable[[str], Path],
     read_labels: Callable[[Path], LabelMap] = read_mask,
 ) -> Dataset:
-    """The dataset of a folder of images and a folder of masks with the same stems, in alphabetical order.
+    """The dataset whose images and masks are files.
 
     Args:
         name: What messages call the dataset.
         split: Which part of it.
         label_set: Its classes.
-        images: The folder of images.
-        masks: The folder of masks.
-        how_to_get: What to say when the folders are not there.
-        read_labels: From a mask file to its `(H, W)` ids in `label_set`.
-
-    Raises:
-        FileNotFoundError: a folder is missing or empty.
-        ValueError: a stem stands twice in one folder, or has no partner in the other; the stems are named.
+        items: What the samples are called.
+        image_file: From an item to its image's path. It can be pickled.
+        mask_file: From an item to the path of what holds its labels. It can be pickled.
+        read_labels: From that path to `(H, W)` ids in `label_set`. It can be pickled.
     """
-    absent = [str(folder) for folder in (images, masks) if not folder.is_dir()]
-    if absent:
-        raise FileNotFoundError(
-            f"The dataset {name!r} has no split {split!r} here: {' and '.join(absent)} missing. {how_to_get}"
-        )
-    pairs = _pair_files(images, masks)
-    if not pairs:
-        raise FileNotFoundError(f"The dataset {name!r} has no images in {images}. {how_to_get}")
     return Dataset(
         name=name,
         split=split,
         label_set=label_set,
-        items=list(pairs),
-        load=partial(_load_pair, images, masks, pairs, read_labels),
-        locate=partial(_locate_mask, masks, pairs),
+        items=items,
+        read_image=partial(_chain, image_file, decode),
+        read_labels=partial(_chain, mask_file, read_labels),
+        locate=partial(_chain, mask_file, str),
+        image_file=image_file,
     )
 
 
-def list_files(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
-    """The files in a folder that end in one of `suffixes`, hidden ones aside, in any order."""
-    return (path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
+def _chain(find: Callable[[str], Path], read: Callable[[Path], Result], item: str) -> Result:
+    return read(find(item))
+
+
+def place(folder: Path, ending: str, item: str) -> Path:
+    """`folder`/`item` + `ending`: with `functools.partial`, an `image_file` or `mask_file` for `from_files`."""
+    return folder / f"{item}{ending}"
 
 
 def join(parts: Sequence[Dataset]) -> Dataset:
@@ -155,56 +157,13 @@ def join(parts: Sequence[Dataset]) -> Dataset:
         split=first.split,
         label_set=first.label_set,
         items=items,
-        load=partial(_load_joined, parts),
-        locate=partial(_locate_joined, parts),
+        read_image=partial(_in_part, [part.read_image for part in parts]),
+        read_labels=partial(_in_part, [part.read_labels for part in parts]),
+        locate=partial(_in_part, [part.locate for part in parts]),
+        image_file=partial(_in_part, [part.image_file for part in parts]),
     )
 
 
-def _load_joined(parts: Sequence[Dataset], item: str) -> tuple[npt.NDArray[np.uint8], LabelMap]:
+def _in_part(functions: Sequence[Callable[[str], Result]], item: str) -> Result:
     index, _, inner = item.partition("/")
-    return parts[int(index)].load(inner)
-
-
-def _locate_joined(parts: Sequence[Dataset], item: str) -> str:
-    index, _, inner = item.partition("/")
-    return parts[int(index)].locate(inner)
-
-
-def _load_pair(
-    images: Path,
-    masks: Path,
-    pairs: Mapping[str, tuple[str, str]],
-    read_labels: Callable[[Path], LabelMap],
-    item: str,
-) -> tuple[npt.NDArray[np.uint8], LabelMap]:
-    image, mask = pairs[item]
-    return decode(images / image), read_labels(masks / mask)
-
-
-def _locate_mask(masks: Path, pairs: Mapping[str, tuple[str, str]], item: str) -> str:
-    return str(masks / pairs[item][1])
-
-
-def _pair_files(images: Path, masks: Path) -> dict[str, tuple[str, str]]:
-    found_images, found_masks = _by_stem(images, IMAGE_SUFFIXES), _by_stem(masks, MASK_SUFFIXES)
-    alone = sorted(set(found_images) ^ set(found_masks))
-    if alone:
-        lacking = [f"{stem} (no {'mask' if stem in found_images else 'image'})" for stem in alone[:5]]
-        more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
-        raise ValueError(
-            f"{images} and {masks} should hold the same file names, endings aside. Without partner: "
-            f"{', '.join(lacking)}{more}. Images end in {', '.join(IMAGE_SUFFIXES)}, "
-            f"masks in {', '.join(MASK_SUFFIXES)}."
-        )
-    return {stem: (found_images[stem], found_masks[stem]) for stem in sorted(found_images)}
-
-
-def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, str]:
-    files: dict[str, str] = {}
-    for path in list_files(folder, suffixes):
-        # The same name may come spelt in two ways: macOS takes accents and letters apart, others do not.
-        stem = unicodedata.normalize("NFC", path.stem)
-        if stem in files:
-            raise ValueError(f"{folder} holds both {files[stem]} and {path.name}: which one is meant?")
-        files[stem] = path.name
-    return files
+    return functions[int(index)](inner)

@@ -27,7 +27,8 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from refinenet.datasets.dataset import MASK_SUFFIXES, Dataset, list_files, open_folders
+from refinenet.datasets.dataset import Dataset
+from refinenet.datasets.pairs import MASK_SUFFIXES, list_files, open_folders
 from refinenet.image_files import read_colour_mask, read_mask, read_palette
 from refinenet.labels import Colour, LabelMap, LabelSet, voc_colours
 
@@ -65,7 +66,6 @@ def open_split(root: Path, split: str) -> Dataset:
         label_set=code.label_set,
         images=images,
         masks=masks,
-        how_to_get="Put images into images/ and masks of the same names into masks/.",
         read_labels=partial(_read_labels, code),
     )
     return _take_share(dataset, split) if shared else dataset

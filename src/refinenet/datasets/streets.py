@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.datasets.dataset import Dataset, Splits, read_label_set
+from refinenet.datasets.dataset import Dataset, Splits
+from refinenet.datasets.facts import read_facts
 from refinenet.labels import LabelMap
 from refinenet.street_scene import draw_street
 from refinenet.street_scene.scene import LARGEST
 
-LABEL_SET = read_label_set("camvid")
+LABEL_SET = read_facts("camvid").label_set
 FIRST_SEEDS: Mapping[str, int] = MappingProxyType({"train": 1_000_000, "val": 2_000_000, "test": 3_000_000})
 MAX_COUNT = 1_000_000
 
@@ -51,9 +52,25 @@ def open_split(split: str, *, count: int = 400, height: int = 360, width: int = 
     if split not in FIRST_SEEDS:
         raise ValueError(f"streets has the splits {', '.join(FIRST_SEEDS)}, not {split!r}.")
     items = range(FIRST_SEEDS[split], FIRST_SEEDS[split] + count)
-    load = partial(_load, height=height, width=width)
-    return Dataset(name="streets", split=split, label_set=LABEL_SET, items=[str(seed) for seed in items], load=load)
+    return Dataset(
+        name="streets",
+        split=split,
+        label_set=LABEL_SET,
+        items=[str(seed) for seed in items],
+        read_image=partial(_read_image, height, width),
+        read_labels=partial(_read_labels, height, width),
+    )
 
 
-def _load(item: str, *, height: int, width: int) -> tuple[npt.NDArray[np.uint8], LabelMap]:
-    return draw_street(int(item), height, width)
+@lru_cache(maxsize=1)
+def _draw(seed: int, height: int, width: int) -> tuple[npt.NDArray[np.uint8], LabelMap]:
+    """The street last asked for waits here, as its picture and its labels are asked for one after the other."""
+    return draw_street(seed, height, width)
+
+
+def _read_image(height: int, width: int, item: str) -> npt.NDArray[np.uint8]:
+    return _draw(int(item), height, width)[0].copy()
+
+
+def _read_labels(height: int, width: int, item: str) -> LabelMap:
+    return _draw(int(item), height, width)[1].copy()

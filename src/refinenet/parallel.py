@@ -1,0 +1,67 @@
+"""Work on many files at once, in processes of its own, in order."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+WAITING_PER_WORKER = 4
+"""Chunks that are handed out ahead for each process; results wait in no greater number, so memory stays bounded."""
+
+
+def map_parallel(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int | None = None, chunk: int = 8
+) -> Iterator[Result]:
+    """`map(function, items)` in processes, results in order.
+
+    Args:
+        function: What to do with an item; it can be pickled, as can items and results.
+        items: What to do it with; read as it goes on.
+        workers: Processes; by default one for each core that this process may use, and 0 works in this process.
+        chunk: Items that are handed to a process at once.
+
+    Raises:
+        RuntimeError: a process was killed.
+        Exception: what `function` raises.
+    """
+    count = _cores() if workers is None else workers
+    if count < 1:
+        yield from map(function, items)
+        return
+    # Where it is safe, processes start as copies: scripts need no `if __name__ == "__main__":` then.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    chunks = _batched(items, chunk)
+    with ProcessPoolExecutor(count, mp_context=context) as pool:
+        running: deque[Future[list[Result]]] = deque()
+        try:
+            for part in chunks:
+                running.append(pool.submit(_work, function, part))
+                if len(running) >= count * WAITING_PER_WORKER:
+                    yield from running.popleft().result()
+            while running:
+                yield from running.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _work(function: Callable[[Item], Result], items: tuple[Item, ...]) -> list[Result]:
+    return [function(item) for item in items]
+
+
+def _batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
+    iterator = iter(items)
+    while part := tuple(itertools.islice(iterator, size)):
+        yield part
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
