@@ -68,9 +68,8 @@ def test_both_layouts_with_splits(layout: str, tmp_path: Path) -> None:
         dataset = splits(split)
         assert (dataset.split, dataset.items, labels_of(dataset)) == (split, ["x"], [[number, 255]])
         assert dataset[0].image.shape == (1, 2, 3)
-    found = r"\(it holds (images, masks|rainy days, train, val)\)"
-    looked = r"Looked for test/images and test/masks, and images/"
-    with pytest.raises(FileNotFoundError, match=rf"no split 'test' {found}\. {looked}"):
+    where = r"\((images/SPLIT and masks/SPLIT|SPLIT/images and SPLIT/masks)\)"
+    with pytest.raises(FileNotFoundError, match=rf"no split 'test': it has rainy days, train, val {where}"):
         splits("test")
 
 
@@ -114,8 +113,33 @@ def test_sixteen_bit_masks(tmp_path: Path) -> None:
 
 
 def test_eight_bit_masks_of_a_set_with_more_than_255_classes(tmp_path: Path) -> None:
-    names = "names: [" + ", ".join(f"c{k}" for k in range(300)) + "]\nignore: [255]"
-    assert labels_of(only(make(tmp_path / "mine", {"a": [[0, 254, 255]]}, names))) == [[0, 254, 65_535]]
+    names = "names: [" + ", ".join(f"c{k}" for k in range(300)) + "]"
+    masks = {"a": [[0, 254, 255]]}
+    assert labels_of(only(make(tmp_path / "classes", masks, names))) == [[0, 254, 255]]
+    void = f"{names}\nvalues: {[*range(255), *range(1000, 1045)]}\nignore: [255]"
+    assert labels_of(only(make(tmp_path / "void", masks, void))) == [[0, 254, 65_535]]
+
+
+def test_values_that_masks_hold_on_disk(tmp_path: Path) -> None:
+    """Binary masks, ids from 1, and 255 as a class; what is no value and not ignored is refused with its place."""
+    binary = make(tmp_path / "binary", {"a": [[0, 255]]}, "names: [background, leaf]\nvalues: [0, 255]")
+    assert labels_of(only(binary)) == [[0, 1]]
+    from_one = make(tmp_path / "one", {"a": [[1, 3, 2, 255]]}, "names: [a, b, c]\nvalues: [1, 2, 3]")
+    assert labels_of(only(from_one)) == [[0, 2, 1, 255]]
+    classes = "names: [a, b]\nvalues: [40000, 2]\nignore: [0, 7]"
+    deep = make(tmp_path / "deep", {"a": [[2, 40_000, 0, 7, 255]]}, classes, dtype=np.uint16)
+    assert labels_of(only(deep)) == [[1, 0, 255, 255, 255]]
+    strange = make(tmp_path / "strange", {"a": [[1, 1, 1], [1, 0, 4]]}, "names: [a, b, c]\nvalues: [1, 2, 3]")
+    pattern = r"masks/a\.png has the id 0 at row 1, column 1 \(2 pixels .*classes\.yaml lists neither as a class"
+    with pytest.raises(ValueError, match=pattern):
+        only(strange)[0]
+
+
+def test_values_that_masks_hold_of_many_classes(tmp_path: Path) -> None:
+    names = ", ".join(f"c{k}" for k in range(300))
+    classes = f"names: [{names}]\nvalues: {[*range(1, 301)]}\nignore: [0]"
+    dataset = only(make(tmp_path / "mine", {"a": [[1, 300, 0, 65_535, 256]]}, classes, dtype=np.uint16))
+    assert labels_of(dataset) == [[0, 299, 65_535, 65_535, 255]]
 
 
 def test_masks_painted_in_colours(tmp_path: Path) -> None:
@@ -123,7 +147,8 @@ def test_masks_painted_in_colours(tmp_path: Path) -> None:
     masks = {"a": [[[0, 0, 0], [0, 0, 1], [255, 255, 255]]], "b": [[[0, 0, 1], [0, 1, 0], [1, 0, 0]]]}
     root = make(tmp_path / "mine", masks, classes)
     assert labels_of(only(root)) == [[0, 1, 255]]
-    pattern = rf"{root / 'masks' / 'b.png'} has the colour \(0, 1, 0\) at row 0, column 1 \(2 pixels .*'ignore'"
+    place = r"at row 0, column 1 \(2 pixels .*classes\.yaml lists neither"
+    pattern = rf"{root / 'masks' / 'b.png'} has the colour \(0, 1, 0\) {place}"
     with pytest.raises(ValueError, match=pattern):
         open_dataset(root)("train")[0]
 
@@ -165,11 +190,11 @@ def test_palettes_that_differ_are_refused(tmp_path: Path) -> None:
 
 def test_masks_that_nothing_explains_are_refused(tmp_path: Path) -> None:
     grey = make(tmp_path / "grey", {"a": [[0, 1]]})
-    with pytest.raises(ValueError, match=r"no classes\.yaml and .*a\.png is no palette PNG.*names: \["):
+    with pytest.raises(ValueError, match=r"(?s)no classes\.yaml and .*a\.png is no palette PNG.*\n\nnames: \["):
         only(grey)
     (tmp_path / "empty" / "images").mkdir(parents=True)
     (tmp_path / "empty" / "masks").mkdir()
-    with pytest.raises(FileNotFoundError, match="no split 'val'"):
+    with pytest.raises(FileNotFoundError, match=r"laid out in no way that is understood: it holds images/, masks/\."):
         only(tmp_path / "empty")
     (tmp_path / "empty" / "images" / "a.jpg").touch()
     with pytest.raises(FileNotFoundError, match="has no masks in"):
@@ -243,6 +268,17 @@ def test_files_without_partner_are_named(tmp_path: Path) -> None:
         ("names: [a]\nignore: 255", "'ignore' is a list, not 255"),
         ("names: [a]\nignore: [-1]", r"whole numbers from 0 to 65535, not \[-1\]"),
         ("names: [a]\nignore: [true]", "whole numbers"),
+        ("names: [a, b]\nignore: [1]", "the id 1 stands under 'ignore' and is the class 'b'"),
+        ("names: [a, b]\nvalues: [0, 9]\nignore: [9]", "the id 9 stands under 'ignore' and is the class 'b'"),
+        ("names: [a, b]\nvalues: [0]", "an id for each of the 2 names, it has 1"),
+        ("names: [a, b]\nvalues: [4, 4]", "the id 4 stands twice under 'values'"),
+        ("names: [a]\nvalues: [65536]", r"'values' lists ids, whole numbers from 0 to 65535, not \[65536\]"),
+        ("names: [a]\nvalues: 7", "'values' is a list, not 7"),
+        ("names: [a]\ncolours: [[0, 0, 0]]\nmasks: colours\nvalues: [0]", "masks painted in colours have none"),
+        (
+            "names: [a]\ncolours: [[1, 2, 3]]\nmasks: colours\nignore: [[1, 2, 3]]",
+            r"\(1, 2, 3\) stands under 'colours' and 'ignore'",
+        ),
         ("names: [a", "expected ',' or ']'"),
         ("names: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
     ],

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from refinenet.losses import cross_entropy, log_weights
+from refinenet.losses import cross_entropy
 
 
 def test_two_pixels_by_hand() -> None:
@@ -53,20 +53,3 @@ def test_half_precision_logits_are_summed_in_float32() -> None:
     loss = cross_entropy(logits, torch.zeros(1, 256, 256, dtype=torch.int64), None, 255)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(math.log(2), rel=1e-5)
-
-
-def test_log_weights_by_hand() -> None:
-    raw = [1 / math.log(1.02 + share) for share in (0.9, 0.1, 0.0)]
-    expected = [3 * value / sum(raw) for value in raw]
-    weights = log_weights([900, 100, 0])
-    assert weights.dtype == torch.float32
-    assert weights.tolist() == pytest.approx(expected, rel=1e-6)
-    assert weights.mean().item() == pytest.approx(1)
-
-
-def test_log_weights_without_a_pixel_are_equal() -> None:
-    assert log_weights([0, 0, 0, 0]).tolist() == [1, 1, 1, 1]
-
-
-def test_log_weights_of_counts_beyond_float32() -> None:
-    assert log_weights([10**15, 10**15]).tolist() == [1, 1]

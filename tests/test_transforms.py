@@ -9,15 +9,18 @@ import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms import v2
 
-from refinenet.transforms import Augmentation, AugmentationConfig, prepare
+from refinenet.transforms import Augmentation, AugmentationConfig, prepare, to_tensors
 
 Pixels = npt.NDArray[np.uint8]
 
 
 def augment(pixels: Pixels, labels: Pixels, seed: int, **settings: Any) -> tuple[Tensor, Tensor]:
     torch.manual_seed(seed)
-    return Augmentation(AugmentationConfig(**settings), 255)(pixels, labels)
+    augmentation = Augmentation(AugmentationConfig(**settings), 255)
+    image, mask = augmentation.vary_place(*to_tensors(pixels, labels))
+    return augmentation.vary_colour(image[None])[0], mask.long()
 
 
 def blobs(height: int, width: int, seed: int) -> tuple[Pixels, Pixels]:
@@ -100,7 +103,8 @@ def test_void_and_sixteen_bit_ids_stay_what_they_are() -> None:
     labels = np.full((16, 16), 65_535, np.uint16)
     labels[:, 8:] = 40_001
     torch.manual_seed(1)
-    _, mask = Augmentation(AugmentationConfig(crop_size=(16, 16)), 65_535)(np.zeros((16, 16, 3), np.uint8), labels)
+    augmentation = Augmentation(AugmentationConfig(crop_size=(16, 16)), 65_535)
+    _, mask = augmentation.vary_place(*to_tensors(np.zeros((16, 16, 3), np.uint8), labels))
     assert set(mask.flatten().tolist()) == {40_001, 65_535}
 
 
@@ -176,3 +180,28 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], pattern: st
 def test_all_problems_are_reported_together() -> None:
     with pytest.raises(ValueError, match=r"crop_size .*; scale .*; colour_jitter "):
         AugmentationConfig(crop_size=(0, 0), scale=(3, 1), colour_jitter=2)
+
+
+def test_colours_vary_as_torchvision_varies_them() -> None:
+    """Brightness, contrast, saturation in this order; the factors are found again by drawing them once more."""
+    images = torch.randint(60, 150, (3, 3, 20, 30), dtype=torch.uint8)
+    torch.manual_seed(7)
+    varied = Augmentation(AugmentationConfig(colour_jitter=0.2), 255).vary_colour(images)
+    torch.manual_seed(7)
+    factors = torch.empty(3, 3, 1, 1, 1).uniform_(0.8, 1.2).reshape(3, 3).tolist()
+    for number, image in enumerate(images.float() / 255):
+        brightness, contrast, saturation = (kind[number] for kind in factors)
+        expected = v2.functional.adjust_brightness(image, brightness)
+        expected = v2.functional.adjust_contrast(expected, contrast)
+        expected = v2.functional.adjust_saturation(expected, saturation)
+        torch.testing.assert_close(varied[number], expected, atol=2e-4, rtol=0)
+    assert len({round(factor, 6) for kind in factors for factor in kind}) == 9
+
+
+def test_varied_colours_stay_in_range() -> None:
+    images = torch.randint(0, 256, (8, 3, 9, 9), dtype=torch.uint8)
+    varied = Augmentation(AugmentationConfig(colour_jitter=0.9), 255).vary_colour(images)
+    assert varied.min() >= 0
+    assert varied.max() <= 1
+    unchanged = Augmentation(AugmentationConfig(colour_jitter=0), 255).vary_colour(images)
+    assert torch.equal((unchanged * 255).round().to(torch.uint8), images)

@@ -6,7 +6,7 @@ Shape letters: H height, W width.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ import torch
 from refinenet import __version__
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.class_matching import check_same_classes
-from refinenet.datasets import DatasetSource, open_dataset
+from refinenet.datasets import DatasetSource, choose_classes, open_dataset
 from refinenet.encoder import PUBLISHED_RESNETS
 from refinenet.evaluate import Evaluation, evaluate
 from refinenet.files import refuse_same_file
@@ -26,8 +26,9 @@ from refinenet.labels import LabelSet
 from refinenet.model_file import ModelCard, digest, load, save
 from refinenet.model_source import check_asked, choose_device, new_model, open_model
 from refinenet.network import Architecture, ModelType, Network
-from refinenet.run_start import begin_run, take_up_run
+from refinenet.run_start import RunOptions, begin_run
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_output
+from refinenet.stages import begin_stages, read_stages, resume_runs
 from refinenet.terminal import print_note
 from refinenet.train import TrainResult, TrainRun
 
@@ -168,6 +169,9 @@ class RefineNet:
         root: str | os.PathLike[str] | None = None,
         output: str | os.PathLike[str] | None = None,
         resume: str | os.PathLike[str] | None = None,
+        stages: str | os.PathLike[str] | Sequence[Mapping[str, Any]] | None = None,
+        classes: str | None = None,
+        check: bool = True,
         progress: bool = True,
         **settings: Any,
     ) -> TrainResult:
@@ -183,18 +187,31 @@ class RefineNet:
             output: The folder for the results; by default a new one below `runs/`.
             resume: Instead of `dataset`, the folder of a run that was stopped: it goes on after its last whole epoch,
                 as it was begun.
+            stages: Instead of `dataset`, several trainings after each other, each of which begins with the best model
+                of the one before: maps with the key "dataset", perhaps "root", and settings; or a YAML file with a list
+                of such below the key "stages".
+            classes: Which set of classes a published dataset is taken with, where it has two: "stuff" for COCO, "59"
+                for PASCAL-Context. `dataset="coco:stuff"` says the same.
+            check: Whether the doctor (`refinenet data check`) looks at the data first, quickly, and refuses what
+                training would fail on or learn something wrong from.
             progress: Whether to show progress on standard error.
-            settings: Fields of `train_config.TrainConfig`, such as `epochs`, `batch_size` and `learning_rate`.
+            settings: Fields of `train_config.TrainConfig`, such as `epochs`, `batch_size` and `learning_rate`; for all
+                stages that do not say otherwise.
 
         Returns:
-            Where the results are, and how good the best model is. After an interruption or an error the network has the
-            weights that training had reached; the run folder keeps those of the last whole epoch.
+            Where the results are (of the last stage), and how good the best model is. After an interruption or an error
+            the network has the weights that training had reached; the run folder keeps those of the last whole epoch.
 
         Raises:
             FileNotFoundError: the data are not there; says where to get them.
             ValueError: a setting, a file or the number of classes is not allowed; it is named.
         """
-        run = self._prepare_run(dataset, root, output, resume, settings, progress)
+        source = None if dataset is None else choose_classes(dataset, classes)
+        for run in self._prepare_runs(source, root, output, resume, stages, settings, check, progress):
+            result = self._carry_out(run, progress)
+        return result
+
+    def _carry_out(self, run: TrainRun, progress: bool) -> TrainResult:
         self._adopt(run.network, run.card)
         try:
             result = run.run()
@@ -207,26 +224,35 @@ class RefineNet:
         self._adopt(network.to(self.network.mean.device), card)
         return result
 
-    def _prepare_run(
+    def _prepare_runs(
         self,
         dataset: DatasetSource | Sequence[DatasetSource] | None,
         root: str | os.PathLike[str] | None,
         output: str | os.PathLike[str] | None,
         resume: str | os.PathLike[str] | None,
+        stages: str | os.PathLike[str] | Sequence[Mapping[str, Any]] | None,
         settings: Mapping[str, Any],
+        check: bool,
         progress: bool,
-    ) -> TrainRun:
-        if resume is not None:
-            if dataset is not None or root is not None or output is not None or settings:
-                raise ValueError(
-                    "A run is resumed as it was begun: pass resume alone. To train on with other settings, begin a new "
-                    "run from its model, best.safetensors."
-                )
-            return take_up_run(Path(resume), self.network.mean.device, progress=progress)
-        if dataset is None:
-            raise ValueError("Pass dataset, a name or a folder, or resume, the folder of a run to go on with.")
-        fixed, start = self._classes_asked_for, (self.network, self.card)
-        return begin_run(*start, dataset, root, output, settings, classes_fixed=fixed, progress=progress)
+    ) -> Iterable[TrainRun]:
+        """The runs to carry out, one after the other: one, or one for each stage."""
+        if sum(way is not None for way in (dataset, resume, stages)) != 1:
+            raise ValueError("Pass one of dataset (a name or a folder), stages, or resume (the folder of a run).")
+        start = (self.network, self.card)
+        options = RunOptions(classes_fixed=self._classes_asked_for, check=check, progress=progress)
+        if dataset is not None:
+            return [begin_run(*start, dataset, root, output, settings, options)]
+        if root is not None:
+            raise ValueError("root= goes with dataset=: a stage has a root of its own, and a resumed run keeps its.")
+        if stages is not None:
+            return begin_stages(*start, read_stages(stages, settings), output, options)
+        if output is not None or settings:
+            raise ValueError(
+                "A run is resumed as it was begun: pass resume alone. To train on with other settings, begin a new "
+                "run from its model, best.safetensors."
+            )
+        assert resume is not None
+        return resume_runs(Path(resume), self.network.mean.device, progress=progress)
 
     def eval(
         self,
@@ -234,6 +260,7 @@ class RefineNet:
         root: str | os.PathLike[str] | None = None,
         split: str = "val",
         output_file: str | os.PathLike[str] | None = None,
+        classes: str | None = None,
         progress: bool = True,
     ) -> Evaluation:
         """Measure the model on a dataset, print a table, and write the figures where asked to.
@@ -243,6 +270,7 @@ class RefineNet:
             root: Where a named dataset lies.
             split: Which part of it.
             output_file: A JSON file for the figures.
+            classes: As for `train`.
             progress: Whether to show progress and the table.
 
         Returns:
@@ -252,7 +280,7 @@ class RefineNet:
             FileNotFoundError: the data are not there; says where to get them.
             ValueError: a file cannot be used, or the model's classes are not the dataset's.
         """
-        data = open_dataset(dataset, root)(split)
+        data = open_dataset(choose_classes(dataset, classes), root)(split)
         check_same_classes(self.label_set, data)
         scores, seconds = evaluate(self._segmenter, data, progress=progress)
         evaluation = Evaluation(

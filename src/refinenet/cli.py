@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
+from refinenet import cli_data
+from refinenet.terminal import say
+
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
     from refinenet.segmenter import Segmentation
@@ -23,13 +26,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(cli_data.app, name="data")
 
 
 Model = Annotated[str, typer.Option("--model", "-m", help='A model file, or "camvid", which ships inside the package.')]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")]
 Root = Annotated[Path | None, typer.Option(help="Where a dataset known by name lies.")]
+ClassSet = Annotated[
+    str | None, typer.Option(help="Set of classes of a dataset that has two: stuff for coco, 59 for context.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines, and no progress.")]
-_DATASET_HELP = "camvid, streets, nyu, coco, or a folder with images/ and masks/."
+_DATASET_HELP = "A name (see `refinenet data list`), or a folder or YAML file of your own."
 
 
 @app.callback()
@@ -50,8 +57,13 @@ def train(
         Path | None,
         typer.Option("--output", "-o", help="Folder for the results; by default a new one in runs/."),
     ] = None,
+    classes: ClassSet = None,
     resume: Annotated[
         Path | None, typer.Option(help="Folder of a stopped run to go on with, instead of --dataset.")
+    ] = None,
+    stages: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file of trainings after each other (a list below the key stages), for --dataset."),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A model to go on from.")] = None,
     model_type: Annotated[
@@ -78,6 +90,9 @@ def train(
             help="Any other field of TrainConfig, as KEY=VALUE in JSON: --set 'crop_size=[360,480]'. May be repeated.",
         ),
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Let the doctor look at the data first, quickly.")
+    ] = True,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
@@ -88,7 +103,7 @@ def train(
         "learning_rate": learning_rate,
         "encoder_learning_rate": encoder_learning_rate,
     }
-    chosen = {key: value for key, value in named.items() if value is not None}
+    chosen: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     chosen |= _parse_settings(settings or [], taken=set(chosen))
     start = {
         "model": model,
@@ -97,7 +112,7 @@ def train(
         "encoder": encoder,
         "encoder_weights": encoder_weights,
     }
-    if resume is None and not dataset:
+    if resume is None and stages is None and not dataset:
         raise typer.BadParameter("name a dataset, or a run to go on with by --resume.", param_hint="--dataset")
     if resume is not None and any(value is not None for value in start.values()):
         raise typer.BadParameter(
@@ -105,20 +120,31 @@ def train(
         )
     network = _make(**start, device=device)
     sources = dataset[0] if dataset and len(dataset) == 1 else dataset
-    result = network.train(sources, root=root, output=output, resume=resume, progress=not as_json, **chosen)
+    result = network.train(
+        sources,
+        root=root,
+        output=output,
+        resume=resume,
+        stages=stages,
+        classes=classes,
+        check=check,
+        progress=not as_json,
+        **chosen,
+    )
     found = {
         "folder": str(result.folder),
         "model": str(result.model),
         "best_miou": result.best_miou,
         "epochs": result.epochs,
     }
-    _say(found if as_json else f"Best validation mIoU {100 * result.best_miou:.2f} %. Model: {result.model}")
+    say(found if as_json else f"Best validation mIoU {100 * result.best_miou:.2f} %. Model: {result.model}")
 
 
 @app.command("eval")
 def evaluate(
     dataset: Annotated[str, typer.Option("--dataset", "-d", help=_DATASET_HELP)],
     root: Root = None,
+    classes: ClassSet = None,
     split: Annotated[str, typer.Option(help="Which part of the dataset.")] = "val",
     model: Model = "camvid",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file for the figures.")] = None,
@@ -127,10 +153,10 @@ def evaluate(
 ) -> None:
     """Measure a model on a dataset."""
     evaluation = _make(model=model, device=device).eval(
-        dataset, root=root, split=split, output_file=output, progress=not as_json
+        dataset, root=root, split=split, output_file=output, classes=classes, progress=not as_json
     )
     if as_json:
-        _say(evaluation.to_dict())
+        say(evaluation.to_dict())
 
 
 @app.command()
@@ -164,9 +190,9 @@ def deploy(
         areas = dict(result.segmentation.areas)
         reports.append({"image": str(result.image), "output": str(result.output), "areas": areas})
         if not as_json:
-            _say(f"{result.image} -> {result.output}: {_main_areas(result.segmentation)}")
+            say(f"{result.image} -> {result.output}: {_main_areas(result.segmentation)}")
     if as_json:
-        _say(reports)
+        say(reports)
     failures = sum("error" in report for report in reports)
     if failures:
         raise ValueError(f"{failures} of {len(pairs)} images could not be segmented.")
@@ -196,7 +222,7 @@ def convert(
         network.label_set = read_classes(classes)
     network.save(target, "float16" if half else "float32", licence)
     facts = {"model": str(target), **network.card.architecture.to_dict()}
-    _say(facts if as_json else ", ".join(f"{key} {value}" for key, value in facts.items()))
+    say(facts if as_json else ", ".join(f"{key} {value}" for key, value in facts.items()))
 
 
 @app.command()
@@ -217,7 +243,7 @@ def info(
         "weights_sha256": card.weights_sha256,
     }
     if as_json:
-        _say(facts)
+        say(facts)
         return
     from refinenet.terminal import print_table
 
@@ -238,7 +264,7 @@ def demo(
     picture, segmentation = draw_demo(_make(model=model).segment, seed)
     write(output, picture)
     if as_json:
-        _say({"output": str(output), "areas": dict(segmentation.areas)})
+        say({"output": str(output), "areas": dict(segmentation.areas)})
         return
     from refinenet.terminal import print_table
 
@@ -248,7 +274,7 @@ def demo(
         ["class", "area %"],
         [[n, f"{100 * a:.1f}"] for n, a in areas],
     )
-    _say(
+    say(
         f"Look at {output}. Next:\n"
         "  refinenet deploy YOUR_IMAGE.jpg --output overlay.jpg --kind overlay\n"
         "  refinenet train --dataset YOUR_FOLDER --model camvid     (YOUR_FOLDER has images/, masks/, classes.yaml)\n"
@@ -286,10 +312,6 @@ def _show(value: Any) -> str:
     if isinstance(value, dict):
         return "\n".join(f"{key}: {_show(item)}" for key, item in value.items()) or "none"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _say(what: Any) -> None:
-    typer.echo(what if isinstance(what, str) else json.dumps(what, indent=2, ensure_ascii=False))
 
 
 def _complain(message: str) -> None:

@@ -5,18 +5,36 @@ Shape letters: H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from refinenet.labels import LabelSet
+from refinenet.labels import Colour, LabelSet
 
+FONT_SIZE = 15
+MARGIN = 10
 _ROW_HEIGHT = 26
 _BOX = 16
-_FONT_SIZE = 15
-_MARGIN = 10
+_GAP = 6
+_BETWEEN_COLUMNS = 36
+_LONGEST_NAME = 200
+"""Pixels; longer names are shortened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LegendEntry:
+    """A line of a legend."""
+
+    colour: Colour | None
+    """RGB; None is drawn hatched, as `hatch` draws pixels without a class."""
+    name: str
+    share: float
+    """Share of the pixels, in [0, 1]."""
 
 
 def add_legend(
@@ -32,23 +50,86 @@ def add_legend(
     Returns:
         `(H', W, 3)` uint8 RGB, H' > H.
     """
-    width = picture.shape[1]
-    font = ImageFont.load_default(_FONT_SIZE)
     entries = [
-        (colour, f"{name} {100 * areas[name]:.1f} %")
+        LegendEntry(colour=colour, name=name, share=areas[name])
         for name, colour in zip(label_set.names, label_set.colours, strict=True)
         if areas.get(name, 0) > 0
     ]
-    places, x, y = [], _MARGIN, _MARGIN
-    for _, text in entries:
-        length = _BOX + 6 + round(font.getlength(text)) + 2 * _MARGIN
-        if x > _MARGIN and x + length > width:
-            x, y = _MARGIN, y + _ROW_HEIGHT
-        places.append((x, y))
-        x += length
-    strip = Image.new("RGB", (width, y + _ROW_HEIGHT + _MARGIN), "white")
+    return np.concatenate([picture, draw_legend(entries, picture.shape[1])])
+
+
+def draw_legend(entries: Sequence[LegendEntry], width: int) -> npt.NDArray[np.uint8]:
+    """Colours, names and shares in aligned columns, to be read downwards.
+
+    Args:
+        entries: What to show.
+        width: Of the strip, in pixels.
+
+    Returns:
+        `(H, width, 3)` uint8 RGB, as high as it needs to be, on white.
+    """
+    font = ImageFont.load_default(FONT_SIZE)
+    names = [fit_text(entry.name, font, _LONGEST_NAME) for entry in entries]
+    shares = [format_share(entry.share) for entry in entries]
+    share_end = _BOX + 3 * _GAP + _longest(names, font) + _longest(shares, font)
+    columns = max(1, (width - 2 * MARGIN + _BETWEEN_COLUMNS) // (share_end + _BETWEEN_COLUMNS))
+    rows = math.ceil(len(entries) / columns)
+    strip = Image.new("RGB", (width, max(1, rows) * _ROW_HEIGHT + 2 * MARGIN), "white")
     draw = ImageDraw.Draw(strip)
-    for (colour, text), (x, y) in zip(entries, places, strict=True):
-        draw.rectangle((x, y, x + _BOX, y + _BOX), fill=colour, outline="black")
-        draw.text((x + _BOX + 6, y + _BOX // 2), text, fill="black", font=font, anchor="lm")
-    return np.concatenate([picture, np.asarray(strip)])
+    for k, (entry, name, share) in enumerate(zip(entries, names, shares, strict=True)):
+        x, y = MARGIN + k // rows * (share_end + _BETWEEN_COLUMNS), MARGIN + k % rows * _ROW_HEIGHT
+        _draw_box(strip, (x, y), entry.colour)
+        draw.text((x + _BOX + _GAP, y + _BOX // 2), name, fill="black", font=font, anchor="lm")
+        draw.text((x + share_end, y + _BOX // 2), share, fill="black", font=font, anchor="rm")
+    return np.asarray(strip)
+
+
+def hatch(picture: npt.NDArray[np.uint8], where: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """Draw pixels without a class: darkened to half, below white diagonal lines.
+
+    Args:
+        picture: `(H, W, 3)` uint8 RGB.
+        where: `(H, W)`, true for pixels without a class.
+
+    Returns:
+        `(H, W, 3)` uint8 RGB, a copy.
+    """
+    is_line = np.indices(where.shape).sum(axis=0) % 6 < 2
+    drawn = np.where(is_line[..., np.newaxis], np.uint8(255), picture // 2)
+    return np.where(where[..., np.newaxis], drawn, picture)
+
+
+def fit_text(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float, *, keep_end: bool = False
+) -> str:
+    """A text that is drawn on one line no longer than `width` pixels; what is too long is cut off for "...".
+
+    Pillow's own font, the only one that is everywhere, has the letters of ASCII: accents are left out, and other
+    letters become question marks.
+    """
+    letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    plain = "".join(letter if " " <= letter <= "~" else "?" for letter in letters)
+    if font.getlength(plain) <= width:
+        return plain
+    for kept in range(min(len(plain) - 1, round(width)), 0, -1):
+        shortened = f"...{plain[-kept:].lstrip()}" if keep_end else f"{plain[:kept].rstrip()}..."
+        if font.getlength(shortened) <= width:
+            return shortened
+    return ""
+
+
+def format_share(share: float) -> str:
+    """A share in [0, 1] in per cent, with one decimal; what is there at all is not called 0.0 %."""
+    return "<0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def _longest(texts: Sequence[str], font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+    return math.ceil(max((font.getlength(text) for text in texts), default=0))
+
+
+def _draw_box(strip: Image.Image, place: tuple[int, int], colour: Colour | None) -> None:
+    corners = (*place, place[0] + _BOX, place[1] + _BOX)
+    if colour is None:
+        grey = np.full((_BOX, _BOX, 3), 128, np.uint8)
+        strip.paste(Image.fromarray(hatch(grey, np.ones((_BOX, _BOX), bool))), place)
+    ImageDraw.Draw(strip).rectangle(corners, fill=colour, outline="black")

@@ -5,9 +5,6 @@ Shape letters: N batch, K classes, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,19 +25,3 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None, ignore
     valid = labels[labels != ignore_index]
     mass = weights[valid].sum() if weights is not None else valid.numel()
     return total / mass if valid.numel() else total
-
-
-def log_weights(class_pixels: Sequence[int]) -> Tensor:
-    """Class weights 1 / log(1.02 + p) for the frequency p of each class, scaled to a mean of 1.
-
-    Source: Paszke et al., ENet, 2016, which bounds them to 1 to 50 before scaling.
-
-    Args:
-        class_pixels: Number of pixels of each class.
-
-    Returns:
-        `(K,)` float32.
-    """
-    counts = torch.tensor(class_pixels, dtype=torch.float64)
-    weights = 1 / torch.log(1.02 + counts / counts.sum().clamp(min=1))
-    return (weights / weights.mean()).float()

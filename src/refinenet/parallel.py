@@ -9,7 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -40,11 +40,11 @@ def map_parallel(
     # Where it is safe, processes start as copies: scripts need no `if __name__ == "__main__":` then.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     chunks = _batched(items, chunk)
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
-        running: deque[Future[list[Result]]] = deque()
+    with ProcessPoolExecutor(count, context, _Worker.begin, (function,)) as pool:
+        running: deque[Future[list[Any]]] = deque()
         try:
             for part in chunks:
-                running.append(pool.submit(_work, function, part))
+                running.append(pool.submit(_Worker.work, part))
                 if len(running) >= count * WAITING_PER_WORKER:
                     yield from running.popleft().result()
             while running:
@@ -53,8 +53,18 @@ def map_parallel(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _work(function: Callable[[Item], Result], items: tuple[Item, ...]) -> list[Result]:
-    return [function(item) for item in items]
+class _Worker:
+    """What a process works with: the function reaches it once, not with every chunk, as it may hold a whole listing."""
+
+    function: Callable[[Any], Any]
+
+    @classmethod
+    def begin(cls, function: Callable[[Any], Any]) -> None:
+        cls.function = function
+
+    @classmethod
+    def work(cls, items: tuple[Any, ...]) -> list[Any]:
+        return [cls.function(item) for item in items]
 
 
 def _batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:

@@ -29,7 +29,7 @@ class RunFolder:
     @property
     def is_begun(self) -> bool:
         """Whether a run was begun here."""
-        return (self.path / "run.json").exists() or (self.path / "checkpoint.pt").exists()
+        return (self.path / "run.json").exists()
 
     def begin(self, description: Mapping[str, Any]) -> None:
         """Write down how the run is begun, JSON-ready, to begin it again."""

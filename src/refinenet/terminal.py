@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -45,6 +47,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     Console().print(table)
+
+
+def say(what: Any) -> None:
+    """Print a text on standard output as it is, or other values as JSON, for machines."""
+    print(what if isinstance(what, str) else json.dumps(what, indent=2, ensure_ascii=False))
 
 
 def print_note(text: str, *, enabled: bool = True) -> None:

@@ -14,21 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from refinenet.backends.pytorch import PyTorchBackend
+from refinenet.class_statistics import count_classes, log_weights, median_frequency_weights
 from refinenet.datasets import Dataset
 from refinenet.evaluate import PROTOCOL, evaluate
 from refinenet.loader import batch_size, load_batches
-from refinenet.losses import cross_entropy, log_weights
+from refinenet.losses import cross_entropy
 from refinenet.metrics import Scores
 from refinenet.model_file import ModelCard, save
 from refinenet.network import Network
 from refinenet.optimisation import build_optimiser, choose_bfloat16, schedule
 from refinenet.run_folder import RunFolder
+from refinenet.sample_cache import cache_samples
 from refinenet.segmenter import NotFiniteError, Segmenter
 from refinenet.terminal import print_note, progress_bar
 from refinenet.train_config import TrainConfig
@@ -101,17 +102,22 @@ class TrainRun:
             ValueError: an image or mask cannot be used, or the loss is not a finite number.
             KeyboardInterrupt: the user stopped it; the last whole epoch is kept.
         """
-        self.weights = self._class_weights()
+        self.weights = None if self.epoch == self.config.epochs else self._class_weights()
         model, optimiser = self.fabric.setup(self.network, self.optimiser)
-        while self.epoch < self.config.epochs:
-            started = time.perf_counter()
-            loss = self._train_one_epoch(model, optimiser)
-            seconds = time.perf_counter() - started
-            self.epoch += 1
-            scores = self._validate() if self._is_measured() else None
-            self._log(loss, seconds, scores)
-            self._keep_if_best(scores)
-            self._save_state()
+        kind, folder = self.config.cache, self.folder.path
+        with (
+            cache_samples(self.train_set, kind, folder / "cached-train") as train_set,
+            cache_samples(self.val_set, kind, folder / "cached-val") as val_set,
+        ):
+            while self.epoch < self.config.epochs:
+                started = time.perf_counter()
+                loss = self._train_one_epoch(model, optimiser, train_set)
+                seconds = time.perf_counter() - started
+                self.epoch += 1
+                scores = self._validate(val_set) if self._is_measured() else None
+                self._log(loss, seconds, scores)
+                self._keep_if_best(scores)
+                self._save_state()
         return TrainResult(
             folder=self.folder.path, model=self.folder.best_model, best_miou=self.best_miou, epochs=self.epoch
         )
@@ -149,7 +155,7 @@ class TrainRun:
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise ValueError(f"The state kept in {self.folder.path} is of another run: {error}") from error
 
-    def _train_one_epoch(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> float:
+    def _train_one_epoch(self, model: nn.Module, optimiser: torch.optim.Optimizer, train_set: Dataset) -> float:
         """One pass over the training images; returns the mean loss of its steps."""
         torch.manual_seed(self.config.seed + self.epoch)
         total = 0.0
@@ -157,12 +163,11 @@ class TrainRun:
         with progress_bar(self.show) as bar:
             task = bar.add_task(self._title(), total=self.steps_per_epoch, status="")
             started = time.perf_counter()
-            batches = load_batches(self.train_set, self.config, self.epoch)
+            batches = load_batches(train_set, self.config, self.epoch, self.network.mean.device)
             for step, (images, labels) in enumerate(batches):
-                images, labels = self.fabric.to_device((images, labels))
                 self._set_learning_rates(optimiser, self.epoch * self.steps_per_epoch + step)
                 logits = model(images.contiguous(memory_format=torch.channels_last))
-                loss = cross_entropy(logits, labels, self.weights, self.train_set.label_set.ignore_index)
+                loss = cross_entropy(logits, labels, self.weights, train_set.label_set.ignore_index)
                 total += self._check_finite(loss.item())
                 optimiser.zero_grad()
                 self.fabric.backward(loss)
@@ -190,36 +195,19 @@ class TrainRun:
     def _class_weights(self) -> Tensor | None:
         if self.config.class_weights == "none":
             return None
-        classes = len(self.train_set.label_set)
-        counts, ignored = np.zeros(classes, np.int64), 0
-        indices = np.unique(np.linspace(0, len(self.train_set) - 1, FREQUENCY_SAMPLES).round().astype(int))
-        with progress_bar(self.show) as bar:
-            for index in bar.track(indices.tolist(), description="Counting classes"):
-                labels = self.train_set[index].labels
-                counts += np.bincount(labels[labels < classes], minlength=classes)
-                ignored += int((labels >= classes).sum())
-        self._warn_of_labels(counts, ignored, len(indices))
-        return log_weights(counts.tolist()).to(self.network.mean.device)
-
-    def _warn_of_labels(self, counts: npt.NDArray[np.int64], ignored: int, masks: int) -> None:
-        """Say what masks of another meaning than the classes' look like."""
-        absent = [name for name, count in zip(self.train_set.label_set.names, counts, strict=True) if not count]
-        void = ignored / max(1, ignored + int(counts.sum()))
-        if absent:
-            print_note(f"Warning: in {masks} masks looked at, these classes never occur: {', '.join(absent)}.")
-        if void > 0.4:
-            print_note(
-                f"Warning: {100 * void:.0f} % of the pixels have no class ({self.train_set.label_set.ignore_index}). "
-                "If 255 marks an object, as in masks of 0 and 255, save it as id 1."
-            )
+        indices = np.unique(np.linspace(0, len(self.train_set) - 1, FREQUENCY_SAMPLES).round().astype(int)).tolist()
+        counts = count_classes(self.train_set, indices=indices, workers=self.config.workers, progress=self.show)
+        by_log = self.config.class_weights == "log"
+        weights = log_weights(counts.pixels) if by_log else median_frequency_weights(counts)
+        return torch.tensor(weights, device=self.network.mean.device)
 
     def _is_measured(self) -> bool:
         return self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs
 
-    def _validate(self) -> Scores:
-        segmenter = Segmenter(PyTorchBackend(self.network), self.val_set.label_set)
+    def _validate(self, val_set: Dataset) -> Scores:
+        segmenter = Segmenter(PyTorchBackend(self.network), val_set.label_set)
         try:
-            return evaluate(segmenter, self.val_set, progress=self.show)[0]
+            return evaluate(segmenter, val_set, progress=self.show)[0]
         except NotFiniteError as error:
             raise self._divergence("the network's answer is not finite") from error
 

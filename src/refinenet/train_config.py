@@ -10,8 +10,10 @@ from typing import Any, Literal, get_args
 from refinenet.transforms import AugmentationConfig, is_number
 
 Optimiser = Literal["adamw", "sgd"]
-ClassWeights = Literal["log", "none"]
+ClassWeights = Literal["log", "median", "none"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Place = Literal["workers", "device"]
+Cache = Literal["none", "memory", "disk"]
 
 _WHOLE_NUMBERS = {"epochs": 1, "batch_size": 1, "validate_every": 1, "workers": 0, "seed": 0}
 _NUMBERS = {
@@ -21,7 +23,13 @@ _NUMBERS = {
     "polynomial_power": (0, 100),
     "weight_decay": (0, 100),
 }
-_CHOICES = {"optimiser": Optimiser, "class_weights": ClassWeights, "precision": Precision}
+_CHOICES = {
+    "optimiser": Optimiser,
+    "class_weights": ClassWeights,
+    "precision": Precision,
+    "augment_on": Place,
+    "cache": Cache,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +57,7 @@ class TrainConfig(AugmentationConfig):
     weight_decay: float = 1e-4
     """Of kernels; biases and batch norms have none."""
     class_weights: ClassWeights = "log"
-    """"log" weighs rare classes up (`losses.log_weights`), "none" weighs all alike."""
+    """"log" and "median" weigh rare classes up (`class_statistics`), "none" weighs all alike."""
     precision: Precision = "auto"
     """Of the network's arithmetic; "auto" is bfloat16 where the device computes in it, else float32."""
     validate_every: int = 1
@@ -57,6 +65,12 @@ class TrainConfig(AugmentationConfig):
     workers: int = 2 if sys.platform == "linux" else 0
     """Processes that load images; 0 loads in the training process. By default 2 on Linux; elsewhere processes cannot be
     forked, and more than 0 needs a script with `if __name__ == "__main__":`."""
+    cache: Cache = "none"
+    """Where decoded images wait for their next epoch: "memory" (on Linux; as much as is free but for 1 GiB) or "disk",
+    in the run's folder until its end. It pays where loading is what training waits for."""
+    augment_on: Place = "workers"
+    """Where images are resized, cropped and flipped: in the processes that load them, or on the device that trains, for
+    a GPU whose machine has few cores. Colours are varied on the device in both."""
     seed: int = 42
     """From which the order of images, their augmentation, dropout and new rows of the classifier follow."""
 

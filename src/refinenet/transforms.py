@@ -20,6 +20,8 @@ from torchvision.transforms import v2
 from refinenet.labels import LabelMap
 
 _IMAGENET_MEAN_COLOUR = (124, 116, 104)
+_LUMA = (0.2989, 0.587, 0.114)
+"""Grey from RGB by ITU-R BT.601, as Pillow and torchvision take it."""
 
 
 def prepare(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
@@ -74,7 +76,10 @@ def _is_pair(value: object, kind: type | UnionType) -> bool:
 
 
 class Augmentation:
-    """Vary an image and its label map together, into a training pair of fixed size.
+    """Vary images and their label maps together, into training pairs of fixed size.
+
+    `vary_place` belongs where single images are read, `vary_colour` where batches are computed on; both work on any
+    device.
 
     Args:
         config: How.
@@ -83,24 +88,48 @@ class Augmentation:
 
     def __init__(self, config: AugmentationConfig, ignore_index: int) -> None:
         fill: dict[Any, Any] = {tv_tensors.Image: _IMAGENET_MEAN_COLOUR, tv_tensors.Mask: ignore_index}
-        jitter = config.colour_jitter
         self._scale = config.scale
-        self._transform = v2.Compose(
+        self._jitter = config.colour_jitter
+        self._crop_and_flip = v2.Compose(
             [
                 v2.RandomCrop(config.crop_size, pad_if_needed=True, fill=fill),
                 v2.RandomHorizontalFlip(0.5 if config.flip else 0.0),
-                v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter),
-                v2.ToDtype({tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64}, scale=True),
             ]
         )
 
-    def __call__(self, pixels: npt.NDArray[np.uint8], labels: LabelMap) -> tuple[Tensor, Tensor]:
-        """`(H, W, 3)` uint8 and `(H, W)` ids to `(3, h, w)` float32 in [0, 1] and `(h, w)` int64 of the crop size."""
+    def vary_place(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Resize, crop and flip `(3, H, W)` uint8 and `(H, W)` uint8 or int32 ids to the crop size."""
         factor = float(torch.empty(1).uniform_(*self._scale))
         size = [max(1, round(side * factor)) for side in labels.shape]
-        image = v2.functional.resize(torch.from_numpy(pixels).permute(2, 0, 1), size, antialias=True)
+        resized = v2.functional.resize(image, size, antialias=True)
         # What torchvision does to masks of itself, "nearest", rounds down and shifts them against the image.
-        ids = torch.from_numpy(labels.astype(np.int32))[None]
-        mask = v2.functional.resize(ids, size, v2.InterpolationMode.NEAREST_EXACT)[0]
-        image, mask = self._transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        ids = v2.functional.resize(labels[None], size, v2.InterpolationMode.NEAREST_EXACT)[0]
+        image, mask = self._crop_and_flip(tv_tensors.Image(resized), tv_tensors.Mask(ids))
         return image.as_subclass(Tensor), mask.as_subclass(Tensor)
+
+    def vary_colour(self, images: Tensor) -> Tensor:
+        """Change brightness, contrast and saturation of each image of a batch.
+
+        Args:
+            images: `(N, 3, h, w)` uint8 RGB.
+
+        Returns:
+            `(N, 3, h, w)` float32 in [0, 1]. The three changes are torchvision's `adjust_brightness`,
+            `adjust_contrast` and `adjust_saturation`, in this order, clamped once at their end.
+        """
+        changes = torch.empty(3, len(images), 1, 1).uniform_(1 - self._jitter, 1 + self._jitter)
+        brightness, contrast, saturation = changes.to(images.device)
+        luma = torch.tensor(_LUMA, device=images.device)
+        # All three are linear in a pixel's colour, so together they are one matrix and, for the contrast, an offset.
+        mixing = saturation * torch.eye(3, device=images.device) + (1 - saturation) * luma
+        values = images.flatten(2).float()
+        mean_luma = (values.mean(2) @ luma)[:, None, None]
+        offset = (1 - contrast) * brightness * mean_luma / 255
+        varied = torch.baddbmm(offset.expand(-1, 3, 1), brightness * contrast / 255 * mixing, values)
+        return varied.clamp_(0, 1).view(images.shape)
+
+
+def to_tensors(pixels: npt.NDArray[np.uint8], labels: LabelMap) -> tuple[Tensor, Tensor]:
+    """`(H, W, 3)` uint8 and `(H, W)` ids to `(3, H, W)` uint8 and `(H, W)` uint8, or int32 for ids of 16 bits."""
+    ids = labels if labels.dtype == np.uint8 else labels.astype(np.int32)
+    return torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(ids)

@@ -10,15 +10,22 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from refinenet.datasets import folder, streets
+from refinenet.datasets.ade20k import ADE20K
 from refinenet.datasets.camvid import CAMVID
-from refinenet.datasets.coco import COCO
+from refinenet.datasets.cityscapes import CITYSCAPES
+from refinenet.datasets.coco import COCO, COCO_STUFF
+from refinenet.datasets.context import CONTEXT, CONTEXT_59
 from refinenet.datasets.dataset import Dataset, Sample, Splits, join
 from refinenet.datasets.facts import Download, Facts, Published
 from refinenet.datasets.nyu import NYU
 from refinenet.datasets.pairs import IMAGE_SUFFIXES, list_files
+from refinenet.datasets.person_part import PERSON_PART
 from refinenet.datasets.prepared import open_prepared, prepared_folder
+from refinenet.datasets.sunrgbd import SUNRGBD
+from refinenet.datasets.voc import SBD, VOC, VOC_AUG
 from refinenet.labels import LabelSet
 
 __all__ = [
@@ -32,7 +39,9 @@ __all__ = [
     "Published",
     "Sample",
     "Splits",
+    "choose_classes",
     "find_root",
+    "is_own",
     "list_files",
     "open_dataset",
     "open_training_datasets",
@@ -40,8 +49,24 @@ __all__ = [
     "read_classes",
 ]
 
-PUBLISHED: Mapping[str, Published] = MappingProxyType({"camvid": CAMVID, "coco": COCO, "nyu": NYU})
-"""The published datasets by name; a variant stands after a colon."""
+PUBLISHED: Mapping[str, Published] = MappingProxyType(
+    {
+        "nyu": NYU,
+        "voc": VOC,
+        "sbd": SBD,
+        "voc_aug": VOC_AUG,
+        "coco": COCO,
+        "coco:stuff": COCO_STUFF,
+        "cityscapes": CITYSCAPES,
+        "ade20k": ADE20K,
+        "context": CONTEXT,
+        "context:59": CONTEXT_59,
+        "person_part": PERSON_PART,
+        "sunrgbd": SUNRGBD,
+        "camvid": CAMVID,
+    }
+)
+"""The published datasets by name; which of its sets of classes is meant stands after a colon, where there are two."""
 NAMES = (*PUBLISHED, "streets")
 """Datasets known by name; any other is a folder of one's own."""
 
@@ -76,6 +101,21 @@ def open_training_datasets(
     return train_set, val_set
 
 
+def choose_classes(dataset: DatasetSource | Sequence[DatasetSource], classes: str | None) -> Any:
+    """The dataset with one of its sets of classes, as `NAME:CLASSES`; unchanged where `classes` is None.
+
+    Raises:
+        ValueError: the dataset has no such set of classes.
+    """
+    if classes is None:
+        return dataset
+    chosen = f"{dataset}:{classes}"
+    if chosen not in PUBLISHED:
+        choices = ", ".join(" with classes=".join(map(repr, n.split(":"))) for n in PUBLISHED if ":" in n)
+        raise ValueError(f"There is no dataset {dataset!r} with classes={classes!r}. There are {choices}.")
+    return chosen
+
+
 def read_classes(source: str) -> LabelSet:
     """The label set of a dataset known by name, or of a `classes.yaml`.
 
@@ -90,12 +130,18 @@ def read_classes(source: str) -> LabelSet:
     return folder.read_code_file(Path(source)).label_set
 
 
+def is_own(name: str) -> bool:
+    """Whether a name is that of a folder of one's own, or of a YAML file that describes one."""
+    path = Path(name)
+    return path.is_dir() or (path.is_file() and path.suffix in (".yaml", ".yml"))
+
+
 def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = None) -> Splits:
     """Turn what users name a dataset by into a function from split names ("train", "val", ...) to datasets.
 
     Args:
         dataset: One of `NAMES`; or "streets:COUNT" or "streets:COUNT:WIDTHxHEIGHT" for that many drawn pictures in
-            each split; or a folder of one's own (`refinenet.datasets.folder`); or such a function itself.
+            each split; or a folder or YAML file of one's own (`refinenet.datasets.layouts`); or such a function itself.
         root: Where a named dataset lies. By default the folder named by the environment variable
             `REFINENET_<NAME>`, such as `REFINENET_CAMVID`, or else `data/<name>`.
 
@@ -108,14 +154,14 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
     name = os.fspath(dataset)
     if name in PUBLISHED:
         return partial(_open_published, name, find_root(name, root))
-    if name.partition(":")[0] == "streets" or Path(name).is_dir():
+    if name.partition(":")[0] == "streets" or is_own(name):
         if root is not None:
             raise ValueError(f"root={os.fspath(root)!r} has no use here: {name!r} needs no folder beside its name.")
         is_drawn = name.partition(":")[0] == "streets"
         return streets.parse(name) if is_drawn else partial(folder.open_split, Path(name))
     raise ValueError(
         f"There is no dataset {name!r}: it is neither one of {', '.join(NAMES)}, nor a folder. "
-        "A folder of your own holds images/ and masks/ with the same file names."
+        "A folder of your own holds images/ and masks/ with the same file names; see the README for other layouts."
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,10 +42,12 @@ def open_folders(
     """
     absent = [str(folder) for folder in (images, masks) if not folder.is_dir()]
     if absent:
-        raise FileNotFoundError(
-            f"The dataset {name!r} has no split {split!r} here: {' and '.join(absent)} missing."
-        )
-    pairs = pair_files(list_files(images, IMAGE_SUFFIXES), list_files(masks, MASK_SUFFIXES))
+        raise FileNotFoundError(f"The dataset {name!r} has no split {split!r} here: {' and '.join(absent)} missing.")
+    pairs = pair_names(
+        (path.name for path in list_files(images, IMAGE_SUFFIXES)),
+        (path.name for path in list_files(masks, MASK_SUFFIXES)),
+        folders=(images, masks),
+    )
     if not pairs:
         raise FileNotFoundError(f"The dataset {name!r} has no images in {images}.")
     return from_files(
@@ -51,8 +55,8 @@ def open_folders(
         split=split,
         label_set=label_set,
         items=list(pairs),
-        image_file=partial(_find, images, {stem: names[0] for stem, names in pairs.items()}),
-        mask_file=partial(_find, masks, {stem: names[1] for stem, names in pairs.items()}),
+        image_file=find_by_item(images, {item: names[0] for item, names in pairs.items()}),
+        mask_file=find_by_item(masks, {item: names[1] for item, names in pairs.items()}),
         read_labels=read_labels,
     )
 
@@ -62,35 +66,99 @@ def list_files(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
     return (path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
 
 
+def walk_names(folder: Path, suffixes: Sequence[str]) -> Iterator[str]:
+    """The names of a folder's files that end in one of `suffixes`, in any order, hidden ones aside.
+
+    Files in subfolders have these in front of their names, parted by "/".
+    """
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(parent).relative_to(folder).as_posix()
+        before = "" if inside == "." else f"{inside}/"
+        yield from (before + name for name in names if has_suffix(name, suffixes))
+
+
+def _refuse(error: OSError) -> None:
+    raise error  # a folder that cannot be read would else be taken for an empty one
+
+
+def has_suffix(name: str, suffixes: Sequence[str]) -> bool:
+    """Whether a file's name ends in one of `suffixes`, in small letters or capitals, and is not hidden."""
+    return name.lower().endswith(tuple(suffixes)) and not name.startswith(".")
+
+
+def find_stem(name: str) -> str:
+    """A file's name without what stands behind its last dot; accents and letters in one (Unicode's NFC).
+
+    The same name may come spelt in two ways: macOS takes accents and letters apart, others do not.
+    """
+    return unicodedata.normalize("NFC", name.rpartition(".")[0])
+
+
 def pair_files(images: Iterable[Path], masks: Iterable[Path]) -> dict[str, tuple[str, str]]:
     """The file names of image and mask by their common stem, in alphabetical order.
 
     Raises:
         ValueError: a stem stands twice on one side, or only on one; the stems are named.
     """
-    found_images, found_masks = _by_stem(images), _by_stem(masks)
-    alone = sorted(set(found_images) ^ set(found_masks))
+    return pair_names((path.name for path in images), (path.name for path in masks))
+
+
+def pair_names(
+    images: Iterable[str],
+    masks: Iterable[str],
+    *,
+    ending: str = "",
+    wanted: str = "mask",
+    folders: tuple[Path | str, Path | str] = ("The folder of images", "The folder of masks"),
+) -> dict[str, tuple[str, str]]:
+    """The names of image and mask by their common stem, in alphabetical order.
+
+    Args:
+        images: File names, with any folders in front parted by "/".
+        masks: As `images`.
+        ending: What a mask's stem has after its image's stem, such as "_mask".
+        wanted: What messages call a mask.
+        folders: What messages call the folders of images and of masks.
+
+    Raises:
+        ValueError: a stem stands twice on one side, or only on one; the stems are named.
+    """
+    found_images, found_masks = _by_stem(images, "", folders[0]), _by_stem(masks, ending, folders[1])
+    alone = sorted(found_images.keys() ^ found_masks.keys())
     if alone:
-        lacking = [f"{stem} (no {'mask' if stem in found_images else 'image'})" for stem in alone[:5]]
+        lacking = [f"{stem} (no {wanted if stem in found_images else 'image'})" for stem in alone[:5]]
         more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
+        endings = f" Images end in {', '.join(IMAGE_SUFFIXES)}, masks in {', '.join(MASK_SUFFIXES)}."
         raise ValueError(
-            f"Images and masks should have the same file names, endings aside. Without partner: "
-            f"{', '.join(lacking)}{more}. Images end in {', '.join(IMAGE_SUFFIXES)}, "
-            f"masks in {', '.join(MASK_SUFFIXES)}."
+            f"Images and {wanted}s should have the same file names, endings aside. Without partner: "
+            f"{', '.join(lacking)}{more}.{endings if wanted == 'mask' else ''}"
         )
     return {stem: (found_images[stem], found_masks[stem]) for stem in sorted(found_images)}
 
 
-def _by_stem(paths: Iterable[Path]) -> dict[str, str]:
+def _by_stem(names: Iterable[str], ending: str, folder: Path | str) -> dict[str, str]:
     files: dict[str, str] = {}
-    for path in paths:
-        # The same name may come spelt in two ways: macOS takes accents and letters apart, others do not.
-        stem = unicodedata.normalize("NFC", path.stem)
+    for name in names:
+        stem = find_stem(name).removesuffix(ending)
         if stem in files:
-            raise ValueError(f"{path.parent} holds both {files[stem]} and {path.name}: which one is meant?")
-        files[stem] = path.name
+            raise ValueError(f"{folder} holds both {files[stem]} and {name}: which one is meant?")
+        files[stem] = name
     return files
 
 
-def _find(folder: Path, names: Mapping[str, str], item: str) -> Path:
-    return folder / names[item]
+def find_by_item(folder: Path, names: Mapping[str, str]) -> Callable[[str], Path]:
+    """A function from an item to its file, which can be pickled and holds only what no rule tells.
+
+    Args:
+        folder: Where the files lie.
+        names: The file's name for each item.
+    """
+    endings = Counter(name.removeprefix(item) for item, name in names.items() if name.startswith(item))
+    ending = endings.most_common(1)[0][0] if endings else ""
+    others = {item: name for item, name in names.items() if name != item + ending}
+    return partial(_find, folder, ending, others)
+
+
+def _find(folder: Path, ending: str, others: Mapping[str, str], item: str) -> Path:
+    return folder / others.get(item, item + ending)

@@ -1,0 +1,198 @@
+"""Images per second: our loader, the same work by torchvision's reference transforms, and the network's appetite.
+
+    python benchmarks/data.py [--dataset camvid --root FOLDER] [--images 200] [--rounds 5] [--workers 2]
+
+By default the images are streets of 480x360 pixels, drawn and saved as PNG files. Each round times every candidate
+once, in turn, so that a machine whose speed drifts slows all of them alike; the ratios are medians over rounds.
+
+"Bare decoding" opens image and mask with Pillow and makes arrays of them, nothing else, in as many processes. The
+network is the light-weight MobileNetV2 at the default training settings (crop 320x320, batch 8): its appetite is what a
+step of training, forwards, backwards and update, eats when batches cost nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from refinenet import RefineNet
+from refinenet.datasets import Dataset, open_dataset
+from refinenet.images import write
+from refinenet.loader import load_batches
+from refinenet.losses import cross_entropy
+from refinenet.optimisation import build_optimiser
+from refinenet.parallel import map_parallel
+from refinenet.sample_cache import cache_samples
+from refinenet.street_scene import draw_street
+from refinenet.terminal import print_table
+from refinenet.train_config import TrainConfig
+
+CPU = torch.device("cpu")
+OURS, BARE, APPETITE = "our loader", "bare decoding", "the network's appetite"
+
+
+class ReferenceDataset(TorchDataset[tuple[Tensor, Tensor]]):
+    """The same files through torchvision's reference transforms for segmentation, on tensors."""
+
+    def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
+        self.dataset = dataset
+        low, high = config.scale
+        jitter = config.colour_jitter
+        shorter = min(dataset[0].labels.shape)
+        self.transform = v2.Compose(
+            [
+                v2.RandomResize(round(low * shorter), round(high * shorter), antialias=True),
+                v2.RandomCrop(config.crop_size, pad_if_needed=True, fill={tv_tensors.Image: 0, tv_tensors.Mask: 255}),
+                v2.RandomHorizontalFlip(0.5),
+                v2.ColorJitter(jitter, jitter, jitter),
+                v2.ToDtype({tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64}, scale=True),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        item = self.dataset.items[index]
+        image = v2.functional.pil_to_tensor(Image.open(str(self.dataset.image_file(item))).convert("RGB"))
+        mask = v2.functional.pil_to_tensor(Image.open(self.dataset.locate(item)))[0]
+        varied: tuple[Tensor, Tensor] = self.transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        return varied
+
+
+def decode_files(paths: tuple[str, str]) -> int:
+    """Pillow and NumPy alone; returns the number of pixels, so that nothing large travels back."""
+    pixels = np.asarray(Image.open(paths[0]).convert("RGB"))
+    ids = np.asarray(Image.open(paths[1]))
+    return int(pixels.shape[0] * ids.shape[1])
+
+
+def decode_all(files: list[tuple[str, str]], workers: int) -> int:
+    """Decode all files in processes."""
+    return sum(1 for _ in map_parallel(decode_files, files, workers=workers))
+
+
+def count(batches: Iterator[tuple[Tensor, Tensor]]) -> int:
+    """Go through batches and count their images."""
+    return sum(len(images) for images, _ in batches)
+
+
+def make_step(network: RefineNet, config: TrainConfig) -> Callable[[Tensor, Tensor], None]:
+    """One step of training."""
+    model = network.network.train().to(memory_format=torch.channels_last)
+    optimiser = build_optimiser(model, config)
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        loss = cross_entropy(model(images.contiguous(memory_format=torch.channels_last)), labels, None, 255)
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+
+    return step
+
+
+def train(step: Callable[[Tensor, Tensor], None], batches: Iterator[tuple[Tensor, Tensor]], steps: int) -> int:
+    """Train on so many batches; returns the number of images."""
+    images = 0
+    for _, batch in zip(range(steps), batches, strict=False):
+        step(*batch)
+        images += len(batch[0])
+    return images
+
+
+def make_candidates(dataset: Dataset, cached: Dataset, config: TrainConfig, steps: int) -> dict[str, Callable[[], int]]:
+    """What is timed: functions that work on some images and say on how many."""
+    files = [(str(dataset.image_file(item)), dataset.locate(item)) for item in dataset.items]
+    reference: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        ReferenceDataset(dataset, config), batch_size=config.batch_size, shuffle=True, drop_last=True,
+        num_workers=config.workers,
+    )  # fmt: skip
+    network = RefineNet(encoder="mobilenetv2_100", num_classes=len(dataset.label_set), device="cpu")
+    step = make_step(network, config)
+    ready = next(load_batches(dataset, replace(config, workers=0), 0, CPU))
+    return {
+        BARE: partial(decode_all, files, config.workers),
+        OURS: lambda: count(load_batches(dataset, config, 0, CPU)),
+        "our loader, images cached in memory": lambda: count(load_batches(cached, config, 0, CPU)),
+        "torchvision's reference transforms": lambda: count(iter(reference)),
+        APPETITE: lambda: train(step, iter([ready] * steps), steps),
+        "training, loader and network": lambda: train(step, load_batches(dataset, config, 0, CPU), steps),
+    }
+
+
+def save_streets(folder: Path, images: int) -> Dataset:
+    """Drawn streets of 480x360 pixels as PNG files, opened as a folder of one's own."""
+    label_set = open_dataset("streets")("train").label_set
+    for number in range(images):
+        picture, labels = draw_street(number, 360, 480)
+        write(folder / "train" / "images" / f"{number}.png", picture)
+        write(folder / "train" / "masks" / f"{number}.png", labels, palette=label_set.colours)
+    names = ", ".join(label_set.names)
+    (folder / "classes.yaml").write_text(f"names: [{names}]\n", encoding="utf-8")
+    return open_dataset(folder)("train")
+
+
+def time_rounds(candidates: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
+    """Images per second of each candidate in each round, after one round that does not count."""
+    speeds: dict[str, list[float]] = {name: [] for name in candidates}
+    for number in range(rounds + 1):
+        for name, work in candidates.items():
+            started = time.perf_counter()
+            images = work()
+            if number:
+                speeds[name].append(images / (time.perf_counter() - started))
+    return speeds
+
+
+def main() -> None:
+    """Time, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset")
+    parser.add_argument("--root")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=6)
+    arguments = parser.parse_args()
+    config = TrainConfig(workers=arguments.workers)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if arguments.dataset is None:
+            dataset = save_streets(folder, arguments.images)
+        else:
+            dataset = open_dataset(arguments.dataset, arguments.root)("train")
+            dataset = replace(dataset, items=dataset.items[: arguments.images])
+        cached = stack.enter_context(cache_samples(dataset, "memory", folder / "benchmark"))
+        candidates = make_candidates(dataset, cached, config, arguments.steps)
+        speeds = time_rounds(candidates, arguments.rounds)
+
+    def ratio(name: str, other: str) -> str:
+        return f"{statistics.median(a / b for a, b in zip(speeds[name], speeds[other], strict=True)):.2f}x"
+
+    rows = [
+        [name, f"{statistics.median(speeds[name]):.1f}", ratio(name, APPETITE), ratio(name, BARE)] for name in speeds
+    ]
+    title = (
+        f"{dataset.name}, {len(dataset)} images, {config.workers} loading processes, {torch.get_num_threads()} threads"
+    )
+    print_table(title, ["", "images/s (median)", "against the appetite", "against bare decoding"], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""`refinenet data`: list, prepare, look at, check and split datasets. As thin as the rest of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from refinenet.terminal import say
+
+app = typer.Typer(
+    help="List, prepare, look at, check and split datasets.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Source = Annotated[str, typer.Argument(help="A dataset's name, or a folder or YAML file of your own.")]
+Root = Annotated[Path | None, typer.Option(help="Where a dataset known by name lies.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Processes; by default one for each core.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines, and no progress.")]
+
+
+@app.command("list")
+def list_datasets(as_json: AsJson = False) -> None:
+    """List the datasets known by name: classes, images, size, licence, and whether they are here."""
+    from refinenet.prepare import list_datasets as find_datasets
+
+    found = find_datasets()
+    if as_json:
+        say([asdict(dataset) for dataset in found])
+        return
+    for dataset in found:
+        images = ", ".join(f"{split} {count:,}" for split, count in dataset.images.items())
+        say(f"{dataset.name:<12} {dataset.title}; {images} images; {dataset.size}; {dataset.page}")
+        say(f"{'':<12} {dataset.licence}. In {dataset.root}: {dataset.state}.")
+    say("`streets` needs no files. `refinenet data prepare NAME` fetches a dataset, or says how one gets it.")
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="A dataset's name; see `refinenet data list`.")],
+    root: Root = None,
+    mirror: Annotated[
+        str | None, typer.Option(help="Fetch the files by their names from this address instead.")
+    ] = None,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a published dataset, unpack it, and write masks where its own are slow to read."""
+    from refinenet.datasets import find_root
+    from refinenet.prepare import prepare as make_ready
+    from refinenet.terminal import print_note, print_table
+
+    report = make_ready(name, find_root(name, root), mirror=mirror, workers=workers, progress=not as_json)
+    if as_json:
+        say({**asdict(report), "root": str(report.root)})
+        return
+    rows = [[s.split, "-" if s.images is None else f"{s.images:,}", s.note] for s in report.splits]
+    print_table(f"{name} in {report.root}", ["split", "images", ""], rows)
+    for problem in report.problems:
+        print_note(problem)
+
+
+@app.command()
+def info(
+    source: Source,
+    root: Root = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="A .png or .jpg file for a contact sheet: images with overlays and legend.")
+    ] = None,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count images, sizes and classes of a dataset, and weigh its classes."""
+    from refinenet.dataset_info import describe, write_contact_sheet
+
+    found = describe(source, root=root, workers=workers, progress=not as_json)
+    if sheet is not None:
+        write_contact_sheet(sheet, source, root=root, info=found, workers=workers)
+    if as_json:
+        say(found.to_dict())
+        return
+    found.print()
+
+
+@app.command()
+def check(
+    source: Source,
+    root: Root = None,
+    fix: Annotated[Path | None, typer.Option(help="Write a repaired copy to this new folder.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Look into a sample only, as training does first.")] = False,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for whatever is wrong with a dataset, before training finds out. Exit code 1: training would fail."""
+    from refinenet import doctor
+
+    report = doctor.check(source, root=root, quick=quick, workers=workers, progress=not as_json)
+    told: dict[str, Any] = report.to_dict()
+    if not as_json:
+        report.print()
+    if fix is not None:
+        changes = doctor.fix(source, fix, root=root, workers=workers, progress=not as_json)
+        told["changes"] = changes.to_dict()
+        if not as_json:
+            changes.print()
+    if as_json:
+        say(told)
+    if report.stops_training:
+        raise typer.Exit(1)
+
+
+@app.command()
+def split(
+    folder: Annotated[Path, typer.Argument(help="A folder with images/ and masks/ that has no splits yet.")],
+    val: Annotated[float, typer.Option(min=0, max=1, help="Share of the images for validation.")] = 0.2,
+    test: Annotated[float, typer.Option(min=0, max=1, help="Share of the images for testing.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives another split.")] = 0,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="A regular expression; images with the same first group stay together. By default those do "
+            "whose names differ in the last number only: frames of one video."
+        ),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the lists of an earlier split.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write train.txt, val.txt (and test.txt): a split that can be made again, and that no video leaks through."""
+    from refinenet.dataset_split import split_folder
+
+    parts = split_folder(folder, val=val, test=test, seed=seed, group=group, replace=replace)
+    if as_json:
+        say({name: list(stems) for name, stems in parts.items()})
+        return
+    for name, stems in parts.items():
+        say(f"{folder / name}.txt: {len(stems)} images")

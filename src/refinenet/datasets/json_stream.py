@@ -1,0 +1,128 @@
+"""JSON files of long lists, read entry by entry.
+
+The reading itself is done by the standard library's decoder, one entry after the other, so that only one of them is in
+memory. (Of the streaming parsers, ijson's fast one takes 25 GB for 100 kB of opening brackets.)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+CHUNK = 2**20
+"""Characters that are read at once."""
+MAX_ENTRY = 2**26
+"""The most characters that an entry may have."""
+
+_DECODER = json.JSONDecoder()
+_WHITE_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def read_lists(json_file: Path) -> Iterator[tuple[str, Any]]:
+    """The entries of all lists in the object that a file holds, each with its list's key, in the order of the file.
+
+    Raises:
+        ValueError: the file is no sound json, or no object.
+        OSError: the file cannot be read.
+    """
+    with json_file.open(encoding="utf-8-sig") as stream:
+        text = _Text(stream)
+        try:
+            yield from _read_object(text)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"it is no text in UTF-8: {error.reason}.") from error
+
+
+def _read_object(text: _Text) -> Iterator[tuple[str, Any]]:
+    text.expect("{")
+    if not text.passes("}"):
+        while True:
+            key = text.value()
+            if not isinstance(key, str):
+                raise text.error("a key in quotes")
+            text.expect(":")
+            if text.passes("["):
+                yield from ((key, entry) for entry in _read_list(text))
+            else:
+                text.value()
+            if text.passes("}"):
+                break
+            text.expect(",")
+    if text.peek():
+        raise text.error("the end of the file")
+
+
+def _read_list(text: _Text) -> Iterator[Any]:
+    if text.passes("]"):
+        return
+    while True:
+        yield text.value()
+        if text.passes("]"):
+            return
+        text.expect(",")
+
+
+class _Text:
+    """A file's text, of which a piece at a time is in memory."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._piece = ""
+        self._place = 0
+        self._before = 0
+
+    def peek(self) -> str:
+        """The next character that is no white space, nothing at the end."""
+        while True:
+            found = _WHITE_SPACE.match(self._piece, self._place)
+            self._place = found.end() if found else self._place
+            if self._place < len(self._piece) or not self._read_on():
+                return self._piece[self._place : self._place + 1]
+
+    def passes(self, character: str) -> bool:
+        """Whether that is the next character, which then is passed over."""
+        is_next = self.peek() == character
+        self._place += is_next
+        return is_next
+
+    def expect(self, character: str) -> None:
+        """Pass over a character that has to be the next one."""
+        if not self.passes(character):
+            raise self.error(repr(character))
+
+    def value(self) -> Any:
+        """Pass over the next value, whatever it is."""
+        self.peek()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._piece, self._place)
+            except RecursionError as error:
+                raise self.error("fewer brackets inside each other") from error
+            except json.JSONDecodeError as error:  # It may only be cut off.
+                if not self._read_on():
+                    self._place = error.pos
+                    raise self.error("a value") from error
+                continue
+            # A number at the end of the piece may go on in the next one.
+            if end < len(self._piece) or not self._read_on():
+                self._place = end
+                return value
+
+    def error(self, wanted: str) -> ValueError:
+        """What to raise where something else than `wanted` stands."""
+        found = self._piece[self._place : self._place + 20]
+        place = self._before + self._place
+        return ValueError(f"it is no sound json: after {place:,} characters comes {found!r}, and not {wanted}.")
+
+    def _read_on(self) -> bool:
+        """Take in as much again as there is, and say whether there was more."""
+        rest = self._piece[self._place :]
+        if len(rest) > MAX_ENTRY:
+            raise self.error(f"a value of at most {MAX_ENTRY:,} characters")
+        more = self._stream.read(max(CHUNK, len(rest)))
+        self._before += self._place
+        self._piece, self._place = rest + more, 0
+        return bool(more)

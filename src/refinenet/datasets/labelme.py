@@ -1,0 +1,164 @@
+"""LabelMe's json files: one for each image, with the shapes that people drew on it.
+
+Shapes are filled as LabelMe itself exports them: by Pillow, outlines included, in the order of the file, later ones
+over earlier ones. What has no area (line, linestrip, point, points) is refused rather than passed over: a label that
+somebody drew would be lost without a word.
+
+H is height, W width.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from refinenet.image_files import MAX_PIXELS, read_picture
+from refinenet.labels import LabelMap, LabelSet, voc_colours
+
+BACKGROUND_LABELS = ("_background_", "background")
+VOID_LABELS = ("__ignore__", "ignore", "void")
+SHAPES = ("polygon", "rectangle", "circle", "mask")
+SHAPES_WITHOUT_AREA = ("line", "linestrip", "point", "points")
+
+Point = tuple[float, float]
+
+
+def find_names(json_files: Sequence[Path]) -> LabelSet:
+    """The label set of some files: background, then all labels in alphabetical order, in VOC's colours.
+
+    `VOID_LABELS` are none of the classes, `BACKGROUND_LABELS` are the first one.
+
+    Raises:
+        ValueError: a file is damaged, or no file has a shape.
+        OSError: a file cannot be read.
+    """
+    labels = {_take_label(shape, path) for path in json_files for shape in _read_shapes(path)[0]}
+    if not labels:
+        raise ValueError(f"None of {len(json_files)} LabelMe files has a shape, so there are no classes.")
+    names = ("background", *sorted(labels.difference(BACKGROUND_LABELS, VOID_LABELS)))
+    return LabelSet(names=names, colours=voc_colours(len(names)))
+
+
+def read_labels(label_set: LabelSet, json_file: Path) -> LabelMap:
+    """The label map of one file.
+
+    Args:
+        label_set: Of `find_names`, or any other whose first class is the background.
+        json_file: As LabelMe writes it.
+
+    Returns:
+        `(H, W)` ids of `label_set`, H and W as the file states them.
+
+    Raises:
+        ValueError: the file is damaged, a shape cannot be filled, or its label is none of the label set.
+        OSError: the file cannot be read.
+    """
+    shapes, size = _read_shapes(json_file)
+    labels = label_set.cast(np.zeros(size, np.uint8))
+    class_of = {name: index for index, name in enumerate(label_set.names)}
+    class_of |= dict.fromkeys(BACKGROUND_LABELS, 0) | dict.fromkeys(VOID_LABELS, label_set.ignore_index)
+    for number, shape in enumerate(shapes, start=1):
+        label = _take_label(shape, json_file)
+        if label not in class_of:
+            raise ValueError(f"{json_file} has a shape of {label!r}, which is none of {', '.join(label_set.names)}.")
+        try:
+            region = _fill(shape, size)
+        except ValueError as error:
+            raise ValueError(f"{json_file}, shape {number} ({label}): {error}") from error
+        labels[region] = class_of[label]
+    return labels
+
+
+def _read_shapes(json_file: Path) -> tuple[list[Mapping[str, Any]], tuple[int, int]]:
+    """The shapes of a file, and the image's height and width."""
+    try:
+        values = json.loads(json_file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{json_file} is no sound json: {error}.") from error
+    shapes = values.get("shapes") if isinstance(values, dict) else None
+    if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
+        raise ValueError(f"{json_file} is no file of LabelMe: it has no list 'shapes' of objects {{...}}.")
+    height, width = values.get("imageHeight"), values.get("imageWidth")
+    is_size = type(height) is int and type(width) is int and height > 0 and width > 0
+    if not is_size or height * width > MAX_PIXELS:
+        raise ValueError(
+            f"{json_file} has imageHeight {height!r} and imageWidth {width!r}: whole numbers are needed, "
+            f"at most {MAX_PIXELS:,} pixels together."
+        )
+    return shapes, (height, width)
+
+
+def _take_label(shape: Mapping[str, Any], json_file: Path) -> str:
+    label = shape.get("label")
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError(f"{json_file} has a shape with the label {str(label)[:60]!r}, which is no text.")
+    return label.strip()
+
+
+def _fill(shape: Mapping[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """The `(H, W)` region of a shape; `size` is H and W."""
+    kind = shape.get("shape_type") or "polygon"  # Files of LabelMe before 3.7 have polygons only.
+    if kind in SHAPES_WITHOUT_AREA:
+        raise ValueError(f"it is a {kind}, which has no area. Draw it as a polygon, or take it out.")
+    if kind not in SHAPES:
+        raise ValueError(f"its shape_type is {str(kind)[:60]!r}: {', '.join(SHAPES)} are understood.")
+    points = _read_points(shape.get("points"), size)
+    if not (len(points) >= 3 if kind == "polygon" else len(points) == 2):
+        raise ValueError(f"it is a {kind} of {len(points)} points: polygons have three or more, all others two.")
+    if kind == "mask":
+        return _place_mask(shape.get("mask"), points, size)
+    canvas = Image.new("L", (size[1], size[0]))
+    draw = ImageDraw.Draw(canvas)
+    if kind == "polygon":
+        draw.polygon(points, fill=1, outline=1)
+    elif kind == "rectangle":
+        (x0, y0), (x1, y1) = points
+        draw.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), fill=1, outline=1)
+    else:
+        (x, y), radius = points[0], math.dist(points[0], points[1])
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1, outline=1)
+    return np.asarray(canvas) > 0
+
+
+def _read_points(points: Any, size: tuple[int, int]) -> list[Point]:
+    if not isinstance(points, list):
+        raise ValueError("it has no list of points.")
+    for point in points:
+        if not (isinstance(point, list) and len(point) == 2 and all(type(value) in (int, float) for value in point)):
+            raise ValueError(f"it has the point {str(point)[:60]}: [x, y] is allowed, two numbers.")
+        # Drawing tools let go of the mouse beside the image; what lies farther away is of another image.
+        if not all(-limit <= value <= 2 * limit for value, limit in zip(point, (size[1], size[0]), strict=True)):
+            raise ValueError(
+                f"it has the point {point}, far outside of the image of {size[1]}x{size[0]} pixels (width x height)."
+            )
+    return [(float(x), float(y)) for x, y in points]
+
+
+def _place_mask(mask: Any, points: Sequence[Point], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """The region of a picture in base64 whose first and last column and row are `points`."""
+    if not isinstance(mask, str):
+        raise ValueError("it is a mask without a 'mask', a PNG file in base64.")
+    try:
+        content = base64.b64decode(mask, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"its 'mask' is no base64: {error}.") from error
+    pixels = np.asarray(read_picture(io.BytesIO(content), "its 'mask'").image)
+    (left, top), (right, bottom) = ((int(x), int(y)) for x, y in points)
+    box = (bottom - top + 1, right - left + 1)
+    if pixels.shape != box:
+        raise ValueError(f"its 'mask' has the shape {pixels.shape}, but its points span {box} (height, width).")
+    if left < 0 or top < 0 or right >= size[1] or bottom >= size[0]:
+        raise ValueError(f"its points reach outside of the image of {size[1]}x{size[0]} pixels (width x height).")
+    region = np.zeros(size, bool)
+    region[top : bottom + 1, left : right + 1] = pixels > 0
+    return region

@@ -1,0 +1,203 @@
+"""How folders of one's own are laid out, found out without being told.
+
+The first of these that fits is taken:
+
+    a YAML file, or a classes.yaml, that names the folders:      train: {images: FOLDER, masks: FOLDER}
+    images/NAME.jpg  masks/NAME.png  train.txt val.txt           lists of stems
+    JPEGImages/NAME.jpg  SegmentationClass/NAME.png              VOC, with the lists in ImageSets/Segmentation, and CVAT
+    images/SPLIT/NAME.jpg  masks/SPLIT/NAME.png                  SPLIT is train, val, or any other name
+    SPLIT/images/NAME.jpg  SPLIT/masks/NAME.png
+    train/NAME.png  trainannot/NAME.png                          as CamVid; also train_masks, train_labels, ...
+    images/NAME.jpg  masks/NAME.png                              no splits: every fifth image is kept for "val"
+    SPLIT/NAME.jpg  SPLIT/NAME_mask.png                          Roboflow
+    annotations/instances_SPLIT.json  images/                    COCO, and as Roboflow and CVAT write it
+    NAME.jpg  NAME.json                                          LabelMe, also in split folders
+
+Masks may also lie in `labels`, `annotations`, `gt` and the like, and their stems may have an ending such as "_mask".
+The splits "valid" and "validation" are known as "val". Images may lie in folders of their own within a split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from reprlib import repr as shorten
+from typing import Any
+
+from refinenet.datasets import coco_json, labelme
+from refinenet.datasets.exports import find_coco, find_labelme, find_roboflow, find_voc
+from refinenet.datasets.meaning import (
+    KEYS,
+    LAYOUT_KEYS,
+    Meaning,
+    NoPaletteError,
+    load_yaml,
+    meaning_from_palettes,
+    of_ids,
+    read_classes_file,
+)
+from refinenet.datasets.pairs import list_files
+from refinenet.datasets.plain_layouts import find_beside, find_inner_splits, find_lists, find_outer_splits, find_shared
+from refinenet.datasets.split_files import Layout, SplitFiles, describe_folder, list_folders, list_split
+from refinenet.datasets.suggestion import suggest_classes
+from refinenet.datasets.tool_classes import read_label_map, read_roboflow_classes
+
+__all__ = ["Layout", "SplitFiles", "find_layout", "find_meaning"]
+
+_YAML_SUFFIXES = (".yaml", ".yml")
+_CLASSES_FILES = ("classes.yaml", "labelmap.txt", "_classes.csv")
+_SPLIT_KEYS = ("train", "val", "test")
+
+
+def find_layout(source: Path) -> Layout:
+    """How the files of a folder, or those that a YAML file names, lie. Nothing is paired, and no picture is opened.
+
+    Raises:
+        FileNotFoundError: no layout is understood; says what was looked for and what the folder holds.
+        ValueError: a YAML file or a list says something that is not allowed.
+        OSError: a folder or file cannot be read.
+    """
+    if source.is_file() and source.suffix.lower() in _YAML_SUFFIXES:
+        return _follow(source, _read_yaml(source))
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source} is neither a folder nor a YAML file.")
+    classes = source / "classes.yaml"
+    if classes.is_file() and _names_folders(classes):
+        return _follow(classes, _read_yaml(classes))
+    return _find_in(source)
+
+
+def _names_folders(path: Path) -> bool:
+    try:
+        values = load_yaml(path)
+    except ValueError:  # `find_meaning` says what is wrong with it
+        return False
+    return isinstance(values, Mapping) and not set(LAYOUT_KEYS).isdisjoint(values)
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    values = load_yaml(path)
+    allowed = (*KEYS, *LAYOUT_KEYS)
+    if not isinstance(values, Mapping) or not set(values) <= set(allowed):
+        found = shorten(sorted(map(str, values)) if isinstance(values, Mapping) else values)
+        raise ValueError(f"{path}: it may have the keys {', '.join(allowed)}; it has {found}.")
+    return values
+
+
+def _follow(path: Path, values: Mapping[str, Any]) -> Layout:
+    """The layout that a YAML file describes."""
+    inner = values.get("path", ".")
+    if not isinstance(inner, str):
+        raise ValueError(f"{path}: 'path' is a folder, not {shorten(inner)}.")
+    root = path.parent / inner
+    if not root.is_dir():
+        raise FileNotFoundError(f"{path}: 'path' is {inner}, and there is no folder {root}.")
+    has_classes = not set(KEYS).isdisjoint(values)
+    named = [key for key in _SPLIT_KEYS if key in values]
+    if not named:
+        layout = _find_in(root)
+        return replace(layout, classes_file=path) if has_classes else layout
+    return Layout(
+        root=root,
+        description=f"as {path.name} says",
+        splits={key: list_split(*_read_split(path, root, key, values[key])) for key in named},
+        classes_file=path if has_classes else _find_classes_file(root),
+    )
+
+
+def _read_split(path: Path, root: Path, key: str, value: Any) -> tuple[Path, Path]:
+    is_sound = isinstance(value, Mapping) and set(value) == {"images", "masks"}
+    if not is_sound or not all(isinstance(folder, str) for folder in value.values()):
+        raise ValueError(f"{path}: {key!r} is {{images: FOLDER, masks: FOLDER}}, not {shorten(value)}.")
+    for kind, folder in value.items():
+        if not (root / folder).is_dir():
+            raise FileNotFoundError(f"{path}: {kind!r} of {key!r} is {folder}, and there is no folder {root / folder}.")
+    return root / value["images"], root / value["masks"]
+
+
+def _find_in(root: Path) -> Layout:
+    finders: tuple[Callable[[Path], Layout | None], ...] = (
+        *(find_lists, find_voc, find_inner_splits, find_outer_splits, find_beside, find_shared),
+        *(find_roboflow, find_coco, find_labelme),
+    )
+    for find in finders:
+        layout = find(root)
+        if layout is not None:
+            return replace(layout, classes_file=None if layout.annotations else _find_classes_file(root))
+    raise FileNotFoundError(
+        f"{root} is laid out in no way that is understood: it holds {describe_folder(root)}. Looked for images/ and "
+        "masks/, with or without folders or lists (train.txt) for splits; SPLIT/images and SPLIT/masks; train/ and "
+        "trainannot/; JPEGImages/ and SegmentationClass/; NAME.jpg and NAME_mask.png; COCO's and LabelMe's json files. "
+        "A YAML file can name the folders, with lines such as: train: {images: FOLDER, masks: FOLDER}"
+    )
+
+
+def _find_classes_file(root: Path) -> Path | None:
+    found = [root / name for name in _CLASSES_FILES]
+    found += [folder / _CLASSES_FILES[-1] for folder in list_folders(root).values()]
+    return next((path for path in found if path.is_file()), None)
+
+
+def find_meaning(layout: Layout) -> Meaning:
+    """What the values in a layout's masks, or its annotations, mean.
+
+    Palette masks without a classes file are all read, each once.
+
+    Raises:
+        ValueError: nothing says it (a classes.yaml to begin with is shown), or what says it is damaged.
+        FileNotFoundError: there are no masks.
+        OSError: a file cannot be read.
+    """
+    path = layout.classes_file
+    if layout.annotations:
+        return _find_annotated(layout)
+    if path is None:
+        return _find_in_palettes(layout)
+    if path.suffix.lower() in _YAML_SUFFIXES:
+        return read_classes_file(path)
+    return read_label_map(path) if path.suffix == ".txt" else _read_roboflow(layout, path)
+
+
+def _find_annotated(layout: Layout) -> Meaning:
+    first = next(iter(layout.annotations.values()))
+    if first.is_file():
+        label_set = coco_json.open_instances(first).label_set_of_all()
+    else:
+        label_set = labelme.find_names(
+            [path for folder in set(layout.annotations.values()) for path in _shapes(folder)]
+        )
+    return of_ids(label_set, list(range(len(label_set))), [], str(first))
+
+
+def _shapes(folder: Path) -> Iterable[Path]:
+    return sorted(list_files(folder, (".json",)))
+
+
+def _find_in_palettes(layout: Layout) -> Meaning:
+    if not any(files.mask_names for files in layout.splits.values()):
+        folders = sorted({str(files.masks) for files in layout.splits.values()})
+        raise FileNotFoundError(f"{layout.root} has no masks in {', '.join(folders)}.")
+    try:
+        return meaning_from_palettes(_all_masks(layout))
+    except NoPaletteError as error:
+        target = layout.root / "classes.yaml"
+        advice = suggest_classes(_all_masks(layout))
+        raise ValueError(
+            f"{layout.root} has no classes.yaml and {error} Write {target}. {advice}\n"
+            f"`refinenet data check {layout.root}` looks at all masks and says more."
+        ) from error
+
+
+def _all_masks(layout: Layout) -> Iterator[Path]:
+    for files in layout.splits.values():
+        yield from (files.masks / name for name in files.mask_names)
+
+
+def _read_roboflow(layout: Layout, path: Path) -> Meaning:
+    meaning = read_roboflow_classes(path)
+    for folder in list_folders(layout.root).values():
+        other = folder / path.name
+        if other.is_file() and read_roboflow_classes(other).label_set != meaning.label_set:
+            raise ValueError(f"{path} and {other} name different classes: export all splits together.")
+    return meaning

@@ -1,0 +1,247 @@
+"""MATLAB files of version 5, and ids out of such files, read without trust.
+
+An own reader: scipy's, the usual one, takes sizes at their word and ends the process on some damaged files. This one
+reads what is asked for and nothing else, checks each size against what holds it, and knows neither objects nor
+functions.
+
+Source: MathWorks, "MAT-File Format".
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refinenet.image_files import MAX_PIXELS, to_sixteen_bits
+from refinenet.labels import LabelMap
+
+MAX_BYTES = 2**29
+"""The most bytes that a file may have, and a variable in it unpacked."""
+
+_MATRIX, _COMPRESSED = 14, 15
+_CELLS, _STRUCTURE, _TEXT, _NUMBERS = 1, 2, 4, range(6, 16)
+_COMPLEX = 0x800
+_HEADER = 128
+_NUMBER_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_ENCODINGS = {1: "ascii", 2: "ascii", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
+
+
+@dataclass(frozen=True)
+class _File:
+    """What all arrays of a file share."""
+
+    path: Path
+    order: str
+    """The order of bytes, "<" or ">"."""
+    content: bytes
+
+    def damage(self, what: str) -> ValueError:
+        return ValueError(f"{self.path} is damaged or not the file that was published: {what}. Get it again.")
+
+
+class Array:
+    """An array in a file, its content unread: numbers, a text, cells, or a structure array."""
+
+    def __init__(self, file: _File, start: int, size: int) -> None:
+        self._file = file
+        self.shape: tuple[int, ...] = (0, 0)
+        """Its axes; MATLAB has at least two."""
+        self._parts = list(_parts(file, start, start + size))
+        self._class = 0
+        if size:  # MATLAB writes an empty array as nothing at all.
+            self._read_header()
+
+    def _read_header(self) -> None:
+        parts, file = self._parts, self._file
+        if len(parts) < 3 or parts[0][2] != 8 or parts[1][2] not in (8, 12, 16):
+            raise file.damage("an array has no sound header")
+        flags = struct.unpack_from(f"{file.order}I", file.content, parts[0][1])[0]
+        self._class = flags & 0xFF
+        if flags & _COMPLEX:
+            raise file.damage("it holds complex numbers")
+        self.shape = struct.unpack_from(f"{file.order}{parts[1][2] // 4}i", file.content, parts[1][1])
+        if min(self.shape) < 0 or math.prod(self.shape) > MAX_PIXELS:
+            size = " x ".join(map(str, self.shape))
+            raise ValueError(f"{file.path} has an array of {size} elements, at most {MAX_PIXELS:,} are read.")
+
+    @property
+    def name(self) -> str:
+        """The name of a variable, empty for what lies inside of one."""
+        return self._text(2) if len(self._parts) > 2 else ""
+
+    def numbers(self) -> npt.NDArray[Any]:
+        """The numbers of an array of them, in the type they are stored in, which may be smaller than the array's.
+
+        Raises:
+            ValueError: it holds something else, or is damaged.
+        """
+        if self._class == 0:
+            return np.zeros(self.shape)
+        if self._class not in _NUMBERS or len(self._parts) != 4:
+            raise self._file.damage("there are no numbers where an array of them should be")
+        kind, start, size = self._parts[3]
+        count = math.prod(self.shape)
+        if kind not in _NUMBER_TYPES or np.dtype(_NUMBER_TYPES[kind]).itemsize * count != size:
+            raise self._file.damage(f"an array of {count} numbers has {size} bytes of kind {kind}")
+        stored = np.frombuffer(self._file.content, self._file.order + _NUMBER_TYPES[kind], count, start)
+        return stored.reshape(self.shape, order="F").astype(stored.dtype.newbyteorder("="))
+
+    def text(self) -> str:
+        """The letters of a text, or of a text in a single cell.
+
+        Raises:
+            ValueError: it holds something else, or is damaged.
+        """
+        array = self.cells()[0] if self._class == _CELLS and self.shape == (1, 1) else self
+        if array._class != _TEXT or len(array._parts) != 4 or array.shape[0] > 1:
+            raise self._file.damage("there is no text where one should be")
+        return array._text(3)
+
+    def cells(self) -> list[Array]:
+        """The arrays in the cells of a cell array.
+
+        Raises:
+            ValueError: it holds something else, or is damaged.
+        """
+        if self._class != _CELLS:
+            raise self._file.damage("there are no cells where they should be")
+        return self._inner(self._parts[3:], math.prod(self.shape))
+
+    def field(self, name: str) -> list[Array]:
+        """One field of all elements of a structure array; of an empty array that is no structure, nothing.
+
+        Raises:
+            ValueError: it holds something else, has no such field, or is damaged.
+        """
+        count = math.prod(self.shape)
+        if count == 0:
+            return []
+        names = self._field_names() if self._class == _STRUCTURE else []
+        if name not in names:
+            raise self._file.damage(f"there is no field {name!r} where it should be")
+        inner = self._parts[5:]
+        if len(inner) != count * len(names):
+            raise self._file.damage(f"a structure of {count} elements has {len(inner)} parts")
+        return self._inner(inner[names.index(name) :: len(names)], count)
+
+    def _field_names(self) -> list[str]:
+        if len(self._parts) < 5 or self._parts[3][2] != 4:
+            raise self._file.damage("the names of a structure's fields are missing")
+        length = struct.unpack_from(f"{self._file.order}i", self._file.content, self._parts[3][1])[0]
+        _, start, size = self._parts[4]
+        if not 0 < length <= size:
+            raise self._file.damage("the names of a structure's fields are damaged")
+        names = [self._file.content[place : place + length] for place in range(start, start + size, length)]
+        return [name.partition(b"\0")[0].decode("ascii", "replace") for name in names]
+
+    def _inner(self, parts: list[tuple[int, int, int]], count: int) -> list[Array]:
+        if len(parts) != count or any(kind != _MATRIX for kind, _, _ in parts):
+            raise self._file.damage(f"{count} arrays should be where {len(parts)} parts are")
+        return [Array(self._file, start, size) for _, start, size in parts]
+
+    def _text(self, index: int) -> str:
+        kind, start, size = self._parts[index]
+        encoding = _ENCODINGS.get(kind, "")
+        if encoding in ("utf-16", "utf-32"):
+            encoding += "-le" if self._file.order == "<" else "-be"
+        try:
+            return self._file.content[start : start + size].decode(encoding)
+        except (LookupError, UnicodeDecodeError) as error:
+            raise self._file.damage(f"a text cannot be read ({error})") from error
+
+
+def read_variable(path: Path, name: str) -> Array:
+    """Find one variable of a version 5 file.
+
+    Raises:
+        ValueError: not such a file, damaged, too large, or without the variable.
+        OSError: the file cannot be read.
+    """
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ValueError(f"{path} has {size:,} bytes, at most {MAX_BYTES:,} are read of a MATLAB file of its kind.")
+    content = path.read_bytes()
+    orders = {b"\0\1IM": "<", b"\1\0MI": ">"}
+    if content[124:_HEADER] not in orders:
+        raise ValueError(f"{path} is no MATLAB file of version 5, which {name} is published in. Get it again.")
+    file = _File(path, orders[content[124:_HEADER]], content)
+    for kind, start, size in _parts(file, _HEADER, len(content), is_packed=True):
+        if kind not in (_MATRIX, _COMPRESSED):
+            raise file.damage(f"there is a part of kind {kind} where a variable should be")
+        array = _inflate(file, start, size) if kind == _COMPRESSED else Array(file, start, size)
+        if array.name == name:
+            return array
+    raise ValueError(f"{path} has no variable {name!r}: it is not the file that was published, or incomplete.")
+
+
+def _inflate(file: _File, start: int, size: int) -> Array:
+    packed = memoryview(file.content)[start : start + size]
+    inflator = zlib.decompressobj()
+    try:
+        # The first bytes tell the sizes, so that nothing large is unpacked to be refused.
+        tag = inflator.decompress(packed, 56)
+        room = 8 + int(struct.unpack_from(f"{file.order}I", tag, 4)[0])
+        if room > MAX_BYTES:
+            raise file.damage(f"unpacked it has {room:,} bytes, {MAX_BYTES:,} are allowed")
+        content = tag + inflator.decompress(inflator.unconsumed_tail, max(1, room + 1 - len(tag)))
+    except (zlib.error, struct.error) as error:
+        raise file.damage(f"its content cannot be unpacked ({error})") from error
+    if not inflator.eof or len(content) != room:
+        raise file.damage(f"a variable has not the {room} bytes that it should have")
+    return Array(_File(file.path, file.order, content), 8, room - 8)
+
+
+def _parts(file: _File, position: int, end: int, is_packed: bool = False) -> Iterator[tuple[int, int, int]]:
+    """Kind, first byte and size of each part between two bytes; all begin at multiples of 8 unless `is_packed`."""
+    while position < end:
+        if position + 8 > end:
+            raise file.damage(f"it ends within a part, at byte {end}")
+        kind, size = struct.unpack_from(f"{file.order}II", file.content, position)
+        start = position + 8
+        if kind >> 16:  # A small part: its size and up to 4 bytes lie in the tag itself.
+            kind, size, start, position = kind & 0xFFFF, kind >> 16, position + 4, start
+        else:
+            position = start + size + (0 if is_packed else -size % 8)
+        if start + size > end or (start + 4 == position and size > 4):
+            raise file.damage(f"the part at byte {start} is longer than what holds it")
+        yield kind, start, size
+
+
+def to_ids(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint16]:
+    """`(H, W)` numbers of any type as ids.
+
+    Raises:
+        ValueError: not two axes, no pixels or too many, not whole, negative, or above 65535; `name` is named.
+    """
+    if values.ndim != 2 or values.dtype.kind not in "buif" or not 0 < values.size <= MAX_PIXELS:
+        raise ValueError(
+            f"{name} holds {values.dtype} of shape {values.shape}: ids are whole numbers (H, W), "
+            f"at least one and at most {MAX_PIXELS:,}."
+        )
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
+        raise ValueError(f"{name} holds numbers that are not whole: they are no ids.")
+    return to_sixteen_bits(values, name)
+
+
+def translate(ids: npt.NDArray[np.uint16], table: npt.NDArray[np.uint8], name: str) -> LabelMap:
+    """Stored ids as those of the classes.
+
+    Args:
+        ids: `(H, W)` ids as stored.
+        table: Class id, or the ignore index, by stored id.
+        name: What messages call the file.
+
+    Raises:
+        ValueError: an id is not in the table.
+    """
+    if ids.max() >= len(table):
+        raise ValueError(f"{name} has the id {ids.max()}: 0 to {len(table) - 1} are allowed.")
+    return table[ids]

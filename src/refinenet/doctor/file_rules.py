@@ -1,0 +1,106 @@
+"""From the facts of files to findings: what cannot be read, what does not fit, what is converted."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from refinenet.doctor.finding import KINDS, Finding, find
+from refinenet.doctor.listing import Pair, shorten
+from refinenet.doctor.scan import Facts, ImageFacts, MaskFacts
+from refinenet.image_files import DEEP_MODES, MAX_PIXELS
+
+GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
+_CONVERTED = {
+    "CMYK": "image-cmyk",
+    "P": "image-palette",
+    "PA": "image-palette",
+    **dict.fromkeys(DEEP_MODES, "image-deep"),
+}
+
+
+def judge_files(facts: Sequence[Facts], root: Path | None) -> list[Finding]:
+    """Findings about single files, and about image and mask as a pair."""
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for kind, path, message in _all_notes(facts):
+        found[kind].append((shorten(path, root), message.replace(path, shorten(path, root))))
+    return [
+        find(kind, [name for name, _ in notes], limit=MAX_PIXELS, message=notes[0][1])
+        for kind, notes in sorted(found.items())
+    ]
+
+
+def name_pair(pair: Pair) -> str:
+    """What messages call a pair: the path of its mask, or of its image, or the item."""
+    return pair.mask or pair.image or f"{pair.split}: {pair.item}"
+
+
+def _all_notes(facts: Sequence[Facts]) -> Iterator[tuple[str, str, str]]:
+    """Kind, file and details of all that is found."""
+    grey_is_odd = is_grey_odd(facts)
+    for fact in facts:
+        if fact.image is None or fact.mask is None:
+            yield "reader-died", name_pair(fact.pair), ""
+            continue
+        yield from image_notes(fact.pair, fact.image, grey_is_odd)
+        yield from _mask_notes(fact.pair, fact.mask)
+        if fact.is_readable:
+            yield from size_notes(fact.pair, fact.image, fact.mask)
+
+
+def is_grey_odd(facts: Sequence[Facts]) -> bool:
+    """Whether most images are coloured."""
+    return 2 * sum(fact.image is not None and fact.image.mode not in ("", *GREY_MODES) for fact in facts) > len(facts)
+
+
+def image_notes(pair: Pair, image: ImageFacts, grey_is_odd: bool) -> Iterator[tuple[str, str, str]]:
+    """Kind, file and details of what is found in an image."""
+    path = pair.image or name_pair(pair)
+    if image.problem:
+        yield _name_kind("image", image.problem), path, image.message
+        return
+    if image.has_frames:
+        yield "image-frames", path, ""
+    if image.is_transparent:
+        yield "image-alpha", path, ""
+    elif image.mode in _CONVERTED:
+        yield _CONVERTED[image.mode], path, ""
+    elif image.mode in GREY_MODES and grey_is_odd:
+        yield "image-grey", path, ""
+
+
+def _mask_notes(pair: Pair, mask: MaskFacts) -> Iterator[tuple[str, str, str]]:
+    if mask.problem:
+        yield _name_kind("mask", mask.problem), name_pair(pair), mask.message
+        return
+    if mask.has_frames:
+        yield "mask-frames", pair.mask, ""
+    if mask.is_lossy:
+        yield "mask-lossy-format", pair.mask, ""
+    if not mask.is_opaque:
+        yield "mask-alpha", pair.mask, ""
+
+
+def _name_kind(side: str, problem: str) -> str:
+    kind = f"{side}-{problem}"
+    return kind if kind in KINDS else "sample-refused"
+
+
+def size_notes(pair: Pair, image: ImageFacts, mask: MaskFacts) -> Iterator[tuple[str, str, str]]:
+    """Kind, file and details of how the sizes of image and mask, both readable, go together."""
+    turned = is_turned(image)
+    if image.size == mask.size:
+        # Where a quarter turn changes the size, an equal size says that the mask was drawn on the turned picture.
+        if image.orientation > 1 and not (turned and image.size[0] != image.size[1]):
+            yield "exif-turned", pair.image, ""
+    elif turned and image.size == mask.size[::-1]:
+        yield "size-exif", name_pair(pair), ""
+    else:
+        sizes = (f"{size[1]}x{size[0]}" for size in (image.size, mask.size))
+        yield "size-differs", name_pair(pair), "{} and {} pixels (width x height) in the first.".format(*sizes)
+
+
+def is_turned(image: ImageFacts) -> bool:
+    """Whether an image is stored turned by a quarter."""
+    return image.orientation >= 5

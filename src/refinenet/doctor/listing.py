@@ -1,0 +1,166 @@
+"""What lies in a dataset's folders, brought together as far as it goes; what does not pair becomes findings."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from refinenet.datasets.layouts import Layout, SplitFiles
+from refinenet.datasets.pairs import find_stem, walk_names
+from refinenet.doctor.finding import Finding, find
+
+LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
+
+_REASONS = {
+    "image-without-mask": "an image without mask",
+    "mask-without-image": "a mask without image",
+    "stem-twice": "one of several files with the same name but for the ending",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An image with its mask."""
+
+    split: str
+    item: str
+    """The stem of the image, with any folders in front parted by "/"."""
+    image: str
+    """The image's path; empty where no file holds it alone."""
+    mask: str
+    """The mask's path; empty where labels are no mask files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What there is."""
+
+    pairs: list[Pair]
+    splits: Mapping[str, int]
+    """Images by split, with or without masks."""
+    findings: list[Finding]
+    left_out: Mapping[str, str]
+    """Files that belong to no pair, with the reason."""
+
+
+def list_pairs(layout: Layout) -> Listing:
+    """Pair the files of a layout, whatever is wrong with them."""
+    sides = {split: _Sides(split, files) for split, files in layout.splits.items()}
+    pairs = [pair for side in sides.values() for pair in side.pair()]
+    _pair_by_case(sides.values(), pairs)
+    for side in sides.values():
+        side.pair_lossy(pairs)
+    root = layout.root
+    alone = {
+        "image-without-mask": [path for side in sides.values() for path in side.lone_images()],
+        "mask-without-image": [path for side in sides.values() for path in side.lone_masks()],
+        "stem-twice": [path for side in sides.values() for path in side.twice()],
+    }
+    found = {
+        **alone,
+        "stem-case": [pair.mask for pair in pairs if _differ_in_case(pair, layout.splits[pair.split].mask_ending)],
+        "stem-unicode": [pair.mask for pair in pairs if _differ_in_form(pair, layout.splits[pair.split].mask_ending)],
+        "listed-missing": [stem for files in layout.splits.values() for stem in files.absent],
+    }
+    held = {pair.split for pair in pairs}
+    found["empty-split"] = [split for split in layout.splits if split not in held]
+    return Listing(
+        pairs=sorted(pairs, key=lambda pair: (pair.split, pair.item)),
+        splits={split: len(files.image_names) for split, files in layout.splits.items()},
+        findings=[
+            find(kind, [shorten(name, root) for name in sorted(names)]) for kind, names in found.items() if names
+        ],
+        left_out={shorten(path, root): _REASONS[kind] for kind, paths in alone.items() for path in paths},
+    )
+
+
+def shorten(path: str, root: Path | None) -> str:
+    """A path relative to the dataset's folder, where it is below one."""
+    if root is None:
+        return path
+    return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
+
+
+class _Sides:
+    """The images and masks of a split by stem, from which pairs are taken away."""
+
+    def __init__(self, split: str, files: SplitFiles) -> None:
+        self.split, self.files = split, files
+        self.images = _by_stem(files.image_names, "")
+        self.masks = _by_stem(files.mask_names, files.mask_ending)
+        doubled = {stem for side in (self.images, self.masks) for stem, names in side.items() if len(names) > 1}
+        self._twice = [
+            path
+            for folder, side in ((files.images, self.images), (files.masks, self.masks))
+            for stem in doubled & side.keys()
+            for path in _take(folder, side, stem)
+        ]
+
+    def pair(self) -> list[Pair]:
+        return [self.make(stem, self, stem) for stem in sorted(self.images.keys() & self.masks.keys())]
+
+    def make(self, stem: str, other: _Sides, mask_stem: str) -> Pair:
+        """Take an image here and a mask there, which may be another split."""
+        image = str(self.files.images / self.images.pop(stem)[0])
+        return Pair(self.split, stem, image, str(other.files.masks / other.masks.pop(mask_stem)[0]))
+
+    def pair_lossy(self, pairs: list[Pair]) -> None:
+        """Find masks that are JPEG or WebP files, which no layout takes for masks."""
+        if not self.images or self.files.masks == self.files.images or not self.files.masks.is_dir():
+            return
+        found = _by_stem(walk_names(self.files.masks, LOSSY_SUFFIXES), self.files.mask_ending)
+        for stem in sorted(self.images.keys() & found.keys()):
+            self.masks[stem] = found[stem]
+            pairs.append(self.make(stem, self, stem))
+
+    def lone_images(self) -> list[str]:
+        return [str(self.files.images / names[0]) for names in self.images.values()]
+
+    def lone_masks(self) -> list[str]:
+        return [str(self.files.masks / names[0]) for names in self.masks.values()]
+
+    def twice(self) -> list[str]:
+        return self._twice
+
+
+def _take(folder: Path, side: dict[str, list[str]], stem: str) -> list[str]:
+    names = side.pop(stem)
+    # Only the side that has several is to blame.
+    return [str(folder / name) for name in names] if len(names) > 1 else []
+
+
+def _by_stem(names: Iterable[str], ending: str) -> dict[str, list[str]]:
+    files: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        files[find_stem(name).removesuffix(ending)].append(name)
+    return dict(files)
+
+
+def _pair_by_case(sides: Iterable[_Sides], pairs: list[Pair]) -> None:
+    """Pair what differs in case only; where splits were dealt from one folder, the two may lie in different ones."""
+    lone: dict[tuple[Path, str], list[tuple[_Sides, str]]] = defaultdict(list)
+    for side in sides:
+        for stem in side.masks:
+            lone[side.files.masks, stem.casefold()].append((side, stem))
+    for side in sides:
+        for stem in sorted(side.images):
+            candidates = lone.pop((side.files.masks, stem.casefold()), [])
+            if len(candidates) == 1:
+                pairs.append(side.make(stem, *candidates[0]))
+
+
+def _plain_stems(pair: Pair, ending: str) -> tuple[str, str]:
+    image, mask = (Path(path).name.rpartition(".")[0] for path in (pair.image, pair.mask))
+    return image, mask.removesuffix(ending)
+
+
+def _differ_in_case(pair: Pair, ending: str) -> bool:
+    image, mask = (find_stem(f"{stem}.") for stem in _plain_stems(pair, ending))
+    return image != mask
+
+
+def _differ_in_form(pair: Pair, ending: str) -> bool:
+    image, mask = _plain_stems(pair, ending)
+    return image != mask and find_stem(f"{image}.") == find_stem(f"{mask}.")

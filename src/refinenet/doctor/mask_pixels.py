@@ -1,0 +1,94 @@
+"""The pixels of image and mask files as they are stored, whatever their kind. H is height, W width."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from refinenet.doctor.checksums import is_changed
+from refinenet.doctor.snapping import Codes, pack
+from refinenet.image_files import DEEP_MODES, Picture, convert, open_picture, read_mask, to_sixteen_bits
+
+LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskPixels:
+    """A mask as it is stored."""
+
+    codes: Codes
+    """`(H, W)` ids, or colours packed into one number."""
+    is_colour: bool
+    is_grey: bool
+    """Whether all colours have three equal channels."""
+    is_opaque: bool
+    is_lossy: bool
+    has_frames: bool
+    palette: bytes
+
+
+def open_once(path: str) -> tuple[Picture, bool]:
+    """A picture, and whether its file has more than one frame or page.
+
+    Raises:
+        ValueError: as `image_files.open_picture`, or the file's checksums say that it was changed.
+        OSError: as `image_files.open_picture`.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        picture = open_picture(path)
+    if picture.format == "PNG" and is_changed(path):
+        raise ValueError(f"{path} is damaged: its checksums say that it is not what was written.")
+    return picture, any("more than one frame" in str(warning.message) for warning in caught)
+
+
+def read_pixels(path: str, *, as_colours: bool) -> MaskPixels:
+    """Read a mask file of any kind.
+
+    Args:
+        path: The file.
+        as_colours: Whether masks are painted in the colours of classes, so that palettes and grey mean colours.
+
+    Raises:
+        ValueError: it is damaged, or of a kind that holds neither ids nor colours of 8 bits.
+        OSError: it cannot be read.
+    """
+    picture, has_frames = open_once(path)
+    image = picture.image
+    palette = bytes(image.getpalette("RGB") or b"") if image.mode == "P" else b""
+    if image.mode in ("1", "L", "P", *DEEP_MODES[:-1]) and not as_colours:
+        codes, is_colour, is_opaque = _read_ids(picture, path), False, True
+    elif image.mode in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX"):
+        pixels = convert(picture)
+        codes, is_colour = pack(pixels[..., :3]), True
+        is_opaque = pixels.shape[2] == 3 or bool(pixels[..., 3].min() == 255)
+    else:
+        raise MaskModeError(f"{path} has mode {image.mode}.")
+    return MaskPixels(
+        codes=codes,
+        is_colour=is_colour,
+        is_grey=is_colour and bool((codes == (codes & 255) * 0x010101).all()),
+        is_opaque=is_opaque,
+        is_lossy=picture.format in LOSSY_FORMATS,
+        has_frames=has_frames,
+        palette=palette,
+    )
+
+
+class MaskModeError(ValueError):
+    """A mask is a sound picture, of a mode in which masks do not come."""
+
+
+def _read_ids(picture: Picture, path: str) -> Codes:
+    image = picture.image
+    if image.mode in DEEP_MODES:
+        return to_sixteen_bits(np.asarray(image), path).astype(np.int64)
+    packed_bits = image.mode in ("1", "L") and picture.raw_mode.partition(";")[2]
+    if packed_bits:  # Few files are so; the one place that knows how to take them apart opens them again.
+        ids: npt.NDArray[np.integer] = read_mask(Path(path))
+        return ids.astype(np.int64)
+    return np.asarray(image).astype(np.int64)

@@ -1,0 +1,225 @@
+"""A repaired copy of a dataset: what is clear is mended, what is not is left out, and all of it is written down.
+
+OUT/images/SPLIT/NAME.jpg     copied byte by byte, or PNG where something was changed
+OUT/masks/SPLIT/NAME.png      ids, with the classes' colours as palette
+OUT/classes.yaml
+OUT/changes.json
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from refinenet.datasets import Dataset
+from refinenet.datasets.meaning import Meaning, of_ids
+from refinenet.doctor.changes import Change, Changes
+from refinenet.doctor.examine import Examination, examine
+from refinenet.doctor.file_rules import image_notes, is_grey_odd, is_turned, size_notes
+from refinenet.doctor.listing import Pair
+from refinenet.doctor.meanings import write_classes
+from refinenet.doctor.relabel import Relabelled, relabel
+from refinenet.doctor.safely import map_safely
+from refinenet.doctor.scan import Facts, decode_quietly
+from refinenet.files import write_atomically
+from refinenet.images import encode, write
+from refinenet.labels import LabelSet
+from refinenet.terminal import progress_bar
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A sample to be written."""
+
+    pair: Pair
+    name: str
+    """Its stem in the copy."""
+    is_image_sound: bool
+    """Whether the image file is copied as it is."""
+    orientation: int
+    """By which the mask has to be turned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """How samples are written. It can be pickled."""
+
+    out: Path
+    meaning: Meaning
+    datasets: Mapping[str, Dataset]
+
+    def write(self, order: Order) -> Change:
+        """Write a sample, or nothing at all where its mask is not clear."""
+        pair = order.pair
+        try:
+            found = self._read(order)
+            void = self.meaning.label_set.ignore_index
+            if (found.labels == void).all():
+                return Change.leave_out(pair, "its mask holds nothing but void")
+            image = self._write_image(order)
+        except (ValueError, OSError) as error:
+            return Change.leave_out(pair, str(error))
+        label_set = self.meaning.label_set
+        palette = label_set.colours if len(label_set) <= 255 else None
+        write(self.out / "masks" / pair.split / f"{order.name}.png", found.labels, palette=palette)
+        return Change(pair=pair, name=order.name, image=image, mask=found.changes, left_out="")
+
+    def _read(self, order: Order) -> Relabelled:
+        if order.pair.split not in self.datasets:
+            return relabel(order.pair.mask, self.meaning, order.orientation)
+        dataset = replace(self.datasets[order.pair.split], items=[order.pair.item])
+        return Relabelled(dataset.labels(0), ())
+
+    def _write_image(self, order: Order) -> tuple[str, ...]:
+        pair = order.pair
+        stem = self.out / "images" / pair.split / order.name
+        if order.is_image_sound and pair.image:
+            source = Path(pair.image)
+            write_atomically(stem.with_name(order.name + source.suffix), source.read_bytes())
+            return ()
+        pixels = decode_quietly(pair.image) if pair.image else self.datasets[pair.split].read_image(pair.item)
+        write_atomically(stem.with_name(f"{order.name}.png"), encode(pixels, ".png"))
+        return ("written as upright RGB in PNG",)
+
+
+def fix(
+    source: str | Path, out: Path, *, root: Path | None = None, workers: int | None = None, progress: bool = True
+) -> Changes:
+    """Write a repaired copy of a dataset; the source is never changed.
+
+    Args:
+        source: As `doctor.check` takes it.
+        out: The copy's folder, new or empty, outside the source. It appears whole or not at all.
+        root: As `doctor.check` takes it.
+        workers: As `doctor.check` takes it.
+        progress: Whether to show progress bars on a terminal.
+
+    Raises:
+        ValueError: `out` lies in the source, nothing says or suggests what the masks mean, or nothing would be left
+            in a split; or as `doctor.check`.
+        FileExistsError: `out` is a file, or a folder that is not empty.
+        FileNotFoundError: as `doctor.check`.
+        OSError: a folder cannot be read or written.
+    """
+    _check_empty(out)
+    examination = examine(source, root=root, workers=workers, progress=progress)
+    _check_outside(out, examination)
+    if examination.meaning is None or examination.source.is_meaning_damaged:
+        raise ValueError(
+            f"There is no telling what the masks mean, so nothing was written.\n\n{examination.report.text()}"
+        )
+    target = out.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.part")
+    try:
+        changes = _write_all(examination, examination.meaning, temporary, workers, progress)
+        write_atomically(temporary / "changes.json", changes.to_json().encode())
+        if target.is_dir():
+            target.rmdir()
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return replace(changes, out=out)
+
+
+def _check_empty(out: Path) -> None:
+    if out.is_dir() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty: name a new folder for the repaired copy.")
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file: name a new folder for the repaired copy.")
+
+
+def _check_outside(out: Path, examination: Examination) -> None:
+    source = examination.source
+    folders = {Path(path).parent for pair in source.listing.pairs for path in (pair.image, pair.mask) if path}
+    folders |= {source.root} if source.root is not None else set()
+    target = out.resolve()
+    inside = next((folder for folder in sorted(folders) if target.is_relative_to(folder.resolve())), None)
+    if inside is not None:
+        raise ValueError(f"{out} lies in {inside}, which is part of the source: name a folder elsewhere for the copy.")
+
+
+def _write_all(
+    examination: Examination, meaning: Meaning, folder: Path, workers: int | None, progress: bool
+) -> Changes:
+    source = examination.source
+    orders, changes = _plan(examination)
+    writer = Writer(out=folder, meaning=meaning, datasets=source.reading.datasets)
+    with progress_bar(progress) as bar:
+        task = bar.add_task("Writing", total=len(orders), status="")
+        for order, change in zip(orders, map_safely(writer.write, orders, workers=workers), strict=True):
+            changes.append(change or Change.leave_out(order.pair, "reading it kills the process that reads it"))
+            bar.advance(task)
+    written = Counter(change.pair.split for change in changes if not change.left_out)
+    lost = [split for split in source.listing.splits if not written[split]]
+    if lost:
+        reasons = "; ".join(sorted({change.left_out for change in changes if change.pair.split in lost})[:5])
+        raise ValueError(f"Nothing would be left in {', '.join(lost)}, so no copy was written: {reasons}.")
+    label_set = meaning.label_set
+    write_atomically(folder / "classes.yaml", _describe_classes(label_set).encode())
+    return Changes(
+        out=folder, source=source.name, root=source.root, written=dict(written), samples=tuple(changes),
+        files=dict(source.listing.left_out), meaning=meaning.origin,
+    )  # fmt: skip
+
+
+def _describe_classes(label_set: LabelSet) -> str:
+    plain = of_ids(label_set, list(range(len(label_set))), [], "")
+    return write_classes(plain)
+
+
+def _plan(examination: Examination) -> tuple[list[Order], list[Change]]:
+    """What is to be written, and what is left out from the start."""
+    orders: list[Order] = []
+    changes: list[Change] = []
+    grey_is_odd = is_grey_odd(examination.facts)
+    names: set[tuple[str, str]] = set()
+    for fact in examination.facts:
+        reason = examination.left_out.get(fact.pair) or _find_obstacle(fact)
+        if reason:
+            changes.append(Change.leave_out(fact.pair, reason))
+        else:
+            orders.append(_order(fact, grey_is_odd, names))
+    return orders, changes
+
+
+def _order(fact: Facts, grey_is_odd: bool, names: set[tuple[str, str]]) -> Order:
+    assert fact.image is not None
+    assert fact.mask is not None
+    notes = {kind for kind, _, _ in _notes(fact, grey_is_odd)}
+    name = _find_name(fact.pair, names)
+    orientation = fact.image.orientation if "size-exif" in notes else 1
+    return Order(fact.pair, name, not notes and not is_turned(fact.image), orientation)
+
+
+def _find_name(pair: Pair, names: set[tuple[str, str]]) -> str:
+    """The item's name without folders, and with a number where it is taken."""
+    plain = name = pair.item.replace("/", "__")
+    number = 1
+    while (pair.split, name.casefold()) in names:
+        number += 1
+        name = f"{plain}-{number}"
+    names.add((pair.split, name.casefold()))
+    return name
+
+
+def _notes(fact: Facts, grey_is_odd: bool) -> Iterator[tuple[str, str, str]]:
+    if fact.image is not None and fact.mask is not None and fact.is_readable:
+        yield from image_notes(fact.pair, fact.image, grey_is_odd)
+        yield from size_notes(fact.pair, fact.image, fact.mask)
+
+
+def _find_obstacle(fact: Facts) -> str:
+    """Why a sample cannot be repaired, if so."""
+    if fact.image is None or fact.mask is None:
+        return "reading it kills the process that reads it, or does not end"
+    if fact.image.problem or fact.mask.problem:
+        return fact.image.message or fact.mask.message
+    if any(kind == "size-differs" for kind, _, _ in size_notes(fact.pair, fact.image, fact.mask)):
+        return "image and mask have different sizes"
+    return ""

@@ -1,0 +1,109 @@
+"""What the doctor says: in words, for a terminal or as an error, and as JSON."""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from refinenet.doctor.finding import KINDS, Finding
+
+_WIDTH = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was found in a dataset."""
+
+    source: str
+    layout: str
+    """How its files lie, in words."""
+    images: Mapping[str, int]
+    """By split."""
+    checked: int
+    """Samples whose files were read."""
+    findings: tuple[Finding, ...]
+    """Those that stop training first, then in the order of `KINDS`."""
+
+    @property
+    def fix_command(self) -> str:
+        """What writes a repaired copy; OUT is to be replaced by a new folder."""
+        return f"refinenet data check {shlex.quote(self.source)} --fix OUT"
+
+    @property
+    def stops_training(self) -> bool:
+        """Whether training should not begin."""
+        return any(finding.stops for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-ready values."""
+        return {
+            "source": self.source,
+            "layout": self.layout,
+            "images": dict(self.images),
+            "checked": self.checked,
+            "stops_training": self.stops_training,
+            "fix_command": self.fix_command if self.findings else None,
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+    def text(self) -> str:
+        """What stops training, in the words of the report; empty where nothing does."""
+        stopping = [finding for finding in self.findings if finding.stops]
+        if not stopping:
+            return ""
+        parts = "\n\n".join(_describe(finding) for finding in stopping)
+        return f"{self.source} cannot be trained on as it is.\n\n{parts}\n\n{self._how_to_fix()}"
+
+    def print(self) -> None:
+        """Print the whole report on standard output."""
+        splits = ", ".join(f"{split} {count}" for split, count in self.images.items())
+        print(f"{self.source}: {self.layout}\nImages: {splits}; {self.checked} samples read.")
+        stopping = [finding for finding in self.findings if finding.stops]
+        warnings = [finding for finding in self.findings if not finding.stops]
+        for title, findings in (("What stops training", stopping), ("What training goes on with", warnings)):
+            if findings:
+                print(f"\n{title}\n")
+                print("\n\n".join(_describe(finding) for finding in findings))
+        print(f"\n{self._conclude(len(stopping), len(warnings))}")
+        if self.findings:
+            print(self._how_to_fix())
+
+    def _how_to_fix(self) -> str:
+        return f"`{self.fix_command}` writes a repaired copy, leaves out what it cannot repair, and says so."
+
+    def _conclude(self, stopping: int, warnings: int) -> str:
+        if not self.findings:
+            return "Clean: nothing was found."
+        kinds = f"{_count(stopping, 'kind')} of finding that stop{'s' if stopping == 1 else ''} training"
+        return f"{kinds}, {_count(warnings, 'warning')}."
+
+
+def sort_findings(findings: list[Finding]) -> tuple[Finding, ...]:
+    """Those that stop first, then in the order of `KINDS`."""
+    order = list(KINDS)
+    return tuple(sorted(findings, key=lambda finding: (not finding.stops, order.index(finding.kind))))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _describe(finding: Finding) -> str:
+    more = finding.count - len(finding.examples)
+    examples = ", ".join(finding.examples) + (f" and {more} more" if more > 0 else "")
+    lines = [
+        f"  {finding.kind}: {finding.count} ({examples})",
+        *_wrap(finding.meaning),
+        *_wrap(finding.advice),
+    ]
+    return "\n".join(lines)
+
+
+def _wrap(text: str) -> list[str]:
+    """Sentences are wrapped; lines for a classes.yaml are left alone, as they are to be copied."""
+    first, *others = text.splitlines()
+    wrapped = textwrap.wrap(first, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    return [f"    {line}" for line in [*wrapped, *others]]

@@ -1,0 +1,110 @@
+"""Findings about a dataset as a whole: classes by split, and the same picture more than once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from refinenet.datasets.meaning import Meaning
+from refinenet.doctor.duplicates import find_near, group_equal
+from refinenet.doctor.file_rules import name_pair
+from refinenet.doctor.finding import Finding, find
+from refinenet.doctor.listing import Pair, shorten
+from refinenet.doctor.scan import Facts
+from refinenet.doctor.value_rules import classes_of
+
+_KEPT_FIRST = ("test", "val")
+
+
+def judge_classes(facts: Sequence[Facts], meaning: Meaning, root: Path | None) -> list[Finding]:
+    """Classes that never occur or in one split only, and masks of nothing but void."""
+    void = meaning.label_set.ignore_index
+    held: dict[str, set[int]] = defaultdict(set)
+    empty: list[str] = []
+    looked_at = 0
+    for fact in facts:
+        if fact.mask is None or fact.mask.problem:
+            continue
+        found = set(classes_of(fact.mask, meaning))
+        held[fact.pair.split] |= found - {void, -1}
+        looked_at += 1
+        if found == {void}:
+            empty.append(shorten(name_pair(fact.pair), root))
+    if empty and len(empty) == looked_at:
+        return [find("nothing-but-void", empty)]
+    findings = [find("mask-all-void", empty)] if empty else []
+    return findings + list(_judge_splits(held, meaning.label_set.names))
+
+
+def _judge_splits(held: Mapping[str, set[int]], names: Sequence[str]) -> Iterator[Finding]:
+    every = set().union(*held.values())
+    train, val = held.get("train"), held.get("val")
+    missing = {"class-absent": set(range(len(names))) - every}
+    if train is not None:
+        missing["class-not-in-train"] = every - train
+        if val is not None:
+            missing["class-not-in-val"] = train - val
+    for kind, classes in missing.items():
+        if classes and every:
+            listed = [names[k] for k in sorted(classes)]
+            more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
+            yield find(kind, listed, values=", ".join(listed[:10]) + more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeated:
+    """Pictures that stand more than once."""
+
+    findings: list[Finding]
+    left_out: Mapping[Pair, str]
+    """What a repaired copy leaves out, with the reason."""
+
+
+def judge_repetitions(facts: Sequence[Facts], root: Path | None) -> Repeated:
+    """The same picture in two splits, exactly or nearly, or several times in one."""
+    found: dict[str, list[str]] = defaultdict(list)
+    left_out: dict[Pair, str] = {}
+    for group in group_equal(facts):
+        _judge_group(group, root, found, left_out)
+    for pair in find_near(facts):
+        first, second = sorted((fact.pair for fact in pair), key=_rank)
+        found["near-duplicates-across-splits"].append(f"{_name(second, root)} = {_name(first, root)}")
+        left_out.setdefault(second, f"nearly the same picture as {_name(first, root)}")
+    findings = [find(kind, sorted(names)) for kind, names in found.items()]
+    return Repeated(findings=findings, left_out=left_out)
+
+
+def _judge_group(
+    group: Sequence[Facts], root: Path | None, found: dict[str, list[str]], left_out: dict[Pair, str]
+) -> None:
+    splits: dict[str, list[Facts]] = defaultdict(list)
+    for fact in sorted(group, key=lambda fact: _rank(fact.pair)):
+        splits[fact.pair.split].append(fact)
+    ordered = list(splits.values())
+    for some in ordered[1:]:
+        first, second = ordered[0][0].pair, some[0].pair
+        found["duplicates-across-splits"].append(f"{_name(second, root)} = {_name(first, root)}")
+        left_out.update(dict.fromkeys((fact.pair for fact in some), f"the same picture as {_name(first, root)}"))
+    for some in ordered:
+        digests = {fact.mask.digest for fact in some if fact.mask and fact.mask.digest}
+        names = " = ".join(_name(fact.pair, root) for fact in some)
+        if len(digests) > 1:
+            found["contradicting-masks"].append(names)
+            left_out.update(
+                dict.fromkeys((fact.pair for fact in some), f"the same picture with different masks: {names}")
+            )
+        elif len(some) > 1:
+            found["duplicates-within-split"].append(names)
+            left_out.update(dict.fromkeys((fact.pair for fact in some[1:]), f"stands several times: {names}"))
+
+
+def _rank(pair: Pair) -> tuple[int, str, str]:
+    """What is kept of two comes first: what is measured by, as training has more to lose from."""
+    place = _KEPT_FIRST.index(pair.split) if pair.split in _KEPT_FIRST else len(_KEPT_FIRST)
+    return place + (pair.split == "train"), pair.split, pair.item
+
+
+def _name(pair: Pair, root: Path | None) -> str:
+    return shorten(pair.image, root) if pair.image else name_pair(pair)

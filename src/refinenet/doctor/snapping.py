@@ -1,0 +1,165 @@
+"""Values or colours that are close to those of classes: which class is meant, and whether that is clear.
+
+Shape letters: H height, W width, N distinct codes, P points (the codes that have a meaning). A code is a label id, or a
+colour packed into one number, red << 16 | green << 8 | blue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from refinenet.labels import Colour
+
+Codes = npt.NDArray[np.int64]
+
+SAME = 12
+"""Distance up to which a lossy encoder shifts a whole area."""
+MAX_UNCLEAR = 0.05
+"""Share of a mask's pixels that may be near no point or two, to become void."""
+MIN_SAME = 0.8
+"""Share of a mask's pixels that have to be as good as exact."""
+MIN_SPACING = 24
+"""Ids that lie closer together than this cannot be told apart after a lossy encoder."""
+
+_NOISY = 8
+_AREA = 5
+_BLOCK = 65_536
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """How well a mask's codes agree with the points."""
+
+    total: int
+    exact: int
+    """Pixels that are on a point."""
+    same: int
+    """Pixels within `SAME` of a point that is clearly the nearest, exact ones among them."""
+    unclear: int
+    """Pixels that are near none, or as near to another."""
+    strays: int
+    """Distinct codes that are no point."""
+    unlisted: tuple[int, ...]
+    """Codes that are no noise around a point: they fill areas of their own, or are few beside others."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every pixel is on a point."""
+        return self.exact == self.total
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether `snap` may be trusted."""
+        few_unclear = self.unclear <= MAX_UNCLEAR * self.total
+        return few_unclear and self.same >= MIN_SAME * self.total and not self.unlisted
+
+
+def pack(colours: Sequence[Colour] | npt.NDArray[np.uint8]) -> Codes:
+    """Colours `(..., 3)` as numbers."""
+    wide = np.asarray(colours, np.int64).reshape(*np.shape(colours)[:-1], 3)
+    packed: Codes = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+    return packed
+
+
+def unpack(code: int) -> Colour:
+    """The colour of a number."""
+    return code >> 16 & 255, code >> 8 & 255, code & 255
+
+
+def can_snap(points: Codes, is_colour: bool) -> bool:
+    """Whether the points lie far enough apart for noise around them to be told from other points."""
+    if is_colour:
+        return True
+    return len(points) < 2 or int(np.diff(np.sort(points)).min()) >= MIN_SPACING
+
+
+def fit(codes: Codes, counts: Codes, areas: Codes, points: Codes, is_colour: bool) -> Fit:
+    """Measure how well the distinct codes of a mask agree with points `(P,)`.
+
+    Args:
+        codes: `(N,)` distinct codes.
+        counts: `(N,)` their pixels.
+        areas: Those codes that fill areas, as `find_areas` finds them.
+        points: The codes that have a meaning.
+        is_colour: Whether codes are colours.
+    """
+    nearest, distance, clear = _nearest(codes, points, is_colour)
+    total = int(counts.sum())
+    stray = distance > 0
+    unlisted = stray & (distance > SAME) & np.isin(codes, areas)
+    if stray.sum() < _NOISY:
+        # An encoder leaves many colours: a few are meant, unless each is all that there is of a class.
+        is_shared = np.bincount(nearest, minlength=len(points))[nearest] > 1
+        unlisted |= stray & (is_shared | ~clear | (distance > SAME))
+    return Fit(
+        total=total,
+        exact=int(counts[~stray].sum()),
+        same=int(counts[clear & (distance <= SAME)].sum()),
+        unclear=int(counts[~clear].sum()),
+        strays=int(stray.sum()),
+        unlisted=tuple(int(code) for code in codes[unlisted]),
+    )
+
+
+def find_areas(codes: Codes) -> Codes:
+    """The codes that fill a square of `_AREA` by `_AREA` pixels somewhere in `(H, W)` codes.
+
+    Noise does not, and neither do smoothed edges.
+    """
+    height, width = codes.shape
+    if min(height, width) < _AREA:
+        return np.unique(codes)
+    equal = codes[:, 1:] == codes[:, :-1]
+    rows = equal[:, : width - _AREA + 1].copy()
+    for shift in range(1, _AREA - 1):
+        rows &= equal[:, shift : shift + rows.shape[1]]
+    first = codes[:, : rows.shape[1]]
+    squares = rows[: height - _AREA + 1].copy()
+    for shift in range(1, _AREA):
+        below = slice(shift, shift + len(squares))
+        squares &= rows[below] & (first[below] == first[: len(squares)])
+    return np.unique(first[: len(squares)][squares])
+
+
+def snap(codes: Codes, points: Codes, is_colour: bool) -> Codes:
+    """The index of the point that each pixel of `(H, W)` codes is near, -1 where that is not clear."""
+    distinct, inverse = np.unique(codes, return_inverse=True)
+    nearest, _, clear = _nearest(distinct, points, is_colour)
+    found: Codes = np.where(clear, nearest, -1)[inverse].reshape(codes.shape)
+    return found
+
+
+def _nearest(
+    codes: Codes, points: Codes, is_colour: bool
+) -> tuple[Codes, npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """For each code the nearest point, its distance, and whether the next one is more than twice as far."""
+    parts = [
+        _nearest_in_block(codes[start : start + _BLOCK], points, is_colour) for start in range(0, len(codes), _BLOCK)
+    ]
+    indices, distances, clear = zip(*parts, strict=True)
+    return np.concatenate(indices), np.concatenate(distances), np.concatenate(clear)
+
+
+def _nearest_in_block(
+    codes: Codes, points: Codes, is_colour: bool
+) -> tuple[Codes, npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    first, second = np.full(len(codes), np.inf), np.full(len(codes), np.inf)
+    index = np.zeros(len(codes), np.int64)
+    place = _coordinates(codes, is_colour)
+    for k, point in enumerate(_coordinates(points, is_colour)):
+        distance = np.sqrt(((place - point) ** 2).sum(1, dtype=np.float64))
+        closer = distance < first
+        second = np.where(closer, first, np.minimum(second, distance))
+        index[closer] = k
+        first = np.where(closer, distance, first)
+    return index, first, 2 * first < second
+
+
+def _coordinates(codes: Codes, is_colour: bool) -> Codes:
+    if not is_colour:
+        return codes[:, np.newaxis]
+    return np.stack([codes >> 16 & 255, codes >> 8 & 255, codes & 255], 1)

@@ -1,0 +1,125 @@
+"""What users name a dataset by, opened for the doctor: samples to look at, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from refinenet.datasets import PUBLISHED, Dataset, find_root, open_dataset
+from refinenet.datasets.layouts import Layout, find_layout, find_meaning
+from refinenet.datasets.meaning import Meaning, of_ids
+from refinenet.doctor.finding import Finding, find
+from refinenet.doctor.listing import Listing, Pair, list_pairs
+from refinenet.doctor.meanings import points_of
+from refinenet.doctor.scan import Reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A dataset, opened."""
+
+    name: str
+    """What messages call it."""
+    root: Path | None
+    """The folder that holds it, where one does."""
+    layout: str
+    """In words."""
+    listing: Listing
+    reading: Reading
+    meaning: Meaning | None
+    """What masks mean, where a file or the dataset itself says so."""
+    is_meaning_damaged: bool = False
+    """Whether there is a file that says so, which cannot be used."""
+
+
+def open_source(source: str | Path, root: Path | None) -> Source:
+    """Open a folder or YAML file, or a dataset known by name.
+
+    Raises:
+        ValueError: a name that is not known, or a root where none is used.
+        FileNotFoundError: the folder is missing or laid out in no way that is understood; or the data are not there.
+        OSError: a file cannot be read.
+    """
+    name = str(source)
+    if name in PUBLISHED or name.partition(":")[0] == "streets":
+        splits = PUBLISHED[name].splits if name in PUBLISHED else ("train", "val")
+        place = find_root(name, root) if name in PUBLISHED else None
+        return _open_datasets(name, place, splits, "the layout of its owner", root)
+    path = Path(source)
+    if not path.exists():
+        open_dataset(name, root)  # It says which names there are.
+    if root is not None:
+        raise ValueError(f"root={str(root)!r} has no use here: {name!r} is a folder.")
+    layout = find_layout(path)
+    if layout.annotations:
+        return _open_datasets(name, layout.root, tuple(layout.splits), layout.description, None)
+    return _open_masks(name, layout)
+
+
+def _open_masks(name: str, layout: Layout) -> Source:
+    listing = list_pairs(layout)
+    meaning, damage = _find_meaning(layout)
+    points = points_of(meaning)[0] if meaning and meaning.kind == "colours" else None
+    return Source(
+        name=name,
+        root=layout.root,
+        layout=layout.description,
+        listing=replace(listing, findings=[*listing.findings, *damage]),
+        reading=Reading(points=points, datasets={}),
+        meaning=meaning,
+        is_meaning_damaged=bool(damage),
+    )
+
+
+def _find_meaning(layout: Layout) -> tuple[Meaning | None, list[Finding]]:
+    if layout.classes_file is None:  # Palettes are read with everything else, and each mask once.
+        return None, []
+    try:
+        return find_meaning(layout), []
+    except (ValueError, OSError) as error:
+        example = layout.classes_file.name
+        return None, [find("classes-file", [example], message=str(error))]
+
+
+def _open_datasets(name: str, place: Path | None, splits: tuple[str, ...], layout: str, root: Path | None) -> Source:
+    open_split = open_dataset(name, root)
+    datasets: dict[str, Dataset] = {}
+    findings: list[Finding] = []
+    absent: FileNotFoundError | None = None
+    for split in splits:
+        try:
+            datasets[split] = open_split(split)
+        except FileNotFoundError as error:
+            absent = absent or error
+        except (ValueError, OSError) as error:
+            findings.append(find("split-refused", [split], message=str(error)))
+    if absent and not datasets and not findings:
+        raise absent
+    label_sets = [dataset.label_set for dataset in datasets.values()]
+    meaning = of_ids(label_sets[0], list(range(len(label_sets[0]))), [], layout) if label_sets else None
+    return Source(
+        name=name,
+        root=place,
+        layout=layout,
+        listing=_list_datasets(datasets, findings),
+        reading=Reading(points=None, datasets={split: replace(data, items=()) for split, data in datasets.items()}),
+        meaning=meaning,
+        is_meaning_damaged=meaning is None,
+    )
+
+
+def _list_datasets(datasets: Mapping[str, Dataset], findings: list[Finding]) -> Listing:
+    pairs = [
+        Pair(split, item, str(dataset.image_file(item) or ""), "")
+        for split, dataset in datasets.items()
+        for item in dataset.items
+    ]
+    splits = [*datasets, *(finding.examples[0] for finding in findings)]
+    empty = [split for split, dataset in datasets.items() if not dataset.items]
+    return Listing(
+        pairs=pairs,
+        splits={split: len(datasets[split].items) if split in datasets else 0 for split in splits},
+        findings=[*findings, *([find("empty-split", empty)] if empty else [])],
+        left_out={},
+    )

@@ -1,0 +1,272 @@
+"""From the values in masks to findings: what they are read as, and what they should be read as."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from refinenet.datasets.meaning import PALETTE_ORIGIN, Meaning, of_colours
+from refinenet.doctor import meanings
+from refinenet.doctor.file_rules import name_pair
+from refinenet.doctor.finding import Finding, find
+from refinenet.doctor.listing import shorten
+from refinenet.doctor.meanings import Values, count_colours, count_ids, points_of, write_classes
+from refinenet.doctor.scan import Facts, MaskFacts
+from refinenet.doctor.snapping import Codes, Fit, can_snap, fit, pack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What masks mean, and what is wrong with them."""
+
+    meaning: Meaning | None
+    """As it should be; None where nobody can tell."""
+    findings: list[Finding]
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """A mask that could be read."""
+
+    name: str
+    split: str
+    facts: MaskFacts
+
+
+def judge_values(facts: Sequence[Facts], meaning: Meaning | None, root: Path | None) -> Verdict:
+    """Judge all masks.
+
+    Args:
+        facts: Of the samples.
+        meaning: What a file says about the values, or None where no file does.
+        root: The dataset's folder.
+    """
+    masks = [
+        Mask(shorten(name_pair(fact.pair), root), fact.pair.split, fact.mask)
+        for fact in facts
+        if fact.mask is not None and not fact.mask.problem and fact.mask.is_opaque
+    ]
+    if not masks:
+        return Verdict(meaning=meaning, findings=[])
+    settled = _settle_unnamed(masks) if meaning is None else _settle(masks, meaning)
+    if settled.meaning is None:
+        return settled
+    findings = [*settled.findings]
+    if settled.meaning.origin != meanings.PROPOSED:
+        findings += _judge_each(masks, settled.meaning)
+    return Verdict(meaning=settled.meaning, findings=findings)
+
+
+def _settle_unnamed(masks: Sequence[Mask]) -> Verdict:
+    facts = [mask.facts for mask in masks]
+    values = count_ids(facts)
+    if all(mask.palette for mask in facts):
+        colours = meanings.common_palette(facts)
+        if colours is None:
+            return _judge_palettes(masks, values)
+        return _settle(masks, meanings.from_palette(colours, values))
+    proposal = meanings.propose(facts)
+    lines = write_classes(proposal).strip() if proposal else "names: [background, object]"
+    shown = count_colours(facts) if proposal and proposal.kind == "colours" else values
+    described = (shown if shown.pixels else count_colours(facts)).describe()
+    names = [mask.name for mask in masks]
+    fixable = proposal is not None
+    finding = find("no-classes", names, fixable=fixable, values=described, lines=lines)
+    return Verdict(meaning=proposal, findings=[finding])
+
+
+def _judge_palettes(masks: Sequence[Mask], values: Values) -> Verdict:
+    """Palettes disagree: the most common one counts, and colours say what the others' ids mean."""
+    usual = Counter(mask.facts.palette for mask in masks).most_common(1)[0][0]
+    odd = [mask for mask in masks if not _begin_alike(mask.facts.palette, usual)]
+    meaning = _as_colours(usual, values)
+    known = set(meaning.label_set.colours) if meaning else set()
+    is_fixable = all(set(_used_colours(mask.facts).values()) <= known for mask in odd)
+    lines = write_classes(meaning).strip() if meaning else "names: [background, object]"
+    finding = find("palettes-conflict", [mask.name for mask in odd], fixable=is_fixable, lines=lines)
+    return Verdict(meaning=meaning if is_fixable else None, findings=[finding])
+
+
+def _as_colours(palette: bytes, values: Values) -> Meaning | None:
+    try:
+        return meanings.from_palette(meanings.as_colours(palette), values, "colours")
+    except ValueError:  # The palette has a colour twice.
+        return None
+
+
+def _begin_alike(one: bytes, other: bytes) -> bool:
+    common = min(len(one), len(other))
+    return one[:common] == other[:common]
+
+
+def _used_colours(mask: MaskFacts) -> dict[int, tuple[int, int, int]]:
+    colours = meanings.as_colours(mask.palette)
+    return {value: colours[value] for value in mask.values.tolist() if value < len(colours) and value != 255}
+
+
+def _settle(masks: Sequence[Mask], meaning: Meaning) -> Verdict:
+    """Whether all masks together follow the meaning, or another one that is easily said."""
+    if meaning.kind == "colours":
+        return Verdict(meaning=meaning, findings=[])
+    values = count_ids([mask.facts for mask in masks])
+    count = len(meaning.label_set)
+    if 255 not in meaning.values and count <= 2 and meanings.is_binary(values):
+        binary = meanings.as_binary(meaning)
+        names = [mask.name for mask in masks if 255 in mask.facts.values or mask.facts.is_colour]
+        finding = find("mask-0-255", names or [masks[0].name], lines=write_classes(binary).strip())
+        return Verdict(meaning=binary, findings=[finding])
+    mixed = _find_mixed(masks, meaning)
+    if mixed:
+        return Verdict(meaning=meaning, findings=[find("mask-0-255-mixed", mixed)])
+    if meanings.starts_at_one(values, meaning):
+        shifted = meanings.from_one(meaning)
+        lines = write_classes(shifted).strip()
+        names = [mask.name for mask in masks]
+        finding = find("ids-from-1", names, lines=lines, highest=count, last=count - 1)
+        return Verdict(meaning=shifted, findings=[finding])
+    return _settle_colours(masks, meaning)
+
+
+def _find_mixed(masks: Sequence[Mask], meaning: Meaning) -> list[str]:
+    """Binary masks of 0 and 255 among others of 0 and 1."""
+    if meaning.values != (0, 1) or 255 in meaning.ignored_ids:
+        return []
+    held = {mask.name: set(mask.facts.values.tolist()) for mask in masks}
+    with_void = [name for name, values in held.items() if 255 in values and 0 in values]
+    has_other = any(1 in values for values in held.values())
+    return with_void if has_other and not any({1, 255} <= values for values in held.values()) else []
+
+
+def _settle_colours(masks: Sequence[Mask], meaning: Meaning) -> Verdict:
+    """Whether masks are painted where ids are meant."""
+    painted = [mask for mask in masks if mask.facts.is_colour and not mask.facts.is_grey]
+    if not painted:
+        return Verdict(meaning=meaning, findings=[])
+    values = count_colours([mask.facts for mask in painted])
+    known = set(pack(meaning.label_set.colours).tolist())
+    is_known = [not set(mask.facts.values.tolist()) - known for mask in painted]
+    by_colour = of_colours(meaning.label_set, [], meaning.origin) if any(is_known) else meanings.propose_colours(values)
+    lines = _name_as(by_colour, meaning) if by_colour else "masks: colours"
+    finding = find(
+        "mask-colours-for-ids",
+        [mask.name for mask in painted],
+        fixable=any(is_known),
+        values=values.describe(),
+        lines=lines,
+    )
+    return Verdict(meaning=meaning, findings=[finding])
+
+
+def _name_as(proposal: Meaning, meaning: Meaning) -> str:
+    """A proposal with the names that are known, where they are as many."""
+    if len(proposal.label_set) != len(meaning.label_set):
+        return write_classes(proposal).strip()
+    named = of_colours(
+        type(meaning.label_set)(names=meaning.label_set.names, colours=proposal.label_set.colours), [], ""
+    )
+    return write_classes(named).strip()
+
+
+def _judge_each(masks: Sequence[Mask], meaning: Meaning) -> list[Finding]:
+    """Findings about single masks under a meaning that holds for all."""
+    points = points_of(meaning)[0]
+    is_colour = meaning.kind == "colours"
+    found: dict[str, list[Mask]] = defaultdict(list)
+    fits: dict[str, Fit] = {}
+    for mask in masks:
+        if mask.facts.is_colour != is_colour:
+            if mask.facts.is_grey:
+                found["mask-rgb-ids"].append(mask)
+            continue
+        fits[mask.name] = mask.facts.fit or _fit(mask.facts, points, is_colour)
+        kind = _judge_fit(fits[mask.name], mask.facts, can_snap(points, is_colour), is_colour)
+        if kind:
+            found[kind].append(mask)
+    return [_describe_strays(kind, some, fits, meaning) for kind, some in found.items()] + [
+        *_judge_palette_colours(masks, meaning),
+    ]
+
+
+def _fit(mask: MaskFacts, points: Codes, is_colour: bool) -> Fit:
+    return fit(mask.values, mask.counts, mask.areas, points, is_colour)
+
+
+def _judge_fit(found: Fit, mask: MaskFacts, is_spaced: bool, is_colour: bool) -> str:
+    """The kind of finding that a mask's strays are, if any."""
+    if found.is_exact or mask.is_lossy:
+        return ""
+    is_noise = is_spaced and not found.unlisted
+    if is_colour:
+        return "mask-near-colours" if is_noise else "mask-unlisted-colours"
+    return "mask-interpolated" if is_noise else "ids-outside"
+
+
+def _describe_strays(kind: str, masks: Sequence[Mask], fits: dict[str, Fit], meaning: Meaning) -> Finding:
+    names = [mask.name for mask in masks]
+    if kind == "mask-rgb-ids":
+        return find(kind, names)
+    if kind in ("mask-near-colours", "mask-interpolated"):
+        return find(kind, names, fixable=any(fits[name].is_clear for name in names))
+    strays = _count_strays([mask.facts for mask in masks], meaning)
+    return find(kind, names, values=strays.describe(), lines=_advise(strays, masks, meaning))
+
+
+def _count_strays(masks: Sequence[MaskFacts], meaning: Meaning) -> Values:
+    points = points_of(meaning)[0]
+    is_colour = meaning.kind == "colours"
+    counts: Counter[int] = Counter()
+    for mask in masks:
+        stray = ~np.isin(mask.values, points)
+        counts.update(dict(zip(mask.values[stray].tolist(), mask.counts[stray].tolist(), strict=True)))
+    return Values(pixels=dict(counts.most_common()), is_colour=is_colour)
+
+
+def _advise(strays: Values, masks: Sequence[Mask], meaning: Meaning) -> str:
+    if meaning.kind == "colours":
+        shown = [list(colour) for colour in map(_unpacked, list(strays.pixels)[:8])]
+        ignored = [list(colour) for colour in meaning.ignored_colours]
+        if all(mask.facts.is_grey for mask in masks):
+            return f"ignore: {ignored + shown}\nIf the masks hold ids instead of colours, remove `masks: colours`."
+        return f"ignore: {ignored + shown}"
+    present = count_ids([mask.facts for mask in masks]).pixels
+    classes = sorted(present.keys() - {meaning.label_set.ignore_index})
+    count = len(meaning.label_set)
+    if 0 in classes and classes[-1] == count:
+        shifted = f"values: {list(range(1, count + 1))}\nignore: [0]"
+        return f"If 0 means no class and the ids go from 1, write into classes.yaml\n{shifted}"
+    if len(classes) == count:
+        return f"If these are the classes in the order of the names, write into classes.yaml\nvalues: {classes}"
+    ignored_ids = [*meaning.ignored_ids, *list(strays.pixels)[:8]]
+    return (
+        f"If they have no class, write into classes.yaml\nignore: {ignored_ids}\nIf they are classes, add their names."
+    )
+
+
+def _unpacked(code: int) -> tuple[int, int, int]:
+    return code >> 16 & 255, code >> 8 & 255, code & 255
+
+
+def _judge_palette_colours(masks: Sequence[Mask], meaning: Meaning) -> list[Finding]:
+    """Masks whose palettes draw an id in another colour than most masks do."""
+    if meaning.kind == "colours" or meaning.origin == PALETTE_ORIGIN:
+        return []
+    drawn: dict[int, Counter[tuple[int, int, int]]] = defaultdict(Counter)
+    used = {mask.name: _used_colours(mask.facts) for mask in masks if mask.facts.palette}
+    for colours in used.values():
+        for value, colour in colours.items():
+            drawn[value][colour] += 1
+    usual = {value: colours.most_common(1)[0][0] for value, colours in drawn.items()}
+    odd = [name for name, colours in used.items() if any(usual[value] != colour for value, colour in colours.items())]
+    return [find("palettes-differ", odd)] if odd else []
+
+
+def classes_of(mask: MaskFacts, meaning: Meaning) -> Iterator[int]:
+    """The ids in the label set that a mask holds, void among them; -1 for values without a meaning."""
+    codes, ids = points_of(meaning)
+    lookup = dict(zip(codes.tolist(), ids.tolist(), strict=True))
+    values = mask.values & 255 if mask.is_grey and meaning.kind == "ids" else mask.values
+    return (lookup.get(value, -1) for value in values.tolist())

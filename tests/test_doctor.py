@@ -1,0 +1,325 @@
+"""The doctor finds every planted fault and nothing else, and what it advises cures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from planted_faults import SETS, Set, check_rows, compare, draw_layout_faults, draw_set, plant
+from planted_samples import NAMES, Spot, draw, draw_folder, save
+
+from refinenet import doctor
+from refinenet.datasets import find_root
+from refinenet.doctor.duplicates import find_near
+from refinenet.doctor.examine import examine
+from refinenet.doctor.safely import map_safely
+
+SIZE = (96, 72)
+WARNINGS = {
+    *("stem-unicode", "exif-turned", "mask-0-255-mixed", "mask-all-void", "palettes-differ", "mask-frames"),
+    *("image-frames", "image-cmyk", "image-deep", "image-alpha", "image-grey", "image-palette"),
+    *("class-absent", "class-not-in-train", "class-not-in-val"),
+    *("near-duplicates-across-splits", "duplicates-within-split", "contradicting-masks"),
+}
+
+
+def find_set(name: str) -> Set:
+    return next(planned for planned in SETS if planned.name == name)
+
+
+def kinds_of(report: doctor.Report) -> dict[str, int]:
+    return {finding.kind: finding.count for finding in report.findings}
+
+
+@pytest.fixture(scope="module")
+def planted_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[doctor.Report, dict[str, set[str]]]:
+    root = tmp_path_factory.mktemp("planted") / "large"
+    planted = plant(root, 150, SIZE)
+    return doctor.check(root, progress=False), planted
+
+
+def test_every_planted_fault_is_found_and_nothing_else(
+    planted_report: tuple[doctor.Report, dict[str, set[str]]],
+) -> None:
+    report, planted = planted_report
+    assert len(planted) >= 24
+    check_rows(compare(report, planted))
+    for finding in report.findings:
+        assert finding.count == len(planted[finding.kind])
+        assert all(planted[finding.kind] & set(example.split(" = ")) for example in finding.examples)
+
+
+@pytest.mark.parametrize("planned", SETS, ids=lambda planned: planned.name)
+def test_faults_of_a_whole_folder(planned: Set, tmp_path: Path) -> None:
+    planted = draw_set(tmp_path / "mine", planned, SIZE, 700)
+    report = doctor.check(tmp_path / "mine", workers=0)
+    check_rows(compare(report, planted))
+    assert kinds_of(report).keys() == planted.keys()
+
+
+def test_faults_of_lists_and_splits(tmp_path: Path) -> None:
+    planted = draw_layout_faults(tmp_path, SIZE, 900)
+    report = doctor.check(tmp_path, workers=0)
+    check_rows(compare(report, planted))
+    assert {finding.kind: set(finding.examples) for finding in report.findings} == planted
+
+
+def test_what_stops_training_and_what_does_not(planted_report: tuple[doctor.Report, dict[str, set[str]]]) -> None:
+    assert {kind for kind, known in doctor.KINDS.items() if not known.stops} == WARNINGS
+    report = planted_report[0]
+    assert report.stops_training
+    assert {finding.kind for finding in report.findings if not finding.stops} == kinds_of(report).keys() & WARNINGS
+    stops = [finding.stops for finding in report.findings]
+    assert stops == sorted(stops, reverse=True)
+
+
+def test_a_clean_folder_is_called_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw_folder(tmp_path / "mine", 40, SIZE, first_seed=50)
+    report = doctor.check(tmp_path / "mine")
+    assert report.findings == ()
+    assert not report.stops_training
+    assert report.text() == ""
+    assert report.images == {"train": 32, "val": 8}
+    assert report.checked == 40
+    report.print()
+    assert capsys.readouterr().out.endswith("Clean: nothing was found.\n")
+
+
+def test_the_words_of_the_report(planted_report: tuple[doctor.Report, dict[str, set[str]]],
+                                 capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    report, planted = planted_report
+    report.print()
+    printed, text = capsys.readouterr().out, report.text()
+    for kind in planted:
+        assert printed.count(f"  {kind}: {len(planted[kind])} (") == 1
+        assert (f"  {kind}: " in text) == (kind not in WARNINGS)
+    for paragraph in text.split("\n\n")[1:]:
+        assert paragraph in printed
+    assert text.startswith(f"{report.source} cannot be trained on as it is.")
+    assert f"`refinenet data check {report.source} --fix OUT`" in text
+    assert "{" not in text
+    assert re.search(r"What stops training\n.*What training goes on with\n", printed, re.DOTALL)
+
+
+def test_the_report_as_json(planted_report: tuple[doctor.Report, dict[str, set[str]]]) -> None:
+    report, _ = planted_report
+    values = json.loads(json.dumps(report.to_dict()))
+    assert values["source"] == report.source
+    assert values["images"] == {"train": 120, "val": 30}
+    assert values["stops_training"] is True
+    assert {finding["kind"]: finding["count"] for finding in values["findings"]} == kinds_of(report)
+    for finding in values["findings"]:
+        assert finding.keys() == {"kind", "stops", "count", "examples", "meaning", "advice", "fixable"}
+        assert finding["meaning"]
+        assert finding["advice"]
+        assert 1 <= len(finding["examples"]) <= 5
+
+
+def test_many_files_are_counted_and_five_are_named(tmp_path: Path) -> None:
+    for split, stems in draw_folder(tmp_path, 20, SIZE).items():
+        for stem in stems[:4]:
+            Spot(tmp_path, split, stem).mask.write_bytes(b"")
+    (finding,) = doctor.check(tmp_path, workers=0).findings
+    assert (finding.kind, finding.count, len(finding.examples)) == ("mask-empty", 8, 5)
+    assert finding.examples[0] == "masks/train/picture 00001.png"
+
+
+ADVISED = (
+    "0 and 255", "0 and 255, palettes", "0 and 255 without names", "ids from 1", "ids far apart", "ids without names",
+    "colours without names", "colours for ids", "palettes in conflict",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ADVISED)
+def test_the_lines_that_are_advised_cure(name: str, tmp_path: Path) -> None:
+    """The YAML lines in the advice, written into classes.yaml, leave nothing to find."""
+    draw_set(tmp_path, find_set(name), SIZE, 700)
+    (finding,) = doctor.check(tmp_path, workers=0).findings
+    lines = [line for line in finding.advice.splitlines() if re.match("(names|colours|masks|values|ignore): ", line)]
+    path = tmp_path / "classes.yaml"
+    known = yaml.safe_load(path.read_text()) if path.exists() else {}
+    path.write_text(yaml.safe_dump({**known, **yaml.safe_load("\n".join(lines))}))
+    assert doctor.check(tmp_path, workers=0).findings == ()
+
+
+def test_processes_and_none_find_the_same(tmp_path: Path) -> None:
+    plant(tmp_path / "large", 150, (48, 36))
+    alone, together = (doctor.check(tmp_path / "large", workers=workers) for workers in (0, 2))
+    assert alone == together
+
+
+def test_a_quick_check_lists_everything_and_reads_a_part(tmp_path: Path) -> None:
+    stems = draw_folder(tmp_path, 300, (16, 12))
+    Spot(tmp_path, "train", stems["train"][-1]).mask.unlink()
+    stems["train"].pop()
+    for stem in stems["train"][:60]:
+        Spot(tmp_path, "train", stem).mask.write_bytes(b"")
+    report = doctor.check(tmp_path, quick=True)
+    found = kinds_of(report)
+    assert report.checked == 160
+    assert report.images == {"train": 240, "val": 60}
+    assert found["image-without-mask"] == 1
+    assert 20 <= found["mask-empty"] <= 30  # 60 of 239 masks, seen through 100 that are spread evenly
+    assert found.keys() == {"image-without-mask", "mask-empty"}
+    assert kinds_of(doctor.check(tmp_path))["mask-empty"] == 60
+
+
+def test_a_quick_check_looks_for_no_duplicates(tmp_path: Path) -> None:
+    stems = draw_folder(tmp_path, 10, SIZE)
+    source, target = Spot(tmp_path, "val", stems["val"][0]), Spot(tmp_path, "train", stems["train"][0])
+    target.replace_image(".png", Image.open(source.image).convert("RGB"))
+    assert doctor.check(tmp_path, quick=True).findings == ()
+    assert kinds_of(doctor.check(tmp_path)) == {"duplicates-across-splits": 1}
+
+
+def test_a_quick_check_does_not_take_a_rare_class_for_an_absent_one(tmp_path: Path) -> None:
+    """Only 0 and void in all that it reads first: it then reads on, and finds the masks in order."""
+    stems = draw_folder(tmp_path, 260, (16, 12), classes="names: [ground, thing]\n")
+    ids = np.zeros((12, 16), np.uint8)
+    ids[0] = 255
+    for split, names in stems.items():
+        for stem in names:
+            save(Spot(tmp_path, split, stem).mask, Image.fromarray(ids))
+    assert kinds_of(doctor.check(tmp_path, quick=True)) == {"mask-0-255": 260}
+    ids[5:] = 1
+    save(Spot(tmp_path, "train", stems["train"][1]).mask, Image.fromarray(ids))
+    report = doctor.check(tmp_path, quick=True)
+    assert (report.findings, report.checked) == ((), 260)
+
+
+def test_a_folder_without_splits(tmp_path: Path) -> None:
+    for number in range(10):
+        image, ids = draw(number, *SIZE)
+        save(tmp_path / "images" / f"{number}.png", image)
+        save(tmp_path / "masks" / f"{number}.png", Image.fromarray(ids))
+    (tmp_path / "classes.yaml").write_text(NAMES)
+    assert doctor.check(tmp_path, workers=0).findings == ()
+    (tmp_path / "images" / "3.png").rename(tmp_path / "images" / "X.png")
+    (tmp_path / "masks" / "3.png").rename(tmp_path / "masks" / "x.png")
+    assert kinds_of(doctor.check(tmp_path, workers=0)) == {"stem-case": 1}
+
+
+def test_names_paths_and_roots_that_do_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="There is no dataset 'nonsense'"):
+        doctor.check("nonsense")
+    with pytest.raises(FileNotFoundError, match="laid out in no way"):
+        doctor.check(tmp_path)
+    draw_folder(tmp_path, 5, SIZE)
+    with pytest.raises(ValueError, match="has no use here"):
+        doctor.check(tmp_path, root=tmp_path)
+    with pytest.raises(FileNotFoundError, match="data prepare camvid"):
+        doctor.check("camvid", root=tmp_path / "nowhere")
+
+
+def test_a_dataset_known_by_name(tmp_path: Path) -> None:
+    """Its labels are read by its own reader: CamVid's void, 11 on disk, is no fault, and a 12 is."""
+    for number in range(4):
+        split = "val" if number == 3 else "train"
+        image, _ = draw(number, *SIZE)
+        ids = np.arange(SIZE[0] * SIZE[1]).reshape(SIZE[1], SIZE[0]) % 12
+        save(tmp_path / split / f"{number}.png", image)
+        save(tmp_path / f"{split}annot" / f"{number}.png", Image.fromarray(ids.astype(np.uint8)))
+    report = doctor.check("camvid", root=tmp_path, workers=0)
+    assert report.findings == ()
+    assert report.images == {"train": 3, "val": 1}
+    save(tmp_path / "trainannot" / "1.png", Image.fromarray(np.full((SIZE[1], SIZE[0]), 12, np.uint8)))
+    (tmp_path / "train" / "2.png").write_bytes(b"")
+    assert kinds_of(doctor.check("camvid", root=tmp_path, workers=0)) == {"sample-refused": 1, "image-empty": 1}
+
+
+def test_a_folder_with_labels_as_shapes(tmp_path: Path) -> None:
+    """COCO's json: a sample whose image is damaged is found, and one whose shapes say nothing is not."""
+    for split in ("train", "val"):
+        images = [{"id": k, "file_name": f"{k}.png", "width": SIZE[0], "height": SIZE[1]} for k in (1, 2, 3)]
+        shapes = [
+            {"id": k, "image_id": k, "category_id": 7, "iscrowd": 0, "area": 200, "bbox": [5, 5, 20, 10],
+             "segmentation": [[5, 5, 25, 5, 25, 15, 5, 15]]}
+            for k in (1, 2, 3)
+        ]  # fmt: skip
+        content = {"images": images, "annotations": shapes, "categories": [{"id": 7, "name": "thing"}]}
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+        for k in (1, 2, 3):
+            save(tmp_path / "images" / split / f"{k}.png", draw(k + 10 * len(split), *SIZE)[0])
+    assert doctor.check(tmp_path, workers=0).findings == ()
+    (tmp_path / "images" / "train" / "2.png").write_bytes(b"")
+    report = doctor.check(tmp_path, workers=0)
+    assert kinds_of(report) == {"image-empty": 1}
+    assert report.findings[0].examples == ("images/train/2.png",)
+    doctor.fix(tmp_path, tmp_path / ".." / f"{tmp_path.name}-copy", workers=0)
+    assert doctor.check(tmp_path.with_name(f"{tmp_path.name}-copy"), workers=0).findings == ()
+
+
+def test_a_yaml_file_that_names_the_folders(tmp_path: Path) -> None:
+    draw_folder(tmp_path / "data", 10, SIZE, classes=None)
+    splits = "".join(f"{split}: {{images: images/{split}, masks: masks/{split}}}\n" for split in ("train", "val"))
+    (tmp_path / "mine.yaml").write_text(f"path: data\n{splits}{NAMES}")
+    assert doctor.check(tmp_path / "mine.yaml", workers=0).findings == ()
+    with pytest.raises(ValueError, match="part of the source"):
+        doctor.fix(tmp_path / "mine.yaml", tmp_path / "data" / "masks" / "copy", workers=0)
+
+
+def test_a_split_that_training_needs_and_that_is_not_there(tmp_path: Path) -> None:
+    draw_folder(tmp_path, 10, SIZE)
+    (tmp_path / "masks" / "val").rename(tmp_path / "masks" / "test")
+    (tmp_path / "images" / "val").rename(tmp_path / "images" / "test")
+    (finding,) = doctor.check(tmp_path, workers=0).findings
+    assert (finding.kind, finding.stops, finding.examples) == ("split-missing", True, ("val",))
+
+
+def test_drawn_streets_are_clean() -> None:
+    report = doctor.check("streets:3:64x48", workers=0)
+    assert not report.stops_training
+    assert kinds_of(report).keys() <= {"class-absent", "class-not-in-train", "class-not-in-val"}
+
+
+def die(number: int) -> int:
+    if number == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def hang(number: int) -> int:
+    if number == 12:
+        time.sleep(60)
+    return number
+
+
+def test_files_that_kill_their_reader_do_not_end_the_check() -> None:
+    assert list(map_safely(die, range(40), workers=2)) == [None if k == 5 else k for k in range(40)]
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="this system knows no alarm")
+def test_files_that_hang_their_reader_do_not_end_the_check() -> None:
+    assert list(map_safely(hang, range(20), workers=2, seconds=1)) == [None if k == 12 else k for k in range(20)]
+
+
+def test_a_mask_that_a_disk_has_changed_is_found_even_if_it_decodes(tmp_path: Path) -> None:
+    """Some changes break the stream of a PNG, others only its pixels: the checksums tell."""
+    stems = draw_folder(tmp_path, 30, (160, 120))
+    for stem in stems["train"]:
+        mask = Spot(tmp_path, "train", stem).mask
+        content = bytearray(mask.read_bytes())
+        content[len(content) * 3 // 4] ^= 1
+        mask.write_bytes(bytes(content))
+    assert kinds_of(doctor.check(tmp_path, workers=0)) == {"mask-damaged": 24}
+
+
+@pytest.mark.skipif(not (find_root("camvid") / "val").is_dir(), reason="CamVid is not there")
+def test_camvid_is_clean_and_its_neighbouring_frames_are_no_duplicates() -> None:
+    examination = examine("camvid", root=find_root("camvid"), progress=False)
+    assert examination.report.findings == ()
+    in_turn = [
+        replace(facts, pair=replace(facts.pair, split=("train", "val")[number % 2]))
+        for number, facts in enumerate(examination.facts)
+    ]
+    assert find_near(in_turn) == []

@@ -1,0 +1,548 @@
+"""Fetching files from servers that misbehave: a real server, real sockets, short pauses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hostile_server import (
+    Behaviour,
+    HostileServer,
+    answer,
+    chunked,
+    drip,
+    hang,
+    hostile_server,
+    in_seconds,
+    raw,
+    redirect,
+    serve,
+    status,
+)
+
+from refinenet.download import Patience, fetch
+
+CONTENT = bytes(range(256)) * 1200
+OTHER = CONTENT[::-1]
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+MD5 = hashlib.md5(CONTENT).hexdigest()
+QUICK = Patience(attempts=3, timeout=0.4, pause=0.01)
+
+
+@pytest.fixture
+def server() -> Iterator[HostileServer]:
+    with hostile_server() as running:
+        yield running
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_fetched_recorded_and_not_fetched_again(server: HostileServer, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "file.bin"
+    told: list[tuple[int, int | None]] = []
+    url = server.plan("/file", serve(CONTENT))
+    assert fetch(url, target, progress=lambda have, size: told.append((have, size))) == target
+    assert target.read_bytes() == CONTENT
+    assert told[-1] == (len(CONTENT), len(CONTENT))
+    assert [have for have, _ in told] == sorted({have for have, _ in told})
+    assert names(target.parent) == ["file.bin", "file.bin.fetched.json"]
+    record = json.loads((target.parent / "file.bin.fetched.json").read_text())
+    assert record == {"url": url, "bytes": len(CONTENT), "sha256": SHA256}
+    fetch(url, target)
+    fetch(url, target, sha256=SHA256.upper())
+    fetch(url, target, md5=MD5)
+    assert len(server.requests) == 1
+    assert server.requests[0][1]["Accept-Encoding"] == "identity"
+
+
+def test_an_empty_file_is_a_file(server: HostileServer, tmp_path: Path) -> None:
+    assert fetch(server.plan("/empty", serve(b"")), tmp_path / "empty").read_bytes() == b""
+
+
+@pytest.mark.parametrize("cut", [0, 1, 511, 65_536, len(CONTENT) - 1])
+@pytest.mark.parametrize("reset", [False, True], ids=["orderly", "reset"])
+def test_a_dropped_connection_is_taken_up_where_it_broke(
+    cut: int, reset: bool, server: HostileServer, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    url = server.plan("/file", serve(CONTENT, cut=cut, reset=reset), serve(CONTENT))
+    fetch(url, tmp_path / "file", patience=QUICK, note=notes.append)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert len(notes) == 1
+    assert "Trying again" in notes[0]
+    asked = server.ranges()[1]
+    if reset:  # What had come may be thrown away with the connection.
+        assert asked is None or int(asked.removeprefix("bytes=").rstrip("-")) <= cut
+    else:
+        assert asked == (f"bytes={cut}-" if cut else None)
+
+
+def test_many_drops_do_not_end_a_download_that_goes_on(server: HostileServer, tmp_path: Path) -> None:
+    content = os.urandom(7 << 20)
+    url = server.plan("/file", *[serve(content, cut=(1 << 20) + 5)] * 20)
+    assert fetch(url, tmp_path / "file", patience=Patience(attempts=2, timeout=2, pause=0.01)).read_bytes() == content
+    assert len(server.requests) == 7
+
+
+def test_a_second_run_goes_on_where_the_first_gave_up(server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", serve(CONTENT, cut=1000), status(500))
+    with pytest.raises(OSError, match=r"HTTP 500 Internal Server Error.*file.part keeps the 1,000 bytes"):
+        fetch(url, tmp_path / "file", patience=QUICK)
+    assert names(tmp_path) == ["file.part", "file.part.json"]
+    assert len(server.requests) == 3
+    server.plan("/file", serve(CONTENT))
+    fetch(url, tmp_path / "file", patience=QUICK)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.requests[-1][1]["Range"] == "bytes=1000-"
+    assert server.requests[-1][1]["If-Range"] == '"one"'
+
+
+@pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])
+def test_passing_trouble_is_waited_for(code: int, server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", status(code), status(code), serve(CONTENT))
+    begin = time.monotonic()
+    fetch(url, tmp_path / "file", patience=Patience(attempts=3, timeout=1, pause=0.05))
+    assert time.monotonic() - begin >= 0.05 + 0.1
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_honoured(form: str, server: HostileServer, tmp_path: Path) -> None:
+    value = "1" if form == "seconds" else in_seconds(2)
+    url = server.plan("/file", status(503, value), serve(CONTENT))
+    begin = time.monotonic()
+    fetch(url, tmp_path / "file", patience=QUICK)
+    assert 0.9 <= time.monotonic() - begin < 4
+
+
+@pytest.mark.parametrize("value", ["999999999", in_seconds(86_400), "121"])
+def test_who_asks_for_a_long_wait_is_given_up_at_once(value: str, server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", status(503, value))
+    with pytest.raises(OSError, match=r"HTTP 503 Service Unavailable and asks to wait [\d,]+ s. Run again later"):
+        fetch(url, tmp_path / "file", patience=QUICK)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("value", ["soon", "-5", "1e9", "", "Fri, 99 Foo 2020", in_seconds(-100)])
+def test_a_senseless_retry_after_is_no_reason_to_wait(value: str, server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", status(503, value), serve(CONTENT))
+    begin = time.monotonic()
+    fetch(url, tmp_path / "file", patience=QUICK)
+    assert time.monotonic() - begin < 0.9
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"), [(401, "login"), (403, "browser"), (404, "owner's page"), (410, "taken away"), (451, "mirror")]
+)
+def test_a_refusal_ends_at_once_and_says_what_to_do(
+    code: int, advice: str, server: HostileServer, tmp_path: Path
+) -> None:
+    url = server.plan("/file", status(code))
+    with pytest.raises(OSError, match=rf"{url}: the server answers HTTP {code} .*{advice}"):
+        fetch(url, tmp_path / "file", patience=QUICK)
+    assert len(server.requests) == 1
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_redirects_are_followed(code: int, server: HostileServer, tmp_path: Path) -> None:
+    server.plan("/a/far%20file", serve(CONTENT))
+    url = server.plan("/a/file", redirect("next", code))
+    server.plan("/a/next", redirect("/a/far file", code))
+    assert fetch(url, tmp_path / "file", sha256=SHA256).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("location", "problem"),
+    [
+        ("ftp://127.0.0.1/file", "no http:// or https:// address"),
+        ("file:///etc/passwd", "no http:// or https:// address"),
+        ("FILE:/etc/passwd", "no http:// or https:// address"),
+        ("data:text/plain,hello", "no http:// or https:// address"),
+        ("http:///file", "in a circle"),
+        ("http://[::1/file", "no http:// or https:// address"),
+        ("", "no http:// or https:// address"),
+        ("/file", "in a circle"),
+        ("/other", "in a circle"),
+    ],
+)
+def test_redirects_elsewhere_are_refused(location: str, problem: str, server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", redirect(location))
+    server.plan("/other", redirect(url))
+    with pytest.raises(OSError, match=rf"leads .*{problem}.*or use a mirror"):
+        fetch(url, tmp_path / "file", patience=QUICK)
+    assert names(tmp_path) == []
+
+
+def test_endless_redirects_end(server: HostileServer, tmp_path: Path) -> None:
+    for number in range(50):
+        server.plan(f"/{number}", redirect(f"/{number + 1}"))
+    with pytest.raises(OSError, match="on and on"):
+        fetch(f"{server.address}/0", tmp_path / "file", patience=QUICK)
+    assert len(server.requests) == 11
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "file:///etc/passwd", "/etc/passwd", "http://", "", "data:,x"])
+def test_only_web_addresses_are_fetched(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="http:// and https:// addresses"):
+        fetch(url, tmp_path / "file")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/a b", "http://127.0.0.1/a\r\nX: y", "http://127.0.0.1:99x/"])
+def test_damaged_addresses_are_refused(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"address|[Pp]ort"):
+        fetch(url, tmp_path / "file", patience=QUICK)
+
+
+def test_https_is_verified_and_never_left(server: HostileServer, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    )
+    made = subprocess.run([*command.split(), "-keyout", key, "-out", certificate], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("openssl is not there to make a certificate")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.plan("/file", serve(CONTENT))
+    server.plan("/down", redirect(f"http://127.0.0.1:{server.server_port}/file"))
+    address = f"https://127.0.0.1:{server.server_port}"
+    with pytest.raises(OSError, match="cannot prove who it is"):
+        fetch(f"{address}/file", tmp_path / "file", patience=QUICK)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom refinenet.download import fetch\n"
+        "try:\n    fetch(sys.argv[1], Path(sys.argv[2]))\nexcept OSError as error:\n    sys.exit(str(error))\n"
+    )
+    environment = {**os.environ, "SSL_CERT_FILE": str(certificate)}
+    for path, message in (("/file", ""), ("/down", "from https to the unprotected")):
+        target = tmp_path / path.strip("/")
+        process = subprocess.run(
+            [sys.executable, "-c", code, address + path, target],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert message in process.stderr
+        assert target.exists() == (not message)
+
+
+@pytest.mark.parametrize("behave", [hang(CONTENT, 1), hang(CONTENT, 0), drip(CONTENT)], ids=["one", "none", "drip"])
+def test_a_server_that_falls_silent_is_left(behave: Behaviour, server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", behave, serve(CONTENT))
+    begin = time.monotonic()
+    assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
+    assert 0.4 <= time.monotonic() - begin < 2
+
+
+def test_a_server_that_never_answers_is_left(server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", lambda handler: time.sleep(1.5), serve(CONTENT))
+    assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
+
+
+def test_a_slow_server_is_borne(server: HostileServer, tmp_path: Path) -> None:
+    """A fifth of a second of silence again and again, for longer than the time-out, but enough each time."""
+
+    url = server.plan("/file", drip(CONTENT, size=60_000, pause=0.2))
+    assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
+    assert len(server.requests) == 1
+
+
+def test_nobody_there_is_said(tmp_path: Path) -> None:
+    with hostile_server() as server:
+        url = server.address + "/file"
+    with pytest.raises(OSError, match=rf"{url} could not be fetched: .*does not answer .*refused.*Run again later"):
+        fetch(url, tmp_path / "file", patience=QUICK)
+
+
+@pytest.mark.parametrize(("sha256", "md5"), [(SHA256, None), (None, MD5)], ids=["sha256", "md5"])
+def test_a_wrong_hash_is_put_aside_and_the_second_run_starts_anew(
+    sha256: str | None, md5: str | None, server: HostileServer, tmp_path: Path
+) -> None:
+    url = server.plan("/file", serve(OTHER))
+    with pytest.raises(ValueError, match="not the file that is wanted") as caught:
+        fetch(url, tmp_path / "file", patience=QUICK, sha256=sha256, md5=md5)
+    came = hashlib.sha256(OTHER) if sha256 else hashlib.md5(OTHER)
+    assert f"{came.hexdigest()}, expected is {sha256 or md5}" in str(caught.value)
+    assert names(tmp_path) == ["file.wrong"]
+    server.plan("/file", serve(CONTENT))
+    fetch(url, tmp_path / "file", patience=QUICK, sha256=sha256, md5=md5)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.ranges() == [None, None]
+
+
+def test_sha256_counts_before_md5(server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", serve(OTHER))
+    with pytest.raises(ValueError, match="SHA256"):
+        fetch(url, tmp_path / "file", sha256=SHA256, md5=hashlib.md5(OTHER).hexdigest())
+
+
+def test_a_login_page_instead_of_the_file_is_called_one(server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", answer(b"\n<!DOCTYPE html><title>Log in</title>"))
+    with pytest.raises(ValueError, match="It is a web page"):
+        fetch(url, tmp_path / "file", sha256=SHA256)
+
+
+def test_another_version_while_resuming_starts_anew_and_says_so(server: HostileServer, tmp_path: Path) -> None:
+    notes: list[str] = []
+    url = server.plan("/file", serve(CONTENT, cut=5000), serve(OTHER, etag='"two"'))
+    fetch(url, tmp_path / "file", patience=QUICK, note=notes.append)
+    assert (tmp_path / "file").read_bytes() == OTHER
+    assert "Starting anew" in notes[1]
+    assert server.requests[1][1]["If-Range"] == '"one"'
+
+
+def test_a_date_serves_where_there_is_no_strong_tag(server: HostileServer, tmp_path: Path) -> None:
+    date = "Mon, 05 Jan 2015 10:00:00 GMT"
+    extent = f"bytes 900-{len(CONTENT) - 1}/{len(CONTENT)}"
+    url = server.plan(
+        "/file",
+        answer(CONTENT, cut=900, ETag='W/"weak"', Last_Modified=date),
+        answer(CONTENT[900:], ETag='W/"weak"', Last_Modified=date, Content_Range=extent, code=206),
+    )
+    assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
+    assert server.requests[1][1]["If-Range"] == date
+
+
+def test_without_version_and_hash_nothing_is_pieced_together(server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", serve(CONTENT, cut=5000, etag=None), serve(OTHER, etag=None))
+    assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == OTHER
+    assert server.ranges() == [None, None]
+
+
+def test_without_version_a_hash_allows_to_go_on(server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", serve(CONTENT, cut=5000, etag=None), serve(CONTENT, etag=None))
+    assert fetch(url, tmp_path / "file", patience=QUICK, sha256=SHA256).read_bytes() == CONTENT
+    assert server.ranges() == [None, "bytes=5000-"]
+
+
+def test_a_part_from_elsewhere_or_of_unknown_version_is_not_continued(server: HostileServer, tmp_path: Path) -> None:
+    for note in ('{"url": "http://elsewhere/", "validator": "\\"one\\"", "bytes": 307200}', "{damaged", "[]", ""):
+        (tmp_path / "file.part").write_bytes(b"something else")
+        (tmp_path / "file.part.json").write_text(note)
+        assert fetch(server.plan("/file", serve(CONTENT)), tmp_path / "file").read_bytes() == CONTENT
+        assert names(tmp_path) == ["file", "file.fetched.json"]
+        (tmp_path / "file").unlink()
+    assert server.ranges() == [None] * 4
+
+
+def test_a_part_that_is_too_long_is_not_continued(server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", serve(CONTENT))
+    (tmp_path / "file.part").write_bytes(CONTENT + b"x")
+    record = {"url": url, "validator": '"one"', "bytes": len(CONTENT)}
+    (tmp_path / "file.part.json").write_text(json.dumps(record))
+    assert fetch(url, tmp_path / "file").read_bytes() == CONTENT
+
+
+END = len(CONTENT) - 1
+
+
+@pytest.mark.parametrize(
+    "extent",
+    [
+        f"bytes 0-{END}/{END + 1}",
+        f"bytes 4999-{END}/{END + 1}",
+        f"bytes 5001-{END}/{END + 1}",
+        f"bytes 5000-{END}/*",
+        f"bytes 5000-{END + 1}/{END + 1}",
+        f"bytes 5000-{END}/{END + 2}",
+        f"bytes 5000-{END - 1}/{END + 1}",
+        "bytes 5000-4000/9000",
+        "5000-",
+        "octets",
+        "",
+    ],
+)
+def test_a_part_that_does_not_fit_is_not_used(extent: str, server: HostileServer, tmp_path: Path) -> None:
+    bad = answer(OTHER[5000:], code=206, ETag='"one"', Content_Range=extent)
+    url = server.plan("/file", serve(CONTENT, cut=5000), bad, serve(CONTENT))
+    assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
+    assert server.ranges() == [None, "bytes=5000-", None]
+
+
+def test_a_part_of_another_version_is_not_used(server: HostileServer, tmp_path: Path) -> None:
+    bad = answer(OTHER[5000:], code=206, ETag='"two"', Content_Range=f"bytes 5000-{END}/{END + 1}")
+    url = server.plan("/file", serve(CONTENT, cut=5000), bad, serve(CONTENT))
+    assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
+
+
+def test_a_server_may_give_the_rest_in_several_pieces(server: HostileServer, tmp_path: Path) -> None:
+    piece = answer(CONTENT[5000:9000], code=206, ETag='"one"', Content_Range=f"bytes 5000-8999/{END + 1}")
+    url = server.plan("/file", serve(CONTENT, cut=5000), piece, serve(CONTENT))
+    assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
+    assert server.ranges()[-1] == "bytes=9000-"
+
+
+def test_a_part_that_nobody_asked_for_is_not_used(server: HostileServer, tmp_path: Path) -> None:
+    bad = answer(CONTENT[:10], code=206, Content_Range=f"bytes 0-9/{END + 1}")
+    url = server.plan("/file", bad, serve(CONTENT))
+    assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
+
+
+def test_a_length_that_is_too_long_is_an_error_until_it_is_mended(server: HostileServer, tmp_path: Path) -> None:
+    lie = answer(CONTENT, Content_Length=str(len(CONTENT) + 7), ETag='"one"')
+    url = server.plan("/file", lie, serve(CONTENT), lie)
+    with pytest.raises(OSError, match=r"ended after 307,200 of 307,207 bytes"):
+        fetch(url, tmp_path / "file", patience=QUICK)
+    assert not (tmp_path / "file").exists()
+    server.plan("/file", serve(CONTENT))
+    assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
+
+
+def test_a_length_that_is_too_short_is_found_by_the_hash(server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", answer(CONTENT, Content_Length="1000"))
+    with pytest.raises(ValueError, match="not the file that is wanted"):
+        fetch(url, tmp_path / "file", patience=QUICK, sha256=SHA256)
+    assert (tmp_path / "file.wrong").read_bytes() == CONTENT[:1000]
+
+
+@pytest.mark.parametrize("length", ["-1", "many", "1e6", "0x10", "1, 2", "9" * 30])
+def test_a_senseless_length_is_not_believed(length: str, server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", answer(CONTENT, Content_Length=length), serve(CONTENT))
+    assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
+
+
+def test_an_unknown_length_needs_a_hash(server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", answer(CONTENT, Content_Length=None))
+    with pytest.raises(OSError, match="does not say how long"):
+        fetch(url, tmp_path / "file", patience=QUICK)
+    assert fetch(url, tmp_path / "file", patience=QUICK, md5=MD5).read_bytes() == CONTENT
+
+
+def test_chunks_end_clearly(server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", chunked(CONTENT, whole=False), chunked(CONTENT))
+    assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0\0\0\0",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+    ids=["nothing", "zeros", "status", "headers", "line", "chunk"],
+)
+def test_what_is_no_http_is_tried_again(data: bytes, server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", raw(data), serve(CONTENT))
+    assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
+
+
+def test_an_encoding_that_was_not_asked_for_is_refused(server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", answer(CONTENT, Content_Encoding="gzip"))
+    with pytest.raises(OSError, match="encoded as 'gzip'"):
+        fetch(url, tmp_path / "file", patience=QUICK)
+    assert names(tmp_path) == []
+
+
+def test_a_file_that_cannot_fit_is_not_begun(server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", answer(CONTENT, Content_Length=str(10**17)))
+    with pytest.raises(OSError, match=r"needs 100,000,000,000,000,000 more bytes, the disk has [\d,]+. Make room"):
+        fetch(url, tmp_path / "file", patience=QUICK)
+    assert not (tmp_path / "file.part").exists()
+
+
+def test_a_file_that_is_wrong_already_is_put_aside(server: HostileServer, tmp_path: Path) -> None:
+    notes: list[str] = []
+    url = server.plan("/file", serve(CONTENT))
+    (tmp_path / "file").write_bytes(OTHER)
+    assert fetch(url, tmp_path / "file") == tmp_path / "file"
+    assert not server.requests  # Somebody put it there, and nothing is known against it.
+    fetch(url, tmp_path / "file", sha256=SHA256, note=notes.append)
+    assert "file.wrong" in notes[0]
+    assert (tmp_path / "file.wrong").read_bytes() == OTHER
+    (tmp_path / "file").write_bytes(CONTENT[:-1])
+    fetch(url, tmp_path / "file", note=notes.append)
+    assert "it has 307,199 bytes, 307,200 had come" in notes[1]
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_folder_in_the_place_of_the_file_is_said(server: HostileServer, tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError, match="Move it away"):
+        fetch(server.address, tmp_path)
+
+
+FETCH = """
+import sys
+from pathlib import Path
+from refinenet.download import fetch
+print("ready", flush=True)
+try:
+    fetch(sys.argv[1], Path(sys.argv[2]))
+except OSError as error:
+    sys.exit(str(error))
+"""
+LIMIT = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+"""
+
+
+def run(code: str, url: str, target: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, url, str(target)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_full_disk_is_said_and_the_part_kept(server: HostileServer, tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk."""
+    url = server.plan("/file", serve(CONTENT))
+    _, message = run(LIMIT + FETCH, url, tmp_path / "file").communicate(timeout=60)
+    assert "file.part: File too large. What has come is kept: make room and run again" in message
+    assert (tmp_path / "file.part").read_bytes() == CONTENT[:100_000]
+    assert fetch(url, tmp_path / "file").read_bytes() == CONTENT
+    assert server.ranges()[-1] == "bytes=100000-"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_process_that_is_stopped_leaves_what_has_come(
+    number: signal.Signals, server: HostileServer, tmp_path: Path
+) -> None:
+    url = server.plan("/file", hang(CONTENT, 200_000), serve(CONTENT))
+    process = run(FETCH, url, tmp_path / "file")
+    part = tmp_path / "file.part"
+    end = time.monotonic() + 30
+    while time.monotonic() < end and not (part.exists() and part.stat().st_size):
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    have = part.stat().st_size
+    assert 0 < have <= 200_000
+    assert fetch(url, tmp_path / "file").read_bytes() == CONTENT
+    assert server.ranges() == [None, f"bytes={have}-"]
+    assert names(tmp_path) == ["file", "file.fetched.json"]
+
+
+def test_of_several_at_once_one_fetches_and_the_others_wait(server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", serve(CONTENT, cut=100_000))
+    server.plans["/file"].append(serve(CONTENT))
+    notes: list[str] = []
+    patience = Patience(attempts=3, timeout=5, pause=0.2)
+
+    def work() -> None:
+        assert fetch(url, tmp_path / "file", patience=patience, note=notes.append).read_bytes() == CONTENT
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(work) for _ in range(4)]:
+            future.result()
+    assert len(server.requests) == 2
+    assert sum("somebody else is fetching it" in note for note in notes) == 3
+    assert names(tmp_path) == ["file", "file.fetched.json"]

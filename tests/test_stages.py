@@ -1,0 +1,142 @@
+"""Training in stages: each begins with the best model of the one before, and none is lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from refinenet import RefineNet
+
+SMALL: dict[str, Any] = {"crop_size": [32, 32], "batch_size": 2, "workers": 0, "epochs": 1}
+START = (
+    "import torch; from refinenet import RefineNet; torch.manual_seed(5); r = RefineNet(encoder='mobilenetv2_050')\n"
+)
+
+
+def write_plan(path: Path, folder: Path) -> Path:
+    """Streets, then a folder with three classes of its own; JSON is YAML, too."""
+    stages = [{"dataset": "streets:4:64x48", **SMALL}, {"dataset": str(folder), **SMALL, "epochs": 2}]
+    path.write_text(json.dumps({"stages": stages}), "utf-8")
+    return path
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(folder / "best.safetensors")
+
+
+def test_a_stage_begins_with_the_best_model_of_the_one_before(drawn_folder: Path, tmp_path: Path) -> None:
+    network = RefineNet(encoder="mobilenetv2_050", device="cpu")
+    out = tmp_path / "out"
+    result = network.train(stages=write_plan(tmp_path / "plan.yaml", drawn_folder), output=out, progress=False)
+    assert [path.name for path in sorted(out.iterdir())] == [
+        "1-streets-4-64x48",
+        f"2-{drawn_folder.name}",
+        "stages.json",
+    ]
+    assert (result.folder, result.epochs) == (out / f"2-{drawn_folder.name}", 2)
+    assert network.label_set.names == ("other", "sky", "road")
+    recipe = network.card.recipe
+    first = RefineNet(model=out / "1-streets-4-64x48" / "best.safetensors", device="cpu").card
+    assert recipe["started_from"]["weights_sha256"] == first.weights_sha256
+    assert recipe["started_from"]["dataset"] == "streets"
+
+
+def test_without_a_learning_rate_that_moves_anything_the_weights_pass_through(tmp_path: Path) -> None:
+    """Rates of 1e-12 change no weight that can be seen: the last stage ends where the first began."""
+    torch.manual_seed(1)
+    network = RefineNet(encoder="mobilenetv2_050", num_classes=11, device="cpu")
+    before = network.network.classifier.weight.detach().clone()
+    stage = {"dataset": "streets:4:64x48", **SMALL, "learning_rate": 1e-12, "weight_decay": 0.0}
+    network.train(stages=[stage, stage, stage], output=tmp_path / "out", progress=False)
+    assert sorted(path.name[:2] for path in (tmp_path / "out").glob("?-*")) == ["1-", "2-", "3-"]
+    torch.testing.assert_close(network.network.classifier.weight, before, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("awaited", ["1-*/run.json", "stages.json", "1-*/log.csv", "2-*/run.json", "2-*/log.csv"])
+def test_a_training_killed_at_any_point_goes_on_to_the_same_end(
+    awaited: str, drawn_folder: Path, tmp_path: Path, whole: Callable[[Path], Path]
+) -> None:
+    plan = write_plan(tmp_path / "plan.yaml", drawn_folder)
+    cut = tmp_path / "cut"
+    process = subprocess.Popen([sys.executable, "-c", f"{START}r.train(stages={str(plan)!r}, output={str(cut)!r})"])
+    deadline = time.monotonic() + 120
+    while not list(cut.glob(awaited)) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    if not (cut / "stages.json").exists():  # Killed before the plan was written down: nothing was learnt yet.
+        with pytest.raises(FileNotFoundError, match="holds no training run"):
+            RefineNet(encoder="mobilenetv2_050", device="cpu").train(resume=cut, progress=False)
+        return
+    result = RefineNet(encoder="mobilenetv2_050", device="cpu").train(resume=cut, progress=False)
+    expected = weights(whole(plan))
+    found = weights(result.folder)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Callable[[Path], Path]:
+    """From a plan to the last folder of its uninterrupted training."""
+
+    def train(plan: Path) -> Path:
+        out = tmp_path / "whole"
+        subprocess.run([sys.executable, "-c", f"{START}r.train(stages={str(plan)!r}, output={str(out)!r})"], check=True)
+        return next(out.glob("2-*"))
+
+    return train
+
+
+def test_a_training_that_is_over_is_answered_with_its_result(tmp_path: Path) -> None:
+    stages = [{"dataset": "streets:2:48x32", **SMALL}] * 2
+    out = tmp_path / "out"
+    first = RefineNet(encoder="mobilenetv2_050", device="cpu").train(stages=stages, output=out, progress=False)
+    log = (first.folder / "log.csv").read_text()
+    again = RefineNet(encoder="mobilenetv2_050", device="cpu").train(resume=out, progress=False)
+    assert again == first
+    assert (first.folder / "log.csv").read_text() == log
+
+
+@pytest.mark.parametrize(("plan", "words"), [
+    ("stages: []", "at least one stage"),
+    ("stages: [{epochs: 3}]", "Stage 1 needs the key 'dataset'"),
+    ("stages: [{dataset: 'streets:2', epochs: 0}]", "Stage 1: epochs is a whole number from 1 up, not 0"),
+    ("stages: [{dataset: 'streets:2'}, {dataset: 'streets:2', colour: 1}]", "Stage 2: Unknown training settings: col"),
+    ("stages: [{dataset: [3]}]", r"Stage 1: its dataset is a name, a folder or a list of such, not \[3\]"),
+    ("stages: 3", "holds one key, 'stages'"),
+    ("stage: []", "holds one key, 'stages'"),
+    ("a: [", "is not a YAML file"),
+])  # fmt: skip
+def test_a_plan_that_cannot_be_followed_is_refused_with_its_stage(plan: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(plan, "utf-8")
+    with pytest.raises(ValueError, match=words):
+        RefineNet(encoder="mobilenetv2_050", device="cpu").train(stages=path, output=tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_of_a_later_stage_that_are_absent_are_missed_before_the_first_begins(tmp_path: Path) -> None:
+    stages = [{"dataset": "streets:2:48x32", **SMALL}, {"dataset": "voc", "root": str(tmp_path / "none"), **SMALL}]
+    with pytest.raises(FileNotFoundError, match="VOCtrainval"):
+        RefineNet(encoder="mobilenetv2_050", device="cpu").train(stages=stages, output=tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_ways_to_say_what_to_train_on_exclude_each_other(tmp_path: Path) -> None:
+    network = RefineNet(encoder="mobilenetv2_050", device="cpu")
+    stages = [{"dataset": "streets:2"}]
+    with pytest.raises(ValueError, match="Pass one of dataset"):
+        network.train(dataset="streets:2", stages=stages)
+    with pytest.raises(ValueError, match="Pass one of dataset"):
+        network.train(stages=stages, resume=tmp_path)
+    with pytest.raises(ValueError, match="a stage has a root of its own"):
+        network.train(stages=stages, root=tmp_path)
