@@ -134,12 +134,12 @@ def hang(content: bytes, sent: int, *, seconds: float = 3) -> Behaviour:
     return behave
 
 
-def drip(content: bytes, *, size: int = 1, pause: float = 0.02) -> Behaviour:
-    """Send a few bytes now and then."""
+def drip(content: bytes, *, at_once: int = 0, size: int = 1, pause: float = 0.02) -> Behaviour:
+    """Send so much at once, then a few bytes now and then."""
 
     def behave(handler: BaseHTTPRequestHandler) -> None:
-        answer(content, cut=0)(handler)
-        for start in range(0, len(content), size):
+        answer(content, cut=at_once)(handler)
+        for start in range(at_once, len(content), size):
             handler.wfile.write(content[start : start + size])
             time.sleep(pause)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refinenet.archives import is_unpacked, marker_of, unpack
+from refinenet.fetch.archives import is_unpacked, marker_of, unpack
 
 GOOD = {"set/images/1.jpg": b"one" * 1000, "set/images/2.jpg": b"", "set/masks/1.png": os.urandom(3000), "list": b"1\n"}
 
@@ -375,6 +376,25 @@ def test_what_is_no_archive_is_said(content: bytes, message: str, tmp_path: Path
     refuses(tmp_path / "a.zip", message)
 
 
+def test_a_tar_that_is_cut_off_between_two_entries_is_refused(tmp_path: Path) -> None:
+    content = make("tar", tmp_path / "a", {"one": b"1", "two": b"2"}).read_bytes()
+    (tmp_path / "a").write_bytes(content[:1024])
+    refuses(tmp_path / "a", "cut off after 1 entries")
+
+
+def test_a_bomb_behind_the_end_is_stopped(tmp_path: Path) -> None:
+    content = make("tar", tmp_path / "a", {"one": b"1"}).read_bytes()
+    (tmp_path / "a").write_bytes(gzip.compress(content + bytes(60_000_000)))
+    refuses(tmp_path / "a", "a bomb")
+
+
+def test_a_zip_that_leads_before_its_beginning_is_refused(tmp_path: Path) -> None:
+    content = bytearray(make("zip", tmp_path / "a", {"one": b"1"}).read_bytes())
+    content[-6:-2] = (int.from_bytes(content[-6:-2], "little") + 20).to_bytes(4, "little")
+    (tmp_path / "a").write_bytes(content)
+    refuses(tmp_path / "a", "Get the archive again")
+
+
 def test_a_missing_archive_is_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"missing\.zip"):
         unpack(tmp_path / "missing.zip", tmp_path / "target")
@@ -403,11 +423,12 @@ def unpacks(archive: Path, target: Path) -> bool:
     return True
 
 
-NAME = st.text(alphabet=st.sampled_from("ab./\\:~ \0\né\u0301AB"), min_size=1, max_size=12)
+# Python cuts names at NUL when it writes a zip; such names have a test of their own.
+NAME = st.text(alphabet=st.sampled_from("ab./\\:~ \né\u0301AB"), min_size=1, max_size=12)
 
 
 @settings(max_examples=150, deadline=None)
-@given(names=st.lists(NAME.filter(lambda name: name[0] != "\0"), max_size=5), kind=st.sampled_from(["zip", "tar"]))
+@given(names=st.lists(NAME, max_size=5), kind=st.sampled_from(["zip", "tar"]))
 def test_no_name_leads_outside(names: list[str], kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("any")
     archive = make(kind, folder / "archive", dict.fromkeys(names, b"x"))
@@ -443,7 +464,7 @@ def test_random_damage_is_an_error_or_harmless(
 UNPACK = """
 import sys
 from pathlib import Path
-from refinenet.archives import unpack
+from refinenet.fetch.archives import unpack
 print("ready", flush=True)
 unpack(Path(sys.argv[1]), Path(sys.argv[2]))
 """

@@ -20,7 +20,7 @@ from png_miniatures import COCO_TRAIN, annotation, box, coco_json, noise, save, 
 from pycocotools import mask as pycocotools_mask
 
 from refinenet.datasets.coco import COCO
-from refinenet.datasets.coco_json import CocoInstances, open_instances
+from refinenet.datasets.formats.coco_json import CocoInstances, open_instances
 from refinenet.labels import voc_colours
 
 HEIGHT, WIDTH = 40, 48
@@ -415,7 +415,7 @@ def test_reading_takes_little_memory(tmp_path: Path) -> None:
 
 
 def test_what_is_longer_than_what_is_read_at_once_is_read(tmp_path: Path) -> None:
-    """The file is read in pieces of 2**20 characters; one ends anywhere in the text, and an entry is longer than one."""
+    """The file is read in pieces of 2**20 characters: they end anywhere in the text, and an entry is longer."""
     path = tmp_path / "a.json"
     content = coco_json([9], [annotation(1, 9, 1, [box(10, 11, 23.5, 24)], 5.25)])
     expected = open_instances(write(path, content)).read_labels("000000000009.jpg")

@@ -93,6 +93,7 @@ def test_a_split_is_the_same_everywhere(tmp_path: Path) -> None:
         (["one/001", "one/002", "two/001"], 2),
         (["apple", "pear", "plum"], 3),
         (["x 1.5", "x 1.6", "y"], 2),
+        (["clip_1", "clip-2", "other_1"], 2),
     ],
 )
 def test_groups_are_told_by_names(stems: list[str], expected: int, tmp_path: Path) -> None:

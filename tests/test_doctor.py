@@ -151,6 +151,23 @@ def test_the_lines_that_are_advised_cure(name: str, tmp_path: Path) -> None:
     assert doctor.check(tmp_path, workers=0).findings == ()
 
 
+def test_void_that_is_said_to_be_void_is_no_class(tmp_path: Path) -> None:
+    """0 and 255 alone, where classes.yaml lists 255 under ignore: the other class is absent, not miswritten."""
+    draw_set(tmp_path, find_set("0 and 255"), SIZE, 700)
+    (tmp_path / "classes.yaml").write_text("names: [ground, thing]\nignore: [255]\n")
+    assert kinds_of(doctor.check(tmp_path, workers=0)) == {"class-absent": 1}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("0 and 255", "mask-0-255"), ("ids from 1", "ids-from-1")])
+def test_painted_masks_among_others_that_are_wrong_as_a_whole(name: str, kind: str, tmp_path: Path) -> None:
+    draw_set(tmp_path, find_set(name), SIZE, 700)
+    spot = Spot(tmp_path, "train", "picture 00001")
+    spot.replace_mask(Image.fromarray(np.full((SIZE[1], SIZE[0], 3), (9, 99, 199), np.uint8)))
+    found = kinds_of(doctor.check(tmp_path, workers=0))
+    assert found["mask-colours-for-ids"] == 1
+    assert found[kind] >= 9
+
+
 def test_processes_and_none_find_the_same(tmp_path: Path) -> None:
     plant(tmp_path / "large", 150, (48, 36))
     alone, together = (doctor.check(tmp_path / "large", workers=workers) for workers in (0, 2))

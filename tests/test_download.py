@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -30,7 +31,7 @@ from hostile_server import (
     status,
 )
 
-from refinenet.download import Patience, fetch
+from refinenet.fetch.download import Patience, fetch
 
 CONTENT = bytes(range(256)) * 1200
 OTHER = CONTENT[::-1]
@@ -223,7 +224,7 @@ def test_https_is_verified_and_never_left(server: HostileServer, tmp_path: Path)
     with pytest.raises(OSError, match="cannot prove who it is"):
         fetch(f"{address}/file", tmp_path / "file", patience=QUICK)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom refinenet.download import fetch\n"
+        "import sys\nfrom pathlib import Path\nfrom refinenet.fetch.download import fetch\n"
         "try:\n    fetch(sys.argv[1], Path(sys.argv[2]))\nexcept OSError as error:\n    sys.exit(str(error))\n"
     )
     environment = {**os.environ, "SSL_CERT_FILE": str(certificate)}
@@ -241,12 +242,16 @@ def test_https_is_verified_and_never_left(server: HostileServer, tmp_path: Path)
         assert target.exists() == (not message)
 
 
-@pytest.mark.parametrize("behave", [hang(CONTENT, 1), hang(CONTENT, 0), drip(CONTENT)], ids=["one", "none", "drip"])
+@pytest.mark.parametrize(
+    "behave",
+    [hang(CONTENT, 1), hang(CONTENT, 0), drip(CONTENT), drip(CONTENT, at_once=200_000)],
+    ids=["one", "none", "drip", "late drip"],
+)
 def test_a_server_that_falls_silent_is_left(behave: Behaviour, server: HostileServer, tmp_path: Path) -> None:
     url = server.plan("/file", behave, serve(CONTENT))
     begin = time.monotonic()
     assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
-    assert 0.4 <= time.monotonic() - begin < 2
+    assert 0.4 <= time.monotonic() - begin < 3
 
 
 def test_a_server_that_never_answers_is_left(server: HostileServer, tmp_path: Path) -> None:
@@ -360,7 +365,6 @@ END = len(CONTENT) - 1
         f"bytes 5000-{END}/*",
         f"bytes 5000-{END + 1}/{END + 1}",
         f"bytes 5000-{END}/{END + 2}",
-        f"bytes 5000-{END - 1}/{END + 1}",
         "bytes 5000-4000/9000",
         "5000-",
         "octets",
@@ -368,10 +372,18 @@ END = len(CONTENT) - 1
     ],
 )
 def test_a_part_that_does_not_fit_is_not_used(extent: str, server: HostileServer, tmp_path: Path) -> None:
-    bad = answer(OTHER[5000:], code=206, ETag='"one"', Content_Range=extent)
+    numbers = [int(number) for number in re.findall(r"\d+", extent)[:2]] or [5000, END]
+    body = OTHER[5000:].ljust(len(OTHER), b"x")[: numbers[-1] - numbers[0] + 1]
+    bad = answer(body, code=206, ETag='"one"', Content_Range=extent)
     url = server.plan("/file", serve(CONTENT, cut=5000), bad, serve(CONTENT))
     assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
     assert server.ranges() == [None, "bytes=5000-", None]
+
+
+def test_a_part_of_another_length_than_announced_is_not_used(server: HostileServer, tmp_path: Path) -> None:
+    bad = answer(OTHER[5000:-1], code=206, ETag='"one"', Content_Range=f"bytes 5000-{END}/{END + 1}")
+    url = server.plan("/file", serve(CONTENT, cut=5000), bad, serve(CONTENT))
+    assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
 
 
 def test_a_part_of_another_version_is_not_used(server: HostileServer, tmp_path: Path) -> None:
@@ -388,9 +400,10 @@ def test_a_server_may_give_the_rest_in_several_pieces(server: HostileServer, tmp
 
 
 def test_a_part_that_nobody_asked_for_is_not_used(server: HostileServer, tmp_path: Path) -> None:
-    bad = answer(CONTENT[:10], code=206, Content_Range=f"bytes 0-9/{END + 1}")
+    bad = answer(CONTENT[:10], code=206, ETag='"one"', Content_Range=f"bytes 0-9/{END + 1}")
     url = server.plan("/file", bad, serve(CONTENT))
     assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
+    assert server.ranges() == [None, None]
 
 
 def test_a_length_that_is_too_long_is_an_error_until_it_is_mended(server: HostileServer, tmp_path: Path) -> None:
@@ -403,11 +416,12 @@ def test_a_length_that_is_too_long_is_an_error_until_it_is_mended(server: Hostil
     assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
 
 
-def test_a_length_that_is_too_short_is_found_by_the_hash(server: HostileServer, tmp_path: Path) -> None:
-    url = server.plan("/file", answer(CONTENT, Content_Length="1000"))
+@pytest.mark.parametrize("length", [1000, 250_000])
+def test_a_length_that_is_too_short_is_found_by_the_hash(length: int, server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", answer(CONTENT, Content_Length=str(length)))
     with pytest.raises(ValueError, match="not the file that is wanted"):
         fetch(url, tmp_path / "file", patience=QUICK, sha256=SHA256)
-    assert (tmp_path / "file.wrong").read_bytes() == CONTENT[:1000]
+    assert (tmp_path / "file.wrong").read_bytes() == CONTENT[:length]
 
 
 @pytest.mark.parametrize("length", ["-1", "many", "1e6", "0x10", "1, 2", "9" * 30])
@@ -483,7 +497,7 @@ def test_a_folder_in_the_place_of_the_file_is_said(server: HostileServer, tmp_pa
 FETCH = """
 import sys
 from pathlib import Path
-from refinenet.download import fetch
+from refinenet.fetch.download import fetch
 print("ready", flush=True)
 try:
     fetch(sys.argv[1], Path(sys.argv[2]))

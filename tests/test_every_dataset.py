@@ -1,4 +1,4 @@
-"""Every published dataset, in a miniature of its owner's layout, is measured, trained on, checked and prepared alike."""
+"""Every published dataset, in a miniature of its owner's layout: measured, trained on and prepared alike."""
 
 from __future__ import annotations
 

@@ -153,6 +153,13 @@ def test_masks_painted_in_colours(tmp_path: Path) -> None:
         open_dataset(root)("train")[0]
 
 
+def test_a_colour_beyond_all_known_ones_is_refused(tmp_path: Path) -> None:
+    classes = "names: [a, b]\ncolours: [[3, 0, 0], [0, 0, 1]]\nmasks: colours"
+    root = make(tmp_path / "mine", {"a": [[[3, 0, 0], [255, 255, 255], [0, 0, 0]]]}, classes)
+    with pytest.raises(ValueError, match=r"the colour \(255, 255, 255\) at row 0, column 1 \(2 pixels"):
+        only(root)[0]
+
+
 def test_colours_that_differ_in_one_bit_are_told_apart(tmp_path: Path) -> None:
     colours = [[1 << bit if channel == c else 0 for c in range(3)] for channel in range(3) for bit in range(8)]
     classes = f"names: {[f'c{k}' for k in range(24)]}\ncolours: {colours}\nmasks: colours"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refinenet.datasets.labelme import find_names, read_labels
+from refinenet.datasets.formats.labelme import find_names, read_labels
 from refinenet.labels import LabelSet, voc_colours
 
 CLASSES = LabelSet(names=("background", "cat", "dog"), colours=voc_colours(3))
@@ -157,6 +157,7 @@ CORNERS = [[4, 2], [6, 3]]
     (shape("cat", [[1, 1], [2, "2"], [3, 3]]), r"the point \[2, '2'\]"),
     (shape("cat", [[1, 1], [2, float("nan")], [3, 3]]), r"point \[2, nan\], far outside of the image of 8x6"),
     (shape("cat", [[1, 1], [17, 1], [3, 3]]), r"point \[17, 1\], far outside"),
+    (shape("cat", [[1, 1], [2, -7], [3, 3]]), r"point \[2, -7\], far outside"),
     (shape("cat", [[1, 1], [10**400, 1], [3, 3]]), "far outside"),
     (shape("cat", CORNERS, "mask"), "a mask without a 'mask'"),
     (shape("cat", CORNERS, "mask", "%%%"), "is no base64"),

@@ -169,11 +169,11 @@ def test_palettes_of_many_masks_are_read_by_several_processes(tmp_path: Path) ->
         image = Image.fromarray(np.array([[number % 5, 255]], np.uint8))
         image.putpalette(palette)
         image.save(tmp_path / f"{number:03}.png")
-    meaning = meaning_from_palettes(tmp_path.iterdir())
+    meaning = meaning_from_palettes(sorted(tmp_path.iterdir()))
     assert meaning.label_set.colours == voc_colours(5)
     save_mask(tmp_path / "205.png", [[0]])
     with pytest.raises(ValueError, match=r"205\.png is no palette PNG"):
-        meaning_from_palettes(tmp_path.iterdir())
+        meaning_from_palettes(sorted(tmp_path.iterdir()))
 
 
 def test_palettes_are_read_once_for_all_splits(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from scipy.io import loadmat, savemat
 from scipy.io.matlab import MatlabObject
 from scipy.sparse import csc_matrix
 
-from refinenet.datasets.matlab import read_variable, to_ids, translate
-from refinenet.datasets.matlab_hdf5 import hdf5_shape, read_hdf5, read_referenced
+from refinenet.datasets.formats.matlab import read_variable, to_ids, translate
+from refinenet.datasets.formats.matlab_hdf5 import hdf5_shape, read_hdf5, read_referenced
 
 HEADER = b"MATLAB 5.0 MAT-file, Platform: GLNXA64".ljust(124) + b"\0\1IM"
 IDS = np.arange(12).reshape(3, 4) * 41
@@ -102,6 +102,8 @@ def test_both_orders_of_bytes_and_small_types_as_matlab_writes_them_are_read(tmp
         (HEADER + matrix(9, (1, 1), numbers(2, b"\1"), name=b"other"), "no variable 'LabelMap'"),
         (HEADER + numbers(2, b"\1" * 8), "a part of kind 2 where a variable should be"),
         (HEADER + matrix(9, (1, 4), numbers(2, b"\1")), "an array of 4 numbers has 1 bytes"),
+        (HEADER + matrix(9, (1, 1), numbers(2, b"\1\2")), "an array of 1 numbers has 2 bytes"),
+        (HEADER + matrix(9, (1, 6), struct.pack("<I", 6 << 16 | 2) + bytes(4), numbers(2, b"")), "longer than what"),
         (HEADER + matrix(9, (1, 1), numbers(4, b"\1")), "an array of 1 numbers has 1 bytes of kind 4"),
         (HEADER + matrix(9, (1, 1), numbers(8, b"\1")), "an array of 1 numbers has 1 bytes of kind 8"),
         (HEADER + matrix(9, (1, 1), struct.pack("<I", 9 << 16 | 2) + b"\1\2\3\0"), "longer than what holds it"),

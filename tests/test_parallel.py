@@ -5,13 +5,30 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from refinenet.parallel import map_parallel
+
+
+ENDLESS = """
+import os, time
+from refinenet.parallel import map_parallel
+
+def items():
+    yield from range(16)
+    time.sleep(60)
+
+for pid in map_parallel(lambda _: os.getpid(), items(), workers=2, chunk=2):
+    print(pid, flush=True)
+"""
 
 
 def square(number: int) -> int:
@@ -82,3 +99,16 @@ def test_a_large_function_reaches_a_process_once() -> None:
 
 def pick(listing: str, index: int) -> int:
     return len(listing[index])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_processes_end_when_their_parent_is_killed() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    workers = {int(process.stdout.readline()) for _ in range(2)}
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while any(Path("/proc", str(pid)).exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in workers if Path("/proc", str(pid)).exists()]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as pycocotools_mask
 
-from refinenet.datasets.polygons import decode_run_lengths, fill_polygon
+from refinenet.datasets.formats.polygons import decode_run_lengths, fill_polygon
 
 # pycocotools itself has yet to follow NumPy 2 in a detail.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -230,9 +230,10 @@ def test_ade20k_values_past_150_are_refused(values: tuple[int, ...], tmp_path: P
         dataset[0]
 
 
-def test_ade20k_sixteen_bit_masks_with_large_values_are_refused(tmp_path: Path) -> None:
-    miniatures.write_ade20k(tmp_path)
-    dataset = ADE20K.open_split(tmp_path, "train")
+@pytest.mark.parametrize("write", [miniatures.write_ade20k, miniatures.write_cityscapes])
+def test_sixteen_bit_masks_with_large_values_are_refused(write: Callable[[Path], None], tmp_path: Path) -> None:
+    write(tmp_path)
+    dataset = (ADE20K if write is miniatures.write_ade20k else CITYSCAPES).open_split(tmp_path, "train")
     mask = save(Path(dataset.locate(dataset.items[0])), np.full((32, 40), 257, np.uint16))
     with pytest.raises(ValueError, match=f"{mask} has the value 257"):
         dataset[0]

@@ -8,7 +8,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import matlab_miniatures
 import numpy as np
+import png_miniatures
 import pytest
 from conftest import CommandLine
 from PIL import Image
@@ -18,6 +20,7 @@ from refinenet.street_scene import draw_street
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 QUICK = ", epochs=1, crop_size=[48, 48], batch_size=2, workers=0"
+QUICK_OPTIONS = " --epochs 1 --batch-size 2 --set crop_size=[48,48] --set workers=0"
 
 
 def blocks(language: str) -> list[str]:
@@ -40,8 +43,17 @@ def users_files(tmp_path: Path, drawn_folder: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path
 
 
+def write_published_data(folder: Path) -> None:
+    """Miniatures of the datasets that the README's commands name, and its stages."""
+    matlab_miniatures.write_voc_aug(folder / "data" / "voc")
+    matlab_miniatures.write_sbd(folder / "data" / "sbd")
+    png_miniatures.write_coco(folder / "data" / "coco")
+    plan = with_local_paths(blocks("yaml")[0], folder)
+    (folder / "stages.yaml").write_text(re.sub(r"epochs: \d+", "epochs: 1", plan), "utf-8")
+
+
 def with_local_paths(text: str, folder: Path) -> str:
-    return re.sub(r"(?<=[\"' ])/(my|path|old)/", rf"{folder}/\1/", text)
+    return re.sub(r"(?<=[\"' ])/(my|path|old|data)/", rf"{folder}/\1/", text)
 
 
 def test_the_contract_of_nine_lines_stands_in_the_readme() -> None:
@@ -78,6 +90,7 @@ def test_python_examples_run(users_files: Path, number: int) -> None:
 
 def test_console_examples_run(users_files: Path, run_refinenet: CommandLine) -> None:
     """All `refinenet` commands, in the order of the page; old checkpoints are tested by test_convert.py."""
+    write_published_data(users_files)
     (users_files / "old").mkdir()
     RefineNet(encoder="mobilenetv2_100", device="cpu").save(users_files / "old" / "rf_lw50_voc.pth.tar")
     commands = [
@@ -85,9 +98,11 @@ def test_console_examples_run(users_files: Path, run_refinenet: CommandLine) -> 
     ]
     assert len(commands) >= 9
     for command in commands:
-        quick = command.replace("--epochs 40", "--epochs 1 --batch-size 2 --set crop_size=[48,48] --set workers=0")
+        quick = command.replace("--epochs 40", QUICK_OPTIONS)
         quick = quick.replace("streets:20", "streets:4:64x64")
-        result = run_refinenet(*shlex.split(with_local_paths(quick, users_files))[1:])
+        if "--dataset voc_aug" in quick or "--stages" in quick:
+            quick = quick.partition("#")[0] + QUICK_OPTIONS
+        result = run_refinenet(*shlex.split(with_local_paths(quick, users_files), comments=True)[1:])
         assert result.returncode == 0, (command, result.stderr)
     for made in ("my/overlay.jpg", "my/labels/one.png", "my/results.json", "runs/mine/log.csv", "segmented/5.png"):
         assert (users_files / made).exists(), made

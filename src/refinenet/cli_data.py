@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from refinenet.terminal import say
+
+if TYPE_CHECKING:
+    from refinenet.prepare import PrepareReport
 
 app = typer.Typer(
     help="List, prepare, look at, check and split datasets.",
@@ -51,14 +54,21 @@ def prepare(
     """Fetch a published dataset, unpack it, and write masks where its own are slow to read."""
     from refinenet.datasets import find_root
     from refinenet.prepare import prepare as make_ready
-    from refinenet.terminal import print_note, print_table
 
     report = make_ready(name, find_root(name, root), mirror=mirror, workers=workers, progress=not as_json)
     if as_json:
         say({**asdict(report), "root": str(report.root)})
-        return
+    else:
+        _print_prepared(report)
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def _print_prepared(report: PrepareReport) -> None:
+    from refinenet.terminal import print_note, print_table
+
     rows = [[s.split, "-" if s.images is None else f"{s.images:,}", s.note] for s in report.splits]
-    print_table(f"{name} in {report.root}", ["split", "images", ""], rows)
+    print_table(f"{report.name} in {report.root}", ["split", "images", ""], rows)
     for problem in report.problems:
         print_note(problem)
 

@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import os
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -53,6 +54,14 @@ def map_parallel(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _end_with_parent() -> None:
+    """A process whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 class _Worker:
     """What a process works with: the function reaches it once, not with every chunk, as it may hold a whole listing."""
 
@@ -61,6 +70,7 @@ class _Worker:
     @classmethod
     def begin(cls, function: Callable[[Any], Any]) -> None:
         cls.function = function
+        threading.Thread(target=_end_with_parent, daemon=True).start()
 
     @classmethod
     def work(cls, items: tuple[Any, ...]) -> list[Any]:

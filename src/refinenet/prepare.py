@@ -16,11 +16,11 @@ from urllib.parse import quote
 from rich.markup import escape
 from rich.progress import Progress
 
-from refinenet.archives import is_interrupted, is_unpacked, unpack
 from refinenet.datasets import NAMES, PUBLISHED, Dataset, Download, Published, find_root, prepared_folder
 from refinenet.datasets.prepared import open_prepared, write_listing, write_sample
-from refinenet.download import PATIENCE, Patience, fetch
-from refinenet.locks import only_one
+from refinenet.fetch.archives import is_interrupted, is_unpacked, unpack
+from refinenet.fetch.download import PATIENCE, Patience, fetch
+from refinenet.fetch.locks import only_one
 from refinenet.parallel import map_parallel
 from refinenet.terminal import print_note, progress_bar
 

@@ -20,6 +20,7 @@ from refinenet.datasets.coco import COCO, COCO_STUFF
 from refinenet.datasets.context import CONTEXT, CONTEXT_59
 from refinenet.datasets.dataset import Dataset, Sample, Splits, join
 from refinenet.datasets.facts import Download, Facts, Published
+from refinenet.datasets.meaning import read_classes_file
 from refinenet.datasets.nyu import NYU
 from refinenet.datasets.pairs import IMAGE_SUFFIXES, list_files
 from refinenet.datasets.person_part import PERSON_PART
@@ -127,7 +128,7 @@ def read_classes(source: str) -> LabelSet:
         return PUBLISHED[source].facts.label_set
     if Path(source).suffix not in (".yaml", ".yml"):
         raise ValueError(f"Classes are named by {', '.join(PUBLISHED)} or a classes.yaml file, not {source!r}.")
-    return folder.read_code_file(Path(source)).label_set
+    return read_classes_file(Path(source)).label_set
 
 
 def is_own(name: str) -> bool:
@@ -158,7 +159,7 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
         if root is not None:
             raise ValueError(f"root={os.fspath(root)!r} has no use here: {name!r} needs no folder beside its name.")
         is_drawn = name.partition(":")[0] == "streets"
-        return streets.parse(name) if is_drawn else partial(folder.open_split, Path(name))
+        return streets.parse(name) if is_drawn else folder.FolderSplits(Path(name))
     raise ValueError(
         f"There is no dataset {name!r}: it is neither one of {', '.join(NAMES)}, nor a folder. "
         "A folder of your own holds images/ and masks/ with the same file names; see the README for other layouts."

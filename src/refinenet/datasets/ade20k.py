@@ -10,8 +10,8 @@ from pathlib import Path
 
 from refinenet.datasets.dataset import Dataset
 from refinenet.datasets.facts import Published, read_facts
+from refinenet.datasets.formats.tables import make_table, read_with_table
 from refinenet.datasets.pairs import open_folders
-from refinenet.datasets.tables import make_table, read_with_table
 
 FACTS = read_facts("ade20k")
 FOLDER = "ADEChallengeData2016"

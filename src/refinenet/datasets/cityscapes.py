@@ -11,7 +11,7 @@ from pathlib import Path
 
 from refinenet.datasets.dataset import Dataset, from_files, place
 from refinenet.datasets.facts import Published, read_facts
-from refinenet.datasets.tables import make_table, read_with_table
+from refinenet.datasets.formats.tables import make_table, read_with_table
 
 FACTS = read_facts("cityscapes")
 LARGEST_ID = 33

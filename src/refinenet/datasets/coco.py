@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.datasets.coco_json import CocoInstances, open_instances
 from refinenet.datasets.dataset import Dataset, from_files, place
 from refinenet.datasets.facts import Published, read_facts
+from refinenet.datasets.formats.coco_json import CocoInstances, open_instances
+from refinenet.datasets.formats.tables import make_table, read_with_table
 from refinenet.datasets.pairs import list_files, open_folders, pair_files
-from refinenet.datasets.tables import make_table, read_with_table
 from refinenet.images import decode
 from refinenet.labels import LabelMap
 

@@ -14,7 +14,7 @@ import numpy as np
 from refinenet.datasets.dataset import Dataset, from_files, place
 from refinenet.datasets.devkit import check_presence, find_folder, not_found, read_names, require_folder
 from refinenet.datasets.facts import Facts, Published, read_facts
-from refinenet.datasets.matlab import read_variable, to_ids, translate
+from refinenet.datasets.formats.matlab import read_variable, to_ids, translate
 from refinenet.image_files import read_mask
 from refinenet.labels import LabelMap
 

@@ -8,15 +8,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from refinenet.datasets import coco_json, labelme
 from refinenet.datasets.dataset import Dataset, from_files
+from refinenet.datasets.formats import coco_json, labelme
 from refinenet.datasets.layouts import Layout, find_layout, find_meaning
 from refinenet.datasets.meaning import Meaning
-from refinenet.datasets.meaning import read_classes_file as read_code_file
 from refinenet.datasets.pairs import find_by_item, list_files, pair_names
 from refinenet.datasets.split_files import SplitFiles, name_split
-
-__all__ = ["FolderSplits", "open_split", "read_code_file"]
 
 
 def open_split(source: Path, split: str) -> Dataset:

@@ -25,8 +25,8 @@ from pathlib import Path
 from reprlib import repr as shorten
 from typing import Any
 
-from refinenet.datasets import coco_json, labelme
 from refinenet.datasets.exports import find_coco, find_labelme, find_roboflow, find_voc
+from refinenet.datasets.formats import coco_json, labelme
 from refinenet.datasets.meaning import (
     KEYS,
     LAYOUT_KEYS,

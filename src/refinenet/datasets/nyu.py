@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from refinenet.datasets.dataset import Dataset
 from refinenet.datasets.facts import Published, read_facts
-from refinenet.datasets.matlab import to_ids, translate
-from refinenet.datasets.matlab_hdf5 import hdf5_shape, read_hdf5
+from refinenet.datasets.formats.matlab import to_ids, translate
+from refinenet.datasets.formats.matlab_hdf5 import hdf5_shape, read_hdf5
 from refinenet.datasets.pairs import open_folders
 from refinenet.labels import LabelMap
 

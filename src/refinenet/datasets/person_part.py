@@ -10,7 +10,7 @@ import numpy as np
 from refinenet.datasets.dataset import Dataset, from_files, place
 from refinenet.datasets.devkit import check_presence, find_folder, not_found, read_names, require_folder
 from refinenet.datasets.facts import Published, read_facts
-from refinenet.datasets.matlab import Array, read_variable, to_ids
+from refinenet.datasets.formats.matlab import Array, read_variable, to_ids
 from refinenet.image_files import read_mask
 from refinenet.labels import LabelMap
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from refinenet.datasets.dataset import Dataset
 from refinenet.datasets.devkit import not_found, require_folder
 from refinenet.datasets.facts import Published, read_facts
-from refinenet.datasets.matlab import read_variable, to_ids, translate
-from refinenet.datasets.matlab_hdf5 import hdf5_shape, read_referenced
+from refinenet.datasets.formats.matlab import read_variable, to_ids, translate
+from refinenet.datasets.formats.matlab_hdf5 import hdf5_shape, read_referenced
 from refinenet.images import decode
 from refinenet.labels import LabelMap
 

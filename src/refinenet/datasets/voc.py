@@ -13,7 +13,7 @@ from pathlib import Path
 from refinenet.datasets.dataset import Dataset, from_files, place
 from refinenet.datasets.devkit import check_presence, read_names, require_folder
 from refinenet.datasets.facts import Facts, Published, read_facts
-from refinenet.datasets.matlab import read_variable, to_ids
+from refinenet.datasets.formats.matlab import read_variable, to_ids
 from refinenet.datasets.pairs import list_files
 from refinenet.image_files import read_mask
 from refinenet.labels import LabelMap

@@ -51,15 +51,8 @@ def count_ids(masks: Sequence[MaskFacts]) -> Values:
     counts: Counter[int] = Counter()
     for mask in sound:
         if not mask.is_colour or mask.is_grey:
-            counts.update(
-                dict(
-                    zip(
-                        (mask.values & 0xFFFF if not mask.is_colour else mask.values & 255).tolist(),
-                        mask.counts.tolist(),
-                        strict=True,
-                    )
-                )
-            )
+            ids = mask.values & 255 if mask.is_colour else mask.values
+            counts.update(dict(zip(ids.tolist(), mask.counts.tolist(), strict=True)))
     return Values(pixels=dict(counts.most_common()), is_colour=False)
 
 

@@ -55,6 +55,8 @@ class Writer:
     def write(self, order: Order) -> Change:
         """Write a sample, or nothing at all where its mask is not clear."""
         pair = order.pair
+        if not self.out.is_dir():  # The work was broken off and its folder removed: nothing may make it anew.
+            return Change.leave_out(pair, "the work was broken off")
         try:
             found = self._read(order)
             void = self.meaning.label_set.ignore_index
@@ -113,9 +115,9 @@ def fix(
             f"There is no telling what the masks mean, so nothing was written.\n\n{examination.report.text()}"
         )
     target = out.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.part")
     try:
+        temporary.mkdir(parents=True)
         changes = _write_all(examination, examination.meaning, temporary, workers, progress)
         write_atomically(temporary / "changes.json", changes.to_json().encode())
         if target.is_dir():

@@ -43,7 +43,8 @@ def open_source(source: str | Path, root: Path | None) -> Source:
     """
     name = str(source)
     if name in PUBLISHED or name.partition(":")[0] == "streets":
-        splits = PUBLISHED[name].splits if name in PUBLISHED else ("train", "val")
+        # Others, such as trainval, are made of these: their pictures stand twice on purpose.
+        splits = tuple(split for split in ("train", "val", "test") if split in _splits_of(name))
         place = find_root(name, root) if name in PUBLISHED else None
         return _open_datasets(name, place, splits, "the layout of its owner", root)
     path = Path(source)
@@ -55,6 +56,10 @@ def open_source(source: str | Path, root: Path | None) -> Source:
     if layout.annotations:
         return _open_datasets(name, layout.root, tuple(layout.splits), layout.description, None)
     return _open_masks(name, layout)
+
+
+def _splits_of(name: str) -> tuple[str, ...]:
+    return PUBLISHED[name].splits if name in PUBLISHED else ("train", "val")
 
 
 def _open_masks(name: str, layout: Layout) -> Source:

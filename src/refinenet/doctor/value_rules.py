@@ -113,22 +113,22 @@ def _settle(masks: Sequence[Mask], meaning: Meaning) -> Verdict:
     if meaning.kind == "colours":
         return Verdict(meaning=meaning, findings=[])
     values = count_ids([mask.facts for mask in masks])
+    settled, findings = meaning, _find_painted(masks, meaning)
     count = len(meaning.label_set)
-    if 255 not in meaning.values and count <= 2 and meanings.is_binary(values):
-        binary = meanings.as_binary(meaning)
-        names = [mask.name for mask in masks if 255 in mask.facts.values or mask.facts.is_colour]
-        finding = find("mask-0-255", names or [masks[0].name], lines=write_classes(binary).strip())
-        return Verdict(meaning=binary, findings=[finding])
+    is_said = 255 in (*meaning.values, *meaning.ignored_ids)
     mixed = _find_mixed(masks, meaning)
-    if mixed:
-        return Verdict(meaning=meaning, findings=[find("mask-0-255-mixed", mixed)])
-    if meanings.starts_at_one(values, meaning):
-        shifted = meanings.from_one(meaning)
-        lines = write_classes(shifted).strip()
+    if not is_said and count <= 2 and meanings.is_binary(values):
+        settled = meanings.as_binary(meaning)
+        names = [mask.name for mask in masks if 255 in mask.facts.values or mask.facts.is_grey]
+        findings.append(find("mask-0-255", names, lines=write_classes(settled).strip()))
+    elif mixed:
+        findings.append(find("mask-0-255-mixed", mixed))
+    elif meanings.starts_at_one(values, meaning):
+        settled = meanings.from_one(meaning)
         names = [mask.name for mask in masks]
-        finding = find("ids-from-1", names, lines=lines, highest=count, last=count - 1)
-        return Verdict(meaning=shifted, findings=[finding])
-    return _settle_colours(masks, meaning)
+        lines = write_classes(settled).strip()
+        findings.append(find("ids-from-1", names, lines=lines, highest=count, last=count - 1))
+    return Verdict(meaning=settled, findings=findings)
 
 
 def _find_mixed(masks: Sequence[Mask], meaning: Meaning) -> list[str]:
@@ -141,11 +141,11 @@ def _find_mixed(masks: Sequence[Mask], meaning: Meaning) -> list[str]:
     return with_void if has_other and not any({1, 255} <= values for values in held.values()) else []
 
 
-def _settle_colours(masks: Sequence[Mask], meaning: Meaning) -> Verdict:
-    """Whether masks are painted where ids are meant."""
+def _find_painted(masks: Sequence[Mask], meaning: Meaning) -> list[Finding]:
+    """Masks that are painted where ids are meant."""
     painted = [mask for mask in masks if mask.facts.is_colour and not mask.facts.is_grey]
     if not painted:
-        return Verdict(meaning=meaning, findings=[])
+        return []
     values = count_colours([mask.facts for mask in painted])
     known = set(pack(meaning.label_set.colours).tolist())
     is_known = [not set(mask.facts.values.tolist()) - known for mask in painted]
@@ -158,7 +158,7 @@ def _settle_colours(masks: Sequence[Mask], meaning: Meaning) -> Verdict:
         values=values.describe(),
         lines=lines,
     )
-    return Verdict(meaning=meaning, findings=[finding])
+    return [finding]
 
 
 def _name_as(proposal: Meaning, meaning: Meaning) -> str:

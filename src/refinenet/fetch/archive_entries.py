@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import stat
@@ -26,7 +27,6 @@ _ZIP, _GZIP = (b"PK\3\4", b"PK\5\6"), b"\x1f\x8b"
 _DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
-    gzip.BadGzipFile,
     zlib.error,
     struct.error,
     EOFError,
@@ -71,7 +71,9 @@ def open_archive(archive: Path, allowed: int, progress: Progress) -> Iterator[It
     try:
         with archive.open("rb") as stream:
             yield _entries(stream, allowed, progress, archive.stat().st_size)
-    except _DAMAGE as error:
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # The disk's trouble; EINVAL is a damaged archive that leads before its own beginning.
         raise ValueError(
             f"{archive} was not unpacked: {str(error).rstrip('.') or type(error).__name__}. Nothing of it was kept. "
             "Get the archive again, from its owner or a mirror."
@@ -131,16 +133,13 @@ def _check_zip_entry(entry: zipfile.ZipInfo) -> None:
 
 
 def _tar_entries(reader: _Reader, report: Callable[[], None]) -> Iterator[Entry]:
-    count, last = 0, -1
+    count = 0
     with tarfile.open(fileobj=reader, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
         while (member := archive.next()) is not None:
-            archive.members.clear()  # It would remember all of them.
+            vars(archive)["members"].clear()  # It would remember all of them.
             count += 1
             _check_count(count)
             _check_tar_member(member)
-            if member.offset <= last:
-                raise ValueError(f"{member.name!r} goes back in the archive")
-            last = member.offset
             if member.isdir():
                 yield Entry(name=member.name, content=None)
             elif (content := archive.extractfile(member)) is not None:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.datasets.json_stream import read_lists
-from refinenet.datasets.polygons import fill_outline, fill_runs, read_runs, to_outline
+from refinenet.datasets.formats.json_stream import read_lists
+from refinenet.datasets.formats.polygons import fill_outline, fill_runs, read_runs, to_outline
 from refinenet.image_files import MAX_PIXELS
 from refinenet.labels import LabelMap, LabelSet, voc_colours
 

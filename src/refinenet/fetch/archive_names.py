@@ -71,7 +71,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _fold(place: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", place).casefold())
+    return unicodedata.normalize("NFC", place.casefold())
 
 
 def _short(name: str) -> str:

@@ -15,8 +15,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from refinenet.archive_entries import Entry, Progress, open_archive
-from refinenet.archive_names import Names
+from refinenet.fetch.archive_entries import Entry, Progress, open_archive
+from refinenet.fetch.archive_names import Names
 from refinenet.files import write_atomically
 
 MAX_RATIO = 200
