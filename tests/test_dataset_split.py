@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from refinenet.dataset_split import split_folder
-from refinenet.datasets.folder import open_split
-from refinenet.datasets.layouts import find_layout
+from refinenet.datasets.own.folder import open_split
+from refinenet.datasets.own.layouts import find_layout
 
 
 def make(root: Path, stems: Iterable[str], masks: str = "masks", ending: str = "") -> Path:

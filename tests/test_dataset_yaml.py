@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from folder_files import NAMES, labels_of, save_image, save_mask, save_pair, write
 
-from refinenet.datasets.folder import open_split
-from refinenet.datasets.layouts import find_layout, find_meaning
+from refinenet.datasets.own.folder import open_split
+from refinenet.datasets.own.layouts import find_layout, find_meaning
 
 
 def test_a_yaml_file_names_the_folders(tmp_path: Path) -> None:

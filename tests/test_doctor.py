@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from planted_faults import SETS, Set, check_rows, compare, draw_layout_faults, draw_set, plant
+from planted_faults import SETS, Set, check_rows, compare, draw_layout_faults, draw_set, plant, spread
 from planted_samples import NAMES, Spot, draw, draw_folder, save
 
 from refinenet import doctor
@@ -320,15 +320,58 @@ def test_files_that_hang_their_reader_do_not_end_the_check() -> None:
     assert list(map_safely(hang, range(20), workers=2, seconds=1)) == [None if k == 12 else k for k in range(20)]
 
 
-def test_a_mask_that_a_disk_has_changed_is_found_even_if_it_decodes(tmp_path: Path) -> None:
-    """Some changes break the stream of a PNG, others only its pixels: the checksums tell."""
-    stems = draw_folder(tmp_path, 30, (160, 120))
+def test_a_mask_whose_checksum_is_wrong_is_found_even_though_it_decodes(tmp_path: Path) -> None:
+    """Pillow looks at no checksum of pixels, so a PNG that was changed may be read as other labels."""
+    stems = draw_folder(tmp_path, 10, SIZE)
     for stem in stems["train"]:
-        mask = Spot(tmp_path, "train", stem).mask
-        content = bytearray(mask.read_bytes())
-        content[len(content) * 3 // 4] ^= 1
-        mask.write_bytes(bytes(content))
-    assert kinds_of(doctor.check(tmp_path, workers=0)) == {"mask-damaged": 24}
+        spot = Spot(tmp_path, "train", stem)
+        ids, content = spot.ids(), bytearray(spot.mask.read_bytes())
+        place = content.index(b"IDAT")
+        end = place + 4 + int.from_bytes(content[place - 4 : place], "big")
+        content[end] ^= 1
+        spot.mask.write_bytes(bytes(content))
+        assert np.array_equal(spot.ids(), ids)
+    assert kinds_of(doctor.check(tmp_path, workers=0)) == {"mask-damaged": 8}
+
+
+def test_zero_and_void_alone_are_no_binary_masks_where_there_are_more_classes(tmp_path: Path) -> None:
+    draw_set(tmp_path, find_set("0 and 255"), SIZE, 700)
+    (tmp_path / "classes.yaml").write_text(NAMES)
+    assert kinds_of(doctor.check(tmp_path, workers=0)) == {"class-absent": 3}
+
+
+def rewrite(root: Path, name: str, values: list[int], classes: str | None) -> None:
+    """A set whose masks hold `values[k]` for class k."""
+    draw_set(root, find_set(name)._replace(classes=classes, write=spread(values), odd=None), SIZE, 700)
+
+
+def test_binary_masks_of_nothing_but_void(tmp_path: Path) -> None:
+    rewrite(tmp_path, "0 and 255", [255] * 4, "names: [ground, thing]\n")
+    assert kinds_of(doctor.check(tmp_path, workers=0)) == {"nothing-but-void": 10}
+
+
+def test_ids_from_one_without_names_are_proposed_as_they_are(tmp_path: Path) -> None:
+    rewrite(tmp_path, "ids from 1", [1, 2, 3, 4], None)
+    (finding,) = doctor.check(tmp_path, workers=0).findings
+    assert finding.kind == "no-classes"
+    assert "values: [1, 2, 3, 4]" in finding.advice
+
+
+def test_a_lossy_mask_does_not_hide_what_is_wrong_with_all(tmp_path: Path) -> None:
+    rewrite(tmp_path, "ids from 1", [1, 2, 3, 4], NAMES)
+    mask = Spot(tmp_path, "train", "picture 00001").mask
+    Image.open(mask).save(mask.with_suffix(".jpg"), quality=30)
+    mask.unlink()
+    assert kinds_of(doctor.check(tmp_path, workers=0)) == {"ids-from-1": 10, "mask-lossy-format": 1}
+
+
+def test_empty_pictures_of_two_shapes_are_two_pictures(tmp_path: Path) -> None:
+    stems = draw_folder(tmp_path, 10, SIZE)
+    for split, size in (("train", (40, 30)), ("val", (30, 40))):
+        spot = Spot(tmp_path, split, stems[split][0])
+        spot.replace_image(".png", Image.new("RGB", size))
+        spot.replace_mask(Image.new("L", size, 1))
+    assert doctor.check(tmp_path, workers=0).findings == ()
 
 
 @pytest.mark.skipif(not (find_root("camvid") / "val").is_dir(), reason="CamVid is not there")

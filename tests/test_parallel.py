@@ -17,7 +17,6 @@ import pytest
 
 from refinenet.parallel import map_parallel
 
-
 ENDLESS = """
 import os, time
 from refinenet.parallel import map_parallel

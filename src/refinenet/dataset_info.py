@@ -11,7 +11,7 @@ from typing import Any
 from refinenet.class_statistics import ClassCounts, count_classes, log_weights, median_frequency_weights
 from refinenet.contact_sheet import draw_contact_sheet
 from refinenet.datasets import PUBLISHED, Dataset, open_dataset, streets
-from refinenet.datasets.layouts import find_layout
+from refinenet.datasets.own.layouts import find_layout
 from refinenet.images import write
 from refinenet.labels import LabelSet
 from refinenet.legend import format_share

@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from refinenet.datasets.layouts import find_layout
+from refinenet.datasets.own.layouts import find_layout
+from refinenet.datasets.own.plain_layouts import find_lists, find_pair
+from refinenet.datasets.own.split_files import SPLIT_FOLDERS, list_split
 from refinenet.datasets.pairs import pair_names
-from refinenet.datasets.plain_layouts import find_lists, find_pair
-from refinenet.datasets.split_files import SPLIT_FOLDERS, list_split
 from refinenet.files import write_atomically
 from refinenet.terminal import print_note
 

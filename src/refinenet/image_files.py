@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from refinenet.labels import Colour, LabelMap
+from refinenet.png_checksums import is_changed
 
 MAX_PIXELS = 50_000_000
 """The most pixels (H times W) that are decoded from a file, bytes or a Pillow image."""
@@ -208,6 +209,8 @@ def _read_lossless(path: str | os.PathLike[str]) -> Picture:
             f"{picture.name} is a {picture.format} file, a lossy format that changes labels: a mask is PNG, "
             "TIFF, BMP or GIF. Make it anew from its source; converting this file does not bring labels back."
         )
+    if picture.format == "PNG" and is_changed(path):
+        raise ValueError(f"{picture.name} is damaged: its checksums say that it is not what was written. Get it again.")
     return picture
 
 

@@ -51,7 +51,7 @@ def map_parallel(
             while running:
                 yield from running.popleft().result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _end_with_parent() -> None:

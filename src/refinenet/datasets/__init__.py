@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from refinenet.datasets import folder, streets
+from refinenet.datasets import streets
 from refinenet.datasets.ade20k import ADE20K
 from refinenet.datasets.camvid import CAMVID
 from refinenet.datasets.cityscapes import CITYSCAPES
@@ -20,8 +20,9 @@ from refinenet.datasets.coco import COCO, COCO_STUFF
 from refinenet.datasets.context import CONTEXT, CONTEXT_59
 from refinenet.datasets.dataset import Dataset, Sample, Splits, join
 from refinenet.datasets.facts import Download, Facts, Published
-from refinenet.datasets.meaning import read_classes_file
 from refinenet.datasets.nyu import NYU
+from refinenet.datasets.own.folder import FolderSplits
+from refinenet.datasets.own.meaning import read_classes_file
 from refinenet.datasets.pairs import IMAGE_SUFFIXES, list_files
 from refinenet.datasets.person_part import PERSON_PART
 from refinenet.datasets.prepared import open_prepared, prepared_folder
@@ -142,7 +143,7 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
 
     Args:
         dataset: One of `NAMES`; or "streets:COUNT" or "streets:COUNT:WIDTHxHEIGHT" for that many drawn pictures in
-            each split; or a folder or YAML file of one's own (`refinenet.datasets.layouts`); or such a function itself.
+            each split; or a folder or YAML file of one's own (`datasets.own.layouts`); or such a function itself.
         root: Where a named dataset lies. By default the folder named by the environment variable
             `REFINENET_<NAME>`, such as `REFINENET_CAMVID`, or else `data/<name>`.
 
@@ -159,7 +160,7 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
         if root is not None:
             raise ValueError(f"root={os.fspath(root)!r} has no use here: {name!r} needs no folder beside its name.")
         is_drawn = name.partition(":")[0] == "streets"
-        return streets.parse(name) if is_drawn else folder.FolderSplits(Path(name))
+        return streets.parse(name) if is_drawn else FolderSplits(Path(name))
     raise ValueError(
         f"There is no dataset {name!r}: it is neither one of {', '.join(NAMES)}, nor a folder. "
         "A folder of your own holds images/ and masks/ with the same file names; see the README for other layouts."

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from refinenet.datasets.meaning import Meaning
+from refinenet.datasets.own.meaning import Meaning
 from refinenet.doctor.file_rules import judge_files
 from refinenet.doctor.finding import find
 from refinenet.doctor.listing import Pair

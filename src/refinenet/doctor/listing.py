@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from refinenet.datasets.layouts import Layout, SplitFiles
+from refinenet.datasets.own.layouts import Layout, SplitFiles
 from refinenet.datasets.pairs import find_stem, walk_names
 from refinenet.doctor.finding import Finding, find
 

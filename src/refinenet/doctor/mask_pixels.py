@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.doctor.checksums import is_changed
 from refinenet.doctor.snapping import Codes, pack
 from refinenet.image_files import DEEP_MODES, Picture, convert, open_picture, read_mask, to_sixteen_bits
+from refinenet.png_checksums import is_changed
 
 LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import yaml
 
-from refinenet.datasets.meaning import PALETTE_ORIGIN, Meaning, of_colours, of_ids
+from refinenet.datasets.own.meaning import PALETTE_ORIGIN, Meaning, of_colours, of_ids
 from refinenet.doctor.scan import MaskFacts
 from refinenet.doctor.snapping import MIN_SAME, SAME, Codes, pack, unpack
 from refinenet.labels import Colour, LabelSet, voc_colours

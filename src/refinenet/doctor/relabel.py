@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refinenet.datasets.meaning import Meaning
+from refinenet.datasets.own.meaning import Meaning
 from refinenet.doctor.mask_pixels import MaskPixels, read_pixels
 from refinenet.doctor.meanings import points_of
 from refinenet.doctor.scan import count_values

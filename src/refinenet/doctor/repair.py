@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refinenet.datasets import Dataset
-from refinenet.datasets.meaning import Meaning, of_ids
+from refinenet.datasets.own.meaning import Meaning, of_ids
 from refinenet.doctor.changes import Change, Changes
 from refinenet.doctor.examine import Examination, examine
 from refinenet.doctor.file_rules import image_notes, is_grey_odd, is_turned, size_notes

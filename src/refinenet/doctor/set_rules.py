@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from refinenet.datasets.meaning import Meaning
+from refinenet.datasets.own.meaning import Meaning
 from refinenet.doctor.duplicates import find_near, group_equal
 from refinenet.doctor.file_rules import name_pair
 from refinenet.doctor.finding import Finding, find

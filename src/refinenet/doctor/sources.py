@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refinenet.datasets import PUBLISHED, Dataset, find_root, open_dataset
-from refinenet.datasets.layouts import Layout, find_layout, find_meaning
-from refinenet.datasets.meaning import Meaning, of_ids
+from refinenet.datasets.own.layouts import Layout, find_layout, find_meaning
+from refinenet.datasets.own.meaning import Meaning, of_ids
 from refinenet.doctor.finding import Finding, find
 from refinenet.doctor.listing import Listing, Pair, list_pairs
 from refinenet.doctor.meanings import points_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from refinenet.datasets.meaning import PALETTE_ORIGIN, Meaning, of_colours
+from refinenet.datasets.own.meaning import PALETTE_ORIGIN, Meaning, of_colours
 from refinenet.doctor import meanings
 from refinenet.doctor.file_rules import name_pair
 from refinenet.doctor.finding import Finding, find

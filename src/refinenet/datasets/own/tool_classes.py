@@ -6,7 +6,7 @@ import csv
 import re
 from pathlib import Path
 
-from refinenet.datasets.meaning import Meaning, as_colour, of_colours, of_ids
+from refinenet.datasets.own.meaning import Meaning, as_colour, of_colours, of_ids
 from refinenet.labels import Colour, LabelSet, voc_colours
 
 VOID_NAMES = ("ignore", "ignored", "__ignore__", "void")

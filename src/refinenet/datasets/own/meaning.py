@@ -30,7 +30,7 @@ KEYS = ("names", "colours", "masks", "values", "ignore")
 """What a `classes.yaml` may say."""
 
 LAYOUT_KEYS = ("path", "train", "val", "test")
-"""What a YAML file may say besides; `refinenet.datasets.layouts` reads it."""
+"""What a YAML file may say besides; `refinenet.datasets.own.layouts` reads it."""
 
 PALETTE_ORIGIN = "the palette of the masks"
 """The `origin` of a meaning that no file tells."""

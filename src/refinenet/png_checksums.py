@@ -6,6 +6,7 @@ of type and content.
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def is_changed(path: str) -> bool:
+def is_changed(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a PNG that has changed since it was written, or lacks its end; others are taken as sound.
 
     Raises:
@@ -26,7 +27,11 @@ def is_changed(path: str) -> bool:
     while place + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, place)
         end = place + 8 + length
-        if end + 4 > len(content) or zlib.crc32(content[place + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
+        if end + 4 > len(content):
+            return True
+        (stored,) = struct.unpack_from(">I", content, end)
+        # A capital letter marks a chunk that the pixels depend on; sloppy programs damage the others.
+        if kind[:1].isupper() and zlib.crc32(content[place + 4 : end]) != stored:
             return True
         if kind == b"IEND":
             return False

@@ -25,9 +25,9 @@ from pathlib import Path
 from reprlib import repr as shorten
 from typing import Any
 
-from refinenet.datasets.exports import find_coco, find_labelme, find_roboflow, find_voc
 from refinenet.datasets.formats import coco_json, labelme
-from refinenet.datasets.meaning import (
+from refinenet.datasets.own.exports import find_coco, find_labelme, find_roboflow, find_voc
+from refinenet.datasets.own.meaning import (
     KEYS,
     LAYOUT_KEYS,
     Meaning,
@@ -37,11 +37,17 @@ from refinenet.datasets.meaning import (
     of_ids,
     read_classes_file,
 )
+from refinenet.datasets.own.plain_layouts import (
+    find_beside,
+    find_inner_splits,
+    find_lists,
+    find_outer_splits,
+    find_shared,
+)
+from refinenet.datasets.own.split_files import Layout, SplitFiles, describe_folder, list_folders, list_split
+from refinenet.datasets.own.suggestion import suggest_classes
+from refinenet.datasets.own.tool_classes import read_label_map, read_roboflow_classes
 from refinenet.datasets.pairs import list_files
-from refinenet.datasets.plain_layouts import find_beside, find_inner_splits, find_lists, find_outer_splits, find_shared
-from refinenet.datasets.split_files import Layout, SplitFiles, describe_folder, list_folders, list_split
-from refinenet.datasets.suggestion import suggest_classes
-from refinenet.datasets.tool_classes import read_label_map, read_roboflow_classes
 
 __all__ = ["Layout", "SplitFiles", "find_layout", "find_meaning"]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from refinenet.datasets.pairs import IMAGE_SUFFIXES, find_stem, list_files
-from refinenet.datasets.split_files import (
+from refinenet.datasets.own.split_files import (
     SHARED,
     Layout,
     SplitFiles,
@@ -19,6 +18,7 @@ from refinenet.datasets.split_files import (
     read_list,
     take,
 )
+from refinenet.datasets.pairs import IMAGE_SUFFIXES, find_stem, list_files
 
 ROBOFLOW_ENDING = "_mask"
 ROBOFLOW_COCO = "_annotations.coco.json"

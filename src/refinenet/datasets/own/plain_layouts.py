@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from refinenet.datasets.pairs import IMAGE_SUFFIXES, list_files, walk_names
-from refinenet.datasets.split_files import (
+from refinenet.datasets.own.split_files import (
     SHARED,
     SPLIT_FOLDERS,
     Layout,
@@ -19,6 +18,7 @@ from refinenet.datasets.split_files import (
     read_list,
     take,
 )
+from refinenet.datasets.pairs import IMAGE_SUFFIXES, list_files, walk_names
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir")
 """What a folder of images may be called, in any capitals."""

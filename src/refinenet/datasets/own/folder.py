@@ -1,4 +1,4 @@
-"""A folder of one's own, or a YAML file that names its parts: what `refinenet.datasets.layouts` finds, opened."""
+"""A folder of one's own, or a YAML file that names its parts: what `refinenet.datasets.own.layouts` finds, opened."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from refinenet.datasets.dataset import Dataset, from_files
 from refinenet.datasets.formats import coco_json, labelme
-from refinenet.datasets.layouts import Layout, find_layout, find_meaning
-from refinenet.datasets.meaning import Meaning
+from refinenet.datasets.own.layouts import Layout, find_layout, find_meaning
+from refinenet.datasets.own.meaning import Meaning
+from refinenet.datasets.own.split_files import SplitFiles, name_split
 from refinenet.datasets.pairs import find_by_item, list_files, pair_names
-from refinenet.datasets.split_files import SplitFiles, name_split
 
 
 def open_split(source: Path, split: str) -> Dataset:
