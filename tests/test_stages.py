@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +60,27 @@ def test_without_a_learning_rate_that_moves_anything_the_weights_pass_through(tm
     torch.testing.assert_close(network.network.classifier.weight, before, atol=1e-6, rtol=0)
 
 
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two stages that need no files."""
+    path = tmp_path_factory.mktemp("plan") / "plan.yaml"
+    stages = [{"dataset": "streets:4:64x48", **SMALL}, {"dataset": "streets:6:48x64", **SMALL, "epochs": 2}]
+    path.write_text(json.dumps({"stages": stages}), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(plan: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The weights that the uninterrupted training ends with."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    subprocess.run([sys.executable, "-c", f"{START}r.train(stages={str(plan)!r}, output={str(out)!r})"], check=True)
+    return weights(next(out.glob("2-*")))
+
+
 @pytest.mark.parametrize("awaited", ["1-*/run.json", "stages.json", "1-*/log.csv", "2-*/run.json", "2-*/log.csv"])
 def test_a_training_killed_at_any_point_goes_on_to_the_same_end(
-    awaited: str, drawn_folder: Path, tmp_path: Path, whole: Callable[[Path], Path]
+    awaited: str, plan: Path, whole: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    plan = write_plan(tmp_path / "plan.yaml", drawn_folder)
     cut = tmp_path / "cut"
     process = subprocess.Popen([sys.executable, "-c", f"{START}r.train(stages={str(plan)!r}, output={str(cut)!r})"])
     deadline = time.monotonic() + 120
@@ -73,27 +88,15 @@ def test_a_training_killed_at_any_point_goes_on_to_the_same_end(
         time.sleep(0.005)
     process.kill()
     process.wait()
+    assert list(cut.glob(awaited))
+    network = RefineNet(encoder="mobilenetv2_050", device="cpu")
     if not (cut / "stages.json").exists():  # Killed before the plan was written down: nothing was learnt yet.
         with pytest.raises(FileNotFoundError, match="holds no training run"):
-            RefineNet(encoder="mobilenetv2_050", device="cpu").train(resume=cut, progress=False)
+            network.train(resume=cut, progress=False)
         return
-    result = RefineNet(encoder="mobilenetv2_050", device="cpu").train(resume=cut, progress=False)
-    expected = weights(whole(plan))
-    found = weights(result.folder)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in found)
-
-
-@pytest.fixture
-def whole(tmp_path: Path) -> Callable[[Path], Path]:
-    """From a plan to the last folder of its uninterrupted training."""
-
-    def train(plan: Path) -> Path:
-        out = tmp_path / "whole"
-        subprocess.run([sys.executable, "-c", f"{START}r.train(stages={str(plan)!r}, output={str(out)!r})"], check=True)
-        return next(out.glob("2-*"))
-
-    return train
+    found = weights(network.train(resume=cut, progress=False).folder)
+    assert found.keys() == whole.keys()
+    assert all(torch.equal(found[name], whole[name]) for name in found)
 
 
 def test_a_training_that_is_over_is_answered_with_its_result(tmp_path: Path) -> None:
