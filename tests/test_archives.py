@@ -114,6 +114,21 @@ def test_another_archive_of_the_same_name_is_not_taken_as_unpacked(tmp_path: Pat
     assert (target / "two").read_bytes() == b"2"
 
 
+def test_an_archive_of_the_same_name_from_elsewhere_is_not_taken_as_unpacked(tmp_path: Path) -> None:
+    """Also where the first one is gone, so that sizes cannot tell."""
+    target, archive = tmp_path / "target", make("zip", tmp_path / "a", {"one": b"1"})
+    unpack(archive, target, origin="https://one.example/a")
+    archive.unlink()
+    assert is_unpacked(archive, target)
+    assert is_unpacked(archive, target, origin="https://one.example/a")
+    assert not is_unpacked(archive, target, origin="https://two.example/a")
+    make("zip", archive, {"two": b"2"})
+    unpack(archive, target, origin="https://two.example/a")
+    assert (target / "two").read_bytes() == b"2"
+    unpack(make("zip", tmp_path / "b", {"three": b"3"}), target)
+    assert is_unpacked(tmp_path / "b", target, origin="https://one.example/b")  # Nobody noted where it came from.
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"holds": 3}', b'{"holds": ["one"]}', b'{"bytes": 1}'])
 def test_a_damaged_marker_is_none(damage: bytes, tmp_path: Path) -> None:
     archive = make("zip", tmp_path / "a", {"one": b"1"})

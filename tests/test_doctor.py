@@ -18,16 +18,18 @@ from planted_faults import SETS, Set, check_rows, compare, draw_layout_faults, d
 from planted_samples import NAMES, Spot, draw, draw_folder, save
 
 from refinenet import doctor
+from refinenet.dataset_info import describe
 from refinenet.datasets import find_root
 from refinenet.doctor.duplicates import find_near
 from refinenet.doctor.examine import examine
+from refinenet.doctor.report import write_command
 from refinenet.doctor.safely import map_safely
 
 SIZE = (96, 72)
 WARNINGS = {
     *("stem-unicode", "exif-turned", "mask-0-255-mixed", "mask-all-void", "palettes-differ", "mask-frames"),
     *("image-frames", "image-cmyk", "image-deep", "image-alpha", "image-grey", "image-palette"),
-    *("class-absent", "class-not-in-train", "class-not-in-val"),
+    *("class-absent", "class-unseen", "class-not-in-train", "class-not-in-val"),
     *("near-duplicates-across-splits", "duplicates-within-split", "contradicting-masks"),
 }
 
@@ -210,7 +212,7 @@ def test_a_quick_check_does_not_take_a_rare_class_for_an_absent_one(tmp_path: Pa
     ids[5:] = 1
     save(Spot(tmp_path, "train", stems["train"][1]).mask, Image.fromarray(ids))
     report = doctor.check(tmp_path, quick=True)
-    assert (report.findings, report.checked) == ((), 260)
+    assert (kinds_of(report), report.checked) == ({"class-not-in-val": 1}, 260)
 
 
 def test_a_folder_without_splits(tmp_path: Path) -> None:
@@ -383,3 +385,52 @@ def test_camvid_is_clean_and_its_neighbouring_frames_are_no_duplicates() -> None
         for number, facts in enumerate(examination.facts)
     ]
     assert find_near(in_turn) == []
+
+
+def test_a_quick_check_says_of_a_class_that_it_saw_none_of_it_in_so_many_masks(tmp_path: Path) -> None:
+    draw_folder(tmp_path, 300, (16, 12), classes=NAMES.replace("]", ", sky]"))
+    (finding,) = doctor.check(tmp_path, quick=True, workers=0).findings
+    assert (finding.kind, finding.stops, finding.examples) == ("class-unseen", False, ("sky",))
+    assert "do not occur in the 160 masks looked at: sky." in finding.told()
+    (whole,) = doctor.check(tmp_path, workers=0).findings
+    assert (whole.kind, whole.examples) == ("class-absent", ("sky",))
+
+
+def test_a_quick_check_that_sees_all_masks_is_sure(tmp_path: Path) -> None:
+    draw_folder(tmp_path, 40, SIZE, classes=NAMES.replace("]", ", sky]"))
+    assert kinds_of(doctor.check(tmp_path, quick=True, workers=0)) == {"class-absent": 1}
+
+
+def test_what_is_told_of_a_finding_holds_its_advice(tmp_path: Path) -> None:
+    draw_folder(tmp_path, 20, SIZE, classes=NAMES.replace("]", ", sky]"))
+    (finding,) = doctor.check(tmp_path, workers=0).findings
+    first, second = finding.told().splitlines()
+    assert first == "class-absent: 1 (sky)"
+    assert second == f"{finding.meaning} {finding.advice}"
+
+
+def test_the_command_names_the_root_and_is_quoted_for_the_system(tmp_path: Path) -> None:
+    root = tmp_path / "my data"
+    for split in ("train", "val"):
+        save(root / split / "a.png", draw(1, *SIZE)[0])
+        save(root / f"{split}annot" / "a.png", Image.fromarray(np.full((SIZE[1], SIZE[0]), 12, np.uint8)))
+    report = doctor.check("camvid", root=root, workers=0)
+    assert f"`refinenet data check camvid --root '{root}' --fix OUT`" in report.text()
+    assert write_command(["check", "my data"], "nt") == 'check "my data"'
+    assert write_command(["check", "my data"], "posix") == "check 'my data'"
+
+
+def test_a_list_of_all_images_beside_those_of_the_splits_is_no_split_of_its_own(tmp_path: Path) -> None:
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for number in range(8):
+        image, ids = draw(number, *SIZE)
+        save(tmp_path / "JPEGImages" / f"{number}.jpg", image)
+        save(tmp_path / "SegmentationClass" / f"{number}.png", Image.fromarray(ids))
+    (lists / "train.txt").write_text("0\n1\n2\n3\n")
+    (lists / "val.txt").write_text("4\n5\n6\n7\n")
+    (lists / "trainval.txt").write_text("".join(f"{number}\n" for number in range(8)))
+    (tmp_path / "classes.yaml").write_text(NAMES)
+    report = doctor.check(tmp_path, workers=0)
+    assert (report.findings, report.images) == ((), {"train": 4, "val": 4})
+    assert list(describe(tmp_path, workers=0).splits) == ["train", "val"]

@@ -274,3 +274,20 @@ def test_what_nobody_can_mend_is_refused_and_leaves_nothing_behind(name: str, tm
     with pytest.raises(ValueError, match=r"so no copy was written|so nothing was written"):
         doctor.fix(tmp_path / "mine", tmp_path / "copy", workers=0)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_what_was_examined_is_not_read_again(tmp_path: Path) -> None:
+    draw_folder(tmp_path / "mine", 10, SIZE)
+    examination = doctor.examine(tmp_path / "mine", workers=0)
+    by_name = doctor.fix(tmp_path / "mine", tmp_path / "one", workers=0)
+    for path in (tmp_path / "mine").glob("classes.yaml"):
+        path.unlink()  # It is not opened any more.
+    given = doctor.fix(examination, tmp_path / "two", workers=0)
+    assert given.written == by_name.written == {"train": 8, "val": 2}
+    assert hash_tree(tmp_path / "one") == hash_tree(tmp_path / "two")
+
+
+def test_after_a_quick_look_everything_is_read(tmp_path: Path) -> None:
+    draw_folder(tmp_path / "mine", 130, (16, 12))
+    examination = doctor.examine(tmp_path / "mine", quick=True, workers=0)
+    assert doctor.fix(examination, tmp_path / "copy", workers=0).written == {"train": 104, "val": 26}

@@ -60,7 +60,7 @@ def test_a_file_is_fetched_recorded_and_not_fetched_again(server: HostileServer,
     assert [have for have, _ in told] == sorted({have for have, _ in told})
     assert names(target.parent) == ["file.bin", "file.bin.fetched.json"]
     record = json.loads((target.parent / "file.bin.fetched.json").read_text())
-    assert record == {"url": url, "bytes": len(CONTENT), "sha256": SHA256}
+    assert record == {"url": url, "from": url, "bytes": len(CONTENT), "sha256": SHA256}
     fetch(url, target)
     fetch(url, target, sha256=SHA256.upper())
     fetch(url, target, md5=MD5)
@@ -487,6 +487,39 @@ def test_a_file_that_is_wrong_already_is_put_aside(server: HostileServer, tmp_pa
     fetch(url, tmp_path / "file", note=notes.append)
     assert "it has 307,199 bytes, 307,200 had come" in notes[1]
     assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_file_of_another_address_is_not_taken_for_this_one(server: HostileServer, tmp_path: Path) -> None:
+    """Two owners call different files trainval.tar.gz, of one size, and no hash is known of either."""
+    notes: list[str] = []
+    one, other = server.plan("/one/file", serve(CONTENT)), server.plan("/other/file", serve(OTHER))
+    fetch(one, tmp_path / "file")
+    fetch(other, tmp_path / "file", note=notes.append)
+    assert (tmp_path / "file").read_bytes() == OTHER
+    assert (tmp_path / "file.wrong").read_bytes() == CONTENT
+    assert f"it came from {one}" in notes[0]
+    fetch(one, tmp_path / "file", sha256=hashlib.sha256(OTHER).hexdigest())
+    assert len(server.requests) == 2  # The hash is right, whatever the address.
+
+
+def test_a_file_from_a_mirror_is_known_by_its_owner_s_address(server: HostileServer, tmp_path: Path) -> None:
+    owner, mirror = server.plan("/file", serve(OTHER)), server.plan("/inside/file", serve(CONTENT))
+    for _ in range(2):
+        fetch(owner, tmp_path / "file", mirror=mirror)
+        fetch(owner, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert [path for path, _ in server.requests] == ["/inside/file"]
+    record = json.loads((tmp_path / "file.fetched.json").read_text())
+    assert (record["url"], record["from"]) == (owner, mirror)
+
+
+def test_a_part_from_a_mirror_is_not_continued_from_the_owner(server: HostileServer, tmp_path: Path) -> None:
+    mirror = server.plan("/inside/file", serve(OTHER, cut=1000), status(500))
+    owner = server.plan("/file", serve(CONTENT))
+    with pytest.raises(OSError, match=rf"{mirror} could not be fetched"):
+        fetch(owner, tmp_path / "file", mirror=mirror, patience=QUICK)
+    assert fetch(owner, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
+    assert server.ranges()[-1] is None
 
 
 def test_a_folder_in_the_place_of_the_file_is_said(server: HostileServer, tmp_path: Path) -> None:

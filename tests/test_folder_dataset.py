@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -197,7 +199,10 @@ def test_palettes_that_differ_are_refused(tmp_path: Path) -> None:
 
 def test_masks_that_nothing_explains_are_refused(tmp_path: Path) -> None:
     grey = make(tmp_path / "grey", {"a": [[0, 1]]})
-    with pytest.raises(ValueError, match=r"(?s)no classes\.yaml and .*a\.png is no palette PNG.*\n\nnames: \["):
+    with pytest.raises(
+        ValueError,
+        match=r"no classes\.yaml and .*a\.png is no palette PNG.*`refinenet data check .*grey`: .*proposes a classes",
+    ):
         only(grey)
     (tmp_path / "empty" / "images").mkdir(parents=True)
     (tmp_path / "empty" / "masks").mkdir()
@@ -309,3 +314,15 @@ def test_folders_travel_to_worker_processes(tmp_path: Path) -> None:
     dataset = only(make(tmp_path / "mine", {"a": [[[0, 0, 0], [0, 0, 1]]]}, classes))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         assert pool.submit(dataset.__getitem__, 0).result().labels.tolist() == [[0, 1]]
+
+
+def test_many_palette_masks_need_no_guarded_script_where_processes_import_it_again(tmp_path: Path) -> None:
+    """As on macOS and Windows: the script has no `if __name__ == "__main__":`."""
+    root = make(tmp_path / "mine", {f"{k:03}": [[0, 1]] for k in range(201)}, palette=PALETTE)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nimport refinenet.datasets\nsys.platform = 'darwin'\n"
+        f"print(len(refinenet.datasets.open_dataset({str(root)!r})('train').label_set))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("2\n", 0), done.stderr

@@ -3,6 +3,7 @@
 import os
 import random
 import struct
+import subprocess
 import sys
 import warnings
 import zlib
@@ -150,3 +151,19 @@ def test_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="pipe or a device"):
         images.decode(tmp_path / "pipe")
+
+
+READ_MASK = """
+import sys
+from refinenet.image_files import read_mask
+opened = []
+sys.addaudithook(lambda event, values: opened.append(values[0]) if event == "open" else None)
+print(read_mask(sys.argv[1]).tolist())
+print([str(path) for path in opened].count(sys.argv[1]))
+"""
+
+
+def test_a_mask_with_checksums_is_read_from_the_disk_once(tmp_path: Path) -> None:
+    path = save(tmp_path / "mask.png", file_bytes(Image.fromarray(np.array([[1, 2]], np.uint8)), "PNG"))
+    told = subprocess.run([sys.executable, "-c", READ_MASK, path], capture_output=True, text=True, check=True)
+    assert told.stdout == "[[1, 2]]\n1\n"

@@ -137,9 +137,11 @@ def test_trap_prepared_nyu_masks_hold_0_to_39_and_255_already(tmp_path: Path) ->
     assert len(NYU.open_split(tmp_path, "val")) == 2  # still of the .mat file
 
 
-def test_nyu_is_opened_by_its_file_too_and_has_no_image_files(tmp_path: Path) -> None:
+def test_nyu_s_root_is_the_folder_and_its_images_are_no_files(tmp_path: Path) -> None:
     write_nyu(tmp_path)
-    val = NYU.open_split(tmp_path / NYU_FILE, "val")
+    with pytest.raises(FileNotFoundError, match=rf"There is no {tmp_path / NYU_FILE / NYU_FILE} either"):
+        NYU.open_split(tmp_path / NYU_FILE, "val")
+    val = NYU.open_split(tmp_path, "val")
     assert [val.image_file(item) for item in val.items] == [None, None]
     assert val.locate("000002") == f"{tmp_path / NYU_FILE}, image 000002"
 

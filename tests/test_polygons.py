@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,16 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as pycocotools_mask
 
-from refinenet.datasets.formats.polygons import decode_run_lengths, fill_polygon
+from refinenet.datasets.formats.polygons import fill_outline, fill_runs, read_runs, to_outline
 
 # pycocotools itself has yet to follow NumPy 2 in a detail.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def filled(points: list[float], height: int, width: int) -> npt.NDArray[np.uint8]:
-    labels = np.zeros((height, width), np.uint8)
-    fill_polygon(labels, points, 1)
-    return labels
+    return fill_outline(to_outline(points, (height, width)), (height, width)).astype(np.uint8)
+
+
+def decode_run_lengths(size: Sequence[int], counts: Any) -> npt.NDArray[np.bool_]:
+    return fill_runs(read_runs(counts, (size[0], size[1])), (size[0], size[1]))
 
 
 def by_pycocotools(points: list[float], height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -27,9 +32,8 @@ def by_pycocotools(points: list[float], height: int, width: int) -> npt.NDArray[
 
 
 def test_a_rectangle_covers_its_columns_and_rows() -> None:
-    labels = np.full((4, 5), 9, np.uint8)
-    fill_polygon(labels, [1, 1, 4, 1, 4, 3, 1, 3], 7)
-    assert labels.tolist() == [[9, 9, 9, 9, 9], [9, 7, 7, 7, 9], [9, 7, 7, 7, 9], [9, 9, 9, 9, 9]]
+    labels = filled([1, 1, 4, 1, 4, 3, 1, 3], 4, 5)
+    assert labels.tolist() == [[0, 0, 0, 0, 0], [0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]]
 
 
 def test_a_triangle_and_a_figure_of_eight_by_hand() -> None:
@@ -75,10 +79,8 @@ def test_polygons_of_any_form_cover_exactly_the_pixels_of_pycocotools(points: li
     ([1, 1, 2, -2.1, 3, 1], r"point \(2, -2.1\), outside"),
 ])  # fmt: skip
 def test_what_is_no_polygon_of_the_image_is_refused(points: list[float], message: str) -> None:
-    labels = np.zeros((10, 20), np.uint8)
     with pytest.raises(ValueError, match=message):
-        fill_polygon(labels, points, 1)
-    assert not labels.any()
+        to_outline(points, (10, 20))
 
 
 def test_points_a_little_outside_are_allowed() -> None:

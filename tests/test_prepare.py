@@ -79,6 +79,7 @@ def open_text_split(root: Path, split: str, *, in_files: bool = True) -> Dataset
         items=items,
         read_image=partial(read_picture, root),
         read_labels=partial(read_text_labels, root),
+        slow_sources=sorted(folder.iterdir()),
     )
     return dataclasses.replace(dataset, image_file=partial(find_picture, root)) if in_files else dataset
 
@@ -134,7 +135,7 @@ def published(address: str, downloads: tuple[Download, ...] | None = None) -> Pu
         how_to_get="Write them yourself.",
         more={},
     )
-    return Published(facts=facts, open_split=open_text_split, is_slow=True)
+    return Published(facts=facts, open_split=open_text_split)
 
 
 def plan(server: HostileServer) -> None:
@@ -283,6 +284,39 @@ def test_bad_service_is_said_does_no_harm_and_a_second_run_finishes(
     check_all(root)
 
 
+@pytest.mark.parametrize("keep_archives", [True, False])
+def test_two_datasets_in_one_folder_whose_archives_have_one_name_both_come(
+    keep_archives: bool, server: HostileServer, tmp_path: Path
+) -> None:
+    for split, content in (("train", TRAIN), ("val", VAL)):
+        url = server.plan(f"/{split}/trainval.tar.gz", serve(content))
+        file = Download(url=url, file="trainval.tar.gz", unpack=True)
+        both = published(server.address, downloads=(file,))
+        prepare(
+            split,
+            tmp_path,
+            published=dataclasses.replace(both, splits=(split,)),
+            keep_archives=keep_archives,
+            workers=0,
+            progress=False,
+            patience=QUICK,
+        )
+    assert [path for path, _ in server.requests] == ["/train/trainval.tar.gz", "/val/trainval.tar.gz"]
+    for split, numbers in SPLITS.items():
+        dataset = open_prepared(tmp_path, split, split, LABEL_SET)
+        assert dataset is not None
+        assert len(dataset) == len(numbers)
+
+
+def test_files_of_one_name_are_one_file_and_each_is_used() -> None:
+    """Several datasets may lie in one folder, and nothing is fetched in vain."""
+    files: dict[str, str] = {}
+    for name, dataset in PUBLISHED.items():
+        for file in dataset.facts.downloads:
+            assert files.setdefault(file.file, file.url) == file.url, file.file
+            assert file.file != "train_noval.txt" or name == "sbd"
+
+
 def test_a_wrong_hash_is_said_and_a_second_run_finishes(server: HostileServer, tmp_path: Path) -> None:
     right = Download(url=f"{server.address}/train.zip", file="train.zip", unpack=True, md5="0" * 32)
     server.plan("/train.zip", serve(TRAIN))
@@ -384,6 +418,7 @@ def test_two_items_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_listing_is_said(listing: str, tmp_path: Path) -> None:
     folder = prepared_folder(tmp_path, "texts", "train")
     folder.mkdir(parents=True)
+    (folder / "made_from.json").write_text("{}")
     (folder / "samples.tsv").write_text(listing, errors="surrogateescape")
     with pytest.raises(ValueError, match=r"samples.tsv, line \d is damaged: delete the file and prepare"):
         open_prepared(tmp_path, "texts", "train", LABEL_SET)
@@ -471,8 +506,9 @@ def test_a_half_moved_archive_is_finished_though_a_split_opens(server: HostileSe
 
 def test_old_leftovers_of_the_killed_are_removed(server: HostileServer, tmp_path: Path) -> None:
     plan(server)
+    run(server, tmp_path)
     folder = prepared_folder(tmp_path, "texts", "train") / "masks"
-    folder.mkdir(parents=True)
+    (folder.parent / "samples.tsv").unlink()
     for name, age in ((".a.png.1234.tmp", 7200), (".b.png.1234.tmp", 10)):
         (folder / name).write_bytes(b"half")
         os.utime(folder / name, (time.time() - age,) * 2)

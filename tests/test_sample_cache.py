@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from refinenet import RefineNet
+from refinenet import RefineNet, sample_cache
 from refinenet.datasets import Dataset
 from refinenet.labels import LabelSet
 from refinenet.sample_cache import cache_samples
@@ -40,13 +40,14 @@ def counted(log: Path) -> Dataset:
     sys.platform != "linux", reason="/dev/shm is Linux's"))])  # fmt: skip
 def test_each_file_is_read_once_and_the_folder_is_gone_at_the_end(kind: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
+    before = set(Path("/dev/shm").glob("*"))
     with cache_samples(counted(log), kind, tmp_path / "cache" / "train") as dataset:
         for _ in range(3):
             assert [int(sample.labels[0, 0]) for sample in dataset] == [3, 5, 7]
             assert [sample.image.tolist() for sample in dataset] == [np.full((4, 6, 3), k).tolist() for k in (3, 5, 7)]
         assert sorted(log.read_text().split()) == sorted(["3", "5", "7"] * 2)
     assert not (tmp_path / "cache" / "train").exists()
-    assert kind == "disk" or not list(Path("/dev/shm").glob(f"refinenet-cache-{os.getpid()}*"))
+    assert kind == "disk" or not {p for p in Path("/dev/shm").glob("refinenet-cache-*") if p not in before}
 
 
 def test_what_lay_in_the_folder_before_is_not_taken_for_the_dataset(tmp_path: Path) -> None:
@@ -58,11 +59,38 @@ def test_what_lay_in_the_folder_before_is_not_taken_for_the_dataset(tmp_path: Pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is Linux's")
-def test_what_a_killed_process_left_in_memory_is_removed(tmp_path: Path) -> None:
-    left = Path("/dev/shm/refinenet-cache-4194399-train")
-    left.mkdir(exist_ok=True)
-    with cache_samples(counted(tmp_path / "log"), "memory", tmp_path / "train"):
+def test_what_a_killed_process_left_in_memory_is_removed_and_what_a_living_one_holds_is_not(tmp_path: Path) -> None:
+    left = Path(tempfile.mkdtemp(prefix="refinenet-cache-", dir="/dev/shm"))
+    (left / "0-image.npy").write_bytes(b"1234")
+    with cache_samples(counted(tmp_path / "log"), "memory", tmp_path / "one") as first:
         assert not left.exists()
+        assert int(first.labels(0)[0, 0]) == 3
+        with cache_samples(counted(tmp_path / "log"), "memory", tmp_path / "two"):
+            assert int(first.labels(0)[0, 0]) == 3
+    assert (tmp_path / "log").read_text().split() == ["3"]
+
+
+@pytest.mark.parametrize(("room", "reads"), [(0, 6), (10**18, 3)])
+def test_without_room_samples_are_read_each_time_and_it_is_said(
+    room: int, reads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sample_cache, "KEPT_FREE", 10**18 - room)
+    with cache_samples(counted(tmp_path / "log"), "disk", tmp_path / "cache") as dataset:
+        for _ in range(2):
+            assert [int(dataset.labels(k)[0, 0]) for k in range(3)] == [3, 5, 7]
+    assert len((tmp_path / "log").read_text().split()) == reads
+    assert ("had no room" in capsys.readouterr().err) == (room == 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is Linux's")
+def test_too_little_memory_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers have 64 MB by default: nothing would be kept, without a word."""
+    monkeypatch.setattr(sample_cache, "KEPT_FREE", 10**18)
+    with (
+        pytest.raises(ValueError, match=r"cache='disk', or give a container more by --shm-size"),
+        cache_samples(counted(tmp_path / "log"), "memory", tmp_path / "x"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("settings", [{"cache": "disk"}, {"augment_on": "device"}, {"cache": "disk", "workers": 0}])

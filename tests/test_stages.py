@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import png_miniatures
 import pytest
 import safetensors.torch
 import torch
@@ -40,6 +42,7 @@ def test_a_stage_begins_with_the_best_model_of_the_one_before(drawn_folder: Path
         "1-streets-4-64x48",
         f"2-{drawn_folder.name}",
         "stages.json",
+        "start.safetensors",
     ]
     assert (result.folder, result.epochs) == (out / f"2-{drawn_folder.name}", 2)
     assert network.label_set.names == ("other", "sky", "road")
@@ -90,10 +93,6 @@ def test_a_training_killed_at_any_point_goes_on_to_the_same_end(
     process.wait()
     assert list(cut.glob(awaited))
     network = RefineNet(encoder="mobilenetv2_050", device="cpu")
-    if not (cut / "stages.json").exists():  # Killed before the plan was written down: nothing was learnt yet.
-        with pytest.raises(FileNotFoundError, match="holds no training run"):
-            network.train(resume=cut, progress=False)
-        return
     found = weights(network.train(resume=cut, progress=False).folder)
     assert found.keys() == whole.keys()
     assert all(torch.equal(found[name], whole[name]) for name in found)
@@ -111,10 +110,11 @@ def test_a_training_that_is_over_is_answered_with_its_result(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("plan", "words"), [
     ("stages: []", "at least one stage"),
-    ("stages: [{epochs: 3}]", "Stage 1 needs the key 'dataset'"),
+    ("stages: [{epochs: 3}]", "Stage 1: it needs the key 'dataset'"),
     ("stages: [{dataset: 'streets:2', epochs: 0}]", "Stage 1: epochs is a whole number from 1 up, not 0"),
     ("stages: [{dataset: 'streets:2'}, {dataset: 'streets:2', colour: 1}]", "Stage 2: Unknown training settings: col"),
     ("stages: [{dataset: [3]}]", r"Stage 1: its dataset is a name, a folder or a list of such, not \[3\]"),
+    ("stages: [{dataset: voc, root: [5]}]", r"Stage 1: root is a folder, not \[5\]"),
     ("stages: 3", "holds one key, 'stages'"),
     ("stage: []", "holds one key, 'stages'"),
     ("a: [", "is not a YAML file"),
@@ -143,3 +143,48 @@ def test_ways_to_say_what_to_train_on_exclude_each_other(tmp_path: Path) -> None
         network.train(stages=stages, resume=tmp_path)
     with pytest.raises(ValueError, match="a stage has a root of its own"):
         network.train(stages=stages, root=tmp_path)
+    with pytest.raises(ValueError, match=r"There is no dataset None with classes='stuff'"):
+        network.train(stages=stages, classes="stuff")
+
+
+def test_the_data_of_a_stage_that_is_over_may_be_gone(drawn_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    network = RefineNet(encoder="mobilenetv2_050", device="cpu")
+    stages = [{"dataset": str(drawn_folder), **SMALL}, {"dataset": "streets:4:64x48", **SMALL}]
+    network.train(stages=stages, output=out, progress=False)
+    shutil.rmtree(next(out.glob("2-*")))
+    shutil.rmtree(drawn_folder)
+    result = RefineNet(encoder="mobilenetv2_050", device="cpu").train(resume=out, progress=False)
+    assert result.folder == next(out.glob("2-*"))
+
+
+def test_a_single_stage_is_not_resumed_alone(tmp_path: Path) -> None:
+    """Else the stages after it would never be trained, without a word."""
+    network = RefineNet(encoder="mobilenetv2_050", device="cpu")
+    out = tmp_path / "out"
+    result = network.train(stages=[{"dataset": "streets:2:48x32", **SMALL}], output=out, progress=False)
+    with pytest.raises(ValueError, match=f"go on with --resume {out}"):
+        network.train(resume=result.folder, progress=False)
+
+
+def test_paths_in_a_plan_start_at_it(drawn_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_plan(tmp_path / "plan.yaml", Path(drawn_folder.name))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = RefineNet(encoder="mobilenetv2_050", device="cpu").train(
+        stages=tmp_path / "plan.yaml", output=tmp_path / "out", progress=False
+    )
+    assert result.epochs == 2
+
+
+def test_a_run_is_taken_up_from_any_folder_and_past_one_of_its_dataset_s_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    png_miniatures.write_camvid(tmp_path / "camvid")
+    monkeypatch.chdir(tmp_path)
+    network = RefineNet(encoder="mobilenetv2_050", device="cpu")
+    network.train(dataset="camvid", root="camvid", output=tmp_path / "run", progress=False, **SMALL)
+    (tmp_path / "elsewhere").mkdir()
+    for folder in (tmp_path, tmp_path / "elsewhere"):
+        monkeypatch.chdir(folder)
+        assert network.train(resume=tmp_path / "run", progress=False).epochs == 1

@@ -265,3 +265,50 @@ def test_annotations_travel_to_worker_processes(tmp_path: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         samples = [pool.submit(open_split(tmp_path / name, "train").__getitem__, 0) for name in "ab"]
         assert [sample.result().labels[0, :2].tolist() for sample in samples] == [[0, 1], [1, 1]]
+
+
+def write_shapes(folder: Path, stem: str, label: str) -> None:
+    save_image(folder / f"{stem}.jpg")
+    corners = [[0, 0], [1, 0]]
+    shape = {"label": label, "points": corners, "shape_type": "rectangle"}
+    write_json(folder / f"{stem}.json", {"shapes": [shape], "imageHeight": 1, "imageWidth": 3})
+
+
+@pytest.mark.parametrize(("names", "expected"), [("[car, cat, background]", [1, 1, 2]), ("[car, cat]", [1, 1, 255])])
+def test_labelme_has_the_classes_that_are_listed(names: str, expected: list[int], tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_shapes(tmp_path / split, "a", "cat")
+    path = write(
+        tmp_path / "classes.yaml", f"names: {names}\ncolours: {[[k, 0, 0] for k in range(names.count(',') + 1)]}"
+    )
+    dataset = open_split(tmp_path, "train")
+    assert dataset.label_set.names[:2] == ("car", "cat")
+    assert dataset.label_set.colours[1] == (1, 0, 0)
+    assert labels_of(dataset) == {"a": [expected]}
+    write_shapes(tmp_path / "val", "b", "dog")
+    with pytest.raises(ValueError, match=r"val/b\.json has a shape of 'dog', which is none of car, cat"):
+        open_split(tmp_path, "train")
+    path.write_text("names: [cat, dog]\nvalues: [0, 255]\n")
+    with pytest.raises(ValueError, match="'values' and 'ignore' say what masks hold, and the labels here are shapes"):
+        open_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("by_yaml_file", [False, True])
+def test_coco_has_the_classes_that_are_listed(by_yaml_file: bool, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for split in ("train", "val"):
+        save_image(data / "images" / split / "a.jpg")
+        write_json(data / "annotations" / f"instances_{split}.json", {
+            "images": [{"id": 1, "file_name": "a.jpg", "height": 1, "width": 3}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 8, "segmentation": [[0, 0, 1, 0, 1, 1, 0, 1]]}],
+            "categories": [{"id": 8, "name": "cat"}, {"id": 9, "name": "dog"}],
+        })  # fmt: skip
+    path = tmp_path / "mine.yaml" if by_yaml_file else data / "classes.yaml"
+    write(path, "path: data\nnames: [tree, background, cat]\n" if by_yaml_file else "names: [tree, background, cat]\n")
+    source = path if by_yaml_file else data
+    dataset = open_split(source, "val")
+    assert dataset.label_set.names == ("tree", "background", "cat")
+    assert labels_of(dataset) == {"a": [[2, 1, 1]]}
+    write(path, path.read_text().replace("cat", "dog"))
+    with pytest.raises(ValueError, match=r"instances_val\.json has objects of 'cat', which is none of tree, backgr"):
+        open_split(source, "val")

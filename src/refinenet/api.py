@@ -17,7 +17,7 @@ import torch
 from refinenet import __version__
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.class_matching import check_same_classes
-from refinenet.datasets import DatasetSource, choose_classes, open_dataset
+from refinenet.datasets import DatasetSource, TrainingSource, choose_classes, open_dataset
 from refinenet.encoder import PUBLISHED_RESNETS
 from refinenet.evaluate import Evaluation, evaluate
 from refinenet.files import refuse_same_file
@@ -26,7 +26,8 @@ from refinenet.labels import LabelSet
 from refinenet.model_file import ModelCard, digest, load, save
 from refinenet.model_source import check_asked, choose_device, new_model, open_model
 from refinenet.network import Architecture, ModelType, Network
-from refinenet.run_start import RunOptions, begin_run
+from refinenet.run_folder import RunFolder
+from refinenet.run_start import RunOptions, Training, begin_run
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_output
 from refinenet.stages import begin_stages, read_stages, resume_runs
 from refinenet.terminal import print_note
@@ -165,7 +166,7 @@ class RefineNet:
 
     def train(
         self,
-        dataset: DatasetSource | Sequence[DatasetSource] | None = None,
+        dataset: TrainingSource | None = None,
         root: str | os.PathLike[str] | None = None,
         output: str | os.PathLike[str] | None = None,
         resume: str | os.PathLike[str] | None = None,
@@ -192,8 +193,8 @@ class RefineNet:
                 of such below the key "stages".
             classes: Which set of classes a published dataset is taken with, where it has two: "stuff" for COCO, "59"
                 for PASCAL-Context. `dataset="coco:stuff"` says the same.
-            check: Whether the doctor (`refinenet data check`) looks at the data first, quickly, and refuses what
-                training would fail on or learn something wrong from.
+            check: Whether the doctor (`refinenet data check`) looks at the data before a new training, quickly, and
+                refuses what it would fail on or learn something wrong from.
             progress: Whether to show progress on standard error.
             settings: Fields of `train_config.TrainConfig`, such as `epochs`, `batch_size` and `learning_rate`; for all
                 stages that do not say otherwise.
@@ -206,8 +207,10 @@ class RefineNet:
             FileNotFoundError: the data are not there; says where to get them.
             ValueError: a setting, a file or the number of classes is not allowed; it is named.
         """
-        source = None if dataset is None else choose_classes(dataset, classes)
-        for run in self._prepare_runs(source, root, output, resume, stages, settings, check, progress):
+        if classes is not None:
+            dataset = choose_classes(dataset, classes)
+        options = RunOptions(classes_fixed=self._classes_asked_for, check=check, progress=progress)
+        for run in self._prepare_runs(dataset, root, output, resume, stages, settings, options):
             result = self._carry_out(run, progress)
         return result
 
@@ -216,7 +219,8 @@ class RefineNet:
         try:
             result = run.run()
         except BaseException:
-            print_note(f"What was reached is kept in {run.folder.path} and goes on with --resume.", enabled=progress)
+            kept, resumed = run.folder.path, run.folder.to_resume
+            print_note(f"What was reached is kept in {kept} and goes on with --resume {resumed}.", enabled=progress)
             raise
         finally:
             self.network.eval()
@@ -226,22 +230,21 @@ class RefineNet:
 
     def _prepare_runs(
         self,
-        dataset: DatasetSource | Sequence[DatasetSource] | None,
+        dataset: TrainingSource | None,
         root: str | os.PathLike[str] | None,
         output: str | os.PathLike[str] | None,
         resume: str | os.PathLike[str] | None,
         stages: str | os.PathLike[str] | Sequence[Mapping[str, Any]] | None,
         settings: Mapping[str, Any],
-        check: bool,
-        progress: bool,
+        options: RunOptions,
     ) -> Iterable[TrainRun]:
         """The runs to carry out, one after the other: one, or one for each stage."""
         if sum(way is not None for way in (dataset, resume, stages)) != 1:
             raise ValueError("Pass one of dataset (a name or a folder), stages, or resume (the folder of a run).")
         start = (self.network, self.card)
-        options = RunOptions(classes_fixed=self._classes_asked_for, check=check, progress=progress)
         if dataset is not None:
-            return [begin_run(*start, dataset, root, output, settings, options)]
+            folder = None if output is None else RunFolder(Path(output))
+            return [begin_run(*start, Training(dataset=dataset, root=root, settings=settings), folder, options)]
         if root is not None:
             raise ValueError("root= goes with dataset=: a stage has a root of its own, and a resumed run keeps its.")
         if stages is not None:
@@ -252,7 +255,7 @@ class RefineNet:
                 "run from its model, best.safetensors."
             )
         assert resume is not None
-        return resume_runs(Path(resume), self.network.mean.device, progress=progress)
+        return resume_runs(Path(resume), self.network.mean.device, progress=options.progress)
 
     def eval(
         self,
@@ -280,7 +283,8 @@ class RefineNet:
             FileNotFoundError: the data are not there; says where to get them.
             ValueError: a file cannot be used, or the model's classes are not the dataset's.
         """
-        data = open_dataset(choose_classes(dataset, classes), root)(split)
+        source = dataset if classes is None else choose_classes(dataset, classes)
+        data = open_dataset(source, root)(split)
         check_same_classes(self.label_set, data)
         scores, seconds = evaluate(self._segmenter, data, progress=progress)
         evaluation = Evaluation(

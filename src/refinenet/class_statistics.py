@@ -22,8 +22,6 @@ from refinenet.terminal import progress_bar
 
 _BLOCK = 1 << 20
 """Pixels that are counted at a time: NumPy takes 8 bytes for each while it counts."""
-_MOST_CHUNKS = 64
-"""A dataset travels to another process with each chunk of indices, so there must not be too many."""
 
 
 class ImageCount(NamedTuple):
@@ -117,8 +115,7 @@ def count_each(dataset: Dataset, indices: Sequence[int], *, workers: int | None 
     Raises:
         ValueError, OSError, IndexError: as `count_classes`.
     """
-    chunk = max(8, math.ceil(len(indices) / _MOST_CHUNKS))
-    return map_parallel(partial(_count_image, dataset), indices, workers=workers, chunk=chunk)
+    return map_parallel(partial(_count_image, dataset), indices, workers=workers)
 
 
 def _count_image(dataset: Dataset, index: int) -> ImageCount:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from refinenet import cli_data
+from refinenet import cli_data, cli_train
+from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Device, Root
 from refinenet.terminal import say
 
 if TYPE_CHECKING:
@@ -30,13 +30,6 @@ app.add_typer(cli_data.app, name="data")
 
 
 Model = Annotated[str, typer.Option("--model", "-m", help='A model file, or "camvid", which ships inside the package.')]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")]
-Root = Annotated[Path | None, typer.Option(help="Where a dataset known by name lies.")]
-ClassSet = Annotated[
-    str | None, typer.Option(help="Set of classes of a dataset that has two: stuff for coco, 59 for context.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines, and no progress.")]
-_DATASET_HELP = "A name (see `refinenet data list`), or a folder or YAML file of your own."
 
 
 @app.callback()
@@ -46,103 +39,12 @@ def options(
     """RefineNet: high-resolution semantic segmentation to train, evaluate and deploy."""
 
 
-@app.command()
-def train(
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option("--dataset", "-d", help=f"{_DATASET_HELP} Several train together, and the first one validates."),
-    ] = None,
-    root: Root = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder for the results; by default a new one in runs/."),
-    ] = None,
-    classes: ClassSet = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Folder of a stopped run to go on with, instead of --dataset.")
-    ] = None,
-    stages: Annotated[
-        Path | None,
-        typer.Option(help="A YAML file of trainings after each other (a list below the key stages), for --dataset."),
-    ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="A model to go on from.")] = None,
-    model_type: Annotated[
-        Literal["full", "lightweight"] | None,
-        typer.Option(help="Family of a new network; full where no encoder is named."),
-    ] = None,
-    num_layers: Annotated[int | None, typer.Option(help="Depth of a new network's ResNet: 50, 101 or 152.")] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="Instead of a ResNet, a timm network, such as mobilenetv2_100.")
-    ] = None,
-    encoder_weights: Annotated[
-        str | None, typer.Option(help='A file of encoder weights, or "imagenet" to fetch timm\'s.')
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images. [default: 50]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in a step. [default: 8]")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Of decoder and classifier, at its highest. [default: 0.001]")
-    ] = None,
-    encoder_learning_rate: Annotated[float | None, typer.Option(help="Of the encoder; by default the same.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Any other field of TrainConfig, as KEY=VALUE in JSON: --set 'crop_size=[360,480]'. May be repeated.",
-        ),
-    ] = None,
-    check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Let the doctor look at the data first, quickly.")
-    ] = True,
-    device: Device = None,
-    as_json: AsJson = False,
-) -> None:
-    """Train a network on a dataset."""
-    named = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "encoder_learning_rate": encoder_learning_rate,
-    }
-    chosen: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    chosen |= _parse_settings(settings or [], taken=set(chosen))
-    start = {
-        "model": model,
-        "model_type": model_type,
-        "num_layers": num_layers,
-        "encoder": encoder,
-        "encoder_weights": encoder_weights,
-    }
-    if resume is None and stages is None and not dataset:
-        raise typer.BadParameter("name a dataset, or a run to go on with by --resume.", param_hint="--dataset")
-    if resume is not None and any(value is not None for value in start.values()):
-        raise typer.BadParameter(
-            "a resumed run has its network: leave the options of a new one out.", param_hint="--resume"
-        )
-    network = _make(**start, device=device)
-    sources = dataset[0] if dataset and len(dataset) == 1 else dataset
-    result = network.train(
-        sources,
-        root=root,
-        output=output,
-        resume=resume,
-        stages=stages,
-        classes=classes,
-        check=check,
-        progress=not as_json,
-        **chosen,
-    )
-    found = {
-        "folder": str(result.folder),
-        "model": str(result.model),
-        "best_miou": result.best_miou,
-        "epochs": result.epochs,
-    }
-    say(found if as_json else f"Best validation mIoU {100 * result.best_miou:.2f} %. Model: {result.model}")
+app.command()(cli_train.train)
 
 
 @app.command("eval")
 def evaluate(
-    dataset: Annotated[str, typer.Option("--dataset", "-d", help=_DATASET_HELP)],
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help=DATASET_HELP)],
     root: Root = None,
     classes: ClassSet = None,
     split: Annotated[str, typer.Option(help="Which part of the dataset.")] = "val",
@@ -207,7 +109,7 @@ def convert(
         str | None, typer.Option(help="Terms for the new file to state; by default the old ones.")
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Names for the classes: camvid, nyu, coco, or a classes.yaml.")
+        str | None, typer.Option(help="Names for the classes: those of a dataset known by name, or a classes.yaml.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -277,7 +179,8 @@ def demo(
     say(
         f"Look at {output}. Next:\n"
         "  refinenet deploy YOUR_IMAGE.jpg --output overlay.jpg --kind overlay\n"
-        "  refinenet train --dataset YOUR_FOLDER --model camvid     (YOUR_FOLDER has images/, masks/, classes.yaml)\n"
+        "  refinenet data check YOUR_FOLDER                         (it has images/, masks/, classes.yaml)\n"
+        "  refinenet train --dataset YOUR_FOLDER --model camvid\n"
         "  refinenet --help"
     )
 
@@ -286,21 +189,6 @@ def _make(**arguments: Any) -> RefineNet:
     from refinenet.api import RefineNet
 
     return RefineNet(**arguments)
-
-
-def _parse_settings(settings: list[str], taken: set[str]) -> dict[str, Any]:
-    chosen = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"{setting!r} is not KEY=VALUE.", param_hint="--set")
-        if key in taken or key in chosen:
-            raise typer.BadParameter(f"{key} is given twice.", param_hint="--set")
-        try:
-            chosen[key] = json.loads(value)
-        except ValueError:
-            chosen[key] = value
-    return chosen
 
 
 def _main_areas(segmentation: Segmentation) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from refinenet.cli_options import AsJson, Root
 from refinenet.terminal import say
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ app = typer.Typer(
 )
 
 Source = Annotated[str, typer.Argument(help="A dataset's name, or a folder or YAML file of your own.")]
-Root = Annotated[Path | None, typer.Option(help="Where a dataset known by name lies.")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Processes; by default one for each core.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines, and no progress.")]
 
 
 @app.command("list")

@@ -10,8 +10,8 @@ from typing import Any
 
 from refinenet.class_statistics import ClassCounts, count_classes, log_weights, median_frequency_weights
 from refinenet.contact_sheet import draw_contact_sheet
-from refinenet.datasets import PUBLISHED, Dataset, open_dataset, streets
-from refinenet.datasets.own.layouts import find_layout
+from refinenet.datasets import Dataset, open_dataset
+from refinenet.datasets.split_names import split_names
 from refinenet.images import write
 from refinenet.labels import LabelSet
 from refinenet.legend import format_share
@@ -156,7 +156,7 @@ def _open_splits(
     door = open_dataset(source, root)
     found: dict[str, Dataset] = {}
     failures: dict[str, FileNotFoundError] = {}
-    for split in _split_names(os.fspath(source)):
+    for split in split_names(os.fspath(source)):
         try:
             found[split] = door(split)
         except FileNotFoundError as error:
@@ -164,17 +164,6 @@ def _open_splits(
     if not found:
         raise next(iter(failures.values()))
     return found, tuple(failures)
-
-
-def _split_names(source: str) -> Sequence[str]:
-    """First "train", where there is one, then "val", then the others."""
-    if source in PUBLISHED:
-        names = PUBLISHED[source].splits
-    elif source.partition(":")[0] == "streets":
-        names = tuple(streets.FIRST_SEEDS)
-    else:
-        names = tuple(find_layout(Path(source)).splits)
-    return sorted(names, key=lambda name: (name != "train", name != "val", names.index(name)))
 
 
 def _split_to_dict(counts: ClassCounts, names: Sequence[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from refinenet.labels import Colour, LabelMap
-from refinenet.png_checksums import is_changed
+from refinenet.png_checksums import SIGNATURE, is_changed
 
 MAX_PIXELS = 50_000_000
 """The most pixels (H times W) that are decoded from a file, bytes or a Pillow image."""
@@ -129,18 +130,37 @@ def open_picture(path: str | os.PathLike[str]) -> Picture:
         OSError: the file is missing (`FileNotFoundError`), a folder (`IsADirectoryError`) or may not be read
             (`PermissionError`).
     """
-    target = Path(path)
+    # Pillow gets no name: it would map the file into memory, and a file cut short then kills the process.
+    with _open(Path(path)) as stream:
+        return read_picture(stream, str(path))
+
+
+def open_verified(path: str | os.PathLike[str]) -> Picture:
+    """As `open_picture`, but a PNG must have the checksums that it was written with; other formats have none.
+
+    Raises:
+        ValueError: as `open_picture`, or the checksums are others.
+        OSError: as `open_picture`.
+    """
+    with _open(Path(path)) as stream:
+        if not stream.peek(len(SIGNATURE)).startswith(SIGNATURE):
+            return read_picture(stream, str(path))
+        content = stream.read()
+    picture = read_picture(io.BytesIO(content), str(path))
+    if is_changed(content):
+        raise ValueError(f"{path} is damaged: its checksums say that it is not what was written. Get it again.")
+    return picture
+
+
+def _open(target: Path) -> io.BufferedReader:
     if target.is_dir():
         raise IsADirectoryError(f"Cannot read {target}: it is a folder. Name an image file in it.")
     if target.exists() and not target.is_file():
         raise ValueError(f"Cannot read {target}: it is a pipe or a device. Pass its bytes, or copy it.")
     try:
-        stream = target.open("rb")
+        return target.open("rb")
     except OSError as error:
         raise type(error)(error.errno, f"Cannot read {target}: {error.strerror}") from error
-    # Pillow gets no name: it would map the file into memory, and a file cut short then kills the process.
-    with stream:
-        return read_picture(stream, str(target))
 
 
 def read_picture(stream: BinaryIO, name: str) -> Picture:
@@ -203,14 +223,12 @@ def to_sixteen_bits(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint1
 
 
 def _read_lossless(path: str | os.PathLike[str]) -> Picture:
-    picture = open_picture(path)
+    picture = open_verified(path)
     if picture.format not in _LOSSLESS_FORMATS:
         raise ValueError(
             f"{picture.name} is a {picture.format} file, a lossy format that changes labels: a mask is PNG, "
             "TIFF, BMP or GIF. Make it anew from its source; converting this file does not bring labels back."
         )
-    if picture.format == "PNG" and is_changed(path):
-        raise ValueError(f"{picture.name} is damaged: its checksums say that it is not what was written. Get it again.")
     return picture
 
 

@@ -6,24 +6,17 @@ of type and content.
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
-from pathlib import Path
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def is_changed(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a PNG that has changed since it was written, or lacks its end; others are taken as sound.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    content = memoryview(Path(path).read_bytes())
-    if bytes(content[:8]) != _SIGNATURE:
+def is_changed(file: bytes) -> bool:
+    """Whether the bytes of a PNG file were changed since they were written, or lack their end; others are sound."""
+    if not file.startswith(SIGNATURE):
         return False
-    place = 8
+    content, place = memoryview(file), len(SIGNATURE)
     while place + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, place)
         end = place + 8 + length

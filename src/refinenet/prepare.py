@@ -5,7 +5,6 @@ Everything can be stopped at any time and run again: it goes on where it ended, 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,17 +16,12 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from refinenet.datasets import NAMES, PUBLISHED, Dataset, Download, Published, find_root, prepared_folder
-from refinenet.datasets.prepared import open_prepared, write_listing, write_sample
+from refinenet.datasets.prepared import open_prepared, write_split
 from refinenet.fetch.archives import is_interrupted, is_unpacked, unpack
 from refinenet.fetch.download import PATIENCE, Patience, fetch
 from refinenet.fetch.locks import only_one
-from refinenet.parallel import map_parallel
 from refinenet.terminal import print_note, progress_bar
 
-MANY_PROBLEMS = 20
-"""After so many damaged samples nobody wants to hear of more."""
-OLD = 3600
-"""Seconds after which a temporary file is nobody's any more."""
 _Trouble = FileNotFoundError | ValueError
 
 
@@ -159,18 +153,18 @@ def _describe(name: str, published: Published) -> ListedDataset:
 
 def _open(name: str, published: Published, root: Path, split: str) -> Dataset | _Trouble:
     try:
-        prepared = open_prepared(root, name, split, published.facts.label_set) if published.is_slow else None
-        return prepared or published.open_split(root, split)
+        prepared = open_prepared(root, name, split, published.facts.label_set)
+        return published.open_split(root, split) if prepared is None else prepared
     except (FileNotFoundError, ValueError) as error:
         return error
 
 
 def _is_settled(published: Published, root: Path) -> bool:
     """Whether no file was begun and not finished."""
-    files = [(root / file.file, file.unpack) for file in published.facts.downloads]
     return not any(
-        path.with_name(path.name + ".part").exists() or (is_archive and is_interrupted(path, root))
-        for path, is_archive in files
+        (root / f"{file.file}.part").exists()
+        or (file.unpack and is_interrupted(root / file.file, root, origin=file.url))
+        for file in published.facts.downloads
     )
 
 
@@ -192,12 +186,13 @@ class _Fetcher:
 
     def _get(self, file: Download) -> None:
         target = self.root / file.file
-        if file.unpack and is_unpacked(target, self.root):
+        if file.unpack and is_unpacked(target, self.root, origin=file.url):
             return
         name = PurePosixPath(file.file).name
         fetch(
-            f"{self.mirror.rstrip('/')}/{quote(name)}" if self.mirror else file.url,
+            file.url,
             target,
+            mirror=f"{self.mirror.rstrip('/')}/{quote(name)}" if self.mirror else None,
             sha256=file.sha256,
             md5=file.md5,
             patience=self.patience,
@@ -207,7 +202,7 @@ class _Fetcher:
         if not file.unpack:
             return
         try:
-            unpack(target, self.root, progress=self._task(f"unpacking {name}"))
+            unpack(target, self.root, origin=file.url, progress=self._task(f"unpacking {name}"))
         except ValueError as error:
             if file.sha256 or file.md5:  # It is what its owner offers: to fetch it again would change nothing.
                 raise
@@ -236,41 +231,19 @@ def _convert(
     bar: Progress,
 ) -> Dataset | _Trouble:
     """The split, with masks written where its labels are slow to read."""
-    folder = prepared_folder(root, name, split)
-    if isinstance(dataset, Exception) or not published.is_slow or (folder / "samples.tsv").is_file():
+    if isinstance(dataset, Exception) or not dataset.is_slow:
         return dataset
-    for leftover in folder.rglob(".*.tmp"):
-        if time.time() - leftover.stat().st_mtime > OLD:
-            leftover.unlink(missing_ok=True)
-    task = bar.add_task(escape(f"converting {name} {split}"), total=len(dataset), status="images")
-    images, problems = [], []
-    # Each chunk carries the dataset to a process, and that may be large: few chunks, but enough to see them pass.
-    chunk = min(max(len(dataset) // 200, 1), 500)
-    work = partial(_write_or_explain, root, folder, dataset)
-    for image, problem in map_parallel(work, range(len(dataset)), workers=workers, chunk=chunk):
-        images.append(image)
-        problems += [problem] if problem else []
-        if len(problems) >= MANY_PROBLEMS:
-            break
-        bar.advance(task)
-    if problems:
-        return ValueError(
-            f"{name} {split} cannot be converted: {len(problems)} of its images are damaged or cannot be written"
-            f"{' so far' if len(problems) >= MANY_PROBLEMS else ''}. {' '.join(problems[:5])}"
-        )
-    try:
-        write_listing(folder, dataset.items, images)
-    except ValueError as error:
-        return error
+    folder = prepared_folder(root, name, split)
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = partial(print_note, f"Somebody else prepares {folder}; waiting for that.", enabled=not bar.disable)
+    with only_one(folder / ".lock", waiting):
+        if open_prepared(root, name, split, dataset.label_set) is None:
+            task = bar.add_task(escape(f"converting {name} {split}"), total=len(dataset), status="images")
+            try:
+                write_split(root, folder, dataset, workers=workers, advance=partial(bar.advance, task))
+            except ValueError as error:
+                return error
     return _open(name, published, root, split)
-
-
-def _write_or_explain(root: Path, folder: Path, dataset: Dataset, index: int) -> tuple[str, str]:
-    """The place of a sample's image, or else what went wrong."""
-    try:
-        return write_sample(root, folder, dataset, index), ""
-    except (OSError, ValueError) as error:
-        return "", str(error)
 
 
 def _report(split: str, dataset: Dataset | _Trouble, published: Published) -> SplitReport:

@@ -20,6 +20,13 @@ class RunFolder:
     """The folder of one run. Every file in it is replaced whole, so that a killed run leaves none half-written."""
 
     path: Path
+    part_of: Path | None = None
+    """The folder of the training in stages that the run is one of."""
+
+    @property
+    def to_resume(self) -> Path:
+        """The folder to name to go on after a stop."""
+        return self.part_of or self.path
 
     @property
     def best_model(self) -> Path:
@@ -30,6 +37,16 @@ class RunFolder:
     def is_begun(self) -> bool:
         """Whether a run was begun here."""
         return (self.path / "run.json").exists()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run that was begun here has trained its last epoch.
+
+        Raises:
+            ValueError: what the folder keeps is damaged.
+        """
+        epochs = self.read_description()["config"]["epochs"]
+        return bool(self.load_state(torch.device("cpu"))["epoch"] == epochs)
 
     def begin(self, description: Mapping[str, Any]) -> None:
         """Write down how the run is begun, JSON-ready, to begin it again."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,11 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.datasets import Dataset
+from refinenet.terminal import print_note
 
 SHARED_MEMORY = Path("/dev/shm")
 KEPT_FREE = 2**30
 """Bytes that stay free where the cache lies; past that, samples are read from their files each time."""
 _PREFIX = "refinenet-cache-"
+_FULL = "full"
 
 
 @contextmanager
@@ -34,43 +37,84 @@ def cache_samples(dataset: Dataset, kind: str, folder: Path) -> Iterator[Dataset
     Args:
         dataset: Whose samples to keep.
         kind: "none", "memory" or "disk".
-        folder: Where "disk" keeps them; it is emptied first and removed at the end. "memory" takes its name.
+        folder: Where "disk" keeps them; it is emptied first and removed at the end.
 
     Raises:
-        ValueError: the system has no memory that processes share by name (only Linux has /dev/shm).
+        ValueError: there is no memory that processes share by name (only Linux has /dev/shm), or too little of it.
     """
     if kind == "none":
         yield dataset
         return
-    place = _memory_folder(folder.name) if kind == "memory" else folder
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    try:
+    with _memory_folder() if kind == "memory" else _disk_folder(folder) as place:
         numbers = {item: number for number, item in enumerate(dataset.items)}
         yield replace(
             dataset,
             read_image=partial(_read_kept, place, "image", numbers, dataset.read_image),
             read_labels=partial(_read_kept, place, "labels", numbers, dataset.read_labels),
         )
+        if (place / _FULL).exists():
+            print_note(
+                f"The {kind} had no room for all samples of {dataset.name} {dataset.split}: some were read each time."
+            )
+
+
+@contextmanager
+def _disk_folder(folder: Path) -> Iterator[Path]:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _memory_folder(name: str) -> Path:
-    """A folder in memory for this process; what killed processes have left there is removed."""
+@contextmanager
+def _memory_folder() -> Iterator[Path]:
+    """A folder in memory; what killed processes have left there is removed."""
     if not SHARED_MEMORY.is_dir():
         raise ValueError(
             "cache='memory' needs /dev/shm, which only Linux has. Use cache='disk': the system keeps it in memory."
         )
+    if _free(SHARED_MEMORY) < KEPT_FREE:
+        raise ValueError(
+            f"cache='memory' needs more than {KEPT_FREE:,} bytes in /dev/shm; {_free(SHARED_MEMORY):,} are free. Use "
+            "cache='disk', or give a container more by --shm-size."
+        )
     for left in SHARED_MEMORY.glob(f"{_PREFIX}*"):
-        number = left.name.removeprefix(_PREFIX).partition("-")[0]
-        if number.isdecimal() and not Path("/proc", number).exists():
-            shutil.rmtree(left, ignore_errors=True)
-    return SHARED_MEMORY / f"{_PREFIX}{os.getpid()}-{name}"
+        with _lock(left) as is_ours:
+            if is_ours:
+                shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=SHARED_MEMORY))
+    try:
+        with _lock(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """Mark a folder as in use by this process and its children; False where another one uses it.
+
+    The system takes the mark away when the process ends, however it does.
+    """
+    import fcntl  # Windows has none, and no /dev/shm
+
+    with (folder / "lock").open("ab") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
 
 
 def _read_kept(
-    folder: Path, kind: str, numbers: dict[str, int], read: Callable[[str], npt.NDArray[Any]], item: str
+    folder: Path, kind: str, numbers: Mapping[str, int], read: Callable[[str], npt.NDArray[Any]], item: str
 ) -> npt.NDArray[Any]:
     path = folder / f"{numbers[item]}-{kind}.npy"
     try:
@@ -78,10 +122,13 @@ def _read_kept(
         return kept
     except FileNotFoundError:
         values = read(item)
-    if shutil.disk_usage(folder).free > KEPT_FREE + values.nbytes:
-        content = io.BytesIO()
-        np.save(content, values)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(content.getvalue())
-        temporary.replace(path)
+    if _free(folder) < KEPT_FREE + values.nbytes:
+        (folder / _FULL).touch()
+        return values
+    # Not by `write_atomically`: a cache need not outlive a power cut, and waiting for the disk would cost more than it.
+    content = io.BytesIO()
+    np.save(content, values)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_bytes(content.getvalue())
+    temporary.replace(path)
     return values

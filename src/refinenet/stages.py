@@ -1,7 +1,7 @@
 """Training in stages, as the papers do: each begins with the best model of the one before, on data of its own.
 
-A staged run is a folder that holds `stages.json` (what was asked for) and a run's folder for each stage that was begun:
-`1-coco`, `2-sbd`, `3-voc`.
+A training in stages is a folder that holds `stages.json` (what was asked for), `start.safetensors` (the model that the
+first stage begins with) and a run's folder for each stage that was begun: `1-coco`, `2-sbd`, `3-voc`.
 """
 
 from __future__ import annotations
@@ -9,61 +9,40 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from refinenet.datasets import open_training_datasets
+from refinenet.datasets import PUBLISHED, as_sources, is_drawn, open_training_datasets
 from refinenet.files import write_atomically
-from refinenet.model_file import ModelCard, load
+from refinenet.model_file import ModelCard, load, save
 from refinenet.network import Network
 from refinenet.run_folder import RunFolder
 from refinenet.run_start import (
     RunOptions,
-    absolute,
+    Training,
     ask_the_doctor,
     begin_run,
     describe_source,
     folder_name,
-    new_folder,
+    next_folder,
     take_up_run,
 )
 from refinenet.terminal import print_note
 from refinenet.train import TrainRun
-from refinenet.train_config import TrainConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One stage of a training.
-
-    Raises:
-        ValueError: a setting is unknown or out of its range.
-    """
-
-    dataset: str | Sequence[str]
-    """A dataset's name or folder, or several, as `RefineNet.train` takes them."""
-    root: str | os.PathLike[str] | None = None
-    """Where a dataset known by name lies."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `TrainConfig`."""
-
-    def __post_init__(self) -> None:
-        parts = [self.dataset] if isinstance(self.dataset, str) else self.dataset
-        if not parts or not all(isinstance(part, str) for part in parts):
-            raise ValueError(f"its dataset is a name, a folder or a list of such, not {self.dataset!r}.")
-        TrainConfig.from_dict(self.settings)
-
-
-def read_stages(source: str | os.PathLike[str] | Sequence[Mapping[str, Any]], common: Mapping[str, Any]) -> list[Stage]:
+def read_stages(
+    source: str | os.PathLike[str] | Sequence[Mapping[str, Any]], common: Mapping[str, Any]
+) -> list[Training]:
     """The stages in a YAML file or a list.
 
     Args:
-        source: Maps with the key "dataset", perhaps "root", and fields of `TrainConfig`; or a YAML file that holds a
-            list of such below the key "stages".
+        source: Maps with the key "dataset" (a name, a folder, or a list of such), perhaps "root", and fields of
+            `TrainConfig`; or a YAML file that holds a list of such below the key "stages", whose paths start at it.
         common: Fields of `TrainConfig` for all stages that do not say otherwise.
 
     Raises:
@@ -75,14 +54,21 @@ def read_stages(source: str | os.PathLike[str] | Sequence[Mapping[str, Any]], co
         raise ValueError("A training in stages needs at least one stage.")
     stages = []
     for number, entry in enumerate(entries, start=1):
-        if not isinstance(entry, Mapping) or not entry.get("dataset"):
-            raise ValueError(f"Stage {number} needs the key 'dataset' and may have settings; it is {entry!r}.")
-        settings = {key: value for key, value in entry.items() if key not in ("dataset", "root")}
         try:
-            stages.append(Stage(dataset=entry["dataset"], root=entry.get("root"), settings={**common, **settings}))
+            stages.append(_read_stage(entry, common))
         except ValueError as error:
             raise ValueError(f"Stage {number}: {error}") from error
     return stages
+
+
+def _read_stage(entry: Any, common: Mapping[str, Any]) -> Training:
+    if not isinstance(entry, Mapping) or not entry.get("dataset"):
+        raise ValueError(f"it needs the key 'dataset' and may have 'root' and settings; it is {entry!r}.")
+    dataset = entry["dataset"]
+    if not all(isinstance(part, str | os.PathLike) for part in (dataset if isinstance(dataset, list) else [dataset])):
+        raise ValueError(f"its dataset is a name, a folder or a list of such, not {dataset!r}.")
+    settings = {key: value for key, value in entry.items() if key not in ("dataset", "root")}
+    return Training(dataset=dataset, root=entry.get("root"), settings={**common, **settings})
 
 
 def _read_file(path: Path) -> list[Any]:
@@ -92,39 +78,53 @@ def _read_file(path: Path) -> list[Any]:
         raise ValueError(f"{path} is not a YAML file: {error}") from error
     if not isinstance(values, Mapping) or set(values) != {"stages"} or not isinstance(values["stages"], list):
         raise ValueError(f"{path} holds one key, 'stages', with a list of stages.")
-    return list(values["stages"])
+    return [_start_at(path.parent, entry) if isinstance(entry, Mapping) else entry for entry in values["stages"]]
+
+
+def _start_at(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage whose paths start at a folder, names of datasets aside."""
+
+    def find(part: Any) -> Any:
+        is_path = isinstance(part, str) and part not in PUBLISHED and not is_drawn(part)
+        return str(folder / part) if is_path else part
+
+    found = dict(entry)
+    if "dataset" in entry:
+        dataset = entry["dataset"]
+        found["dataset"] = [find(part) for part in dataset] if isinstance(dataset, list) else find(dataset)
+    if isinstance(entry.get("root"), str):
+        found["root"] = str(folder / entry["root"])
+    return found
 
 
 def begin_stages(
     network: Network,
     card: ModelCard,
-    stages: Sequence[Stage],
+    stages: Sequence[Training],
     output: str | os.PathLike[str] | None,
     options: RunOptions,
 ) -> Iterator[TrainRun]:
-    """The runs of a staged training in a new folder, each to be run before the next is asked for.
+    """The runs of a training in stages in a new folder, each to be run before the next is asked for.
 
     The data of all stages are looked for before the first one begins.
 
     Raises:
         FileNotFoundError: data of a stage are not there; says where to get them.
-        ValueError: a setting, the folder or the number of classes is not allowed.
+        ValueError: the folder or the number of classes is not allowed, or the doctor finds what stops training.
     """
-    folder = new_folder(output, "stages").path
-    if is_staged(folder):
-        raise ValueError(f"{folder} already holds a training in stages. Go on with it by --resume {folder}.")
-    for stage in stages:
+    folder = next_folder("stages") if output is None else Path(output)
+    if is_staged(folder) or RunFolder(folder).is_begun:
+        raise ValueError(f"{folder} already holds a training. Go on with it by --resume {folder}.")
+    for stage in stages[1:]:
         if options.check:
-            ask_the_doctor(stage.dataset, stage.root, progress=options.progress)
+            ask_the_doctor(stage, progress=options.progress)
         open_training_datasets(stage.dataset, stage.root)
-    print_note(f"Stage 1 of {len(stages)}.", enabled=options.progress)
-    # All stages have just been looked at.
-    _begin(stages[0], folder / _name(1, stages[0]), network, card, replace(options, check=False))
-    described = [
-        {**stage.settings, "dataset": describe_source(stage.dataset), "root": absolute(stage.root)} for stage in stages
-    ]
+    if options.check:
+        ask_the_doctor(stages[0], progress=options.progress)
+    save(folder / "start.safetensors", network, card, "float32")
+    described = [{**stage.settings, **describe_source(stage)} for stage in stages]
     write_atomically(folder / "stages.json", (json.dumps({"stages": described}, indent=2) + "\n").encode())
-    return _runs(folder, stages, network.mean.device, progress=options.progress)
+    return _runs(folder, stages, (network, card), replace(options, check=False))
 
 
 def is_staged(folder: Path) -> bool:
@@ -133,38 +133,40 @@ def is_staged(folder: Path) -> bool:
 
 
 def resume_runs(folder: Path, device: torch.device, *, progress: bool) -> Iterable[TrainRun]:
-    """The runs of a stopped training, in stages or not; those that are over have nothing left to do.
+    """The runs that a stopped training, in stages or not, has still before it, or else its last one.
 
     Raises:
         FileNotFoundError: there is no run, or its data are gone.
-        ValueError: what is kept is damaged, or the data have changed.
+        ValueError: what is kept is damaged, the data have changed, or the run is one of several stages.
     """
+    if is_staged(folder.resolve().parent):
+        raise ValueError(f"{folder} is a stage of a training: go on with --resume {folder.parent}.")
     if not is_staged(folder):
-        return [take_up_run(folder, device, progress=progress)]
+        return [take_up_run(RunFolder(folder), device, progress=progress)]
     path = folder / "stages.json"
     try:
         stages = read_stages(json.loads(path.read_text("utf-8"))["stages"], {})
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
-    return _runs(folder, stages, device, progress=progress)
+    network, card = load(folder / "start.safetensors")
+    return _runs(folder, stages, (network.to(device), card), RunOptions(check=False, progress=progress))
 
 
-def _runs(folder: Path, stages: Sequence[Stage], device: torch.device, *, progress: bool) -> Iterator[TrainRun]:
+def _runs(
+    folder: Path, stages: Sequence[Training], start: tuple[Network, ModelCard], options: RunOptions
+) -> Iterator[TrainRun]:
+    device = start[0].mean.device
     for number, stage in enumerate(stages, start=1):
-        path = folder / _name(number, stage)
-        if not RunFolder(path).is_begun:
-            print_note(f"Stage {number} of {len(stages)}.", enabled=progress)
-            network, card = load(RunFolder(folder / _name(number - 1, stages[number - 2])).best_model)
-            options = RunOptions(classes_fixed=False, check=False, progress=progress)
-            _begin(stage, path, network.to(device), card, options)
-        yield take_up_run(path, device, progress=progress)
+        run_folder = RunFolder(folder / _name(number, stage), part_of=folder)
+        print_note(f"Stage {number} of {len(stages)}.", enabled=options.progress)
+        if not run_folder.is_begun:
+            yield begin_run(*start, stage, run_folder, options)
+        elif number == len(stages) or not run_folder.is_over:
+            yield take_up_run(run_folder, device, progress=options.progress)
+        network, card = load(run_folder.best_model)
+        start, options = (network.to(device), card), replace(options, classes_fixed=False)
 
 
-def _begin(stage: Stage, path: Path, network: Network, card: ModelCard, options: RunOptions) -> None:
-    begin_run(network, card, stage.dataset, stage.root, path, stage.settings, options)
-
-
-def _name(number: int, stage: Stage) -> str:
-    described = describe_source(stage.dataset)
-    name = "+".join(Path(part).name for part in ([described] if isinstance(described, str) else described))
-    return f"{number}-{folder_name(name)}"
+def _name(number: int, stage: Training) -> str:
+    names = [part if callable(part) else Path(part).name for part in as_sources(stage.dataset)]
+    return f"{number}-{folder_name('+'.join(map(str, names)))}"

@@ -51,7 +51,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def say(what: Any) -> None:
     """Print a text on standard output as it is, or other values as JSON, for machines."""
-    print(what if isinstance(what, str) else json.dumps(what, indent=2, ensure_ascii=False))
+    print(what if isinstance(what, str) else json.dumps(what, indent=2))
 
 
 def print_note(text: str, *, enabled: bool = True) -> None:

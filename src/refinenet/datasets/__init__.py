@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from refinenet.datasets import streets
 from refinenet.datasets.ade20k import ADE20K
@@ -25,7 +24,7 @@ from refinenet.datasets.own.folder import FolderSplits
 from refinenet.datasets.own.meaning import read_classes_file
 from refinenet.datasets.pairs import IMAGE_SUFFIXES, list_files
 from refinenet.datasets.person_part import PERSON_PART
-from refinenet.datasets.prepared import open_prepared, prepared_folder
+from refinenet.datasets.prepared import open_fastest, prepared_folder
 from refinenet.datasets.sunrgbd import SUNRGBD
 from refinenet.datasets.voc import SBD, VOC, VOC_AUG
 from refinenet.labels import LabelSet
@@ -41,8 +40,11 @@ __all__ = [
     "Published",
     "Sample",
     "Splits",
+    "TrainingSource",
+    "as_sources",
     "choose_classes",
     "find_root",
+    "is_drawn",
     "is_own",
     "list_files",
     "open_dataset",
@@ -75,10 +77,22 @@ NAMES = (*PUBLISHED, "streets")
 
 DatasetSource = str | os.PathLike[str] | Splits
 """What users name a dataset by; see `open_dataset`."""
+TrainingSource = DatasetSource | Sequence[DatasetSource]
+"""One or several; see `open_training_datasets`."""
+
+
+def as_sources(dataset: TrainingSource) -> Sequence[DatasetSource]:
+    """One dataset or several as a sequence."""
+    return [dataset] if isinstance(dataset, str | os.PathLike) or callable(dataset) else dataset
+
+
+def is_drawn(name: str) -> bool:
+    """Whether a name is that of pictures that the package draws."""
+    return name.partition(":")[0] == "streets"
 
 
 def open_training_datasets(
-    dataset: DatasetSource | Sequence[DatasetSource], root: str | os.PathLike[str] | None = None
+    dataset: TrainingSource, root: str | os.PathLike[str] | None = None
 ) -> tuple[Dataset, Dataset]:
     """The dataset to train on and the one to validate on.
 
@@ -91,7 +105,7 @@ def open_training_datasets(
         ValueError: as `open_dataset`, or none is given, or their classes differ.
         FileNotFoundError: as `open_dataset`.
     """
-    sources = [dataset] if isinstance(dataset, str | os.PathLike) or callable(dataset) else list(dataset)
+    sources = as_sources(dataset)
     if not sources:
         raise ValueError("Name at least one dataset.")
     first = open_dataset(sources[0], root)
@@ -103,14 +117,12 @@ def open_training_datasets(
     return train_set, val_set
 
 
-def choose_classes(dataset: DatasetSource | Sequence[DatasetSource], classes: str | None) -> Any:
-    """The dataset with one of its sets of classes, as `NAME:CLASSES`; unchanged where `classes` is None.
+def choose_classes(dataset: object, classes: str) -> str:
+    """The name of a published dataset with one of its sets of classes, `NAME:CLASSES`.
 
     Raises:
         ValueError: the dataset has no such set of classes.
     """
-    if classes is None:
-        return dataset
     chosen = f"{dataset}:{classes}"
     if chosen not in PUBLISHED:
         choices = ", ".join(" with classes=".join(map(repr, n.split(":"))) for n in PUBLISHED if ":" in n)
@@ -156,11 +168,10 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
     name = os.fspath(dataset)
     if name in PUBLISHED:
         return partial(_open_published, name, find_root(name, root))
-    if name.partition(":")[0] == "streets" or is_own(name):
+    if is_drawn(name) or is_own(name):
         if root is not None:
             raise ValueError(f"root={os.fspath(root)!r} has no use here: {name!r} needs no folder beside its name.")
-        is_drawn = name.partition(":")[0] == "streets"
-        return streets.parse(name) if is_drawn else FolderSplits(Path(name))
+        return streets.parse(name) if is_drawn(name) else FolderSplits(Path(name))
     raise ValueError(
         f"There is no dataset {name!r}: it is neither one of {', '.join(NAMES)}, nor a folder. "
         "A folder of your own holds images/ and masks/ with the same file names; see the README for other layouts."
@@ -178,9 +189,8 @@ def _open_published(name: str, root: Path, split: str) -> Dataset:
     if split not in published.splits:
         *others, last = published.splits
         raise ValueError(f"{name} has the splits {', '.join(others)} and {last}, not {split!r}.")
-    prepared = open_prepared(root, name, split, published.facts.label_set) if published.is_slow else None
     try:
-        return prepared or published.open_split(root, split)
+        return open_fastest(root, name, split, published.facts.label_set, published.open_split)
     except FileNotFoundError as error:
         plain = name.partition(":")[0]
         raise FileNotFoundError(

@@ -60,6 +60,7 @@ def open_split(root: Path, split: str) -> Dataset:
         read_labels=partial(_read_labels, instances),
         locate=partial(_locate, json_file),
         image_file=partial(place, images, ".jpg"),
+        slow_sources=[json_file, masks],
     )
 
 
@@ -138,5 +139,5 @@ def _either(folders: list[Path]) -> str:
     return " or ".join(str(folder) for folder in folders)
 
 
-COCO = Published(facts=FACTS, open_split=open_split, is_slow=True)
+COCO = Published(facts=FACTS, open_split=open_split)
 COCO_STUFF = Published(facts=STUFF_FACTS, open_split=open_stuff_split)

@@ -49,8 +49,10 @@ def open_59(root: Path, split: str) -> Dataset:
 def _open(facts: Facts, name: str, root: Path, split: str) -> Dataset:
     voc = require_folder(root, VOC_PLACES, "JPEGImages", "PASCAL VOC 2010")
     masks = find_folder(root, MAT_PLACES, ".")
+    slow_sources = []
     if masks is not None:
-        ending, items = ".mat", read_names(voc / "ImageSets" / "Main" / f"{split}.txt")
+        listing = voc / "ImageSets" / "Main" / f"{split}.txt"
+        ending, items, slow_sources = ".mat", read_names(listing), [masks, listing]
     elif (voc / CONVERTED).is_dir():
         masks, ending = voc / CONVERTED, ".png"
         items = read_names(voc / "ImageSets" / "SegmentationContext" / f"{split}.txt")
@@ -67,6 +69,7 @@ def _open(facts: Facts, name: str, root: Path, split: str) -> Dataset:
         image_file=partial(place, voc / "JPEGImages", ".jpg"),
         mask_file=partial(place, masks, ending),
         read_labels=partial(_read_labels, facts is FACTS),
+        slow_sources=slow_sources,
     )
 
 
@@ -82,5 +85,5 @@ def _read_labels(has_background: bool, path: Path) -> LabelMap:
     return translate(ids, table if has_background else table - np.uint8(1), str(path))  # 0 becomes 255
 
 
-CONTEXT = Published(facts=FACTS, open_split=open_60, is_slow=True)
-CONTEXT_59 = Published(facts=FACTS_59, open_split=open_59, is_slow=True)
+CONTEXT = Published(facts=FACTS, open_split=open_60)
+CONTEXT_59 = Published(facts=FACTS_59, open_split=open_59)

@@ -59,6 +59,14 @@ class Dataset:
     """What messages call an item's mask: its path, where it has one."""
     image_file: Callable[[str], Path | None] = _no_file
     """The file that holds an item's image and nothing else, or None where there is no such file."""
+    slow_sources: Sequence[Path] = ()
+    """Where labels are much slower to read than a mask file: the files and folders that they come from, and those that
+    would be taken instead if they were there. Else nothing."""
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether its labels are much slower to read than a mask file; `refinenet data prepare` writes masks then."""
+        return bool(self.slow_sources)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -108,6 +116,7 @@ def from_files(
     image_file: Callable[[str], Path],
     mask_file: Callable[[str], Path],
     read_labels: Callable[[Path], LabelMap] = read_mask,
+    slow_sources: Sequence[Path] = (),
 ) -> Dataset:
     """The dataset whose images and masks are files.
 
@@ -119,6 +128,7 @@ def from_files(
         image_file: From an item to its image's path. It can be pickled.
         mask_file: From an item to the path of what holds its labels. It can be pickled.
         read_labels: From that path to `(H, W)` ids in `label_set`. It can be pickled.
+        slow_sources: As `Dataset` has it.
     """
     return Dataset(
         name=name,
@@ -129,6 +139,7 @@ def from_files(
         read_labels=partial(_chain, mask_file, read_labels),
         locate=partial(_chain, mask_file, str),
         image_file=image_file,
+        slow_sources=slow_sources,
     )
 
 
@@ -161,6 +172,7 @@ def join(parts: Sequence[Dataset]) -> Dataset:
         read_labels=partial(_in_part, [part.read_labels for part in parts]),
         locate=partial(_in_part, [part.locate for part in parts]),
         image_file=partial(_in_part, [part.image_file for part in parts]),
+        slow_sources=[source for part in parts for source in part.slow_sources],
     )
 
 

@@ -23,7 +23,8 @@ class Download:
     unpack: bool
     """Whether it is an archive, to be unpacked into the root."""
     sha256: str | None = None
-    """Where it is known, in hexadecimal digits."""
+    """Where it is known, in hexadecimal digits; so far no owner states one. Without any hash a file is held to the
+    length that the server announces, and on later runs to the address and the size recorded when it came."""
     md5: str | None = None
     """As its owner or a well-kept library states it; good against damage, not against malice."""
 
@@ -35,7 +36,7 @@ class Facts:
     title: str
     label_set: LabelSet
     images: Mapping[str, int]
-    """Number of images by split, as published."""
+    """Number of images by split, as published; a split whose number is not known is left out."""
     size: str
     """Of the downloads together, in words."""
     licence: str
@@ -69,5 +70,3 @@ class Published:
     what it looked for, where the data are not there, and ValueError where they are damaged."""
     splits: tuple[str, ...] = ("train", "val")
     """The splits it can open."""
-    is_slow: bool = False
-    """Whether its labels are much slower to read than a mask file, so that `refinenet data prepare` writes masks."""

@@ -32,9 +32,8 @@ def open_split(root: Path, split: str) -> Dataset:
         FileNotFoundError: the data are not there.
         ValueError: the file is damaged, or images and masks do not pair.
     """
-    file = next((path for path in (root / FILE, root) if path.is_file()), None)
-    if file is not None and not (root / f"{split}_images").is_dir():
-        return _open_mat(file, split)
+    if (root / FILE).is_file() and not (root / f"{split}_images").is_dir():
+        return _open_mat(root / FILE, split)
     try:
         return open_folders(
             name="nyu",
@@ -66,6 +65,7 @@ def _open_mat(path: Path, split: str) -> Dataset:
         read_image=partial(_read_image, path, crop),
         read_labels=partial(_read_labels, path, crop),
         locate=partial(_locate, path),
+        slow_sources=[path, path.with_name(f"{split}_images")],
     )
 
 
@@ -99,4 +99,4 @@ def _locate(path: Path, item: str) -> str:
     return f"{path}, image {item}"
 
 
-NYU = Published(facts=FACTS, open_split=open_split, is_slow=True)
+NYU = Published(facts=FACTS, open_split=open_split)

@@ -37,6 +37,7 @@ def open_split(root: Path, split: str) -> Dataset:
     voc = require_folder(root, VOC_PLACES, "JPEGImages", "PASCAL VOC 2010")
     masks, ending = _find_masks(root)
     items = _read_items(root, voc, split)
+    is_matlab = ending == ".mat"
     check_presence(voc / "JPEGImages", ".jpg", items)
     check_presence(masks, ending, items)
     return from_files(
@@ -46,7 +47,8 @@ def open_split(root: Path, split: str) -> Dataset:
         items=items,
         image_file=partial(place, voc / "JPEGImages", ".jpg"),
         mask_file=partial(place, masks, ending),
-        read_labels=read_mask if ending == ".png" else _read_parts,
+        read_labels=_read_parts if is_matlab else read_mask,
+        slow_sources=[masks, *_sources(root, voc, split)] if is_matlab else (),
     )
 
 
@@ -64,6 +66,13 @@ def _read_items(root: Path, voc: Path, split: str) -> list[str]:
     if lists is not None:
         return read_names(lists / LIST_FOLDER / f"{split}.txt")
     return read_names(voc / "ImageSets" / "Main" / f"person_{split}.txt", flag="1")
+
+
+def _sources(root: Path, voc: Path, split: str) -> list[Path]:
+    """The lists, and the masks that are taken rather than PASCAL-Part's, whether they are there or not."""
+    lists = [root / place / LIST_FOLDER / f"{split}.txt" for place in MASK_PLACES]
+    rather = [root / place / PNG_FOLDER for place in MASK_PLACES]
+    return [*lists, voc / "ImageSets" / "Main" / f"person_{split}.txt", *rather]
 
 
 def _read_parts(path: Path) -> LabelMap:
@@ -90,4 +99,4 @@ def _draw(labels: LabelMap, parts: Array, path: Path) -> None:
         labels[to_ids(mask.numbers(), f"{path}, {part}") != 0] = classes[part]
 
 
-PERSON_PART = Published(facts=FACTS, open_split=open_split, is_slow=True)
+PERSON_PART = Published(facts=FACTS, open_split=open_split)

@@ -50,13 +50,13 @@ def open_sbd(root: Path, split: str) -> Dataset:
         ValueError: a list is damaged.
     """
     folder = require_folder(root, SBD_PLACES, "cls", "SBD")
-    noval = [path for path in (folder / "train_noval.txt", root / "train_noval.txt") if path.is_file()]
+    lists = [folder / "train_noval.txt", root / "train_noval.txt", folder / "train.txt"]
     if split == "val":
-        items = read_names(folder / "val.txt")
-    elif split == "train_noval" or noval:
-        items = _without_val(read_names((noval or [root / "train_noval.txt"])[0]))
-    else:
-        items = _without_val(read_names(folder / "train.txt"))
+        lists = [folder / "val.txt"]
+    elif split == "train_noval":
+        lists.pop()
+    names = read_names(next((path for path in lists if path.is_file()), lists[-1]))
+    items = names if split == "val" else _without_val(names)
     check_presence(folder / "img", ".jpg", items)
     check_presence(folder / "cls", ".mat", items)
     return from_files(
@@ -67,6 +67,7 @@ def open_sbd(root: Path, split: str) -> Dataset:
         image_file=partial(place, folder / "img", ".jpg"),
         mask_file=partial(place, folder / "cls", ".mat"),
         read_labels=_read_sbd_labels,
+        slow_sources=[folder / "cls", *lists],
     )
 
 
@@ -85,16 +86,20 @@ def open_aug(root: Path, split: str) -> Dataset:
     voc = _find_voc(root)
     if split == "val":
         return _open_segmentation(AUG_FACTS, "voc_aug", voc, "val")
-    own = read_names(_list(voc, "train"))
-    known = {*own, *read_names(_list(voc, "val"))}
-    if (voc / "SegmentationClassAug").is_dir():
-        others, ending = voc / "SegmentationClassAug", ".png"
+    lists = [_list(voc, "train"), _list(voc, "val")]
+    own, val = map(read_names, lists)
+    known = {*own, *val}
+    others, ending = voc / "SegmentationClassAug", ".png"
+    slow_sources: list[Path] = []
+    if others.is_dir():
         listing = _list(voc, "trainaug")
         names = (
             read_names(listing) if listing.is_file() else sorted(path.stem for path in list_files(others, (ending,)))
         )
     else:
         sbd = require_folder(root, SBD_PLACES, "cls", "SBD")
+        lists += [sbd / "train.txt", sbd / "val.txt"]
+        slow_sources = [sbd / "cls", voc / "SegmentationClass", others, *lists]
         others, ending = sbd / "cls", ".mat"
         names = [*read_names(sbd / "train.txt"), *read_names(sbd / "val.txt")]
     added = [name for name in _without_val(dict.fromkeys(names)) if name not in known]
@@ -109,6 +114,7 @@ def open_aug(root: Path, split: str) -> Dataset:
         image_file=partial(place, voc / "JPEGImages", ".jpg"),
         mask_file=partial(_place_mask, frozenset(own), voc / "SegmentationClass", others, ending),
         read_labels=_read_labels,
+        slow_sources=slow_sources,
     )
 
 
@@ -154,5 +160,5 @@ def _read_sbd_labels(path: Path) -> LabelMap:
 
 
 VOC = Published(facts=FACTS, open_split=open_voc, splits=("train", "val", "trainval"))
-SBD = Published(facts=SBD_FACTS, open_split=open_sbd, splits=("train", "val", "train_noval"), is_slow=True)
-VOC_AUG = Published(facts=AUG_FACTS, open_split=open_aug, is_slow=True)
+SBD = Published(facts=SBD_FACTS, open_split=open_sbd, splits=("train", "val", "train_noval"))
+VOC_AUG = Published(facts=AUG_FACTS, open_split=open_aug)

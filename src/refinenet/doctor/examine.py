@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refinenet.datasets.own.meaning import Meaning
@@ -43,13 +43,38 @@ class Examination:
     """What masks mean, as it should be said."""
     left_out: Mapping[Pair, str]
     """Samples that stand elsewhere, too, with the reason why they should go."""
+    is_quick: bool
+    """Whether it may have read a part only, and compared no pictures."""
 
 
 def examine(
-    source: str | Path, *, root: Path | None, quick: bool = False, workers: int | None = None, progress: bool = True
+    source: str | Path,
+    *,
+    root: Path | None = None,
+    quick: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
 ) -> Examination:
-    """Examine a dataset; as `doctor.check`, with what a repaired copy needs."""
-    opened = open_source(source, root)
+    """Find what is wrong with a dataset, and keep what a repaired copy needs. Nothing is changed.
+
+    Args:
+        source: A folder or YAML file of one's own, or a dataset known by name.
+        root: Where a dataset known by name lies.
+        quick: List everything, but read only `QUICK_SAMPLES` samples of each split, and compare no pictures: seconds
+            instead of minutes.
+        workers: Processes that read files; by default one for each core, and 0 reads in this process.
+        progress: Whether to show a progress bar on a terminal.
+
+    Raises:
+        ValueError: an unknown name, or a root where none is used.
+        FileNotFoundError: there is no such folder, or it is laid out in no way that is understood.
+        OSError: a folder cannot be read.
+    """
+    examination = _examine(open_source(source, root), quick, workers, progress)
+    return replace(examination, report=replace(examination.report, root=root))
+
+
+def _examine(opened: Source, quick: bool, workers: int | None, progress: bool) -> Examination:
     pairs = _spread(opened.listing.pairs, QUICK_SAMPLES) if quick else opened.listing.pairs
     facts = _look(opened, pairs, workers, progress)
     examination = _judge(opened, facts, quick)
@@ -60,12 +85,21 @@ def examine(
 
 def _look(source: Source, pairs: Sequence[Pair], workers: int | None, progress: bool) -> list[Facts]:
     found: list[Facts] = []
+    palettes: dict[bytes, bytes] = {}
     with progress_bar(progress) as bar:
         task = bar.add_task("Checking", total=len(pairs), status="")
         for pair, facts in zip(pairs, map_safely(source.reading.look, pairs, workers=workers), strict=True):
-            found.append(facts or Facts(pair, None, None))
+            found.append(_share(facts, pair, palettes) if facts else Facts(pair, None, None))
             bar.advance(task)
     return found
+
+
+def _share(facts: Facts, pair: Pair, palettes: dict[bytes, bytes]) -> Facts:
+    """Facts that came from another process as copies: what they have in common with others is kept once."""
+    mask = facts.mask
+    if mask is not None and mask.palette:
+        mask = replace(mask, palette=palettes.setdefault(mask.palette, mask.palette))
+    return Facts(pair, facts.image, mask)
 
 
 def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
@@ -79,10 +113,9 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
         findings += verdict.findings
         meaning = verdict.meaning
     if meaning is not None:
-        is_sure = not quick and not any(
-            finding.kind in _UNSURE and 20 * finding.count > len(facts) for finding in findings
-        )
-        classes = judge_classes(facts, meaning, source.root)
+        is_sure = not any(finding.kind in _UNSURE and 20 * finding.count > len(facts) for finding in findings)
+        is_whole = len(facts) == len(source.listing.pairs)
+        classes = judge_classes(facts, meaning, source.root, is_whole=is_whole)
         findings += [finding for finding in classes if is_sure or not finding.kind.startswith("class-")]
     if not quick:
         repeated = judge_repetitions(facts, source.root)
@@ -90,12 +123,13 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
         left_out = dict(repeated.left_out)
     report = Report(
         source=source.name,
+        root=None,
         layout=source.layout,
         images=source.listing.splits,
         checked=len(facts),
         findings=sort_findings(findings),
     )
-    return Examination(report=report, source=source, facts=facts, meaning=meaning, left_out=left_out)
+    return Examination(report=report, source=source, facts=facts, meaning=meaning, left_out=left_out, is_quick=quick)
 
 
 def _spread(pairs: Sequence[Pair], count: int) -> list[Pair]:

@@ -28,6 +28,12 @@ class Finding:
     fixable: bool
     """Whether `--fix` mends it; otherwise it leaves the samples out, where they are what is wrong."""
 
+    def told(self) -> str:
+        """Kind, count and examples on one line; meaning and advice on the next, and any lines for a classes.yaml."""
+        more = self.count - len(self.examples)
+        examples = ", ".join(self.examples) + (f" and {more} more" if more > 0 else "")
+        return f"{self.kind}: {self.count} ({examples})\n{self.meaning} {self.advice}"
+
     def to_dict(self) -> dict[str, Any]:
         """The finding as JSON-ready values."""
         return {**asdict(self), "examples": list(self.examples)}
@@ -233,6 +239,10 @@ KINDS: Mapping[str, Kind] = {
     "class-absent": Kind(
         False, False, "Classes that occur in no mask cannot be learnt: {values}.",
         "Remove them from the names, or check whether the masks lack them by mistake.",
+    ),
+    "class-unseen": Kind(
+        False, False, "Classes that do not occur in the {masks} masks looked at: {values}. If they occur in no other "
+        "mask, they cannot be learnt.", "Look at all masks with `refinenet data check`, without `--quick`.",
     ),
     "class-not-in-train": Kind(
         False, False, "Classes that are measured but never trained: {values} occur in other splits than train.",

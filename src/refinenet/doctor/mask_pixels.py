@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.doctor.snapping import Codes, pack
-from refinenet.image_files import DEEP_MODES, Picture, convert, open_picture, read_mask, to_sixteen_bits
-from refinenet.png_checksums import is_changed
+from refinenet.datasets.formats.colours import pack_colours
+from refinenet.doctor.snapping import Codes
+from refinenet.image_files import DEEP_MODES, Picture, convert, open_verified, read_mask, to_sixteen_bits
 
 LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
 
@@ -35,14 +35,12 @@ def open_once(path: str) -> tuple[Picture, bool]:
     """A picture, and whether its file has more than one frame or page.
 
     Raises:
-        ValueError: as `image_files.open_picture`, or the file's checksums say that it was changed.
-        OSError: as `image_files.open_picture`.
+        ValueError: as `image_files.open_verified`.
+        OSError: as `image_files.open_verified`.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        picture = open_picture(path)
-    if picture.format == "PNG" and is_changed(path):
-        raise ValueError(f"{path} is damaged: its checksums say that it is not what was written.")
+        picture = open_verified(path)
     return picture, any("more than one frame" in str(warning.message) for warning in caught)
 
 
@@ -64,7 +62,7 @@ def read_pixels(path: str, *, as_colours: bool) -> MaskPixels:
         codes, is_colour, is_opaque = _read_ids(picture, path), False, True
     elif image.mode in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX"):
         pixels = convert(picture)
-        codes, is_colour = pack(pixels[..., :3]), True
+        codes, is_colour = pack_colours(pixels[..., :3]), True
         is_opaque = pixels.shape[2] == 3 or bool(pixels[..., 3].min() == 255)
     else:
         raise MaskModeError(f"{path} has mode {image.mode}.")

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import yaml
 
+from refinenet.datasets.formats.colours import pack_colours, split_palette, unpack_colour
 from refinenet.datasets.own.meaning import PALETTE_ORIGIN, Meaning, of_colours, of_ids
 from refinenet.doctor.scan import MaskFacts
-from refinenet.doctor.snapping import MIN_SAME, SAME, Codes, pack, unpack
+from refinenet.doctor.snapping import MIN_SAME, SAME, Codes
 from refinenet.labels import Colour, LabelSet, voc_colours
 
 PROPOSED = "a proposal"
@@ -38,7 +39,7 @@ class Values:
     def describe(self, count: int = 8) -> str:
         """The most frequent values in words."""
         shown = [
-            f"{unpack(value) if self.is_colour else value} ({100 * pixels / self.total:.3g} %)"
+            f"{unpack_colour(value) if self.is_colour else value} ({100 * pixels / self.total:.3g} %)"
             for value, pixels in list(self.pixels.items())[:count]
         ]
         more = len(self.pixels) - len(shown)
@@ -109,12 +110,7 @@ def common_palette(masks: Sequence[MaskFacts]) -> list[Colour] | None:
         if not mask.palette or mask.palette[:common] != longest[:common]:
             return None
         longest = max(longest, mask.palette, key=len)
-    return as_colours(longest)
-
-
-def as_colours(palette: bytes) -> list[Colour]:
-    """RGB triples."""
-    return [(palette[k], palette[k + 1], palette[k + 2]) for k in range(0, len(palette) - 2, 3)]
+    return split_palette(longest)
 
 
 def from_palette(colours: Sequence[Colour], values: Values, kind: str = "ids") -> Meaning:
@@ -138,18 +134,19 @@ def propose(masks: Sequence[MaskFacts]) -> Meaning | None:
 def propose_colours(values: Values) -> Meaning | None:
     """Classes of the colours that fill more than a trace, those aside that are nearly another one."""
     found: list[int] = []
+    enough = _MIN_SHARE * values.total
     for value, pixels in values.pixels.items():
-        if pixels >= _MIN_SHARE * values.total and not _is_near(value, found):
+        if pixels >= enough and not _is_near(value, found):
             found.append(value)
     if not 1 <= len(found) <= MAX_PROPOSED:
         return None
-    label_set = replace(LabelSet.numbered(len(found)), colours=tuple(unpack(value) for value in found))
+    label_set = replace(LabelSet.numbered(len(found)), colours=tuple(unpack_colour(value) for value in found))
     return of_colours(label_set, [], PROPOSED)
 
 
 def _is_near(value: int, others: list[int]) -> bool:
-    place = np.array(unpack(value))
-    return any(np.abs(place - unpack(other)).max() <= 2 * SAME for other in others)
+    place = np.array(unpack_colour(value))
+    return any(np.abs(place - unpack_colour(other)).max() <= 2 * SAME for other in others)
 
 
 def _propose_ids(values: Values) -> Meaning | None:
@@ -167,7 +164,7 @@ def points_of(meaning: Meaning) -> tuple[Codes, Codes]:
     label_set = meaning.label_set
     ids = np.arange(len(label_set))
     if meaning.kind == "colours":
-        codes = pack([*label_set.colours, *meaning.ignored_colours])
+        codes = pack_colours([*label_set.colours, *meaning.ignored_colours])
         return codes, np.concatenate([ids, np.full(len(meaning.ignored_colours), label_set.ignore_index)])
     void = sorted({label_set.ignore_index, *meaning.ignored_ids} - set(meaning.values))
     codes = np.array([*meaning.values, *void], np.int64)

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from refinenet.datasets.formats.colours import pack_colours
 from refinenet.datasets.own.meaning import Meaning
 from refinenet.doctor.mask_pixels import MaskPixels, read_pixels
 from refinenet.doctor.meanings import points_of
 from refinenet.doctor.scan import count_values
-from refinenet.doctor.snapping import Codes, can_snap, find_areas, fit, pack, snap
+from refinenet.doctor.snapping import Codes, can_snap, find_areas, fit, snap
 from refinenet.labels import LabelMap
 
 
@@ -67,7 +68,7 @@ def _find_points(pixels: MaskPixels, meaning: Meaning) -> tuple[Codes, Codes, Co
         return pixels.codes, points, ids
     if pixels.is_grey:
         return pixels.codes & 255, points, ids
-    colours = pack(meaning.label_set.colours)
+    colours = pack_colours(meaning.label_set.colours)
     if len(np.unique(colours)) < len(colours):
         raise ValueError("painted in colours, and the classes have no colours of their own")
     return pixels.codes, colours, np.arange(len(colours))

@@ -89,26 +89,32 @@ class Writer:
 
 
 def fix(
-    source: str | Path, out: Path, *, root: Path | None = None, workers: int | None = None, progress: bool = True
+    source: str | Path | Examination,
+    out: Path,
+    *,
+    root: Path | None = None,
+    workers: int | None = None,
+    progress: bool = True,
 ) -> Changes:
     """Write a repaired copy of a dataset; the source is never changed.
 
     Args:
-        source: As `doctor.check` takes it.
+        source: As `doctor.examine` takes it, or what that found, which saves reading all files twice; after a quick
+            look they are read all the same.
         out: The copy's folder, new or empty, outside the source. It appears whole or not at all.
-        root: As `doctor.check` takes it.
-        workers: As `doctor.check` takes it.
+        root: As `doctor.examine` takes it; what that found knows its own.
+        workers: As `doctor.examine` takes it.
         progress: Whether to show progress bars on a terminal.
 
     Raises:
         ValueError: `out` lies in the source, nothing says or suggests what the masks mean, or nothing would be left
-            in a split; or as `doctor.check`.
+            in a split; or as `doctor.examine`.
         FileExistsError: `out` is a file, or a folder that is not empty.
-        FileNotFoundError: as `doctor.check`.
+        FileNotFoundError: as `doctor.examine`.
         OSError: a folder cannot be read or written.
     """
     _check_empty(out)
-    examination = examine(source, root=root, workers=workers, progress=progress)
+    examination = _examine_wholly(source, root, workers, progress)
     _check_outside(out, examination)
     if examination.meaning is None or examination.source.is_meaning_damaged:
         raise ValueError(
@@ -127,6 +133,16 @@ def fix(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return replace(changes, out=out)
+
+
+def _examine_wholly(
+    source: str | Path | Examination, root: Path | None, workers: int | None, progress: bool
+) -> Examination:
+    if not isinstance(source, Examination):
+        return examine(source, root=root, workers=workers, progress=progress)
+    if source.is_quick:
+        return examine(source.report.source, root=source.report.root, workers=workers, progress=progress)
+    return source
 
 
 def _check_empty(out: Path) -> None:

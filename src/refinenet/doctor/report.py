@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from refinenet.doctor.finding import KINDS, Finding
@@ -18,6 +21,8 @@ class Report:
     """What was found in a dataset."""
 
     source: str
+    root: Path | None
+    """Where a dataset known by name lies, where that was said."""
     layout: str
     """How its files lie, in words."""
     images: Mapping[str, int]
@@ -30,7 +35,8 @@ class Report:
     @property
     def fix_command(self) -> str:
         """What writes a repaired copy; OUT is to be replaced by a new folder."""
-        return f"refinenet data check {shlex.quote(self.source)} --fix OUT"
+        root = [] if self.root is None else ["--root", str(self.root)]
+        return write_command(["refinenet", "data", "check", self.source, *root, "--fix", "OUT"])
 
     @property
     def stops_training(self) -> bool:
@@ -92,18 +98,12 @@ def _count(number: int, noun: str) -> str:
 
 
 def _describe(finding: Finding) -> str:
-    more = finding.count - len(finding.examples)
-    examples = ", ".join(finding.examples) + (f" and {more} more" if more > 0 else "")
-    lines = [
-        f"  {finding.kind}: {finding.count} ({examples})",
-        *_wrap(finding.meaning),
-        *_wrap(finding.advice),
-    ]
-    return "\n".join(lines)
+    """As it is told, the sentences wrapped; lines for a classes.yaml are left alone, as they are to be copied."""
+    title, sentences, *others = finding.told().splitlines()
+    wrapped = textwrap.wrap(sentences, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    return "\n".join([f"  {title}", *(f"    {line}" for line in [*wrapped, *others])])
 
 
-def _wrap(text: str) -> list[str]:
-    """Sentences are wrapped; lines for a classes.yaml are left alone, as they are to be copied."""
-    first, *others = text.splitlines()
-    wrapped = textwrap.wrap(first, _WIDTH, break_long_words=False, break_on_hyphens=False)
-    return [f"    {line}" for line in [*wrapped, *others]]
+def write_command(words: Sequence[str], system: str = os.name) -> str:
+    """A command to be copied into a shell; `system` is as `os.name`, where "nt" is Windows."""
+    return subprocess.list2cmdline(words) if system == "nt" else shlex.join(words)

@@ -62,7 +62,7 @@ class MaskFacts:
     is_lossy: bool = False
     """Whether its format is."""
     is_colour: bool = False
-    """Whether the values are colours, packed as `snapping.pack` does it; otherwise they are ids."""
+    """Whether the values are colours, packed as `pack_colours` does it; otherwise they are ids."""
     is_grey: bool = False
     """Whether they are colours with three equal channels."""
     is_opaque: bool = True
@@ -73,8 +73,6 @@ class MaskFacts:
     """`(N,)` their pixels."""
     areas: Codes
     """Values that fill areas, as `snapping.find_areas` finds them."""
-    distinct: int = 0
-    """Distinct values, kept or not."""
     fit: Fit | None = None
     """How its colours agree with those of the classes, where these are known."""
     palette: bytes = b""
@@ -167,7 +165,7 @@ def count_values(codes: Codes) -> tuple[Codes, Codes]:
 
 def _keep_most(values: Codes, counts: Codes) -> MaskFacts:
     order = np.argsort(-counts, kind="stable")[:MAX_VALUES]
-    return MaskFacts(values=values[order], counts=counts[order], areas=values[:0], distinct=len(values))
+    return MaskFacts(values=values[order], counts=counts[order], areas=values[:0])
 
 
 def _fail(problem: str, error: ValueError | OSError) -> MaskFacts:

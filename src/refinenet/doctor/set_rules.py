@@ -16,10 +16,19 @@ from refinenet.doctor.scan import Facts
 from refinenet.doctor.value_rules import classes_of
 
 _KEPT_FIRST = ("test", "val")
+_TELLING = 100
+"""So many masks of a sample have to lack a class before that is worth saying."""
 
 
-def judge_classes(facts: Sequence[Facts], meaning: Meaning, root: Path | None) -> list[Finding]:
-    """Classes that never occur or in one split only, and masks of nothing but void."""
+def judge_classes(facts: Sequence[Facts], meaning: Meaning, root: Path | None, *, is_whole: bool) -> list[Finding]:
+    """Classes that never occur or in one split only, and masks of nothing but void.
+
+    Args:
+        facts: Of the samples that were read.
+        meaning: What the masks' values mean.
+        root: The dataset's folder.
+        is_whole: Whether these are all samples; otherwise they tell little of rare classes.
+    """
     void = meaning.label_set.ignore_index
     held: dict[str, set[int]] = defaultdict(set)
     empty: list[str] = []
@@ -35,7 +44,8 @@ def judge_classes(facts: Sequence[Facts], meaning: Meaning, root: Path | None) -
     if empty and len(empty) == looked_at:
         return [find("nothing-but-void", empty)]
     findings = [find("mask-all-void", empty)] if empty else []
-    return findings + list(_judge_splits(held, meaning.label_set.names))
+    names = meaning.label_set.names
+    return findings + list(_judge_splits(held, names) if is_whole else _judge_sample(held, names, looked_at))
 
 
 def _judge_splits(held: Mapping[str, set[int]], names: Sequence[str]) -> Iterator[Finding]:
@@ -48,9 +58,20 @@ def _judge_splits(held: Mapping[str, set[int]], names: Sequence[str]) -> Iterato
             missing["class-not-in-val"] = train - val
     for kind, classes in missing.items():
         if classes and every:
-            listed = [names[k] for k in sorted(classes)]
-            more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
-            yield find(kind, listed, values=", ".join(listed[:10]) + more)
+            yield _find_classes(kind, classes, names)
+
+
+def _judge_sample(held: Mapping[str, set[int]], names: Sequence[str], looked_at: int) -> Iterator[Finding]:
+    seen = set().union(*held.values())
+    unseen = set(range(len(names))) - seen
+    if seen and unseen and looked_at >= _TELLING:
+        yield _find_classes("class-unseen", unseen, names, masks=looked_at)
+
+
+def _find_classes(kind: str, classes: set[int], names: Sequence[str], masks: int = 0) -> Finding:
+    listed = [names[k] for k in sorted(classes)]
+    more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
+    return find(kind, listed, values=", ".join(listed[:10]) + more, masks=masks)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,18 +1,15 @@
 """Values or colours that are close to those of classes: which class is meant, and whether that is clear.
 
 Shape letters: H height, W width, N distinct codes, P points (the codes that have a meaning). A code is a label id, or a
-colour packed into one number, red << 16 | green << 8 | blue.
+colour packed into one number by `datasets.formats.colours`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
-from refinenet.labels import Colour
 
 Codes = npt.NDArray[np.int64]
 
@@ -41,8 +38,6 @@ class Fit:
     """Pixels within `SAME` of a point that is clearly the nearest, exact ones among them."""
     unclear: int
     """Pixels that are near none, or as near to another."""
-    strays: int
-    """Distinct codes that are no point."""
     unlisted: tuple[int, ...]
     """Codes that are no noise around a point: they fill areas of their own, or are few beside others."""
 
@@ -56,18 +51,6 @@ class Fit:
         """Whether `snap` may be trusted."""
         few_unclear = self.unclear <= MAX_UNCLEAR * self.total
         return few_unclear and self.same >= MIN_SAME * self.total and not self.unlisted
-
-
-def pack(colours: Sequence[Colour] | npt.NDArray[np.uint8]) -> Codes:
-    """Colours `(..., 3)` as numbers."""
-    wide = np.asarray(colours, np.int64).reshape(*np.shape(colours)[:-1], 3)
-    packed: Codes = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
-    return packed
-
-
-def unpack(code: int) -> Colour:
-    """The colour of a number."""
-    return code >> 16 & 255, code >> 8 & 255, code & 255
 
 
 def can_snap(points: Codes, is_colour: bool) -> bool:
@@ -100,7 +83,6 @@ def fit(codes: Codes, counts: Codes, areas: Codes, points: Codes, is_colour: boo
         exact=int(counts[~stray].sum()),
         same=int(counts[clear & (distance <= SAME)].sum()),
         unclear=int(counts[~clear].sum()),
-        strays=int(stray.sum()),
         unlisted=tuple(int(code) for code in codes[unlisted]),
     )
 

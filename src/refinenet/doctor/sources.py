@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refinenet.datasets import PUBLISHED, Dataset, find_root, open_dataset
-from refinenet.datasets.own.layouts import Layout, find_layout, find_meaning
+from refinenet.datasets.own.layouts import Layout, find_layout, find_meaning, find_splits
 from refinenet.datasets.own.meaning import Meaning, of_ids
+from refinenet.datasets.split_names import split_names
 from refinenet.doctor.finding import Finding, find
 from refinenet.doctor.listing import Listing, Pair, list_pairs
 from refinenet.doctor.meanings import points_of
@@ -43,23 +44,18 @@ def open_source(source: str | Path, root: Path | None) -> Source:
     """
     name = str(source)
     if name in PUBLISHED or name.partition(":")[0] == "streets":
-        # Others, such as trainval, are made of these: their pictures stand twice on purpose.
-        splits = tuple(split for split in ("train", "val", "test") if split in _splits_of(name))
         place = find_root(name, root) if name in PUBLISHED else None
-        return _open_datasets(name, place, splits, "the layout of its owner", root)
+        return _open_datasets(name, place, split_names(name), "the layout of its owner", root)
     path = Path(source)
     if not path.exists():
         open_dataset(name, root)  # It says which names there are.
     if root is not None:
         raise ValueError(f"root={str(root)!r} has no use here: {name!r} is a folder.")
     layout = find_layout(path)
+    layout = replace(layout, splits={split: layout.splits[split] for split in find_splits(layout)})
     if layout.annotations:
         return _open_datasets(name, layout.root, tuple(layout.splits), layout.description, None)
     return _open_masks(name, layout)
-
-
-def _splits_of(name: str) -> tuple[str, ...]:
-    return PUBLISHED[name].splits if name in PUBLISHED else ("train", "val")
 
 
 def _open_masks(name: str, layout: Layout) -> Source:

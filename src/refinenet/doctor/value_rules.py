@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from refinenet.datasets.formats.colours import pack_colours, split_palette, unpack_colour
 from refinenet.datasets.own.meaning import PALETTE_ORIGIN, Meaning, of_colours
 from refinenet.doctor import meanings
 from refinenet.doctor.file_rules import name_pair
@@ -16,7 +17,7 @@ from refinenet.doctor.finding import Finding, find
 from refinenet.doctor.listing import shorten
 from refinenet.doctor.meanings import Values, count_colours, count_ids, points_of, write_classes
 from refinenet.doctor.scan import Facts, MaskFacts
-from refinenet.doctor.snapping import Codes, Fit, can_snap, fit, pack
+from refinenet.doctor.snapping import Codes, Fit, can_snap, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ def _judge_palettes(masks: Sequence[Mask], values: Values) -> Verdict:
 
 def _as_colours(palette: bytes, values: Values) -> Meaning | None:
     try:
-        return meanings.from_palette(meanings.as_colours(palette), values, "colours")
+        return meanings.from_palette(split_palette(palette), values, "colours")
     except ValueError:  # The palette has a colour twice.
         return None
 
@@ -104,7 +105,7 @@ def _begin_alike(one: bytes, other: bytes) -> bool:
 
 
 def _used_colours(mask: MaskFacts) -> dict[int, tuple[int, int, int]]:
-    colours = meanings.as_colours(mask.palette)
+    colours = split_palette(mask.palette)
     return {value: colours[value] for value in mask.values.tolist() if value < len(colours) and value != 255}
 
 
@@ -147,7 +148,7 @@ def _find_painted(masks: Sequence[Mask], meaning: Meaning) -> list[Finding]:
     if not painted:
         return []
     values = count_colours([mask.facts for mask in painted])
-    known = set(pack(meaning.label_set.colours).tolist())
+    known = set(pack_colours(meaning.label_set.colours).tolist())
     is_known = [not set(mask.facts.values.tolist()) - known for mask in painted]
     by_colour = of_colours(meaning.label_set, [], meaning.origin) if any(is_known) else meanings.propose_colours(values)
     lines = _name_as(by_colour, meaning) if by_colour else "masks: colours"
@@ -227,7 +228,7 @@ def _count_strays(masks: Sequence[MaskFacts], meaning: Meaning) -> Values:
 
 def _advise(strays: Values, masks: Sequence[Mask], meaning: Meaning) -> str:
     if meaning.kind == "colours":
-        shown = [list(colour) for colour in map(_unpacked, list(strays.pixels)[:8])]
+        shown = [list(colour) for colour in map(unpack_colour, list(strays.pixels)[:8])]
         ignored = [list(colour) for colour in meaning.ignored_colours]
         if all(mask.facts.is_grey for mask in masks):
             return f"ignore: {ignored + shown}\nIf the masks hold ids instead of colours, remove `masks: colours`."
@@ -244,10 +245,6 @@ def _advise(strays: Values, masks: Sequence[Mask], meaning: Meaning) -> str:
     return (
         f"If they have no class, write into classes.yaml\nignore: {ignored_ids}\nIf they are classes, add their names."
     )
-
-
-def _unpacked(code: int) -> tuple[int, int, int]:
-    return code >> 16 & 255, code >> 8 & 255, code & 255
 
 
 def _judge_palette_colours(masks: Sequence[Mask], meaning: Meaning) -> list[Finding]:

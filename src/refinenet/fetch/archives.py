@@ -26,7 +26,7 @@ SMALL = 1 << 20
 BLOCK = 1 << 20
 
 
-def unpack(archive: Path, target: Path, *, progress: Progress | None = None) -> None:
+def unpack(archive: Path, target: Path, *, origin: str | None = None, progress: Progress | None = None) -> None:
     """Unpack a zip, tar or tar.gz archive, known by its content, into a folder.
 
     A second run finds that the archive has been unpacked and does nothing; after an interrupted one it begins again.
@@ -35,6 +35,7 @@ def unpack(archive: Path, target: Path, *, progress: Progress | None = None) -> 
     Args:
         archive: The archive.
         target: The folder; it is made where it is missing.
+        origin: The address that it is known by: what another one's archive of the same name held does not count.
         progress: Told how far it is.
 
     Raises:
@@ -44,7 +45,7 @@ def unpack(archive: Path, target: Path, *, progress: Progress | None = None) -> 
         FileExistsError: another file is in the place of one of the archive's; nothing was moved.
         OSError: the disk is full, or something cannot be read or written.
     """
-    if is_unpacked(archive, target):
+    if is_unpacked(archive, target, origin=origin):
         return
     temporary = target / f".unpacking-{archive.name[:50]}"
     if temporary.is_dir():
@@ -59,7 +60,7 @@ def unpack(archive: Path, target: Path, *, progress: Progress | None = None) -> 
         _merge(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    marker = {"archive": archive.name, "bytes": archive.stat().st_size, "files": count, "holds": tops}
+    marker = {"origin": origin, "bytes": archive.stat().st_size, "files": count, "holds": tops}
     write_atomically(marker_of(archive, target), json.dumps(marker, indent=1).encode())
 
 
@@ -68,20 +69,21 @@ def marker_of(archive: Path, target: Path) -> Path:
     return target / ".unpacked" / f"{archive.name}.json"
 
 
-def is_unpacked(archive: Path, target: Path) -> bool:
+def is_unpacked(archive: Path, target: Path, *, origin: str | None = None) -> bool:
     """Whether this archive, which need not be there any more, was unpacked, and what it held is still in the folder."""
     try:
         marker = json.loads(marker_of(archive, target).read_text("utf-8"))
         is_here = all((target / name).exists() for name in marker["holds"])
-        return is_here and (not archive.exists() or archive.stat().st_size == marker["bytes"])
+        is_same = origin is None or marker.get("origin") in (None, origin)
+        return is_here and is_same and (not archive.exists() or archive.stat().st_size == marker["bytes"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
 
 
-def is_interrupted(archive: Path, target: Path) -> bool:
+def is_interrupted(archive: Path, target: Path, *, origin: str | None = None) -> bool:
     """Whether the archive, or what was begun of unpacking it, is there, but its unpacking was not finished."""
     temporary = target / f".unpacking-{archive.name[:50]}"
-    return (archive.exists() or temporary.exists()) and not is_unpacked(archive, target)
+    return (archive.exists() or temporary.exists()) and not is_unpacked(archive, target, origin=origin)
 
 
 def _say_nothing(*_: object) -> None:

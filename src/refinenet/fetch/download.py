@@ -5,7 +5,8 @@ the file it belongs to, so that a later attempt, or a later run, goes on where t
 records afterwards where the file came from, its size and its SHA-256.
 
 Names, places and hashes come from the caller, never from the server. By HTTP's rules a file ends where its
-Content-Length says, whatever follows: only a hash tells that this was a lie.
+Content-Length says, whatever follows: only a hash tells that this was a lie. Where none is known, a file that came
+earlier is known again by the address and the size recorded; the recorded SHA-256 is for people who compare.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def fetch(
     url: str,
     target: Path,
     *,
+    mirror: str | None = None,
     sha256: str | None = None,
     md5: str | None = None,
     patience: Patience = PATIENCE,
@@ -59,12 +61,13 @@ def fetch(
 ) -> Path:
     """Fetch `url` to the file `target`, unless it is there already.
 
-    A file that is there is taken as it is where its hash is right or, where none is known, its size is the recorded
-    one or nothing is recorded (somebody put it there). One that is wrong is renamed to `NAME.wrong`.
+    A file that is there is taken as it is where its hash is right or, where none is known, `url` and its size are the
+    recorded ones or nothing is recorded (somebody put it there). One that is wrong is renamed to `NAME.wrong`.
 
     Args:
         url: An http or https address. Redirects may lead to others of them, but never from https to http.
         target: The file to make; missing folders are made.
+        mirror: An address to fetch the same file from instead.
         sha256: In hexadecimal digits, where it is known.
         md5: The same; used only where `sha256` is not known.
         patience: How long to try.
@@ -78,9 +81,10 @@ def fetch(
         ValueError: the address is none, or the file has another hash than expected; it was put aside.
         OSError: the server refuses, the connection fails again and again, or the disk is full. What has come is kept.
     """
-    check_address(url)
+    check_address(mirror or url)
     job = _Job(
         url=url,
+        address=mirror or url,
         target=target,
         hashes={name: value.lower() for name, value in (("sha256", sha256), ("md5", md5)) if value},
         patience=patience,
@@ -103,6 +107,9 @@ def _say_nothing(*_: object) -> None:
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     url: str
+    """The owner's, by which the file is known."""
+    address: str
+    """Where it is fetched from."""
     target: Path
     hashes: Mapping[str, str]
     """By algorithm, the strongest first."""
@@ -126,7 +133,7 @@ def _is_there(job: _Job) -> bool:
         return False
     if not job.target.is_file():
         raise FileExistsError(f"{job.target} is to become a file, and something else is there. Move it away.")
-    trouble = _wrong_hash(job, job.target) if job.hashes else _wrong_size(job)
+    trouble = _wrong_hash(job, job.target) if job.hashes else _wrong_record(job)
     if trouble is None:
         return True
     aside = job.target.replace(job.beside(".wrong"))
@@ -148,7 +155,7 @@ def _bring(job: _Job) -> None:
             if failures >= job.patience.attempts or (trouble.wait or 0) > job.patience.longest_pause:
                 asked = "" if trouble.wait is None else f" and asks to wait {trouble.wait:,.0f} s"
                 raise OSError(
-                    f"{job.url} could not be fetched: {trouble}{asked}. Run again later, or use a mirror"
+                    f"{job.address} could not be fetched: {trouble}{asked}. Run again later, or use a mirror"
                     + (f": {job.part} keeps the {have:,} bytes that have come." if have else ".")
                 ) from trouble
             wait = min(wait, job.patience.longest_pause)
@@ -163,7 +170,7 @@ def _attempt(job: _Job) -> None:
     can_resume = version and (version.validator or job.hashes) and have < (version.size or have + 1)
     have = have if can_resume else 0
     try:
-        answer = ask(job.url, job.patience.timeout, have=have, version=version)
+        answer = ask(job.address, job.patience.timeout, have=have, version=version)
     except PassingError as trouble:
         if trouble.is_misfit:
             job.part.unlink(missing_ok=True)
@@ -179,7 +186,7 @@ def _known_version(job: _Job) -> Version | None:
     """The version that the part belongs to, where that is recorded and the part comes from the same address."""
     values = _read_json(job.beside(".part.json"))
     validator, size = values.get("validator"), values.get("bytes")
-    if values.get("url") != job.url:
+    if values.get("url") != job.address:
         return None
     return Version(
         validator=validator if isinstance(validator, str) else None, size=size if isinstance(size, int) else None
@@ -189,7 +196,7 @@ def _known_version(job: _Job) -> Version | None:
 def _check(job: _Job, answer: Answer) -> None:
     if not answer.ends_clearly and not job.hashes:
         raise OSError(
-            f"{job.url}: the server does not say how long the file is, so nobody can know whether it came whole. "
+            f"{job.address}: the server does not say how long the file is, so nobody can know whether it came whole. "
             "Fetch it by other means, or use a mirror."
         )
     needed, free = (answer.version.size or 0) - answer.start, shutil.disk_usage(job.target.parent).free
@@ -204,7 +211,7 @@ def _start_anew(job: _Job, answer: Answer, was_asked_to_continue: bool) -> None:
     if was_asked_to_continue:
         job.note(f"{job.target.name}: the server has another version, or cannot continue a file. Starting anew.")
     job.part.unlink(missing_ok=True)
-    version = {"url": job.url, "validator": answer.version.validator, "bytes": answer.version.size}
+    version = {"url": job.address, "validator": answer.version.validator, "bytes": answer.version.size}
     _write_json(job.beside(".part.json"), version)
 
 
@@ -234,10 +241,10 @@ def _finish(job: _Job) -> None:
         aside = job.part.replace(job.beside(".wrong"))
         job.beside(".part.json").unlink(missing_ok=True)
         raise ValueError(
-            f"{job.url} is not the file that is wanted: {trouble}.{' It is a web page.' if is_page else ''} "
+            f"{job.address} is not the file that is wanted: {trouble}.{' It is a web page.' if is_page else ''} "
             f"It was put aside as {aside}. Run again to fetch it anew; if it comes the same, use a mirror."
         )
-    record = {"url": job.url, "bytes": job.have(), "sha256": _digest("sha256", job.part)}
+    record = {"url": job.url, "from": job.address, "bytes": job.have(), "sha256": _digest("sha256", job.part)}
     job.part.replace(job.target)
     _write_json(job.beside(".fetched.json"), record)  # This flushes the folder with the renamed file, too.
     job.beside(".part.json").unlink(missing_ok=True)
@@ -249,8 +256,11 @@ def _wrong_hash(job: _Job, path: Path) -> str | None:
     return None if came == expected else f"its {name.upper()} is {came}, expected is {expected}"
 
 
-def _wrong_size(job: _Job) -> str | None:
-    recorded, size = _read_json(job.beside(".fetched.json")).get("bytes"), job.target.stat().st_size
+def _wrong_record(job: _Job) -> str | None:
+    record = _read_json(job.beside(".fetched.json"))
+    if record.get("url", job.url) != job.url:
+        return f"it came from {record['url']}"
+    recorded, size = record.get("bytes"), job.target.stat().st_size
     return f"it has {size:,} bytes, {recorded:,} had come" if isinstance(recorded, int) and recorded != size else None
 
 

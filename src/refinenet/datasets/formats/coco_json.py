@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.datasets.formats.json_stream import read_lists
+from refinenet.datasets.formats.label_names import find_background, find_id, is_background, is_void
 from refinenet.datasets.formats.polygons import fill_outline, fill_runs, read_runs, to_outline
 from refinenet.image_files import MAX_PIXELS
 from refinenet.labels import LabelMap, LabelSet, voc_colours
 
-BACKGROUND = "background"
 _CROWD, _RUNS = 1, 2
 
 
@@ -47,6 +47,8 @@ class CocoInstances:
     """Run lengths; or outlines in fifths of a pixel, each after its length."""
     area: npt.NDArray[np.float64]
     """`(images,)`: the sum of the areas that the file states, NaN where it lacks one."""
+    classes: LabelSet | None = None
+    """What `with_classes` was given."""
 
     def read_labels(self, file_name: str) -> LabelMap:
         """An image's label map in `label_set_of_all()`: later objects over earlier ones, crowds void.
@@ -56,14 +58,32 @@ class CocoInstances:
         """
         label_set, class_of = self._classes
         index = self.find(file_name)
-        labels = label_set.cast(np.zeros(self.size(index), np.uint8))
+        labels = label_set.cast(np.full(self.size(index), find_background(label_set), np.uint16))
         for category, is_crowd, region in self.objects(index):
             labels[region] = label_set.ignore_index if is_crowd else class_of[category]
         return labels
 
     def label_set_of_all(self) -> LabelSet:
-        """Background and all categories in the order of their ids, in VOC's colours; equal names are one class."""
+        """Background and all categories in the order of their ids, in VOC's colours; equal names are one class.
+
+        Categories that mean void (`label_names.is_void`) are none. After `with_classes`, the label set given there.
+        """
         return self._classes[0]
+
+    def with_classes(self, label_set: LabelSet) -> CocoInstances:
+        """The same objects in the classes that a list names; where none of these is the background, that is void.
+
+        Raises:
+            ValueError: there are objects of a category that is not listed.
+        """
+        present = [self.categories[identifier] for identifier in np.unique(self.category).tolist()]
+        strange = [name for name in present if find_id(name, label_set) is None]
+        if strange:
+            raise ValueError(
+                f"{self.json_file} has objects of {', '.join(map(repr, strange[:5]))}, "
+                f"which {'is' if len(strange) == 1 else 'are'} none of {', '.join(label_set.names)}."
+            )
+        return replace(self, classes=label_set)
 
     def objects(self, index: int) -> Iterator[tuple[int, bool, npt.NDArray[np.bool_]]]:
         """Category id, whether it is a crowd, and `(H, W)` region of each of an image's objects, in order."""
@@ -95,17 +115,15 @@ class CocoInstances:
 
     @cached_property
     def _classes(self) -> tuple[LabelSet, Mapping[int, int]]:
-        names = [BACKGROUND]
-        class_of = {}
-        for identifier, name in self.categories.items():
-            if name.lower() == BACKGROUND:
-                class_of[identifier] = 0
-                continue
-            if name not in names:
-                names.append(name)
-            class_of[identifier] = names.index(name)
+        label_set = self.classes or self._all_categories()
+        found = {identifier: find_id(name, label_set) for identifier, name in self.categories.items()}
+        return label_set, {identifier: index for identifier, index in found.items() if index is not None}
+
+    def _all_categories(self) -> LabelSet:
+        listed = (name for name in self.categories.values() if not is_background(name) and not is_void(name))
+        names = ("background", *dict.fromkeys(listed))
         try:
-            return LabelSet(names=tuple(names), colours=voc_colours(len(names))), class_of
+            return LabelSet(names=names, colours=voc_colours(len(names)))
         except ValueError as error:
             raise ValueError(f"{self.json_file}: {error}") from error
 

@@ -14,7 +14,7 @@ import binascii
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from refinenet.datasets.formats.label_names import find_background, find_id, is_background, is_void
 from refinenet.image_files import MAX_PIXELS, read_picture
 from refinenet.labels import LabelMap, LabelSet, voc_colours
 
-BACKGROUND_LABELS = ("_background_", "background")
-VOID_LABELS = ("__ignore__", "ignore", "void")
 SHAPES = ("polygon", "rectangle", "circle", "mask")
 SHAPES_WITHOUT_AREA = ("line", "linestrip", "point", "points")
 
@@ -36,24 +35,51 @@ Point = tuple[float, float]
 def find_names(json_files: Sequence[Path]) -> LabelSet:
     """The label set of some files: background, then all labels in alphabetical order, in VOC's colours.
 
-    `VOID_LABELS` are none of the classes, `BACKGROUND_LABELS` are the first one.
+    Labels that mean void (`label_names.is_void`) are none of the classes.
 
     Raises:
         ValueError: a file is damaged, or no file has a shape.
         OSError: a file cannot be read.
     """
-    labels = {_take_label(shape, path) for path in json_files for shape in _read_shapes(path)[0]}
+    labels = _find_labels(json_files)
     if not labels:
         raise ValueError(f"None of {len(json_files)} LabelMe files has a shape, so there are no classes.")
-    names = ("background", *sorted(labels.difference(BACKGROUND_LABELS, VOID_LABELS)))
+    names = ("background", *sorted(label for label in labels if not is_background(label) and not is_void(label)))
     return LabelSet(names=names, colours=voc_colours(len(names)))
+
+
+def check_labels(label_set: LabelSet, json_files: Iterable[Path]) -> None:
+    """Make sure that all labels of some files are classes of a label set, or void.
+
+    Raises:
+        ValueError: one is none, and `read_labels` would refuse it; or a file is damaged.
+        OSError: a file cannot be read.
+    """
+    for label, path in _find_labels(json_files).items():
+        _find_class(label, label_set, path)
+
+
+def _find_labels(json_files: Iterable[Path]) -> dict[str, Path]:
+    """All labels, each with the first file that has it."""
+    found: dict[str, Path] = {}
+    for path in json_files:
+        for shape in _read_shapes(path)[0]:
+            found.setdefault(_take_label(shape, path), path)
+    return found
+
+
+def _find_class(label: str, label_set: LabelSet, json_file: Path) -> int:
+    found = find_id(label, label_set)
+    if found is None:
+        raise ValueError(f"{json_file} has a shape of {label!r}, which is none of {', '.join(label_set.names)}.")
+    return found
 
 
 def read_labels(label_set: LabelSet, json_file: Path) -> LabelMap:
     """The label map of one file.
 
     Args:
-        label_set: Of `find_names`, or any other whose first class is the background.
+        label_set: Of `find_names`, or any other; where none of its classes is the background, that is void.
         json_file: As LabelMe writes it.
 
     Returns:
@@ -64,18 +90,15 @@ def read_labels(label_set: LabelSet, json_file: Path) -> LabelMap:
         OSError: the file cannot be read.
     """
     shapes, size = _read_shapes(json_file)
-    labels = label_set.cast(np.zeros(size, np.uint8))
-    class_of = {name: index for index, name in enumerate(label_set.names)}
-    class_of |= dict.fromkeys(BACKGROUND_LABELS, 0) | dict.fromkeys(VOID_LABELS, label_set.ignore_index)
+    labels = label_set.cast(np.full(size, find_background(label_set), np.uint16))
     for number, shape in enumerate(shapes, start=1):
         label = _take_label(shape, json_file)
-        if label not in class_of:
-            raise ValueError(f"{json_file} has a shape of {label!r}, which is none of {', '.join(label_set.names)}.")
+        identifier = _find_class(label, label_set, json_file)
         try:
             region = _fill(shape, size)
         except ValueError as error:
             raise ValueError(f"{json_file}, shape {number} ({label}): {error}") from error
-        labels[region] = class_of[label]
+        labels[region] = identifier
     return labels
 
 

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.labels import LabelMap
-
 FIFTHS = 5
 """Steps for each pixel."""
 TOLERANCE = 0.1
@@ -26,30 +24,15 @@ Outline = npt.NDArray[np.int32]
 """`(2 P,)` int32 `x0, y0, x1, y1, ...` in fifths of a pixel, the pixel's corner at 0."""
 
 
-def fill_polygon(labels: LabelMap, points: Sequence[float], value: int) -> None:
-    """Set the pixels inside a polygon.
-
-    Args:
-        labels: `(H, W)` ids, changed in place.
-        points: `[x0, y0, x1, y1, ...]` in pixels, three points or more; (0, 0) is the image's upper left corner.
-        value: What the pixels inside become.
-
-    Raises:
-        ValueError: `points` is no such list, or a point is no number or far outside the image.
-    """
-    height, width = labels.shape
-    labels[fill_outline(to_outline(points, (height, width)), (height, width))] = value
-
-
 def to_outline(points: Sequence[float], size: tuple[int, int]) -> Outline:
     """A polygon in fifths of a pixel.
 
     Args:
-        points: As `fill_polygon` takes them.
+        points: `[x0, y0, x1, y1, ...]` in pixels, three points or more; (0, 0) is the image's upper left corner.
         size: Height and width of the image.
 
     Raises:
-        ValueError: as `fill_polygon`.
+        ValueError: `points` is no such list, or a point is no number or far outside the image.
     """
     if not isinstance(points, list | tuple):
         raise ValueError(f"a polygon is a list [x0, y0, x1, y1, ...], not {str(points)[:60]!r}.")
@@ -122,23 +105,6 @@ def _walk(corners: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.ND
     return np.where(is_flat[edge], along, across), np.where(is_flat[edge], across, along)
 
 
-def decode_run_lengths(size: Sequence[int], counts: str | Sequence[int]) -> npt.NDArray[np.bool_]:
-    """The region of COCO's run lengths.
-
-    Args:
-        size: Height and width.
-        counts: Numbers of pixels outside, inside, outside, ... by turns, going down one column after the other; or
-            the same compressed into a string, as pycocotools does it.
-
-    Returns:
-        `(H, W)` bool.
-
-    Raises:
-        ValueError: the runs are no such thing, or do not sum up to H times W.
-    """
-    return fill_runs(read_runs(counts, (size[0], size[1])), (size[0], size[1]))
-
-
 def fill_runs(runs: npt.NDArray[np.int32], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """The region of run lengths that `read_runs` has read; `size` is height and width.
 
@@ -151,10 +117,15 @@ def fill_runs(runs: npt.NDArray[np.int32], size: tuple[int, int]) -> npt.NDArray
 
 
 def read_runs(counts: Any, size: tuple[int, int]) -> npt.NDArray[np.int32]:
-    """Run lengths as int32, from COCO's list or its compressed string; `size` is height and width.
+    """Run lengths as int32, from what a file holds.
+
+    Args:
+        counts: Numbers of pixels outside, inside, outside, ... by turns, going down one column after the other; or
+            the same compressed into a string, as pycocotools does it.
+        size: Height and width.
 
     Raises:
-        ValueError: as `decode_run_lengths`.
+        ValueError: the runs are no such thing, or do not sum up to H times W.
     """
     if isinstance(counts, str):
         counts = _decompress(counts)

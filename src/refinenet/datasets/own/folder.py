@@ -11,9 +11,10 @@ from pathlib import Path
 from refinenet.datasets.dataset import Dataset, from_files
 from refinenet.datasets.formats import coco_json, labelme
 from refinenet.datasets.own.layouts import Layout, find_layout, find_meaning
-from refinenet.datasets.own.meaning import Meaning
+from refinenet.datasets.own.meaning import Meaning, NoPaletteError
 from refinenet.datasets.own.split_files import SplitFiles, name_split
 from refinenet.datasets.pairs import find_by_item, list_files, pair_names
+from refinenet.labels import LabelSet
 
 
 def open_split(source: Path, split: str) -> Dataset:
@@ -35,8 +36,13 @@ class FolderSplits:
 
     @cached_property
     def meaning(self) -> Meaning:
-        """What its masks' values mean."""
-        return find_meaning(self.layout)
+        """What its masks' values, or the labels of its shapes, mean."""
+        try:
+            return find_meaning(self.layout)
+        except NoPaletteError as error:
+            raise ValueError(
+                f"{error} Run `refinenet data check {self.source}`: it looks at all masks and proposes a classes.yaml."
+            ) from error
 
     def __call__(self, split: str) -> Dataset:
         """One split; "valid" and "validation" are "val".
@@ -63,7 +69,7 @@ class FolderSplits:
         if name not in layout.annotations:
             return _open_masks(layout, name, self.meaning)
         if layout.annotations[name].is_file():
-            return _open_coco(layout, name)
+            return _open_coco(layout, name, self.meaning.label_set if layout.classes_file else None)
         return _open_labelme(layout, name, self.meaning)
 
 
@@ -118,9 +124,11 @@ def _parts(layout: Layout, split: str) -> Iterable[SplitFiles]:
     return layout.splits.values() if layout.is_dealt else (layout.splits[split],)
 
 
-def _open_coco(layout: Layout, split: str) -> Dataset:
+def _open_coco(layout: Layout, split: str, label_set: LabelSet | None) -> Dataset:
     path, files = layout.annotations[split], layout.splits[split]
     instances = coco_json.open_instances(path)
+    if label_set is not None:
+        instances = instances.with_classes(label_set)
     found = _find_coco_files(path, files.images, instances.file_names, _parts(layout, split))
     own = set(files.image_names)
     chosen = {item: found[item] for item in sorted(found) if found[item] in own}

@@ -13,13 +13,15 @@ The first of these that fits is taken:
     annotations/instances_SPLIT.json  images/                    COCO, and as Roboflow and CVAT write it
     NAME.jpg  NAME.json                                          LabelMe, also in split folders
 
+COCO and LabelMe folders have the classes that a classes.yaml (or the YAML file) names, and else all labels that occur.
+
 Masks may also lie in `labels`, `annotations`, `gt` and the like, and their stems may have an ending such as "_mask".
 The splits "valid" and "validation" are known as "val". Images may lie in folders of their own within a split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from reprlib import repr as shorten
@@ -45,14 +47,15 @@ from refinenet.datasets.own.plain_layouts import (
     find_shared,
 )
 from refinenet.datasets.own.split_files import Layout, SplitFiles, describe_folder, list_folders, list_split
-from refinenet.datasets.own.suggestion import suggest_classes
 from refinenet.datasets.own.tool_classes import read_label_map, read_roboflow_classes
 from refinenet.datasets.pairs import list_files
+from refinenet.labels import LabelSet
 
-__all__ = ["Layout", "SplitFiles", "find_layout", "find_meaning"]
+__all__ = ["Layout", "SplitFiles", "find_layout", "find_meaning", "find_splits"]
 
 _YAML_SUFFIXES = (".yaml", ".yml")
-_CLASSES_FILES = ("classes.yaml", "labelmap.txt", "_classes.csv")
+_ROBOFLOW_CLASSES = "_classes.csv"
+_CLASSES_FILES = ("classes.yaml", "labelmap.txt", _ROBOFLOW_CLASSES)
 _SPLIT_KEYS = ("train", "val", "test")
 
 
@@ -130,7 +133,8 @@ def _find_in(root: Path) -> Layout:
     for find in finders:
         layout = find(root)
         if layout is not None:
-            return replace(layout, classes_file=None if layout.annotations else _find_classes_file(root))
+            names = _CLASSES_FILES[:1] if layout.annotations else _CLASSES_FILES
+            return replace(layout, classes_file=_find_classes_file(root, names))
     raise FileNotFoundError(
         f"{root} is laid out in no way that is understood: it holds {describe_folder(root)}. Looked for images/ and "
         "masks/, with or without folders or lists (train.txt) for splits; SPLIT/images and SPLIT/masks; train/ and "
@@ -139,10 +143,29 @@ def _find_in(root: Path) -> Layout:
     )
 
 
-def _find_classes_file(root: Path) -> Path | None:
-    found = [root / name for name in _CLASSES_FILES]
-    found += [folder / _CLASSES_FILES[-1] for folder in list_folders(root).values()]
+def _find_classes_file(root: Path, names: Sequence[str] = _CLASSES_FILES) -> Path | None:
+    found = [root / name for name in names]
+    found += [folder / _ROBOFLOW_CLASSES for folder in list_folders(root).values() if _ROBOFLOW_CLASSES in names]
     return next((path for path in found if path.is_file()), None)
+
+
+def find_splits(layout: Layout) -> tuple[str, ...]:
+    """The splits of a layout, train and val first, but for those made of others, such as VOC's trainval."""
+    plain = {
+        (layout.splits[split].images, name)
+        for split in layout.splits.keys() & set(_SPLIT_KEYS)
+        for name in layout.splits[split].image_names
+    }
+
+    def is_made_of_others(split: str, files: SplitFiles) -> bool:
+        images = {(files.images, name) for name in files.image_names}
+        return split not in _SPLIT_KEYS and bool(images) and images <= plain
+
+    # Which images are in a split of annotations, their files say, not the folder.
+    found = [
+        split for split, files in layout.splits.items() if layout.annotations or not is_made_of_others(split, files)
+    ]
+    return tuple(sorted(found, key=lambda split: (split != "train", split != "val")))
 
 
 def find_meaning(layout: Layout) -> Meaning:
@@ -151,7 +174,8 @@ def find_meaning(layout: Layout) -> Meaning:
     Palette masks without a classes file are all read, each once.
 
     Raises:
-        ValueError: nothing says it (a classes.yaml to begin with is shown), or what says it is damaged.
+        NoPaletteError: nothing says it.
+        ValueError: what says it is damaged, or lacks a label that occurs.
         FileNotFoundError: there are no masks.
         OSError: a file cannot be read.
     """
@@ -167,17 +191,28 @@ def find_meaning(layout: Layout) -> Meaning:
 
 def _find_annotated(layout: Layout) -> Meaning:
     first = next(iter(layout.annotations.values()))
-    if first.is_file():
-        label_set = coco_json.open_instances(first).label_set_of_all()
-    else:
-        label_set = labelme.find_names(
-            [path for folder in set(layout.annotations.values()) for path in _shapes(folder)]
+    folders = sorted({path for path in layout.annotations.values() if path.is_dir()})
+    shapes = [path for folder in folders for path in sorted(list_files(folder, (".json",)))]
+    if layout.classes_file is not None:
+        meaning = _read_listed(layout.classes_file)
+        labelme.check_labels(meaning.label_set, shapes)  # COCO's files are checked when they are opened, each once.
+        return meaning
+    return _number(labelme.find_names(shapes) if folders else coco_json.open_instances(first).label_set_of_all(), first)
+
+
+def _number(label_set: LabelSet, origin: Path) -> Meaning:
+    return of_ids(label_set, list(range(len(label_set))), [], str(origin))
+
+
+def _read_listed(path: Path) -> Meaning:
+    """The classes that a YAML file lists for shapes, which have labels but no ids or colours."""
+    meaning = read_classes_file(path)
+    if meaning != _number(meaning.label_set, path):
+        raise ValueError(
+            f"{path}: 'masks', 'values' and 'ignore' say what masks hold, and the labels here are shapes: "
+            "'names' and 'colours' are of use."
         )
-    return of_ids(label_set, list(range(len(label_set))), [], str(first))
-
-
-def _shapes(folder: Path) -> Iterable[Path]:
-    return sorted(list_files(folder, (".json",)))
+    return meaning
 
 
 def _find_in_palettes(layout: Layout) -> Meaning:
@@ -187,12 +222,7 @@ def _find_in_palettes(layout: Layout) -> Meaning:
     try:
         return meaning_from_palettes(_all_masks(layout))
     except NoPaletteError as error:
-        target = layout.root / "classes.yaml"
-        advice = suggest_classes(_all_masks(layout))
-        raise ValueError(
-            f"{layout.root} has no classes.yaml and {error} Write {target}. {advice}\n"
-            f"`refinenet data check {layout.root}` looks at all masks and says more."
-        ) from error
+        raise NoPaletteError(f"{layout.root} has no classes.yaml and {error}") from error
 
 
 def _all_masks(layout: Layout) -> Iterator[Path]:

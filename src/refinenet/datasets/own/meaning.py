@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,10 @@ from reprlib import repr as shorten  # a few words in YAML can stand for gigabyt
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 
-from refinenet.image_files import open_picture, read_colour_mask, read_mask
+from refinenet.datasets.formats.colours import read_painted, split_palette
+from refinenet.image_files import open_picture, read_mask
 from refinenet.labels import Colour, LabelMap, LabelSet, voc_colours
 from refinenet.parallel import map_parallel
 
@@ -39,7 +40,7 @@ _MAX_ID = 65_535
 # Of a tag that does not fit its value, as in `!!bool x`, the YAML library says nothing of its own.
 _YAML_ERRORS = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError)
 _WORTH_PROCESSES = 200
-"""So many palette masks are read by several processes."""
+"""So many palette masks are read by several processes, on Linux."""
 
 
 class NoPaletteError(ValueError):
@@ -73,7 +74,10 @@ class Meaning:
             OSError: it cannot be read.
         """
         if self.kind == "colours":
-            return self._read_colours(path)
+            colours = [*self.label_set.colours, *self.ignored_colours]
+            ids = [*range(len(self.label_set)), *[self.label_set.ignore_index] * len(self.ignored_colours)]
+            refusal = f"{self.origin} lists neither as a class nor as ignored."
+            return self.label_set.cast(read_painted(path, colours, ids, refusal))
         labels = read_mask(path)
         if self.values != tuple(range(len(self.label_set))):
             return self._look_up(labels, path)
@@ -95,31 +99,6 @@ class Meaning:
                 f"all have such ids), which {self.origin} lists neither as a class nor as ignored."
             )
         return self.label_set.cast(ids)
-
-    def _read_colours(self, path: Path) -> LabelMap:
-        pixels = read_colour_mask(path)
-        packed = _pack(pixels)
-        void = self.label_set.ignore_index
-        colours = _pack(np.array([*self.label_set.colours, *self.ignored_colours], np.uint8))
-        meant = np.array([*range(len(self.label_set)), *[void] * len(self.ignored_colours)], np.uint16)
-        order = np.argsort(colours)
-        place = np.searchsorted(colours[order], packed)
-        np.minimum(place, len(colours) - 1, out=place)
-        known = colours[order][place] == packed
-        if not known.all():
-            row, column = np.argwhere(~known)[0]
-            raise ValueError(
-                f"{path} has the colour {tuple(int(v) for v in pixels[row, column])} at row {row}, column {column} "
-                f"({(~known).sum()} pixels in all have unknown colours), which {self.origin} lists neither as a class "
-                "nor as ignored."
-            )
-        return self.label_set.cast(meant[order][place])
-
-
-def _pack(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-    wide = pixels.astype(np.int32)
-    packed: npt.NDArray[np.int32] = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
-    return packed
 
 
 def load_yaml(path: Path) -> Any:
@@ -259,7 +238,8 @@ def meaning_from_palettes(masks: Iterable[Path]) -> Meaning:
     largest = -1
     paths = iter(masks)
     first = list(itertools.islice(paths, _WORTH_PROCESSES))
-    workers = None if len(first) == _WORTH_PROCESSES else 0
+    # Elsewhere than on Linux, processes would import the user's script again, which must be written for that.
+    workers = None if len(first) == _WORTH_PROCESSES and sys.platform == "linux" else 0
     read = map_parallel(_read_palette_mask, itertools.chain(first, paths), workers=workers)
     for path, palette, highest in read:
         common = min(len(colours), len(palette))
@@ -282,7 +262,6 @@ def _read_palette_mask(path: Path) -> tuple[Path, list[Colour], int]:
     image = open_picture(path).image
     if image.mode != "P":
         raise NoPaletteError(f"{path} is no palette PNG, so nothing says what its values mean.")
-    values = image.getpalette("RGB") or []
     ids = np.asarray(image)
-    palette = [(values[k], values[k + 1], values[k + 2]) for k in range(0, len(values) - 2, 3)]
+    palette = split_palette(image.getpalette("RGB") or [])
     return path, palette, int(ids[ids != 255].max(initial=0))

@@ -6,17 +6,15 @@ import csv
 import re
 from pathlib import Path
 
+from refinenet.datasets.formats.label_names import is_void
 from refinenet.datasets.own.meaning import Meaning, as_colour, of_colours, of_ids
 from refinenet.labels import Colour, LabelSet, voc_colours
-
-VOID_NAMES = ("ignore", "ignored", "__ignore__", "void")
-"""Labels of annotation tools that are no class, in any capitals."""
 
 
 def read_label_map(path: Path) -> Meaning:
     """What CVAT's `labelmap.txt` says: lines `label:red,green,blue:parts:actions`, and remarks behind `#`.
 
-    Masks are painted in these colours. A label called ignore, ignored or void has no class.
+    Masks are painted in these colours. A label that means void (`label_names.is_void`) has no class.
 
     Source: https://docs.cvat.ai/docs/dataset_management/formats/format-smask
 
@@ -32,7 +30,7 @@ def read_label_map(path: Path) -> Meaning:
                 if name in colours:
                     raise ValueError(f"line {number} names {name!r} a second time.")
                 colours[name] = colour
-        classes = {name: colour for name, colour in colours.items() if name.lower() not in VOID_NAMES}
+        classes = {name: colour for name, colour in colours.items() if not is_void(name)}
         ignored = [colour for name, colour in colours.items() if name not in classes]
         label_set = LabelSet(names=tuple(classes), colours=tuple(classes.values()))
         return of_colours(label_set, ignored, str(path))

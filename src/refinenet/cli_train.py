@@ -1,0 +1,122 @@
+"""`refinenet train`, the command with the most options."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Device, Root
+from refinenet.terminal import say
+
+
+def train(
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", "-d", help=f"{DATASET_HELP} Several train together, and the first one validates."),
+    ] = None,
+    root: Root = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the results; by default a new one in runs/."),
+    ] = None,
+    classes: ClassSet = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Folder of a stopped run to go on with, instead of --dataset.")
+    ] = None,
+    stages: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file of trainings after each other (a list below the key stages), for --dataset."),
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="A model to go on from.")] = None,
+    model_type: Annotated[
+        Literal["full", "lightweight"] | None,
+        typer.Option(help="Family of a new network; full where no encoder is named."),
+    ] = None,
+    num_layers: Annotated[int | None, typer.Option(help="Depth of a new network's ResNet: 50, 101 or 152.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Instead of a ResNet, a timm network, such as mobilenetv2_100.")
+    ] = None,
+    encoder_weights: Annotated[
+        str | None, typer.Option(help='A file of encoder weights, or "imagenet" to fetch timm\'s.')
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images. [default: 50]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in a step. [default: 8]")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of decoder and classifier, at its highest. [default: 0.001]")
+    ] = None,
+    encoder_learning_rate: Annotated[float | None, typer.Option(help="Of the encoder; by default the same.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Any other field of TrainConfig, as KEY=VALUE in JSON: --set 'crop_size=[360,480]'. May be repeated.",
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Let the doctor look at the data first, quickly.")
+    ] = True,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a network on a dataset."""
+    named = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "encoder_learning_rate": encoder_learning_rate,
+    }
+    chosen: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    chosen |= _parse_settings(settings or [], taken=set(chosen))
+    start: dict[str, Any] = {
+        "model": model,
+        "model_type": model_type,
+        "num_layers": num_layers,
+        "encoder": encoder,
+        "encoder_weights": encoder_weights,
+    }
+    if resume is None and stages is None and not dataset:
+        raise typer.BadParameter("name a dataset, or a run to go on with by --resume.", param_hint="--dataset")
+    if resume is not None and any(value is not None for value in start.values()):
+        raise typer.BadParameter(
+            "a resumed run has its network: leave the options of a new one out.", param_hint="--resume"
+        )
+    from refinenet.api import RefineNet
+
+    network = RefineNet(**start, device=device)
+    sources = dataset[0] if dataset and len(dataset) == 1 else dataset
+    result = network.train(
+        sources,
+        root=root,
+        output=output,
+        resume=resume,
+        stages=stages,
+        classes=classes,
+        check=check,
+        progress=not as_json,
+        **chosen,
+    )
+    found = {
+        "folder": str(result.folder),
+        "model": str(result.model),
+        "best_miou": result.best_miou,
+        "epochs": result.epochs,
+    }
+    say(found if as_json else f"Best validation mIoU {100 * result.best_miou:.2f} %. Model: {result.model}")
+
+
+def _parse_settings(settings: list[str], taken: set[str]) -> dict[str, Any]:
+    chosen = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{setting!r} is not KEY=VALUE.", param_hint="--set")
+        if key in taken or key in chosen:
+            raise typer.BadParameter(f"{key} is given twice.", param_hint="--set")
+        try:
+            chosen[key] = json.loads(value)
+        except ValueError:
+            chosen[key] = value
+    return chosen
