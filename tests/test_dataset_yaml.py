@@ -1,14 +1,14 @@
-"""A YAML file in place of a folder, and the classes.yaml that is advised where nothing says what masks mean."""
+"""A YAML file in place of a folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from folder_files import NAMES, labels_of, save_image, save_mask, save_pair, write
+from folder_files import NAMES, labels_of, save_pair, write
 
 from refinenet.datasets.own.folder import open_split
-from refinenet.datasets.own.layouts import find_layout, find_meaning
+from refinenet.datasets.own.layouts import find_layout
 
 
 def test_a_yaml_file_names_the_folders(tmp_path: Path) -> None:
@@ -62,41 +62,3 @@ def test_errors_in_a_yaml_file_are_named(text: str, error: type[Exception], patt
     with pytest.raises(error, match=pattern) as caught:
         find_layout(source)
     assert str(caught.value).startswith(f"{source}: ")
-
-
-def mean_by(root: Path, *masks: object) -> str:
-    """The classes.yaml that is advised for masks, put in its place."""
-    for number, values in enumerate(masks):
-        save_image(root / "images" / f"{number}.jpg")
-        save_mask(root / "masks" / f"{number}.png", values)
-    with pytest.raises(ValueError, match="no palette PNG") as caught:
-        find_meaning(find_layout(root))
-    message = str(caught.value)
-    assert message.endswith(f"`refinenet data check {root}` looks at all masks and says more.")
-    text = message.split("\n\n")[1] if "\n\n" in message else ""
-    write(root / "classes.yaml", text)
-    return text
-
-
-def test_advice_for_masks_that_nothing_explains_can_be_copied(tmp_path: Path) -> None:
-    """What is advised reads the masks it was made from."""
-    binary = "names: [background, foreground]\nvalues: [0, 255]"
-    assert mean_by(tmp_path / "binary", [[0, 255, 0]], [[0, 0, 0]]).strip() == binary
-    assert mean_by(tmp_path / "one", [[0, 1, 1]]).strip() == "names: [background, foreground]"
-    assert mean_by(tmp_path / "ids", [[0, 2, 1]], [[255, 0, 0]]).strip() == "names: [class 0, class 1, class 2]"
-    from_one = "names: [class 1, class 2, class 7]\nvalues: [1, 2, 7]"
-    assert mean_by(tmp_path / "from one", [[1, 2, 255]], [[7, 7, 7]]).strip() == from_one
-    painted = "names: [class 0, class 1]\ncolours: [[0, 0, 0], [200, 1, 2]]\nmasks: colours"
-    assert mean_by(tmp_path / "painted", [[(0, 0, 0), (200, 1, 2), (0, 0, 0)]]).strip() == painted
-    white = "names: [background, foreground]\ncolours: [[0, 0, 0], [255, 255, 255]]\nmasks: colours"
-    assert mean_by(tmp_path / "white", [[(0, 0, 0), (255, 255, 255), (0, 0, 0)]]).strip() == white
-    for name, expected in (("binary", [[0, 1, 0]]), ("from one", [[0, 1, 255]]), ("painted", [[0, 1, 0]])):
-        assert open_split(tmp_path / name, "val")[0].labels.tolist() == expected
-
-
-def test_soft_masks_get_no_classes_but_a_reason(tmp_path: Path) -> None:
-    assert mean_by(tmp_path / "soft", [list(range(100))]) == ""
-    (tmp_path / "soft" / "classes.yaml").unlink()
-    layout = find_layout(tmp_path / "soft")
-    with pytest.raises(ValueError, match="100 values or colours, which is too many for classes"):
-        find_meaning(layout)

@@ -167,3 +167,14 @@ def test_a_mask_with_checksums_is_read_from_the_disk_once(tmp_path: Path) -> Non
     path = save(tmp_path / "mask.png", file_bytes(Image.fromarray(np.array([[1, 2]], np.uint8)), "PNG"))
     told = subprocess.run([sys.executable, "-c", READ_MASK, path], capture_output=True, text=True, check=True)
     assert told.stdout == "[[1, 2]]\n1\n"
+
+
+def test_a_mask_whose_checksum_is_not_that_of_its_pixels_is_refused(tmp_path: Path) -> None:
+    """Pillow alone reads it without a word."""
+    content = bytearray(file_bytes(Image.fromarray(np.array([[1, 2]], np.uint8)), "PNG"))
+    place = content.index(b"IDAT")
+    content[place + 4 + struct.unpack_from(">I", content, place - 4)[0]] ^= 1
+    path = save(tmp_path / "mask.png", bytes(content))
+    assert images.decode(path).shape == (1, 2, 3)
+    with pytest.raises(ValueError, match=r"mask\.png is damaged: its checksums say .* Get it again"):
+        image_files.read_mask(path)

@@ -131,7 +131,7 @@ def test_many_classes_are_sixteen_bits(tmp_path: Path) -> None:
     ])  # fmt: skip
     labels = read_labels(label_set, path)
     assert labels.dtype == np.uint16
-    assert labels[0, :3].tolist() == [299, 65535, 0]
+    assert labels[0, :3].tolist() == [299, 65535, 65535]  # no class is the background
 
 
 @pytest.mark.parametrize("kind", ["line", "linestrip", "point", "points"])

@@ -308,7 +308,7 @@ def test_coco_has_the_classes_that_are_listed(by_yaml_file: bool, tmp_path: Path
     source = path if by_yaml_file else data
     dataset = open_split(source, "val")
     assert dataset.label_set.names == ("tree", "background", "cat")
-    assert labels_of(dataset) == {"a": [[2, 1, 1]]}
+    assert labels_of(dataset) == {"a.jpg": [[2, 1, 1]]}
     write(path, path.read_text().replace("cat", "dog"))
     with pytest.raises(ValueError, match=r"instances_val\.json has objects of 'cat', which is none of tree, backgr"):
         open_split(source, "val")

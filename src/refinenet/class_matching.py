@@ -57,5 +57,6 @@ def take_classes(
         kept = [name for name in theirs.names if name in ours.names]
         network = network.with_classes([ours.names.index(n) if n in ours.names else None for n in theirs.names])
         told = f"keeps {', '.join(kept)}" if kept else "is new, as no class has the same name"
-        print_note(f"The classifier for the {len(theirs)} classes of {dataset.name} {told}.", enabled=progress)
+        message = f"The classifier for the {len(theirs)} classes of {dataset.name} {told}."
+        print_note(message, enabled=progress and card.weights_sha256 != "")
     return network, ModelCard(architecture=network.architecture, label_set=theirs, licence=card.licence)

@@ -47,6 +47,10 @@ def prepare(
     mirror: Annotated[
         str | None, typer.Option(help="Fetch the files by their names from this address instead.")
     ] = None,
+    no_download: Annotated[bool, typer.Option("--no-download", help="Fetch nothing: convert what is there.")] = False,
+    remove_archives: Annotated[
+        bool, typer.Option("--remove-archives", help="Delete each archive once it is unpacked.")
+    ] = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -54,7 +58,15 @@ def prepare(
     from refinenet.datasets import find_root
     from refinenet.prepare import prepare as make_ready
 
-    report = make_ready(name, find_root(name, root), mirror=mirror, workers=workers, progress=not as_json)
+    report = make_ready(
+        name,
+        find_root(name, root),
+        mirror=mirror,
+        download=not no_download,
+        keep_archives=not remove_archives,
+        workers=workers,
+        progress=not as_json,
+    )
     if as_json:
         say({**asdict(report), "root": str(report.root)})
     else:
@@ -79,6 +91,8 @@ def info(
     sheet: Annotated[
         Path | None, typer.Option(help="A .png or .jpg file for a contact sheet: images with overlays and legend.")
     ] = None,
+    split: Annotated[str | None, typer.Option(help="The split that the sheet shows. [default: train]")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Images on the sheet, at most.")] = 12,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -87,7 +101,7 @@ def info(
 
     found = describe(source, root=root, workers=workers, progress=not as_json)
     if sheet is not None:
-        write_contact_sheet(sheet, source, root=root, info=found, workers=workers)
+        write_contact_sheet(sheet, source, root=root, split=split, count=count, info=found, workers=workers)
     if as_json:
         say(found.to_dict())
         return
@@ -106,17 +120,20 @@ def check(
     """Look for whatever is wrong with a dataset, before training finds out. Exit code 1: training would fail."""
     from refinenet import doctor
 
-    report = doctor.check(source, root=root, quick=quick, workers=workers, progress=not as_json)
+    examination = doctor.examine(source, root=root, quick=quick, workers=workers, progress=not as_json)
+    report = examination.report
     told: dict[str, Any] = report.to_dict()
     if not as_json:
         report.print()
-    if fix is not None:
-        changes = doctor.fix(source, fix, root=root, workers=workers, progress=not as_json)
-        told["changes"] = changes.to_dict()
-        if not as_json:
-            changes.print()
-    if as_json:
-        say(told)
+    try:
+        if fix is not None:
+            changes = doctor.fix(examination, fix, workers=workers, progress=not as_json)
+            told["changes"] = changes.to_dict()
+            if not as_json:
+                changes.print()
+    finally:
+        if as_json:
+            say(told)
     if report.stops_training:
         raise typer.Exit(1)
 

@@ -83,8 +83,12 @@ def train(
         raise typer.BadParameter(
             "a resumed run has its network: leave the options of a new one out.", param_hint="--resume"
         )
-    from refinenet.api import RefineNet
+    import torch
 
+    from refinenet.api import RefineNet
+    from refinenet.train_config import TrainConfig
+
+    torch.manual_seed(chosen.get("seed", TrainConfig.seed))  # a new network's weights follow from it, too
     network = RefineNet(**start, device=device)
     sources = dataset[0] if dataset and len(dataset) == 1 else dataset
     result = network.train(

@@ -113,7 +113,7 @@ def ask_the_doctor(training: Training, *, progress: bool) -> None:
         if report.stops_training:
             raise ValueError(report.text())
         for finding in report.findings:
-            print_note(f"Warning: {finding.meaning} ({', '.join(finding.examples)})", enabled=progress)
+            print_note(f"Warning: {finding.told()}", enabled=progress)
 
 
 def take_up_run(folder: RunFolder, device: torch.device, *, progress: bool) -> TrainRun:

@@ -76,6 +76,8 @@ def _read_file(path: Path) -> list[Any]:
         values = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a YAML file: {error}") from error
+    except OSError as error:
+        raise type(error)(error.errno, f"Cannot read the stages in {path}: {error.strerror}") from error
     if not isinstance(values, Mapping) or set(values) != {"stages"} or not isinstance(values["stages"], list):
         raise ValueError(f"{path} holds one key, 'stages', with a list of stages.")
     return [_start_at(path.parent, entry) if isinstance(entry, Mapping) else entry for entry in values["stages"]]

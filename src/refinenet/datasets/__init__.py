@@ -82,8 +82,16 @@ TrainingSource = DatasetSource | Sequence[DatasetSource]
 
 
 def as_sources(dataset: TrainingSource) -> Sequence[DatasetSource]:
-    """One dataset or several as a sequence."""
-    return [dataset] if isinstance(dataset, str | os.PathLike) or callable(dataset) else dataset
+    """One dataset or several as a sequence.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(dataset, str | os.PathLike) or callable(dataset):
+        return [dataset]
+    if not isinstance(dataset, Sequence):
+        raise ValueError(f"A dataset is a name, a folder, or a list of such, not {dataset!r}.")
+    return dataset
 
 
 def is_drawn(name: str) -> bool:
