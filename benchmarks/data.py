@@ -1,9 +1,10 @@
 """Images per second: our loader, the same work by torchvision's reference transforms, and the network's appetite.
 
-    python benchmarks/data.py [--dataset camvid --root FOLDER] [--images 200] [--rounds 5] [--workers 2]
+    python benchmarks/data.py [--dataset camvid --root FOLDER] [--images 1000] [--rounds 5] [--workers 2]
 
-By default the images are streets of 480x360 pixels, drawn and saved as PNG files. Each round times every candidate
-once, in turn, so that a machine whose speed drifts slows all of them alike; the ratios are medians over rounds.
+By default the images are streets of 480x360 pixels, drawn and saved as PNG files, taken again and again. Each round
+times every candidate once, in turn, so that a machine whose speed drifts slows all of them alike; the ratios are
+medians over rounds.
 
 "Bare decoding" opens image and mask with Pillow and makes arrays of them, nothing else, in as many processes. The
 network is the light-weight MobileNetV2 at the default training settings (crop 320x320, batch 8): its appetite is what a
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset")
     parser.add_argument("--root")
-    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=6)
@@ -174,10 +176,10 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if arguments.dataset is None:
-            dataset = save_streets(folder, arguments.images)
+            dataset = save_streets(folder, 100)
         else:
             dataset = open_dataset(arguments.dataset, arguments.root)("train")
-            dataset = replace(dataset, items=dataset.items[: arguments.images])
+        dataset = replace(dataset, items=list(islice(cycle(dataset.items), arguments.images)))
         cached = stack.enter_context(cache_samples(dataset, "memory", folder / "benchmark"))
         candidates = make_candidates(dataset, cached, config, arguments.steps)
         speeds = time_rounds(candidates, arguments.rounds)

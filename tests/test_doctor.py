@@ -29,7 +29,7 @@ SIZE = (96, 72)
 WARNINGS = {
     *("stem-unicode", "exif-turned", "mask-0-255-mixed", "mask-all-void", "palettes-differ", "mask-frames"),
     *("image-frames", "image-cmyk", "image-deep", "image-alpha", "image-grey", "image-palette"),
-    *("class-absent", "class-unseen", "class-not-in-train", "class-not-in-val"),
+    *("class-absent", "class-unseen", "class-not-in-train", "class-not-in-val", "class-only-one", "image-constant"),
     *("near-duplicates-across-splits", "duplicates-within-split", "contradicting-masks"),
 }
 
@@ -137,7 +137,7 @@ def test_many_files_are_counted_and_five_are_named(tmp_path: Path) -> None:
 
 ADVISED = (
     "0 and 255", "0 and 255, palettes", "0 and 255 without names", "ids from 1", "ids far apart", "ids without names",
-    "colours without names", "colours for ids", "palettes in conflict",
+    "colours without names", "palettes in conflict",
 )  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def test_void_that_is_said_to_be_void_is_no_class(tmp_path: Path) -> None:
     """0 and 255 alone, where classes.yaml lists 255 under ignore: the other class is absent, not miswritten."""
     draw_set(tmp_path, find_set("0 and 255"), SIZE, 700)
     (tmp_path / "classes.yaml").write_text("names: [ground, thing]\nignore: [255]\n")
-    assert kinds_of(doctor.check(tmp_path, workers=0)) == {"class-absent": 1}
+    assert kinds_of(doctor.check(tmp_path, workers=0)) == {"class-absent": 1, "class-only-one": 1}
 
 
 @pytest.mark.parametrize(("name", "kind"), [("0 and 255", "mask-0-255"), ("ids from 1", "ids-from-1")])
@@ -339,7 +339,7 @@ def test_a_mask_whose_checksum_is_wrong_is_found_even_though_it_decodes(tmp_path
 def test_zero_and_void_alone_are_no_binary_masks_where_there_are_more_classes(tmp_path: Path) -> None:
     draw_set(tmp_path, find_set("0 and 255"), SIZE, 700)
     (tmp_path / "classes.yaml").write_text(NAMES)
-    assert kinds_of(doctor.check(tmp_path, workers=0)) == {"class-absent": 3}
+    assert kinds_of(doctor.check(tmp_path, workers=0)) == {"class-absent": 3, "class-only-one": 1}
 
 
 def rewrite(root: Path, name: str, values: list[int], classes: str | None) -> None:
@@ -373,7 +373,7 @@ def test_empty_pictures_of_two_shapes_are_two_pictures(tmp_path: Path) -> None:
         spot = Spot(tmp_path, split, stems[split][0])
         spot.replace_image(".png", Image.new("RGB", size))
         spot.replace_mask(Image.new("L", size, 1))
-    assert doctor.check(tmp_path, workers=0).findings == ()
+    assert kinds_of(doctor.check(tmp_path, workers=0)) == {"image-constant": 2}
 
 
 @pytest.mark.skipif(not (find_root("camvid") / "val").is_dir(), reason="CamVid is not there")
@@ -414,6 +414,9 @@ def test_the_command_names_the_root_and_is_quoted_for_the_system(tmp_path: Path)
     for split in ("train", "val"):
         save(root / split / "a.png", draw(1, *SIZE)[0])
         save(root / f"{split}annot" / "a.png", Image.fromarray(np.full((SIZE[1], SIZE[0]), 12, np.uint8)))
+        image, ids = draw(len(split), *SIZE)
+        save(root / split / "b.png", image)
+        save(root / f"{split}annot" / "b.png", Image.fromarray(ids))
     report = doctor.check("camvid", root=root, workers=0)
     assert f"`refinenet data check camvid --root '{root}' --fix OUT`" in report.text()
     assert write_command(["check", "my data"], "nt") == 'check "my data"'

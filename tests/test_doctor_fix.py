@@ -22,7 +22,6 @@ FIXABLE = [
     for planned in SETS
     if not planned.kinds.keys()
     & {"ids-outside", "nothing-but-void", "classes-file", "mask-unlisted-colours", "class-absent", "mask-0-255-mixed"}
-    and planned.name not in ("colours for ids",)
 ]
 
 
@@ -177,7 +176,7 @@ def test_whole_folders_are_mended(planned: Set, tmp_path: Path) -> None:
             truth = draw(700 + int(name.split(" ")[1]), *SIZE)[1]
             if "void" in planned.name:
                 continue
-            if planned.name == "colours without names":
+            if planned.name in ("colours without names", "colours for ids"):
                 truth = np.array([colours.index(colour) for colour in COLOURS], np.uint8)[truth]
             if planned.name == "palettes that differ" and split == "train" and int(name.split(" ")[1]) < 4:
                 truth = np.array([0, 2, 3, 1], np.uint8)[truth]  # ids are taken as they are
@@ -267,7 +266,7 @@ def test_an_empty_folder_serves_as_target(tmp_path: Path) -> None:
     assert doctor.fix(tmp_path / "mine", tmp_path / "copy", workers=0).written == {"train": 8, "val": 2}
 
 
-@pytest.mark.parametrize("name", ["nothing but void", "damaged classes file", "colours for ids"])
+@pytest.mark.parametrize("name", ["nothing but void", "damaged classes file"])
 def test_what_nobody_can_mend_is_refused_and_leaves_nothing_behind(name: str, tmp_path: Path) -> None:
     planned = next(planned for planned in SETS if planned.name == name)
     draw_set(tmp_path / "mine", planned, SIZE, 700)

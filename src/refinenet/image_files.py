@@ -173,11 +173,11 @@ def read_picture(stream: BinaryIO, name: str) -> Picture:
         raise ValueError(f"{name} is empty (0 bytes).")
     with _clear_errors(name):
         image = Image.open(stream, formats=_FORMATS)
-    return load_picture(image, name)
+    return load_picture(image, name, is_ours=True)
 
 
-def load_picture(image: Image.Image, name: str) -> Picture:
-    """Read the pixels of an opened Pillow image, which is left as it was; messages call it `name`.
+def load_picture(image: Image.Image, name: str, *, is_ours: bool = False) -> Picture:
+    """Read the pixels of an opened Pillow image, which is left as it was unless `is_ours`; messages call it `name`.
 
     Raises:
         ValueError: it is damaged, has no pixels, or more than `MAX_PIXELS`.
@@ -193,7 +193,7 @@ def load_picture(image: Image.Image, name: str) -> Picture:
         raw_mode = _raw_mode(image)
         image.load()
         method = _UPRIGHT.get(_orientation(image))
-        upright = image.copy() if method is None else image.transpose(method)
+        upright = image.transpose(method) if method is not None else image if is_ours else image.copy()
     if animated:
         warnings.warn(f"{name} has more than one frame or page: only the first one is used.", stacklevel=4)
     return Picture(upright, name, image.format, raw_mode)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -53,8 +54,10 @@ def load_batches(dataset: Dataset, config: TrainConfig, epoch: int, device: torc
             raise batch.error
         if isinstance(batch, list):
             batch = _stack([augmentation.vary_place(*_move(pair, device)) for pair in batch])
-        images, labels = _move(batch, device)
-        yield augmentation.vary_colour(images), labels.long()
+        with _one_thread():
+            images, labels = _move(batch, device)
+            prepared = augmentation.vary_colour(images), labels.long()
+        yield prepared
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,17 @@ class _ReadSamples(TorchDataset[Pair | _BadSample]):
             return _BadSample(error)
         pair = to_tensors(sample.image, sample.labels)
         return pair if self.augmentation is None else self.augmentation.vary_place(*pair)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """On a CPU the processes that load have the other cores: several threads would wait for each other, not work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _move(pair: Pair, device: torch.device) -> Pair:

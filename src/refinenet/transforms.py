@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import UnionType
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from refinenet.labels import LabelMap
@@ -75,6 +74,27 @@ def _is_pair(value: object, kind: type | UnionType) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, kind) for part in value)
 
 
+class _Window(NamedTuple):
+    """What a crop shows of an image along one of its sides."""
+
+    cut: slice
+    """The pixels of the image."""
+    size: int
+    """How many pixels of the crop they become."""
+    start: int
+    """The first of these; the others are padding."""
+
+    @classmethod
+    def draw(cls, length: int, shown: int, factor: float) -> _Window:
+        """Draw where a crop of `shown` pixels lies on an image of `length` pixels that is resized by `factor`."""
+        window = max(1, round(shown / factor))
+        room = length - window
+        first = int(torch.randint(min(room, 0), max(room, 0) + 1, (1,)))
+        cut = slice(max(first, 0), min(first + window, length))
+        size = min(shown, max(1, round((cut.stop - cut.start) * factor))) if room < 0 else shown
+        return cls(cut, size, min(round(max(-first, 0) * factor), shown - size))
+
+
 class Augmentation:
     """Vary images and their label maps together, into training pairs of fixed size.
 
@@ -87,25 +107,36 @@ class Augmentation:
     """
 
     def __init__(self, config: AugmentationConfig, ignore_index: int) -> None:
-        fill: dict[Any, Any] = {tv_tensors.Image: _IMAGENET_MEAN_COLOUR, tv_tensors.Mask: ignore_index}
-        self._scale = config.scale
-        self._jitter = config.colour_jitter
-        self._crop_and_flip = v2.Compose(
-            [
-                v2.RandomCrop(config.crop_size, pad_if_needed=True, fill=fill),
-                v2.RandomHorizontalFlip(0.5 if config.flip else 0.0),
-            ]
-        )
+        self._config = config
+        self._ignore_index = ignore_index
 
     def vary_place(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Resize, crop and flip `(3, H, W)` uint8 and `(H, W)` uint8 or int32 ids to the crop size."""
-        factor = float(torch.empty(1).uniform_(*self._scale))
-        size = [max(1, round(side * factor)) for side in labels.shape]
-        resized = v2.functional.resize(image, size, antialias=True)
+        factor = float(torch.empty(1).uniform_(*self._config.scale))
+        # Only what the crop will show is resized: it is cut out first.
+        rows, columns = (
+            _Window.draw(length, shown, factor)
+            for length, shown in zip(labels.shape, self._config.crop_size, strict=True)
+        )
+        image, labels = image[:, rows.cut, columns.cut], labels[rows.cut, columns.cut]
+        if self._config.flip and torch.rand(1) < 0.5:
+            image, labels = image.flip(-1), labels.flip(-1)
+        size = [rows.size, columns.size]
+        image = v2.functional.resize(image, size, antialias=True)
         # What torchvision does to masks of itself, "nearest", rounds down and shifts them against the image.
-        ids = v2.functional.resize(labels[None], size, v2.InterpolationMode.NEAREST_EXACT)[0]
-        image, mask = self._crop_and_flip(tv_tensors.Image(resized), tv_tensors.Mask(ids))
-        return image.as_subclass(Tensor), mask.as_subclass(Tensor)
+        labels = v2.functional.resize(labels[None], size, v2.InterpolationMode.NEAREST_EXACT)[0]
+        return self._pad(image, labels, rows, columns)
+
+    def _pad(self, image: Tensor, labels: Tensor, rows: _Window, columns: _Window) -> tuple[Tensor, Tensor]:
+        height, width = self._config.crop_size
+        if (rows.size, columns.size) == (height, width):
+            return image, labels
+        padded = torch.tensor(_IMAGENET_MEAN_COLOUR, dtype=image.dtype, device=image.device)[:, None, None]
+        padded = padded.repeat(1, height, width)
+        void = torch.full((height, width), self._ignore_index, dtype=labels.dtype, device=labels.device)
+        where = slice(rows.start, rows.start + rows.size), slice(columns.start, columns.start + columns.size)
+        padded[:, *where], void[where] = image, labels
+        return padded, void
 
     def vary_colour(self, images: Tensor) -> Tensor:
         """Change brightness, contrast and saturation of each image of a batch.
@@ -117,7 +148,9 @@ class Augmentation:
             `(N, 3, h, w)` float32 in [0, 1]. The three changes are torchvision's `adjust_brightness`,
             `adjust_contrast` and `adjust_saturation`, in this order, clamped once at their end.
         """
-        changes = torch.empty(3, len(images), 1, 1).uniform_(1 - self._jitter, 1 + self._jitter)
+        changes = torch.empty(3, len(images), 1, 1).uniform_(
+            1 - self._config.colour_jitter, 1 + self._config.colour_jitter
+        )
         brightness, contrast, saturation = changes.to(images.device)
         luma = torch.tensor(_LUMA, device=images.device)
         # All three are linear in a pixel's colour, so together they are one matrix and, for the contrast, an offset.

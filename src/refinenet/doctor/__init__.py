@@ -12,10 +12,10 @@ from pathlib import Path
 from refinenet.doctor.changes import Change, Changes
 from refinenet.doctor.examine import Examination, examine
 from refinenet.doctor.finding import KINDS, Finding
-from refinenet.doctor.repair import fix
+from refinenet.doctor.repair import check_target, fix
 from refinenet.doctor.report import Report
 
-__all__ = ["KINDS", "Change", "Changes", "Examination", "Finding", "Report", "check", "examine", "fix"]
+__all__ = ["KINDS", "Change", "Changes", "Examination", "Finding", "Report", "check", "check_target", "examine", "fix"]
 
 
 def check(

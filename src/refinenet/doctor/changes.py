@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from refinenet.doctor.listing import Pair, shorten
+from refinenet.doctor.meanings import PROPOSED
 from refinenet.terminal import print_table
 
 
@@ -48,6 +49,11 @@ class Changes:
     files: Mapping[str, str]
     """Files that belonged to no sample and were left out, with the reason."""
 
+    @property
+    def has_placeholders(self) -> bool:
+        """Whether the classes are named by numbers, as nothing says what they are."""
+        return self.meaning == PROPOSED
+
     def to_dict(self) -> dict[str, Any]:
         """All changes as JSON-ready values."""
         return {
@@ -55,6 +61,7 @@ class Changes:
             "out": str(self.out),
             "written": dict(self.written),
             "meaning_of_values": self.meaning,
+            "names_are_placeholders": self.has_placeholders,
             "sums": dict(self._sums()),
             "samples": [self._describe(change) for change in self.samples],
             "left_out_files": dict(self.files),
@@ -71,6 +78,8 @@ class Changes:
         rows = [(what, str(count)) for what, count in self._sums().most_common()]
         if rows:
             print_table(f"{self.source} -> {self.out}", ("What was done", "files"), rows)
+        if self.has_placeholders:
+            print("Nothing says what the classes are called: they have placeholders for names (class 0 and so on).")
         print(f"Written: {splits}. All changes file by file: {self.out / 'changes.json'}")
 
     def _sums(self) -> Counter[str]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refinenet.datasets.own.meaning import Meaning
-from refinenet.doctor.file_rules import judge_files
+from refinenet.doctor.file_rules import find_swapped, judge_files
 from refinenet.doctor.finding import find
 from refinenet.doctor.listing import Pair
+from refinenet.doctor.prospects import is_worth_fixing
 from refinenet.doctor.report import Report, sort_findings
 from refinenet.doctor.safely import map_safely
 from refinenet.doctor.scan import Facts
@@ -103,31 +104,37 @@ def _share(facts: Facts, pair: Pair, palettes: dict[bytes, bytes]) -> Facts:
 
 
 def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
-    findings = [*source.listing.findings, *judge_files(facts, source.root)]
+    swapped = find_swapped(facts, source.root)
+    findings = [*source.listing.findings, *(swapped or judge_files(facts, source.root))]
     missing = [split for split in ("train", "val") if split not in source.listing.splits]
     if missing:
-        findings.append(find("split-missing", missing))
+        findings.append(find("split-missing", missing, resplit=source.resplit))
     meaning, left_out = source.meaning, {}
-    if not source.is_meaning_damaged:
+    if swapped:
+        meaning = None
+    elif not source.is_meaning_damaged:
         verdict = judge_values(facts, meaning, source.root)
         findings += verdict.findings
         meaning = verdict.meaning
     if meaning is not None:
         is_sure = not any(finding.kind in _UNSURE and 20 * finding.count > len(facts) for finding in findings)
         is_whole = len(facts) == len(source.listing.pairs)
-        classes = judge_classes(facts, meaning, source.root, is_whole=is_whole)
+        classes = judge_classes(facts, meaning, source.root, source.resplit, is_whole=is_whole)
         findings += [finding for finding in classes if is_sure or not finding.kind.startswith("class-")]
     if not quick:
         repeated = judge_repetitions(facts, source.root)
         findings += repeated.findings
         left_out = dict(repeated.left_out)
+    known = None if source.is_meaning_damaged else meaning
+    is_fixable = is_worth_fixing(source.listing, facts, known, left_out, findings)
     report = Report(
         source=source.name,
         root=None,
         layout=source.layout,
         images=source.listing.splits,
         checked=len(facts),
-        findings=sort_findings(findings),
+        is_fixable=is_fixable,
+        findings=sort_findings(findings if is_fixable else [finding.without_fix() for finding in findings]),
     )
     return Examination(report=report, source=source, facts=facts, meaning=meaning, left_out=left_out, is_quick=quick)
 

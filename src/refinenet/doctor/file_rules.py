@@ -8,9 +8,11 @@ from pathlib import Path
 
 from refinenet.doctor.finding import KINDS, Finding, find
 from refinenet.doctor.listing import Pair, shorten
-from refinenet.doctor.scan import Facts, ImageFacts, MaskFacts
+from refinenet.doctor.scan import MAX_VALUES, Facts, ImageFacts, MaskFacts
 from refinenet.image_files import DEEP_MODES, MAX_PIXELS
 
+MAX_LABELS = 64
+"""Colours that an image holds at most if it is a mask."""
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
 _CONVERTED = {
     "CMYK": "image-cmyk",
@@ -29,6 +31,20 @@ def judge_files(facts: Sequence[Facts], root: Path | None) -> list[Finding]:
         find(kind, [name for name, _ in notes], limit=MAX_PIXELS, message=notes[0][1])
         for kind, notes in sorted(found.items())
     ]
+
+
+def find_swapped(facts: Sequence[Facts], root: Path | None) -> list[Finding]:
+    """Whether most masks are photographs whose images hold few colours: their folders are swapped, then."""
+    swapped = [
+        shorten(name_pair(fact.pair), root)
+        for fact in facts
+        if fact.image is not None and 0 < fact.image.colours <= MAX_LABELS and _is_photograph(fact.mask)
+    ]
+    return [find("swapped", swapped)] if 2 * len(swapped) > len(facts) else []
+
+
+def _is_photograph(mask: MaskFacts | None) -> bool:
+    return mask is not None and mask.is_colour and not mask.is_grey and len(mask.values) >= MAX_VALUES
 
 
 def name_pair(pair: Pair) -> str:
@@ -62,6 +78,8 @@ def image_notes(pair: Pair, image: ImageFacts, grey_is_odd: bool) -> Iterator[tu
         return
     if image.has_frames:
         yield "image-frames", path, ""
+    if image.is_constant:
+        yield "image-constant", path, ""
     if image.is_transparent:
         yield "image-alpha", path, ""
     elif image.mode in _CONVERTED:
@@ -104,3 +122,14 @@ def size_notes(pair: Pair, image: ImageFacts, mask: MaskFacts) -> Iterator[tuple
 def is_turned(image: ImageFacts) -> bool:
     """Whether an image is stored turned by a quarter."""
     return image.orientation >= 5
+
+
+def find_obstacle(fact: Facts) -> str:
+    """Why a sample cannot be repaired, if so."""
+    if fact.image is None or fact.mask is None:
+        return "reading it kills the process that reads it, or does not end"
+    if fact.image.problem or fact.mask.problem:
+        return fact.image.message or fact.mask.message
+    if any(kind == "size-differs" for kind, _, _ in size_notes(fact.pair, fact.image, fact.mask)):
+        return "image and mask have different sizes"
+    return ""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 MAX_EXAMPLES = 5
+
+_FIX_CLAUSE = re.compile(r"(; |\s*Or: | )?`--fix OUT` writes a copy (\([^)]*\)|[^.(])*\.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,11 @@ class Finding:
         more = self.count - len(self.examples)
         examples = ", ".join(self.examples) + (f" and {more} more" if more > 0 else "")
         return f"{self.kind}: {self.count} ({examples})\n{self.meaning} {self.advice}"
+
+    def without_fix(self) -> Finding:
+        """The same where no repaired copy can be written: its advice speaks of none."""
+        advice = _FIX_CLAUSE.sub(lambda found: "." if found[0].startswith(";") else "", self.advice).strip()
+        return replace(self, advice=advice or self.advice)
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as JSON-ready values."""
@@ -76,11 +84,11 @@ KINDS: Mapping[str, Kind] = {
     ),
     "empty-split": Kind(
         True, False, "The split has no sample with both image and mask: there is nothing to train on or to measure by.",
-        "Put samples there, or remove the folder or list. `refinenet data split DIR` makes splits anew.",
+        "Put samples there, or remove the folder or list. {resplit}",
     ),
     "split-missing": Kind(
         True, False, "There is no such split, and training needs both train and val.",
-        "Make splits with `refinenet data split DIR`.",
+        "Make it of samples of the other splits. {resplit}",
     ),
     # Files that cannot be read
     "image-empty": Kind(True, False, "The image files have 0 bytes: training ends with an error.", _AGAIN),
@@ -115,6 +123,14 @@ KINDS: Mapping[str, Kind] = {
     "sample-refused": Kind(
         True, False, "These samples cannot be read: training ends with an error. {message}", _AGAIN
     ),
+    "image-constant": Kind(
+        False, False, "The images have one colour all over, so there is nothing to see in them.",
+        "Check whether they were exported rightly, or remove both image and mask.",
+    ),
+    "swapped": Kind(
+        True, False, "The masks are photographs, and the images hold few colours, as masks do: their folders seem to be "
+        "swapped.", "Give the two folders each other's names.",
+    ),
     # Sizes
     "size-differs": Kind(
         True, False, "Image and mask have different sizes, so the labels belong to other pixels: {message}",
@@ -147,11 +163,11 @@ KINDS: Mapping[str, Kind] = {
     ),
     "mask-unlisted-colours": Kind(
         True, False, "The masks hold colours that nothing gives a meaning: {values}.",
-        "If they are classes, add names and colours to classes.yaml; if they have no class, add the line\n{lines}",
+        "{lines}",
     ),
     "mask-colours-for-ids": Kind(
         True, False, "The masks are colour pictures where ids are expected. They hold {values}.",
-        "Say in classes.yaml which colour is which class:\n{lines}",
+        "{lines}",
     ),
     "mask-rgb-ids": Kind(
         True, True, "The masks hold ids, but three times, in the channels red, green and blue.",
@@ -167,7 +183,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "mask-0-255": Kind(
         True, True, "The masks are binary, 0 and 255, and 255 is read as void: the second class would never be learnt.",
-        "Write this into classes.yaml:\n{lines}\nOr: " + _FIX + "with ids.",
+        "{where}\n{lines}\nOr: " + _FIX + "with ids.",
     ),
     "mask-0-255-mixed": Kind(
         False, False, "Some masks hold 0 and 255, the others 0 and 1, and none both: 255 is read as void, which may be "
@@ -175,11 +191,11 @@ KINDS: Mapping[str, Kind] = {
     ),
     "ids-from-1": Kind(
         True, True, "The ids go from 1 to {highest}, the classes from 0 to {last}: each label would mean the class "
-        "after it, and {highest} is none.", "Write this into classes.yaml:\n{lines}\nOr: " + _FIX + "with ids from 0.",
+        "after it, and {highest} is none.", "{where}\n{lines}\nOr: " + _FIX + "with ids from 0.",
     ),
     "ids-outside": Kind(
-        True, False, "The masks hold ids that are no class: {values}. Training ends with an error.",
-        "{lines}\nOr: " + _FIX + "without these samples.",
+        True, False, "The masks hold ids that are no class: {values} of all pixels. Training ends with an error.",
+        "{lines}",
     ),
     "mask-all-void": Kind(
         False, True, "The masks hold nothing but void, so these samples teach nothing.",
@@ -197,7 +213,7 @@ KINDS: Mapping[str, Kind] = {
     "palettes-differ": Kind(
         False, True, "The same id has different colours in the palettes of different masks: it may be another class "
         "there. The ids are taken as they are.", "Look at a few of them in a viewer. If the colours are right and the "
-        "ids wrong, list the colours in classes.yaml (masks: colours).",
+        "ids wrong, write a classes.yaml that lists the colours (masks: colours).",
     ),
     "mask-frames": Kind(
         False, True, "The masks have more than one frame or page; the first one is used.",
@@ -232,7 +248,7 @@ KINDS: Mapping[str, Kind] = {
     # What values mean
     "no-classes": Kind(
         True, False, "Nothing says what the masks' values mean. They hold {values}.",
-        "Write a file classes.yaml into the folder, with names of your own:\n{lines}",
+        "Write a file classes.yaml into the folder, with names of your own{order}:\n{lines}",
     ),
     "classes-file": Kind(True, False, "The file that names the classes cannot be used: {message}", "Mend the file."),
     "split-refused": Kind(True, False, "The split cannot be opened: {message}", "Mend what the message names."),
@@ -246,11 +262,15 @@ KINDS: Mapping[str, Kind] = {
     ),
     "class-not-in-train": Kind(
         False, False, "Classes that are measured but never trained: {values} occur in other splits than train.",
-        "Make the splits anew with `refinenet data split DIR`, or add such samples to train.",
+        "Add such samples to train. {resplit}",
     ),
     "class-not-in-val": Kind(
         False, False, "Classes that are trained but never measured: {values} do not occur in val.",
-        "Make the splits anew with `refinenet data split DIR`, or add such samples to val.",
+        "Add such samples to val. {resplit}",
+    ),
+    "class-only-one": Kind(
+        False, False, "All pixels with a class are {values}: there is nothing to tell apart, and mIoU will be 100 %.",
+        "Check whether the masks lack the other classes by mistake; a background is a class of its own.",
     ),
     # The same picture more than once
     "duplicates-across-splits": Kind(

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refinenet.datasets.own.layouts import Layout, SplitFiles
+from refinenet.datasets.own.plain_layouts import find_pair
+from refinenet.datasets.own.split_files import SPLIT_FOLDERS
 from refinenet.datasets.pairs import find_stem, walk_names
 from refinenet.doctor.finding import Finding, find
+from refinenet.doctor.report import write_command
 
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
 
@@ -66,14 +69,42 @@ def list_pairs(layout: Layout) -> Listing:
     }
     held = {pair.split for pair in pairs}
     found["empty-split"] = [split for split in layout.splits if split not in held]
+    words = {"resplit": say_resplit(layout)}
     return Listing(
         pairs=sorted(pairs, key=lambda pair: (pair.split, pair.item)),
         splits={split: len(files.image_names) for split, files in layout.splits.items()},
         findings=[
-            find(kind, [shorten(name, root) for name in sorted(names)]) for kind, names in found.items() if names
+            find(kind, [shorten(name, root) for name in sorted(names)], **words)
+            for kind, names in found.items()
+            if names
         ],
         left_out={shorten(path, root): _REASONS[kind] for kind, paths in alone.items() for path in paths},
     )
+
+
+def say_resplit(layout: Layout | None) -> str:
+    """How samples come into other splits; None stands for a dataset whose owner made them."""
+    if layout is None:
+        return "The splits are its owner's."
+    if layout.annotations and not layout.is_dealt:
+        if any(path.is_file() for path in layout.annotations.values()):
+            return "Move images, with what is said of them, between the json files of the splits by hand."
+        return "Move files, image and json together, between the folders of the splits by hand."
+    if layout.is_dealt:
+        if not layout.annotations and _has_pair(layout.root):
+            return f"Make the splits anew with `{write_command(['refinenet', 'data', 'split', str(layout.root)])}`."
+        return "Every fifth sample is for val: put the samples into folders train and val for other splits."
+    lists = [layout.root / f"{name}.txt" for name in SPLIT_FOLDERS]
+    if any(path.is_file() for path in lists) or (layout.root / "ImageSets" / "Segmentation").is_dir():
+        return "Move lines between the lists of the splits by hand."
+    return "Move files, image and mask together, between the folders of the splits by hand."
+
+
+def _has_pair(root: Path) -> bool:
+    try:
+        return find_pair(root) is not None
+    except FileNotFoundError:  # Several folders may hold masks.
+        return False
 
 
 def shorten(path: str, root: Path | None) -> str:

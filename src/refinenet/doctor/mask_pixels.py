@@ -65,7 +65,7 @@ def read_pixels(path: str, *, as_colours: bool) -> MaskPixels:
         codes, is_colour = pack_colours(pixels[..., :3]), True
         is_opaque = pixels.shape[2] == 3 or bool(pixels[..., 3].min() == 255)
     else:
-        raise MaskModeError(f"{path} has mode {image.mode}.")
+        raise MaskModeError(f"{path} has mode {image.mode}")
     return MaskPixels(
         codes=codes,
         is_colour=is_colour,

@@ -30,6 +30,8 @@ class Values:
 
     pixels: dict[int, int]
     is_colour: bool
+    of: int = 0
+    """The pixels that shares are told of; those of all values unless told otherwise."""
 
     @property
     def total(self) -> int:
@@ -39,11 +41,19 @@ class Values:
     def describe(self, count: int = 8) -> str:
         """The most frequent values in words."""
         shown = [
-            f"{unpack_colour(value) if self.is_colour else value} ({100 * pixels / self.total:.3g} %)"
-            for value, pixels in list(self.pixels.items())[:count]
+            f"{unpack_colour(value) if self.is_colour else value} ({share})"
+            for value, share in list(self.shares().items())[:count]
         ]
         more = len(self.pixels) - len(shown)
         return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+    def shares(self) -> dict[int, str]:
+        """For each value its share of all pixels in words."""
+        return {value: _say_share(pixels / max(self.of or self.total, 1)) for value, pixels in self.pixels.items()}
+
+
+def _say_share(share: float) -> str:
+    return "under 0.01 %" if 0 < share < 0.0001 else f"{100 * share:.3g} %"
 
 
 def count_ids(masks: Sequence[MaskFacts]) -> Values:
@@ -94,7 +104,9 @@ def as_binary(meaning: Meaning | None) -> Meaning:
     if len(names) != 2:
         is_named = len(names) == 1 and names[0].casefold() not in ("background", "class 0")
         names, colours = ("background", names[0] if is_named else "object"), voc_colours(2)
-    return of_ids(LabelSet(names=names, colours=colours), [0, 255], [], meaning.origin if meaning else PROPOSED)
+    origin = meaning.origin if meaning else PROPOSED
+    found = of_ids(LabelSet(names=names, colours=colours), [0, 255], [], origin)
+    return replace(found, has_colours=meaning is not None and meaning.has_colours and len(meaning.label_set) == 2)
 
 
 def from_one(meaning: Meaning) -> Meaning:

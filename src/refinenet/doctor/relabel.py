@@ -69,8 +69,8 @@ def _find_points(pixels: MaskPixels, meaning: Meaning) -> tuple[Codes, Codes, Co
     if pixels.is_grey:
         return pixels.codes & 255, points, ids
     colours = pack_colours(meaning.label_set.colours)
-    if len(np.unique(colours)) < len(colours):
-        raise ValueError("painted in colours, and the classes have no colours of their own")
+    if not meaning.has_colours or len(np.unique(colours)) < len(colours):
+        raise ValueError("painted in colours, and nothing says which colour is which class")
     return pixels.codes, colours, np.arange(len(colours))
 
 

@@ -8,18 +8,19 @@ OUT/changes.json
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from refinenet.datasets import Dataset
+from refinenet.datasets import PUBLISHED, Dataset, find_root
 from refinenet.datasets.own.meaning import Meaning, of_ids
 from refinenet.doctor.changes import Change, Changes
 from refinenet.doctor.examine import Examination, examine
-from refinenet.doctor.file_rules import image_notes, is_grey_odd, is_turned, size_notes
+from refinenet.doctor.file_rules import find_obstacle, image_notes, is_grey_odd, is_turned, size_notes
 from refinenet.doctor.listing import Pair
 from refinenet.doctor.meanings import write_classes
 from refinenet.doctor.relabel import Relabelled, relabel
@@ -114,6 +115,8 @@ def fix(
         OSError: a folder cannot be read or written.
     """
     _check_empty(out)
+    if not isinstance(source, Examination):
+        check_target(source, out, root=root)
     examination = _examine_wholly(source, root, workers, progress)
     _check_outside(out, examination)
     if examination.meaning is None or examination.source.is_meaning_damaged:
@@ -133,6 +136,31 @@ def fix(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return replace(changes, out=out)
+
+
+def check_target(source: str | Path, out: Path, *, root: Path | None = None) -> None:
+    """Refuse a place for a repaired copy before anything is read, where that can be told.
+
+    Args:
+        source: As `doctor.examine` takes it.
+        out: As `fix` takes it.
+        root: As `doctor.examine` takes it.
+
+    Raises:
+        ValueError: `out` lies in the source.
+        FileExistsError: `out` is a file, or a folder that is not empty.
+        NotADirectoryError: a file is in the place of a folder above it.
+        PermissionError: the folder that would hold it must not be written to.
+    """
+    _check_empty(out)
+    place = find_root(str(source), root) if str(source) in PUBLISHED else Path(source)
+    if place.is_dir():
+        _refuse_inside(out, {place})
+    above = next(folder for folder in out.resolve().parents if folder.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(f"{above} is a file, so that {out} cannot be made: name another folder for the copy.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f"{above} must not be written to, so that {out} cannot be made: name another folder.")
 
 
 def _examine_wholly(
@@ -156,6 +184,10 @@ def _check_outside(out: Path, examination: Examination) -> None:
     source = examination.source
     folders = {Path(path).parent for pair in source.listing.pairs for path in (pair.image, pair.mask) if path}
     folders |= {source.root} if source.root is not None else set()
+    _refuse_inside(out, folders)
+
+
+def _refuse_inside(out: Path, folders: Iterable[Path]) -> None:
     target = out.resolve()
     inside = next((folder for folder in sorted(folders) if target.is_relative_to(folder.resolve())), None)
     if inside is not None:
@@ -177,7 +209,9 @@ def _write_all(
     lost = [split for split in source.listing.splits if not written[split]]
     if lost:
         reasons = "; ".join(sorted({change.left_out for change in changes if change.pair.split in lost})[:5])
-        raise ValueError(f"Nothing would be left in {', '.join(lost)}, so no copy was written: {reasons}.")
+        text = examination.report.text()
+        advice = f"\n\n{text}" if text else ""
+        raise ValueError(f"Nothing would be left in {', '.join(lost)}, so no copy was written: {reasons}.{advice}")
     label_set = meaning.label_set
     write_atomically(folder / "classes.yaml", _describe_classes(label_set).encode())
     return Changes(
@@ -198,7 +232,7 @@ def _plan(examination: Examination) -> tuple[list[Order], list[Change]]:
     grey_is_odd = is_grey_odd(examination.facts)
     names: set[tuple[str, str]] = set()
     for fact in examination.facts:
-        reason = examination.left_out.get(fact.pair) or _find_obstacle(fact)
+        reason = examination.left_out.get(fact.pair) or find_obstacle(fact)
         if reason:
             changes.append(Change.leave_out(fact.pair, reason))
         else:
@@ -230,14 +264,3 @@ def _notes(fact: Facts, grey_is_odd: bool) -> Iterator[tuple[str, str, str]]:
     if fact.image is not None and fact.mask is not None and fact.is_readable:
         yield from image_notes(fact.pair, fact.image, grey_is_odd)
         yield from size_notes(fact.pair, fact.image, fact.mask)
-
-
-def _find_obstacle(fact: Facts) -> str:
-    """Why a sample cannot be repaired, if so."""
-    if fact.image is None or fact.mask is None:
-        return "reading it kills the process that reads it, or does not end"
-    if fact.image.problem or fact.mask.problem:
-        return fact.image.message or fact.mask.message
-    if any(kind == "size-differs" for kind, _, _ in size_notes(fact.pair, fact.image, fact.mask)):
-        return "image and mask have different sizes"
-    return ""

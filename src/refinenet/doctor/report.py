@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import textwrap
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from refinenet.datasets.own.meaning import KEYS
 from refinenet.doctor.finding import KINDS, Finding
 
 _WIDTH = 100
+_KEY = re.compile(rf"({'|'.join(KEYS)}): ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,8 @@ class Report:
     """By split."""
     checked: int
     """Samples whose files were read."""
+    is_fixable: bool
+    """Whether a repaired copy can be written, and something would be better in it."""
     findings: tuple[Finding, ...]
     """Those that stop training first, then in the order of `KINDS`."""
 
@@ -51,7 +56,7 @@ class Report:
             "images": dict(self.images),
             "checked": self.checked,
             "stops_training": self.stops_training,
-            "fix_command": self.fix_command if self.findings else None,
+            "fix_command": self.fix_command if self.is_fixable else None,
             "findings": [finding.to_dict() for finding in self.findings],
         }
 
@@ -61,10 +66,11 @@ class Report:
         if not stopping:
             return ""
         parts = "\n\n".join(_describe(finding) for finding in stopping)
-        return f"{self.source} cannot be trained on as it is.\n\n{parts}\n\n{self._how_to_fix()}"
+        how_to_fix = f"\n\n{self._how_to_fix()}" if self.is_fixable else ""
+        return f"{self.source} cannot be trained on as it is.\n\n{parts}{how_to_fix}"
 
-    def print(self) -> None:
-        """Print the whole report on standard output."""
+    def print(self, *, offer_fix: bool = True) -> None:
+        """Print the whole report on standard output; `offer_fix` is false where a copy is being written already."""
         splits = ", ".join(f"{split} {count}" for split, count in self.images.items())
         print(f"{self.source}: {self.layout}\nImages: {splits}; {self.checked} samples read.")
         stopping = [finding for finding in self.findings if finding.stops]
@@ -74,7 +80,7 @@ class Report:
                 print(f"\n{title}\n")
                 print("\n\n".join(_describe(finding) for finding in findings))
         print(f"\n{self._conclude(len(stopping), len(warnings))}")
-        if self.findings:
+        if self.is_fixable and offer_fix:
             print(self._how_to_fix())
 
     def _how_to_fix(self) -> str:
@@ -99,9 +105,13 @@ def _count(number: int, noun: str) -> str:
 
 def _describe(finding: Finding) -> str:
     """As it is told, the sentences wrapped; lines for a classes.yaml are left alone, as they are to be copied."""
-    title, sentences, *others = finding.told().splitlines()
-    wrapped = textwrap.wrap(sentences, _WIDTH, break_long_words=False, break_on_hyphens=False)
-    return "\n".join([f"  {title}", *(f"    {line}" for line in [*wrapped, *others])])
+    title, *lines = finding.told().splitlines()
+    wrapped = [part for line in lines for part in ([line] if _KEY.match(line) else _wrap(line))]
+    return "\n".join([f"  {title}", *(f"    {line}" for line in wrapped)])
+
+
+def _wrap(line: str) -> list[str]:
+    return textwrap.wrap(line, _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def write_command(words: Sequence[str], system: str = os.name) -> str:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from refinenet.datasets import Dataset
+from refinenet.datasets.formats.colours import pack_colours
 from refinenet.doctor.listing import Pair
 from refinenet.doctor.mask_pixels import MaskModeError, open_once, read_pixels
 from refinenet.doctor.snapping import Codes, Fit, find_areas, fit
@@ -28,6 +29,8 @@ THUMBNAIL = 24
 """Sides of the small grey picture that is kept of each image, in pixels."""
 MAX_VALUES = 300
 """Distinct ids or colours that are kept of a mask, the most frequent ones."""
+
+_SEEN = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +49,10 @@ class ImageFacts:
     is_transparent: bool = False
     has_frames: bool = False
     """Whether there is more than one."""
+    colours: int = 0
+    """Distinct ones among `_SEEN` pixels at equal distances, about."""
+    is_constant: bool = False
+    """Whether all pixels have one colour."""
     digest: bytes = b""
     """Of the pixels."""
     thumbnail: bytes = b""
@@ -124,6 +131,8 @@ def look_at_image(path: str) -> ImageFacts:
         mode=picture.image.mode,
         is_transparent=picture.image.has_transparency_data,
         has_frames=has_frames,
+        colours=_count_colours(pixels),
+        is_constant=bool((pixels == pixels[0, 0]).all()),
         digest=_digest(pixels),
         thumbnail=_shrink(pixels),
     )
@@ -211,6 +220,11 @@ def decode_quietly(path: str) -> npt.NDArray[np.uint8]:
 def _find_orientation(picture: Picture) -> int:
     value = picture.image.getexif().get(ExifTags.Base.Orientation, 1)
     return value if value in range(2, 9) else 1
+
+
+def _count_colours(pixels: npt.NDArray[np.uint8]) -> int:
+    flat = pixels.reshape(-1, 3)
+    return len(np.unique(pack_colours(flat[:: max(1, len(flat) // _SEEN)])))
 
 
 def _digest(pixels: npt.NDArray[Any]) -> bytes:

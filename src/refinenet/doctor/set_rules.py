@@ -20,13 +20,16 @@ _TELLING = 100
 """So many masks of a sample have to lack a class before that is worth saying."""
 
 
-def judge_classes(facts: Sequence[Facts], meaning: Meaning, root: Path | None, *, is_whole: bool) -> list[Finding]:
+def judge_classes(
+    facts: Sequence[Facts], meaning: Meaning, root: Path | None, resplit: str, *, is_whole: bool
+) -> list[Finding]:
     """Classes that never occur or in one split only, and masks of nothing but void.
 
     Args:
         facts: Of the samples that were read.
         meaning: What the masks' values mean.
         root: The dataset's folder.
+        resplit: How samples come into other splits.
         is_whole: Whether these are all samples; otherwise they tell little of rare classes.
     """
     void = meaning.label_set.ignore_index
@@ -45,10 +48,14 @@ def judge_classes(facts: Sequence[Facts], meaning: Meaning, root: Path | None, *
         return [find("nothing-but-void", empty)]
     findings = [find("mask-all-void", empty)] if empty else []
     names = meaning.label_set.names
-    return findings + list(_judge_splits(held, names) if is_whole else _judge_sample(held, names, looked_at))
+    every = set().union(*held.values())
+    if len(names) == 1 or (is_whole and len(every) == 1):
+        findings.append(_find_classes("class-only-one", every or {0}, names))
+    judged = _judge_splits(held, names, resplit) if is_whole else _judge_sample(held, names, looked_at)
+    return [*findings, *judged]
 
 
-def _judge_splits(held: Mapping[str, set[int]], names: Sequence[str]) -> Iterator[Finding]:
+def _judge_splits(held: Mapping[str, set[int]], names: Sequence[str], resplit: str) -> Iterator[Finding]:
     every = set().union(*held.values())
     train, val = held.get("train"), held.get("val")
     missing = {"class-absent": set(range(len(names))) - every}
@@ -58,7 +65,7 @@ def _judge_splits(held: Mapping[str, set[int]], names: Sequence[str]) -> Iterato
             missing["class-not-in-val"] = train - val
     for kind, classes in missing.items():
         if classes and every:
-            yield _find_classes(kind, classes, names)
+            yield _find_classes(kind, classes, names, resplit=resplit)
 
 
 def _judge_sample(held: Mapping[str, set[int]], names: Sequence[str], looked_at: int) -> Iterator[Finding]:
@@ -68,10 +75,10 @@ def _judge_sample(held: Mapping[str, set[int]], names: Sequence[str], looked_at:
         yield _find_classes("class-unseen", unseen, names, masks=looked_at)
 
 
-def _find_classes(kind: str, classes: set[int], names: Sequence[str], masks: int = 0) -> Finding:
+def _find_classes(kind: str, classes: set[int], names: Sequence[str], **words: object) -> Finding:
     listed = [names[k] for k in sorted(classes)]
     more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
-    return find(kind, listed, values=", ".join(listed[:10]) + more, masks=masks)
+    return find(kind, listed, values=", ".join(listed[:10]) + more, **words)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from refinenet.datasets.own.layouts import Layout, find_layout, find_meaning, fi
 from refinenet.datasets.own.meaning import Meaning, of_ids
 from refinenet.datasets.split_names import split_names
 from refinenet.doctor.finding import Finding, find
-from refinenet.doctor.listing import Listing, Pair, list_pairs
+from refinenet.doctor.listing import Listing, Pair, list_pairs, say_resplit
 from refinenet.doctor.meanings import points_of
 from refinenet.doctor.scan import Reading
 
@@ -30,6 +30,8 @@ class Source:
     reading: Reading
     meaning: Meaning | None
     """What masks mean, where a file or the dataset itself says so."""
+    resplit: str
+    """How samples come into other splits."""
     is_meaning_damaged: bool = False
     """Whether there is a file that says so, which cannot be used."""
 
@@ -45,7 +47,8 @@ def open_source(source: str | Path, root: Path | None) -> Source:
     name = str(source)
     if name in PUBLISHED or name.partition(":")[0] == "streets":
         place = find_root(name, root) if name in PUBLISHED else None
-        return _open_datasets(name, place, split_names(name), "the layout of its owner", root)
+        known = "the layout of its owner"
+        return _open_datasets(name, place, split_names(name), known, root, say_resplit(None))
     path = Path(source)
     if not path.exists():
         open_dataset(name, root)  # It says which names there are.
@@ -54,7 +57,7 @@ def open_source(source: str | Path, root: Path | None) -> Source:
     layout = find_layout(path)
     layout = replace(layout, splits={split: layout.splits[split] for split in find_splits(layout)})
     if layout.annotations:
-        return _open_datasets(name, layout.root, tuple(layout.splits), layout.description, None)
+        return _open_annotated(name, layout)
     return _open_masks(name, layout)
 
 
@@ -69,6 +72,7 @@ def _open_masks(name: str, layout: Layout) -> Source:
         listing=replace(listing, findings=[*listing.findings, *damage]),
         reading=Reading(points=points, datasets={}),
         meaning=meaning,
+        resplit=say_resplit(layout),
         is_meaning_damaged=bool(damage),
     )
 
@@ -83,7 +87,13 @@ def _find_meaning(layout: Layout) -> tuple[Meaning | None, list[Finding]]:
         return None, [find("classes-file", [example], message=str(error))]
 
 
-def _open_datasets(name: str, place: Path | None, splits: tuple[str, ...], layout: str, root: Path | None) -> Source:
+def _open_annotated(name: str, layout: Layout) -> Source:
+    return _open_datasets(name, layout.root, tuple(layout.splits), layout.description, None, say_resplit(layout))
+
+
+def _open_datasets(
+    name: str, place: Path | None, splits: tuple[str, ...], layout: str, root: Path | None, resplit: str
+) -> Source:
     open_split = open_dataset(name, root)
     datasets: dict[str, Dataset] = {}
     findings: list[Finding] = []
@@ -103,14 +113,15 @@ def _open_datasets(name: str, place: Path | None, splits: tuple[str, ...], layou
         name=name,
         root=place,
         layout=layout,
-        listing=_list_datasets(datasets, findings),
+        listing=_list_datasets(datasets, findings, resplit),
         reading=Reading(points=None, datasets={split: replace(data, items=()) for split, data in datasets.items()}),
         meaning=meaning,
+        resplit=resplit,
         is_meaning_damaged=meaning is None,
     )
 
 
-def _list_datasets(datasets: Mapping[str, Dataset], findings: list[Finding]) -> Listing:
+def _list_datasets(datasets: Mapping[str, Dataset], findings: list[Finding], resplit: str) -> Listing:
     pairs = [
         Pair(split, item, str(dataset.image_file(item) or ""), "")
         for split, dataset in datasets.items()
@@ -121,6 +132,6 @@ def _list_datasets(datasets: Mapping[str, Dataset], findings: list[Finding]) -> 
     return Listing(
         pairs=pairs,
         splits={split: len(datasets[split].items) if split in datasets else 0 for split in splits},
-        findings=[*findings, *([find("empty-split", empty)] if empty else [])],
+        findings=[*findings, *([find("empty-split", empty, resplit=resplit)] if empty else [])],
         left_out={},
     )

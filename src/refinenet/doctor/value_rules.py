@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from refinenet.datasets.formats.colours import pack_colours, split_palette, unpack_colour
+from refinenet.datasets.formats.colours import pack_colours, split_palette
 from refinenet.datasets.own.meaning import PALETTE_ORIGIN, Meaning, of_colours
 from refinenet.doctor import meanings
+from refinenet.doctor.advice import advise_colours, advise_few_painted, advise_ids, ask_for_colours, say_where
 from refinenet.doctor.file_rules import name_pair
 from refinenet.doctor.finding import Finding, find
 from refinenet.doctor.listing import shorten
@@ -76,7 +77,8 @@ def _settle_unnamed(masks: Sequence[Mask]) -> Verdict:
     described = (shown if shown.pixels else count_colours(facts)).describe()
     names = [mask.name for mask in masks]
     fixable = proposal is not None
-    finding = find("no-classes", names, fixable=fixable, values=described, lines=lines)
+    order = ", in the order of the colours" if proposal and proposal.kind == "colours" else ""
+    finding = find("no-classes", names, fixable=fixable, values=described, lines=lines, order=order)
     return Verdict(meaning=proposal, findings=[finding])
 
 
@@ -114,21 +116,25 @@ def _settle(masks: Sequence[Mask], meaning: Meaning) -> Verdict:
     if meaning.kind == "colours":
         return Verdict(meaning=meaning, findings=[])
     values = count_ids([mask.facts for mask in masks])
-    settled, findings = meaning, _find_painted(masks, meaning)
+    painted = _find_painted(masks, meaning)
+    if painted.meaning is not meaning:
+        return painted
+    settled, findings = meaning, painted.findings
     count = len(meaning.label_set)
     is_said = 255 in (*meaning.values, *meaning.ignored_ids)
     mixed = _find_mixed(masks, meaning)
     if not is_said and count <= 2 and meanings.is_binary(values):
         settled = meanings.as_binary(meaning)
         names = [mask.name for mask in masks if 255 in mask.facts.values or mask.facts.is_grey]
-        findings.append(find("mask-0-255", names, lines=write_classes(settled).strip()))
+        lines = write_classes(settled).strip()
+        findings.append(find("mask-0-255", names, where=say_where(meaning), lines=lines))
     elif mixed:
         findings.append(find("mask-0-255-mixed", mixed))
     elif meanings.starts_at_one(values, meaning):
         settled = meanings.from_one(meaning)
         names = [mask.name for mask in masks]
         lines = write_classes(settled).strip()
-        findings.append(find("ids-from-1", names, lines=lines, highest=count, last=count - 1))
+        findings.append(find("ids-from-1", names, where=say_where(meaning), lines=lines, highest=count, last=count - 1))
     return Verdict(meaning=settled, findings=findings)
 
 
@@ -142,34 +148,35 @@ def _find_mixed(masks: Sequence[Mask], meaning: Meaning) -> list[str]:
     return with_void if has_other and not any({1, 255} <= values for values in held.values()) else []
 
 
-def _find_painted(masks: Sequence[Mask], meaning: Meaning) -> list[Finding]:
-    """Masks that are painted where ids are meant."""
+def _find_painted(masks: Sequence[Mask], meaning: Meaning) -> Verdict:
+    """Masks that are painted where ids are meant, and what is meant where most of them are."""
     painted = [mask for mask in masks if mask.facts.is_colour and not mask.facts.is_grey]
     if not painted:
-        return []
+        return Verdict(meaning=meaning, findings=[])
     values = count_colours([mask.facts for mask in painted])
-    known = set(pack_colours(meaning.label_set.colours).tolist())
-    is_known = [not set(mask.facts.values.tolist()) - known for mask in painted]
-    by_colour = of_colours(meaning.label_set, [], meaning.origin) if any(is_known) else meanings.propose_colours(values)
-    lines = _name_as(by_colour, meaning) if by_colour else "masks: colours"
+    known = set(pack_colours(meaning.label_set.colours).tolist()) if _can_paint(meaning) else set()
+    is_known = any(not set(mask.facts.values.tolist()) - known for mask in painted)
+    proposal = None
+    if 2 * len(painted) <= len(masks):
+        lines = advise_few_painted(is_known)
+    elif is_known:
+        by_colour = of_colours(meaning.label_set, [], meaning.origin)
+        lines = f"{say_where(meaning)}\n{write_classes(by_colour).strip()}"
+    else:
+        proposal = meanings.propose_colours(values)
+        lines = ask_for_colours(values, proposal, meaning)
     finding = find(
         "mask-colours-for-ids",
         [mask.name for mask in painted],
-        fixable=any(is_known),
+        fixable=is_known or proposal is not None,
         values=values.describe(),
         lines=lines,
     )
-    return [finding]
+    return Verdict(meaning=proposal or meaning, findings=[finding])
 
 
-def _name_as(proposal: Meaning, meaning: Meaning) -> str:
-    """A proposal with the names that are known, where they are as many."""
-    if len(proposal.label_set) != len(meaning.label_set):
-        return write_classes(proposal).strip()
-    named = of_colours(
-        type(meaning.label_set)(names=meaning.label_set.names, colours=proposal.label_set.colours), [], ""
-    )
-    return write_classes(named).strip()
+def _can_paint(meaning: Meaning) -> bool:
+    return meaning.has_colours and len(set(meaning.label_set.colours)) == len(meaning.label_set)
 
 
 def _judge_each(masks: Sequence[Mask], meaning: Meaning) -> list[Finding]:
@@ -187,7 +194,7 @@ def _judge_each(masks: Sequence[Mask], meaning: Meaning) -> list[Finding]:
         kind = _judge_fit(fits[mask.name], mask.facts, can_snap(points, is_colour), is_colour)
         if kind:
             found[kind].append(mask)
-    return [_describe_strays(kind, some, fits, meaning) for kind, some in found.items()] + [
+    return [_describe_strays(kind, some, masks, fits, meaning) for kind, some in found.items()] + [
         *_judge_palette_colours(masks, meaning),
     ]
 
@@ -206,45 +213,32 @@ def _judge_fit(found: Fit, mask: MaskFacts, is_spaced: bool, is_colour: bool) ->
     return "mask-interpolated" if is_noise else "ids-outside"
 
 
-def _describe_strays(kind: str, masks: Sequence[Mask], fits: dict[str, Fit], meaning: Meaning) -> Finding:
+def _describe_strays(
+    kind: str, masks: Sequence[Mask], every: Sequence[Mask], fits: dict[str, Fit], meaning: Meaning
+) -> Finding:
     names = [mask.name for mask in masks]
     if kind == "mask-rgb-ids":
         return find(kind, names)
     if kind in ("mask-near-colours", "mask-interpolated"):
         return find(kind, names, fixable=any(fits[name].is_clear for name in names))
-    strays = _count_strays([mask.facts for mask in masks], meaning)
-    return find(kind, names, values=strays.describe(), lines=_advise(strays, masks, meaning))
+    strays = _count_strays([mask.facts for mask in masks], meaning, every)
+    if meaning.kind == "colours":
+        lines = advise_colours(strays, meaning, is_grey=all(mask.facts.is_grey for mask in masks))
+    else:
+        lines = advise_ids(strays, count_ids([mask.facts for mask in every]), meaning)
+        lines += "\nOr: `--fix OUT` writes a copy without these samples." if len(masks) < len(every) else ""
+    return find(kind, names, values=strays.describe(), lines=lines)
 
 
-def _count_strays(masks: Sequence[MaskFacts], meaning: Meaning) -> Values:
+def _count_strays(masks: Sequence[MaskFacts], meaning: Meaning, every: Sequence[Mask]) -> Values:
     points = points_of(meaning)[0]
     is_colour = meaning.kind == "colours"
     counts: Counter[int] = Counter()
     for mask in masks:
         stray = ~np.isin(mask.values, points)
         counts.update(dict(zip(mask.values[stray].tolist(), mask.counts[stray].tolist(), strict=True)))
-    return Values(pixels=dict(counts.most_common()), is_colour=is_colour)
-
-
-def _advise(strays: Values, masks: Sequence[Mask], meaning: Meaning) -> str:
-    if meaning.kind == "colours":
-        shown = [list(colour) for colour in map(unpack_colour, list(strays.pixels)[:8])]
-        ignored = [list(colour) for colour in meaning.ignored_colours]
-        if all(mask.facts.is_grey for mask in masks):
-            return f"ignore: {ignored + shown}\nIf the masks hold ids instead of colours, remove `masks: colours`."
-        return f"ignore: {ignored + shown}"
-    present = count_ids([mask.facts for mask in masks]).pixels
-    classes = sorted(present.keys() - {meaning.label_set.ignore_index})
-    count = len(meaning.label_set)
-    if 0 in classes and classes[-1] == count:
-        shifted = f"values: {list(range(1, count + 1))}\nignore: [0]"
-        return f"If 0 means no class and the ids go from 1, write into classes.yaml\n{shifted}"
-    if len(classes) == count:
-        return f"If these are the classes in the order of the names, write into classes.yaml\nvalues: {classes}"
-    ignored_ids = [*meaning.ignored_ids, *list(strays.pixels)[:8]]
-    return (
-        f"If they have no class, write into classes.yaml\nignore: {ignored_ids}\nIf they are classes, add their names."
-    )
+    total = sum(int(mask.facts.counts.sum()) for mask in every)
+    return Values(pixels=dict(counts.most_common()), is_colour=is_colour, of=total)
 
 
 def _judge_palette_colours(masks: Sequence[Mask], meaning: Meaning) -> list[Finding]:

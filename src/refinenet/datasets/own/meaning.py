@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from reprlib import repr as shorten  # a few words in YAML can stand for gigabytes
 from typing import Any, Literal
@@ -62,6 +62,8 @@ class Meaning:
     """Colours of pixels without a class."""
     origin: str
     """The path of the file that says so, or "the palette of the masks"."""
+    has_colours: bool = field(default=False, compare=False)
+    """Whether the label set's colours were told, rather than chosen for drawing."""
 
     def read(self, path: Path) -> LabelMap:
         """The `(H, W)` ids of a mask file in `label_set`, void being its ignore index.
@@ -151,7 +153,7 @@ def parse_classes(values: Any, origin: str) -> Meaning:
         raise ValueError(f"'masks' is ids or colours, not {shorten(kind)}.")
     if kind == "ids":
         stored = _as_list(values, "values") if "values" in values else list(range(len(names)))
-        return of_ids(label_set, stored, ignored, origin)
+        return replace(of_ids(label_set, stored, ignored, origin), has_colours="colours" in values)
     if "colours" not in values:
         raise ValueError("masks painted in colours need the key 'colours'.")
     if "values" in values:
