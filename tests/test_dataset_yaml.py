@@ -62,3 +62,34 @@ def test_errors_in_a_yaml_file_are_named(text: str, error: type[Exception], patt
     with pytest.raises(error, match=pattern) as caught:
         find_layout(source)
     assert str(caught.value).startswith(f"{source}: ")
+
+
+def test_a_classes_file_may_end_in_yml(tmp_path: Path) -> None:
+    save_pair(tmp_path / "images" / "train" / "x.png", tmp_path / "masks" / "train" / "x.png", 1)
+    write(tmp_path / "classes.yml", NAMES)
+    assert open_split(tmp_path, "train").label_set.names == ("a", "b", "c")
+
+
+def test_names_may_stand_behind_their_ids(tmp_path: Path) -> None:
+    save_pair(tmp_path / "images" / "train" / "x.png", tmp_path / "masks" / "train" / "x.png", 1)
+    path = write(tmp_path / "classes.yaml", "names: {1: b, 0: a, 2: c}")
+    assert open_split(tmp_path, "train").label_set.names == ("a", "b", "c")
+    for names in ("{1: a, 2: b}", "{}", "{x: a}", "{true: b, 0: a}"):
+        path.write_text(f"names: {names}")
+        with pytest.raises(ValueError, match=r"'names' is a list, or has the keys 0 to \d"):
+            open_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("colors: []", "Did you mean 'colours'"),
+        ("nc: 3", "Remove 'nc'"),
+        ("masks: colors", "Did you mean 'colours'"),
+    ],
+)
+def test_words_of_other_programs_are_pointed_out(text: str, hint: str, tmp_path: Path) -> None:
+    save_pair(tmp_path / "images" / "train" / "x.png", tmp_path / "masks" / "train" / "x.png", 1)
+    write(tmp_path / "classes.yaml", f"{NAMES}{text}\n")
+    with pytest.raises(ValueError, match=hint):
+        open_split(tmp_path, "train")

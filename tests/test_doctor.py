@@ -22,7 +22,7 @@ from refinenet.dataset_info import describe
 from refinenet.datasets import find_root
 from refinenet.doctor.duplicates import find_near
 from refinenet.doctor.examine import examine
-from refinenet.doctor.report import write_command
+from refinenet.doctor.quoting import write_command
 from refinenet.doctor.safely import map_safely
 
 SIZE = (96, 72)

@@ -135,7 +135,7 @@ def test_one_painted_mask_among_others_with_ids(tmp_path: Path) -> None:
 
 def draw_cvat(root: Path, colours: list[tuple[int, int, int]]) -> None:
     lines = "".join(
-        f"{name}:{','.join(map(str, colour))}::\n" for name, colour in zip(CLASSES[:3], COLOURS, strict=False)
+        f"{name}:{','.join(map(str, colour))}::\n" for name, colour in zip(CLASSES[:3], COLOURS[:3], strict=True)
     )
     for number in range(10):
         image, ids = draw(700 + number, *SIZE)
@@ -145,7 +145,7 @@ def draw_cvat(root: Path, colours: list[tuple[int, int, int]]) -> None:
 
 
 def test_in_an_export_of_cvat_its_own_file_is_named_and_its_own_form(tmp_path: Path) -> None:
-    draw_cvat(tmp_path, list(COLOURS, strict=False))
+    draw_cvat(tmp_path, list(COLOURS))
     (finding,) = doctor.check(tmp_path, workers=0).findings
     assert finding.kind == "mask-unlisted-colours"
     assert "classes.yaml" not in finding.advice

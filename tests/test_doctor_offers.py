@@ -24,12 +24,13 @@ def test_a_copy_is_offered_exactly_where_one_is_written_and_better(planned: Set,
     draw_set(tmp_path / "mine", planned, SIZE, 700)
     examination = doctor.examine(tmp_path / "mine", workers=0)
     report = examination.report
+    after, refusal = kinds_of(report), report.text()
     try:
         doctor.fix(examination, tmp_path / "copy", workers=0)
         after = kinds_of(doctor.check(tmp_path / "copy", workers=0))
     except ValueError as error:
-        after = kinds_of(report)
-        assert report.text() in str(error)
+        refusal = str(error)
+    assert report.text() in refusal
     assert (report.to_dict()["fix_command"] is not None) == (after != kinds_of(report))
     assert report.is_fixable or "--fix" not in report.text()
     assert all(finding.advice for finding in report.findings)
@@ -132,3 +133,16 @@ def test_places_for_a_copy_are_refused_before_anything_is_read(tmp_path: Path) -
     doctor.check_target(root, tmp_path / "new" / "copy")
     doctor.check_target("streets:3:64x48", tmp_path / "copy")
     assert json.dumps(sorted(path.name for path in tmp_path.iterdir())) == '["file", "mine"]'
+
+
+def test_a_json_file_that_names_a_missing_image_is_told_of_once(tmp_path: Path) -> None:
+    for number in range(5):
+        save(tmp_path / "images" / f"{number}.png", draw(number, *SIZE)[0])
+    images = [{"id": k, "file_name": f"{k}.png", "width": SIZE[0], "height": SIZE[1]} for k in range(6)]
+    polygon = [[5, 5, 25, 5, 25, 15, 5, 15]]
+    shape = {"id": 1, "image_id": 1, "category_id": 7, "iscrowd": 0, "area": 200, "segmentation": polygon}
+    content = {"images": images, "annotations": [shape], "categories": [{"id": 7, "name": "thing"}]}
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    (finding,) = (found for found in doctor.check(tmp_path, workers=0).findings if found.kind == "split-refused")
+    assert finding.examples == ("train", "val")
+    assert "names the image 5.png, which is not in" in finding.meaning

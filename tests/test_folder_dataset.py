@@ -206,7 +206,7 @@ def test_masks_that_nothing_explains_are_refused(tmp_path: Path) -> None:
         only(grey)
     (tmp_path / "empty" / "images").mkdir(parents=True)
     (tmp_path / "empty" / "masks").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"laid out in no way that is understood: it holds images/, masks/\."):
+    with pytest.raises(FileNotFoundError, match=r"it holds images/, masks/\. No pictures are in images/ and masks/\."):
         only(tmp_path / "empty")
     (tmp_path / "empty" / "images" / "a.jpg").touch()
     with pytest.raises(FileNotFoundError, match="has no masks in"):
@@ -262,7 +262,7 @@ def test_files_without_partner_are_named(tmp_path: Path) -> None:
         ("- a\n- b", "needs the key 'names'"),
         ("colours: [[0, 0, 0]]", r"needs the key 'names' .* it has \['colours'\]"),
         ("names: [a]\ncolors: [[0, 0, 0]]", r"it has \['colors', 'names'\]"),
-        ("names: {0: a}", "'names' is a list, not {0: 'a'}"),
+        ("names: {1: a}", r"'names' is a list, or has the keys 0 to 0, each once; it has \[1\]"),
         ("names: []", "it has 0 classes"),
         ("names: [a, a]", "'a' is used more than once"),
         ("names: [a, '']", "name of class 1"),

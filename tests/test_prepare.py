@@ -342,6 +342,31 @@ def test_an_archive_with_the_right_hash_is_not_fetched_again(server: HostileServ
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("keep_archives", [True, False])
+@pytest.mark.parametrize("content", [as_zip({}), as_zip({"readme.txt": b"Moved elsewhere."})], ids=["empty", "wrong"])
+def test_a_sound_archive_without_the_dataset_is_fetched_anew(
+    content: bytes, keep_archives: bool, server: HostileServer, tmp_path: Path
+) -> None:
+    for name in ("/train.zip", "/val.tgz"):
+        server.plan(name, serve(content))
+    with pytest.raises(ValueError, match=r"(?s)train\.zip .*next run fetches it anew"):
+        run(server, tmp_path, keep_archives=keep_archives)
+    assert (tmp_path / "train.zip.refused").exists() == keep_archives
+    plan(server)
+    assert run(server, tmp_path).problems == ()
+    check_all(tmp_path)
+
+
+def test_an_empty_archive_beside_a_right_one_is_fetched_anew_alone(server: HostileServer, tmp_path: Path) -> None:
+    plan(server)
+    server.plan("/val.tgz", serve(as_zip({})))
+    assert "val.tgz holds nothing." in run(server, tmp_path).problems[0]
+    plan(server)
+    assert run(server, tmp_path).problems == ()
+    check_all(tmp_path)
+    assert [path for path, _ in server.requests] == ["/train.zip", "/val.tgz", "/val.tgz"]
+
+
 def test_without_downloads_it_is_said_how_to_get_them(server: HostileServer, tmp_path: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"by hand, from http://texts.example. Write them yourself. Put it into"

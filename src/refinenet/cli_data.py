@@ -120,11 +120,13 @@ def check(
     """Look for whatever is wrong with a dataset, before training finds out. Exit code 1: training would fail."""
     from refinenet import doctor
 
+    if fix is not None:
+        doctor.check_target(source, fix, root=root)
     examination = doctor.examine(source, root=root, quick=quick, workers=workers, progress=not as_json)
     report = examination.report
     told: dict[str, Any] = report.to_dict()
     if not as_json:
-        report.print()
+        report.print(offer_fix=fix is None)
     try:
         if fix is not None:
             changes = doctor.fix(examination, fix, workers=workers, progress=not as_json)

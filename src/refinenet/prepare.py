@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from refinenet.datasets import NAMES, PUBLISHED, Dataset, Download, Published, find_root, prepared_folder
 from refinenet.datasets.prepared import open_prepared, write_split
-from refinenet.fetch.archives import is_interrupted, is_unpacked, unpack
+from refinenet.fetch.archives import forget, is_interrupted, is_unpacked, unpack, was_empty
 from refinenet.fetch.download import PATIENCE, Patience, fetch
 from refinenet.fetch.locks import only_one
 from refinenet.terminal import print_note, progress_bar
@@ -112,7 +112,8 @@ def prepare(
         with only_one(root / ".prepare.lock", waiting), progress_bar(progress) as bar:
             fetcher = _Fetcher(root, mirror, keep_archives, patience, bar)
             problems = [error for file in published.facts.downloads if (error := fetcher.try_to_get(file))]
-        found = {split: _open(name, published, root, split) for split in published.splits}
+            found = {split: _open(name, published, root, split) for split in published.splits}
+            problems += [] if problems else _put_aside(published, root, found)
     with progress_bar(progress) as bar:
         reports = []
         for split, dataset in found.items():
@@ -166,6 +167,28 @@ def _is_settled(published: Published, root: Path) -> bool:
         or (file.unpack and is_interrupted(root / file.file, root, origin=file.url))
         for file in published.facts.downloads
     )
+
+
+def _put_aside(published: Published, root: Path, found: Mapping[str, Dataset | _Trouble]) -> list[Exception]:
+    """Archives that were unpacked though they are empty or, where no split opens, wrong: the next run fetches anew."""
+    missing = [split for split in found.values() if isinstance(split, Exception)]
+    if not missing:
+        return []
+    is_nothing_there = len(missing) == len(found)
+    problems: list[Exception] = []
+    for file in published.facts.downloads:
+        target = root / file.file
+        is_empty = was_empty(target, root)
+        # With a hash it is what its owner offers: to fetch it again would change nothing.
+        if not file.unpack or file.sha256 or file.md5 or not (is_nothing_there or is_empty):
+            continue
+        forget(target, root)
+        wrong = "holds nothing." if is_empty else f"does not hold the dataset: {missing[0]}"
+        aside = ""
+        if target.exists():
+            aside = f" It was put aside as {target.replace(target.with_name(target.name + '.refused')).name}."
+        problems.append(ValueError(f"{target} {wrong}{aside} The next run fetches it anew."))
+    return problems
 
 
 @dataclass(frozen=True)

@@ -128,8 +128,8 @@ KINDS: Mapping[str, Kind] = {
         "Check whether they were exported rightly, or remove both image and mask.",
     ),
     "swapped": Kind(
-        True, False, "The masks are photographs, and the images hold few colours, as masks do: their folders seem to be "
-        "swapped.", "Give the two folders each other's names.",
+        True, False, "The masks are photographs, and the images hold few colours, as masks do: their folders seem to "
+        "be swapped.", "Give the two folders each other's names.",
     ),
     # Sizes
     "size-differs": Kind(

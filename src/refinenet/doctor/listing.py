@@ -12,7 +12,7 @@ from refinenet.datasets.own.plain_layouts import find_pair
 from refinenet.datasets.own.split_files import SPLIT_FOLDERS
 from refinenet.datasets.pairs import find_stem, walk_names
 from refinenet.doctor.finding import Finding, find
-from refinenet.doctor.report import write_command
+from refinenet.doctor.quoting import write_command
 
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
 
@@ -69,12 +69,12 @@ def list_pairs(layout: Layout) -> Listing:
     }
     held = {pair.split for pair in pairs}
     found["empty-split"] = [split for split in layout.splits if split not in held]
-    words = {"resplit": say_resplit(layout)}
+    resplit = say_resplit(layout)
     return Listing(
         pairs=sorted(pairs, key=lambda pair: (pair.split, pair.item)),
         splits={split: len(files.image_names) for split, files in layout.splits.items()},
         findings=[
-            find(kind, [shorten(name, root) for name in sorted(names)], **words)
+            find(kind, [shorten(name, root) for name in sorted(names)], resplit=resplit)
             for kind, names in found.items()
             if names
         ],

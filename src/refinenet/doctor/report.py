@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from refinenet.datasets.own.meaning import KEYS
 from refinenet.doctor.finding import KINDS, Finding
+from refinenet.doctor.quoting import write_command
 
 _WIDTH = 100
 _KEY = re.compile(rf"({'|'.join(KEYS)}): ")
@@ -112,8 +110,3 @@ def _describe(finding: Finding) -> str:
 
 def _wrap(line: str) -> list[str]:
     return textwrap.wrap(line, _WIDTH, break_long_words=False, break_on_hyphens=False)
-
-
-def write_command(words: Sequence[str], system: str = os.name) -> str:
-    """A command to be copied into a shell; `system` is as `os.name`, where "nt" is Windows."""
-    return subprocess.list2cmdline(words) if system == "nt" else shlex.join(words)

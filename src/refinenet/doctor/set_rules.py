@@ -75,10 +75,10 @@ def _judge_sample(held: Mapping[str, set[int]], names: Sequence[str], looked_at:
         yield _find_classes("class-unseen", unseen, names, masks=looked_at)
 
 
-def _find_classes(kind: str, classes: set[int], names: Sequence[str], **words: object) -> Finding:
+def _find_classes(kind: str, classes: set[int], names: Sequence[str], masks: int = 0, resplit: str = "") -> Finding:
     listed = [names[k] for k in sorted(classes)]
     more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
-    return find(kind, listed, values=", ".join(listed[:10]) + more, **words)
+    return find(kind, listed, values=", ".join(listed[:10]) + more, masks=masks, resplit=resplit)
 
 
 @dataclass(frozen=True, kw_only=True)

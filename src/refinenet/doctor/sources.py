@@ -96,16 +96,17 @@ def _open_datasets(
 ) -> Source:
     open_split = open_dataset(name, root)
     datasets: dict[str, Dataset] = {}
-    findings: list[Finding] = []
+    refused: dict[str, list[str]] = {}
     absent: FileNotFoundError | None = None
     for split in splits:
         try:
             datasets[split] = open_split(split)
-        except FileNotFoundError as error:
-            absent = absent or error
         except (ValueError, OSError) as error:
-            findings.append(find("split-refused", [split], message=str(error)))
-    if absent and not datasets and not findings:
+            if isinstance(error, FileNotFoundError) and name in PUBLISHED:
+                absent = absent or error
+            else:
+                refused.setdefault(str(error), []).append(split)
+    if absent and not datasets and not refused:
         raise absent
     label_sets = [dataset.label_set for dataset in datasets.values()]
     meaning = of_ids(label_sets[0], list(range(len(label_sets[0]))), [], layout) if label_sets else None
@@ -113,7 +114,7 @@ def _open_datasets(
         name=name,
         root=place,
         layout=layout,
-        listing=_list_datasets(datasets, findings, resplit),
+        listing=_list_datasets(datasets, refused, resplit),
         reading=Reading(points=None, datasets={split: replace(data, items=()) for split, data in datasets.items()}),
         meaning=meaning,
         resplit=resplit,
@@ -121,13 +122,14 @@ def _open_datasets(
     )
 
 
-def _list_datasets(datasets: Mapping[str, Dataset], findings: list[Finding], resplit: str) -> Listing:
+def _list_datasets(datasets: Mapping[str, Dataset], refused: Mapping[str, list[str]], resplit: str) -> Listing:
     pairs = [
         Pair(split, item, str(dataset.image_file(item) or ""), "")
         for split, dataset in datasets.items()
         for item in dataset.items
     ]
-    splits = [*datasets, *(finding.examples[0] for finding in findings)]
+    splits = [*datasets, *(split for some in refused.values() for split in some)]
+    findings = [find("split-refused", some, message=message) for message, some in refused.items()]
     empty = [split for split, dataset in datasets.items() if not dataset.items]
     return Listing(
         pairs=pairs,

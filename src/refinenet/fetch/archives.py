@@ -80,6 +80,23 @@ def is_unpacked(archive: Path, target: Path, *, origin: str | None = None) -> bo
         return False
 
 
+def was_empty(archive: Path, target: Path) -> bool:
+    """Whether an archive was unpacked into a folder and held no file."""
+    try:
+        return bool(json.loads(marker_of(archive, target).read_text("utf-8"))["files"] == 0)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
+
+
+def forget(archive: Path, target: Path) -> None:
+    """Unpack the archive anew when it is next asked for; what it held stays.
+
+    Raises:
+        OSError: the marker cannot be removed.
+    """
+    marker_of(archive, target).unlink(missing_ok=True)
+
+
 def is_interrupted(archive: Path, target: Path, *, origin: str | None = None) -> bool:
     """Whether the archive, or what was begun of unpacking it, is there, but its unpacking was not finished."""
     temporary = target / f".unpacking-{archive.name[:50]}"

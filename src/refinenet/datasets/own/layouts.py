@@ -34,12 +34,15 @@ from refinenet.datasets.own.meaning import (
     LAYOUT_KEYS,
     Meaning,
     NoPaletteError,
+    hint_at_keys,
     load_yaml,
     meaning_from_palettes,
     of_ids,
     read_classes_file,
 )
 from refinenet.datasets.own.plain_layouts import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
     find_beside,
     find_inner_splits,
     find_lists,
@@ -48,14 +51,15 @@ from refinenet.datasets.own.plain_layouts import (
 )
 from refinenet.datasets.own.split_files import Layout, SplitFiles, describe_folder, list_folders, list_split
 from refinenet.datasets.own.tool_classes import read_label_map, read_roboflow_classes
-from refinenet.datasets.pairs import list_files
+from refinenet.datasets.pairs import IMAGE_SUFFIXES, list_files, walk_names
 from refinenet.labels import LabelSet
 
 __all__ = ["Layout", "SplitFiles", "find_layout", "find_meaning", "find_splits"]
 
 _YAML_SUFFIXES = (".yaml", ".yml")
 _ROBOFLOW_CLASSES = "_classes.csv"
-_CLASSES_FILES = ("classes.yaml", "labelmap.txt", _ROBOFLOW_CLASSES)
+_YAML_CLASSES = ("classes.yaml", "classes.yml")
+_CLASSES_FILES = (*_YAML_CLASSES, "labelmap.txt", _ROBOFLOW_CLASSES)
 _SPLIT_KEYS = ("train", "val", "test")
 
 
@@ -71,8 +75,8 @@ def find_layout(source: Path) -> Layout:
         return _follow(source, _read_yaml(source))
     if not source.is_dir():
         raise FileNotFoundError(f"{source} is neither a folder nor a YAML file.")
-    classes = source / "classes.yaml"
-    if classes.is_file() and _names_folders(classes):
+    classes = _find_classes_file(source, _YAML_CLASSES)
+    if classes is not None and _names_folders(classes):
         return _follow(classes, _read_yaml(classes))
     return _find_in(source)
 
@@ -90,7 +94,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     allowed = (*KEYS, *LAYOUT_KEYS)
     if not isinstance(values, Mapping) or not set(values) <= set(allowed):
         found = shorten(sorted(map(str, values)) if isinstance(values, Mapping) else values)
-        raise ValueError(f"{path}: it may have the keys {', '.join(allowed)}; it has {found}.")
+        raise ValueError(f"{path}: it may have the keys {', '.join(allowed)}; it has {found}.{hint_at_keys(values)}")
     return values
 
 
@@ -133,14 +137,22 @@ def _find_in(root: Path) -> Layout:
     for find in finders:
         layout = find(root)
         if layout is not None:
-            names = _CLASSES_FILES[:1] if layout.annotations else _CLASSES_FILES
+            names = _YAML_CLASSES if layout.annotations else _CLASSES_FILES
             return replace(layout, classes_file=_find_classes_file(root, names))
     raise FileNotFoundError(
-        f"{root} is laid out in no way that is understood: it holds {describe_folder(root)}. Looked for images/ and "
-        "masks/, with or without folders or lists (train.txt) for splits; SPLIT/images and SPLIT/masks; train/ and "
-        "trainannot/; JPEGImages/ and SegmentationClass/; NAME.jpg and NAME_mask.png; COCO's and LabelMe's json files. "
+        f"{root} is laid out in no way that is understood: it holds {describe_folder(root)}.{_say_empty(root)} "
+        "Looked for images/ and masks/, with or without folders or lists (train.txt) for splits; SPLIT/images and "
+        "SPLIT/masks; train/ and trainannot/; "
+        "JPEGImages/ and SegmentationClass/; NAME.jpg and NAME_mask.png; COCO's and LabelMe's json files. "
         "A YAML file can name the folders, with lines such as: train: {images: FOLDER, masks: FOLDER}"
     )
+
+
+def _say_empty(root: Path) -> str:
+    known = (*IMAGE_FOLDERS, *MASK_FOLDERS)
+    folders = {name: folder for name, folder in list_folders(root).items() if name.lower() in known}
+    empty = [f"{name}/" for name, folder in folders.items() if not any(walk_names(folder, IMAGE_SUFFIXES))]
+    return f" No pictures are in {' and '.join(empty)}." if empty else ""
 
 
 def _find_classes_file(root: Path, names: Sequence[str] = _CLASSES_FILES) -> Path | None:

@@ -140,8 +140,9 @@ def parse_classes(values: Any, origin: str) -> Meaning:
     """
     if not isinstance(values, Mapping) or "names" not in values or not set(values) <= set(KEYS):
         found = shorten(sorted(map(str, values)) if isinstance(values, Mapping) else values)
-        raise ValueError(f"it needs the key 'names' and may have {sorted(KEYS[1:])}; it has {found}.")
-    names = tuple(_as_name(name) for name in _as_list(values, "names"))
+        hint = hint_at_keys(values)
+        raise ValueError(f"it needs the key 'names' and may have {sorted(KEYS[1:])}; it has {found}.{hint}")
+    names = tuple(_as_name(name) for name in _list_names(values))
     if "colours" in values:
         colours = tuple(as_colour(value) for value in _as_list(values, "colours"))
     else:
@@ -150,7 +151,8 @@ def parse_classes(values: Any, origin: str) -> Meaning:
     ignored = _as_list(values, "ignore") if "ignore" in values else []
     kind = values.get("masks", "ids")
     if kind not in ("ids", "colours"):
-        raise ValueError(f"'masks' is ids or colours, not {shorten(kind)}.")
+        hint = " Did you mean 'colours'?" if kind == "colors" else ""
+        raise ValueError(f"'masks' is ids or colours, not {shorten(kind)}.{hint}")
     if kind == "ids":
         stored = _as_list(values, "values") if "values" in values else list(range(len(names)))
         return replace(of_ids(label_set, stored, ignored, origin), has_colours="colours" in values)
@@ -159,6 +161,25 @@ def parse_classes(values: Any, origin: str) -> Meaning:
     if "values" in values:
         raise ValueError("'values' lists the ids in masks; masks painted in colours have none. Remove one of the two.")
     return of_colours(label_set, [as_colour(value) for value in ignored], origin)
+
+
+def hint_at_keys(values: Any) -> str:
+    """What keys that other programs know are called here, or nothing."""
+    keys = set(values) if isinstance(values, Mapping) else set()
+    hints = {"colors": "Did you mean 'colours'?", "nc": "Remove 'nc': the names are counted."}
+    return "".join(f" {hint}" for key, hint in hints.items() if key in keys)
+
+
+def _list_names(values: Mapping[str, Any]) -> list[Any]:
+    """The names as a list, or from ids 0 to K - 1 to names, as Ultralytics writes them."""
+    names = values["names"]
+    if not isinstance(names, Mapping):
+        return _as_list(values, "names")
+    if not names or not all(type(key) is int for key in names) or sorted(names) != list(range(len(names))):
+        raise ValueError(
+            f"'names' is a list, or has the keys 0 to {max(len(names) - 1, 0)}, each once; it has {shorten([*names])}."
+        )
+    return [names[k] for k in range(len(names))]
 
 
 def of_ids(label_set: LabelSet, values: list[Any], ignored: list[Any], origin: str) -> Meaning:
