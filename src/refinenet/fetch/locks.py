@@ -23,12 +23,15 @@ def only_one(path: Path, waiting: Callable[[], object]) -> Iterator[None]:
         return
     import fcntl
 
+    has_told = False
     while True:
         with path.open("ab") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                waiting()
+                if not has_told:
+                    waiting()
+                has_told = True
                 fcntl.flock(stream, fcntl.LOCK_EX)
             except OSError:  # The file system knows no locks.
                 yield
