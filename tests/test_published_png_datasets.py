@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import png_miniatures as miniatures
 import pytest
+import scipy.io
 from png_miniatures import bands, noise, save
 
 from refinenet.datasets.ade20k import ADE20K
@@ -308,6 +309,19 @@ def test_coco_stuff_is_found_where_people_unpack_it(images: str, masks: str, tmp
     dataset = COCO_STUFF.open_split(tmp_path / "root", "train")
     assert dataset.items == ["000000000009", "000000000025", "000000000030"]
     assert first_row(dataset, 2) == STUFF_BANDS
+
+
+def test_trap_coco_stuff_10k_with_its_mat_files_is_refused_and_not_taken_for_the_164k(tmp_path: Path) -> None:
+    """Its .mat files count from 1 with 0 for void, so that reading them as the 164k's would shift every class."""
+    miniatures.write_coco_stuff(tmp_path)
+    shutil.rmtree(tmp_path / "stuffthingmaps")
+    for split in ("train", "val"):
+        for image in (tmp_path / f"{split}2017").iterdir():
+            mat = tmp_path / "annotations" / f"{split}2017" / f"{image.stem}.mat"
+            mat.parent.mkdir(parents=True, exist_ok=True)
+            scipy.io.savemat(mat, {"S": np.ones((32, 40), np.uint8)})
+    with pytest.raises(FileNotFoundError, match="and PNG masks in"):
+        COCO_STUFF.open_split(tmp_path, "train")
 
 
 def test_coco_stuff_label_train_ids_beside_the_masks_are_passed_over(tmp_path: Path) -> None:
