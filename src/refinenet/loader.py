@@ -55,7 +55,7 @@ def load_batches(dataset: Dataset, config: TrainConfig, epoch: int, device: torc
         if isinstance(batch, list):
             batch = _stack([augmentation.vary_place(*_move(pair, device)) for pair in batch])
         with _one_thread():
-            images, labels = _move(batch, device)
+            images, labels = augmentation.paste_classes(*_move(batch, device))
             prepared = augmentation.vary_colour(images), labels.long()
         yield prepared
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from refinenet.backends.pytorch import PyTorchBackend
@@ -23,7 +24,7 @@ from refinenet.class_statistics import count_classes, log_weights, median_freque
 from refinenet.datasets import Dataset
 from refinenet.evaluate import PROTOCOL, evaluate
 from refinenet.loader import batch_size, load_batches
-from refinenet.losses import cross_entropy
+from refinenet.losses import cross_entropy, dice
 from refinenet.metrics import Scores
 from refinenet.model_file import ModelCard, save
 from refinenet.network import Network
@@ -94,6 +95,7 @@ class TrainRun:
         self.epoch = 0
         self.best_miou = -1.0
         self.weights: Tensor | None = None
+        self.average = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
 
     def run(self) -> TrainResult:
         """Train to the last epoch.
@@ -151,6 +153,8 @@ class TrainRun:
         try:
             self.network.load_state_dict(state["network"])
             self.optimiser.load_state_dict(state["optimiser"])
+            if self.average is not None:
+                self.average.module.load_state_dict(state["average"])
             self.epoch, self.best_miou = state["epoch"], state["best_miou"]
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise ValueError(f"The state kept in {self.folder.path} is of another run: {error}") from error
@@ -167,14 +171,30 @@ class TrainRun:
             for step, (images, labels) in enumerate(batches):
                 self._set_learning_rates(optimiser, self.epoch * self.steps_per_epoch + step)
                 logits = model(images.contiguous(memory_format=torch.channels_last))
-                loss = cross_entropy(logits, labels, self.weights, train_set.label_set.ignore_index)
+                loss = self._loss(logits, labels, train_set.label_set.ignore_index)
                 total += self._check_finite(loss.item())
                 optimiser.zero_grad()
                 self.fabric.backward(loss)
                 optimiser.step()
+                if self.average is not None:
+                    self.average.update(self.network, self.epoch * self.steps_per_epoch + step)
                 speed = (step + 1) * self.batch_size / (time.perf_counter() - started)
                 bar.update(task, advance=1, status=f"loss {total / (step + 1):.3f}, {speed:.1f} images/s")
         return total / self.steps_per_epoch
+
+    def _loss(self, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+        loss = cross_entropy(logits, labels, self.weights, ignore_index)
+        if self.config.dice_weight:
+            loss = loss + self.config.dice_weight * dice(logits, labels, ignore_index)
+        return loss
+
+    @property
+    def measured_network(self) -> Network:
+        """The network whose weights are measured and kept: the average, where there is one."""
+        if self.average is None:
+            return self.network
+        averaged: Network = self.average.module
+        return averaged
 
     def _set_learning_rates(self, optimiser: torch.optim.Optimizer, step: int) -> None:
         factor = schedule(step, self.steps_per_epoch * self.config.epochs, self.config)
@@ -205,7 +225,7 @@ class TrainRun:
         return self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs
 
     def _validate(self, val_set: Dataset) -> Scores:
-        segmenter = Segmenter(PyTorchBackend(self.network), val_set.label_set)
+        segmenter = Segmenter(PyTorchBackend(self.measured_network), val_set.label_set)
         try:
             return evaluate(segmenter, val_set, progress=self.show)[0]
         except NotFiniteError as error:
@@ -254,7 +274,7 @@ class TrainRun:
             scores=measured,
             recipe={**recipe, **asdict(self.config), "precision": self.precision},
         )
-        save(self.folder.best_model, self.network, card, "float32")
+        save(self.folder.best_model, self.measured_network, card, "float32")
 
     def _save_state(self) -> None:
         self.folder.save_state(
@@ -263,5 +283,6 @@ class TrainRun:
                 "best_miou": self.best_miou,
                 "network": self.network.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
+                "average": self.measured_network.state_dict() if self.average is not None else {},
             }
         )

@@ -22,6 +22,8 @@ _NUMBERS = {
     "warm_up": (0, 0.99),
     "polynomial_power": (0, 100),
     "weight_decay": (0, 100),
+    "dice_weight": (0, 100),
+    "ema_decay": (0, 1 - 1e-9),
 }
 _CHOICES = {
     "optimiser": Optimiser,
@@ -58,6 +60,11 @@ class TrainConfig(AugmentationConfig):
     """Of kernels; biases and batch norms have none."""
     class_weights: ClassWeights = "log"
     """"log" and "median" weigh rare classes up (`class_statistics`), "none" weighs all alike."""
+    dice_weight: float = 0.0
+    """Weight of the Dice loss (`losses.dice`), which is added to the cross-entropy."""
+    ema_decay: float = 0.0
+    """What is measured and kept is an exponential moving average of the weights over the steps with this decay, such as
+    0.995; 0 for the weights themselves."""
     precision: Precision = "auto"
     """Of the network's arithmetic; "auto" is bfloat16 where the device computes in it, else float32."""
     validate_every: int = 1

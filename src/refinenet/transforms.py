@@ -45,6 +45,12 @@ class AugmentationConfig:
     """Whether half of the images are mirrored left to right."""
     colour_jitter: float = 0.3
     """Largest relative change of brightness, contrast and saturation; 0 for none."""
+    class_crops: float = 0.0
+    """Share of the crops that are laid over a pixel of a class drawn evenly from those in the image, so that rare
+    classes are seen as often as others."""
+    paste_classes: float = 0.0
+    """Probability that an image gets classes of another image of its batch pasted over its own pixels, half of those
+    that are there (ClassMix; Olsson et al., 2021)."""
 
     def __post_init__(self) -> None:
         problems = self.problems()
@@ -62,6 +68,9 @@ class AugmentationConfig:
             problems.append(f"flip is True or False, not {self.flip!r}")
         if not is_number(self.colour_jitter) or not 0 <= self.colour_jitter < 1:
             problems.append(f"colour_jitter is at least 0 and below 1, not {self.colour_jitter!r}")
+        for name in ("class_crops", "paste_classes"):
+            if not is_number(getattr(self, name)) or not 0 <= getattr(self, name) <= 1:
+                problems.append(f"{name} is a number from 0 to 1, not {getattr(self, name)!r}")
         return problems
 
 
@@ -85,11 +94,17 @@ class _Window(NamedTuple):
     """The first of these; the others are padding."""
 
     @classmethod
-    def draw(cls, length: int, shown: int, factor: float) -> _Window:
-        """Draw where a crop of `shown` pixels lies on an image of `length` pixels that is resized by `factor`."""
+    def draw(cls, length: int, shown: int, factor: float, over: int | None) -> _Window:
+        """Draw where a crop of `shown` pixels lies on an image of `length` pixels that is resized by `factor`.
+
+        It shows the pixel `over`, if there is one to show.
+        """
         window = max(1, round(shown / factor))
         room = length - window
-        first = int(torch.randint(min(room, 0), max(room, 0) + 1, (1,)))
+        low, high = min(room, 0), max(room, 0)
+        if over is not None and room > 0:
+            low, high = max(low, over - window + 1), min(high, over)
+        first = int(torch.randint(low, high + 1, (1,)))
         cut = slice(max(first, 0), min(first + window, length))
         size = min(shown, max(1, round((cut.stop - cut.start) * factor))) if room < 0 else shown
         return cls(cut, size, min(round(max(-first, 0) * factor), shown - size))
@@ -115,8 +130,8 @@ class Augmentation:
         factor = float(torch.empty(1).uniform_(*self._config.scale))
         # Only what the crop will show is resized: it is cut out first.
         rows, columns = (
-            _Window.draw(length, shown, factor)
-            for length, shown in zip(labels.shape, self._config.crop_size, strict=True)
+            _Window.draw(length, shown, factor, over)
+            for length, shown, over in zip(labels.shape, self._config.crop_size, self._draw_pixel(labels), strict=True)
         )
         image, labels = image[:, rows.cut, columns.cut], labels[rows.cut, columns.cut]
         if self._config.flip and torch.rand(1) < 0.5:
@@ -126,6 +141,34 @@ class Augmentation:
         # What torchvision does to masks of itself, "nearest", rounds down and shifts them against the image.
         labels = v2.functional.resize(labels[None], size, v2.InterpolationMode.NEAREST_EXACT)[0]
         return self._pad(image, labels, rows, columns)
+
+    def _draw_pixel(self, labels: Tensor) -> tuple[int | None, int | None]:
+        """Row and column of what a crop must show, if anything."""
+        if torch.rand(1) >= self._config.class_crops:
+            return None, None
+        classes = labels.unique()
+        classes = classes[classes != self._ignore_index]
+        if not len(classes):
+            return None, None
+        pixels = (labels == classes[torch.randint(len(classes), (1,))]).nonzero()
+        row, column = pixels[torch.randint(len(pixels), (1,))][0].tolist()
+        return row, column
+
+    def paste_classes(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Paste half of the classes of another image of the batch into some of them, `(N, 3, h, w)` and `(N, h, w)`."""
+        if not self._config.paste_classes:
+            return images, labels
+        images, labels, others, theirs = images.clone(), labels.clone(), images.roll(1, 0), labels.roll(1, 0)
+        for index in range(len(images)):
+            if torch.rand(1) >= self._config.paste_classes:
+                continue
+            classes = theirs[index].unique()
+            classes = classes[classes != self._ignore_index]
+            chosen = classes[torch.randperm(len(classes))[: len(classes) // 2]]
+            pasted = torch.isin(theirs[index], chosen)
+            images[index] = torch.where(pasted, others[index], images[index])
+            labels[index] = torch.where(pasted, theirs[index], labels[index])
+        return images, labels
 
     def _pad(self, image: Tensor, labels: Tensor, rows: _Window, columns: _Window) -> tuple[Tensor, Tensor]:
         height, width = self._config.crop_size
