@@ -14,6 +14,7 @@ step of training, forwards, backwards and update, eats when batches cost nothing
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
@@ -36,7 +37,7 @@ from torchvision.transforms import v2
 from refinenet import RefineNet
 from refinenet.datasets import Dataset, open_dataset
 from refinenet.images import write
-from refinenet.loader import load_batches
+from refinenet.loader import Loader
 from refinenet.losses import cross_entropy
 from refinenet.optimisation import build_optimiser
 from refinenet.parallel import map_parallel
@@ -118,24 +119,32 @@ def train(step: Callable[[Tensor, Tensor], None], batches: Iterator[tuple[Tensor
     return images
 
 
-def make_candidates(dataset: Dataset, cached: Dataset, config: TrainConfig, steps: int) -> dict[str, Callable[[], int]]:
+def take(loader: Loader, epochs: Iterator[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of the loader's next epoch."""
+    for (part,) in loader.epoch(next(epochs)):
+        yield part.images, part.labels
+
+
+def make_candidates(
+    dataset: Dataset, config: TrainConfig, ours: Loader, cached: Loader, steps: int
+) -> dict[str, Callable[[], int]]:
     """What is timed: functions that work on some images and say on how many."""
+    epochs = itertools.count()
     files = [(str(dataset.image_file(item)), dataset.locate(item)) for item in dataset.items]
     reference: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-        ReferenceDataset(dataset, config), batch_size=config.batch_size, shuffle=True, drop_last=True,
+        ReferenceDataset(dataset, config), batch_size=ours.batch_size, shuffle=True, drop_last=True,
         num_workers=config.workers,
     )  # fmt: skip
     network = RefineNet(encoder="mobilenetv2_100", num_classes=len(dataset.label_set), device="cpu")
     step = make_step(network, config)
-    ready = next(load_batches(dataset, replace(config, workers=0), 0, CPU))
+    ready = next(take(ours, epochs))
     return {
         BARE: partial(decode_all, files, config.workers),
-        OURS: lambda: count(load_batches(dataset, config, 0, CPU)),
-        "our loader, images cached in memory": lambda: count(load_batches(cached, config, 0, CPU)),
+        OURS: lambda: count(take(ours, epochs)),
+        "our loader, images cached in memory": lambda: count(take(cached, epochs)),
         "torchvision's reference transforms": lambda: count(iter(reference)),
         APPETITE: lambda: train(step, iter([ready] * steps), steps),
-        # Four times as many steps: the first one after the loading processes have started is slow.
-        "training, loader and network": lambda: train(step, load_batches(dataset, config, 0, CPU), 4 * steps),
+        "training, loader and network": lambda: train(step, take(ours, epochs), 4 * steps),
     }
 
 
@@ -182,7 +191,9 @@ def main() -> None:
             dataset = open_dataset(arguments.dataset, arguments.root)("train")
         dataset = replace(dataset, items=list(islice(cycle(dataset.items), arguments.images)))
         cached = stack.enter_context(cache_samples(dataset, "memory", folder / "benchmark"))
-        candidates = make_candidates(dataset, cached, config, arguments.steps)
+        # Their processes start before the network takes memory, as they do in training.
+        ours, from_memory = (stack.enter_context(Loader(each, config, CPU)) for each in (dataset, cached))
+        candidates = make_candidates(dataset, config, ours, from_memory, arguments.steps)
         speeds = time_rounds(candidates, arguments.rounds)
 
     def ratio(name: str, other: str) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from refinenet.decoder import ChainedResidualPooling, ResidualConvUnit
+from refinenet.decoder import ChainedResidualPooling, MaxPool5x5, ResidualConvUnit
 from refinenet.encoder import Encoder
 from refinenet.network import Architecture, ModelType, Network
 
@@ -114,7 +114,7 @@ def test_chained_pooling_pools_before_each_convolution() -> None:
 @pytest.mark.parametrize("gradients", [True, False])
 def test_pool_in_parts_is_the_5x5_pool(shape: tuple[int, ...], gradients: bool) -> None:
     features = torch.randn(shape, generator=torch.Generator().manual_seed(1)) - 3.0
-    pool = ChainedResidualPooling(1, kernel_size=1).pool
+    pool = MaxPool5x5()
     expected = nn.MaxPool2d(5, stride=1, padding=2)(features)
     layouts: list[Callable[[Tensor], Tensor]] = [
         Tensor.contiguous,
@@ -123,6 +123,32 @@ def test_pool_in_parts_is_the_5x5_pool(shape: tuple[int, ...], gradients: bool) 
     for layout in layouts:
         with torch.set_grad_enabled(gradients):
             torch.testing.assert_close(pool(layout(features)), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 1, 7), (1, 2, 4, 4), (2, 3, 33, 50)])
+def test_gradient_of_the_pool_in_parts_is_that_of_the_5x5_pool(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(1)
+    # Small whole numbers: the largest value of a square often stands in it several times, and sums are exact.
+    features = torch.randint(-1, 2, shape, generator=generator).to(dtype)
+    gradient = torch.randint(-3, 4, shape, generator=generator).to(dtype)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        sent = []
+        for pool in (MaxPool5x5(), nn.MaxPool2d(5, stride=1, padding=2)):
+            leaf = features.clone(memory_format=layout).requires_grad_()
+            pool(leaf).backward(gradient)
+            sent.append(leaf.grad)
+        torch.testing.assert_close(sent[0], sent[1], rtol=0, atol=0)
+
+
+def test_pool_in_parts_hands_on_what_is_not_finite() -> None:
+    features = torch.randn((2, 3, 20, 20), generator=torch.Generator().manual_seed(1))
+    features[0, 0, 3, 3], features[0, 1, 10, 0], features[1, 2, 19, 7] = torch.nan, torch.inf, -torch.inf
+    features[1, 0] = -torch.inf
+    expected = nn.MaxPool2d(5, stride=1, padding=2)(features)
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            torch.testing.assert_close(MaxPool5x5()(features), expected, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("architecture", [SMALL, MOBILE], ids=lambda architecture: architecture.encoder)

@@ -5,11 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from refinenet import RefineNet
-from refinenet.network import Architecture, Network
-from refinenet.optimisation import build_optimiser, schedule
+from refinenet.datasets import open_dataset
 from refinenet.train_config import TrainConfig
 
 SMALL: dict[str, Any] = {
@@ -57,6 +52,11 @@ def test_a_run_leaves_recipe_log_checkpoint_and_the_best_model(tmp_path: Path) -
     assert all(torch.equal(a, weights(saved)[name]) for name, a in weights(r).items())
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert described["source"] == {"dataset": "streets:8:96x72", "root": None}
+    assert described["versions"]["torch"] == torch.__version__
+    left = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*")}
+    shown = {"curves.png", "last.safetensors", "recipe.toml", "samples/epoch-001.png", "samples/epoch-002.png"}
+    assert shown <= left
+    assert any(name.startswith("tensorboard/events") for name in left)
 
 
 def test_training_learns(tmp_path: Path) -> None:
@@ -69,31 +69,12 @@ def test_training_learns(tmp_path: Path) -> None:
     assert losses[-1] < np.log(11) * 0.75
 
 
-@pytest.mark.parametrize("awaited", ["run.json", "log.csv"])
-def test_a_run_killed_and_resumed_ends_where_an_uninterrupted_one_does(awaited: str, tmp_path: Path) -> None:
-    """Killed before its first epoch is over (run.json is there), or after (log.csv is there, too)."""
-    settings = {**SMALL, "epochs": 3}
-    whole = small_network()
-    whole.train(dataset="streets:8:96x72", output=tmp_path / "whole", progress=False, **settings)
-
-    script = (
-        "import torch; torch.manual_seed(0); from refinenet import RefineNet\n"
-        "r = RefineNet(encoder='mobilenetv2_100', device='cpu')\n"
-        f"r.train(dataset='streets:8:96x72', output={str(tmp_path / 'cut')!r}, progress=False, **{settings!r})\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script])
-    deadline = time.monotonic() + 100
-    while not (tmp_path / "cut" / awaited).exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert (tmp_path / "cut" / awaited).exists()
-
-    resumed = RefineNet(encoder="mobilenetv2_100", device="cpu")
-    result = resumed.train(resume=tmp_path / "cut", progress=False)
-    assert result.epochs == 3
-    assert all(torch.equal(a, weights(resumed)[name]) for name, a in weights(whole).items())
-    assert len((tmp_path / "cut" / "log.csv").read_text().splitlines()) == 4
+def test_a_run_can_be_repeated_from_the_recipe_that_it_leaves(tmp_path: Path) -> None:
+    first = small_network()
+    first.train(dataset="streets:4:64x64", output=tmp_path / "a", progress=False, **{**SMALL, "epochs": 1})
+    again = small_network()
+    again.train(recipe=tmp_path / "a" / "recipe.toml", output=tmp_path / "b", progress=False)
+    assert all(torch.equal(a, weights(again)[name]) for name, a in weights(first).items())
 
 
 def test_a_run_whose_dataset_has_changed_is_not_taken_up(drawn_folder: Path, tmp_path: Path) -> None:
@@ -119,14 +100,62 @@ def test_a_mask_that_cannot_be_used_is_named(workers: int, drawn_folder: Path, t
     assert "Traceback" not in str(caught.value)
 
 
-def test_a_damaged_checkpoint_is_refused_and_kept(tmp_path: Path) -> None:
-    small_network().train(dataset="streets:4:64x64", output=tmp_path, progress=False, **{**SMALL, "epochs": 1})
-    checkpoint = tmp_path / "checkpoint.pt"
-    damaged = checkpoint.read_bytes()[:1000]
-    checkpoint.write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):
-        RefineNet(device="cpu").train(resume=tmp_path, progress=False)
-    assert checkpoint.read_bytes() == damaged
+def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
+    settings = {**SMALL, "epochs": 9, "patience": 2, "learning_rate": 1e-12, "batch_norm": "frozen"}
+    result = small_network().train(dataset="streets:4:64x64", output=tmp_path, progress=False, **settings)
+    assert (result.epochs, result.is_over) == (3, True)
+    assert small_network().train(resume=tmp_path, progress=False).epochs == 3
+
+
+def test_the_average_of_the_weights_is_what_is_measured_and_kept(tmp_path: Path) -> None:
+    """With a decay of almost 1 and no warm-up left, hardly anything of the last steps is in the average."""
+    r = small_network()
+    r.train(dataset="streets:8:64x64", output=tmp_path, progress=False, **SMALL, ema_decay=0.9)
+    checkpoint = max((tmp_path / "checkpoints").glob("step-*"))
+    average, trained = (load_file(checkpoint / f"{name}.safetensors") for name in ("average", "weights"))
+    last = RefineNet(model=tmp_path / "last.safetensors", device="cpu")
+    assert all(torch.equal(tensor, weights(last)[name]) for name, tensor in average.items())
+    assert not torch.equal(average["classifier.weight"], trained["classifier.weight"])
+
+
+def test_a_teacher_of_other_classes_is_refused(drawn_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="11 classes apart"):
+        small_network().train(dataset=drawn_folder, output=tmp_path / "run", progress=False, **SMALL, teacher="camvid")
+
+
+def test_a_student_is_drawn_to_its_teacher(tmp_path: Path) -> None:
+    """Taught by nothing else, a network's answers come nearer to the teacher's."""
+    teacher = RefineNet(model="camvid", device="cpu")
+    images = torch.stack([torch.from_numpy(sample.image) for sample in open_dataset("streets:4:64x64")("train")])
+    batch = images.permute(0, 3, 1, 2) / 255
+    student = small_network(num_classes=11)
+
+    def distance() -> float:
+        with torch.no_grad():
+            wanted, given = teacher.network(batch).softmax(1), student.network(batch).log_softmax(1)
+        return float(torch.nn.functional.kl_div(given, wanted, reduction="batchmean"))
+
+    before = distance()
+    settings = {**SMALL, "epochs": 6, "cross_entropy_weight": 0.0, "class_weights": "none", "dice_weight": 0.0}
+    student.train(
+        dataset="streets:4:64x64", output=tmp_path, progress=False, teacher="camvid", teacher_weight=1.0, **settings
+    )
+    assert distance() < 0.8 * before
+
+
+def test_deep_supervision_trains_and_leaves_an_ordinary_model(tmp_path: Path) -> None:
+    r = small_network()
+    r.train(dataset="streets:4:64x64", output=tmp_path, progress=False, **SMALL, deep_supervision=0.4)
+    saved = RefineNet(model=tmp_path / "best.safetensors", device="cpu")
+    assert set(weights(saved)) == set(weights(small_network()))
+
+
+def test_a_learning_rate_and_a_batch_size_are_found(tmp_path: Path) -> None:
+    settings = {**SMALL, "epochs": 1, "learning_rate": "auto", "batch_size": "auto"}
+    small_network().train(dataset="streets:8:64x64", output=tmp_path, progress=False, **settings)
+    config = json.loads((tmp_path / "run.json").read_text())["config"]
+    assert 1e-6 < config["learning_rate"] < 1
+    assert config["batch_size"] == 8
 
 
 def test_a_new_network_takes_the_classes_of_a_folder(drawn_folder: Path, tmp_path: Path) -> None:
@@ -208,25 +237,3 @@ def test_divergence_stops_with_advice(tmp_path: Path) -> None:
     settings = {**SMALL, "epochs": 5, "learning_rate": 99.0, "optimiser": "sgd", "warm_up": 0.0}
     with pytest.raises(ValueError, match=r"diverged.*smaller learning_rate"):
         small_network().train(dataset="streets:8:96x72", output=tmp_path, progress=False, **settings)
-
-
-def test_the_schedule_rises_then_falls_to_zero() -> None:
-    config = TrainConfig(warm_up=0.1, polynomial_power=0.9)
-    factors = [schedule(step, 100, config) for step in range(100)]
-    assert factors[:3] == pytest.approx([1 / 11, 2 / 11, 3 / 11])
-    assert factors[10] == 1.0
-    assert factors[55] == pytest.approx(0.5**0.9)
-    assert 0 < factors[99] < 0.02
-
-
-def test_the_optimiser_has_rates_for_encoder_and_rest_and_decays_kernels_only() -> None:
-    network = Network(Architecture(model_type="lightweight", encoder="mobilenetv2_100", num_classes=3))
-    config = TrainConfig(learning_rate=1e-2, encoder_learning_rate=1e-3, weight_decay=0.5, optimiser="sgd")
-    rates = {}
-    for group in build_optimiser(network, config).param_groups:
-        for parameter in group["params"]:
-            rates[parameter] = (group["lr"], group["weight_decay"])
-    for name, parameter in network.named_parameters():
-        expected = 1e-3 if name.startswith("encoder.") else 1e-2, 0.5 if parameter.ndim == 4 else 0.0
-        assert rates.pop(parameter) == expected, name
-    assert not rates

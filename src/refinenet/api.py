@@ -18,6 +18,7 @@ from refinenet import __version__
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.class_matching import check_same_classes
 from refinenet.datasets import DatasetSource, TrainingSource, choose_classes, open_dataset
+from refinenet.distributed import launch
 from refinenet.encoder import PUBLISHED_RESNETS
 from refinenet.evaluate import Evaluation, evaluate
 from refinenet.files import refuse_same_file
@@ -26,6 +27,7 @@ from refinenet.labels import LabelSet
 from refinenet.model_file import ModelCard, digest, load, save
 from refinenet.model_source import check_asked, choose_device, new_model, open_model
 from refinenet.network import Architecture, ModelType, Network
+from refinenet.recipe import merge, read_recipe
 from refinenet.run_folder import RunFolder
 from refinenet.run_start import RunOptions, Training, begin_run
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_output
@@ -79,6 +81,14 @@ class RefineNet:
             )
         name = encoder if encoder is not None else None if num_layers is None else f"resnet{num_layers}"
         self._classes_asked_for = num_classes is not None
+        asked = {
+            "model": model,
+            "model_type": model_type,
+            "num_layers": num_layers,
+            "encoder": encoder,
+            "encoder_weights": encoder_weights,
+        }
+        self._origin: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
         chosen = choose_device(device)
         if model is not None:
             if encoder_weights is not None:
@@ -171,8 +181,10 @@ class RefineNet:
         output: str | os.PathLike[str] | None = None,
         resume: str | os.PathLike[str] | None = None,
         stages: str | os.PathLike[str] | Sequence[Mapping[str, Any]] | None = None,
+        recipe: str | os.PathLike[str] | None = None,
         classes: str | None = None,
         check: bool = True,
+        stop_after: int | None = None,
         progress: bool = True,
         **settings: Any,
     ) -> TrainResult:
@@ -186,22 +198,26 @@ class RefineNet:
                 list of such with the same classes: all are trained on, the first one is validated on.
             root: Where a named dataset lies; of a list, the first one.
             output: The folder for the results; by default a new one below `runs/`.
-            resume: Instead of `dataset`, the folder of a run that was stopped: it goes on after its last whole epoch,
-                as it was begun.
+            resume: Instead of `dataset`, the folder of a run that was stopped: it goes on from where it was, as it was
+                begun.
             stages: Instead of `dataset`, several trainings after each other, each of which begins with the best model
                 of the one before: maps with the key "dataset", perhaps "root", and settings; or a YAML file with a list
                 of such below the key "stages".
+            recipe: A training written down, by the name of one that comes with the package or as a TOML file
+                (`recipe.read_recipe`). It says what is trained on and how; arguments beside it take the place of what
+                it says. What it says of the network is for whoever makes one: this one is trained as it is.
             classes: Which set of classes a published dataset is taken with, where it has two: "stuff" for COCO, "59"
                 for PASCAL-Context. `dataset="coco:stuff"` says the same.
             check: Whether the doctor (`refinenet data check`) looks at the data before a new training, quickly, and
                 refuses what it would fail on or learn something wrong from.
+            stop_after: Steps after which to stop for now, as Ctrl-C would; the run goes on by `resume`.
             progress: Whether to show progress on standard error.
             settings: Fields of `train_config.TrainConfig`, such as `epochs`, `batch_size` and `learning_rate`; for all
                 stages that do not say otherwise.
 
         Returns:
             Where the results are (of the last stage), and how good the best model is. After an interruption or an error
-            the network has the weights that training had reached; the run folder keeps those of the last whole epoch.
+            the network has the weights that training had reached, and the run folder keeps its state.
 
         Raises:
             FileNotFoundError: the data are not there; says where to get them.
@@ -209,9 +225,24 @@ class RefineNet:
         """
         if classes is not None:
             dataset = choose_classes(dataset, classes)
-        options = RunOptions(classes_fixed=self._classes_asked_for, check=check, progress=progress)
+        if stop_after is not None and (type(stop_after) is not int or stop_after < 1):
+            raise ValueError(f"stop_after is a whole number of steps from 1 up, not {stop_after!r}.")
+        if recipe is not None:
+            written = merge(read_recipe(recipe), dataset=dataset, root=root, train=settings)
+            whole = written.stages and stages is None
+            dataset, root = (None, None) if whole else (written.dataset, written.root)
+            stages, settings = written.whole_stages if whole else stages, dict(written.train)
+        options = RunOptions(
+            classes_fixed=self._classes_asked_for,
+            origin=self._origin,
+            check=check,
+            stop_after=stop_after,
+            progress=progress,
+        )
         for run in self._prepare_runs(dataset, root, output, resume, stages, settings, options):
             result = self._carry_out(run, progress)
+            if not result.is_over:
+                break
         return result
 
     def _carry_out(self, run: TrainRun, progress: bool) -> TrainResult:
@@ -220,12 +251,14 @@ class RefineNet:
             result = run.run()
         except BaseException:
             kept, resumed = run.folder.path, run.folder.to_resume
-            print_note(f"What was reached is kept in {kept} and goes on with --resume {resumed}.", enabled=progress)
+            note = f"What was reached is kept in {kept} and goes on with --resume {resumed}."
+            print_note(note, enabled=progress and run.processes.is_first and run.folder.is_begun)
             raise
         finally:
             self.network.eval()
         network, card = load(result.model)
         self._adopt(network.to(self.network.mean.device), card)
+        self._origin = {"model": str(result.model.resolve())}
         return result
 
     def _prepare_runs(
@@ -255,7 +288,7 @@ class RefineNet:
                 "run from its model, best.safetensors."
             )
         assert resume is not None
-        return resume_runs(Path(resume), self.network.mean.device, progress=options.progress)
+        return resume_runs(Path(resume), self.network.mean.device, options)
 
     def eval(
         self,
@@ -286,7 +319,9 @@ class RefineNet:
         source = dataset if classes is None else choose_classes(dataset, classes)
         data = open_dataset(source, root)(split)
         check_same_classes(self.label_set, data)
-        scores, seconds = evaluate(self._segmenter, data, progress=progress)
+        processes = launch(self.network.mean.device).processes
+        shows = progress and processes.is_first
+        scores, seconds = evaluate(self._segmenter, data, progress=shows, processes=processes)
         evaluation = Evaluation(
             dataset=data.name,
             split=data.split,
@@ -297,9 +332,9 @@ class RefineNet:
             model_sha256=self.card.weights_sha256 or digest(self.network.state_dict()),
             package_version=__version__,
         )
-        if output_file is not None:
+        if output_file is not None and processes.is_first:
             evaluation.save(output_file)
-        if progress:
+        if shows:
             evaluation.print()
         return evaluation
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Device, Root
 from refinenet.terminal import say
+
+if TYPE_CHECKING:
+    from refinenet.train import TrainResult
 
 
 def train(
@@ -30,6 +35,11 @@ def train(
         Path | None,
         typer.Option(help="A YAML file of trainings after each other (a list below the key stages), for --dataset."),
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="A recipe by name, or its TOML file; what other options say takes the place of its words."),
+    ] = None,
+    list_recipes: Annotated[bool, typer.Option("--list-recipes", help="Show the recipes there are, and stop.")] = False,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A model to go on from.")] = None,
     model_type: Annotated[
         Literal["full", "lightweight"] | None,
@@ -58,10 +68,17 @@ def train(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Let the doctor look at the data first, quickly.")
     ] = True,
+    stop_after: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="STEPS", help="Stop for now after so many steps; --resume goes on."),
+    ] = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a network on a dataset."""
+    if list_recipes:
+        _show_recipes(as_json)
+        return
     named = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -77,38 +94,71 @@ def train(
         "encoder": encoder,
         "encoder_weights": encoder_weights,
     }
-    if resume is None and stages is None and not dataset:
-        raise typer.BadParameter("name a dataset, or a run to go on with by --resume.", param_hint="--dataset")
-    if resume is not None and any(value is not None for value in start.values()):
-        raise typer.BadParameter(
-            "a resumed run has its network: leave the options of a new one out.", param_hint="--resume"
-        )
+    _check_usage(dataset, resume, stages, recipe, start)
     import torch
 
     from refinenet.api import RefineNet
+    from refinenet.recipe import merge, read_recipe
     from refinenet.train_config import TrainConfig
 
-    torch.manual_seed(chosen.get("seed", TrainConfig.seed))  # a new network's weights follow from it, too
-    network = RefineNet(**start, device=device)
-    sources = dataset[0] if dataset and len(dataset) == 1 else dataset
-    result = network.train(
-        sources,
+    settings_of_all = chosen
+    if recipe is not None:
+        written = merge(read_recipe(recipe), network=start, train=chosen)
+        start, settings_of_all = dict(written.network), dict(written.train)
+    torch.manual_seed(settings_of_all.get("seed", TrainConfig.seed))  # a new network's weights follow from it, too
+    result = RefineNet(**start, device=device).train(
+        dataset[0] if dataset and len(dataset) == 1 else dataset,
         root=root,
         output=output,
         resume=resume,
         stages=stages,
+        recipe=recipe,
         classes=classes,
         check=check,
+        stop_after=stop_after,
         progress=not as_json,
         **chosen,
     )
+    _report(result, as_json)
+
+
+def _show_recipes(as_json: bool) -> None:
+    from refinenet.recipe import recipe_descriptions
+
+    found = recipe_descriptions()
+    say(found if as_json else "\n\n".join(f"{name}\n{_indent(told)}" for name, told in found.items()))
+
+
+def _indent(text: str) -> str:
+    return textwrap.fill(text, 100, initial_indent="    ", subsequent_indent="    ")
+
+
+def _check_usage(
+    dataset: list[str] | None, resume: Path | None, stages: Path | None, recipe: str | None, start: Mapping[str, Any]
+) -> None:
+    if resume is None and stages is None and recipe is None and not dataset:
+        raise typer.BadParameter(
+            "name a dataset, a recipe by --recipe, or a run to go on with by --resume.", param_hint="--dataset"
+        )
+    if resume is not None and any(value is not None for value in start.values()):
+        raise typer.BadParameter(
+            "a resumed run has its network: leave the options of a new one out.", param_hint="--resume"
+        )
+    if recipe is not None and (resume is not None or stages is not None):
+        other = "a resumed run goes on as it was begun" if stages is None else "a recipe has stages of its own"
+        raise typer.BadParameter(f"{other}: leave one of the two out.", param_hint="--recipe")
+
+
+def _report(result: TrainResult, as_json: bool) -> None:
     found = {
         "folder": str(result.folder),
         "model": str(result.model),
         "best_miou": result.best_miou,
         "epochs": result.epochs,
+        "is_over": result.is_over,
     }
-    say(found if as_json else f"Best validation mIoU {100 * result.best_miou:.2f} %. Model: {result.model}")
+    best = "none yet" if result.best_miou is None else f"{100 * result.best_miou:.2f} %"
+    say(found if as_json else f"Best validation mIoU: {best}. Model: {result.model}")
 
 
 def _parse_settings(settings: list[str], taken: set[str]) -> dict[str, Any]:

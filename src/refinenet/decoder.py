@@ -87,9 +87,13 @@ class MaxPool5x5(nn.Module):
 
     @staticmethod
     def _pool(features: Tensor) -> Tensor:
-        """A maximum over rows of maxima over columns is the maximum over the square, at 10 comparisons for 25."""
-        columns = functional.max_pool2d(features, (5, 1), stride=1, padding=(2, 0))
-        return functional.max_pool2d(columns, (1, 5), stride=1, padding=(0, 2))
+        """A maximum over columns of maxima over rows is the maximum over the square, at 10 comparisons for 25.
+
+        In this order the gradient goes, among equal values, to the first of the square, row by row: where it goes from
+        one 5x5 pool.
+        """
+        rows = functional.max_pool2d(features, (1, 5), stride=1, padding=(0, 2))
+        return functional.max_pool2d(rows, (5, 1), stride=1, padding=(2, 0))
 
 
 class ChainedResidualPooling(nn.Module):
@@ -189,8 +193,11 @@ class Decoder(nn.Module):
 
     def forward(self, groups: Sequence[Sequence[Tensor]]) -> Tensor:
         """Groups of feature maps at strides 4, 8, 16, 32 to one map `(N, channels, h, w)` at stride 4."""
-        refined: Tensor | None = None
+        return self.stages(groups)[-1]
+
+    def stages(self, groups: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """As `forward`, but what each block puts out, `(N, width_out, h, w)` at strides 32, 16, 8, 4."""
+        refined: list[Tensor] = []
         for block, taps in zip(self.blocks, reversed(groups), strict=True):
-            refined = block(taps, refined)
-        assert refined is not None
+            refined.append(block(taps, refined[-1] if refined else None))
         return refined

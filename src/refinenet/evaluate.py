@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from refinenet.datasets import Dataset
+from refinenet.distributed import ALONE, Processes
 from refinenet.files import write_atomically
 from refinenet.labels import LabelSet
 from refinenet.metrics import RULE, ConfusionMatrix, Scores
@@ -69,8 +73,22 @@ class Evaluation:
         print_table(title, ["class", "IoU %"], rows)
 
 
-def evaluate(segmenter: Segmenter, dataset: Dataset, *, progress: bool = True) -> tuple[Scores, float]:
+def evaluate(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    *,
+    progress: bool = True,
+    processes: Processes = ALONE,
+    after_image: Callable[[], object] | None = None,
+) -> tuple[Scores, float]:
     """Segment every image of a dataset and count.
+
+    Args:
+        segmenter: What to measure.
+        dataset: What to measure it on.
+        progress: Whether to show progress.
+        processes: Those that share the images; all get the same figures, equal to those of one process alone.
+        after_image: Called after each image, on all processes equally often; it may end the work by an exception.
 
     Returns:
         The figures, and the seconds it took.
@@ -82,10 +100,15 @@ def evaluate(segmenter: Segmenter, dataset: Dataset, *, progress: bool = True) -
     start = time.perf_counter()
     with progress_bar(progress) as bar:
         task = bar.add_task(f"Evaluating on {dataset.name} {dataset.split}", total=len(dataset), status="")
-        for index in range(len(dataset)):
-            sample = dataset[index]
-            matrix.add(sample.labels, segmenter.predict(sample.image))
-            bar.advance(task)
+        for first in range(0, len(dataset), processes.count):
+            index = first + processes.rank
+            if index < len(dataset):
+                sample = dataset[index]
+                matrix.add(sample.labels, segmenter.predict(sample.image))
+            bar.advance(task, min(processes.count, len(dataset) - first))
+            if after_image is not None:
+                after_image()
+    matrix.counts = processes.add_up(torch.from_numpy(matrix.counts)).numpy()
     return matrix.scores(), time.perf_counter() - start
 
 

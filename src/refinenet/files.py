@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
-from contextlib import suppress
 from pathlib import Path
+
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp", re.DOTALL)
+_CANNOT_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EPERM}
+"""What file systems say that cannot flush a folder, or do not let it be opened."""
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
@@ -35,30 +40,76 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
 
 
 def _replace(target: Path, content: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(target.parent)
     # 50 characters are at most 200 bytes, which leaves room for the rest in a file name's 255.
     temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        write_new(temporary, content)
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _flush_folder(target.parent)
+    flush_folder(target.parent)
 
 
-def _flush_folder(folder: Path) -> None:
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that is not there yet, and flush it to the disk (fsync).
+
+    Raises:
+        OSError: there is such a file, or it cannot be written; it may be there in part.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        remaining = memoryview(content)
+        while remaining:
+            remaining = remaining[os.write(descriptor, remaining) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folders(folder: Path) -> None:
+    """Make a folder and those that it lies in, where they are missing, so that they outlast a loss of power.
+
+    Raises:
+        OSError: one of them cannot be made.
+    """
+    missing = [ancestor for ancestor in (folder, *folder.parents) if not ancestor.exists()]
+    if not missing and folder.is_dir():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        flush_folder(made.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush to the disk what was made, renamed and removed in a folder, where the file system can.
+
+    Raises:
+        OSError: the disk fails.
+    """
     if os.name == "nt":  # Windows cannot open a folder to flush it, and orders renames itself.
         return
-    with suppress(OSError):  # some network file systems cannot, and the file itself is already safe
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_FLUSH:
+            raise
+
+
+def sweep_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder, if it is there; nobody may be writing to it.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    for path in folder.iterdir() if folder.exists() else ():
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def refuse_same_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from refinenet.convert import import_checkpoint
+from refinenet.distributed import local_device
 from refinenet.encoder_weights import load_encoder_weights
 from refinenet.labels import LabelSet
 from refinenet.model_file import BUNDLED, ModelCard, bundled_path, load
@@ -58,15 +59,15 @@ def new_model(architecture: Architecture, encoder_weights: str | os.PathLike[str
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or else a GPU where there is one.
+    """The device asked for, or else a GPU where there is one; of several processes each has its own.
 
     Raises:
         ValueError: there is no such device here.
     """
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return local_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
-        chosen = torch.device(device)
+        chosen = local_device(torch.device(device))
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]

@@ -88,12 +88,20 @@ class Network(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """As `forward`, before upsampling: logits `(N, K, ceil(H/4), ceil(W/4))`."""
+        return self.classify(self.decoder(self.encode(images)))
+
+    def encode(self, images: Tensor) -> list[list[Tensor]]:
+        """Images as for `forward` to what the decoder takes: groups of feature maps at strides 4, 8, 16, 32."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"The network takes RGB images (N, 3, H, W), not a tensor of shape {tuple(images.shape)}.")
         if not images.is_floating_point():
             raise ValueError(f"The network takes floating-point images in [0, 1], not {images.dtype}: divide by 255.")
-        features = self.encoder((images - self.mean) / self.std)
-        logits: Tensor = self.classifier(self.dropout(self.decoder(features)))
+        features: list[list[Tensor]] = self.encoder((images - self.mean) / self.std)
+        return features
+
+    def classify(self, refined: Tensor) -> Tensor:
+        """What the decoder puts out, `(N, C, h, w)`, to logits `(N, K, h, w)`."""
+        logits: Tensor = self.classifier(self.dropout(refined))
         return logits
 
     def with_classes(self, rows: Sequence[int | None]) -> Network:

@@ -1,47 +1,139 @@
-"""How a network's weights move in training: learning rates over time, the optimiser, its precision."""
+"""How a network's weights move in training: the optimiser and the precision that it works in."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
+from torch import nn
 
-from refinenet.network import Network
-from refinenet.train_config import Precision, TrainConfig
+from refinenet.schedules import is_number
+
+Optimiser = Literal["adamw", "sgd"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Arithmetic = Literal["float32", "bfloat16", "float16"]
+
+_RANGES = {
+    "learning_rate": (1e-12, 100),
+    "encoder_learning_rate": (1e-12, 100),
+    "weight_decay": (0, 100),
+    "momentum": (0, 1 - 1e-9),
+    "gradient_clipping": (0, 1e9),
+    "ema_decay": (0, 1 - 1e-9),
+}
+_INSTEAD_OF_NUMBERS = {"learning_rate": "auto", "encoder_learning_rate": None}
+_CHOICES = {"optimiser": Optimiser, "precision": Precision}
 
 
-def schedule(step: int, steps: int, config: TrainConfig) -> float:
-    """The share of its highest value that a learning rate has in a step, counted from 0: warm-up, then polynomial."""
-    warm_up_steps = config.warm_up * steps
-    if step < warm_up_steps:
-        return (step + 1) / (warm_up_steps + 1)
-    return float((1 - (step - warm_up_steps) / (steps - warm_up_steps)) ** config.polynomial_power)
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """How the weights move.
+
+    Raises:
+        ValueError: a value out of its range, or values that do not go together.
+    """
+
+    optimiser: Optimiser = "adamw"
+    """"adamw", or "sgd" with momentum as in the papers."""
+    learning_rate: float | Literal["auto"] = 1e-3
+    """Of decoder and classifier, at its highest; "auto" finds one before the first epoch (`learning_rate_finder`)."""
+    encoder_learning_rate: float | None = None
+    """Of the encoder, at its highest; the same as `learning_rate` where it is not given."""
+    weight_decay: float = 1e-4
+    """Of kernels; biases and batch norms have none."""
+    momentum: float = 0.9
+    """Of "sgd"."""
+    gradient_clipping: float = 0.0
+    """Largest norm of all gradients together, to which longer ones are shortened; 0 for none."""
+    ema_decay: float = 0.0
+    """What is measured and kept is an exponential moving average of the weights over the steps with this decay, such as
+    0.995; 0 for the weights themselves."""
+    precision: Precision = "auto"
+    """Of the network's arithmetic; "auto" is bfloat16 where the device computes in it, else float32. "float16" is for
+    GPUs without bfloat16."""
+
+    def __post_init__(self) -> None:
+        problems = self.problems()
+        if problems:
+            raise ValueError("; ".join(problems) + ".")
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, all of it."""
+        found = []
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if name in _INSTEAD_OF_NUMBERS and value == _INSTEAD_OF_NUMBERS[name]:
+                continue
+            if not is_number(value) or not low <= value <= high:
+                other = ' or "auto"' if name == "learning_rate" else ""
+                found.append(f"{name} is a number from {low} to {high}{other}, not {value!r}")
+        for name, kind in _CHOICES.items():
+            if getattr(self, name) not in get_args(kind):
+                found.append(f"{name} is one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
+        if self.optimiser == "adamw" and self.momentum != OptimiserConfig.momentum:
+            found.append('momentum is for optimiser="sgd"; with "adamw" leave it out')
+        if self.learning_rate == "auto" and self.encoder_learning_rate is not None:
+            found.append('encoder_learning_rate is left out where learning_rate is "auto", which finds one for both')
+        return found
 
 
-def build_optimiser(network: Network, config: TrainConfig) -> torch.optim.Optimizer:
-    """An optimiser with rates of their own for the encoder and the rest, and no weight decay but on kernels."""
+def build_optimiser(
+    network: nn.Module, config: OptimiserConfig, *, encoder: nn.Module | None = None
+) -> torch.optim.Optimizer:
+    """An optimiser with rates of their own for the encoder and the rest, and no weight decay but on kernels.
+
+    Each of its groups keeps in "highest_rate" what a schedule takes a share of. Weights that are frozen
+    (`requires_grad` is False) are left out.
+
+    Args:
+        network: What is trained.
+        config: How.
+        encoder: The part of it that `encoder_learning_rate` is for; `network.encoder` where it is not given.
+
+    Raises:
+        ValueError: the learning rate is still to be found ("auto").
+    """
+    if config.learning_rate == "auto":
+        raise ValueError('learning_rate="auto" is found before an optimiser is built; name a number.')
+    encoder = network.get_submodule("encoder") if encoder is None else encoder
+    in_encoder = {id(parameter) for parameter in encoder.parameters()}
     rates = {True: config.encoder_learning_rate or config.learning_rate, False: config.learning_rate}
     groups = []
     for is_encoder, is_kernel in ((True, True), (True, False), (False, True), (False, False)):
         parameters = [
             parameter
-            for name, parameter in network.named_parameters()
-            if name.startswith("encoder.") == is_encoder and (parameter.ndim > 1) == is_kernel
+            for parameter in network.parameters()
+            if parameter.requires_grad
+            and (id(parameter) in in_encoder) == is_encoder
+            and (parameter.ndim > 1) == is_kernel
         ]
         decay = config.weight_decay if is_kernel else 0.0
         rate = rates[is_encoder]
         groups.append({"params": parameters, "lr": rate, "highest_rate": rate, "weight_decay": decay})
     if config.optimiser == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9)
+        return torch.optim.SGD(groups, momentum=config.momentum)
     return torch.optim.AdamW(groups)
 
 
-def choose_bfloat16(precision: Precision, device: torch.device) -> bool:
-    """Whether training computes in bfloat16; "auto" does where the device has instructions for it."""
+def choose_precision(precision: Precision, device: torch.device) -> Arithmetic:
+    """What training computes in; "auto" is bfloat16 where the device has instructions for it, else float32.
+
+    Raises:
+        ValueError: float16 on a CPU, which has no arithmetic in it that is worth its narrow range.
+    """
+    if precision == "float16" and device.type == "cpu":
+        raise ValueError('precision="float16" needs a GPU; on a CPU take "auto", "bfloat16" or "float32".')
     if precision != "auto":
-        return precision == "bfloat16"
+        return precision
+    return "bfloat16" if _computes_in_bfloat16(device) else "float32"
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
     # Older releases of PyTorch cannot say; there the CPU is taken to have none.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

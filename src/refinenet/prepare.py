@@ -19,7 +19,7 @@ from refinenet.datasets import NAMES, PUBLISHED, Dataset, Download, Published, f
 from refinenet.datasets.prepared import open_prepared, write_split
 from refinenet.fetch.archives import forget, is_interrupted, is_unpacked, unpack, was_empty
 from refinenet.fetch.download import PATIENCE, Patience, fetch
-from refinenet.fetch.locks import only_one
+from refinenet.locks import only_one
 from refinenet.terminal import print_note, progress_bar
 
 _Trouble = FileNotFoundError | ValueError

@@ -1,18 +1,23 @@
-"""What a training run keeps on disk: how it was begun, a log, the state to go on from, and the best model."""
+"""What a training run keeps on disk: how it was begun, a log, checkpoints to go on from, and the models."""
 
 from __future__ import annotations
 
+import csv
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
+from refinenet.checkpoints import Checkpoint, Checkpoints
+from refinenet.files import sweep_leftovers, write_atomically
+from refinenet.locks import sole_owner
+from refinenet.terminal import print_note
 
-from refinenet.files import write_atomically
-from refinenet.tensors import CORRUPT_FILE_ERRORS
+POSITION = "position.json"
+"""The file of a checkpoint that says how far the run has come, among other things by "is_over"."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,8 @@ class RunFolder:
     path: Path
     part_of: Path | None = None
     """The folder of the training in stages that the run is one of."""
+    _failing: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    """What could not be written when it was last attempted, and was said."""
 
     @property
     def to_resume(self) -> Path:
@@ -34,23 +41,67 @@ class RunFolder:
         return self.path / "best.safetensors"
 
     @property
+    def last_model(self) -> Path:
+        """The model as the last epoch left it."""
+        return self.path / "last.safetensors"
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Where the run goes on from after a stop."""
+        return Checkpoints(self.path / "checkpoints")
+
+    @property
     def is_begun(self) -> bool:
-        """Whether a run was begun here."""
-        return (self.path / "run.json").exists()
+        """Whether a run was begun here, if only its checkpoints tell of it: no other may be begun among them."""
+        return (self.path / "run.json").exists() or any(self.checkpoints.steps())
 
     @property
     def is_over(self) -> bool:
-        """Whether the run that was begun here has trained its last epoch.
+        """Whether the run that was begun here has nothing left to do.
 
         Raises:
             ValueError: what the folder keeps is damaged.
         """
-        epochs = self.read_description()["config"]["epochs"]
-        return bool(self.load_state(torch.device("cpu"))["epoch"] == epochs)
+        files = self.newest_checkpoint().files
+        return POSITION in files and bool(json.loads(files[POSITION])["is_over"])
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training in the folder, for as long as the context lasts or the process lives.
+
+        What a killed process left half-written is removed first. Of the processes of one run, one holds it.
+
+        Raises:
+            ValueError: another process trains here; it is named.
+            OSError: the folder cannot be made or written.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with sole_owner(self.path / ".lock", f"The run in {self.path} is being trained"):
+            for folder in (self.path, *filter(Path.is_dir, self.path.iterdir())):
+                sweep_leftovers(folder)
+            self.checkpoints.sweep()
+            yield
+
+    def newest_checkpoint(self) -> Checkpoint:
+        """The newest good checkpoint of the run that was begun here; what it says in `set_aside` is to be told.
+
+        Raises:
+            ValueError: there is none, none is good, or an earlier version of this package made the run.
+            OSError: a checkpoint cannot be read.
+        """
+        checkpoint = self.checkpoints.load_newest()
+        if checkpoint is not None:
+            return checkpoint
+        if (self.path / "checkpoint.pt").exists():
+            raise ValueError(
+                f"The run in {self.path} is of an earlier version, whose checkpoint.pt this one cannot go on from. "
+                f"Begin a new run from its model, {self.best_model}."
+            )
+        raise ValueError(f"{self.checkpoints.folder} holds no checkpoint: the run cannot be taken up.")
 
     def begin(self, description: Mapping[str, Any]) -> None:
         """Write down how the run is begun, JSON-ready, to begin it again."""
-        write_atomically(self.path / "run.json", (json.dumps(description, indent=2) + "\n").encode())
+        self.write("run.json", (json.dumps(description, indent=2) + "\n").encode())
 
     def read_description(self) -> dict[str, Any]:
         """What `begin` wrote.
@@ -70,30 +121,62 @@ class RunFolder:
             raise ValueError(f"{path} is damaged: it holds no JSON object.")
         return description
 
-    def save_state(self, state: Mapping[str, Any]) -> None:
-        """Keep tensors and numbers, in any nesting of maps and lists, to go on from."""
-        content = io.BytesIO()
-        torch.save(dict(state), content)
-        write_atomically(self.path / "checkpoint.pt", content.getvalue())
-
-    def load_state(self, device: torch.device) -> dict[str, Any]:
-        """What `save_state` kept, on `device`.
+    def write(self, name: str, content: bytes) -> Path:
+        """Write a file, "curves.png" or "samples/epoch-3.png", whole or not at all; returns its path.
 
         Raises:
-            ValueError: the file is missing or damaged.
+            OSError: it cannot be written.
         """
-        path = self.path / "checkpoint.pt"
-        if not path.exists():
-            raise ValueError(f"{path} is missing: the run cannot be taken up.")
+        return write_atomically(self.path / name, content)
+
+    def attempt(self, what: str, write: Callable[[], object]) -> bool:
+        """Write what training can do without for now: where the disk is full or fails, that is said, and no more.
+
+        It is said once, not each time, until it works again, which is said too.
+
+        Args:
+            what: What is written, to tell of it: "the log", "a checkpoint".
+            write: Writes it.
+
+        Returns:
+            Whether it was written.
+        """
         try:
-            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-            return state
-        except CORRUPT_FILE_ERRORS as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+            write()
+        except OSError as error:
+            if what not in self._failing:
+                reason = error.strerror or error
+                print_note(f"Warning: {what} could not be written: {reason}. Training goes on, and tries again.")
+            self._failing.add(what)
+            return False
+        if what in self._failing:
+            print_note(f"Now {what} could be written again.")
+        self._failing.discard(what)
+        return True
 
     def log(self, row: Mapping[str, str], epoch: int) -> None:
-        """Write the row of an epoch, counted from 1, to log.csv; rows of this and later epochs are dropped first."""
+        """Write the row of an epoch, counted from 1, to log.csv; rows of this and later epochs are dropped first.
+
+        A column that the log has not yet is added to it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        earlier = [kept for kept in self.read_log() if _is_before(kept.get("epoch"), epoch)]
+        new = {"epoch": str(epoch), **row}
+        columns = list(dict.fromkeys([*(earlier[0] if earlier else []), *new]))
+        content = io.StringIO()
+        writer = csv.DictWriter(content, columns, restval="", extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*earlier, new])
+        self.write("log.csv", content.getvalue().encode())
+
+    def read_log(self) -> list[dict[str, str]]:
+        """The rows of log.csv, the first epoch first; none where there is no log."""
         path = self.path / "log.csv"
-        lines = path.read_text("utf-8").splitlines()[:epoch] if path.exists() else []
-        lines = [*(lines or [",".join(row)]), ",".join(row.values())]
-        write_atomically(path, ("\n".join(lines) + "\n").encode())
+        text = path.read_text("utf-8", errors="replace") if path.exists() else ""
+        return list(csv.DictReader(io.StringIO(text)))
+
+
+def _is_before(epoch: str | None, limit: int) -> bool:
+    return epoch is not None and epoch.isdecimal() and int(epoch) < limit

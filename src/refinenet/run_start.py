@@ -6,16 +6,17 @@ import itertools
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from refinenet import doctor
-from refinenet.class_matching import take_classes
+from refinenet.class_matching import check_same_classes, take_classes
 from refinenet.datasets import (
     PUBLISHED,
+    Dataset,
     DatasetSource,
     TrainingSource,
     as_sources,
@@ -24,13 +25,19 @@ from refinenet.datasets import (
     is_own,
     open_training_datasets,
 )
+from refinenet.distributed import launch
 from refinenet.labels import LabelSet
 from refinenet.model_file import ModelCard
+from refinenet.model_source import open_model
 from refinenet.network import Architecture, Network
+from refinenet.optimisation import choose_precision
+from refinenet.recipe import Recipe, write_recipe
 from refinenet.run_folder import RunFolder
+from refinenet.run_record import describe_run
 from refinenet.terminal import print_note
 from refinenet.train import TrainRun
 from refinenet.train_config import TrainConfig
+from refinenet.tuning import fill_in
 
 A_FUNCTION = "a function of the caller's"
 
@@ -58,12 +65,16 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a run is begun."""
+    """How a run is begun or taken up."""
 
     classes_fixed: bool = False
     """Whether the user asked for the number of classes that the network has."""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments of `RefineNet` that made the network."""
     check: bool = True
     """Whether the doctor looks at the data first, quickly."""
+    stop_after: int | None = None
+    """Steps after which to stop, for now."""
     progress: bool = True
     """Whether to show progress."""
 
@@ -85,22 +96,73 @@ def begin_run(
         ValueError: the folder or the number of classes is not allowed, or the doctor finds what stops training.
     """
     config = TrainConfig.from_dict(training.settings)
-    if options.check:
-        ask_the_doctor(training, progress=options.progress)
+    device = network.mean.device
+    engine = launch(device, choose_precision(config.precision, device))
+    show = options.progress and engine.processes.is_first
+    if options.check and engine.processes.is_first:
+        ask_the_doctor(training, progress=show)
     train_set, val_set = open_training_datasets(training.dataset, training.root)
-    folder = folder or RunFolder(next_folder(train_set.name))
+    folder = folder or RunFolder(Path(engine.processes.tell(str(next_folder(train_set.name)))))
     if folder.is_begun:
         raise ValueError(f"{folder.path} already holds a run. Go on with it by --resume, or name another folder.")
     torch.manual_seed(config.seed)
     started_from = {"weights_sha256": card.weights_sha256, **card.recipe} if card.weights_sha256 else "a new network"
-    network, card = take_classes(network, card, train_set, fixed=options.classes_fixed, progress=options.progress)
+    network, card = take_classes(network, card, train_set, fixed=options.classes_fixed, progress=show)
+    config = fill_in(network, config, train_set, engine, progress=show)
     source = describe_source(training)
     advice = "" if A_FUNCTION in source["dataset"] else f" A stopped run goes on with --resume {folder.to_resume}."
-    print_note(f"Results go to {folder.path}.{advice}", enabled=options.progress)
+    print_note(f"Results go to {folder.path}.{advice}", enabled=show)
     card = replace(card, recipe={"started_from": started_from})
-    run = TrainRun(network, card, train_set, val_set, config, folder, progress=options.progress)
-    run.begin(source)
-    return run
+    description = {
+        "source": source,
+        "train_images": len(train_set),
+        "config": asdict(config),
+        "architecture": network.architecture.to_dict(),
+        "label_set": card.label_set.to_dict(),
+        "licence": card.licence,
+        "recipe": dict(card.recipe),
+        **describe_run(),
+        "processes": engine.processes.count,
+    }
+    engine.processes.wait()  # nobody makes the folder before all have seen that it is free
+    if engine.processes.is_first:
+        recipe = Recipe(
+            name=str(folder.path),
+            description=f"The training in {folder.path.resolve()}.",
+            dataset=source["dataset"],
+            root=source["root"],
+            network=options.origin,
+            train=asdict(config),
+        )
+        folder.write("recipe.toml", write_recipe(recipe).encode())
+    torch.manual_seed(config.seed + engine.processes.rank)  # each process drops out values of its own
+    return TrainRun(
+        network,
+        card,
+        train_set,
+        val_set,
+        config,
+        folder,
+        engine=engine,
+        description=description,
+        teacher=_open_teacher(config, train_set, device),
+        stop_after=options.stop_after,
+        progress=options.progress,
+    )
+
+
+def _open_teacher(config: TrainConfig, train_set: Dataset, device: torch.device) -> Network | None:
+    """The network that gives soft targets, if one is asked for.
+
+    Raises:
+        ValueError: it is of other classes than the dataset.
+        OSError: its file cannot be read.
+    """
+    if config.teacher is None:
+        return None
+    network, card = open_model(config.teacher)
+    check_same_classes(card.label_set, train_set)
+    return network.to(device).eval().requires_grad_(False)
 
 
 def ask_the_doctor(training: Training, *, progress: bool) -> None:
@@ -116,8 +178,8 @@ def ask_the_doctor(training: Training, *, progress: bool) -> None:
             print_note(f"Warning: {finding.told()}", enabled=progress)
 
 
-def take_up_run(folder: RunFolder, device: torch.device, *, progress: bool) -> TrainRun:
-    """Prepare to go on with a stopped run after its last whole epoch, as it was begun.
+def take_up_run(folder: RunFolder, device: torch.device, options: RunOptions) -> TrainRun:
+    """Prepare to go on with a stopped run where it was, as it was begun.
 
     Raises:
         FileNotFoundError: there is no run, or its data are gone.
@@ -140,12 +202,26 @@ def take_up_run(folder: RunFolder, device: torch.device, *, progress: bool) -> T
             f"The dataset of the run in {folder.path} has changed: it was begun with {images} images of the classes "
             f"{', '.join(label_set.names)}, and finds {len(train_set)} of {', '.join(train_set.label_set.names)}."
         )
-    card = ModelCard(architecture=architecture, label_set=label_set, licence=licence, recipe=recipe)
-    network = Network(architecture).to(device)
-    run = TrainRun(network, card, train_set, val_set, config, folder, progress=progress)
-    run.take_up()
-    print_note(f"Going on in {folder.path} after epoch {run.epoch} of {config.epochs}.", enabled=progress)
-    return run
+    engine = launch(device, choose_precision(config.precision, device))
+    if engine.processes.count != description.get("processes", 1):
+        print_note(
+            f"The run was begun with {description.get('processes', 1)} processes and goes on with "
+            f"{engine.processes.count}: its batches stay the same, its last digits do not.",
+            enabled=options.progress and engine.processes.is_first,
+        )
+    torch.manual_seed(config.seed + engine.processes.rank)
+    return TrainRun(
+        Network(architecture).to(device),
+        ModelCard(architecture=architecture, label_set=label_set, licence=licence, recipe=recipe),
+        train_set,
+        val_set,
+        config,
+        folder,
+        engine=engine,
+        teacher=_open_teacher(config, train_set, device),
+        stop_after=options.stop_after,
+        progress=options.progress,
+    )
 
 
 def next_folder(name: str) -> Path:

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from refinenet.datasets import PUBLISHED, as_sources, is_drawn, open_training_datasets
+from refinenet.distributed import launch
 from refinenet.files import write_atomically
 from refinenet.model_file import ModelCard, load, save
 from refinenet.network import Network
@@ -114,18 +115,20 @@ def begin_stages(
         FileNotFoundError: data of a stage are not there; says where to get them.
         ValueError: the folder or the number of classes is not allowed, or the doctor finds what stops training.
     """
-    folder = next_folder("stages") if output is None else Path(output)
+    processes = launch(network.mean.device).processes
+    options = replace(options, progress=options.progress and processes.is_first)
+    folder = Path(processes.tell(str(next_folder("stages")))) if output is None else Path(output)
     if is_staged(folder) or RunFolder(folder).is_begun:
         raise ValueError(f"{folder} already holds a training. Go on with it by --resume {folder}.")
-    for stage in stages[1:]:
-        if options.check:
+    for stage in [*stages[1:], stages[0]]:
+        if options.check and processes.is_first:
             ask_the_doctor(stage, progress=options.progress)
         open_training_datasets(stage.dataset, stage.root)
-    if options.check:
-        ask_the_doctor(stages[0], progress=options.progress)
-    save(folder / "start.safetensors", network, card, "float32")
-    described = [{**stage.settings, **describe_source(stage)} for stage in stages]
-    write_atomically(folder / "stages.json", (json.dumps({"stages": described}, indent=2) + "\n").encode())
+    processes.wait()  # nobody makes the folder before all have seen that it is free
+    if processes.is_first:
+        save(folder / "start.safetensors", network, card, "float32")
+        described = [{**stage.settings, **describe_source(stage)} for stage in stages]
+        write_atomically(folder / "stages.json", (json.dumps({"stages": described}, indent=2) + "\n").encode())
     return _runs(folder, stages, (network, card), replace(options, check=False))
 
 
@@ -134,7 +137,7 @@ def is_staged(folder: Path) -> bool:
     return (folder / "stages.json").exists()
 
 
-def resume_runs(folder: Path, device: torch.device, *, progress: bool) -> Iterable[TrainRun]:
+def resume_runs(folder: Path, device: torch.device, options: RunOptions) -> Iterable[TrainRun]:
     """The runs that a stopped training, in stages or not, has still before it, or else its last one.
 
     Raises:
@@ -144,14 +147,14 @@ def resume_runs(folder: Path, device: torch.device, *, progress: bool) -> Iterab
     if is_staged(folder.resolve().parent):
         raise ValueError(f"{folder} is a stage of a training: go on with --resume {folder.parent}.")
     if not is_staged(folder):
-        return [take_up_run(RunFolder(folder), device, progress=progress)]
+        return [take_up_run(RunFolder(folder), device, options)]
     path = folder / "stages.json"
     try:
         stages = read_stages(json.loads(path.read_text("utf-8"))["stages"], {})
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
     network, card = load(folder / "start.safetensors")
-    return _runs(folder, stages, (network.to(device), card), RunOptions(check=False, progress=progress))
+    return _runs(folder, stages, (network.to(device), card), replace(options, check=False))
 
 
 def _runs(
@@ -164,7 +167,7 @@ def _runs(
         if not run_folder.is_begun:
             yield begin_run(*start, stage, run_folder, options)
         elif number == len(stages) or not run_folder.is_over:
-            yield take_up_run(run_folder, device, progress=options.progress)
+            yield take_up_run(run_folder, device, options)
         network, card = load(run_folder.best_model)
         start, options = (network.to(device), card), replace(options, classes_fixed=False)
 

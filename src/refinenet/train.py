@@ -1,39 +1,36 @@
-"""Training: the loop written out; the order of lines is the order of events.
-
-Shape letters: N batch, K classes, h and w height and width of the crop.
-"""
+"""A training run in its folder: begun, carried out, and taken up again."""
 
 from __future__ import annotations
 
-import logging
+import json
 import math
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
-from timm.utils import ModelEmaV3
-from torch import Tensor, nn
 
-from refinenet.backends.pytorch import PyTorchBackend
-from refinenet.class_statistics import count_classes, log_weights, median_frequency_weights
+from refinenet.augmentation.mixing import rare_classes
+from refinenet.class_statistics import ClassCounts, count_classes, log_weights, median_frequency_weights
 from refinenet.datasets import Dataset
-from refinenet.evaluate import PROTOCOL, evaluate
-from refinenet.loader import batch_size, load_batches
-from refinenet.losses import cross_entropy, dice
-from refinenet.metrics import Scores
-from refinenet.model_file import ModelCard, save
+from refinenet.distributed import Engine
+from refinenet.interruption import Interruption
+from refinenet.learner import Learner
+from refinenet.loader import Loader
+from refinenet.memory import keep_freed_memory
+from refinenet.metric_loggers import open_loggers
+from refinenet.model_file import ModelCard
 from refinenet.network import Network
-from refinenet.optimisation import build_optimiser, choose_bfloat16, schedule
-from refinenet.run_folder import RunFolder
+from refinenet.run_folder import POSITION, RunFolder
+from refinenet.run_keeper import RunKeeper
 from refinenet.sample_cache import cache_samples
-from refinenet.segmenter import NotFiniteError, Segmenter
-from refinenet.terminal import print_note, progress_bar
+from refinenet.tensors import CORRUPT_FILE_ERRORS
+from refinenet.terminal import print_note
 from refinenet.train_config import TrainConfig
+from refinenet.train_loop import Position, StoppedEarlyError, TrainLoop
 
 FREQUENCY_SAMPLES = 100
 """Images, spread over the dataset, that class frequencies are counted on."""
@@ -44,17 +41,19 @@ class TrainResult:
     """What a training run left."""
 
     folder: Path
-    """Holds run.json (how it was begun), log.csv, best.safetensors and checkpoint.pt."""
+    """Holds all that the run left; see `RunFolder`."""
     model: Path
     """The model of the epoch with the best validation mIoU."""
-    best_miou: float
-    """Validation mIoU of that model, in [0, 1]."""
+    best_miou: float | None
+    """Validation mIoU of that model, in [0, 1]; None where none was measured before the run was stopped."""
     epochs: int
     """Epochs trained in all."""
+    is_over: bool
+    """Whether the run is over; False where `stop_after` stopped it before its end."""
 
 
 class TrainRun:
-    """One training run in its folder; it can be stopped at any time and taken up again after its last whole epoch.
+    """One training run in its folder; it can be stopped at any time and taken up again where it was.
 
     Args:
         network: Trained in place.
@@ -62,7 +61,12 @@ class TrainRun:
         train_set: What to learn from.
         val_set: What to choose the best epoch by.
         config: How to train.
-        folder: Where to put the results; a state found there is taken up.
+        folder: Where to put the results.
+        engine: What spreads the work over devices and processes.
+        description: Of a new run, how to begin it again, JSON-ready; without one, the run that the folder keeps is
+            taken up.
+        teacher: A network whose probabilities are soft targets.
+        stop_after: Steps after which to stop, for now.
         progress: Whether to show progress.
     """
 
@@ -75,214 +79,116 @@ class TrainRun:
         config: TrainConfig,
         folder: RunFolder,
         *,
+        engine: Engine,
+        description: Mapping[str, Any] | None = None,
+        teacher: Network | None = None,
+        stop_after: int | None = None,
         progress: bool = True,
     ) -> None:
-        self.train_set, self.val_set, self.config, self.folder = train_set, val_set, config, folder
-        self.card, self.show = card, progress
-        device = network.mean.device
-        self.precision = "bfloat16" if choose_bfloat16(config.precision, device) else "float32"
-        for name in ("lightning.fabric", "lightning.pytorch"):  # they announce what was asked for
-            logging.getLogger(name).setLevel(logging.WARNING)
-        self.fabric = Fabric(
-            accelerator=device.type,
-            devices=[device.index or 0] if device.type == "cuda" else 1,
-            precision="bf16-mixed" if self.precision == "bfloat16" else "32-true",
-        )
-        self.network = network.to(memory_format=torch.channels_last)
-        self.optimiser = build_optimiser(network, config)
-        self.batch_size = batch_size(train_set, config)
-        self.steps_per_epoch = len(train_set) // self.batch_size
-        self.epoch = 0
-        self.best_miou = -1.0
-        self.weights: Tensor | None = None
-        self.average = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
+        self.network, self.card, self.config, self.folder = network, card, config, folder
+        self.train_set, self.val_set, self.teacher, self.description = train_set, val_set, teacher, description
+        self.engine, self.processes = engine, engine.processes
+        self.show = progress and self.processes.is_first
+        self.stop_after = stop_after
 
     def run(self) -> TrainResult:
         """Train to the last epoch.
 
         Raises:
-            ValueError: an image or mask cannot be used, or the loss is not a finite number.
-            KeyboardInterrupt: the user stopped it; the last whole epoch is kept.
+            ValueError: an image or mask cannot be used, training diverged, what the folder keeps is of another run, or
+                another process trains there.
+            OSError: a file cannot be read, or a new run cannot be written.
+            KeyboardInterrupt, SystemExit: the user or the system stopped it; what was reached is kept.
         """
-        self.weights = None if self.epoch == self.config.epochs else self._class_weights()
-        model, optimiser = self.fabric.setup(self.network, self.optimiser)
-        kind, folder = self.config.cache, self.folder.path
-        with (
-            cache_samples(self.train_set, kind, folder / "cached-train") as train_set,
-            cache_samples(self.val_set, kind, folder / "cached-val") as val_set,
-        ):
-            while self.epoch < self.config.epochs:
-                started = time.perf_counter()
-                loss = self._train_one_epoch(model, optimiser, train_set)
-                seconds = time.perf_counter() - started
-                self.epoch += 1
-                scores = self._validate(val_set) if self._is_measured() else None
-                self._log(loss, seconds, scores)
-                self._keep_if_best(scores)
-                self._save_state()
+        keep_freed_memory()
+        with ExitStack() as stack:
+            interruption = stack.enter_context(Interruption())
+            if self.processes.is_first:
+                stack.enter_context(self.folder.lock())
+            counts = self._count_classes()
+            loader = stack.enter_context(self._open_loader(stack, counts))
+            learner = self._make_learner(counts)
+            position = self._find_position(learner)
+            names = self.config.loggers if self.processes.is_first else ()
+            loggers = open_loggers(names, self.folder.path, asdict(self.config), first_step=position.epoch + 1)
+            stack.callback(self.folder.attempt, "the loggers' last figures", loggers.close)
+            keeper = RunKeeper(self.folder, self.card, learner, self.train_set, self.val_set, loggers, show=self.show)
+            left = math.inf if self.stop_after is None else self.stop_after
+            loop = TrainLoop(
+                learner, loader, self.val_set, self.folder, keeper, interruption, position, steps=left, show=self.show
+            )
+            try:
+                loop.run()
+            except StoppedEarlyError:
+                keeper.keep_last(position.epoch)
+                told = f"Stopped after {self.stop_after} steps, as asked. Go on with --resume {self.folder.to_resume}."
+                print_note(told, enabled=self.show)
+            self.processes.wait()
+        best = self.folder.best_model
         return TrainResult(
-            folder=self.folder.path, model=self.folder.best_model, best_miou=self.best_miou, epochs=self.epoch
+            folder=self.folder.path,
+            model=best if best.exists() else self.folder.last_model,
+            best_miou=position.best_miou,
+            epochs=position.epoch,
+            is_over=position.is_over,
         )
 
-    def begin(self, source: Mapping[str, Any]) -> None:
-        """Keep what the run starts from, so that it can be taken up even before its first epoch is over.
-
-        Args:
-            source: "dataset" and "root" that the datasets were opened by, to open them again.
-        """
-        self._save_state()
-        self.folder.begin(
-            {
-                "source": dict(source),
-                "train_images": len(self.train_set),
-                "config": asdict(self.config),
-                "architecture": self.network.architecture.to_dict(),
-                "label_set": self.card.label_set.to_dict(),
-                "licence": self.card.licence,
-                "recipe": dict(self.card.recipe),
-            }
+    def _open_loader(self, stack: ExitStack, counts: ClassCounts | None) -> Loader:
+        """The loader, whose processes are forked before threads and memory have grown; datasets are cached first."""
+        kind, place = self.config.cache, self.folder.path
+        rank = self.processes.rank
+        self.train_set = stack.enter_context(cache_samples(self.train_set, kind, place / f"cached-train-{rank}"))
+        self.val_set = stack.enter_context(cache_samples(self.val_set, kind, place / f"cached-val-{rank}"))
+        return Loader(
+            self.train_set,
+            self.config,
+            self.network.mean.device,
+            rank=rank,
+            processes=self.processes.count,
+            rare=() if counts is None else rare_classes(counts.shares, self.config.rare_below),
         )
 
-    def take_up(self) -> None:
-        """Go back to the state that the folder keeps.
-
-        Raises:
-            ValueError: there is none, or it is damaged or of another run.
-        """
-        state = self.folder.load_state(self.network.mean.device)
-        try:
-            self.network.load_state_dict(state["network"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            if self.average is not None:
-                self.average.module.load_state_dict(state["average"])
-            self.epoch, self.best_miou = state["epoch"], state["best_miou"]
-        except (RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise ValueError(f"The state kept in {self.folder.path} is of another run: {error}") from error
-
-    def _train_one_epoch(self, model: nn.Module, optimiser: torch.optim.Optimizer, train_set: Dataset) -> float:
-        """One pass over the training images; returns the mean loss of its steps."""
-        torch.manual_seed(self.config.seed + self.epoch)
-        total = 0.0
-        model.train()
-        with progress_bar(self.show) as bar:
-            task = bar.add_task(self._title(), total=self.steps_per_epoch, status="")
-            started = time.perf_counter()
-            batches = load_batches(train_set, self.config, self.epoch, self.network.mean.device)
-            for step, (images, labels) in enumerate(batches):
-                self._set_learning_rates(optimiser, self.epoch * self.steps_per_epoch + step)
-                logits = model(images.contiguous(memory_format=torch.channels_last))
-                loss = self._loss(logits, labels, train_set.label_set.ignore_index)
-                total += self._check_finite(loss.item())
-                optimiser.zero_grad()
-                self.fabric.backward(loss)
-                optimiser.step()
-                if self.average is not None:
-                    self.average.update(self.network, self.epoch * self.steps_per_epoch + step)
-                speed = (step + 1) * self.batch_size / (time.perf_counter() - started)
-                bar.update(task, advance=1, status=f"loss {total / (step + 1):.3f}, {speed:.1f} images/s")
-        return total / self.steps_per_epoch
-
-    def _loss(self, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-        loss = cross_entropy(logits, labels, self.weights, ignore_index)
-        if self.config.dice_weight:
-            loss = loss + self.config.dice_weight * dice(logits, labels, ignore_index)
-        return loss
-
-    @property
-    def measured_network(self) -> Network:
-        """The network whose weights are measured and kept: the average, where there is one."""
-        if self.average is None:
-            return self.network
-        averaged: Network = self.average.module
-        return averaged
-
-    def _set_learning_rates(self, optimiser: torch.optim.Optimizer, step: int) -> None:
-        factor = schedule(step, self.steps_per_epoch * self.config.epochs, self.config)
-        for group in optimiser.param_groups:
-            group["lr"] = factor * group["highest_rate"]
-
-    def _check_finite(self, loss: float) -> float:
-        if not math.isfinite(loss):
-            raise self._divergence(f"the loss became {loss}")
-        return loss
-
-    def _divergence(self, sign: str) -> ValueError:
-        return ValueError(
-            f"Training diverged: {sign}. What was reached before this epoch is kept in {self.folder.path}. "
-            "Try a smaller learning_rate or precision='float32'."
-        )
-
-    def _class_weights(self) -> Tensor | None:
-        if self.config.class_weights == "none":
+    def _count_classes(self) -> ClassCounts | None:
+        """How often classes occur, where a setting asks for it."""
+        if self.config.class_weights == "none" and not self.config.paste_rare:
             return None
         indices = np.unique(np.linspace(0, len(self.train_set) - 1, FREQUENCY_SAMPLES).round().astype(int)).tolist()
-        counts = count_classes(self.train_set, indices=indices, workers=self.config.workers, progress=self.show)
-        by_log = self.config.class_weights == "log"
-        weights = log_weights(counts.pixels) if by_log else median_frequency_weights(counts)
-        return torch.tensor(weights, device=self.network.mean.device)
+        return count_classes(self.train_set, indices=indices, workers=self.config.workers, progress=self.show)
 
-    def _is_measured(self) -> bool:
-        return self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs
+    def _make_learner(self, counts: ClassCounts | None) -> Learner:
+        weights = None
+        if counts is not None and self.config.class_weights != "none":
+            by_log = self.config.class_weights == "log"
+            weights = log_weights(counts.pixels) if by_log else median_frequency_weights(counts)
+        return Learner(
+            self.network,
+            self.config,
+            self.engine,
+            ignore_index=self.train_set.label_set.ignore_index,
+            class_weights=None if weights is None else torch.tensor(weights, device=self.network.mean.device),
+            teacher=self.teacher,
+        )
 
-    def _validate(self, val_set: Dataset) -> Scores:
-        segmenter = Segmenter(PyTorchBackend(self.measured_network), val_set.label_set)
+    def _find_position(self, learner: Learner) -> Position:
+        """Where to begin: at the start of a new run, or where the folder's newest good checkpoint is."""
+        if self.description is not None:
+            state = learner.state()
+            if self.processes.is_first:
+                self.folder.checkpoints.save(0, {**state, POSITION: json.dumps(asdict(Position())).encode()})
+                self.folder.begin(self.description)
+            self.processes.wait()
+            return Position()
+        if self.processes.is_first:  # It puts broken checkpoints aside, and the others then find the same one.
+            self.folder.newest_checkpoint()
+        self.processes.wait()
+        checkpoint = self.folder.newest_checkpoint()
+        for message in checkpoint.set_aside:
+            print_note(f"Warning: {message}")
         try:
-            return evaluate(segmenter, val_set, progress=self.show)[0]
-        except NotFiniteError as error:
-            raise self._divergence("the network's answer is not finite") from error
-
-    def _title(self) -> str:
-        best = f", best mIoU {100 * self.best_miou:.1f}" if self.best_miou >= 0 else ""
-        return f"Epoch {self.epoch + 1}/{self.config.epochs}{best}"
-
-    def _log(self, loss: float, seconds: float, scores: Scores | None) -> None:
-        """Add a row to log.csv, and say it."""
-        row = {
-            "epoch": str(self.epoch),
-            "loss": f"{loss:.4f}",
-            "val_miou": "" if scores is None or scores.miou is None else f"{scores.miou:.4f}",
-            "val_pixel_accuracy": "" if scores is None or scores.miou is None else f"{scores.pixel_accuracy:.4f}",
-            "images_per_second": f"{self.steps_per_epoch * self.batch_size / seconds:.2f}",
-            "seconds": f"{seconds:.1f}",
-        }
-        self.folder.log(row, self.epoch)
-        told = ", ".join(f"{name} {value}" for name, value in row.items() if value and name != "epoch")
-        print_note(f"epoch {self.epoch}/{self.config.epochs}: {told}", enabled=self.show)
-
-    def _keep_if_best(self, scores: Scores | None) -> None:
-        if scores is None or (scores.miou or 0.0) <= self.best_miou:
-            return
-        self.best_miou = scores.miou or 0.0
-        measured = {
-            "dataset": self.val_set.name,
-            "split": self.val_set.split,
-            "images": len(self.val_set),
-            "miou": scores.miou,
-            "pixel_accuracy": scores.pixel_accuracy,
-            "protocol": PROTOCOL,
-        }
-        recipe = {
-            **self.card.recipe,
-            "dataset": self.train_set.name,
-            "train_images": len(self.train_set),
-            "epoch": self.epoch,
-            "torch": torch.__version__,
-        }
-        card = replace(
-            self.card,
-            architecture=self.network.architecture,
-            scores=measured,
-            recipe={**recipe, **asdict(self.config), "precision": self.precision},
-        )
-        save(self.folder.best_model, self.measured_network, card, "float32")
-
-    def _save_state(self) -> None:
-        self.folder.save_state(
-            {
-                "epoch": self.epoch,
-                "best_miou": self.best_miou,
-                "network": self.network.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "average": self.measured_network.state_dict() if self.average is not None else {},
-            }
-        )
+            learner.load_state(checkpoint.files)
+            position = Position(**json.loads(checkpoint.files[POSITION]))
+        except (RuntimeError, KeyError, ValueError, TypeError, *CORRUPT_FILE_ERRORS) as error:
+            raise ValueError(f"{checkpoint.folder} is of another run: {error}") from error
+        where = f"step {position.step} of epoch {position.epoch + 1}" if not position.is_over else "its end"
+        print_note(f"Going on in {self.folder.path} from {where}.", enabled=self.show)
+        return position

@@ -1,4 +1,4 @@
-"""How to train: every setting, its meaning and its range."""
+"""How to train: every setting, its meaning and its range. Each part's settings stand beside the part."""
 
 from __future__ import annotations
 
@@ -7,35 +7,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from refinenet.transforms import AugmentationConfig, is_number
+from refinenet.augmentation.config import AugmentationConfig
+from refinenet.batch_norm import BatchNormConfig
+from refinenet.losses.config import LossConfig
+from refinenet.metric_loggers import LoggerConfig
+from refinenet.optimisation import OptimiserConfig
+from refinenet.schedules import ScheduleConfig, is_number
 
-Optimiser = Literal["adamw", "sgd"]
-ClassWeights = Literal["log", "median", "none"]
-Precision = Literal["auto", "float32", "bfloat16"]
 Place = Literal["workers", "device"]
 Cache = Literal["none", "memory", "disk"]
 
-_WHOLE_NUMBERS = {"epochs": 1, "batch_size": 1, "validate_every": 1, "workers": 0, "seed": 0}
-_NUMBERS = {
-    "learning_rate": (1e-12, 100),
-    "encoder_learning_rate": (1e-12, 100),
-    "warm_up": (0, 0.99),
-    "polynomial_power": (0, 100),
-    "weight_decay": (0, 100),
-    "dice_weight": (0, 100),
-    "ema_decay": (0, 1 - 1e-9),
+_PARTS = (AugmentationConfig, LossConfig, OptimiserConfig, ScheduleConfig, BatchNormConfig, LoggerConfig)
+_WHOLE_NUMBERS = {
+    "epochs": 1,
+    "batch_size": 1,
+    "accumulation": 1,
+    "validate_every": 1,
+    "patience": 1,
+    "workers": 0,
+    "seed": 0,
 }
-_CHOICES = {
-    "optimiser": Optimiser,
-    "class_weights": ClassWeights,
-    "precision": Precision,
-    "augment_on": Place,
-    "cache": Cache,
-}
+_INSTEAD_OF_NUMBERS = {"batch_size": "auto", "patience": None}
+_CHOICES = {"augment_on": Place, "cache": Cache}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(AugmentationConfig):
+class TrainConfig(AugmentationConfig, LossConfig, OptimiserConfig, ScheduleConfig, BatchNormConfig, LoggerConfig):
     """How to train.
 
     Raises:
@@ -44,31 +41,17 @@ class TrainConfig(AugmentationConfig):
 
     epochs: int = 50
     """Passes over the training images."""
-    batch_size: int = 8
-    """Images in a step."""
-    learning_rate: float = 1e-3
-    """Of decoder and classifier, at its highest."""
-    encoder_learning_rate: float | None = None
-    """Of the encoder, at its highest; the same as `learning_rate` where it is not given."""
-    warm_up: float = 0.02
-    """Share of all steps in which the learning rates rise from zero."""
-    polynomial_power: float = 0.9
-    """After warm-up a rate falls as (1 - share of steps done) to this power."""
-    optimiser: Optimiser = "adamw"
-    """"adamw", or "sgd" with momentum 0.9 as in the papers."""
-    weight_decay: float = 1e-4
-    """Of kernels; biases and batch norms have none."""
-    class_weights: ClassWeights = "log"
-    """"log" and "median" weigh rare classes up (`class_statistics`), "none" weighs all alike."""
-    dice_weight: float = 0.0
-    """Weight of the Dice loss (`losses.dice`), which is added to the cross-entropy."""
-    ema_decay: float = 0.0
-    """What is measured and kept is an exponential moving average of the weights over the steps with this decay, such as
-    0.995; 0 for the weights themselves."""
-    precision: Precision = "auto"
-    """Of the network's arithmetic; "auto" is bfloat16 where the device computes in it, else float32."""
+    batch_size: int | Literal["auto"] = 8
+    """Images in a step, over all processes; "auto" is the largest number that fits into a GPU's memory."""
+    accumulation: int = 1
+    """Parts that a batch is computed in, one after the other, to save memory; the gradients are those of the whole
+    batch."""
     validate_every: int = 1
     """Epochs between measurements on the validation split; the last epoch is always measured."""
+    patience: int | None = None
+    """Training ends early after so many epochs without a better validation mIoU; None trains all epochs."""
+    checkpoint_minutes: float = 10.0
+    """Minutes after which the state is kept in the middle of an epoch; at the end of one it always is."""
     workers: int = 2 if sys.platform == "linux" else 0
     """Processes that load images; 0 loads in the training process. By default 2 on Linux; elsewhere processes cannot be
     forked, and more than 0 needs a script with `if __name__ == "__main__":`."""
@@ -78,24 +61,26 @@ class TrainConfig(AugmentationConfig):
     augment_on: Place = "workers"
     """Where images are resized, cropped and flipped: in the processes that load them, or on the device that trains, for
     a GPU whose machine has few cores. Colours are varied on the device in both."""
+    compile: bool = False
+    """Whether `torch.compile` translates the network first: minutes at the start, for faster steps on a GPU."""
     seed: int = 42
     """From which the order of images, their augmentation, dropout and new rows of the classifier follow."""
 
     def problems(self) -> list[str]:
         """What is wrong with the values, all of it."""
-        found = super().problems()
+        found = [problem for part in _PARTS for problem in part.problems(self)]
         for name, least in _WHOLE_NUMBERS.items():
             value = getattr(self, name)
-            if type(value) is not int or value < least:
+            is_told_otherwise = name in _INSTEAD_OF_NUMBERS and value == _INSTEAD_OF_NUMBERS[name]
+            if not is_told_otherwise and (type(value) is not int or value < least):
                 found.append(f"{name} is a whole number from {least} up, not {value!r}")
-        for name, (low, high) in _NUMBERS.items():
-            value = getattr(self, name)
-            is_left_out = name == "encoder_learning_rate" and value is None
-            if not is_left_out and not (is_number(value) and low <= value <= high):
-                found.append(f"{name} is a number from {low} to {high}, not {value!r}")
         for name, kind in _CHOICES.items():
             if getattr(self, name) not in get_args(kind):
                 found.append(f"{name} is one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
+        if not is_number(self.checkpoint_minutes) or self.checkpoint_minutes <= 0:
+            found.append(f"checkpoint_minutes is a number above 0, not {self.checkpoint_minutes!r}")
+        if not isinstance(self.compile, bool):
+            found.append(f"compile is True or False, not {self.compile!r}")
         return found
 
     @classmethod

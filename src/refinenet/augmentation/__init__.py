@@ -1,0 +1,5 @@
+"""How training images are varied: a file for each kind, `AugmentationConfig` and `Augmentation` over all of them."""
+
+from refinenet.augmentation.config import AugmentationConfig, is_number
+
+__all__ = ["AugmentationConfig", "is_number"]

@@ -1,0 +1,36 @@
+"""Losses on the decoder's coarser stages, in training only.
+
+Shape letters: N batch, K classes, H and W height and width of the image.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from refinenet.decoder import upsample
+from refinenet.network import Network
+
+
+class DeepSupervision(nn.Module):
+    """A network that is made to classify at the decoder's strides 32, 16 and 8 too, by a 1x1 convolution each.
+
+    Source: Lee et al., Deeply-Supervised Nets, 2015. The network itself stays as it is, and is what is kept: its
+    weights are shared, not copied.
+
+    Args:
+        network: Trained in place.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        widths = network.architecture.decoder.widths[1:]
+        classes, device = network.architecture.num_classes, network.mean.device
+        self.classifiers = nn.ModuleList(nn.Conv2d(width, classes, kernel_size=1, device=device) for width in widths)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images as the network takes them to logits `(N, K, H, W)`, the network's own, then of strides 8, 16, 32."""
+        *coarser, finest = self.network.decoder.stages(self.network.encode(images))
+        logits = [self.network.classify(finest)]
+        logits += [classify(stage) for classify, stage in zip(self.classifiers, coarser, strict=True)][::-1]
+        return tuple(upsample(stage, images, align_corners=False) for stage in logits)

@@ -1,0 +1,189 @@
+"""A network in training, with everything that moves its weights: one step at a time.
+
+Shape letters: N batch, K classes, h and w height and width of the crop.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from safetensors.torch import load as unpack
+from safetensors.torch import save as pack
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from refinenet.batch_norm import apply_batch_norm
+from refinenet.deep_supervision import DeepSupervision
+from refinenet.distributed import Engine
+from refinenet.loader import Part
+from refinenet.losses import count, supervised_loss
+from refinenet.network import Network
+from refinenet.optimisation import build_optimiser
+from refinenet.train_config import TrainConfig
+
+WEIGHTS, AVERAGE, OTHERS = "weights.safetensors", "average.safetensors", "learning.pt"
+"""The files of a state."""
+
+Piece = tuple[Tensor, Tensor]
+"""Images `(n, 3, h, w)` float32 in [0, 1] and labels `(n, h, w)` int64."""
+
+
+class Learner:
+    """A network, its optimiser and its average.
+
+    Args:
+        network: Trained in place.
+        config: How.
+        engine: Spreads it over devices and processes.
+        ignore_index: The id of pixels that do not count.
+        class_weights: `(K,)` float32, or None for equal weights.
+        teacher: A network whose probabilities are soft targets.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        config: TrainConfig,
+        engine: Engine,
+        *,
+        ignore_index: int,
+        class_weights: Tensor | None = None,
+        teacher: Network | None = None,
+    ) -> None:
+        self.network, self.config, self.engine, self.processes = network, config, engine, engine.processes
+        self._ignore_index, self._class_weights, self._teacher = ignore_index, class_weights, teacher
+        network.to(memory_format=torch.channels_last)
+        apply_batch_norm(network, config, self.processes.count)
+        self._trained: nn.Module = DeepSupervision(network) if config.deep_supervision else network
+        self._average = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
+        self._optimiser = build_optimiser(self._trained, config, encoder=network.encoder)
+        self._spread, self._spread_optimiser = engine.fabric.setup(self._trained, self._optimiser)
+        self._model = torch.compile(self._spread) if config.compile else self._spread
+        self.splits = 1
+        """In how many pieces a part of a batch is computed; more where memory did not suffice."""
+
+    @property
+    def highest_rate(self) -> float:
+        """The largest learning rate of decoder and classifier."""
+        return float(self._optimiser.param_groups[-1]["highest_rate"])
+
+    @property
+    def measured(self) -> Network:
+        """The network to measure and keep: the average of the weights, where there is one."""
+        if self._average is None:
+            return self.network
+        averaged: Network = self._average.module
+        return averaged
+
+    def step(self, parts: Sequence[Part], rate_factor: float, number: int) -> float:
+        """Learn from one batch.
+
+        Args:
+            parts: This process's share of the batch, computed one after the other.
+            rate_factor: The share of their highest values that the learning rates have.
+            number: Steps done before this one, over all epochs.
+
+        Returns:
+            The loss of the whole batch, over all processes. Where it is not finite the weights stay as they are.
+        """
+        self._spread.train()
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate_factor * group["highest_rate"]
+        statistics = [buffer.clone() for buffer in self.network.buffers()]
+        self._spread_optimiser.zero_grad()
+        loss = self._backward(parts)
+        if not math.isfinite(loss):  # The forward pass has gone into the batch norms' statistics.
+            for buffer, value in zip(self.network.buffers(), statistics, strict=True):
+                buffer.copy_(value)
+            return loss
+        if self.config.gradient_clipping:
+            self.engine.fabric.clip_gradients(
+                self._spread, self._spread_optimiser, max_norm=self.config.gradient_clipping
+            )
+        self._spread_optimiser.step()
+        if self._average is not None:
+            self._average.update(self.network, number)
+        return loss
+
+    def _backward(self, parts: Sequence[Part]) -> float:
+        """Compute the gradients of a whole batch's loss; returns the loss."""
+        pieces = [piece for part in parts for piece in _split(part, self.splits)]
+        weights, ignored = self._class_weights, self._ignore_index
+        counted = [count(labels, weights, self.config, ignored) for _, labels in pieces]
+        counts = self.processes.add_up(torch.stack(counted).sum(0))
+        total = torch.zeros((), device=counts.device)
+        for number, (images, labels) in enumerate(pieces, start=1):
+            with self.engine.fabric.no_backward_sync(self._spread, enabled=number < len(pieces)):
+                loss = self._loss(images, labels, counts)
+                # Gradients of several processes are averaged, and these losses are shares of one sum.
+                self.engine.fabric.backward(loss * self.processes.count)
+            total += loss.detach()
+        return float(self.processes.add_up(total))
+
+    def _loss(self, images: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        answer = self._model(images)
+        stages = answer if isinstance(answer, tuple) else (answer,)
+        return supervised_loss(
+            stages, labels, self._class_weights, self.config, self._ignore_index, counts, self._teach(images)
+        )
+
+    def _teach(self, images: Tensor) -> Tensor | None:
+        if self._teacher is None:
+            return None
+        with torch.no_grad(), self.engine.fabric.autocast():
+            logits: Tensor = self._teacher.eval()(images)
+            return logits
+
+    def share_buffers(self) -> None:
+        """Give all processes the first one's statistics, so that all measure the same network."""
+        self.processes.take_from_first([*self.network.buffers(), *self.measured.buffers()])
+
+    def state(self) -> dict[str, bytes]:
+        """All that the next steps follow from, as the contents of files; to be asked for on all processes at once."""
+        scaler, device = self.engine.scaler, self.network.mean.device
+        others = {
+            "optimiser": self._optimiser.state_dict(),
+            "scaler": {} if scaler is None else scaler.state_dict(),
+            "random": self.processes.gather(torch.get_rng_state()),
+            "device_random": self.processes.gather(torch.cuda.get_rng_state(device)) if device.type == "cuda" else [],
+            "splits": self.splits,
+        }
+        content = io.BytesIO()
+        torch.save(others, content)
+        found = {WEIGHTS: pack(_tensors(self._trained)), OTHERS: content.getvalue()}
+        if self._average is not None:
+            found[AVERAGE] = pack(_tensors(self._average.module))
+        return found
+
+    def load_state(self, files: Mapping[str, bytes]) -> None:
+        """Go back to a state.
+
+        Raises:
+            KeyError, RuntimeError, ValueError, TypeError: it is of another network or training.
+        """
+        device = self.network.mean.device
+        self._trained.load_state_dict(unpack(files[WEIGHTS]))
+        if self._average is not None:
+            self._average.module.load_state_dict(unpack(files[AVERAGE]))
+        others: dict[str, Any] = torch.load(io.BytesIO(files[OTHERS]), map_location="cpu", weights_only=True)
+        self._optimiser.load_state_dict(others["optimiser"])
+        if self.engine.scaler is not None:
+            self.engine.scaler.load_state_dict(others["scaler"])
+        self.splits, rank = others["splits"], self.processes.rank
+        if len(others["random"]) == self.processes.count:
+            torch.set_rng_state(others["random"][rank])
+            if device.type == "cuda" and others["device_random"]:
+                torch.cuda.set_rng_state(others["device_random"][rank], device)
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+
+
+def _split(part: Part, pieces: int) -> list[Piece]:
+    return list(zip(part.images.chunk(pieces), part.labels.chunk(pieces), strict=True))

@@ -1,0 +1,165 @@
+"""Processes that live as long as a training and work on one task after the other, in order; none can die unnoticed."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
+from types import TracebackType
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+AHEAD = 2
+"""Tasks that each process is given before its first result is taken."""
+_SECONDS_TO_END = 5
+
+
+class _Worker(NamedTuple):
+    process: BaseProcess
+    connection: Connection
+
+
+class LoadingProcesses(Generic[Task, Result]):
+    """`map(function, tasks)` in processes that wait for more when it is done. Use it in a `with` block.
+
+    Unlike those of an executor they are never started anew: a process that is killed takes memory or files with it that
+    the next one would miss as well.
+
+    Args:
+        function: What to do with a task; it can be pickled, as can tasks and results. Tensors pass through memory that
+            is shared.
+        workers: Processes; 0 works in this process.
+        begin: What each process does first.
+    """
+
+    def __init__(self, function: Callable[[Task], Result], workers: int, begin: Callable[[], object]) -> None:
+        self._function, self._count = function, workers
+        # Where it is safe, processes start as copies: scripts need no `if __name__ == "__main__":` then.
+        linux = sys.platform == "linux"
+        context = multiprocessing.get_context("fork") if linux else multiprocessing.get_context("spawn")
+        self._workers: list[_Worker] = []
+        self._numbers = itertools.count()
+        # It also acts when the interpreter ends, before that waits for its child processes.
+        self._end = Finalize(self, _end, args=(self._workers,), exitpriority=10)
+        for _ in range(workers):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(function, begin, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            self._workers.append(_Worker(process, ours))
+
+    def __enter__(self) -> LoadingProcesses[Task, Result]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The ids of the processes."""
+        return tuple(worker.process.pid or 0 for worker in self._workers)
+
+    def close(self) -> None:
+        """End the processes, at once: they keep nothing."""
+        self._end()
+
+    def map(self, tasks: Iterable[Task]) -> Iterator[Result]:
+        """The results of tasks, in order.
+
+        Raises:
+            ChildProcessError: a process was killed; its id is named.
+            ValueError: `close` was called before.
+        """
+        if not self._count:
+            yield from map(self._function, tasks)
+            return
+        if not self._workers:
+            raise ValueError("The loading processes have been ended.")
+        turns = itertools.cycle(self._workers)
+        running: deque[tuple[_Worker, int]] = deque()
+        for task in tasks:
+            running.append(self._send(next(turns), task))
+            if len(running) == AHEAD * len(self._workers):
+                yield self._receive(*running.popleft())
+        while running:
+            yield self._receive(*running.popleft())
+
+    def _send(self, worker: _Worker, task: Task) -> tuple[_Worker, int]:
+        number = next(self._numbers)
+        with self._watched(worker):
+            worker.connection.send((number, task))
+        return worker, number
+
+    def _receive(self, worker: _Worker, number: int) -> Result:
+        received, result = -1, None
+        # Lower numbers were asked for by somebody who has stopped before the end of the tasks.
+        while received < number:
+            wait([worker.connection, *(each.process.sentinel for each in self._workers)])
+            self._check()
+            if worker.connection.poll():
+                with self._watched(worker):
+                    received, result = worker.connection.recv()
+        return cast(Result, result)
+
+    @contextmanager
+    def _watched(self, worker: _Worker) -> Iterator[None]:
+        """Where talking to a process fails because it has ended, say this."""
+        try:
+            yield
+        except (EOFError, ConnectionError, FileNotFoundError):
+            worker.process.join(_SECONDS_TO_END)
+            self._check()
+            raise
+
+    def _check(self) -> None:
+        for worker in self._workers:
+            if not worker.process.is_alive():
+                raise ChildProcessError(_describe_end(worker.process))
+
+
+def _describe_end(process: BaseProcess) -> str:
+    code = process.exitcode or 0
+    cause = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    advice = {
+        -signal.SIGKILL: "Where nobody did that, the system ran out of memory: lower workers, batch_size or crop_size, "
+        "or use cache='disk' or 'none'.",
+        -getattr(signal, "SIGBUS", 0): "Shared memory (/dev/shm) is full: lower batch_size, use workers=0, or give a "
+        "container more by --shm-size.",
+    }.get(code, "What it printed before may say why; with workers=0 images load in the training process.")
+    return f"The loading process {process.pid} {cause}. {advice}"
+
+
+def _end(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.process.kill()
+    for worker in workers:
+        worker.process.join()
+        worker.connection.close()
+    workers.clear()
+
+
+def _work(function: Callable[[Any], Any], begin: Callable[[], object], connection: Connection) -> None:
+    # Ctrl-C and the signals of batch systems reach all processes; the training process decides what follows from them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    begin()
+    # The connection alone would not tell that the parent is gone: processes forked later hold its other end, too.
+    while connection in wait([connection, parent.sentinel]):
+        try:
+            number, task = connection.recv()
+        except EOFError:
+            return
+        connection.send((number, function(task)))

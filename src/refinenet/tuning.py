@@ -1,0 +1,96 @@
+"""Settings that are found by trying them on the network, the data and the device at hand."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from refinenet.batch_size_finder import find_batch_size, is_out_of_memory
+from refinenet.datasets import Dataset
+from refinenet.distributed import Engine
+from refinenet.learner import Learner
+from refinenet.learning_rate_finder import find_learning_rate
+from refinenet.loader import Loader, Part
+from refinenet.losses import LossConfig
+from refinenet.network import Network
+from refinenet.terminal import print_note
+from refinenet.train_config import TrainConfig
+
+CPU_BATCH = 8
+"""Images in a batch where memory is not what limits them."""
+LARGEST_BATCH = 256
+"""Larger batches need other learning rates, and bring no speed."""
+TRIAL_STEPS = 100
+
+
+def fill_in(
+    network: Network, config: TrainConfig, train_set: Dataset, engine: Engine, *, progress: bool
+) -> TrainConfig:
+    """Find what is left to be found ("auto"): first the batch size, then the learning rate for it.
+
+    Args:
+        network: It is not changed.
+        config: How to train.
+        train_set: What to learn from.
+        engine: What the training uses.
+        progress: Whether to say what was found.
+
+    Raises:
+        ValueError: several processes train together, or no learning rate can be suggested.
+    """
+    if "auto" not in (config.batch_size, config.learning_rate):
+        return config
+    if engine.processes.count > 1:
+        raise ValueError("batch_size and learning_rate have to be numbers where several processes train together.")
+    if config.batch_size == "auto":
+        config = replace(config, batch_size=_batch_size(network, config, train_set, engine))
+        print_note(f"batch_size=auto: {config.batch_size} images.", enabled=progress)
+    if config.learning_rate == "auto":
+        config = replace(config, learning_rate=_learning_rate(network, config, train_set, engine))
+        print_note(f"learning_rate=auto: {config.learning_rate:.2g}.", enabled=progress)
+    return config
+
+
+def _batch_size(network: Network, config: TrainConfig, train_set: Dataset, engine: Engine) -> int:
+    device = network.mean.device
+    most = max(1, min(LARGEST_BATCH, len(train_set) // config.accumulation)) * config.accumulation
+    if device.type == "cpu":
+        return max(1, min(CPU_BATCH, len(train_set)) // config.accumulation) * config.accumulation
+
+    def fits(size: int) -> bool:
+        each = size // config.accumulation
+        images = torch.zeros(each, 3, *config.crop_size, device=device)
+        part = Part(images=images, labels=images[:, 0].long(), names=("a trial",))
+        try:
+            _trial(network, replace(config, learning_rate=1e-3), train_set, engine).step([part], 1.0, 0)
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                return False
+            raise
+        finally:
+            torch.cuda.empty_cache()
+        return True
+
+    return find_batch_size(fits, most, config.accumulation)
+
+
+def _learning_rate(network: Network, config: TrainConfig, train_set: Dataset, engine: Engine) -> float:
+    learner = _trial(network, replace(config, learning_rate=1.0), train_set, engine)
+    with Loader(train_set, replace(config, paste_rare=0.0), network.mean.device) as loader:
+        batches = _endless(loader)
+        return find_learning_rate(lambda rate: learner.step(next(batches), rate, 0), steps=TRIAL_STEPS).suggestion
+
+
+def _trial(network: Network, config: TrainConfig, train_set: Dataset, engine: Engine) -> Learner:
+    """A learner whose network may be spoilt; a teacher changes neither rate nor, by much, memory."""
+    untaught = {name: getattr(LossConfig(), name) for name in ("teacher", "teacher_weight", "teacher_temperature")}
+    config = replace(config, **untaught)
+    return Learner(copy.deepcopy(network), config, engine, ignore_index=train_set.label_set.ignore_index)
+
+
+def _endless(loader: Loader) -> Iterator[list[Part]]:
+    return itertools.chain.from_iterable(map(loader.epoch, itertools.count()))

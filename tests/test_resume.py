@@ -1,0 +1,140 @@
+"""Nothing is lost when training stops, however it stops, and it goes on as if it had not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from refinenet import RefineNet
+
+STEPS = 6
+"""Of the training below: three epochs of two steps."""
+
+COMMAND = [
+    *(sys.executable, "-m", "refinenet", "train", "--dataset", "streets:8:64x64", "--encoder", "mobilenetv2_050"),
+    *("--epochs", "3", "--batch-size", "4", "--set", "crop_size=[32,32]", "--set", "ema_decay=0.9", "--no-check"),
+    *("--set", "accumulation=2", "--set", "warm_up=0.4", "--set", "precision=float32", "--set", "loggers=[]"),
+]
+
+
+def train(output: Path, **more: Any) -> RefineNet:
+    torch.manual_seed(42)  # as the command line does
+    r = RefineNet(encoder="mobilenetv2_050", device="cpu")
+    settings = {
+        "epochs": 3,
+        "batch_size": 4,
+        "crop_size": (32, 32),
+        "ema_decay": 0.9,
+        "accumulation": 2,
+        "warm_up": 0.4,
+    }
+    settings |= {"precision": "float32", "loggers": (), "workers": 0, **more}
+    r.train(dataset="streets:8:64x64", output=output, progress=False, check=False, **settings)
+    return r
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of the last checkpoint: weights, their average, what the optimiser keeps."""
+    checkpoint = folder / "checkpoints" / f"step-{STEPS:06d}"
+    found = {
+        f"{kind} {name}": tensor
+        for kind in ("weights", "average")
+        for name, tensor in load_file(checkpoint / f"{kind}.safetensors").items()
+    }
+    learning = torch.load(checkpoint / "learning.pt", weights_only=True)
+    for number, values in learning["optimiser"]["state"].items():
+        found |= {f"optimiser {number} {name}": value for name, value in values.items()}
+    return found | {f"random {rank}": value for rank, value in enumerate(learning["random"])}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(folder)
+    return folder
+
+
+def assert_equal(folder: Path, whole: Path) -> None:
+    ours, expected = state(folder), state(whole)
+    assert ours.keys() == expected.keys()
+    assert [name for name in ours if not torch.equal(ours[name], expected[name])] == []
+    assert (folder / "best.safetensors").exists()
+    assert [line.split(",")[:5] for line in (folder / "log.csv").read_text().splitlines()] == [
+        line.split(",")[:5] for line in (whole / "log.csv").read_text().splitlines()
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_a_run_that_was_stopped_ends_bit_for_bit_where_it_would_have(
+    steps: int, workers: int, whole: Path, tmp_path: Path
+) -> None:
+    train(tmp_path, stop_after=steps, workers=workers)
+    assert not (tmp_path / "checkpoints" / f"step-{STEPS:06d}").exists()
+    resumed = RefineNet(device="cpu").train(resume=tmp_path, progress=False)
+    assert (resumed.is_over, resumed.epochs) == (True, 3)
+    assert_equal(tmp_path, whole)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_a_process_that_is_ended_keeps_its_run(number: int, code: int, whole: Path, tmp_path: Path) -> None:
+    """For real: kill, Ctrl-C and kill -9, in the middle of the training."""
+    command = [*COMMAND, "--set", "workers=0", "--set", "checkpoint_minutes=0.0001", "--output", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        first, deadline = tmp_path / "checkpoints" / "step-000001", time.monotonic() + 120
+        while not first.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, number)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    assert (f"goes on with --resume {tmp_path}" in said) == (number != signal.SIGKILL)
+    assert "Traceback" not in said
+    subprocess.run([*COMMAND[:4], "--resume", str(tmp_path)], check=True, capture_output=True, timeout=120)
+    assert_equal(tmp_path, whole)
+
+
+def test_a_second_training_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with subprocess.Popen([*COMMAND, "--output", str(tmp_path)], stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(ValueError, match=f"{tmp_path} is being trained"):
+                RefineNet(device="cpu").train(resume=tmp_path, progress=False)
+        finally:
+            process.kill()
+
+
+def test_a_broken_checkpoint_is_put_aside_and_the_one_before_taken(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path, stop_after=3)
+    weights = tmp_path / "checkpoints" / "step-000003" / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    capsys.readouterr()
+    RefineNet(device="cpu").train(resume=tmp_path, progress=False)
+    assert "step-000003 is broken" in capsys.readouterr().err
+    assert_equal(tmp_path, whole)
+
+
+def test_a_run_without_a_good_checkpoint_is_not_begun_anew(tmp_path: Path) -> None:
+    train(tmp_path, stop_after=1)
+    for checkpoint in (tmp_path / "checkpoints").glob("step-*"):
+        (checkpoint / "meta.json").unlink()
+    with pytest.raises(ValueError, match="no good checkpoint"):
+        RefineNet(device="cpu").train(resume=tmp_path, progress=False)
