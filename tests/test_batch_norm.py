@@ -233,7 +233,7 @@ def test_two_processes_are_as_one_with_the_whole_batch(tmp_path: Path) -> None:
     for part in parts:
         part.start()
     for part in parts:
-        part.join(timeout=120)
+        part.join(timeout=300)
     assert [part.exitcode for part in parts] == [0, 0]
     for split in (2, 3, 4):
         one, two = (torch.load(tmp_path / f"{split}-{rank}.pt", weights_only=True) for rank in (0, 1))

@@ -9,7 +9,7 @@ import pytest
 
 from refinenet.losses import LossConfig
 
-ALONE: dict[str, Any] = {"cross_entropy_weight": 0}
+ALONE: dict[str, Any] = {"cross_entropy_weight": 0, "dice_weight": 0}
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,14 @@ ALONE: dict[str, Any] = {"cross_entropy_weight": 0}
         ({"deep_supervision": "yes", "hard_pixels": 2}, "hard_pixels .* not 2; deep_supervision .* not 'yes'"),
         (ALONE, "No loss is left"),
         ({**ALONE, "teacher_weight": 0}, "No loss is left"),
-        ({**ALONE, "dice_weight": 1, "hard_pixels": 0.5}, "hard_pixels=0.5 has no effect .* leave it at 1.0"),
-        ({**ALONE, "dice_weight": 1, "class_weights": "median"}, "class_weights='median' has no effect"),
+        (
+            {"cross_entropy_weight": 0, "dice_weight": 1, "hard_pixels": 0.5},
+            "hard_pixels=0.5 has no effect .* leave it at 1.0",
+        ),
+        (
+            {"cross_entropy_weight": 0, "dice_weight": 1, "class_weights": "median"},
+            "class_weights='median' has no effect",
+        ),
         ({"teacher_temperature": 2}, "teacher_temperature=2 has no effect because no teacher is given"),
         ({"teacher": "a", "teacher_weight": 0}, "teacher has no effect because teacher_weight is 0"),
         ({"focal_gamma": 2, "label_smoothing": 0.1}, "focal_gamma and label_smoothing undo each other"),

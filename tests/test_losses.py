@@ -22,7 +22,9 @@ VOID = 255
 CERTAIN = 1e4
 """A logit above zeros that makes a probability of exactly 1."""
 WEIGHTS = torch.tensor([0.3, 3.0, 1.0, 7.0, 2.0])
-ALONE: dict[str, Any] = {"cross_entropy_weight": 0}
+PLAIN: dict[str, Any] = {"class_weights": "none", "dice_weight": 0}
+"""Cross-entropy and nothing else, whatever the defaults are."""
+ALONE: dict[str, Any] = {**PLAIN, "cross_entropy_weight": 0}
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "smoothed": {"label_smoothing": 0.2},
@@ -58,7 +60,7 @@ def loss_of(
     void: int = VOID,
 ) -> Tensor:
     """The loss of a batch in one part."""
-    config = LossConfig(**settings)
+    config = LossConfig(**{**PLAIN, **settings})
     return training_loss(logits, labels, weights, config, void, count(labels, weights, config, void), teacher)
 
 
@@ -272,7 +274,7 @@ def test_shares_of_parts_add_up_to_the_loss_of_the_batch(settings: dict[str, Any
     """Parts of one, three and two images, the second part's with much void, the last image's nothing else."""
     logits, labels, teacher = draw(6, images=6)
     labels[-1] = VOID
-    config = LossConfig(**settings)
+    config = LossConfig(**{**PLAIN, **settings})
     whole = loss_of(logits, labels, settings, weights, teacher)
     parts = [slice(0, 1), slice(1, 4), slice(4, 6)]
     counts = torch.stack([count(labels[part], weights, config, VOID) for part in parts]).sum(0)
@@ -355,7 +357,7 @@ def test_losses_are_added_by_their_weights() -> None:
 
 def test_coarser_stages_count_by_their_weight() -> None:
     logits, labels, _ = draw(11)
-    config = LossConfig(deep_supervision=0.4, dice_weight=1)
+    config = LossConfig(**{**PLAIN, "deep_supervision": 0.4, "dice_weight": 1})
     stages = [logits, logits / 2, -logits]
     counts = count(labels, None, config, VOID)
     first, second, third = (training_loss(stage, labels, None, config, VOID, counts).item() for stage in stages)
@@ -368,7 +370,11 @@ def test_counts_by_hand() -> None:
     """Two images with 3 and 1 labelled pixels, one without; half of 3 pixels are 2, half of 1 is 1."""
     labels = torch.full((3, 2, 2), VOID)
     labels[0, 0], labels[0, 1, 0], labels[1, 0, 0] = 0, 1, 3
-    assert count(labels, None, LossConfig(), VOID).tolist() == [4, 4, 2]
-    assert count(labels, WEIGHTS, LossConfig(), VOID).tolist() == pytest.approx([0.3 + 0.3 + 3 + 7, 4, 2], rel=1e-7)
-    assert count(labels, None, LossConfig(hard_pixels=0.5), VOID).tolist() == [3, 4, 2]
-    assert count(labels, WEIGHTS, LossConfig(hard_pixels=0.5), VOID).tolist() == pytest.approx([3.6 * 2 / 3 + 7, 4, 2])
+    assert count(labels, None, LossConfig(**PLAIN), VOID).tolist() == [4, 4, 2]
+    assert count(labels, WEIGHTS, LossConfig(**PLAIN), VOID).tolist() == pytest.approx(
+        [0.3 + 0.3 + 3 + 7, 4, 2], rel=1e-7
+    )
+    assert count(labels, None, LossConfig(**PLAIN, hard_pixels=0.5), VOID).tolist() == [3, 4, 2]
+    assert count(labels, WEIGHTS, LossConfig(**PLAIN, hard_pixels=0.5), VOID).tolist() == pytest.approx(
+        [3.6 * 2 / 3 + 7, 4, 2]
+    )

@@ -185,6 +185,8 @@ def test_settings_of_a_user_take_the_place_of_the_recipe_s_in_every_stage() -> N
     assert [(stage["epochs"], stage["seed"], stage["dataset"]) for stage in merged.whole_stages] == [(1, 7, "mine")] * 3
     assert [config.learning_rate for config in configs(merged)] == [5e-3, 2.5e-3, 1.25e-3]
     assert merge(merged) == merged
+    shortened = merge(read_recipe("lightweight_voc"), train={"epochs": 1})  # there each stage has epochs of its own
+    assert [config.epochs for config in configs(shortened)] == [1, 1, 1]
 
 
 def test_a_dataset_of_a_user_takes_the_place_of_the_recipe_s_and_its_root() -> None:

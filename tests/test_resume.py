@@ -29,7 +29,7 @@ COMMAND = [
 def train(output: Path, **more: Any) -> RefineNet:
     torch.manual_seed(42)  # as the command line does
     r = RefineNet(encoder="mobilenetv2_050", device="cpu")
-    settings = {
+    settings: dict[str, Any] = {
         "epochs": 3,
         "batch_size": 4,
         "crop_size": (32, 32),

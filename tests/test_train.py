@@ -52,7 +52,7 @@ def test_a_run_leaves_recipe_log_checkpoint_and_the_best_model(tmp_path: Path) -
     assert all(torch.equal(a, weights(saved)[name]) for name, a in weights(r).items())
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert described["source"] == {"dataset": "streets:8:96x72", "root": None}
-    assert described["versions"]["torch"] == torch.__version__
+    assert described["packages"]["torch"] == torch.__version__
     left = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*")}
     shown = {"curves.png", "last.safetensors", "recipe.toml", "samples/epoch-001.png", "samples/epoch-002.png"}
     assert shown <= left

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from refinenet import cli_data, cli_train
+from refinenet import cli_data, cli_pretrain, cli_train
 from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Device, Root
 from refinenet.terminal import say
 
@@ -40,6 +40,7 @@ def options(
 
 
 app.command()(cli_train.train)
+app.command()(cli_pretrain.pretrain)
 
 
 @app.command("eval")

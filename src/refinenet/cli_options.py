@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,3 +16,27 @@ ClassSet = Annotated[
     str | None, typer.Option(help="Set of classes of a dataset that has two: stuff for coco, 59 for context.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines, and no progress.")]
+
+
+def parse_settings(settings: list[str], taken: set[str]) -> dict[str, Any]:
+    """Settings given as KEY=VALUE, the values in JSON or else texts.
+
+    Args:
+        settings: As they were typed.
+        taken: Keys that other options have set.
+
+    Raises:
+        typer.BadParameter: one is no KEY=VALUE, or its key is given twice.
+    """
+    chosen = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{setting!r} is not KEY=VALUE.", param_hint="--set")
+        if key in taken or key in chosen:
+            raise typer.BadParameter(f"{key} is given twice.", param_hint="--set")
+        try:
+            chosen[key] = json.loads(value)
+        except ValueError:
+            chosen[key] = value
+    return chosen

@@ -46,7 +46,7 @@ class OptimiserConfig:
     """Of "sgd"."""
     gradient_clipping: float = 0.0
     """Largest norm of all gradients together, to which longer ones are shortened; 0 for none."""
-    ema_decay: float = 0.0
+    ema_decay: float = 0.99
     """What is measured and kept is an exponential moving average of the weights over the steps with this decay, such as
     0.995; 0 for the weights themselves."""
     precision: Precision = "auto"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from file_calls import LOOKS, REAL, redirected
-from trials import Tally, contents, is_whole, leftovers, newest
+from trials import Tally, contents, is_whole, leftovers, newest, torn
 
 from refinenet.checkpoints import Checkpoints
 
@@ -220,6 +220,8 @@ def _judge(scene: Scene, fault: Fault, folder: Path, names: set[str], outcome: s
     _judge_newest(scene, folder, names, outcome, judgement)
     if outcome.startswith("refused: ") and "is saved" not in outcome and leftovers(folder) and not fault.lasting:
         judgement.other(f"left over {leftovers(folder)}")
+    if torn(folder):
+        judgement.lost(f"torn: {torn(folder)}")
     Checkpoints(folder).sweep()
     step = scene.step + 1
     Checkpoints(folder, scene.keep).save(step, contents(step))

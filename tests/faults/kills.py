@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from trials import Tally, leftovers
+from trials import Tally, leftovers, torn
 
 from refinenet.checkpoints import Checkpoint, Checkpoints
 from refinenet.run_folder import RunFolder
@@ -139,6 +139,7 @@ def _look_at(run: _Run, tally: Tally) -> None:
     except (ValueError, OSError) as error:
         tally.lost.append(f"{run.folder}: {error}")
         return
+    tally.lost += [f"{run.folder}: torn: {name}" for name in torn(run.folder / "checkpoints")]
     step = checkpoint.step if checkpoint else 0
     run.stops.append(step)
     if step < run.acknowledged:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from damage import damage
 from failing_disk import ERRORS, sweep, sweep_loading
+from killed_training import kill_training
 from kills import kill
 from lost_power import lose_power
 from small_disk import full_disk
@@ -30,8 +31,10 @@ QUICK_DISK = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 """A death of a process, unlike one of the machine, looks the same in memory and on a disk, and memory is quick."""
 
 
-def trials(kills: int, seed: int, folder: Path) -> Iterator[Tally]:
+def trials(kills: int, trainings: int, seed: int, folder: Path) -> Iterator[Tally]:
     """All trials, one kind of fault after the other."""
+    if trainings:
+        yield kill_training(trainings, seed, folder / "trainings")
     yield kill(kills, seed, folder / "kills")
     yield sweep(0, folder / "operations")
     for error in ERRORS:
@@ -50,11 +53,12 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200, help="processes to kill while they save (default: 200)")
     parser.add_argument("--seed", type=int, default=None, help="of the moments and bits; by default another each time")
     parser.add_argument("--folder", type=Path, default=QUICK_DISK, help="where to work (default: in memory)")
+    parser.add_argument("--training", type=int, default=0, help="real trainings to kill, too (default: 0; each ~10 s)")
     arguments = parser.parse_args()
     seed = arguments.seed if arguments.seed is not None else random.randrange(10**6)
     started, tallies = time.monotonic(), []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        for tally in trials(arguments.kills, seed, Path(folder).resolve()):
+        for tally in trials(arguments.kills, arguments.training, seed, Path(folder).resolve()):
             tallies.append(tally)
             print(f"{time.monotonic() - started:5.0f} s  {tally.fault}: {tally.trials} trials. {tally.remarks}")
     rows = [[t.fault, *map(str, (t.trials, len(t.lost), len(t.silent), len(t.other)))] for t in tallies]

@@ -52,7 +52,7 @@ def begin(output: Path, workers: int, processes: int, *more: str) -> None:
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     """All that the last checkpoint and the final models hold."""
-    checkpoint = folder / "checkpoints" / f"step-{STEPS:06d}"
+    checkpoint = max((folder / "checkpoints").glob(f"step-{STEPS:06d}*"))  # saved again, it is called step-000012.2
     files = {name: checkpoint / f"{name}.safetensors" for name in ("weights", "average")}
     files |= {name: folder / f"{name}.safetensors" for name in ("best", "last")}
     found = {f"{kind} {name}": tensor for kind, path in files.items() for name, tensor in load_file(path).items()}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from refinenet.checkpoints import Checkpoint, Checkpoints
+from refinenet.sealed_folder import read_sealed
 
 
 @dataclass
@@ -50,6 +52,18 @@ def newest(folder: Path) -> Checkpoint:
     if checkpoint is None:
         raise ValueError("there is no checkpoint")
     return checkpoint
+
+
+def torn(folder: Path) -> list[str]:
+    """Names of what looks like a checkpoint in a folder and is none, or not whole."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if re.fullmatch(r"step-[\d.]+", path.name):
+            try:
+                read_sealed(path)
+            except ValueError as error:
+                found.append(f"{path.name}: {error}")
+    return found
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -34,7 +34,7 @@ class AugmentationConfig:
     """Images are resized by a factor drawn from this range."""
     rotation: float = 0.0
     """Largest angle, in degrees to either side, that images are turned by; what then lies outside them is void."""
-    class_crops: float = 0.0
+    class_crops: float = 0.5
     """Share of the crops that are laid over a pixel of a class drawn evenly from those in the image, so that rare
     classes are seen as often as others."""
     flip: bool = True

@@ -130,7 +130,7 @@ def supervised_loss(
 
 def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None, ignore_index: int) -> Tensor:
     """Mean cross-entropy over the pixels that have a class, weighted by class; a scalar, 0 where no pixel has one."""
-    config = LossConfig()
+    config = LossConfig(dice_weight=0)
     return training_loss(logits, labels, weights, config, ignore_index, count(labels, weights, config, ignore_index))
 
 

@@ -33,7 +33,7 @@ class LossConfig:
 
     cross_entropy_weight: float = 1.0
     """Weight of the cross-entropy, the mean over labelled pixels; 0 leaves it out."""
-    class_weights: ClassWeights = "log"
+    class_weights: ClassWeights = "none"
     """What pixels of a class count in the cross-entropy: "log" and "median" weigh rare classes up
     (`class_statistics`), "none" weighs all alike."""
     label_smoothing: float = 0.0
@@ -43,7 +43,7 @@ class LossConfig:
     (online hard example mining); at least one pixel."""
     focal_gamma: float = 0.0
     """Each pixel's cross-entropy is multiplied by (1 - probability of its class) to this power (focal loss)."""
-    dice_weight: float = 0.0
+    dice_weight: float = 1.0
     """Weight of the Dice loss; 0 leaves it out."""
     lovasz_weight: float = 0.0
     """Weight of the Lovasz-Softmax loss, which stands in for 1 - mIoU; 0 leaves it out."""

@@ -1,0 +1,78 @@
+"""An encoder that learns to tell what images show, and the file that it is kept in.
+
+Shape letters: N batch, K classes, C channels, H and W height and width of the image, h and w of a feature map.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as pack
+from torch import Tensor, nn
+
+from refinenet import __version__
+from refinenet.encoder import Encoder
+from refinenet.files import write_atomically
+from refinenet.tensors import check_tensors
+
+HEADER = "refinenet_encoder"
+"""The entry of an encoder file's metadata that says in JSON what it is."""
+
+
+class ImageClassifier(nn.Module):
+    """A network for whole images: an encoder, the means of its feature maps, and a linear classifier.
+
+    All maps that a decoder will read have a part in the answer, so that all of the encoder learns.
+
+    Args:
+        encoder: A timm model name.
+        classes: How many there are.
+
+    Raises:
+        ValueError: an encoder that cannot be used.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, encoder: str, classes: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(encoder)
+        channels = [count for group in self.encoder.channels for count in group]
+        self.norms = nn.ModuleList(nn.LayerNorm(count) for count in channels)
+        self.classifier = nn.Linear(sum(channels), classes)
+        self.register_buffer("mean", torch.tensor(self.encoder.mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(self.encoder.std)[:, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, 1, 1)`, as of a map of one pixel."""
+        groups = self.encoder((images - self.mean) / self.std)
+        maps = [feature for group in groups for feature in group]
+        # Maps of different depth differ in scale, so each is normalised by itself.
+        means = [norm(feature.mean((2, 3))) for norm, feature in zip(self.norms, maps, strict=True)]
+        logits: Tensor = self.classifier(torch.cat(means, dim=1))
+        return logits[:, :, None, None]
+
+
+def write_encoder(path: Path, name: str, encoder: Encoder, facts: Mapping[str, Any]) -> Path:
+    """Write an encoder as a file that `RefineNet(encoder_weights=...)` takes, whole or not at all.
+
+    Args:
+        path: The `.safetensors` file.
+        name: Of the encoder, as timm knows it.
+        encoder: Its weights.
+        facts: What else the file's header says of it, JSON-ready.
+
+    Raises:
+        ValueError: a weight is not a finite number.
+        OSError: the file cannot be written.
+    """
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in encoder.features.state_dict().items()}
+    check_tensors(tensors, tensors, f"the encoder to be saved to {path}")
+    preprocessing = {"channel_order": "RGB", "range": [0.0, 1.0], "mean": encoder.mean, "std": encoder.std}
+    header = {"encoder": name, "preprocessing": preprocessing, "package_version": __version__, **facts}
+    return write_atomically(path, pack(tensors, {HEADER: json.dumps(header, sort_keys=True, allow_nan=False)}))

@@ -1,0 +1,34 @@
+"""Small folders of drawn images, one folder for each class: stripes, which are told apart by direction and tint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+DIRECTIONS = {"flat": (1.0, 0.0), "slanted": (0.7, 0.7), "upright": (0.0, 1.0)}
+"""Classes in alphabetical order, and along which axes, rows and columns, their stripes change."""
+
+
+def draw_stripes(name: str, seed: int, size: int = 40) -> npt.NDArray[np.uint8]:
+    """Noisy stripes of random colours, one channel the brightest, `(size, size + 8, 3)` uint8 RGB."""
+    channel = sorted(DIRECTIONS).index(name)
+    random = np.random.default_rng([seed, channel])
+    down, across = DIRECTIONS[name]
+    rows, columns = np.mgrid[:size, : size + 8]
+    waves = np.sin((down * rows + across * columns) * random.uniform(0.6, 1.2) + random.uniform(0, 6))
+    colours = random.uniform(0, 150, (2, 3))
+    colours[:, channel] += 100
+    pixels = np.where(waves[..., None] > 0, *colours) + random.normal(0, 10, (size, size + 8, 3))
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def write_class_folders(root: Path, images: int, first: int = 0) -> Path:
+    """`root/CLASS/NUMBER.png`, so many images of each class."""
+    for name in DIRECTIONS:
+        (root / name).mkdir(parents=True)
+        for number in range(first, first + images):
+            Image.fromarray(draw_stripes(name, number)).save(root / name / f"{number:03d}.png")
+    return root
