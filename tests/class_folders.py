@@ -19,8 +19,8 @@ def draw_stripes(name: str, seed: int, size: int = 40) -> npt.NDArray[np.uint8]:
     down, across = DIRECTIONS[name]
     rows, columns = np.mgrid[:size, : size + 8]
     waves = np.sin((down * rows + across * columns) * random.uniform(0.6, 1.2) + random.uniform(0, 6))
-    colours = random.uniform(0, 150, (2, 3))
-    colours[:, channel] += 100
+    colours = random.uniform(0, 100, (2, 3))
+    colours[:, channel] += 150
     pixels = np.where(waves[..., None] > 0, *colours) + random.normal(0, 10, (size, size + 8, 3))
     return pixels.clip(0, 255).astype(np.uint8)
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 TRAIN = [
-    *("-m", "refinenet", "train", "--dataset", "streets:23:64x64", "--encoder", "mobilenetv2_050", "--epochs", "4"),
+    *("-m", "refinenet", "train", "--dataset", "streets:23:64x64", "--encoder", "mobilenetv2_100", "--epochs", "4"),
     *("--batch-size", "4", "--set", "crop_size=[32,32]", "--set", "precision=float32", "--set", "loggers=[]"),
     *("--set", "batch_norm=synchronised", "--set", "accumulation=2", "--set", "ema_decay=0.9", "--no-check"),
     *("--set", "optimiser=sgd", "--set", "learning_rate=0.01", "--set", "workers=0"),

@@ -37,9 +37,15 @@ def test_the_suggestion_holds_under_noise() -> None:
 
 
 def test_a_fall_after_the_loss_has_risen_again_does_not_count() -> None:
-    """A bump beyond the least loss, from which it falls faster than ever, is chance."""
-    search = find_learning_rate(lambda rate: falling_loss(rate) if rate < 0.01 else 1.9 if rate < 0.1 else 0.6)
-    assert 0.85e-3 < search.suggestion < 1.18e-3
+    """The loss falls slowly around 1e-4; a bump beyond its least value, from which it falls faster, is chance."""
+
+    def step(rate: float) -> float:
+        slow_fall = 0.5 + 2 / (1 + math.exp((math.log10(rate) + 4) / 0.6))
+        return slow_fall if rate < 0.01 else 2.0 if rate < 0.1 else 1.0
+
+    search = find_learning_rate(step)
+    assert len(search.rates) == 100
+    assert 0.8e-4 < search.suggestion < 1.25e-4
 
 
 def test_rates_rise_by_the_same_factor_from_lowest_to_highest() -> None:

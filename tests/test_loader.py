@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -325,6 +326,20 @@ def test_a_killed_loading_process_ends_the_epoch_at_once_and_by_name(moment: str
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     with pytest.raises(ValueError, match="have been ended"):
         next(loader.epoch(1))
+
+
+def test_a_process_that_is_killed_while_another_one_is_waited_for_ends_the_epoch() -> None:
+    def read_slowly(item: str) -> Pixels:
+        time.sleep(60)
+        return read_numbered((3,), item)
+
+    with Loader(replace(numbered(64), read_image=read_slowly), TrainConfig(**PLAIN, workers=2), CPU) as loader:
+        started = time.monotonic()
+        killer = threading.Timer(1, os.kill, [loader.worker_pids[1], signal.SIGKILL])
+        killer.start()
+        with pytest.raises(ChildProcessError, match=rf"process {loader.worker_pids[1]} was ended by SIGKILL"):
+            next(loader.epoch(0))
+        assert time.monotonic() - started < 30
 
 
 def test_a_loading_process_that_fails_by_itself_is_named(capfd: pytest.CaptureFixture[str]) -> None:

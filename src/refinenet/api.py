@@ -210,7 +210,8 @@ class RefineNet:
                 for PASCAL-Context. `dataset="coco:stuff"` says the same.
             check: Whether the doctor (`refinenet data check`) looks at the data before a new training, quickly, and
                 refuses what it would fail on or learn something wrong from.
-            stop_after: Steps after which to stop for now, as Ctrl-C would; the run goes on by `resume`.
+            stop_after: Steps after which to stop for now, as Ctrl-C would; the run goes on by `resume`. In a training
+                in stages, steps of the stage that it is in.
             progress: Whether to show progress on standard error.
             settings: Fields of `train_config.TrainConfig`, such as `epochs`, `batch_size` and `learning_rate`; for all
                 stages that do not say otherwise.
@@ -223,15 +224,17 @@ class RefineNet:
             FileNotFoundError: the data are not there; says where to get them.
             ValueError: a setting, a file or the number of classes is not allowed; it is named.
         """
-        if classes is not None:
-            dataset = choose_classes(dataset, classes)
+        if recipe is not None and (resume is not None or stages is not None):
+            raise ValueError("A recipe says what is trained on: pass no resume and no stages beside it.")
         if stop_after is not None and (type(stop_after) is not int or stop_after < 1):
             raise ValueError(f"stop_after is a whole number of steps from 1 up, not {stop_after!r}.")
         if recipe is not None:
             written = merge(read_recipe(recipe), dataset=dataset, root=root, train=settings)
-            whole = written.stages and stages is None
-            dataset, root = (None, None) if whole else (written.dataset, written.root)
-            stages, settings = written.whole_stages if whole else stages, dict(written.train)
+            staged = bool(written.stages)
+            dataset, root = (None, None) if staged else (written.dataset, written.root)
+            stages, settings = written.whole_stages if staged else None, dict(written.train)
+        if classes is not None:
+            dataset = choose_classes(dataset, classes)
         options = RunOptions(
             classes_fixed=self._classes_asked_for,
             origin=self._origin,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Device, Root
+from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Device, Root, parse_settings
 from refinenet.terminal import say
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def train(
         "encoder_learning_rate": encoder_learning_rate,
     }
     chosen: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    chosen |= _parse_settings(settings or [], taken=set(chosen))
+    chosen |= parse_settings(settings or [], taken=set(chosen))
     start: dict[str, Any] = {
         "model": model,
         "model_type": model_type,
@@ -105,6 +104,7 @@ def train(
     if recipe is not None:
         written = merge(read_recipe(recipe), network=start, train=chosen)
         start, settings_of_all = dict(written.network), dict(written.train)
+    TrainConfig.from_dict(settings_of_all)
     torch.manual_seed(settings_of_all.get("seed", TrainConfig.seed))  # a new network's weights follow from it, too
     result = RefineNet(**start, device=device).train(
         dataset[0] if dataset and len(dataset) == 1 else dataset,
@@ -159,18 +159,3 @@ def _report(result: TrainResult, as_json: bool) -> None:
     }
     best = "none yet" if result.best_miou is None else f"{100 * result.best_miou:.2f} %"
     say(found if as_json else f"Best validation mIoU: {best}. Model: {result.model}")
-
-
-def _parse_settings(settings: list[str], taken: set[str]) -> dict[str, Any]:
-    chosen = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"{setting!r} is not KEY=VALUE.", param_hint="--set")
-        if key in taken or key in chosen:
-            raise typer.BadParameter(f"{key} is given twice.", param_hint="--set")
-        try:
-            chosen[key] = json.loads(value)
-        except ValueError:
-            chosen[key] = value
-    return chosen

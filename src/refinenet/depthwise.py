@@ -42,6 +42,6 @@ def replace_strided_depthwise(network: nn.Module) -> None:
 def _with_weights_of(convolution: nn.Conv2d) -> StridedDepthwiseConvolution:
     options: dict[str, Any] = {name: getattr(convolution, name) for name in OPTIONS}
     # On the meta device no random numbers are drawn: networks start from the same weights as without this.
-    replacement = StridedDepthwiseConvolution(**options, bias=convolution.bias is not None, device="meta")
+    replacement = StridedDepthwiseConvolution(**options, device="meta")
     replacement.weight, replacement.bias = convolution.weight, convolution.bias
     return replacement.train(convolution.training)

@@ -45,6 +45,10 @@ class Processes:
         distributed.all_reduce(total)
         return total.to(values.device)
 
+    def largest(self, value: int) -> int:
+        """The largest of all processes' numbers."""
+        return max(int(tensor) for tensor in self.gather(torch.tensor([value])))
+
     def gather(self, values: Tensor) -> list[Tensor]:
         """All processes' tensors, which have one shape, by rank."""
         if self.count == 1:
@@ -81,9 +85,15 @@ def is_launched() -> bool:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """The device of this process: of a machine's GPUs, each of its processes takes its own."""
+    """The device of this process: of a machine's GPUs, each of its processes takes its own.
+
+    Raises:
+        ValueError: one GPU is named for several processes.
+    """
     if device.type == "cuda" and device.index is None and is_launched():
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if device.type == "cuda" and is_launched():
+        raise ValueError(f"Under torchrun each process takes a GPU of its own: say 'cuda', not '{device}'.")
     return device
 
 

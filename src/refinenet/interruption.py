@@ -6,11 +6,12 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Ctrl-C, what systems end a process by, and the end of the terminal that it was started from."""
 
 
 class Interruption:
-    """While the context lasts, the first Ctrl-C or SIGTERM only sets `asked_by`; a second one ends the process at once.
+    """While the context lasts, the first of `SIGNALS` only sets `asked_by`; a second Ctrl-C ends the process at once.
 
     Outside the main thread Python gives signals to others, and this does nothing.
     """
@@ -31,17 +32,16 @@ class Interruption:
             signal.signal(number, handler)
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
-        self.asked_by = signal.Signals(number)
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+        self.asked_by = self.asked_by or signal.Signals(number)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    def stop(self) -> None:
-        """End as the signal would have ended the process.
+    def stop(self, number: int) -> None:
+        """End as a signal would have ended the process.
 
         Raises:
             KeyboardInterrupt: for Ctrl-C.
-            SystemExit: for SIGTERM, with the code 143, which shells give to a process that it ended.
+            SystemExit: for another, with the exit code that shells give to a process that it ended: 143 for SIGTERM.
         """
-        if self.asked_by is signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM)
-        raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)

@@ -17,12 +17,14 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from refinenet.batch_norm import apply_batch_norm
+from refinenet.batch_size_finder import is_out_of_memory
 from refinenet.deep_supervision import DeepSupervision
 from refinenet.distributed import Engine
 from refinenet.loader import Part
 from refinenet.losses import count, supervised_loss
 from refinenet.network import Network
 from refinenet.optimisation import build_optimiser
+from refinenet.terminal import print_note
 from refinenet.train_config import TrainConfig
 
 WEIGHTS, AVERAGE, OTHERS = "weights.safetensors", "average.safetensors", "learning.pt"
@@ -67,9 +69,10 @@ class Learner:
         """In how many pieces a part of a batch is computed; more where memory did not suffice."""
 
     @property
-    def highest_rate(self) -> float:
-        """The largest learning rate of decoder and classifier."""
-        return float(self._optimiser.param_groups[-1]["highest_rate"])
+    def highest_rates(self) -> tuple[float, float]:
+        """The highest learning rates of the encoder, and of the rest."""
+        first, *_, last = self._optimiser.param_groups
+        return float(first["highest_rate"]), float(last["highest_rate"])
 
     @property
     def measured(self) -> Network:
@@ -88,29 +91,55 @@ class Learner:
             number: Steps done before this one, over all epochs.
 
         Returns:
-            The loss of the whole batch, over all processes. Where it is not finite the weights stay as they are.
+            The loss of the whole batch, over all processes; nan where it or its gradients were not finite, and then all
+            stays as it was.
+
+        Raises:
+            RuntimeError, MemoryError: memory does not suffice, not even for halves.
         """
         self._spread.train()
         for group in self._optimiser.param_groups:
             group["lr"] = rate_factor * group["highest_rate"]
         statistics = [buffer.clone() for buffer in self.network.buffers()]
-        self._spread_optimiser.zero_grad()
-        loss = self._backward(parts)
-        if not math.isfinite(loss):  # The forward pass has gone into the batch norms' statistics.
-            for buffer, value in zip(self.network.buffers(), statistics, strict=True):
-                buffer.copy_(value)
-            return loss
-        if self.config.gradient_clipping:
-            self.engine.fabric.clip_gradients(
-                self._spread, self._spread_optimiser, max_norm=self.config.gradient_clipping
-            )
+        try:
+            loss = self._backward(parts)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or self.splits > 1 or self.processes.count > 1:
+                raise
+            self._restore(statistics)
+            self._split_from_now_on()
+            loss = self._backward(parts)
+        norm = self._clip() if math.isfinite(loss) else math.nan
+        # In float16 the scaler leaves out a step whose gradients it has made too large, and scales less.
+        if not math.isfinite(loss) or (self.engine.scaler is None and not math.isfinite(norm)):
+            self._restore(statistics)
+            return math.nan
         self._spread_optimiser.step()
         if self._average is not None:
             self._average.update(self.network, number)
         return loss
 
+    def _clip(self) -> float:
+        """Shorten gradients that are too long; returns their length before."""
+        longest = self.config.gradient_clipping or math.inf
+        fabric = self.engine.fabric
+        norm = fabric.clip_gradients(self._spread, self._spread_optimiser, max_norm=longest, error_if_nonfinite=False)
+        return math.nan if norm is None else float(norm)
+
+    def _restore(self, statistics: Sequence[Tensor]) -> None:
+        """Undo what a forward pass did to the statistics of the batch norms."""
+        for buffer, value in zip(self.network.buffers(), statistics, strict=True):
+            buffer.copy_(value)
+
+    def _split_from_now_on(self) -> None:
+        print_note("Memory did not suffice: from here on each batch is computed in halves, one after the other.")
+        self.splits = 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def _backward(self, parts: Sequence[Part]) -> float:
         """Compute the gradients of a whole batch's loss; returns the loss."""
+        self._spread_optimiser.zero_grad()
         pieces = [piece for part in parts for piece in _split(part, self.splits)]
         weights, ignored = self._class_weights, self._ignore_index
         counted = [count(labels, weights, self.config, ignored) for _, labels in pieces]
@@ -144,13 +173,20 @@ class Learner:
         self.processes.take_from_first([*self.network.buffers(), *self.measured.buffers()])
 
     def state(self) -> dict[str, bytes]:
-        """All that the next steps follow from, as the contents of files; to be asked for on all processes at once."""
+        """All that the next steps follow from, as the contents of files; to be asked for on all processes at once.
+
+        Only the first process gets it, which writes it; the others get nothing.
+        """
         scaler, device = self.engine.scaler, self.network.mean.device
+        random = self.processes.gather(torch.get_rng_state())
+        device_random = self.processes.gather(torch.cuda.get_rng_state(device)) if device.type == "cuda" else []
+        if not self.processes.is_first:
+            return {}
         others = {
             "optimiser": self._optimiser.state_dict(),
             "scaler": {} if scaler is None else scaler.state_dict(),
-            "random": self.processes.gather(torch.get_rng_state()),
-            "device_random": self.processes.gather(torch.cuda.get_rng_state(device)) if device.type == "cuda" else [],
+            "random": random,
+            "device_random": device_random,
             "splits": self.splits,
         }
         content = io.BytesIO()

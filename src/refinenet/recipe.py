@@ -210,7 +210,7 @@ def _check_settings(path: Path, values: Mapping[str, Any]) -> None:
     from refinenet.train_config import TrainConfig
 
     common = values.get("train", {})
-    parts = [("[train]", common)]
+    parts = [] if values.get("stages") else [("[train]", common)]
     for number, stage in enumerate(values.get("stages", ()), start=1):
         own = {key: value for key, value in stage.items() if key not in ("dataset", "root")}
         parts.append((f"stage {number}", {**common, **own}))

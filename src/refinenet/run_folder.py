@@ -46,6 +46,11 @@ class RunFolder:
         return self.path / "last.safetensors"
 
     @property
+    def model(self) -> Path:
+        """The best model, or the last one where none was measured, or kept, yet."""
+        return self.best_model if self.best_model.exists() else self.last_model
+
+    @property
     def checkpoints(self) -> Checkpoints:
         """Where the run goes on from after a stop."""
         return Checkpoints(self.path / "checkpoints")
@@ -54,6 +59,15 @@ class RunFolder:
     def is_begun(self) -> bool:
         """Whether a run was begun here, if only its checkpoints tell of it: no other may be begun among them."""
         return (self.path / "run.json").exists() or any(self.checkpoints.steps())
+
+    def refuse_begun(self) -> None:
+        """Make sure that no run was begun here.
+
+        Raises:
+            ValueError: one was.
+        """
+        if self.is_begun:
+            raise ValueError(f"{self.path} already holds a run. Go on with it by --resume, or name another folder.")
 
     @property
     def is_over(self) -> bool:

@@ -54,10 +54,10 @@ class RunKeeper:
         self._writes = learner.processes.is_first
         self._samples: list[int] = []
 
-    def keep_best(self, epoch: int, scores: Scores) -> None:
-        """Keep the network as the best model so far."""
-        if self._writes:
-            self.folder.attempt("the best model", lambda: self._save(self.folder.best_model, epoch, scores))
+    def keep_best(self, epoch: int, scores: Scores) -> bool:
+        """Keep the network as the best model so far; returns whether this process has done so."""
+        path = self.folder.best_model
+        return self._writes and self.folder.attempt("the best model", lambda: self._save(path, epoch, scores))
 
     def record_epoch(self, epoch: int, row: Mapping[str, str], scores: Scores | None) -> None:
         """Log an epoch, say it, and keep the network as the last model."""

@@ -27,6 +27,7 @@ from refinenet.datasets import (
 )
 from refinenet.distributed import launch
 from refinenet.labels import LabelSet
+from refinenet.metric_loggers import check_installed
 from refinenet.model_file import ModelCard
 from refinenet.model_source import open_model
 from refinenet.network import Architecture, Network
@@ -35,7 +36,7 @@ from refinenet.recipe import Recipe, write_recipe
 from refinenet.run_folder import RunFolder
 from refinenet.run_record import describe_run
 from refinenet.terminal import print_note
-from refinenet.train import TrainRun
+from refinenet.train import Beginning, TrainRun
 from refinenet.train_config import TrainConfig
 from refinenet.tuning import fill_in
 
@@ -96,6 +97,7 @@ def begin_run(
         ValueError: the folder or the number of classes is not allowed, or the doctor finds what stops training.
     """
     config = TrainConfig.from_dict(training.settings)
+    check_installed(config.loggers)
     device = network.mean.device
     engine = launch(device, choose_precision(config.precision, device))
     show = options.progress and engine.processes.is_first
@@ -103,38 +105,17 @@ def begin_run(
         ask_the_doctor(training, progress=show)
     train_set, val_set = open_training_datasets(training.dataset, training.root)
     folder = folder or RunFolder(Path(engine.processes.tell(str(next_folder(train_set.name)))))
-    if folder.is_begun:
-        raise ValueError(f"{folder.path} already holds a run. Go on with it by --resume, or name another folder.")
+    folder.refuse_begun()
     torch.manual_seed(config.seed)
     started_from = {"weights_sha256": card.weights_sha256, **card.recipe} if card.weights_sha256 else "a new network"
     network, card = take_classes(network, card, train_set, fixed=options.classes_fixed, progress=show)
     config = fill_in(network, config, train_set, engine, progress=show)
-    source = describe_source(training)
-    advice = "" if A_FUNCTION in source["dataset"] else f" A stopped run goes on with --resume {folder.to_resume}."
-    print_note(f"Results go to {folder.path}.{advice}", enabled=show)
     card = replace(card, recipe={"started_from": started_from})
-    description = {
-        "source": source,
-        "train_images": len(train_set),
-        "config": asdict(config),
-        "architecture": network.architecture.to_dict(),
-        "label_set": card.label_set.to_dict(),
-        "licence": card.licence,
-        "recipe": dict(card.recipe),
-        **describe_run(),
-        "processes": engine.processes.count,
-    }
+    beginning = _describe_beginning(network, card, training, config, folder, train_set, options)
+    advice = f" A stopped run goes on with --resume {folder.to_resume}."
+    can_resume = A_FUNCTION not in beginning.description["source"]["dataset"]
+    print_note(f"Results go to {folder.path}.{advice if can_resume else ''}", enabled=show)
     engine.processes.wait()  # nobody makes the folder before all have seen that it is free
-    if engine.processes.is_first:
-        recipe = Recipe(
-            name=str(folder.path),
-            description=f"The training in {folder.path.resolve()}.",
-            dataset=source["dataset"],
-            root=source["root"],
-            network=options.origin,
-            train=asdict(config),
-        )
-        folder.write("recipe.toml", write_recipe(recipe).encode())
     torch.manual_seed(config.seed + engine.processes.rank)  # each process drops out values of its own
     return TrainRun(
         network,
@@ -144,11 +125,42 @@ def begin_run(
         config,
         folder,
         engine=engine,
-        description=description,
+        beginning=beginning,
         teacher=_open_teacher(config, train_set, device),
         stop_after=options.stop_after,
         progress=options.progress,
     )
+
+
+def _describe_beginning(
+    network: Network,
+    card: ModelCard,
+    training: Training,
+    config: TrainConfig,
+    folder: RunFolder,
+    train_set: Dataset,
+    options: RunOptions,
+) -> Beginning:
+    source = describe_source(training)
+    description = {
+        "source": source,
+        "train_images": len(train_set),
+        "config": asdict(config),
+        "architecture": network.architecture.to_dict(),
+        "label_set": card.label_set.to_dict(),
+        "licence": card.licence,
+        "recipe": dict(card.recipe),
+        **describe_run(),
+    }
+    recipe = Recipe(
+        name=str(folder.path),
+        description=f"The training in {folder.path.resolve()}.",
+        dataset=None if A_FUNCTION in source["dataset"] else source["dataset"],
+        root=source["root"],
+        network=options.origin,
+        train=asdict(config),
+    )
+    return Beginning(description=description, recipe=write_recipe(recipe))
 
 
 def _open_teacher(config: TrainConfig, train_set: Dataset, device: torch.device) -> Network | None:

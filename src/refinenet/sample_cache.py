@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -123,12 +123,18 @@ def _read_kept(
     except FileNotFoundError:
         values = read(item)
     if _free(folder) < KEPT_FREE + values.nbytes:
-        (folder / _FULL).touch()
+        with suppress(OSError):
+            (folder / _FULL).touch()
         return values
     # Not by `write_atomically`: a cache need not outlive a power cut, and waiting for the disk would cost more than it.
     content = io.BytesIO()
     np.save(content, values)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_bytes(content.getvalue())
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content.getvalue())
+        temporary.replace(path)
+    except OSError:  # Whatever else is wrong with the disk, training can do without the cache.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+            (folder / _FULL).touch()
     return values

@@ -168,8 +168,11 @@ def _runs(
             yield begin_run(*start, stage, run_folder, options)
         elif number == len(stages) or not run_folder.is_over:
             yield take_up_run(run_folder, device, options)
-        network, card = load(run_folder.best_model)
-        start, options = (network.to(device), card), replace(options, classes_fixed=False)
+        if number == len(stages):
+            return
+        network, card = load(run_folder.model)
+        origin = {"model": str(run_folder.model.resolve())}
+        start, options = (network.to(device), card), replace(options, classes_fixed=False, origin=origin)
 
 
 def _name(number: int, stage: Training) -> str:

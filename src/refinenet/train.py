@@ -52,6 +52,16 @@ class TrainResult:
     """Whether the run is over; False where `stop_after` stopped it before its end."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """What is kept of how a run is begun."""
+
+    description: Mapping[str, Any]
+    """All that it takes to begin it again, JSON-ready; see `run_start`."""
+    recipe: str
+    """The same for people: the text of a recipe file."""
+
+
 class TrainRun:
     """One training run in its folder; it can be stopped at any time and taken up again where it was.
 
@@ -63,8 +73,7 @@ class TrainRun:
         config: How to train.
         folder: Where to put the results.
         engine: What spreads the work over devices and processes.
-        description: Of a new run, how to begin it again, JSON-ready; without one, the run that the folder keeps is
-            taken up.
+        beginning: What is kept of a new run; without one, the run that the folder keeps is taken up.
         teacher: A network whose probabilities are soft targets.
         stop_after: Steps after which to stop, for now.
         progress: Whether to show progress.
@@ -80,13 +89,13 @@ class TrainRun:
         folder: RunFolder,
         *,
         engine: Engine,
-        description: Mapping[str, Any] | None = None,
+        beginning: Beginning | None = None,
         teacher: Network | None = None,
         stop_after: int | None = None,
         progress: bool = True,
     ) -> None:
         self.network, self.card, self.config, self.folder = network, card, config, folder
-        self.train_set, self.val_set, self.teacher, self.description = train_set, val_set, teacher, description
+        self.train_set, self.val_set, self.teacher, self.beginning = train_set, val_set, teacher, beginning
         self.engine, self.processes = engine, engine.processes
         self.show = progress and self.processes.is_first
         self.stop_after = stop_after
@@ -124,10 +133,9 @@ class TrainRun:
                 told = f"Stopped after {self.stop_after} steps, as asked. Go on with --resume {self.folder.to_resume}."
                 print_note(told, enabled=self.show)
             self.processes.wait()
-        best = self.folder.best_model
         return TrainResult(
             folder=self.folder.path,
-            model=best if best.exists() else self.folder.last_model,
+            model=self.folder.model,
             best_miou=position.best_miou,
             epochs=position.epoch,
             is_over=position.is_over,
@@ -171,19 +179,15 @@ class TrainRun:
 
     def _find_position(self, learner: Learner) -> Position:
         """Where to begin: at the start of a new run, or where the folder's newest good checkpoint is."""
-        if self.description is not None:
-            state = learner.state()
-            if self.processes.is_first:
-                self.folder.checkpoints.save(0, {**state, POSITION: json.dumps(asdict(Position())).encode()})
-                self.folder.begin(self.description)
-            self.processes.wait()
+        if self.beginning is not None:
+            self._begin(self.beginning, learner.state())
             return Position()
-        if self.processes.is_first:  # It puts broken checkpoints aside, and the others then find the same one.
-            self.folder.newest_checkpoint()
+        # The first process puts broken checkpoints aside; the others then find the same one as it.
+        checkpoint = self.folder.newest_checkpoint() if self.processes.is_first else None
         self.processes.wait()
-        checkpoint = self.folder.newest_checkpoint()
+        checkpoint = checkpoint or self.folder.newest_checkpoint()
         for message in checkpoint.set_aside:
-            print_note(f"Warning: {message}")
+            print_note(f"Warning: {message}", enabled=self.processes.is_first)
         try:
             learner.load_state(checkpoint.files)
             position = Position(**json.loads(checkpoint.files[POSITION]))
@@ -192,3 +196,11 @@ class TrainRun:
         where = f"step {position.step} of epoch {position.epoch + 1}" if not position.is_over else "its end"
         print_note(f"Going on in {self.folder.path} from {where}.", enabled=self.show)
         return position
+
+    def _begin(self, beginning: Beginning, state: Mapping[str, bytes]) -> None:
+        if self.processes.is_first:
+            self.folder.refuse_begun()  # another one may have begun since this was looked at first
+            self.folder.write("recipe.toml", beginning.recipe.encode())
+            self.folder.checkpoints.save(0, {**state, POSITION: json.dumps(asdict(Position())).encode()})
+            self.folder.begin(beginning.description)
+        self.processes.wait()

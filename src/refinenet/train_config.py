@@ -45,7 +45,7 @@ class TrainConfig(AugmentationConfig, LossConfig, OptimiserConfig, ScheduleConfi
     """Images in a step, over all processes; "auto" is the largest number that fits into a GPU's memory."""
     accumulation: int = 1
     """Parts that a batch is computed in, one after the other, to save memory; the gradients are those of the whole
-    batch."""
+    batch, but for batch norms that take statistics of what they see."""
     validate_every: int = 1
     """Epochs between measurements on the validation split; the last epoch is always measured."""
     patience: int | None = None
@@ -79,8 +79,21 @@ class TrainConfig(AugmentationConfig, LossConfig, OptimiserConfig, ScheduleConfi
                 found.append(f"{name} is one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
         if not is_number(self.checkpoint_minutes) or self.checkpoint_minutes <= 0:
             found.append(f"checkpoint_minutes is a number above 0, not {self.checkpoint_minutes!r}")
+        found += self._without_effect() if not found else []
         if not isinstance(self.compile, bool):
             found.append(f"compile is True or False, not {self.compile!r}")
+        return found
+
+    def _without_effect(self) -> list[str]:
+        """What would have no effect, of values that are each in their range."""
+        found = []
+        late = [epoch for epoch in self.step_epochs if epoch >= self.epochs]
+        if late:
+            found.append(f"step_epochs has {late[0]}, but the run ends after {self.epochs} epochs: leave it out")
+        if self.patience is not None and self.patience >= self.epochs:
+            found.append(f"patience={self.patience} has no effect in a run of {self.epochs} epochs: lower it")
+        if self.rare_below != TrainConfig.rare_below and not self.paste_rare:
+            found.append("rare_below is for paste_rare, which is 0: set it, or leave rare_below out")
         return found
 
     @classmethod

@@ -8,8 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import torch
-
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.batch_size_finder import is_out_of_memory
 from refinenet.datasets import Dataset
@@ -24,6 +22,9 @@ from refinenet.run_record import CLASS_IOU
 from refinenet.schedules import rate_factor
 from refinenet.segmenter import NotFiniteError, Segmenter
 from refinenet.terminal import print_note, progress_bar
+
+_STEPS_ARE_DONE = 1000
+"""A reason to stop that is no number of a signal."""
 
 BAD_STEPS = 3
 """Steps in a row with a loss that is no finite number, after which training stops."""
@@ -117,7 +118,6 @@ class TrainLoop:
                 self._save_or_stop()
 
     def _learn(self, parts: Sequence[Part]) -> float:
-        """One step; where memory does not suffice, once more in halves."""
         steps = self.loader.steps_per_epoch
         number = self.position.epoch * steps + self.position.step
         factor = rate_factor(number, steps * self.config.epochs, steps, self.config)
@@ -126,16 +126,10 @@ class TrainLoop:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if self.learner.splits > 1 or self.processes.count > 1 or len(parts[0].names) == 1:
-                raise MemoryError(
-                    f"Memory does not suffice for a batch of {self.config.batch_size} in {self.config.accumulation} "
-                    f"parts. Go on with a smaller batch_size or crop_size, or more accumulation. ({error})"
-                ) from error
-        print_note("Memory did not suffice: from here on batches are computed in halves, with the same gradients.")
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self.learner.splits = 2
-        return self.learner.step(parts, factor, number)
+            raise MemoryError(
+                f"Memory does not suffice for a batch of {self.loader.batch_size} in {self.config.accumulation} parts. "
+                f"Begin a new run with a smaller batch_size or crop_size, or with more accumulation. ({error})"
+            ) from error
 
     def _count(self, loss: float, parts: Sequence[Part]) -> None:
         position = self.position
@@ -162,33 +156,35 @@ class TrainLoop:
     def _save_or_stop(self) -> None:
         self._left -= 1
         is_due = time.monotonic() - self._saved_at >= 60 * self.config.checkpoint_minutes
-        stops, saves = self._agree(self.interruption.asked_by is not None or self._left <= 0, is_due)
-        if stops or saves:
+        reason = self._reason_to_stop()
+        if reason or self.processes.largest(int(is_due)):
             self._save()
-        if stops:
-            self._stop()
+        if reason:
+            self._stop(reason)
 
-    def _stop(self) -> None:
-        if self.interruption.asked_by is None and self._left <= 0:
+    def _reason_to_stop(self) -> int:
+        """The number of the signal that asked any process to stop, `_STEPS_ARE_DONE`, or 0; the same on all."""
+        own = self.interruption.asked_by or (_STEPS_ARE_DONE if self._left <= 0 else 0)
+        return self.processes.largest(int(own))
+
+    def _stop(self, reason: int) -> None:
+        if reason == _STEPS_ARE_DONE:
             raise StoppedEarlyError
-        self.interruption.stop()
+        self.interruption.stop(reason)
 
     def _stop_if_asked(self) -> None:
         """Stop in the middle of measuring; the epoch is measured anew when the run goes on."""
-        if self._agree(self.interruption.asked_by is not None)[0]:
+        reason = self._reason_to_stop() if self._left > 0 else 0
+        if reason:
             self._save()
-            self._stop()
-
-    def _agree(self, *wishes: bool) -> list[bool]:
-        """For each wish, whether any process has it."""
-        counts = self.processes.add_up(torch.tensor(wishes, dtype=torch.int64))
-        return [count > 0 for count in counts.tolist()]
+            self._stop(reason)
 
     def _save(self) -> None:
         files = {**self.learner.state(), POSITION: json.dumps(asdict(self.position)).encode()}
         step = self.position.epoch * self.loader.steps_per_epoch + self.position.step
         if self.processes.is_first:
             self.folder.attempt("a checkpoint", lambda: self.folder.checkpoints.save(step, files))
+        self.processes.wait()  # nobody leaves, and has all ended, while the first one writes
         self._saved_at = time.monotonic()
 
     def _end_epoch(self) -> None:
@@ -197,8 +193,9 @@ class TrainLoop:
         is_last = epoch == config.epochs
         scores = self._measure() if is_last or epoch % config.validate_every == 0 else None
         if scores is not None and (position.best_miou is None or (scores.miou or 0.0) > position.best_miou):
-            position.best_miou, position.best_epoch = scores.miou or 0.0, epoch
-            self.keeper.keep_best(epoch, scores)
+            is_kept = self.processes.largest(int(self.keeper.keep_best(epoch, scores)))
+            if is_kept:  # else the disk is full, and a later epoch may become the best
+                position.best_miou, position.best_epoch = scores.miou or 0.0, epoch
         has_stalled = config.patience is not None and epoch - position.best_epoch >= config.patience
         if has_stalled and scores is not None and not is_last:
             print_note(f"No better mIoU since epoch {position.best_epoch}: training ends here.", enabled=self.show)
@@ -206,8 +203,10 @@ class TrainLoop:
         position.is_over = is_last or (has_stalled and scores is not None)
         position.epoch, position.step, position.loss, position.seconds, position.bad_losses = epoch, 0, 0.0, 0.0, 0
         self._save()
-        if not position.is_over and self._agree(self.interruption.asked_by is not None)[0]:
-            self._stop()
+        reason = self._reason_to_stop()
+        # Of a training in stages the next one would begin.
+        if reason and (not position.is_over or self.folder.part_of is not None):
+            self._stop(reason)
 
     def _measure(self) -> Scores:
         self.learner.share_buffers()
@@ -242,7 +241,8 @@ class TrainLoop:
         row = {
             "epoch": str(epoch),
             "loss": f"{self._mean_loss():.4f}",
-            "learning_rate": f"{factor * self.learner.highest_rate:.3g}",
+            "learning_rate": f"{factor * self.learner.highest_rates[1]:.3g}",
+            "encoder_learning_rate": f"{factor * self.learner.highest_rates[0]:.3g}",
             "val_miou": _figure(None if scores is None else scores.miou),
             "val_pixel_accuracy": _figure(None if scores is None else scores.pixel_accuracy),
             "images_per_second": f"{steps * self.loader.batch_size / max(position.seconds, 1e-9):.2f}",

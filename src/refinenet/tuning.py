@@ -88,7 +88,9 @@ def _learning_rate(network: Network, config: TrainConfig, train_set: Dataset, en
 def _trial(network: Network, config: TrainConfig, train_set: Dataset, engine: Engine) -> Learner:
     """A learner whose network may be spoilt; a teacher changes neither rate nor, by much, memory."""
     untaught = {name: getattr(LossConfig(), name) for name in ("teacher", "teacher_weight", "teacher_temperature")}
-    config = replace(config, **untaught)
+    if not (config.cross_entropy_weight or config.dice_weight or config.lovasz_weight):
+        untaught["cross_entropy_weight"] = 1.0
+    config = replace(config, compile=False, **untaught)
     return Learner(copy.deepcopy(network), config, engine, ignore_index=train_set.label_set.ignore_index)
 
 

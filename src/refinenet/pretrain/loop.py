@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,6 +28,8 @@ from refinenet.train_loop import BAD_STEPS, StoppedEarlyError
 
 BEST, LAST = "encoder.safetensors", "last.safetensors"
 """The encoders of the epoch with the best accuracy and of the last one."""
+_STEPS_ARE_DONE = 1000
+"""A reason to stop that is no number of a signal."""
 FEW = 5
 """So many guesses are allowed in the second accuracy, where there are more classes."""
 
@@ -160,42 +163,46 @@ class PretrainLoop:
     def _save_or_stop(self) -> None:
         self._left -= 1
         is_due = time.monotonic() - self._saved_at >= 60 * self.config.checkpoint_minutes
-        stops, saves = self._agree(self.interruption.asked_by is not None or self._left <= 0, is_due)
-        if stops or saves:
+        reason = self._reason_to_stop()
+        if reason or self.processes.largest(int(is_due)):
             self._save()
-        if stops:
-            self._stop()
+        if reason:
+            self._stop(reason)
 
-    def _stop(self) -> None:
-        if self.interruption.asked_by is None and self._left <= 0:
+    def _reason_to_stop(self) -> int:
+        """The number of the signal that asked any process to stop, `_STEPS_ARE_DONE`, or 0; the same on all."""
+        own = self.interruption.asked_by or (_STEPS_ARE_DONE if self._left <= 0 else 0)
+        return self.processes.largest(int(own))
+
+    def _stop(self, reason: int) -> None:
+        if reason == _STEPS_ARE_DONE:
             raise StoppedEarlyError
-        self.interruption.stop()
-
-    def _agree(self, *wishes: bool) -> list[bool]:
-        """For each wish, whether any process has it."""
-        counts = self.processes.add_up(torch.tensor(wishes, dtype=torch.int64))
-        return [count > 0 for count in counts.tolist()]
+        self.interruption.stop(reason)
 
     def _save(self) -> None:
         files = {**self.learner.state(), POSITION: json.dumps(asdict(self.position)).encode()}
         step = self.position.epoch * self.loader.steps_per_epoch + self.position.step
         if self.processes.is_first:
             self.folder.attempt("a checkpoint", lambda: self.folder.checkpoints.save(step, files))
+        self.processes.wait()  # nobody leaves, and has all ended, while the first one writes
         self._saved_at = time.monotonic()
 
     def _end_epoch(self) -> None:
         position = self.position
         epoch, accuracy = position.epoch + 1, self._measure()
-        is_best = position.best_accuracy is None or accuracy.top1 > position.best_accuracy
-        if is_best:
-            position.best_accuracy = accuracy.top1
-        if self.processes.is_first:
-            self._record(epoch, accuracy, [BEST, LAST] if is_best else [LAST])
+        facts = {"accuracy": accuracy._asdict(), "epoch": epoch}
+        if position.best_accuracy is None or accuracy.top1 > position.best_accuracy:
+            is_kept = self.processes.largest(int(self._keep(BEST, facts)))
+            if is_kept:  # else the disk is full, and a later epoch may become the best
+                position.best_accuracy = accuracy.top1
+        self._keep(LAST, facts)
+        self._record(epoch, accuracy)
         position.epoch, position.step, position.loss, position.seconds, position.bad_losses = epoch, 0, 0.0, 0.0, 0
         position.is_over = epoch == self.config.epochs
         self._save()
-        if not position.is_over and self._agree(self.interruption.asked_by is not None)[0]:
-            self._stop()
+        reason = self._reason_to_stop()
+        if reason and not position.is_over:
+            self._stop(reason)
 
     @torch.no_grad()
     def _measure(self) -> Accuracy:
@@ -205,9 +212,10 @@ class PretrainLoop:
         for part in self.loader.validation():
             if part.names:
                 found += self._count_found(classifier(part.images).flatten(1), part.labels.flatten())
-            if self._agree(self.interruption.asked_by is not None)[0]:  # the epoch is measured anew when it goes on
+            reason = self._reason_to_stop() if self._left > 0 else 0
+            if reason:  # the epoch is measured anew when the run goes on
                 self._save()
-                self._stop()
+                self._stop(reason)
         first, few, images = self.processes.add_up(found).tolist()
         return Accuracy(first / images, few / images if len(self.classes) > FEW else None)
 
@@ -218,19 +226,18 @@ class PretrainLoop:
         is_label = logits.topk(min(FEW, len(self.classes)), dim=1).indices == labels[:, None]
         return torch.tensor([int(is_label[:, 0].sum()), int(is_label.sum()), len(labels)])
 
-    def _record(self, epoch: int, accuracy: Accuracy, files: Sequence[str]) -> None:
+    def _keep(self, name: str, facts: Mapping[str, Any]) -> bool:
+        """Keep the encoder in a file; returns whether this process has done so."""
+        told = {"classes": list(self.classes), "recipe": asdict(self.config), **facts}
+        write = partial(write_encoder, self.folder.path / name, self.encoder, self.learner.measured.encoder, told)
+        return self.processes.is_first and self.folder.attempt(name, write)
+
+    def _record(self, epoch: int, accuracy: Accuracy) -> None:
+        if not self.processes.is_first:
+            return
         row = self._row(epoch, accuracy)
         told = ", ".join(f"{name} {value}" for name, value in row.items() if value and name != "epoch")
         print_note(f"epoch {epoch}/{self.config.epochs}: {told}", enabled=self.show)
-        facts = {
-            "classes": list(self.classes),
-            "accuracy": accuracy._asdict(),
-            "epoch": epoch,
-            "recipe": asdict(self.config),
-        }
-        for name in files:
-            path = self.folder.path / name
-            self.folder.attempt(name, partial(write_encoder, path, self.encoder, self.learner.measured.encoder, facts))
         figures = {name: float(value) for name, value in row.items() if value and name != "epoch"}
         self.folder.attempt("the log", lambda: self.folder.log(row, epoch))
         self.folder.attempt("the loggers' files", lambda: self.loggers.log(figures, epoch))
@@ -238,7 +245,7 @@ class PretrainLoop:
     def _row(self, epoch: int, accuracy: Accuracy) -> dict[str, str]:
         """A row of log.csv."""
         position, steps = self.position, self.loader.steps_per_epoch
-        rate = self._rate_factor(epoch * steps - 1) * self.learner.highest_rate
+        rate = self._rate_factor(epoch * steps - 1) * self.learner.highest_rates[0]
         return {
             "epoch": str(epoch),
             "loss": f"{self._mean_loss():.4f}",

@@ -122,8 +122,7 @@ def _make_plan(folder: str | os.PathLike[str] | None, encoder: str | None, setti
 def _new_run(output: str | os.PathLike[str] | None, plan: _Plan, engine: Engine) -> RunFolder:
     place = Path(output) if output is not None else next_folder(f"{plan.encoder}-encoder")
     run = RunFolder(Path(engine.processes.tell(str(place))))
-    if run.is_begun:
-        raise ValueError(f"{run.path} already holds a run. Go on with it by --resume, or name another folder.")
+    run.refuse_begun()
     engine.processes.wait()  # nobody makes the folder before all have seen that it is free
     return run
 
@@ -225,6 +224,7 @@ class _Pretraining:
         position = PretrainPosition()
         state = learner.state()
         if self.engine.processes.is_first:
+            self.run.refuse_begun()  # another one may have begun since this was looked at first
             self.run.checkpoints.save(0, {**state, POSITION: json.dumps(asdict(position)).encode()})
             self.run.begin(_describe(self.plan, self.engine))
         self.engine.processes.wait()
@@ -232,12 +232,13 @@ class _Pretraining:
 
     def _find(self, learner: Learner) -> PretrainPosition:
         """Where the newest good checkpoint is."""
-        if self.engine.processes.is_first:  # It puts broken checkpoints aside, and the others then find the same one.
-            self.run.newest_checkpoint()
-        self.engine.processes.wait()
-        checkpoint = self.run.newest_checkpoint()
+        processes = self.engine.processes
+        # The first process puts broken checkpoints aside; the others then find the same one as it.
+        checkpoint = self.run.newest_checkpoint() if processes.is_first else None
+        processes.wait()
+        checkpoint = checkpoint or self.run.newest_checkpoint()
         for message in checkpoint.set_aside:
-            print_note(f"Warning: {message}", enabled=self.show)
+            print_note(f"Warning: {message}", enabled=processes.is_first)
         try:
             learner.load_state(checkpoint.files)
             position = PretrainPosition(**json.loads(checkpoint.files[POSITION]))

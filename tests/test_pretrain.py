@@ -1,0 +1,399 @@
+"""Pre-training of encoders: they learn, lose nothing when they are stopped, and a RefineNet takes them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from class_folders import DIRECTIONS, draw_stripes, write_class_folders
+from conftest import CommandLine
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from refinenet import RefineNet
+from refinenet.image_folder import open_image_folder
+from refinenet.pretrain import PretrainResult, pretrain_encoder
+from refinenet.pretrain.classifier import ImageClassifier
+from refinenet.pretrain.config import PretrainConfig
+from refinenet.pretrain.loader import ImageLoader
+
+CPU = torch.device("cpu")
+ENCODER = "mobilenetv2_050"
+STEPS = 6
+"""Of the stopped runs below: two epochs of three steps."""
+SMALL = {
+    "epochs": 2,
+    "batch_size": 4,
+    "accumulation": 2,
+    "crop_size": 32,
+    "ema_decay": 0.9,
+    "hue": 0.1,
+    "precision": "float32",
+    "loggers": (),
+}
+
+
+def pretrain(folder: Path | None = None, output: Path | None = None, **more: Any) -> PretrainResult:
+    settings = {**SMALL, "workers": 0, **more} if folder is not None else more
+    encoder = None if folder is None else ENCODER
+    return pretrain_encoder(folder, encoder=encoder, output=output, device="cpu", progress=False, **settings)
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "refinenet", "pretrain", *map(str, arguments)]
+
+
+def options(**more: Any) -> list[str]:
+    settings = {**SMALL, "workers": 0, "loggers": [], **more}
+    return [part for name, value in settings.items() for part in ("--set", f"{name}={json.dumps(value)}")]
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes, four images of each to learn from and one to measure on."""
+    return write_class_folders(tmp_path_factory.mktemp("few"), 5)
+
+
+@pytest.fixture(scope="module")
+def whole(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on them that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    pretrain(few, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that had the time to learn."""
+    root = tmp_path_factory.mktemp("learned")
+    write_class_folders(root / "set" / "train", 36)
+    write_class_folders(root / "set" / "val", 8, first=100)
+    more = {"epochs": 5, "batch_size": 12, "accumulation": 1, "learning_rate": 0.01, "ema_decay": 0.0}
+    result = pretrain(root / "set", root / "run", crop_area=(0.5, 1.0), colour_jitter=0.0, **more)
+    assert result.best_accuracy is not None
+    assert result.best_accuracy > 0.9
+    assert (result.folder, result.encoder) == (root / "run", root / "run" / "encoder.safetensors")
+    assert (result.epochs, result.is_over) == (5, True)
+    return root
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "log.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def newest(run: Path) -> Path:
+    return max((run / "checkpoints").glob("step-*"))
+
+
+def measure(weights: Path, root: Path, most: int) -> float:
+    """The share of images below `root`, CLASS/IMAGE, whose class is among the likeliest: one by one, by Pillow."""
+    classes = sorted(path.name for path in root.iterdir())
+    classifier = ImageClassifier(ENCODER, len(classes))
+    classifier.load_state_dict(load_file(weights))
+    classifier.eval()
+    found = []
+    for label, name in enumerate(classes):
+        for path in (root / name).iterdir():
+            image = Image.open(path)
+            width, height = image.size
+            image = image.resize((round(37 * width / height), 37), Image.Resampling.BILINEAR)
+            left, top = (image.width - 32) // 2, (37 - 32) // 2
+            pixels = torch.from_numpy(np.array(image.crop((left, top, left + 32, top + 32)))).permute(2, 0, 1) / 255
+            with torch.no_grad():
+                likeliest = classifier(pixels[None]).flatten().topk(most).indices
+            found.append(label in likeliest)
+    return sum(found) / len(found)
+
+
+def test_it_learns_and_says_how_well(learned: Path) -> None:
+    log = rows(learned / "run")
+    assert [row["epoch"] for row in log] == ["1", "2", "3", "4", "5"]
+    assert float(log[-1]["loss"]) < 0.7 * float(log[0]["loss"])
+    assert all(row["val_top5"] == "" for row in log), "there are no more than five classes"
+    assert float(log[-1]["learning_rate"]) < 0.01 * float(log[0]["learning_rate"])
+    recomputed = measure(newest(learned / "run") / "weights.safetensors", learned / "set" / "val", 1)
+    assert abs(recomputed - float(log[-1]["val_top1"])) < 0.05  # one image of 24, as Pillow rounds what it resizes
+
+
+def test_the_second_accuracy_is_of_five_guesses(tmp_path: Path) -> None:
+    for number, (name, place) in enumerate((name, place) for name in DIRECTIONS for place in (1, 2)):
+        for part, first in (("train", 0), ("val", 50)):
+            (tmp_path / "set" / part / f"{name}{place}").mkdir(parents=True)
+            for seed in range(2):
+                pixels = draw_stripes(name, 100 * number + first + seed) // place
+                Image.fromarray(pixels).save(tmp_path / "set" / part / f"{name}{place}" / f"{seed}.png")
+    pretrain(tmp_path / "set", tmp_path / "run", epochs=1, ema_decay=0.0)
+    row = rows(tmp_path / "run")[0]
+    weights = newest(tmp_path / "run") / "weights.safetensors"
+    for most, name in ((1, "val_top1"), (5, "val_top5")):
+        assert abs(measure(weights, tmp_path / "set" / "val", most) - float(row[name])) < 0.09  # one image of twelve
+    assert float(row["val_top1"]) <= float(row["val_top5"]) <= 1
+
+
+def test_a_refinenet_starts_with_the_encoder_as_it_was_trained(learned: Path) -> None:
+    encoder = learned / "run" / "encoder.safetensors"
+    best = max(rows(learned / "run"), key=lambda row: float(row["val_top1"]))
+    with safe_open(encoder, "pt") as file:
+        header = json.loads(file.metadata()["refinenet_encoder"])
+    assert (header["encoder"], header["classes"]) == (ENCODER, sorted(DIRECTIONS))
+    assert header["epoch"] == int(best["epoch"])
+    assert header["accuracy"]["top1"] == pytest.approx(float(best["val_top1"]), abs=1e-4)
+    for model_type in ("full", "lightweight"):
+        network = RefineNet(model_type, encoder=ENCODER, encoder_weights=encoder, device="cpu").network
+        assert header["preprocessing"]["mean"] == pytest.approx(network.mean.flatten().tolist())
+        assert header["preprocessing"]["std"] == pytest.approx(network.std.flatten().tolist())
+    last = RefineNet(encoder=ENCODER, encoder_weights=learned / "run" / "last.safetensors", device="cpu").network
+    trained = load_file(newest(learned / "run") / "weights.safetensors")
+    ours = {f"encoder.features.{name}": tensor for name, tensor in last.encoder.features.state_dict().items()}
+    assert ours.keys() == {name for name in trained if name.startswith("encoder.")}
+    assert [name for name in ours if not torch.equal(ours[name], trained[name])] == []
+
+
+def state(run: Path) -> dict[str, Tensor]:
+    """Every tensor of the last checkpoint."""
+    checkpoint = run / "checkpoints" / f"step-{STEPS:06d}"
+    found = {
+        f"{kind} {name}": tensor
+        for kind in ("weights", "average")
+        for name, tensor in load_file(checkpoint / f"{kind}.safetensors").items()
+    }
+    for number, values in torch.load(checkpoint / "learning.pt", weights_only=True)["optimiser"]["state"].items():
+        found |= {f"optimiser {number} {name}": value for name, value in values.items()}
+    return found
+
+
+def assert_equal(run: Path, whole: Path) -> None:
+    ours, expected = state(run), state(whole)
+    assert ours.keys() == expected.keys()
+    assert [name for name in ours if not torch.equal(ours[name], expected[name])] == []
+    kept = ("epoch", "loss", "learning_rate", "val_top1")
+    assert [[row[key] for key in kept] for row in rows(run)] == [[row[key] for key in kept] for row in rows(whole)]
+    assert (run / "encoder.safetensors").read_bytes() == (whole / "encoder.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_a_run_that_was_stopped_ends_bit_for_bit_where_it_would_have(
+    steps: int, few: Path, whole: Path, tmp_path: Path
+) -> None:
+    stopped = pretrain(few, tmp_path, stop_after=steps)
+    assert not stopped.is_over
+    assert max(path.name for path in (tmp_path / "checkpoints").glob("step-*")) == f"step-{steps:06d}"
+    resumed = pretrain(resume=tmp_path)
+    assert (resumed.is_over, resumed.epochs) == (True, 2)
+    assert_equal(tmp_path, whole)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_process_that_is_ended_keeps_its_run(number: int, code: int, few: Path, whole: Path, tmp_path: Path) -> None:
+    """For real: kill and kill -9, in the middle of the training."""
+    begun = command(few, "--encoder", ENCODER, "--output", tmp_path, "--device", "cpu")
+    with subprocess.Popen([*begun, *options(checkpoint_minutes=1e-6)], stderr=subprocess.PIPE, text=True) as process:
+        first, deadline = tmp_path / "checkpoints" / "step-000001", time.monotonic() + 120
+        while not first.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, number)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    assert not (tmp_path / "checkpoints" / f"step-{STEPS:06d}").exists()
+    resumed = [*command("--resume", tmp_path), "--device", "cpu", "--json"]
+    result = subprocess.run(resumed, check=True, capture_output=True, timeout=120)
+    assert json.loads(result.stdout)["is_over"] is True
+    for name, tensor in state(tmp_path).items():
+        assert torch.equal(tensor, state(whole)[name]), name
+
+
+def test_two_processes_reach_what_one_reaches(few: Path, tmp_path: Path) -> None:
+    settings = options(batch_norm="synchronised", accumulation=1)
+    arguments = [few, "--encoder", ENCODER, "--device", "cpu", *settings]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    one = command(*arguments, "--output", tmp_path / "one")
+    two = [*launcher, *command(*arguments, "--output", tmp_path / "two")[2:]]
+    for each in (one, two):
+        result = subprocess.run(each, capture_output=True, text=True, timeout=300, env=environment)
+        assert result.returncode == 0, result.stderr
+    ours, expected = state(tmp_path / "two"), state(tmp_path / "one")
+    weights = [name for name in ours if name.startswith(("weights", "average"))]
+    assert max(float((ours[name] - expected[name]).abs().max()) for name in weights) < 1e-3
+    assert [row["val_top1"] for row in rows(tmp_path / "two")] == [row["val_top1"] for row in rows(tmp_path / "one")]
+
+
+def crops(folder: Path, epoch: int = 0, first_step: int = 0, **settings: Any) -> dict[str, Tensor]:
+    """What an epoch shows of each image, by its file."""
+    config = PretrainConfig(**{**SMALL, "workers": 0, **settings})
+    with ImageLoader(open_image_folder(folder), config, CPU) as loader:
+        parts = [part for step in loader.epoch(epoch, first_step) for part in step]
+    return {name: image for part in parts for name, image in zip(part.names, part.images, strict=True)}
+
+
+def test_what_is_seen_of_an_image_depends_on_neither_batch_nor_processes(few: Path) -> None:
+    expected = crops(few)
+    assert len(expected) == 12
+    for other in (crops(few, workers=2), crops(few, batch_size=12, accumulation=1)):
+        assert other.keys() == expected.keys()
+        for name in expected:
+            torch.testing.assert_close(other[name], expected[name], rtol=0, atol=1e-6)
+    later = crops(few, first_step=2)
+    assert list(later) == list(expected)[8:]
+    assert all(torch.equal(later[name], expected[name]) for name in later)
+    second, reseeded = crops(few, epoch=1), crops(few, seed=7)
+    for other in (second, reseeded):
+        assert list(other) != list(expected)
+        assert not any(torch.equal(other[name], expected[name]) for name in expected)
+
+
+def test_images_are_cut_out_mirrored_and_labelled(tmp_path: Path) -> None:
+    """With everything else off, squares stay as they are, half of them mirrored."""
+    for label, name in enumerate(DIRECTIONS):
+        (tmp_path / name).mkdir()
+        for seed in range(21):
+            Image.fromarray(draw_stripes(name, seed)[:32, :32]).save(tmp_path / name / f"{seed:02d}-{label}.png")
+    still = {"crop_area": (1.0, 1.0), "crop_shape": (1.0, 1.0), "colour_jitter": 0.0, "hue": 0.0}
+    mirrored = 0
+    for name, image in crops(tmp_path, **still).items():
+        original = torch.from_numpy(np.array(Image.open(name))).permute(2, 0, 1) / 255
+        is_mirrored = torch.allclose(image, original.flip(-1), atol=1e-5)
+        assert is_mirrored or torch.allclose(image, original, atol=1e-5)
+        mirrored += is_mirrored
+    assert 12 < mirrored < 42
+    config = PretrainConfig(**{**SMALL, "workers": 0})
+    with ImageLoader(open_image_folder(tmp_path), config, CPU) as loader:
+        parts = [*next(iter(loader.epoch(0))), *loader.validation()]
+    for part in parts:
+        assert part.labels.flatten().tolist() == [int(Path(name).stem[-1]) for name in part.names]
+    assert len({name for part in parts[2:] for name in part.names}) == 9
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"epochs": 0, "crop_size": 8}, "epochs is a whole number from 1 up, not 0; crop_size is"),
+        ({"crop_area": (0.5, 2)}, "crop_area is a range within 0.001 to 1, lower end first"),
+        ({"crop_shape": 1}, "crop_shape is a range"),
+        ({"flip": 1}, "flip is True or False, not 1"),
+        ({"label_smoothing": 1}, "label_smoothing is a number from 0 to 0.99, not 1"),
+        ({"learning_rate": "auto"}, 'learning_rate is a number: "auto" is for'),
+        ({"batch_norm": "frozen"}, "a new one has no statistics to keep"),
+        ({"dice_weight": 1}, "Unknown settings of pre-training: dice_weight. Known are accumulation, "),
+        ({"batch_size": 5}, "must be a multiple of 2"),
+        ({"batch_size": 14, "accumulation": 14}, "batch_size=14 of 12 training images"),
+        ({"stop_after": 0}, "stop_after is a number of steps"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], words: str, few: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=words):
+        pretrain(few, tmp_path / "run", **settings)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_unknown_encoders_and_contradictions_are_refused(few: Path, whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no encoder named 'mobilenetv2_05'. Did you mean mobilenetv2_050"):
+        pretrain_encoder(few, encoder="mobilenetv2_05", output=tmp_path)
+    with pytest.raises(ValueError, match="cannot carry a RefineNet"):
+        pretrain_encoder(few, encoder="vit_tiny_patch16_224", output=tmp_path)
+    with pytest.raises(ValueError, match="Name a folder of images and an encoder"):
+        pretrain_encoder(few)
+    with pytest.raises(ValueError, match="goes on as it was begun"):
+        pretrain_encoder(few, resume=whole)
+    with pytest.raises(ValueError, match="already holds a run"):
+        pretrain(few, whole)
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    for workers in (0, 2):
+        folder = write_class_folders(tmp_path / f"{workers}", 5)
+        damaged = folder / "flat" / "003.png"
+        damaged.write_bytes(damaged.read_bytes()[:300])
+        with pytest.raises(ValueError, match=f"{damaged}"):
+            pretrain(folder, tmp_path / f"run{workers}", workers=workers)
+
+
+def test_runs_that_cannot_be_taken_up_say_why(few: Path, whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no training run"):
+        pretrain(resume=tmp_path)
+    (tmp_path / "run.json").write_text('{"source": {}}')
+    with pytest.raises(ValueError, match=r"no run of pre-training.*refinenet train --resume"):
+        pretrain(resume=tmp_path)
+    description = json.loads((whole / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**description, "config": {"epochs": -1}}))
+    with pytest.raises(ValueError, match=r"run.json is damaged"):
+        pretrain(resume=tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({**description, "train_images": 11}))
+    with pytest.raises(ValueError, match=r"have changed: it was begun with 11 for training and 3.*now holds 12"):
+        pretrain(resume=tmp_path)
+
+
+def test_a_broken_checkpoint_is_put_aside_and_the_one_before_taken(few: Path, whole: Path, tmp_path: Path) -> None:
+    pretrain(few, tmp_path, stop_after=5)
+    (newest(tmp_path) / "weights.safetensors").unlink()
+    pretrain(resume=tmp_path)
+    assert_equal(tmp_path, whole)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("*.corrupt")] == ["step-000005.corrupt"]
+
+
+def test_the_command_trains_goes_on_and_its_encoder_is_taken(
+    few: Path, run_refinenet: CommandLine, tmp_path: Path
+) -> None:
+    arguments = ["--encoder", ENCODER, "--batch-size", "4", "--set", "crop_size=32", "--set", "workers=0"]
+    arguments += ["--set", "crop_area=[0.5,1]", "--epochs", "2", "--output", "run", "--device", "cpu"]
+    begun = run_refinenet("pretrain", few, *arguments, "--stop-after", "2")
+    assert begun.returncode == 0, begun.stderr
+    assert "Stopped after 2 steps, as asked. Go on with --resume run" in begun.stderr
+    assert (tmp_path / "run" / "tensorboard").is_dir()
+    ended = run_refinenet("pretrain", "--resume", "run", "--device", "cpu")
+    assert ended.returncode == 0, ended.stderr
+    assert "Going on in run from step 2 of epoch 1." in ended.stderr
+    assert "Best validation accuracy: " in ended.stdout
+    assert "Encoder: run/encoder.safetensors" in ended.stdout
+    trained = run_refinenet(
+        *(
+            "train",
+            "--dataset",
+            "streets:2:48x32",
+            "--encoder",
+            ENCODER,
+            "--encoder-weights",
+            "run/encoder.safetensors",
+        ),
+        *("--epochs", "1", "--batch-size", "2", "--set", "crop_size=[32,32]", "--set", "workers=0", "--no-check"),
+        *("--set", "loggers=[]", "--json"),
+    )
+    assert trained.returncode == 0, trained.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--encoder", ENCODER], 2, "name a folder of images and --encoder"),
+        (["nowhere", "--encoder", ENCODER], 1, "There is no folder nowhere."),
+        (["nowhere", "--encoder", ENCODER, "--epochs", "2", "--set", "epochs=3"], 2, "epochs is given twice"),
+        (["nowhere", "--resume", "run"], 1, "goes on as it was begun"),
+    ],
+)
+def test_wrong_usage_is_told_in_a_line(arguments: list[str], code: int, words: str, run_refinenet: CommandLine) -> None:
+    result = run_refinenet("pretrain", *arguments)
+    assert result.returncode == code
+    assert words in " ".join(result.stderr.replace("│", " ").split())
+    assert "Traceback" not in result.stderr
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom refinenet.cli import app\n"
+        "app(['pretrain', '--help'], standalone_mode=False)\nsys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
