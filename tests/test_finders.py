@@ -155,7 +155,14 @@ def test_the_most_that_makes_sense_needs_no_margin(most: int, multiple_of: int, 
 
 
 def test_the_margin_holds_when_only_the_most_does_not_fit() -> None:
-    assert find_batch_size(lambda size: size < 50, most=50) == 44
+    tried: list[int] = []
+
+    def fits(size: int) -> bool:
+        tried.append(size)
+        return size < 50
+
+    assert find_batch_size(fits, most=50) == 44
+    assert max(tried) == 50
 
 
 def test_a_batch_that_cannot_be_is_refused() -> None:

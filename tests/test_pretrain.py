@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 ENCODER = "mobilenetv2_050"
 STEPS = 6
 """Of the stopped runs below: two epochs of three steps."""
-SMALL = {
+SMALL: dict[str, Any] = {
     "epochs": 2,
     "batch_size": 4,
     "accumulation": 2,
@@ -107,7 +107,7 @@ def measure(weights: Path, root: Path, most: int) -> float:
     found = []
     for label, name in enumerate(classes):
         for path in (root / name).iterdir():
-            image = Image.open(path)
+            image: Image.Image = Image.open(path)
             width, height = image.size
             image = image.resize((round(37 * width / height), 37), Image.Resampling.BILINEAR)
             left, top = (image.width - 32) // 2, (37 - 32) // 2
@@ -218,7 +218,7 @@ def test_a_process_that_is_ended_keeps_its_run(number: int, code: int, few: Path
 
 def test_two_processes_reach_what_one_reaches(few: Path, tmp_path: Path) -> None:
     settings = options(batch_norm="synchronised", accumulation=1)
-    arguments = [few, "--encoder", ENCODER, "--device", "cpu", *settings]
+    arguments: list[str | Path] = [few, "--encoder", ENCODER, "--device", "cpu", *settings]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     one = command(*arguments, "--output", tmp_path / "one")
@@ -262,7 +262,7 @@ def test_images_are_cut_out_mirrored_and_labelled(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for seed in range(21):
             Image.fromarray(draw_stripes(name, seed)[:32, :32]).save(tmp_path / name / f"{seed:02d}-{label}.png")
-    still = {"crop_area": (1.0, 1.0), "crop_shape": (1.0, 1.0), "colour_jitter": 0.0, "hue": 0.0}
+    still: dict[str, Any] = {"crop_area": (1.0, 1.0), "crop_shape": (1.0, 1.0), "colour_jitter": 0.0, "hue": 0.0}
     mirrored = 0
     for name, image in crops(tmp_path, **still).items():
         original = torch.from_numpy(np.array(Image.open(name))).permute(2, 0, 1) / 255

@@ -15,7 +15,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from refinenet import RefineNet
-from refinenet.datasets import open_dataset
 from refinenet.train_config import TrainConfig
 
 SMALL: dict[str, Any] = {
@@ -52,7 +51,7 @@ def test_a_run_leaves_recipe_log_checkpoint_and_the_best_model(tmp_path: Path) -
     assert all(torch.equal(a, weights(saved)[name]) for name, a in weights(r).items())
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert described["source"] == {"dataset": "streets:8:96x72", "root": None}
-    assert described["packages"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(described["packages"]["torch"])
     left = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*")}
     shown = {"curves.png", "last.safetensors", "recipe.toml", "samples/epoch-001.png", "samples/epoch-002.png"}
     assert shown <= left
@@ -62,7 +61,7 @@ def test_a_run_leaves_recipe_log_checkpoint_and_the_best_model(tmp_path: Path) -
 def test_training_learns(tmp_path: Path) -> None:
     """On eight pictures the loss of a few epochs falls well below that of chance over eleven classes."""
     r = small_network()
-    settings = {**SMALL, "epochs": 8, "scale": [1.0, 1.0], "colour_jitter": 0.0, "class_weights": "none"}
+    settings = {**SMALL, "epochs": 8, "scale": [1.0, 1.0], "colour_jitter": 0.0, "dice_weight": 0.0, "class_crops": 0.0}
     r.train(dataset="streets:8:96x72", output=tmp_path / "run", progress=False, **settings)
     losses = [float(row["loss"]) for row in csv.DictReader((tmp_path / "run" / "log.csv").open())]
     assert losses[-1] < 0.6 * losses[0]
@@ -124,23 +123,12 @@ def test_a_teacher_of_other_classes_is_refused(drawn_folder: Path, tmp_path: Pat
 
 
 def test_a_student_is_drawn_to_its_teacher(tmp_path: Path) -> None:
-    """Taught by nothing else, a network's answers come nearer to the teacher's."""
-    teacher = RefineNet(model="camvid", device="cpu")
-    images = torch.stack([torch.from_numpy(sample.image) for sample in open_dataset("streets:4:64x64")("train")])
-    batch = images.permute(0, 3, 1, 2) / 255
-    student = small_network(num_classes=11)
-
-    def distance() -> float:
-        with torch.no_grad():
-            wanted, given = teacher.network(batch).softmax(1), student.network(batch).log_softmax(1)
-        return float(torch.nn.functional.kl_div(given, wanted, reduction="batchmean"))
-
-    before = distance()
-    settings = {**SMALL, "epochs": 6, "cross_entropy_weight": 0.0, "class_weights": "none", "dice_weight": 0.0}
-    student.train(
-        dataset="streets:4:64x64", output=tmp_path, progress=False, teacher="camvid", teacher_weight=1.0, **settings
-    )
-    assert distance() < 0.8 * before
+    """Taught by nothing else, a network comes nearer to the teacher's probabilities."""
+    settings = {**SMALL, "epochs": 8, "scale": [1.0, 1.0], "flip": False, "colour_jitter": 0.0, "class_crops": 0.0}
+    settings |= {"cross_entropy_weight": 0.0, "dice_weight": 0.0, "teacher": "camvid", "teacher_weight": 1.0}
+    small_network().train(dataset="streets:4:64x64", output=tmp_path, progress=False, **settings)
+    divergences = [float(row["loss"]) for row in csv.DictReader((tmp_path / "log.csv").open())]
+    assert 0 < divergences[-1] < 0.75 * divergences[0]
 
 
 def test_deep_supervision_trains_and_leaves_an_ordinary_model(tmp_path: Path) -> None:
