@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 TRAIN = [
-    *("-m", "refinenet", "train", "--dataset", "streets:23:64x64", "--encoder", "mobilenetv2_100", "--epochs", "4"),
-    *("--batch-size", "4", "--set", "crop_size=[32,32]", "--set", "precision=float32", "--set", "loggers=[]"),
-    *("--set", "batch_norm=synchronised", "--set", "accumulation=2", "--set", "ema_decay=0.9", "--no-check"),
-    *("--set", "optimiser=sgd", "--set", "learning_rate=0.01", "--set", "workers=0"),
+    *("-m", "refinenet", "train", "--dataset", "streets:23:96x96", "--model", "camvid", "--epochs", "4"),
+    *("--batch-size", "4", "--set", "crop_size=[96,96]", "--set", "precision=float32", "--set", "loggers=[]"),
+    *("--set", "batch_norm=frozen_statistics", "--set", "accumulation=2", "--set", "ema_decay=0.9", "--no-check"),
+    *("--set", "optimiser=sgd", "--set", "learning_rate=0.0005", "--set", "gradient_clipping=1", "--set", "workers=0"),
 ]
 STEPS = 20
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -49,7 +49,7 @@ def test_two_processes_reach_the_weights_and_figures_of_one(tmp_path: Path) -> N
     assert [row["loss"] for row in logs[0]] == [row["loss"] for row in logs[1]]
 
     model = str(tmp_path / "two" / "last.safetensors")
-    measure = ["-m", "refinenet", "eval", "--model", model, "--dataset", "streets:23:64x64"]
+    measure = ["-m", "refinenet", "eval", "--model", model, "--dataset", "streets:23:96x96"]
     run([sys.executable, *measure, "--output", str(tmp_path / "one.json")])
     run(torchrun(*measure, "--output", str(tmp_path / "two.json")))
     figures = [json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json")]

@@ -34,6 +34,7 @@ from refinenet.segmenter import Output, Segmentation, Segmenter, check_output
 from refinenet.stages import begin_stages, read_stages, resume_runs
 from refinenet.terminal import print_note
 from refinenet.train import TrainResult, TrainRun
+from refinenet.train_loop import DivergenceError
 
 DEFAULT_CLASSES = 21
 """Classes of an untrained network when nobody says: PASCAL VOC's, as the networks were published."""
@@ -252,6 +253,8 @@ class RefineNet:
         self._adopt(run.network, run.card)
         try:
             result = run.run()
+        except DivergenceError:
+            raise
         except BaseException:
             kept, resumed = run.folder.path, run.folder.to_resume
             note = f"What was reached is kept in {kept} and goes on with --resume {resumed}."

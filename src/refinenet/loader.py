@@ -232,11 +232,13 @@ class Loader:
     def _tasks(self, epoch: int, first_step: int) -> Iterator[list[_Key]]:
         seed = self._config.seed
         order = default_rng(SeedSequence([seed, epoch, 0, _ORDER])).permutation(len(self._dataset)).tolist()
-        share = self.batch_size // self._processes
-        size = share // self._config.accumulation
+        part = self.batch_size // self._config.accumulation
+        size = part // self._processes
         for step in range(first_step, self.steps_per_epoch):
-            start = step * self.batch_size + self._rank * share
-            for first in range(start, start + share, size):
+            # Each part is shared between the processes, so that together they see in it what one alone would: batch
+            # norms that are synchronised then have the same statistics.
+            for start in range(step * self.batch_size, (step + 1) * self.batch_size, part):
+                first = start + self._rank * size
                 yield [_Key(seed, epoch, position, order[position]) for position in range(first, first + size)]
 
     def _finish(self, keys: Sequence[_Key], read: _Varied | _Raw | _BadSample) -> Part:

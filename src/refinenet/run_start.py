@@ -106,6 +106,7 @@ def begin_run(
     train_set, val_set = open_training_datasets(training.dataset, training.root)
     folder = folder or RunFolder(Path(engine.processes.tell(str(next_folder(train_set.name)))))
     folder.refuse_begun()
+    teacher = _open_teacher(config, train_set, device)
     torch.manual_seed(config.seed)
     started_from = {"weights_sha256": card.weights_sha256, **card.recipe} if card.weights_sha256 else "a new network"
     network, card = take_classes(network, card, train_set, fixed=options.classes_fixed, progress=show)
@@ -126,7 +127,7 @@ def begin_run(
         folder,
         engine=engine,
         beginning=beginning,
-        teacher=_open_teacher(config, train_set, device),
+        teacher=teacher,
         stop_after=options.stop_after,
         progress=options.progress,
     )

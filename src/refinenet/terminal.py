@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,7 +51,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def say(what: Any) -> None:
-    """Print a text on standard output as it is, or other values as JSON, for machines."""
+    """Print a text on standard output as it is, or other values as JSON, for machines.
+
+    Of the processes that torchrun starts, which all have the same to say, the first one speaks.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
     print(what if isinstance(what, str) else json.dumps(what, indent=2))
 
 

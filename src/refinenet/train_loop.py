@@ -30,6 +30,10 @@ BAD_STEPS = 3
 """Steps in a row with a loss that is no finite number, after which training stops."""
 
 
+class DivergenceError(ValueError):
+    """Training came to numbers that are none; to go on from there would come to the same."""
+
+
 class StoppedEarlyError(Exception):
     """Training stopped, for now, after the number of steps that it was asked for."""
 
@@ -146,9 +150,9 @@ class TrainLoop:
             raise self._divergence(sign)
         print_note(f"Warning: the loss became {loss}; this step changes nothing. Its batch: {names}.")
 
-    def _divergence(self, sign: str) -> ValueError:
+    def _divergence(self, sign: str) -> DivergenceError:
         best = f"The best model is kept in {self.folder.best_model}. " if self.folder.best_model.exists() else ""
-        return ValueError(
+        return DivergenceError(
             f"Training diverged: {sign}. {best}Begin a new run with a smaller learning_rate, with "
             "gradient_clipping=1, or with precision='float32'."
         )
