@@ -1,35 +1,38 @@
 """Images per second in training: our step beside the same network as it was published; in one run.
 
     python benchmarks/train.py [--device cpu] [--encoder mobilenetv2_100] [--crop 352 480] [--rounds 10]
-                               [--dataset camvid --root FOLDER]
+                               [--keeping] [--dataset camvid --root FOLDER]
 
 A step goes forwards, backwards and updates the weights, on a batch that lies ready on the device. "Ours" is the step of
 `refinenet train` at its default settings: channels last, the device's best precision, max pools in parts. "As
 published" is the same network with the same first weights in PyTorch eager, channels first, float32, one 5x5 max pool,
-and with the same optimiser and loss. Both run in a process that keeps freed memory (`refinenet.memory`), which is ours
-and helps both.
+and with the same optimiser and loss. On a CPU, part of the difference is that `refinenet` keeps freed memory
+(`refinenet.memory`), which PyTorch alone does not do; --keeping also times the published network in a process that
+does.
 
 With a dataset ours is also timed with its loader: a ratio to ours of nearly 1 says that loading keeps up.
 
-Each round times every candidate once, in turn, so that a machine whose speed drifts slows all of them alike; the ratios
-are medians over rounds.
+Each candidate has a process of its own. Each round times all of them once, in turn, so that a machine whose speed
+drifts slows all of them alike; the ratios are medians over rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from itertools import count
+from dataclasses import replace
+from itertools import count, islice, repeat
+from multiprocessing.connection import Connection
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refinenet.datasets import Dataset, open_dataset
+from refinenet.datasets import open_dataset
 from refinenet.decoder import ChainedResidualPooling
 from refinenet.distributed import launch
 from refinenet.learner import Learner
@@ -40,7 +43,8 @@ from refinenet.optimisation import build_optimiser, choose_precision
 from refinenet.terminal import print_table
 from refinenet.train_config import TrainConfig
 
-OURS, PUBLISHED, WITH_LOADER = "ours", "as published", "ours, with the loader"
+OURS, PUBLISHED = "ours", "as published"
+KEEPING, WITH_LOADER = "as published, keeping freed memory", "ours, with the loader"
 NUM_CLASSES, IGNORE_INDEX = 11, 255
 
 
@@ -91,31 +95,73 @@ def compare_logits(one: Network, other: Network, images: Tensor) -> str:
     return f"{(first - second).abs().max().item():.1e} (the largest logit is {second.abs().max().item():.2g})"
 
 
-def take_steps(step: Callable[[Part], float], parts: Iterator[Part], steps: int) -> int:
-    """Take so many steps; returns the number of images."""
-    images = 0
-    for _, part in zip(range(steps), parts, strict=False):
-        step(part)
-        images += len(part.images)
-    return images
+def make_network(arguments: argparse.Namespace) -> Network:
+    """Our network, the same every time."""
+    torch.manual_seed(0)
+    architecture = Architecture(model_type=arguments.model_type, encoder=arguments.encoder, num_classes=NUM_CLASSES)
+    return Network(architecture).to(arguments.device).to(memory_format=torch.channels_last)
 
 
-def load(loader: Loader) -> Iterator[Part]:
-    """Batches without end, epoch after epoch."""
-    for epoch in count():
-        for (part,) in loader.epoch(epoch):
-            yield part
+def load(arguments: argparse.Namespace, config: TrainConfig) -> Iterator[Part]:
+    """Batches of a dataset without end; classes that the network does not have are void."""
+    dataset = open_dataset(arguments.dataset, arguments.root)("train")
+    with Loader(dataset, config, torch.device(arguments.device)) as loader:
+        for epoch in count():
+            for (part,) in loader.epoch(epoch):
+                yield replace(part, labels=part.labels.where(part.labels < NUM_CLASSES, IGNORE_INDEX))
 
 
-def time_rounds(candidates: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
+def make_candidate(name: str, arguments: argparse.Namespace) -> Callable[[], int]:
+    """What is timed: a function that takes some steps and says on how many images."""
+    device, crop = torch.device(arguments.device), (arguments.crop[0], arguments.crop[1])
+    config = TrainConfig(crop_size=crop, batch_size=arguments.batch, workers=arguments.workers)
+    if name != PUBLISHED:
+        keep_freed_memory()
+    parts: Iterator[Part] = repeat(make_batch(arguments.batch, crop, device))
+    if name == WITH_LOADER:
+        parts = load(arguments, config)
+        next(parts)  # Its processes start before the network takes memory, as they do in training.
+    network, is_ours = make_network(arguments), name in (OURS, WITH_LOADER)
+    step = make_our_step(network, config, device) if is_ours else make_published_step(make_published(network), config)
+
+    def take_steps() -> int:
+        images = 0
+        for part in islice(parts, arguments.steps):
+            step(part)
+            images += len(part.images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return images
+
+    return take_steps
+
+
+def time_when_asked(name: str, arguments: argparse.Namespace, connection: Connection) -> None:
+    """Be one candidate: as long as True comes in, take steps and answer with images per second."""
+    take_steps = make_candidate(name, arguments)
+    while connection.recv():
+        started = time.perf_counter()
+        images = take_steps()
+        connection.send(images / (time.perf_counter() - started))
+
+
+def time_rounds(names: list[str], arguments: argparse.Namespace) -> dict[str, list[float]]:
     """Images per second of each candidate in each round, after one round that does not count."""
-    speeds: dict[str, list[float]] = {name: [] for name in candidates}
-    for number in range(rounds + 1):
-        for name, work in candidates.items():
-            started = time.perf_counter()
-            images = work()
+    processes = multiprocessing.get_context("spawn")
+    connections: dict[str, Connection] = {}
+    for name in names:
+        connections[name], other = processes.Pipe()
+        processes.Process(target=time_when_asked, args=(name, arguments, other)).start()
+        other.close()
+    speeds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(arguments.rounds + 1):
+        for name, connection in connections.items():
+            connection.send(True)
+            speed = connection.recv()
             if number:
-                speeds[name].append(images / (time.perf_counter() - started))
+                speeds[name].append(speed)
+    for connection in connections.values():
+        connection.send(False)
     return speeds
 
 
@@ -129,6 +175,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=1, help="steps of each candidate in a round")
+    parser.add_argument("--keeping", action="store_true")
     parser.add_argument("--dataset")
     parser.add_argument("--root")
     parser.add_argument("--workers", type=int, default=2)
@@ -138,32 +185,14 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Time, compare, print."""
     arguments = parse_arguments()
-    device, steps = torch.device(arguments.device), arguments.steps
-    crop = (arguments.crop[0], arguments.crop[1])
-    config = TrainConfig(crop_size=crop, batch_size=arguments.batch, workers=arguments.workers)
-    dataset: Dataset | None = open_dataset(arguments.dataset, arguments.root)("train") if arguments.dataset else None
-    keep_freed_memory()
-    with ExitStack() as stack:
-        # Its processes start before the network takes memory, as they do in training.
-        loader = stack.enter_context(Loader(dataset, config, device)) if dataset is not None else None
-        torch.manual_seed(0)
-        num_classes = len(dataset.label_set) if dataset is not None else NUM_CLASSES
-        ours = Network(
-            Architecture(model_type=arguments.model_type, encoder=arguments.encoder, num_classes=num_classes)
-        ).to(device)
-        published = make_published(ours)
-        batch = make_batch(arguments.batch, crop, device)
-        difference = compare_logits(ours.to(memory_format=torch.channels_last), published, batch.images[:1])
-        our_step, published_step = make_our_step(ours, config, device), make_published_step(published, config)
-        candidates = {
-            OURS: lambda: take_steps(our_step, iter([batch] * steps), steps),
-            PUBLISHED: lambda: take_steps(published_step, iter([batch] * steps), steps),
-        }
-        if loader is not None:
-            loaded = load(loader)
-            candidates[WITH_LOADER] = lambda: take_steps(our_step, loaded, steps)
-        speeds = time_rounds(candidates, arguments.rounds)
-    print_speeds(speeds, arguments, choose_precision(config.precision, device))
+    device = torch.device(arguments.device)
+    optional = {KEEPING: arguments.keeping, WITH_LOADER: arguments.dataset is not None}
+    names = [OURS, PUBLISHED, *(name for name, wanted in optional.items() if wanted)]
+    network = make_network(arguments)
+    images = make_batch(1, (arguments.crop[0], arguments.crop[1]), device).images
+    difference = compare_logits(network, make_published(network), images)
+    speeds = time_rounds(names, arguments)
+    print_speeds(speeds, arguments, choose_precision("auto", device))
     print(f"Before training, the largest difference between both networks' float32 logits is {difference}.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,18 @@ from PIL import Image
 
 DIRECTIONS = {"flat": (1.0, 0.0), "slanted": (0.7, 0.7), "upright": (0.0, 1.0)}
 """Classes in alphabetical order, and along which axes, rows and columns, their stripes change."""
+
+SMALL: dict[str, Any] = {
+    "epochs": 2,
+    "batch_size": 4,
+    "accumulation": 2,
+    "crop_size": 32,
+    "ema_decay": 0.9,
+    "hue": 0.1,
+    "precision": "float32",
+    "loggers": (),
+}
+"""Settings of pre-training that take seconds."""
 
 
 def draw_stripes(name: str, seed: int, size: int = 40) -> npt.NDArray[np.uint8]:

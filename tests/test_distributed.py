@@ -18,7 +18,7 @@ TRAIN = [
     *("-m", "refinenet", "train", "--dataset", "streets:23:96x96", "--model", "camvid", "--epochs", "4"),
     *("--batch-size", "4", "--set", "crop_size=[96,96]", "--set", "precision=float32", "--set", "loggers=[]"),
     *("--set", "batch_norm=frozen_statistics", "--set", "accumulation=2", "--set", "ema_decay=0.9", "--no-check"),
-    *("--set", "optimiser=sgd", "--set", "learning_rate=0.0005", "--set", "gradient_clipping=1", "--set", "workers=0"),
+    *("--set", "optimiser=sgd", "--set", "learning_rate=0.0001", "--set", "gradient_clipping=1", "--set", "workers=0"),
 ]
 STEPS = 20
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

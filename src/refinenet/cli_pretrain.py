@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,12 +62,10 @@ def pretrain(
         progress=not as_json,
         **chosen,
     )
-    found = {
-        "folder": str(result.folder),
-        "encoder": str(result.encoder),
-        "best_accuracy": result.best_accuracy,
-        "epochs": result.epochs,
-        "is_over": result.is_over,
-    }
-    best = "none yet" if result.best_accuracy is None else f"{100 * result.best_accuracy:.2f} %"
-    say(found if as_json else f"Best validation accuracy: {best}. Encoder: {result.encoder}")
+    if as_json:
+        encoder_file = None if result.encoder is None else str(result.encoder)
+        say({**asdict(result), "folder": str(result.folder), "encoder": encoder_file})
+    elif result.encoder is None or result.best_accuracy is None:
+        say(f"No epoch was finished. Folder: {result.folder}")
+    else:
+        say(f"Best validation accuracy: {100 * result.best_accuracy:.2f} %. Encoder: {result.encoder}")

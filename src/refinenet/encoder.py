@@ -17,6 +17,8 @@ from timm.models import FeatureListNet
 from torch import Tensor, nn
 from torch.nn import functional
 
+from refinenet.depthwise import replace_strided_depthwise
+
 STRIDES = (4, 8, 16, 32)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -73,6 +75,7 @@ class Encoder(nn.Module):
         self.taps = describe_taps(name)
         self.size_multiple = 1 if base_name(name) in EXACT_SIZE_ENCODERS else STRIDES[-1]
         self.features = _build_features(name, self.taps, pretrained)
+        replace_strided_depthwise(self.features)
         # Transformers such as Swin put out (N, H, W, C) and say so.
         self.channels_last = getattr(self.features, "output_fmt", "NCHW") == "NHWC"
         config = timm.models.get_pretrained_cfg(name)

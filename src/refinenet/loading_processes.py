@@ -31,6 +31,9 @@ class _Worker(NamedTuple):
 class LoadingProcesses(Generic[Task, Result]):
     """`map(function, tasks)` in processes that wait for more when it is done. Use it in a `with` block.
 
+    PyTorch's DataLoader tells of a dead process by a signal handler that raises wherever the main thread happens to be,
+    in the middle of keeping a checkpoint, too; this raises where results are taken.
+
     Unlike those of an executor they are never started anew: a process that is killed takes memory or files with it that
     the next one would miss as well.
 

@@ -116,6 +116,9 @@ class TrainRun:
                 stack.enter_context(self.folder.lock())
             counts = self._count_classes()
             loader = stack.enter_context(self._open_loader(stack, counts))
+            if loader.batch_size != self.config.batch_size:
+                told = f"Batches have {loader.batch_size} images, not {self.config.batch_size}: there are no more."
+                print_note(told, enabled=self.show)
             learner = self._make_learner(counts)
             position = self._find_position(learner)
             names = self.config.loggers if self.processes.is_first else ()

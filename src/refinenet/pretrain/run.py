@@ -26,7 +26,7 @@ from refinenet.optimisation import choose_precision
 from refinenet.pretrain.classifier import ImageClassifier
 from refinenet.pretrain.config import PretrainConfig
 from refinenet.pretrain.loader import ImageLoader
-from refinenet.pretrain.loop import BEST, LAST, PretrainLoop, PretrainPosition
+from refinenet.pretrain.loop import BEST, PretrainLoop, PretrainPosition
 from refinenet.run_folder import POSITION, RunFolder
 from refinenet.run_record import describe_run
 from refinenet.run_start import next_folder
@@ -44,10 +44,11 @@ class PretrainResult:
 
     folder: Path
     """Holds all that the run left."""
-    encoder: Path
-    """The encoder of the epoch with the best accuracy, for `RefineNet(encoder_weights=...)`."""
+    encoder: Path | None
+    """The encoder of the epoch with the best accuracy, for `RefineNet(encoder_weights=...)`; None where the run was
+    stopped before there was one."""
     best_accuracy: float | None
-    """Share of the validation images, in [0, 1], that it classifies rightly; None where the run was stopped before."""
+    """Share of the validation images, in [0, 1], that it classifies rightly."""
     epochs: int
     """Epochs trained in all."""
     is_over: bool
@@ -204,7 +205,7 @@ class _Pretraining:
         best = self.run.path / BEST
         return PretrainResult(
             folder=self.run.path,
-            encoder=best if best.exists() else self.run.path / LAST,
+            encoder=best if best.exists() else None,
             best_accuracy=position.best_accuracy,
             epochs=position.epoch,
             is_over=position.is_over,
