@@ -170,7 +170,8 @@ def assert_equal(run: Path, whole: Path) -> None:
     assert [name for name in ours if not torch.equal(ours[name], expected[name])] == []
     kept = ("epoch", "loss", "learning_rate", "val_top1")
     assert [[row[key] for key in kept] for row in rows(run)] == [[row[key] for key in kept] for row in rows(whole)]
-    assert (run / "encoder.safetensors").read_bytes() == (whole / "encoder.safetensors").read_bytes()
+    best, expected = load_file(run / "encoder.safetensors"), load_file(whole / "encoder.safetensors")
+    assert [name for name in expected if not torch.equal(best[name], expected[name])] == []
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5])
@@ -202,8 +203,7 @@ def test_a_process_that_is_ended_keeps_its_run(number: int, code: int, few: Path
     resumed = [*command("--resume", tmp_path), "--device", "cpu", "--json"]
     result = subprocess.run(resumed, check=True, capture_output=True, timeout=120)
     assert json.loads(result.stdout)["is_over"] is True
-    for name, tensor in state(tmp_path).items():
-        assert torch.equal(tensor, state(whole)[name]), name
+    assert_equal(tmp_path, whole)
 
 
 def test_two_processes_do_what_one_does(few: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def kill_training(kills: int, seed: int, folder: Path) -> Tally:
     tally = Tally(f"kill -9 of a training that saves after each step, seed {seed}")
     started = time.monotonic()
     begin(folder / "whole", 0, 1, "--set", EVERY_STEP)
-    longest, number = 1.2 * (time.monotonic() - started), 0
+    longest, number = 0.8 * (time.monotonic() - started), 0
     while tally.trials < kills:
         run, number = folder / f"killed-{number}", number + 1
         while tally.trials < kills and not _start_and_kill(run, number % 2 * 2, chance.uniform(0, longest), tally):
