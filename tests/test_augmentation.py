@@ -28,7 +28,7 @@ MIXINGS: tuple[Mixing, ...] = ("cut_mix", "paste_classes", "paste_rare")
 
 def vary(sample: Sample, seed: int, others: Sequence[tuple[Mixing, Sample]] = (), **settings: Any) -> Sample:
     """Image `(h, w, 3)` and mask `(h, w)` before colours change; 1, 3, 5 and so on are rare."""
-    augmentation = Augmentation(AugmentationConfig(**settings), VOID, range(1, VOID, 2))
+    augmentation = Augmentation(AugmentationConfig(**{"class_crops": 0.0, **settings}), VOID, range(1, VOID, 2))
     pairs = [(kind, to_tensors(*other)) for kind, other in others]
     image, mask = augmentation.vary(to_tensors(*sample), pairs, np.random.default_rng(seed))
     assert (image.dtype, mask.dtype) == (torch.uint8, torch.uint8)
@@ -37,7 +37,7 @@ def vary(sample: Sample, seed: int, others: Sequence[tuple[Mixing, Sample]] = ()
 
 def recolour(pixels: Pixels, seed: int, **settings: Any) -> Tensor:
     """`(3, h, w)` float32 after colours have changed."""
-    augmentation = Augmentation(AugmentationConfig(**settings), VOID)
+    augmentation = Augmentation(AugmentationConfig(**{"class_crops": 0.0, **settings}), VOID)
     changes = torch.tensor([augmentation.draw_colour(np.random.default_rng(seed))])
     return augmentation.vary_colour(torch.from_numpy(pixels).permute(2, 0, 1)[None], changes)[0]
 

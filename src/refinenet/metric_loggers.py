@@ -53,8 +53,7 @@ class LoggerConfig:
         names = self.loggers
         if isinstance(names, tuple) and all(name in get_args(Logger) for name in names) and len({*names}) == len(names):
             return []
-        known = ", ".join(get_args(Logger))
-        return [f'loggers is a list of {known}, each once, such as ["mlflow"], not {names!r}']
+        return [f"loggers are some of {', '.join(get_args(Logger))}, each once, not {names!r}"]
 
 
 @dataclass(frozen=True)
