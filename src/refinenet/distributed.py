@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from dataclasses import dataclass
@@ -12,9 +13,16 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision, Precision
 from lightning.fabric.strategies.ddp import DDPStrategy
-from torch import Tensor, distributed
+from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 Arithmetic = Literal["float32", "bfloat16", "float16"]
+Strategy = Literal["ddp", "fsdp"]
+"""How several processes hold a network: each the whole of it, or each a share of its weights, their gradients and the
+optimiser's state, put together only for a step."""
 
 CPU = torch.device("cpu")
 
@@ -106,15 +114,25 @@ class Engine:
     arithmetic: Arithmetic
     scaler: torch.amp.GradScaler | None
     """Of the loss, in float16."""
+    strategy: Strategy = "ddp"
+    """How several processes hold the network."""
 
 
-def launch(device: torch.device, arithmetic: Arithmetic = "float32") -> Engine:
+def launch(device: torch.device, arithmetic: Arithmetic = "float32", strategy: Strategy = "ddp") -> Engine:
     """Set up the engine; under torchrun the processes find each other here.
 
     Args:
         device: Where this process computes.
         arithmetic: Of the network; "float16" scales the loss.
+        strategy: How several processes hold the network.
+
+    Raises:
+        ValueError: "fsdp" in one process alone, or with float16.
     """
+    if strategy == "fsdp" and not is_launched():
+        raise ValueError('strategy="fsdp" is for several processes: start them by torchrun, or leave it out.')
+    if strategy == "fsdp" and arithmetic == "float16":
+        raise ValueError('strategy="fsdp" does not scale losses for float16: take precision="bfloat16" or "float32".')
     for name in ("lightning.fabric", "lightning.pytorch"):  # they announce what was asked for
         logging.getLogger(name).setLevel(logging.WARNING)
     scaler = torch.amp.GradScaler(device.type) if arithmetic == "float16" else None
@@ -125,12 +143,46 @@ def launch(device: torch.device, arithmetic: Arithmetic = "float32") -> Engine:
     else:
         on_machine = int(os.environ["LOCAL_WORLD_SIZE"])
         machines = int(os.environ["WORLD_SIZE"]) // on_machine
-        strategy = DDPStrategy(timeout=PATIENCE)
         fabric = Fabric(
-            accelerator=device.type, devices=on_machine, num_nodes=machines, strategy=strategy, plugins=[plugin]
+            accelerator=device.type,
+            devices=on_machine,
+            num_nodes=machines,
+            strategy=_fabric_strategy(strategy, on_machine * machines),
+            plugins=[plugin],
         )
+        atexit.register(_leave)
     fabric.launch()
-    return Engine(fabric, Processes(fabric.global_rank, fabric.world_size, fabric.device), arithmetic, scaler)
+    processes = Processes(fabric.global_rank, fabric.world_size, fabric.device)
+    return Engine(fabric, processes, arithmetic, scaler, strategy)
+
+
+def _fabric_strategy(strategy: Strategy, processes: int) -> DDPStrategy | ModelParallelStrategy:
+    if strategy == "ddp":
+        return DDPStrategy(timeout=PATIENCE)
+    return ModelParallelStrategy(_shard, data_parallel_size=processes, tensor_parallel_size=1, timeout=PATIENCE)
+
+
+def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    fully_shard(module, mesh=mesh["data_parallel"])
+    return module
+
+
+def _leave() -> None:
+    """Close the connections to the others: the threads that serve them would abort a process that ends before."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def put_together(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that processes hold shares of; all have to ask at once. Others are whole already."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def share_like(whole: Tensor, example: Tensor) -> Tensor:
+    """A whole tensor, of which all processes hold the same, shared between them as `example` is, if it is."""
+    if not isinstance(example, DTensor):
+        return whole
+    return distribute_tensor(whole.to(example.device), example.device_mesh, example.placements)
 
 
 def _precision(arithmetic: Arithmetic, device: torch.device, scaler: torch.amp.GradScaler | None) -> Precision:

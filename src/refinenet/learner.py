@@ -5,10 +5,11 @@ Shape letters: N batch, K classes, h and w height and width of the crop.
 
 from __future__ import annotations
 
+import copy
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load as unpack
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from refinenet.batch_norm import apply_batch_norm
 from refinenet.batch_size_finder import is_out_of_memory
 from refinenet.deep_supervision import DeepSupervision
-from refinenet.distributed import Engine
+from refinenet.distributed import Engine, put_together, share_like
 from refinenet.loader import Part
 from refinenet.losses import count, supervised_loss
 from refinenet.network import Network
@@ -62,8 +63,11 @@ class Learner:
         apply_batch_norm(network, config, self.processes.count)
         self._trained: nn.Module = DeepSupervision(network) if config.deep_supervision else network
         self._average = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
+        # Where processes hold shares of the weights, what is measured and kept is a copy of the whole.
+        self._whole = copy.deepcopy(network) if engine.strategy == "fsdp" else network
+        self._spread = engine.fabric.setup_module(self._trained)
         self._optimiser = build_optimiser(self._trained, config, encoder=network.encoder)
-        self._spread, self._spread_optimiser = engine.fabric.setup(self._trained, self._optimiser)
+        self._spread_optimiser = cast(torch.optim.Optimizer, engine.fabric.setup_optimizers(self._optimiser))
         self._model = torch.compile(self._spread) if config.compile else self._spread
         self.splits = 1
         """In how many pieces a part of a batch is computed; more where memory did not suffice."""
@@ -78,7 +82,7 @@ class Learner:
     def measured(self) -> Network:
         """The network to measure and keep: the average of the weights, where there is one."""
         if self._average is None:
-            return self.network
+            return self._whole
         averaged: Network = self._average.module
         return averaged
 
@@ -116,15 +120,25 @@ class Learner:
             return math.nan
         self._spread_optimiser.step()
         if self._average is not None:
-            self._average.update(self.network, number)
+            self._put_together()
+            self._average.update(self._whole, number)
         return loss
+
+    @torch.no_grad()
+    def _put_together(self) -> None:
+        """Bring the copy of the whole network up to date, where there is one; all processes at once."""
+        if self._whole is not self.network:
+            for whole, shared in zip(
+                self._whole.state_dict().values(), self.network.state_dict().values(), strict=True
+            ):
+                whole.copy_(put_together(shared))
 
     def _clip(self) -> float:
         """Shorten gradients that are too long; returns their length before."""
         longest = self.config.gradient_clipping or math.inf
         fabric = self.engine.fabric
         norm = fabric.clip_gradients(self._spread, self._spread_optimiser, max_norm=longest, error_if_nonfinite=False)
-        return math.nan if norm is None else float(norm)
+        return math.nan if norm is None else float(put_together(norm))
 
     def _restore(self, statistics: Sequence[Tensor]) -> None:
         """Undo what a forward pass did to the statistics of the batch norms."""
@@ -170,6 +184,7 @@ class Learner:
 
     def share_buffers(self) -> None:
         """Give all processes the first one's statistics, so that all measure the same network."""
+        self._put_together()
         self.processes.take_from_first([*self.network.buffers(), *self.measured.buffers()])
 
     def state(self) -> dict[str, bytes]:
@@ -180,10 +195,16 @@ class Learner:
         scaler, device = self.engine.scaler, self.network.mean.device
         random = self.processes.gather(torch.get_rng_state())
         device_random = self.processes.gather(torch.cuda.get_rng_state(device)) if device.type == "cuda" else []
+        self._put_together()
+        weights, optimiser = _tensors(self._trained), self._optimiser.state_dict()
+        optimiser["state"] = {
+            number: {name: put_together(value) for name, value in kept.items()}
+            for number, kept in optimiser["state"].items()
+        }
         if not self.processes.is_first:
             return {}
         others = {
-            "optimiser": self._optimiser.state_dict(),
+            "optimiser": optimiser,
             "scaler": {} if scaler is None else scaler.state_dict(),
             "random": random,
             "device_random": device_random,
@@ -191,7 +212,7 @@ class Learner:
         }
         content = io.BytesIO()
         torch.save(others, content)
-        found = {WEIGHTS: pack(_tensors(self._trained)), OTHERS: content.getvalue()}
+        found = {WEIGHTS: pack(weights), OTHERS: content.getvalue()}
         if self._average is not None:
             found[AVERAGE] = pack(_tensors(self._average.module))
         return found
@@ -203,11 +224,15 @@ class Learner:
             KeyError, RuntimeError, ValueError, TypeError: it is of another network or training.
         """
         device = self.network.mean.device
-        self._trained.load_state_dict(unpack(files[WEIGHTS]))
+        own = self._trained.state_dict()
+        weights = unpack(files[WEIGHTS])
+        self._trained.load_state_dict(
+            {name: share_like(value, own[name]) if name in own else value for name, value in weights.items()}
+        )
         if self._average is not None:
             self._average.module.load_state_dict(unpack(files[AVERAGE]))
         others: dict[str, Any] = torch.load(io.BytesIO(files[OTHERS]), map_location="cpu", weights_only=True)
-        self._optimiser.load_state_dict(others["optimiser"])
+        self._load_optimiser(others["optimiser"])
         if self.engine.scaler is not None:
             self.engine.scaler.load_state_dict(others["scaler"])
         self.splits, rank = others["splits"], self.processes.rank
@@ -216,9 +241,16 @@ class Learner:
             if device.type == "cuda" and others["device_random"]:
                 torch.cuda.set_rng_state(others["device_random"][rank], device)
 
+    def _load_optimiser(self, state: dict[str, Any]) -> None:
+        parameters = [parameter for group in self._optimiser.param_groups for parameter in group["params"]]
+        for number, kept in state["state"].items():
+            example = parameters[number]
+            kept.update({k: share_like(v, example) for k, v in kept.items() if v.shape == example.shape})
+        self._optimiser.load_state_dict(state)
+
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    return {name: put_together(tensor.detach()).cpu().contiguous() for name, tensor in module.state_dict().items()}
 
 
 def _split(part: Part, pieces: int) -> list[Piece]:

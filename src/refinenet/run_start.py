@@ -99,7 +99,7 @@ def begin_run(
     config = TrainConfig.from_dict(training.settings)
     check_installed(config.loggers)
     device = network.mean.device
-    engine = launch(device, choose_precision(config.precision, device))
+    engine = launch(device, choose_precision(config.precision, device), config.strategy)
     show = options.progress and engine.processes.is_first
     if options.check and engine.processes.is_first:
         ask_the_doctor(training, progress=show)
@@ -215,7 +215,7 @@ def take_up_run(folder: RunFolder, device: torch.device, options: RunOptions) ->
             f"The dataset of the run in {folder.path} has changed: it was begun with {images} images of the classes "
             f"{', '.join(label_set.names)}, and finds {len(train_set)} of {', '.join(train_set.label_set.names)}."
         )
-    engine = launch(device, choose_precision(config.precision, device))
+    engine = launch(device, choose_precision(config.precision, device), config.strategy)
     if engine.processes.count != description.get("processes", 1):
         print_note(
             f"The run was begun with {description.get('processes', 1)} processes and goes on with "

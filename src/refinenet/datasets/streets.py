@@ -22,6 +22,8 @@ from refinenet.street_scene.scene import LARGEST
 LABEL_SET = read_facts("camvid").label_set
 FIRST_SEEDS: Mapping[str, int] = MappingProxyType({"train": 1_000_000, "val": 2_000_000, "test": 3_000_000})
 MAX_COUNT = 1_000_000
+SMALL = 480 * 360
+"""Pixels of pictures of which many wait for their next use: to draw one takes a third of a second."""
 
 
 def parse(text: str) -> Splits:
@@ -62,10 +64,13 @@ def open_split(split: str, *, count: int = 400, height: int = 360, width: int = 
     )
 
 
-@lru_cache(maxsize=1)
 def _draw(seed: int, height: int, width: int) -> tuple[npt.NDArray[np.uint8], LabelMap]:
-    """The street last asked for waits here, as its picture and its labels are asked for one after the other."""
-    return draw_street(seed, height, width)
+    """A picture and its labels, which are asked for one after the other, and again in the next epoch."""
+    return _draw_small(seed, height, width) if height * width <= SMALL else _draw_large(seed, height, width)
+
+
+_draw_large = lru_cache(maxsize=1)(draw_street)
+_draw_small = lru_cache(maxsize=64)(draw_street)  # at most 44 MB
 
 
 def _read_image(height: int, width: int, item: str) -> npt.NDArray[np.uint8]:
