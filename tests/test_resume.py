@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -101,6 +102,26 @@ def test_a_process_that_is_ended_keeps_its_run(number: int, code: int, whole: Pa
     assert process.returncode == code
     assert (f"What was reached is kept in {tmp_path} and goes on with" in said) == (number != signal.SIGKILL)
     assert "Traceback" not in said
+    subprocess.run([*COMMAND[:4], "--resume", str(tmp_path)], check=True, capture_output=True, timeout=120)
+    assert_equal(tmp_path, whole)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
+def test_a_process_that_is_ended_on_a_full_disk_says_how_far_it_goes_back(whole: Path, tmp_path: Path) -> None:
+    """From a step on no file may become larger than 0 bytes."""
+    command = [*COMMAND, "--set", "workers=0", "--set", "checkpoint_minutes=0.0001", "--output", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        first, deadline = tmp_path / "checkpoints" / "step-000001", time.monotonic() + 120
+        while not first.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))
+        os.kill(process.pid, signal.SIGTERM)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    kept = max(int(path.name[5:11]) for path in (tmp_path / "checkpoints").glob("step-*"))
+    assert f"kept; what was before it is kept in {tmp_path} and goes on with" in said
+    assert f"--resume {tmp_path} from step {kept}." in said
+    assert "What was reached" not in said
     subprocess.run([*COMMAND[:4], "--resume", str(tmp_path)], check=True, capture_output=True, timeout=120)
     assert_equal(tmp_path, whole)
 

@@ -256,9 +256,8 @@ class RefineNet:
         except DivergenceError:
             raise
         except BaseException:
-            kept, resumed = run.folder.path, run.folder.to_resume
-            note = f"What was reached is kept in {kept} and goes on with --resume {resumed}."
-            print_note(note, enabled=progress and run.processes.is_first and run.folder.is_begun)
+            if progress and run.processes.is_first and run.folder.is_begun:
+                print_note(run.folder.kept)
             raise
         finally:
             self.network.eval()

@@ -18,6 +18,8 @@ from refinenet.terminal import print_note
 
 POSITION = "position.json"
 """The file of a checkpoint that says how far the run has come, among other things by "is_over"."""
+_STATE = "a checkpoint"
+"""What is told of where its write fails."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class RunFolder:
     path: Path
     part_of: Path | None = None
     """The folder of the training in stages that the run is one of."""
+    best_name: str = "best.safetensors"
+    """What the file of the best model is called."""
     _failing: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
     """What could not be written when it was last attempted, and was said."""
 
@@ -37,8 +41,8 @@ class RunFolder:
 
     @property
     def best_model(self) -> Path:
-        """The model of the epoch with the best validation mIoU."""
-        return self.path / "best.safetensors"
+        """The model of the epoch that was the best when measured."""
+        return self.path / self.best_name
 
     @property
     def last_model(self) -> Path:
@@ -167,6 +171,26 @@ class RunFolder:
             print_note(f"Now {what} could be written again.")
         self._failing.discard(what)
         return True
+
+    def keep_state(self, step: int, files: Mapping[str, bytes]) -> None:
+        """Save a checkpoint (`Checkpoints.save`); where the disk is full or fails, that is said, and no more."""
+        self.attempt(_STATE, lambda: self.checkpoints.save(step, files))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last state that was to be kept could not be."""
+        return _STATE in self._failing
+
+    @property
+    def kept(self) -> str:
+        """What is to be said of a run that ends before its time: what is kept of it, and how it goes on.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        step = max(self.checkpoints.steps(), default=0)
+        told = "The last state could not be kept; what was before it is" if self.is_behind else "What was reached is"
+        return f"{told} kept in {self.path} and goes on with --resume {self.to_resume} from step {step}."
 
     def log(self, row: Mapping[str, str], epoch: int) -> None:
         """Write the row of an epoch, counted from 1, to log.csv; rows of this and later epochs are dropped first.

@@ -32,11 +32,12 @@ from refinenet.model_file import ModelCard
 from refinenet.model_source import open_model
 from refinenet.network import Architecture, Network
 from refinenet.optimisation import choose_precision
+from refinenet.position import Beginning
 from refinenet.recipe import Recipe, write_recipe
 from refinenet.run_folder import RunFolder
 from refinenet.run_record import describe_run
 from refinenet.terminal import print_note
-from refinenet.train import Beginning, TrainRun
+from refinenet.train import TrainRun
 from refinenet.train_config import TrainConfig
 from refinenet.tuning import fill_in
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +20,13 @@ from refinenet.memory import keep_freed_memory
 from refinenet.metric_loggers import open_loggers
 from refinenet.model_file import ModelCard
 from refinenet.network import Network
-from refinenet.run_folder import POSITION, RunFolder
+from refinenet.position import Beginning, find_position
+from refinenet.run_folder import RunFolder
 from refinenet.run_keeper import RunKeeper
 from refinenet.sample_cache import cache_samples
-from refinenet.tensors import CORRUPT_FILE_ERRORS
 from refinenet.terminal import print_note
 from refinenet.train_config import TrainConfig
-from refinenet.train_loop import Position, StoppedEarlyError, TrainLoop
+from refinenet.train_loop import TrainLoop
 
 FREQUENCY_SAMPLES = 100
 """Images, spread over the dataset, that class frequencies are counted on."""
@@ -50,16 +46,6 @@ class TrainResult:
     """Epochs trained in all."""
     is_over: bool
     """Whether the run is over; False where `stop_after` stopped it before its end."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Beginning:
-    """What is kept of how a run is begun."""
-
-    description: Mapping[str, Any]
-    """All that it takes to begin it again, JSON-ready; see `run_start`."""
-    recipe: str
-    """The same for people: the text of a recipe file."""
 
 
 class TrainRun:
@@ -110,36 +96,33 @@ class TrainRun:
             KeyboardInterrupt, SystemExit: the user or the system stopped it; what was reached is kept.
         """
         keep_freed_memory()
+        folder, config, show = self.folder, self.config, self.show
         with ExitStack() as stack:
             interruption = stack.enter_context(Interruption())
             if self.processes.is_first:
-                stack.enter_context(self.folder.lock())
+                stack.enter_context(folder.lock())
             counts = self._count_classes()
             loader = stack.enter_context(self._open_loader(stack, counts))
-            if loader.batch_size != self.config.batch_size:
-                told = f"Batches have {loader.batch_size} images, not {self.config.batch_size}: there are no more."
-                print_note(told, enabled=self.show)
+            if loader.batch_size != config.batch_size:
+                told = f"Batches have {loader.batch_size} images, not {config.batch_size}: there are no more."
+                print_note(told, enabled=show)
             learner = self._make_learner(counts)
-            position = self._find_position(learner)
-            names = self.config.loggers if self.processes.is_first else ()
-            loggers = open_loggers(names, self.folder.path, asdict(self.config), first_step=position.epoch + 1)
-            stack.callback(self.folder.attempt, "the loggers' last figures", loggers.close)
-            keeper = RunKeeper(self.folder, self.card, learner, self.train_set, self.val_set, loggers, show=self.show)
-            left = math.inf if self.stop_after is None else self.stop_after
+            position = find_position(folder, learner, self.beginning, show=show)
+            names = config.loggers if self.processes.is_first else ()
+            loggers = open_loggers(names, folder.path, asdict(config), first_step=position.epoch + 1)
+            stack.callback(folder.attempt, "the loggers' last figures", loggers.close)
+            keeper = RunKeeper(folder, self.card, learner, self.train_set, self.val_set, show=show)
             loop = TrainLoop(
-                learner, loader, self.val_set, self.folder, keeper, interruption, position, steps=left, show=self.show
+                learner, loader, keeper, folder, loggers, interruption, position, steps=self.stop_after, show=show
             )
-            try:
-                loop.run()
-            except StoppedEarlyError:
+            loop.run()
+            if self.processes.is_first and not position.is_over:
                 keeper.keep_last(position.epoch)
-                told = f"Stopped after {self.stop_after} steps, as asked. Go on with --resume {self.folder.to_resume}."
-                print_note(told, enabled=self.show)
             self.processes.wait()
         return TrainResult(
-            folder=self.folder.path,
-            model=self.folder.model,
-            best_miou=position.best_miou,
+            folder=folder.path,
+            model=folder.model,
+            best_miou=position.best_score,
             epochs=position.epoch,
             is_over=position.is_over,
         )
@@ -179,31 +162,3 @@ class TrainRun:
             class_weights=None if weights is None else torch.tensor(weights, device=self.network.mean.device),
             teacher=self.teacher,
         )
-
-    def _find_position(self, learner: Learner) -> Position:
-        """Where to begin: at the start of a new run, or where the folder's newest good checkpoint is."""
-        if self.beginning is not None:
-            self._begin(self.beginning, learner.state())
-            return Position()
-        # The first process puts broken checkpoints aside; the others then find the same one as it.
-        checkpoint = self.folder.newest_checkpoint() if self.processes.is_first else None
-        self.processes.wait()
-        checkpoint = checkpoint or self.folder.newest_checkpoint()
-        for message in checkpoint.set_aside:
-            print_note(f"Warning: {message}", enabled=self.processes.is_first)
-        try:
-            learner.load_state(checkpoint.files)
-            position = Position(**json.loads(checkpoint.files[POSITION]))
-        except (RuntimeError, KeyError, ValueError, TypeError, *CORRUPT_FILE_ERRORS) as error:
-            raise ValueError(f"{checkpoint.folder} is of another run: {error}") from error
-        where = f"step {position.step} of epoch {position.epoch + 1}" if not position.is_over else "its end"
-        print_note(f"Going on in {self.folder.path} from {where}.", enabled=self.show)
-        return position
-
-    def _begin(self, beginning: Beginning, state: Mapping[str, bytes]) -> None:
-        if self.processes.is_first:
-            self.folder.refuse_begun()  # another one may have begun since this was looked at first
-            self.folder.write("recipe.toml", beginning.recipe.encode())
-            self.folder.checkpoints.save(0, {**state, POSITION: json.dumps(asdict(Position())).encode()})
-            self.folder.begin(beginning.description)
-        self.processes.wait()

@@ -1,26 +1,22 @@
-"""The training loop written out: the order of lines is the order of events."""
+"""The training loop written out, whatever is trained: the order of lines is the order of events."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.batch_size_finder import is_out_of_memory
-from refinenet.datasets import Dataset
-from refinenet.evaluate import evaluate
 from refinenet.interruption import Interruption
 from refinenet.learner import Learner
-from refinenet.loader import Loader, Part
-from refinenet.metrics import Scores
-from refinenet.run_folder import POSITION, RunFolder
-from refinenet.run_keeper import RunKeeper
-from refinenet.run_record import CLASS_IOU
+from refinenet.loader import Part
+from refinenet.metric_loggers import MetricLoggers
+from refinenet.position import Position, state_files
+from refinenet.run_folder import RunFolder
 from refinenet.schedules import rate_factor
-from refinenet.segmenter import NotFiniteError, Segmenter
+from refinenet.segmenter import NotFiniteError
 from refinenet.terminal import print_note, progress_bar
 
 _STEPS_ARE_DONE = 1000
@@ -34,30 +30,63 @@ class DivergenceError(ValueError):
     """Training came to numbers that are none; to go on from there would come to the same."""
 
 
-class StoppedEarlyError(Exception):
-    """Training stopped, for now, after the number of steps that it was asked for."""
+class _StoppedEarlyError(Exception):
+    """The steps that were asked for are done."""
 
 
-@dataclass(kw_only=True)
-class Position:
-    """How far a run has come; a checkpoint keeps it."""
+class Batches(Protocol):
+    """Gives a process its share of the training batches, as `Loader` does."""
 
-    epoch: int = 0
-    """Whole epochs trained and measured."""
-    step: int = 0
-    """Steps done in the current epoch."""
-    loss: float = 0.0
-    """Sum of the losses of these steps, as far as they were finite."""
-    bad_losses: int = 0
-    """How many of them were not."""
-    bad_steps: int = 0
-    """Steps in a row, up to now, whose loss was not finite."""
-    seconds: float = 0.0
-    """What these steps took."""
-    best_miou: float | None = None
-    best_epoch: int = 0
-    is_over: bool = False
-    """Whether nothing is left to do."""
+    batch_size: int
+    """Images of a step over all training processes."""
+    steps_per_epoch: int
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[Part]]:
+        """The parts of each step of an epoch, from a step on; both are counted from 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """How good a network was found to be."""
+
+    score: float
+    """What the best epoch is chosen by: the higher, the better; in [0, 1]."""
+    columns: Mapping[str, float | None]
+    """Figures by the columns of the log that they go to; None where there was nothing to measure."""
+    facts: Mapping[str, Any]
+    """What a model's file says of it, JSON-ready."""
+
+
+class Keeper(Protocol):
+    """What differs between trainings: how a network is measured, and what is kept and shown of it.
+
+    Where the disk is full or fails while something is kept, that is said and training goes on.
+    """
+
+    goal: str
+    """What the score of a measurement is called."""
+    columns: tuple[str, ...]
+    """Of the log, in order: what is measured, and of "epoch", "loss", "learning_rate", "encoder_learning_rate",
+    "images_per_second" and "seconds" as many as are of interest."""
+    told: tuple[str, ...]
+    """Those that are said on the terminal."""
+
+    def measure(self, after_each: Callable[[], None]) -> Measurement:
+        """Measure the network, all processes together.
+
+        Args:
+            after_each: To be called after each image or batch, on all processes equally often; it may end the work by
+                an exception.
+
+        Raises:
+            NotFiniteError: the network's answer is no finite numbers.
+        """
+
+    def keep_best(self, epoch: int, measurement: Measurement) -> bool:
+        """Keep the network as the best model so far; returns whether that is done. Only the first process is asked."""
+
+    def end_epoch(self, epoch: int, measurement: Measurement | None) -> None:
+        """Keep the network as the last model, and show what else there is to show. Only the first process is asked."""
 
 
 class TrainLoop:
@@ -65,75 +94,84 @@ class TrainLoop:
 
     Args:
         learner: The network and what moves it.
-        loader: Gives the batches.
-        val_set: What to choose the best epoch by.
-        folder: Where checkpoints go.
-        keeper: Writes what the run shows of itself, and its models.
+        batches: What it learns from.
+        keeper: Measures it, and keeps the best model and the last.
+        folder: Where checkpoints and the log go.
+        loggers: What else is told of each epoch.
         interruption: Says when to stop.
         position: Where to begin; it is moved on.
-        steps: How many to train before it stops, for now.
+        steps: How many to train before it stops, for now; by default all.
         show: Whether to show progress.
     """
 
     def __init__(
         self,
         learner: Learner,
-        loader: Loader,
-        val_set: Dataset,
+        batches: Batches,
+        keeper: Keeper,
         folder: RunFolder,
-        keeper: RunKeeper,
+        loggers: MetricLoggers,
         interruption: Interruption,
         position: Position,
         *,
-        steps: float = math.inf,
+        steps: int | None = None,
         show: bool = True,
     ) -> None:
-        self.learner, self.loader, self.val_set = learner, loader, val_set
-        self.folder, self.keeper, self.interruption, self.position = folder, keeper, interruption, position
+        self.learner, self.batches, self.keeper = learner, batches, keeper
+        self.folder, self.loggers, self.interruption, self.position = folder, loggers, interruption, position
         self.config, self.processes = learner.config, learner.processes
-        self.show = show
-        self._left = steps
+        self.steps, self.show = steps, show
+        self._left = math.inf if steps is None else steps
         self._saved_at = time.monotonic()
 
     def run(self) -> None:
-        """Train until `position.is_over`.
+        """Train until `position.is_over`, or until the steps are done that it was asked for.
 
         Raises:
-            ValueError: an image or mask cannot be used, or training diverged.
-            StoppedEarlyError: the steps are done; what was reached is kept.
+            ValueError: an image or mask cannot be used, memory does not suffice, or training diverged.
             KeyboardInterrupt, SystemExit: the user or the system stopped it; what was reached is kept.
         """
-        while not self.position.is_over:
-            if self.position.step < self.loader.steps_per_epoch:
-                self._train_epoch()
-            self._end_epoch()
+        try:
+            while not self.position.is_over:
+                if self.position.step < self.batches.steps_per_epoch:
+                    self._train_epoch()
+                self._end_epoch()
+        except _StoppedEarlyError:
+            way = self.folder.kept if self.folder.is_behind else f"Go on with --resume {self.folder.to_resume}."
+            print_note(f"Stopped after {self.steps} steps, as asked. {way}", enabled=self.show)
 
     def _train_epoch(self) -> None:
-        position, steps = self.position, self.loader.steps_per_epoch
+        position, steps = self.position, self.batches.steps_per_epoch
         with progress_bar(self.show) as bar:
             task = bar.add_task(self._title(), total=steps, completed=position.step, status="")
             started = time.perf_counter()
-            for parts in self.loader.epoch(position.epoch, first_step=position.step):
-                loss = self._learn(parts)
-                self._count(loss, parts)
+            for parts in self.batches.epoch(position.epoch, first_step=position.step):
+                self._count(self._learn(parts), parts)
                 now = time.perf_counter()
                 position.seconds, started = position.seconds + now - started, now
-                bar.update(task, advance=1, status=self._status())
+                speed = position.step * self.batches.batch_size / position.seconds
+                bar.update(task, advance=1, status=f"loss {position.mean_loss:.3f}, {speed:.1f} images/s")
                 self._save_or_stop()
 
     def _learn(self, parts: Sequence[Part]) -> float:
-        steps = self.loader.steps_per_epoch
-        number = self.position.epoch * steps + self.position.step
-        factor = rate_factor(number, steps * self.config.epochs, steps, self.config)
+        number = self._steps_done()
         try:
-            return self.learner.step(parts, factor, number)
+            return self.learner.step(parts, self._rate_factor(number), number)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise MemoryError(
-                f"Memory does not suffice for a batch of {self.loader.batch_size} in {self.config.accumulation} parts. "
-                f"Begin a new run with a smaller batch_size or crop_size, or with more accumulation. ({error})"
+            raise ValueError(
+                f"Memory does not suffice for a batch of {self.batches.batch_size} in {self.config.accumulation} "
+                f"parts. Begin a new run with a smaller batch_size or crop_size, or with more accumulation. ({error})"
             ) from error
+
+    def _steps_done(self) -> int:
+        return self.position.epoch * self.batches.steps_per_epoch + self.position.step
+
+    def _rate_factor(self, number: int) -> float:
+        """What share of their highest values the learning rates have in a step, counted from 0 over all epochs."""
+        steps = self.batches.steps_per_epoch
+        return rate_factor(number, steps * self.config.epochs, steps, self.config)
 
     def _count(self, loss: float, parts: Sequence[Part]) -> None:
         position = self.position
@@ -151,9 +189,9 @@ class TrainLoop:
         print_note(f"Warning: the loss became {loss}; this step changes nothing. Its batch: {names}.")
 
     def _divergence(self, sign: str) -> DivergenceError:
-        best = f"The best model is kept in {self.folder.best_model}. " if self.folder.best_model.exists() else ""
+        good = f"The last good model is kept in {self.folder.model}. " if self.folder.model.exists() else ""
         return DivergenceError(
-            f"Training diverged: {sign}. {best}Begin a new run with a smaller learning_rate, with "
+            f"Training diverged: {sign}. {good}Begin a new run with a smaller learning_rate, with "
             "gradient_clipping=1, or with precision='float32'."
         )
 
@@ -173,7 +211,7 @@ class TrainLoop:
 
     def _stop(self, reason: int) -> None:
         if reason == _STEPS_ARE_DONE:
-            raise StoppedEarlyError
+            raise _StoppedEarlyError
         self.interruption.stop(reason)
 
     def _stop_if_asked(self) -> None:
@@ -184,10 +222,9 @@ class TrainLoop:
             self._stop(reason)
 
     def _save(self) -> None:
-        files = {**self.learner.state(), POSITION: json.dumps(asdict(self.position)).encode()}
-        step = self.position.epoch * self.loader.steps_per_epoch + self.position.step
+        files = state_files(self.learner, self.position)
         if self.processes.is_first:
-            self.folder.attempt("a checkpoint", lambda: self.folder.checkpoints.save(step, files))
+            self.folder.keep_state(self._steps_done(), files)
         self.processes.wait()  # nobody leaves, and has all ended, while the first one writes
         self._saved_at = time.monotonic()
 
@@ -195,16 +232,19 @@ class TrainLoop:
         position, config = self.position, self.config
         epoch = position.epoch + 1
         is_last = epoch == config.epochs
-        scores = self._measure() if is_last or epoch % config.validate_every == 0 else None
-        if scores is not None and (position.best_miou is None or (scores.miou or 0.0) > position.best_miou):
-            is_kept = self.processes.largest(int(self.keeper.keep_best(epoch, scores)))
-            if is_kept:  # else the disk is full, and a later epoch may become the best
-                position.best_miou, position.best_epoch = scores.miou or 0.0, epoch
+        measurement = self._measure() if is_last or epoch % config.validate_every == 0 else None
+        if measurement is not None and (position.best_score is None or measurement.score > position.best_score):
+            is_kept = self.processes.is_first and self.keeper.keep_best(epoch, measurement)
+            if self.processes.largest(int(is_kept)):  # else the disk is full, and a later epoch may become the best
+                position.best_score, position.best_epoch = measurement.score, epoch
         has_stalled = config.patience is not None and epoch - position.best_epoch >= config.patience
-        if has_stalled and scores is not None and not is_last:
-            print_note(f"No better mIoU since epoch {position.best_epoch}: training ends here.", enabled=self.show)
-        self.keeper.record_epoch(epoch, self._row(epoch, scores), scores)
-        position.is_over = is_last or (has_stalled and scores is not None)
+        has_stalled = has_stalled and measurement is not None and not is_last
+        if has_stalled:
+            told = f"No better {self.keeper.goal} since epoch {position.best_epoch}: training ends here."
+            print_note(told, enabled=self.show)
+        if self.processes.is_first:
+            self._record(epoch, measurement)
+        position.is_over = is_last or has_stalled
         position.epoch, position.step, position.loss, position.seconds, position.bad_losses = epoch, 0, 0.0, 0.0, 0
         self._save()
         reason = self._reason_to_stop()
@@ -212,50 +252,40 @@ class TrainLoop:
         if reason and (not position.is_over or self.folder.part_of is not None):
             self._stop(reason)
 
-    def _measure(self) -> Scores:
+    def _measure(self) -> Measurement:
         self.learner.share_buffers()
-        segmenter = Segmenter(PyTorchBackend(self.learner.measured), self.val_set.label_set)
         try:
-            return evaluate(
-                segmenter,
-                self.val_set,
-                progress=self.show,
-                processes=self.processes,
-                after_image=self._stop_if_asked,
-            )[0]
+            return self.keeper.measure(self._stop_if_asked)
         except NotFiniteError as error:
             raise self._divergence("the network's answer is not finite") from error
 
     def _title(self) -> str:
-        best = self.position.best_miou
-        told = "" if best is None else f", best mIoU {100 * best:.1f}"
+        best = self.position.best_score
+        told = "" if best is None else f", best {self.keeper.goal} {100 * best:.1f}"
         return f"Epoch {self.position.epoch + 1}/{self.config.epochs}{told}"
 
-    def _status(self) -> str:
-        position = self.position
-        return f"loss {self._mean_loss():.3f}, {position.step * self.loader.batch_size / position.seconds:.1f} images/s"
+    def _record(self, epoch: int, measurement: Measurement | None) -> None:
+        """Log an epoch, say it, and keep and show what there is of it."""
+        row = self._row(epoch, measurement)
+        told = ", ".join(f"{name} {row[name]}" for name in self.keeper.told if row[name])
+        print_note(f"epoch {epoch}/{self.config.epochs}: {told}", enabled=self.show)
+        figures = {name: value for name, value in row.items() if name != "epoch"}
+        self.folder.attempt("the log", lambda: self.folder.log(row, epoch))
+        self.folder.attempt("the loggers' files", lambda: self.loggers.log(figures, epoch))
+        self.keeper.end_epoch(epoch, measurement)
 
-    def _mean_loss(self) -> float:
-        return self.position.loss / max(1, self.position.step - self.position.bad_losses)
-
-    def _row(self, epoch: int, scores: Scores | None) -> dict[str, str]:
+    def _row(self, epoch: int, measurement: Measurement | None) -> dict[str, str]:
         """A row of log.csv."""
-        position, steps = self.position, self.loader.steps_per_epoch
-        factor = rate_factor(epoch * steps - 1, steps * self.config.epochs, steps, self.config)
-        row = {
+        position, steps = self.position, self.batches.steps_per_epoch
+        factor, (encoder_rate, rate) = self._rate_factor(epoch * steps - 1), self.learner.highest_rates
+        figures = {
             "epoch": str(epoch),
-            "loss": f"{self._mean_loss():.4f}",
-            "learning_rate": f"{factor * self.learner.highest_rates[1]:.3g}",
-            "encoder_learning_rate": f"{factor * self.learner.highest_rates[0]:.3g}",
-            "val_miou": _figure(None if scores is None else scores.miou),
-            "val_pixel_accuracy": _figure(None if scores is None else scores.pixel_accuracy),
-            "images_per_second": f"{steps * self.loader.batch_size / max(position.seconds, 1e-9):.2f}",
+            "loss": f"{position.mean_loss:.4f}",
+            "learning_rate": f"{factor * rate:.3g}",
+            "encoder_learning_rate": f"{factor * encoder_rate:.3g}",
+            "images_per_second": f"{steps * self.batches.batch_size / max(position.seconds, 1e-9):.2f}",
             "seconds": f"{position.seconds:.1f}",
         }
-        ious = [None] * len(self.val_set.label_set) if scores is None else scores.class_iou
-        names = self.val_set.label_set.names
-        return row | {f"{CLASS_IOU}{name}": _figure(iou) for name, iou in zip(names, ious, strict=True)}
-
-
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+        measured = {} if measurement is None else measurement.columns
+        figures |= {name: f"{value:.4f}" for name, value in measured.items() if value is not None}
+        return {name: figures.get(name, "") for name in self.keeper.columns}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -23,16 +21,16 @@ from refinenet.metric_loggers import open_loggers
 from refinenet.model_source import choose_device
 from refinenet.network import Network
 from refinenet.optimisation import choose_precision
+from refinenet.position import Beginning, find_position
 from refinenet.pretrain.classifier import ImageClassifier
 from refinenet.pretrain.config import PretrainConfig
+from refinenet.pretrain.keeper import EncoderKeeper
 from refinenet.pretrain.loader import ImageLoader
-from refinenet.pretrain.loop import BEST, PretrainLoop, PretrainPosition
-from refinenet.run_folder import POSITION, RunFolder
+from refinenet.run_folder import RunFolder
 from refinenet.run_record import describe_run
 from refinenet.run_start import next_folder
-from refinenet.tensors import CORRUPT_FILE_ERRORS
 from refinenet.terminal import print_note
-from refinenet.train_loop import StoppedEarlyError
+from refinenet.train_loop import TrainLoop
 
 IGNORED = -100
 """A label that no image has: in pre-training all count."""
@@ -101,15 +99,14 @@ def pretrain_encoder(
         raise ValueError("A stopped run goes on as it was begun: leave folder, encoder, output and settings out.")
     if stop_after is not None and (type(stop_after) is not int or stop_after < 1):
         raise ValueError(f"stop_after is a number of steps, a whole number from 1 up, not {stop_after!r}.")
-    plan = _make_plan(folder, encoder, settings) if resume is None else _read_plan(RunFolder(Path(resume)))
+    plan = _make_plan(folder, encoder, settings) if resume is None else _read_plan(_run_folder(resume))
     chosen = choose_device(device)
     engine = launch(chosen, choose_precision(plan.config.precision, chosen))
     show = progress and engine.processes.is_first
-    run = _new_run(output, plan, engine) if resume is None else RunFolder(Path(resume))
+    run = _new_run(output, plan, engine) if resume is None else _run_folder(resume)
     told = f"Results go to {run.path}. A stopped run goes on with --resume {run.path}."
     print_note(told, enabled=show and resume is None)
-    pretraining = _Pretraining(plan, run, engine, chosen, stop_after=stop_after, show=show)
-    return pretraining.carry_out(is_new=resume is None)
+    return _carry_out(plan, run, engine, chosen, is_new=resume is None, steps=stop_after, show=show)
 
 
 def _make_plan(folder: str | os.PathLike[str] | None, encoder: str | None, settings: Mapping[str, Any]) -> _Plan:
@@ -122,13 +119,17 @@ def _make_plan(folder: str | os.PathLike[str] | None, encoder: str | None, setti
 
 def _new_run(output: str | os.PathLike[str] | None, plan: _Plan, engine: Engine) -> RunFolder:
     place = Path(output) if output is not None else next_folder(f"{plan.encoder}-encoder")
-    run = RunFolder(Path(engine.processes.tell(str(place))))
+    run = _run_folder(engine.processes.tell(str(place)))
     run.refuse_begun()
     engine.processes.wait()  # nobody makes the folder before all have seen that it is free
     return run
 
 
-def _describe(plan: _Plan, engine: Engine) -> dict[str, Any]:
+def _run_folder(path: str | os.PathLike[str]) -> RunFolder:
+    return RunFolder(Path(path), best_name="encoder.safetensors")
+
+
+def _describe(plan: _Plan) -> dict[str, Any]:
     return {
         "pretrained": plan.encoder,
         "images": str(plan.images.path.resolve()),
@@ -137,7 +138,6 @@ def _describe(plan: _Plan, engine: Engine) -> dict[str, Any]:
         "val_images": len(plan.images.val),
         "config": asdict(plan.config),
         **describe_run(),
-        "processes": engine.processes.count,
     }
 
 
@@ -161,90 +161,41 @@ def _read_plan(run: RunFolder) -> _Plan:
     return _Plan(encoder=encoder, images=images, config=config)
 
 
-class _Pretraining:
-    def __init__(
-        self, plan: _Plan, run: RunFolder, engine: Engine, device: torch.device, *, stop_after: int | None, show: bool
-    ) -> None:
-        self.plan, self.run, self.engine, self.device = plan, run, engine, device
-        self.stop_after, self.show = stop_after, show
-
-    def carry_out(self, *, is_new: bool) -> PretrainResult:
-        """Train to the end, a new run or the one that the folder keeps."""
-        keep_freed_memory()
-        config, processes = self.plan.config, self.engine.processes
-        with ExitStack() as stack:
-            interruption = stack.enter_context(Interruption())
-            if processes.is_first:
-                stack.enter_context(self.run.lock())
-            loader = ImageLoader(self.plan.images, config, self.device, processes.rank, processes.count)
-            stack.enter_context(loader)
-            learner = self._make_learner()
-            position = self._begin(learner) if is_new else self._find(learner)
-            names = config.loggers if processes.is_first else ()
-            loggers = open_loggers(names, self.run.path, asdict(config), first_step=position.epoch + 1)
-            stack.callback(self.run.attempt, "the loggers' last figures", loggers.close)
-            loop = PretrainLoop(
-                self.plan.encoder,
-                learner,
-                loader,
-                self.plan.images.classes,
-                config,
-                self.run,
-                loggers,
-                interruption,
-                position,
-                steps=math.inf if self.stop_after is None else self.stop_after,
-                show=self.show,
-            )
-            try:
-                loop.run()
-            except StoppedEarlyError:
-                told = f"Stopped after {self.stop_after} steps, as asked. Go on with --resume {self.run.path}."
-                print_note(told, enabled=self.show)
-            processes.wait()
-        best = self.run.path / BEST
-        return PretrainResult(
-            folder=self.run.path,
-            encoder=best if best.exists() else None,
-            best_accuracy=position.best_accuracy,
-            epochs=position.epoch,
-            is_over=position.is_over,
-        )
-
-    def _make_learner(self) -> Learner:
-        seed = self.plan.config.seed
-        torch.manual_seed(seed)
-        classifier = ImageClassifier(self.plan.encoder, len(self.plan.images.classes)).to(self.device)
-        torch.manual_seed(seed + self.engine.processes.rank)  # each process drops out values of its own
-        # Of a network the learner needs an encoder and buffers, which a classifier has, too.
-        network = cast(Network, classifier)
-        return Learner(network, self.plan.config.learning, self.engine, ignore_index=IGNORED)
-
-    def _begin(self, learner: Learner) -> PretrainPosition:
-        """Keep where a new run starts from."""
-        position = PretrainPosition()
-        state = learner.state()
-        if self.engine.processes.is_first:
-            self.run.refuse_begun()  # another one may have begun since this was looked at first
-            self.run.checkpoints.save(0, {**state, POSITION: json.dumps(asdict(position)).encode()})
-            self.run.begin(_describe(self.plan, self.engine))
-        self.engine.processes.wait()
-        return position
-
-    def _find(self, learner: Learner) -> PretrainPosition:
-        """Where the newest good checkpoint is."""
-        processes = self.engine.processes
-        # The first process puts broken checkpoints aside; the others then find the same one as it.
-        checkpoint = self.run.newest_checkpoint() if processes.is_first else None
+def _carry_out(
+    plan: _Plan, folder: RunFolder, engine: Engine, device: torch.device, *, is_new: bool, steps: int | None, show: bool
+) -> PretrainResult:
+    """Train to the end, a new run or the one that the folder keeps."""
+    keep_freed_memory()
+    config, processes = plan.config, engine.processes
+    with ExitStack() as stack:
+        interruption = stack.enter_context(Interruption())
+        if processes.is_first:
+            stack.enter_context(folder.lock())
+        loader = stack.enter_context(ImageLoader(plan.images, config, device, processes.rank, processes.count))
+        learner = _make_learner(plan, engine, device)
+        beginning = Beginning(description=_describe(plan)) if is_new else None
+        position = find_position(folder, learner, beginning, show=show)
+        names = config.loggers if processes.is_first else ()
+        loggers = open_loggers(names, folder.path, asdict(config), first_step=position.epoch + 1)
+        stack.callback(folder.attempt, "the loggers' last figures", loggers.close)
+        keeper = EncoderKeeper(folder, plan.encoder, plan.images.classes, config, learner, loader)
+        loop = TrainLoop(learner, loader, keeper, folder, loggers, interruption, position, steps=steps, show=show)
+        loop.run()
         processes.wait()
-        checkpoint = checkpoint or self.run.newest_checkpoint()
-        for message in checkpoint.set_aside:
-            print_note(f"Warning: {message}", enabled=processes.is_first)
-        try:
-            learner.load_state(checkpoint.files)
-            position = PretrainPosition(**json.loads(checkpoint.files[POSITION]))
-        except (RuntimeError, KeyError, ValueError, TypeError, *CORRUPT_FILE_ERRORS) as error:
-            raise ValueError(f"{checkpoint.folder} is of another run: {error}") from error
-        where = f"step {position.step} of epoch {position.epoch + 1}" if not position.is_over else "its end"
-        print_note(f"Going on in {self.run.path} from {where}.", enabled=self.show)
-        return position
+    return PretrainResult(
+        folder=folder.path,
+        encoder=folder.best_model if folder.best_model.exists() else None,
+        best_accuracy=position.best_score,
+        epochs=position.epoch,
+        is_over=position.is_over,
+    )
+
+
+def _make_learner(plan: _Plan, engine: Engine, device: torch.device) -> Learner:
+    seed = plan.config.seed
+    torch.manual_seed(seed)
+    classifier = ImageClassifier(plan.encoder, len(plan.images.classes)).to(device)
+    torch.manual_seed(seed + engine.processes.rank)  # each process drops out values of its own
+    # Of a network the learner needs an encoder and buffers, which a classifier has, too.
+    network = cast(Network, classifier)
+    return Learner(network, plan.config.learning, engine, ignore_index=IGNORED)
