@@ -12,7 +12,8 @@ from refinenet.batch_norm import BatchNormConfig
 from refinenet.losses.config import LossConfig
 from refinenet.metric_loggers import LoggerConfig
 from refinenet.optimisation import OptimiserConfig
-from refinenet.schedules import ScheduleConfig, is_number
+from refinenet.ranges import is_number
+from refinenet.schedules import ScheduleConfig
 
 Place = Literal["workers", "device"]
 Cache = Literal["none", "memory", "disk"]
