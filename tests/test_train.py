@@ -222,6 +222,17 @@ def test_statistics_that_were_never_learned_are_not_frozen(mode: str, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_of_one_image_is_told_what_is_needed(drawn_folder: Path, tmp_path: Path) -> None:
+    for path in [*drawn_folder.glob("images/*"), *drawn_folder.glob("masks/*")]:
+        if path.stem != "0":
+            path.unlink()
+    assert len(list(drawn_folder.glob("images/*"))) == 1
+    for check in (True, False):
+        with pytest.raises(ValueError, match=r"one image, which is kept for val: training\s+needs\s+two or more"):
+            small_network().train(dataset=drawn_folder, output=tmp_path / "run", progress=False, check=check)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_single_image_trains_unless_batch_norm_sees_one_value_of_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,8 +93,8 @@ def say_resplit(layout: Layout | None) -> str:
     if layout.is_dealt:
         if sum(len(files.image_names) for files in layout.splits.values()) == 1:
             return (
-                "The one image there is is kept for val: training needs two or more, or the folders images/train and "
-                "masks/train beside images/val and masks/val."
+                "There is one image, which is kept for val: training needs two or more, or the folders images/train "
+                "and masks/train beside images/val and masks/val."
             )
         if not layout.annotations and _has_pair(layout.root):
             return f"Make the splits anew with `{write_command(['refinenet', 'data', 'split', str(layout.root)])}`."
