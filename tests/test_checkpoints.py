@@ -162,6 +162,16 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path, mon
     assert names(tmp_path) == ["latest.json", "step-000001", "step-000002"]
 
 
+def test_of_the_first_one_it_is_not_said_that_others_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = os.statvfs(tmp_path)
+    none = os.statvfs_result((free.f_bsize, 1, 20_000, 0, 0, 9, 9, 9, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: none)
+    with pytest.raises(OSError, match=r"step 0 in .*, there is none before it: No space left on device") as caught:
+        saved(tmp_path, 0)
+    assert "untouched" not in str(caught.value)
+    assert names(tmp_path) == []
+
+
 def test_a_disk_that_lies_is_found_out_before_anything_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

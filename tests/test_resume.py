@@ -28,7 +28,6 @@ COMMAND = [
 
 
 def train(output: Path, **more: Any) -> RefineNet:
-    torch.manual_seed(42)  # as the command line does
     r = RefineNet(encoder="mobilenetv2_050", device="cpu")
     settings: dict[str, Any] = {
         "epochs": 3,

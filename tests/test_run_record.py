@@ -70,6 +70,23 @@ def test_curves_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
     assert loss.shape[0] < both.shape[0] < pixels(draw_curves(rates, tmp_path / "c.png")).shape[0]
 
 
+def test_equal_learning_rates_are_one_line_for_both(tmp_path: Path) -> None:
+    """Neither hides the other: one line in blue; two where they differ, the encoder's in vermilion."""
+    blue, vermilion = (0, 114, 178), (213, 94, 0)
+
+    def colours(encoder: str) -> tuple[bool, bool]:
+        rows: list[Row] = [
+            {"epoch": str(epoch), "learning_rate": str(0.1 / epoch), "encoder_learning_rate": encoder}
+            for epoch in (1, 2, 3)
+        ]
+        rows = [{**row, "encoder_learning_rate": encoder or row["learning_rate"]} for row in rows]
+        picture = pixels(draw_curves(rows, tmp_path / "rates.png"))
+        return count(picture, blue) > 10, count(picture, vermilion) > 10
+
+    assert colours("") == (True, False)
+    assert colours("0.01") == (True, True)
+
+
 def test_the_best_point_is_marked_where_it_is(tmp_path: Path) -> None:
     def place(values: Sequence[float]) -> float:
         rows: list[Row] = [{"epoch": k, "val_miou": value} for k, value in enumerate(values, start=1)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from refinenet import RefineNet
+from refinenet.recipe import read_recipe
+from refinenet.street_scene import draw_street
 from refinenet.train_config import TrainConfig
 
 SMALL: dict[str, Any] = {
@@ -29,8 +33,7 @@ SMALL: dict[str, Any] = {
 
 def small_network(num_classes: int | None = None) -> RefineNet:
     """An untrained network that trains in seconds; the same each time."""
-    torch.manual_seed(0)
-    return RefineNet(encoder="mobilenetv2_100", device="cpu", num_classes=num_classes)
+    return RefineNet(encoder="mobilenetv2_100", device="cpu", num_classes=num_classes, seed=0)
 
 
 def weights(r: RefineNet) -> dict[str, torch.Tensor]:
@@ -83,6 +86,154 @@ def test_a_run_whose_dataset_has_changed_is_not_taken_up(drawn_folder: Path, tmp
         small_network().train(resume=tmp_path / "run", progress=False)
 
 
+def repaint(path: Path) -> None:
+    """Other pixels in the same place."""
+    with Image.open(path) as picture:
+        size = picture.size
+    noise = np.random.default_rng(1).integers(0, 3, size[::-1]).astype(np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 5 + 2 images, `data`, and a run on it that was stopped after a step, `run`."""
+    place = tmp_path_factory.mktemp("begun")
+    for split, seeds in (("train", range(5)), ("val", range(5, 7))):
+        for kind in ("images", "masks"):
+            (place / "data" / kind / split).mkdir(parents=True)
+        for seed in seeds:
+            image, labels = draw_street(seed, 64, 64)
+            Image.fromarray(image).save(place / "data" / "images" / split / f"{seed}.png")
+            ids = np.select([labels == 0, labels == 3], [1, 2], 0).astype(np.uint8)
+            Image.fromarray(ids).save(place / "data" / "masks" / split / f"{seed}.png")
+    (place / "data" / "classes.yaml").write_text("names: [other, sky, road]\n")
+    settings = {**SMALL, "batch_size": 2, "crop_size": [48, 48], "loggers": []}
+    small_network().train(
+        dataset=place / "data", output=place / "run", progress=False, check=False, stop_after=1, **settings
+    )
+    return place
+
+
+CHANGES = [
+    ("an image more", "train had 5 images and has 6"),
+    ("another name", "train has 5 images as before, but other ones, or in another order"),
+    ("another picture", "train has image files of other sizes"),
+    ("another mask", "val has label files of other sizes"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), CHANGES)
+def test_a_run_is_not_taken_up_with_other_data(change: str, words: str, begun: Path, tmp_path: Path) -> None:
+    """The run lies beside its data, at the place where they were, so that it finds them."""
+    shutil.copytree(begun, tmp_path / "kept")
+    images, masks = begun / "data" / "images", begun / "data" / "masks"
+    try:
+        if change == "an image more":
+            for kind in (images, masks):
+                shutil.copy(kind / "train" / "0.png", kind / "train" / "9.png")
+        elif change == "another name":
+            for kind in (images, masks):
+                (kind / "train" / "0.png").rename(kind / "train" / "9.png")
+        else:
+            repaint(images / "train" / "0.png" if change == "another picture" else masks / "val" / "5.png")
+        model = re.escape(str(begun / "run" / "last.safetensors"))
+        with pytest.raises(ValueError, match=rf"has changed since.*: {words}\. Put back .* --model {model}\.$"):
+            small_network().train(resume=begun / "run", progress=False)
+    finally:
+        shutil.rmtree(begun / "data")
+        shutil.copytree(tmp_path / "kept" / "data", begun / "data")
+
+
+def test_a_run_is_taken_up_when_its_data_have_moved_and_it_finds_them(begun: Path, tmp_path: Path) -> None:
+    """Behind a link that stands where they were, or where its description is told to look; times do not count."""
+    shutil.copytree(begun / "run", tmp_path / "run")
+    shutil.copytree(begun / "data", tmp_path / "elsewhere", copy_function=shutil.copyfile)
+    path = tmp_path / "run" / "run.json"
+    described = json.loads(path.read_text())
+    described["source"]["dataset"] = str(tmp_path / "link")
+    path.write_text(json.dumps(described))
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert small_network().train(resume=tmp_path / "run", progress=False).is_over
+
+
+def test_drawn_streets_are_the_same_streets_when_a_run_is_taken_up(tmp_path: Path) -> None:
+    settings = {**SMALL, "crop_size": [48, 48], "loggers": []}
+    small_network().train(dataset="streets:4:64x64", output=tmp_path / "run", progress=False, stop_after=1, **settings)
+    assert small_network().train(resume=tmp_path / "run", progress=False).is_over
+
+
+def test_weights_and_training_follow_from_seeds_and_the_user_s_generator_stays_as_it_was(tmp_path: Path) -> None:
+    settings = {**SMALL, "epochs": 1, "crop_size": [32, 32], "loggers": [], "check": False, "progress": False}
+
+    def train(state: int, output: str) -> tuple[RefineNet, torch.Tensor]:
+        torch.manual_seed(state)
+        r = RefineNet(encoder="mobilenetv2_050", device="cpu")
+        r.train(dataset="streets:4:48x32", output=tmp_path / output, **settings)
+        return r, torch.rand(4)
+
+    first, drawn = train(1, "a")
+    second, drawn_next = train(2, "b")
+    assert all(torch.equal(tensor, weights(second)[name]) for name, tensor in weights(first).items())
+    for state, found in ((1, drawn), (2, drawn_next)):
+        torch.manual_seed(state)
+        torch.testing.assert_close(found, torch.rand(4), rtol=0, atol=0)
+    assert read_recipe(tmp_path / "a" / "recipe.toml").network["seed"] == 42
+
+
+def test_another_seed_makes_another_network_and_a_model_needs_none() -> None:
+    ours, same, other = (weights(RefineNet(encoder="mobilenetv2_050", seed=seed)) for seed in (None, 42, 7))
+    assert all(torch.equal(tensor, same[name]) for name, tensor in ours.items())
+    assert not torch.equal(ours["classifier.weight"], other["classifier.weight"])
+    with pytest.raises(ValueError, match="pass model or seed, not both"):
+        RefineNet(model="camvid", seed=7)
+    with pytest.raises(ValueError, match=r"seed is a whole number from 0 to 2\^63 - 1, not -1"):
+        RefineNet(encoder="mobilenetv2_050", seed=-1)
+
+
+def test_smaller_batches_than_asked_for_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {**SMALL, "epochs": 1, "crop_size": [32, 32], "loggers": [], "batch_size": 8, "check": False}
+    small_network().train(dataset="streets:5:48x32", output=tmp_path / "a", **settings)
+    assert "Batches have 5 instead of 8 images: of the 5 that" in capsys.readouterr().err
+    small_network().train(dataset="streets:5:48x32", output=tmp_path / "b", **settings, accumulation=2)
+    assert "Batches have 4 instead of 8 images: of the 5 that" in capsys.readouterr().err
+    small_network().train(dataset="streets:8:48x32", output=tmp_path / "c", **settings)
+    assert "Batches have" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["frozen", "frozen_statistics"])
+def test_statistics_that_were_never_learned_are_not_frozen(mode: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f'batch_norm="{mode}" keeps .*--encoder-weights imagenet'):
+        small_network().train(
+            dataset="streets:4:64x64", output=tmp_path / "run", progress=False, **{**SMALL, "batch_norm": mode}
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_one_image_is_told_what_is_needed(drawn_folder: Path, tmp_path: Path) -> None:
+    for path in [*drawn_folder.glob("images/*"), *drawn_folder.glob("masks/*")]:
+        if path.stem != "0":
+            path.unlink()
+    assert len(list(drawn_folder.glob("images/*"))) == 1
+    for check in (True, False):
+        with pytest.raises(ValueError, match=r"one image, which is kept for val: training\s+needs\s+two or more"):
+            small_network().train(dataset=drawn_folder, output=tmp_path / "run", progress=False, check=check)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_single_image_trains_unless_batch_norm_sees_one_value_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {**SMALL, "epochs": 1, "loggers": [], "check": False}
+    with pytest.raises(ValueError, match=r"cropped to 32x32 pixels.* crop_size above 32, or two or more images"):
+        small_network().train(dataset="streets:1:64x64", output=tmp_path / "a", **{**settings, "crop_size": [32, 32]})
+    assert not (tmp_path / "a").exists()
+    capsys.readouterr()
+    result = small_network().train(
+        dataset="streets:1:64x64", output=tmp_path / "b", **{**settings, "crop_size": [32, 33]}
+    )
+    assert (result.is_over, result.epochs) == (True, 1)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_mask_that_cannot_be_used_is_named(workers: int, drawn_folder: Path, tmp_path: Path) -> None:
     mask = drawn_folder / "masks" / "3.png"
@@ -101,7 +252,8 @@ def test_a_mask_that_cannot_be_used_is_named(workers: int, drawn_folder: Path, t
 
 def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
     settings = {**SMALL, "epochs": 9, "patience": 2, "learning_rate": 1e-12, "batch_norm": "frozen"}
-    result = small_network().train(dataset="streets:4:64x64", output=tmp_path, progress=False, **settings)
+    r = RefineNet(model="camvid", device="cpu")
+    result = r.train(dataset="streets:4:64x64", output=tmp_path, progress=False, **settings)
     assert (result.epochs, result.is_over) == (3, True)
     assert small_network().train(resume=tmp_path, progress=False).epochs == 3
 
@@ -138,9 +290,10 @@ def test_deep_supervision_trains_and_leaves_an_ordinary_model(tmp_path: Path) ->
     assert set(weights(saved)) == set(weights(small_network()))
 
 
-def test_a_learning_rate_and_a_batch_size_are_found(tmp_path: Path) -> None:
+def test_a_learning_rate_and_a_batch_size_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {**SMALL, "epochs": 1, "learning_rate": "auto", "batch_size": "auto"}
-    small_network().train(dataset="streets:8:64x64", output=tmp_path, progress=False, **settings)
+    small_network().train(dataset="streets:8:64x64", output=tmp_path, **settings)
+    assert "each of the 8 images comes up to 100 times" in capsys.readouterr().err
     config = json.loads((tmp_path / "run.json").read_text())["config"]
     assert 1e-6 < config["learning_rate"] < 1
     assert config["batch_size"] == 8

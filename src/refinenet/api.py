@@ -6,7 +6,7 @@ Shape letters: H height, W width.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,30 +14,23 @@ from typing import Any, Literal
 import numpy.typing as npt
 import torch
 
-from refinenet import __version__
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.class_matching import check_same_classes
 from refinenet.datasets import DatasetSource, TrainingSource, choose_classes, open_dataset
 from refinenet.distributed import launch
-from refinenet.encoder import PUBLISHED_RESNETS
-from refinenet.evaluate import Evaluation, evaluate
+from refinenet.evaluate import Evaluation, measure
 from refinenet.files import refuse_same_file
 from refinenet.images import ImageSource, decode
 from refinenet.labels import LabelSet
 from refinenet.model_file import ModelCard, digest, load, save
-from refinenet.model_source import check_asked, choose_device, new_model, open_model
-from refinenet.network import Architecture, ModelType, Network
-from refinenet.recipe import merge, read_recipe
-from refinenet.run_folder import RunFolder
-from refinenet.run_start import RunOptions, Training, begin_run
+from refinenet.model_source import Start, choose_device
+from refinenet.network import ModelType, Network
+from refinenet.run_start import RunOptions
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_output
-from refinenet.stages import begin_stages, read_stages, resume_runs
 from refinenet.terminal import print_note
 from refinenet.train import TrainResult, TrainRun
 from refinenet.train_loop import DivergenceError
-
-DEFAULT_CLASSES = 21
-"""Classes of an untrained network when nobody says: PASCAL VOC's, as the networks were published."""
+from refinenet.train_request import TrainRequest, prepare_runs
 
 
 class RefineNet:
@@ -54,6 +47,8 @@ class RefineNet:
             published for an earlier PyTorch RefineNet.
         encoder_weights: Weights to start the encoder of a new network from: "imagenet" for timm's (fetched once, needs
             a network), or a file.
+        seed: From which the random weights of a new network follow, whatever state PyTorch's generator is in; by
+            default 42, as in training. Another one makes another network.
         device: "cpu", "cuda", "cuda:1", ...; by default a GPU where there is one.
 
     Raises:
@@ -73,36 +68,20 @@ class RefineNet:
         model: str | os.PathLike[str] | None = None,
         encoder_weights: str | os.PathLike[str] | None = None,
         device: str | torch.device | None = None,
+        seed: int | None = None,
     ) -> None:
-        if num_layers is not None and num_layers not in PUBLISHED_RESNETS:
-            raise ValueError(f"num_layers is one of {PUBLISHED_RESNETS}, not {num_layers!r}.")
-        if num_layers is not None and encoder is not None:
-            raise ValueError(
-                f"num_layers={num_layers} means a ResNet, encoder={encoder!r} another: pass one of the two."
-            )
-        name = encoder if encoder is not None else None if num_layers is None else f"resnet{num_layers}"
-        self._classes_asked_for = num_classes is not None
-        asked = {
-            "model": model,
-            "model_type": model_type,
-            "num_layers": num_layers,
-            "encoder": encoder,
-            "encoder_weights": encoder_weights,
-        }
-        self._origin: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+        start = Start(
+            model_type=model_type,
+            num_layers=num_layers,
+            encoder=encoder,
+            num_classes=num_classes,
+            model=model,
+            encoder_weights=encoder_weights,
+            seed=seed,
+        )
+        self._classes_asked_for, self._origin = num_classes is not None, start.origin
         chosen = choose_device(device)
-        if model is not None:
-            if encoder_weights is not None:
-                raise ValueError("A saved model has its encoder's weights: pass model or encoder_weights, not both.")
-            network, card = open_model(model)
-            check_asked(card, model, model_type=model_type, encoder=name, num_classes=num_classes)
-        else:
-            architecture = Architecture(
-                model_type=model_type or ("full" if encoder is None else "lightweight"),
-                encoder=name or "resnet50",
-                num_classes=DEFAULT_CLASSES if num_classes is None else num_classes,
-            )
-            network, card = new_model(architecture, encoder_weights)
+        network, card = start.open()
         self._adopt(network.to(chosen), card)
 
     def _adopt(self, network: Network, card: ModelCard) -> None:
@@ -192,7 +171,8 @@ class RefineNet:
         """Train the network; afterwards it has the weights of the epoch with the best validation mIoU.
 
         A new network takes the dataset's classes. A trained one keeps, of its classifier, the classes that the dataset
-        has too, by name, and learns the others anew.
+        has too, by name, and learns the others anew. All that is drawn at random in training follows from the setting
+        `seed`, and a new network's weights from that of `RefineNet`; PyTorch's own generator is afterwards as it was.
 
         Args:
             dataset: "camvid", "streets" and others by name, or a folder of one's own; see `datasets.open_dataset`. Or a
@@ -225,17 +205,16 @@ class RefineNet:
             FileNotFoundError: the data are not there; says where to get them.
             ValueError: a setting, a file or the number of classes is not allowed; it is named.
         """
-        if recipe is not None and (resume is not None or stages is not None):
-            raise ValueError("A recipe says what is trained on: pass no resume and no stages beside it.")
-        if stop_after is not None and (type(stop_after) is not int or stop_after < 1):
-            raise ValueError(f"stop_after is a whole number of steps from 1 up, not {stop_after!r}.")
-        if recipe is not None:
-            written = merge(read_recipe(recipe), dataset=dataset, root=root, train=settings)
-            staged = bool(written.stages)
-            dataset, root = (None, None) if staged else (written.dataset, written.root)
-            stages, settings = written.whole_stages if staged else None, dict(written.train)
-        if classes is not None:
-            dataset = choose_classes(dataset, classes)
+        request = TrainRequest(
+            dataset=dataset,
+            root=root,
+            output=output,
+            resume=resume,
+            stages=stages,
+            recipe=recipe,
+            classes=classes,
+            settings=settings,
+        )
         options = RunOptions(
             classes_fixed=self._classes_asked_for,
             origin=self._origin,
@@ -243,10 +222,11 @@ class RefineNet:
             stop_after=stop_after,
             progress=progress,
         )
-        for run in self._prepare_runs(dataset, root, output, resume, stages, settings, options):
-            result = self._carry_out(run, progress)
-            if not result.is_over:
-                break
+        with torch.random.fork_rng(range(torch.cuda.device_count()) if self.network.mean.is_cuda else ()):
+            for run in prepare_runs(self.network, self.card, request, options):
+                result = self._carry_out(run, progress)
+                if not result.is_over:
+                    break
         return result
 
     def _carry_out(self, run: TrainRun, progress: bool) -> TrainResult:
@@ -265,35 +245,6 @@ class RefineNet:
         self._adopt(network.to(self.network.mean.device), card)
         self._origin = {"model": str(result.model.resolve())}
         return result
-
-    def _prepare_runs(
-        self,
-        dataset: TrainingSource | None,
-        root: str | os.PathLike[str] | None,
-        output: str | os.PathLike[str] | None,
-        resume: str | os.PathLike[str] | None,
-        stages: str | os.PathLike[str] | Sequence[Mapping[str, Any]] | None,
-        settings: Mapping[str, Any],
-        options: RunOptions,
-    ) -> Iterable[TrainRun]:
-        """The runs to carry out, one after the other: one, or one for each stage."""
-        if sum(way is not None for way in (dataset, resume, stages)) != 1:
-            raise ValueError("Pass one of dataset (a name or a folder), stages, or resume (the folder of a run).")
-        start = (self.network, self.card)
-        if dataset is not None:
-            folder = None if output is None else RunFolder(Path(output))
-            return [begin_run(*start, Training(dataset=dataset, root=root, settings=settings), folder, options)]
-        if root is not None:
-            raise ValueError("root= goes with dataset=: a stage has a root of its own, and a resumed run keeps its.")
-        if stages is not None:
-            return begin_stages(*start, read_stages(stages, settings), output, options)
-        if output is not None or settings:
-            raise ValueError(
-                "A run is resumed as it was begun: pass resume alone. To train on with other settings, begin a new "
-                "run from its model, best.safetensors."
-            )
-        assert resume is not None
-        return resume_runs(Path(resume), self.network.mean.device, options)
 
     def eval(
         self,
@@ -326,17 +277,8 @@ class RefineNet:
         check_same_classes(self.label_set, data)
         processes = launch(self.network.mean.device).processes
         shows = progress and processes.is_first
-        scores, seconds = evaluate(self._segmenter, data, progress=shows, processes=processes)
-        evaluation = Evaluation(
-            dataset=data.name,
-            split=data.split,
-            label_set=data.label_set,
-            scores=scores,
-            images=len(data),
-            seconds=seconds,
-            model_sha256=self.card.weights_sha256 or digest(self.network.state_dict()),
-            package_version=__version__,
-        )
+        weights = self.card.weights_sha256 or digest(self.network.state_dict())
+        evaluation = measure(self._segmenter, data, weights, progress=shows, processes=processes)
         if output_file is not None and processes.is_first:
             evaluation.save(output_file)
         if shows:

@@ -5,6 +5,7 @@ Shape letters: N batch, C channels; ... any further axes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,9 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 BatchNormMode = Literal["train", "frozen_statistics", "frozen", "synchronised"]
+
+_COARSEST = 32
+"""Stride of the coarsest feature maps: a crop of so many pixels becomes one value."""
 
 _ORDINARY = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d)
 
@@ -74,6 +78,48 @@ def apply_batch_norm(network: nn.Module, config: BatchNormConfig, processes: int
             replacements[id(norm)] = _replacement(norm, mode)
         network.set_submodule(name, replacements[id(norm)])
     return network
+
+
+def refuse_unlearned_statistics(network: nn.Module, config: BatchNormConfig) -> None:
+    """Refuse to keep statistics that no batch norm of a network has ever learned: 0 and 1 normalise nothing.
+
+    Raises:
+        ValueError: statistics are to be kept, and the network is new.
+    """
+    if config.batch_norm not in ("frozen_statistics", "frozen"):
+        return
+    tracked = [(norm.running_mean, norm.running_var) for norm in _batch_norms(network) if norm.track_running_stats]
+    new = [not mean.any() and bool((var == 1).all()) for mean, var in tracked]
+    if sum(new) > len(new) / 2:  # in an encoder with weights a few may be new that were put in as identities
+        raise ValueError(
+            f'batch_norm="{config.batch_norm}" keeps the statistics that the network came with, and this one has '
+            'learned none yet: begin with a model or with encoder_weights="imagenet" (--encoder-weights imagenet), or '
+            'leave batch_norm="train".'
+        )
+
+
+def refuse_single_values(network: nn.Module, config: BatchNormConfig, images: int, size: tuple[int, int]) -> None:
+    """Refuse batches whose coarsest feature maps have one value per channel, of which there are no statistics.
+
+    Args:
+        network: What is to be trained.
+        config: What its batch norms are to do.
+        images: How many the statistics are taken over at once.
+        size: Height and width of these images.
+
+    Raises:
+        ValueError: batch norms would see one value, and are to take its statistics.
+    """
+    learns = config.batch_norm in ("train", "synchronised") and any(_batch_norms(network))
+    if learns and images == 1 and max(size) <= _COARSEST:
+        raise ValueError(
+            f"Of one image cropped to {size[0]}x{size[1]} pixels, batch norm sees a single value per channel, which "
+            f"has no statistics: take a crop_size above {_COARSEST}, or two or more images in each part of a batch."
+        )
+
+
+def _batch_norms(network: nn.Module) -> Iterator[Any]:
+    return filter(_is_batch_norm, network.modules())
 
 
 def _is_batch_norm(module: nn.Module) -> bool:

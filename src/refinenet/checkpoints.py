@@ -81,12 +81,14 @@ class Checkpoints:
 
         Raises:
             ValueError: the step or a name is not allowed.
-            OSError: the disk is full or fails. The checkpoints before are untouched, and nothing half-written is left.
+            OSError: the disk is full or fails. The checkpoints before, if there are any, are untouched, and nothing
+                half-written is left.
         """
         if not 0 <= step < 10**18:
             raise ValueError(f"A checkpoint is saved at a step from 0 up, not {step}.")
         check_names(files)
-        with _told(f"Cannot save the checkpoint of step {step} in {self.folder}, those before it are untouched"):
+        before = "those before it are untouched" if self.steps() else "there is none before it"
+        with _told(f"Cannot save the checkpoint of step {step} in {self.folder}, {before}"):
             make_folders(self.folder)
             self._check_space(sum(map(len, files.values())))
             folder = self._write(step, files)

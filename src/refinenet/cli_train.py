@@ -86,7 +86,7 @@ def train(
     }
     chosen: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     chosen |= parse_settings(settings or [], taken=set(chosen))
-    start: dict[str, Any] = {
+    start = {
         "model": model,
         "model_type": model_type,
         "num_layers": num_layers,
@@ -94,19 +94,9 @@ def train(
         "encoder_weights": encoder_weights,
     }
     _check_usage(dataset, resume, stages, recipe, start)
-    import torch
-
     from refinenet.api import RefineNet
-    from refinenet.recipe import merge, read_recipe
-    from refinenet.train_config import TrainConfig
 
-    settings_of_all = chosen
-    if recipe is not None:
-        written = merge(read_recipe(recipe), network=start, train=chosen)
-        start, settings_of_all = dict(written.network), dict(written.train)
-    TrainConfig.from_dict(settings_of_all)
-    torch.manual_seed(settings_of_all.get("seed", TrainConfig.seed))  # a new network's weights follow from it, too
-    result = RefineNet(**start, device=device).train(
+    result = RefineNet(**_choose_start(start, recipe, chosen), device=device).train(
         dataset[0] if dataset and len(dataset) == 1 else dataset,
         root=root,
         output=output,
@@ -120,6 +110,23 @@ def train(
         **chosen,
     )
     _report(result, as_json)
+
+
+def _choose_start(start: Mapping[str, Any], recipe: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `RefineNet`, once it is sure that the settings are allowed.
+
+    The seed of the training is that of a new network's weights, too, unless the recipe says another one for them.
+    """
+    from refinenet.recipe import merge, read_recipe
+    from refinenet.train_config import TrainConfig
+
+    settings = chosen
+    if recipe is not None:
+        written = merge(read_recipe(recipe), network=start, train=chosen)
+        start, settings = written.network, written.train
+    TrainConfig.from_dict(settings)
+    is_new = start.get("model") is None
+    return {"seed": settings.get("seed", TrainConfig.seed), **start} if is_new else dict(start)
 
 
 def _show_recipes(as_json: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from refinenet import __version__
 from refinenet.datasets import Dataset
 from refinenet.distributed import ALONE, Processes
 from refinenet.files import write_atomically
@@ -71,6 +72,27 @@ class Evaluation:
         ]
         title = f"{self.dataset} {self.split}: {self.images} images in {self.seconds:.1f} s"
         print_table(title, ["class", "IoU %"], rows)
+
+
+def measure(
+    segmenter: Segmenter, dataset: Dataset, model_sha256: str, *, progress: bool, processes: Processes
+) -> Evaluation:
+    """`evaluate`, with all that is to be said of the figures.
+
+    Raises:
+        ValueError: an image or mask cannot be used; the file is named.
+    """
+    scores, seconds = evaluate(segmenter, dataset, progress=progress, processes=processes)
+    return Evaluation(
+        dataset=dataset.name,
+        split=dataset.split,
+        label_set=dataset.label_set,
+        scores=scores,
+        images=len(dataset),
+        seconds=seconds,
+        model_sha256=model_sha256,
+        package_version=__version__,
+    )
 
 
 def evaluate(

@@ -3,17 +3,98 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from refinenet.convert import import_checkpoint
 from refinenet.distributed import local_device
+from refinenet.encoder import PUBLISHED_RESNETS
 from refinenet.encoder_weights import load_encoder_weights
 from refinenet.labels import LabelSet
 from refinenet.model_file import BUNDLED, ModelCard, bundled_path, load
-from refinenet.network import Architecture, Network
+from refinenet.network import Architecture, ModelType, Network
 from refinenet.tensors import is_safetensors
+from refinenet.train_config import TrainConfig
+
+DEFAULT_CLASSES = 21
+"""Classes of an untrained network when nobody says: PASCAL VOC's, as the networks were published."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a user says of the network to begin with; None leaves it to the model file, or to what is usual.
+
+    Raises:
+        ValueError: a value is not allowed, or two contradict each other.
+    """
+
+    model_type: ModelType | None = None
+    num_layers: int | None = None
+    encoder: str | None = None
+    num_classes: int | None = None
+    model: str | os.PathLike[str] | None = None
+    encoder_weights: str | os.PathLike[str] | None = None
+    seed: int | None = None
+    """From which the random weights of a new network follow."""
+
+    def __post_init__(self) -> None:
+        if self.num_layers is not None and self.num_layers not in PUBLISHED_RESNETS:
+            raise ValueError(f"num_layers is one of {PUBLISHED_RESNETS}, not {self.num_layers!r}.")
+        if self.num_layers is not None and self.encoder is not None:
+            raise ValueError(
+                f"num_layers={self.num_layers} means a ResNet, encoder={self.encoder!r} another: pass one of the two."
+            )
+        if self.model is not None and self.encoder_weights is not None:
+            raise ValueError("A saved model has its encoder's weights: pass model or encoder_weights, not both.")
+        if self.model is not None and self.seed is not None:
+            raise ValueError("A saved model has its weights: pass model or seed, not both.")
+        if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 2**63):
+            raise ValueError(f"seed is a whole number from 0 to 2^63 - 1, not {self.seed!r}.")
+
+    @property
+    def encoder_name(self) -> str | None:
+        """The encoder that is asked for, by timm's name."""
+        return self.encoder if self.num_layers is None else f"resnet{self.num_layers}"
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """The arguments of `RefineNet` that make the same network again, for a dataset that says its classes."""
+        asked = {
+            "model": self.model,
+            "model_type": self.model_type,
+            "num_layers": self.num_layers,
+            "encoder": self.encoder,
+            "encoder_weights": self.encoder_weights,
+            "seed": self._seed if self.model is None else None,
+        }
+        return {key: value for key, value in asked.items() if value is not None}
+
+    @property
+    def _seed(self) -> int:
+        return TrainConfig.seed if self.seed is None else self.seed
+
+    def open(self) -> tuple[Network, ModelCard]:
+        """The network, on the CPU, and what is said of it.
+
+        Raises:
+            ValueError: an argument contradicts the model file, or a file cannot be used.
+            OSError: a file cannot be read.
+        """
+        name = self.encoder_name
+        if self.model is not None:
+            network, card = open_model(self.model)
+            check_asked(card, self.model, model_type=self.model_type, encoder=name, num_classes=self.num_classes)
+            return network, card
+        architecture = Architecture(
+            model_type=self.model_type or ("full" if self.encoder is None else "lightweight"),
+            encoder=name or "resnet50",
+            num_classes=DEFAULT_CLASSES if self.num_classes is None else self.num_classes,
+        )
+        return new_model(architecture, self.encoder_weights, self._seed)
 
 
 def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
@@ -45,14 +126,20 @@ def check_asked(card: ModelCard, model: str | os.PathLike[str], **asked: str | i
             raise ValueError(f"{model} has {key}={found[key]!r}, not {value!r}. Leave {key} out: the file says it.")
 
 
-def new_model(architecture: Architecture, encoder_weights: str | os.PathLike[str] | None) -> tuple[Network, ModelCard]:
+def new_model(
+    architecture: Architecture, encoder_weights: str | os.PathLike[str] | None, seed: int
+) -> tuple[Network, ModelCard]:
     """Build an untrained network, its encoder from "imagenet", a file, or random weights (None).
+
+    Random weights follow from the seed alone; PyTorch's own generator stays as it is.
 
     Raises:
         ValueError: the encoder or its weights cannot be used.
         OSError: the file cannot be read.
     """
-    network = Network(architecture, pretrained=encoder_weights == "imagenet")
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(seed)
+        network = Network(architecture, pretrained=encoder_weights == "imagenet")
     if encoder_weights is not None and encoder_weights != "imagenet":
         load_encoder_weights(network, Path(encoder_weights))
     return network, _nameless_card(architecture)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import nn
 
-from refinenet.schedules import is_number
+from refinenet.ranges import is_within
+
+if TYPE_CHECKING:
+    from refinenet.distributed import Arithmetic
 
 Optimiser = Literal["adamw", "sgd"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Arithmetic = Literal["float32", "bfloat16", "float16"]
 
 _RANGES = {
     "learning_rate": (1e-12, 100),
@@ -65,7 +67,7 @@ class OptimiserConfig:
             value = getattr(self, name)
             if name in _INSTEAD_OF_NUMBERS and value == _INSTEAD_OF_NUMBERS[name]:
                 continue
-            if not is_number(value) or not low <= value <= high:
+            if not is_within(value, low, high):
                 other = ' or "auto"' if name == "learning_rate" else ""
                 found.append(f"{name} is a number from {low} to {high}{other}, not {value!r}")
         for name, kind in _CHOICES.items():

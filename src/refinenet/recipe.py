@@ -10,6 +10,7 @@ A recipe is a TOML file. Only its description has to be there:
     model_type = "lightweight"       # a new network: arguments of the class RefineNet,
     num_layers = 50                  # or else encoder = "mobilenetv2_100"
     encoder_weights = "imagenet"     # or a file; without it the encoder begins with random weights, too
+    seed = 42                        # from which the random weights follow; without it, train's seed is taken
     # model = "camvid"               # or, instead of all these, a model to go on from: a name or a file
 
     [train]                          # fields of TrainConfig

@@ -20,7 +20,8 @@ EXCLUDED: Mapping[str, tuple[str, ...]] = {
     "num_layers": ("encoder", "model"),
     "encoder": ("num_layers", "model"),
     "encoder_weights": ("model",),
-    "model": ("model_type", "num_layers", "encoder", "encoder_weights"),
+    "seed": ("model",),
+    "model": ("model_type", "num_layers", "encoder", "encoder_weights", "seed"),
 }
 """What a network can be made from, and what else cannot be said beside it."""
 
@@ -115,7 +116,9 @@ def _network_problems(network: Mapping[str, Any]) -> list[str]:
             problems.append(f"[network] has the keys {', '.join(EXCLUDED)}, not {key}")
         elif key in choices and (isinstance(value, bool) or value not in choices[key]):
             problems.append(f"[network] {key} is one of {', '.join(map(str, choices[key]))}, not {_shorten(value)}")
-        elif key not in choices and (not isinstance(value, str) or not value):
+        elif key == "seed" and type(value) is not int:
+            problems.append(f"[network] seed is a whole number, not {_shorten(value)}")
+        elif key not in (*choices, "seed") and (not isinstance(value, str) or not value):
             problems.append(f"[network] {key} is a text, not {_shorten(value)}")
         beside = [other for other in EXCLUDED.get(key, ()) if other in network]
         if beside:

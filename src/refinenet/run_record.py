@@ -138,13 +138,15 @@ def _draw_miou(panel: Axes, rows: Sequence[Row]) -> None:
 
 
 def _draw_rates(panel: Axes, rows: Sequence[Row]) -> None:
-    kinds = (("learning_rate", "decoder", _COLOURS[0]), ("encoder_learning_rate", "encoder", _COLOURS[1]))
-    for name, label, colour in kinds:
-        _draw_line(panel, *_points(rows, name), colour, label)
+    decoder, encoder = _points(rows, "learning_rate"), _points(rows, "encoder_learning_rate")
+    is_one = decoder == encoder  # of two lines, one would lie on the other
+    _draw_line(panel, *decoder, _COLOURS[0], "both encoder and decoder" if is_one else "decoder")
+    if not is_one:
+        _draw_line(panel, *encoder, _COLOURS[1], "encoder")
     panel.set_title("Learning rate at the end of the epoch", loc="left")
     panel.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     panel.set_ylim(bottom=0)
-    if len(panel.lines) > 1:
+    if encoder[0]:
         panel.legend(frameon=False, loc="upper right")
 
 

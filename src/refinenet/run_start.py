@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from refinenet import doctor
+from refinenet.batch_norm import refuse_single_values, refuse_unlearned_statistics
 from refinenet.class_matching import check_same_classes, take_classes
+from refinenet.dataset_fingerprint import Fingerprint, describe_looks, find_changes
 from refinenet.datasets import (
     PUBLISHED,
     Dataset,
@@ -25,8 +27,9 @@ from refinenet.datasets import (
     is_own,
     open_training_datasets,
 )
-from refinenet.distributed import launch
+from refinenet.distributed import Engine, launch
 from refinenet.labels import LabelSet
+from refinenet.loader import batch_size
 from refinenet.metric_loggers import check_installed
 from refinenet.model_file import ModelCard
 from refinenet.model_source import open_model
@@ -67,7 +70,11 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a run is begun or taken up."""
+    """How a run is begun or taken up.
+
+    Raises:
+        ValueError: `stop_after` is no number of steps.
+    """
 
     classes_fixed: bool = False
     """Whether the user asked for the number of classes that the network has."""
@@ -79,6 +86,10 @@ class RunOptions:
     """Steps after which to stop, for now."""
     progress: bool = True
     """Whether to show progress."""
+
+    def __post_init__(self) -> None:
+        if self.stop_after is not None and (type(self.stop_after) is not int or self.stop_after < 1):
+            raise ValueError(f"stop_after is a whole number of steps from 1 up, not {self.stop_after!r}.")
 
 
 def begin_run(
@@ -95,7 +106,8 @@ def begin_run(
 
     Raises:
         FileNotFoundError: the data are not there; says where to get them.
-        ValueError: the folder or the number of classes is not allowed, or the doctor finds what stops training.
+        ValueError: the folder or the number of classes is not allowed, the doctor finds what stops training, or batch
+            norm cannot do what is wanted of it.
     """
     config = TrainConfig.from_dict(training.settings)
     check_installed(config.loggers)
@@ -111,9 +123,12 @@ def begin_run(
     torch.manual_seed(config.seed)
     started_from = {"weights_sha256": card.weights_sha256, **card.recipe} if card.weights_sha256 else "a new network"
     network, card = take_classes(network, card, train_set, fixed=options.classes_fixed, progress=show)
+    refuse_unlearned_statistics(network, config)
     config = fill_in(network, config, train_set, engine, progress=show)
+    _refuse_single_values(network, config, train_set, engine)
     card = replace(card, recipe={"started_from": started_from})
-    beginning = _describe_beginning(network, card, training, config, folder, train_set, options)
+    datasets = {"train": train_set, "val": val_set}
+    beginning = _describe_beginning(network, card, training, config, folder, datasets, options)
     advice = f" A stopped run goes on with --resume {folder.to_resume}."
     can_resume = A_FUNCTION not in beginning.description["source"]["dataset"]
     print_note(f"Results go to {folder.path}.{advice if can_resume else ''}", enabled=show)
@@ -140,13 +155,13 @@ def _describe_beginning(
     training: Training,
     config: TrainConfig,
     folder: RunFolder,
-    train_set: Dataset,
+    datasets: Mapping[str, Dataset],
     options: RunOptions,
 ) -> Beginning:
     source = describe_source(training)
     description = {
         "source": source,
-        "train_images": len(train_set),
+        "fingerprints": describe_looks(datasets),
         "config": asdict(config),
         "architecture": network.architecture.to_dict(),
         "label_set": card.label_set.to_dict(),
@@ -163,6 +178,14 @@ def _describe_beginning(
         train=asdict(config),
     )
     return Beginning(description=description, recipe=write_recipe(recipe))
+
+
+def _refuse_single_values(network: Network, config: TrainConfig, train_set: Dataset, engine: Engine) -> None:
+    """See `batch_norm.refuse_single_values`."""
+    processes = engine.processes.count
+    together = 1 if config.batch_norm == "synchronised" else processes
+    images = batch_size(train_set, config, processes) // (config.accumulation * together)
+    refuse_single_values(network, config, images, config.crop_size)
 
 
 def _open_teacher(config: TrainConfig, train_set: Dataset, device: torch.device) -> Network | None:
@@ -205,17 +228,15 @@ def take_up_run(folder: RunFolder, device: torch.device, options: RunOptions) ->
         config = TrainConfig.from_dict(description["config"])
         architecture = Architecture(**description["architecture"])
         label_set = LabelSet.from_dict(description["label_set"])
-        licence, recipe, images = description["licence"], description["recipe"], description["train_images"]
+        licence, recipe = description["licence"], description["recipe"]
+        looks = {split: Fingerprint(**look) for split, look in description["fingerprints"].items()}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder.path / 'run.json'} is damaged: {error!r}") from error
     if A_FUNCTION in dataset:
         raise ValueError(f"The run in {folder.path} was given its dataset as a function, which no file can keep.")
     train_set, val_set = open_training_datasets(dataset, root)
-    if train_set.label_set.names != label_set.names or len(train_set) != images:
-        raise ValueError(
-            f"The dataset of the run in {folder.path} has changed: it was begun with {images} images of the classes "
-            f"{', '.join(label_set.names)}, and finds {len(train_set)} of {', '.join(train_set.label_set.names)}."
-        )
+    changes = find_changes(looks, {"train": train_set, "val": val_set})
+    _refuse_changes(folder, changes, label_set, train_set.label_set)
     engine = launch(device, choose_precision(config.precision, device), config.strategy)
     if engine.processes.count != description.get("processes", 1):
         print_note(
@@ -236,6 +257,22 @@ def take_up_run(folder: RunFolder, device: torch.device, options: RunOptions) ->
         stop_after=options.stop_after,
         progress=options.progress,
     )
+
+
+def _refuse_changes(folder: RunFolder, changes: Sequence[str], began_with: LabelSet, found: LabelSet) -> None:
+    """Refuse to go on with other data than a run was begun with.
+
+    Raises:
+        ValueError: there are changes, or the classes are others.
+    """
+    if found.names != began_with.names:
+        changes = [f"its classes were {', '.join(began_with.names)} and are {', '.join(found.names)}", *changes]
+    if changes:
+        way = f" from its model: --model {folder.model}" if folder.model.exists() else ""
+        raise ValueError(
+            f"The dataset of the run in {folder.path} has changed since the run was begun: {'; '.join(changes)}. Put "
+            f"back the data that it was begun with, or begin a new run{way}."
+        )
 
 
 def next_folder(name: str) -> Path:

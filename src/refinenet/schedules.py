@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from refinenet.ranges import find_outside, is_number
+
 Schedule = Literal["polynomial", "cosine", "steps", "constant"]
 
 _RANGES = {
@@ -57,10 +59,7 @@ class ScheduleConfig:
         found = []
         if self.schedule not in get_args(Schedule):
             found.append(f"schedule is one of {', '.join(get_args(Schedule))}, not {self.schedule!r}")
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not is_number(value) or not low <= value <= high:
-                found.append(f"{name} is a number from {low} to {high}, not {value!r}")
+        found += find_outside(self, _RANGES)
         if not _are_rising(self.step_epochs):
             found.append(f"step_epochs are numbers above 0, each larger than the last, not {self.step_epochs!r}")
         return [*found, *self._useless_settings()]
@@ -75,11 +74,6 @@ class ScheduleConfig:
                 meant = " or ".join(f'schedule="{schedule}"' for schedule in schedules)
                 found.append(f'{name} is for {meant}; with "{self.schedule}" leave it out')
         return found
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a finite number; True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _are_rising(epochs: object) -> bool:

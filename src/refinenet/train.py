@@ -104,7 +104,8 @@ class TrainRun:
             counts = self._count_classes()
             loader = stack.enter_context(self._open_loader(stack, counts))
             if loader.batch_size != config.batch_size:
-                told = f"Batches have {loader.batch_size} images, not {config.batch_size}: there are no more."
+                told = f"Batches have {loader.batch_size} instead of {config.batch_size} images: of the "
+                told += f"{len(self.train_set)} that there are, so many can be shared evenly."
                 print_note(told, enabled=show)
             learner = self._make_learner(counts)
             position = find_position(folder, learner, self.beginning, show=show)

@@ -13,7 +13,8 @@ from refinenet.distributed import Strategy
 from refinenet.losses.config import LossConfig
 from refinenet.metric_loggers import LoggerConfig
 from refinenet.optimisation import OptimiserConfig
-from refinenet.schedules import ScheduleConfig, is_number
+from refinenet.ranges import is_number
+from refinenet.schedules import ScheduleConfig
 
 Place = Literal["workers", "device"]
 Cache = Literal["none", "memory", "disk"]
@@ -68,7 +69,8 @@ class TrainConfig(AugmentationConfig, LossConfig, OptimiserConfig, ScheduleConfi
     compile: bool = False
     """Whether `torch.compile` translates the network first: minutes at the start, for faster steps on a GPU."""
     seed: int = 42
-    """From which the order of images, their augmentation, dropout and new rows of the classifier follow."""
+    """From which the order of images, their augmentation, dropout and new rows of the classifier follow; on the command
+    line a new network's weights, too, which in Python follow from the seed that `RefineNet` is given."""
 
     def problems(self) -> list[str]:
         """What is wrong with the values, all of it."""

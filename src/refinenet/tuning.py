@@ -25,6 +25,8 @@ CPU_BATCH = 8
 LARGEST_BATCH = 256
 """Larger batches need other learning rates, and bring no speed."""
 TRIAL_STEPS = 100
+FEW_BATCHES = 4
+"""With fewer in an epoch the trial sees every image so often that it is learned by heart."""
 
 
 def fill_in(
@@ -50,7 +52,7 @@ def fill_in(
         config = replace(config, batch_size=_batch_size(network, config, train_set, engine))
         print_note(f"batch_size=auto: {config.batch_size} images.", enabled=progress)
     if config.learning_rate == "auto":
-        config = replace(config, learning_rate=_learning_rate(network, config, train_set, engine))
+        config = replace(config, learning_rate=_learning_rate(network, config, train_set, engine, progress))
         print_note(f"learning_rate=auto: {config.learning_rate:.2g}.", enabled=progress)
     return config
 
@@ -78,9 +80,17 @@ def _batch_size(network: Network, config: TrainConfig, train_set: Dataset, engin
     return find_batch_size(fits, most, config.accumulation)
 
 
-def _learning_rate(network: Network, config: TrainConfig, train_set: Dataset, engine: Engine) -> float:
+def _learning_rate(network: Network, config: TrainConfig, train_set: Dataset, engine: Engine, progress: bool) -> float:
     learner = _trial(network, replace(config, learning_rate=1.0), train_set, engine)
     with Loader(train_set, replace(config, paste_rare=0.0), network.mean.device) as loader:
+        if loader.steps_per_epoch < FEW_BATCHES:
+            print_note(
+                f"Warning: in the {TRIAL_STEPS} steps of learning_rate=auto each of the {len(train_set)} images comes "
+                f"up to {TRIAL_STEPS // loader.steps_per_epoch} times: it finds the rate at which these are learned by "
+                "heart, which may be too high for a whole training. If loss or validation mIoU get no better, name a "
+                "rate, such as learning_rate=0.001.",
+                enabled=progress,
+            )
         batches = _endless(loader)
         return find_learning_rate(lambda rate: learner.step(next(batches), rate, 0), steps=TRIAL_STEPS).suggestion
 

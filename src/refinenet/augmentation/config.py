@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from types import UnionType
+
+from refinenet.ranges import find_outside, is_within
 
 _NUMBERS = {
     "rotation": (0, 180),
@@ -73,18 +74,9 @@ class AugmentationConfig:
             problems.append(f"scale is a range within 0.05 to 20, lower end first, not {self.scale!r}")
         if not isinstance(self.flip, bool):
             problems.append(f"flip is True or False, not {self.flip!r}")
-        if not is_number(self.colour_jitter) or not 0 <= self.colour_jitter < 1:
+        if not is_within(self.colour_jitter, 0, 1) or self.colour_jitter == 1:
             problems.append(f"colour_jitter is at least 0 and below 1, not {self.colour_jitter!r}")
-        for name, (low, high) in _NUMBERS.items():
-            value = getattr(self, name)
-            if not is_number(value) or not low <= value <= high:
-                problems.append(f"{name} is a number from {low} to {high}, not {value!r}")
-        return problems
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a finite number; True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return [*problems, *find_outside(self, _NUMBERS)]
 
 
 def _is_pair(value: object, kind: type | UnionType) -> bool:

@@ -33,7 +33,7 @@ class Sample:
 
 
 def _no_file(item: str) -> None:
-    """No file holds this item's image alone."""
+    """No file is known to hold what is asked for of this item."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,8 @@ class Dataset:
     """What messages call an item's mask: its path, where it has one."""
     image_file: Callable[[str], Path | None] = _no_file
     """The file that holds an item's image and nothing else, or None where there is no such file."""
+    label_file: Callable[[str], Path | None] = _no_file
+    """The file that holds an item's labels, perhaps with those of others, or None where no such file is known."""
     slow_sources: Sequence[Path] = ()
     """Where labels are much slower to read than a mask file: the files and folders that they come from, and those that
     would be taken instead if they were there. Else nothing."""
@@ -139,6 +141,7 @@ def from_files(
         read_labels=partial(_chain, mask_file, read_labels),
         locate=partial(_chain, mask_file, str),
         image_file=image_file,
+        label_file=mask_file,
         slow_sources=slow_sources,
     )
 
@@ -172,6 +175,7 @@ def join(parts: Sequence[Dataset]) -> Dataset:
         read_labels=partial(_in_part, [part.read_labels for part in parts]),
         locate=partial(_in_part, [part.locate for part in parts]),
         image_file=partial(_in_part, [part.image_file for part in parts]),
+        label_file=partial(_in_part, [part.label_file for part in parts]),
         slow_sources=[source for part in parts for source in part.slow_sources],
     )
 

@@ -91,6 +91,11 @@ def say_resplit(layout: Layout | None) -> str:
             return "Move images, with what is said of them, between the json files of the splits by hand."
         return "Move files, image and json together, between the folders of the splits by hand."
     if layout.is_dealt:
+        if sum(len(files.image_names) for files in layout.splits.values()) == 1:
+            return (
+                "There is one image, which is kept for val: training needs two or more, or the folders images/train "
+                "and masks/train beside images/val and masks/val."
+            )
         if not layout.annotations and _has_pair(layout.root):
             return f"Make the splits anew with `{write_command(['refinenet', 'data', 'split', str(layout.root)])}`."
         return "Every fifth sample is for val: put the samples into folders train and val for other splits."

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
+
+from refinenet.ranges import find_outside
 
 ClassWeights = Literal["log", "median", "none"]
 
@@ -63,11 +64,7 @@ class LossConfig:
 
     def problems(self) -> list[str]:
         """What is wrong with the values, all of it."""
-        found = []
-        for name, (low, high) in _NUMBERS.items():
-            value = getattr(self, name)
-            if not _is_number(value) or not low <= value <= high:
-                found.append(f"{name} is a number from {low} to {high}, not {value!r}")
+        found = find_outside(self, _NUMBERS)
         if self.class_weights not in get_args(ClassWeights):
             found.append(f"class_weights is one of {', '.join(get_args(ClassWeights))}, not {self.class_weights!r}")
         if self.teacher is not None and (not isinstance(self.teacher, str) or not self.teacher):
@@ -103,7 +100,3 @@ class LossConfig:
             for name in names
             if getattr(self, name) != defaults[name]
         ]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

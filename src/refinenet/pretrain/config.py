@@ -11,7 +11,8 @@ from refinenet.augmentation.config import AugmentationConfig
 from refinenet.batch_norm import BatchNormConfig
 from refinenet.metric_loggers import LoggerConfig
 from refinenet.optimisation import OptimiserConfig
-from refinenet.schedules import Schedule, ScheduleConfig, is_number
+from refinenet.ranges import is_number
+from refinenet.schedules import Schedule, ScheduleConfig
 from refinenet.train_config import TrainConfig
 
 _PARTS = (OptimiserConfig, ScheduleConfig, BatchNormConfig, LoggerConfig)

@@ -143,7 +143,8 @@ def _open_coco(layout: Layout, split: str, label_set: LabelSet | None) -> Datase
         image_file=image_file,
         mask_file=image_file,
     )
-    return replace(dataset, read_labels=instances.read_labels, locate=partial(_say_place, path))
+    locate, label_file = partial(_say_place, path), partial(_always, path)
+    return replace(dataset, read_labels=instances.read_labels, locate=locate, label_file=label_file)
 
 
 def _find_coco_files(path: Path, folder: Path, items: Iterable[str], parts: Iterable[SplitFiles]) -> dict[str, str]:
@@ -159,6 +160,11 @@ def _find_coco_files(path: Path, folder: Path, items: Iterable[str], parts: Iter
     if len(set(found.values())) < len(found):
         raise ValueError(f"{path} names an image in {folder} twice, with other folders in front.")
     return found
+
+
+def _always(path: Path, _item: str) -> Path:
+    """The one file of all items."""
+    return path
 
 
 def _say_place(path: Path, item: str) -> str:
