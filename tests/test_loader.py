@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -299,27 +300,28 @@ def test_a_file_that_cannot_be_used_is_named(workers: int, on: str, tmp_path: Pa
 @pytest.mark.parametrize("on", ["workers", "device"])
 def test_a_killed_loading_process_ends_the_epoch_at_once_and_by_name(moment: str, on: str, tmp_path: Path) -> None:
     """A process is killed before the epoch, between two batches, when all it was asked for is done, in reading."""
+    read = itertools.count(1)  # each loading process goes on with a copy of its own
 
     def read_slowly(item: str) -> Pixels:
-        if (tmp_path / "slow").exists():
-            (tmp_path / "reading").touch()
-            time.sleep(60)
+        if moment == "reading" and next(read) > 8:  # two tasks of four images are given ahead
+            (tmp_path / str(os.getpid())).touch()
+            time.sleep(90)
         return read_numbered((3,), item)
 
     dataset = replace(numbered(64), read_image=read_slowly)
     config = TrainConfig.from_dict({**PLAIN, "workers": 2, "augment_on": on})
     with Loader(dataset, config, CPU) as loader:
         batches = loader.epoch(0)
+        victim = loader.worker_pids[1]
         if moment != "before":
             next(batches)
         if moment == "waiting":
             time.sleep(0.5)
         if moment == "reading":
-            (tmp_path / "slow").touch()
             next(batches)
-            while not (tmp_path / "reading").exists():
+            next(batches)
+            while not (tmp_path / str(victim)).exists():
                 time.sleep(0.01)
-        victim = loader.worker_pids[1]
         os.kill(victim, signal.SIGKILL)
         started = time.monotonic()
         with pytest.raises(ChildProcessError, match=rf"process {victim} was ended by SIGKILL\. .*out of memory"):

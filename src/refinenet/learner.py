@@ -105,11 +105,8 @@ class Learner:
         for group in self._optimiser.param_groups:
             group["lr"] = rate_factor * group["highest_rate"]
         statistics = [buffer.clone() for buffer in self.network.buffers()]
-        try:
-            loss = self._backward(parts)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or self.splits > 1 or self.processes.count > 1:
-                raise
+        loss = self._backward_if_it_fits(parts)
+        if loss is None:
             self._restore(statistics)
             self._split_from_now_on()
             loss = self._backward(parts)
@@ -150,6 +147,18 @@ class Learner:
         self.splits = 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _backward_if_it_fits(self, parts: Sequence[Part]) -> float | None:
+        """As `_backward`; None where memory did not suffice, but may for halves.
+
+        Whoever tries again has to do it after the error is gone: it holds on to all that was computed until then.
+        """
+        try:
+            return self._backward(parts)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or self.splits > 1 or self.processes.count > 1:
+                raise
+            return None
 
     def _backward(self, parts: Sequence[Part]) -> float:
         """Compute the gradients of a whole batch's loss; returns the loss."""

@@ -128,9 +128,17 @@ class _Reader:
         random = default_rng(SeedSequence([key.seed, key.epoch, key.position, _SAMPLE]))
         return random, self._augmentation.draw_partners(random, key.sample, len(self._dataset))
 
+    def samples(self, key: _Key) -> list[int]:
+        """Which of the dataset's samples are read for a key."""
+        return _with_partners(key, self._begin(key)[1])
+
     def _read(self, key: _Key, partners: Sequence[Partner]) -> list[Pair]:
-        samples = (self._dataset[number] for number in (key.sample, *(partner.sample for partner in partners)))
+        samples = (self._dataset[number] for number in _with_partners(key, partners))
         return [to_tensors(sample.image, sample.labels) for sample in samples]
+
+
+def _with_partners(key: _Key, partners: Sequence[Partner]) -> list[int]:
+    return [key.sample, *(partner.sample for partner in partners)]
 
 
 def batch_size(dataset: Dataset, config: TrainConfig, processes: int = 1) -> int:
@@ -190,7 +198,9 @@ class Loader:
         """Whole batches in an epoch; what is left over of its order is dropped."""
         self._augmentation = Augmentation(config, dataset.label_set.ignore_index, rare)
         self._reader = _Reader(dataset, self._augmentation, raw=config.augment_on == "device")
-        self._loading = LoadingProcesses(self._reader, config.workers, partial(torch.set_num_threads, 1))
+        self._loading = LoadingProcesses(
+            self._reader, config.workers, partial(torch.set_num_threads, 1), self._describe
+        )
 
     def __enter__(self) -> Loader:
         return self
@@ -222,7 +232,8 @@ class Loader:
 
         Raises:
             ValueError: an image or mask cannot be used; the file is named.
-            OSError: a file cannot be read; or, as ChildProcessError, a loading process was killed.
+            OSError: a file cannot be read; or, as ChildProcessError, a loading process was killed; or, as TimeoutError,
+                one hangs.
         """
         keys, tasks = tee(self._tasks(epoch, first_step))
         parts = map(self._finish, keys, self._loading.map(tasks))
@@ -250,6 +261,11 @@ class Loader:
             images = self._augmentation.vary_colour(_move(read.images, self._device), read.colours)
             labels = _move(read.labels, self._device).long()
         return Part(images=images, labels=labels, names=tuple(self._name(key.sample) for key in keys))
+
+    def _describe(self, keys: Sequence[_Key]) -> str:
+        """All that a loading process reads for the keys of a part."""
+        numbers = dict.fromkeys(number for key in keys for number in self._reader.samples(key))
+        return ", ".join(map(self._name, numbers))
 
     def _name(self, index: int) -> str:
         item = self._dataset.items[index]

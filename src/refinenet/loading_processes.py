@@ -15,24 +15,36 @@ from multiprocessing.util import Finalize
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
+from refinenet.terminal import print_note
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 AHEAD = 2
 """Tasks that each process is given before its first result is taken."""
+WARN_AFTER = 60.0
+"""Seconds without the result that is waited for, after which this is said."""
+GIVE_UP_AFTER = 540.0
+"""Seconds after which it is an error; less than training processes wait for each other (`distributed.PATIENCE`), so
+that the one that knows the reason is the one that tells it."""
+_GLANCE = 0.5
+"""Seconds between two looks at what is waited for; a process that was stopped meanwhile (Ctrl-Z) counts as one look."""
 _SECONDS_TO_END = 5
 
 
 class _Worker(NamedTuple):
     process: BaseProcess
     connection: Connection
+    given: deque[Any]
+    """Tasks without a result yet, the one that it works on first."""
 
 
 class LoadingProcesses(Generic[Task, Result]):
     """`map(function, tasks)` in processes that wait for more when it is done. Use it in a `with` block.
 
-    PyTorch's DataLoader tells of a dead process by a signal handler that raises wherever the main thread happens to be,
-    in the middle of keeping a checkpoint, too; this raises where results are taken.
+    Why it is not PyTorch's DataLoader: that one learns of a dead process by a handler of SIGCHLD, which raises at
+    whatever line the main thread happens to be, be it in the middle of writing a checkpoint or of ending a run in
+    order. This one raises where results are taken and nowhere else. It also says which process hangs, and with what.
 
     Unlike those of an executor they are never started anew: a process that is killed takes memory or files with it that
     the next one would miss as well.
@@ -42,10 +54,17 @@ class LoadingProcesses(Generic[Task, Result]):
             is shared.
         workers: Processes; 0 works in this process.
         begin: What each process does first.
+        describe: What messages call a task.
     """
 
-    def __init__(self, function: Callable[[Task], Result], workers: int, begin: Callable[[], object]) -> None:
-        self._function, self._count = function, workers
+    def __init__(
+        self,
+        function: Callable[[Task], Result],
+        workers: int,
+        begin: Callable[[], object],
+        describe: Callable[[Task], str] = str,
+    ) -> None:
+        self._function, self._count, self._describe = function, workers, describe
         # Where it is safe, processes start as copies: scripts need no `if __name__ == "__main__":` then.
         linux = sys.platform == "linux"
         context = multiprocessing.get_context("fork") if linux else multiprocessing.get_context("spawn")
@@ -58,7 +77,7 @@ class LoadingProcesses(Generic[Task, Result]):
             process = context.Process(target=_work, args=(function, begin, theirs), daemon=True)
             process.start()
             theirs.close()
-            self._workers.append(_Worker(process, ours))
+            self._workers.append(_Worker(process, ours, deque()))
 
     def __enter__(self) -> LoadingProcesses[Task, Result]:
         return self
@@ -82,6 +101,7 @@ class LoadingProcesses(Generic[Task, Result]):
 
         Raises:
             ChildProcessError: a process was killed; its id is named.
+            TimeoutError: a process has hung for `GIVE_UP_AFTER` seconds; its id and its task are named.
             ValueError: `close` was called before.
         """
         if not self._count:
@@ -102,18 +122,38 @@ class LoadingProcesses(Generic[Task, Result]):
         number = next(self._numbers)
         with self._watched(worker):
             worker.connection.send((number, task))
+        worker.given.append(task)
         return worker, number
 
     def _receive(self, worker: _Worker, number: int) -> Result:
         received, result = -1, None
         # Lower numbers were asked for by somebody who has stopped before the end of the tasks.
         while received < number:
-            wait([worker.connection, *(each.process.sentinel for each in self._workers)])
+            self._wait(worker)
+            with self._watched(worker):
+                received, result = worker.connection.recv()
+            worker.given.popleft()
+        return cast(Result, result)
+
+    def _wait(self, worker: _Worker) -> None:
+        """Wait until a process has a result; that it takes long is said once."""
+        waited, is_said = 0.0, False
+        ends: list[Any] = [worker.connection, *(each.process.sentinel for each in self._workers)]
+        while True:
+            waited += 0 if wait(ends, _GLANCE) else _GLANCE
             self._check()
             if worker.connection.poll():
-                with self._watched(worker):
-                    received, result = worker.connection.recv()
-        return cast(Result, result)
+                return
+            if waited >= GIVE_UP_AFTER:
+                raise TimeoutError(f"The {self._describe_hang(worker, waited)} It was given up; --resume goes on.")
+            if waited >= WARN_AFTER and not is_said:
+                pid, is_said = worker.process.pid, True
+                advice = f"Where it hangs, end it (kill -9 {pid}) and go on with --resume."
+                print_note(f"Warning: the {self._describe_hang(worker, waited)} {advice}")
+
+    def _describe_hang(self, worker: _Worker, seconds: float) -> str:
+        task = self._describe(worker.given[0])
+        return f"loading process {worker.process.pid} has been busy for {seconds:.0f} s with {task}."
 
     @contextmanager
     def _watched(self, worker: _Worker) -> Iterator[None]:

@@ -1,0 +1,89 @@
+"""Trainings that take seconds: on small pictures in files, of a small network."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from refinenet import RefineNet
+from refinenet.checkpoints import Checkpoints
+from refinenet.train import TrainResult
+
+CLASSES = 3
+SETTINGS: dict[str, Any] = {
+    "epochs": 2,
+    "batch_size": 4,
+    "crop_size": [32, 32],
+    "precision": "float32",
+    "loggers": [],
+    "ema_decay": 0.9,
+    "workers": 0,
+}
+"""Two epochs of two steps, where nothing else is said."""
+
+
+def write_pictures(root: Path, train: int = 8, val: int = 2, label: int | None = None) -> Path:
+    """A folder of one's own with pictures of 40x40 pixels; `label` stands everywhere in the masks."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", val)):
+        for name in ("images", "masks"):
+            (root / name / split).mkdir(parents=True)
+        for number in range(count):
+            classes = random.integers(0, CLASSES, (5, 5), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+            image = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(image).save(root / "images" / split / f"{number}.png")
+            mask = classes if label is None else np.full_like(classes, label)
+            Image.fromarray(mask).save(root / "masks" / split / f"{number}.png")
+    (root / "classes.yaml").write_text("names: [one, two, three]\n")
+    return root
+
+
+def new_network() -> RefineNet:
+    """The same each time, and the same as the command line makes it; `train` moves it in place."""
+    torch.manual_seed(42)
+    return RefineNet(encoder="mobilenetv2_050", device="cpu", num_classes=CLASSES)
+
+
+def train(dataset: Any, output: Path, r: RefineNet | None = None, **more: Any) -> TrainResult:
+    stop_after = more.pop("stop_after", None)
+    settings: dict[str, Any] = {**SETTINGS, **more}
+    r = r or new_network()
+    return r.train(dataset, output=output, stop_after=stop_after, progress=False, check=False, **settings)
+
+
+def resume(output: Path) -> TrainResult:
+    return RefineNet(device="cpu").train(resume=output, progress=False)
+
+
+def command(dataset: Path, output: Path, **more: Any) -> list[str]:
+    """The arguments of the same training on the command line."""
+    settings = [f"{key}={value}".replace("'", '"') for key, value in {**SETTINGS, **more}.items()]
+    words = ["train", "--dataset", str(dataset), "--output", str(output), "--encoder", "mobilenetv2_050", "--no-check"]
+    return [sys.executable, "-m", "refinenet", *words, *(word for each in settings for word in ("--set", each))]
+
+
+def state(output: Path, step: int | None = None) -> dict[str, torch.Tensor]:
+    """What the next steps follow from, as a step's checkpoint keeps it, by default the newest."""
+    step = Checkpoints(output / "checkpoints").steps()[-1] if step is None else step
+    folder = max((output / "checkpoints").glob(f"step-{step:06d}*"))
+    found = {
+        f"{kind} {name}": tensor
+        for kind in ("weights", "average")
+        for name, tensor in load_file(folder / f"{kind}.safetensors").items()
+    }
+    learning = torch.load(folder / "learning.pt", weights_only=True)
+    for number, values in learning["optimiser"]["state"].items():
+        found |= {f"optimiser {number} {name}": value for name, value in values.items()}
+    return found | {f"random {rank}": value for rank, value in enumerate(learning["random"])}
+
+
+def different(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> list[str]:
+    """Names of tensors that are not the same, bit by bit."""
+    assert ours.keys() == theirs.keys()
+    return [name for name in ours if not torch.equal(ours[name], theirs[name])]
