@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 from refinenet import RefineNet
 from refinenet.checkpoints import Checkpoints
@@ -46,8 +47,22 @@ def write_pictures(root: Path, train: int = 8, val: int = 2, label: int | None =
 
 def new_network() -> RefineNet:
     """The same each time, and the same as the command line makes it; `train` moves it in place."""
-    torch.manual_seed(42)
     return RefineNet(encoder="mobilenetv2_050", device="cpu", num_classes=CLASSES)
+
+
+def settled_network() -> RefineNet:
+    """One whose batch norms have seen images, so that they may be frozen."""
+    r = new_network()
+    norms = [module for module in r.network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        r.network.train()(torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    r.network.eval()
+    return r
 
 
 def train(dataset: Any, output: Path, r: RefineNet | None = None, **more: Any) -> TrainResult:

@@ -128,7 +128,7 @@ def test_retry_after_is_honoured(form: str, server: HostileServer, tmp_path: Pat
     assert 0.9 <= time.monotonic() - begin < 4
 
 
-@pytest.mark.parametrize("value", ["999999999", in_seconds(86_400), "121"])
+@pytest.mark.parametrize("value", ["999999999", in_seconds(86_400), "121"], ids=["ages", "a day on", "too long"])
 def test_who_asks_for_a_long_wait_is_given_up_at_once(value: str, server: HostileServer, tmp_path: Path) -> None:
     url = server.plan("/file", status(503, value))
     with pytest.raises(OSError, match=r"HTTP 503 Service Unavailable and asks to wait [\d,]+ s. Run again later"):
@@ -136,7 +136,11 @@ def test_who_asks_for_a_long_wait_is_given_up_at_once(value: str, server: Hostil
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("value", ["soon", "-5", "1e9", "", "Fri, 99 Foo 2020", in_seconds(-100)])
+@pytest.mark.parametrize(
+    "value",
+    ["soon", "-5", "1e9", "", "Fri, 99 Foo 2020", in_seconds(-100)],
+    ids=["word", "negative", "exponent", "empty", "no date", "past"],
+)
 def test_a_senseless_retry_after_is_no_reason_to_wait(value: str, server: HostileServer, tmp_path: Path) -> None:
     url = server.plan("/file", status(503, value), serve(CONTENT))
     begin = time.monotonic()

@@ -7,17 +7,16 @@ import logging
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins import MixedPrecision, Precision
-from lightning.fabric.strategies.ddp import DDPStrategy
-from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import Tensor, distributed, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+
+if TYPE_CHECKING:  # it takes seconds to import, which who segments a picture need not wait for
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins import Precision
+    from lightning.fabric.strategies.strategy import Strategy as FabricStrategy
+    from torch.distributed.device_mesh import DeviceMesh
 
 Arithmetic = Literal["float32", "bfloat16", "float16"]
 Strategy = Literal["ddp", "fsdp"]
@@ -129,6 +128,8 @@ def launch(device: torch.device, arithmetic: Arithmetic = "float32", strategy: S
     Raises:
         ValueError: "fsdp" in one process alone, or with float16.
     """
+    from lightning.fabric import Fabric
+
     if strategy == "fsdp" and not is_launched():
         raise ValueError('strategy="fsdp" is for several processes: start them by torchrun, or leave it out.')
     if strategy == "fsdp" and arithmetic == "float16":
@@ -156,13 +157,18 @@ def launch(device: torch.device, arithmetic: Arithmetic = "float32", strategy: S
     return Engine(fabric, processes, arithmetic, scaler, strategy)
 
 
-def _fabric_strategy(strategy: Strategy, processes: int) -> DDPStrategy | ModelParallelStrategy:
+def _fabric_strategy(strategy: Strategy, processes: int) -> FabricStrategy:
+    from lightning.fabric.strategies.ddp import DDPStrategy
+    from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
+
     if strategy == "ddp":
         return DDPStrategy(timeout=PATIENCE)
     return ModelParallelStrategy(_shard, data_parallel_size=processes, tensor_parallel_size=1, timeout=PATIENCE)
 
 
 def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    from torch.distributed.fsdp import fully_shard
+
     fully_shard(module, mesh=mesh["data_parallel"])
     return module
 
@@ -175,17 +181,23 @@ def _leave() -> None:
 
 def put_together(tensor: Tensor) -> Tensor:
     """The whole of a tensor that processes hold shares of; all have to ask at once. Others are whole already."""
+    from torch.distributed.tensor import DTensor
+
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def share_like(whole: Tensor, example: Tensor) -> Tensor:
     """A whole tensor, of which all processes hold the same, shared between them as `example` is, if it is."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
     if not isinstance(example, DTensor):
         return whole
     return distribute_tensor(whole.to(example.device), example.device_mesh, example.placements)
 
 
 def _precision(arithmetic: Arithmetic, device: torch.device, scaler: torch.amp.GradScaler | None) -> Precision:
+    from lightning.fabric.plugins import MixedPrecision, Precision
+
     if arithmetic == "float32":
         return Precision()
     return MixedPrecision("bf16-mixed" if scaler is None else "16-mixed", device=device.type, scaler=scaler)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Ctrl-C, what systems end a process by, and the end of the terminal that it was started from."""
+
+
+_TOLD = b"\nStopping after this step, whose state is kept. Ctrl-C again ends at once.\n"
 
 
 class Interruption:
@@ -32,6 +37,8 @@ class Interruption:
             signal.signal(number, handler)
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.asked_by is None:
+            os.write(sys.stderr.fileno(), _TOLD)  # a signal may come in the middle of a print, which takes no other
         self.asked_by = self.asked_by or signal.Signals(number)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -136,6 +136,12 @@ class TrainLoop:
                 if self.position.step < self.batches.steps_per_epoch:
                     self._train_epoch()
                 self._end_epoch()
+        except OSError:
+            # A loading process has ended, or a file cannot be read: the step before is whole. With several processes,
+            # the others would have to keep it, too, and do not know.
+            if self.processes.count == 1:
+                self._save()
+            raise
         except _StoppedEarlyError:
             way = self.folder.kept if self.folder.is_behind else f"Go on with --resume {self.folder.to_resume}."
             print_note(f"Stopped after {self.steps} steps, as asked. {way}", enabled=self.show)
@@ -237,8 +243,13 @@ class TrainLoop:
             is_kept = self.processes.is_first and self.keeper.keep_best(epoch, measurement)
             if self.processes.largest(int(is_kept)):  # else the disk is full, and a later epoch may become the best
                 position.best_score, position.best_epoch = measurement.score, epoch
-        has_stalled = config.patience is not None and epoch - position.best_epoch >= config.patience
-        has_stalled = has_stalled and measurement is not None and not is_last
+        has_stalled = (
+            config.patience is not None
+            and measurement is not None
+            and position.best_score is not None
+            and epoch - position.best_epoch >= config.patience
+            and not is_last
+        )
         if has_stalled:
             told = f"No better {self.keeper.goal} since epoch {position.best_epoch}: training ends here."
             print_note(told, enabled=self.show)

@@ -25,7 +25,6 @@ from refinenet.labels import LabelSet
 ROWS = (4, 12, 8)
 """Of 16 rows of the labels, how many are road in each epoch: the mIoU of two classes is a 32nd of it."""
 SETTINGS: dict[str, Any] = {
-    "batch_norm": "frozen",
     "learning_rate": 1e-12,
     "precision": "float32",
     "workers": 0,

@@ -101,7 +101,8 @@ class ImageLoader:
         """Images of a step over all training processes."""
         self.steps_per_epoch = len(folder.train) // self.batch_size
         """Whole batches in an epoch; what is left over of its order is dropped."""
-        self._loading = LoadingProcesses(_Reader(config), config.workers, partial(torch.set_num_threads, 1))
+        begin = partial(torch.set_num_threads, 1)
+        self._loading = LoadingProcesses(_Reader(config), config.workers, begin, _name_files)
 
     def __enter__(self) -> ImageLoader:
         return self
@@ -124,7 +125,8 @@ class ImageLoader:
 
         Raises:
             ValueError: an image cannot be used; it is named.
-            OSError: a file cannot be read; or, as ChildProcessError, a loading process was killed.
+            OSError: a file cannot be read; or, as ChildProcessError or TimeoutError, a loading process was
+                killed or hangs.
         """
         parts = self._load(self._train_tasks(epoch, first_step))
         while step := list(islice(parts, self._config.accumulation)):
@@ -168,6 +170,10 @@ class ImageLoader:
             labels = torch.tensor([image.label for image in task.images], device=self._device)
             names = tuple(str(image.file) for image in task.images)
             yield Part(images=images, labels=labels.view(-1, 1, 1), names=names)
+
+
+def _name_files(task: _Task) -> str:
+    return ", ".join(str(image.file) for image in task.images)
 
 
 def _batch_size(images: int, config: PretrainConfig, processes: int) -> int:
