@@ -83,7 +83,7 @@ def test_a_training_that_is_ended_while_it_measures_goes_on(pictures: Path, whol
         started = time.monotonic()
     assert process.returncode == 128 + signal.SIGTERM
     assert time.monotonic() - started < 30
-    assert f"What was reached is kept in {tmp_path} and goes on with --resume {tmp_path} from step" in said[0]
+    assert f"The run in {tmp_path} goes on from step" in said[0]
     assert not (tmp_path / "log.csv").exists()
     checkpoint = Checkpoints(tmp_path / "checkpoints").load_newest()
     assert checkpoint is not None
@@ -102,7 +102,7 @@ def test_a_loading_process_that_is_killed_ends_the_training_by_name(
         assert process.wait(30) == 1
         wait_until(lambda: not any(map(is_there, workers)), "a loading process is left", 20)
     assert f"Error: The loading process {workers[1]} was ended by SIGKILL. Where nobody did that," in said[0]
-    assert f"What was reached is kept in {tmp_path} and goes on with --resume {tmp_path} from step" in said[0]
+    assert f"The run in {tmp_path} goes on from step" in said[0]
     assert "Traceback" not in said[0]
     assert_goes_on(tmp_path, whole)
 

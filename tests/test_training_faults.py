@@ -8,6 +8,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,11 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from refinenet import RefineNet, cli
+from refinenet.datasets import open_dataset
+from refinenet.distributed import launch
 from refinenet.network import Network
+from refinenet.train_config import TrainConfig
+from refinenet.tuning import fits_into_memory
 
 FROZEN: dict[str, Any] = {"batch_norm": "frozen", "learning_rate": 1e-12}
 """Nothing is learned."""
@@ -54,6 +59,20 @@ def fill_memory(network: Network, images: int) -> tuple[list[int], list[int]]:
     network.encoder.register_forward_hook(remember)
     network.classifier.register_forward_pre_hook(refuse)
     return sizes, kept
+
+
+def test_the_largest_batch_is_one_that_fits_in_one_go(pictures: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A step in halves would fit with twice the images."""
+    network = new_network().network
+    fill_memory(network, 3)
+    config, data = TrainConfig(crop_size=(32, 32)), open_dataset(pictures)("train")
+    engine = launch(torch.device("cpu"))
+    assert [fits_into_memory(network, config, data, engine, size) for size in (2, 3, 4, 6, 7)] == [True] * 2 + [
+        False
+    ] * 3
+    parts = replace(config, accumulation=2)
+    assert [fits_into_memory(network, parts, data, engine, size) for size in (6, 8)] == [True, False]
+    assert "halves" not in capfd.readouterr().err
 
 
 def gradients(network: Network) -> dict[str, Tensor]:

@@ -27,9 +27,8 @@ from refinenet.model_source import Start, choose_device
 from refinenet.network import ModelType, Network
 from refinenet.run_start import RunOptions
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_output
-from refinenet.terminal import print_note
 from refinenet.train import TrainResult, TrainRun
-from refinenet.train_loop import DivergenceError
+from refinenet.train_loop import telling_how_it_goes_on
 from refinenet.train_request import TrainRequest, prepare_runs
 
 
@@ -232,13 +231,8 @@ class RefineNet:
     def _carry_out(self, run: TrainRun, progress: bool) -> TrainResult:
         self._adopt(run.network, run.card)
         try:
-            result = run.run()
-        except DivergenceError:
-            raise
-        except BaseException:
-            if progress and run.processes.is_first and run.folder.is_begun:
-                print_note(run.folder.kept)
-            raise
+            with telling_how_it_goes_on(run.folder, show=progress and run.processes.is_first):
+                result = run.run()
         finally:
             self.network.eval()
         network, card = load(result.model)

@@ -6,17 +6,18 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType, TracebackType
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Ctrl-C, what systems end a process by, and the end of the terminal that it was started from."""
-
-
 _TOLD = b"\nStopping after this step, whose state is kept. Ctrl-C again ends at once.\n"
 
 
 class Interruption:
     """While the context lasts, the first of `SIGNALS` only sets `asked_by`; a second Ctrl-C ends the process at once.
+
+    Signals that the process ignores stay ignored.
 
     Outside the main thread Python gives signals to others, and this does nothing.
     """
@@ -27,7 +28,9 @@ class Interruption:
     def __enter__(self) -> Interruption:
         self._handlers = {}
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._take) for number in SIGNALS}
+            # What the process was told to ignore, by nohup or as a script's background job, it goes on ignoring.
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._handlers = {number: signal.signal(number, self._take) for number in heard}
         return self
 
     def __exit__(
@@ -37,10 +40,13 @@ class Interruption:
             signal.signal(number, handler)
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.asked_by is None:
-            os.write(sys.stderr.fileno(), _TOLD)  # a signal may come in the middle of a print, which takes no other
-        self.asked_by = self.asked_by or signal.Signals(number)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        is_first, self.asked_by = self.asked_by is None, self.asked_by or signal.Signals(number)
+        if signal.SIGINT in self._handlers:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if number == signal.SIGINT and is_first:
+            # Not by print, which this may have interrupted; whoever read it may be gone by the same Ctrl-C.
+            with suppress(OSError, ValueError):
+                os.write(sys.stderr.fileno(), _TOLD)
 
     def stop(self, number: int) -> None:
         """End as a signal would have ended the process.

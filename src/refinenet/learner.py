@@ -31,6 +31,9 @@ from refinenet.train_config import TrainConfig
 WEIGHTS, AVERAGE, OTHERS = "weights.safetensors", "average.safetensors", "learning.pt"
 """The files of a state."""
 
+LEAST_SCALE = 1.0
+"""Of losses in float16: gradients that are not finite without being scaled are wrong, not too large."""
+
 Piece = tuple[Tensor, Tensor]
 """Images `(n, 3, h, w)` float32 in [0, 1] and labels `(n, h, w)` int64."""
 
@@ -63,14 +66,16 @@ class Learner:
         apply_batch_norm(network, config, self.processes.count)
         self._trained: nn.Module = DeepSupervision(network) if config.deep_supervision else network
         self._average = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
-        # Where processes hold shares of the weights, what is measured and kept is a copy of the whole.
-        self._whole = copy.deepcopy(network) if engine.strategy == "fsdp" else network
+        # Where processes hold shares of the weights, what is measured and kept is a copy of the whole, or the average.
+        self._whole = copy.deepcopy(network) if engine.strategy == "fsdp" and not config.ema_decay else network
         self._spread = engine.fabric.setup_module(self._trained)
         self._optimiser = build_optimiser(self._trained, config, encoder=network.encoder)
         self._spread_optimiser = cast(torch.optim.Optimizer, engine.fabric.setup_optimizers(self._optimiser))
         self._model = torch.compile(self._spread) if config.compile else self._spread
         self.splits = 1
         """In how many pieces a part of a batch is computed; more where memory did not suffice."""
+        self.may_split = self.processes.count == 1  # the others would not know of it
+        """Whether a step that memory does not suffice for is tried in halves."""
 
     @property
     def highest_rates(self) -> tuple[float, float]:
@@ -95,8 +100,8 @@ class Learner:
             number: Steps done before this one, over all epochs.
 
         Returns:
-            The loss of the whole batch, over all processes; nan where it or its gradients were not finite, and then all
-            stays as it was.
+            The loss of the whole batch, over all processes. Where it or its gradients were not finite all stays as it
+            was, and it is nan; but for gradients that float16's scaler may have made too large, and makes smaller.
 
         Raises:
             RuntimeError, MemoryError: memory does not suffice, not even for halves.
@@ -111,24 +116,31 @@ class Learner:
             self._split_from_now_on()
             loss = self._backward(parts)
         norm = self._clip() if math.isfinite(loss) else math.nan
-        # In float16 the scaler leaves out a step whose gradients it has made too large, and scales less.
-        if not math.isfinite(loss) or (self.engine.scaler is None and not math.isfinite(norm)):
+        if not math.isfinite(norm):
             self._restore(statistics)
-            return math.nan
+            return loss if math.isfinite(loss) and self._scale_less() else math.nan
         self._spread_optimiser.step()
         if self._average is not None:
-            self._put_together()
-            self._average.update(self._whole, number)
+            self._average.update(self._put_together(), number)
         return loss
 
+    def _scale_less(self) -> bool:
+        """Let float16's scaler, if there is one, leave out the step and scale less; False where that does not help."""
+        scaler = self.engine.scaler
+        if scaler is None:
+            return False
+        self._spread_optimiser.step()
+        return float(scaler.get_scale()) >= LEAST_SCALE
+
     @torch.no_grad()
-    def _put_together(self) -> None:
-        """Bring the copy of the whole network up to date, where there is one; all processes at once."""
-        if self._whole is not self.network:
-            for whole, shared in zip(
-                self._whole.state_dict().values(), self.network.state_dict().values(), strict=True
-            ):
-                whole.copy_(put_together(shared))
+    def _put_together(self) -> Network:
+        """The network with all of its weights; where processes hold shares of them, a copy. All processes at once."""
+        if self.engine.strategy == "ddp":
+            return self.network
+        whole = copy.deepcopy(self.measured)
+        for value, shared in zip(whole.state_dict().values(), self.network.state_dict().values(), strict=True):
+            value.copy_(put_together(shared))
+        return whole
 
     def _clip(self) -> float:
         """Shorten gradients that are too long; returns their length before."""
@@ -156,7 +168,8 @@ class Learner:
         try:
             return self._backward(parts)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or self.splits > 1 or self.processes.count > 1:
+            can_split = self.may_split and self.splits == 1 and max(len(part.images) for part in parts) > 1
+            if not is_out_of_memory(error) or not can_split:
                 raise
             return None
 
@@ -191,9 +204,14 @@ class Learner:
             logits: Tensor = self._teacher.eval()(images)
             return logits
 
+    def _refresh(self) -> None:
+        """Bring a copy of the whole network up to date that is measured, as there is no average; all at once."""
+        if self._average is None:
+            self._whole = self._put_together()
+
     def share_buffers(self) -> None:
         """Give all processes the first one's statistics, so that all measure the same network."""
-        self._put_together()
+        self._refresh()
         self.processes.take_from_first([*self.network.buffers(), *self.measured.buffers()])
 
     def state(self) -> dict[str, bytes]:
@@ -204,7 +222,7 @@ class Learner:
         scaler, device = self.engine.scaler, self.network.mean.device
         random = self.processes.gather(torch.get_rng_state())
         device_random = self.processes.gather(torch.cuda.get_rng_state(device)) if device.type == "cuda" else []
-        self._put_together()
+        self._refresh()
         weights, optimiser = _tensors(self._trained), self._optimiser.state_dict()
         optimiser["state"] = {
             number: {name: put_together(value) for name, value in kept.items()}

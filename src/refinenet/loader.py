@@ -164,6 +164,24 @@ def batch_size(dataset: Dataset, config: TrainConfig, processes: int = 1) -> int
     return size
 
 
+def draw_order(seed: int, epoch: int, samples: int) -> list[int]:
+    """The order in which an epoch, counted from 0, goes through the samples."""
+    order: list[int] = default_rng(SeedSequence([seed, epoch, 0, _ORDER])).permutation(samples).tolist()
+    return order
+
+
+def share_parts(steps: range, batch_size: int, accumulation: int, rank: int, processes: int) -> Iterator[range]:
+    """For each part of the batches of some steps, where in the order the samples stand that are this process's.
+
+    Each part is shared between the processes, so that together they see in it what one alone would: batch norms that
+    are synchronised then have the same statistics.
+    """
+    part = batch_size // accumulation
+    size = part // processes
+    for start in range(steps.start * batch_size, steps.stop * batch_size, part):
+        yield range(start + rank * size, start + (rank + 1) * size)
+
+
 class Loader:
     """The training batches of one of the processes that train together. Use it in a `with` block.
 
@@ -241,16 +259,10 @@ class Loader:
             yield step
 
     def _tasks(self, epoch: int, first_step: int) -> Iterator[list[_Key]]:
-        seed = self._config.seed
-        order = default_rng(SeedSequence([seed, epoch, 0, _ORDER])).permutation(len(self._dataset)).tolist()
-        part = self.batch_size // self._config.accumulation
-        size = part // self._processes
-        for step in range(first_step, self.steps_per_epoch):
-            # Each part is shared between the processes, so that together they see in it what one alone would: batch
-            # norms that are synchronised then have the same statistics.
-            for start in range(step * self.batch_size, (step + 1) * self.batch_size, part):
-                first = start + self._rank * size
-                yield [_Key(seed, epoch, position, order[position]) for position in range(first, first + size)]
+        seed, order = self._config.seed, draw_order(self._config.seed, epoch, len(self._dataset))
+        steps = range(first_step, self.steps_per_epoch)
+        for share in share_parts(steps, self.batch_size, self._config.accumulation, self._rank, self._processes):
+            yield [_Key(seed, epoch, position, order[position]) for position in share]
 
     def _finish(self, keys: Sequence[_Key], read: _Varied | _Raw | _BadSample) -> Part:
         if isinstance(read, _BadSample):

@@ -196,6 +196,8 @@ def _work(function: Callable[[Any], Any], begin: Callable[[], object], connectio
     # Ctrl-C and the signals of batch systems reach all processes; the training process decides what follows from them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
     begin()

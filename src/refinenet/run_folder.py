@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -184,8 +186,8 @@ class RunFolder:
             OSError: the folder cannot be read.
         """
         step = max(self.checkpoints.steps(), default=0)
-        told = "The last state could not be kept; what was before it is" if self.is_behind else "What was reached is"
-        return f"{told} kept in {self.path} and goes on with --resume {self.to_resume} from step {step}."
+        told = "The last state could not be kept. " if self.is_behind else ""
+        return f"{told}The run in {self.path} goes on from step {step} with --resume {self.to_resume}."
 
     def log(self, row: Mapping[str, str], epoch: int) -> None:
         """Write the row of an epoch, counted from 1, to log.csv; rows of this and later epochs are dropped first.
@@ -213,3 +215,14 @@ class RunFolder:
 
 def _is_before(epoch: str | None, limit: int) -> bool:
     return epoch is not None and epoch.isdecimal() and int(epoch) < limit
+
+
+def next_folder(name: str) -> Path:
+    """The next free folder below runs/, named after `name` and numbered."""
+    numbered = (Path("runs") / f"{folder_name(name)}-{number}" for number in itertools.count(1))
+    return next(folder for folder in numbered if not folder.exists())
+
+
+def folder_name(text: str) -> str:
+    """A text as the name of a folder, with nothing in it that a shell or file system takes for something else."""
+    return re.sub(r"[^\w-]+", "-", text)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,60 +9,27 @@ from typing import Any
 
 import torch
 
-from refinenet import doctor
 from refinenet.batch_norm import refuse_single_values, refuse_unlearned_statistics
 from refinenet.class_matching import check_same_classes, take_classes
 from refinenet.dataset_fingerprint import Fingerprint, describe_looks, find_changes
-from refinenet.datasets import (
-    PUBLISHED,
-    Dataset,
-    DatasetSource,
-    TrainingSource,
-    as_sources,
-    find_root,
-    is_drawn,
-    is_own,
-    open_training_datasets,
-)
+from refinenet.datasets import Dataset, open_training_datasets
 from refinenet.distributed import Engine, launch
 from refinenet.labels import LabelSet
 from refinenet.loader import batch_size
 from refinenet.metric_loggers import check_installed
-from refinenet.model_file import ModelCard
+from refinenet.model_file import ModelCard, digest
 from refinenet.model_source import open_model
 from refinenet.network import Architecture, Network
 from refinenet.optimisation import choose_precision
 from refinenet.position import Beginning
 from refinenet.recipe import Recipe, write_recipe
-from refinenet.run_folder import RunFolder
+from refinenet.run_folder import RunFolder, next_folder
 from refinenet.run_record import describe_run
 from refinenet.terminal import print_note
 from refinenet.train import TrainRun
 from refinenet.train_config import TrainConfig
+from refinenet.training import A_FUNCTION, Training, ask_the_doctor, describe_source
 from refinenet.tuning import fill_in
-
-A_FUNCTION = "a function of the caller's"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """What to train on, and how.
-
-    Raises:
-        ValueError: a setting is unknown or out of its range, or the root is no path.
-    """
-
-    dataset: TrainingSource
-    """See `datasets.open_training_datasets`."""
-    root: str | os.PathLike[str] | None = None
-    """Where the (first) dataset lies, if it is known by name."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `TrainConfig`."""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.root, str | os.PathLike | None):
-            raise ValueError(f"root is a folder, not {self.root!r}.")
-        TrainConfig.from_dict(self.settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +83,8 @@ def begin_run(
     train_set, val_set = open_training_datasets(training.dataset, training.root)
     folder = folder or RunFolder(Path(engine.processes.tell(str(next_folder(train_set.name)))))
     folder.refuse_begun()
-    teacher = _open_teacher(config, train_set, device)
+    config = _locate_teacher(config)
+    teacher, teacher_sha256 = _open_teacher(config, train_set, device)
     torch.manual_seed(config.seed)
     started_from = {"weights_sha256": card.weights_sha256, **card.recipe} if card.weights_sha256 else "a new network"
     network, card = take_classes(network, card, train_set, fixed=options.classes_fixed, progress=show)
@@ -127,8 +92,9 @@ def begin_run(
     config = fill_in(network, config, train_set, engine, progress=show)
     _refuse_single_values(network, config, train_set, engine)
     card = replace(card, recipe={"started_from": started_from})
-    datasets = {"train": train_set, "val": val_set}
-    beginning = _describe_beginning(network, card, training, config, folder, datasets, options)
+    looks = describe_looks({"train": train_set, "val": val_set})
+    noted = {"fingerprints": looks, "arithmetic": engine.arithmetic, "teacher_sha256": teacher_sha256}
+    beginning = _describe_beginning(network, card, training, config, folder, noted, options)
     advice = f" A stopped run goes on with --resume {folder.to_resume}."
     can_resume = A_FUNCTION not in beginning.description["source"]["dataset"]
     print_note(f"Results go to {folder.path}.{advice if can_resume else ''}", enabled=show)
@@ -155,13 +121,13 @@ def _describe_beginning(
     training: Training,
     config: TrainConfig,
     folder: RunFolder,
-    datasets: Mapping[str, Dataset],
+    noted: Mapping[str, Any],
     options: RunOptions,
 ) -> Beginning:
     source = describe_source(training)
     description = {
         "source": source,
-        "fingerprints": describe_looks(datasets),
+        **noted,
         "config": asdict(config),
         "architecture": network.architecture.to_dict(),
         "label_set": card.label_set.to_dict(),
@@ -188,31 +154,66 @@ def _refuse_single_values(network: Network, config: TrainConfig, train_set: Data
     refuse_single_values(network, config, images, config.crop_size)
 
 
-def _open_teacher(config: TrainConfig, train_set: Dataset, device: torch.device) -> Network | None:
-    """The network that gives soft targets, if one is asked for.
+def _locate_teacher(config: TrainConfig) -> TrainConfig:
+    """The same configuration, whose teacher's file is found from any working directory."""
+    if config.teacher is None or not Path(config.teacher).exists():
+        return config
+    return replace(config, teacher=str(Path(config.teacher).resolve()))
+
+
+def _open_teacher(
+    config: TrainConfig, train_set: Dataset, device: torch.device
+) -> tuple[Network, str] | tuple[None, None]:
+    """The network that gives soft targets and the hash of its weights, if one is asked for.
 
     Raises:
         ValueError: it is of other classes than the dataset.
         OSError: its file cannot be read.
     """
     if config.teacher is None:
-        return None
+        return None, None
     network, card = open_model(config.teacher)
     check_same_classes(card.label_set, train_set)
-    return network.to(device).eval().requires_grad_(False)
+    return network.to(device).eval().requires_grad_(False), card.weights_sha256 or digest(network.state_dict())
 
 
-def ask_the_doctor(training: Training, *, progress: bool) -> None:
-    """Refuse data that training would fail on, or learn something wrong from; say what else is to be known of them."""
-    for number, source in enumerate(as_sources(training.dataset)):
-        if callable(source) or is_drawn(os.fspath(source)):
-            continue
-        root = Path(training.root) if training.root is not None and number == 0 else None
-        report = doctor.check(os.fspath(source), root=root, quick=True, workers=0, progress=progress)
-        if report.stops_training:
-            raise ValueError(report.text())
-        for finding in report.findings:
-            print_note(f"Warning: {finding.told()}", enabled=progress)
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """What a run's folder notes of how it was begun."""
+
+    dataset: str | list[str]
+    root: str | None
+    config: TrainConfig
+    card: ModelCard
+    looks: Mapping[str, Fingerprint]
+    teacher_sha256: str | None
+    arithmetic: str
+    processes: int
+
+
+def _read_begun(folder: RunFolder) -> _Begun:
+    description = folder.read_description()
+    try:
+        begun = _Begun(
+            dataset=description["source"]["dataset"],
+            root=description["source"]["root"],
+            config=TrainConfig.from_dict(description["config"]),
+            card=ModelCard(
+                architecture=Architecture(**description["architecture"]),
+                label_set=LabelSet.from_dict(description["label_set"]),
+                licence=description["licence"],
+                recipe=description["recipe"],
+            ),
+            looks={split: Fingerprint(**look) for split, look in description["fingerprints"].items()},
+            teacher_sha256=description["teacher_sha256"],
+            arithmetic=description["arithmetic"],
+            processes=description["processes"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder.path / 'run.json'} is damaged: {error!r}") from error
+    if A_FUNCTION in begun.dataset:
+        raise ValueError(f"The run in {folder.path} was given its dataset as a function, which no file can keep.")
+    return begun
 
 
 def take_up_run(folder: RunFolder, device: torch.device, options: RunOptions) -> TrainRun:
@@ -222,38 +223,34 @@ def take_up_run(folder: RunFolder, device: torch.device, options: RunOptions) ->
         FileNotFoundError: there is no run, or its data are gone.
         ValueError: what it keeps is damaged, or its dataset has changed since.
     """
-    description = folder.read_description()
-    try:
-        dataset, root = description["source"]["dataset"], description["source"]["root"]
-        config = TrainConfig.from_dict(description["config"])
-        architecture = Architecture(**description["architecture"])
-        label_set = LabelSet.from_dict(description["label_set"])
-        licence, recipe = description["licence"], description["recipe"]
-        looks = {split: Fingerprint(**look) for split, look in description["fingerprints"].items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder.path / 'run.json'} is damaged: {error!r}") from error
-    if A_FUNCTION in dataset:
-        raise ValueError(f"The run in {folder.path} was given its dataset as a function, which no file can keep.")
-    train_set, val_set = open_training_datasets(dataset, root)
-    changes = find_changes(looks, {"train": train_set, "val": val_set})
-    _refuse_changes(folder, changes, label_set, train_set.label_set)
+    begun = _read_begun(folder)
+    train_set, val_set = open_training_datasets(begun.dataset, begun.root)
+    changes = find_changes(begun.looks, {"train": train_set, "val": val_set})
+    _refuse_changes(folder, changes, begun.card.label_set, train_set.label_set)
+    config = begun.config
     engine = launch(device, choose_precision(config.precision, device), config.strategy)
-    if engine.processes.count != description.get("processes", 1):
+    if (engine.processes.count, engine.arithmetic) != (begun.processes, begun.arithmetic):
         print_note(
-            f"The run was begun with {description.get('processes', 1)} processes and goes on with "
-            f"{engine.processes.count}: its batches stay the same, its last digits do not.",
+            f"The run was begun with processes={begun.processes} in {begun.arithmetic} and goes on with "
+            f"processes={engine.processes.count} in {engine.arithmetic}: its last digits will be others.",
             enabled=options.progress and engine.processes.is_first,
+        )
+    teacher, teacher_sha256 = _open_teacher(config, train_set, device)
+    if teacher_sha256 != begun.teacher_sha256:
+        raise ValueError(
+            f"{config.teacher}, the teacher of the run in {folder.path}, has other weights than when it was begun: put "
+            "the old file back, or begin a new run."
         )
     torch.manual_seed(config.seed + engine.processes.rank)
     return TrainRun(
-        Network(architecture).to(device),
-        ModelCard(architecture=architecture, label_set=label_set, licence=licence, recipe=recipe),
+        Network(begun.card.architecture).to(device),
+        begun.card,
         train_set,
         val_set,
         config,
         folder,
         engine=engine,
-        teacher=_open_teacher(config, train_set, device),
+        teacher=teacher,
         stop_after=options.stop_after,
         progress=options.progress,
     )
@@ -273,33 +270,3 @@ def _refuse_changes(folder: RunFolder, changes: Sequence[str], began_with: Label
             f"The dataset of the run in {folder.path} has changed since the run was begun: {'; '.join(changes)}. Put "
             f"back the data that it was begun with, or begin a new run{way}."
         )
-
-
-def next_folder(name: str) -> Path:
-    """The next free folder below runs/, named after `name` and numbered."""
-    numbered = (Path("runs") / f"{folder_name(name)}-{number}" for number in itertools.count(1))
-    return next(folder for folder in numbered if not folder.exists())
-
-
-def folder_name(text: str) -> str:
-    """A text as the name of a folder, with nothing in it that a shell or file system takes for something else."""
-    return re.sub(r"[^\w-]+", "-", text)
-
-
-def describe_source(training: Training) -> dict[str, Any]:
-    """What is noted of a training's data, "dataset" and "root", to find them again from any working directory."""
-    dataset, root = training.dataset, training.root
-    first = as_sources(dataset)[0]
-    name = first if callable(first) else os.fspath(first)
-    if name in PUBLISHED:
-        root = find_root(str(name), root).resolve()
-    described = [_describe(part) for part in as_sources(dataset)]
-    is_one = isinstance(dataset, str | os.PathLike) or callable(dataset)
-    return {"dataset": described[0] if is_one else described, "root": None if root is None else str(root)}
-
-
-def _describe(source: DatasetSource) -> str:
-    if callable(source):
-        return A_FUNCTION
-    name = os.fspath(source)
-    return str(Path(name).resolve()) if name not in PUBLISHED and is_own(name) else name

@@ -81,7 +81,7 @@ def _memory_folder() -> Iterator[Path]:
             "cache='disk', or give a container more by --shm-size."
         )
     for left in SHARED_MEMORY.glob(f"{_PREFIX}*"):
-        with _lock(left) as is_ours:
+        with suppress(FileNotFoundError), _lock(left) as is_ours:  # another process may have removed it
             if is_ours:
                 shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=SHARED_MEMORY))

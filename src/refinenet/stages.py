@@ -21,19 +21,11 @@ from refinenet.distributed import launch
 from refinenet.files import write_atomically
 from refinenet.model_file import ModelCard, load, save
 from refinenet.network import Network
-from refinenet.run_folder import RunFolder
-from refinenet.run_start import (
-    RunOptions,
-    Training,
-    ask_the_doctor,
-    begin_run,
-    describe_source,
-    folder_name,
-    next_folder,
-    take_up_run,
-)
+from refinenet.run_folder import RunFolder, folder_name, next_folder
+from refinenet.run_start import RunOptions, begin_run, take_up_run
 from refinenet.terminal import print_note
 from refinenet.train import TrainRun
+from refinenet.training import Training, ask_the_doctor, describe_source
 
 
 def read_stages(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from refinenet.batch_size_finder import is_out_of_memory
 from refinenet.interruption import Interruption
+from refinenet.keeper import Batches, Keeper, Measurement
 from refinenet.learner import Learner
 from refinenet.loader import Part
 from refinenet.metric_loggers import MetricLoggers
@@ -34,59 +34,17 @@ class _StoppedEarlyError(Exception):
     """The steps that were asked for are done."""
 
 
-class Batches(Protocol):
-    """Gives a process its share of the training batches, as `Loader` does."""
-
-    batch_size: int
-    """Images of a step over all training processes."""
-    steps_per_epoch: int
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[Part]]:
-        """The parts of each step of an epoch, from a step on; both are counted from 0."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """How good a network was found to be."""
-
-    score: float
-    """What the best epoch is chosen by: the higher, the better; in [0, 1]."""
-    columns: Mapping[str, float | None]
-    """Figures by the columns of the log that they go to; None where there was nothing to measure."""
-    facts: Mapping[str, Any]
-    """What a model's file says of it, JSON-ready."""
-
-
-class Keeper(Protocol):
-    """What differs between trainings: how a network is measured, and what is kept and shown of it.
-
-    Where the disk is full or fails while something is kept, that is said and training goes on.
-    """
-
-    goal: str
-    """What the score of a measurement is called."""
-    columns: tuple[str, ...]
-    """Of the log, in order: what is measured, and of "epoch", "loss", "learning_rate", "encoder_learning_rate",
-    "images_per_second" and "seconds" as many as are of interest."""
-    told: tuple[str, ...]
-    """Those that are said on the terminal."""
-
-    def measure(self, after_each: Callable[[], None]) -> Measurement:
-        """Measure the network, all processes together.
-
-        Args:
-            after_each: To be called after each image or batch, on all processes equally often; it may end the work by
-                an exception.
-
-        Raises:
-            NotFiniteError: the network's answer is no finite numbers.
-        """
-
-    def keep_best(self, epoch: int, measurement: Measurement) -> bool:
-        """Keep the network as the best model so far; returns whether that is done. Only the first process is asked."""
-
-    def end_epoch(self, epoch: int, measurement: Measurement | None) -> None:
-        """Keep the network as the last model, and show what else there is to show. Only the first process is asked."""
+@contextmanager
+def telling_how_it_goes_on(folder: RunFolder, *, show: bool) -> Iterator[None]:
+    """Where a run ends before its time, say from which step and how it goes on; not where that would change nothing."""
+    try:
+        yield
+    except DivergenceError:
+        raise
+    except BaseException:
+        if show and folder.is_begun:
+            print_note(folder.kept)
+        raise
 
 
 class TrainLoop:
@@ -136,12 +94,6 @@ class TrainLoop:
                 if self.position.step < self.batches.steps_per_epoch:
                     self._train_epoch()
                 self._end_epoch()
-        except OSError:
-            # A loading process has ended, or a file cannot be read: the step before is whole. With several processes,
-            # the others would have to keep it, too, and do not know.
-            if self.processes.count == 1:
-                self._save()
-            raise
         except _StoppedEarlyError:
             way = self.folder.kept if self.folder.is_behind else f"Go on with --resume {self.folder.to_resume}."
             print_note(f"Stopped after {self.steps} steps, as asked. {way}", enabled=self.show)
@@ -151,13 +103,29 @@ class TrainLoop:
         with progress_bar(self.show) as bar:
             task = bar.add_task(self._title(), total=steps, completed=position.step, status="")
             started = time.perf_counter()
-            for parts in self.batches.epoch(position.epoch, first_step=position.step):
+            for parts in self._read():
                 self._count(self._learn(parts), parts)
                 now = time.perf_counter()
                 position.seconds, started = position.seconds + now - started, now
                 speed = position.step * self.batches.batch_size / position.seconds
                 bar.update(task, advance=1, status=f"loss {position.mean_loss:.3f}, {speed:.1f} images/s")
                 self._save_or_stop()
+
+    def _read(self) -> Iterator[list[Part]]:
+        """The batches that are left of the epoch."""
+        try:
+            yield from self.batches.epoch(self.position.epoch, first_step=self.position.step)
+        except (OSError, ValueError):
+            self._save_before_failing()
+            raise
+
+    def _save_before_failing(self) -> None:
+        """Keep the state where data cannot be read: the step before is whole.
+
+        With several processes the others would have to be there, too, and do not know.
+        """
+        if self.processes.count == 1:
+            self._save()
 
     def _learn(self, parts: Sequence[Part]) -> float:
         number = self._steps_done()
@@ -269,6 +237,9 @@ class TrainLoop:
             return self.keeper.measure(self._stop_if_asked)
         except NotFiniteError as error:
             raise self._divergence("the network's answer is not finite") from error
+        except (OSError, ValueError):
+            self._save_before_failing()
+            raise
 
     def _title(self) -> str:
         best = self.position.best_score

@@ -13,9 +13,10 @@ from refinenet.model_file import ModelCard
 from refinenet.network import Network
 from refinenet.recipe import merge, read_recipe
 from refinenet.run_folder import RunFolder
-from refinenet.run_start import RunOptions, Training, begin_run
+from refinenet.run_start import RunOptions, begin_run
 from refinenet.stages import begin_stages, read_stages, resume_runs
 from refinenet.train import TrainRun
+from refinenet.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,4 +88,6 @@ def _follow_recipe(request: TrainRequest) -> TrainRequest:
 def _choose_classes(request: TrainRequest) -> TrainRequest:
     if request.classes is None:
         return request
+    if request.dataset is None:
+        raise ValueError(f"classes={request.classes!r} goes with a dataset: stages name their own, as coco:stuff does.")
     return replace(request, classes=None, dataset=choose_classes(request.dataset, request.classes))

@@ -62,22 +62,38 @@ def _batch_size(network: Network, config: TrainConfig, train_set: Dataset, engin
     most = max(1, min(LARGEST_BATCH, len(train_set) // config.accumulation)) * config.accumulation
     if device.type == "cpu":
         return max(1, min(CPU_BATCH, len(train_set)) // config.accumulation) * config.accumulation
+    return find_batch_size(
+        lambda size: fits_into_memory(network, config, train_set, engine, size), most, config.accumulation
+    )
 
-    def fits(size: int) -> bool:
-        each = size // config.accumulation
-        images = torch.zeros(each, 3, *config.crop_size, device=device)
-        part = Part(images=images, labels=images[:, 0].long(), names=("a trial",))
-        try:
-            _trial(network, replace(config, learning_rate=1e-3), train_set, engine).step([part], 1.0, 0)
-        except (RuntimeError, MemoryError) as error:
-            if is_out_of_memory(error):
-                return False
-            raise
-        finally:
+
+def fits_into_memory(
+    network: Network, config: TrainConfig, train_set: Dataset, engine: Engine, batch_size: int
+) -> bool:
+    """Whether a step with so many images, in the parts that are configured, runs in one go.
+
+    Args:
+        network: It is not changed.
+        config: How to train.
+        train_set: What the labels are of.
+        engine: What the training uses.
+        batch_size: Images of a step.
+    """
+    device = network.mean.device
+    images = torch.zeros(batch_size // config.accumulation, 3, *config.crop_size, device=device)
+    part = Part(images=images, labels=images[:, 0].long(), names=("a trial",))
+    try:
+        learner = _trial(network, replace(config, learning_rate=1e-3), train_set, engine)
+        learner.may_split = False
+        learner.step([part], 1.0, 0)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            return False
+        raise
+    finally:
+        if device.type == "cuda":
             torch.cuda.empty_cache()
-        return True
-
-    return find_batch_size(fits, most, config.accumulation)
+    return True
 
 
 def _learning_rate(network: Network, config: TrainConfig, train_set: Dataset, engine: Engine, progress: bool) -> float:

@@ -19,13 +19,13 @@ from torchvision.transforms import v2
 
 from refinenet.augmentation.colour import ColourChange, draw_colour, vary_colour
 from refinenet.image_folder import ImageFolder, LabelledImage
-from refinenet.loader import Part
+from refinenet.loader import Part, draw_order, share_parts
 from refinenet.loading_processes import LoadingProcesses
 from refinenet.pretrain.config import PretrainConfig
 
 CENTRE = 0.875
 """Share of the shorter side of a validation image that its crop shows, as is the custom with ImageNet."""
-_ORDER, _SAMPLE = 0, 1
+_SAMPLE = 1
 """What a generator is for."""
 
 
@@ -142,17 +142,12 @@ class ImageLoader:
 
     def _train_tasks(self, epoch: int, first_step: int) -> Iterator[_Task]:
         seed, images = self._config.seed, self._folder.train
-        order = default_rng(SeedSequence([seed, epoch, 0, _ORDER])).permutation(len(images)).tolist()
-        share = self.batch_size // self._processes
-        size = share // self._config.accumulation
-        for step in range(first_step, self.steps_per_epoch):
-            start = step * self.batch_size + self._rank * share
-            for first in range(start, start + share, size):
-                positions = range(first, first + size)
-                yield _Task(
-                    tuple(images[order[position]] for position in positions),
-                    tuple((seed, epoch, position, _SAMPLE) for position in positions),
-                )
+        order, steps = draw_order(seed, epoch, len(images)), range(first_step, self.steps_per_epoch)
+        for share in share_parts(steps, self.batch_size, self._config.accumulation, self._rank, self._processes):
+            yield _Task(
+                tuple(images[order[position]] for position in share),
+                tuple((seed, epoch, position, _SAMPLE) for position in share),
+            )
 
     def _val_tasks(self) -> Iterator[_Task]:
         own = self._folder.val[self._rank :: self._processes]

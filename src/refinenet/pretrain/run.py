@@ -26,11 +26,10 @@ from refinenet.pretrain.classifier import ImageClassifier
 from refinenet.pretrain.config import PretrainConfig
 from refinenet.pretrain.keeper import EncoderKeeper
 from refinenet.pretrain.loader import ImageLoader
-from refinenet.run_folder import RunFolder
+from refinenet.run_folder import RunFolder, next_folder
 from refinenet.run_record import describe_run
-from refinenet.run_start import next_folder
 from refinenet.terminal import print_note
-from refinenet.train_loop import TrainLoop
+from refinenet.train_loop import TrainLoop, telling_how_it_goes_on
 
 IGNORED = -100
 """A label that no image has: in pre-training all count."""
@@ -106,7 +105,8 @@ def pretrain_encoder(
     run = _new_run(output, plan, engine) if resume is None else _run_folder(resume)
     told = f"Results go to {run.path}. A stopped run goes on with --resume {run.path}."
     print_note(told, enabled=show and resume is None)
-    return _carry_out(plan, run, engine, chosen, is_new=resume is None, steps=stop_after, show=show)
+    with telling_how_it_goes_on(run, show=show):
+        return _carry_out(plan, run, engine, chosen, is_new=resume is None, steps=stop_after, show=show)
 
 
 def _make_plan(folder: str | os.PathLike[str] | None, encoder: str | None, settings: Mapping[str, Any]) -> _Plan:
@@ -172,6 +172,9 @@ def _carry_out(
         if processes.is_first:
             stack.enter_context(folder.lock())
         loader = stack.enter_context(ImageLoader(plan.images, config, device, processes.rank, processes.count))
+        if loader.batch_size != config.batch_size:
+            told = f"Batches have {loader.batch_size} instead of {config.batch_size} images: there are no more."
+            print_note(told, enabled=show)
         learner = _make_learner(plan, engine, device)
         beginning = Beginning(description=_describe(plan)) if is_new else None
         position = find_position(folder, learner, beginning, show=show)
