@@ -70,7 +70,7 @@ def test_two_processes_measure_as_one_to_the_last_digit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_go_on_bit_for_bit(strategy: str, tmp_path: Path) -> None:
-    adaptive = [*TRAIN, "--set", "optimiser=adamw", "--set", f"strategy={strategy}"]
+    adaptive = [word.replace("=sgd", "=adamw") for word in TRAIN] + ["--set", f"strategy={strategy}"]
     run(torchrun(*adaptive, "--output", str(tmp_path / "whole")))
     run(torchrun(*adaptive, "--stop-after", "7", "--output", str(tmp_path / "cut")))
     run(torchrun(*TRAIN[:3], "--resume", str(tmp_path / "cut")))

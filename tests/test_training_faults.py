@@ -173,7 +173,7 @@ def test_three_steps_in_a_row_that_are_not_finite_end_the_run(
     assert first.startswith("Warning: the loss became nan")
     assert second.startswith("Warning: the loss became nan")
     assert re.match(
-        r"Error: Training diverged: the loss of 3 steps in a row was no finite number; the last batch: "
+        r"Error: Training diverged in epoch 2: the loss of 3 steps in a row was no finite number; the last batch: "
         rf"{pictures}/images/train/\d\.png, {pictures}/images/train/\d\.png\. "
         rf"The last good model is kept in {tmp_path / 'best.safetensors'}\. Begin a new run with",
         last,

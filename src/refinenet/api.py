@@ -28,7 +28,6 @@ from refinenet.network import ModelType, Network
 from refinenet.run_start import RunOptions
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_output
 from refinenet.train import TrainResult, TrainRun
-from refinenet.train_loop import telling_how_it_goes_on
 from refinenet.train_request import TrainRequest, prepare_runs
 
 
@@ -223,16 +222,15 @@ class RefineNet:
         )
         with torch.random.fork_rng(range(torch.cuda.device_count()) if self.network.mean.is_cuda else ()):
             for run in prepare_runs(self.network, self.card, request, options):
-                result = self._carry_out(run, progress)
+                result = self._carry_out(run)
                 if not result.is_over:
                     break
         return result
 
-    def _carry_out(self, run: TrainRun, progress: bool) -> TrainResult:
+    def _carry_out(self, run: TrainRun) -> TrainResult:
         self._adopt(run.network, run.card)
         try:
-            with telling_how_it_goes_on(run.folder, show=progress and run.processes.is_first):
-                result = run.run()
+            result = run.run()
         finally:
             self.network.eval()
         network, card = load(result.model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from refinenet.datasets import Dataset
 from refinenet.labels import LabelSet
 from refinenet.model_file import ModelCard
@@ -34,7 +36,8 @@ def take_classes(
 ) -> tuple[Network, ModelCard]:
     """The network and card to train on a dataset's classes.
 
-    A classifier's rows are kept for the classes that the dataset has too, by name, and are new for the others. A model
+    A classifier's rows are kept for the classes that the dataset has too, by name, in capitals or not where that leaves
+    no doubt, and are new for the others. A model
     whose classes have placeholder names only, as many as the dataset has, takes the names and keeps all rows.
 
     Args:
@@ -54,9 +57,24 @@ def take_classes(
             "Leave num_classes out, and the dataset says it."
         )
     if ours.names != theirs.names and not (ours.is_numbered() and len(ours) == len(theirs)):
-        kept = [name for name in theirs.names if name in ours.names]
-        network = network.with_classes([ours.names.index(n) if n in ours.names else None for n in theirs.names])
+        rows = _match_names(ours.names, theirs.names)
+        kept = [name for name, row in zip(theirs.names, rows, strict=True) if row is not None]
+        network = network.with_classes(rows)
         told = f"keeps {', '.join(kept)}" if kept else "is new, as no class has the same name"
         message = f"The classifier for the {len(theirs)} classes of {dataset.name} {told}."
         print_note(message, enabled=progress and card.weights_sha256 != "")
     return network, ModelCard(architecture=network.architecture, label_set=theirs, licence=card.licence)
+
+
+def _match_names(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
+    """For each of their names the place of the same one among ours, if any."""
+    folded_ours, folded_theirs = ([name.casefold() for name in names] for names in (ours, theirs))
+
+    def find(name: str) -> int | None:
+        if name in ours:
+            return ours.index(name)
+        folded = name.casefold()
+        is_certain = folded_ours.count(folded) == folded_theirs.count(folded) == 1
+        return folded_ours.index(folded) if is_certain else None
+
+    return [find(name) for name in theirs]

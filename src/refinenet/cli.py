@@ -220,10 +220,17 @@ def main() -> NoReturn:
     except (ValueError, OSError, RuntimeError) as error:  # PyTorch tells of a full memory by RuntimeError
         if len(arguments) < len(sys.argv) - 1:
             raise
-        told = str(error).strip() or type(error).__name__
+        told = _told(error)
         _complain(f"{told.splitlines()[0]} (--debug shows more)" if isinstance(error, RuntimeError) else told)
         sys.exit(FAILED)
     sys.exit(0)
+
+
+def _told(error: Exception) -> str:
+    """An error in words: of the system's errors without their numbers."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+    return str(error).strip() or type(error).__name__
 
 
 def _complain_softly(message: Warning | str) -> None:

@@ -35,8 +35,13 @@ def parse_settings(settings: list[str], taken: set[str]) -> dict[str, Any]:
             raise typer.BadParameter(f"{setting!r} is not KEY=VALUE.", param_hint="--set")
         if key in taken or key in chosen:
             raise typer.BadParameter(f"{key} is given twice.", param_hint="--set")
-        try:
-            chosen[key] = json.loads(value)
-        except ValueError:
-            chosen[key] = value
+        chosen[key] = read_value(value)
     return chosen
+
+
+def read_value(text: str) -> Any:
+    """A value in JSON, or else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

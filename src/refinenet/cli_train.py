@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Device, Root, parse_settings
+from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Device, Root, parse_settings, read_value
 from refinenet.terminal import say
 
 if TYPE_CHECKING:
@@ -52,9 +52,12 @@ def train(
         str | None, typer.Option(help='A file of encoder weights, or "imagenet" to fetch timm\'s.')
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images. [default: 50]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in a step. [default: 8]")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(metavar="NUMBER|auto", help="Images in a step. [default: 8]")
+    ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Of decoder and classifier, at its highest. [default: 0.001]")
+        str | None,
+        typer.Option(metavar="NUMBER|auto", help="Of decoder and classifier, at its highest. [default: 0.001]"),
     ] = None,
     encoder_learning_rate: Annotated[float | None, typer.Option(help="Of the encoder; by default the same.")] = None,
     settings: Annotated[
@@ -80,8 +83,8 @@ def train(
         return
     named = {
         "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
+        "batch_size": None if batch_size is None else read_value(batch_size),
+        "learning_rate": None if learning_rate is None else read_value(learning_rate),
         "encoder_learning_rate": encoder_learning_rate,
     }
     chosen: dict[str, Any] = {key: value for key, value in named.items() if value is not None}

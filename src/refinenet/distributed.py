@@ -173,6 +173,11 @@ def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
     return module
 
 
+def is_lost_process(error: RuntimeError) -> bool:
+    """Whether an error says that another process of those that work together is gone, or does not answer."""
+    return isinstance(error, distributed.DistBackendError) or "gloo/transport" in str(error)
+
+
 def _leave() -> None:
     """Close the connections to the others: the threads that serve them would abort a process that ends before."""
     if distributed.is_initialized():

@@ -50,6 +50,8 @@ class Beginning:
     """All that it takes to begin it again, JSON-ready."""
     recipe: str | None = None
     """The same for people: the text of a recipe file, if there is one."""
+    can_resume: bool = True
+    """Whether it says enough to go on after a stop."""
 
 
 def state_files(learner: Learner, position: Position) -> dict[str, bytes]:
@@ -71,7 +73,7 @@ def find_position(folder: RunFolder, learner: Learner, beginning: Beginning | No
         OSError: a checkpoint cannot be read, or a new run cannot be written.
     """
     if beginning is not None:
-        return _begin(folder, learner, beginning)
+        return _begin(folder, learner, beginning, show=show)
     processes = learner.processes
     # The first process puts broken checkpoints aside; the others then find the same one as it.
     checkpoint = folder.newest_checkpoint() if processes.is_first else None
@@ -84,12 +86,12 @@ def find_position(folder: RunFolder, learner: Learner, beginning: Beginning | No
         position = Position(**json.loads(checkpoint.files[POSITION]))
     except (RuntimeError, KeyError, ValueError, TypeError, *CORRUPT_FILE_ERRORS) as error:
         raise ValueError(f"{checkpoint.folder} is of another run: {error}") from error
-    where = f"step {position.step} of epoch {position.epoch + 1}" if not position.is_over else "its end"
+    where = f"step {checkpoint.step}, of epoch {position.epoch + 1}" if not position.is_over else "its end"
     print_note(f"Going on in {folder.path} from {where}.", enabled=show)
     return position
 
 
-def _begin(folder: RunFolder, learner: Learner, beginning: Beginning) -> Position:
+def _begin(folder: RunFolder, learner: Learner, beginning: Beginning, *, show: bool) -> Position:
     position = Position()
     files = state_files(learner, position)
     if learner.processes.is_first:
@@ -98,5 +100,7 @@ def _begin(folder: RunFolder, learner: Learner, beginning: Beginning) -> Positio
             folder.write("recipe.toml", beginning.recipe.encode())
         folder.checkpoints.save(0, files)
         folder.begin(beginning.description)
+        advice = f" A stopped run goes on with --resume {folder.to_resume}." if beginning.can_resume else ""
+        print_note(f"Results go to {folder.path}.{advice}", enabled=show)
     learner.processes.wait()
     return position

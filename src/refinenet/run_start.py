@@ -95,9 +95,6 @@ def begin_run(
     looks = describe_looks({"train": train_set, "val": val_set})
     noted = {"fingerprints": looks, "arithmetic": engine.arithmetic, "teacher_sha256": teacher_sha256}
     beginning = _describe_beginning(network, card, training, config, folder, noted, options)
-    advice = f" A stopped run goes on with --resume {folder.to_resume}."
-    can_resume = A_FUNCTION not in beginning.description["source"]["dataset"]
-    print_note(f"Results go to {folder.path}.{advice if can_resume else ''}", enabled=show)
     engine.processes.wait()  # nobody makes the folder before all have seen that it is free
     torch.manual_seed(config.seed + engine.processes.rank)  # each process drops out values of its own
     return TrainRun(
@@ -143,7 +140,8 @@ def _describe_beginning(
         network=options.origin,
         train=asdict(config),
     )
-    return Beginning(description=description, recipe=write_recipe(recipe))
+    can_resume = A_FUNCTION not in source["dataset"]
+    return Beginning(description=description, recipe=write_recipe(recipe), can_resume=can_resume)
 
 
 def _refuse_single_values(network: Network, config: TrainConfig, train_set: Dataset, engine: Engine) -> None:

@@ -26,7 +26,7 @@ from refinenet.run_keeper import RunKeeper
 from refinenet.sample_cache import cache_samples
 from refinenet.terminal import print_note
 from refinenet.train_config import TrainConfig
-from refinenet.train_loop import TrainLoop
+from refinenet.train_loop import TrainLoop, telling_how_it_goes_on
 
 FREQUENCY_SAMPLES = 100
 """Images, spread over the dataset, that class frequencies are counted on."""
@@ -101,12 +101,10 @@ class TrainRun:
             interruption = stack.enter_context(Interruption())
             if self.processes.is_first:
                 stack.enter_context(folder.lock())
+            stack.enter_context(telling_how_it_goes_on(folder, show=show))
             counts = self._count_classes()
             loader = stack.enter_context(self._open_loader(stack, counts))
-            if loader.batch_size != config.batch_size:
-                told = f"Batches have {loader.batch_size} instead of {config.batch_size} images: of the "
-                told += f"{len(self.train_set)} that there are, so many can be shared evenly."
-                print_note(told, enabled=show)
+            self._tell_of_batches(loader)
             learner = self._make_learner(counts)
             position = find_position(folder, learner, self.beginning, show=show)
             names = config.loggers if self.processes.is_first else ()
@@ -127,6 +125,17 @@ class TrainRun:
             epochs=position.epoch,
             is_over=position.is_over,
         )
+
+    def _tell_of_batches(self, loader: Loader) -> None:
+        """Say where batches are smaller than asked for, or leave out much of each epoch."""
+        size, images = loader.batch_size, len(self.train_set)
+        if size != self.config.batch_size:
+            told = f"Batches have {size} instead of {self.config.batch_size} images"
+            print_note(f"{told}: of the {images} that there are, so many can be shared evenly.", enabled=self.show)
+        left_out = images - loader.steps_per_epoch * size
+        if left_out > images / 10:
+            told = f"Each epoch leaves out {left_out} of {images} images, each time others"
+            print_note(f"{told}: its batches are whole.", enabled=self.show)
 
     def _open_loader(self, stack: ExitStack, counts: ClassCounts | None) -> Loader:
         """The loader, whose processes are forked before threads and memory have grown; datasets are cached first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 from refinenet.augmentation.config import AugmentationConfig
@@ -65,7 +66,7 @@ class TrainConfig(AugmentationConfig, LossConfig, OptimiserConfig, ScheduleConfi
     a GPU whose machine has few cores. Colours are varied on the device in both."""
     strategy: Strategy = "ddp"
     """How several processes (torchrun) hold the network: "ddp" each the whole of it; "fsdp" each a share of gradients,
-    optimiser and, between steps, weights, for networks too large for one GPU's memory."""
+    optimiser and, between steps, weights, beside one whole copy that is measured and kept."""
     compile: bool = False
     """Whether `torch.compile` translates the network first: minutes at the start, for faster steps on a GPU."""
     seed: int = 42
@@ -112,6 +113,9 @@ class TrainConfig(AugmentationConfig, LossConfig, OptimiserConfig, ScheduleConfi
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ValueError(f"Unknown training settings: {', '.join(unknown)}. Known are {', '.join(sorted(known))}.")
+            near = [match for name in unknown for match in get_close_matches(name, known, n=1)]
+            meant = f" Did you mean {', '.join(near)}?" if near else ""
+            told = f"Unknown training settings: {', '.join(unknown)}.{meant} Known are {', '.join(sorted(known))}."
+            raise ValueError(told)
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**settings)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from refinenet.batch_size_finder import is_out_of_memory
+from refinenet.distributed import is_lost_process
 from refinenet.interruption import Interruption
 from refinenet.keeper import Batches, Keeper, Measurement
 from refinenet.learner import Learner
@@ -97,6 +98,15 @@ class TrainLoop:
         except _StoppedEarlyError:
             way = self.folder.kept if self.folder.is_behind else f"Go on with --resume {self.folder.to_resume}."
             print_note(f"Stopped after {self.steps} steps, as asked. {way}", enabled=self.show)
+        except RuntimeError as error:
+            if not is_lost_process(error):
+                raise
+            raise ChildProcessError(
+                "Another process of this training has ended: what torchrun prints says which one, and what that one "
+                "said before, why."
+            ) from error
+        else:
+            print_note(f"Warning: {self.folder.kept}", enabled=self.show and self.folder.is_behind)
 
     def _train_epoch(self) -> None:
         position, steps = self.position, self.batches.steps_per_epoch
@@ -165,8 +175,8 @@ class TrainLoop:
     def _divergence(self, sign: str) -> DivergenceError:
         good = f"The last good model is kept in {self.folder.model}. " if self.folder.model.exists() else ""
         return DivergenceError(
-            f"Training diverged: {sign}. {good}Begin a new run with a smaller learning_rate, with "
-            "gradient_clipping=1, or with precision='float32'."
+            f"Training diverged in epoch {self.position.epoch + 1}: {sign}. {good}Begin a new run with a smaller "
+            "learning_rate, with gradient_clipping=1, or with precision='float32'."
         )
 
     def _save_or_stop(self) -> None:

@@ -103,10 +103,7 @@ def pretrain_encoder(
     engine = launch(chosen, choose_precision(plan.config.precision, chosen))
     show = progress and engine.processes.is_first
     run = _new_run(output, plan, engine) if resume is None else _run_folder(resume)
-    told = f"Results go to {run.path}. A stopped run goes on with --resume {run.path}."
-    print_note(told, enabled=show and resume is None)
-    with telling_how_it_goes_on(run, show=show):
-        return _carry_out(plan, run, engine, chosen, is_new=resume is None, steps=stop_after, show=show)
+    return _carry_out(plan, run, engine, chosen, is_new=resume is None, steps=stop_after, show=show)
 
 
 def _make_plan(folder: str | os.PathLike[str] | None, encoder: str | None, settings: Mapping[str, Any]) -> _Plan:
@@ -171,6 +168,7 @@ def _carry_out(
         interruption = stack.enter_context(Interruption())
         if processes.is_first:
             stack.enter_context(folder.lock())
+        stack.enter_context(telling_how_it_goes_on(folder, show=show))
         loader = stack.enter_context(ImageLoader(plan.images, config, device, processes.rank, processes.count))
         if loader.batch_size != config.batch_size:
             told = f"Batches have {loader.batch_size} instead of {config.batch_size} images: there are no more."
