@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import write_pictures
 
-TRAIN = [
-    *("-m", "refinenet", "train", "--dataset", "streets:23:96x96", "--model", "camvid", "--epochs", "4"),
-    *("--batch-size", "4", "--set", "crop_size=[96,96]", "--set", "precision=float32", "--set", "loggers=[]"),
+SETTINGS = [
+    *("--epochs", "4", "--batch-size", "4", "--set", "crop_size=[32,32]", "--set", "precision=float32"),
     *("--set", "batch_norm=frozen_statistics", "--set", "accumulation=2", "--set", "ema_decay=0.9", "--no-check"),
-    *("--set", "optimiser=sgd", "--set", "learning_rate=0.0001", "--set", "gradient_clipping=1", "--set", "workers=0"),
+    *("--set", "optimiser=sgd", "--set", "learning_rate=0.0001", "--set", "gradient_clipping=1"),
+    *("--set", "workers=0", "--set", "loggers=[]"),
 ]
 STEPS = 20
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -34,54 +35,63 @@ def run(command: list[str]) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def last_checkpoint(folder: Path) -> Path:
-    """That of the last step; it may have been kept twice, before and after it was measured."""
-    return max((folder / "checkpoints").glob(f"step-{STEPS:06d}*"))
+def last_checkpoint(folder: Path, step: int = STEPS) -> Path:
+    """That of a step, by default the last; it may have been kept twice, before and after it was measured."""
+    return max((folder / "checkpoints").glob(f"step-{step:06d}*"))
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def train(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A training of 20 steps: 23 images do not divide evenly into batches of 4, nor 5 between two processes."""
+    folder = tmp_path_factory.mktemp("given")
+    pictures = write_pictures(folder / "pictures", train=23, val=5)
+    return ["-m", "refinenet", "train", "--dataset", str(pictures), "--model", "camvid", *SETTINGS]
+
+
+@pytest.fixture(scope="module")
+def one(train: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process."""
     folder = tmp_path_factory.mktemp("runs") / "one"
-    run([sys.executable, *TRAIN, "--output", str(folder)])
+    run([sys.executable, *train, "--output", str(folder)])
     return folder
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_reach_the_weights_and_figures_of_one(strategy: str, one: Path, tmp_path: Path) -> None:
-    """23 images do not divide evenly; 20 steps in halves; the same global batches."""
-    run(torchrun(*TRAIN, "--set", f"strategy={strategy}", "--output", str(tmp_path / "two")))
+def test_two_processes_reach_what_one_does_and_go_on_bit_for_bit(
+    strategy: str, train: list[str], one: Path, tmp_path: Path
+) -> None:
+    """In halves of the same global batches."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    spread = [*train, "--set", f"strategy={strategy}"]
+    run(torchrun(*spread, "--output", str(whole)))
+    run(torchrun(*spread, "--stop-after", "7", "--output", str(cut)))
+    run(torchrun(*train[:3], "--resume", str(cut)))
     for kind in ("weights", "average"):
-        ours, theirs = (load_file(last_checkpoint(path) / f"{kind}.safetensors") for path in (one, tmp_path / "two"))
-        assert ours.keys() == theirs.keys()
-        assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-6
-    logs = [list(csv.DictReader((path / "log.csv").open())) for path in (one, tmp_path / "two")]
-    assert [row["loss"] for row in logs[0]] == [row["loss"] for row in logs[1]]
+        expected, reached, resumed = (
+            load_file(last_checkpoint(folder) / f"{kind}.safetensors") for folder in (one, whole, cut)
+        )
+        assert expected.keys() == reached.keys() == resumed.keys()
+        assert max(float((expected[name] - reached[name]).abs().max()) for name in expected) < 1e-6
+        assert [name for name in reached if not torch.equal(reached[name], resumed[name])] == []
+    logs = [list(csv.DictReader((folder / "log.csv").open())) for folder in (one, whole, cut)]
+    assert [row["loss"] for row in logs[0]] == [row["loss"] for row in logs[1]] == [row["loss"] for row in logs[2]]
+    start = load_file(last_checkpoint(one, 0) / "weights.safetensors")
+    assert max(float((start[name] - reached[name]).abs().max()) for name in start) > 1e-5, "nothing was learned"
 
 
-def test_two_processes_measure_as_one_to_the_last_digit(tmp_path: Path) -> None:
-    measure = ["-m", "refinenet", "eval", "--model", "camvid", "--dataset", "streets:23:96x96"]
+def test_two_processes_measure_as_one_to_the_last_digit(train: list[str], one: Path, tmp_path: Path) -> None:
+    measure = ["-m", "refinenet", "eval", "--model", str(one / "last.safetensors"), "--dataset", train[4]]
     run([sys.executable, *measure, "--output", str(tmp_path / "one.json")])
     run(torchrun(*measure, "--output", str(tmp_path / "two.json")))
     figures = [json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json")]
     for name in ("miou", "pixel_accuracy", "mean_accuracy", "class_iou", "images"):
         assert figures[0][name] == figures[1][name], name
+    assert figures[0]["images"] == 5
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_go_on_bit_for_bit(strategy: str, tmp_path: Path) -> None:
-    adaptive = [word.replace("=sgd", "=adamw") for word in TRAIN] + ["--set", f"strategy={strategy}"]
-    run(torchrun(*adaptive, "--output", str(tmp_path / "whole")))
-    run(torchrun(*adaptive, "--stop-after", "7", "--output", str(tmp_path / "cut")))
-    run(torchrun(*TRAIN[:3], "--resume", str(tmp_path / "cut")))
-    for kind in ("weights", "average"):
-        whole, cut = (load_file(last_checkpoint(tmp_path / name) / f"{kind}.safetensors") for name in ("whole", "cut"))
-        assert [name for name in whole if not torch.equal(whole[name], cut[name])] == []
-
-
-def test_a_killed_process_ends_the_training_of_both_and_is_named(tmp_path: Path) -> None:
+def test_a_killed_process_ends_the_training_of_both_and_is_named(train: list[str], tmp_path: Path) -> None:
     """For real: kill -9 of one of two; nothing hangs, and the run goes on afterwards."""
-    command = torchrun(*TRAIN, "--set", "checkpoint_minutes=0.0001", "--output", str(tmp_path))
+    command = torchrun(*train, "--set", "checkpoint_minutes=0.0001", "--output", str(tmp_path))
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
         deadline = time.monotonic() + 200
         while not (tmp_path / "checkpoints" / "step-000001").exists() and time.monotonic() < deadline:
@@ -91,6 +101,7 @@ def test_a_killed_process_ends_the_training_of_both_and_is_named(tmp_path: Path)
         said = process.communicate(timeout=90)[1]
     assert process.returncode == 1
     assert "SIGKILL" in said
+    assert "Error: Another process of this training has ended" in said
     assert f"pid: {children[1]}" in said or f"pid      : {children[1]}" in said
-    run([sys.executable, *TRAIN[:3], "--resume", str(tmp_path)])
+    run([sys.executable, *train[:3], "--resume", str(tmp_path)])
     assert last_checkpoint(tmp_path).exists()

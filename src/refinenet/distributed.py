@@ -197,7 +197,8 @@ def share_like(whole: Tensor, example: Tensor) -> Tensor:
 
     if not isinstance(example, DTensor):
         return whole
-    return distribute_tensor(whole.to(example.device), example.device_mesh, example.placements)
+    # Each takes its share of what it holds: to send it would need the same order of tensors in all processes.
+    return distribute_tensor(whole.to(example.device), example.device_mesh, example.placements, src_data_rank=None)
 
 
 def _precision(arithmetic: Arithmetic, device: torch.device, scaler: torch.amp.GradScaler | None) -> Precision:

@@ -62,8 +62,8 @@ class Learner:
     ) -> None:
         self.network, self.config, self.engine, self.processes = network, config, engine, engine.processes
         self._ignore_index, self._class_weights, self._teacher = ignore_index, class_weights, teacher
-        if engine.strategy == "ddp":  # shares are of weights that lie in one piece
-            network.to(memory_format=torch.channels_last)
+        # Shares are of weights that lie channels first.
+        network.to(memory_format=torch.contiguous_format if engine.strategy == "fsdp" else torch.channels_last)
         apply_batch_norm(network, config, self.processes.count)
         self._trained: nn.Module = DeepSupervision(network) if config.deep_supervision else network
         self._average = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
