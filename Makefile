@@ -13,7 +13,7 @@ demo: $(READY)
 	@$(BIN)/python -m refinenet demo --output demo.png
 
 test: check
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff check .

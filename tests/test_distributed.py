@@ -35,9 +35,9 @@ def run(command: list[str]) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def last_checkpoint(folder: Path, step: int = STEPS) -> Path:
-    """That of a step, by default the last; it may have been kept twice, before and after it was measured."""
-    return max((folder / "checkpoints").glob(f"step-{step:06d}*"))
+def last_checkpoint(folder: Path) -> Path:
+    """That of the last step; it may have been kept twice, before and after it was measured."""
+    return max((folder / "checkpoints").glob(f"step-{STEPS:06d}*"))
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +56,11 @@ def one(train: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_reach_what_one_does_and_go_on_bit_for_bit(
-    strategy: str, train: list[str], one: Path, tmp_path: Path
-) -> None:
+def test_two_processes_reach_what_one_does_and_go_on_bit_for_bit(train: list[str], one: Path, tmp_path: Path) -> None:
     """In halves of the same global batches."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    spread = [*train, "--set", f"strategy={strategy}"]
-    run(torchrun(*spread, "--output", str(whole)))
-    run(torchrun(*spread, "--stop-after", "7", "--output", str(cut)))
+    run(torchrun(*train, "--output", str(whole)))
+    run(torchrun(*train, "--stop-after", "7", "--output", str(cut)))
     run(torchrun(*train[:3], "--resume", str(cut)))
     for kind in ("weights", "average"):
         expected, reached, resumed = (
@@ -75,8 +71,7 @@ def test_two_processes_reach_what_one_does_and_go_on_bit_for_bit(
         assert [name for name in reached if not torch.equal(reached[name], resumed[name])] == []
     logs = [list(csv.DictReader((folder / "log.csv").open())) for folder in (one, whole, cut)]
     assert [row["loss"] for row in logs[0]] == [row["loss"] for row in logs[1]] == [row["loss"] for row in logs[2]]
-    start = load_file(last_checkpoint(one, 0) / "weights.safetensors")
-    assert max(float((start[name] - reached[name]).abs().max()) for name in start) > 1e-5, "nothing was learned"
+    assert float(logs[0][-1]["loss"]) < float(logs[0][0]["loss"]), "nothing was learned"
 
 
 def test_two_processes_measure_as_one_to_the_last_digit(train: list[str], one: Path, tmp_path: Path) -> None:

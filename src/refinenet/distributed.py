@@ -10,18 +10,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 if TYPE_CHECKING:  # it takes seconds to import, which who segments a picture need not wait for
     from lightning.fabric import Fabric
     from lightning.fabric.plugins import Precision
-    from lightning.fabric.strategies.strategy import Strategy as FabricStrategy
-    from torch.distributed.device_mesh import DeviceMesh
 
 Arithmetic = Literal["float32", "bfloat16", "float16"]
-Strategy = Literal["ddp", "fsdp"]
-"""How several processes hold a network: each the whole of it, or each a share of its weights, their gradients and the
-optimiser's state, put together only for a step."""
 
 CPU = torch.device("cpu")
 
@@ -113,27 +108,18 @@ class Engine:
     arithmetic: Arithmetic
     scaler: torch.amp.GradScaler | None
     """Of the loss, in float16."""
-    strategy: Strategy = "ddp"
-    """How several processes hold the network."""
 
 
-def launch(device: torch.device, arithmetic: Arithmetic = "float32", strategy: Strategy = "ddp") -> Engine:
+def launch(device: torch.device, arithmetic: Arithmetic = "float32") -> Engine:
     """Set up the engine; under torchrun the processes find each other here.
 
     Args:
         device: Where this process computes.
         arithmetic: Of the network; "float16" scales the loss.
-        strategy: How several processes hold the network.
-
-    Raises:
-        ValueError: "fsdp" in one process alone, or with float16.
     """
     from lightning.fabric import Fabric
+    from lightning.fabric.strategies.ddp import DDPStrategy
 
-    if strategy == "fsdp" and not is_launched():
-        raise ValueError('strategy="fsdp" is for several processes: start them by torchrun, or leave it out.')
-    if strategy == "fsdp" and arithmetic == "float16":
-        raise ValueError('strategy="fsdp" does not scale losses for float16: take precision="bfloat16" or "float32".')
     for name in ("lightning.fabric", "lightning.pytorch"):  # they announce what was asked for
         logging.getLogger(name).setLevel(logging.WARNING)
     scaler = torch.amp.GradScaler(device.type) if arithmetic == "float16" else None
@@ -148,29 +134,13 @@ def launch(device: torch.device, arithmetic: Arithmetic = "float32", strategy: S
             accelerator=device.type,
             devices=on_machine,
             num_nodes=machines,
-            strategy=_fabric_strategy(strategy, on_machine * machines),
+            strategy=DDPStrategy(timeout=PATIENCE),
             plugins=[plugin],
         )
         atexit.register(_leave)
     fabric.launch()
     processes = Processes(fabric.global_rank, fabric.world_size, fabric.device)
-    return Engine(fabric, processes, arithmetic, scaler, strategy)
-
-
-def _fabric_strategy(strategy: Strategy, processes: int) -> FabricStrategy:
-    from lightning.fabric.strategies.ddp import DDPStrategy
-    from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
-
-    if strategy == "ddp":
-        return DDPStrategy(timeout=PATIENCE)
-    return ModelParallelStrategy(_shard, data_parallel_size=processes, tensor_parallel_size=1, timeout=PATIENCE)
-
-
-def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    from torch.distributed.fsdp import fully_shard
-
-    fully_shard(module, mesh=mesh["data_parallel"])
-    return module
+    return Engine(fabric, processes, arithmetic, scaler)
 
 
 def is_lost_process(error: RuntimeError) -> bool:
@@ -182,23 +152,6 @@ def _leave() -> None:
     """Close the connections to the others: the threads that serve them would abort a process that ends before."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
-
-
-def put_together(tensor: Tensor) -> Tensor:
-    """The whole of a tensor that processes hold shares of; all have to ask at once. Others are whole already."""
-    from torch.distributed.tensor import DTensor
-
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def share_like(whole: Tensor, example: Tensor) -> Tensor:
-    """A whole tensor, of which all processes hold the same, shared between them as `example` is, if it is."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    if not isinstance(example, DTensor):
-        return whole
-    # Each takes its share of what it holds: to send it would need the same order of tensors in all processes.
-    return distribute_tensor(whole.to(example.device), example.device_mesh, example.placements, src_data_rank=None)
 
 
 def _precision(arithmetic: Arithmetic, device: torch.device, scaler: torch.amp.GradScaler | None) -> Precision:

@@ -5,11 +5,10 @@ Shape letters: N batch, K classes, h and w height and width of the crop.
 
 from __future__ import annotations
 
-import copy
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import load as unpack
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from refinenet.batch_norm import apply_batch_norm
 from refinenet.batch_size_finder import is_out_of_memory
 from refinenet.deep_supervision import DeepSupervision
-from refinenet.distributed import Engine, put_together, share_like
+from refinenet.distributed import Engine
 from refinenet.loader import Part
 from refinenet.losses import count, supervised_loss
 from refinenet.network import Network
@@ -62,16 +61,12 @@ class Learner:
     ) -> None:
         self.network, self.config, self.engine, self.processes = network, config, engine, engine.processes
         self._ignore_index, self._class_weights, self._teacher = ignore_index, class_weights, teacher
-        # Shares are of weights that lie channels first.
-        network.to(memory_format=torch.contiguous_format if engine.strategy == "fsdp" else torch.channels_last)
+        network.to(memory_format=torch.channels_last)
         apply_batch_norm(network, config, self.processes.count)
         self._trained: nn.Module = DeepSupervision(network) if config.deep_supervision else network
         self._average = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
-        # Where processes hold shares of the weights, what is measured and kept is a copy of the whole, or the average.
-        self._whole = copy.deepcopy(network) if engine.strategy == "fsdp" and not config.ema_decay else network
-        self._spread = engine.fabric.setup_module(self._trained)
         self._optimiser = build_optimiser(self._trained, config, encoder=network.encoder)
-        self._spread_optimiser = cast(torch.optim.Optimizer, engine.fabric.setup_optimizers(self._optimiser))
+        self._spread, self._spread_optimiser = engine.fabric.setup(self._trained, self._optimiser)
         self._model = torch.compile(self._spread) if config.compile else self._spread
         self.splits = 1
         """In how many pieces a part of a batch is computed; more where memory did not suffice."""
@@ -88,7 +83,7 @@ class Learner:
     def measured(self) -> Network:
         """The network to measure and keep: the average of the weights, where there is one."""
         if self._average is None:
-            return self._whole
+            return self.network
         averaged: Network = self._average.module
         return averaged
 
@@ -122,7 +117,7 @@ class Learner:
             return loss if math.isfinite(loss) and self._scale_less() else math.nan
         self._spread_optimiser.step()
         if self._average is not None:
-            self._average.update(self._put_together(), number)
+            self._average.update(self.network, number)
         return loss
 
     def _scale_less(self) -> bool:
@@ -133,22 +128,12 @@ class Learner:
         self._spread_optimiser.step()
         return float(scaler.get_scale()) >= LEAST_SCALE
 
-    @torch.no_grad()
-    def _put_together(self) -> Network:
-        """The network with all of its weights; where processes hold shares of them, a copy. All processes at once."""
-        if self.engine.strategy == "ddp":
-            return self.network
-        whole = copy.deepcopy(self.measured)
-        for value, shared in zip(whole.state_dict().values(), self.network.state_dict().values(), strict=True):
-            value.copy_(put_together(shared))
-        return whole
-
     def _clip(self) -> float:
         """Shorten gradients that are too long; returns their length before."""
         longest = self.config.gradient_clipping or math.inf
         fabric = self.engine.fabric
         norm = fabric.clip_gradients(self._spread, self._spread_optimiser, max_norm=longest, error_if_nonfinite=False)
-        return math.nan if norm is None else float(put_together(norm))
+        return math.nan if norm is None else float(norm)
 
     def _restore(self, statistics: Sequence[Tensor]) -> None:
         """Undo what a forward pass did to the statistics of the batch norms."""
@@ -205,14 +190,8 @@ class Learner:
             logits: Tensor = self._teacher.eval()(images)
             return logits
 
-    def _refresh(self) -> None:
-        """Bring a copy of the whole network up to date that is measured, as there is no average; all at once."""
-        if self._average is None:
-            self._whole = self._put_together()
-
     def share_buffers(self) -> None:
         """Give all processes the first one's statistics, so that all measure the same network."""
-        self._refresh()
         self.processes.take_from_first([*self.network.buffers(), *self.measured.buffers()])
 
     def state(self) -> dict[str, bytes]:
@@ -223,16 +202,10 @@ class Learner:
         scaler, device = self.engine.scaler, self.network.mean.device
         random = self.processes.gather(torch.get_rng_state())
         device_random = self.processes.gather(torch.cuda.get_rng_state(device)) if device.type == "cuda" else []
-        self._refresh()
-        weights, optimiser = _tensors(self._trained), self._optimiser.state_dict()
-        optimiser["state"] = {
-            number: {name: put_together(value) for name, value in kept.items()}
-            for number, kept in optimiser["state"].items()
-        }
         if not self.processes.is_first:
             return {}
         others = {
-            "optimiser": optimiser,
+            "optimiser": self._optimiser.state_dict(),
             "scaler": {} if scaler is None else scaler.state_dict(),
             "random": random,
             "device_random": device_random,
@@ -240,7 +213,7 @@ class Learner:
         }
         content = io.BytesIO()
         torch.save(others, content)
-        found = {WEIGHTS: pack(weights), OTHERS: content.getvalue()}
+        found = {WEIGHTS: pack(_tensors(self._trained)), OTHERS: content.getvalue()}
         if self._average is not None:
             found[AVERAGE] = pack(_tensors(self._average.module))
         return found
@@ -252,15 +225,11 @@ class Learner:
             KeyError, RuntimeError, ValueError, TypeError: it is of another network or training.
         """
         device = self.network.mean.device
-        own = self._trained.state_dict()
-        weights = unpack(files[WEIGHTS])
-        self._trained.load_state_dict(
-            {name: share_like(value, own[name]) if name in own else value for name, value in weights.items()}
-        )
+        self._trained.load_state_dict(unpack(files[WEIGHTS]))
         if self._average is not None:
             self._average.module.load_state_dict(unpack(files[AVERAGE]))
         others: dict[str, Any] = torch.load(io.BytesIO(files[OTHERS]), map_location="cpu", weights_only=True)
-        self._load_optimiser(others["optimiser"])
+        self._optimiser.load_state_dict(others["optimiser"])
         if self.engine.scaler is not None:
             self.engine.scaler.load_state_dict(others["scaler"])
         self.splits, rank = others["splits"], self.processes.rank
@@ -269,16 +238,9 @@ class Learner:
             if device.type == "cuda" and others["device_random"]:
                 torch.cuda.set_rng_state(others["device_random"][rank], device)
 
-    def _load_optimiser(self, state: dict[str, Any]) -> None:
-        parameters = [parameter for group in self._optimiser.param_groups for parameter in group["params"]]
-        for number, kept in state["state"].items():
-            example = parameters[number]
-            kept.update({k: share_like(v, example) for k, v in kept.items() if v.shape == example.shape})
-        self._optimiser.load_state_dict(state)
-
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {name: put_together(tensor.detach()).cpu().contiguous() for name, tensor in module.state_dict().items()}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
 
 
 def _split(part: Part, pieces: int) -> list[Piece]:

@@ -76,7 +76,7 @@ def begin_run(
     config = TrainConfig.from_dict(training.settings)
     check_installed(config.loggers)
     device = network.mean.device
-    engine = launch(device, choose_precision(config.precision, device), config.strategy)
+    engine = launch(device, choose_precision(config.precision, device))
     show = options.progress and engine.processes.is_first
     if options.check and engine.processes.is_first:
         ask_the_doctor(training, progress=show)
@@ -226,7 +226,7 @@ def take_up_run(folder: RunFolder, device: torch.device, options: RunOptions) ->
     changes = find_changes(begun.looks, {"train": train_set, "val": val_set})
     _refuse_changes(folder, changes, begun.card.label_set, train_set.label_set)
     config = begun.config
-    engine = launch(device, choose_precision(config.precision, device), config.strategy)
+    engine = launch(device, choose_precision(config.precision, device))
     if (engine.processes.count, engine.arithmetic) != (begun.processes, begun.arithmetic):
         print_note(
             f"The run was begun with processes={begun.processes} in {begun.arithmetic} and goes on with "

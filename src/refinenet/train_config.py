@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args
 
 from refinenet.augmentation.config import AugmentationConfig
 from refinenet.batch_norm import BatchNormConfig
-from refinenet.distributed import Strategy
 from refinenet.losses.config import LossConfig
 from refinenet.metric_loggers import LoggerConfig
 from refinenet.optimisation import OptimiserConfig
@@ -31,7 +30,7 @@ _WHOLE_NUMBERS = {
     "seed": 0,
 }
 _INSTEAD_OF_NUMBERS = {"batch_size": "auto", "patience": None}
-_CHOICES = {"augment_on": Place, "cache": Cache, "strategy": Strategy}
+_CHOICES = {"augment_on": Place, "cache": Cache}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +63,6 @@ class TrainConfig(AugmentationConfig, LossConfig, OptimiserConfig, ScheduleConfi
     augment_on: Place = "workers"
     """Where images are resized, cropped and flipped: in the processes that load them, or on the device that trains, for
     a GPU whose machine has few cores. Colours are varied on the device in both."""
-    strategy: Strategy = "ddp"
-    """How several processes (torchrun) hold the network: "ddp" each the whole of it; "fsdp" each a share of gradients,
-    optimiser and, between steps, weights, beside one whole copy that is measured and kept."""
     compile: bool = False
     """Whether `torch.compile` translates the network first: minutes at the start, for faster steps on a GPU."""
     seed: int = 42
