@@ -269,20 +269,6 @@ def test_the_average_of_the_weights_is_what_is_measured_and_kept(tmp_path: Path)
     assert not torch.equal(average["classifier.weight"], trained["classifier.weight"])
 
 
-def test_a_teacher_of_other_classes_is_refused(drawn_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="11 classes apart"):
-        small_network().train(dataset=drawn_folder, output=tmp_path / "run", progress=False, **SMALL, teacher="camvid")
-
-
-def test_a_student_is_drawn_to_its_teacher(tmp_path: Path) -> None:
-    """Taught by nothing else, a network comes nearer to the teacher's probabilities."""
-    settings = {**SMALL, "epochs": 8, "scale": [1.0, 1.0], "flip": False, "colour_jitter": 0.0, "class_crops": 0.0}
-    settings |= {"cross_entropy_weight": 0.0, "dice_weight": 0.0, "teacher": "camvid", "teacher_weight": 1.0}
-    small_network().train(dataset="streets:4:64x64", output=tmp_path, progress=False, **settings)
-    divergences = [float(row["loss"]) for row in csv.DictReader((tmp_path / "log.csv").open())]
-    assert 0 < divergences[-1] < 0.75 * divergences[0]
-
-
 def test_deep_supervision_trains_and_leaves_an_ordinary_model(tmp_path: Path) -> None:
     r = small_network()
     r.train(dataset="streets:4:64x64", output=tmp_path, progress=False, **SMALL, deep_supervision=0.4)

@@ -1,0 +1,50 @@
+"""Which rows of a trained classifier another set of classes keeps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from refinenet import RefineNet
+from refinenet.class_matching import take_classes
+from refinenet.datasets import Dataset
+from refinenet.labels import LabelSet
+
+
+def dataset_of(names: list[str]) -> Dataset:
+    colours = tuple((number, number, number) for number in range(len(names)))
+    return Dataset(
+        name="theirs",
+        split="train",
+        label_set=LabelSet(names=tuple(names), colours=colours),
+        items=["0"],
+        read_image=lambda _: np.zeros((4, 4, 3), np.uint8),
+        read_labels=lambda _: np.zeros((4, 4), np.uint8),
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        (["Road", "Sky", "martian"], {0: "Road", 1: "Sky"}),
+        (["road", "SKY", "martian"], {0: "Road", 1: "Sky"}),
+        (["road", "Road"], {1: "Road"}),  # of "road" there is doubt
+        (["roads", "martian"], {}),
+    ],
+)
+def test_rows_go_by_name_in_capitals_or_not(
+    names: list[str], kept: dict[int, str], camvid_model: RefineNet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, card = take_classes(camvid_model.network, camvid_model.card, dataset_of(names), fixed=False, progress=True)
+    assert card.label_set.names == tuple(names)
+    ours = camvid_model.label_set.names
+    for row in range(len(names)):
+        equals = [
+            name
+            for name, weights in zip(ours, camvid_model.network.classifier.weight, strict=True)
+            if torch.equal(weights, network.classifier.weight[row])
+        ]
+        assert equals == ([kept[row]] if row in kept else [])
+    told = capsys.readouterr().err
+    assert ("keeps" in told) == bool(kept)

@@ -1,0 +1,52 @@
+"""Training by soft targets: who may teach, what is learned, and that a run goes on with the teacher it had."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import CLASSES, SETTINGS, new_network, resume, train, write_pictures
+
+from refinenet import RefineNet
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+def test_a_teacher_of_other_classes_is_refused(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="11 classes apart"):
+        train(pictures, tmp_path / "run", teacher="camvid")
+
+
+def test_a_student_is_drawn_to_its_teacher(tmp_path: Path) -> None:
+    """Taught by nothing else, a network comes nearer to the teacher's probabilities."""
+    settings: dict[str, Any] = {**SETTINGS, "epochs": 8, "scale": [1.0, 1.0], "flip": False, "colour_jitter": 0.0}
+    settings |= {"class_crops": 0.0, "batch_size": 2, "crop_size": [64, 64]}
+    settings |= {"cross_entropy_weight": 0.0, "dice_weight": 0.0, "teacher": "camvid", "teacher_weight": 1.0}
+    student = RefineNet(encoder="mobilenetv2_050", device="cpu")
+    student.train(dataset="streets:4:64x64", output=tmp_path, progress=False, **settings)
+    divergences = [float(row["loss"]) for row in csv.DictReader((tmp_path / "log.csv").open())]
+    assert 0 < divergences[-1] < 0.75 * divergences[0]
+
+
+def test_a_run_goes_on_with_the_teacher_that_it_had(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named from one folder, found from another; with other weights in its file it is another one."""
+    monkeypatch.chdir(tmp_path)
+    new_network().save("teacher.safetensors")
+    train(pictures, tmp_path / "run", teacher="teacher.safetensors", stop_after=1)
+    (tmp_path / "elsewhere").mkdir()
+    os.chdir(tmp_path / "elsewhere")
+    RefineNet(encoder="mobilenetv2_050", device="cpu", num_classes=CLASSES, seed=1).save("other.safetensors")
+    original = (tmp_path / "teacher.safetensors").read_bytes()
+    (tmp_path / "teacher.safetensors").write_bytes(Path("other.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=r"teacher\.safetensors, the teacher of the run .*has other weights"):
+        resume(tmp_path / "run")
+    (tmp_path / "teacher.safetensors").write_bytes(original)
+    assert resume(tmp_path / "run").is_over
