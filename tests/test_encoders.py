@@ -16,6 +16,7 @@ from refinenet.network import Architecture, Network
 
 @pytest.mark.parametrize("encoder", ["convnext_atto", "efficientnet_b0", "swin_tiny_patch4_window7_224"])
 def test_any_hierarchical_encoder_runs_and_trains(encoder: str) -> None:
+    torch.manual_seed(0)  # stochastic depth leaves out a block for both images now and then, which then has no gradient
     network = Network(Architecture(model_type="lightweight", encoder=encoder, num_classes=3)).eval()
     with torch.no_grad():
         for height, width in [(1, 1), (33, 50)]:
