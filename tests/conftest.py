@@ -8,6 +8,7 @@ import os
 # other far longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,10 @@ from PIL import Image
 
 from refinenet import RefineNet
 from refinenet.street_scene import draw_street
+
+# A shell's background jobs are born deaf to Ctrl-C, and their children, too: those of the tests are to hear it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Nothing in the tests may reach for a network; a hub that is asked nevertheless says no at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
