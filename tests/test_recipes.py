@@ -250,7 +250,10 @@ BAD_RECIPES = [
     (NAMED + "[network]\nencoder = 3", "encoder is a text, not 3"),
     (NAMED + '[network]\nencoder = "a"\nnum_layers = 50', "encoder leaves nothing for num_layers to say"),
     (NAMED + '[network]\nmodel = "a"\nencoder_weights = "b"', "model leaves nothing for encoder_weights to say"),
-    (NAMED + "[train]\nepoch = 3", r"\[train\]: Unknown training settings: epoch. Known are .*epochs"),
+    (
+        NAMED + "[train]\nepoch = 3",
+        r"\[train\]: Unknown training settings: epoch\. Did you mean epochs\? Known are",
+    ),
     (NAMED + '[train]\nepochs = "three"', r"\[train\]: epochs is a whole number from 1 up, not 'three'"),
     (NAMED + '[train]\ndataset = "camvid"', r"\[train\]: Unknown training settings: dataset"),
     (NAMED + "[train]\nteacher = 3", r"\[train\]: teacher is .* not 3"),

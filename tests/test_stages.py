@@ -143,7 +143,7 @@ def test_ways_to_say_what_to_train_on_exclude_each_other(tmp_path: Path) -> None
         network.train(stages=stages, resume=tmp_path)
     with pytest.raises(ValueError, match="a stage has a root of its own"):
         network.train(stages=stages, root=tmp_path)
-    with pytest.raises(ValueError, match=r"There is no dataset None with classes='stuff'"):
+    with pytest.raises(ValueError, match=r"classes='stuff' goes with a dataset"):
         network.train(stages=stages, classes="stuff")
 
 
