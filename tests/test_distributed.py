@@ -82,6 +82,8 @@ def test_two_processes_measure_as_one_to_the_last_digit(train: list[str], one: P
     for name in ("miou", "pixel_accuracy", "mean_accuracy", "class_iou", "images"):
         assert figures[0][name] == figures[1][name], name
     assert figures[0]["images"] == 5
+    last = list(csv.DictReader((one / "log.csv").open()))[-1]
+    assert abs(figures[0]["miou"] - float(last["val_miou"])) < 1e-4
 
 
 def test_a_killed_process_ends_the_training_of_both_and_is_named(train: list[str], tmp_path: Path) -> None:

@@ -252,7 +252,7 @@ BAD_RECIPES = [
     (NAMED + '[network]\nmodel = "a"\nencoder_weights = "b"', "model leaves nothing for encoder_weights to say"),
     (
         NAMED + "[train]\nepoch = 3",
-        r"\[train\]: Unknown training settings: epoch\. Did you mean epochs\? Known are",
+        r"\[train\]: Unknown training settings: epoch\. Did you mean epochs\? Known .*epochs",
     ),
     (NAMED + '[train]\nepochs = "three"', r"\[train\]: epochs is a whole number from 1 up, not 'three'"),
     (NAMED + '[train]\ndataset = "camvid"', r"\[train\]: Unknown training settings: dataset"),

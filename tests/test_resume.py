@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from small_runs import state
 
 from refinenet import RefineNet
 
@@ -42,20 +42,6 @@ def train(output: Path, **more: Any) -> RefineNet:
     return r
 
 
-def state(folder: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of the last checkpoint: weights, their average, what the optimiser keeps."""
-    checkpoint = max((folder / "checkpoints").glob(f"step-{STEPS:06d}*"))
-    found = {
-        f"{kind} {name}": tensor
-        for kind in ("weights", "average")
-        for name, tensor in load_file(checkpoint / f"{kind}.safetensors").items()
-    }
-    learning = torch.load(checkpoint / "learning.pt", weights_only=True)
-    for number, values in learning["optimiser"]["state"].items():
-        found |= {f"optimiser {number} {name}": value for name, value in values.items()}
-    return found | {f"random {rank}": value for rank, value in enumerate(learning["random"])}
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
@@ -65,7 +51,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_equal(folder: Path, whole: Path) -> None:
-    ours, expected = state(folder), state(whole)
+    ours, expected = state(folder, STEPS), state(whole, STEPS)
     assert ours.keys() == expected.keys()
     assert [name for name in ours if not torch.equal(ours[name], expected[name])] == []
     assert (folder / "best.safetensors").exists()

@@ -122,6 +122,9 @@ def test_the_newest_checkpoint_is_found_or_missed_aloud(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with pytest.raises(ValueError, match=r"holds no checkpoint: the run cannot be taken up"):
         folder.newest_checkpoint()
+    (tmp_path / "checkpoint.pt").write_bytes(b"of an earlier version")
+    with pytest.raises(ValueError, match=r"earlier version, whose checkpoint\.pt .* Begin a new run from its model"):
+        folder.newest_checkpoint()
     folder.checkpoints.save(5, {"state.pt": b"x"})
     assert folder.newest_checkpoint().files == {"state.pt": b"x"}
 

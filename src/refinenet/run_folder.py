@@ -106,12 +106,17 @@ class RunFolder:
         """The newest good checkpoint of the run that was begun here; what it says in `set_aside` is to be told.
 
         Raises:
-            ValueError: there is none, or none is good.
+            ValueError: there is none, none is good, or an earlier version of this package made the run.
             OSError: a checkpoint cannot be read.
         """
         checkpoint = self.checkpoints.load_newest()
         if checkpoint is not None:
             return checkpoint
+        if (self.path / "checkpoint.pt").exists():
+            raise ValueError(
+                f"The run in {self.path} is of an earlier version, whose checkpoint.pt this one cannot go on from. "
+                f"Begin a new run from its model, {self.best_model}."
+            )
         raise ValueError(f"{self.checkpoints.folder} holds no checkpoint: the run cannot be taken up.")
 
     def begin(self, description: Mapping[str, Any]) -> None:
