@@ -44,6 +44,7 @@ def everything(learner: Learner) -> dict[str, Tensor]:
 @contextmanager
 def infinite_gradients(learner: Learner) -> Iterator[None]:
     weight = learner.network.classifier.weight
+    # PyTorch annotates this method of a parameter not at all.
     handle = weight.register_hook(lambda gradient: torch.full_like(gradient, math.inf))  # type: ignore[no-untyped-call]
     yield
     handle.remove()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 from refinenet.ranges import find_outside, is_number
@@ -79,7 +80,7 @@ class ScheduleConfig:
 def _are_rising(epochs: object) -> bool:
     if not isinstance(epochs, tuple) or not all(is_number(epoch) for epoch in epochs):
         return False
-    return all(earlier < later for earlier, later in zip((0, *epochs), epochs, strict=False))
+    return all(earlier < later for earlier, later in pairwise((0, *epochs)))
 
 
 def rate_factor(step: int, steps: int, steps_per_epoch: int, config: ScheduleConfig) -> float:
