@@ -202,6 +202,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="a folder to keep the set and the run in")
     parser.add_argument("--draw-only", action="store_true")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the training")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         place: Path = arguments.keep or Path(temporary)
@@ -209,6 +210,7 @@ def main() -> None:
         if arguments.draw_only:
             return
         command = ["train", "--dataset", str(place / "set"), "--model", "camvid", "--epochs", str(arguments.epochs)]
+        command += [part for setting in arguments.set for part in ("--set", setting)]
         _, seconds, busy = run(*command, "--device", "cpu", "--output", place / "run")
         model = place / "run" / "best.safetensors"
         printed, _, _ = run("eval", "--dataset", place / "set", "--model", model, "--device", "cpu", "--json")

@@ -16,11 +16,14 @@ import torch
 
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.class_matching import check_same_classes
-from refinenet.datasets import DatasetSource, TrainingSource, choose_classes, open_dataset
+from refinenet.datasets import DatasetSource, TrainingSource
 from refinenet.distributed import launch
-from refinenet.evaluate import Evaluation, measure
+from refinenet.evaluate import examine_model
+from refinenet.evaluation import Evaluation
+from refinenet.examination import examine, open_split
 from refinenet.files import refuse_same_file
 from refinenet.images import ImageSource, decode
+from refinenet.inference import Protocol, choose_protocol
 from refinenet.labels import LabelSet
 from refinenet.model_file import ModelCard, digest, load, save
 from refinenet.model_source import Start, choose_device
@@ -96,12 +99,16 @@ class RefineNet:
     def label_set(self, label_set: LabelSet) -> None:
         self._adopt(self.network, replace(self.card, label_set=label_set))
 
-    def segment(self, image: ImageSource, *, channel_order: Literal["rgb", "bgr"] = "rgb") -> Segmentation:
+    def segment(
+        self, image: ImageSource, *, channel_order: Literal["rgb", "bgr"] = "rgb", abstain_below: float = 0.0
+    ) -> Segmentation:
         """Segment an image.
 
         Args:
             image: A path, the bytes of a file, a Pillow image, a NumPy array or a tensor; see `images.decode`.
             channel_order: "bgr" for arrays from OpenCV.
+            abstain_below: Pixels of less confidence than this, in [0, 1], get no class, but the label set's ignore
+                index.
 
         Returns:
             Labels, confidence, colours and areas, of the image's own size.
@@ -109,7 +116,7 @@ class RefineNet:
         Raises:
             ValueError, TypeError, OSError: the image cannot be read or used.
         """
-        return self._segmenter.segment(decode(image, channel_order=channel_order))
+        return self._segmenter.segment(decode(image, channel_order=channel_order), abstain_below)
 
     def deploy(
         self,
@@ -118,6 +125,7 @@ class RefineNet:
         output_file: str | os.PathLike[str] | None = None,
         output: Output | None = None,
         channel_order: Literal["rgb", "bgr"] = "rgb",
+        abstain_below: float = 0.0,
     ) -> npt.NDArray[Any]:
         """Segment an image, draw the result, and write it where asked to.
 
@@ -129,6 +137,7 @@ class RefineNet:
             output: Which picture: "labels" (ids; `.png` only), "colour", "overlay" or "confidence". By default the
                 colour image is returned, and a `.png` file gets label ids with a palette, a `.jpg` file the colours.
             channel_order: "bgr" for arrays from OpenCV.
+            abstain_below: As for `segment`.
 
         Returns:
             The picture: `(H, W, 3)` uint8 RGB, or `(H, W)` for "labels" and "confidence".
@@ -146,7 +155,7 @@ class RefineNet:
             if isinstance(source, str | os.PathLike):
                 refuse_same_file(source, output_file)
         assert source is not None
-        segmentation = self.segment(source, channel_order=channel_order)
+        segmentation = self.segment(source, channel_order=channel_order, abstain_below=abstain_below)
         picture = segmentation.render(output or "colour")
         if output_file is not None:
             segmentation.save(output_file, output)
@@ -245,6 +254,8 @@ class RefineNet:
         split: str = "val",
         output_file: str | os.PathLike[str] | None = None,
         classes: str | None = None,
+        protocol: Protocol | Literal["plain", "paper"] = "plain",
+        abstain_below: float = 0.0,
         progress: bool = True,
     ) -> Evaluation:
         """Measure the model on a dataset, print a table, and write the figures where asked to.
@@ -255,27 +266,31 @@ class RefineNet:
             split: Which part of it.
             output_file: A JSON file for the figures.
             classes: As for `train`.
+            protocol: How images are put before the network: "plain", whole and once, as all datasets' owners measure;
+                "paper", as the network's paper does; or any other (`inference.Protocol`): several scales, mirrored,
+                in windows.
+            abstain_below: Pixels of less confidence get no class; they count as misses of the class they have.
             progress: Whether to show progress and the table.
 
         Returns:
-            mIoU, IoU by class, accuracies, and how they were measured.
+            All figures, with the rules that they follow and how they were measured.
 
         Raises:
             FileNotFoundError: the data are not there; says where to get them.
-            ValueError: a file cannot be used, or the model's classes are not the dataset's.
+            ValueError: a file cannot be used, a value is not allowed, or the model's classes are not the dataset's.
         """
-        source = dataset if classes is None else choose_classes(dataset, classes)
-        data = open_dataset(source, root)(split)
+        data, official = open_split(dataset, root, classes, split)
         check_same_classes(self.label_set, data)
-        processes = launch(self.network.mean.device).processes
-        shows = progress and processes.is_first
+        chosen = choose_protocol(protocol, data.name, self.card.architecture.model_type)
         weights = self.card.weights_sha256 or digest(self.network.state_dict())
-        evaluation = measure(self._segmenter, data, weights, progress=shows, processes=processes)
-        if output_file is not None and processes.is_first:
-            evaluation.save(output_file)
-        if shows:
-            evaluation.print()
-        return evaluation
+        return examine(
+            examine_model(self._segmenter.under(chosen), weights, abstain_below),
+            data,
+            official,
+            output_file=output_file,
+            progress=progress,
+            processes=launch(self.network.mean.device).processes,
+        )
 
     def save(
         self,

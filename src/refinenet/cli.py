@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from refinenet import cli_data, cli_pretrain, cli_train
-from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Device, Root
+from refinenet import cli_data, cli_eval, cli_pretrain, cli_train
+from refinenet.cli_options import AsJson, Device, Model
 from refinenet.terminal import say
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ app = typer.Typer(
 app.add_typer(cli_data.app, name="data")
 
 
-Model = Annotated[str, typer.Option("--model", "-m", help='A model file, or "camvid", which ships inside the package.')]
-
-
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # read by main
@@ -43,23 +40,7 @@ app.command()(cli_train.train)
 app.command()(cli_pretrain.pretrain)
 
 
-@app.command("eval")
-def evaluate(
-    dataset: Annotated[str, typer.Option("--dataset", "-d", help=DATASET_HELP)],
-    root: Root = None,
-    classes: ClassSet = None,
-    split: Annotated[str, typer.Option(help="Which part of the dataset.")] = "val",
-    model: Model = "camvid",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file for the figures.")] = None,
-    device: Device = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a model on a dataset."""
-    evaluation = _make(model=model, device=device).eval(
-        dataset, root=root, split=split, output_file=output, classes=classes, progress=not as_json
-    )
-    if as_json:
-        say(evaluation.to_dict())
+app.command("eval")(cli_eval.evaluate)
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 
 DATASET_HELP = "A name (see `refinenet data list`), or a folder or YAML file of your own."
 
+Model = Annotated[str, typer.Option("--model", "-m", help='A model file, or "camvid", which ships inside the package.')]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")]
 Root = Annotated[Path | None, typer.Option(help="Where a dataset known by name lies.")]
 ClassSet = Annotated[

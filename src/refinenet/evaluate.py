@@ -1,96 +1,115 @@
-"""Measure a segmenter on a dataset: single scale, whole images, one by one."""
+"""Measure a segmenter, or label maps of any origin, on a dataset, image by image.
+
+Shape letters: H height, W width.
+"""
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from refinenet import __version__
-from refinenet.datasets import Dataset
+from refinenet.datasets import Dataset, Sample
 from refinenet.distributed import ALONE, Processes
-from refinenet.files import write_atomically
-from refinenet.labels import LabelSet
-from refinenet.metrics import RULE, ConfusionMatrix, Scores
+from refinenet.evaluation import Evaluation, Seconds
+from refinenet.inference import PLAIN
+from refinenet.labels import LabelMap
+from refinenet.metrics import ConfusionMatrix, Scores, Tally, make_figures
 from refinenet.segmenter import Segmenter
-from refinenet.terminal import print_table, progress_bar
+from refinenet.terminal import progress_bar
 
-PROTOCOL = "single scale, whole image, no flip; logits resized bilinearly to the image's size before argmax"
+PROTOCOL = PLAIN.describe()
+"""That of training's validation."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of an image."""
+
+    labels: LabelMap
+    """`(H, W)` ids; the ignore index where no class is said."""
+    confidence: npt.NDArray[np.float32] | None
+    """`(H, W)` float32 in [0, 1], where it is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What was measured, on what, how."""
+class Examinee:
+    """What is measured: a model, or label maps of any origin."""
 
-    dataset: str
-    split: str
-    label_set: LabelSet
-    scores: Scores
-    images: int
-    seconds: float
-    """Wall-clock time from the first image's loading to the last one's counting."""
-    model_sha256: str
-    """SHA-256 of the model's weights as stored (`model_file.digest`)."""
-    package_version: str
+    answer: Callable[[Sample], Answer]
+    has_confidence: bool
+    protocol: str
+    """How images were put before the network, in words."""
+    model_sha256: str | None
+    """Of the model's weights, where it is one."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """All as JSON-ready values, with protocol and rule; figures in [0, 1], absent ones null."""
-        return {
-            "dataset": self.dataset,
-            "split": self.split,
-            "miou": self.scores.miou,
-            "pixel_accuracy": self.scores.pixel_accuracy,
-            "mean_accuracy": self.scores.mean_accuracy,
-            "class_iou": dict(zip(self.label_set.names, self.scores.class_iou, strict=True)),
-            "classes_averaged": self.scores.classes_averaged,
-            "images": self.images,
-            "seconds": self.seconds,
-            "seconds_per_image": self.seconds / max(self.images, 1),
-            "protocol": PROTOCOL,
-            "rule": RULE,
-            "model_sha256": self.model_sha256,
-            "package_version": self.package_version,
-        }
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write `to_dict` as a JSON file; missing folders are made, an existing file is replaced."""
-        return write_atomically(path, (json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+def examine_model(segmenter: Segmenter, model_sha256: str, abstain_below: float = 0.0) -> Examinee:
+    """A model to be measured.
 
-    def print(self) -> None:
-        """Print the figures as a table, in percent."""
-        rows = [[name, _percent(iou)] for name, iou in zip(self.label_set.names, self.scores.class_iou, strict=True)]
-        rows += [
-            [f"mIoU over {self.scores.classes_averaged} classes", _percent(self.scores.miou)],
-            ["pixel accuracy", _percent(self.scores.pixel_accuracy)],
-            ["mean accuracy", _percent(self.scores.mean_accuracy)],
-        ]
-        title = f"{self.dataset} {self.split}: {self.images} images in {self.seconds:.1f} s"
-        print_table(title, ["class", "IoU %"], rows)
+    Args:
+        segmenter: What runs it.
+        model_sha256: Of its weights as stored.
+        abstain_below: Pixels of less confidence than this get no class.
+    """
+
+    def answer(sample: Sample) -> Answer:
+        found = segmenter.segment(sample.image, abstain_below)
+        return Answer(found.labels, found.confidence)
+
+    withheld = f"; no class below a confidence of {abstain_below:g}" if abstain_below else ""
+    return Examinee(
+        answer=answer,
+        has_confidence=True,
+        protocol=segmenter.protocol.describe() + withheld,
+        model_sha256=model_sha256,
+    )
 
 
 def measure(
-    segmenter: Segmenter, dataset: Dataset, model_sha256: str, *, progress: bool, processes: Processes
+    examinee: Examinee, dataset: Dataset, *, progress: bool, processes: Processes, official: str = ""
 ) -> Evaluation:
-    """`evaluate`, with all that is to be said of the figures.
+    """All figures of a model, or of label maps, on a dataset.
+
+    Args:
+        examinee: What to measure.
+        dataset: What to measure it on.
+        progress: Whether to show progress.
+        processes: Those that share the images; all get the same figures, equal to those of one process alone.
+        official: How those who published the dataset measure on it, in words.
 
     Raises:
-        ValueError: an image or mask cannot be used; the file is named.
+        ValueError: an image, a mask or a prediction cannot be used; the file is named.
     """
-    scores, seconds = evaluate(segmenter, dataset, progress=progress, processes=processes)
+    label_set = dataset.label_set
+    tally = Tally(len(label_set), label_set.ignore_index, len(dataset))
+    parts = np.zeros(3)
+    start = last = time.perf_counter()
+    for index, sample in _share_images(dataset, progress, processes):
+        loaded = time.perf_counter()
+        answer = examinee.answer(sample)
+        answered = time.perf_counter()
+        _count(tally, index, sample, answer)
+        parts += loaded - last, answered - loaded, time.perf_counter() - answered
+        last = time.perf_counter()
+    tally.add_up(processes)
+    load, network, figures = processes.add_up(torch.from_numpy(parts)).tolist()
     return Evaluation(
         dataset=dataset.name,
         split=dataset.split,
-        label_set=dataset.label_set,
-        scores=scores,
-        images=len(dataset),
-        seconds=seconds,
-        model_sha256=model_sha256,
+        label_set=label_set,
+        figures=make_figures(tally, has_confidence=examinee.has_confidence),
+        names=tuple(dataset.items),
+        seconds=time.perf_counter() - start,
+        parts=Seconds(load=load, network=network, figures=figures),
+        protocol=examinee.protocol,
+        official=official,
+        model_sha256=examinee.model_sha256,
         package_version=__version__,
     )
 
@@ -103,7 +122,7 @@ def evaluate(
     processes: Processes = ALONE,
     after_image: Callable[[], object] | None = None,
 ) -> tuple[Scores, float]:
-    """Segment every image of a dataset and count.
+    """Segment every image of a dataset and count no more than training needs.
 
     Args:
         segmenter: What to measure.
@@ -120,19 +139,29 @@ def evaluate(
     """
     matrix = ConfusionMatrix(len(dataset.label_set), dataset.label_set.ignore_index)
     start = time.perf_counter()
+    for _, sample in _share_images(dataset, progress, processes, after_image):
+        matrix.add(sample.labels, segmenter.predict(sample.image))
+    matrix.counts = processes.add_up(torch.from_numpy(matrix.counts)).numpy()
+    return matrix.scores(), time.perf_counter() - start
+
+
+def _share_images(
+    dataset: Dataset, progress: bool, processes: Processes, after_image: Callable[[], object] | None = None
+) -> Iterator[tuple[int, Sample]]:
+    """The images of this process with their indices: every so many-th one."""
     with progress_bar(progress) as bar:
         task = bar.add_task(f"Evaluating on {dataset.name} {dataset.split}", total=len(dataset), status="")
         for first in range(0, len(dataset), processes.count):
             index = first + processes.rank
             if index < len(dataset):
-                sample = dataset[index]
-                matrix.add(sample.labels, segmenter.predict(sample.image))
+                yield index, dataset[index]
             bar.advance(task, min(processes.count, len(dataset) - first))
             if after_image is not None:
                 after_image()
-    matrix.counts = processes.add_up(torch.from_numpy(matrix.counts)).numpy()
-    return matrix.scores(), time.perf_counter() - start
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"
+def _count(tally: Tally, index: int, sample: Sample, answer: Answer) -> None:
+    try:
+        tally.add(index, sample.labels, answer.labels, answer.confidence)
+    except ValueError as error:
+        raise ValueError(f"{sample.name}: {error}") from error

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.images import write
+from refinenet.inference import PLAIN, Protocol, average_probabilities
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.transforms import prepare
 
@@ -34,7 +35,8 @@ class Segmentation:
     image: npt.NDArray[np.uint8]
     """`(H, W, 3)` uint8 RGB: the image itself, upright."""
     labels: LabelMap
-    """`(H, W)` ids, uint8 (uint16 past 255 classes); what they mean says `label_set`."""
+    """`(H, W)` ids, uint8 (uint16 past 255 classes); what they mean says `label_set`. Pixels that were left without a
+    class for want of confidence have its ignore index."""
     label_set: LabelSet
     confidence: npt.NDArray[np.float32]
     """`(H, W)` float32 in [0, 1]: the softmax probability of the class chosen."""
@@ -53,7 +55,7 @@ class Segmentation:
     @cached_property
     def areas(self) -> Mapping[str, float]:
         """Share of the image's pixels by class name, in [0, 1]; classes that do not occur have 0."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.label_set))
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.label_set))[: len(self.label_set)]
         return {name: int(count) / self.labels.size for name, count in zip(self.label_set.names, counts, strict=True)}
 
     def render(self, output: Output) -> npt.NDArray[Any]:
@@ -113,29 +115,66 @@ class Segmenter:
     Args:
         backend: Runs the network.
         label_set: What its classes are.
+        protocol: How it sees an image; by default whole, once.
+        temperature: What its logits are divided by before they become probabilities; above 1 it is less confident.
     """
 
-    def __init__(self, backend: PyTorchBackend, label_set: LabelSet) -> None:
-        self.backend = backend
-        self.label_set = label_set
+    def __init__(
+        self, backend: PyTorchBackend, label_set: LabelSet, protocol: Protocol = PLAIN, temperature: float = 1.0
+    ) -> None:
+        self.backend, self.label_set = backend, label_set
+        self.protocol, self.temperature = protocol, temperature
+
+    def under(self, protocol: Protocol) -> Segmenter:
+        """This segmenter under another protocol."""
+        return Segmenter(self.backend, self.label_set, protocol, self.temperature)
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> LabelMap:
         """The label map of an image: `(H, W, 3)` uint8 RGB to `(H, W)` ids."""
         return self._labels(self._run(pixels))
 
-    def segment(self, pixels: npt.NDArray[np.uint8]) -> Segmentation:
-        """The label map of an image with all that belongs to it: `(H, W, 3)` uint8 RGB in."""
-        logits = self._run(pixels)
-        confidence = logits[0].float().softmax(0).amax(0).cpu().numpy()
-        return Segmentation(image=pixels, labels=self._labels(logits), label_set=self.label_set, confidence=confidence)
+    def segment(self, pixels: npt.NDArray[np.uint8], abstain_below: float = 0.0) -> Segmentation:
+        """The label map of an image with all that belongs to it.
+
+        Args:
+            pixels: `(H, W, 3)` uint8 RGB.
+            abstain_below: Pixels of less confidence than this get no class: the label set's ignore index.
+
+        Raises:
+            ValueError: `abstain_below` is not in [0, 1].
+        """
+        if not 0 <= abstain_below <= 1:
+            raise ValueError(f"abstain_below is a confidence from 0 to 1, not {abstain_below!r}.")
+        scores = self._run(pixels)
+        confidence = self._confidence(scores).cpu().numpy()
+        labels = self._labels(scores)
+        if abstain_below > 0:
+            labels[confidence < abstain_below] = self.label_set.ignore_index
+        return Segmentation(image=pixels, labels=labels, label_set=self.label_set, confidence=confidence)
+
+    def logits(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
+        """What the network says of the whole image, once: `(H, W, 3)` uint8 RGB to logits `(K, H, W)`."""
+        return _check(self.backend(prepare(pixels, self.backend.device))[0])
 
     def _run(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
-        logits = self.backend(prepare(pixels, self.backend.device))
-        if not logits.isfinite().all():  # argmax would call such pixels class 0 without a word
-            raise NotFiniteError(
-                "The network's answer is not finite: its weights are broken. Load or train another model."
-            )
-        return logits
+        """`(K, H, W)`: logits where the network sees the image once, else probabilities."""
+        if self.protocol.is_plain:
+            return self.logits(pixels)
+        image = prepare(pixels, self.backend.device)
+        return _check(average_probabilities(self.backend, image, self.protocol, self.temperature))
 
-    def _labels(self, logits: Tensor) -> LabelMap:
-        return self.label_set.cast(logits[0].argmax(0).cpu().numpy())
+    def _confidence(self, scores: Tensor) -> Tensor:
+        """The probability of the class chosen, `(H, W)` float32."""
+        if not self.protocol.is_plain:
+            return scores.amax(0)
+        scaled = scores.float() / self.temperature
+        return 1 / scaled.sub_(scaled.amax(0)).exp_().sum(0)
+
+    def _labels(self, scores: Tensor) -> LabelMap:
+        return self.label_set.cast(scores.argmax(0).cpu().numpy())
+
+
+def _check(scores: Tensor) -> Tensor:
+    if not scores.isfinite().all():  # argmax would call such pixels class 0 without a word
+        raise NotFiniteError("The network's answer is not finite: its weights are broken. Load or train another model.")
+    return scores

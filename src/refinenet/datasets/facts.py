@@ -34,6 +34,8 @@ class Facts:
     """What a dataset is, and how one gets it."""
 
     title: str
+    protocol: str
+    """How its owners, or those who quote figures on it, measure, in words."""
     label_set: LabelSet
     images: Mapping[str, int]
     """Number of images by split, as published; a split whose number is not known is left out."""
@@ -56,7 +58,7 @@ def read_facts(name: str) -> Facts:
     values: dict[str, Any] = json.loads(text)
     label_set = LabelSet.from_dict({key: values.pop(key) for key in ("names", "colours", "ignore_index")})
     downloads = tuple(Download(**download) for download in values.pop("downloads"))
-    known = {key: values.pop(key) for key in ("title", "images", "size", "licence", "page", "how_to_get")}
+    known = {key: values.pop(key) for key in ("title", "protocol", "images", "size", "licence", "page", "how_to_get")}
     return Facts(label_set=label_set, downloads=downloads, more=values, **known)
 
 

@@ -2,20 +2,21 @@
 
 The rule: one int64 matrix of pixels over all images, true class by predicted class; pixels whose truth is the ignore
 index are dropped first. A class counts when it occurs in the truth or in the prediction; its IoU is
-TP / (TP + FP + FN). Classes that occur in neither have no figure (None) and do not enter a mean.
+TP / (TP + FP + FN). Classes that occur in neither have no figure (None) and do not enter a mean. Pixels that have a
+truth and no predicted class, where that is allowed, are misses of the true class and found for none.
 
 Shape letters: H height, W width, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from refinenet.labels import LabelMap
+from refinenet.metrics.regions import Counts, divide, ious, mean, one_or_none, or_none
 
 RULE = (
     "one confusion matrix (int64 pixels) over all images; pixels with the ignore index in the truth dropped; "
@@ -45,19 +46,25 @@ class ConfusionMatrix:
     Args:
         num_classes: K.
         ignore_index: Truth of pixels that do not count.
+        may_abstain: Whether a prediction may leave pixels without a class, too, by the ignore index.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int) -> None:
+    def __init__(self, num_classes: int, ignore_index: int, *, may_abstain: bool = False) -> None:
         self.counts: npt.NDArray[np.int64] = np.zeros((num_classes, num_classes), np.int64)
         """`(K, K)` int64: row the true class, column the predicted one."""
-        self._ignore_index = ignore_index
+        self.abstained: npt.NDArray[np.int64] = np.zeros(num_classes, np.int64)
+        """`(K,)` int64: pixels of each true class that no class was predicted for."""
+        self._ignore_index, self._may_abstain = ignore_index, may_abstain
 
-    def add(self, truth: LabelMap, prediction: LabelMap) -> None:
+    def add(self, truth: LabelMap, prediction: LabelMap) -> Counts:
         """Count the pixels of one image.
 
         Args:
             truth: `(H, W)` ids below K, or the ignore index.
-            prediction: `(H, W)` ids below K.
+            prediction: `(H, W)` ids below K; or the ignore index, where the matrix allows it.
+
+        Returns:
+            `(3, K)`: this image's pixels of each class in both, in the truth and in the prediction.
 
         Raises:
             ValueError: the two differ in size, or an id is not below K.
@@ -67,34 +74,32 @@ class ConfusionMatrix:
             raise ValueError(f"Truth has the shape {truth.shape}, the prediction {prediction.shape}.")
         valid = truth != self._ignore_index
         true, predicted = truth[valid].astype(np.int64), prediction[valid].astype(np.int64)
-        for name, ids in (("truth", true), ("prediction", predicted)):
-            strange = ids[(ids < 0) | (ids >= classes)]
-            if strange.size:
+        if self._may_abstain:
+            predicted[predicted == self._ignore_index] = classes
+        for name, ids, limit in (("truth", true, classes), ("prediction", predicted, classes + self._may_abstain)):
+            if ids.size and (ids.min() < 0 or ids.max() >= limit):
+                strange = ids[(ids < 0) | (ids >= limit)]
                 raise ValueError(
                     f"The {name} has the id {strange[0]}, which is not below the number of classes, {classes}."
                 )
-        self.counts += np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes)
+        found = np.bincount(true * (classes + 1) + predicted, minlength=classes * (classes + 1))
+        counts = found.reshape(classes, classes + 1)
+        self.counts += counts[:, :classes]
+        self.abstained += counts[:, classes]
+        return np.stack([np.diag(counts), counts.sum(1), counts.sum(0)[:classes]])
+
+    def overlap(self) -> Counts:
+        """`(3, K)`: all pixels of each class in both, in the truth and in the prediction."""
+        return np.stack([np.diag(self.counts), self.counts.sum(1) + self.abstained, self.counts.sum(0)])
 
     def scores(self) -> Scores:
         """The figures of all pixels counted so far."""
-        hits, true, predicted = np.diag(self.counts), self.counts.sum(1), self.counts.sum(0)
-        class_iou = _divide(hits, true + predicted - hits)
-        accuracies = _divide(hits, true)
+        hits, true, _ = overlap = self.overlap()
+        class_iou = ious(overlap)
         return Scores(
-            miou=_mean(class_iou),
-            pixel_accuracy=_divide([hits.sum()], [true.sum()])[0],
-            mean_accuracy=_mean(accuracies),
-            class_iou=class_iou,
-            classes_averaged=sum(value is not None for value in class_iou),
+            miou=one_or_none(mean(class_iou)),
+            pixel_accuracy=one_or_none(divide(hits.sum(), true.sum())),
+            mean_accuracy=one_or_none(mean(divide(hits, true))),
+            class_iou=or_none(class_iou),
+            classes_averaged=int((~np.isnan(class_iou)).sum()),
         )
-
-
-def _divide(
-    parts: Sequence[int] | npt.NDArray[np.int64], wholes: Sequence[int] | npt.NDArray[np.int64]
-) -> tuple[float | None, ...]:
-    return tuple(int(part) / int(whole) if whole else None for part, whole in zip(parts, wholes, strict=True))
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return sum(present) / len(present) if present else None

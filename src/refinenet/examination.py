@@ -1,0 +1,63 @@
+"""One evaluation from beginning to end: measure, keep the figures, show them."""
+
+from __future__ import annotations
+
+import os
+
+from refinenet.datasets import PUBLISHED, Dataset, DatasetSource, choose_classes, open_dataset
+from refinenet.distributed import Processes
+from refinenet.evaluate import Examinee, measure
+from refinenet.evaluation import Evaluation
+
+
+def open_split(
+    dataset: DatasetSource, root: str | os.PathLike[str] | None, classes: str | None, split: str
+) -> tuple[Dataset, str]:
+    """A split to measure on, and how those who published it measure, in words ("" where nobody says).
+
+    Args:
+        dataset: As `datasets.open_dataset` takes it.
+        root: Where a named dataset lies.
+        classes: Which set of classes, where a dataset has two.
+        split: Which part of it.
+
+    Raises:
+        FileNotFoundError: the data are not there; says where to get them.
+        ValueError: there is no such dataset, split or set of classes.
+    """
+    source = dataset if classes is None else choose_classes(dataset, classes)
+    name = "" if callable(source) else os.fspath(source)
+    official = PUBLISHED[name].facts.protocol if name in PUBLISHED else ""
+    return open_dataset(source, root)(split), official
+
+
+def examine(
+    examinee: Examinee,
+    dataset: Dataset,
+    official: str = "",
+    *,
+    output_file: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+    processes: Processes,
+) -> Evaluation:
+    """Measure, write what was asked for, and print a table; of several processes the first one writes and prints.
+
+    Args:
+        examinee: What to measure.
+        dataset: What to measure it on.
+        official: As `open_split` gives it.
+        output_file: A JSON file for the figures.
+        progress: Whether to show progress and the table.
+        processes: Those that share the images.
+
+    Raises:
+        ValueError: an image, a mask or a prediction cannot be used; the file is named.
+        OSError: a file cannot be written.
+    """
+    shows = progress and processes.is_first
+    evaluation = measure(examinee, dataset, progress=shows, processes=processes, official=official)
+    if output_file is not None and processes.is_first:
+        evaluation.save(output_file)
+    if shows:
+        evaluation.print()
+    return evaluation

@@ -1,0 +1,24 @@
+"""Figures of merit: what is counted, and by which rule a figure comes of it."""
+
+from refinenet.metrics.bootstrap import Interval
+from refinenet.metrics.calibration import Coverage, ReliabilityBin
+from refinenet.metrics.confusion import RULE, ConfusionMatrix, Scores
+from refinenet.metrics.figures import RULES, Calibration, ClassFigures, Figures, ImageFigures, make_figures
+from refinenet.metrics.tally import CONFIDENT, Tally
+
+__all__ = [
+    "CONFIDENT",
+    "RULE",
+    "RULES",
+    "Calibration",
+    "ClassFigures",
+    "ConfusionMatrix",
+    "Coverage",
+    "Figures",
+    "ImageFigures",
+    "Interval",
+    "ReliabilityBin",
+    "Scores",
+    "Tally",
+    "make_figures",
+]

@@ -1,0 +1,154 @@
+"""How well outlines are met: boundary IoU, mIoU in bands around outlines, and the boundary F-score.
+
+One rule for void in all three: it counts as a thing of its own, and the prediction is taken as void where the truth is.
+Where it touches a class there is an outline, on which truth and prediction agree as far as both have that class there;
+in datasets that draw void between things, such as PASCAL VOC, it is the only outline they have.
+
+Shape letters: H height, W width, K classes, B bands.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from refinenet.labels import LabelMap
+from refinenet.metrics.neighbourhood import contours, near_bits, near_other_labels
+from refinenet.metrics.regions import Counts, count_classes, divide, ious, mean
+
+DILATION_RATIO = 0.02
+"""Of the image's diagonal: how far the boundary region of boundary IoU reaches."""
+BANDS = (1, 2, 4, 8, 16, 32)
+"""Pixels from an outline of the truth, by chessboard distance: B bands, each in the next."""
+TOLERANCE_RATIO = 0.0075
+"""Of the image's diagonal: how far a predicted outline may be from the true one for the boundary F-score."""
+
+BOUNDARY_IOU_RULE = (
+    "Boundary IoU (Cheng et al., CVPR 2021): the IoU of the pixels of a class that are within d pixels (chessboard) of "
+    f"a pixel that is not of it, or of the image's border; d = {DILATION_RATIO} of the image's diagonal, rounded, at "
+    "least 1; pixels added up over all images; void in the truth is void in the prediction and belongs to no class"
+)
+TRIMAP_RULE = (
+    "mIoU over the pixels that have another label of the truth (void is one) within so many pixels (chessboard); void "
+    "in the truth dropped; pixels added up over all images"
+)
+BOUNDARY_F_RULE = (
+    "Boundary F-score: outline pixels of a class have another label (void is one) directly beside them in the image; "
+    "precision is the share of predicted outline pixels that have a true one of the class within t pixels (Euclidean), "
+    f"recall the same of the true ones, F = 2 P R / (P + R); t = {TOLERANCE_RATIO} of the image's diagonal (Csurka et "
+    "al., BMVC 2013), rounded, at least 1; pixels added up over all images; void in the truth is void in the prediction"
+)
+_BITS = 64
+
+
+def reach(ratio: float, height: int, width: int) -> int:
+    """Pixels that a share of an image's diagonal amounts to; at least 1."""
+    return max(1, round(ratio * math.hypot(height, width)))
+
+
+class BoundaryCounts:
+    """What the figures of outlines come from, added up over images.
+
+    Args:
+        num_classes: K.
+        ignore_index: Truth of pixels that do not count.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int) -> None:
+        self.regions: Counts = np.zeros((3, num_classes), np.int64)
+        """`(3, K)`: pixels in boundary regions."""
+        self.bands: Counts = np.zeros((len(BANDS), 3, num_classes), np.int64)
+        """`(B, 3, K)`: pixels in bands around the truth's outlines."""
+        self.outlines: npt.NDArray[np.int64] = np.zeros((2, 2, num_classes), np.int64)
+        """`(2, 2, K)`: of the truth and of the prediction, outline pixels that the other one meets, and all of them."""
+        self._classes, self._ignore_index = num_classes, ignore_index
+
+    def add(self, truth: LabelMap, prediction: LabelMap) -> Counts:
+        """Count the pixels of one image.
+
+        Args:
+            truth: `(H, W)` ids below K, or the ignore index.
+            prediction: The same.
+
+        Returns:
+            `(3, K)`: this image's pixels in boundary regions.
+        """
+        seen = np.where(truth == self._ignore_index, truth, prediction)
+        regions = self._count_regions(truth, seen)
+        self.regions += regions
+        self._add_bands(truth, seen)
+        self._add_outlines(truth, seen)
+        return regions
+
+    def boundary_iou(self) -> npt.NDArray[np.float64]:
+        """`(K,)`, NaN for classes without a boundary."""
+        return ious(self.regions)
+
+    def trimap_miou(self) -> npt.NDArray[np.float64]:
+        """`(B,)`, NaN where no pixel lies in the band."""
+        return mean(ious(self.bands))
+
+    def boundary_f(self) -> npt.NDArray[np.float64]:
+        """`(K,)`: F = 2 P R / (P + R); 0 where only one of truth and prediction has an outline, NaN where none has."""
+        met, all_of_them = self.outlines.swapaxes(0, 1)
+        recall, precision = np.nan_to_num(divide(met, all_of_them))
+        total = precision + recall
+        score = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+        return np.where(all_of_them.any(0), score, np.nan)
+
+    def _count_regions(self, truth: LabelMap, seen: LabelMap) -> Counts:
+        distance = reach(DILATION_RATIO, *truth.shape)
+        true, predicted = (_boundary_region(labels, distance) for labels in (truth, seen))
+        both = true & predicted & (truth == seen)
+        return self._count(truth[both], truth[true], seen[predicted])
+
+    def _add_bands(self, truth: LabelMap, seen: LabelMap) -> None:
+        inside = np.zeros(truth.shape, bool)
+        total = np.zeros_like(self.bands[0])
+        for band, near in enumerate(near_other_labels(truth, BANDS)):
+            added = near & ~inside
+            true, predicted = truth[added], seen[added]
+            total += self._count(true[true == predicted], true, predicted)
+            self.bands[band] += total
+            inside = near
+
+    def _add_outlines(self, truth: LabelMap, seen: LabelMap) -> None:
+        distance = reach(TOLERANCE_RATIO, *truth.shape)
+        edges = [np.nonzero(contours(labels) & (labels != self._ignore_index)) for labels in (truth, seen)]
+        ids = [labels[edge].astype(np.intp) for labels, edge in zip((truth, seen), edges, strict=True)]
+        shared = np.intersect1d(ids[0], ids[1])
+        for side in (0, 1):
+            self.outlines[side, 1] += np.bincount(ids[side], minlength=self._classes)
+        for first in range(0, len(shared), _BITS):  # classes that only one of them has meet nothing
+            self._add_met(shared[first : first + _BITS], edges, ids, truth.shape, distance)
+
+    def _add_met(
+        self,
+        classes: npt.NDArray[np.intp],
+        edges: list[tuple[npt.NDArray[np.intp], ...]],
+        ids: list[npt.NDArray[np.intp]],
+        shape: tuple[int, ...],
+        distance: int,
+    ) -> None:
+        """Count the outline pixels of some classes, a bit for each, that the other side meets."""
+        dtype = np.min_scalar_type(2 ** len(classes) - 1)
+        bit_of = np.zeros(self._classes, dtype)
+        bit_of[classes] = np.left_shift(np.array(1, dtype), np.arange(len(classes), dtype=dtype), dtype=dtype)
+        for side, other in ((0, 1), (1, 0)):
+            outline = np.zeros(shape, dtype)
+            outline[edges[other]] = bit_of[ids[other]]
+            met = (near_bits(outline, distance)[edges[side]] & bit_of[ids[side]]) != 0
+            self.outlines[side, 0] += np.bincount(ids[side][met], minlength=self._classes)
+
+    def _count(self, hits: LabelMap, truth: LabelMap, prediction: LabelMap) -> Counts:
+        return count_classes(hits, truth, prediction, self._classes, self._ignore_index)
+
+
+def _boundary_region(labels: LabelMap, distance: int) -> npt.NDArray[np.bool_]:
+    """Pixels within `distance` of another label, or of what lies outside of the image."""
+    (region,) = near_other_labels(labels, (distance,))
+    region[:distance] = region[-distance:] = True
+    region[:, :distance] = region[:, -distance:] = True
+    return region
