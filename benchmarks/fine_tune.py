@@ -1,14 +1,13 @@
 """How well, and how soon, the bundled model learns a small set of one's own.
 
-    python benchmarks/fine_tune.py [--epochs 20] [--images 60] [--seed 0] [--keep FOLDER] [--draw-only]
+    python benchmarks/fine_tune.py [--epochs 60] [--images 60] [--seed 0] [--keep FOLDER] [--draw-only]
 
 The set is drawn here: pictures of 320x240 pixels with three classes. The ground is grass, gravel or a mixture of both;
 on it lie pieces of wickerwork and of cracked clay, of any shape and size, over each other, in light that changes over
 the picture. Colours are drawn alike for all three classes, so that no colour tells what a pixel is; texture does.
 
 It is written as a user's folder (images/, masks/, classes.yaml), of which `refinenet train` keeps every fifth picture
-for validation; then `refinenet train` and `refinenet eval` run as a user runs them, with all settings at their defaults
-but for the number of epochs. Seconds are those of the whole training command, from start to end; CPU seconds are
+for validation; then `refinenet train --recipe few_images` and `refinenet eval` run as a user runs them. Seconds are those of the whole training command, from start to end; CPU seconds are
 what all of its processes have computed in that time, which other work on the machine hardly changes.
 """
 
@@ -197,20 +196,19 @@ def report(evaluation: dict[str, Any], command: list[str], epochs: int, seconds:
 def main() -> None:
     """Draw, train, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="a folder to keep the set and the run in")
     parser.add_argument("--draw-only", action="store_true")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the training")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         place: Path = arguments.keep or Path(temporary)
         write_set(place / "set", arguments.images, arguments.seed)
         if arguments.draw_only:
             return
-        command = ["train", "--dataset", str(place / "set"), "--model", "camvid", "--epochs", str(arguments.epochs)]
-        command += [part for setting in arguments.set for part in ("--set", setting)]
+        command = ["train", "--recipe", "few_images", "--dataset", str(place / "set"), "--model", "camvid"]
+        command += ["--epochs", str(arguments.epochs)]
         _, seconds, busy = run(*command, "--device", "cpu", "--output", place / "run")
         model = place / "run" / "best.safetensors"
         printed, _, _ = run("eval", "--dataset", place / "set", "--model", model, "--device", "cpu", "--json")

@@ -13,7 +13,16 @@ from refinenet.recipe import Recipe, merge, read_recipe, recipe_descriptions, re
 from refinenet.train_config import TrainConfig
 
 OF_THE_MACHINE = {"workers", "cache", "augment_on", "compile"}
-NAMES = ["camvid", "camvid_scratch", "full_nyu", "full_voc", "lightweight_nyu", "lightweight_voc", "modern"]
+NAMES = [
+    "camvid",
+    "camvid_scratch",
+    "few_images",
+    "full_nyu",
+    "full_voc",
+    "lightweight_nyu",
+    "lightweight_voc",
+    "modern",
+]
 WHOLE = """
 description = "All that a recipe can say."
 dataset = ["mine", "camvid", "/data/theirs"]
@@ -66,7 +75,7 @@ def test_the_packaged_recipes_are_known_by_name_and_described() -> None:
 def test_a_packaged_recipe_can_be_trained_by(name: str) -> None:
     recipe = read_recipe(name)
     assert recipe.name == name
-    assert recipe.dataset or all("dataset" in stage for stage in recipe.stages) or name == "modern"
+    assert recipe.dataset or all("dataset" in stage for stage in recipe.stages) or name in ("few_images", "modern")
     assert all(config.epochs > 1 for config in configs(recipe))
 
 
