@@ -41,6 +41,7 @@ app.command()(cli_pretrain.pretrain)
 
 
 app.command("eval")(cli_eval.evaluate)
+app.command()(cli_eval.calibrate)
 
 
 @app.command()
@@ -124,6 +125,7 @@ def info(
         "scores": dict(card.scores),
         "licence": card.licence,
         "recipe": dict(card.recipe),
+        "temperature": card.temperature,
         "weights_sha256": card.weights_sha256,
     }
     if as_json:

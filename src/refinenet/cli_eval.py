@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -58,7 +59,35 @@ def evaluate(
         progress=not as_json,
     )
     if as_json:
-        say(evaluation.summary())
+        say(evaluation.to_dict())
+
+
+def calibrate(
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help=DATASET_HELP)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model file to write.")],
+    root: Root = None,
+    classes: ClassSet = None,
+    split: Annotated[str, typer.Option(help="Which part of the dataset; one that was not trained on.")] = "val",
+    model: Model = "camvid",
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a model's confidence mean what it says: fit a temperature, and keep it in a copy of the model."""
+    from refinenet.api import RefineNet
+    from refinenet.files import refuse_same_file
+
+    refuse_same_file(model, output)
+    network = RefineNet(model=model, device=device)
+    fitted = network.calibrate(dataset, root=root, split=split, classes=classes, progress=not as_json)
+    network.save(output)
+    if as_json:
+        say({"model": str(output), **asdict(fitted)})
+        return
+    say(
+        f"Temperature {fitted.value:.3f}, fitted to {fitted.pixels:,} pixels of {fitted.images:,} images; on these the "
+        f"calibration error was {100 * fitted.error_before:.2f} % and is {100 * fitted.error_after:.2f} %. "
+        f"Model: {output}"
+    )
 
 
 def _choose_protocol(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-Backend = Callable[[Tensor], Tensor]
+Look = Callable[[Tensor], Tensor]
 """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, H, W)`."""
 
 SMALLEST_WINDOW = 32
@@ -154,7 +154,7 @@ def published_protocol(dataset: str, model_type: str) -> Protocol:
     )
 
 
-def average_probabilities(backend: Backend, image: Tensor, protocol: Protocol, temperature: float = 1.0) -> Tensor:
+def average_probabilities(backend: Look, image: Tensor, protocol: Protocol, temperature: float = 1.0) -> Tensor:
     """What a network says of an image under a protocol.
 
     Args:
@@ -199,7 +199,7 @@ def _resize(images: Tensor, size: tuple[int, ...], *, antialias: bool = False) -
     return resized.clamp(0, 1) if antialias else resized
 
 
-def _look(backend: Backend, image: Tensor, protocol: Protocol) -> Tensor:
+def _look(backend: Look, image: Tensor, protocol: Protocol) -> Tensor:
     """Logits `(1, K, H, W)` of an image, put together from windows where the protocol says so."""
     height, width = image.shape[-2:]
     if protocol.window is None or (protocol.window[0] >= height and protocol.window[1] >= width):

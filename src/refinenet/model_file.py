@@ -1,13 +1,15 @@
 """The model file: one safetensors file with a JSON header that says all that is needed to use the weights.
 
 The header's metadata holds, under the key "refinenet", a JSON object: format version, architecture, label set,
-preprocessing, scores with their protocol, licence, recipe, package version and the SHA-256 of the weights.
+preprocessing, scores with their protocol, licence, recipe, package version and the SHA-256 of the weights; and, where
+one was fitted, the temperature that makes confidence mean what it says.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -41,6 +43,8 @@ _HEADER_TYPES: Mapping[str, type] = {
     "scores": dict,
     "weights_sha256": str,
 }
+_OPTIONAL_TYPES: Mapping[str, type] = {"temperature": float}
+"""Entries that are written only where they say something."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,8 @@ class ModelCard:
     """What a model file says of its weights.
 
     Raises:
-        ValueError: the architecture and the label set are not of the same number of classes.
+        ValueError: the architecture and the label set are not of the same number of classes, or the temperature is not
+            above 0.
     """
 
     architecture: Architecture
@@ -61,8 +66,12 @@ class ModelCard:
     """How the weights were made."""
     weights_sha256: str = ""
     """Hexadecimal SHA-256 of the weights as stored (`digest`); empty for weights that were never saved."""
+    temperature: float = 1.0
+    """What logits are divided by before they become probabilities (`temperature.fit_temperature`); above 0."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"the temperature is a number above 0, not {self.temperature!r}")
         if len(self.label_set) != self.architecture.num_classes:
             raise ValueError(
                 f"the label set names {len(self.label_set)} classes, the network tells "
@@ -165,6 +174,7 @@ def _header(network: Network, card: ModelCard, weights_sha256: str) -> dict[str,
         "recipe": dict(card.recipe),
         "package_version": __version__,
         "weights_sha256": weights_sha256,
+        **({"temperature": card.temperature} if card.temperature != 1 else {}),
     }
 
 
@@ -191,10 +201,11 @@ def _read_header(metadata: Mapping[str, str]) -> tuple[ModelCard, dict[str, Any]
             f"its format version is {printable(repr(version))}, this package reads {FORMAT_VERSION}; "
             "a newer package may read it"
         )
-    if set(header) != set(_HEADER_TYPES):
-        raise ValueError(f"its header should have exactly the entries {sorted(_HEADER_TYPES)}")
-    for key, kind in _HEADER_TYPES.items():
-        if not isinstance(header[key], kind):
+    if set(header) - set(_OPTIONAL_TYPES) != set(_HEADER_TYPES):
+        optional = ", ".join(_OPTIONAL_TYPES)
+        raise ValueError(f"its header should have exactly the entries {sorted(_HEADER_TYPES)}, and perhaps {optional}")
+    for key, kind in {**_HEADER_TYPES, **_OPTIONAL_TYPES}.items():
+        if key in header and not isinstance(header[key], kind):
             raise ValueError(f"its header's {key!r} is not a {kind.__name__}")
     card = ModelCard(
         architecture=Architecture(**header["architecture"]),
@@ -203,6 +214,7 @@ def _read_header(metadata: Mapping[str, str]) -> tuple[ModelCard, dict[str, Any]
         licence=header["licence"],
         recipe=header["recipe"],
         weights_sha256=header["weights_sha256"],
+        temperature=header.get("temperature", 1.0),
     )
     return card, header["preprocessing"]
 

@@ -6,6 +6,7 @@ Shape letters: H height, W width, K classes.
 from __future__ import annotations
 
 import os
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +15,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
-from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.images import write
 from refinenet.inference import PLAIN, Protocol, average_probabilities
 from refinenet.labels import LabelMap, LabelSet
@@ -109,6 +110,17 @@ class NotFiniteError(ValueError):
     """A network whose answer is not finite numbers: its weights are broken."""
 
 
+class Backend(typing.Protocol):
+    """What runs a network."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where images have to be."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, H, W)`."""
+
+
 class Segmenter:
     """Segments images with a network.
 
@@ -120,7 +132,7 @@ class Segmenter:
     """
 
     def __init__(
-        self, backend: PyTorchBackend, label_set: LabelSet, protocol: Protocol = PLAIN, temperature: float = 1.0
+        self, backend: Backend, label_set: LabelSet, protocol: Protocol = PLAIN, temperature: float = 1.0
     ) -> None:
         self.backend, self.label_set = backend, label_set
         self.protocol, self.temperature = protocol, temperature

@@ -1,7 +1,7 @@
 """Figures of merit: what is counted, and by which rule a figure comes of it."""
 
 from refinenet.metrics.bootstrap import Interval
-from refinenet.metrics.calibration import Coverage, ReliabilityBin
+from refinenet.metrics.calibration import ConfidenceCounts, Coverage, ReliabilityBin
 from refinenet.metrics.confusion import RULE, ConfusionMatrix, Scores
 from refinenet.metrics.figures import RULES, Calibration, ClassFigures, Figures, ImageFigures, make_figures
 from refinenet.metrics.tally import CONFIDENT, Tally
@@ -12,6 +12,7 @@ __all__ = [
     "RULES",
     "Calibration",
     "ClassFigures",
+    "ConfidenceCounts",
     "ConfusionMatrix",
     "Coverage",
     "Figures",

@@ -1,0 +1,113 @@
+"""Temperature scaling: one number that makes a network's confidence mean what it says (Guo et al., ICML 2017).
+
+Logits are divided by it before they become probabilities. Which class is chosen stays as it is.
+
+Shape letters: n pixels, K classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from refinenet.datasets import Dataset
+from refinenet.metrics import ConfidenceCounts
+from refinenet.segmenter import Segmenter
+from refinenet.terminal import progress_bar
+
+PIXELS = 100_000
+"""Of all images together, evenly shared, that the temperature is fitted to."""
+COLDEST, HOTTEST = 0.05, 20.0
+"""Between which it is looked for."""
+SEED = 42
+_HALVINGS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedTemperature:
+    """A temperature, and what it is good for."""
+
+    value: float
+    """Between `COLDEST` and `HOTTEST`."""
+    pixels: int
+    """That it was fitted to."""
+    images: int
+    loss_before: float
+    """Mean negative logarithm of the true class's probability on these pixels, at temperature 1."""
+    loss_after: float
+    error_before: float
+    """Expected calibration error on these pixels, in [0, 1], at temperature 1."""
+    error_after: float
+
+
+def fit_temperature(segmenter: Segmenter, dataset: Dataset, *, progress: bool) -> FittedTemperature:
+    """The temperature at which a network's probabilities fit a dataset best, by their likelihood.
+
+    Args:
+        segmenter: Runs the network.
+        dataset: Images that it has not learned from, such as a validation split.
+        progress: Whether to show progress.
+
+    Raises:
+        ValueError: there is no pixel with a class, or a file cannot be used.
+    """
+    parts = list(_sample(segmenter, dataset, progress))
+    if not parts or not sum(len(truth) for _, truth in parts):
+        raise ValueError(f"{dataset.name} {dataset.split} has no pixel with a class to fit a temperature to.")
+    logits, truth = torch.cat([part for part, _ in parts]), torch.cat([part for _, part in parts])
+    value = _minimise(logits, truth)
+    return FittedTemperature(
+        value=value,
+        pixels=len(truth),
+        images=len(dataset),
+        loss_before=_loss(logits, truth, 1.0),
+        loss_after=_loss(logits, truth, value),
+        error_before=_error(logits, truth, 1.0),
+        error_after=_error(logits, truth, value),
+    )
+
+
+def _sample(segmenter: Segmenter, dataset: Dataset, progress: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits `(n, K)` and true classes `(n,)` of some pixels of each image, always the same ones."""
+    share = max(1, PIXELS // max(1, len(dataset)))
+    with progress_bar(progress) as bar:
+        task = bar.add_task(f"Fitting a temperature to {dataset.name} {dataset.split}", total=len(dataset), status="")
+        for index in range(len(dataset)):
+            sample = dataset[index]
+            places = np.flatnonzero(sample.labels != dataset.label_set.ignore_index)
+            random = np.random.default_rng([SEED, index])
+            chosen = random.choice(places, min(share, len(places)), replace=False)
+            logits = segmenter.logits(sample.image).flatten(1)
+            truth = torch.from_numpy(sample.labels.ravel()[chosen].astype(np.int64))
+            yield logits[:, torch.from_numpy(chosen).to(logits.device)].T.double().cpu(), truth
+            bar.advance(task)
+
+
+def _minimise(logits: Tensor, truth: Tensor) -> float:
+    """Where the loss, which is convex in 1 / temperature, has its least value; by halving in the logarithm."""
+    low, high = math.log(1 / HOTTEST), math.log(1 / COLDEST)
+    right = logits.gather(1, truth[:, None]).mean()
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        slope = ((logits * math.exp(middle)).softmax(1) * logits).sum(1).mean() - right
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return math.exp(-(low + high) / 2)
+
+
+def _loss(logits: Tensor, truth: Tensor, temperature: float) -> float:
+    return float(functional.cross_entropy(logits / temperature, truth))
+
+
+def _error(logits: Tensor, truth: Tensor, temperature: float) -> float:
+    confidence, chosen = (logits / temperature).softmax(1).max(1)
+    counts = ConfidenceCounts()
+    counts.add(confidence.float().numpy(), (chosen == truth).numpy())
+    error = counts.error()
+    assert error is not None
+    return error
