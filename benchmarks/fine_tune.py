@@ -7,8 +7,9 @@ on it lie pieces of wickerwork and of cracked clay, of any shape and size, over 
 the picture. Colours are drawn alike for all three classes, so that no colour tells what a pixel is; texture does.
 
 It is written as a user's folder (images/, masks/, classes.yaml), of which `refinenet train` keeps every fifth picture
-for validation; then `refinenet train --recipe few_images` and `refinenet eval` run as a user runs them. Seconds are those of the whole training command, from start to end; CPU seconds are
-what all of its processes have computed in that time, which other work on the machine hardly changes.
+for validation; then `refinenet train --recipe few_images` and `refinenet eval` run as a user runs them. Seconds are
+those of the whole training command, from start to end; CPU seconds are what all of its processes have computed in that
+time, which other work on the machine hardly changes.
 """
 
 from __future__ import annotations
