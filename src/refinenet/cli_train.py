@@ -97,6 +97,8 @@ def train(
         "encoder_weights": encoder_weights,
     }
     _check_usage(dataset, resume, stages, recipe, start)
+    if resume is not None and not check:
+        raise typer.BadParameter("a resumed run's data were looked at when it was begun.", param_hint="--no-check")
     from refinenet.api import RefineNet
 
     result = RefineNet(**_choose_start(start, recipe, chosen), device=device).train(
