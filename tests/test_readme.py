@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def users_files(tmp_path: Path, drawn_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the README's readers have: images, a saved model, a folder of masks, an old checkpoint."""
+    """A folder with what the README's readers have: images, a saved model, masks and predictions, an old checkpoint."""
     assert drawn_folder == tmp_path / "mine"
+    shutil.copytree(drawn_folder / "masks", tmp_path / "their_masks")
     (tmp_path / "my" / "images").mkdir(parents=True)
     (tmp_path / "path" / "to").mkdir(parents=True)
     picture = Image.fromarray(draw_street(5, 60, 80)[0])
@@ -108,5 +110,5 @@ def test_console_examples_run(users_files: Path, run_refinenet: CommandLine) -> 
             assert "encoder_weights=FILE" in result.stderr
             continue
         assert result.returncode == 0, (command, result.stderr)
-    for made in ("my/overlay.jpg", "my/labels/one.png", "my/results.json", "runs/mine/log.csv", "segmented/5.png"):
+    for made in ("my/overlay.jpg", "my/labels/one.png", "my/results.json", "runs/mine/log.csv", "segmented/5.png", "report/report.html"):
         assert (users_files / made).exists(), made
