@@ -87,7 +87,11 @@ def test_settings_are_those_of_all_stages_and_the_dataset_that_of_stages_without
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--recipe", "modem"], 1, "There is no recipe 'modem'. There are camvid, camvid_scratch, few_images, full_nyu"),
+        (
+            ["--recipe", "modem"],
+            1,
+            "There is no recipe 'modem'. There are camvid, camvid_scratch, few_images, full_nyu",
+        ),
         (["--recipe", "none.toml"], 1, "none.toml"),
         (["--recipe", "bad.toml"], 1, "bad.toml cannot be used: colour is none of its keys"),
         (["--recipe", "modern", "--resume", "run"], 2, "--recipe"),

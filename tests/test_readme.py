@@ -110,5 +110,12 @@ def test_console_examples_run(users_files: Path, run_refinenet: CommandLine) -> 
             assert "encoder_weights=FILE" in result.stderr
             continue
         assert result.returncode == 0, (command, result.stderr)
-    for made in ("my/overlay.jpg", "my/labels/one.png", "my/results.json", "runs/mine/log.csv", "segmented/5.png", "report/report.html"):
+    for made in (
+        "my/overlay.jpg",
+        "my/labels/one.png",
+        "my/results.json",
+        "runs/mine/log.csv",
+        "segmented/5.png",
+        "report/report.html",
+    ):
         assert (users_files / made).exists(), made

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from refinenet import cli_data, cli_eval, cli_pretrain, cli_train
-from refinenet.cli_options import AsJson, Device, Model
+from refinenet.cli_options import AsJson, Backend, Device, Model, Precision
 from refinenet.terminal import say
 
 if TYPE_CHECKING:
@@ -57,13 +57,15 @@ def deploy(
         typer.Option("--kind", "-k", help="What to write; by default labels in .png, colour in .jpg."),
     ] = None,
     device: Device = None,
+    backend: Backend = "pytorch",
+    precision: Precision = "float32",
     as_json: AsJson = False,
 ) -> None:
     """Segment images and write the results."""
     from refinenet.batch import pair_outputs, segment_files
 
     pairs = pair_outputs(images, output, kind)
-    network = _make(model=model, device=device)
+    network = _make(model=model, device=device, backend=backend, precision=precision)
     reports: list[dict[str, Any]] = []
     for result in segment_files(network.segment, pairs, kind):
         if result.segmentation is None:

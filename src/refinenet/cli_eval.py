@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Device, Model, Root
+from refinenet.cli_options import DATASET_HELP, AsJson, Backend, ClassSet, Device, Model, Precision, Root
 from refinenet.terminal import say
 
 if TYPE_CHECKING:
@@ -42,13 +42,15 @@ def evaluate(
         float, typer.Option(help="Pixels of less confidence (0 to 1) get no class.", rich_help_panel=WAYS)
     ] = 0.0,
     device: Device = None,
+    backend: Backend = "pytorch",
+    precision: Precision = "float32",
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on a dataset."""
     chosen = _choose_protocol(protocol, scales, flip, window, overlap)
     from refinenet.api import RefineNet
 
-    evaluation = RefineNet(model=model, device=device).eval(
+    evaluation = RefineNet(model=model, device=device, backend=backend, precision=precision).eval(
         dataset,
         root=root,
         split=split,

@@ -48,7 +48,7 @@ class Evaluation:
     official: str
     """How those who published the dataset measure on it, in words; empty where nobody says."""
     model_sha256: str | None
-    """SHA-256 of the model's weights as stored (`model_file.digest`); None where predictions came from files."""
+    """SHA-256 of the model's weights as stored (`tensors.digest`); None where predictions came from files."""
     package_version: str
 
     @property

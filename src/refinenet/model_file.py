@@ -7,7 +7,6 @@ one was fitted, the temperature that makes confidence mean what it says.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -25,7 +24,7 @@ from refinenet import __version__
 from refinenet.files import write_atomically
 from refinenet.labels import LabelSet
 from refinenet.network import Architecture, Network
-from refinenet.tensors import check_tensors, printable, read_safetensors, refuse_doubled_keys
+from refinenet.tensors import check_tensors, digest, printable, read_safetensors, refuse_doubled_keys
 
 FORMAT_VERSION = 1
 BUNDLED = ("camvid",)
@@ -151,16 +150,6 @@ def load(path: Path) -> tuple[Network, ModelCard]:
             f"{printable(json.dumps(preprocessing), limit=300)}, its weights by {json.dumps(_preprocessing(network))}."
         )
     return network.eval(), card
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256, hexadecimal, over name, type, shape and little-endian bytes of all tensors, ordered by name."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
 
 
 def _header(network: Network, card: ModelCard, weights_sha256: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from refinenet.distributed import Engine, launch
 from refinenet.labels import LabelSet
 from refinenet.loader import batch_size
 from refinenet.metric_loggers import check_installed
-from refinenet.model_file import ModelCard, digest
+from refinenet.model_file import ModelCard
 from refinenet.model_source import open_model
 from refinenet.network import Architecture, Network
 from refinenet.optimisation import choose_precision
@@ -25,6 +25,7 @@ from refinenet.position import Beginning
 from refinenet.recipe import Recipe, write_recipe
 from refinenet.run_folder import RunFolder, next_folder
 from refinenet.run_record import describe_run
+from refinenet.tensors import digest
 from refinenet.terminal import print_note
 from refinenet.train import TrainRun
 from refinenet.train_config import TrainConfig

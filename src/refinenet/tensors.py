@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import struct
@@ -201,3 +202,13 @@ def enumerate_names(names: Iterable[str], limit: int = 8) -> str:
     listed = [printable(name) for name in names]
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256, hexadecimal, over name, type, shape and little-endian bytes of all tensors, ordered by name."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

@@ -1,0 +1,111 @@
+"""OpenVINO gives PyTorch's answer, for every size and after every change of a weight, and keeps what it translated."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CommandLine
+from model_parts import small_network
+from PIL import Image
+
+from refinenet import RefineNet
+from refinenet.backends.openvino import OpenVINOBackend
+from refinenet.street_scene import draw_street
+
+pytest.importorskip("openvino", reason="pip install 'refinenet[openvino]'")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REFINENET_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def backend(cache: Path) -> OpenVINOBackend:
+    return OpenVINOBackend(small_network())
+
+
+def difference(backend: OpenVINOBackend, shape: tuple[int, ...]) -> float:
+    """The largest difference of logits from PyTorch's, as a share of their range."""
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = backend.network(images)
+    found = backend(images)
+    assert found.shape == expected.shape
+    return float((found - expected).abs().max() / (expected.max() - expected.min()))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 45, 70), (1, 3, 1, 1), (3, 3, 33, 8), (2, 3, 7, 129)])
+def test_logits_are_those_of_pytorch_at_any_size(backend: OpenVINOBackend, shape: tuple[int, ...]) -> None:
+    assert difference(backend, shape) < 1e-4
+
+
+def test_a_changed_weight_is_seen(backend: OpenVINOBackend, capsys: pytest.CaptureFixture[str]) -> None:
+    assert difference(backend, (1, 3, 20, 20)) < 1e-4
+    capsys.readouterr()
+    with torch.no_grad():
+        for bias in backend.network.classifier.parameters():
+            bias.mul_(-2)
+    assert difference(backend, (1, 3, 20, 20)) < 1e-4
+    assert "Translating the network" in capsys.readouterr().err
+
+
+def test_the_next_process_finds_it_and_a_damaged_one_is_made_anew(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = OpenVINOBackend(small_network())
+    assert difference(first, (1, 3, 9, 9)) < 1e-4
+    capsys.readouterr()
+    assert difference(OpenVINOBackend(small_network()), (1, 3, 9, 9)) < 1e-4
+    assert capsys.readouterr().err == ""
+    for path in (cache / "openvino").glob("*/network.xml"):
+        path.write_bytes(path.read_bytes()[:1000])
+    assert difference(OpenVINOBackend(small_network()), (1, 3, 9, 9)) < 1e-4
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("REFINENET_CACHE", str(tmp_path / "file"))
+    assert difference(OpenVINOBackend(small_network()), (1, 3, 9, 9)) < 1e-4
+
+
+def test_bfloat16_is_close(cache: Path) -> None:
+    rough = OpenVINOBackend(small_network(), "bfloat16")
+    assert difference(rough, (1, 3, 45, 70)) < 0.1
+
+
+def test_the_command_line_writes_the_same_labels(run_refinenet: CommandLine, tmp_path: Path) -> None:
+    Image.fromarray(draw_street(3, 90, 120)[0]).save(tmp_path / "street.png")
+    RefineNet(encoder="mobilenetv2_050", num_classes=4, device="cpu").save(tmp_path / "model.safetensors")
+    os.environ["REFINENET_CACHE"] = str(tmp_path / "cache")
+    try:
+        for backend in ("pytorch", "openvino"):
+            options = ["--model", "model.safetensors", "--backend", backend, "-o", f"{backend}.png"]
+            done = run_refinenet("deploy", "street.png", *options)
+            assert done.returncode == 0, done.stderr
+    finally:
+        del os.environ["REFINENET_CACHE"]
+    first, second = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("pytorch", "openvino"))
+    assert (first == second).mean() >= 0.999
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"backend": "tensorflow"}, "one of pytorch, openvino, not 'tensorflow'"),
+        ({"precision": "int4"}, "one of float32, bfloat16, not 'int4'"),
+        ({"precision": "bfloat16"}, "backend='openvino'"),
+    ],
+)
+def test_what_no_backend_is_is_refused(options: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        RefineNet(encoder="mobilenetv2_050", num_classes=2, **options)  # type: ignore[arg-type]
