@@ -18,7 +18,7 @@ from refinenet.evaluation import RESULTS_VERSION
 from refinenet.labels import LabelSet, voc_colours
 from refinenet.metrics.regions import Counts
 
-MAX_BYTES = 512 * 2**20
+MAX_BYTES = 256 * 2**20
 """Of a file; 5,000 images with 170 classes take less than 10 MiB."""
 MAX_COUNTS = 2**24
 """Images times classes, which bounds the memory."""
@@ -103,7 +103,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _to_results(file: Path, values: Any) -> Results:
-    if not isinstance(values, dict) or "per_image" not in values and "class_iou" not in values:
+    if not isinstance(values, dict) or ("per_image" not in values and "class_iou" not in values):
         raise ValueError("it is no results file of `refinenet eval`.")
     version = values.get("version")  # first: another version may have other keys
     if "version" not in values:

@@ -2,12 +2,12 @@
 
 Both models have segmented the same images, so that a draw takes an image with what both made of it; what makes an
 image hard for both then cancels. Of figures that are ratios of sums the plain percentile bootstrap is too eager where
-images are few and classes are rare: at a level of 5 % it finds 7 to 9 % of differences where there are none (100 images,
-`benchmarks/significance.py`). The symmetric bootstrap-t keeps the level: the difference is measured in its own
-standard error, in each draw anew (Hall, "On symmetric bootstrap confidence intervals", J. R. Statist. Soc. B 50, 1988;
-Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 12). The standard errors are linearised: an
-image's influence on a figure is the figure's slopes in the sums, times the image's counts (the infinitesimal
-jackknife, ibid. chapter 21).
+images are few and classes are rare: at a level of 5 % it finds a difference in 7 to 9 % of cases where there is none
+(100 images and fewer, `benchmarks/significance.py`). The symmetric bootstrap-t keeps the level: the difference is
+measured in its own standard error, in each draw anew (Hall, "On symmetric bootstrap confidence intervals", J. R.
+Statist. Soc. B 50, 1988; Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 12). The standard
+errors are linearised: an image's influence on a figure is the figure's slopes in the sums, times the image's counts
+(the infinitesimal jackknife, ibid. chapter 21).
 
 Shape letters: N images, K classes, R draws, r draws computed together.
 """
@@ -29,8 +29,8 @@ LEAST_DRAWS, MOST_DRAWS = 2000, 20_000
 PAIRED_RULE = (
     f"paired bootstrap over images, the same draws for both: symmetric bootstrap-t (Hall, 1988) with linearised "
     f"standard errors, {LEVEL:.0%} intervals, p two-sided; as many draws as 100 times the number of classes, from "
-    f"{LEAST_DRAWS} to {MOST_DRAWS}; p_corrected: p of classes corrected for their number (Holm, 1979); it says how the "
-    "difference would vary with other images like these, not with another training"
+    f"{LEAST_DRAWS} to {MOST_DRAWS}; p_corrected: p of classes corrected for their number (Holm, 1979); it "
+    "says how the difference would vary with other images like these, not with another training"
 )
 _ROUNDING = 1e-12
 """Differences and standard errors below it are 0: one pixel of a dataset is more."""
@@ -93,7 +93,7 @@ def compare_counts(first: Counts, second: Counts, draws: int | None = None) -> D
 
 
 def correct(chances: Sequence[float | None]) -> tuple[float | None, ...]:
-    """p values corrected for their number, so that one false alarm among all is as seldom as one would be alone.
+    """Chances corrected for their number, so that one false alarm among all is as seldom as one would be alone.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6, 1979.
     """
@@ -153,7 +153,7 @@ class _Errors:
     def __init__(self, counts: Values) -> None:
         self._shape = counts.shape[1:]
         self._flat = counts.reshape(len(counts), -1)
-        occurs = counts.any((1, 2))
+        occurs: npt.NDArray[np.bool_] = np.any(counts, axis=(1, 2))
         self._images = [np.flatnonzero(column) for column in occurs.T]
         """By class: the images that have it; the others have no influence on its IoU."""
         self._by_class = [counts[chosen, ..., k].reshape(-1, 6) for k, chosen in enumerate(self._images)]
@@ -203,4 +203,4 @@ def _summary_slopes(sums: Values, iou: Values) -> tuple[Values, Values, Values]:
 
 
 def _second_less_first(slopes: Values) -> Values:
-    return slopes * np.array([-1.0, 1.0])[:, None, None]
+    return np.asarray(slopes * np.array([-1.0, 1.0])[:, None, None])
