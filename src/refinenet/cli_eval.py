@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from refinenet.inference import Protocol
 
 MEASURING, WAYS = "What is measured", "How images are put before the network"
+_OF_COMPARE = {"compare", "as_json"}
 
 
 def evaluate(
-    dataset: Annotated[str, typer.Option("--dataset", "-d", help=DATASET_HELP)],
+    context: typer.Context,
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help=DATASET_HELP)] = None,
     root: Root = None,
     classes: ClassSet = None,
     split: Annotated[str, typer.Option(help="Which part of the dataset.")] = "val",
@@ -44,9 +46,22 @@ def evaluate(
     device: Device = None,
     backend: Backend = "pytorch",
     precision: Precision = "float32",
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="A.json B.json",
+            help="Instead of measuring: what differs between two files of --output, and whether it can be luck.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model on a dataset."""
+    """Measure a model on a dataset, or compare two measurements."""
+    if compare is not None:
+        _refuse_idle_options(context)
+        _compare(*compare, as_json=as_json)
+        return
+    if dataset is None:
+        raise typer.BadParameter("Say what to measure on, or --compare two results.", param_hint="--dataset")
     chosen = _choose_protocol(protocol, scales, flip, window, overlap)
     from refinenet.api import RefineNet
 
@@ -90,6 +105,30 @@ def calibrate(
         f"calibration error was {100 * fitted.error_before:.2f} % and is {100 * fitted.error_after:.2f} %. "
         f"Model: {output}"
     )
+
+
+def _refuse_idle_options(context: typer.Context) -> None:
+    idle = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None
+        and parameter.name not in _OF_COMPARE
+        and getattr(context.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
+    ]
+    if idle:
+        raise typer.BadParameter(
+            f"It compares what is measured already; {', '.join(idle)} would do nothing.", param_hint="--compare"
+        )
+
+
+def _compare(first: Path, second: Path, *, as_json: bool) -> None:
+    from refinenet.comparison import compare
+
+    found = compare(first, second)
+    if as_json:
+        say(found.to_dict())
+    else:
+        found.print()
 
 
 def _choose_protocol(

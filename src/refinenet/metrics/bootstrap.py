@@ -42,14 +42,27 @@ def resample(
     return np.concatenate([figure(sums) for sums in _draw_sums(counts, draws)])
 
 
-def _draw_sums(counts: npt.NDArray[np.int64], draws: int) -> Iterator[npt.NDArray[np.int64]]:
-    images = len(counts)
+def draw_times(images: int, draws: int) -> Iterator[Values]:
+    """How often each image is drawn.
+
+    Args:
+        images: N.
+        draws: R.
+
+    Yields:
+        `(r, N)` whole numbers for r draws, until there are R of them; the same for the same N and R.
+    """
     random = np.random.default_rng(SEED)
-    # Products of whole numbers are exact in float64 below 2 ** 53, and fast.
-    flat = counts.reshape(images, -1).astype(np.float64)
     for first in range(0, draws, _AT_ONCE):
         times = random.multinomial(images, np.full(images, 1 / images), size=min(_AT_ONCE, draws - first))
-        yield (times.astype(np.float64) @ flat).astype(np.int64).reshape(-1, *counts.shape[1:])
+        yield times.astype(np.float64)
+
+
+def _draw_sums(counts: npt.NDArray[np.int64], draws: int) -> Iterator[npt.NDArray[np.int64]]:
+    # Products of whole numbers are exact in float64 below 2 ** 53, and fast.
+    flat = counts.reshape(len(counts), -1).astype(np.float64)
+    for times in draw_times(len(counts), draws):
+        yield (times @ flat).astype(np.int64).reshape(-1, *counts.shape[1:])
 
 
 def interval(values: Values) -> Interval | None:

@@ -19,7 +19,7 @@ def count_classes(hits: LabelMap, truth: LabelMap, prediction: LabelMap, classes
     return np.stack([np.bincount(ids, minlength=ignore_index + 1)[:classes] for ids in (hits, truth, prediction)])
 
 
-def ious(counts: Counts) -> npt.NDArray[np.float64]:
+def ious(counts: Counts | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Intersection over union, `(..., K)`; NaN for classes in neither truth nor prediction."""
     hits, truth, prediction = np.moveaxis(counts, -2, 0)
     return divide(hits, truth + prediction - hits)

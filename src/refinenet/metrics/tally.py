@@ -5,16 +5,19 @@ Shape letters: H height, W width, N images, K classes.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from refinenet.distributed import Processes
 from refinenet.labels import LabelMap
 from refinenet.metrics.boundaries import BoundaryCounts
 from refinenet.metrics.calibration import ConfidenceCounts
 from refinenet.metrics.confusion import ConfusionMatrix
 from refinenet.metrics.regions import Counts
+
+if TYPE_CHECKING:  # figures that are read from a file need no torch
+    from refinenet.distributed import Processes
 
 CONFIDENT = 0.9
 """From this confidence on a mistake is a confident one: seldom the network's fault, often the label's."""
@@ -66,6 +69,8 @@ class Tally:
 
     def add_up(self, processes: Processes) -> None:
         """Make the counts of all processes those of each."""
+        import torch
+
         for counts in self._arrays():
             counts[...] = processes.add_up(torch.from_numpy(counts)).numpy()
 

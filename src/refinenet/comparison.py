@@ -1,0 +1,254 @@
+"""Two evaluations of the same images side by side: what differs, and whether that can be luck.
+
+Shape letters: N images, K classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refinenet.evaluation import percent
+from refinenet.metrics.bootstrap import LEVEL
+from refinenet.metrics.paired import PAIRED_RULE, SUMMARY, Difference, compare_counts
+from refinenet.metrics.regions import Counts, divide, ious, mean, one_or_none, or_none
+from refinenet.results_file import Results, read_results, shorten
+from refinenet.terminal import print_table, say
+
+_FIRST_FEW = 3
+_ALPHA = f"{1 - LEVEL:.0%}".replace("%", " %")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A figure of both models, in [0, 1], None where there is none."""
+
+    name: str
+    first: float | None
+    second: float | None
+    difference: Difference
+    """The second less the first."""
+    p_corrected: float | None = None
+    """Of a class: p made larger for the number of classes (Holm)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready values, without the name."""
+        interval = self.difference.interval
+        return {
+            "first": self.first,
+            "second": self.second,
+            "difference": self.difference.value,
+            "interval": list(interval) if interval else None,
+            "p": self.difference.p,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One of the two that are compared."""
+
+    file: str
+    protocol: str | None
+    model_sha256: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two models on the same images."""
+
+    first: Side
+    second: Side
+    dataset: str
+    split: str
+    images: int
+    """N."""
+    summary: tuple[Change, ...]
+    """mIoU, pixel accuracy and mean accuracy."""
+    classes: tuple[Change, ...]
+    """IoU by class id."""
+    draws: int
+
+    @property
+    def verdict(self) -> str:
+        """In words: whether the difference in mIoU is significant, and which is better."""
+        change = self.summary[0]
+        value, p = change.difference.value, change.difference.p
+        if value is None:
+            return "There is no mIoU to compare: no pixel has a truth."
+        if value == 0:
+            return f"Both have the same mIoU{'' if p is None else f' (p = {show_p(p)})'}."
+        better, other = (self.second, self.first) if value > 0 else (self.first, self.second)
+        by = f"{better.file} is better than {other.file} by {_points(abs(value))} points of mIoU"
+        if p is None:
+            return f"{by} on these images; from {_few(self.images)} nothing can be said of others."
+        if change.difference.is_significant:
+            return f"{by}: significant at {_ALPHA} (p = {show_p(p)})."
+        return f"{by}: not significant at {_ALPHA} (p = {show_p(p)}); other images might say the opposite."
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes that have no IoU in the first, or in the second: they are not compared."""
+        return tuple(change.name for change in self.classes if change.difference.value is None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All as JSON-ready values; figures in [0, 1], absent ones null."""
+        return {
+            "first": asdict(self.first),
+            "second": asdict(self.second),
+            "dataset": self.dataset,
+            "split": self.split,
+            "images": self.images,
+            **{change.name: change.to_dict() for change in self.summary},
+            "class_iou": {
+                change.name: {**change.to_dict(), "p_corrected": change.p_corrected} for change in self.classes
+            },
+            "classes_not_compared": list(self.absent),
+            "verdict": self.verdict,
+            "draws": self.draws,
+            "rule": PAIRED_RULE,
+        }
+
+    def print(self) -> None:
+        """Print tables in percent and points, and the verdict."""
+        columns = ["A %", "B %", "B - A", "95 % of B - A", "p"]
+        say(f"A: {_describe(self.first)}\nB: {_describe(self.second)}")
+        title = f"IoU on {self.dataset} {self.split}: {self.images} images"
+        rows = [[*_row(change), show_p(change.p_corrected)] for change in self.classes]
+        print_table(title, ["class", *columns, "p corrected"], rows)
+        print_table("All classes", ["", *columns], [_row(change) for change in self.summary])
+        for note in self._notes():
+            say(note)
+        say(self.verdict)
+
+    def _notes(self) -> Iterator[str]:
+        if self.absent:
+            yield f"Not compared, for A or B has no such class in truth or prediction: {', '.join(self.absent)}."
+        significant = [
+            change.name for change in self.classes if change.p_corrected is not None and change.p_corrected <= 1 - LEVEL
+        ]
+        yield (
+            f"Classes that differ significantly at {_ALPHA}, corrected for the number of classes (Holm): "
+            f"{', '.join(significant) or 'none'}."
+        )
+
+
+def compare(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> Comparison:
+    """Compare two results files of the same images, which `Evaluation.save` wrote.
+
+    Raises:
+        ValueError: one is no such file, or they are not of the same images, truths and classes; says what differs.
+        OSError: one is not there or cannot be read.
+    """
+    one, other = read_results(first), read_results(second)
+    other = _align(one, other)
+    found = compare_counts(one.counts, other.counts)
+    figures = zip(_summary(one.counts), _summary(other.counts), strict=True)
+    by_class = zip(or_none(ious(one.counts.sum(0))), or_none(ious(other.counts.sum(0))), strict=True)
+    return Comparison(
+        first=_side(one),
+        second=_side(other),
+        dataset=one.dataset,
+        split=one.split,
+        images=len(one.images),
+        summary=tuple(
+            Change(name=name, first=a, second=b, difference=difference)
+            for name, (a, b), difference in zip(SUMMARY, figures, found.summary, strict=True)
+        ),
+        classes=tuple(
+            Change(name=name, first=a, second=b, difference=difference, p_corrected=corrected)
+            for name, (a, b), difference, corrected in zip(
+                one.classes, by_class, found.classes, found.p_corrected, strict=True
+            )
+        ),
+        draws=found.draws,
+    )
+
+
+def _align(one: Results, other: Results) -> Results:
+    """`other` with its images in the order of `one`; refused where the two are not of the same data."""
+    both = f"{one.path} and {other.path} cannot be compared"
+    for key in ("dataset", "split"):
+        if getattr(one, key) != getattr(other, key):
+            ours, theirs = shorten(getattr(one, key)), shorten(getattr(other, key))
+            raise ValueError(f"{both}: their {key!r} is {ours} and {theirs}. Measure both on the same one.")
+    if one.classes != other.classes:
+        raise ValueError(f"{both}: {_tell_classes(one, other)} Measure both with the same classes.")
+    if set(one.images) != set(other.images):
+        raise ValueError(f"{both}: {_tell_images(one, other)} Measure both on the same images.")
+    place = {name: index for index, name in enumerate(other.images)}
+    counts = other.counts[[place[name] for name in one.images]]
+    differs = np.argwhere(one.counts[:, 1] != counts[:, 1])
+    if len(differs):
+        image, label = differs[0]
+        raise ValueError(
+            f"{both}: in the truth of image {shorten(one.images[image])}, {one.counts[image, 1, label]} and "
+            f"{counts[image, 1, label]} 'pixels' are of {shorten(one.classes[label])}, and "
+            f"{len(set(differs[:, 0]))} of {len(one.images)} images differ. "
+            "Measure both with the same masks, in the same size."
+        )
+    return replace(other, images=one.images, counts=counts)
+
+
+def _tell_classes(one: Results, other: Results) -> str:
+    if set(one.classes) == set(other.classes):
+        return "the classes of their 'class_iou' are in another order."
+    only = [[name for name in a.classes if name not in set(b.classes)] for a, b in ((one, other), (other, one))]
+    return f"of their 'class_iou' only the first has {_list(only[0])}, only the second {_list(only[1])}."
+
+
+def _tell_images(one: Results, other: Results) -> str:
+    only = [[name for name in a.images if name not in set(b.images)] for a, b in ((one, other), (other, one))]
+    return f"of their 'per_image' only the first has {_list(only[0])}, only the second {_list(only[1])}."
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _FIRST_FEW} more" if len(names) > _FIRST_FEW else ""
+    return ", ".join(map(shorten, names[:_FIRST_FEW])) + more if names else "none"
+
+
+def _summary(counts: Counts) -> tuple[float | None, ...]:
+    """The figures named by `SUMMARY`, from `(N, 3, K)`."""
+    sums = counts.sum(0)
+    hits, truth, _ = sums
+    figures: tuple[npt.NDArray[np.float64], ...] = (
+        mean(ious(sums)),
+        divide(hits.sum(), truth.sum()),
+        mean(divide(hits, truth)),
+    )
+    return tuple(map(one_or_none, figures))
+
+
+def _side(results: Results) -> Side:
+    return Side(file=str(Path(results.path)), protocol=results.protocol, model_sha256=results.model_sha256)
+
+
+def _describe(side: Side) -> str:
+    model = f", model {side.model_sha256[:12]}" if side.model_sha256 else ""
+    return f"{side.file}{model}{f', {side.protocol}' if side.protocol else ''}"
+
+
+def _row(change: Change) -> list[str]:
+    difference = change.difference
+    shown = "-" if difference.value is None else f"{100 * difference.value:+.2f}"
+    found = difference.interval
+    interval = "-" if found is None else f"{100 * found[0]:+.2f} to {100 * found[1]:+.2f}"
+    return [change.name, percent(change.first), percent(change.second), shown, interval, show_p(difference.p)]
+
+
+def show_p(p: float | None) -> str:
+    """A p value, with as many digits as say something; "-" where there is none."""
+    return "-" if p is None else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.2f}" if value >= 5e-5 else f"{100 * value:.1g}"
+
+
+def _few(images: int) -> str:
+    return "one image" if images == 1 else "images that are all alike"
