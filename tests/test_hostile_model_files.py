@@ -13,7 +13,8 @@ import torch
 from model_parts import CARD, Parts, small_network
 
 from refinenet import RefineNet
-from refinenet.model_file import digest, load, save
+from refinenet.model_file import load, save
+from refinenet.tensors import digest
 
 
 @pytest.fixture(scope="module")

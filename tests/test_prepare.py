@@ -124,6 +124,7 @@ def published(address: str, downloads: tuple[Download, ...] | None = None) -> Pu
     names = ("train.zip", "val.tgz")
     facts = Facts(
         title="Texts, 3 classes",
+        protocol="by reading them",
         label_set=LABEL_SET,
         images={"train": 8, "val": 5},
         size="1 kB",
