@@ -76,9 +76,9 @@ def test_a_confidence_that_is_the_threshold_reaches_it(threshold: float) -> None
 def test_bins_begin_where_they_should() -> None:
     """A confidence of k / 15 is the first of bin k, one just below the last of the bin before; 1 is in the last."""
     edges = np.arange(BINS, dtype=np.float32) / BINS
-    counts = counted(edges + np.float32(1e-5), np.ones(BINS, bool))
+    counts = counted((edges + 1e-5).astype(np.float32), np.ones(BINS, bool))
     assert [found.pixels for found in counts.reliability()] == [1] * BINS
-    counts = counted(edges[1:] - np.float32(1e-5), np.ones(BINS - 1, bool))
+    counts = counted((edges[1:] - 1e-5).astype(np.float32), np.ones(BINS - 1, bool))
     assert [found.pixels for found in counts.reliability()] == [1] * (BINS - 1) + [0]
     assert counted(np.ones(3, np.float32), np.ones(3, bool)).reliability()[-1].pixels == 3
 

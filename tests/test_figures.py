@@ -142,9 +142,9 @@ NO_TRUTH = Pictures(
 def test_figures_are_those_of_sets_of_pixels(case: Pictures) -> None:
     found = make_figures(case.tally(), has_confidence=True)
     pairs = [
-        (int(t), int(p))
+        (t, p)
         for truth, prediction in zip(case.truths, case.predictions, strict=True)
-        for t, p in zip(truth.flat, prediction.flat, strict=True)
+        for t, p in zip(truth.ravel().tolist(), prediction.ravel().tolist(), strict=True)
         if t != case.void
     ]
     expected = [by_sets(pairs, label) for label in range(case.classes)]
@@ -172,7 +172,7 @@ def test_an_image_has_the_figures_that_it_would_have_alone(case: Pictures) -> No
     found = make_figures(case.tally(), has_confidence=True)
     for index, image in enumerate(found.images):
         alone = Tally(case.classes, case.void, 1)
-        truth, prediction, confidence = (of[index] for of in (case.truths, case.predictions, case.confidences))
+        truth, prediction, confidence = case.truths[index], case.predictions[index], case.confidences[index]
         alone.add(0, truth, prediction, confidence)
         figures = make_figures(alone, has_confidence=True)
         assert close(image.miou, figures.scores.miou)
