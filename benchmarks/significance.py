@@ -1,6 +1,7 @@
 """How often `refinenet eval --compare` says "significant at 5 %": where there is no difference, and where there is one.
 
-    python benchmarks/significance.py [--simulations 2000] [--images 30 100 500] [--population 20000] [--draws 999]
+    python benchmarks/significance.py [--simulations 2000] [--images 30 100 500]
+        [--differences 0 0.002 0.01] [--population 20000] [--draws 999]
 
 Two models have segmented a population of simulated images, from which each simulation takes some. The 11 classes are in
 95 % to 6 % of the images and of very different size; an image, and a class in it, is more or less hard for both models,
@@ -102,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--simulations", type=int, default=2000)
     parser.add_argument("--images", type=int, nargs="+", default=[30, 100, 500])
+    parser.add_argument("--differences", type=float, nargs="+", default=[0.0, 0.002, 0.01])
     parser.add_argument("--population", type=int, default=20_000)
     parser.add_argument("--draws", type=int, default=999)
     options = parser.parse_args()
@@ -109,7 +111,7 @@ def main() -> None:
     columns = "bootstrap-t   percentile   t: pixel accuracy   t: rarest but one   t: any class, Holm"
     print(f"{'way':36} true points  images   {columns}")
     for way, shift in WAYS.items():
-        for difference in (0.0, 0.002, 0.01):
+        for difference in options.differences:
             counts = people.segment(shift, difference)
             for images in options.images:
                 found = simulate(counts, images, options.simulations, options.draws)
