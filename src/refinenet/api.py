@@ -268,6 +268,7 @@ class RefineNet:
         classes: str | None = None,
         protocol: Protocol | Literal["plain", "paper"] = "plain",
         abstain_below: float = 0.0,
+        report: str | os.PathLike[str] | None = None,
         progress: bool = True,
     ) -> Evaluation:
         """Measure the model on a dataset, print a table, and write the figures where asked to.
@@ -282,6 +283,8 @@ class RefineNet:
                 "paper", as the network's paper does; or any other (`inference.Protocol`): several scales, mirrored,
                 in windows.
             abstain_below: Pixels of less confidence get no class; they count as misses of the class they have.
+            report: A folder for a page on the figures that opens in any browser, `report.html`: tables, curves, and the
+                worst, best and most doubtful images. Its pictures lie beside it as PNG files.
             progress: Whether to show progress and the table.
 
         Returns:
@@ -300,6 +303,7 @@ class RefineNet:
             data,
             official,
             output_file=output_file,
+            report=report,
             progress=progress,
             processes=launch(self.network.mean.device).processes,
         )

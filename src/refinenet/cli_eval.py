@@ -26,6 +26,9 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which part of the dataset.")] = "val",
     model: Model = "camvid",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file for the figures.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="A folder for a page on them, report.html, and its pictures.")
+    ] = None,
     protocol: Annotated[
         Literal["plain", "paper"],
         typer.Option(help="plain: whole images, once; paper: as the network's paper measures.", rich_help_panel=WAYS),
@@ -73,6 +76,7 @@ def evaluate(
         classes=classes,
         protocol=chosen,
         abstain_below=abstain_below,
+        report=report,
         progress=not as_json,
     )
     if as_json:

@@ -8,6 +8,8 @@ from refinenet.datasets import PUBLISHED, Dataset, DatasetSource, choose_classes
 from refinenet.distributed import Processes
 from refinenet.evaluate import Examinee, measure
 from refinenet.evaluation import Evaluation
+from refinenet.report import check_folder, write_report
+from refinenet.terminal import print_note
 
 
 def open_split(
@@ -37,6 +39,7 @@ def examine(
     official: str = "",
     *,
     output_file: str | os.PathLike[str] | None = None,
+    report: str | os.PathLike[str] | None = None,
     progress: bool = True,
     processes: Processes,
 ) -> Evaluation:
@@ -47,17 +50,23 @@ def examine(
         dataset: What to measure it on.
         official: As `open_split` gives it.
         output_file: A JSON file for the figures.
+        report: A folder for a page on them, `report.html`, and its pictures.
         progress: Whether to show progress and the table.
         processes: Those that share the images.
 
     Raises:
-        ValueError: an image, a mask or a prediction cannot be used; the file is named.
+        ValueError: an image, a mask or a prediction cannot be used; the file is named. `report` is a file,
+            which is said before anything is measured.
         OSError: a file cannot be written.
     """
+    folder = None if report is None else check_folder(report)
     shows = progress and processes.is_first
     evaluation = measure(examinee, dataset, progress=shows, processes=processes, official=official)
     if output_file is not None and processes.is_first:
         evaluation.save(output_file)
     if shows:
         evaluation.print()
+    if folder is not None and processes.is_first:
+        page = write_report(evaluation, dataset, examinee.answer, folder)
+        print_note(f"Report: {page}", enabled=shows)
     return evaluation

@@ -1,0 +1,97 @@
+"""Writing a report: what to show, asked for once more image by image, drawn, and put into one page."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from refinenet.datasets import Dataset, Sample
+from refinenet.evaluate import Answer
+from refinenet.evaluation import Evaluation
+from refinenet.files import write_atomically
+from refinenet.images import write
+from refinenet.report.choice import Choice, choose
+from refinenet.report.confusions import draw_matrix, row_shares
+from refinenet.report.curves import draw_curves
+from refinenet.report.entries import PICTURES, draw_entry
+from refinenet.report.markup import Markup
+from refinenet.report.page import draw_page
+from refinenet.report.sections import MOST_IN_TABLE
+from refinenet.report.views import Look
+
+PAGE = "report.html"
+
+
+def check_folder(folder: str | os.PathLike[str]) -> Path:
+    """Refuse, before long work, a folder that a report cannot be written to.
+
+    Returns:
+        The folder, which need not be there.
+
+    Raises:
+        ValueError: it, or what it would lie in, is a file; or something in it stands where the report writes.
+        PermissionError: nothing may be written there.
+    """
+    path = Path(folder)
+    nearest = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
+    if not nearest.is_dir():
+        raise ValueError(f"The report goes to a folder, and {nearest} is a file. Name another folder than {path}.")
+    if (path / PAGE).is_dir() or ((path / PICTURES).exists() and not (path / PICTURES).is_dir()):
+        raise ValueError(f"In {path} the report writes a file {PAGE} and a folder {PICTURES}. Name another folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(f"The report cannot be written to {path}: {nearest} may not be written to.")
+    return path
+
+
+def write_report(
+    evaluation: Evaluation, dataset: Dataset, answer: Callable[[Sample], Answer], folder: str | os.PathLike[str]
+) -> Path:
+    """Write a page on an evaluation, `report.html`, and its pictures as PNG files in the folder `pictures` beside it.
+
+    Files of these names are replaced, all others are left; so pictures of an earlier report may stay.
+
+    Args:
+        evaluation: What was found.
+        dataset: What was measured on.
+        answer: What was measured; it is asked again for the few dozen images that are shown.
+        folder: Where to; made where it is missing.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: an image, a mask or an answer cannot be used, or the folder is a file.
+        OSError: a file cannot be read or written.
+    """
+    path = check_folder(folder)
+    figures = evaluation.figures
+    curves = draw_curves(figures)
+    for curve in curves:
+        write_atomically(path / PICTURES / f"curve-{curve.name}.png", curve.png)
+    matrix = draw_matrix(row_shares(figures)) if len(evaluation.label_set) > MOST_IN_TABLE else None
+    if matrix is not None:
+        write(path / PICTURES / "confusion.png", matrix)
+    entries = _draw_entries(evaluation, dataset, answer, path)
+    page = draw_page(evaluation, curves, matrix, entries)
+    return write_atomically(path / PAGE, page.encode("utf-8", "replace"))
+
+
+def _draw_entries(
+    evaluation: Evaluation, dataset: Dataset, answer: Callable[[Sample], Answer], folder: Path
+) -> dict[Choice, Markup]:
+    """Read and answer each image once, whatever it is shown for; the entries are in the order of the choices."""
+    choices = choose(evaluation.figures)
+    by_image: dict[int, list[Choice]] = defaultdict(list)
+    for choice in choices:
+        by_image[choice.index].append(choice)
+    drawn: dict[Choice, Markup] = {}
+    for index, shown_for in by_image.items():
+        sample = dataset[index]
+        found = answer(sample)
+        look = Look(image=sample.image, truth=sample.labels, prediction=found.labels, confidence=found.confidence)
+        for choice in shown_for:
+            image = evaluation.figures.images[index]
+            drawn[choice] = draw_entry(choice, sample.name, image, look, evaluation.label_set, folder)
+    return {choice: drawn[choice] for choice in choices}
