@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,17 +62,16 @@ def draw_entry(
     stem = f"{choice.group}-{choice.rank:02d}-{file_name(name)}"
     title = f"{choice.group} {choice.rank}: {name}"
     spot = find_spot(look.confidently_wrong(label_set)) if choice.group == "mistakes" else None
-    views = draw_views(look, label_set)
     if spot is None:
-        write(folder / PICTURES / f"{stem}.png", draw_strip(title, views))
+        write(folder / PICTURES / f"{stem}.png", draw_strip(title, draw_views(look, label_set)))
         shown, whole = look.shrink(), None
     else:
-        framed = _frame(look.image, spot)
-        write(folder / PICTURES / f"{stem}.png", draw_strip(title, [framed, *views[1:]]))
-        shown = look.crop(spot.shown_rows, spot.shown_columns)
-        details = [enlarge(view) for view in draw_views(shown, label_set)]
+        framed = replace(look, image=_frame(look.image, spot))
+        part = framed.crop(spot.shown_rows, spot.shown_columns)
+        details = [enlarge(view) for view in draw_views(part, label_set)]
+        write(folder / PICTURES / f"{stem}.png", draw_strip(title, draw_views(framed, label_set)))
         write(folder / PICTURES / f"{stem}-detail.png", draw_strip(f"{title}, detail", details))
-        shown, whole = shown.shrink(), _shrink_image(look, framed)
+        shown, whole = part.shrink(), framed.shrink().image
     told = [*_tell(choice, figures, label_set), *_tell_mistakes(look, spot, label_set)]
     address = f"{PICTURES}/{stem}.png"
     return element(
@@ -108,10 +108,6 @@ def draw_swatch(label_set: LabelSet, k: int) -> Markup:
 def _frame(image: Pixels, spot: Spot) -> Pixels:
     rows, columns = spot.rows, spot.columns
     return draw_frame(image, rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
-
-
-def _shrink_image(look: Look, image: Pixels) -> Pixels:
-    return Look(image=image, truth=look.truth, prediction=look.prediction, confidence=None).shrink().image
 
 
 def _tell(choice: Choice, figures: ImageFigures, label_set: LabelSet) -> Iterator[str]:
