@@ -14,14 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
+    from refinenet.examination import evaluate_predictions
     from refinenet.labels import LabelSet
     from refinenet.segmenter import Segmentation
 
 __version__ = "1.0.0a1"
 
-__all__ = ["LabelSet", "RefineNet", "Segmentation", "__version__"]
+__all__ = ["LabelSet", "RefineNet", "Segmentation", "__version__", "evaluate_predictions"]
 
-_HOMES = {"RefineNet": "refinenet.api", "LabelSet": "refinenet.labels", "Segmentation": "refinenet.segmenter"}
+_HOMES = {
+    "LabelSet": "refinenet.labels",
+    "RefineNet": "refinenet.api",
+    "Segmentation": "refinenet.segmenter",
+    "evaluate_predictions": "refinenet.examination",
+}
 
 
 def __getattr__(name: str) -> Any:

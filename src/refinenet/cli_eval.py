@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MEASURING, WAYS = "What is measured", "How images are put before the network"
 _OF_COMPARE = {"compare", "as_json"}
+_OF_PREDICTIONS = {"predictions", "dataset", "root", "classes", "split", "output", "report", "as_json"}
 
 
 def evaluate(
@@ -56,29 +57,32 @@ def evaluate(
             help="Instead of measuring: what differs between two files of --output, and whether it can be luck.",
         ),
     ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a model: a folder with a PNG of class ids for each image, called as the image."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model on a dataset, or compare two measurements."""
+    """Measure a model, or predictions of any origin, on a dataset; or compare two measurements."""
     if compare is not None:
-        _refuse_idle_options(context)
+        _refuse_idle_options(context, _OF_COMPARE, "--compare", "It compares what is measured already")
         _compare(*compare, as_json=as_json)
         return
     if dataset is None:
         raise typer.BadParameter("Say what to measure on, or --compare two results.", param_hint="--dataset")
-    chosen = _choose_protocol(protocol, scales, flip, window, overlap)
-    from refinenet.api import RefineNet
+    on: dict[str, Any] = {"root": root, "split": split, "classes": classes}
+    on |= {"output_file": output, "report": report, "progress": not as_json}
+    if predictions is not None:
+        _refuse_idle_options(context, _OF_PREDICTIONS, "--predictions", "It measures what is predicted already")
+        from refinenet.examination import evaluate_predictions
 
-    evaluation = RefineNet(model=model, device=device, backend=backend, precision=precision).eval(
-        dataset,
-        root=root,
-        split=split,
-        output_file=output,
-        classes=classes,
-        protocol=chosen,
-        abstain_below=abstain_below,
-        report=report,
-        progress=not as_json,
-    )
+        evaluation = evaluate_predictions(dataset, predictions, **on)
+    else:
+        chosen = _choose_protocol(protocol, scales, flip, window, overlap)
+        from refinenet.api import RefineNet
+
+        network = RefineNet(model=model, device=device, backend=backend, precision=precision)
+        evaluation = network.eval(dataset, protocol=chosen, abstain_below=abstain_below, **on)
     if as_json:
         say(evaluation.to_dict())
 
@@ -111,18 +115,16 @@ def calibrate(
     )
 
 
-def _refuse_idle_options(context: typer.Context) -> None:
+def _refuse_idle_options(context: typer.Context, of_use: set[str], beside: str, why: str) -> None:
     idle = [
         parameter.opts[0]
         for parameter in context.command.params
         if parameter.name is not None
-        and parameter.name not in _OF_COMPARE
+        and parameter.name not in of_use
         and getattr(context.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
     ]
     if idle:
-        raise typer.BadParameter(
-            f"It compares what is measured already; {', '.join(idle)} would do nothing.", param_hint="--compare"
-        )
+        raise typer.BadParameter(f"{why}; {', '.join(idle)} would do nothing.", param_hint=beside)
 
 
 def _compare(first: Path, second: Path, *, as_json: bool) -> None:

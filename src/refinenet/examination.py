@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 from refinenet.datasets import PUBLISHED, Dataset, DatasetSource, choose_classes, open_dataset
-from refinenet.distributed import Processes
+from refinenet.distributed import ALONE, CPU, Processes, is_launched, launch
 from refinenet.evaluate import Examinee, measure
 from refinenet.evaluation import Evaluation
+from refinenet.predictions import examine_predictions
 from refinenet.report import check_folder, write_report
 from refinenet.terminal import print_note
 
@@ -70,3 +71,44 @@ def examine(
         page = write_report(evaluation, dataset, examinee.answer, folder)
         print_note(f"Report: {page}", enabled=shows)
     return evaluation
+
+
+def evaluate_predictions(
+    dataset: DatasetSource,
+    predictions: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    split: str = "val",
+    output_file: str | os.PathLike[str] | None = None,
+    report: str | os.PathLike[str] | None = None,
+    classes: str | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Measure label maps of any origin, as `RefineNet.eval` measures a model.
+
+    Args:
+        dataset: As `datasets.open_dataset` takes it.
+        predictions: A folder with a PNG of class ids for each image (`predictions.examine_predictions`).
+        root: Where a named dataset lies.
+        split: Which part of it.
+        output_file: A JSON file for the figures.
+        report: A folder for a page on them, `report.html`, and its pictures.
+        classes: Which set of classes, where a dataset has two.
+        progress: Whether to show progress and the table.
+
+    Returns:
+        All figures but those of confidence.
+
+    Raises:
+        FileNotFoundError: data or predictions are not there; they are named.
+        ValueError: a file cannot be used, or a value is not allowed.
+    """
+    data, official = open_split(dataset, root, classes, split)
+    return examine(
+        examine_predictions(predictions, data),
+        data,
+        official,
+        output_file=output_file,
+        report=report,
+        progress=progress,
+        processes=launch(CPU).processes if is_launched() else ALONE,
+    )
