@@ -9,8 +9,10 @@ and by chance harder for one of them. In the population the true difference in m
 three ways: both models are alike; the second is better at the two rarest classes and worse at the others; it is better
 at every other class and worse at the rest. Type I errors should be 5 %.
 
-Beside `compare_counts` (bootstrap-t) stand the plain percentile bootstrap, and errors of pixel accuracy and of a rare
-class's IoU. Shape letters: N images, K classes.
+Beside `compare_counts` (bootstrap-t) stand the plain percentile bootstrap, and what is said of pixel accuracy and of a
+rare class's IoU: errors where the models are alike, true differences in the other two ways.
+
+Shape letters: N images, K classes.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def population() -> Population:
 @pytest.mark.parametrize("way", WAYS)
 def test_five_in_a_hundred_are_false_alarms(population: Population, way: str) -> None:
     """Within 3 to 7 %; 600 simulations at 5 % are outside of it by chance in 2 of 100 cases, and the seed is fixed."""
-    found = simulate(population.segment(WAYS[way], 0.0), images=60, simulations=600, draws=199)
+    found = simulate(population.segment(WAYS[way], 0.0), images=60, simulations=600, draws=99)
     assert 0.03 <= np.mean([one.summary[0].is_significant for _, one in found]) <= 0.07
 
 
