@@ -5,17 +5,16 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from refinenet import cli_data, cli_eval, cli_pretrain, cli_train
-from refinenet.cli_options import AsJson, Backend, Device, Model, Precision
+from refinenet import cli_data, cli_deploy, cli_eval, cli_pretrain, cli_train
+from refinenet.cli_options import AsJson, Model, complain
 from refinenet.terminal import say
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
-    from refinenet.segmenter import Segmentation
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -44,45 +43,7 @@ app.command("eval")(cli_eval.evaluate)
 app.command()(cli_eval.calibrate)
 
 
-@app.command()
-def deploy(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", show_default=False)],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="A .png or .jpg file for one image, a folder for several."),
-    ] = None,
-    model: Model = "camvid",
-    kind: Annotated[
-        Literal["labels", "colour", "overlay", "confidence"] | None,
-        typer.Option("--kind", "-k", help="What to write; by default labels in .png, colour in .jpg."),
-    ] = None,
-    device: Device = None,
-    backend: Backend = "pytorch",
-    precision: Precision = "float32",
-    as_json: AsJson = False,
-) -> None:
-    """Segment images and write the results."""
-    from refinenet.batch import pair_outputs, segment_files
-
-    pairs = pair_outputs(images, output, kind)
-    network = _make(model=model, device=device, backend=backend, precision=precision)
-    reports: list[dict[str, Any]] = []
-    for result in segment_files(network.segment, pairs, kind):
-        if result.segmentation is None:
-            if len(pairs) == 1 and result.error is not None:
-                raise result.error
-            _complain(str(result.error))
-            reports.append({"image": str(result.image), "error": str(result.error)})
-            continue
-        areas = dict(result.segmentation.areas)
-        reports.append({"image": str(result.image), "output": str(result.output), "areas": areas})
-        if not as_json:
-            say(f"{result.image} -> {result.output}: {_main_areas(result.segmentation)}")
-    if as_json:
-        say(reports)
-    failures = sum("error" in report for report in reports)
-    if failures:
-        raise ValueError(f"{failures} of {len(pairs)} images could not be segmented.")
+app.command()(cli_deploy.deploy)
 
 
 @app.command()
@@ -177,19 +138,10 @@ def _make(**arguments: Any) -> RefineNet:
     return RefineNet(**arguments)
 
 
-def _main_areas(segmentation: Segmentation) -> str:
-    largest = sorted(segmentation.areas.items(), key=lambda item: -item[1])[:4]
-    return ", ".join(f"{name} {100 * area:.0f} %" for name, area in largest if area >= 0.005)
-
-
 def _show(value: Any) -> str:
     if isinstance(value, dict):
         return "\n".join(f"{key}: {_show(item)}" for key, item in value.items()) or "none"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _complain(message: str) -> None:
-    typer.echo(f"Error: {message}", err=True)
 
 
 def main() -> NoReturn:
@@ -200,13 +152,13 @@ def main() -> NoReturn:
         app(arguments)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            _complain("interrupted.")
+            complain("interrupted.")
         raise
     except (ValueError, OSError, RuntimeError) as error:  # PyTorch tells of a full memory by RuntimeError
         if len(arguments) < len(sys.argv) - 1:
             raise
         told = _told(error)
-        _complain(f"{told.splitlines()[0]} (--debug shows more)" if isinstance(error, RuntimeError) else told)
+        complain(f"{told.splitlines()[0]} (--debug shows more)" if isinstance(error, RuntimeError) else told)
         sys.exit(FAILED)
     sys.exit(0)
 

@@ -1,0 +1,61 @@
+"""The command `refinenet deploy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from refinenet.cli_options import AsJson, Backend, Device, Model, Precision, complain
+from refinenet.terminal import say
+
+if TYPE_CHECKING:
+    from refinenet.segmenter import Segmentation
+
+
+def deploy(
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A .png or .jpg file for one image, a folder for several."),
+    ] = None,
+    model: Model = "camvid",
+    kind: Annotated[
+        Literal["labels", "colour", "overlay", "confidence"] | None,
+        typer.Option("--kind", "-k", help="What to write; by default labels in .png, colour in .jpg."),
+    ] = None,
+    device: Device = None,
+    backend: Backend = "pytorch",
+    precision: Precision = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Segment images and write the results."""
+    from refinenet.batch import pair_outputs, segment_files
+
+    pairs = pair_outputs(images, output, kind)
+    from refinenet.api import RefineNet
+
+    network = RefineNet(model=model, device=device, backend=backend, precision=precision)
+    reports: list[dict[str, Any]] = []
+    for result in segment_files(network.segment, pairs, kind):
+        if result.segmentation is None:
+            if len(pairs) == 1 and result.error is not None:
+                raise result.error
+            complain(str(result.error))
+            reports.append({"image": str(result.image), "error": str(result.error)})
+            continue
+        areas = dict(result.segmentation.areas)
+        reports.append({"image": str(result.image), "output": str(result.output), "areas": areas})
+        if not as_json:
+            say(f"{result.image} -> {result.output}: {_main_areas(result.segmentation)}")
+    if as_json:
+        say(reports)
+    failures = sum("error" in report for report in reports)
+    if failures:
+        raise ValueError(f"{failures} of {len(pairs)} images could not be segmented.")
+
+
+def _main_areas(segmentation: Segmentation) -> str:
+    largest = sorted(segmentation.areas.items(), key=lambda item: -item[1])[:4]
+    return ", ".join(f"{name} {100 * area:.0f} %" for name, area in largest if area >= 0.005)
