@@ -30,7 +30,7 @@ FORMAT_VERSION = 1
 BUNDLED = ("camvid",)
 """Models that ship inside the package, by name."""
 
-_KEY = "refinenet"
+HEADER_KEY = "refinenet"
 _HEADER_TYPES: Mapping[str, type] = {
     "architecture": dict,
     "format_version": int,
@@ -105,8 +105,8 @@ def save(
         raise ValueError(f"Weights are stored as float32 or float16, not {dtype!r}.")
     stored = {name: _as_stored(tensor, dtype) for name, tensor in network.state_dict().items()}
     check_tensors(stored, stored, f"the model to be saved to {path}")
-    header = _header(network, card, digest(stored))
-    content = safetensors.torch.save(stored, {_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
+    header = make_header(network, card, digest(stored))
+    content = safetensors.torch.save(stored, {HEADER_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
     write_atomically(path, content)
     return replace(card, weights_sha256=header["weights_sha256"])
 
@@ -129,7 +129,7 @@ def load(path: Path) -> tuple[Network, ModelCard]:
     """
     tensors, metadata = read_safetensors(path)
     try:
-        card, preprocessing = _read_header(metadata)
+        card, preprocessing = read_header(metadata)
         with torch.device("meta"):  # shapes first: a file cannot make us allocate more than it holds
             expected = Network(card.architecture).state_dict()
     except (ValueError, TypeError, RecursionError) as error:
@@ -152,7 +152,14 @@ def load(path: Path) -> tuple[Network, ModelCard]:
     return network.eval(), card
 
 
-def _header(network: Network, card: ModelCard, weights_sha256: str) -> dict[str, Any]:
+def make_header(network: Network, card: ModelCard, weights_sha256: str) -> dict[str, Any]:
+    """What a file says of a network: JSON-ready values, which `read_header` reads again.
+
+    Args:
+        network: What the file holds.
+        card: What is said of it.
+        weights_sha256: Hexadecimal SHA-256 of its weights.
+    """
     return {
         "format_version": FORMAT_VERSION,
         "architecture": card.architecture.to_dict(),
@@ -177,13 +184,20 @@ def _preprocessing(network: Network) -> dict[str, Any]:
     }
 
 
-def _read_header(metadata: Mapping[str, str]) -> tuple[ModelCard, dict[str, Any]]:
-    """The card and the preprocessing that a file's metadata state."""
-    if _KEY not in metadata:
-        raise ValueError(f"its header has no entry {_KEY!r}")
-    header = json.loads(metadata[_KEY], object_pairs_hook=refuse_doubled_keys, parse_constant=_refuse_constant)
+def read_header(metadata: Mapping[str, str]) -> tuple[ModelCard, dict[str, Any]]:
+    """The card and the preprocessing that a file's metadata state.
+
+    Args:
+        metadata: Of which the entry "refinenet" is the text of `make_header`'s JSON.
+
+    Raises:
+        ValueError, TypeError, RecursionError: they state neither, or what is not allowed.
+    """
+    if HEADER_KEY not in metadata:
+        raise ValueError(f"its header has no entry {HEADER_KEY!r}")
+    header = json.loads(metadata[HEADER_KEY], object_pairs_hook=refuse_doubled_keys, parse_constant=_refuse_constant)
     if not isinstance(header, dict):
-        raise ValueError(f"its header's {_KEY!r} is not a JSON object")
+        raise ValueError(f"its header's {HEADER_KEY!r} is not a JSON object")
     version = header.get("format_version")
     if type(version) is not int or version != FORMAT_VERSION:  # first: another version may have other entries
         raise ValueError(
