@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Look = Callable[[Tensor], Tensor]
-"""Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, H, W)`."""
+"""Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, h, w)`, which are resized to H and W."""
 
 SMALLEST_WINDOW = 32
 SIGMA = 1 / 8
@@ -173,7 +173,7 @@ def average_probabilities(backend: Look, image: Tensor, protocol: Protocol, temp
         resized = _resize_image(image, scale * _fit(min(height, width), protocol.shorter_side))
         seen = resized.flip(-1) if mirrored else resized
         logits = _look(backend, seen, protocol)
-        logits = _resize(logits.flip(-1) if mirrored else logits, (height, width))
+        logits = resize(logits.flip(-1) if mirrored else logits, (height, width))
         found = (logits[0].float() / temperature).softmax(0)
         total = found if total is None else total.add_(found)
         answers += 1
@@ -188,22 +188,25 @@ def _fit(side: int, limits: tuple[int, int] | None) -> float:
 
 def _resize_image(image: Tensor, scale: float) -> Tensor:
     size = tuple(max(1, round(side * scale)) for side in image.shape[-2:])
-    return _resize(image, size, antialias=True)
-
-
-def _resize(images: Tensor, size: tuple[int, ...], *, antialias: bool = False) -> Tensor:
-    if tuple(images.shape[-2:]) == size:
-        return images
+    if tuple(image.shape[-2:]) == size:
+        return image
     # Rounding may leave the range of the image by the last digit.
-    resized = functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=antialias)
-    return resized.clamp(0, 1) if antialias else resized
+    return functional.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
+
+
+def resize(logits: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Logits `(N, K, h, w)` bilinearly to `(N, K, H, W)`, the classes of a pixel beside each other in memory."""
+    if tuple(logits.shape[-2:]) == size:
+        return logits
+    together = logits.contiguous(memory_format=torch.channels_last)
+    return functional.interpolate(together, size, mode="bilinear", align_corners=False)
 
 
 def _look(backend: Look, image: Tensor, protocol: Protocol) -> Tensor:
     """Logits `(1, K, H, W)` of an image, put together from windows where the protocol says so."""
     height, width = image.shape[-2:]
     if protocol.window is None or (protocol.window[0] >= height and protocol.window[1] >= width):
-        return backend(image)
+        return resize(backend(image), (height, width))
     window = min(protocol.window[0], height), min(protocol.window[1], width)
     weights = _gaussian(window[0], image.device)[:, None] * _gaussian(window[1], image.device)
     total: Tensor | None = None
@@ -212,6 +215,7 @@ def _look(backend: Look, image: Tensor, protocol: Protocol) -> Tensor:
     for top, left in product(*starts):
         rows, columns = slice(top, top + window[0]), slice(left, left + window[1])
         logits = backend(image[:, :, rows, columns].contiguous(memory_format=torch.channels_last)).float()
+        logits = resize(logits, window)
         if total is None:
             total = logits.new_zeros(1, logits.shape[1], height, width)
         total[:, :, rows, columns] += logits * weights

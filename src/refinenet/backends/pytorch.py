@@ -1,4 +1,4 @@
-"""PyTorch itself: channels last in memory, no gradients, evaluation mode.
+"""PyTorch itself: the network in fewer steps, channels last in memory, no gradients.
 
 Shape letters: N batch, K classes, H height, W width.
 """
@@ -8,20 +8,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from refinenet.fusion import fuse
 from refinenet.memory import keep_freed_memory
 from refinenet.network import Network
 
 
 class PyTorchBackend:
-    """Runs a network as it is, sharing its weights: what training changes is seen at once.
+    """Runs a fused copy of a network; when the network's weights change, by training or by hand, it is made anew.
 
     Channels last lets convolutions, pools and resizing run over neighbouring memory; on a CPU that alone is several
     times the speed of PyTorch's default order (`benchmarks/deploy.py`).
+
+    Args:
+        network: Stays as it is.
     """
 
     def __init__(self, network: Network) -> None:
         keep_freed_memory()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network
+        self._weights: Weights = ()
+        self._fused = network
 
     @property
     def device(self) -> torch.device:
@@ -29,12 +35,19 @@ class PyTorchBackend:
         return self.network.mean.device
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, H, W)`; dropout off, batch norm fixed."""
-        was_training = self.network.training
-        self.network.eval()
-        try:
-            with torch.inference_mode():
-                logits: Tensor = self.network(images)
-                return logits
-        finally:
-            self.network.train(was_training)
+        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling; dropout off, batch norm fixed."""
+        weights = note_weights(self.network)
+        if weights != self._weights:
+            self._fused = fuse(self.network).to(memory_format=torch.channels_last)
+            self._weights = weights
+        with torch.inference_mode():
+            return self._fused.logits(images)
+
+
+Weights = tuple[int, ...]
+
+
+def note_weights(network: Network) -> Weights:
+    """What changes with every change of a weight in place, and with every new tensor."""
+    tensors = (*network.parameters(), *network.buffers())
+    return tuple(number for tensor in tensors for number in (id(tensor), tensor._version))

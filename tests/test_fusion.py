@@ -1,0 +1,114 @@
+"""A fused network answers as the network does, in fewer operations, and changes nothing of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from refinenet.backends.pytorch import PyTorchBackend
+from refinenet.fusion import fuse
+from refinenet.network import Architecture, ModelType, Network
+
+
+def picture(height: int = 65, width: int = 97) -> Tensor:
+    return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def make(encoder: str, model_type: ModelType = "lightweight") -> Network:
+    """A network whose batch norms do something."""
+    torch.manual_seed(0)
+    network = Network(Architecture(model_type=model_type, encoder=encoder, num_classes=3)).eval()
+    for norm in norms(network):
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        nn.init.normal_(norm.running_mean, std=0.1)
+        nn.init.uniform_(norm.running_var, 0.5, 2.0)
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias, std=0.1)
+    return network
+
+
+def norms(network: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def convolutions(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.Conv2d) for module in network.modules())
+
+
+def difference(network: Network, fused: nn.Module) -> float:
+    """The largest difference of logits, as a share of the largest."""
+    with torch.no_grad():
+        expected, found = network(picture()), fused(picture())
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("encoder", "model_type", "norms_left", "convolutions_less"),
+    [
+        ("mobilenetv2_100", "lightweight", 0, 0),
+        ("test_resnet", "lightweight", 0, 3),  # of the adaptations at strides 4, 8 and 16, two convolutions are one
+        ("test_resnet", "full", 0, 0),
+        ("test_convnext", "lightweight", 0, 3),
+    ],
+)
+def test_a_fused_network_answers_as_the_network(
+    encoder: str, model_type: ModelType, norms_left: int, convolutions_less: int
+) -> None:
+    network = make(encoder, model_type)
+    fused = fuse(network)
+    assert difference(network, fused) < 1e-5
+    assert len(norms(fused)) == norms_left
+    assert convolutions(network) - convolutions(fused) == convolutions_less
+
+
+def test_fusing_changes_nothing_of_the_network() -> None:
+    network = make("test_resnet").train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    fused = fuse(network)
+    assert network.training
+    assert not fused.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in fused.modules())
+
+
+class UsedTwice(nn.Module):
+    """A convolution whose output is wanted before and after its batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(256, 3, 1)
+        self.norm = nn.BatchNorm2d(3)
+        nn.init.constant_(self.norm.bias, 5.0)
+
+    def forward(self, features: Tensor) -> Tensor:
+        convolved: Tensor = self.convolution(features)
+        normalised: Tensor = self.norm(convolved)
+        return convolved + normalised
+
+
+class RunsTwice(UsedTwice):
+    """A batch norm that serves at two places."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        twice: Tensor = self.norm(self.norm(self.convolution(features)))
+        return twice
+
+
+@pytest.mark.parametrize("head", [UsedTwice, RunsTwice])
+def test_what_cannot_be_fused_is_left(head: type[UsedTwice]) -> None:
+    network = make("test_resnet")
+    network.set_submodule("classifier", head().eval())
+    assert difference(network, fuse(network)) < 1e-5
+
+
+def test_a_changed_weight_is_seen_by_the_backend() -> None:
+    network = make("test_resnet")
+    backend = PyTorchBackend(network)
+    backend(picture())
+    with torch.no_grad():
+        norms(network)[0].weight.mul_(2)
+        expected = network.logits(picture())
+    torch.testing.assert_close(backend(picture()), expected, rtol=1e-4, atol=1e-5)
