@@ -1,33 +1,57 @@
-"""Milliseconds from a prepared image to its label map: our default path, the plain network, a peer; in one run.
+"""From a prepared image to its label map: ours by every backend and precision, the plain network, peers; in one run.
 
-    python benchmarks/deploy.py [--encoder mobilenetv2_100] [--size 512] [--rounds 10]
+    python benchmarks/deploy.py [--encoder mobilenetv2_100] [--size 512] [--rounds 12] [--no-peers] [--no-memory]
 
 "Plain" is the same network with the same weights as it was published: PyTorch eager, channels first, one 5x5 max pool.
+Peers are networks from PyPI with the same kind of encoder and random weights, as their users run them (PyTorch eager,
+channels first), and translated for OpenVINO, their best export; those whose package is not installed are left out
+(`pip install segmentation-models-pytorch transformers`).
+
 Each round times every candidate once, in turn, so that a machine whose speed drifts slows all of them alike; the ratios
-are medians over rounds.
+are medians over rounds. Memory is the most that a process held that did nothing else, less what it held before the
+first image. The floor is the network's multiply-adds at the speed of large float32 matrix products on the same cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import importlib
+import resource
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from refinenet import RefineNet
-from refinenet.backends.pytorch import PyTorchBackend
+from refinenet.backends import open_backend
 from refinenet.decoder import ChainedResidualPooling
+from refinenet.inference import resize
 from refinenet.network import Network
 from refinenet.street_scene import draw_street
 from refinenet.terminal import print_table
 from refinenet.transforms import prepare
 
 NUM_CLASSES = 21
+PLAIN = "plain network"
+OURS = {
+    "ours, PyTorch": ("pytorch", "float32"),
+    "ours, ONNX Runtime": ("onnxruntime", "float32"),
+    "ours, OpenVINO": ("openvino", "float32"),
+    "ours, OpenVINO bfloat16": ("openvino", "bfloat16"),
+}
+SMP = {"Unet": "mobilenet_v2", "FPN": "mobilenet_v2", "DeepLabV3Plus": "mobilenet_v2"}
+
+Candidate = Callable[[], Tensor]
 
 
 def make_plain(network: Network) -> nn.Module:
@@ -39,27 +63,71 @@ def make_plain(network: Network) -> nn.Module:
     return plain.to(memory_format=torch.contiguous_format).eval()
 
 
-def make_candidates(encoder: str, image: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """What is timed: functions from nothing to a label map."""
-    network = RefineNet(model_type="lightweight", encoder=encoder, num_classes=NUM_CLASSES, device="cpu").network
-    plain, backend = make_plain(network), PyTorchBackend(network)
-    peer = torchvision.models.segmentation.lraspp_mobilenet_v3_large(
-        weights=None, weights_backbone=None, num_classes=NUM_CLASSES
-    ).eval()
-    contiguous = image.contiguous()
+def make_network(encoder: str) -> Network:
+    layers = {"resnet50": 50, "resnet101": 101, "resnet152": 152}.get(encoder)
+    named: dict[str, Any] = {"encoder": encoder} if layers is None else {"num_layers": layers}
+    return RefineNet(model_type="lightweight", num_classes=NUM_CLASSES, device="cpu", **named).network
 
-    def run_peer() -> Tensor:
-        logits: Tensor = peer(contiguous)["out"]
+
+def make_ours(network: Network, image: Tensor) -> Iterator[tuple[str, Candidate]]:
+    size = image.shape[-2:]
+    for title, (name, precision) in OURS.items():
+        backend = open_backend(network, name, precision)  # type: ignore[arg-type]
+        yield title, lambda run=backend: resize(run(image), size).permute(0, 2, 3, 1).argmax(-1)
+
+
+class Peer(nn.Module):
+    """Another network up to its label map."""
+
+    def __init__(self, network: nn.Module, find_logits: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.network, self.find_logits = network.eval(), find_logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `(1, 3, H, W)` to labels `(1, H, W)`."""
+        logits = self.find_logits(self.network(images))
+        if logits.shape[-2:] != images.shape[-2:]:
+            logits = functional.interpolate(logits, images.shape[-2:], mode="bilinear")
         return logits.argmax(1)
 
-    return {
-        "ours (default)": lambda: backend(image).argmax(1),
-        "the plain network": lambda: plain(contiguous).argmax(1),
-        "torchvision LRASPP MobileNetV3": run_peer,
-    }
+
+def make_peers() -> Iterator[tuple[str, Peer]]:
+    lraspp = torchvision.models.segmentation.lraspp_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=NUM_CLASSES
+    )
+    yield "torchvision LRASPP MobileNetV3", Peer(lraspp, lambda out: out["out"])
+    if importlib.util.find_spec("segmentation_models_pytorch"):
+        package = importlib.import_module("segmentation_models_pytorch")
+        for name, encoder in SMP.items():
+            made = getattr(package, name)(encoder, encoder_weights=None, classes=NUM_CLASSES)
+            yield f"SMP {name} {encoder}", Peer(made, lambda out: out)
+    if importlib.util.find_spec("transformers"):
+        package = importlib.import_module("transformers")
+        config = package.SegformerConfig(num_labels=NUM_CLASSES)
+        yield "transformers SegFormer-B0", Peer(package.SegformerForSemanticSegmentation(config), lambda o: o.logits)
 
 
-def time_rounds(candidates: dict[str, Callable[[], Tensor]], rounds: int) -> dict[str, list[float]]:
+def translate_peer(peer: Peer, image: Tensor) -> Candidate:
+    openvino = importlib.import_module("openvino")
+    with torch.no_grad():
+        model = openvino.convert_model(torch.export.export(peer, (image,)))
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    return lambda: torch.from_numpy(next(iter(request.infer([image.numpy()]).values())))
+
+
+def make_candidates(encoder: str, image: Tensor, peers: bool) -> dict[str, Candidate]:
+    """What is timed: functions from nothing to a label map."""
+    network = make_network(encoder)
+    plain, contiguous = make_plain(network), image.contiguous()
+    candidates: dict[str, Candidate] = {PLAIN: lambda: plain(contiguous).argmax(1), **dict(make_ours(network, image))}
+    for title, peer in make_peers() if peers else ():
+        candidates[f"{title}, PyTorch"] = partial(peer, contiguous)
+        candidates[f"{title}, OpenVINO"] = translate_peer(peer, contiguous)
+    return candidates
+
+
+def time_rounds(candidates: dict[str, Candidate], rounds: int) -> dict[str, list[float]]:
     """Seconds of each candidate in each round, after one round that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(rounds + 1):
@@ -71,34 +139,82 @@ def time_rounds(candidates: dict[str, Callable[[], Tensor]], rounds: int) -> dic
     return seconds
 
 
+def find_floor(network: nn.Module, image: Tensor) -> float:
+    """Seconds that the network's convolutions would take at the speed of large matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        network(image)
+    side = 2048
+    left, right = torch.rand(side, side), torch.rand(side, side)
+    seconds = []
+    for _ in range(6):
+        started = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - started)
+    return counter.get_total_flops() / (2 * side**3 / min(seconds))
+
+
+def measure_memory(arguments: argparse.Namespace, name: str) -> str:
+    """Megabytes that a process of its own takes for one candidate."""
+    command = [sys.executable, __file__, "--encoder", arguments.encoder, "--size", str(arguments.size), "--only", name]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return found.stdout.split()[-1]
+
+
+def run_alone(name: str, encoder: str, image: Tensor) -> None:
+    run = make_candidates(encoder, image, not name.startswith(("ours", PLAIN)))[name]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        run()
+    print(f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f}")
+
+
 def main() -> None:
     """Time, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="mobilenetv2_100")
     parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     image = prepare(draw_street(0, arguments.size, arguments.size)[0], torch.device("cpu"))
     with torch.inference_mode():
-        candidates = make_candidates(arguments.encoder, image)
+        if arguments.only:
+            run_alone(arguments.only, arguments.encoder, image)
+            return
+        candidates = make_candidates(arguments.encoder, image, not arguments.no_peers)
         seconds = time_rounds(candidates, arguments.rounds)
-        ours, plain = candidates["ours (default)"](), candidates["the plain network"]()
-    reference = seconds["the plain network"]
-    rows = [
-        [
-            name,
-            f"{1000 * statistics.median(values):.0f}",
-            f"{statistics.median(p / v for p, v in zip(reference, values, strict=True)):.2f}x",
-        ]
-        for name, values in seconds.items()
-    ]
+        floor = find_floor(make_network(arguments.encoder), image)
+        reference = candidates[PLAIN]()
+        agreement = {
+            name: f"{100 * (run() == reference).float().mean().item():.2f}"
+            for name, run in candidates.items()
+            if name.startswith(("ours", PLAIN))
+        }
+    rows = []
+    for name, values in seconds.items():
+        middle = statistics.median(values)
+        faster = statistics.median(p / v for p, v in zip(seconds[PLAIN], values, strict=True))
+        is_ours = name in agreement
+        rows.append(
+            [
+                name,
+                f"{1000 * middle:.1f}",
+                f"{1 / middle:.1f}",
+                f"{faster:.2f}x",
+                agreement.get(name, ""),
+                f"{middle / floor:.1f}" if is_ours else "",
+                "" if arguments.no_memory else measure_memory(arguments, name),
+            ]
+        )
     title = (
-        f"light-weight {arguments.encoder}, {arguments.size}x{arguments.size}, batch 1, float32, "
-        f"{torch.get_num_threads()} CPU threads: network + upsampling + argmax"
+        f"light-weight {arguments.encoder}, {arguments.size}x{arguments.size}, batch 1, {torch.get_num_threads()} CPU "
+        f"threads: network + upsampling + argmax; floor {1000 * floor:.0f} ms (float32)"
     )
-    print_table(title, ["", "ms (median)", "speed against plain"], rows)
-    print(f"Label maps of ours and plain agree on {100 * (ours == plain).float().mean().item():.3f} % of the pixels.")
+    columns = ["", "ms", "images/s", "against plain", "same labels %", "times the floor", "MB"]
+    print_table(title, columns, rows)
 
 
 if __name__ == "__main__":
