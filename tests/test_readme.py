@@ -118,5 +118,6 @@ def test_console_examples_run(users_files: Path, run_refinenet: CommandLine) -> 
         "runs/mine/log.csv",
         "segmented/5.png",
         "report/report.html",
+        "voc.tgz",
     ):
         assert (users_files / made).exists(), made

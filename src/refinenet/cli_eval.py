@@ -86,13 +86,14 @@ def evaluate(
 
         result: Evaluation | Submission = evaluate_predictions(dataset, predictions, **on)
     else:
-        from refinenet.api import RefineNet
         from refinenet.datasets import is_unlabelled
 
         to_submit = submission if is_unlabelled(dataset, split) else None
         if to_submit is not None:
             _refuse_idle_options(context, _OF_UNLABELLED, f"--split {split}", "It has no labels to measure on")
         chosen = _choose_protocol(protocol, scales, flip, window, overlap)
+        from refinenet.api import RefineNet
+
         network = RefineNet(model=model, device=device, backend=backend, precision=precision)
         if to_submit is not None:
             result = network.submit(dataset, to_submit, root, split, chosen, progress=not as_json)
