@@ -22,6 +22,7 @@ Ids = npt.NDArray[Any]
 TRAIN = ("2007_000032", "2007_000039", "2007_000063")
 VAL = ("2007_000033", "2007_000042")
 """Two of VOC 2012's own segmentation val."""
+VOC_TEST = ("2008_000006", "2008_000011", "2008_000012")
 SBD_ONLY = ("2008_000002", "2008_000005")
 SUN_PREFIX = "/n/fs/sun3d/data/SUNRGBD/"
 BORDER = (3, 2, 1, 2)
@@ -214,6 +215,14 @@ def write_voc(root: Path, train: Sequence[str] = TRAIN) -> None:
         write_voc_sample(folder, name, ids)
     for split, names in (("train", train), ("val", VAL), ("trainval", (*train, *VAL))):
         write_list(folder / "ImageSets" / "Segmentation" / f"{split}.txt", names)
+
+
+def write_voc_test(root: Path) -> None:
+    """What VOC2012test.tar adds: three images without masks, and their list."""
+    folder = root / "VOCdevkit" / "VOC2012"
+    for seed, name in enumerate(VOC_TEST):
+        write_jpeg(folder / "JPEGImages" / f"{name}.jpg", paint(draw_ids(seed, range(21), 20 + seed, 30)))
+    write_list(folder / "ImageSets" / "Segmentation" / "test.txt", VOC_TEST)
 
 
 def write_sbd(root: Path) -> None:

@@ -147,9 +147,15 @@ def test_cityscapes_items_are_city_and_frame_of_any_number(tmp_path: Path) -> No
     assert CITYSCAPES.open_split(tmp_path, "val").items[0] == "frankfurt/frankfurt_000000_000294"
 
 
-def test_cityscapes_has_no_test_split_because_its_masks_are_dummies() -> None:
+def test_cityscapes_test_has_no_labels_because_its_masks_are_dummies(tmp_path: Path) -> None:
+    miniatures.write_cityscapes(tmp_path)
     assert CITYSCAPES.splits == ("train", "val")
     assert "test" not in CITYSCAPES.facts.images
+    test = CITYSCAPES.open_split(tmp_path, "test")
+    assert test.items == ["berlin/berlin_000000_000019"]
+    assert test.read_image(test.items[0]).shape == (32, 40, 3)
+    with pytest.raises(ValueError, match="cityscapes test has images, but no labels"):
+        test[0]
 
 
 def test_cityscapes_label_train_ids_are_not_mistaken_for_label_ids(tmp_path: Path) -> None:

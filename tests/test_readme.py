@@ -48,6 +48,7 @@ def users_files(tmp_path: Path, drawn_folder: Path, monkeypatch: pytest.MonkeyPa
 def write_published_data(folder: Path) -> None:
     """Miniatures of the datasets that the README's commands name, and its stages."""
     matlab_miniatures.write_voc_aug(folder / "data" / "voc")
+    matlab_miniatures.write_voc_test(folder / "data" / "voc")
     matlab_miniatures.write_sbd(folder / "data" / "sbd")
     png_miniatures.write_coco(folder / "data" / "coco")
     plan = with_local_paths(blocks("yaml")[0], folder)
@@ -117,5 +118,6 @@ def test_console_examples_run(users_files: Path, run_refinenet: CommandLine) -> 
         "runs/mine/log.csv",
         "segmented/5.png",
         "report/report.html",
+        "voc.tgz",
     ):
         assert (users_files / made).exists(), made

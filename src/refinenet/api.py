@@ -16,7 +16,7 @@ import torch
 
 from refinenet.backends import BackendName, Precision, check_backend, open_backend
 from refinenet.class_matching import check_same_classes
-from refinenet.datasets import DatasetSource, TrainingSource
+from refinenet.datasets import DatasetSource, TrainingSource, open_dataset
 from refinenet.distributed import launch
 from refinenet.evaluate import examine_model
 from refinenet.evaluation import Evaluation
@@ -30,8 +30,10 @@ from refinenet.model_source import Start, choose_device
 from refinenet.network import ModelType, Network
 from refinenet.run_start import RunOptions
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_output
+from refinenet.submission import Submission, plan_submission, write_submission
 from refinenet.temperature import FittedTemperature, fit_temperature
 from refinenet.tensors import digest
+from refinenet.terminal import print_note
 from refinenet.train import TrainResult, TrainRun
 from refinenet.train_request import TrainRequest, prepare_runs
 
@@ -269,6 +271,7 @@ class RefineNet:
         protocol: Protocol | Literal["plain", "paper"] = "plain",
         abstain_below: float = 0.0,
         report: str | os.PathLike[str] | None = None,
+        submission: str | os.PathLike[str] | None = None,
         progress: bool = True,
     ) -> Evaluation:
         """Measure the model on a dataset, print a table, and write the figures where asked to.
@@ -285,6 +288,7 @@ class RefineNet:
             abstain_below: Pixels of less confidence get no class; they count as misses of the class they have.
             report: A folder for a page on the figures that opens in any browser, `report.html`: tables, curves, and the
                 worst, best and most doubtful images. Its pictures lie beside it as PNG files.
+            submission: A file for the server of the dataset's owners, as `submit` writes it, of the same label maps.
             progress: Whether to show progress and the table.
 
         Returns:
@@ -292,8 +296,10 @@ class RefineNet:
 
         Raises:
             FileNotFoundError: the data are not there; says where to get them.
-            ValueError: a file cannot be used, a value is not allowed, or the model's classes are not the dataset's.
+            ValueError: a file cannot be used, a value is not allowed, the model's classes are not the dataset's, or the
+                split has no labels, as Cityscapes' test: `submit` is for these.
         """
+        plan = None if submission is None else plan_submission(submission, dataset)
         data, official = open_split(dataset, root, classes, split)
         check_same_classes(self.label_set, data)
         chosen = choose_protocol(protocol, data.name, self.card.architecture.model_type)
@@ -304,9 +310,45 @@ class RefineNet:
             official,
             output_file=output_file,
             report=report,
+            submission=None if plan is None else plan.of(data),
             progress=progress,
             processes=launch(self.network.mean.device).processes,
         )
+
+    def submit(
+        self,
+        dataset: str,
+        output_file: str | os.PathLike[str],
+        root: str | os.PathLike[str] | None = None,
+        split: str = "test",
+        protocol: Protocol | Literal["plain", "paper"] = "plain",
+        progress: bool = True,
+    ) -> Submission:
+        """Segment a split and write the file that the server of the dataset's owners measures.
+
+        Args:
+            dataset: "cityscapes", "voc" or "ade20k".
+            output_file: A `.zip` file, for VOC `.tgz`; missing folders are made, an existing file is replaced.
+            root: Where the dataset lies.
+            split: Which part of it; servers measure "test".
+            protocol: As for `eval`.
+            progress: Whether to show progress, and what is to be done with the file.
+
+        Returns:
+            What was written.
+
+        Raises:
+            FileNotFoundError: the images are not there; says where to get them.
+            ValueError: the dataset has no server, a file cannot be used, or the model's classes are not the dataset's.
+            OSError: the file cannot be written.
+        """
+        plan = plan_submission(output_file, dataset)
+        submission = plan.of(open_dataset(dataset, root)(split))
+        check_same_classes(self.label_set, submission.dataset)
+        chosen = choose_protocol(protocol, submission.dataset.name, self.card.architecture.model_type)
+        write_submission(self._segmenter.under(chosen), submission, progress=progress)
+        print_note(submission.describe(), enabled=progress)
+        return submission
 
     def calibrate(
         self,

@@ -12,10 +12,14 @@ from refinenet.cli_options import DATASET_HELP, AsJson, Backend, ClassSet, Devic
 from refinenet.terminal import say
 
 if TYPE_CHECKING:
+    from refinenet.evaluation import Evaluation
     from refinenet.inference import Protocol
+    from refinenet.submission import Submission
 
 MEASURING, WAYS = "What is measured", "How images are put before the network"
 _OF_COMPARE = {"compare", "as_json"}
+_OF_UNLABELLED = {"dataset", "root", "split", "model", "submission", "device", "backend", "precision", "as_json"}
+_OF_UNLABELLED |= {"protocol", "scales", "flip", "window", "overlap"}
 _OF_PREDICTIONS = {"predictions", "dataset", "root", "classes", "split", "output", "report", "as_json"}
 
 
@@ -61,6 +65,10 @@ def evaluate(
         Path | None,
         typer.Option(help="Instead of a model: a folder with a PNG of class ids for each image, called as the image."),
     ] = None,
+    submission: Annotated[
+        Path | None,
+        typer.Option(help="A file for the server of cityscapes, voc or ade20k, which measures --split test."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model, or predictions of any origin, on a dataset; or compare two measurements."""
@@ -76,15 +84,23 @@ def evaluate(
         _refuse_idle_options(context, _OF_PREDICTIONS, "--predictions", "It measures what is predicted already")
         from refinenet.examination import evaluate_predictions
 
-        evaluation = evaluate_predictions(dataset, predictions, **on)
+        result: Evaluation | Submission = evaluate_predictions(dataset, predictions, **on)
     else:
+        from refinenet.datasets import is_unlabelled
+
+        to_submit = submission if is_unlabelled(dataset, split) else None
+        if to_submit is not None:
+            _refuse_idle_options(context, _OF_UNLABELLED, f"--split {split}", "It has no labels to measure on")
         chosen = _choose_protocol(protocol, scales, flip, window, overlap)
         from refinenet.api import RefineNet
 
         network = RefineNet(model=model, device=device, backend=backend, precision=precision)
-        evaluation = network.eval(dataset, protocol=chosen, abstain_below=abstain_below, **on)
+        if to_submit is not None:
+            result = network.submit(dataset, to_submit, root, split, chosen, progress=not as_json)
+        else:
+            result = network.eval(dataset, protocol=chosen, abstain_below=abstain_below, submission=submission, **on)
     if as_json:
-        say(evaluation.to_dict())
+        say(result.to_dict())
 
 
 def calibrate(

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
-from refinenet.datasets import PUBLISHED, Dataset, DatasetSource, choose_classes, open_dataset
+from refinenet.datasets import (
+    PUBLISHED,
+    Dataset,
+    DatasetSource,
+    choose_classes,
+    is_unlabelled,
+    no_labels,
+    open_dataset,
+)
 from refinenet.distributed import ALONE, CPU, Processes, is_launched, launch
 from refinenet.evaluate import Examinee, measure
 from refinenet.evaluation import Evaluation
 from refinenet.predictions import examine_predictions
 from refinenet.report import check_folder, write_report
+from refinenet.submission import Submission, copy_answers
 from refinenet.terminal import print_note
 
 
@@ -26,11 +36,13 @@ def open_split(
 
     Raises:
         FileNotFoundError: the data are not there; says where to get them.
-        ValueError: there is no such dataset, split or set of classes.
+        ValueError: there is no such dataset, split or set of classes, or the split has no labels.
     """
     source = dataset if classes is None else choose_classes(dataset, classes)
     name = "" if callable(source) else os.fspath(source)
     official = PUBLISHED[name].facts.protocol if name in PUBLISHED else ""
+    if is_unlabelled(name, split):
+        raise no_labels(name, split)
     return open_dataset(source, root)(split), official
 
 
@@ -41,6 +53,7 @@ def examine(
     *,
     output_file: str | os.PathLike[str] | None = None,
     report: str | os.PathLike[str] | None = None,
+    submission: Submission | None = None,
     progress: bool = True,
     processes: Processes,
 ) -> Evaluation:
@@ -52,6 +65,7 @@ def examine(
         official: As `open_split` gives it.
         output_file: A JSON file for the figures.
         report: A folder for a page on them, `report.html`, and its pictures.
+        submission: A file for the server of the dataset's owners, of the same label maps; of one process alone.
         progress: Whether to show progress and the table.
         processes: Those that share the images.
 
@@ -62,7 +76,12 @@ def examine(
     """
     folder = None if report is None else check_folder(report)
     shows = progress and processes.is_first
-    evaluation = measure(examinee, dataset, progress=shows, processes=processes, official=official)
+    measured = partial(measure, dataset=dataset, progress=shows, processes=processes, official=official)
+    if submission is None:
+        evaluation = measured(examinee)
+    else:
+        with submission.writing() as add:
+            evaluation = measured(copy_answers(examinee, add))
     if output_file is not None and processes.is_first:
         evaluation.save(output_file)
     if shows:
@@ -70,6 +89,8 @@ def examine(
     if folder is not None and processes.is_first:
         page = write_report(evaluation, dataset, examinee.answer, folder)
         print_note(f"Report: {page}", enabled=shows)
+    if submission is not None:
+        print_note(submission.describe(), enabled=shows)
     return evaluation
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp", re.DOTALL)
 _CANNOT_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EPERM}
@@ -27,22 +31,78 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
         ValueError: `path` is a pipe or a device, which must not be replaced by a file.
         OSError: `path` is a folder, its folder cannot be made or written, or the disk is full. Nothing is left behind.
     """
+    target = _check_target(path)
+    with _naming(target):
+        _replace(target.resolve(), content)
+    return target
+
+
+@contextmanager
+def stream_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """As `write_atomically`, for what is too large for memory: a stream to write to, and to seek in, opened at once.
+
+    `path` holds all that was written once the `with` block has ended, and what was there before if it raised.
+
+    Raises:
+        ValueError: as `write_atomically`.
+        OSError: as `write_atomically`.
+    """
+    target = _check_target(path)
+    place = target.resolve()
+    temporary = _temporary_beside(place)
+    with _naming(target):
+        make_folders(place.parent)
+        stream = io.BufferedWriter(_NamedFile(temporary, target))
+    try:
+        with stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        with _naming(target):
+            temporary.replace(place)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    flush_folder(place.parent)
+
+
+class _NamedFile(io.FileIO):
+    """A new file whose errors name the one that is to be made of it."""
+
+    def __init__(self, temporary: Path, target: Path) -> None:
+        super().__init__(temporary, "xb")
+        self._target = target
+
+    def write(self, content: Any, /) -> int:
+        with _naming(self._target):
+            return super().write(content) or 0
+
+
+def _check_target(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(f"Cannot write {target}: it is a folder. Name a file in it.")
     if target.exists() and not target.is_file():
         raise ValueError(f"Cannot write {target}: it is a pipe or a device. Name a file.")
+    return target
+
+
+@contextmanager
+def _naming(target: Path) -> Iterator[None]:
     try:
-        _replace(target.resolve(), content)
+        yield
     except OSError as error:
         raise type(error)(error.errno, f"Cannot write {target}: {error.strerror}") from error
-    return target
+
+
+def _temporary_beside(target: Path) -> Path:
+    # 50 characters are at most 200 bytes, which leaves room for the rest in a file name's 255.
+    return target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.tmp")
 
 
 def _replace(target: Path, content: bytes) -> None:
     make_folders(target.parent)
-    # 50 characters are at most 200 bytes, which leaves room for the rest in a file name's 255.
-    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.tmp")
+    temporary = _temporary_beside(target)
     try:
         write_new(temporary, content)
         temporary.replace(target)

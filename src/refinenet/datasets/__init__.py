@@ -17,8 +17,8 @@ from refinenet.datasets.camvid import CAMVID
 from refinenet.datasets.cityscapes import CITYSCAPES
 from refinenet.datasets.coco import COCO, COCO_STUFF
 from refinenet.datasets.context import CONTEXT, CONTEXT_59
-from refinenet.datasets.dataset import Dataset, Sample, Splits, join
-from refinenet.datasets.facts import Download, Facts, Published
+from refinenet.datasets.dataset import UNLABELLED, Dataset, Sample, Splits, join, no_labels
+from refinenet.datasets.facts import Download, Facts, Published, Server
 from refinenet.datasets.nyu import NYU
 from refinenet.datasets.own.folder import FolderSplits
 from refinenet.datasets.own.meaning import read_classes_file
@@ -33,20 +33,25 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "NAMES",
     "PUBLISHED",
+    "UNLABELLED",
     "Dataset",
     "DatasetSource",
     "Download",
     "Facts",
     "Published",
     "Sample",
+    "Server",
     "Splits",
     "TrainingSource",
     "as_sources",
     "choose_classes",
     "find_root",
+    "find_server",
     "is_drawn",
     "is_own",
+    "is_unlabelled",
     "list_files",
+    "no_labels",
     "open_dataset",
     "open_training_datasets",
     "prepared_folder",
@@ -192,16 +197,44 @@ def find_root(name: str, root: str | os.PathLike[str] | None = None) -> Path:
     return Path(root or os.environ.get(f"REFINENET_{plain.upper()}") or Path("data") / plain)
 
 
+def find_server(dataset: DatasetSource) -> Server:
+    """The server of a published dataset.
+
+    Raises:
+        ValueError: the dataset has none, or none that is known; those that have one are named.
+    """
+    servers = {name: published.server for name, published in PUBLISHED.items() if published.server is not None}
+    name = "this one" if callable(dataset) else os.fspath(dataset)
+    if name not in servers:
+        *others, last = sorted(servers)
+        raise ValueError(
+            f"Submissions are for datasets whose owners measure on a server of theirs, {', '.join(others)} and {last}, "
+            f"not for {name!r}. `refinenet deploy FOLDER --output FOLDER` writes label maps of any images."
+        )
+    return servers[name]
+
+
+def is_unlabelled(dataset: str, split: str) -> bool:
+    """Whether a split of a dataset named so has images, but no labels; no file is opened."""
+    return dataset in PUBLISHED and PUBLISHED[dataset].has_unlabelled(split)
+
+
 def _open_published(name: str, root: Path, split: str) -> Dataset:
     published = PUBLISHED[name]
-    if split not in published.splits:
+    server = published.server if published.has_unlabelled(split) else None
+    if split not in published.splits and server is None:
         *others, last = published.splits
-        raise ValueError(f"{name} has the splits {', '.join(others)} and {last}, not {split!r}.")
+        more = f", and {UNLABELLED} without labels" if published.server else ""
+        raise ValueError(f"{name} has the splits {', '.join(others)} and {last}{more}, not {split!r}.")
     try:
+        if server is not None:
+            return published.open_split(root, split)
         return open_fastest(root, name, split, published.facts.label_set, published.open_split)
     except FileNotFoundError as error:
         plain = name.partition(":")[0]
+        how_to_get = published.facts.how_to_get if server is None else server.how_to_get
+        prepare = f" `refinenet data prepare {name} --root FOLDER` does what can be done." if server is None else ""
         raise FileNotFoundError(
-            f"{error} {published.facts.how_to_get} Then pass root= (--root) that folder, or name it in the environment "
-            f"variable REFINENET_{plain.upper()}. `refinenet data prepare {name} --root FOLDER` does what can be done."
+            f"{error} {how_to_get} Then pass root= (--root) that folder, or name it in the environment "
+            f"variable REFINENET_{plain.upper()}.{prepare}"
         ) from error

@@ -1,7 +1,7 @@
 """Cityscapes with fine annotations: 19 classes, 2,975 train and 500 val images of 27 cities.
 
 Masks are `*_gtFine_labelIds.png`, whose ids 0 to 33 are those of the benchmark's server; `*_labelTrainIds.png`, which
-its scripts can write beside them, are not read. The masks of test are dummies without labels: there is no such split.
+its scripts can write beside them, are not read. The masks of test are dummies: of it there are images only.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from refinenet.datasets.dataset import Dataset, from_files, place
-from refinenet.datasets.facts import Published, read_facts
+from refinenet.datasets.dataset import UNLABELLED, Dataset, from_files, place, without_labels
+from refinenet.datasets.facts import Published, Server, read_facts
 from refinenet.datasets.formats.tables import make_table, read_with_table
 
 FACTS = read_facts("cityscapes")
@@ -25,7 +25,7 @@ IMAGE_ENDING, MASK_ENDING = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
 
 def open_split(root: Path, split: str) -> Dataset:
-    """One split, "train" or "val", of the folder `root`, which holds leftImg8bit/ and gtFine/.
+    """One split, "train", "val" or, without labels, "test", of the folder `root`, which holds leftImg8bit/ and gtFine/.
 
     Raises:
         FileNotFoundError: the data are not there.
@@ -33,13 +33,18 @@ def open_split(root: Path, split: str) -> Dataset:
     """
     images, masks = root / "leftImg8bit" / split, root / "gtFine" / split
     items = _list_items(images, IMAGE_ENDING)
+    image_file = partial(place, images, IMAGE_ENDING)
+    if split == UNLABELLED:
+        return without_labels(
+            name="cityscapes", split=split, label_set=FACTS.label_set, items=items, image_file=image_file
+        )
     _check_pairs(items, _list_items(masks, MASK_ENDING))
     return from_files(
         name="cityscapes",
         split=split,
         label_set=FACTS.label_set,
         items=items,
-        image_file=partial(place, images, IMAGE_ENDING),
+        image_file=image_file,
         mask_file=partial(place, masks, MASK_ENDING),
         read_labels=partial(read_with_table, TABLE, MEANING),
     )
@@ -61,4 +66,13 @@ def _check_pairs(images: list[str], masks: list[str]) -> None:
         raise ValueError(f"Each image of Cityscapes has a mask. Without partner: {', '.join(lacking)}{more}.")
 
 
-CITYSCAPES = Published(facts=FACTS, open_split=open_split)
+def _place_in_archive(_split: str, item: str) -> str:
+    return f"{item.rpartition('/')[2]}{IMAGE_ENDING}"
+
+
+SERVER = Server(
+    **FACTS.more["server"], archive="zip", place=_place_in_archive, values=tuple(FACTS.more["value_of_class"])
+)
+"""It takes label ids, not the 19 classes' own, in files that begin with city, sequence and frame, one for each image,
+wherever they lie in the archive. Source: cityscapesScripts, evaluation/evalPixelLevelSemanticLabeling.py."""
+CITYSCAPES = Published(facts=FACTS, open_split=open_split, server=SERVER)

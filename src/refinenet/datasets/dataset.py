@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from refinenet.images import decode
 from refinenet.labels import LabelMap, LabelSet
 
 Result = TypeVar("Result")
+
+UNLABELLED = "test"
+"""The split whose labels the owners of some datasets keep, to measure on a server of theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +146,42 @@ def from_files(
         image_file=image_file,
         label_file=mask_file,
         slow_sources=slow_sources,
+    )
+
+
+def without_labels(
+    *, name: str, split: str, label_set: LabelSet, items: Sequence[str], image_file: Callable[[str], Path]
+) -> Dataset:
+    """The dataset whose images are files, and whose labels its owners keep: to ask for one is an error.
+
+    Args:
+        name: What messages call the dataset.
+        split: Which part of it.
+        label_set: Its classes.
+        items: What the images are called.
+        image_file: From an item to its image's path. It can be pickled.
+    """
+    return Dataset(
+        name=name,
+        split=split,
+        label_set=label_set,
+        items=items,
+        read_image=partial(_chain, image_file, decode),
+        read_labels=partial(_refuse_labels, name, split),
+        image_file=image_file,
+    )
+
+
+def _refuse_labels(name: str, split: str, _item: str) -> NoReturn:
+    raise no_labels(name, split)
+
+
+def no_labels(name: str, split: str) -> ValueError:
+    """The error for those who want to measure on, or learn from, a split without labels."""
+    return ValueError(
+        f"{name} {split} has images, but no labels to measure on: its owners keep them. Measure on val, or write the "
+        f"file that their server takes: `refinenet eval --dataset {name} --split {split} --submission FILE`, in Python "
+        "RefineNet.submit."
     )
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from refinenet.datasets.dataset import Dataset
-from refinenet.labels import LabelSet
+from refinenet.datasets.dataset import UNLABELLED, Dataset
+from refinenet.labels import Colour, LabelSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,26 @@ def read_facts(name: str) -> Facts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Server:
+    """Where a dataset's owners measure on images whose labels they keep, and the file of label maps that it takes."""
+
+    page: str
+    """Where files are handed in."""
+    test_images: int
+    """Number of images of the split `dataset.UNLABELLED`, as published."""
+    how_to_get: str
+    """What to download for these and how it lies below the root, in sentences."""
+    archive: Literal["zip", "tgz"]
+    """What the label maps are packed into, each of them a PNG of 8 bits with one channel."""
+    place: Callable[[str, str], str]
+    """From a split and an item to the path of its PNG in the archive."""
+    values: tuple[int, ...]
+    """What the PNG holds for each class, 0 to 255."""
+    palette: tuple[Colour, ...] | None = None
+    """RGB colours of these values, where the PNG has a palette; else it is grey."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Published:
     """A published dataset: its facts, and how its owner's files are read."""
 
@@ -71,4 +91,10 @@ class Published:
     """From the dataset's root and the name of one of its splits to the dataset; it raises FileNotFoundError, naming
     what it looked for, where the data are not there, and ValueError where they are damaged."""
     splits: tuple[str, ...] = ("train", "val")
-    """The splits it can open."""
+    """The splits with labels that it can open."""
+    server: Server | None = None
+    """Where there is one, `open_split` opens the images of `dataset.UNLABELLED`, too."""
+
+    def has_unlabelled(self, split: str) -> bool:
+        """Whether a split is one of images without labels."""
+        return self.server is not None and split == UNLABELLED

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from refinenet.datasets.dataset import Dataset, from_files
+from refinenet.datasets.dataset import Dataset, from_files, without_labels
 from refinenet.image_files import read_mask
 from refinenet.labels import LabelMap, LabelSet
 
@@ -58,6 +58,27 @@ def open_folders(
         image_file=find_by_item(images, {item: names[0] for item, names in pairs.items()}),
         mask_file=find_by_item(masks, {item: names[1] for item, names in pairs.items()}),
         read_labels=read_labels,
+    )
+
+
+def open_images(*, name: str, split: str, label_set: LabelSet, images: Path) -> Dataset:
+    """The dataset of a folder of images whose labels its owners keep, in alphabetical order.
+
+    Args:
+        name: What messages call the dataset.
+        split: Which part of it.
+        label_set: Its classes.
+        images: The folder.
+
+    Raises:
+        FileNotFoundError: the folder is empty.
+        ValueError: a stem stands twice in it.
+    """
+    names = _by_stem((path.name for path in list_files(images, IMAGE_SUFFIXES)), "", images)
+    if not names:
+        raise FileNotFoundError(f"The dataset {name!r} has no images in {images}.")
+    return without_labels(
+        name=name, split=split, label_set=label_set, items=sorted(names), image_file=find_by_item(images, names)
     )
 
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from refinenet.datasets.dataset import Dataset, from_files, place
+from refinenet.datasets.dataset import UNLABELLED, Dataset, from_files, place, without_labels
 from refinenet.datasets.devkit import check_presence, read_names, require_folder
-from refinenet.datasets.facts import Facts, Published, read_facts
+from refinenet.datasets.facts import Facts, Published, Server, read_facts
 from refinenet.datasets.formats.matlab import read_variable, to_ids
 from refinenet.datasets.pairs import list_files
 from refinenet.image_files import read_mask
@@ -28,7 +28,7 @@ VAL_IDS = frozenset(
 
 
 def open_voc(root: Path, split: str) -> Dataset:
-    """One split, "train", "val" or "trainval", of VOC 2012 below `root`.
+    """One split, "train", "val", "trainval" or, without labels, "test", of VOC 2012 below `root`.
 
     Raises:
         FileNotFoundError: a list, an image or a mask is not there.
@@ -121,13 +121,16 @@ def open_aug(root: Path, split: str) -> Dataset:
 def _open_segmentation(facts: Facts, name: str, folder: Path, split: str) -> Dataset:
     items = read_names(_list(folder, split))
     check_presence(folder / "JPEGImages", ".jpg", items)
+    image_file = partial(place, folder / "JPEGImages", ".jpg")
+    if split == UNLABELLED:
+        return without_labels(name=name, split=split, label_set=facts.label_set, items=items, image_file=image_file)
     check_presence(folder / "SegmentationClass", ".png", items)
     return from_files(
         name=name,
         split=split,
         label_set=facts.label_set,
         items=items,
-        image_file=partial(place, folder / "JPEGImages", ".jpg"),
+        image_file=image_file,
         mask_file=partial(place, folder / "SegmentationClass", ".png"),
     )
 
@@ -159,6 +162,24 @@ def _read_sbd_labels(path: Path) -> LabelMap:
     return to_ids(segmentations[0].numbers(), str(path))
 
 
-VOC = Published(facts=FACTS, open_split=open_voc, splits=("train", "val", "trainval"))
+def _place_in_archive(split: str, item: str) -> str:
+    return f"results/VOC2012/Segmentation/comp6_{split}_cls/{item}.png"
+
+
+SERVER = Server(
+    **FACTS.more["server"],
+    archive="tgz",
+    place=_place_in_archive,
+    values=tuple(range(len(FACTS.label_set))),
+    palette=FACTS.label_set.colours,
+)
+"""It takes the results folder of VOC's development kit with a palette PNG of 0 to 20 for each image.
+
+Of its two competitions comp5 is for systems built or trained on VOC 2012's own training and validation data only, and
+comp6 for those with any other data but the test images. Weights from ImageNet, SBD's annotations and COCO are other
+data, so that what the recipes of this package train belongs in comp6. Who trained on VOC alone, from random weights,
+renames the folder to comp5. Source: the challenge's page, http://host.robots.ox.ac.uk/pascal/VOC/voc2012/.
+"""
+VOC = Published(facts=FACTS, open_split=open_voc, splits=("train", "val", "trainval"), server=SERVER)
 SBD = Published(facts=SBD_FACTS, open_split=open_sbd, splits=("train", "val", "train_noval"))
 VOC_AUG = Published(facts=AUG_FACTS, open_split=open_aug)

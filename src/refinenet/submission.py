@@ -1,0 +1,182 @@
+"""Files for the servers of datasets' owners, who measure on images whose labels they keep: a label map for each image.
+
+What such a server takes is a fact of the dataset (`datasets.Server`). The same label maps give the same bytes.
+
+Shape letters: H height, W width.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from refinenet.datasets import UNLABELLED, Dataset, DatasetSource, Sample, Server, find_server
+from refinenet.distributed import is_launched
+from refinenet.evaluate import Answer, Examinee
+from refinenet.files import stream_atomically
+from refinenet.images import encode
+from refinenet.labels import LabelMap
+from refinenet.segmenter import Segmenter
+from refinenet.terminal import progress_bar
+
+AddFile = Callable[[str, bytes], None]
+"""Takes a path in an archive and what is to stand there."""
+AddLabels = Callable[[str, LabelMap], None]
+"""Takes an item of a dataset and its label map, `(H, W)` ids of the dataset's classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A file for a server, to be written."""
+
+    path: Path
+    dataset: Dataset
+    """Whose images' label maps it holds."""
+    server: Server
+
+    @contextmanager
+    def writing(self) -> Iterator[AddLabels]:
+        """What adds one label map after another; the file is there when the `with` block ends, and not if it raises.
+
+        Raises:
+            ValueError: a pixel has no class; the image is named. The path is a pipe or a device.
+            OSError: the file cannot be written.
+        """
+        values = np.array(self.server.values, np.uint8)
+
+        def add(item: str, labels: LabelMap) -> None:
+            void = int((labels >= len(values)).sum())
+            if void:
+                raise ValueError(
+                    f"{item}: {void:,} pixels have no class, but the server of {self.dataset.name} wants one for each. "
+                    "Leave abstain_below (--abstain-below) out."
+                )
+            picture = encode(values[labels], ".png", palette=self.server.palette)
+            add_file(self.server.place(self.dataset.split, item), picture)
+
+        with stream_atomically(self.path) as stream, _PACKERS[self.server.archive](stream) as add_file:
+            yield add
+
+    def describe(self) -> str:
+        """What was written, and what is to be done with it, in words."""
+        count, split, wanted = len(self.dataset), self.dataset.split, self.server.test_images
+        told = f"Submission: {self.path}, {count:,} images of {self.dataset.name} {split}."
+        if split != UNLABELLED:
+            return f"{told} The server, {self.server.page}, measures {UNLABELLED}."
+        if count != wanted:
+            return f"{told} It is not complete: {wanted:,} images were published, and the server wants them all."
+        return f"{told} Hand it in at {self.server.page}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON-ready values."""
+        return {
+            "submission": str(self.path),
+            "dataset": self.dataset.name,
+            "split": self.dataset.split,
+            "images": len(self.dataset),
+            "images_published": self.server.test_images if self.dataset.split == UNLABELLED else None,
+            "server": self.server.page,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmissionPlan:
+    """A file for a server, before the dataset is opened."""
+
+    path: Path
+    server: Server
+
+    def of(self, dataset: Dataset) -> Submission:
+        """The file of one of the dataset's splits, with labels or without."""
+        return Submission(path=self.path, dataset=dataset, server=self.server)
+
+
+def plan_submission(path: str | os.PathLike[str], source: DatasetSource) -> SubmissionPlan:
+    """Find out what a server takes, before any data are looked for.
+
+    Args:
+        path: The file to write: `.zip` for Cityscapes and ADE20K, `.tgz` or `.tar.gz` for VOC 2012.
+        source: What the user names the dataset by.
+
+    Raises:
+        ValueError: the dataset has no server, the file has another ending, or several processes would write it.
+    """
+    server, target = find_server(source), Path(path)
+    endings = _ENDINGS[server.archive]
+    if not target.name.lower().endswith(endings):
+        raise ValueError(f"The server of {source} takes a file {' or '.join(endings)}, not {target.name!r}.")
+    if is_launched():
+        raise ValueError("A submission is written by one process: run it without torchrun.")
+    return SubmissionPlan(path=target, server=server)
+
+
+def write_submission(segmenter: Segmenter, submission: Submission, *, progress: bool) -> None:
+    """Segment all images, one by one, and write what is found; nothing is measured.
+
+    Args:
+        segmenter: Its classes are those of the dataset.
+        submission: Where to, and of what.
+        progress: Whether to show progress.
+
+    Raises:
+        ValueError: an image cannot be used; the file is named.
+        OSError: the file cannot be written.
+    """
+    dataset = submission.dataset
+    with submission.writing() as add, progress_bar(progress) as bar:
+        task = bar.add_task(f"Segmenting {dataset.name} {dataset.split}", total=len(dataset), status="")
+        for item in dataset.items:
+            add(item, segmenter.predict(dataset.read_image(item)))
+            bar.advance(task)
+
+
+def copy_answers(examinee: Examinee, add: AddLabels) -> Examinee:
+    """An examinee whose answers are kept, too, in the order in which it is asked."""
+
+    def answer(sample: Sample) -> Answer:
+        found = examinee.answer(sample)
+        add(sample.name, found.labels)
+        return found
+
+    return replace(examinee, answer=answer)
+
+
+@contextmanager
+def _pack_zip(stream: BinaryIO) -> Iterator[AddFile]:
+    with zipfile.ZipFile(stream, "w") as archive:
+
+        def add(name: str, content: bytes) -> None:
+            entry = zipfile.ZipInfo(name)  # of 1 January 1980, whatever the day
+            entry.create_system, entry.external_attr = 3, 0o644 << 16  # the same on all systems
+            archive.writestr(entry, content)
+
+        yield add
+
+
+@contextmanager
+def _pack_tgz(stream: BinaryIO) -> Iterator[AddFile]:
+    with (
+        gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+
+        def add(name: str, content: bytes) -> None:
+            entry = tarfile.TarInfo(name)  # of 1 January 1970, and nobody's
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+        yield add
+
+
+_PACKERS: dict[str, Callable[[BinaryIO], AbstractContextManager[AddFile]]] = {"zip": _pack_zip, "tgz": _pack_tgz}
+_ENDINGS = {"zip": (".zip",), "tgz": (".tgz", ".tar.gz")}
