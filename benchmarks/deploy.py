@@ -33,7 +33,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from refinenet import RefineNet
-from refinenet.backends import open_backend
+from refinenet.backends import BackendName, Precision, open_backend
 from refinenet.decoder import ChainedResidualPooling
 from refinenet.inference import resize
 from refinenet.network import Network
@@ -43,7 +43,7 @@ from refinenet.transforms import prepare
 
 NUM_CLASSES = 21
 PLAIN = "plain network"
-OURS = {
+OURS: dict[str, tuple[BackendName, Precision]] = {
     "ours, PyTorch": ("pytorch", "float32"),
     "ours, ONNX Runtime": ("onnxruntime", "float32"),
     "ours, OpenVINO": ("openvino", "float32"),
@@ -70,10 +70,12 @@ def make_network(encoder: str) -> Network:
 
 
 def make_ours(network: Network, image: Tensor) -> Iterator[tuple[str, Candidate]]:
-    size = image.shape[-2:]
     for title, (name, precision) in OURS.items():
-        backend = open_backend(network, name, precision)  # type: ignore[arg-type]
-        yield title, lambda run=backend: resize(run(image), size).permute(0, 2, 3, 1).argmax(-1)
+        yield title, partial(find_labels, open_backend(network, name, precision), image)
+
+
+def find_labels(backend: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    return resize(backend(image), image.shape[-2:]).permute(0, 2, 3, 1).argmax(-1)
 
 
 class Peer(nn.Module):
@@ -150,7 +152,7 @@ def find_floor(network: nn.Module, image: Tensor) -> float:
         started = time.perf_counter()
         left @ right
         seconds.append(time.perf_counter() - started)
-    return counter.get_total_flops() / (2 * side**3 / min(seconds))
+    return float(counter.get_total_flops()) / (2 * side**3 / min(seconds))
 
 
 def measure_memory(arguments: argparse.Namespace, name: str) -> str:
