@@ -6,15 +6,18 @@ Shape letters: H height, W width.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy.typing as npt
 import torch
 
+from refinenet import __version__
 from refinenet.backends import BackendName, Precision, check_backend, open_backend
+from refinenet.batch import FileResult, Work, plan_work, segment_files, take_all
 from refinenet.class_matching import check_same_classes
 from refinenet.datasets import DatasetSource, TrainingSource
 from refinenet.distributed import launch
@@ -30,6 +33,7 @@ from refinenet.model_source import Start, choose_device
 from refinenet.network import ModelType, Network
 from refinenet.run_start import RunOptions
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_output
+from refinenet.sinks import Kind
 from refinenet.temperature import FittedTemperature, fit_temperature
 from refinenet.tensors import digest
 from refinenet.train import TrainResult, TrainRun
@@ -112,7 +116,12 @@ class RefineNet:
         self._adopt(self.network, replace(self.card, label_set=label_set))
 
     def segment(
-        self, image: ImageSource, *, channel_order: Literal["rgb", "bgr"] = "rgb", abstain_below: float = 0.0
+        self,
+        image: ImageSource,
+        *,
+        channel_order: Literal["rgb", "bgr"] = "rgb",
+        abstain_below: float = 0.0,
+        probabilities: bool = False,
     ) -> Segmentation:
         """Segment an image.
 
@@ -121,6 +130,7 @@ class RefineNet:
             channel_order: "bgr" for arrays from OpenCV.
             abstain_below: Pixels of less confidence than this, in [0, 1], get no class, but the label set's ignore
                 index.
+            probabilities: Whether to keep those of all classes, `(K, H, W)` float16.
 
         Returns:
             Labels, confidence, colours and areas, of the image's own size.
@@ -128,7 +138,7 @@ class RefineNet:
         Raises:
             ValueError, TypeError, OSError: the image cannot be read or used.
         """
-        return self._segmenter.segment(decode(image, channel_order=channel_order), abstain_below)
+        return self._segmenter.segment(decode(image, channel_order=channel_order), abstain_below, probabilities)
 
     def deploy(
         self,
@@ -172,6 +182,61 @@ class RefineNet:
         if output_file is not None:
             segmentation.save(output_file, output)
         return picture
+
+    def deploy_files(
+        self,
+        sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        output: str | os.PathLike[str] | None = None,
+        kinds: Kind | Sequence[str] = (),
+        recursive: bool = False,
+        overwrite: bool = False,
+        progress: bool = True,
+    ) -> list[FileResult]:
+        """Segment many image files and write the results; those that cannot be read are passed over and told of.
+
+        A folder of results keeps a record (`deploy.json`, `deploy.jsonl`): what a stopped run has written already, by
+        the same model and settings from files that have not changed, is not made again.
+
+        Args:
+            sources: Image files, folders, patterns such as `"photos/**/*.jpg"`, and `"@list.txt"` for a text file of
+                such; see `sources.find_images`.
+            output: A folder, by default `segmented`; for one image file a file, by default beside it.
+            kinds: What to write: "labels", "colour", "overlay", "confidence", "probabilities" (`.npz`), "coco" (COCO
+                json with run lengths), "geojson", or "polygons" for the last two. Several get a folder each.
+            recursive: Whether folders in folders are meant, too; results keep them.
+            overwrite: Whether to make results anew that are there, and to replace files that are in the way.
+            progress: Whether to show progress on standard error.
+
+        Returns:
+            For each image, in order, the files written or the error.
+
+        Raises:
+            ValueError: no image is found, the output cannot hold the results, or holds others; says what to do.
+            OSError: the folder of results cannot be used.
+        """
+        named = [sources] if isinstance(sources, str | os.PathLike) else sources
+        chosen = [kinds] if isinstance(kinds, str) else kinds
+        work = plan_work(named, None if output is None else Path(output), chosen, recursive=recursive)
+        found: list[FileResult] = []
+        take_all(self.deploy_work(work, overwrite), len(work.items), found.append, progress=progress)
+        return found
+
+    def deploy_work(self, work: Work, overwrite: bool = False) -> Generator[FileResult]:
+        """Segment what `batch.plan_work` has planned; results are made as they are taken, in order.
+
+        Raises:
+            ValueError, OSError: as `deploy_files`.
+        """
+        segment = partial(self._segmenter.segment, probabilities="probabilities" in work.kinds)
+        settings = {
+            "refinenet": __version__,
+            "model_sha256": self.card.weights_sha256 or digest(self.network.state_dict()),
+            "label_set": self.label_set.to_dict(),
+            "temperature": self.card.temperature,
+            "backend": self._backend,
+            "precision": self._precision,
+        }
+        return segment_files(segment, work, settings, overwrite=overwrite)
 
     def train(
         self,

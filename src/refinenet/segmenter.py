@@ -41,6 +41,9 @@ class Segmentation:
     label_set: LabelSet
     confidence: npt.NDArray[np.float32]
     """`(H, W)` float32 in [0, 1]: the softmax probability of the class chosen."""
+    probabilities: npt.NDArray[np.float16] | None = None
+    """`(K, H, W)` float16 in [0, 1], of each class, where they were asked for. The greatest is that of the class
+    chosen; where rounding makes another one its equal, the next number above stands for it."""
 
     @cached_property
     def colour(self) -> npt.NDArray[np.uint8]:
@@ -145,12 +148,15 @@ class Segmenter:
         """The label map of an image: `(H, W, 3)` uint8 RGB to `(H, W)` ids."""
         return self._labels(self._run(pixels))
 
-    def segment(self, pixels: npt.NDArray[np.uint8], abstain_below: float = 0.0) -> Segmentation:
+    def segment(
+        self, pixels: npt.NDArray[np.uint8], abstain_below: float = 0.0, probabilities: bool = False
+    ) -> Segmentation:
         """The label map of an image with all that belongs to it.
 
         Args:
             pixels: `(H, W, 3)` uint8 RGB.
             abstain_below: Pixels of less confidence than this get no class: the label set's ignore index.
+            probabilities: Whether to keep the probabilities of all classes, 2 K bytes for each pixel.
 
         Raises:
             ValueError: `abstain_below` is not in [0, 1].
@@ -160,9 +166,12 @@ class Segmenter:
         scores = self._run(pixels)
         confidence = self._confidence(scores).cpu().numpy()
         labels = self._labels(scores)
+        shares = _round_shares(self._probabilities(scores), labels) if probabilities else None
         if abstain_below > 0:
             labels[confidence < abstain_below] = self.label_set.ignore_index
-        return Segmentation(image=pixels, labels=labels, label_set=self.label_set, confidence=confidence)
+        return Segmentation(
+            image=pixels, labels=labels, label_set=self.label_set, confidence=confidence, probabilities=shares
+        )
 
     def logits(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         """What the network says of the whole image, once: `(H, W, 3)` uint8 RGB to logits `(K, H, W)`."""
@@ -182,8 +191,23 @@ class Segmenter:
         scaled = scores.float() / self.temperature
         return 1 / scaled.sub_(scaled.amax(0)).exp_().sum(0)
 
+    def _probabilities(self, scores: Tensor) -> npt.NDArray[np.float32]:
+        """Of all classes, `(K, H, W)` float32."""
+        shares = (scores.float() / self.temperature).softmax(0) if self.protocol.is_plain else scores
+        found: npt.NDArray[np.float32] = shares.cpu().numpy()
+        return found
+
     def _labels(self, scores: Tensor) -> LabelMap:
         return self.label_set.cast(scores.argmax(0).cpu().numpy())
+
+
+def _round_shares(shares: npt.NDArray[np.float32], labels: LabelMap) -> npt.NDArray[np.float16]:
+    """Probabilities `(K, H, W)` in float16, of which that of the label stays the greatest."""
+    rounded = shares.astype(np.float16)
+    rows, columns = np.nonzero(rounded.argmax(0) != labels)
+    chosen = labels[rows, columns]
+    rounded[chosen, rows, columns] = np.nextafter(rounded[:, rows, columns].max(0), np.float16(2))
+    return rounded
 
 
 def _check(scores: Tensor) -> Tensor:
