@@ -62,7 +62,7 @@ def test_deploy_of_a_folder_goes_on_past_a_bad_file(
     assert result.returncode == 1
     assert "b.jpg" in result.stderr
     assert "1 of 3 images" in result.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.png", "c.png"]
     assert Image.open(tmp_path / "out" / "a.png").mode == "RGB"
 
 

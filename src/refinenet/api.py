@@ -6,7 +6,7 @@ Shape letters: H height, W width.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,9 @@ from typing import Any, Literal
 import numpy.typing as npt
 import torch
 
+from refinenet import __version__
 from refinenet.backends import BackendName, Precision, check_backend, open_backend
+from refinenet.batch import FileResult, Work, plan_work, segment_files, take_all
 from refinenet.class_matching import check_same_classes
 from refinenet.datasets import DatasetSource, TrainingSource, open_dataset
 from refinenet.distributed import launch
@@ -30,6 +32,7 @@ from refinenet.model_source import Start, choose_device
 from refinenet.network import ModelType, Network
 from refinenet.run_start import RunOptions
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_output
+from refinenet.sinks import Kind
 from refinenet.submission import Submission, plan_submission, write_submission
 from refinenet.temperature import FittedTemperature, fit_temperature
 from refinenet.tensors import digest
@@ -125,7 +128,7 @@ class RefineNet:
                 index.
 
         Returns:
-            Labels, confidence, colours and areas, of the image's own size.
+            Labels, confidence, probabilities, colours and areas, of the image's own size.
 
         Raises:
             ValueError, TypeError, OSError: the image cannot be read or used.
@@ -174,6 +177,60 @@ class RefineNet:
         if output_file is not None:
             segmentation.save(output_file, output)
         return picture
+
+    def deploy_files(
+        self,
+        sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        output: str | os.PathLike[str] | None = None,
+        kinds: Kind | Sequence[str] = (),
+        recursive: bool = False,
+        overwrite: bool = False,
+        progress: bool = True,
+    ) -> list[FileResult]:
+        """Segment many image files and write the results; those that cannot be read are passed over and told of.
+
+        A folder of results keeps a record (`deploy.json`, `deploy.jsonl`): what a stopped run has written already, by
+        the same model and settings from files that have not changed, is not made again.
+
+        Args:
+            sources: Image files, folders, patterns such as `"photos/**/*.jpg"`, and `"@list.txt"` for a text file of
+                such; see `sources.find_images`.
+            output: A folder, by default `segmented`; for one image file a file, by default beside it.
+            kinds: What to write: "labels", "colour", "overlay", "confidence", "probabilities" (`.npz`), "coco" (COCO
+                json with run lengths), "geojson", or "polygons" for the last two. Several get a folder each.
+            recursive: Whether folders in folders are meant, too; results keep them.
+            overwrite: Whether to make results anew that are there, and to replace files that are in the way.
+            progress: Whether to show progress on standard error.
+
+        Returns:
+            For each image, in order, the files written or the error.
+
+        Raises:
+            ValueError: no image is found, the output cannot hold the results, or holds others; says what to do.
+            OSError: the folder of results cannot be used.
+        """
+        named = [sources] if isinstance(sources, str | os.PathLike) else sources
+        chosen = [kinds] if isinstance(kinds, str) else kinds
+        work = plan_work(named, None if output is None else Path(output), chosen, recursive=recursive)
+        found: list[FileResult] = []
+        take_all(self.deploy_work(work, overwrite), len(work.items), found.append, progress=progress)
+        return found
+
+    def deploy_work(self, work: Work, overwrite: bool = False) -> Generator[FileResult]:
+        """Segment what `batch.plan_work` has planned; results are made as they are taken, in order.
+
+        Raises:
+            ValueError, OSError: as `deploy_files`.
+        """
+        settings = {
+            "refinenet": __version__,
+            "model_sha256": self.card.weights_sha256 or digest(self.network.state_dict()),
+            "label_set": self.label_set.to_dict(),
+            "temperature": self.card.temperature,
+            "backend": self._backend,
+            "precision": self._precision,
+        }
+        return segment_files(self._segmenter.segment, work, settings, overwrite=overwrite)
 
     def train(
         self,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,51 +16,168 @@ from refinenet.cli_options import AsJson, Backend, Device, Model, Precision, com
 from refinenet.terminal import say
 
 if TYPE_CHECKING:
-    from refinenet.segmenter import Segmentation
+    from refinenet.api import RefineNet
+    from refinenet.batch import FileResult, Work
+
+STANDARD = "-"
+
+
+class KindName(StrEnum):
+    """What can be written; see `sinks.KINDS`."""
+
+    LABELS = "labels"
+    COLOUR = "colour"
+    OVERLAY = "overlay"
+    CONFIDENCE = "confidence"
+    PROBABILITIES = "probabilities"
+    POLYGONS = "polygons"
+    COCO = "coco"
+    GEOJSON = "geojson"
 
 
 def deploy(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", show_default=False)],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Image files, folders, patterns in quotes, @LIST (a text file of them), or - for standard input.",
+            show_default=False,
+        ),
+    ],
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="A .png or .jpg file for one image, a folder for several."),
+        str | None,
+        typer.Option("--output", "-o", help="A file for one image (- for standard output), a folder for several."),
     ] = None,
     model: Model = "camvid",
     kind: Annotated[
-        Literal["labels", "colour", "overlay", "confidence"] | None,
-        typer.Option("--kind", "-k", help="What to write; by default labels in .png, colour in .jpg."),
+        list[KindName] | None,
+        typer.Option(
+            "--kind",
+            "-k",
+            help="What to write, by default labels in .png, colour in .jpg; several times for several, each in a "
+            "folder of its name. probabilities are .npz, polygons coco and geojson.",
+        ),
     ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders in folders, too.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make results anew, and replace what is in the way.")
+    ] = False,
     device: Device = None,
     backend: Backend = "pytorch",
     precision: Precision = "float32",
     as_json: AsJson = False,
+    json_lines: Annotated[
+        str | None, typer.Option(help="A file for a line of JSON for each image, or - for standard output.")
+    ] = None,
 ) -> None:
-    """Segment images and write the results."""
-    from refinenet.batch import pair_outputs, segment_files
+    """Segment images and write the results; what a stopped run has written already is not made again."""
+    kinds = [str(name) for name in kind or []]
+    arguments = {"model": model, "device": device, "backend": backend, "precision": precision}
+    _check_pipes(images, output, as_json or json_lines == STANDARD)
+    if output == STANDARD:
+        _write_to_standard_output(images[0], kinds, arguments)
+        return
+    from refinenet.batch import plan_bytes, plan_work, take_all
 
-    pairs = pair_outputs(images, output, kind)
+    if images == [STANDARD]:
+        work = plan_bytes(sys.stdin.buffer.read(), Path(str(output)), kinds)
+    else:
+        work = plan_work(images, Path(output) if output else None, kinds, recursive=recursive)
+    teller = _Teller(is_silent=as_json or json_lines == STANDARD, keeps=as_json)
+    with _lines_to(json_lines, work) as write_line:
+
+        def take(result: FileResult) -> None:
+            if result.error is not None and len(work.items) == 1:
+                raise result.error
+            teller.tell(result)
+            write_line(result)
+
+        take_all(_make(arguments).deploy_work(work, overwrite), len(work.items), take, progress=not as_json)
+    teller.finish(len(work.items))
+
+
+class _Teller:
+    """What is said of each image: a line, or for machines all at the end."""
+
+    def __init__(self, *, is_silent: bool, keeps: bool) -> None:
+        self._is_silent = is_silent
+        self._reports: list[dict[str, Any]] | None = [] if keeps else None
+        self._failures = 0
+        # A progress bar takes standard output over, to show lines above itself: only those that go to the terminal.
+        self._stream = None if sys.stdout.isatty() else sys.stdout
+
+    def tell(self, result: FileResult) -> None:
+        if self._reports is not None:
+            self._reports.append(result.to_dict())
+        if result.error is not None:
+            self._failures += 1
+            complain(str(result.error))
+        elif not self._is_silent:
+            made = ", ".join(str(path) for path in result.outputs.values())
+            known = " (was there)" if result.was_there else ""
+            print(f"{result.image} -> {made}{known}: {_main_areas(result.areas)}", file=self._stream)
+
+    def finish(self, count: int) -> None:
+        """Say the rest.
+
+        Raises:
+            ValueError: there were images that could not be segmented.
+        """
+        if self._reports is not None:
+            say(self._reports)
+        if self._failures:
+            raise ValueError(f"{self._failures} of {count} images could not be segmented.")
+
+
+@contextmanager
+def _lines_to(target: str | None, work: Work) -> Iterator[Callable[[FileResult], object]]:
+    """How to write a line of JSON for a result as soon as it is known."""
+    if target is None:
+        yield lambda _: None
+        return
+    if target == STANDARD:
+        stream = sys.stdout
+        yield lambda result: print(json.dumps(result.to_dict()), file=stream, flush=True)
+        return
+    from refinenet.files import make_folders, refuse_same_file
+
+    path = Path(target)
+    for item in work.items:
+        for file in (item.source, *item.targets.values()):
+            refuse_same_file(file, path)
+    make_folders(path.parent)
+    with path.open("w", encoding="utf-8") as lines:
+        yield lambda result: print(json.dumps(result.to_dict()), file=lines, flush=True)
+
+
+def _check_pipes(images: list[str], output: str | None, prints: bool) -> None:
+    """Refuse what standard input and output cannot be used for."""
+    if STANDARD in images and output is None:
+        raise typer.BadParameter("Say where the result goes: a file, or - for standard output.", param_hint="--output")
+    if (STANDARD in images or output == STANDARD) and len(images) > 1:
+        raise typer.BadParameter("Standard input and output are for one image alone.", param_hint="IMAGES")
+    if output == STANDARD and prints:
+        raise typer.BadParameter("Standard output is taken by the result.", param_hint="--output")
+
+
+def _write_to_standard_output(image: str, kinds: list[str], arguments: dict[str, Any]) -> None:
+    from refinenet.sinks import choose_kinds, render, usual_suffix
+
+    chosen = choose_kinds(kinds) or ("labels",)
+    if len(chosen) > 1:
+        raise ValueError(f"Standard output takes one kind of result, not {', '.join(chosen)}.")
+    network = _make(arguments)
+    source = sys.stdin.buffer.read() if image == STANDARD else image
+    found = network.segment(source)
+    sys.stdout.buffer.write(render(found, chosen[0], usual_suffix(chosen[0]), Path(image).name))
+    sys.stdout.buffer.flush()
+
+
+def _make(arguments: dict[str, Any]) -> RefineNet:
     from refinenet.api import RefineNet
 
-    network = RefineNet(model=model, device=device, backend=backend, precision=precision)
-    reports: list[dict[str, Any]] = []
-    for result in segment_files(network.segment, pairs, kind):
-        if result.segmentation is None:
-            if len(pairs) == 1 and result.error is not None:
-                raise result.error
-            complain(str(result.error))
-            reports.append({"image": str(result.image), "error": str(result.error)})
-            continue
-        areas = dict(result.segmentation.areas)
-        reports.append({"image": str(result.image), "output": str(result.output), "areas": areas})
-        if not as_json:
-            say(f"{result.image} -> {result.output}: {_main_areas(result.segmentation)}")
-    if as_json:
-        say(reports)
-    failures = sum("error" in report for report in reports)
-    if failures:
-        raise ValueError(f"{failures} of {len(pairs)} images could not be segmented.")
+    return RefineNet(**arguments)
 
 
-def _main_areas(segmentation: Segmentation) -> str:
-    largest = sorted(segmentation.areas.items(), key=lambda item: -item[1])[:4]
+def _main_areas(areas: Mapping[str, float]) -> str:
+    largest = sorted(areas.items(), key=lambda item: -item[1])[:4]
     return ", ".join(f"{name} {100 * area:.0f} %" for name, area in largest if area >= 0.005)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,6 +30,47 @@ OVERLAY_OPACITY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """What the network says of an image, from which labels and probabilities follow."""
+
+    values: Tensor
+    """`(K, h, w)`: logits, of any h and w; or probabilities of the image's size."""
+    size: tuple[int, int]
+    """H and W."""
+    temperature: float | None
+    """What logits are divided by before they become probabilities; None for what are probabilities."""
+
+    def labels(self) -> npt.NDArray[np.int64]:
+        """The class of the greatest score, `(H, W)`."""
+        # Over neighbouring memory, which the classes are after resizing, argmax takes a quarter of the time.
+        found: npt.NDArray[np.int64] = self._resized().permute(1, 2, 0).argmax(-1).cpu().numpy()
+        return found
+
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """The probability of the class chosen, `(H, W)` float32."""
+        scores = self._resized().permute(1, 2, 0)
+        best = scores.amax(-1)
+        if self.temperature is not None:
+            best = (scores - best[..., None]).div_(self.temperature).exp_().sum(-1).reciprocal_()
+        confidence: npt.NDArray[np.float32] = best.cpu().numpy()
+        return confidence
+
+    def probabilities(self) -> npt.NDArray[np.float16]:
+        """Of all classes, `(K, H, W)` float16; that of the class chosen stays the greatest."""
+        scores, labels = self._resized(), self.labels()
+        shares = scores if self.temperature is None else (scores / self.temperature).softmax(0)
+        rounded: npt.NDArray[np.float16] = np.ascontiguousarray(shares.cpu().numpy(), np.float16)
+        rows, columns = np.nonzero(rounded.argmax(0) != labels)
+        chosen = labels[rows, columns]
+        rounded[chosen, rows, columns] = np.nextafter(rounded[:, rows, columns].max(0), np.float16(2))
+        return rounded
+
+    def _resized(self) -> Tensor:
+        """`(K, H, W)` float32."""
+        return resize(self.values[None].float(), self.size)[0]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Segmentation:
     """What the network sees in one image."""
 
@@ -39,13 +80,21 @@ class Segmentation:
     """`(H, W)` ids, uint8 (uint16 past 255 classes); what they mean says `label_set`. Pixels that were left without a
     class for want of confidence have its ignore index."""
     label_set: LabelSet
-    find_confidence: Callable[[], npt.NDArray[np.float32]] = field(repr=False)
-    """Makes `confidence`."""
+    scores: Scores = field(repr=False)
 
     @cached_property
     def confidence(self) -> npt.NDArray[np.float32]:
-        """`(H, W)` float32 in [0, 1]: the softmax probability of the class chosen; made when it is first asked for."""
-        return self.find_confidence()
+        """`(H, W)` float32 in [0, 1]: the probability of the class chosen; made when it is first asked for."""
+        return self.scores.confidence()
+
+    @cached_property
+    def probabilities(self) -> npt.NDArray[np.float16]:
+        """`(K, H, W)` float16 in [0, 1], of each class; made when they are first asked for.
+
+        The greatest is that of the class chosen; where rounding makes another one its equal, the next number above
+        stands for it.
+        """
+        return self.scores.probabilities()
 
     @cached_property
     def colour(self) -> npt.NDArray[np.uint8]:
@@ -151,7 +200,7 @@ class Segmenter:
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> LabelMap:
         """The label map of an image: `(H, W, 3)` uint8 RGB to `(H, W)` ids."""
-        return self._labels(self._run(pixels))
+        return self.label_set.cast(self._run(pixels).labels())
 
     def segment(self, pixels: npt.NDArray[np.uint8], abstain_below: float = 0.0) -> Segmentation:
         """The label map of an image with all that belongs to it.
@@ -166,48 +215,30 @@ class Segmenter:
         if not 0 <= abstain_below <= 1:
             raise ValueError(f"abstain_below is a confidence from 0 to 1, not {abstain_below!r}.")
         scores = self._run(pixels)
-        find_confidence = partial(_find_confidence, scores, self.temperature if self.protocol.is_plain else None)
-        labels = self._labels(scores)
+        labels = self.label_set.cast(scores.labels())
         if abstain_below > 0:
-            confidence = find_confidence()
-            labels[confidence < abstain_below] = self.label_set.ignore_index
-            find_confidence = partial(np.asarray, confidence)
-        return Segmentation(image=pixels, labels=labels, label_set=self.label_set, find_confidence=find_confidence)
+            labels[scores.confidence() < abstain_below] = self.label_set.ignore_index
+        return Segmentation(image=pixels, labels=labels, label_set=self.label_set, scores=scores)
 
     def logits(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         """What the network says of the whole image, once: `(H, W, 3)` uint8 RGB to logits `(K, H, W)`."""
-        image = prepare(pixels, self.backend.device)
-        return resize(_check(self.backend(image)), pixels.shape[:2])[0]
+        return resize(self._look_once(pixels), pixels.shape[:2])[0]
 
-    def _run(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
-        """`(K, H, W)`: logits where the network sees the image once, else probabilities."""
+    def _run(self, pixels: npt.NDArray[np.uint8]) -> Scores:
+        size = pixels.shape[0], pixels.shape[1]
         if self.protocol.is_plain:
-            return self.logits(pixels)
+            return Scores(values=self._look_once(pixels)[0], size=size, temperature=self.temperature)
         image = prepare(pixels, self.backend.device)
-        return _check(average_probabilities(self.backend, image, self.protocol, self.temperature))
+        found = _check(average_probabilities(self.backend, image, self.protocol, self.temperature))
+        return Scores(values=found, size=size, temperature=None)
 
-    def _labels(self, scores: Tensor) -> LabelMap:
-        # Over neighbouring memory, which the classes are after resizing, argmax takes a quarter of the time.
-        return self.label_set.cast(scores.permute(1, 2, 0).argmax(-1).cpu().numpy())
-
-
-def _find_confidence(scores: Tensor, temperature: float | None) -> npt.NDArray[np.float32]:
-    """The probability of the class chosen, `(H, W)` float32.
-
-    Args:
-        scores: `(K, H, W)` logits, or probabilities where there is no temperature.
-        temperature: What logits are divided by.
-    """
-    if temperature is None:
-        found = scores.amax(0)
-    else:
-        scaled = scores.float() / temperature
-        found = 1 / scaled.sub_(scaled.amax(0)).exp_().sum(0)
-    confidence: npt.NDArray[np.float32] = found.cpu().numpy()
-    return confidence
+    def _look_once(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
+        return _check(self.backend(prepare(pixels, self.backend.device)))
 
 
 def _check(scores: Tensor) -> Tensor:
-    if not scores.isfinite().all():  # argmax would call such pixels class 0 without a word
+    # A sum costs a ninth of looking at each number; of very large ones it overflows, and then each is looked at.
+    # The class of pixels that are not finite would be told without a word.
+    if not scores.sum().isfinite() and not scores.isfinite().all():
         raise NotFiniteError("The network's answer is not finite: its weights are broken. Load or train another model.")
     return scores

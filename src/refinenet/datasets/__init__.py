@@ -22,7 +22,7 @@ from refinenet.datasets.facts import Download, Facts, Published, Server
 from refinenet.datasets.nyu import NYU
 from refinenet.datasets.own.folder import FolderSplits
 from refinenet.datasets.own.meaning import read_classes_file
-from refinenet.datasets.pairs import IMAGE_SUFFIXES, list_files
+from refinenet.datasets.pairs import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
 from refinenet.datasets.person_part import PERSON_PART
 from refinenet.datasets.prepared import open_fastest, prepared_folder
 from refinenet.datasets.sunrgbd import SUNRGBD
@@ -47,6 +47,7 @@ __all__ = [
     "choose_classes",
     "find_root",
     "find_server",
+    "has_suffix",
     "is_drawn",
     "is_own",
     "is_unlabelled",
@@ -56,6 +57,7 @@ __all__ = [
     "open_training_datasets",
     "prepared_folder",
     "read_classes",
+    "walk_names",
 ]
 
 PUBLISHED: Mapping[str, Published] = MappingProxyType(

@@ -1,0 +1,133 @@
+"""The best answer within a time: backend, precision and scale chosen by measuring them on this machine.
+
+Shape letters: H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refinenet.inference import Protocol
+from refinenet.labels import LabelSet
+from refinenet.metrics import ConfusionMatrix
+from refinenet.segmenter import Backend, Segmenter
+
+SCALES = (1.0, 0.75, 0.5, 0.35, 0.25)
+"""Sizes that the network may see an image in, relative to its own."""
+ROUNDS = 7
+"""Times that each choice is measured, after one that does not count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One way to segment, and what was measured of it."""
+
+    backend: str
+    precision: str
+    scale: float
+    milliseconds: float
+    """Median from the image in memory to its label map."""
+    miou: float
+    """Mean IoU of its labels with those of the first backend at full size on the same image, in [0, 1]."""
+    segmenter: Segmenter
+
+    def describe(self) -> str:
+        """The choice in words."""
+        return (
+            f"{self.backend} in {self.precision}, the image at {self.scale:g} of its size: {self.milliseconds:.1f} ms, "
+            f"{100 * (1 - self.miou):.1f} points of mIoU lost against the full answer to this image"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON-ready values."""
+        return {
+            "backend": self.backend,
+            "precision": self.precision,
+            "scale": self.scale,
+            "milliseconds": self.milliseconds,
+            "miou_with_full_answer": self.miou,
+        }
+
+
+def choose(
+    backends: Iterable[tuple[str, str, Callable[[], Backend]]],
+    label_set: LabelSet,
+    temperature: float,
+    image: npt.NDArray[np.uint8],
+    max_milliseconds: float,
+) -> tuple[Choice, list[Choice]]:
+    """The choice that loses least among those that are fast enough here.
+
+    Args:
+        backends: Names, precisions, and what opens them; the first one at full size gives the answer that all are held
+            against.
+        label_set: What the classes are.
+        temperature: What logits are divided by.
+        image: `(H, W, 3)` uint8 RGB, of the size that is to be fast.
+        max_milliseconds: That an image may take, as the median of `ROUNDS`.
+
+    Returns:
+        The choice, and all that were measured.
+
+    Raises:
+        ValueError: the time is not above 0, or nothing is as fast; says what the fastest takes.
+    """
+    if not max_milliseconds > 0:
+        raise ValueError(f"max_latency_ms is a number above 0, not {max_milliseconds!r}.")
+    measured = list(_measure(backends, label_set, temperature, image))
+    allowed = [choice for choice in measured if choice.milliseconds <= max_milliseconds]
+    if not allowed:
+        fastest = min(measured, key=lambda choice: choice.milliseconds)
+        raise ValueError(
+            f"No way to segment an image of {image.shape[1]}x{image.shape[0]} pixels in {max_milliseconds:g} ms here; "
+            f"the fastest is {fastest.describe()}. Allow more time, pass smaller images, or take a smaller network."
+        )
+    return max(allowed, key=lambda choice: (choice.miou, -choice.milliseconds)), measured
+
+
+def _measure(
+    backends: Iterable[tuple[str, str, Callable[[], Backend]]],
+    label_set: LabelSet,
+    temperature: float,
+    image: npt.NDArray[np.uint8],
+) -> Iterator[Choice]:
+    full: npt.NDArray[Any] | None = None
+    for name, precision, open_it in backends:
+        backend = open_it()
+        for scale in SCALES:
+            segmenter = Segmenter(backend, label_set, Protocol(scales=(scale,)), temperature)
+            labels = segmenter.predict(image)
+            full = labels if full is None else full
+            yield Choice(
+                backend=name,
+                precision=precision,
+                scale=scale,
+                milliseconds=1000 * statistics.median(_time(segmenter, image)),
+                miou=_compare(full, labels, label_set),
+                segmenter=segmenter,
+            )
+
+
+def _time(segmenter: Segmenter, image: npt.NDArray[np.uint8]) -> Sequence[float]:
+    seconds = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        segmenter.predict(image)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def _compare(full: npt.NDArray[Any], labels: npt.NDArray[Any], label_set: LabelSet) -> float:
+    """Mean IoU of two label maps over the classes that occur in either."""
+    matrix = ConfusionMatrix(len(label_set), label_set.ignore_index)
+    matrix.add(full, labels)
+    miou = matrix.scores().miou
+    assert miou is not None
+    return miou

@@ -1,0 +1,144 @@
+"""What a segmentation is written as: pictures, probabilities, and regions for other programs.
+
+Shape letters: H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from refinenet.files import write_atomically
+from refinenet.images import encode
+from refinenet.labels import LabelSet
+from refinenet.region_polygons import require_features, to_geojson
+from refinenet.run_lengths import find_regions
+from refinenet.segmenter import OUTPUTS, Segmentation, check_output
+
+Kind = Literal["labels", "colour", "overlay", "confidence", "probabilities", "coco", "geojson"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+POLYGONS = "polygons"
+"""Stands for coco and geojson."""
+
+_FILE_KINDS: Mapping[str, Kind] = {".npz": "probabilities", ".json": "coco", ".geojson": "geojson"}
+_SUFFIXES: Mapping[Kind, str] = {"probabilities": ".npz", "coco": ".json", "geojson": ".geojson"}
+
+
+def choose_kinds(asked: Sequence[str]) -> tuple[Kind, ...]:
+    """The kinds of files that are asked for, each once, `polygons` taken apart.
+
+    Raises:
+        ValueError: there is no such kind, or what it needs is not installed.
+    """
+    apart = [part for name in asked for part in (("coco", "geojson") if name == POLYGONS else (name,))]
+    chosen = tuple(kind for kind in KINDS if kind in apart)
+    strange = sorted(set(apart) - set(KINDS))
+    if strange:
+        raise ValueError(f"kind is one of {', '.join(KINDS)} and {POLYGONS}, not {strange[0]!r}.")
+    if "geojson" in chosen:
+        require_features()
+    return chosen
+
+
+def usual_suffix(kind: Kind) -> str:
+    """How files of a kind end where nobody says."""
+    return _SUFFIXES.get(kind, ".png")
+
+
+def check_target(target: Path, kind: Kind | None) -> Kind:
+    """Which kind of file a path is to hold: the one asked for, or what its suffix says.
+
+    Raises:
+        ValueError: the suffix does not fit, or nothing is written with such a suffix.
+    """
+    suffix = target.suffix.lower()
+    if kind is None and suffix in _FILE_KINDS:
+        return choose_kinds([_FILE_KINDS[suffix]])[0]
+    if kind is None or kind in OUTPUTS:
+        return check_output(target, kind)
+    if suffix != usual_suffix(kind):
+        raise ValueError(f"{kind} is written as {usual_suffix(kind)}, not as {str(target)!r}.")
+    return kind
+
+
+def render(segmentation: Segmentation, kind: Kind, suffix: str, image_name: str) -> bytes:
+    """The content of a file of one kind.
+
+    Args:
+        segmentation: What to write of.
+        kind: What to write.
+        suffix: How the file ends.
+        image_name: What a file of several images' regions would call this one.
+
+    Raises:
+        ValueError: the suffix does not fit.
+    """
+    if kind == "probabilities":
+        return _pack_probabilities(segmentation)
+    if kind == "coco":
+        document = to_coco(segmentation, image_name)
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    if kind == "geojson":
+        found = to_geojson(segmentation.labels, segmentation.label_set)
+        return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
+    is_ids = kind == "labels" and segmentation.labels.dtype == np.uint8
+    return encode(segmentation.render(kind), suffix, palette=segmentation.label_set.colours if is_ids else None)
+
+
+def write(segmentation: Segmentation, target: Path, kind: Kind, image_name: str) -> Path:
+    """Write a file of one kind, whole or not at all; see `render`.
+
+    Raises:
+        ValueError: as `render`.
+        OSError: the file cannot be written.
+    """
+    return write_atomically(target, render(segmentation, kind, target.suffix, image_name))
+
+
+def to_coco(segmentation: Segmentation, image_name: str) -> dict[str, Any]:
+    """COCO json of one image: an annotation for each class that occurs, all its pixels as compressed run lengths.
+
+    Ids of categories are those of label maps, from 0.
+    """
+    height, width = segmentation.labels.shape
+    regions = find_regions(segmentation.labels, segmentation.label_set.ignore_index)
+    return {
+        "images": [{"id": 1, "file_name": image_name, "width": width, "height": height}],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": 1,
+                "category_id": region.label,
+                "segmentation": region.to_coco((height, width)),
+                "area": region.area,
+                "bbox": list(region.box),
+                "iscrowd": 0,
+            }
+            for number, region in enumerate(regions, start=1)
+        ],
+        "categories": to_categories(segmentation.label_set),
+    }
+
+
+def to_categories(label_set: LabelSet) -> list[dict[str, Any]]:
+    """The classes as COCO's categories."""
+    return [{"id": number, "name": name, "supercategory": ""} for number, name in enumerate(label_set.names)]
+
+
+def _pack_probabilities(segmentation: Segmentation) -> bytes:
+    """A `.npz` file with `probabilities` `(K, H, W)` float16 and `names` `(K,)`; equal values give equal bytes."""
+    arrays = {"probabilities": segmentation.probabilities, "names": np.array(segmentation.label_set.names)}
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy")  # its date is that of no day
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(entry, "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, array, allow_pickle=False)
+    return content.getvalue()

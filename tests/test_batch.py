@@ -1,0 +1,408 @@
+"""Many images at once: sources, kinds of results, going on after a kill; by the command line or `RefineNet`."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from refinenet import RefineNet
+from refinenet.batch import plan_work
+from refinenet.cli import main
+from refinenet.labels import LabelSet
+from refinenet.region_polygons import to_geojson
+from refinenet.run_lengths import find_regions
+from refinenet.street_scene import draw_street
+
+SIZE = (48, 64)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `a.jpg`, `b.png` (no image), `c.png`, `deep/a.jpg`, `deep/er/d.jpg`."""
+    root = tmp_path_factory.mktemp("pictures") / "in"
+    for number, name in enumerate(("a.jpg", "c.png", "deep/a.jpg", "deep/er/d.jpg")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_street(number, *SIZE)[0]).save(root / name)
+    (root / "b.png").write_bytes(b"no image")
+    return root
+
+
+class Ended(NamedTuple):
+    """How a command ended and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def run_refinenet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs `refinenet ARGUMENTS` in this process, which saves each time the seconds that PyTorch takes to load."""
+
+    def run(*arguments: str | Path) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["refinenet", *map(str, arguments)])
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        with pytest.raises(SystemExit) as ending:
+            main()
+        return Ended(int(ending.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def here(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a copy of the pictures without the bad one."""
+    shutil.copytree(pictures, tmp_path / "in")
+    (tmp_path / "in" / "b.png").unlink()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files(folder: Path) -> list[str]:
+    """The files below a folder, those that a run keeps for itself aside."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if name not in ("deploy.json", "deploy.jsonl"))
+
+
+def read(path: Path) -> npt.NDArray[Any]:
+    return np.asarray(Image.open(path))
+
+
+def labels_of(model: RefineNet, image: Path) -> npt.NDArray[Any]:
+    return model.segment(image).labels
+
+
+@pytest.mark.parametrize(
+    ("sources", "results"),
+    [
+        (["in"], ["a.png", "c.png"]),
+        (["in", "--recursive"], ["a.png", "c.png", "deep/a.png", "deep/er/d.png"]),
+        (["in/**/*.jpg"], ["a.png", "deep/a.png", "deep/er/d.png"]),
+        (["in/*/?.jpg"], ["deep/a.png"]),
+        (["in/c.png", "in/deep/a.jpg"], ["a.png", "c.png"]),
+        (["in/c.png", "in/deep/er"], ["c.png", "d.png"]),
+        (["@list.txt"], ["in/a.png", "in/deep/a.png"]),
+    ],
+)
+def test_sources_on_the_command_line(
+    run_refinenet: Command, here: Path, camvid_model: RefineNet, sources: list[str], results: list[str]
+) -> None:
+    (here / "list.txt").write_bytes(b"\xef\xbb\xbfin/a.jpg\r\n\nin/deep/a.jpg\n")
+    result = run_refinenet("deploy", *sources, "-o", "out", "--json")
+    assert result.returncode == 0, result.stderr
+    assert files(here / "out") == results
+    reports = json.loads(result.stdout)
+    assert sorted(Path(report["outputs"]["labels"]).relative_to("out").as_posix() for report in reports) == results
+    for report in reports:
+        expected = labels_of(camvid_model, here / report["image"])
+        assert (read(here / report["outputs"]["labels"]) == expected).all()
+        assert (report["height"], report["width"]) == SIZE
+        assert report["areas"]["Sky"] == pytest.approx((expected == 0).mean())
+        assert report["seconds"] > 0
+
+
+def test_a_bad_file_in_the_middle_is_told_and_passed_over_in_order(
+    run_refinenet: Command, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run_refinenet("deploy", pictures, "-r", "-o", "out", "--json-lines", "lines.jsonl")
+    assert result.returncode == 1
+    assert "b.png is not a JPEG" in result.stderr
+    assert "1 of 5 images" in result.stderr
+    assert files(tmp_path / "out") == ["a.png", "c.png", "deep/a.png", "deep/er/d.png"]
+    lines = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
+    assert [Path(line["image"]).relative_to(pictures).as_posix() for line in lines] == [
+        *("a.jpg", "b.png", "c.png", "deep/a.jpg", "deep/er/d.jpg")
+    ]
+    assert ["error" in line for line in lines] == [False, True, False, False, False]
+
+
+def test_several_kinds_have_a_folder_each(run_refinenet: Command, here: Path, camvid_model: RefineNet) -> None:
+    kinds = ("labels", "overlay", "colour", "confidence", "probabilities", "polygons")
+    options = [option for kind in kinds for option in ("--kind", kind)]
+    result = run_refinenet("deploy", "in", "--recursive", "-o", "out", *options)
+    assert result.returncode == 0, result.stderr
+    assert files(here / "out" / "overlay") == ["a.png", "c.png", "deep/a.png", "deep/er/d.png"]
+    found = camvid_model.segment(here / "in" / "deep" / "a.jpg")
+    for kind in ("labels", "overlay", "colour", "confidence"):
+        assert (read(here / "out" / kind / "deep" / "a.png") == found.render(kind)).all()
+    assert files(here / "out" / "geojson") == ["a.geojson", "c.geojson", "deep/a.geojson", "deep/er/d.geojson"]
+    with np.load(here / "out" / "probabilities" / "deep" / "a.npz") as archive:
+        shares, names = archive["probabilities"], archive["names"]
+    assert (shares.dtype, shares.shape) == (np.float16, (11, *SIZE))
+    assert (shares.argmax(0) == found.labels).all()
+    assert np.abs(shares.astype(np.float64).sum(0) - 1).max() < 0.01
+    assert np.abs(shares.max(0) - found.confidence).max() < 1e-3
+    assert tuple(names) == camvid_model.label_set.names
+
+
+def test_run_lengths_are_those_of_pycocotools(run_refinenet: Command, here: Path, camvid_model: RefineNet) -> None:
+    result = run_refinenet("deploy", "in/a.jpg", "-o", "a.json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads((here / "a.json").read_text())
+    labels = labels_of(camvid_model, here / "in" / "a.jpg")
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    assert names == dict(enumerate(camvid_model.label_set.names))
+    assert document["images"] == [{"id": 1, "file_name": "a.jpg", "width": SIZE[1], "height": SIZE[0]}]
+    decoded = np.full(SIZE, 255, np.uint8)
+    for annotation in document["annotations"]:
+        region = annotation["segmentation"]
+        inside = coco_mask.decode(region).astype(bool)
+        assert (decoded[inside] == 255).all()
+        decoded[inside] = annotation["category_id"]
+        assert coco_mask.area(region) == annotation["area"]
+        assert coco_mask.toBbox(region).tolist() == annotation["bbox"]
+        theirs = coco_mask.encode(np.asfortranarray(inside.astype(np.uint8)))
+        assert theirs["counts"].decode() == region["counts"]
+    assert (decoded == labels).all()
+
+
+def test_polygons_cover_the_label_map_with_their_holes(
+    run_refinenet: Command, here: Path, camvid_model: RefineNet
+) -> None:
+    result = run_refinenet("deploy", "in/a.jpg", "-o", "a.geojson")
+    assert result.returncode == 0, result.stderr
+    features = json.loads((here / "a.geojson").read_text())["features"]
+    labels = labels_of(camvid_model, here / "in" / "a.jpg")
+    assert (draw(features, SIZE, 255) == labels).all()
+    assert all(camvid_model.label_set.names[one["properties"]["id"]] == one["properties"]["class"] for one in features)
+
+
+@pytest.mark.parametrize("classes", [3, 300])
+def test_holes_islands_and_void_come_back_from_polygons_and_run_lengths(classes: int) -> None:
+    label_set = LabelSet.numbered(classes)
+    random = np.random.default_rng(classes)
+    coarse = label_set.cast(random.integers(0, classes, (9, 14)))
+    coarse[random.random((9, 14)) < 0.2] = label_set.ignore_index
+    labels = coarse.repeat(3, 0).repeat(2, 1)[1:, 1:]
+    labels[12:17, 4:9], labels[14, 6] = 1, 2
+    features = to_geojson(labels, label_set)["features"]
+    assert (draw(features, labels.shape, label_set.ignore_index) == labels).all()
+    assert any(len(feature["geometry"]["coordinates"]) > 1 for feature in features)
+    decoded = np.full_like(labels, label_set.ignore_index)
+    for region in find_regions(labels, label_set.ignore_index):
+        decoded[coco_mask.decode(region.to_coco(labels.shape)).astype(bool)] = region.label
+        assert list(region.box) == coco_mask.toBbox(region.to_coco(labels.shape)).tolist()
+    assert (decoded == labels).all()
+
+
+def draw(features: list[dict[str, Any]], size: tuple[int, int], void: int) -> npt.NDArray[Any]:
+    """A label map from polygons; none may lie over another."""
+    drawn = np.full(size, void, np.uint16)
+    for feature in features:
+        inside = np.zeros(size, bool)
+        for ring in feature["geometry"]["coordinates"]:
+            inside ^= inside_ring(ring, size)
+        assert inside.sum() == feature["properties"]["area"]
+        assert (drawn[inside] == void).all()
+        drawn[inside] = feature["properties"]["id"]
+    return drawn
+
+
+def inside_ring(ring: list[list[int]], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Which pixels lie in a ring along pixels' edges: an odd number of vertical edges lies to their left."""
+    crossings = np.zeros((size[0], size[1] + 1), int)
+    for (x, y), (next_x, next_y) in itertools.pairwise(ring):
+        if x == next_x:
+            crossings[min(y, next_y) : max(y, next_y), x] += 1
+    odd: npt.NDArray[np.bool_] = crossings.cumsum(1)[:, :-1] % 2 == 1
+    return odd
+
+
+def test_standard_input_to_standard_output_and_to_a_file(here: Path, camvid_model: RefineNet) -> None:
+    image = here / "in" / "c.png"
+    command = [sys.executable, "-m", "refinenet", "deploy", "-", "--output"]
+    piped = subprocess.run([*command, "-"], input=image.read_bytes(), capture_output=True, timeout=120, check=False)
+    assert piped.returncode == 0, piped.stderr
+    assert (np.asarray(Image.open(io.BytesIO(piped.stdout))) == labels_of(camvid_model, image)).all()
+    written = subprocess.run(
+        [*command, "out.png", "--json"], input=image.read_bytes(), capture_output=True, timeout=120, check=False
+    )
+    assert written.returncode == 0, written.stderr
+    assert (here / "out.png").read_bytes() == piped.stdout
+    assert json.loads(written.stdout)[0]["outputs"] == {"labels": "out.png"}
+    broken = subprocess.run([*command, "-"], input=b"no image", capture_output=True, timeout=120, check=False)
+    assert broken.returncode == 1
+    assert broken.stdout == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["-"], 2, "--output"),
+        (["-", "in/a.jpg", "-o", "-"], 2, "one image alone"),
+        (["in/a.jpg", "-o", "-", "--json"], 2, "--output"),
+        (["in/a.jpg", "-o", "-", "-k", "polygons"], 1, "one kind"),
+        (["in/a.jpg", "-o", "a.png", "-k", "labels", "-k", "colour"], 1, "several files"),
+        (["in/a.jpg", "-o", "a.png", "-k", "probabilities"], 1, ".npz"),
+        (["in/a.jpg", "in/deep/a.jpg", "-o", "out"], 1, "'a'"),
+        (["in", "-r", "-o", "in"], 1, "the images themselves"),
+        (["in/deep", "-o", "in/deep"], 1, "the images themselves"),
+        (["in/*.webp"], 1, "No image fits"),
+        (["empty"], 1, "holds no images"),
+        (["above"], 1, "--recursive"),
+        (["@no.txt"], 1, "no.txt"),
+        (["@empty.txt"], 1, "names no image"),
+        (["in", "-o", "out", "--json-lines", "in/a.jpg"], 1, "the input itself"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    run_refinenet: Command, here: Path, arguments: list[str], code: int, words: str
+) -> None:
+    (here / "empty").mkdir()
+    shutil.copytree(here / "in", here / "above" / "in")
+    (here / "empty.txt").write_text("\n")
+    before = {path: path.read_bytes() for path in (here / "in").rglob("*.*")}
+    result = run_refinenet("deploy", *arguments)
+    assert result.returncode == code, result.stderr
+    assert words in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert {path: path.read_bytes() for path in (here / "in").rglob("*.*")} == before
+
+
+def test_a_second_run_makes_only_what_is_missing_or_changed(here: Path, camvid_model: RefineNet) -> None:
+    def run(**options: Any) -> dict[str, bool]:
+        found = camvid_model.deploy_files("in", "out", recursive=True, progress=False, **options)
+        assert all(result.error is None for result in found)
+        return {str(result.image.relative_to("in")): result.was_there for result in found}
+
+    everything = ("a.jpg", "c.png", "deep/a.jpg", "deep/er/d.jpg")
+    assert run() == dict.fromkeys(everything, False)
+    made = {name: (here / "out" / name).stat().st_mtime_ns for name in files(here / "out")}
+    assert run() == dict.fromkeys(everything, True)
+    assert {name: (here / "out" / name).stat().st_mtime_ns for name in files(here / "out")} == made
+    (here / "out" / "c.png").unlink()
+    shutil.copy(here / "in" / "deep" / "er" / "d.jpg", here / "in" / "a.jpg")
+    os.utime(here / "in" / "a.jpg", (1, 1))  # older than before, and nevertheless another
+    assert run() == {**dict.fromkeys(everything, True), "a.jpg": False, "c.png": False}
+    assert (here / "out" / "a.png").read_bytes() == (here / "out" / "deep" / "er" / "d.png").read_bytes()
+    assert run(overwrite=True) == dict.fromkeys(everything, False)
+    assert run() == dict.fromkeys(everything, True)
+
+
+def test_results_of_another_model_kind_or_image_are_not_mixed_in(here: Path, camvid_model: RefineNet) -> None:
+    camvid_model.deploy_files("in", "out", progress=False)
+    other = RefineNet(encoder="mobilenetv2_100", num_classes=11, device="cpu")
+    before = (here / "out" / "a.png").read_bytes()
+    with pytest.raises(ValueError, match=r"made otherwise: model_sha256 .*overwrite=True"):
+        other.deploy_files("in", "out", progress=False)
+    with pytest.raises(ValueError, match="kinds"):
+        camvid_model.deploy_files("in", "out", kinds="overlay", progress=False)
+    with pytest.raises(ValueError, match=r"a\.png is the result of .*a\.jpg, not of"):
+        camvid_model.deploy_files("in/deep", "out", progress=False)
+    assert (here / "out" / "a.png").read_bytes() == before
+    other.deploy_files("in", "out", overwrite=True, progress=False)
+    assert (here / "out" / "a.png").read_bytes() != before
+    (here / "mine").mkdir()
+    (here / "mine" / "c.png").write_bytes(b"a file of somebody's own")
+    with pytest.raises(ValueError, match=r"c\.png is there, and not a result"):
+        camvid_model.deploy_files("in", "mine", progress=False)
+    assert files(here / "mine") == ["c.png"]
+    assert (here / "mine" / "c.png").read_bytes() == b"a file of somebody's own"
+
+
+def test_a_single_named_file_is_replaced(here: Path, camvid_model: RefineNet) -> None:
+    for source in ("in/a.jpg", "in/c.png"):
+        (result,) = camvid_model.deploy_files(source, "out.png", progress=False)
+        assert (read(here / "out.png") == labels_of(camvid_model, here / source)).all()
+        assert result.outputs == {"labels": Path("out.png")}
+    (result,) = camvid_model.deploy_files("in/a.jpg", kinds=["overlay", "coco"], progress=False)
+    assert set(result.outputs.values()) == {Path("in/a_overlay.png"), Path("in/a_coco.json")}
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "refinenet", "deploy", "in", "-o", "out", "-k", "labels", "-k", "overlay"]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 100
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert path.exists()
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A folder with forty pictures in `in`."""
+    (tmp_path / "in").mkdir()
+    for number in range(40):
+        Image.fromarray(draw_street(number, 120, 160)[0]).save(tmp_path / "in" / f"{number:02d}.jpg")
+    return tmp_path
+
+
+def test_after_kill_9_a_run_goes_on_and_its_results_are_those_of_one_run(many: Path) -> None:
+    uninterrupted = start(many)
+    _, errors = uninterrupted.communicate(timeout=200)
+    assert uninterrupted.returncode == 0, errors
+    expected = {name: (many / "out" / name).read_bytes() for name in files(many / "out")}
+    assert len(expected) == 80
+    (many / "out").rename(many / "whole")
+    for last in ("05", "20"):
+        process = start(many)
+        wait_for(many / "out" / "overlay" / f"{last}.png")
+        process.kill()
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+    (many / "out" / "labels" / ".39.png.0123abcd.tmp").write_bytes(b"half")
+    kept = {name: (many / "out" / name).stat().st_mtime_ns for name in files(many / "out") if name.endswith("0.png")}
+    final = start(many)
+    output, errors = final.communicate(timeout=200)
+    assert final.returncode == 0, errors
+    lines = output.splitlines()
+    assert [line.split(" -> ")[0] for line in lines] == [f"in/{number:02d}.jpg" for number in range(40)]
+    was_there = [number for number, line in enumerate(lines) if "(was there)" in line]
+    assert was_there[:15] == list(range(15))
+    assert len(was_there) < 40
+    assert {name: (many / "out" / name).read_bytes() for name in files(many / "out")} == expected
+    for number in was_there:
+        name = f"labels/{number:02d}.png"
+        assert kept.get(name, 0) in (0, (many / "out" / name).stat().st_mtime_ns)
+    journal = [json.loads(line)["place"] for line in (many / "out" / "deploy.jsonl").read_text().splitlines()]
+    assert sorted(journal) == [f"{number:02d}" for number in range(40)]
+
+
+def test_ctrl_c_finishes_what_is_being_written(many: Path) -> None:
+    process = start(many)
+    wait_for(many / "out" / "overlay" / "03.png")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+    journal = {json.loads(line)["place"] for line in (many / "out" / "deploy.jsonl").read_text().splitlines()}
+    for kind in ("labels", "overlay"):
+        assert {path.stem for path in (many / "out" / kind).iterdir()} == journal
+    assert 4 <= len(journal) < 40
+
+
+def test_a_folder_is_written_by_one_at_a_time(many: Path, camvid_model: RefineNet) -> None:
+    work = plan_work([many / "in"], many / "out")
+    results = camvid_model.deploy_work(work)
+    next(results)
+    with pytest.raises(ValueError, match="being deployed into"):
+        camvid_model.deploy_files([many / "in"], many / "out", progress=False)
+    results.close()
+    found = camvid_model.deploy_files([many / "in"], many / "out", progress=False)
+    assert [result.image.name for result in found] == [f"{number:02d}.jpg" for number in range(40)]
+    assert 1 <= sum(result.was_there for result in found) < 40
