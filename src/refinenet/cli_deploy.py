@@ -26,7 +26,7 @@ def deploy(
         typer.Option("--kind", "-k", help="What to write; by default labels in .png, colour in .jpg."),
     ] = None,
     device: Device = None,
-    backend: Backend = "pytorch",
+    backend: Backend = None,
     precision: Precision = "float32",
     as_json: AsJson = False,
 ) -> None:
