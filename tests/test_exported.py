@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,7 @@ def by_pytorch(files: Path) -> RefineNet:
 def way(request: pytest.FixtureRequest, files: Path) -> tuple[str, RefineNet]:
     """Another way to run the same network."""
     name: str = request.param
+    options: dict[str, Any]
     if "." not in name:
         options = {"model": files / "model.safetensors", "backend": name, "device": "cpu"}
     else:
@@ -160,7 +162,7 @@ def test_a_file_that_changes_later_changes_nothing(tmp_path: Path, tiny: Path) -
         ({"device": "meta"}, "runs on the CPU here"),
     ],
 )
-def test_options_that_contradict_the_file_are_refused(options: dict[str, object], said: str, tiny: Path) -> None:
+def test_options_that_contradict_the_file_are_refused(options: dict[str, Any], said: str, tiny: Path) -> None:
     with pytest.raises(ValueError, match=said):
         RefineNet(model=tiny, **options)
 

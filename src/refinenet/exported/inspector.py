@@ -22,8 +22,8 @@ SECONDS = 120
 SPARE_BYTES = 1024**3
 """Of memory that they may take, beside a multiple of the file's size."""
 SIZE_FACTOR = 8
-TRIALS = ((1, 3, 64, 64), (2, 3, 33, 47))
-"""Shapes of the images that the graph is tried on."""
+TRIALS = ((1, 3, 128, 128), (2, 3, 33, 47))
+"""Shapes of the images that the graph is tried on; of the first, a number for each pair of pixels is a gigabyte."""
 
 
 def main() -> None:

@@ -70,10 +70,16 @@ def _parse(text: bytes) -> Element:
     if len(text) > MAX_XML_BYTES or text.count(b"<") > MAX_TAGS:
         found = f"{len(text)} bytes and {text.count(b'<')} tags"
         raise ValueError(f"its .xml has {found}, up to {MAX_XML_BYTES} and {MAX_TAGS} are allowed")
-    if b"<!" in text:  # also in attributes a "<" is written as "&lt;"
+    try:
+        plain = text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"its .xml is not in UTF-8: {error}") from error
+    if "\0" in plain or plain.startswith("\ufeff"):  # as in other encodings, in which "<!" would look different
+        raise ValueError("its .xml is not in plain UTF-8, or damaged")
+    if "<!" in plain:  # also in attributes a "<" is written as "&lt;"
         raise ValueError("its .xml has a document type, entities or comments ('<!'), which no export has")
     try:
-        net = ElementTree.fromstring(text, ElementTree.XMLParser(encoding="utf-8"))
+        net = ElementTree.fromstring(plain, ElementTree.XMLParser(encoding="utf-8"))
     except ElementTree.ParseError as error:
         raise ValueError(f"it is damaged, or no XML file: {error}") from error
     _check_depth(net)
