@@ -204,7 +204,7 @@ def test_what_a_graph_may_not_hold(case: str, tmp_path: Path) -> None:
     refuse_onnx(model, tmp_path, message)
 
 
-def value(name: str, kind: int, shape: list[Any]) -> Any:
+def value(name: str, kind: int, shape: list[Any] | None) -> Any:
     return helper.make_tensor_value_info(name, kind, shape)
 
 
@@ -422,7 +422,7 @@ def test_graphs_that_want_all_memory(tmp_path: Path) -> None:
         model = make_tiny()
         change(model)
         path.write_bytes(model.SerializeToString())
-    command = [sys.executable, "-c", _MEASURED, *paths]
+    command = [sys.executable, "-c", _MEASURED, *map(str, paths)]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=500, check=True).stdout)
     assert found["kilobytes"] < 1400 * 1024  # of any of the processes that tried them
     for path, (case, (_, message)) in zip(paths, BOMBS.items(), strict=True):
@@ -480,7 +480,7 @@ def test_an_answer_of_another_size(tmp_path: Path) -> None:
 
 def test_an_answer_that_is_no_number(tmp_path: Path, street: Any) -> None:
     model, path = make_tiny(), tmp_path / "broken.onnx"
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(np.nan), "nan"))
+    model.graph.initializer.append(numpy_helper.from_array(np.full((), np.nan, np.float32), "nan"))
     model.graph.node[0].output[0] = "pooled"
     model.graph.node.insert(1, helper.make_node("Add", ["pooled", "nan"], ["logits"]))
     path.write_bytes(model.SerializeToString())
@@ -520,7 +520,6 @@ XML: dict[str, tuple[Callable[[str], str], str]] = {
         "not in UTF-8",
     ),
     "a mark": (lambda text: "\ufeff".encode().decode("latin-1") + text, "not in plain UTF-8"),
-    "another encoding": (replace('"1.0"?', '"1.0" encoding="UTF-7"?'), "accepted|multi-byte|damaged|unknown encoding"),
     "NUL": (lambda text: text + "\0", "damaged"),
     "an undefined entity": (replace('name="images"', 'name="&evil;"'), "damaged"),
     "deep": (replace("<edges>", "<x>" * 10_000 + "</x>" * 10_000 + "<edges>"), "nested more than 12 deep"),
