@@ -12,9 +12,10 @@ import torch
 from conftest import CommandLine
 from model_parts import small_network
 from PIL import Image
+from torch.nn import functional
 
 from refinenet import RefineNet
-from refinenet.backends.openvino import OpenVINOBackend
+from refinenet.backends.translated import TranslatedBackend
 from refinenet.street_scene import draw_street
 
 pytest.importorskip("openvino", reason="pip install 'refinenet[openvino]'")
@@ -29,26 +30,26 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def backend(cache: Path) -> OpenVINOBackend:
-    return OpenVINOBackend(small_network())
+def backend(cache: Path) -> TranslatedBackend:
+    return TranslatedBackend(small_network(), "openvino")
 
 
-def difference(backend: OpenVINOBackend, shape: tuple[int, ...]) -> float:
+def difference(backend: TranslatedBackend, shape: tuple[int, ...]) -> float:
     """The largest difference of logits from PyTorch's, as a share of their range."""
     images = torch.rand(shape, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         expected = backend.network(images)
-    found = backend(images)
+    found = functional.interpolate(backend(images), images.shape[-2:], mode="bilinear")
     assert found.shape == expected.shape
     return float((found - expected).abs().max() / (expected.max() - expected.min()))
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 45, 70), (1, 3, 1, 1), (3, 3, 33, 8), (2, 3, 7, 129)])
-def test_logits_are_those_of_pytorch_at_any_size(backend: OpenVINOBackend, shape: tuple[int, ...]) -> None:
+def test_logits_are_those_of_pytorch_at_any_size(backend: TranslatedBackend, shape: tuple[int, ...]) -> None:
     assert difference(backend, shape) < 1e-4
 
 
-def test_a_changed_weight_is_seen(backend: OpenVINOBackend, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_weight_is_seen(backend: TranslatedBackend, capsys: pytest.CaptureFixture[str]) -> None:
     assert difference(backend, (1, 3, 20, 20)) < 1e-4
     capsys.readouterr()
     with torch.no_grad():
@@ -61,25 +62,25 @@ def test_a_changed_weight_is_seen(backend: OpenVINOBackend, capsys: pytest.Captu
 def test_the_next_process_finds_it_and_a_damaged_one_is_made_anew(
     cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = OpenVINOBackend(small_network())
+    first = TranslatedBackend(small_network(), "openvino")
     assert difference(first, (1, 3, 9, 9)) < 1e-4
     capsys.readouterr()
-    assert difference(OpenVINOBackend(small_network()), (1, 3, 9, 9)) < 1e-4
+    assert difference(TranslatedBackend(small_network(), "openvino"), (1, 3, 9, 9)) < 1e-4
     assert capsys.readouterr().err == ""
     for path in (cache / "openvino").glob("*/network.xml"):
         path.write_bytes(path.read_bytes()[:1000])
-    assert difference(OpenVINOBackend(small_network()), (1, 3, 9, 9)) < 1e-4
+    assert difference(TranslatedBackend(small_network(), "openvino"), (1, 3, 9, 9)) < 1e-4
     assert "damaged" in capsys.readouterr().err
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("REFINENET_CACHE", str(tmp_path / "file"))
-    assert difference(OpenVINOBackend(small_network()), (1, 3, 9, 9)) < 1e-4
+    assert difference(TranslatedBackend(small_network(), "openvino"), (1, 3, 9, 9)) < 1e-4
 
 
 def test_bfloat16_is_close(cache: Path) -> None:
-    rough = OpenVINOBackend(small_network(), "bfloat16")
+    rough = TranslatedBackend(small_network(), "openvino", "bfloat16")
     assert difference(rough, (1, 3, 45, 70)) < 0.1
 
 
@@ -101,7 +102,7 @@ def test_the_command_line_writes_the_same_labels(run_refinenet: CommandLine, tmp
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"backend": "tensorflow"}, "one of pytorch, openvino, not 'tensorflow'"),
+        ({"backend": "tensorflow"}, "one of pytorch, openvino, onnxruntime, not 'tensorflow'"),
         ({"precision": "int4"}, "one of float32, bfloat16, not 'int4'"),
         ({"precision": "bfloat16"}, "backend='openvino'"),
     ],

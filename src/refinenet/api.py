@@ -16,6 +16,7 @@ import torch
 
 from refinenet import __version__
 from refinenet.backends import BackendName, Precision, check_backend, open_backend
+from refinenet.backends.graph import ExportedModel
 from refinenet.batch import FileResult, Work, plan_work, segment_files, take_all
 from refinenet.class_matching import check_same_classes
 from refinenet.datasets import DatasetSource, TrainingSource, open_dataset
@@ -28,7 +29,7 @@ from refinenet.images import ImageSource, decode
 from refinenet.inference import Protocol, choose_protocol
 from refinenet.labels import LabelSet
 from refinenet.model_file import ModelCard, load, save
-from refinenet.model_source import Start, choose_device
+from refinenet.model_source import Start, told_as_exported
 from refinenet.network import ModelType, Network
 from refinenet.run_start import RunOptions
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_output
@@ -51,15 +52,17 @@ class RefineNet:
         encoder: Instead of a ResNet, any timm network with feature maps at strides 4, 8, 16 and 32, by timm's name.
             "mobilenetv2_100" gives the published light-weight MobileNetV2 network.
         num_classes: Number of classes. By default that of the model file, or of the dataset that `train` is given.
-        model: A model to load: "camvid" (which ships inside the package), a file written by `save`, or a checkpoint
-            published for an earlier PyTorch RefineNet.
+        model: A model to load: "camvid" (which ships inside the package), a file written by `save`, a checkpoint
+            published for an earlier PyTorch RefineNet, or an exported file (`.onnx`, or OpenVINO's `.xml` with its
+            `.bin` beside), which runs on the CPU and cannot be trained or saved.
         encoder_weights: Weights to start the encoder of a new network from: "imagenet" for timm's (fetched once, needs
             a network), or a file.
         seed: From which the random weights of a new network follow, whatever state PyTorch's generator is in; by
             default 42, as in training. Another one makes another network.
         device: "cpu", "cuda", "cuda:1", ...; by default a GPU where there is one.
-        backend: What segments and measures: "pytorch", or "openvino", on CPUs two to three times as fast, which
-            translates the network first, some ten seconds, and keeps that for the next time. Training is PyTorch's.
+        backend: What segments and measures: "pytorch", or on CPUs "openvino", two to three times as fast, or
+            "onnxruntime", which translate the network first, some ten seconds, and keep that for the next time. By
+            default "pytorch", and for an exported file what it was made for. Training is PyTorch's.
         precision: Of the backend's arithmetic: "float32", or in "openvino" also "bfloat16", faster where the processor
             computes in it; a label in a hundred may differ.
 
@@ -67,9 +70,6 @@ class RefineNet:
         ValueError: an argument is not allowed or contradicts the model file, or a file cannot be used.
         OSError: a file cannot be read.
     """
-
-    network: Network
-    """The `torch.nn.Module`: float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, H, W)`."""
 
     def __init__(
         self,
@@ -81,12 +81,9 @@ class RefineNet:
         encoder_weights: str | os.PathLike[str] | None = None,
         device: str | torch.device | None = None,
         seed: int | None = None,
-        backend: BackendName = "pytorch",
+        backend: BackendName | None = None,
         precision: Precision = "float32",
     ) -> None:
-        check_backend(backend, precision)
-        self._backend: BackendName = backend
-        self._precision: Precision = precision
         start = Start(
             model_type=model_type,
             num_layers=num_layers,
@@ -95,16 +92,34 @@ class RefineNet:
             model=model,
             encoder_weights=encoder_weights,
             seed=seed,
+            backend=backend,
         )
+        self._precision: Precision = precision
+        self._backend = check_backend(start.backend_name, precision)
         self._classes_asked_for, self._origin = num_classes is not None, start.origin
-        chosen = choose_device(device)
-        network, card = start.open()
-        self._adopt(network.to(chosen), card)
+        self._adopt(*start.open(device))
 
-    def _adopt(self, network: Network, card: ModelCard) -> None:
-        self.network = network.eval()
-        self.card = card
-        backend = open_backend(network, self._backend, self._precision)
+    @property
+    def network(self) -> Network:
+        """The `torch.nn.Module`: float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, H, W)`.
+
+        Raises:
+            ValueError: the model is an exported graph, which has none.
+        """
+        if isinstance(self._model, Network):
+            return self._model
+        raise ValueError(told_as_exported(self._model.path))
+
+    @property
+    def parameters(self) -> int | None:
+        """Numbers that training changes; None for exported graphs."""
+        if isinstance(self._model, ExportedModel):
+            return None
+        return sum(parameter.numel() for parameter in self._model.parameters())
+
+    def _adopt(self, model: Network | ExportedModel, card: ModelCard) -> None:
+        self._model, self.card = model, card
+        backend = open_backend(model, self._backend, self._precision)
         self._segmenter = Segmenter(backend, card.label_set, temperature=card.temperature)
 
     @property
@@ -114,7 +129,7 @@ class RefineNet:
 
     @label_set.setter
     def label_set(self, label_set: LabelSet) -> None:
-        self._adopt(self.network, replace(self.card, label_set=label_set))
+        self._adopt(self._model, replace(self.card, label_set=label_set))
 
     def segment(
         self, image: ImageSource, *, channel_order: Literal["rgb", "bgr"] = "rgb", abstain_below: float = 0.0
@@ -224,7 +239,7 @@ class RefineNet:
         """
         settings = {
             "refinenet": __version__,
-            "model_sha256": self.card.weights_sha256 or digest(self.network.state_dict()),
+            "model_sha256": _digest(self._model, self.card),
             "label_set": self.label_set.to_dict(),
             "temperature": self.card.temperature,
             "backend": self._backend,
@@ -360,7 +375,7 @@ class RefineNet:
         data, official = open_split(dataset, root, classes, split)
         check_same_classes(self.label_set, data)
         chosen = choose_protocol(protocol, data.name, self.card.architecture.model_type)
-        weights = self.card.weights_sha256 or digest(self.network.state_dict())
+        weights = _digest(self._model, self.card)
         return examine(
             examine_model(self._segmenter.under(chosen), weights, abstain_below),
             data,
@@ -369,7 +384,7 @@ class RefineNet:
             report=report,
             submission=None if plan is None else plan.of(data),
             progress=progress,
-            processes=launch(self.network.mean.device).processes,
+            processes=launch(self._segmenter.backend.device).processes,
         )
 
     def submit(
@@ -432,12 +447,14 @@ class RefineNet:
 
         Raises:
             FileNotFoundError: the data are not there; says where to get them.
-            ValueError: a file cannot be used, no pixel has a class, or the model's classes are not the dataset's.
+            ValueError: a file cannot be used, no pixel has a class, the model's classes are not the dataset's, or it is
+                an exported graph.
         """
+        network = self.network
         data, _ = open_split(dataset, root, classes, split)
         check_same_classes(self.label_set, data)
         fitted = fit_temperature(self._segmenter, data, progress=progress)
-        self._adopt(self.network, replace(self.card, temperature=fitted.value))
+        self._adopt(network, replace(self.card, temperature=fitted.value))
         return fitted
 
     def save(
@@ -454,9 +471,16 @@ class RefineNet:
             licence: Terms for the file to state; by default those that the model came with.
 
         Raises:
-            ValueError: a weight is not a finite number.
+            ValueError: a weight is not a finite number, or the model is an exported graph.
             OSError: the file cannot be written.
         """
         card = self.card if licence is None else replace(self.card, licence=licence)
         self.card = save(path, self.network, card, dtype)
         return Path(path)
+
+
+def _digest(model: Network | ExportedModel, card: ModelCard) -> str:
+    """Hexadecimal SHA-256 of a network's weights, or of an exported file, whose weights may be others by now."""
+    if isinstance(model, ExportedModel):
+        return model.sha256
+    return card.weights_sha256 or digest(model.state_dict())

@@ -83,7 +83,7 @@ def info(
     card = network.card
     facts = {
         **card.architecture.to_dict(),
-        "parameters": sum(parameter.numel() for parameter in network.network.parameters()),
+        **({} if network.parameters is None else {"parameters": network.parameters}),
         "classes": list(card.label_set.names),
         "scores": dict(card.scores),
         "licence": card.licence,

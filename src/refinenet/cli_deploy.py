@@ -62,7 +62,7 @@ def deploy(
         bool, typer.Option("--overwrite", help="Make results anew, and replace what is in the way.")
     ] = False,
     device: Device = None,
-    backend: Backend = "pytorch",
+    backend: Backend = None,
     precision: Precision = "float32",
     as_json: AsJson = False,
     json_lines: Annotated[

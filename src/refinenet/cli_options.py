@@ -10,11 +10,19 @@ import typer
 
 DATASET_HELP = "A name (see `refinenet data list`), or a folder or YAML file of your own."
 
-Model = Annotated[str, typer.Option("--model", "-m", help='A model file, or "camvid", which ships inside the package.')]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help='A model file, an exported .onnx or .xml, or "camvid", which ships inside the package.'
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")]
 Backend = Annotated[
-    Literal["pytorch", "openvino"],
-    typer.Option(help="What runs the network; openvino is two to three times as fast on CPUs, after a translation."),
+    Literal["pytorch", "openvino", "onnxruntime"] | None,
+    typer.Option(
+        help="What runs the network, by default pytorch; openvino is two to three times as fast on CPUs, after a "
+        "translation."
+    ),
 ]
 Precision = Annotated[
     Literal["float32", "bfloat16"], typer.Option(help="Of its arithmetic; bfloat16 in openvino only.")

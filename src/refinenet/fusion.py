@@ -22,6 +22,15 @@ _ALLOWED_DIFFERENCE = 1e-3
 """Of the fused network's logits for that image from the network's own, as a share of the largest."""
 
 
+Weights = tuple[int, ...]
+
+
+def note_weights(network: Network) -> Weights:
+    """Numbers that change with every change of a weight in place, and with every new tensor."""
+    tensors = (*network.parameters(), *network.buffers())
+    return tuple(number for tensor in tensors for number in (id(tensor), tensor._version))
+
+
 def fuse(network: Network) -> Network:
     """A copy of a network for inference: the same answers, to rounding, in fewer operations.
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
+from refinenet.backends.graph import ExportedModel
 from refinenet.convert import import_checkpoint
 from refinenet.distributed import local_device
 from refinenet.encoder import PUBLISHED_RESNETS
 from refinenet.encoder_weights import load_encoder_weights
+from refinenet.exported.opening import choose_engine, graph_kind, open_exported
 from refinenet.labels import LabelSet
 from refinenet.model_file import BUNDLED, ModelCard, bundled_path, load
 from refinenet.network import Architecture, ModelType, Network
@@ -40,6 +42,8 @@ class Start:
     encoder_weights: str | os.PathLike[str] | None = None
     seed: int | None = None
     """From which the random weights of a new network follow."""
+    backend: str | None = None
+    """What is to run it."""
 
     def __post_init__(self) -> None:
         if self.num_layers is not None and self.num_layers not in PUBLISHED_RESNETS:
@@ -77,18 +81,43 @@ class Start:
     def _seed(self) -> int:
         return TrainConfig.seed if self.seed is None else self.seed
 
-    def open(self) -> tuple[Network, ModelCard]:
-        """The network, on the CPU, and what is said of it.
+    @property
+    def backend_name(self) -> str:
+        """What runs the network, or the exported file.
+
+        Raises:
+            ValueError: what is asked for cannot run it.
+        """
+        if self.model is not None and graph_kind(self.model) is not None:
+            return choose_engine(self.model, self.backend)
+        return self.backend or "pytorch"
+
+    def open(self, device: str | torch.device | None) -> tuple[Network | ExportedModel, ModelCard]:
+        """The network, on a device and in evaluation mode, or an exported one, and what is said of it.
+
+        Args:
+            device: As for `choose_device`; exported ones run on the CPU.
 
         Raises:
             ValueError: an argument contradicts the model file, or a file cannot be used.
             OSError: a file cannot be read.
         """
-        name = self.encoder_name
+        if self.model is not None and graph_kind(self.model) is not None:
+            if device is not None and choose_device(device).type != "cpu":
+                raise ValueError(f"{self.model} is an exported graph, which runs on the CPU here, not on {device}.")
+            exported, card = open_exported(Path(self.model), choose_engine(self.model, self.backend))
+            self._check(card)
+            return exported, card
+        chosen = choose_device(device)
+        network, card = self._open_network()
+        return network.to(chosen).eval(), card
+
+    def _open_network(self) -> tuple[Network, ModelCard]:
         if self.model is not None:
             network, card = open_model(self.model)
-            check_asked(card, self.model, model_type=self.model_type, encoder=name, num_classes=self.num_classes)
+            self._check(card)
             return network, card
+        name = self.encoder_name
         architecture = Architecture(
             model_type=self.model_type or ("full" if self.encoder is None else "lightweight"),
             encoder=name or "resnet50",
@@ -96,14 +125,21 @@ class Start:
         )
         return new_model(architecture, self.encoder_weights, self._seed)
 
+    def _check(self, card: ModelCard) -> None:
+        assert self.model is not None
+        asked = {"model_type": self.model_type, "encoder": self.encoder_name, "num_classes": self.num_classes}
+        check_asked(card, self.model, **asked)
+
 
 def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
     """Load a bundled model by its name, a model file, or a published checkpoint.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no model, or is damaged.
+        ValueError: the file is no model, is damaged, or is an exported one, which is no network any more.
     """
+    if graph_kind(model) is not None:
+        raise ValueError(told_as_exported(model))
     path = bundled_path(str(model)) if str(model) in BUNDLED else Path(model)
     try:
         if is_safetensors(path):
@@ -112,6 +148,14 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
         raise FileNotFoundError(f"{error} Models that ship inside the package: {', '.join(BUNDLED)}.") from error
     network = import_checkpoint(path)
     return network, _nameless_card(network.architecture)
+
+
+def told_as_exported(model: str | os.PathLike[str]) -> str:
+    """Why an exported file does not do, and what does."""
+    return (
+        f"{model} is an exported graph: it segments and can be measured, but has no weights to train, calibrate, save "
+        "or convert. Use the model file (.safetensors) that it was exported from, and export again."
+    )
 
 
 def check_asked(card: ModelCard, model: str | os.PathLike[str], **asked: str | int | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from refinenet.fusion import fuse
+from refinenet.fusion import Weights, fuse, note_weights
 from refinenet.memory import keep_freed_memory
 from refinenet.network import Network
 
@@ -42,12 +42,3 @@ class PyTorchBackend:
             self._weights = weights
         with torch.inference_mode():
             return self._fused.logits(images)
-
-
-Weights = tuple[int, ...]
-
-
-def note_weights(network: Network) -> Weights:
-    """What changes with every change of a weight in place, and with every new tensor."""
-    tensors = (*network.parameters(), *network.buffers())
-    return tuple(number for tensor in tensors for number in (id(tensor), tensor._version))

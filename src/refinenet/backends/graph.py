@@ -1,0 +1,155 @@
+"""Networks as graphs in memory, and the engines that run them. Nothing here needs PyTorch.
+
+Shape letters: N batch, K classes, H height, W width, h and w a quarter of these, rounded up.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Run = Callable[[Floats], Floats]
+"""Images `(N, 3, H, W)` float32 RGB in [0, 1] to logits `(N, K, h, w)` float32."""
+
+Engine = Literal["onnxruntime", "openvino"]
+GraphKind = Literal["onnx", "openvino"]
+ENGINES: Mapping[GraphKind, tuple[Engine, ...]] = {"onnx": ("onnxruntime", "openvino"), "openvino": ("openvino",)}
+"""What runs graphs of each kind, the usual one first."""
+
+ONNX_FILE = "network.onnx"
+OPENVINO_FILES = ("network.xml", "network.bin")
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network of one input, images, and one output, logits before upsampling."""
+
+    files: Mapping[str, bytes] = field(repr=False)
+    """The content of "network.onnx", or of "network.xml" and "network.bin"."""
+
+    @property
+    def kind(self) -> GraphKind:
+        """The format: "onnx", or OpenVINO's intermediate representation."""
+        return "onnx" if ONNX_FILE in self.files else "openvino"
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A graph from a file, checked, that can be run but not trained."""
+
+    path: Path
+    graph: Graph
+    classes: int
+    sha256: str
+    """Hexadecimal, of the file; of OpenVINO's two files one after the other."""
+
+
+def start_engine(graph: Graph, engine: Engine, precision: str = "float32", threads: int | None = None) -> Run:
+    """Have an engine read a graph.
+
+    Args:
+        graph: What to run, on the CPU.
+        engine: One of those of its kind.
+        precision: Of the arithmetic; "bfloat16" by OpenVINO only.
+        threads: To compute with; None leaves it to OpenVINO, and takes one for each core with ONNX Runtime.
+
+    Raises:
+        ValueError: the engine is not installed, or cannot read the graph.
+    """
+    if engine == "openvino":
+        return _start_openvino(graph, precision, threads)
+    return _start_onnxruntime(graph, threads or os.cpu_count() or 1)
+
+
+def _start_onnxruntime(graph: Graph, threads: int) -> Run:
+    onnxruntime = require_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    errors = _onnxruntime_errors()
+    try:
+        session = onnxruntime.InferenceSession(graph.files[ONNX_FILE], options, providers=["CPUExecutionProvider"])
+    except errors as error:
+        raise ValueError(f"ONNX Runtime cannot read the graph: {error}") from error
+    name = session.get_inputs()[0].name
+
+    def run(images: Floats) -> Floats:
+        try:
+            logits: Floats = session.run(None, {name: images})[0]
+        except errors as error:
+            raise ValueError(f"ONNX Runtime cannot run the graph: {error}") from error
+        return logits
+
+    return run
+
+
+def _onnxruntime_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises: classes of its own, without a common one."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = (found for found in vars(state).values() if isinstance(found, type) and issubclass(found, Exception))
+    return (*own, RuntimeError)
+
+
+def _start_openvino(graph: Graph, precision: str, threads: int | None) -> Run:
+    openvino = require_openvino()
+    core = openvino.Core()
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    try:
+        request = core.compile_model(_read_openvino(openvino, core, graph), "CPU", settings).create_infer_request()
+    except RuntimeError as error:
+        raise ValueError(f"OpenVINO cannot read the graph: {error}") from error
+
+    def run(images: Floats) -> Floats:
+        try:
+            answer = request.infer([np.ascontiguousarray(images)], share_inputs=True)
+        except RuntimeError as error:
+            raise ValueError(f"OpenVINO cannot run the graph: {error}") from error
+        logits: Floats = next(iter(answer.values())).copy()
+        return logits
+
+    return run
+
+
+def _read_openvino(openvino: Any, core: Any, graph: Graph) -> Any:
+    if graph.kind == "onnx":
+        return core.read_model(graph.files[ONNX_FILE], b"")
+    text, weights = (graph.files[name] for name in OPENVINO_FILES)
+    return core.read_model(text, openvino.Tensor(np.frombuffer(weights, np.uint8)))
+
+
+def require_onnxruntime() -> Any:
+    """The module `onnxruntime`.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ValueError("ONNX Runtime is not installed: pip install 'refinenet[export]'") from error
+    return onnxruntime
+
+
+def require_openvino() -> Any:
+    """The module `openvino`.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise ValueError("OpenVINO is not installed: pip install 'refinenet[openvino]'") from error
+    return openvino

@@ -1,0 +1,134 @@
+"""Networks run by an engine other than PyTorch: as graphs that are read, or that a network is translated to.
+
+Shape letters: N batch, K classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from refinenet.backends import onnxruntime, openvino
+from refinenet.backends.graph import Engine, Graph, Run, require_openvino, start_engine
+from refinenet.backends.translation_cache import translated
+from refinenet.fusion import note_weights
+from refinenet.network import Network
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translator:
+    """How a network becomes an engine's graph."""
+
+    title: str
+    packages: Sequence[str]
+    """What makes the graph."""
+    translate: Callable[[Network], Graph]
+    require: Callable[[], object]
+    """Raises ValueError where a package is missing."""
+
+
+TRANSLATORS: Mapping[Engine, Translator] = MappingProxyType(
+    {
+        "openvino": Translator(
+            title="OpenVINO", packages=openvino.PACKAGES, translate=openvino.translate, require=require_openvino
+        ),
+        "onnxruntime": Translator(
+            title="ONNX Runtime",
+            packages=onnxruntime.PACKAGES,
+            translate=onnxruntime.translate,
+            require=onnxruntime.require_translator,
+        ),
+    }
+)
+
+
+class GraphBackend:
+    """Runs a graph on the CPU.
+
+    Args:
+        graph: A network of one input, images, and one output, logits before upsampling.
+        engine: Runs it.
+        precision: Of the arithmetic: "float32", or by OpenVINO "bfloat16", on processors that compute in it.
+        classes: That its logits are of.
+        source: What messages call it.
+
+    Raises:
+        ValueError: the engine is not installed, or cannot read the graph.
+    """
+
+    def __init__(self, graph: Graph, engine: Engine, precision: str, classes: int, source: str) -> None:
+        self._run: Run = start_engine(graph, engine, precision, torch.get_num_threads())
+        self._classes, self._source = classes, source
+
+    @property
+    def device(self) -> torch.device:
+        """Where images have to be."""
+        return CPU
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, ceil(H/4), ceil(W/4))`.
+
+        Raises:
+            ValueError: the graph cannot be run on them, or its answer is of another shape.
+        """
+        try:
+            logits = torch.from_numpy(self._run(images.contiguous().numpy()))
+        except ValueError as error:
+            raise ValueError(f"{self._source} fails on images of shape {tuple(images.shape)}: {error}") from error
+        count, _, height, width = images.shape
+        expected = (count, self._classes, -(-height // 4), -(-width // 4))
+        if tuple(logits.shape) != expected or logits.dtype != torch.float32:
+            raise ValueError(
+                f"{self._source} answers images of shape {tuple(images.shape)} by {logits.dtype} logits of shape "
+                f"{tuple(logits.shape)}, not float32 {expected}."
+            )
+        return logits
+
+
+class TranslatedBackend:
+    """Runs a network by another engine; when its weights change, by training or by hand, it is translated anew.
+
+    The translation takes some ten seconds or more, once for each network: it is kept in
+    `translation_cache.cache_folder`, under a hash of the weights and of the versions that made it.
+
+    Args:
+        network: On the CPU.
+        engine: Which one.
+        precision: Of the arithmetic: "float32", or by OpenVINO "bfloat16", on processors that compute in it.
+
+    Raises:
+        ValueError: the engine is not installed, or the network is not on the CPU.
+    """
+
+    def __init__(self, network: Network, engine: Engine, precision: str = "float32") -> None:
+        self._translator = TRANSLATORS[engine]
+        self._translator.require()
+        if network.mean.device != CPU:
+            raise ValueError(f"{self._translator.title} runs on the CPU here, the network is on {network.mean.device}.")
+        self.network, self.engine, self.precision = network, engine, precision
+        self._weights: tuple[int, ...] = ()
+        self._backend: GraphBackend | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where images have to be."""
+        return CPU
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling; dropout off, batch norm fixed."""
+        weights = note_weights(self.network)
+        if self._backend is None or weights != self._weights:
+            self._backend, self._weights = self._open(), weights
+        return self._backend(images)
+
+    def _open(self) -> GraphBackend:
+        title, maker = self._translator.title, self._translator
+        graph = translated(self.network, maker.packages, maker.translate, title)
+        classes = self.network.architecture.num_classes
+        return GraphBackend(graph, self.engine, self.precision, classes, f"The network translated for {title}")

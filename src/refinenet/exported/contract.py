@@ -1,0 +1,52 @@
+"""What files of every format agree on. Nothing here needs PyTorch.
+
+Shape letters: N batch, K classes, H and W height and width of the image, h and w a quarter of these, rounded up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from refinenet.labels import MAX_CLASSES
+
+HEADER_KEY = "refinenet"
+"""The entry of the metadata that says what the network is: JSON, as in model files (`model_file.make_header`)."""
+INPUT = "images"
+"""`(N, 3, H, W)` float32 RGB in [0, 1], of any N, H and W from 1 up."""
+LABELS = "labels"
+"""`(N, H, W)` class ids; not used here, since they follow from the logits."""
+LOGITS = "logits"
+"""`(N, K, h, w)` float32, before upsampling."""
+
+MAX_NODES = 20_000
+"""Operators of a graph, and tensors; the largest network that was exported has some 3,000."""
+MAX_RANK = 8
+MAX_HEADER_CHARACTERS = 10 * 1024**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A file that is what it has to be."""
+
+    files: Mapping[str, bytes] = field(repr=False)
+    """Of a `backends.graph.Graph`."""
+    header: str
+    """The text of the entry `HEADER_KEY`."""
+    classes: int
+    """That the logits are of."""
+
+    def __post_init__(self) -> None:
+        if len(self.header) > MAX_HEADER_CHARACTERS:
+            raise ValueError(f"its header has {len(self.header)} characters, up to {MAX_HEADER_CHARACTERS} are allowed")
+
+
+def check_classes(number: int) -> int:
+    """The number of classes.
+
+    Raises:
+        ValueError: it is out of range.
+    """
+    if not 1 <= number <= MAX_CLASSES:
+        raise ValueError(f"its logits are of {number} classes, 1 to {MAX_CLASSES} are allowed")
+    return number

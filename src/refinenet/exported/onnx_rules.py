@@ -1,0 +1,184 @@
+"""What an ONNX file may hold: one graph of plain arithmetic, whole, with a header of this package.
+
+Everything else is refused: other files that it points to, operators that run programs, branch, loop, draw at random or
+handle texts, other inputs and outputs. What is left is handed on without anything that is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from refinenet.backends.graph import ONNX_FILE
+from refinenet.exported.contract import HEADER_KEY, INPUT, LABELS, LOGITS, MAX_NODES, MAX_RANK, Checked, check_classes
+
+OLDEST_OPSET = 13
+DOMAINS = ("", "ai.onnx")
+
+_OPERATORS = """
+Abs Add And ArgMax AveragePool BatchNormalization Cast CastLike Ceil Clip Concat Constant ConstantOfShape Conv
+ConvTranspose CumSum DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand Flatten
+Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GridSample
+GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu Less
+LessOrEqual Log LogSoftmax LpNormalization MatMul MatMulInteger Max MaxPool Min Mish Mod Mul Neg Not Or PRelu Pad
+Pow QLinearConv QLinearMatMul QuantizeLinear RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceMax
+ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize Round ScatterElements ScatterND Shape
+Sigmoid Sign Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tanh Tile Transpose
+Trilu Unsqueeze Where Xor
+"""
+OPERATORS = frozenset(_OPERATORS.split())
+"""What PyTorch makes of networks, and what else computes numbers from numbers."""
+
+_NUMBERS = "FLOAT FLOAT16 BFLOAT16 DOUBLE INT8 UINT8 INT16 UINT16 INT32 UINT32 INT64 UINT64 BOOL"
+_TYPES = frozenset(getattr(onnx.TensorProto, name) for name in _NUMBERS.split())
+_LABEL_TYPES = (onnx.TensorProto.UINT8, onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+
+
+def check_onnx(content: bytes) -> Checked:
+    """Read an ONNX file's content.
+
+    Raises:
+        ValueError: it is no ONNX model, or holds what is not allowed; says what was found.
+    """
+    try:
+        model = onnx.ModelProto.FromString(content)
+    except DecodeError as error:
+        raise ValueError("it is damaged, or no ONNX file") from error
+    graph = model.graph
+    _check_whole(model)
+    _check_opsets(model.opset_import)
+    _check_nodes(graph.node)
+    for tensor in graph.initializer:
+        _check_tensor(tensor)
+    _check_input(graph)
+    classes = _check_outputs(graph)
+    return Checked(files={ONNX_FILE: _reduced(model)}, header=_find_header(model), classes=classes)
+
+
+def _check_whole(model: Any) -> None:
+    graph = model.graph
+    strangers = {
+        "functions of its own": model.functions,
+        "training instructions": model.training_info,
+        "sparse weights": graph.sparse_initializer,
+    }
+    for name, found in strangers.items():
+        if len(found):
+            raise ValueError(f"it holds {name}")
+    for name, number in (("operators", len(graph.node)), ("tensors", len(graph.initializer))):
+        if number > MAX_NODES:
+            raise ValueError(f"it has {number} {name}, up to {MAX_NODES} are allowed")
+
+
+def _check_opsets(opsets: Iterable[Any]) -> None:
+    versions = [opset.version for opset in opsets if opset.domain in DOMAINS]
+    newest = onnx.defs.onnx_opset_version()
+    if len(versions) != 1 or not OLDEST_OPSET <= versions[0] <= newest:
+        told = ", ".join(map(str, versions)) or "none"
+        raise ValueError(f"its operators are of the ONNX opset {told}, not one of {OLDEST_OPSET} to {newest}")
+
+
+def _check_nodes(nodes: Iterable[Any]) -> None:
+    for node in nodes:
+        if node.domain not in DOMAINS:
+            raise ValueError(f"its operator {node.op_type!r} is of the domain {node.domain!r}, not of ONNX itself")
+        if node.op_type not in OPERATORS:
+            raise ValueError(f"its operator {node.op_type!r} is none of those that networks need")
+        for attribute in node.attribute:
+            _check_attribute(node, attribute)
+
+
+def _check_attribute(node: Any, attribute: Any) -> None:
+    nested = attribute.HasField("g") or len(attribute.graphs)
+    sparse = attribute.HasField("sparse_tensor") or len(attribute.sparse_tensors)
+    if nested or sparse or attribute.ref_attr_name or attribute.HasField("tp") or len(attribute.type_protos):
+        raise ValueError(f"the attribute {attribute.name!r} of its operator {node.op_type!r} is no number or tensor")
+    for tensor in (*((attribute.t,) if attribute.HasField("t") else ()), *attribute.tensors):
+        _check_tensor(tensor)
+
+
+def _check_tensor(tensor: Any) -> None:
+    if tensor.data_location != onnx.TensorProto.DEFAULT or len(tensor.external_data):
+        told = ", ".join(f"{entry.key}={entry.value!r}" for entry in tensor.external_data[:4])
+        raise ValueError(f"its tensor {tensor.name!r} lies in another file ({told}); export to a single file")
+    if tensor.data_type not in _TYPES:
+        raise ValueError(f"its tensor {tensor.name!r} has the type {tensor.data_type}, which is no number")
+    if len(tensor.dims) > MAX_RANK or any(side < 0 for side in tensor.dims):
+        raise ValueError(f"its tensor {tensor.name!r} has the shape {list(tensor.dims[:20])}")
+    if tensor.HasField("segment") or len(tensor.string_data):
+        raise ValueError(f"its tensor {tensor.name!r} is no whole tensor of numbers")
+
+
+def _check_input(graph: Any) -> None:
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    found = [_describe(value) for value in inputs]
+    names = [value.name for value in inputs]
+    if names != [INPUT] or not _fits(inputs[0], (onnx.TensorProto.FLOAT,), (None, 3, None, None)):
+        raise ValueError(f"its inputs are {found}, not one {INPUT!r} of float32 (N, 3, H, W) with N, H and W free")
+
+
+def _check_outputs(graph: Any) -> int:
+    outputs = {value.name: value for value in graph.output}
+    told = [_describe(value) for value in graph.output]
+    fits = len(graph.output) == 2 and set(outputs) == {LABELS, LOGITS}
+    if fits:
+        logits = outputs[LOGITS].type.tensor_type.shape.dim
+        classes = logits[1].dim_value if len(logits) == 4 else 0
+        fits = _fits(outputs[LABELS], _LABEL_TYPES, (None, None, None))
+        fits = fits and _fits(outputs[LOGITS], (onnx.TensorProto.FLOAT,), (None, classes, None, None))
+    if not fits:
+        raise ValueError(
+            f"its outputs are {told}, not {LABELS!r} of whole numbers (N, H, W) and {LOGITS!r} of float32 (N, K, h, w)"
+        )
+    return check_classes(classes)
+
+
+def _fits(value: Any, types: Sequence[int], shape: Sequence[int | None]) -> bool:
+    """Whether a value is a tensor of one of the types and of a shape, in which None stands for a free side."""
+    if value.type.WhichOneof("value") != "tensor_type" or value.type.tensor_type.elem_type not in types:
+        return False
+    sides = value.type.tensor_type.shape.dim
+    found = [side.dim_value if side.WhichOneof("value") == "dim_value" else None for side in sides]
+    return found == list(shape)
+
+
+def _describe(value: Any) -> str:
+    tensor = value.type.tensor_type
+    sides = [str(side.dim_value) if side.WhichOneof("value") == "dim_value" else "?" for side in tensor.shape.dim[:20]]
+    return f"{value.name} of type {tensor.elem_type} ({', '.join(sides)})"
+
+
+def _find_header(model: Any) -> str:
+    found: list[str] = [entry.value for entry in model.metadata_props if entry.key == HEADER_KEY]
+    if len(found) != 1:
+        raise ValueError(
+            f"its metadata have {len(found)} entries {HEADER_KEY!r}, not one: it was not exported by this package, and "
+            "nothing says what its classes are and how images are prepared for it"
+        )
+    return found[0]
+
+
+def _reduced(model: Any) -> bytes:
+    """The model without labels, which follow from the logits, and without texts."""
+    graph = model.graph
+    needed, kept = {LOGITS}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    reduced = onnx.ModelProto(ir_version=model.ir_version)
+    reduced.opset_import.extend(opset for opset in model.opset_import if opset.domain in DOMAINS)
+    reduced.graph.name = "network"
+    reduced.graph.node.extend(reversed(kept))
+    for node in reduced.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    reduced.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name in needed)
+    reduced.graph.input.extend(value for value in graph.input if value.name == INPUT)
+    reduced.graph.output.extend(value for value in graph.output if value.name == LOGITS)
+    content: bytes = reduced.SerializeToString()
+    return content

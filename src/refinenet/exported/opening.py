@@ -1,0 +1,142 @@
+"""From an exported file to a graph that can be run, and what is said of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from refinenet.backends.graph import (
+    ENGINES,
+    ONNX_FILE,
+    OPENVINO_FILES,
+    Engine,
+    ExportedModel,
+    Graph,
+    GraphKind,
+    require_onnxruntime,
+    require_openvino,
+)
+from refinenet.exported.contract import HEADER_KEY
+from refinenet.exported.parcel import pack, unpack
+from refinenet.model_file import ModelCard, read_header
+from refinenet.network import Network
+from refinenet.tensors import MAX_FILE_BYTES, printable
+
+_KINDS: Mapping[str, GraphKind] = {".onnx": "onnx", ".xml": "openvino"}
+_PATIENCE = 300
+"""Seconds after which a file is given up that is still being looked at."""
+_LOOK = "import sys; sys.path[:] = {path!r}; from refinenet.exported.inspector import main; main()"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def graph_kind(model: str | os.PathLike[str]) -> GraphKind | None:
+    """The format of an exported file, by its suffix; None for all other files."""
+    return _KINDS.get(Path(model).suffix.lower())
+
+
+def choose_engine(model: str | os.PathLike[str], asked: str | None) -> Engine:
+    """What runs an exported file: what is asked for, or else what is usual for its format.
+
+    Raises:
+        ValueError: that cannot run it, or is not installed.
+    """
+    kind = graph_kind(model)
+    assert kind is not None
+    possible = ENGINES[kind]
+    chosen = next((engine for engine in possible if asked in (None, engine)), None)
+    if chosen is None:
+        raise ValueError(f"{model} is an exported graph, run by backend={' or '.join(possible)}, not by {asked!r}.")
+    if chosen == "openvino":
+        require_openvino()
+    else:
+        require_onnxruntime()
+    return chosen
+
+
+def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]:
+    """Read an exported file, check it, and try it.
+
+    Returns:
+        The network, and what the file says of it.
+
+    Raises:
+        ValueError: the file is damaged, was not exported by this package, or holds what is not allowed; it is named,
+            with what was found.
+        OSError: the file cannot be read.
+    """
+    files = _read(path)
+    found, checked = _look_at(path, engine, files)
+    try:
+        card, preprocessing = read_header({HEADER_KEY: found["header"]})
+        _check_card(card, preprocessing, found["classes"])
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = printable(str(error), limit=500)
+        raise ValueError(f"{path} is no usable export of this package: {reason}") from error
+    digest = hashlib.sha256(b"".join(files.values())).hexdigest()
+    return ExportedModel(path=path, graph=Graph(checked), classes=found["classes"], sha256=digest), card
+
+
+def _read(path: Path) -> dict[str, bytes]:
+    """The content of the file, or of OpenVINO's two, by the names that they have in a graph."""
+    if graph_kind(path) == "onnx":
+        return {ONNX_FILE: _read_file(path)}
+    weights = path.with_suffix(".bin")
+    if path.is_file() and not weights.exists():
+        raise FileNotFoundError(f"{path} needs its weights beside it, in {weights.name}, which is not there.")
+    return dict(zip(OPENVINO_FILES, (_read_file(path), _read_file(weights)), strict=True))
+
+
+def _read_file(path: Path) -> bytes:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not an exported model.")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no model file {path}.")
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{path} is a pipe or a device, not an exported model.")
+    if not 0 < found.st_size <= MAX_FILE_BYTES:
+        raise ValueError(f"{path} has {found.st_size} bytes; an exported model has 1 to {MAX_FILE_BYTES}.")
+    with path.open("rb") as stream:
+        return stream.read(MAX_FILE_BYTES)
+
+
+def _look_at(path: Path, engine: Engine, files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What a process of its own finds in the files, and what it leaves of them."""
+    command = [sys.executable, "-c", _LOOK.format(path=sys.path)]
+    parcel = pack({"engine": engine}, files)
+    try:
+        done = subprocess.run(
+            command, input=parcel, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"{path} is refused: trying it out took more than {_PATIENCE} s.") from error
+    try:
+        found, checked = unpack(done.stdout)
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path} is refused: the process that tried it ended without an answer ({done.returncode}); it is damaged, "
+            "or needs more memory or time than such a network does."
+        ) from error
+    if "refused" in found:
+        raise ValueError(f"{path} is refused: {printable(found['refused'], limit=1000)}.")
+    return found, checked
+
+
+def _check_card(card: ModelCard, preprocessing: Mapping[str, Any], classes: int) -> None:
+    if len(card.label_set) != classes:
+        raise ValueError(f"its header names {len(card.label_set)} classes, its logits are of {classes}")
+    if (preprocessing.get("channel_order"), preprocessing.get("range")) != ("RGB", [0.0, 1.0]):
+        raise ValueError(f"its images are to be {preprocessing}, not RGB in [0, 1]")
+    if not _SHA256.fullmatch(card.weights_sha256):
+        raise ValueError(f"its weights' SHA-256 is {card.weights_sha256!r}")
+    with torch.device("meta"):  # says whether there is such an encoder
+        Network(card.architecture)

@@ -1,0 +1,226 @@
+"""What OpenVINO's files may hold: one graph of plain arithmetic, its weights, and a header of this package.
+
+The `.xml` file is parsed, checked, and written anew with nothing but what was checked, so that another parser cannot
+see in it what this one did not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+from refinenet.backends.graph import OPENVINO_FILES
+from refinenet.exported.contract import HEADER_KEY, INPUT, LABELS, LOGITS, MAX_NODES, MAX_RANK, Checked, check_classes
+
+MAX_XML_BYTES = 64 * 1024**2
+MAX_TAGS = 2_000_000
+MAX_DEPTH = 12
+
+_OPERATORS = """
+Abs Add AvgPool BatchNormInference Broadcast Ceiling Clamp Concat Const Convert ConvertLike Convolution
+ConvolutionBackpropData CumSum DepthToSpace Divide Einsum Elu Equal Erf Exp FakeQuantize Floor FloorMod Gather
+GatherElements GatherND Gelu Greater GreaterEqual GridSample GroupConvolution GroupConvolutionBackpropData
+GroupNormalization HSigmoid HSwish HardSigmoid Interpolate Less LessEqual Log LogSoftmax LogicalAnd LogicalNot
+LogicalOr LogicalXor MVN MatMul MaxPool Maximum Minimum Mish Mod Multiply Negative NormalizeL2 NotEqual PRelu Pad
+Parameter Power RMS Range ReLU ReduceL1 ReduceL2 ReduceLogicalAnd ReduceLogicalOr ReduceMax ReduceMean ReduceMin
+ReduceProd ReduceSum Reshape Result Roll Round ScatterElementsUpdate ScatterNDUpdate ScatterUpdate Select
+ShapeOf Sigmoid Sign Slice SoftMax Softmax SoftPlus SoftSign SpaceToDepth Split Sqrt SquaredDifference Squeeze
+StridedSlice Subtract Swish Tanh Tile TopK Transpose Unsqueeze VariadicSplit
+"""
+OPERATORS = frozenset(_OPERATORS.split())
+"""What OpenVINO makes of networks, and what else computes numbers from numbers."""
+
+_SETS = re.compile(r"opset([1-9]|1[0-9])")
+_NUMBERS = "f32 f16 bf16 f64 i8 u8 i16 u16 i32 u32 i64 u64 i4 u4 boolean"
+_TYPES = frozenset(_NUMBERS.split())
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_LAYER_PARTS = {"data", "input", "output", "rt_info"}
+_KEPT_MARKS = {"decompression", "keep_const_precision", "nonconvertible_divide", "precise"}
+"""Of a layer's marks those that say how it is to be computed."""
+
+
+def check_openvino(text: bytes, weights: bytes) -> Checked:
+    """Read the content of OpenVINO's files.
+
+    Args:
+        text: Of the `.xml` file.
+        weights: Of the `.bin` file.
+
+    Raises:
+        ValueError: they are no model, or hold what is not allowed; says what was found.
+    """
+    net = _parse(text)
+    layers = _check_layers(net)
+    _check_constants(layers, len(weights))
+    _check_input(layers)
+    classes = _take_labels_off(net, layers)
+    header = _find_header(net)
+    for rest in net.findall("rt_info"):
+        net.remove(rest)
+    return Checked(
+        files=dict(zip(OPENVINO_FILES, (ElementTree.tostring(net), weights), strict=True)),
+        header=header,
+        classes=classes,
+    )
+
+
+def _parse(text: bytes) -> Element:
+    if len(text) > MAX_XML_BYTES or text.count(b"<") > MAX_TAGS:
+        found = f"{len(text)} bytes and {text.count(b'<')} tags"
+        raise ValueError(f"its .xml has {found}, up to {MAX_XML_BYTES} and {MAX_TAGS} are allowed")
+    try:
+        plain = text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"its .xml is not in UTF-8: {error}") from error
+    if "\0" in plain or plain.startswith("\ufeff"):  # as in other encodings, in which "<!" would look different
+        raise ValueError("its .xml is not in plain UTF-8, or damaged")
+    if "<!" in plain:  # also in attributes a "<" is written as "&lt;"
+        raise ValueError("its .xml has a document type, entities or comments ('<!'), which no export has")
+    try:
+        net = ElementTree.fromstring(plain, ElementTree.XMLParser(encoding="utf-8"))
+    except ElementTree.ParseError as error:
+        raise ValueError(f"it is damaged, or no XML file: {error}") from error
+    _check_depth(net)
+    parts = [part.tag for part in net]
+    if (
+        net.tag != "net"
+        or net.get("version") not in ("10", "11")
+        or sorted({*parts, "rt_info"}) != sorted({"layers", "edges", "rt_info"})
+        or len(set(parts)) != len(parts)
+    ):
+        raise ValueError(
+            f"its .xml is <{net.tag} version={net.get('version')!r}> of {parts[:8]}, not OpenVINO's <net> of version "
+            "11 with layers, edges and rt_info"
+        )
+    return net
+
+
+def _check_depth(net: Element) -> None:
+    level, depth = [net], 0
+    while level:
+        level, depth = [child for element in level for child in element], depth + 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"its .xml is nested more than {MAX_DEPTH} deep")
+
+
+def _check_layers(net: Element) -> dict[str, Element]:
+    layers: dict[str, Element] = {}
+    for layer in _part(net, "layers"):
+        kind, operators = layer.get("type", ""), layer.get("version", "")
+        if layer.tag != "layer" or not _SETS.fullmatch(operators):
+            raise ValueError(f"its layer {kind!r} is of {operators!r}, not of OpenVINO's own opset1 to opset19")
+        if kind not in OPERATORS:
+            raise ValueError(f"its layer {kind!r} is none of those that networks need")
+        strange = {part.tag for part in layer} - _LAYER_PARTS
+        if strange:
+            raise ValueError(f"its layer {kind!r} has parts {sorted(strange)}")
+        if layer.get("id", "") in layers:
+            raise ValueError(f"its layer {layer.get('id')!r} is there twice")
+        layers[layer.get("id", "")] = layer
+        _drop_marks(layer)
+    if len(layers) > MAX_NODES:
+        raise ValueError(f"it has {len(layers)} layers, up to {MAX_NODES} are allowed")
+    return layers
+
+
+def _drop_marks(layer: Element) -> None:
+    for parent in (layer, *layer.iter("port")):
+        for marks in parent.findall("rt_info"):
+            for mark in list(marks):
+                if mark.get("name") not in _KEPT_MARKS:
+                    marks.remove(mark)
+
+
+def _check_constants(layers: dict[str, Element], size: int) -> None:
+    end = 0
+    for layer in layers.values():
+        if layer.get("type") == "Const":
+            end = max(end, _end_of(layer))
+    if end != size:
+        raise ValueError(f"its .bin has {size} bytes, its .xml says {end}: one of the two belongs to another model")
+
+
+def _end_of(layer: Element) -> int:
+    """Where in the `.bin` file the values of a constant end."""
+    data = layer.findall("data")
+    found = dict(data[0].attrib) if len(data) == 1 else {}
+    offset, size, shape = found.get("offset", ""), found.get("size", ""), found.get("shape", "")
+    if found.get("element_type") not in _TYPES or shape.count(",") >= MAX_RANK:
+        raise ValueError(
+            f"its constant {layer.get('name')!r} has the type {found.get('element_type')!r} ({shape[:50]})"
+        )
+    if not (_NUMBER.fullmatch(offset) and _NUMBER.fullmatch(size)):
+        raise ValueError(f"its constant {layer.get('name')!r} lies at {offset[:30]!r}, {size[:30]!r} bytes long")
+    return int(offset) + int(size)
+
+
+def _check_input(layers: dict[str, Element]) -> None:
+    found = [layer for layer in layers.values() if layer.get("type") == "Parameter"]
+    told = [(port.get("names"), port.get("precision"), _sides(port)) for layer in found for port in layer.iter("port")]
+    if len(told) != 1 or INPUT not in str(told[0][0]).split(",") or told[0][1:] != ("FP32", (-1, 3, -1, -1)):
+        raise ValueError(f"its inputs are {told[:8]}, not one {INPUT!r} of FP32 (N, 3, H, W) with N, H and W free")
+
+
+def _take_labels_off(net: Element, layers: dict[str, Element]) -> int:
+    """Remove the output of labels, which follow from the logits; returns the number of classes."""
+    edges = _part(net, "edges")
+    outputs = {}
+    for edge in list(edges):
+        end = layers.get(edge.get("to-layer", ""))
+        if end is not None and end.get("type") == "Result":
+            port = _port(layers, edge)
+            outputs[_output_name(port)] = (end, edge, port)
+    results = sum(layer.get("type") == "Result" for layer in layers.values())
+    told = [(name, port.get("precision"), _sides(port)) for name, (_, _, port) in outputs.items()]
+    if results != 2 or set(outputs) != {LABELS, LOGITS} or not _are_outputs(outputs[LABELS][2], outputs[LOGITS][2]):
+        raise ValueError(
+            f"its outputs are {told[:8]}, not {LABELS!r} of whole numbers (N, H, W) and {LOGITS!r} of FP32 (N, K, h, w)"
+        )
+    end, edge, _ = outputs[LABELS]
+    edges.remove(edge)
+    _part(net, "layers").remove(end)
+    return check_classes(_sides(outputs[LOGITS][2])[1])
+
+
+def _output_name(port: Element) -> str:
+    names = str(port.get("names")).split(",")
+    return next((name for name in (LABELS, LOGITS) if name in names), names[0])
+
+
+def _are_outputs(labels: Element, logits: Element) -> bool:
+    sides = _sides(logits)
+    whole = labels.get("precision") in ("U8", "I32", "I64") and len(_sides(labels)) == 3
+    return whole and logits.get("precision") == "FP32" and len(sides) == 4 and sides == (-1, sides[1], -1, -1)
+
+
+def _port(layers: dict[str, Element], edge: Element) -> Element:
+    start = layers.get(edge.get("from-layer", ""))
+    ports = [] if start is None else [port for port in start.iter("port") if port.get("id") == edge.get("from-port")]
+    if len(ports) != 1:
+        raise ValueError(f"its edge {dict(edge.attrib)} begins nowhere")
+    return ports[0]
+
+
+def _sides(port: Element) -> Sequence[int]:
+    texts = [(dim.text or "").strip() for dim in port.iter("dim")]
+    if len(texts) > MAX_RANK or not all(text == "-1" or _NUMBER.fullmatch(text) for text in texts):
+        raise ValueError(f"one of its outputs has the shape {texts[:20]}")
+    return tuple(int(text) for text in texts)
+
+
+def _find_header(net: Element) -> str:
+    found = [entry.get("value", "") for part in net.findall("rt_info") for entry in part.findall(HEADER_KEY)]
+    if len(found) != 1:
+        raise ValueError(
+            f"its rt_info has {len(found)} entries {HEADER_KEY!r}, not one: it was not exported by this package, and "
+            "nothing says what its classes are and how images are prepared for it"
+        )
+    return found[0]
+
+
+def _part(net: Element, name: str) -> Element:
+    part = net.find(name)
+    assert part is not None
+    return part

@@ -1,0 +1,589 @@
+"""Exported files that are damaged, lie or attack: refused by name, for a reason, in bounded time and memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from exported_files import make_tiny, write_openvino
+from onnx import TensorProto, helper, numpy_helper
+
+from refinenet import RefineNet
+from refinenet.exported.onnx_rules import check_onnx
+from refinenet.exported.openvino_rules import check_openvino
+
+SECRET = "nobody may read or change this"
+
+
+@pytest.fixture(autouse=True)
+def canary(tmp_path: Path) -> Iterator[Path]:
+    """A file that hostile ones point to; it, and all that lies around, is afterwards as it was."""
+    path = tmp_path / "canary.bin"
+    path.write_text(SECRET * 1000)
+    yield path
+    assert path.read_text() == SECRET * 1000
+    assert not any(tmp_path.rglob("made_by*"))
+
+
+@pytest.fixture(scope="module")
+def tiny_openvino(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
+    path = tmp_path_factory.mktemp("tiny") / "tiny.xml"
+    write_openvino(make_tiny(), path)
+    return path.read_text(), path.with_suffix(".bin").read_bytes()
+
+
+def refuse(path: Path, message: str) -> None:
+    """Assert that a file is refused by name, for this reason, in words that are safe to print."""
+    with pytest.raises(ValueError, match=message) as refused:
+        RefineNet(model=path)
+    told = str(refused.value)
+    assert str(path) in told
+    assert told.isprintable()
+    assert len(told) < 3000
+    assert SECRET not in told
+
+
+def refuse_onnx(model: Any, tmp_path: Path, message: str) -> None:
+    path = tmp_path / "hostile.onnx"
+    path.write_bytes(model.SerializeToString())
+    refuse(path, message)
+
+
+def add_external(model: Any, entries: dict[str, str]) -> None:
+    """Give the graph a weight that lies in another file, and has a part in the logits."""
+    tensor = TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=value)
+    model.graph.initializer.append(tensor)
+    model.graph.node[0].output[0] = "pooled"
+    model.graph.node.insert(1, helper.make_node("Add", ["pooled", "weight"], ["logits"]))
+
+
+EXTERNAL = [
+    {"location": "canary.bin"},
+    {"location": "../canary.bin"},
+    {"location": "a/../../canary.bin"},
+    {"location": "/etc/passwd"},
+    {"location": "link.bin"},
+    {"location": "hard.bin"},
+    {"location": "/dev/zero", "length": "1000000000000"},
+    {"location": "canary.bin", "offset": "-1", "length": "-4"},
+    {"location": "canary.bin", "offset": "99999999999999999999", "length": "4"},
+    {"location": "canary.bin", "unknown": "key"},
+    {"location": "canary.bin", "__class__": "os.system", "__dict__": "{}"},
+    {"location": "*/_ORT_MEM_ADDR_/*", "offset": "140000000000000", "length": "4"},
+    {"location": "file://canary.bin"},
+    {},
+]
+
+
+@pytest.mark.parametrize("entries", EXTERNAL, ids=str)
+def test_data_in_other_files(entries: dict[str, str], tmp_path: Path, canary: Path) -> None:
+    (tmp_path / "link.bin").symlink_to(canary)
+    os.link(canary, tmp_path / "hard.bin")
+    model = make_tiny()
+    add_external(model, entries)
+    refuse_onnx(model, tmp_path, "its tensor 'weight' lies in another file")
+
+
+def in_attribute(model: Any) -> None:
+    tensor = TensorProto(name="hidden", data_type=TensorProto.FLOAT, dims=[1])
+    tensor.external_data.add(key="location", value="canary.bin")
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["constant"], value=tensor))
+
+
+def insert(*, kind: str, domain: str = "", **attributes: Any) -> Callable[[Any], None]:
+    """Put an operator behind the images."""
+
+    def change(model: Any) -> None:
+        model.graph.node.insert(0, helper.make_node(kind, ["images"], ["changed"], domain=domain, **attributes))
+        model.graph.node[1].input[0] = "changed"
+        if domain:
+            model.opset_import.add(domain=domain, version=1)
+
+    return change
+
+
+def body(name: str = "body") -> Any:
+    value = helper.make_tensor_value_info("inside", TensorProto.FLOAT, None)
+    return helper.make_graph([helper.make_node("Identity", ["images"], ["inside"])], name, [], [value])
+
+
+def nested_body(depth: int) -> Any:
+    graph = body()
+    for level in range(depth):
+        node = helper.make_node("If", ["condition"], ["inside"], then_branch=graph, else_branch=body())
+        graph = helper.make_graph([node], f"level{level}", [], [body().output[0]])
+    return graph
+
+
+def add_function(model: Any) -> None:
+    node = helper.make_node("Identity", ["x"], ["y"])
+    function = helper.make_function("own", "twice", ["x"], ["y"], [node], [helper.make_opsetid("", 18)])
+    model.functions.append(function)
+
+
+def add_sparse(model: Any) -> None:
+    values = numpy_helper.from_array(np.ones(1, np.float32), "sparse")
+    indices = numpy_helper.from_array(np.zeros(1, np.int64), "indices")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [2**40]))
+
+
+def set_opsets(*versions: int) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        del model.opset_import[:]
+        model.opset_import.extend(helper.make_opsetid("", version) for version in versions)
+
+    return change
+
+
+def add_tensor(**fields: Any) -> Callable[[Any], None]:
+    return lambda model: model.graph.initializer.append(TensorProto(name="weight", **fields))
+
+
+def set_reference(model: Any) -> None:
+    attribute = model.graph.node[0].attribute.add(name="count_include_pad", type=onnx.AttributeProto.INT)
+    attribute.ref_attr_name = "outer"
+
+
+OPERATORS: dict[str, tuple[Callable[[Any], object], str]] = {
+    "external data in an attribute": (in_attribute, "'hidden' lies in another file"),
+    "a custom operator": (insert(kind="Custom", domain="evil.example"), "'Custom' is of the domain 'evil.example'"),
+    "Python": (insert(kind="PythonOp", domain="com.microsoft"), "'PythonOp' is of the domain 'com.microsoft'"),
+    "Python extensions": (insert(kind="PyOp", domain="ai.onnx.contrib"), "domain 'ai.onnx.contrib'"),
+    "trees": (insert(kind="Scaler", domain="ai.onnx.ml"), "domain 'ai.onnx.ml'"),
+    "fused": (insert(kind="FusedConv", domain="com.microsoft"), "domain 'com.microsoft'"),
+    "terminal escapes": (insert(kind="\x1b[2J" * 1000, domain="\x1b]0;x\x07"), r"\\x1b"),
+    "If": (insert(kind="If", then_branch=body(), else_branch=body()), "'If' is none"),
+    "Loop": (insert(kind="Loop", body=body()), "'Loop' is none"),
+    "Scan": (insert(kind="Scan", body=body(), num_scan_inputs=1), "'Scan' is none"),
+    "SequenceMap": (insert(kind="SequenceMap", body=body()), "'SequenceMap' is none"),
+    "random numbers": (insert(kind="RandomNormalLike"), "'RandomNormalLike' is none"),
+    "image files": (insert(kind="ImageDecoder"), "'ImageDecoder' is none"),
+    "texts": (insert(kind="RegexFullMatch"), "'RegexFullMatch' is none"),
+    "no such operator": (insert(kind="Nonsense"), "'Nonsense' is none"),
+    "other case": (insert(kind="relu"), "'relu' is none"),
+    "a hidden graph": (insert(kind="Relu", hidden=body()), "'hidden' of its operator 'Relu' is no number"),
+    "hidden graphs": (insert(kind="Relu", hidden=[body(), body()]), "'hidden' of its operator 'Relu'"),
+    "graphs in graphs": (insert(kind="If", then_branch=nested_body(10), else_branch=body()), "'If' is none|damaged"),
+    "a function": (add_function, "functions of its own"),
+    "training": (lambda model: model.training_info.add(), "training instructions"),
+    "sparse weights": (add_sparse, "sparse weights"),
+    "an attribute from outside": (set_reference, "'count_include_pad' of its operator 'AveragePool'"),
+    "opset 99": (set_opsets(99), "opset 99"),
+    "opset 5": (set_opsets(5), "opset 5"),
+    "opset -1": (set_opsets(-1), "opset -1"),
+    "no opset": (set_opsets(), "opset none"),
+    "two opsets": (set_opsets(18, 19), "opset 18, 19"),
+    "text weights": (add_tensor(data_type=TensorProto.STRING, dims=[1], string_data=[b"x"]), "which is no number"),
+    "no type": (add_tensor(dims=[1]), "which is no number"),
+    "negative side": (add_tensor(data_type=1, dims=[-1]), r"has the shape \[-1\]"),
+    "many sides": (add_tensor(data_type=1, dims=[1] * 1000), r"has the shape \[1, 1"),
+    "a part of a tensor": (
+        add_tensor(data_type=1, dims=[1], segment=TensorProto.Segment(begin=0, end=1)),
+        "no whole tensor",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OPERATORS)
+def test_what_a_graph_may_not_hold(case: str, tmp_path: Path) -> None:
+    change, message = OPERATORS[case]
+    model = make_tiny()
+    change(model)
+    refuse_onnx(model, tmp_path, message)
+
+
+def value(name: str, kind: int, shape: list[Any] | None) -> Any:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def set_values(which: str, *values: Any) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        field = getattr(model.graph, which)
+        del field[:]
+        field.extend(values)
+
+    return change
+
+
+LABELS = value("labels", TensorProto.UINT8, ["n", "h", "w"])
+SIGNATURES: dict[str, tuple[Callable[[Any], object], str]] = {
+    "double": (set_values("input", value("images", TensorProto.DOUBLE, ["n", 3, "h", "w"])), "its inputs are"),
+    "rank 3": (set_values("input", value("images", 1, [3, "h", "w"])), "its inputs are"),
+    "rank 5": (set_values("input", value("images", 1, ["n", 3, "h", "w", 1])), "its inputs are"),
+    "channels last": (set_values("input", value("images", 1, ["n", "h", "w", 3])), "its inputs are"),
+    "four channels": (set_values("input", value("images", 1, ["n", 4, "h", "w"])), "its inputs are"),
+    "fixed size": (set_values("input", value("images", 1, [1, 3, 64, 64])), "with N, H and W free"),
+    "another name": (set_values("input", value("x", 1, ["n", 3, "h", "w"])), "its inputs are"),
+    "no input": (set_values("input"), r"its inputs are \[\]"),
+    "two inputs": (
+        set_values("input", *[value(name, 1, ["n", 3, "h", "w"]) for name in ("images", "more")]),
+        "its inputs are .*more",
+    ),
+    "no labels": (set_values("output", value("logits", 1, ["n", 3, "h", "w"])), "its outputs are"),
+    "three outputs": (
+        set_values("output", LABELS, value("logits", 1, ["n", 3, "h", "w"]), value("images", 1, None)),
+        "its outputs are",
+    ),
+    "twice logits": (set_values("output", *[value("logits", 1, ["n", 3, "h", "w"])] * 2), "its outputs are"),
+    "half logits": (
+        set_values("output", LABELS, value("logits", TensorProto.FLOAT16, ["n", 3, "h", "w"])),
+        "its outputs are",
+    ),
+    "flat logits": (set_values("output", LABELS, value("logits", 1, ["n", 3])), "its outputs are"),
+    "free classes": (set_values("output", LABELS, value("logits", 1, ["n", "k", "h", "w"])), "its outputs are"),
+    "no class": (set_values("output", LABELS, value("logits", 1, ["n", 0, "h", "w"])), "of 0 classes"),
+    "too many classes": (set_values("output", LABELS, value("logits", 1, ["n", 10**6, "h", "w"])), "of 1000000"),
+    "other classes": (set_values("output", LABELS, value("logits", 1, ["n", 4, "h", "w"])), "refused"),
+    "float labels": (
+        set_values("output", value("labels", 1, ["n", "h", "w"]), value("logits", 1, ["n", 3, "h", "w"])),
+        "its outputs are",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SIGNATURES)
+def test_what_goes_in_and_out(case: str, tmp_path: Path) -> None:
+    change, message = SIGNATURES[case]
+    model = make_tiny()
+    change(model)
+    refuse_onnx(model, tmp_path, message)
+
+
+def edit_header(**changes: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda header: header.update(changes)
+
+
+HEADERS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "unknown entry": (edit_header(unknown=1), "exactly the entries"),
+    "another version": (edit_header(format_version=2), "format version is 2"),
+    "an encoder that is a path": (
+        lambda header: header["architecture"].update(encoder="../../etc/passwd"),
+        "no encoder named",
+    ),
+    "escapes": (lambda header: header["architecture"].update(encoder="\x1b[2J"), "no encoder named"),
+    "another number of classes": (lambda header: header["architecture"].update(num_classes=4), "label set names 3"),
+    "other classes than the logits": (
+        lambda header: (header["architecture"].update(num_classes=1), header["label_set"].update(
+            names=["a"], colours=[[0, 0, 0]])),
+        "names 1 classes, its logits are of 3",
+    ),
+    "a name that steers terminals": (
+        lambda header: header["label_set"].update(names=["a", "b", "\x1b[31m"]),
+        "class 2",
+    ),
+    "BGR": (lambda header: header["preprocessing"].update(channel_order="BGR"), "not RGB in"),
+    "bytes": (lambda header: header["preprocessing"].update(range=[0, 255]), "not RGB in"),
+    "no hash": (edit_header(weights_sha256=""), "SHA-256 is ''"),
+    "hash with escapes": (edit_header(weights_sha256="\x1b" * 64), "SHA-256 is"),
+    "temperature": (edit_header(temperature=-1.0), "temperature"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_lies_in_the_header(case: str, tmp_path: Path) -> None:
+    change, message = HEADERS[case]
+    model = make_tiny()
+    header = json.loads(model.metadata_props[0].value)
+    change(header)
+    model.metadata_props[0].value = json.dumps(header)
+    refuse_onnx(model, tmp_path, message)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([], "was not exported by this package"),
+        (["{}", "{}"], "2 entries 'refinenet'"),
+        ([""], "no usable export"),
+        (["[" * 100_000], "no usable export"),
+        (['{"format_version": 1, "format_version": 1}'], "stands twice"),
+        (['{"format_version": NaN}'], "NaN is no number"),
+        (["x" * (10 * 1024**2 + 1)], "10485761 characters"),
+    ],
+    ids=lambda given: str(given)[:30],
+)
+def test_headers_that_are_none(texts: list[str], message: str, tmp_path: Path) -> None:
+    model = make_tiny()
+    del model.metadata_props[:]
+    for text in texts:
+        model.metadata_props.add(key="refinenet", value=text)
+    refuse_onnx(model, tmp_path, message)
+
+
+def constant(name: str, values: Any) -> Any:
+    return numpy_helper.from_array(np.asarray(values, np.int64), name)
+
+
+def blow_up(kind: str, *sizes: list[int] | int) -> Callable[[Any], None]:
+    """Make a huge tensor of the pooled image, or of nothing, and add one of its values to the logits."""
+
+    def change(model: Any) -> None:
+        names = [f"size{number}" for number in range(len(sizes))]
+        model.graph.initializer.extend(map(constant, names, sizes))
+        model.graph.node[0].output[0] = "pooled"
+        first = [] if kind in ("ConstantOfShape", "Range") else ["pooled"]
+        nodes = [helper.make_node(kind, [*first, *names], ["huge"])]
+        nodes.append(helper.make_node("ReduceSum", ["huge"], ["total"], keepdims=0))
+        nodes.append(helper.make_node("CastLike", ["total", "pooled"], ["number"]))
+        nodes.append(helper.make_node("Add", ["pooled", "number"], ["logits"]))
+        for number, node in enumerate(nodes):
+            model.graph.node.insert(1 + number, node)
+
+    return change
+
+
+def double(times: int) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        nodes = [helper.make_node("Concat", [f"d{i}"] * 2, [f"d{i + 1}"], axis=3) for i in range(times)]
+        model.graph.node[0].output[0] = "d0"
+        total = [
+            helper.make_node("ReduceMax", [f"d{times}"], ["total"], keepdims=0),
+            helper.make_node("Add", ["d0", "total"], ["logits"]),
+        ]
+        for number, node in enumerate([*nodes, *total]):
+            model.graph.node.insert(1 + number, node)
+
+    return change
+
+
+def outer_product(model: Any) -> None:
+    """A tensor as large as the square of the number of pixels, as little as that is for a small image."""
+    model.graph.initializer.extend([constant("row", [1, -1]), constant("column", [-1, 1])])
+    model.graph.node[0].output[0] = "pooled"
+    nodes = [
+        helper.make_node("Reshape", ["images", "row"], ["flat"]),
+        helper.make_node("Reshape", ["images", "column"], ["tall"]),
+        helper.make_node("Add", ["flat", "tall"], ["square"]),
+        helper.make_node("ReduceMax", ["square"], ["total"], keepdims=0),
+        helper.make_node("Add", ["pooled", "total"], ["logits"]),
+    ]
+    for number, node in enumerate(nodes):
+        model.graph.node.insert(1 + number, node)
+
+
+def many(model: Any) -> None:
+    model.graph.node.extend(helper.make_node("Relu", ["logits"], [f"r{number}"]) for number in range(20_001))
+
+
+def many_tensors(model: Any) -> None:
+    model.graph.initializer.extend(TensorProto(name=str(number), data_type=1) for number in range(20_001))
+
+
+def claim_values(model: Any) -> None:
+    model.graph.initializer.append(TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=[2**40]))
+    model.graph.node[0].output[0] = "pooled"
+    model.graph.node.insert(1, helper.make_node("Add", ["pooled", "weight"], ["logits"]))
+
+
+BOMBS: dict[str, tuple[Callable[[Any], object], str]] = {
+    "constant of shape": (blow_up("ConstantOfShape", [10**5, 10**6]), "refused"),
+    "constant that overflows": (blow_up("ConstantOfShape", [2**62, 2**62, 4]), "refused"),
+    "expand": (blow_up("Expand", [10**7, 1, 1, 1]), "refused"),
+    "tile": (blow_up("Tile", [10**7, 1, 1, 1]), "refused"),
+    "range": (blow_up("Range", 0, 10**11, 1), "refused"),
+    "pad": (blow_up("Pad", [0, 0, 0, 0, 10**8, 0, 0, 10**3]), "refused"),
+    "doubled forty times": (double(40), "refused"),
+    "a square of the picture": (outer_product, "refused"),
+    "a tensor without its values": (claim_values, "refused"),
+    "20,001 operators": (many, "20004 operators"),
+    "20,001 tensors": (many_tensors, "20001 tensors"),
+}
+_MEASURED = """
+import json, resource, sys
+from pathlib import Path
+from refinenet.exported.opening import open_exported
+told = {}
+for path in sys.argv[1:]:
+    try:
+        open_exported(Path(path), "onnxruntime")
+        told[path] = "accepted"
+    except ValueError as error:
+        told[path] = str(error)
+print(json.dumps({"told": told, "kilobytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as on Linux")
+def test_graphs_that_want_all_memory(tmp_path: Path) -> None:
+    paths = [tmp_path / f"bomb{number}.onnx" for number in range(len(BOMBS))]
+    for path, (change, _) in zip(paths, BOMBS.values(), strict=True):
+        model = make_tiny()
+        change(model)
+        path.write_bytes(model.SerializeToString())
+    command = [sys.executable, "-c", _MEASURED, *map(str, paths)]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=500, check=True).stdout)
+    assert found["kilobytes"] < 1400 * 1024  # of any of the processes that tried them
+    for path, (case, (_, message)) in zip(paths, BOMBS.items(), strict=True):
+        assert message in found["told"][str(path)], case
+        assert str(path) in found["told"][str(path)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"x", b"\x00" * 1000, b"PK\x03\x04" + b"x" * 100, b"\x80\x04cos\nsystem\n", b"\x08" * 10**6, b"\xff" * 10**6,
+     b"<html></html>", b"\x0a\xff\xff\xff\xff\x0f", b"*\x00" * 10**6, b"\x3a\x02\x0a\x00" * 10**6],
+    ids=lambda content: repr(content[:10]),
+)  # fmt: skip
+def test_content_that_is_no_graph(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "none.onnx"
+    path.write_bytes(content)
+    refuse(path, "refused")
+
+
+def test_files_that_are_no_files(tmp_path: Path) -> None:
+    empty, folder, pipe, device = (tmp_path / f"{name}.onnx" for name in ("empty", "folder", "pipe", "device"))
+    empty.write_bytes(b"")
+    folder.mkdir()
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    refuse(empty, "has 0 bytes")
+    refuse(pipe, "a pipe or a device")
+    refuse(device, "a pipe or a device")
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        RefineNet(model=folder)
+    large = tmp_path / "large.onnx"
+    with large.open("wb") as stream:
+        stream.truncate(2 * 1024**3 + 1)  # takes no room on the disk
+    refuse(large, "has 2147483649 bytes")
+
+
+def test_flipped_and_cut_files_raise_nothing_but_value_errors(tiny_openvino: tuple[str, bytes]) -> None:
+    chance, content, (text, weights) = random.Random(4), make_tiny().SerializeToString(), tiny_openvino
+    xml = text.encode()
+    for _ in range(1500):
+        for good, check in ((content, check_onnx), (xml, lambda changed: check_openvino(changed, weights))):
+            changed = bytearray(good)
+            changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
+            if chance.random() < 0.3:
+                del changed[chance.randrange(len(changed)) :]
+            with suppress(ValueError):
+                check(bytes(changed))
+
+
+def test_an_answer_of_another_size(tmp_path: Path) -> None:
+    model = make_tiny()
+    model.graph.node[0].attribute[2].ints[:] = [5, 5]
+    refuse_onnx(model, tmp_path, r"it answers images of shape \(1, 3, 128, 128\)")
+
+
+def test_an_answer_that_is_no_number(tmp_path: Path, street: Any) -> None:
+    model, path = make_tiny(), tmp_path / "broken.onnx"
+    model.graph.initializer.append(numpy_helper.from_array(np.full((), np.nan, np.float32), "nan"))
+    model.graph.node[0].output[0] = "pooled"
+    model.graph.node.insert(1, helper.make_node("Add", ["pooled", "nan"], ["logits"]))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match="not finite"):
+        RefineNet(model=path).segment(street)
+
+
+LAUGHS = '<!DOCTYPE net [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+ENTITY = '<!DOCTYPE net [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
+
+
+def replace(old: str, new: str, count: int = 1) -> Callable[[str], str]:
+    def change(text: str) -> str:
+        assert old in text
+        return text.replace(old, new, count)
+
+    return change
+
+
+def after_declaration(addition: str) -> Callable[[str], str]:
+    return replace('<net name="', addition + '<net name="')
+
+
+XML: dict[str, tuple[Callable[[str], str], str]] = {
+    "billion laughs": (after_declaration(LAUGHS), "document type"),
+    "a file as entity": (after_declaration(ENTITY), "document type"),
+    "a document type": (after_declaration('<!DOCTYPE net SYSTEM "http://example.org/x.dtd">'), "document type"),
+    "a comment": (after_declaration("<!-- -->"), "comments"),
+    "another root": (lambda text: "<html></html>", "<html version=None>"),
+    "no XML": (lambda text: "x" * 1000, "no XML file"),
+    "nothing": (lambda text: " ", "no XML file"),
+    "cut": (lambda text: text[: len(text) // 2], "damaged"),
+    "UTF-16": (lambda text: text.encode("utf-16").decode("latin-1"), "not in UTF-8"),
+    "UTF-16 without a mark": (lambda text: text.encode("utf-16-be").decode("latin-1"), "not in plain UTF-8"),
+    "UTF-16 with entities": (
+        lambda text: after_declaration(LAUGHS)(text).encode("utf-16").decode("latin-1"),
+        "not in UTF-8",
+    ),
+    "a mark": (lambda text: "\ufeff".encode().decode("latin-1") + text, "not in plain UTF-8"),
+    "NUL": (lambda text: text + "\0", "damaged"),
+    "an undefined entity": (replace('name="images"', 'name="&evil;"'), "damaged"),
+    "deep": (replace("<edges>", "<x>" * 10_000 + "</x>" * 10_000 + "<edges>"), "nested more than 12 deep"),
+    "three million tags": (replace("<edges>", "<edges>" + "<a/>" * 2_000_001), "tags"),
+    "65 MB": (lambda text: text + " " * 65 * 1024**2, "bytes and"),
+    "version 7": (replace('version="11"', 'version="7"'), "version='7'"),
+    "two parts of layers": (replace("<edges>", "<layers></layers><edges>"), "not OpenVINO's <net>"),
+    "an unknown part": (replace("<edges>", "<quantization/><edges>"), "not OpenVINO's <net>"),
+    "a custom layer": (replace('type="AvgPool"', 'type="Evil"'), "'Evil' is none"),
+    "an extension": (
+        lambda text: text.replace('version="opset', 'version="extension', 1),
+        "is of 'extension1', not of OpenVINO's own",
+    ),
+    "opset 99": (lambda text: text.replace('version="opset1"', 'version="opset99"', 1), "is of 'opset99'"),
+    "Loop": (replace('type="AvgPool"', 'type="Loop"'), "'Loop' is none"),
+    "TensorIterator": (replace('type="AvgPool"', 'type="TensorIterator"'), "'TensorIterator' is none"),
+    "If": (replace('type="AvgPool"', 'type="If"'), "'If' is none"),
+    "state": (replace('type="AvgPool"', 'type="ReadValue"'), "'ReadValue' is none"),
+    "random numbers": (replace('type="AvgPool"', 'type="RandomUniform"'), "'RandomUniform' is none"),
+    "a body": (replace("</layer>", "<body></body></layer>"), r"has parts \['body'\]"),
+    "a layer that is none": (replace("<layers>", "<layers><evil/>"), "is of ''"),
+    "the same id twice": (replace('<layer id="1"', '<layer id="0"'), "'0' is there twice"),
+    "values beyond the end": (replace('offset="0"', 'offset="1000000"'), "belongs to another model"),
+    "a negative offset": (replace('offset="0"', 'offset="-8"'), "lies at '-8'"),
+    "a huge offset": (replace('offset="0"', 'offset="99999999999999999999"'), "lies at '99999"),
+    "an offset that is none": (replace('offset="0"', 'offset="0x0"'), "lies at '0x0'"),
+    "constants of texts": (replace('element_type="i64"', 'element_type="string"'), "has the type 'string'"),
+    "another input": (lambda text: text.replace('"images"', '"x"'), "its inputs are"),
+    "a fixed size": (replace("<dim>-1</dim>", "<dim>1</dim>"), "its inputs are"),
+    "a side that is none": (replace("<dim>-1</dim>", "<dim>-2</dim>"), "has the shape"),
+    "other outputs": (lambda text: text.replace('"logits"', '"x"'), "its outputs are"),
+    "an edge from nowhere": (lambda text: text.replace('from-layer="', 'from-layer="9'), "begins nowhere"),
+    "no header": (lambda text: text.replace("<refinenet ", "<other "), "was not exported by this package"),
+    "two headers": (
+        lambda text: text.replace("<refinenet ", '<refinenet value=""/><refinenet '),
+        "2 entries 'refinenet'",
+    ),
+    "another header": (lambda text: text.replace("format_version&quot;: 1", "format_version&quot;: 3"), "version is 3"),
+}
+
+
+@pytest.mark.parametrize("case", XML)
+def test_hostile_xml(case: str, tmp_path: Path, tiny_openvino: tuple[str, bytes]) -> None:
+    change, message = XML[case]
+    text, weights = tiny_openvino
+    path = tmp_path / "hostile.xml"
+    path.write_bytes(change(text).encode("latin-1" if "UTF" in case or case == "a mark" else "utf-8"))
+    path.with_suffix(".bin").write_bytes(weights)
+    refuse(path, message)
+
+
+@pytest.mark.parametrize("change", [lambda bin_: bin_ + b"\0", lambda bin_: bin_[:-1], lambda bin_: bin_ * 1000])
+def test_weights_of_another_length(
+    change: Callable[[bytes], bytes], tmp_path: Path, tiny_openvino: tuple[str, bytes]
+) -> None:
+    path = tmp_path / "hostile.xml"
+    path.write_text(tiny_openvino[0])
+    path.with_suffix(".bin").write_bytes(change(tiny_openvino[1]))
+    refuse(path, "its .bin has")
+
+
+def test_the_good_ones_are_accepted(tmp_path: Path, tiny_openvino: tuple[str, bytes]) -> None:
+    (tmp_path / "good.onnx").write_bytes(make_tiny().SerializeToString())
+    (tmp_path / "good.xml").write_text(tiny_openvino[0])
+    (tmp_path / "good.bin").write_bytes(tiny_openvino[1])
+    for name in ("good.onnx", "good.xml"):
+        assert len(RefineNet(model=tmp_path / name).label_set) == 3
