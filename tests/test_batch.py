@@ -23,12 +23,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from refinenet import RefineNet
-from refinenet.batch import plan_work
 from refinenet.cli import main
 from refinenet.labels import LabelSet
 from refinenet.region_polygons import to_geojson
 from refinenet.run_lengths import find_regions
 from refinenet.street_scene import draw_street
+from refinenet.work_plan import plan_work
 
 SIZE = (48, 64)
 
@@ -264,6 +264,7 @@ def test_standard_input_to_standard_output_and_to_a_file(here: Path, camvid_mode
         (["@no.txt"], 1, "no.txt"),
         (["@empty.txt"], 1, "names no image"),
         (["in", "-o", "out", "--json-lines", "in/a.jpg"], 1, "the input itself"),
+        (["above/deploy", "-o", "out", "-k", "coco"], 1, "the folder's record"),
     ],
 )
 def test_what_cannot_be_is_said(
@@ -272,6 +273,8 @@ def test_what_cannot_be_is_said(
     (here / "empty").mkdir()
     shutil.copytree(here / "in", here / "above" / "in")
     (here / "empty.txt").write_text("\n")
+    (here / "above" / "deploy").mkdir()
+    shutil.copy(here / "in" / "a.jpg", here / "above" / "deploy" / "deploy.jpg")
     before = {path: path.read_bytes() for path in (here / "in").rglob("*.*")}
     result = run_refinenet("deploy", *arguments)
     assert result.returncode == code, result.stderr
@@ -296,7 +299,17 @@ def test_a_second_run_makes_only_what_is_missing_or_changed(here: Path, camvid_m
     os.utime(here / "in" / "a.jpg", (1, 1))  # older than before, and nevertheless another
     assert run() == {**dict.fromkeys(everything, True), "a.jpg": False, "c.png": False}
     assert (here / "out" / "a.png").read_bytes() == (here / "out" / "deep" / "er" / "d.png").read_bytes()
+    shutil.copy(here / "in" / "c.png", here / "in" / "new.png")
+    (here / "out" / "new.png").write_bytes(b"a file of somebody's own")
+    os.utime(here / "out" / "new.png", (1, 1))
+    with pytest.raises(ValueError, match=r"new\.png is there"):
+        run()
+    (here / "in" / "new.png").unlink()
     assert run(overwrite=True) == dict.fromkeys(everything, False)
+    shutil.copy(here / "in" / "c.png", here / "in" / "new.png")
+    with pytest.raises(ValueError, match=r"new\.png is there"):
+        run()
+    (here / "in" / "new.png").unlink()
     assert run() == dict.fromkeys(everything, True)
 
 

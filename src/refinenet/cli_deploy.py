@@ -17,7 +17,8 @@ from refinenet.terminal import say
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
-    from refinenet.batch import FileResult, Work
+    from refinenet.batch import FileResult
+    from refinenet.work_plan import Work
 
 STANDARD = "-"
 
@@ -76,7 +77,8 @@ def deploy(
     if output == STANDARD:
         _write_to_standard_output(images[0], kinds, arguments)
         return
-    from refinenet.batch import plan_bytes, plan_work, take_all
+    from refinenet.batch import take_all
+    from refinenet.work_plan import plan_bytes, plan_work
 
     if images == [STANDARD]:
         work = plan_bytes(sys.stdin.buffer.read(), Path(str(output)), kinds)
