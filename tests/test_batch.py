@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -27,6 +28,7 @@ from refinenet.cli import main
 from refinenet.labels import LabelSet
 from refinenet.region_polygons import to_geojson
 from refinenet.run_lengths import find_regions
+from refinenet.segmenter import Segmenter
 from refinenet.street_scene import draw_street
 from refinenet.work_plan import plan_work
 
@@ -186,6 +188,24 @@ def test_polygons_cover_the_label_map_with_their_holes(
     labels = labels_of(camvid_model, here / "in" / "a.jpg")
     assert (draw(features, SIZE, 255) == labels).all()
     assert all(camvid_model.label_set.names[one["properties"]["id"]] == one["properties"]["class"] for one in features)
+
+
+class CloseCalls:
+    """A network that is torn between all of its classes: their probabilities are equal in float16."""
+
+    device = torch.device("cpu")
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return 1e-5 * torch.rand(1, 4, *images.shape[-2:], generator=torch.Generator().manual_seed(1))
+
+
+def test_the_greatest_probability_is_that_of_the_label_where_float16_cannot_tell() -> None:
+    segmenter = Segmenter(CloseCalls(), LabelSet.numbered(4))
+    found = segmenter.segment(np.zeros((*SIZE, 3), np.uint8), probabilities=True)
+    assert found.probabilities is not None
+    assert len(np.unique(found.labels)) == 4
+    assert (found.probabilities.argmax(0) == found.labels).all()
+    assert np.abs(found.probabilities.astype(float) - 0.25).max() < 1e-3
 
 
 @pytest.mark.parametrize("classes", [3, 300])
