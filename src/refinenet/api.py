@@ -17,7 +17,7 @@ import torch
 from refinenet import __version__
 from refinenet.backends import BackendName, Precision, check_backend, open_backend
 from refinenet.backends.graph import ExportedModel
-from refinenet.batch import FileResult, Work, plan_work, segment_files, take_all
+from refinenet.batch import FileResult, segment_files, take_all
 from refinenet.class_matching import check_same_classes
 from refinenet.datasets import DatasetSource, TrainingSource, open_dataset
 from refinenet.distributed import launch
@@ -40,6 +40,7 @@ from refinenet.tensors import digest
 from refinenet.terminal import print_note
 from refinenet.train import TrainResult, TrainRun
 from refinenet.train_request import TrainRequest, prepare_runs
+from refinenet.work_plan import Work, plan_work
 
 
 class RefineNet:
@@ -232,7 +233,7 @@ class RefineNet:
         return found
 
     def deploy_work(self, work: Work, overwrite: bool = False) -> Generator[FileResult]:
-        """Segment what `batch.plan_work` has planned; results are made as they are taken, in order.
+        """Segment what `work_plan.plan_work` has planned; results are made as they are taken, in order.
 
         Raises:
             ValueError, OSError: as `deploy_files`.

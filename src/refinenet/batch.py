@@ -1,17 +1,14 @@
-"""Many images at once: where results go, what is done meanwhile, what is passed over, and going on after a stop.
+"""Many images at once: reading ahead and writing behind, going past bad files, and going on after a stop.
 
-What runs the network elsewhere shares the work items of `plan_work` and a function from an image to its
-`Segmentation`.
+What runs the network elsewhere shares the items of `work_plan` and a function from an image to its `Segmentation`.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +18,12 @@ from refinenet.images import decode
 from refinenet.interruption import Interruption
 from refinenet.overlap import overlapped
 from refinenet.segmenter import Segmentation
-from refinenet.sinks import Kind, check_target, choose_kinds, usual_suffix, write
-from refinenet.sources import STANDARD_INPUT, FoundImage, find_images, names_one_file
+from refinenet.sinks import Kind, write
 from refinenet.terminal import print_note, progress_bar
+from refinenet.work_plan import Work, WorkItem
 
-RESULT_SUFFIXES = (".png", ".jpg", ".jpeg", ".npz", ".json", ".geojson")
-DEFAULT_FOLDER = Path("segmented")
 Segment = Callable[[Any], Segmentation]
 """From an image, `(H, W, 3)` uint8 RGB or a path, to its segmentation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkItem:
-    """An image and the files that its results go to."""
-
-    source: Path
-    place: str
-    """What the folder of results calls it: its folders there and its name, without a suffix."""
-    targets: Mapping[Kind, Path]
-    content: bytes | None = None
-    """The image's file itself, where it is none on a disk."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """All that is to be done."""
-
-    items: Sequence[WorkItem]
-    kinds: tuple[Kind, ...]
-    folder: Path | None
-    """The folder of results, which keeps a record; None for one image whose results are named themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,57 +60,6 @@ class FileResult:
         }
 
 
-def plan_work(
-    sources: Sequence[str | os.PathLike[str]],
-    output: Path | None = None,
-    kinds: Sequence[str] = (),
-    *,
-    recursive: bool = False,
-) -> Work:
-    """Find the images and say where each result goes; nothing is opened or made.
-
-    Args:
-        sources: Image files, folders, patterns and lists; see `sources.find_images`.
-        output: For one image file a file, by default `NAME_KIND.png` beside it. Else a folder, by default `segmented`:
-            of one kind it holds `PLACE.png` (or what is usual for the kind), of several `KIND/PLACE.png`.
-        kinds: Which files to write (`sinks.KINDS`, or "polygons" for two of them); by default label ids, or what the
-            suffix of `output` says.
-        recursive: Whether folders in folders are meant, too.
-
-    Raises:
-        ValueError: an unknown kind, an output that cannot hold it, no image, a file as output for several images or
-            kinds, the images' own folder, or two images with one place.
-    """
-    names = [os.fspath(source) for source in sources]
-    if STANDARD_INPUT in names:
-        raise ValueError("- (standard input) is one image alone: name no other beside it, and where its result goes.")
-    chosen = choose_kinds(kinds)
-    is_folder = output is not None and (output.is_dir() or (len(chosen) > 1 and not _is_result(output)))
-    if names_one_file(names) and not is_folder:
-        return _plan_single(Path(names[0]), output, chosen)
-    folder = output or DEFAULT_FOLDER
-    if _is_result(folder) and not folder.is_dir():
-        raise ValueError(f"Several images need a folder for their results, not one file: {folder}.")
-    found = find_images(names, recursive=recursive, results=folder)
-    _refuse_doubles(found)
-    chosen = chosen or ("labels",)
-    items = [
-        WorkItem(source=image.file, place=image.place, targets=_targets(folder, image.place, chosen)) for image in found
-    ]
-    _refuse_mixing(items, folder)
-    return Work(items=items, kinds=chosen, folder=folder)
-
-
-def plan_bytes(content: bytes, output: Path, kinds: Sequence[str] = ()) -> Work:
-    """As `plan_work`, for an image that came through standard input.
-
-    Raises:
-        ValueError: an unknown kind, several, or an output that cannot hold it.
-    """
-    work = _plan_single(Path(STANDARD_INPUT), output, choose_kinds(kinds))
-    return replace(work, items=[replace(item, content=content) for item in work.items])
-
-
 def segment_files(
     segment: Segment, work: Work, settings: Mapping[str, Any] | None = None, *, overwrite: bool = False
 ) -> Generator[FileResult]:
@@ -148,7 +70,7 @@ def segment_files(
 
     Args:
         segment: From an image to its segmentation; it is called in this thread.
-        work: As `plan_work` gives it.
+        work: As `work_plan.plan_work` gives it.
         settings: What results are made by, beside the kinds, for a folder's record; JSON-ready values.
         overwrite: Whether to make results anew that a folder has, and to replace what is not the command's.
 
@@ -168,6 +90,8 @@ def segment_files(
         results = overlapped(work.items, run.read, run.segment, run.write)
         with closing(results):
             yield from results
+        if record is not None:
+            record.finish()
 
 
 def take_all(
@@ -253,7 +177,7 @@ class _Run:
         assert job.segmentation is not None
         started = time.perf_counter()
         for kind, target in job.item.targets.items():
-            write(job.segmentation, target, kind, job.item.source.name)
+            write(job.segmentation, target, kind, job.item.name)
         height, width = job.segmentation.labels.shape
         result = FileResult(
             image=job.item.source,
@@ -284,49 +208,12 @@ def _tried(job: _Job, step: Callable[[_Job], None]) -> _Job:
 
 def _find_done(record: FolderRecord, item: WorkItem) -> Mapping[str, Any] | None:
     entry = record.find_done(item.place, item.source, list(item.targets.values()))
-    return entry if entry is not None and all(key in entry for key in _NOTED) else None
+    if entry is None or not isinstance(entry.get("areas"), dict):
+        return None
+    numbers = [entry.get("width"), entry.get("height"), entry.get("seconds"), *entry["areas"].values()]
+    return entry if all(isinstance(number, int | float) for number in numbers) else None
 
 
 def _from_entry(item: WorkItem, entry: Mapping[str, Any]) -> FileResult:
     facts = {key: entry[key] for key in _NOTED}
     return FileResult(image=item.source, outputs=item.targets, was_there=True, **facts)
-
-
-def _plan_single(source: Path, output: Path | None, kinds: tuple[Kind, ...]) -> Work:
-    if output is None:
-        chosen = kinds or ("labels",)
-        targets = {kind: source.with_name(f"{source.stem}_{kind}{usual_suffix(kind)}") for kind in chosen}
-    elif len(kinds) > 1:
-        raise ValueError(f"{', '.join(kinds)} are several files: name a folder for them, not {output}.")
-    else:
-        chosen = (check_target(output, kinds[0] if kinds else None),)
-        targets = {chosen[0]: output}
-    return Work(items=[WorkItem(source=source, place=source.stem, targets=targets)], kinds=chosen, folder=None)
-
-
-def _is_result(path: Path) -> bool:
-    return path.suffix.lower() in RESULT_SUFFIXES
-
-
-def _targets(folder: Path, place: str, kinds: tuple[Kind, ...]) -> dict[Kind, Path]:
-    homes = {kind: folder / kind if len(kinds) > 1 else folder for kind in kinds}
-    return {kind: home / f"{place}{usual_suffix(kind)}" for kind, home in homes.items()}
-
-
-def _refuse_doubles(found: Sequence[FoundImage]) -> None:
-    place, times = Counter(image.place for image in found).most_common(1)[0]
-    if times > 1:
-        first, second = [image.file for image in found if image.place == place][:2]
-        raise ValueError(
-            f"{times} images would have the result {place!r}, among them {first} and {second}, and one would replace "
-            "the other. Rename one, or name the folder that they lie in, with --recursive (recursive=True)."
-        )
-
-
-def _refuse_mixing(items: Sequence[WorkItem], folder: Path) -> None:
-    homes = {path.parent.resolve() for item in items for path in item.targets.values()}
-    mixed = next((item.source for item in items if item.source.parent.resolve() in homes), None)
-    if mixed is not None and folder.exists():
-        raise ValueError(
-            f"{folder} holds the images themselves, such as {mixed}: results would mix with them. Name another folder."
-        )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -17,7 +17,8 @@ from refinenet.terminal import say
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
-    from refinenet.batch import FileResult, Work
+    from refinenet.batch import FileResult
+    from refinenet.work_plan import Work
 
 STANDARD = "-"
 
@@ -76,7 +77,8 @@ def deploy(
     if output == STANDARD:
         _write_to_standard_output(images[0], kinds, arguments)
         return
-    from refinenet.batch import plan_bytes, plan_work, take_all
+    from refinenet.batch import take_all
+    from refinenet.work_plan import plan_bytes, plan_work
 
     if images == [STANDARD]:
         work = plan_bytes(sys.stdin.buffer.read(), Path(str(output)), kinds)
@@ -144,9 +146,16 @@ def _lines_to(target: str | None, work: Work) -> Iterator[Callable[[FileResult],
     for item in work.items:
         for file in (item.source, *item.targets.values()):
             refuse_same_file(file, path)
-    make_folders(path.parent)
-    with path.open("w", encoding="utf-8") as lines:
-        yield lambda result: print(json.dumps(result.to_dict()), file=lines, flush=True)
+    with ExitStack() as stack:
+        opened: list[TextIO] = []
+
+        def write_line(result: FileResult) -> None:
+            if not opened:  # not before there is something to write: a command that fails leaves an older file as it is
+                make_folders(path.parent)
+                opened.append(stack.enter_context(path.open("w", encoding="utf-8")))
+            print(json.dumps(result.to_dict()), file=opened[0], flush=True)
+
+        yield write_line
 
 
 def _check_pipes(images: list[str], output: str | None, prints: bool) -> None:

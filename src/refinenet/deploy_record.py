@@ -69,8 +69,16 @@ class FolderRecord:
         """Say what results are made by from now on, if it is not said yet."""
         if self._begun is None or not self._begun.is_noted:
             (self._folder / JOURNAL_FILE).unlink(missing_ok=True)
-            noted = {**self._settings, REPLACES: self._begun is not None}
-            write_atomically(self._folder / SETTINGS_FILE, (json.dumps(noted, indent=2) + "\n").encode())
+            self._say(replaces=self._begun is not None)
+
+    def finish(self) -> None:
+        """Say that all was done: from now on files in the way are not replaced any more."""
+        if self._begun is not None and self._begun.replaces:
+            self._say(replaces=False)
+
+    def _say(self, *, replaces: bool) -> None:
+        noted = {**self._settings, REPLACES: replaces}
+        write_atomically(self._folder / SETTINGS_FILE, (json.dumps(noted, indent=2) + "\n").encode())
 
     def note(self, place: str, source: Path, facts: Mapping[str, Any]) -> None:
         """Note an image whose results are written; may be called from several threads.
