@@ -1,0 +1,78 @@
+"""What is exported: the network with argmax behind it, as one graph that takes images of any size.
+
+Shape letters: N batch, K classes, H and W height and width of the image.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.utils._sympy.value_ranges import ValueRanges
+
+from refinenet.decoder import upsample
+from refinenet.network import Network
+
+INPUT, LABELS, LOGITS = "images", "labels", "logits"
+"""What the graph's input and outputs are called in every format."""
+
+_EXAMPLE = (2, 3, 65, 97)
+"""Shape of the images that the network is traced with: none of its sides has a special size."""
+
+
+class DeployedNetwork(nn.Module):
+    """A network as other programs run it: images in, ids and logits out, normalisation inside.
+
+    Args:
+        network: Is shared, not copied.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.label_type = label_type(network.architecture.num_classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Segment images.
+
+        Args:
+            images: `(N, 3, H, W)` float32 RGB in [0, 1], any H and W from 1 up.
+
+        Returns:
+            Label ids `(N, H, W)`, uint8 (int32 past 255 classes): where the logits, resized bilinearly to the image's
+            size, are largest. And these logits before resizing, `(N, K, ceil(H/4), ceil(W/4))` float32.
+        """
+        logits = self.network.logits(images)
+        labels = upsample(logits, images, align_corners=False).argmax(1)
+        return labels.to(self.label_type), logits
+
+
+def label_type(num_classes: int) -> torch.dtype:
+    """The type of the label ids of a graph: uint8, or int32 past 255 classes."""
+    return torch.uint8 if num_classes <= 255 else torch.int32
+
+
+def network_to_deploy(network: Network) -> DeployedNetwork:
+    """A copy on the CPU in evaluation mode, of the same mathematics: what is traced for every format."""
+    return DeployedNetwork(copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format)).eval()
+
+
+def trace(deployed: DeployedNetwork) -> torch.export.ExportedProgram:
+    """A network as PyTorch's exported program, in which N, H and W are free from 1 up.
+
+    The trace meets questions on whether feature maps have one row, one column or more, whose answers decide on how
+    tensors lie in memory and not on any value. It writes the answers for its example down as conditions; they are
+    taken off here, because small images are images. Whoever exports compares on small images what this rests on.
+
+    Args:
+        deployed: On the CPU, in evaluation mode.
+    """
+    free = torch.export.Dim.DYNAMIC
+    program = torch.export.export(
+        deployed, (torch.zeros(_EXAMPLE),), dynamic_shapes={INPUT: {0: free, 2: free, 3: free}}
+    )
+    for symbol, allowed in program.range_constraints.items():
+        program.range_constraints[symbol] = ValueRanges(1, allowed.upper)
+    program._guards_code.clear()
+    return program
