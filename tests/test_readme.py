@@ -117,5 +117,6 @@ def test_console_examples_run(users_files: Path, run_refinenet: CommandLine) -> 
         "runs/mine/log.csv",
         "segmented/5.png",
         "report/report.html",
+        "street.onnx.certificate.json",
     ):
         assert (users_files / made).exists(), made

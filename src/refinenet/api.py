@@ -21,7 +21,7 @@ from refinenet.distributed import launch
 from refinenet.evaluate import examine_model
 from refinenet.evaluation import Evaluation
 from refinenet.examination import examine, open_split
-from refinenet.exporting import Certificate, check_target, export_model
+from refinenet.exporting import SIZES, Certificate, check_target, export_model
 from refinenet.files import refuse_same_file
 from refinenet.images import ImageSource, decode
 from refinenet.inference import Protocol, choose_protocol
@@ -349,6 +349,7 @@ class RefineNet:
         root: str | os.PathLike[str] | None = None,
         split: str = "val",
         classes: str | None = None,
+        sizes: Sequence[tuple[int, int]] = SIZES,
         progress: bool = True,
     ) -> Certificate:
         """Write the model for other programs, once they give its answers, with a certificate beside it.
@@ -363,7 +364,8 @@ class RefineNet:
             root: Where a named dataset lies.
             split: Which part of it.
             classes: As for `train`.
-            progress: Whether to show progress and the table.
+            sizes: Heights and widths of images to time it with, and to compare on beside those that always are.
+            progress: Whether to show progress and the tables.
 
         Returns:
             How close the export is, how good and how fast; as written beside it.
@@ -378,7 +380,7 @@ class RefineNet:
         data = None if dataset is None else open_split(dataset, root, classes, split)[0]
         if data is not None:
             check_same_classes(self.label_set, data)
-        certificate = export_model(path, self.network, self.card, dataset=data, progress=progress)
+        certificate = export_model(path, self.network, self.card, dataset=data, sizes=sizes, progress=progress)
         if progress:
             certificate.print()
         return certificate

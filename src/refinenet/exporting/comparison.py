@@ -1,29 +1,24 @@
-"""Whether an exported graph says what the network says: on drawn streets of many sizes, and on a dataset.
-
-Shape letters: N batch, K classes, H and W height and width of the image.
-"""
+"""Whether what an export says is what the network says: the figures, and the bounds that it is kept by."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
 
-from refinenet.datasets import Dataset
-from refinenet.exported_graph import DeployedNetwork
-from refinenet.exporting.formats import Answer, Images, Runner
-from refinenet.labels import LabelSet
-from refinenet.metrics import ConfusionMatrix
-from refinenet.street_scene import draw_street
-from refinenet.terminal import progress_bar
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """By what an export is kept or refused; None where something does not count."""
 
-CASES = ((1, 1, 1), (1, 1, 37), (3, 5, 2), (3, 33, 47), (2, 127, 129), (1, 256, 320), (1, 360, 480))
-"""Batch, height and width of the drawn streets: odd and even, a single pixel, single rows, several images."""
-
-_SMALLEST_STREET = 32
+    least_agreement: float | None = 0.999
+    """Share of all pixels that have the same label."""
+    least_agreement_of_a_case: float | None = 0.99
+    """Of the pixels of any images compared at a time, however few."""
+    largest_relative_difference: float | None = 1e-3
+    """Of a logit, as a share of the range of all logits."""
+    largest_miou_loss: float | None = None
+    """On a dataset, in [0, 1]: what counts for networks whose arithmetic was made coarser."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,99 +57,77 @@ class Scored:
     """Of the exported graph."""
 
 
-def ask(deployed: DeployedNetwork, images: Images) -> Answer:
-    """What a network in PyTorch says of images `(N, 3, H, W)`.
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All that was compared."""
 
-    Raises:
-        ValueError: its logits are not finite numbers.
-    """
-    with torch.inference_mode():
-        labels, logits = deployed(torch.from_numpy(images))
-    if not logits.isfinite().all():
-        raise ValueError("The network's answer is not finite: its weights are broken. Load or train another model.")
-    return labels.numpy(), logits.numpy()
+    cases: Sequence[Case]
+    """At least one."""
+    scored: Scored | None
+    """Where a dataset was given."""
 
+    @property
+    def agreement(self) -> float:
+        """Share of all pixels compared that have the same label, in [0, 1]."""
+        return sum(case.agreement * case.pixels for case in self.cases) / sum(case.pixels for case in self.cases)
 
-def compare(source: str, expected: Answer, found: Answer) -> Case:
-    """How far the answer of a graph is from that of the network in PyTorch.
+    @property
+    def largest_difference(self) -> float:
+        """Of all logits compared, absolute."""
+        return max(case.largest_difference for case in self.cases)
 
-    Raises:
-        ValueError: it has another shape or type.
-    """
-    for what, first, second in zip(("labels", "logits"), expected, found, strict=True):
-        if first.shape != second.shape or first.dtype != second.dtype:
-            raise ValueError(
-                f"The exported network is wrong on {source}: its {what} are {second.dtype} {second.shape}, "
-                f"in PyTorch {first.dtype} {first.shape}."
+    @property
+    def logit_range(self) -> float:
+        """Between the lowest and the highest logit of the network in PyTorch."""
+        return max(case.highest_logit for case in self.cases) - min(case.lowest_logit for case in self.cases)
+
+    @property
+    def largest_relative_difference(self) -> float:
+        """`largest_difference` as a share of `logit_range`."""
+        if self.largest_difference == 0:
+            return 0.0
+        return self.largest_difference / self.logit_range if self.logit_range else float("inf")
+
+    @property
+    def miou_loss(self) -> float | None:
+        """By how much mIoU is lower after the export, in [-1, 1]; None where it was not measured."""
+        if self.scored is None or self.scored.miou_before is None or self.scored.miou_after is None:
+            return None
+        return self.scored.miou_before - self.scored.miou_after
+
+    def problems(self, bounds: Bounds) -> list[str]:
+        """In what the export is beyond bounds, in words."""
+        return [*self._label_problems(bounds), *self._value_problems(bounds)]
+
+    def _label_problems(self, bounds: Bounds) -> Iterator[str]:
+        least, least_of_a_case = bounds.least_agreement, bounds.least_agreement_of_a_case
+        if least is not None and self.agreement < least:
+            yield f"labels agree on {100 * self.agreement:.3f} % of the pixels, {100 * least:g} % are needed"
+        worst = min(self.cases, key=lambda case: case.agreement)
+        if least_of_a_case is not None and worst.agreement < least_of_a_case:
+            yield (
+                f"labels agree on {100 * worst.agreement:.2f} % of the pixels of {worst.source}, "
+                f"{100 * least_of_a_case:g} % are needed"
             )
-    (labels, logits), (found_labels, found_logits) = expected, found
-    difference = np.abs(found_logits.astype(np.float64) - logits).max()
-    return Case(
-        source=source,
-        shape=(labels.shape[0], labels.shape[1], labels.shape[2]),
-        agreement=float((found_labels == labels).mean()),
-        largest_difference=float(np.nan_to_num(difference, nan=np.inf)),
-        lowest_logit=float(logits.min()),
-        highest_logit=float(logits.max()),
-    )
 
+    def _value_problems(self, bounds: Bounds) -> Iterator[str]:
+        largest, loss = bounds.largest_relative_difference, bounds.largest_miou_loss
+        if largest is not None and not self.largest_relative_difference <= largest:
+            yield (
+                f"a logit differs by {self.largest_difference:.3g}, which is {self.largest_relative_difference:.2g} of "
+                f"their range; {largest:g} is allowed"
+            )
+        if loss is not None and self.miou_loss is not None and self.miou_loss > loss:
+            yield f"mIoU falls by {100 * self.miou_loss:.2f} points, {100 * loss:g} are allowed"
 
-def to_images(pictures: Sequence[npt.NDArray[np.uint8]]) -> Images:
-    """`(H, W, 3)` uint8 RGB pictures of one size to `(N, 3, H, W)` float32 in [0, 1], contiguous."""
-    stacked = np.stack(pictures).transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(stacked, dtype=np.float32) / np.float32(255)
-
-
-def draw(shape: tuple[int, int, int], seed: int) -> Images:
-    """Drawn streets of a batch, height and width; small ones are cut out of the middle of larger ones."""
-    batch, height, width = shape
-    large = max(height, _SMALLEST_STREET), max(width, _SMALLEST_STREET)
-    top, left = (large[0] - height) // 2, (large[1] - width) // 2
-    streets = (draw_street(seed + index, *large)[0] for index in range(batch))
-    return to_images([street[top : top + height, left : left + width] for street in streets])
-
-
-def compare_on_streets(deployed: DeployedNetwork, run: Runner) -> Iterator[Case]:
-    """Compare on drawn streets of all sizes of `CASES`.
-
-    Raises:
-        ValueError: the graph does not run on a size, or says what is no answer.
-    """
-    for number, shape in enumerate(CASES):
-        source = "drawn streets {}x{}x{}".format(*shape)
-        images = draw(shape, seed=100 * number)
-        expected = ask(deployed, images)
-        try:
-            found = run(images)
-        except RuntimeError as error:
-            raise ValueError(f"The exported network does not run on {source}: {error}") from error
-        yield compare(source, expected, found)
-
-
-def compare_on_dataset(
-    deployed: DeployedNetwork, run: Runner, dataset: Dataset, label_set: LabelSet, *, progress: bool
-) -> tuple[list[Case], Scored]:
-    """Compare on each image of a dataset, and measure both.
-
-    Raises:
-        ValueError: an image or a mask cannot be used; the file is named.
-    """
-    cases = []
-    before, after = (ConfusionMatrix(len(label_set), label_set.ignore_index) for _ in range(2))
-    with progress_bar(progress) as bar:
-        task = bar.add_task(f"Comparing on {dataset.name} {dataset.split}", total=len(dataset), status="")
-        for sample in dataset:
-            images = to_images([sample.image])
-            expected, found = ask(deployed, images), run(images)
-            cases.append(compare(sample.name, expected, found))
-            before.add(sample.labels, label_set.cast(expected[0][0]))
-            after.add(sample.labels, label_set.cast(found[0][0]))
-            bar.advance(task)
-    scored = Scored(
-        dataset=dataset.name,
-        split=dataset.split,
-        images=len(dataset),
-        miou_before=before.scores().miou,
-        miou_after=after.scores().miou,
-    )
-    return cases, scored
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON-ready values, shares in [0, 1]."""
+        return {
+            "agreement": self.agreement,
+            "pixels": sum(case.pixels for case in self.cases),
+            "largest_difference": self.largest_difference,
+            "logit_range": self.logit_range,
+            "largest_relative_difference": self.largest_relative_difference,
+            "cases": [asdict(case) for case in self.cases],
+            "dataset": None if self.scored is None else {**asdict(self.scored), "miou_loss": self.miou_loss},
+        }

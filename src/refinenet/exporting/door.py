@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,17 @@ import torch
 
 from refinenet.datasets import Dataset
 from refinenet.exported_graph import INPUT, LABELS, LOGITS, DeployedNetwork, network_to_deploy, trace
-from refinenet.exporting.certificate import Bounds, Certificate, describe_files
-from refinenet.exporting.comparison import Case, Scored, ask, compare_on_dataset, compare_on_streets, draw
+from refinenet.exporting.certificate import Certificate, describe_files
+from refinenet.exporting.comparison import Bounds, Case, Comparison
 from refinenet.exporting.formats import OPSET, Format, Runner, find_format
-from refinenet.exporting.latency import time_both
+from refinenet.exporting.latency import SIZES, time_both
 from refinenet.exporting.metadata import Facts, describe
+from refinenet.exporting.questions import ask, compare_on_dataset, compare_on_streets, draw
 from refinenet.files import write_atomically
 from refinenet.model_file import ModelCard
 from refinenet.network import Network
 from refinenet.run_record import describe_run
+from refinenet.street_scene.scene import LARGEST
 from refinenet.terminal import print_note
 
 
@@ -55,6 +57,7 @@ def export_model(
     card: ModelCard,
     *,
     dataset: Dataset | None = None,
+    sizes: Sequence[tuple[int, int]] = SIZES,
     bounds: Bounds | None = None,
     progress: bool = True,
 ) -> Certificate:
@@ -66,15 +69,17 @@ def export_model(
         network: What to export.
         card: What is said of it.
         dataset: Images to compare and to measure on, too; with the network's classes.
+        sizes: Heights and widths of images to compare on, too, and to time.
         bounds: By what it is kept or refused.
         progress: Whether to show progress.
 
     Raises:
-        ValueError: no format ends so, what it needs is not installed, the network cannot be traced, or its export does
-            not say the same. What was at `path` is then as it was.
+        ValueError: no format ends so, what it needs is not installed, a size is none, the network cannot be traced, or
+            its export does not say the same. What was at `path` is then as it was.
         OSError: it cannot be written.
     """
     chosen = check_target(path)
+    _check_sizes(sizes)
     deployed = network_to_deploy(network)
     ask(deployed, draw((1, 33, 47), seed=0))  # a network that says nothing needs no half a minute to be found out
     facts = describe(deployed.network, card)
@@ -83,7 +88,9 @@ def export_model(
         draft = Path(folder) / Path(path).name
         chosen.write(_trace(deployed), facts, draft)
         run = chosen.open(draft)
-        cases, scored = _compare(deployed, run, dataset, facts, progress=progress)
+        streets = list(compare_on_streets(deployed, run, sizes))
+        comparison = _add_dataset(streets, deployed, run, dataset, facts, progress=progress)
+        _refuse(comparison, bounds or Bounds(), path)
         contents = _read(Path(folder))
         certificate = Certificate(
             path=Path(path),
@@ -93,13 +100,18 @@ def export_model(
             graph=_describe_graph(facts, chosen),
             files=describe_files(contents),
             bounds=bounds or Bounds(),
-            cases=cases,
-            scored=scored,
-            latency=time_both(deployed, run, card.label_set),
+            comparison=comparison,
+            latency=time_both(deployed, run, card.label_set, sizes),
             made=_describe_making(chosen),
         )
     _keep(contents, certificate)
     return certificate
+
+
+def _check_sizes(sizes: Sequence[tuple[int, int]]) -> None:
+    for size in sizes:
+        if len(size) != 2 or not all(type(side) is int and 1 <= side <= LARGEST for side in size):
+            raise ValueError(f"A size is a height and a width from 1 to {LARGEST} pixels, not {size!r}.")
 
 
 def _trace(deployed: DeployedNetwork) -> torch.export.ExportedProgram:
@@ -112,14 +124,29 @@ def _trace(deployed: DeployedNetwork) -> torch.export.ExportedProgram:
         ) from error
 
 
-def _compare(
-    deployed: DeployedNetwork, run: Runner, dataset: Dataset | None, facts: Facts, *, progress: bool
-) -> tuple[list[Case], Scored | None]:
-    cases = list(compare_on_streets(deployed, run))
+def _add_dataset(
+    streets: Sequence[Case],
+    deployed: DeployedNetwork,
+    run: Runner,
+    dataset: Dataset | None,
+    facts: Facts,
+    *,
+    progress: bool,
+) -> Comparison:
     if dataset is None:
-        return cases, None
-    more, scored = compare_on_dataset(deployed, run, dataset, facts.card.label_set, progress=progress)
-    return cases + more, scored
+        return Comparison(cases=streets, scored=None)
+    cases, scored = compare_on_dataset(deployed, run, dataset, facts.card.label_set, progress=progress)
+    return Comparison(cases=[*streets, *cases], scored=scored)
+
+
+def _refuse(comparison: Comparison, bounds: Bounds, path: str | os.PathLike[str]) -> None:
+    problems = comparison.problems(bounds)
+    if problems:
+        raise ValueError(
+            f"The export to {os.fspath(path)} was not kept, because it does not say what the network says: "
+            + "; ".join(problems)
+            + "."
+        )
 
 
 def _read(folder: Path) -> dict[str, bytes]:
@@ -129,18 +156,7 @@ def _read(folder: Path) -> dict[str, bytes]:
 
 
 def _keep(contents: Mapping[str, bytes], certificate: Certificate) -> None:
-    """Put files where they belong, each whole or not at all, the certificate last: its hashes tell what goes together.
-
-    Raises:
-        ValueError: the export is beyond its bounds; nothing is written.
-    """
-    problems = certificate.problems()
-    if problems:
-        raise ValueError(
-            f"The export to {certificate.path} was not kept, because it does not say what the network says: "
-            + "; ".join(problems)
-            + "."
-        )
+    """Put files in their places, each whole or not at all; the certificate, whose hashes tell what goes together, last."""
     for name, content in contents.items():
         write_atomically(certificate.path.parent / name, content)
     certificate.save()

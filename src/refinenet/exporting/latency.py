@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,14 @@ import torch
 
 from refinenet.decoder import upsample
 from refinenet.exported_graph import DeployedNetwork
-from refinenet.exporting.comparison import to_images
 from refinenet.exporting.formats import Runner
+from refinenet.exporting.questions import to_images
 from refinenet.labels import LabelSet
 from refinenet.street_scene import draw_street
 from refinenet.transforms import prepare
 
 SIZES = ((360, 480), (512, 512))
-"""Height and width of the images."""
+"""Heights and widths that are timed by default."""
 ROUNDS = 5
 WARM_UP = 1
 
@@ -59,13 +59,15 @@ class Latency:
 Steps = tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[Any], Any]]
 
 
-def time_both(deployed: DeployedNetwork, run: Runner, label_set: LabelSet) -> list[Latency]:
-    """Time a network in PyTorch and its exported graph on drawn streets of all `SIZES`."""
+def time_both(
+    deployed: DeployedNetwork, run: Runner, label_set: LabelSet, sizes: Sequence[tuple[int, int]]
+) -> list[Latency]:
+    """Time a network in PyTorch and its exported graph on drawn streets of some heights and widths."""
     deployed.to(memory_format=torch.channels_last)
     before, after = _steps_before(deployed, label_set), _steps_after(run, label_set)
     found = []
     with torch.inference_mode():
-        for height, width in SIZES:
+        for height, width in sizes:
             street = draw_street(7, height, width)[0]
             rounds = [(_time(before, street), _time(after, street)) for _ in range(WARM_UP + ROUNDS)][WARM_UP:]
             first, second = ([pair[which] for pair in rounds] for which in (0, 1))
