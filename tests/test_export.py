@@ -278,7 +278,7 @@ class OtherWhenTraced(nn.Module):
 
 def broken_model(factor: float) -> RefineNet:
     made = RefineNet(encoder=ENCODER, model_type="lightweight", num_classes=3, device="cpu", seed=2)
-    made.network.dropout = OtherWhenTraced(factor)
+    made.network.add_module("dropout", OtherWhenTraced(factor))
     return made
 
 

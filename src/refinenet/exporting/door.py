@@ -156,7 +156,7 @@ def _read(folder: Path) -> dict[str, bytes]:
 
 
 def _keep(contents: Mapping[str, bytes], certificate: Certificate) -> None:
-    """Put files in their places, each whole or not at all; the certificate, whose hashes tell what goes together, last."""
+    """Put each file in its place, whole or not at all; last the certificate, whose hashes tell what goes together."""
     for name, content in contents.items():
         write_atomically(certificate.path.parent / name, content)
     certificate.save()
