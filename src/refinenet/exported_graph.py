@@ -9,7 +9,6 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.utils._sympy.value_ranges import ValueRanges
 
 from refinenet.decoder import upsample
 from refinenet.network import Network
@@ -73,6 +72,6 @@ def trace(deployed: DeployedNetwork) -> torch.export.ExportedProgram:
         deployed, (torch.zeros(_EXAMPLE),), dynamic_shapes={INPUT: {0: free, 2: free, 3: free}}
     )
     for symbol, allowed in program.range_constraints.items():
-        program.range_constraints[symbol] = ValueRanges(1, allowed.upper)
+        program.range_constraints[symbol] = type(allowed)(1, allowed.upper)
     program._guards_code.clear()
     return program

@@ -38,7 +38,7 @@ def check_target(path: str | os.PathLike[str]) -> Format:
         OSError: a folder is in the way of a file, or a file of a folder, or nothing may be written there.
     """
     found, target = find_format(path), Path(path)
-    is_folder = target.suffix.lower() == ".triton"
+    is_folder = target.suffix == ".triton"
     if target.exists() and target.is_dir() != is_folder:
         wanted, there = ("folder", "file") if is_folder else ("file", "folder")
         raise FileExistsError(f"Cannot write {target}: a {wanted} is to be there, and a {there} is. Name another.")
@@ -84,7 +84,7 @@ def export_model(
     ask(deployed, draw((1, 33, 47), seed=0))  # a network that says nothing needs no half a minute to be found out
     facts = describe(deployed.network, card)
     print_note(f"Writing {os.fspath(path)}: {chosen.name}; half a minute or so.", enabled=progress)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         draft = Path(folder) / Path(path).name
         chosen.write(_trace(deployed), facts, draft)
         run = chosen.open(draft)

@@ -199,7 +199,7 @@ def find_format(path: str | os.PathLike[str]) -> Format:
     Raises:
         ValueError: none ends so, or what it needs is not installed.
     """
-    suffix = Path(path).suffix.lower()
+    suffix = Path(path).suffix
     if suffix not in FORMATS:
         allowed = ", ".join(f"{ending} ({found.name})" for ending, found in FORMATS.items())
         raise ValueError(f"Networks are exported as {allowed}, not as {os.fspath(path)!r}. Name a file that ends so.")
