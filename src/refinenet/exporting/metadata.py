@@ -57,6 +57,7 @@ class Facts:
         """What OpenVINO's Model API reads from a file's "model_info".
 
         It hands over images in BGR from 0 to 255, and splits labels at spaces, for which names have underscores here.
+        Its masks are those of the logits at a quarter of the size, enlarged; "labels" has the finer ones.
         Source: openvinotoolkit.github.io/model_api, "Segmentation".
         """
         return {
