@@ -26,7 +26,7 @@ def test_help_names_the_verbs_and_imports_no_torch(run_refinenet: CommandLine) -
     assert all(verb in result.stdout for verb in ("train", "eval", "deploy", "convert", "demo", "info"))
     code = (
         "import sys\nfrom refinenet.cli import app\n"
-        "for arguments in ([], ['train'], ['eval'], ['deploy'], ['convert'], ['demo'], ['info']):\n"
+        "for arguments in ([], ['train'], ['eval'], ['deploy'], ['export'], ['convert'], ['demo'], ['info']):\n"
         "    app([*arguments, '--help'], standalone_mode=False)\n"
         "sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
     )

@@ -24,6 +24,7 @@ from refinenet.distributed import launch
 from refinenet.evaluate import examine_model
 from refinenet.evaluation import Evaluation
 from refinenet.examination import examine, open_split
+from refinenet.exporting import SIZES, Certificate, check_target, export_model
 from refinenet.files import refuse_same_file
 from refinenet.images import ImageSource, decode
 from refinenet.inference import Protocol, choose_protocol
@@ -457,6 +458,49 @@ class RefineNet:
         fitted = fit_temperature(self._segmenter, data, progress=progress)
         self._adopt(network, replace(self.card, temperature=fitted.value))
         return fitted
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        dataset: DatasetSource | None = None,
+        root: str | os.PathLike[str] | None = None,
+        split: str = "val",
+        classes: str | None = None,
+        sizes: Sequence[tuple[int, int]] = SIZES,
+        progress: bool = True,
+    ) -> Certificate:
+        """Write the model for other programs, once they give its answers, with a certificate beside it.
+
+        The graph takes float32 RGB images `(N, 3, H, W)` in [0, 1] of any size, as "images", and says "labels"
+        `(N, H, W)` and "logits" `(N, K, ceil(H/4), ceil(W/4))`.
+
+        Args:
+            path: `.onnx`, `.xml` (OpenVINO), `.pt2` (PyTorch's exported program), or `.triton`: a folder, which is a
+                model repository for Triton. The certificate is called as it is, with `.certificate.json` after it.
+            dataset: Compare on its images, too, and measure mIoU before and after; as for `train`.
+            root: Where a named dataset lies.
+            split: Which part of it.
+            classes: As for `train`.
+            sizes: Heights and widths of images to time it with, and to compare on beside those that always are.
+            progress: Whether to show progress and the tables.
+
+        Returns:
+            How close the export is, how good and how fast; as written beside it.
+
+        Raises:
+            FileNotFoundError: the data are not there; says where to get them.
+            ValueError: no format ends so, something is not installed, or the export does not say the same as the
+                network; what was at `path` is then as it was.
+            OSError: it cannot be written.
+        """
+        check_target(path)
+        data = None if dataset is None else open_split(dataset, root, classes, split)[0]
+        if data is not None:
+            check_same_classes(self.label_set, data)
+        certificate = export_model(path, self.network, self.card, dataset=data, sizes=sizes, progress=progress)
+        if progress:
+            certificate.print()
+        return certificate
 
     def save(
         self,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from refinenet import cli_data, cli_deploy, cli_eval, cli_pretrain, cli_train
+from refinenet import cli_data, cli_deploy, cli_eval, cli_export, cli_pretrain, cli_train
 from refinenet.cli_options import AsJson, Model, complain
 from refinenet.terminal import say
 
@@ -44,6 +44,7 @@ app.command()(cli_eval.calibrate)
 
 
 app.command()(cli_deploy.deploy)
+app.command()(cli_export.export)
 
 
 @app.command()

@@ -8,7 +8,7 @@ import warnings
 import torch
 
 from refinenet.backends.graph import ONNX_FILE, Graph, require_onnxruntime
-from refinenet.backends.logits import EXAMPLE_SHAPE, FREE_SIZES, Logits
+from refinenet.exported_graph import EXAMPLE_SHAPE, FREE_SIZES, Logits
 from refinenet.network import Network
 
 PACKAGES = ("onnx", "onnxscript")

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from refinenet.backends.graph import OPENVINO_FILES, Graph, require_openvino
-from refinenet.backends.logits import EXAMPLE_SHAPE, FREE_SIZES, Logits
+from refinenet.exported_graph import EXAMPLE_SHAPE, FREE_SIZES, Logits
 from refinenet.network import Network
 
 __all__ = ["PACKAGES", "require_openvino", "translate"]

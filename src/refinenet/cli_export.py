@@ -1,0 +1,54 @@
+"""The command `refinenet export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Model, Root
+from refinenet.terminal import say
+
+
+def export(
+    output: Annotated[
+        Path,
+        typer.Argument(
+            help="The file to write: .onnx, .xml (OpenVINO) or .pt2 (PyTorch); or .triton, a folder for Triton.",
+            show_default=False,
+        ),
+    ],
+    model: Model = "camvid",
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", help=f"Compare and measure on its images, too. {DATASET_HELP}")
+    ] = None,
+    root: Root = None,
+    classes: ClassSet = None,
+    split: Annotated[str, typer.Option(help="Which part of the dataset.")] = "val",
+    size: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="WIDTHxHEIGHT of images to time it with, and to compare on, too; more than once for several. "
+            "[default: 480x360, 512x512]"
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model for other programs, once they give its answers; figures on that lie beside it."""
+    chosen: dict[str, Any] = {"sizes": [_read_size(text) for text in size]} if size else {}
+    from refinenet.api import RefineNet
+
+    network = RefineNet(model=model, device="cpu")
+    certificate = network.export(
+        output, dataset=dataset, root=root, classes=classes, split=split, progress=not as_json, **chosen
+    )
+    if as_json:
+        say(certificate.to_dict())
+
+
+def _read_size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise typer.BadParameter(f"{text!r} is no size such as 480x360 (width x height).", param_hint="--size")
+    return int(height), int(width)

@@ -1,0 +1,98 @@
+"""The certificate of an export: what was compared, by which bounds it was kept, how good and how fast it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from refinenet.exporting.comparison import Bounds, Comparison
+from refinenet.exporting.latency import Latency
+from refinenet.files import write_atomically
+from refinenet.terminal import print_table
+
+CERTIFICATE_VERSION = 1
+ENDING = ".certificate.json"
+"""What follows the name of the exported file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What is known of an exported network."""
+
+    path: Path
+    format: str
+    precision: str
+    """Of the arithmetic: "float32"."""
+    model: Mapping[str, Any]
+    """Which network it is: architecture, number of classes, hash of the weights."""
+    graph: Mapping[str, Any]
+    """Names, types and shapes of what goes in and out."""
+    files: Mapping[str, Mapping[str, Any]]
+    """SHA-256 and bytes of each file, by its path relative to the certificate's folder."""
+    bounds: Bounds
+    comparison: Comparison
+    latency: Sequence[Latency]
+    made: Mapping[str, Any]
+    """When, by which versions, on what machine."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON-ready values; shares in [0, 1], times in milliseconds."""
+        return {
+            "version": CERTIFICATE_VERSION,
+            "format": self.format,
+            "precision": self.precision,
+            "files": {name: dict(facts) for name, facts in self.files.items()},
+            "model": dict(self.model),
+            "graph": dict(self.graph),
+            "bounds": asdict(self.bounds),
+            **self.comparison.to_dict(),
+            "latency_ms": [asdict(found) for found in self.latency],
+            "made": dict(self.made),
+        }
+
+    def save(self) -> Path:
+        """Write `to_dict` as a JSON file beside the export."""
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        return write_atomically(certificate_path(self.path), f"{text}\n".encode())
+
+    def print(self) -> None:
+        """Print the main figures as tables."""
+        print_table(f"{self.path}: {self.format}, {self.precision}", ["", "PyTorch", "exported"], list(self._rows()))
+        rows = [
+            [f"{found.height}x{found.width} {name}", *(f"{value:.1f}" for value in astuple(times))]
+            for found in self.latency
+            for name, times in (("PyTorch", found.before), ("exported", found.after))
+        ]
+        print_table("Milliseconds of an image (medians)", ["", "prepare", "network", "labels", "all"], rows)
+
+    def _rows(self) -> Iterator[list[str]]:
+        found, scored = self.comparison, self.comparison.scored
+        yield ["same label, % of pixels", "", f"{100 * found.agreement:.4f}"]
+        yield ["largest difference of a logit", "", f"{found.largest_difference:.2g}"]
+        yield ["as a share of their range", "", f"{found.largest_relative_difference:.1g}"]
+        if scored is not None:
+            title = f"mIoU % on {scored.dataset} {scored.split}, {scored.images} images"
+            yield [title, _percent(scored.miou_before), _percent(scored.miou_after)]
+        yield ["megabytes", "", f"{sum(facts['bytes'] for facts in self.files.values()) / 1e6:.1f}"]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def certificate_path(path: str | os.PathLike[str]) -> Path:
+    """Where the certificate of an exported file lies."""
+    return Path(f"{os.fspath(path)}{ENDING}")
+
+
+def describe_files(contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """SHA-256 and bytes of files, by name."""
+    return {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        for name, content in contents.items()
+    }

@@ -1,0 +1,181 @@
+"""An export from beginning to end: trace, write to a place of its own, compare, and only then put it in its place."""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from refinenet.datasets import Dataset
+from refinenet.exported_graph import INPUT, LABELS, LOGITS, DeployedNetwork, network_to_deploy, trace
+from refinenet.exporting.certificate import Certificate, describe_files
+from refinenet.exporting.comparison import Bounds, Case, Comparison
+from refinenet.exporting.formats import OPSET, Format, Runner, find_format
+from refinenet.exporting.latency import SIZES, time_both
+from refinenet.exporting.metadata import Facts, describe
+from refinenet.exporting.questions import ask, compare_on_dataset, compare_on_streets, draw
+from refinenet.files import write_atomically
+from refinenet.model_file import ModelCard
+from refinenet.network import Network
+from refinenet.run_record import describe_run
+from refinenet.street_scene.scene import LARGEST
+from refinenet.terminal import print_note
+
+
+def check_target(path: str | os.PathLike[str]) -> Format:
+    """Refuse, before any work, what cannot be written.
+
+    Returns:
+        The format that the name asks for.
+
+    Raises:
+        ValueError: no format ends so, or what it needs is not installed.
+        OSError: a folder is in the way of a file, or a file of a folder, or nothing may be written there.
+    """
+    found, target = find_format(path), Path(path)
+    is_folder = target.suffix == ".triton"
+    if target.exists() and target.is_dir() != is_folder:
+        wanted, there = ("folder", "file") if is_folder else ("file", "folder")
+        raise FileExistsError(f"Cannot write {target}: a {wanted} is to be there, and a {there} is. Name another.")
+    ancestor = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.exists())
+    folder = ancestor if ancestor.is_dir() else ancestor.parent
+    if ancestor != target.absolute() and not ancestor.is_dir():
+        raise NotADirectoryError(f"Cannot write {target}: {ancestor} is a file, not a folder.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"Cannot write {target}: the folder {folder} may not be written to.")
+    return found
+
+
+def export_model(
+    path: str | os.PathLike[str],
+    network: Network,
+    card: ModelCard,
+    *,
+    dataset: Dataset | None = None,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    bounds: Bounds | None = None,
+    progress: bool = True,
+) -> Certificate:
+    """Write a network in the format of another program, after that program has said what PyTorch says.
+
+    Args:
+        path: Where: `.onnx`, `.xml` (OpenVINO, with a `.bin` beside it), `.pt2` or `.triton` (a folder). The
+            certificate is written beside it, under the same name with `.certificate.json` after it.
+        network: What to export.
+        card: What is said of it.
+        dataset: Images to compare and to measure on, too; with the network's classes.
+        sizes: Heights and widths of images to compare on, too, and to time.
+        bounds: By what it is kept or refused.
+        progress: Whether to show progress.
+
+    Raises:
+        ValueError: no format ends so, what it needs is not installed, a size is none, the network cannot be traced, or
+            its export does not say the same. What was at `path` is then as it was.
+        OSError: it cannot be written.
+    """
+    chosen = check_target(path)
+    _check_sizes(sizes)
+    published, deployed = DeployedNetwork(copy.deepcopy(network).cpu()).eval(), network_to_deploy(network)
+    ask(published, draw((1, 33, 47), seed=0))  # a network that says nothing needs no half a minute to be found out
+    facts = describe(published.network, card)
+    print_note(f"Writing {os.fspath(path)}: {chosen.name}; half a minute or so.", enabled=progress)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        draft = Path(folder) / Path(path).name
+        chosen.write(_trace(deployed), facts, draft)
+        run = chosen.open(draft)
+        streets = list(compare_on_streets(published, run, sizes))
+        comparison = _add_dataset(streets, published, run, dataset, facts, progress=progress)
+        _refuse(comparison, bounds or Bounds(), path)
+        contents = _read(Path(folder))
+        certificate = Certificate(
+            path=Path(path),
+            format=chosen.name,
+            precision="float32",
+            model={**card.architecture.to_dict(), "weights_sha256": facts.card.weights_sha256},
+            graph=_describe_graph(facts, chosen),
+            files=describe_files(contents),
+            bounds=bounds or Bounds(),
+            comparison=comparison,
+            latency=time_both(deployed, run, card.label_set, sizes),
+            made=_describe_making(chosen),
+        )
+    _keep(contents, certificate)
+    return certificate
+
+
+def _check_sizes(sizes: Sequence[tuple[int, int]]) -> None:
+    for size in sizes:
+        if len(size) != 2 or not all(type(side) is int and 1 <= side <= LARGEST for side in size):
+            raise ValueError(f"A size is a height and a width from 1 to {LARGEST} pixels, not {size!r}.")
+
+
+def _trace(deployed: DeployedNetwork) -> torch.export.ExportedProgram:
+    try:
+        return trace(deployed)
+    except RuntimeError as error:
+        encoder = deployed.network.architecture.encoder
+        raise ValueError(
+            f"A network on the encoder {encoder!r} cannot be traced for any image size: {error}"
+        ) from error
+
+
+def _add_dataset(
+    streets: Sequence[Case],
+    published: DeployedNetwork,
+    run: Runner,
+    dataset: Dataset | None,
+    facts: Facts,
+    *,
+    progress: bool,
+) -> Comparison:
+    if dataset is None:
+        return Comparison(cases=streets, scored=None)
+    cases, scored = compare_on_dataset(published, run, dataset, facts.card.label_set, progress=progress)
+    return Comparison(cases=[*streets, *cases], scored=scored)
+
+
+def _refuse(comparison: Comparison, bounds: Bounds, path: str | os.PathLike[str]) -> None:
+    problems = comparison.problems(bounds)
+    if problems:
+        raise ValueError(
+            f"The export to {os.fspath(path)} was not kept, because it does not say what the network says: "
+            + "; ".join(problems)
+            + "."
+        )
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    """All files below a folder by their relative paths, with slashes; those that name others last."""
+    files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.suffix == ".xml")
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+def _keep(contents: Mapping[str, bytes], certificate: Certificate) -> None:
+    """Put each file in its place, whole or not at all; last the certificate, whose hashes tell what goes together."""
+    for name, content in contents.items():
+        write_atomically(certificate.path.parent / name, content)
+    certificate.save()
+
+
+def _describe_graph(facts: Facts, chosen: Format) -> dict[str, Any]:
+    classes = len(facts.names)
+    return {
+        "input": {"name": INPUT, "type": "float32", "shape": ["N", 3, "H", "W"], "values": "RGB in [0, 1]"},
+        "outputs": [
+            {"name": LABELS, "type": "uint8" if classes <= 255 else "int32", "shape": ["N", "H", "W"]},
+            {"name": LOGITS, "type": "float32", "shape": ["N", classes, "ceil(H/4)", "ceil(W/4)"]},
+        ],
+        "opset": OPSET if "onnx" in chosen.packages else None,
+    }
+
+
+def _describe_making(chosen: Format) -> dict[str, Any]:
+    made = describe_run()
+    made["packages"] |= {name: importlib.metadata.version(name) for name in chosen.packages}
+    return made
