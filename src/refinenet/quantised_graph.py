@@ -1,0 +1,195 @@
+"""The quantisers of an int8 OpenVINO model: how much each of them hurts, and the model without some of them.
+
+A quantiser is a FakeQuantize on a feature map; with it go the int8 weights of the convolutions that read what it puts
+out. Models are never changed, only copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refinenet.backends.openvino import require_openvino
+
+Array = npt.NDArray[Any]
+Constants = Mapping[str, Array]
+"""Values by the name of the operation that reads them."""
+
+CONVOLUTIONS = ("Convolution", "GroupConvolution")
+_TRANSPARENT = ("MaxPool", "Reshape", "Transpose", "Interpolate")
+"""What passes whole numbers on as they are, or nearly so: a convolution behind it still reads the quantiser."""
+
+
+class QuantisedGraph:
+    """An int8 model beside the one in float that it was made from.
+
+    Args:
+        quantised: An `openvino.Model`, made by NNCF.
+        original: The model in float, whose operations have the same names.
+    """
+
+    def __init__(self, quantised: Any, original: Any) -> None:
+        self._quantised, self._original = quantised, _constants(original)
+        self.names = tuple(find_quantisers(quantised))
+        """The quantisers, from the images to the output."""
+
+    def put_back(self, names: Sequence[str]) -> Any:
+        """A copy of the int8 model that computes in float what the quantisers of these names feed."""
+        copy = self._quantised.clone()
+        quantisers = find_quantisers(copy)
+        for name in names:
+            for convolution in _convolutions_behind(quantisers[name]):
+                _restore_bias(convolution, self._original)
+                weights = _constant(self._original[convolution.get_friendly_name()])
+                convolution.input(1).replace_source_output(weights.output(0))
+            quantisers[name].output(0).replace(quantisers[name].input_value(0))
+        copy.validate_nodes_and_infer_types()
+        return copy
+
+    def measure_damage(self, images: Sequence[Array]) -> dict[str, float]:
+        """What each quantiser alone, in a network otherwise in float, does to the output: by name, 0 for nothing.
+
+        Args:
+            images: To be run, each as the model takes them.
+        """
+        copy = self._quantised.clone()
+        _make_switchable(copy, self._original, self.names)
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        run = require_openvino().Core().compile_model(copy, "CPU", settings)
+        damage = dict.fromkeys(self.names, 0.0)
+        for image in images:
+            in_float = np.ones(len(self.names), np.float32)
+            expected = run([image, in_float])[0].copy()
+            for index, name in enumerate(self.names):
+                in_float[index] = 0
+                damage[name] += _distance(run([image, in_float])[0], expected)
+                in_float[index] = 1
+        return damage
+
+    def describe(self, names: Sequence[str]) -> tuple[str, ...]:
+        """What quantisers feed, for people: "Convolution conv_12 (16 to 96 channels, 1x1)"."""
+        quantisers = find_quantisers(self._quantised)
+        return tuple(dict.fromkeys(_describe(quantisers[name]) for name in names))
+
+
+def find_quantisers(model: Any) -> dict[str, Any]:
+    """The FakeQuantize operations on feature maps by name, from the images to the output."""
+    return {node.get_friendly_name(): node for node in model.get_ordered_ops() if _is_quantiser(node)}
+
+
+def _make_switchable(model: Any, known: Constants, names: Sequence[str]) -> None:
+    """Give a model a second input, `(quantisers,)` float32: 0 for what is to be quantised, 1 for what is not."""
+    from openvino import opset13 as operations
+
+    switches = operations.parameter([len(names)], np.float32, name="switches")
+    quantisers, rough = find_quantisers(model), _constants(model)
+    for index, name in enumerate(names):
+        switch = operations.gather(switches, operations.constant(index), operations.constant(0))
+        for convolution in _convolutions_behind(quantisers[name]):
+            _restore_bias(convolution, known)
+            missing = known[convolution.get_friendly_name()] - rough[convolution.get_friendly_name()]
+            _add_to(convolution, operations.multiply(_twin(convolution, missing), switch))
+        rest = operations.subtract(quantisers[name].input_value(0), quantisers[name])
+        _add_to(quantisers[name], operations.multiply(rest, switch), unseen_by=rest)
+    model.add_parameters([switches])
+    model.validate_nodes_and_infer_types()
+
+
+def _twin(convolution: Any, weights: Array) -> Any:
+    """A convolution of the same input with other weights."""
+    from openvino import opset13 as operations
+
+    make = {"Convolution": operations.convolution, "GroupConvolution": operations.group_convolution}
+    attributes = convolution.get_attributes()
+    return make[convolution.get_type_name()](convolution.input_value(0), _constant(weights), **attributes)
+
+
+def _add_to(node: Any, addition: Any, unseen_by: Any = None) -> None:
+    """Let all that reads a node read it plus an addition, except one reader."""
+    from openvino import opset13 as operations
+
+    spared = None if unseen_by is None else unseen_by.get_friendly_name()
+    readers = [port for port in node.output(0).get_target_inputs() if port.get_node().get_friendly_name() != spared]
+    total = operations.add(node, addition)
+    for port in readers:
+        port.replace_source_output(total.output(0))
+
+
+def _distance(found: Array, expected: Array) -> float:
+    """Labels: the share that differs. Other numbers: the squared difference by the expectation's square."""
+    if np.issubdtype(expected.dtype, np.integer):
+        return float((found != expected).mean())
+    scale = float(np.square(expected, dtype=np.float64).sum())
+    return float(np.square(found - expected, dtype=np.float64).sum()) / (scale or 1.0)
+
+
+def _is_quantiser(node: Any) -> bool:
+    return bool(node.get_type_name() == "FakeQuantize" and not _is_constant(node.input_value(0)))
+
+
+def _readers(node: Any) -> list[Any]:
+    """The operations that read a node, those with the same name as one, in a fixed order."""
+    found = {port.get_node().get_friendly_name(): port.get_node() for port in node.output(0).get_target_inputs()}
+    return [found[name] for name in sorted(found)]
+
+
+def _convolutions_behind(node: Any) -> list[Any]:
+    found = []
+    for reader in _readers(node):
+        if reader.get_type_name() in CONVOLUTIONS:
+            found.append(reader)
+        elif reader.get_type_name() in _TRANSPARENT:
+            found.extend(_convolutions_behind(reader))
+    return found
+
+
+def _describe(quantiser: Any) -> str:
+    if convolutions := _convolutions_behind(quantiser):
+        return " and ".join(_describe_convolution(node) for node in convolutions)
+    reader = _readers(quantiser)[0]
+    return f"{reader.get_type_name()} {reader.get_friendly_name()}"
+
+
+def _describe_convolution(node: Any) -> str:
+    weights = [int(side) for side in node.input_value(1).get_shape()]
+    groups = weights.pop(0) if node.get_type_name() == "GroupConvolution" else 1
+    channels = f"{groups * weights[1]} to {groups * weights[0]} channels"
+    return f"{node.get_type_name()} {node.get_friendly_name()} ({channels}, {'x'.join(map(str, weights[2:]))})"
+
+
+def _restore_bias(convolution: Any, known: Constants) -> None:
+    """Undo the correction of a convolution's bias, which is for int8 only; a bias that NNCF added becomes 0."""
+    for node in _readers(convolution):
+        if _has_constant(node, "Add"):
+            corrected = node.input_value(1)
+            before = known.get(node.get_friendly_name(), np.zeros(1, np.float32))
+            bias = np.broadcast_to(before, corrected.get_shape()) if before.size == 1 else before
+            node.input(1).replace_source_output(_constant(bias.reshape(corrected.get_shape())).output(0))
+
+
+def _has_constant(node: Any, kind: str) -> bool:
+    return bool(node.get_type_name() == kind and _is_constant(node.input_value(1)))
+
+
+def _is_constant(output: Any) -> bool:
+    return bool(output.get_node().get_type_name() == "Constant")
+
+
+def _constants(model: Any) -> Constants:
+    """The weights of convolutions, by the convolution's name, and what constants are added, by the addition's."""
+    openvino, copy = require_openvino(), model.clone()
+    nodes = [node for node in copy.get_ops() if node.get_type_name() in CONVOLUTIONS or _has_constant(node, "Add")]
+    nodes = [node for node in nodes if node.get_element_type() == openvino.Type.f32]
+    values = openvino.Model([node.input_value(1) for node in nodes], [], "constants")
+    run = openvino.Core().compile_model(values, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    run.infer()
+    return {node.get_friendly_name(): run.get_output_tensor(i).data.copy() for i, node in enumerate(nodes)}
+
+
+def _constant(values: Array) -> Any:
+    from openvino import opset13 as operations
+
+    return operations.constant(np.ascontiguousarray(values, np.float32))
