@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from refinenet import cli_video
 from refinenet.cli_options import AsJson, Backend, Device, Model, Precision, complain
 from refinenet.terminal import say
 
@@ -15,10 +16,15 @@ if TYPE_CHECKING:
 
 
 def deploy(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", show_default=False)],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Image files, or folders of them; or one video, stream or camera:0.", show_default=False),
+    ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A .png or .jpg file for one image, a folder for several."),
+        typer.Option(
+            "--output", "-o", help="A .png or .jpg file for one image, a folder for several; .mp4, ... for a video."
+        ),
     ] = None,
     model: Model = "camvid",
     kind: Annotated[
@@ -30,10 +36,14 @@ def deploy(
     precision: Precision = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """Segment images and write the results."""
+    """Segment images or a video and write the results."""
     from refinenet.batch import pair_outputs, segment_files
 
-    pairs = pair_outputs(images, output, kind)
+    if cli_video.has_video(images):
+        settings = {"model": model, "device": device, "backend": backend, "precision": precision}
+        cli_video.deploy_video(images, output, kind, settings, as_json=as_json)
+        return
+    pairs = pair_outputs([Path(image) for image in images], output, kind)
     from refinenet.api import RefineNet
 
     network = RefineNet(model=model, device=device, backend=backend, precision=precision)

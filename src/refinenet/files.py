@@ -6,6 +6,8 @@ import errno
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp", re.DOTALL)
@@ -27,24 +29,38 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
         ValueError: `path` is a pipe or a device, which must not be replaced by a file.
         OSError: `path` is a folder, its folder cannot be made or written, or the disk is full. Nothing is left behind.
     """
+    try:
+        with replacing(path) as temporary:
+            write_new(temporary, content)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise type(error)(error.errno, f"Cannot write {os.fspath(path)}: {error.strerror}") from error
+    return Path(path)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary name beside `path`, whose file takes the place of `path` when the context ends without an error.
+
+    Whoever writes that file flushes it to the disk. After an error, or where none was written, it is removed, and
+    `path` is as it was. Missing folders are made; a symbolic link is followed.
+
+    Raises:
+        ValueError: `path` is a pipe or a device, which must not be replaced by a file.
+        OSError: `path` is a folder, its folder cannot be made or written, or no file was written.
+    """
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(f"Cannot write {target}: it is a folder. Name a file in it.")
     if target.exists() and not target.is_file():
         raise ValueError(f"Cannot write {target}: it is a pipe or a device. Name a file.")
-    try:
-        _replace(target.resolve(), content)
-    except OSError as error:
-        raise type(error)(error.errno, f"Cannot write {target}: {error.strerror}") from error
-    return target
-
-
-def _replace(target: Path, content: bytes) -> None:
+    target = target.resolve()
     make_folders(target.parent)
     # 50 characters are at most 200 bytes, which leaves room for the rest in a file name's 255.
     temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.tmp")
     try:
-        write_new(temporary, content)
+        yield temporary
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
