@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -195,6 +196,14 @@ def test_damage_in_the_middle_costs_only_frames_there(camvid_model: RefineNet, t
     assert result.frames in (18, 19)  # the reader may take what is damaged and what follows for one
     times = read_video(tmp_path / "out.mp4")[1]
     assert (len(times), times[-1]) == (result.frames, Fraction(19, 25))
+
+
+def test_recordings_strung_together_go_on_where_the_clock_begins_anew(tmp_path: Path) -> None:
+    part = write_video(tmp_path / "a.ts", moving_street(30), codec="mpeg2video", unit=Fraction(1, 25)).read_bytes()
+    (tmp_path / "both.ts").write_bytes(part + part)
+    times = [frame.seconds for frame in decoded(tmp_path / "both.ts")]
+    assert len(times) == 60
+    assert all(0 < later - earlier < 0.2 for earlier, later in pairwise(times))
 
 
 def test_sound_alone_is_refused_with_or_without_a_cover(camvid_model: RefineNet, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_frames_that_nobody_waits_for_are_left_out(tmp_path: Path) -> None:
     for item in stream:
         if isinstance(item, Frame):
             frames.append(item.seconds)
-            time.sleep(0.3)
+            time.sleep(0.15)
         sounds += isinstance(item, Sound)
     stream.close()
     assert stream.left_out > 0

@@ -24,6 +24,8 @@ TIMEOUT = 10.0
 """Seconds without an answer after which a stream or a camera counts as lost."""
 
 _MICROSECOND = Fraction(1, 1_000_000)
+_RESET = Fraction(1, 2)
+"""Seconds back in time that are taken for a clock that began anew, as where recordings are strung together."""
 _USUAL_STEP = Fraction(1, 25)
 """Between frames that say no time, in a file that says no rate; seconds."""
 
@@ -83,6 +85,7 @@ class Recording:
         self.trouble: str | None = None
         """Why reading ended before the end, if it did."""
         self._last: Fraction | None = None
+        self._jump = Fraction(0)
         self._container = _open(source)
         try:
             self._video = self._find_video()
@@ -139,7 +142,7 @@ class Recording:
                 if packet.stream.index not in tracks:
                     yield from self._decode(packet)
                 elif packet.dts is not None:
-                    yield Sound(packet=packet, track=tracks[packet.stream.index], delay=-self._origin)
+                    yield Sound(packet=packet, track=tracks[packet.stream.index], delay=self._jump - self._origin)
         except av.FFmpegError as error:
             self.trouble = error.strerror or type(error).__name__
             yield from self._decode(None)
@@ -150,20 +153,24 @@ class Recording:
 
         try:
             frames = self._video.codec_context.decode(packet)
+            for frame in frames:
+                _check_size(frame.width, frame.height, self.source.name)
+                pixels, is_turned = _upright(frame)
+                self._last = self._find_time(frame)
+                aspect = self._video.sample_aspect_ratio
+                yield Frame(pixels=pixels, seconds=self._last, aspect=1 / aspect if aspect and is_turned else aspect)
         except av.FFmpegError:
             self.damaged += 1
-            return
-        for frame in frames:
-            _check_size(frame.width, frame.height, self.source.name)
-            self._last = self._find_time(frame)
-            pixels, is_turned = _upright(frame)
-            aspect = self._video.sample_aspect_ratio
-            yield Frame(pixels=pixels, seconds=self._last, aspect=1 / aspect if aspect and is_turned else aspect)
 
     def _find_time(self, frame: VideoFrame) -> Fraction:
-        if frame.pts is not None:
-            return frame.pts * (frame.time_base or self.time_base) - self._origin
-        return Fraction(0) if self._last is None else self._last + (1 / self.rate if self.rate else _USUAL_STEP)
+        following = Fraction(0) if self._last is None else self._last + (1 / self.rate if self.rate else _USUAL_STEP)
+        if frame.pts is None:
+            return following
+        seconds = frame.pts * (frame.time_base or self.time_base) - self._origin + self._jump
+        if self._last is not None and seconds < self._last - _RESET:
+            self._jump += following - seconds
+            return following
+        return seconds
 
     def close(self) -> None:
         """Let go of the file, stream or camera."""

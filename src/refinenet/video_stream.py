@@ -56,12 +56,15 @@ class VideoStream:
 
         Raises:
             ValueError: a frame is too large.
+            RuntimeError: the memory is full, or the like.
         """
         self._thread.start()
         while True:
             try:
                 item = self._queue.get(timeout=_POLL)
             except queue.Empty:
+                if not self._thread.is_alive() and self._queue.empty():
+                    raise RuntimeError("Decoding ended by an error that it did not foresee.") from None
                 yield None
                 continue
             if item is _END:
