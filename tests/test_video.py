@@ -103,6 +103,16 @@ def test_uneven_times_stay_as_they_are(camvid_model: RefineNet, tmp_path: Path, 
         assert made.duration >= 2_000_000  # the last frame, which follows a long pause, is shown
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_video_whose_clock_began_long_before_it_begins_at_once(
+    camvid_model: RefineNet, tmp_path: Path, suffix: str
+) -> None:
+    times = [Fraction(k, 25) for k in (5000, 5001, 5004)]
+    video = write_video(tmp_path / "in.mkv", moving_street(3), times, codec="ffv1", pixels="bgr0")
+    deploy(camvid_model, video, tmp_path / f"out{suffix}")
+    assert read_video(tmp_path / f"out{suffix}")[1] == [Fraction(k, 25) for k in (0, 1, 4)]
+
+
 @pytest.mark.parametrize("shape", [(47, 63), (47, 64), (48, 63), (1, 1), (2, 301)])
 def test_odd_sides_are_made_even_by_a_copy_of_the_edge(
     camvid_model: RefineNet, tmp_path: Path, shape: tuple[int, int]
