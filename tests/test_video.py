@@ -216,6 +216,27 @@ def test_recordings_strung_together_go_on_where_the_clock_begins_anew(tmp_path: 
     assert all(0 < later - earlier < 0.2 for earlier, later in pairwise(times))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the test needs a limit on file sizes")
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("limit", [300, 5000])
+def test_a_disk_that_is_full_is_an_error_and_leaves_what_was_there(
+    camvid_model: RefineNet, tmp_path: Path, suffix: str, limit: int
+) -> None:
+    import resource
+
+    video = write_video(tmp_path / "in.mkv", moving_street(20), codec="ffv1", pixels="bgr0")
+    (tmp_path / f"out{suffix}").write_bytes(b"what was there")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(OSError, match=rf"Cannot write .*out{suffix}: File too large"):
+            deploy(camvid_model, video, tmp_path / f"out{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / f"out{suffix}").read_bytes() == b"what was there"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_sound_alone_is_refused_with_or_without_a_cover(camvid_model: RefineNet, tmp_path: Path) -> None:
     for source in (
         write_sound(tmp_path / "tone.m4a"),
