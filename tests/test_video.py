@@ -369,7 +369,7 @@ def test_stopped_in_the_middle_leaves_a_file_that_plays(tmp_path: Path, number: 
     video = write_video(tmp_path / "in.mp4", moving_street(2000), sound="aac")
     command = [sys.executable, "-m", "refinenet", "deploy", str(video), "--output", "out.mp4"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     # The file under its temporary name grows once frames are encoded.
     while not any(path.stat().st_size for path in tmp_path.glob(".out.mp4.*.tmp")):
         assert process.poll() is None
