@@ -15,6 +15,7 @@ import png_miniatures
 import pytest
 from conftest import CommandLine
 from PIL import Image
+from video_samples import moving_street, write_video
 
 from refinenet import RefineNet
 from refinenet.street_scene import draw_street
@@ -37,6 +38,7 @@ def users_files(tmp_path: Path, drawn_folder: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "path" / "to").mkdir(parents=True)
     picture = Image.fromarray(draw_street(5, 60, 80)[0])
     picture.save(tmp_path / "my" / "image.jpg")
+    write_video(tmp_path / "my" / "video.mp4", moving_street(3))
     picture.save(tmp_path / "my" / "images" / "one.jpg")
     RefineNet(model="camvid", device="cpu").save(tmp_path / "path" / "to" / "my_model")
     monkeypatch.chdir(tmp_path)
@@ -116,6 +118,8 @@ def test_console_examples_run(users_files: Path, run_refinenet: CommandLine) -> 
     for made in (
         "my/overlay.jpg",
         "my/labels/one.png",
+        "my/overlay.mp4",
+        "my/frames/000002.png",
         "my/results.json",
         "runs/mine/log.csv",
         "segmented/5.png",

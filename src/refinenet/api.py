@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,7 @@ from refinenet.tensors import digest
 from refinenet.terminal import print_note
 from refinenet.train import TrainResult, TrainRun
 from refinenet.train_request import TrainRequest, prepare_runs
+from refinenet.video import RETRIES, VideoResult, segment_video
 from refinenet.work_plan import Work, plan_work
 
 
@@ -501,6 +503,38 @@ class RefineNet:
         if progress:
             certificate.print()
         return certificate
+
+    def deploy_video(
+        self,
+        source: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        kind: Output | None = None,
+        abstain_below: float = 0.0,
+        retries: int = RETRIES,
+        progress: bool = True,
+    ) -> VideoResult:
+        """Segment a video, a stream or a camera, frame by frame, and write a video or a folder of pictures.
+
+        Args:
+            source: A file, the address of a stream (`rtsp://`, `rtmp://`, `http://`, ...), or a camera: `camera:0`.
+            output: A `.mp4`, `.m4v`, `.mov` or `.mkv` file, H.264, with the frames' own times and the sound as it was;
+                or a folder, which gets a PNG for each frame and their times in `frames.jsonl`. See `video`.
+            kind: Which picture of each frame: "overlay" (the default of a file), "colour" or "confidence"; in a folder
+                also "labels" (its default).
+            abstain_below: As for `segment`.
+            retries: Attempts in a row to reach a stream that broke off.
+            progress: Whether to show progress on standard error.
+
+        Returns:
+            What was written, and what happened on the way.
+
+        Raises:
+            ValueError: PyAV is not installed, the source is no video or has no frames, or the output does not fit.
+            OSError: a file cannot be read or written, or a stream does not answer.
+            KeyboardInterrupt: Ctrl-C or SIGTERM; the output holds the frames up to then, and plays.
+        """
+        segment = partial(self._segmenter.segment, abstain_below=abstain_below)
+        return segment_video(segment, source, output, kind, retries=retries, progress=progress)
 
     def save(
         self,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from refinenet import cli_video
 from refinenet.cli_options import AsJson, Backend, Device, Model, Precision, complain
 from refinenet.terminal import say
 
@@ -40,13 +41,18 @@ def deploy(
     images: Annotated[
         list[str],
         typer.Argument(
-            help="Image files, folders, patterns in quotes, @LIST (a text file of them), or - for standard input.",
+            help="Image files, folders, patterns in quotes, @LIST (a text file of them), or - for standard input; or one "
+            "video, stream or camera:0.",
             show_default=False,
         ),
     ],
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="A file for one image (- for standard output), a folder for several."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="A file for one image (- for standard output), a folder for several; .mp4, ... for a video.",
+        ),
     ] = None,
     model: Model = "camvid",
     kind: Annotated[
@@ -70,9 +76,12 @@ def deploy(
         str | None, typer.Option(help="A file for a line of JSON for each image, or - for standard output.")
     ] = None,
 ) -> None:
-    """Segment images and write the results; what a stopped run has written already is not made again."""
+    """Segment images or a video and write the results; what a stopped run has written already is not made again."""
     kinds = [str(name) for name in kind or []]
     arguments = {"model": model, "device": device, "backend": backend, "precision": precision}
+    if cli_video.has_video(images):
+        cli_video.deploy_video(images, output, kinds, arguments, as_json=as_json)
+        return
     _check_pipes(images, output, as_json or json_lines == STANDARD)
     if output == STANDARD:
         _write_to_standard_output(images[0], kinds, arguments)

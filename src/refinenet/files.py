@@ -31,9 +31,9 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
         ValueError: `path` is a pipe or a device, which must not be replaced by a file.
         OSError: `path` is a folder, its folder cannot be made or written, or the disk is full. Nothing is left behind.
     """
-    target = _check_target(path)
-    with _naming(target):
-        _replace(target.resolve(), content)
+    target = Path(path)
+    with replacing(target) as temporary, _naming(target):
+        write_new(temporary, content)
     return target
 
 
@@ -47,23 +47,14 @@ def stream_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         ValueError: as `write_atomically`.
         OSError: as `write_atomically`.
     """
-    target = _check_target(path)
-    place = target.resolve()
-    temporary = _temporary_beside(place)
-    with _naming(target):
-        make_folders(place.parent)
-        stream = io.BufferedWriter(_NamedFile(temporary, target))
-    try:
+    target = Path(path)
+    with replacing(target) as temporary:
+        with _naming(target):
+            stream = io.BufferedWriter(_NamedFile(temporary, target))
         with stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        with _naming(target):
-            temporary.replace(place)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    flush_folder(place.parent)
 
 
 class _NamedFile(io.FileIO):
@@ -78,13 +69,35 @@ class _NamedFile(io.FileIO):
             return super().write(content) or 0
 
 
-def _check_target(path: str | os.PathLike[str]) -> Path:
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary name beside `path`, whose file takes the place of `path` when the context ends without an error.
+
+    Whoever writes that file flushes it to the disk. After an error, or where none was written, it is removed, and
+    `path` is as it was. Missing folders are made; a symbolic link is followed.
+
+    Raises:
+        ValueError: `path` is a pipe or a device, which must not be replaced by a file.
+        OSError: `path` is a folder, its folder cannot be made or written, or no file was written.
+    """
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(f"Cannot write {target}: it is a folder. Name a file in it.")
     if target.exists() and not target.is_file():
         raise ValueError(f"Cannot write {target}: it is a pipe or a device. Name a file.")
-    return target
+    place = target.resolve()
+    # 50 characters are at most 200 bytes, which leaves room for the rest in a file name's 255.
+    temporary = place.with_name(f".{place.name[:50]}.{secrets.token_hex(4)}.tmp")
+    with _naming(target):
+        make_folders(place.parent)
+    try:
+        yield temporary
+        with _naming(target):
+            temporary.replace(place)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    flush_folder(place.parent)
 
 
 @contextmanager
@@ -93,23 +106,6 @@ def _naming(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise type(error)(error.errno, f"Cannot write {target}: {error.strerror}") from error
-
-
-def _temporary_beside(target: Path) -> Path:
-    # 50 characters are at most 200 bytes, which leaves room for the rest in a file name's 255.
-    return target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.tmp")
-
-
-def _replace(target: Path, content: bytes) -> None:
-    make_folders(target.parent)
-    temporary = _temporary_beside(target)
-    try:
-        write_new(temporary, content)
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    flush_folder(target.parent)
 
 
 def write_new(path: Path, content: bytes) -> None:

@@ -1,0 +1,270 @@
+"""A video from beginning to end: decode ahead, segment, draw, encode.
+
+Shape letters: H height, W width.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from refinenet.files import refuse_same_file, replacing
+from refinenet.interruption import Interruption
+from refinenet.segmenter import OUTPUTS, Output, Segmentation
+from refinenet.terminal import print_note, progress_bar
+from refinenet.video_file import VideoFile, VideoForm, check_container
+from refinenet.video_folder import FrameFolder, check_empty
+from refinenet.video_frames import Frame, Sound
+from refinenet.video_source import VideoSource, find_source
+from refinenet.video_stream import VideoStream
+
+RETRIES = 6
+"""Attempts to reach a stream that broke off, in half a minute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoResult:
+    """What became of a video."""
+
+    source: str
+    output: Path
+    frames: int
+    """Written."""
+    seconds: float
+    """What the work took."""
+    sound: bool
+    """Whether the output has the source's sound."""
+    reconnections: int
+    """How often a stream was taken up again."""
+    left_out: int
+    """Frames of a camera or a live stream that came faster than the network works."""
+    damaged: int
+    """Pieces of the video that could not be decoded."""
+
+    def describe(self) -> str:
+        """It in one line."""
+        rate = self.frames / max(self.seconds, 1e-9)
+        line = f"{self.source} -> {self.output}: {self.frames} frames in {self.seconds:.1f} s ({rate:.1f} frames/s)"
+        line += ", with sound" if self.sound else ""
+        counts = {"taken up again %d times": self.reconnections, "%d frames left out": self.left_out}
+        counts["%d damaged pieces left out"] = self.damaged
+        return ", ".join([line, *(words % count for words, count in counts.items() if count)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be written."""
+
+    path: Path
+    kind: Output
+    container: str | None
+    """FFmpeg's name of the file's format; None for a folder."""
+
+
+class Sink(Protocol):
+    """Where frames and sound go."""
+
+    def write(self, frame: Frame, segmentation: Segmentation) -> None:
+        """Add a frame."""
+
+    def write_sound(self, sound: Sound) -> None:
+        """Add a piece of sound."""
+
+
+def choose_output(source: str, kind: Output | None) -> Path:
+    """Where the result of a video file goes when nobody says it: beside it, as `NAME_overlay.mp4`.
+
+    Raises:
+        ValueError: the source is a stream or a camera.
+        OSError: the file is not there or may not be read.
+    """
+    if find_source(source).kind != "file":
+        raise ValueError(f"Say where the result of {find_source(source).name} is to go: --output FILE.mp4.")
+    return Path(source).with_name(f"{Path(source).stem}_{kind or 'overlay'}.mp4")
+
+
+def plan_output(source: str | os.PathLike[str], output: str | os.PathLike[str], kind: Output | None) -> Plan:
+    """Understand what is to be written, and where.
+
+    Args:
+        source: The video.
+        output: A video file, or a folder: one that is there, or a name without a suffix.
+        kind: Which picture; by default overlays in a video, label ids in a folder.
+
+    Raises:
+        ValueError: there is no such picture, it cannot be a video, the suffix is none of a video, the folder is not
+            empty, or the output is the source.
+    """
+    path = Path(output)
+    if kind is not None and kind not in OUTPUTS:
+        raise ValueError(f"kind is one of {', '.join(OUTPUTS)}, not {kind!r}.")
+    if path.is_dir() or not path.suffix:
+        check_empty(path)
+        return Plan(path=path, kind=kind or "labels", container=None)
+    container = check_container(path)
+    if kind == "labels":
+        raise ValueError(f"The compression of {path} would change labels. Name a folder: it gets a PNG for each frame.")
+    if "://" not in os.fspath(source):
+        refuse_same_file(source, path)
+    return Plan(path=path, kind=kind or "overlay", container=container)
+
+
+def segment_video(
+    segment: Callable[[npt.NDArray[np.uint8]], Segmentation],
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    kind: Output | None = None,
+    *,
+    retries: int = RETRIES,
+    progress: bool = True,
+) -> VideoResult:
+    """Segment each frame of a video and write the results.
+
+    A file appears under its name when it is complete. Ctrl-C or SIGTERM completes it with the frames up to then.
+
+    Args:
+        segment: From a frame, `(H, W, 3)` uint8 RGB, to its segmentation.
+        source: As for `video_frames.find_source`.
+        output: As for `plan_output`.
+        kind: As for `plan_output`.
+        retries: Attempts in a row to reach a stream that broke off.
+        progress: Whether to show progress on standard error.
+
+    Raises:
+        ValueError: PyAV is not installed, the source is no video or has no frames, or the output does not fit.
+        OSError: a file cannot be read or written, or a stream does not answer.
+        KeyboardInterrupt: the user or the system stopped it; what was reached is kept, and said so.
+    """
+    plan, found = plan_output(source, output, kind), find_source(source)
+    began = time.monotonic()
+    with (
+        closing(VideoStream(found, retries, print_note)) as stream,
+        Interruption() as interruption,
+        _open_sink(plan, stream) as sink,
+    ):
+        frames = _pass_frames(segment, stream, sink, interruption, progress=progress)
+        if not frames:
+            _explain_nothing(found, interruption)
+    if interruption.asked_by is not None:
+        print_note(f"Stopped: {plan.path} is complete, with the {frames} frames so far.")
+        raise KeyboardInterrupt
+    return VideoResult(
+        source=found.name,
+        output=plan.path,
+        frames=frames,
+        seconds=time.monotonic() - began,
+        sound=isinstance(sink, _FileSink) and sink.has_sound,
+        reconnections=stream.reconnections,
+        left_out=stream.left_out,
+        damaged=stream.damaged,
+    )
+
+
+def _pass_frames(
+    segment: Callable[[npt.NDArray[np.uint8]], Segmentation],
+    stream: VideoStream,
+    sink: Sink,
+    interruption: Interruption,
+    *,
+    progress: bool,
+) -> int:
+    """Bring all frames and sound from the source to the sink; how many frames they were."""
+    frames, began = 0, time.monotonic()
+    with progress_bar(progress) as bar:
+        task = bar.add_task(stream.source.name, total=stream.first.frames, status="")
+        for item in stream:
+            if interruption.asked_by is not None:
+                break
+            if isinstance(item, Frame):
+                sink.write(item, segment(item.pixels))
+                frames += 1
+                bar.update(task, advance=1, status=f"{frames / (time.monotonic() - began):.1f} frames/s")
+            elif item is not None:
+                sink.write_sound(item)
+    return frames
+
+
+def _explain_nothing(source: VideoSource, interruption: Interruption) -> None:
+    """There was no frame, so there is no result.
+
+    Raises:
+        KeyboardInterrupt: it was stopped.
+        ValueError: it has none.
+    """
+    if interruption.asked_by is not None:
+        print_note("Stopped before the first frame: nothing is written.")
+        raise KeyboardInterrupt
+    raise ValueError(f"{source.name} has no frames that can be read: nothing is written.")
+
+
+@contextmanager
+def _open_sink(plan: Plan, stream: VideoStream) -> Iterator[Sink]:
+    if plan.container is None:
+        with FrameFolder(plan.path, plan.kind) as folder:
+            yield folder
+        return
+    with replacing(plan.path) as temporary, _FileSink(plan, temporary, stream) as sink:
+        yield sink
+
+
+class _FileSink:
+    """A video file that begins with the first frame, which says how large it is."""
+
+    def __init__(self, plan: Plan, temporary: Path, stream: VideoStream) -> None:
+        self._plan, self._temporary, self._stream = plan, temporary, stream
+        self._file: VideoFile | None = None
+        self._waiting: list[Sound] = []
+
+    @property
+    def has_sound(self) -> bool:
+        return self._file is not None and bool(self._stream.first.sound) and self._file.sound_left_out is None
+
+    def write(self, frame: Frame, segmentation: Segmentation) -> None:
+        if self._file is None:
+            self._file = self._begin(frame)
+            for sound in self._waiting:
+                self._file.write_sound(sound)
+            self._waiting.clear()
+        picture = segmentation.render(self._plan.kind)
+        if picture.ndim == 2:
+            picture = np.repeat(picture[..., np.newaxis], 3, axis=2)
+        self._file.write(picture, frame.seconds)
+
+    def _begin(self, frame: Frame) -> VideoFile:
+        recording = self._stream.first
+        form = VideoForm(
+            height=frame.pixels.shape[0],
+            width=frame.pixels.shape[1],
+            time_base=recording.time_base,
+            rate=recording.rate,
+            aspect=frame.aspect,
+        )
+        assert self._plan.container is not None
+        file = VideoFile(self._temporary, self._plan.container, form, recording.sound, str(self._plan.path))
+        if file.sound_left_out is not None:
+            print_note(f"Warning: {file.sound_left_out}. An .mkv holds nearly all kinds.")
+        return file
+
+    def write_sound(self, sound: Sound) -> None:
+        if self._file is None:
+            self._waiting.append(sound)
+        else:
+            self._file.write_sound(sound)
+
+    def __enter__(self) -> _FileSink:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.__exit__(kind, error, trace)

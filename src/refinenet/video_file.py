@@ -1,0 +1,254 @@
+"""Frames and sound into a video file that plays everywhere.
+
+Shape letters: H height, W width.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refinenet.video_frames import Sound
+
+if TYPE_CHECKING:
+    from av import AudioStream, VideoFrame, VideoStream
+    from av.container import OutputContainer
+
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+"""FFmpeg's name of a file's format by its suffix: those that keep each frame's own time."""
+
+ENCODERS = ("libx264", "mpeg4")
+"""In the order in which they are tried: H.264, which everything plays, and what FFmpeg always has."""
+
+_BT709 = 1
+_LIMITED_RANGE = 1
+_COARSEST_TIMES_OF_MPEG4 = 65_535
+_BITS_FOR_A_PIXEL = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoForm:
+    """What a video file is to be like."""
+
+    height: int
+    width: int
+    time_base: Fraction
+    """The unit of the frames' times, in seconds; the container may choose a coarser one (.mkv: milliseconds)."""
+    rate: Fraction | None = None
+    """Frames for each second on average, where it is known."""
+    aspect: Fraction | None = None
+    """Width of a pixel for its height; None for square ones."""
+
+
+class VideoFile:
+    """A video file in the making; as a context, it is completed at the end, so that it plays, also after an error.
+
+    The colours are BT.709, of limited range, with half the resolution, as players expect; an odd side is made even by
+    repeating its last column or row.
+
+    Args:
+        path: The file to write; it is replaced.
+        container: One of the values of `CONTAINERS`.
+        form: Size and times.
+        sound: The streams whose packets `write_sound` will be given. What the container cannot hold is left out.
+        name: What messages call the file.
+        encoders: FFmpeg's names of encoders, of which the first one that is there is taken.
+
+    Raises:
+        ValueError: no encoder is there or takes frames of this size.
+        OSError: the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        container: str,
+        form: VideoForm,
+        sound: Sequence[AudioStream] = (),
+        name: str | None = None,
+        encoders: Sequence[str] = ENCODERS,
+    ) -> None:
+        self.path, self.form, self.name = path, form, name or str(path)
+        self._encoder = _find_encoder(encoders)
+        self.sound_left_out: str | None = None
+        """Why the sound is not in the file, if there was some that it cannot hold."""
+        try:
+            self._start(container, sound)
+        except (ValueError, OSError) as error:
+            if not sound:
+                raise
+            kinds = ", ".join(sorted({stream.codec_context.name for stream in sound}))
+            self._start(container, ())
+            self.sound_left_out = f"the sound ({kinds}) does not fit into {container}: {error}"
+        self._last: int | None = None
+        self._heard: dict[int, int] = {}
+
+    def _start(self, container: str, sound: Sequence[AudioStream]) -> None:
+        import av
+
+        with self._clear_errors():
+            self._container: OutputContainer = av.open(f"file:{self.path}", "w", format=container)
+        try:
+            _check_sound(container, sound)
+            with self._clear_errors():
+                self._video = self._add_video()
+                self._sound: list[Any] = [self._container.add_stream_from_template(stream) for stream in sound]
+                self._container.start_encoding()
+        except (ValueError, OSError):
+            self._container.close()
+            raise
+
+    def _add_video(self) -> VideoStream:
+        import av
+
+        form = self.form
+        rate = form.rate.limit_denominator(1001) if form.rate else 25
+        stream = self._container.add_stream(self._encoder, rate=rate)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height = form.width + form.width % 2, form.height + form.height % 2
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.time_base = form.time_base
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED_RANGE
+        if form.aspect:
+            context.sample_aspect_ratio = form.aspect
+        if self._encoder == "libx264":
+            # Without frames that look ahead, which would end a file of uneven times before its last frame.
+            context.options = {"preset": "veryfast", "crf": "18", "bf": "0"}
+        else:
+            context.bit_rate = max(1, round(_BITS_FOR_A_PIXEL * form.width * form.height))
+            if form.time_base.denominator > _COARSEST_TIMES_OF_MPEG4:
+                context.time_base = Fraction(1, 60_000)
+        try:
+            context.open()
+        except av.FFmpegError as error:
+            raise ValueError(
+                f"{self.name}: {self._encoder} does not encode frames of {form.width} x {form.height} pixels."
+            ) from error
+        return stream
+
+    def write(self, picture: npt.NDArray[np.uint8], seconds: Fraction) -> None:
+        """Add a frame.
+
+        Args:
+            picture: `(H, W, 3)` uint8 RGB. One of another size than the file's is brought to that.
+            seconds: When it is shown. A time that is not after the one before is moved as little as can be.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        unit = self._video.codec_context.time_base
+        time = round(seconds / unit)
+        self._last = time if self._last is None else max(time, self._last + 1)
+        frame = self._convert(picture)
+        frame.pts, frame.time_base = self._last, unit
+        with self._clear_errors():
+            self._container.mux(self._video.encode(frame))
+
+    def _convert(self, picture: npt.NDArray[np.uint8]) -> VideoFrame:
+        import av
+
+        height, width = self.form.height, self.form.width
+        if picture.shape[:2] != (height, width):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            picture = frame.reformat(width=width, height=height).to_ndarray().astype(np.uint8, copy=False)
+        even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+        return frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+
+    def write_sound(self, sound: Sound) -> None:
+        """Add a piece of sound, as it is; one that is before what is written already is left out.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        packet = sound.packet
+        if not self._sound or packet.dts is None:
+            return
+        delay = round(sound.delay / packet.time_base)
+        packet.dts += delay
+        if packet.pts is not None:
+            packet.pts += delay
+        if packet.dts <= self._heard.get(sound.track, packet.dts - 1):
+            return
+        self._heard[sound.track] = packet.dts
+        packet.stream = self._sound[sound.track]
+        with self._clear_errors():
+            self._container.mux(packet)
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        with suppress(ValueError, OSError):  # the error that is under way says more
+            self.close()
+
+    def close(self) -> None:
+        """Complete the file and flush it to the disk.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        try:
+            with self._clear_errors():
+                self._container.mux(self._video.encode(None))
+        finally:
+            with self._clear_errors():
+                self._container.close()
+        with self.path.open("rb+") as stream:
+            os.fsync(stream.fileno())
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        import av
+
+        try:
+            yield
+        except av.FFmpegError as error:
+            raise OSError(f"Cannot write {self.name}: {error.strerror or type(error).__name__}") from error
+
+
+def check_container(path: str | os.PathLike[str]) -> str:
+    """FFmpeg's name of the format that a file's suffix asks for.
+
+    Raises:
+        ValueError: videos are not written with this suffix.
+    """
+    container = CONTAINERS.get(Path(path).suffix.lower())
+    if container is None:
+        raise ValueError(
+            f"Videos are written as {', '.join(CONTAINERS)}, not as {os.fspath(path)!r}; "
+            "a folder (a name without a suffix) gets a picture for each frame."
+        )
+    return container
+
+
+def _check_sound(container: str, sound: Sequence[AudioStream]) -> None:
+    if container == "mp4" and any(stream.codec_context.name.startswith("pcm_") for stream in sound):
+        # FFmpeg begins such a file and may fail at its end; few players know them.
+        raise ValueError("sound that is not compressed is for .mov and .mkv")
+
+
+def _find_encoder(names: Sequence[str]) -> str:
+    import av
+    from av.codec.codec import UnknownCodecError
+
+    for name in names:
+        with suppress(UnknownCodecError):
+            return av.Codec(name, "w").name
+    raise ValueError(f"This FFmpeg has none of the encoders {', '.join(names)}. pip install 'refinenet[video]'")

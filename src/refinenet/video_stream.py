@@ -1,0 +1,172 @@
+"""Frames of a video, decoded ahead in a thread; a stream that breaks off is taken up again."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+
+from refinenet.video_frames import Frame, Recording, Sound
+from refinenet.video_source import VideoSource
+
+LOOK_AHEAD = 8
+"""Frames and pieces of sound that wait, decoded, at most."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before the first new attempt to reach a stream, each next one twice as long, and at most."""
+
+_POLL = 0.1
+_TOLERANCE = 1.0
+"""Seconds by which a video may end before the length that it tells."""
+
+_END = object()
+
+
+class VideoStream:
+    """Reads a source from beginning to end, ahead of whoever iterates over it.
+
+    A stream (or a camera) that breaks off is opened again after growing pauses; its time goes on by the pause. One that
+    says how long it is, as a video file on a web server, goes on where it was. Of sources that do not wait, frames that
+    come while none is taken are left out.
+
+    Args:
+        source: What to read.
+        retries: Attempts in a row, without a frame, to reach a stream again.
+        tell: Is told what happens, a sentence each.
+
+    Raises:
+        ValueError, OSError: as `Recording`.
+    """
+
+    def __init__(self, source: VideoSource, retries: int, tell: Callable[[str], None]) -> None:
+        self.source, self.retries, self._tell = source, retries, tell
+        self.first = Recording(source)
+        self.reconnections = self.left_out = self.damaged = 0
+        self._stop = threading.Event()
+        self._queue: queue.Queue[object] = queue.Queue(LOOK_AHEAD)
+        self._last: Fraction | None = None
+        self._heard = 0.0
+        self._error: ValueError | OSError | None = None
+        self._thread = threading.Thread(target=self._read, name="decode", daemon=True)
+
+    def __iter__(self) -> Iterator[Frame | Sound | None]:
+        """Frames and sound; None where none has come for a moment, so that whoever waits can think again.
+
+        Raises:
+            ValueError: a frame is too large.
+            RuntimeError: the memory is full, or the like.
+        """
+        self._thread.start()
+        while True:
+            try:
+                item = self._queue.get(timeout=_POLL)
+            except queue.Empty:
+                if not self._thread.is_alive() and self._queue.empty():
+                    raise RuntimeError("Decoding ended by an error that it did not foresee.") from None
+                yield None
+                continue
+            if item is _END:
+                break
+            assert isinstance(item, Frame | Sound)
+            yield item
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """End reading. A stream that does not answer is not waited for."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout=2 * _POLL)
+        if not self._thread.is_alive():
+            self.first.close()
+
+    def _read(self) -> None:
+        try:
+            for item in self._follow():
+                if not self._put(item):
+                    return
+        except (ValueError, OSError) as error:
+            self._error = error
+        self._put(_END)
+
+    def _put(self, item: object) -> bool:
+        """Hand over an item; False once nobody wants it any more."""
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=_POLL)
+            except queue.Full:
+                if self.source.is_real_time and isinstance(item, Frame):
+                    self.left_out += 1
+                    return True
+            else:
+                return True
+        return False
+
+    def _follow(self) -> Iterator[Frame | Sound]:
+        recording: Recording | None = self.first
+        while recording is not None:
+            yield from self._play(recording)
+            self.damaged += recording.damaged
+            if recording is not self.first:
+                recording.close()
+            if self.source.kind == "file" or self._is_complete(recording):
+                self._tell_early_end(recording)
+                return
+            recording = self._reconnect(recording.trouble or "the other side ended it")
+
+    def _play(self, recording: Recording) -> Iterator[Frame | Sound]:
+        """What a recording holds, in time with what came before."""
+        is_again, has_sound = recording is not self.first, _sounds_alike(recording, self.first)
+        shift = None if is_again and recording.seconds is None else Fraction(0)
+        before = self._last
+        for item in recording:
+            if isinstance(item, Sound):
+                if has_sound and shift is not None:
+                    yield replace(item, delay=item.delay + shift)
+                continue
+            if shift is None:
+                pause = Fraction(time.monotonic() - self._heard).limit_denominator(1000)
+                shift = (before or Fraction(0)) + max(pause, recording.time_base) - item.seconds
+            seconds = item.seconds + shift
+            self._heard = time.monotonic()
+            if not is_again or before is None or seconds > before:
+                self._last = seconds
+                yield replace(item, seconds=seconds)
+
+    def _is_complete(self, recording: Recording) -> bool:
+        if recording.seconds is None:
+            return False
+        return self._last is not None and self._last + Fraction(_TOLERANCE) >= recording.seconds
+
+    def _tell_early_end(self, recording: Recording) -> None:
+        length, reached = recording.seconds, float(self._last or 0)
+        if recording.trouble is not None:
+            self._tell(f"{self.source.name} is damaged after {reached:.1f} s ({recording.trouble}): it ends there.")
+        elif length is not None and self._last is not None and reached + _TOLERANCE < length:
+            self._tell(f"{self.source.name} is cut off: it ends after {reached:.1f} of {length:.1f} s.")
+
+    def _reconnect(self, reason: str) -> Recording | None:
+        pause = FIRST_PAUSE
+        for attempt in range(1, self.retries + 1):
+            self._tell(
+                f"{self.source.name} broke off ({reason}); trying again in {pause:g} s ({attempt} of {self.retries})."
+            )
+            if self._stop.wait(pause):
+                return None
+            try:
+                recording = Recording(self.source)
+            except (ValueError, OSError) as error:
+                reason = str(error)
+            else:
+                self.reconnections += 1
+                return recording
+            pause = min(2 * pause, LONGEST_PAUSE)
+        self._tell(f"{self.source.name} did not come back: the video ends here.")
+        return None
+
+
+def _sounds_alike(one: Recording, other: Recording) -> bool:
+    kinds = [[(s.codec_context.name, s.sample_rate, s.layout.name) for s in take.sound] for take in (one, other)]
+    return kinds[0] == kinds[1]
