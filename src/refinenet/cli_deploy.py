@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from refinenet.cli_options import AsJson, Backend, Device, Model, Precision, complain
+from refinenet.cli_ray import Engine, Workers, deploy_with_ray
 from refinenet.terminal import say
 
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def deploy(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", show_default=False)],
+    images: Annotated[list[str], typer.Argument(help="Image files, or folders of them.", show_default=False)],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--output", "-o", help="A .png or .jpg file for one image, a folder for several."),
     ] = None,
     model: Model = "camvid",
@@ -28,12 +29,20 @@ def deploy(
     device: Device = None,
     backend: Backend = "pytorch",
     precision: Precision = "float32",
+    engine: Engine = "local",
+    workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
     """Segment images and write the results."""
+    if engine == "ray":
+        settings = {"model": model, "backend": backend, "precision": precision, "kind": kind, "device": device}
+        deploy_with_ray(images, output, as_json=as_json, workers=workers, **settings)
+        return
+    if workers is not None:
+        raise typer.BadParameter("workers are Ray's: add --engine ray.", param_hint="--workers")
     from refinenet.batch import pair_outputs, segment_files
 
-    pairs = pair_outputs(images, output, kind)
+    pairs = pair_outputs([Path(image) for image in images], None if output is None else Path(output), kind)
     from refinenet.api import RefineNet
 
     network = RefineNet(model=model, device=device, backend=backend, precision=precision)
