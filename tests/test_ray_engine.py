@@ -13,30 +13,35 @@ import pytest
 import ray
 from conftest import CommandLine
 from PIL import Image
+from small_store import running_store
 
 from refinenet import RefineNet
 from refinenet.batch import pair_outputs, segment_files
 from refinenet.ray_engine import segment_with_ray, share_out
-from refinenet.ray_worker import Deaths
+from refinenet.ray_places import pair_places
+from refinenet.ray_reader import Deaths
+from refinenet.ray_record import RayResult
+from refinenet.storage import list_names, read_content, write_content
 from refinenet.street_scene import draw_street
 
 BAD = "07.jpg"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def store() -> Iterator[str]:
+    """A bucket, as its URI."""
+    with running_store("pictures") as bucket:
+        yield bucket
+
+
+@pytest.fixture(scope="module")
+def cluster(store: str) -> Iterator[str]:
     """Two cores of Ray, and its address."""
-    environment = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
     with pytest.MonkeyPatch.context() as patch:
-        for key, value in environment.items():
-            patch.setenv(key, value)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
         ray.init(
-            address="local",
-            num_cpus=2,
-            object_store_memory=200_000_000,
-            include_dashboard=False,
-            log_to_driver=False,
-            runtime_env={"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}},
+            address="local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False
         )
         try:
             yield ray.get_runtime_context().gcs_address
@@ -44,10 +49,10 @@ def cluster() -> Iterator[str]:
             ray.shutdown()
 
 
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Fourteen streets of several sizes, and a text that is called an image."""
-    folder = tmp_path / "images"
+    folder = tmp_path_factory.mktemp("ray") / "images"
     folder.mkdir()
     for seed in range(15):
         picture = Image.fromarray(draw_street(seed, 60 + 4 * seed, 97)[0])
@@ -56,10 +61,17 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def alone(images: Path, output: Path, camvid_model: RefineNet) -> dict[str, bytes]:
-    """The results of the single process."""
-    list(segment_files(camvid_model.segment, pair_outputs([images], output, None), None))
-    return contents(output)
+@pytest.fixture(scope="module")
+def run(cluster: str, images: Path) -> tuple[list[RayResult], Path]:
+    """What is told of the images, and where results go, by a run of which a worker is killed after four of them."""
+    output, told = images.parent / "output", []
+    for result in segment_with_ray(pair_outputs([images], output, None), workers=2, record=output):
+        told.append(result)
+        if len(told) == 4:
+            workers = worker_processes()
+            assert len(workers) == 2
+            os.kill(workers[0], signal.SIGKILL)
+    return told, output
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -75,24 +87,16 @@ def worker_processes() -> list[int]:
 
 
 def test_every_image_once_though_a_worker_is_killed(
-    cluster: str, images: Path, tmp_path: Path, camvid_model: RefineNet
+    run: tuple[list[RayResult], Path], images: Path, tmp_path: Path, camvid_model: RefineNet
 ) -> None:
-    expected = alone(images, tmp_path / "alone", camvid_model)
-    output = tmp_path / "output"
-    pairs = pair_outputs([images], output, None)
-    told = []
-    killed: list[int] = []
-    for result in segment_with_ray(pairs, workers=2, record=output):
-        told.append(result)
-        if len(told) == 4:
-            killed = worker_processes()
-            os.kill(killed[0], signal.SIGKILL)
-    assert len(killed) == 2
+    told, output = run
+    pairs = pair_outputs([images], tmp_path, None)
+    list(segment_files(camvid_model.segment, pairs, None))
+    expected = contents(tmp_path)
     assert sorted(result.image for result in told) == [str(image) for image, _ in pairs]
     failed = [result for result in told if result.error is not None]
     assert [Path(result.image).name for result in failed] == [BAD]
-    assert "not a JPEG, PNG" in str(failed[0].error)
-    assert BAD in str(failed[0].error)
+    assert f"{images / BAD} is not a JPEG, PNG" in str(failed[0].error)
     assert len(expected) == 14
     assert contents(output) == expected
     for result in told:
@@ -100,38 +104,56 @@ def test_every_image_once_though_a_worker_is_killed(
             assert result.areas == camvid_model.segment(result.image).areas
 
 
-def test_what_is_done_is_left_and_what_changed_is_made_anew(
-    cluster: str, images: Path, tmp_path: Path, run_refinenet: CommandLine, monkeypatch: pytest.MonkeyPatch
+def test_a_finished_job_is_left_and_what_changed_is_made_anew(
+    run: tuple[list[RayResult], Path],
+    cluster: str,
+    images: Path,
+    run_refinenet: CommandLine,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", cluster)
-    command = ("deploy", images, "--output", tmp_path / "output", "--engine", "ray", "--workers", "2")
-    first = run_refinenet(*command, "--json")
-    assert first.returncode == 1
-    reports = json.loads(first.stdout)
-    assert len(reports) == 15
-    assert f"{images / BAD} is not a JPEG" in first.stderr
-    assert "1 of 15 images could not be segmented" in first.stderr
-    before = contents(tmp_path / "output")
-    times = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "output").glob("*.png")}
-
-    (images / BAD).unlink()
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # where no Ray is: a finished job asks none
+    told, output = run
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in output.glob("*.png")}
+    command = ("deploy", images, "--output", output, "--engine", "ray")
+    bad = (images / BAD).rename(images / f"{BAD}.txt")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # where no Ray is: a finished job asks for none
     second = run_refinenet(*command)
     assert second.returncode == 0, second.stderr
-    assert "0 of 14 images segmented, 14 were done before" in second.stdout
+    assert second.stdout == f"0 of 14 images segmented, 14 were done before, by the same model and settings: {output}\n"
     assert second.stderr == ""
-    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "output").glob("*.png")} == times
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in output.glob("*.png")} == before
 
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    bad.rename(images / BAD)
     Image.fromarray(draw_street(99, 50, 50)[0]).save(images / "03.jpg")
-    (tmp_path / "output" / "05.png").unlink()
-    pairs = pair_outputs([images], tmp_path / "output", None)
-    told = list(segment_with_ray(pairs, record=tmp_path / "output"))
-    assert sorted(Path(result.image).name for result in told if result.is_new) == ["03.jpg", "05.jpg"]
-    assert len(told) == 14
-    after = contents(tmp_path / "output")
-    assert [name for name in after if after[name] != before[name]] == ["03.png"]
-    areas = {report["image"]: report.get("areas") for report in reports}
-    assert all(result.areas == areas[result.image] for result in told if not result.is_new)
+    (output / "05.png").unlink()
+    third = run_refinenet(*command, "--workers", "1", "--json")
+    assert third.returncode == 1
+    assert f"{images / BAD} is not a JPEG" in third.stderr
+    assert third.stderr.endswith("Error: 1 of 15 images could not be segmented.\n")
+    reports = {Path(report["image"]).name: report for report in json.loads(third.stdout)}
+    assert [name for name in sorted(reports) if reports[name].get("new")] == ["03.jpg", "05.jpg"]
+    assert "error" in reports[BAD]
+    assert len(reports) == 15
+    after = contents(output)
+    assert [name for name in sorted(after) if after[name] != before[name][0]] == ["03.png"]
+    areas = {Path(result.image).name: result.areas for result in told}
+    assert all(reports[name]["areas"] == areas[name] for name in reports if name not in (BAD, "03.jpg"))
+
+
+def test_from_a_store_into_a_store(cluster: str, store: str, images: Path, camvid_model: RefineNet) -> None:
+    write_content(f"{store}/in/day one/a.jpg", (images / "00.jpg").read_bytes())
+    write_content(f"{store}/in/b.jpg", (images / "01.jpg").read_bytes())
+    write_content(f"{store}/in/damaged.png", b"no image")
+    pairs, folder = pair_places([f"{store}/in"], f"{store}/out", "colour")
+    told = {result.image: result for result in segment_with_ray(pairs, kind="colour", workers=1, record=folder)}
+    assert list_names(f"{store}/out") == ["b.png", "day one/a.png"]
+    for name, image in (("day one/a", "00.jpg"), ("b", "01.jpg")):
+        segmentation = camvid_model.segment(images / image)
+        assert read_content(f"{store}/out/{name}.png") == segmentation.encode("x.png", "colour")
+        assert told[f"{store}/in/{name}.jpg"].areas == segmentation.areas
+    assert f"{store}/in/damaged.png: " in str(told[f"{store}/in/damaged.png"].error)
+    again = segment_with_ray(pairs[:2], kind="colour", record=folder)
+    assert [result.is_new for result in again] == [False, False]
 
 
 def test_an_image_over_which_processes_die_is_counted_and_no_other() -> None:

@@ -21,8 +21,9 @@ from refinenet.backends import BackendName, Precision, check_backend
 from refinenet.files import sweep_leftovers
 from refinenet.model_file import make_header
 from refinenet.model_source import open_model
+from refinenet.ray_reader import Deaths, read_image
 from refinenet.ray_record import RayResult, Record
-from refinenet.ray_worker import Deaths, Job, Worker, read_image
+from refinenet.ray_worker import Job, Worker
 from refinenet.segmenter import Output, check_output
 from refinenet.storage import as_place, is_here
 from refinenet.tensors import digest
@@ -219,20 +220,7 @@ def _cluster(workers: int | None) -> Iterator[Any]:
     ray = require_ray()
     was_connected = ray.is_initialized()
     if not was_connected:
-        path = os.environ.get("PYTHONPATH")
-        address = os.environ.get("RAY_ADDRESS", "local")
-        here = {
-            "num_cpus": max(_cores(), workers or 1),
-            "object_store_memory": _STORE_BYTES,
-            "include_dashboard": False,
-        }
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"PYTHONPATH": path}} if path else None,
-            **(here if address == "local" else {}),
-        )
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **_address(workers))
     context = ray.data.DataContext.get_current()
     before = context.enable_progress_bars, context.print_on_execution_start
     context.enable_progress_bars = context.print_on_execution_start = False
@@ -246,6 +234,16 @@ def _cluster(workers: int | None) -> Iterator[Any]:
         logger.setLevel(level)
         if not was_connected:
             ray.shutdown()
+
+
+def _address(workers: int | None) -> dict[str, Any]:
+    """Where Ray is, or what it is to have here, in the words of `ray.init`."""
+    address, path = os.environ.get("RAY_ADDRESS", "local"), os.environ.get("PYTHONPATH")
+    if address == "local":
+        cores = max(_cores(), workers or 1)
+        return {"address": address, "num_cpus": cores, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
+    # Processes that are started here have the environment of this one; a cluster's have it only if told.
+    return {"address": address, "runtime_env": {"env_vars": {"PYTHONPATH": path}} if path else None}
 
 
 def _cores() -> int:

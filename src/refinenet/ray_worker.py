@@ -1,14 +1,9 @@
-"""What the processes that Ray starts do: read images, and segment them and write the results.
-
-Tables are PyArrow's, with one row: H is height, W width.
-"""
+"""What Ray's workers do: segment images that were read by `ray_reader`, and write the results."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +12,11 @@ import numpy as np
 from refinenet import __version__
 from refinenet.backends import BackendName, Precision, open_backend
 from refinenet.files import refuse_same_file
-from refinenet.images import decode
 from refinenet.model_file import ModelCard
 from refinenet.network import Network
+from refinenet.ray_reader import as_table, given_up
 from refinenet.segmenter import Output, Segmentation, Segmenter
-from refinenet.storage import find_stamps, is_here, read_content, write_content
-
-DEATHS = 3
-"""How many processes may die over an image before it is given up."""
+from refinenet.storage import find_stamps, write_content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,49 +33,6 @@ class Job:
     """Of each worker."""
     kind: Output | None
     version: str = __version__
-
-
-class Deaths:
-    """Counts, in a process of its own, over which images others die: a killed process cannot count for itself.
-
-    Ray begins the work of a killed process again, as often as it takes, which for an image that kills every process
-    would be for ever.
-    """
-
-    def __init__(self) -> None:
-        self._current: dict[str, str] = {}
-        self._deaths: Counter[str] = Counter()
-
-    def begin(self, process: str, work: str) -> int:
-        """A process begins with some work. How many died over it before?"""
-        for dead in [other for other, theirs in self._current.items() if theirs == work and other != process]:
-            del self._current[dead]
-            self._deaths[work] += 1
-        self._current[process] = work
-        return self._deaths[work]
-
-
-def read_image(table: Any, deaths: Any) -> Any:
-    """Read an image, apart from the workers, so that these need not wait for disks, networks and decoders.
-
-    Args:
-        table: A row with "index", "image" and "output".
-        deaths: Ray's handle of a `Deaths`.
-
-    Returns:
-        The row with "pixels", "height", "width", "read" (the file's stamp), and "error", None where it could be read.
-    """
-    row = table.to_pylist()[0]
-    error, pixels, stamp = _given_up(deaths, "read", row), np.zeros((0, 0, 3), np.uint8), ""
-    if error is None:
-        try:
-            stamp = find_stamps([row["image"]]).get(row["image"], "")
-            pixels = _decode(row["image"])
-        except (ValueError, OSError) as failure:
-            error = str(failure)
-    height, width, _ = pixels.shape
-    facts = {"height": height, "width": width, "read": stamp, "error": error}
-    return _as_table({**row, **facts, "pixels": pixels.tobytes()})
 
 
 class Worker:
@@ -116,9 +65,9 @@ class Worker:
     def __call__(self, table: Any) -> Any:
         """A row of `read_image`, to one with "index" and "answer", JSON: "error", or "areas", "read" and "made"."""
         row = table.drop_columns(["pixels"]).to_pylist()[0]
-        error = row["error"] or _given_up(self._deaths, "segment", row)
+        error = row["error"] or given_up(self._deaths, "segment", row)
         answer = {"error": error} if error else self._answer(row, table.column("pixels")[0].as_buffer())
-        return _as_table({"index": row["index"], "answer": json.dumps(answer)})
+        return as_table({"index": row["index"], "answer": json.dumps(answer)})
 
     def _answer(self, row: dict[str, Any], content: Any) -> dict[str, Any]:
         try:
@@ -136,34 +85,3 @@ class Worker:
             raise ValueError(f"The output {output} is the input itself: writing would destroy it. Name another folder.")
         refuse_same_file(image, output)
         write_content(output, segmentation.encode(output, self._job.kind))
-
-
-def _decode(image: str) -> Any:
-    if is_here(image):
-        return decode(image)
-    content = read_content(image)
-    try:
-        return decode(content)
-    except ValueError as error:
-        raise ValueError(f"{image}: {error}") from error
-
-
-def _given_up(deaths: Any, work: str, row: dict[str, Any]) -> str | None:
-    import ray
-
-    process = f"{socket.gethostname()}:{os.getpid()}"
-    count: int = ray.get(deaths.begin.remote(process, f"{work} {row['index']}"))
-    if count < DEATHS:
-        return None
-    return (
-        f"{row['image']} is given up: {count} processes died over it, perhaps for want of memory. "
-        "Resize it, or give each worker more with fewer --workers."
-    )
-
-
-def _as_table(row: dict[str, Any]) -> Any:
-    import pyarrow
-
-    # Pixels of several images may pass the 2 GB of Arrow's usual bytes.
-    kinds = {"pixels": pyarrow.large_binary(), "error": pyarrow.string()}
-    return pyarrow.table({key: pyarrow.array([value], kinds.get(key)) for key, value in row.items()})
