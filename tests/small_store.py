@@ -13,7 +13,10 @@ from moto.server import ThreadedMotoServer
 
 @contextmanager
 def running_store(bucket: str) -> Iterator[str]:
-    """The URI of an empty bucket, whose name no other test has; the environment says where it is, to processes that are started meanwhile, too."""
+    """The URI of an empty bucket, whose name no other test has.
+
+    The environment says where it is, to processes that are started meanwhile, too.
+    """
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

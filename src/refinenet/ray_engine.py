@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -220,7 +221,8 @@ def _cluster(workers: int | None) -> Iterator[Any]:
     ray = require_ray()
     was_connected = ray.is_initialized()
     if not was_connected:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **_address(workers))
+        with _silent_stderr():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **_address(workers))
     context = ray.data.DataContext.get_current()
     before = context.enable_progress_bars, context.print_on_execution_start
     context.enable_progress_bars = context.print_on_execution_start = False
@@ -234,6 +236,20 @@ def _cluster(workers: int | None) -> Iterator[Any]:
         logger.setLevel(level)
         if not was_connected:
             ray.shutdown()
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Ray's core tells on standard error, past Python, that it was asked to be silent."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _address(workers: int | None) -> dict[str, Any]:

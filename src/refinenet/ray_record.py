@@ -17,7 +17,7 @@ from refinenet.storage import find_stamps, is_here, join, list_names, read_conte
 
 FOLDER = ".refinenet"
 """Where, in a folder of results, the record lies."""
-_ROWS, _SECONDS = 512, 10.0
+_ROWS, _SECONDS = 512, 5.0
 """A part of the record is written when it has so many lines, or when so much time has passed since the last one."""
 
 
