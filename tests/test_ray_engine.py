@@ -16,7 +16,6 @@ from PIL import Image
 from small_store import running_store
 
 from refinenet import RefineNet
-from refinenet.batch import pair_outputs, segment_files
 from refinenet.ray_engine import segment_with_ray, share_out
 from refinenet.ray_places import pair_places
 from refinenet.ray_reader import Deaths
@@ -65,7 +64,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(cluster: str, images: Path) -> tuple[list[RayResult], Path]:
     """What is told of the images, and where results go, by a run of which a worker is killed after four of them."""
     output, told = images.parent / "output", []
-    for result in segment_with_ray(pair_outputs([images], output, None), workers=2, record=output):
+    for result in segment_with_ray(pair_places([str(images)], str(output))[0], workers=2, record=output):
         told.append(result)
         if len(told) == 4:
             workers = worker_processes()
@@ -90,10 +89,11 @@ def test_every_image_once_though_a_worker_is_killed(
     run: tuple[list[RayResult], Path], images: Path, tmp_path: Path, camvid_model: RefineNet
 ) -> None:
     told, output = run
-    pairs = pair_outputs([images], tmp_path, None)
-    list(segment_files(camvid_model.segment, pairs, None))
+    for image in sorted(images.iterdir()):
+        if image.name != BAD:
+            camvid_model.deploy(image_file=image, output_file=tmp_path / f"{image.stem}.png")
     expected = contents(tmp_path)
-    assert sorted(result.image for result in told) == [str(image) for image, _ in pairs]
+    assert sorted(result.image for result in told) == sorted(map(str, images.iterdir()))
     failed = [result for result in told if result.error is not None]
     assert [Path(result.image).name for result in failed] == [BAD]
     assert f"{images / BAD} is not a JPEG, PNG" in str(failed[0].error)
@@ -104,56 +104,53 @@ def test_every_image_once_though_a_worker_is_killed(
             assert result.areas == camvid_model.segment(result.image).areas
 
 
-def test_a_finished_job_is_left_and_what_changed_is_made_anew(
-    run: tuple[list[RayResult], Path],
-    cluster: str,
-    images: Path,
-    run_refinenet: CommandLine,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_finished_job_is_left_as_it_is(
+    run: tuple[list[RayResult], Path], images: Path, run_refinenet: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told, output = run
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in output.glob("*.png")}
-    command = ("deploy", images, "--output", output, "--engine", "ray")
-    bad = (images / BAD).rename(images / f"{BAD}.txt")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # where no Ray is: a finished job asks for none
-    second = run_refinenet(*command)
-    assert second.returncode == 0, second.stderr
-    assert second.stdout == f"0 of 14 images segmented, 14 were done before, by the same model and settings: {output}\n"
-    assert second.stderr == ""
+    good = sorted(path for path in images.iterdir() if path.name != BAD)
+    again = run_refinenet("deploy", *good, "--output", output, "--engine", "ray")
+    assert again.stderr == ""
+    assert again.returncode == 0
+    assert again.stdout == f"0 of 14 images segmented, 14 were done before, by the same model and settings: {output}.\n"
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in output.glob("*.png")} == before
+    areas = {result.image: result.areas for result in told}
+    pairs = [(image, output / f"{image.stem}.png") for image in good]
+    for result in segment_with_ray(pairs, record=output):
+        assert not result.is_new
+        assert result.areas == areas[result.image]
 
+
+def test_from_a_folder_and_a_store_into_a_store(
+    cluster: str,
+    store: str,
+    images: Path,
+    run_refinenet: CommandLine,
+    camvid_model: RefineNet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sources = {f"{store}/in/day one/a.jpg": images / "00.jpg", str(images / "01.jpg"): images / "01.jpg"}
+    damaged = f"{store}/in/damaged.png"
+    write_content(next(iter(sources)), (images / "00.jpg").read_bytes())
+    write_content(damaged, b"no image")
     monkeypatch.setenv("RAY_ADDRESS", cluster)
-    bad.rename(images / BAD)
-    Image.fromarray(draw_street(99, 50, 50)[0]).save(images / "03.jpg")
-    (output / "05.png").unlink()
-    third = run_refinenet(*command, "--workers", "1", "--json")
-    assert third.returncode == 1
-    assert f"{images / BAD} is not a JPEG" in third.stderr
-    assert third.stderr.endswith("Error: 1 of 15 images could not be segmented.\n")
-    reports = {Path(report["image"]).name: report for report in json.loads(third.stdout)}
-    assert [name for name in sorted(reports) if reports[name].get("new")] == ["03.jpg", "05.jpg"]
-    assert "error" in reports[BAD]
-    assert len(reports) == 15
-    after = contents(output)
-    assert [name for name in sorted(after) if after[name] != before[name][0]] == ["03.png"]
-    areas = {Path(result.image).name: result.areas for result in told}
-    assert all(reports[name]["areas"] == areas[name] for name in reports if name not in (BAD, "03.jpg"))
-
-
-def test_from_a_store_into_a_store(cluster: str, store: str, images: Path, camvid_model: RefineNet) -> None:
-    write_content(f"{store}/in/day one/a.jpg", (images / "00.jpg").read_bytes())
-    write_content(f"{store}/in/b.jpg", (images / "01.jpg").read_bytes())
-    write_content(f"{store}/in/damaged.png", b"no image")
-    pairs, folder = pair_places([f"{store}/in"], f"{store}/out", "colour")
-    told = {result.image: result for result in segment_with_ray(pairs, kind="colour", workers=1, record=folder)}
-    assert list_names(f"{store}/out") == ["b.png", "day one/a.png"]
-    for name, image in (("day one/a", "00.jpg"), ("b", "01.jpg")):
-        segmentation = camvid_model.segment(images / image)
-        assert read_content(f"{store}/out/{name}.png") == segmentation.encode("x.png", "colour")
-        assert told[f"{store}/in/{name}.jpg"].areas == segmentation.areas
-    assert f"{store}/in/damaged.png: " in str(told[f"{store}/in/damaged.png"].error)
-    good = [pair for pair in pairs if "damaged" not in pair[0]]
-    again = segment_with_ray(good, kind="colour", record=folder)
+    options = ("--output", f"{store}/out", "--engine", "ray", "--workers", "1", "--kind", "colour")
+    result = run_refinenet("deploy", f"{store}/in", images / "01.jpg", *options, "--recursive", "--json", timeout=400)
+    assert result.returncode == 1
+    assert f"Error: {damaged}: " in result.stderr
+    assert result.stderr.endswith("Error: 1 of 3 images could not be segmented.\n")
+    told = {report["image"]: report for report in json.loads(result.stdout)}
+    assert "is not a JPEG" in told.pop(damaged)["error"]
+    assert list_names(f"{store}/out", (".png",)) == ["01.png", "day one/a.png"]
+    assert told.keys() == sources.keys()
+    for image, file in sources.items():
+        segmentation = camvid_model.segment(file)
+        assert read_content(told[image]["output"]) == segmentation.encode("x.png", "colour")
+        assert told[image]["areas"] == segmentation.areas
+    pairs = [(image, told[image]["output"]) for image in sources]
+    again = segment_with_ray(pairs, kind="colour", record=f"{store}/out")
     assert [result.is_new for result in again] == [False, False]
 
 
@@ -202,4 +199,4 @@ def test_what_cannot_be_done_is_refused_at_once(tmp_path: Path, street_file: Pat
         segment_with_ray([("ftp://there/x", tmp_path / "one.png")])
     result = run_refinenet("deploy", street_file, "--workers", "2")
     assert result.returncode == 2
-    assert "--engine ray" in result.stderr
+    assert "--engine" in result.stderr

@@ -29,6 +29,7 @@ def deploy(
     device: Device = None,
     backend: Backend = "pytorch",
     precision: Precision = "float32",
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="With ray: folders in folders, too.")] = False,
     engine: Engine = "local",
     workers: Workers = None,
     as_json: AsJson = False,
@@ -36,10 +37,10 @@ def deploy(
     """Segment images and write the results."""
     if engine == "ray":
         settings = {"model": model, "backend": backend, "precision": precision, "kind": kind, "device": device}
-        deploy_with_ray(images, output, as_json=as_json, workers=workers, **settings)
+        deploy_with_ray(images, output, recursive=recursive, as_json=as_json, workers=workers, **settings)
         return
-    if workers is not None:
-        raise typer.BadParameter("workers are Ray's: add --engine ray.", param_hint="--workers")
+    if workers is not None or recursive:
+        raise typer.BadParameter("these are Ray's: add --engine ray.", param_hint="--workers or --recursive")
     from refinenet.batch import pair_outputs, segment_files
 
     pairs = pair_outputs([Path(image) for image in images], None if output is None else Path(output), kind)

@@ -25,12 +25,15 @@ Workers = Annotated[
 ]
 
 
-def deploy_with_ray(images: Sequence[str], output: str | None, *, as_json: bool, **settings: Any) -> None:
+def deploy_with_ray(
+    images: Sequence[str], output: str | None, *, recursive: bool, as_json: bool, **settings: Any
+) -> None:
     """Segment images with Ray and tell what became of them, of those that failed at the end.
 
     Args:
         images: Files and folders, as paths or URIs.
         output: Where results go: a file for one image, a folder for several.
+        recursive: Whether folders in folders are meant, too.
         as_json: Whether to tell it to a machine.
         settings: As for `ray_engine.segment_with_ray`.
 
@@ -40,7 +43,7 @@ def deploy_with_ray(images: Sequence[str], output: str | None, *, as_json: bool,
     from refinenet.ray_engine import segment_with_ray
     from refinenet.ray_places import pair_places
 
-    pairs, folder = pair_places(images, output, settings["kind"])
+    pairs, folder = pair_places(images, output, recursive=recursive)
     results: list[RayResult] = []
     # Ray tells of processes that died on standard output, which is for what was asked for.
     with redirect_stdout(sys.stderr), progress_bar(not as_json) as bar:
@@ -56,18 +59,12 @@ def _tell(results: Sequence[RayResult], folder: str | None, *, as_json: bool) ->
     new = sum(result.is_new for result in results) - len(failed)
     old = len(results) - new - len(failed)
     if as_json:
-        say([_report(result) for result in results])
+        say([result.to_dict() for result in results])
     else:
         text = f"{new} of {len(results)} images segmented"
         text += f", {old} were done before, by the same model and settings" if old else ""
-        say(f"{text}: {folder or results[0].output}")
+        say(f"{text}: {folder or results[0].output}.")
     for result in failed:
         complain(str(result.error))
     if failed:
         raise ValueError(f"{len(failed)} of {len(results)} images could not be segmented.")
-
-
-def _report(result: RayResult) -> dict[str, Any]:
-    if result.error is not None:
-        return {"image": result.image, "error": result.error}
-    return {"image": result.image, "output": result.output, "areas": dict(result.areas or {}), "new": result.is_new}

@@ -74,7 +74,7 @@ def segment_with_ray(
         kind: Which picture to write; see `Segmentation.save`.
         device: "cpu" or "cuda"; by default GPUs where the cluster has some.
         workers: How many hold the network at a time; they share the cores, or the GPUs, among them. By default one for
-            each GPU, or for every two cores.
+            each GPU, or for every two cores; of OpenVINO, which takes all cores of a machine, one for each machine.
         record: The folder of the results, which then holds a record of what is done: another run with the same model
             and settings leaves that as it is, and begins with the rest.
 
@@ -94,6 +94,10 @@ def segment_with_ray(
         raise ValueError(f"workers is a number from 1 up, not {workers!r}.")
     if device is not None and device not in get_args(RayDevice):
         raise ValueError(f"With Ray, which hands GPUs out, device is cpu or cuda, not {device!r}.")
+    if backend != "pytorch":
+        if device == "cuda":
+            raise ValueError(f"The backend {backend} works on CPUs here, not on {device}: leave device out.")
+        device = "cpu"
     places = [(as_place(image), as_place(output)) for image, output in pairs]
     _check_outputs(places, kind)
     network, card = open_model(model)
@@ -175,7 +179,8 @@ def _segment(
             return
         with _cluster(workers) as ray:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            for index, answer in _stream(ray, waiting, job, share_out(nodes, workers, device)):
+            wanted = workers or (None if job["backend"] == "pytorch" else len(nodes))
+            for index, answer in _stream(ray, waiting, job, share_out(nodes, wanted, device)):
                 pair = waiting.pop(index, None)
                 if pair is not None:
                     yield record.add(*pair, answer)

@@ -34,6 +34,17 @@ class RayResult:
     is_new: bool
     """Whether this run made the result; else an earlier one did, and it was left as it is."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON-ready values."""
+        if self.error is not None:
+            return {"image": self.image, "error": self.error}
+        return {
+            "image": self.image,
+            "output": self.output,
+            "areas": dict(self.areas or {}),
+            "was_there": not self.is_new,
+        }
+
 
 class Record:
     """The record of the runs into one folder: a line of JSON for each image, in files that are written once.

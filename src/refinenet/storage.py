@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from refinenet.datasets import IMAGE_SUFFIXES
 from refinenet.datasets.pairs import has_suffix, walk_names
 from refinenet.files import write_atomically
 
@@ -56,7 +55,7 @@ def is_here(place: str) -> bool:
 
 def join(folder: str, name: str) -> str:
     """The place of a name, which may have folders in front, in a folder."""
-    return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else str(Path(folder) / name)
+    return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else str(Path(folder, name))
 
 
 def read_content(place: str) -> bytes:
@@ -114,7 +113,7 @@ def find_stamps(places: Iterable[str]) -> dict[str, str]:
     return {place: stamp for place, stamp in stamps.items() if place in wanted}
 
 
-def list_names(folder: str, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[str]:
+def list_names(folder: str, suffixes: Sequence[str]) -> list[str]:
     """The names of the files in a folder and below it that end in one of `suffixes`, sorted, hidden ones aside.
 
     Files in subfolders have these in front, parted by "/". A folder that is not there is empty.
