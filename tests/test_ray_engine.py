@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -18,7 +19,7 @@ from small_store import running_store
 from refinenet import RefineNet
 from refinenet.ray_engine import segment_with_ray, share_out
 from refinenet.ray_places import pair_places
-from refinenet.ray_reader import Deaths
+from refinenet.ray_reader import Deaths, as_table, read_image
 from refinenet.ray_record import RayResult
 from refinenet.storage import list_names, read_content, write_content
 from refinenet.street_scene import draw_street
@@ -164,6 +165,16 @@ def test_an_image_over_which_processes_die_is_counted_and_no_other() -> None:
     assert deaths.begin("three", "segment 2") == 2
     assert deaths.begin("three", "segment 3") == 0
     assert deaths.begin("two", "read 1") == 1
+
+
+def test_an_image_over_which_three_processes_died_is_given_up(cluster: str, images: Path) -> None:
+    deaths: Any = ray.remote(num_cpus=0)(Deaths).remote()
+    for process in ("one", "two", "three"):
+        ray.get(deaths.begin.remote(process, "read 4"))
+    rows = [{"index": index, "image": str(images / f"0{index}.jpg"), "output": "x.png"} for index in (4, 5)]
+    errors = [read_image(as_table(row), deaths).to_pylist()[0]["error"] for row in rows]
+    assert f"{images / '04.jpg'} is given up: 3 processes died over it" in errors[0]
+    assert errors[1] is None
 
 
 def test_each_worker_has_its_share() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,8 +66,13 @@ def test_what_changed_since_is_not_done(folder: Path, pairs: list[tuple[str, str
     assert find_done() == [False, True, False]
     Path(pairs[1][1]).unlink()
     assert find_done() == [False, False, False]
-    (image, output), (other, result) = pairs[:2]
-    assert open_record(folder).find_done([(image, result), (other, output)]) == [None, None]
+
+
+def test_the_result_of_one_image_is_not_that_of_another(folder: Path, pairs: list[tuple[str, str]]) -> None:
+    image, output = pairs[0]
+    twin = shutil.copy2(image, f"{image}.jpg")
+    assert find_stamps([image])[image] == find_stamps([twin])[twin]
+    assert open_record(folder).find_done([(twin, output)]) == [None]
 
 
 def test_a_later_run_has_the_last_word(folder: Path, pairs: list[tuple[str, str]]) -> None:
