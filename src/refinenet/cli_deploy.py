@@ -14,6 +14,7 @@ import typer
 
 from refinenet import cli_video
 from refinenet.cli_options import AsJson, Backend, Device, Model, Precision, complain
+from refinenet.cli_ray import Engine, Workers, deploy_with_ray
 from refinenet.terminal import say
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def deploy(
     images: Annotated[
         list[str],
         typer.Argument(
-            help="Image files, folders, patterns in quotes, @LIST (a text file of them), or - for standard input; or one "
-            "video, stream or camera:0.",
+            help="Image files, folders, patterns in quotes, @LIST (a text file of them), or - for standard input; or "
+            "one video, stream or camera:0.",
             show_default=False,
         ),
     ],
@@ -71,6 +72,8 @@ def deploy(
     device: Device = None,
     backend: Backend = None,
     precision: Precision = "float32",
+    engine: Engine = "local",
+    workers: Workers = None,
     as_json: AsJson = False,
     json_lines: Annotated[
         str | None, typer.Option(help="A file for a line of JSON for each image, or - for standard output.")
@@ -79,6 +82,21 @@ def deploy(
     """Segment images or a video and write the results; what a stopped run has written already is not made again."""
     kinds = [str(name) for name in kind or []]
     arguments = {"model": model, "device": device, "backend": backend, "precision": precision}
+    if engine == "ray":
+        if len(kinds) > 1 or json_lines is not None or overwrite:
+            raise typer.BadParameter("ray takes one --kind, no --json-lines and no --overwrite.", param_hint="--engine")
+        deploy_with_ray(
+            images,
+            output,
+            recursive=recursive,
+            as_json=as_json,
+            workers=workers,
+            kind=kinds[0] if kinds else None,
+            **{**arguments, "backend": backend or "pytorch"},
+        )
+        return
+    if workers is not None:
+        raise typer.BadParameter("Workers are Ray's: add --engine ray.", param_hint="--workers")
     if cli_video.has_video(images):
         cli_video.deploy_video(images, output, kinds, arguments, as_json=as_json)
         return

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from refinenet.images import write
+from refinenet.files import write_atomically
+from refinenet.images import encode
 from refinenet.inference import PLAIN, Protocol, average_probabilities, resize
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.transforms import prepare
@@ -137,9 +138,17 @@ class Segmentation:
             ValueError: another suffix, an unknown kind, or label ids in JPEG, which would change them.
             OSError: the file cannot be written.
         """
+        return write_atomically(path, self.encode(path, output))
+
+    def encode(self, path: str | os.PathLike[str], output: Output | None = None) -> bytes:
+        """The bytes of the file that `save` writes.
+
+        Raises:
+            ValueError: as `save`.
+        """
         chosen = check_output(path, output)
         palette = self.label_set.colours if chosen == "labels" and self.labels.dtype == np.uint8 else None
-        return write(path, self.render(chosen), palette=palette)
+        return encode(self.render(chosen), Path(path).suffix, palette=palette)
 
 
 def check_output(path: str | os.PathLike[str], output: Output | None) -> Output:

@@ -1,0 +1,77 @@
+"""Which images a run with Ray works on, and where each result goes: folders, files and stores mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from posixpath import splitext
+
+from refinenet.datasets import IMAGE_SUFFIXES
+from refinenet.storage import as_place, is_here, join, list_names
+
+DEFAULT_FOLDER = "segmented"
+
+
+def pair_places(
+    images: Sequence[str], output: str | None = None, *, recursive: bool = False
+) -> tuple[list[tuple[str, str]], str | None]:
+    """Pair each image with the place that its result goes to.
+
+    Args:
+        images: Files and folders: paths, `file://` or `s3://` URIs. Those of a folder are taken in alphabetical order.
+        output: For one image file a file; else a folder, by default `segmented`, in which each image gets a `.png` file
+            of its name, below the folders that it lies in below the folder named.
+        recursive: Whether folders in folders are meant, too.
+
+    Returns:
+        The pairs, and the folder of the results, None where it is one file.
+
+    Raises:
+        ValueError: a place that is none, a folder without images, a file as output for several images, or the images'
+            own folder.
+        OSError: a folder cannot be read.
+    """
+    places = [as_place(image) for image in dict.fromkeys(images)]
+    target = as_place(output or DEFAULT_FOLDER)
+    if _is_image(target) and not _is_folder(target):
+        if len(places) > 1 or not _is_image(places[0]) or _is_folder(places[0]):
+            raise ValueError(f"Several images need a folder for their results, not one file: {target}.")
+        return [(places[0], target)], None
+    found = {image: name for place in places for image, name in _find(place, recursive, target)}
+    pairs = [(image, join(target, f"{splitext(name)[0]}.png")) for image, name in found.items()]
+    homes = {_folder_of(result) for _, result in pairs}
+    mixed = next((image for image, _ in pairs if _folder_of(image) in homes), None)
+    if mixed is not None:
+        raise ValueError(f"{target} holds images themselves, such as {mixed}: results would mix. Name another folder.")
+    return pairs, target
+
+
+def _find(place: str, recursive: bool, target: str) -> list[tuple[str, str]]:
+    """Images with their names in the folder that they were found in."""
+    if _is_image(place) and not _is_folder(place):
+        return [(place, place.replace("\\", "/").rpartition("/")[2])]
+    base, results = f"{_whole(place)}/", f"{_whole(target)}/"
+    below = results.removeprefix(base) if results.startswith(base) else ""  # what an earlier run made is not meant
+    names = [name for name in list_names(place, IMAGE_SUFFIXES) if not below or not name.startswith(below)]
+    chosen = [name for name in names if recursive or "/" not in name]
+    if not chosen:
+        hint = " Folders in it do: --recursive looks into them." if names else ""
+        raise ValueError(f"{place} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).{hint}")
+    return [(join(place, name), name) for name in chosen]
+
+
+def _folder_of(place: str) -> str:
+    return _whole(str(Path(place).parent) if is_here(place) else place.rpartition("/")[0])
+
+
+def _whole(folder: str) -> str:
+    """A folder by its only name."""
+    return Path(folder).resolve().as_posix() if is_here(folder) else folder.rstrip("/")
+
+
+def _is_folder(place: str) -> bool:
+    return is_here(place) and Path(place).is_dir()
+
+
+def _is_image(place: str) -> bool:
+    return place.lower().endswith(IMAGE_SUFFIXES)
