@@ -25,6 +25,7 @@ from refinenet.files import refuse_same_file
 from refinenet.images import ImageSource, decode
 from refinenet.inference import Protocol, choose_protocol
 from refinenet.labels import LabelSet
+from refinenet.large_images import OVERLAP, LargeSegmentation, segment_large
 from refinenet.model_file import ModelCard, load, save
 from refinenet.model_source import Start, choose_device
 from refinenet.network import ModelType, Network
@@ -172,6 +173,42 @@ class RefineNet:
         if output_file is not None:
             segmentation.save(output_file, output)
         return picture
+
+    def deploy_large(
+        self,
+        image_file: str | os.PathLike[str],
+        output_file: str | os.PathLike[str],
+        output: Output | None = None,
+        *,
+        window: tuple[int, int] | None = None,
+        overlap: float = OVERLAP,
+        abstain_below: float = 0.0,
+        progress: bool = True,
+    ) -> LargeSegmentation:
+        """Segment an image file of any size in windows, in bounded memory; for large maps and scans.
+
+        Args:
+            image_file: TIFF (BigTIFF and GeoTIFF, too), PNG, JPEG or BMP.
+            output_file: `.tif` (tiled, compressed) or `.png`; georeferencing is kept.
+            output: As for `deploy`; by default label ids with a palette.
+            window: Height and width of the windows, in pixels; by default 768 by 768.
+            overlap: The least share of its side that a window has in common with the next one.
+            abstain_below: As for `segment`.
+            progress: Whether to show progress on standard error.
+
+        Raises:
+            ValueError, OSError: as `large_images.segment_large`.
+        """
+        return segment_large(
+            self._segmenter,
+            image_file,
+            output_file,
+            output,
+            window=window,
+            overlap=overlap,
+            abstain_below=abstain_below,
+            progress=progress,
+        )
 
     def train(
         self,

@@ -6,6 +6,8 @@ import errno
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp", re.DOTALL)
@@ -28,28 +30,60 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
         OSError: `path` is a folder, its folder cannot be made or written, or the disk is full. Nothing is left behind.
     """
     target = Path(path)
-    if target.is_dir():
-        raise IsADirectoryError(f"Cannot write {target}: it is a folder. Name a file in it.")
-    if target.exists() and not target.is_file():
-        raise ValueError(f"Cannot write {target}: it is a pipe or a device. Name a file.")
+    _refuse_no_file(target)
     try:
-        _replace(target.resolve(), content)
+        with replacing(target) as temporary:
+            write_new(temporary, content)
     except OSError as error:
         raise type(error)(error.errno, f"Cannot write {target}: {error.strerror}") from error
     return target
 
 
-def _replace(target: Path, content: bytes) -> None:
-    make_folders(target.parent)
-    # 50 characters are at most 200 bytes, which leaves room for the rest in a file name's 255.
-    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.tmp")
-    try:
-        write_new(temporary, content)
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary file beside `path`, to be made and closed within the block; when it ends well, it replaces `path`.
+
+    As `write_atomically`, for what other programs write and for what does not fit into memory.
+
+    Raises:
+        ValueError: `path` is a pipe or a device.
+        OSError: `path` is a folder, its folder cannot be made or written. After any error nothing is left behind.
+    """
+    _refuse_no_file(Path(path))
+    target = Path(path).resolve()
+    with scratch_file(target) as temporary:
+        yield temporary
+        _flush(temporary)
         temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     flush_folder(target.parent)
+
+
+@contextmanager
+def scratch_file(path: Path) -> Iterator[Path]:
+    """The name of a file beside `path` that is removed at the end, if it is there; missing folders are made.
+
+    Raises:
+        OSError: its folder cannot be made.
+    """
+    make_folders(path.parent)
+    # 50 characters are at most 200 bytes, which leaves room for the rest in a file name's 255.
+    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _refuse_no_file(target: Path) -> None:
+    if target.is_dir():
+        raise IsADirectoryError(f"Cannot write {target}: it is a folder. Name a file in it.")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"Cannot write {target}: it is a pipe or a device. Name a file.")
+
+
+def _flush(path: Path) -> None:
+    with path.open("r+b") as stream:
+        os.fsync(stream.fileno())
 
 
 def write_new(path: Path, content: bytes) -> None:

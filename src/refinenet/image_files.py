@@ -253,7 +253,8 @@ def _clear_errors(name: str) -> Iterator[None]:
 
 def _too_large(name: str, size: str) -> ValueError:
     return ValueError(
-        f"{name} has {size} pixels, at most {MAX_PIXELS:,} are read. Resize the image or cut it into tiles."
+        f"{name} has {size} pixels, at most {MAX_PIXELS:,} are read as a whole. Segment its file in windows "
+        "(`refinenet deploy FILE --window 1024x1024`, by pip install 'refinenet[large]'), or resize the image."
     )
 
 
