@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from refinenet.labels import Colour, LabelMap
 from refinenet.png_checksums import SIGNATURE, is_changed
@@ -264,6 +264,30 @@ def _raw_mode(image: Image.Image) -> str:
     arguments = tiles[0][3] if tiles else ()
     raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return raw_mode if isinstance(raw_mode, str) else ""
+
+
+def read_orientation(path: str | os.PathLike[str]) -> int:
+    """How a TIFF, PNG or JPEG file is to be turned: EXIF's 1 (not at all) to 8; 1 where nothing sound says so.
+
+    Only its header is read, whatever size the image has.
+
+    Raises:
+        ValueError, OSError: as `open_picture`.
+    """
+    with _open(Path(path)) as stream:
+        start = stream.peek(4)[:4]
+        try:
+            if start[:2] in (b"II", b"MM"):
+                directory = TiffImagePlugin.ImageFileDirectory_v2(stream.read(16 if b"+" in start else 8))
+                stream.seek(directory.next)
+                directory.load(stream)
+                value = directory.get(ExifTags.Base.Orientation)
+            else:
+                opened = PngImagePlugin.PngImageFile if start == SIGNATURE[:4] else JpegImagePlugin.JpegImageFile
+                return _orientation(opened(stream))
+        except _PILLOW_ERRORS:
+            return 1
+    return value if isinstance(value, int) else 1
 
 
 def _orientation(image: Image.Image) -> int:

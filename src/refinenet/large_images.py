@@ -24,8 +24,9 @@ from torch import Tensor
 from refinenet.files import refuse_same_file
 from refinenet.image_files import RGB
 from refinenet.inference import Protocol
-from refinenet.large_source import LargeSource, open_source
+from refinenet.large_source import LargeSource
 from refinenet.large_target import TILE, LargeTarget, check_suffix, open_target
+from refinenet.large_upright import open_upright
 from refinenet.segmenter import OUTPUTS, Output, Segmentation, Segmenter, check_abstention
 from refinenet.terminal import progress_bar
 from refinenet.transforms import prepare
@@ -89,7 +90,7 @@ def segment_large(
     if output is not None and output not in OUTPUTS:
         raise ValueError(f"output is one of {', '.join(OUTPUTS)}, not {output!r}.")
     refuse_same_file(source, target)
-    with open_source(source) as image:
+    with open_upright(source) as image:
         work = _Work(segmenter.under(protocol), image, output or "labels", abstain_below, memory)
         work.run(Path(target), progress=progress)
     return work.report(Path(target))
