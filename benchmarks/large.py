@@ -28,6 +28,7 @@ import rasterio
 
 from refinenet.street_scene import draw_street
 from refinenet.terminal import print_table
+from refinenet.windows import STRIDE, Axis
 
 STREET = (720, 960)
 BORDER = 8
@@ -76,28 +77,22 @@ def segment(source: Path, target: Path, settings: dict[str, Any]) -> dict[str, f
     return found | {"peak": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20}
 
 
-def window_starts(side: int, window: int, overlap: float) -> list[int]:
-    """Where windows begin, evenly spread."""
-    count = -(-(side - window) // int(window * (1 - overlap))) + 1
-    return [round(index * (side - window) / max(count - 1, 1)) for index in range(count)]
-
-
 def near_borders(side: int, window: int, overlap: float) -> npt.NDArray[np.bool_]:
     """`(side,)`: whether a pixel is near the middle of what two windows have in common."""
-    starts, near = window_starts(side, window, overlap), np.zeros(side, bool)
-    for first, second in itertools.pairwise(starts):
+    near = np.zeros(side, bool)
+    for first, second in itertools.pairwise(Axis(side, window, overlap).starts):
         middle = (first + window + second) // 2
         near[middle - BORDER : middle + BORDER] = True
     return near
 
 
 def choose_part(width: int, height: int, settings: dict[str, Any], longest: int) -> Place:
-    """A part that begins half a step after a window and is `longest` pixels or less high and wide."""
+    """A part of up to `longest` pixels on each side that begins half a step after a window, at a whole stride."""
 
     def begin(side: int, window: int) -> int:
-        starts = window_starts(side, window, settings["overlap"])
+        starts = Axis(side, window, settings["overlap"]).starts
         index = max(0, min(len(starts) - 2, len(starts) // 3))
-        return sum(starts[index : index + 2]) // 2
+        return sum(starts[index : index + 2]) // 2 // STRIDE * STRIDE
 
     top, left = begin(height, settings["window"][0]), begin(width, settings["window"][1])
     return Place(top, left, min(longest, height - top), min(longest, width - left))

@@ -86,7 +86,7 @@ def open_target(
         OSError: the file cannot be written.
     """
     check_suffix(path)
-    with replacing(path) as temporary:
+    with _as_os_error(Path(path)), replacing(path) as temporary:
         if Path(path).suffix.lower() in TIFF_SUFFIXES:
             with _open_tiff(temporary, shape, dtype, placing, palette) as dataset:
                 yield LargeTarget(dataset)
@@ -95,6 +95,15 @@ def open_target(
             with _open_tiff(tiff, shape, dtype, placing, palette) as dataset:
                 yield LargeTarget(dataset)
             _convert_to_png(tiff, temporary, Path(path), placing)
+
+
+@contextmanager
+def _as_os_error(path: Path) -> Iterator[None]:
+    errors = require_rasterio().errors
+    try:
+        yield
+    except errors.RasterioError as error:
+        raise OSError(f"Cannot write {path}: {error.__cause__ or error}") from error
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:

@@ -16,6 +16,11 @@ from torch import Tensor
 SIGMA = 1 / 8
 """Of the Gaussian that weighs a window's pixels, as a share of its side."""
 
+STRIDE = 32
+"""Of the network's coarsest maps, in pixels."""
+SNAPPED = 8 * STRIDE
+"""Length from which on windows begin at multiples of `STRIDE`; shorter ones would lose too much of their overlap."""
+
 LookAt = Callable[[slice, slice], Tensor]
 """Rows and columns of a window to the logits `(1, K, h, w)` of what is there."""
 
@@ -32,6 +37,10 @@ class Block(NamedTuple):
 class Axis:
     """Windows along one side of an image, evenly spread from one end to the other.
 
+    Windows of `SNAPPED` pixels and more begin at multiples of `STRIDE`: a network that halves its maps five times says
+    different things of the same place when it lies differently to its strides, and windows that disagree for no better
+    reason would show. The last one may then be up to `STRIDE` - 1 pixels smaller.
+
     Args:
         side: The image's, in pixels.
         window: The windows', in pixels; a window larger than the image is as large as the image.
@@ -40,35 +49,40 @@ class Axis:
 
     def __init__(self, side: int, window: int, overlap: float) -> None:
         self.side, self.window = side, min(side, window)
-        step = max(1, math.floor(self.window * (1 - overlap)))
-        count = math.ceil((side - self.window) / step) + 1
-        self.starts = [round(index * (side - self.window) / max(count - 1, 1)) for index in range(count)]
+        unit = STRIDE if self.window >= SNAPPED else 1
+        step = max(unit, math.floor(self.window * (1 - overlap)) // unit * unit)
+        last = math.ceil((side - self.window) / unit) * unit
+        count = math.ceil(last / step) + 1
+        places = (index * last / max(count - 1, 1) for index in range(count))
+        self.starts: list[int] = [round(place) if unit == 1 else math.floor(place / unit) * unit for place in places]
+        self.starts[-1] = last
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def place(self, index: int) -> slice:
         """Where a window lies."""
-        return slice(self.starts[index], self.starts[index] + self.window)
+        return slice(self.starts[index], min(self.side, self.starts[index] + self.window))
 
-    def done(self, index: int) -> int:
-        """How many pixels of a window, from its start, no later window sees."""
-        return self.window if index + 1 == len(self) else self.starts[index + 1] - self.starts[index]
+    def next_start(self, index: int) -> int:
+        """Where the next window begins, or the image ends: no later window sees what is before."""
+        return self.side if index + 1 == len(self) else self.starts[index + 1]
 
     def touching(self, part: slice) -> list[int]:
         """The windows that see any of a part of the side."""
-        return [
-            index for index, start in enumerate(self.starts) if start < part.stop and start + self.window > part.start
-        ]
+        places = [self.place(index) for index in range(len(self))]
+        return [index for index, place in enumerate(places) if place.start < part.stop and place.stop > part.start]
 
     @property
     def longest_overlap(self) -> int:
         """The most pixels that windows have in common with later ones."""
-        return max(self.window - self.done(index) for index in range(len(self)))
+        ends = (self.place(index).stop for index in range(len(self)))
+        return max(end - self.next_start(index) for index, end in enumerate(ends))
 
     def weights(self, index: int) -> Tensor:
-        """What a window's pixels count, `(window,)` float32: a Gaussian around its middle, 1 together with others."""
-        return self._gaussian / self._total[self.place(index)]
+        """What the pixels of a window count, float32: a Gaussian around its middle; with the other windows', 1."""
+        place = self.place(index)
+        return self._gaussian[: place.stop - place.start] / self._total[place]
 
     @cached_property
     def _gaussian(self) -> Tensor:
@@ -79,7 +93,8 @@ class Axis:
     def _total(self) -> Tensor:
         total = torch.zeros(self.side)
         for index in range(len(self)):
-            total[self.place(index)] += self._gaussian
+            place = self.place(index)
+            total[place] += self._gaussian[: place.stop - place.start]
         return total
 
 
@@ -100,15 +115,16 @@ def blend_windows(look: LookAt, rows: Axis, columns: Axis, part: slice | None = 
     """
     part = part or slice(0, columns.side)
     shared: Tensor | None = None
-    for index, top in enumerate(rows.starts):
-        done, known = rows.done(index), rows.window - rows.done(index - 1) if index else 0
-        for place, band in _blend_row(look, rows.place(index), rows.weights(index), columns, part):
+    for index in range(len(rows)):
+        at, end = rows.place(index), rows.next_start(index)
+        done, known = end - at.start, rows.place(index - 1).stop - at.start if index else 0
+        for place, band in _blend_row(look, at, rows.weights(index), columns, part):
             if shared is None:
                 shared = band.new_empty(len(band), rows.longest_overlap, part.stop - part.start)
             within = slice(place.start - part.start, place.stop - part.start)
             band[:, :known] += shared[:, :known, within]
-            shared[:, : rows.window - done, within] = band[:, done:]
-            yield Block(slice(top, top + done), place, band[:, :done])
+            shared[:, : at.stop - end, within] = band[:, done:]
+            yield Block(slice(at.start, end), place, band[:, :done])
 
 
 def _blend_row(
@@ -117,7 +133,7 @@ def _blend_row(
     """The sums `(K, h, width)` of one row of windows, for one stretch of columns after the other."""
     shared: Tensor | None = None
     for index in columns.touching(part):
-        at, done = columns.place(index), columns.done(index)
+        at, done = columns.place(index), columns.next_start(index) - columns.starts[index]
         logits = look(place, at)[0].float()
         band = logits * (row_weights[:, None] * columns.weights(index)).to(logits.device)
         if shared is not None:
