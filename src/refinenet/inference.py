@@ -51,7 +51,7 @@ class Protocol:
     larger than the image is as large as the image."""
     overlap: float = 0.5
     """The least share of its side that a window has in common with the next one, in [0, 0.9]. Pixels near a window's
-    middle count more, by a Gaussian of an eighth of its side. Windows of 256 pixels and more begin at multiples of 32."""
+    middle count more, by a Gaussian of an eighth of its side. Windows from 256 pixels on begin at multiples of 32."""
     shorter_side: tuple[int, int] | None = None
     """Least and greatest length of the image's shorter side, to which images beyond are resized first; None leaves
     their size as it is."""

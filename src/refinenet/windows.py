@@ -77,7 +77,7 @@ class Axis:
     def longest_overlap(self) -> int:
         """The most pixels that windows have in common with later ones."""
         ends = (self.place(index).stop for index in range(len(self)))
-        return max(end - self.next_start(index) for index, end in enumerate(ends))
+        return max(int(end) - self.next_start(index) for index, end in enumerate(ends))
 
     def weights(self, index: int) -> Tensor:
         """What the pixels of a window count, float32: a Gaussian around its middle; with the other windows', 1."""
