@@ -277,17 +277,15 @@ def read_orientation(path: str | os.PathLike[str]) -> int:
     with _open(Path(path)) as stream:
         start = stream.peek(4)[:4]
         try:
-            if start[:2] in (b"II", b"MM"):
-                directory = TiffImagePlugin.ImageFileDirectory_v2(stream.read(16 if b"+" in start else 8))
-                stream.seek(directory.next)
-                directory.load(stream)
-                value = directory.get(ExifTags.Base.Orientation)
-            else:
+            if start[:2] not in (b"II", b"MM"):
                 opened = PngImagePlugin.PngImageFile if start == SIGNATURE[:4] else JpegImagePlugin.JpegImageFile
                 return _orientation(opened(stream))
+            directory = TiffImagePlugin.ImageFileDirectory_v2(stream.read(16 if b"+" in start else 8))
+            stream.seek(directory.next)
+            directory.load(stream)
+            return int(directory.get(ExifTags.Base.Orientation, 1))
         except _PILLOW_ERRORS:
             return 1
-    return value if isinstance(value, int) else 1
 
 
 def _orientation(image: Image.Image) -> int:
