@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.inference import PLAIN, Protocol, average_probabilities, choose_protocol
 from refinenet.labels import LabelSet
 from refinenet.segmenter import Segmenter
+from refinenet.windows import Axis, blend_windows
 
 WEIGHTS = torch.randn(4, 3, 1, 1, generator=torch.Generator().manual_seed(1)) * 5
 
@@ -172,3 +174,21 @@ def test_the_papers_protocols() -> None:
     assert choose_protocol("paper", "nyu", "lightweight") == PLAIN
     with pytest.raises(ValueError, match="'plain', 'paper' or a Protocol, not 'best'"):
         choose_protocol("best", "nyu", "full")
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("side", [256, 257, 700, 1000, 2049])
+def test_large_windows_lie_alike_to_the_strides_and_are_seamless(side: int, overlap: float) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def look(rows: slice, columns: slice) -> Tensor:
+        seen.append((columns.start, columns.stop))
+        return image[:, :, rows, columns]
+
+    image = picture(3, side)
+    blocks = list(blend_windows(look, Axis(3, 256, overlap), Axis(side, 256, overlap)))
+    torch.testing.assert_close(torch.cat([block.logits for block in blocks], -1), image[0], rtol=0, atol=1e-6)
+    assert all(start % 32 == 0 and 256 - 32 < stop - start <= 256 for start, stop in seen)
+    assert (seen[0][0], seen[-1][1]) == (0, side)
+    common = [first[1] - second[0] for first, second in itertools.pairwise(seen)]
+    assert all(pixels >= 256 * overlap for pixels in common)

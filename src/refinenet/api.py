@@ -30,6 +30,7 @@ from refinenet.files import refuse_same_file
 from refinenet.images import ImageSource, decode
 from refinenet.inference import Protocol, choose_protocol
 from refinenet.labels import LabelSet
+from refinenet.large_images import OVERLAP, LargeSegmentation, segment_large
 from refinenet.model_file import ModelCard, load, save
 from refinenet.model_source import Start, told_as_exported
 from refinenet.network import ModelType, Network
@@ -235,8 +236,16 @@ class RefineNet:
         take_all(self.deploy_work(work, overwrite), len(work.items), found.append, progress=progress)
         return found
 
-    def deploy_work(self, work: Work, overwrite: bool = False) -> Generator[FileResult]:
+    def deploy_work(
+        self, work: Work, overwrite: bool = False, window: tuple[int, int] | None = None
+    ) -> Generator[FileResult]:
         """Segment what `work_plan.plan_work` has planned; results are made as they are taken, in order.
+
+        Args:
+            work: The plan.
+            overwrite: As for `deploy_files`.
+            window: Height and width of windows to see all images in, as `deploy_large` does; by default those that are
+                too large for memory.
 
         Raises:
             ValueError, OSError: as `deploy_files`.
@@ -248,8 +257,48 @@ class RefineNet:
             "temperature": self.card.temperature,
             "backend": self._backend,
             "precision": self._precision,
+            "window": window,
         }
-        return segment_files(self._segmenter.segment, work, settings, overwrite=overwrite)
+        large = partial(self.deploy_large, window=window, progress=len(work.items) == 1)
+        return segment_files(
+            self._segmenter.segment, large, work, settings, overwrite=overwrite, always_large=window is not None
+        )
+
+    def deploy_large(
+        self,
+        image_file: str | os.PathLike[str],
+        output_file: str | os.PathLike[str],
+        output: Output | None = None,
+        *,
+        window: tuple[int, int] | None = None,
+        overlap: float = OVERLAP,
+        abstain_below: float = 0.0,
+        progress: bool = True,
+    ) -> LargeSegmentation:
+        """Segment an image file of any size in windows, in bounded memory; for large maps and scans.
+
+        Args:
+            image_file: TIFF (BigTIFF and GeoTIFF, too), PNG, JPEG or BMP.
+            output_file: `.tif` (tiled, compressed) or `.png`; georeferencing is kept.
+            output: As for `deploy`; by default label ids with a palette.
+            window: Height and width of the windows, in pixels; by default 768 by 768.
+            overlap: The least share of its side that a window has in common with the next one.
+            abstain_below: As for `segment`.
+            progress: Whether to show progress on standard error.
+
+        Raises:
+            ValueError, OSError: as `large_images.segment_large`.
+        """
+        return segment_large(
+            self._segmenter,
+            image_file,
+            output_file,
+            output,
+            window=window,
+            overlap=overlap,
+            abstain_below=abstain_below,
+            progress=progress,
+        )
 
     def train(
         self,

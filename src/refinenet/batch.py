@@ -14,16 +14,22 @@ from typing import Any
 
 from refinenet.deploy_record import FolderRecord, open_record, sweep
 from refinenet.files import refuse_same_file
+from refinenet.image_files import TooLargeError
 from refinenet.images import decode
 from refinenet.interruption import Interruption
+from refinenet.large_images import LargeSegmentation
+from refinenet.large_source import is_installed, needs_windows
+from refinenet.large_target import TIFF_SUFFIXES
 from refinenet.overlap import overlapped
-from refinenet.segmenter import Segmentation
+from refinenet.segmenter import OUTPUTS, Output, Segmentation
 from refinenet.sinks import Kind, write
 from refinenet.terminal import print_note, progress_bar
 from refinenet.work_plan import Work, WorkItem
 
 Segment = Callable[[Any], Segmentation]
 """From an image, `(H, W, 3)` uint8 RGB or a path, to its segmentation."""
+SegmentLarge = Callable[[Path, Path, Output], LargeSegmentation]
+"""From an image file to a picture file of one kind, in windows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +67,13 @@ class FileResult:
 
 
 def segment_files(
-    segment: Segment, work: Work, settings: Mapping[str, Any] | None = None, *, overwrite: bool = False
+    segment: Segment,
+    segment_large: SegmentLarge,
+    work: Work,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    overwrite: bool = False,
+    always_large: bool = False,
 ) -> Generator[FileResult]:
     """Segment images and write the results; one that cannot be is told of, and the next one follows.
 
@@ -70,9 +82,11 @@ def segment_files(
 
     Args:
         segment: From an image to its segmentation; it is called in this thread.
+        segment_large: Takes files instead that are too large for memory, and those whose results are TIFF.
         work: As `work_plan.plan_work` gives it.
         settings: What results are made by, beside the kinds, for a folder's record; JSON-ready values.
         overwrite: Whether to make results anew that a folder has, and to replace what is not the command's.
+        always_large: Whether `segment_large` takes all files.
 
     Raises:
         ValueError: a folder's results were made by other settings, or a file is in the way.
@@ -81,7 +95,7 @@ def segment_files(
     noted = {**(settings or {}), "kinds": list(work.kinds)}
     held = nullcontext() if work.folder is None else open_record(work.folder, noted, overwrite=overwrite)
     with held as record:
-        run = _Run(segment, record)
+        run = _Run(segment, segment_large, record, always_large)
         if record is not None:
             done = {item.place: entry for item in work.items if (entry := _find_done(record, item)) is not None}
             record.begin()
@@ -135,14 +149,19 @@ class _Job:
     seconds: float = 0.0
     pixels: Any = None
     segmentation: Segmentation | None = None
+    large: LargeSegmentation | None = None
+    is_large: bool = False
     result: FileResult | None = None
 
 
 class _Run:
     """The three steps, each of which passes on what is done already."""
 
-    def __init__(self, segment: Segment, record: FolderRecord | None) -> None:
-        self._segment, self._record = segment, record
+    def __init__(
+        self, segment: Segment, segment_large: SegmentLarge, record: FolderRecord | None, always_large: bool
+    ) -> None:
+        self._segment, self._segment_large, self._record = segment, segment_large, record
+        self._always_large = always_large
         self.done: Mapping[str, Mapping[str, Any]] = {}
 
     def read(self, item: WorkItem) -> _Job:
@@ -168,29 +187,58 @@ class _Run:
             return
         for target in job.item.targets.values():
             refuse_same_file(job.item.source, target)
-        job.pixels = decode(job.item.source)
+        job.is_large = self._always_large or _asks_for_windows(job.item)
+        if job.is_large:
+            return
+        try:
+            job.pixels = decode(job.item.source)
+        except TooLargeError:
+            if not is_installed():
+                raise
+            job.is_large = True
 
     def _work(self, job: _Job) -> None:
-        job.segmentation, job.pixels = self._segment(job.pixels), None
+        if job.is_large:
+            self._work_in_windows(job)
+        else:
+            job.segmentation, job.pixels = self._segment(job.pixels), None
+
+    def _work_in_windows(self, job: _Job) -> None:
+        for kind, target in job.item.targets.items():
+            picture = next((output for output in OUTPUTS if output == kind), None)
+            if picture is None:
+                raise ValueError(f"{job.item.source}: {kind} is not written in windows; {', '.join(OUTPUTS)} are.")
+            job.large = self._segment_large(job.item.source, target, picture)
 
     def _write(self, job: _Job) -> None:
-        assert job.segmentation is not None
         started = time.perf_counter()
-        for kind, target in job.item.targets.items():
-            write(job.segmentation, target, kind, job.item.name)
-        height, width = job.segmentation.labels.shape
+        if job.large is not None:
+            (height, width), areas = job.large.size, job.large.areas
+        else:
+            assert job.segmentation is not None
+            for kind, target in job.item.targets.items():
+                write(job.segmentation, target, kind, job.item.name)
+            (height, width), areas = job.segmentation.labels.shape, job.segmentation.areas
         result = FileResult(
             image=job.item.source,
             outputs=job.item.targets,
             width=width,
             height=height,
-            areas=job.segmentation.areas,
+            areas=areas,
             seconds=job.seconds + time.perf_counter() - started,
         )
         if self._record is not None:
             facts = {key: value for key, value in result.to_dict().items() if key in _NOTED}
             self._record.note(job.item.place, job.item.source, facts)
         job.result = result
+
+
+def _asks_for_windows(item: WorkItem) -> bool:
+    """Whether a result is to be TIFF, or the image is a TIFF that can be read in windows only."""
+    endings = {target.suffix.lower() for target in item.targets.values()}
+    return bool(endings & set(TIFF_SUFFIXES)) or (
+        item.source.suffix.lower() in TIFF_SUFFIXES and needs_windows(item.source)
+    )
 
 
 _NOTED = ("width", "height", "areas", "seconds")

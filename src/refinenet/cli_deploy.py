@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from refinenet import cli_video
-from refinenet.cli_options import AsJson, Backend, Device, Model, Precision, complain
+from refinenet.cli_options import AsJson, Backend, Device, Model, Precision, complain, read_window
 from refinenet.cli_ray import Engine, Workers, deploy_with_ray
 from refinenet.terminal import say
 
@@ -52,7 +52,7 @@ def deploy(
         typer.Option(
             "--output",
             "-o",
-            help="A file for one image (- for standard output), a folder for several; .mp4, ... for a video.",
+            help="A file for one image (- for standard output) or video (.mp4, ...), a folder for several images.",
         ),
     ] = None,
     model: Model = "camvid",
@@ -69,6 +69,13 @@ def deploy(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make results anew, and replace what is in the way.")
     ] = False,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            help="Windows of WIDTHxHEIGHT pixels, such as 1024x1024, in bounded memory, for images of any size; "
+            "by default of 768x768 where an image is too large for memory or the output is .tif."
+        ),
+    ] = None,
     device: Device = None,
     backend: Backend = None,
     precision: Precision = "float32",
@@ -100,6 +107,7 @@ def deploy(
     if cli_video.has_video(images):
         cli_video.deploy_video(images, output, kinds, arguments, as_json=as_json)
         return
+    size = None if window is None else read_window(window)
     _check_pipes(images, output, as_json or json_lines == STANDARD)
     if output == STANDARD:
         _write_to_standard_output(images[0], kinds, arguments)
@@ -120,7 +128,7 @@ def deploy(
             teller.tell(result)
             write_line(result)
 
-        take_all(_make(arguments).deploy_work(work, overwrite), len(work.items), take, progress=not as_json)
+        take_all(_make(arguments).deploy_work(work, overwrite, size), len(work.items), take, progress=not as_json)
     teller.finish(len(work.items))
 
 

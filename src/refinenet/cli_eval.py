@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from refinenet.cli_options import DATASET_HELP, AsJson, Backend, ClassSet, Device, Model, Precision, Root
+from refinenet.cli_options import DATASET_HELP, AsJson, Backend, ClassSet, Device, Model, Precision, Root, read_window
 from refinenet.terminal import say
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _choose_protocol(
     return Protocol(
         scales=PLAIN.scales if scales is None else _read_scales(scales),
         flip=flip,
-        window=None if window is None else _read_window(window),
+        window=None if window is None else read_window(window),
         overlap=PLAIN.overlap if overlap is None else overlap,
     )
 
@@ -179,10 +179,3 @@ def _read_scales(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no list of numbers such as 0.5,1,1.5.", param_hint="--scales") from None
-
-
-def _read_window(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise typer.BadParameter(f"{text!r} is no size such as 512x512 (width x height).", param_hint="--window")
-    return int(height), int(width)

@@ -63,6 +63,18 @@ def read_value(text: str) -> Any:
         return text
 
 
+def read_window(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT as it was typed, to height and width.
+
+    Raises:
+        typer.BadParameter: it is no such size.
+    """
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise typer.BadParameter(f"{text!r} is no size such as 512x512 (width x height).", param_hint="--window")
+    return int(height), int(width)
+
+
 def complain(message: str) -> None:
     """Say on standard error what went wrong."""
     typer.echo(f"Error: {message}", err=True)

@@ -73,30 +73,23 @@ class _NamedFile(io.FileIO):
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary name beside `path`, whose file takes the place of `path` when the context ends without an error.
 
-    Whoever writes that file flushes it to the disk. After an error, or where none was written, it is removed, and
-    `path` is as it was. Missing folders are made; a symbolic link is followed.
+    It is flushed to the disk first. After an error, or where none was written, it is removed, and `path` is as it was.
+    Missing folders are made; a symbolic link is followed.
 
     Raises:
         ValueError: `path` is a pipe or a device, which must not be replaced by a file.
         OSError: `path` is a folder, its folder cannot be made or written, or no file was written.
     """
     target = Path(path)
-    if target.is_dir():
-        raise IsADirectoryError(f"Cannot write {target}: it is a folder. Name a file in it.")
-    if target.exists() and not target.is_file():
-        raise ValueError(f"Cannot write {target}: it is a pipe or a device. Name a file.")
+    _refuse_no_file(target)
     place = target.resolve()
-    # 50 characters are at most 200 bytes, which leaves room for the rest in a file name's 255.
-    temporary = place.with_name(f".{place.name[:50]}.{secrets.token_hex(4)}.tmp")
     with _naming(target):
         make_folders(place.parent)
-    try:
+    with scratch_file(place) as temporary:
         yield temporary
         with _naming(target):
+            _flush(temporary)
             temporary.replace(place)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     flush_folder(place.parent)
 
 
@@ -106,6 +99,34 @@ def _naming(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise type(error)(error.errno, f"Cannot write {target}: {error.strerror}") from error
+
+
+@contextmanager
+def scratch_file(path: Path) -> Iterator[Path]:
+    """The name of a file beside `path` that is removed at the end, if it is there; missing folders are made.
+
+    Raises:
+        OSError: its folder cannot be made.
+    """
+    make_folders(path.parent)
+    # 50 characters are at most 200 bytes, which leaves room for the rest in a file name's 255.
+    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _refuse_no_file(target: Path) -> None:
+    if target.is_dir():
+        raise IsADirectoryError(f"Cannot write {target}: it is a folder. Name a file in it.")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"Cannot write {target}: it is a pipe or a device. Name a file.")
+
+
+def _flush(path: Path) -> None:
+    with path.open("r+b") as stream:
+        os.fsync(stream.fileno())
 
 
 def write_new(path: Path, content: bytes) -> None:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from refinenet.labels import Colour, LabelMap
 from refinenet.png_checksums import SIGNATURE, is_changed
@@ -45,6 +45,10 @@ _PILLOW_ERRORS = (
     *(OSError, SyntaxError, ValueError, NotImplementedError, OverflowError, MemoryError, EOFError),
     *(IndexError, KeyError, TypeError, struct.error, zlib.error),
 )
+
+
+class TooLargeError(ValueError):
+    """A picture of more than `MAX_PIXELS`, which is not read as a whole."""
 
 
 class Picture(NamedTuple):
@@ -251,9 +255,10 @@ def _clear_errors(name: str) -> Iterator[None]:
         ) from error
 
 
-def _too_large(name: str, size: str) -> ValueError:
-    return ValueError(
-        f"{name} has {size} pixels, at most {MAX_PIXELS:,} are read. Resize the image or cut it into tiles."
+def _too_large(name: str, size: str) -> TooLargeError:
+    return TooLargeError(
+        f"{name} has {size} pixels, at most {MAX_PIXELS:,} are read as a whole. Segment its file in windows "
+        "(`refinenet deploy FILE --window 1024x1024`, by pip install 'refinenet[large]'), or resize the image."
     )
 
 
@@ -263,6 +268,28 @@ def _raw_mode(image: Image.Image) -> str:
     arguments = tiles[0][3] if tiles else ()
     raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return raw_mode if isinstance(raw_mode, str) else ""
+
+
+def read_orientation(path: str | os.PathLike[str]) -> int:
+    """How a TIFF, PNG or JPEG file is to be turned: EXIF's 1 (not at all) to 8; 1 where nothing sound says so.
+
+    Only its header is read, whatever size the image has.
+
+    Raises:
+        ValueError, OSError: as `open_picture`.
+    """
+    with _open(Path(path)) as stream:
+        start = stream.peek(4)[:4]
+        try:
+            if start[:2] not in (b"II", b"MM"):
+                opened = PngImagePlugin.PngImageFile if start == SIGNATURE[:4] else JpegImagePlugin.JpegImageFile
+                return _orientation(opened(stream))
+            directory = TiffImagePlugin.ImageFileDirectory_v2(stream.read(16 if b"+" in start else 8))
+            stream.seek(directory.next)
+            directory.load(stream)
+            return int(directory.get(ExifTags.Base.Orientation, 1))
+        except _PILLOW_ERRORS:
+            return 1
 
 
 def _orientation(image: Image.Image) -> int:

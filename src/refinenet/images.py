@@ -139,13 +139,13 @@ def _to_rgb(picture: Picture) -> RGB:
     image = picture.image
     if image.mode not in DEEP_MODES:
         pixels = convert(picture)
-        return pixels if pixels.shape[2] == 3 else _over_black(pixels)
+        return pixels if pixels.shape[2] == 3 else over_black(pixels)
     grey = np.array(image)
     if isinstance(image.info.get("transparency"), int):
         grey[grey == image.info["transparency"]] = 0
     if image.mode != "F":
         grey = to_sixteen_bits(grey, picture.name)
-    return _over_black(_to_bytes(grey, picture.name)[..., np.newaxis])
+    return over_black(to_bytes(grey, picture.name)[..., np.newaxis])
 
 
 def _tensor_to_array(tensor: Any) -> npt.NDArray[Any]:
@@ -172,13 +172,19 @@ def _from_array(array: npt.NDArray[Any], channel_order: str) -> RGB:
         )
     if array.size == 0:
         raise ValueError(f"An image array has at least one pixel, this one has shape {array.shape}.")
-    pixels = np.atleast_3d(_to_bytes(array, "The array"))
+    pixels = np.atleast_3d(to_bytes(array, "The array"))
     if channel_order == "bgr" and pixels.shape[2] >= 3:
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
-    return _over_black(pixels)
+    return over_black(pixels)
 
 
-def _to_bytes(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+def to_bytes(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+    """Samples as uint8: uint8 as they are, bool as 0 and 255, uint16 from 0 to 65535 and floating-point from 0 to 1.
+
+    Raises:
+        ValueError: a value is out of range; messages call the array `name`.
+        TypeError: another dtype.
+    """
     kind = array.dtype.type
     if kind is np.uint8:
         return array
@@ -212,8 +218,8 @@ def _check_unit_range(array: npt.NDArray[Any], name: str) -> None:
         )
 
 
-def _over_black(pixels: npt.NDArray[np.uint8]) -> RGB:
-    """Lay 1, 3 or 4 channels over black: always a copy."""
+def over_black(pixels: npt.NDArray[np.uint8]) -> RGB:
+    """`(H, W, C)` of 1, 3 or, with alpha, 4 channels to `(H, W, 3)`, laid over black: always a copy."""
     if pixels.shape[2] < 4:
         return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
     alpha = pixels[..., 3:].astype(np.uint16)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -15,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from refinenet.windows import Axis, blend_windows
+
 Look = Callable[[Tensor], Tensor]
 """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, h, w)`, which are resized to H and W."""
 
 SMALLEST_WINDOW = 32
-SIGMA = 1 / 8
-"""Of the Gaussian that weighs a window's pixels, as a share of its side."""
 
 
 def _is_number(value: object) -> bool:
@@ -51,7 +52,7 @@ class Protocol:
     larger than the image is as large as the image."""
     overlap: float = 0.5
     """The least share of its side that a window has in common with the next one, in [0, 0.9]. Pixels near a window's
-    middle count more, by a Gaussian of an eighth of its side."""
+    middle count more, by a Gaussian of an eighth of its side. Windows from 256 pixels on begin at multiples of 32."""
     shorter_side: tuple[int, int] | None = None
     """Least and greatest length of the image's shorter side, to which images beyond are resized first; None leaves
     their size as it is."""
@@ -207,30 +208,19 @@ def _look(backend: Look, image: Tensor, protocol: Protocol) -> Tensor:
     height, width = image.shape[-2:]
     if protocol.window is None or (protocol.window[0] >= height and protocol.window[1] >= width):
         return resize(backend(image), (height, width))
-    window = min(protocol.window[0], height), min(protocol.window[1], width)
-    weights = _gaussian(window[0], image.device)[:, None] * _gaussian(window[1], image.device)
+    rows, columns = (
+        Axis(side, part, protocol.overlap) for side, part in zip((height, width), protocol.window, strict=True)
+    )
     total: Tensor | None = None
-    norm = torch.zeros(height, width, device=image.device)
-    starts = (_starts(side, part, protocol.overlap) for side, part in zip((height, width), window, strict=True))
-    for top, left in product(*starts):
-        rows, columns = slice(top, top + window[0]), slice(left, left + window[1])
-        logits = backend(image[:, :, rows, columns].contiguous(memory_format=torch.channels_last)).float()
-        logits = resize(logits, window)
+    for block in blend_windows(partial(_look_at, backend, image), rows, columns):
         if total is None:
-            total = logits.new_zeros(1, logits.shape[1], height, width)
-        total[:, :, rows, columns] += logits * weights
-        norm[rows, columns] += weights
+            total = block.logits.new_empty(1, len(block.logits), height, width)
+        total[0, :, block.rows, block.columns] = block.logits
     assert total is not None
-    return total / norm
+    return total
 
 
-def _starts(side: int, window: int, overlap: float) -> list[int]:
-    """Where windows begin, evenly spread from one end to the other."""
-    step = max(1, math.floor(window * (1 - overlap)))
-    count = math.ceil((side - window) / step) + 1
-    return [round(index * (side - window) / max(count - 1, 1)) for index in range(count)]
-
-
-def _gaussian(length: int, device: torch.device) -> Tensor:
-    place = torch.arange(length, device=device) - (length - 1) / 2
-    return torch.exp(-0.5 * (place / (length * SIGMA)) ** 2).clamp(min=1e-4)
+def _look_at(backend: Look, image: Tensor, rows: slice, columns: slice) -> Tensor:
+    """Logits `(1, K, h, w)` of a window, of the window's size."""
+    seen = image[:, :, rows, columns].contiguous(memory_format=torch.channels_last)
+    return resize(backend(seen), seen.shape[-2:])

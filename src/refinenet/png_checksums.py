@@ -6,27 +6,43 @@ of type and content.
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
+from typing import BinaryIO
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PIECE = 2**20
 
 
 def is_changed(file: bytes) -> bool:
     """Whether the bytes of a PNG file were changed since they were written, or lack their end; others are sound."""
     if not file.startswith(SIGNATURE):
         return False
-    content, place = memoryview(file), len(SIGNATURE)
-    while place + 12 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, place)
-        end = place + 8 + length
-        if end + 4 > len(content):
+    return is_changed_stream(io.BytesIO(file))
+
+
+def is_changed_stream(file: BinaryIO) -> bool:
+    """As `is_changed`, of a PNG file that is open at its start: it is read chunk by chunk."""
+    file.seek(len(SIGNATURE))
+    while len(start := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", start)
+        checksum, length = _checksum(file, kind, length)
+        stored = file.read(4)
+        if length > 0 or len(stored) < 4:
             return True
-        (stored,) = struct.unpack_from(">I", content, end)
         # A capital letter marks a chunk that the pixels depend on; sloppy programs damage the others.
-        if kind[:1].isupper() and zlib.crc32(content[place + 4 : end]) != stored:
+        if kind[:1].isupper() and checksum != int.from_bytes(stored):
             return True
         if kind == b"IEND":
             return False
-        place = end + 4
     return True
+
+
+def _checksum(file: BinaryIO, kind: bytes, length: int) -> tuple[int, int]:
+    """The CRC-32 of a chunk, and how many of its bytes are missing."""
+    checksum = zlib.crc32(kind)
+    while length > 0 and (piece := file.read(min(length, _PIECE))):
+        checksum = zlib.crc32(piece, checksum)
+        length -= len(piece)
+    return checksum, length

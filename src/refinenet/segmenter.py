@@ -169,6 +169,16 @@ def check_output(path: str | os.PathLike[str], output: Output | None) -> Output:
     return chosen
 
 
+def check_abstention(below: float) -> None:
+    """Refuse what is no confidence.
+
+    Raises:
+        ValueError: it is not in [0, 1].
+    """
+    if not 0 <= below <= 1:
+        raise ValueError(f"abstain_below is a confidence from 0 to 1, not {below!r}.")
+
+
 class NotFiniteError(ValueError):
     """A network whose answer is not finite numbers: its weights are broken."""
 
@@ -221,9 +231,21 @@ class Segmenter:
         Raises:
             ValueError: `abstain_below` is not in [0, 1].
         """
-        if not 0 <= abstain_below <= 1:
-            raise ValueError(f"abstain_below is a confidence from 0 to 1, not {abstain_below!r}.")
-        scores = self._run(pixels)
+        check_abstention(abstain_below)
+        return self.name(pixels, self._run(pixels), abstain_below)
+
+    def name(self, pixels: npt.NDArray[np.uint8], scores: Scores, abstain_below: float = 0.0) -> Segmentation:
+        """The segmentation that a network's answer means.
+
+        Args:
+            pixels: The image, `(H, W, 3)` uint8 RGB.
+            scores: What the network says of it.
+            abstain_below: As for `segment`.
+
+        Raises:
+            NotFiniteError: the answer is not finite numbers.
+        """
+        _check(scores.values)
         labels = self.label_set.cast(scores.labels())
         if abstain_below > 0:
             labels[scores.confidence() < abstain_below] = self.label_set.ignore_index

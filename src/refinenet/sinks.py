@@ -17,6 +17,7 @@ import numpy as np
 from refinenet.files import write_atomically
 from refinenet.images import encode
 from refinenet.labels import LabelSet
+from refinenet.large_target import TIFF_SUFFIXES
 from refinenet.region_polygons import require_features, to_geojson
 from refinenet.run_lengths import find_regions
 from refinenet.segmenter import OUTPUTS, Segmentation, check_output
@@ -60,6 +61,8 @@ def check_target(target: Path, kind: Kind | None) -> Kind:
     suffix = target.suffix.lower()
     if kind is None and suffix in _FILE_KINDS:
         return choose_kinds([_FILE_KINDS[suffix]])[0]
+    if suffix in TIFF_SUFFIXES and (kind is None or kind in OUTPUTS):
+        return kind or "labels"  # written in windows, whatever they show
     if kind is None or kind in OUTPUTS:
         return check_output(target, kind)
     if suffix != usual_suffix(kind):

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from refinenet.deploy_record import SETTINGS_FILE
+from refinenet.large_target import TIFF_SUFFIXES
 from refinenet.sinks import Kind, check_target, choose_kinds, usual_suffix
 from refinenet.sources import STANDARD_INPUT, FoundImage, find_images, names_one_file
 
-RESULT_SUFFIXES = (".png", ".jpg", ".jpeg", ".npz", ".json", ".geojson")
+RESULT_SUFFIXES = (".png", ".jpg", ".jpeg", ".npz", ".json", ".geojson", *TIFF_SUFFIXES)
 DEFAULT_FOLDER = Path("segmented")
 
 

@@ -1,0 +1,160 @@
+"""Peak memory, speed and seams of a segmentation in windows, on a large image that is drawn for it.
+
+    python benchmarks/large.py [--size 20000x15000] [--window 768x768] [--overlap 0.25] [--backend openvino]
+
+The image is streets beside each other, mirrored in turn, under colours that vary slowly; it is written and read by
+parts. The segmentation runs in a process of its own, whose peak resident memory is what the system counted. Then a part
+of the image is cut out so that windows fall half a window beside those of the whole image: a seam would show as pixels
+at the middle lines between windows that get another label there. Other pixels are compared, too: what differs there are
+not seams, but what the network makes of other surroundings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+
+from refinenet.street_scene import draw_street
+from refinenet.terminal import print_table
+from refinenet.windows import STRIDE, Axis
+
+STREET = (720, 960)
+BORDER = 8
+"""Pixels on either side of a middle line between two windows that count as its border."""
+
+_RUN = """
+import json, sys
+from dataclasses import asdict
+from refinenet import RefineNet
+source, target, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+network = RefineNet(model="camvid", backend=settings.pop("backend"))
+found = network.deploy_large(source, target, window=tuple(settings.pop("window")), **settings)
+print(json.dumps({"windows": found.windows, "seconds": found.seconds}))
+"""
+
+
+class Place(NamedTuple):
+    """A part of the image."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def draw(path: Path, width: int, height: int) -> None:
+    """Write the image, one row of streets at a time."""
+    streets = [draw_street(seed, *STREET)[0] for seed in range(4)]
+    profile = {"width": width, "height": height, "count": 3, "dtype": "uint8", "compress": "lzw"}
+    with rasterio.open(path, "w", driver="GTiff", tiled=True, bigtiff="if_safer", **profile) as target:
+        for number, top in enumerate(range(0, height, STREET[0])):
+            rows = min(STREET[0], height - top)
+            row = [streets[(number + k) % 4][:, :: 1 if k % 2 else -1] for k in range(-(-width // STREET[1]))]
+            pixels = np.concatenate(row, axis=1)[:rows, :width].astype(np.float32)
+            down, across = np.arange(top, top + rows)[:, None] / 3000, np.arange(width) / 2000
+            for channel in range(3):
+                pixels[..., channel] *= 0.9 + 0.1 * np.sin(down + across + channel)
+            target.write(np.moveaxis(pixels.astype(np.uint8), -1, 0), window=((top, top + rows), (0, width)))
+
+
+def segment(source: Path, target: Path, settings: dict[str, Any]) -> dict[str, float]:
+    """Segment in another process; windows, seconds, and its peak resident memory in GiB."""
+    command = [sys.executable, "-c", _RUN, str(source), str(target), json.dumps(settings)]
+    found: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    # Of the largest child so far, in KiB on Linux: the whole image is the first one and the largest.
+    return found | {"peak": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20}
+
+
+def near_borders(side: int, window: int, overlap: float) -> npt.NDArray[np.bool_]:
+    """`(side,)`: whether a pixel is near the middle of what two windows have in common."""
+    near = np.zeros(side, bool)
+    for first, second in itertools.pairwise(Axis(side, window, overlap).starts):
+        middle = (first + window + second) // 2
+        near[middle - BORDER : middle + BORDER] = True
+    return near
+
+
+def choose_part(width: int, height: int, settings: dict[str, Any], longest: int) -> Place:
+    """A part of up to `longest` pixels on each side that begins half a step after a window, at a whole stride."""
+
+    def begin(side: int, window: int) -> int:
+        starts = Axis(side, window, settings["overlap"]).starts
+        index = max(0, min(len(starts) - 2, len(starts) // 3))
+        return sum(starts[index : index + 2]) // 2 // STRIDE * STRIDE
+
+    top, left = begin(height, settings["window"][0]), begin(width, settings["window"][1])
+    return Place(top, left, min(longest, height - top), min(longest, width - left))
+
+
+def cut(source: Path, target: Path, part: Place) -> None:
+    """Copy a part of an image."""
+    window = ((part.top, part.top + part.height), (part.left, part.left + part.width))
+    with rasterio.open(source) as whole:
+        pixels = whole.read(window=window)
+    profile = {"width": part.width, "height": part.height, "count": len(pixels), "dtype": "uint8"}
+    with rasterio.open(target, "w", driver="GTiff", **profile) as copy:
+        copy.write(pixels)
+
+
+def compare(labels: Path, shifted: Path, part: Place, settings: dict[str, Any]) -> dict[str, float]:
+    """Shares of equal labels near borders and elsewhere, away from the part's own edges."""
+    rows, columns = slice(part.top, part.top + part.height), slice(part.left, part.left + part.width)
+    with rasterio.open(labels) as whole, rasterio.open(shifted) as other:
+        equal = whole.read(1, window=((rows.start, rows.stop), (columns.start, columns.stop))) == other.read(1)
+        near = np.logical_or.outer(
+            near_borders(whole.height, settings["window"][0], settings["overlap"])[rows],
+            near_borders(whole.width, settings["window"][1], settings["overlap"])[columns],
+        )
+    margin = [window // 2 for window in settings["window"]]
+    inner = (slice(margin[0], part.height - margin[0]), slice(margin[1], part.width - margin[1]))
+    equal, near = equal[inner], near[inner]
+    return {"border": equal[near].mean(), "elsewhere": equal[~near].mean(), "pixels": int(near.sum())}
+
+
+def main() -> None:
+    """Draw, segment, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="20000x15000", help="width x height")
+    parser.add_argument("--window", default="768x768", help="width x height")
+    parser.add_argument("--overlap", type=float, default=0.25)
+    parser.add_argument("--part", type=int, default=3000, help="longest side of the part with shifted windows")
+    parser.add_argument("--backend", default="pytorch")
+    arguments = parser.parse_args()
+    width, height = (int(side) for side in arguments.size.split("x"))
+    window = [int(side) for side in arguments.window.split("x")][::-1]
+    settings = {"window": window, "overlap": arguments.overlap, "backend": arguments.backend}
+    warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+    with tempfile.TemporaryDirectory() as folder, rasterio.Env(GDAL_CACHEMAX=64 * 2**20):
+        image, labels, part_image, part_labels = (Path(folder) / f"{name}.tif" for name in ("a", "b", "c", "d"))
+        draw(image, width, height)
+        found = segment(image, labels, settings)
+        part = choose_part(width, height, settings, arguments.part)
+        cut(image, part_image, part)
+        segment(part_image, part_labels, settings)
+        agreement = compare(labels, part_labels, part, settings)
+    rows = [
+        ["peak resident memory of the process", f"{found['peak']:.2f} GiB"],
+        ["windows", f"{found['windows']:,.0f}"],
+        ["seconds", f"{found['seconds']:,.0f}"],
+        ["megapixels a second", f"{width * height / 1e6 / found['seconds']:.3f}"],
+        [f"equal with shifted windows, of {agreement['pixels']:,.0f} border pixels", f"{agreement['border']:.3%}"],
+        ["equal with shifted windows, elsewhere", f"{agreement['elsewhere']:.3%}"],
+    ]
+    title = f"{width}x{height}, windows {arguments.window}, overlap {arguments.overlap:g}, {arguments.backend}"
+    print_table(title, ["", ""], rows)
+
+
+if __name__ == "__main__":
+    main()

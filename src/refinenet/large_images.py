@@ -1,0 +1,203 @@
+"""Images of any size, segmented in windows in bounded memory, from the file to a picture that is written as it grows.
+
+The labels are those of `Protocol(window=..., overlap=...)`. At no time there is more in memory than a row of windows
+of the image, what two rows of windows have in common of the logits, and what the network needs for one window; where
+that is too much, because the image is wide or the classes are many, the image is taken in strips of columns.
+
+Shape letters: K classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from refinenet.files import refuse_same_file
+from refinenet.image_files import RGB
+from refinenet.inference import Protocol, resize
+from refinenet.large_source import LargeSource
+from refinenet.large_target import TILE, LargeTarget, check_suffix, open_target
+from refinenet.large_upright import open_upright
+from refinenet.segmenter import OUTPUTS, Output, Scores, Segmentation, Segmenter, check_abstention
+from refinenet.terminal import progress_bar
+from refinenet.transforms import prepare
+from refinenet.windows import Axis, Block, blend_windows
+
+WINDOW = (768, 768)
+"""Height and width of windows: with the bundled model and PyTorch, the process stays below 2 GiB."""
+OVERLAP = 0.25
+MEMORY = 384 * 2**20
+"""Bytes for rows that are in flight, without the network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargeSegmentation:
+    """What the network saw in an image that was never in memory as a whole."""
+
+    output: Path
+    """The picture that was written."""
+    size: tuple[int, int]
+    """Height and width of the image, in pixels."""
+    areas: Mapping[str, float]
+    """Share of the image's pixels by class name, in [0, 1]; classes that do not occur have 0."""
+    windows: int
+    """How many the network saw."""
+    seconds: float
+
+
+def segment_large(
+    segmenter: Segmenter,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    output: Output | None = None,
+    *,
+    window: tuple[int, int] | None = None,
+    overlap: float = OVERLAP,
+    abstain_below: float = 0.0,
+    memory: int = MEMORY,
+    progress: bool = True,
+) -> LargeSegmentation:
+    """Segment an image file in windows and write the picture; an existing file is replaced at the end, or not at all.
+
+    Args:
+        segmenter: Its network and classes; its own protocol is left aside.
+        source: A TIFF (BigTIFF, GeoTIFF), PNG, JPEG or BMP file of 8 or 16 bits: grey, RGB, alpha or palette.
+        target: A `.tif` or `.tiff` file (tiled, compressed) or a `.png` file. Georeferencing is kept, beside a PNG in
+            `NAME.png.aux.xml`.
+        output: Which picture (see `Segmentation.render`); by default label ids, with a palette.
+        window: Height and width of the windows, in pixels; by default 768 by 768.
+        overlap: The least share of its side that a window has in common with the next one.
+        abstain_below: Pixels of less confidence than this get no class: the label set's ignore index.
+        memory: Bytes for rows in flight; less of it means more strips, whose borders are looked at twice.
+        progress: Whether to show progress on standard error.
+
+    Raises:
+        ValueError: rasterio is not installed, a value is not allowed, the file cannot be used, or `target` is `source`.
+        OSError: a file cannot be read or written.
+    """
+    protocol = Protocol(window=window or WINDOW, overlap=overlap)
+    check_abstention(abstain_below)
+    check_suffix(target)
+    if output is not None and output not in OUTPUTS:
+        raise ValueError(f"output is one of {', '.join(OUTPUTS)}, not {output!r}.")
+    refuse_same_file(source, target)
+    with open_upright(source) as image:
+        work = _Work(segmenter.under(protocol), image, output or "labels", abstain_below, memory)
+        work.run(Path(target), progress=progress)
+    return work.report(Path(target))
+
+
+class _Work:
+    """One image on its way."""
+
+    def __init__(
+        self, segmenter: Segmenter, image: LargeSource, output: Output, abstain_below: float, memory: int
+    ) -> None:
+        self.segmenter, self.image, self.output, self.abstain_below = segmenter, image, output, abstain_below
+        protocol = segmenter.protocol
+        assert protocol.window is not None
+        self.rows = Axis(image.height, protocol.window[0], protocol.overlap)
+        self.columns = Axis(image.width, protocol.window[1], protocol.overlap)
+        self.strips = _choose_strips(self.rows, image.width, len(segmenter.label_set), memory)
+        self.windows = len(self.rows) * sum(len(self.columns.touching(strip)) for strip in self.strips)
+        self.counts = np.zeros(segmenter.label_set.ignore_index + 1, np.int64)
+        self.started = time.perf_counter()
+
+    def run(self, path: Path, *, progress: bool) -> None:
+        """Segment and write."""
+        label_set = self.segmenter.label_set
+        shape: tuple[int, ...] = (self.image.height, self.image.width)
+        shape = (*shape, 3) if self.output in ("colour", "overlay") else shape
+        dtype = label_set.dtype if self.output == "labels" else np.uint8
+        palette = label_set.colours if self.output == "labels" and dtype is np.uint8 else None
+        with (
+            progress_bar(progress) as bar,
+            open_target(path, shape, dtype, self.image.placing, palette) as target,
+        ):
+            task = bar.add_task("windows", total=self.windows, status="")
+
+            def tell() -> None:
+                done = bar.tasks[task].completed + 1
+                speed = done / (time.perf_counter() - self.started)
+                bar.update(task, advance=1, status=f"{speed:.2f} windows/s")
+
+            for strip in self.strips:
+                self._run_strip(strip, target, tell)
+
+    def _run_strip(self, strip: slice, target: LargeTarget, tell: Callable[[], None]) -> None:
+        touched = self.columns.touching(strip)
+        reach = slice(self.columns.starts[touched[0]], self.columns.place(touched[-1]).stop)
+        pixels = _Rows(self.image, self.rows.window, reach)
+
+        def look(rows: slice, columns: slice) -> Tensor:
+            seen = prepare(pixels.cut(rows, columns), self.segmenter.backend.device)
+            logits = resize(self.segmenter.backend(seen), seen.shape[-2:])
+            tell()
+            return logits
+
+        target.begin()
+        picture: npt.NDArray[Any] | None = None
+        for block in blend_windows(look, self.rows, self.columns, strip):
+            drawn = self._draw(block, pixels)
+            if picture is None or len(picture) != len(drawn):
+                picture = np.empty((len(drawn), strip.stop - strip.start, *drawn.shape[2:]), drawn.dtype)
+            picture[:, block.columns.start - strip.start : block.columns.stop - strip.start] = drawn
+            if block.columns.stop == strip.stop:
+                target.write(picture, strip.start)
+                picture = None
+
+    def _draw(self, block: Block, pixels: _Rows) -> npt.NDArray[Any]:
+        size = block.logits.shape[1], block.logits.shape[2]
+        scores = Scores(values=block.logits, size=size, temperature=self.segmenter.temperature)
+        seen = pixels.cut(block.rows, block.columns)
+        segmentation: Segmentation = self.segmenter.name(seen, scores, self.abstain_below)
+        self.counts += np.bincount(segmentation.labels.ravel(), minlength=len(self.counts))
+        return segmentation.render(self.output)
+
+    def report(self, path: Path) -> LargeSegmentation:
+        """What came of it."""
+        names, size = self.segmenter.label_set.names, (self.image.height, self.image.width)
+        areas = {name: int(count) / math.prod(size) for name, count in zip(names, self.counts, strict=False)}
+        seconds = time.perf_counter() - self.started
+        return LargeSegmentation(output=path, size=size, areas=areas, windows=self.windows, seconds=seconds)
+
+
+class _Rows:
+    """The rows of some columns of an image that windows look at now; each is read once."""
+
+    def __init__(self, image: LargeSource, height: int, columns: slice) -> None:
+        self._image, self._columns = image, columns
+        self._pixels = np.empty((height, columns.stop - columns.start, 3), np.uint8)
+        self._top = self._bottom = 0
+
+    def cut(self, rows: slice, columns: slice) -> RGB:
+        """Pixels `(H, W, 3)`; the rows never end above those that were asked for before."""
+        if rows.stop > self._bottom:
+            self._advance(rows)
+        left = self._columns.start
+        return self._pixels[rows.start - self._top : rows.stop - self._top, columns.start - left : columns.stop - left]
+
+    def _advance(self, rows: slice) -> None:
+        keep = max(0, self._bottom - rows.start)
+        self._pixels[:keep] = self._pixels[self._bottom - keep - self._top : self._bottom - self._top]
+        self._pixels[keep : rows.stop - rows.start] = self._image.read(
+            slice(rows.start + keep, rows.stop), self._columns
+        )
+        self._top, self._bottom = rows.start, rows.stop
+
+
+def _choose_strips(rows: Axis, width: int, classes: int, memory: int) -> list[slice]:
+    """Strips of columns, from left to right, so narrow that the rows in flight fit into memory."""
+    logits, image, pictures = 4 * classes * rows.longest_overlap, 3 * 2 * rows.window, 2 * 3 * rows.window
+    count = math.ceil(width * (logits + image + pictures) / memory)
+    side = math.ceil(width / count / TILE) * TILE
+    return [slice(left, min(width, left + side)) for left in range(0, width, side)]

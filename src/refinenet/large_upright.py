@@ -1,0 +1,77 @@
+"""Image files of any size, turned upright as their EXIF orientation says. H is height, W width."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from refinenet.image_files import RGB, read_orientation
+from refinenet.large_source import CACHE, LargeSource, open_source, require_rasterio
+
+STEP = 512
+"""Rows that are turned at once."""
+
+
+@contextmanager
+def open_upright(path: str | os.PathLike[str]) -> Iterator[LargeSource]:
+    """As `large_source.open_source`, turned upright as `images.decode` does it.
+
+    What is turned can be read a few rows at a time after it was copied: to the system's folder for temporary files
+    (`TMPDIR`), three bytes a pixel, until the end of the block.
+
+    Raises:
+        ValueError: as `open_source`, or the image is to be turned and has georeferencing, which would no longer hold.
+        OSError: as `open_source`, or the copy cannot be written.
+    """
+    with open_source(path) as source:
+        orientation = read_orientation(path)
+        if orientation not in range(2, 9):
+            yield source
+            return
+        if source.placing.is_known:
+            raise ValueError(
+                f"{path} has georeferencing and an orientation ({orientation}) that contradicts it. "
+                "Remove the orientation: exiftool -Orientation= FILE"
+            )
+        with tempfile.TemporaryDirectory(prefix="refinenet-") as folder:
+            copy = Path(folder) / "upright.tif"
+            _copy_upright(source, orientation, copy)
+            with open_source(copy) as upright:
+                yield upright
+
+
+def _copy_upright(source: LargeSource, orientation: int, path: Path) -> None:
+    rasterio = require_rasterio()
+    lies = orientation >= 5
+    height, width = (source.width, source.height) if lies else (source.height, source.width)
+    options = {"height": height, "width": width, "count": 3, "dtype": "uint8", "photometric": "rgb"}
+    options |= {"tiled": True, "blockxsize": STEP, "blockysize": STEP, "interleave": "pixel", "bigtiff": "if_safer"}
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path, "w", driver="GTiff", **options) as target:
+            for top in range(0, source.height, STEP):
+                bottom = min(source.height, top + STEP)
+                turned = _turn(source.read(slice(top, bottom), slice(0, source.width)), orientation)
+                from_end = orientation in (3, 4, 6, 7)
+                place = (source.height - bottom, source.height - top) if from_end else (top, bottom)
+                window = ((0, height), place) if lies else (place, (0, width))
+                target.write(np.moveaxis(turned, -1, 0), window=window)
+
+
+def _turn(pixels: RGB, orientation: int) -> RGB:
+    """Source of the numbers: EXIF 2.32, tag Orientation."""
+    if orientation in (5, 7):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (6, 8):
+        pixels = np.rot90(pixels, 1 if orientation == 8 else -1)
+    if orientation in (3, 4, 7):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)

@@ -1,0 +1,144 @@
+"""Windows over an image, and the logits of an image put together from those of its windows, a few rows at a time.
+
+Shape letters: K classes, H height, W width, h and w those of a window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+SIGMA = 1 / 8
+"""Of the Gaussian that weighs a window's pixels, as a share of its side."""
+
+STRIDE = 32
+"""Of the network's coarsest maps, in pixels."""
+SNAPPED = 8 * STRIDE
+"""Length from which on windows begin at multiples of `STRIDE`; shorter ones would lose too much of their overlap."""
+
+LookAt = Callable[[slice, slice], Tensor]
+"""Rows and columns of a window to the logits `(1, K, h, w)` of what is there."""
+
+
+class Block(NamedTuple):
+    """A part of an image of which all is known."""
+
+    rows: slice
+    columns: slice
+    logits: Tensor
+    """`(K, height, width)` float32, averaged over the windows that see it."""
+
+
+class Axis:
+    """Windows along one side of an image, evenly spread from one end to the other.
+
+    Windows of `SNAPPED` pixels and more begin at multiples of `STRIDE`: a network that halves its maps five times says
+    different things of the same place when it lies differently to its strides, and windows that disagree for no better
+    reason would show. The last one may then be up to `STRIDE` - 1 pixels smaller.
+
+    Args:
+        side: The image's, in pixels.
+        window: The windows', in pixels; a window larger than the image is as large as the image.
+        overlap: The least share of a window that it has in common with the next one.
+    """
+
+    def __init__(self, side: int, window: int, overlap: float) -> None:
+        self.side, self.window = side, min(side, window)
+        unit = STRIDE if self.window >= SNAPPED else 1
+        step = max(unit, math.floor(self.window * (1 - overlap)) // unit * unit)
+        last = math.ceil((side - self.window) / unit) * unit
+        count = math.ceil(last / step) + 1
+        places = (index * last / max(count - 1, 1) for index in range(count))
+        self.starts: list[int] = [round(place) if unit == 1 else math.floor(place / unit) * unit for place in places]
+        self.starts[-1] = last
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def place(self, index: int) -> slice:
+        """Where a window lies."""
+        return slice(self.starts[index], min(self.side, self.starts[index] + self.window))
+
+    def next_start(self, index: int) -> int:
+        """Where the next window begins, or the image ends: no later window sees what is before."""
+        return self.side if index + 1 == len(self) else self.starts[index + 1]
+
+    def touching(self, part: slice) -> list[int]:
+        """The windows that see any of a part of the side."""
+        places = [self.place(index) for index in range(len(self))]
+        return [index for index, place in enumerate(places) if place.start < part.stop and place.stop > part.start]
+
+    @property
+    def longest_overlap(self) -> int:
+        """The most pixels that windows have in common with later ones."""
+        ends = (self.place(index).stop for index in range(len(self)))
+        return max(int(end) - self.next_start(index) for index, end in enumerate(ends))
+
+    def weights(self, index: int) -> Tensor:
+        """What the pixels of a window count, float32: a Gaussian around its middle; with the other windows', 1."""
+        place = self.place(index)
+        return self._gaussian[: place.stop - place.start] / self._total[place]
+
+    @cached_property
+    def _gaussian(self) -> Tensor:
+        place = torch.arange(self.window) - (self.window - 1) / 2
+        return torch.exp(-0.5 * (place / (self.window * SIGMA)) ** 2).clamp(min=1e-4)
+
+    @cached_property
+    def _total(self) -> Tensor:
+        total = torch.zeros(self.side)
+        for index in range(len(self)):
+            place = self.place(index)
+            total[place] += self._gaussian[: place.stop - place.start]
+        return total
+
+
+def blend_windows(look: LookAt, rows: Axis, columns: Axis, part: slice | None = None) -> Iterator[Block]:
+    """Average the logits of windows, each pixel weighed by a Gaussian around the middle of its window.
+
+    What windows say of a pixel is added up only while a window is to come that sees it, so that of the image's height
+    no more is in memory than what two rows of windows have in common.
+
+    Args:
+        look: Asked for each window once, row by row from the top, in a row from the left.
+        rows: The windows from top to bottom.
+        columns: The windows from left to right.
+        part: The columns that are wanted; by default all.
+
+    Yields:
+        The blocks that the image, or this part of it, falls into: from the top, and from the left.
+    """
+    part = part or slice(0, columns.side)
+    shared: Tensor | None = None
+    for index in range(len(rows)):
+        at, end = rows.place(index), rows.next_start(index)
+        done, known = end - at.start, rows.place(index - 1).stop - at.start if index else 0
+        for place, band in _blend_row(look, at, rows.weights(index), columns, part):
+            if shared is None:
+                shared = band.new_empty(len(band), rows.longest_overlap, part.stop - part.start)
+            within = slice(place.start - part.start, place.stop - part.start)
+            band[:, :known] += shared[:, :known, within]
+            shared[:, : at.stop - end, within] = band[:, done:]
+            yield Block(slice(at.start, end), place, band[:, :done])
+
+
+def _blend_row(
+    look: LookAt, place: slice, row_weights: Tensor, columns: Axis, part: slice
+) -> Iterator[tuple[slice, Tensor]]:
+    """The sums `(K, h, width)` of one row of windows, for one stretch of columns after the other."""
+    shared: Tensor | None = None
+    for index in columns.touching(part):
+        at, done = columns.place(index), columns.next_start(index) - columns.starts[index]
+        logits = look(place, at)[0].float()
+        band = logits * (row_weights[:, None] * columns.weights(index)).to(logits.device)
+        if shared is not None:
+            band[:, :, : shared.shape[2]] += shared
+        shared = band[:, :, done:].clone()
+        start, stop = max(at.start, part.start), min(at.start + done, part.stop)
+        if start < stop:
+            yield slice(start, stop), band[:, :, start - at.start : stop - at.start]

@@ -1,0 +1,310 @@
+"""Files that are read and written by parts: the pixels of `images.decode`, georeferencing, damage, bounded memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import rasterio
+import torch
+from conftest import CommandLine
+from PIL import Image
+from rasterio.control import GroundControlPoint
+from rasterio.transform import from_origin
+from torch import Tensor
+
+from refinenet.images import decode
+from refinenet.labels import LabelSet
+from refinenet.large_images import segment_large
+from refinenet.large_upright import open_upright
+from refinenet.segmenter import Segmenter
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Brightness:
+    """A network of three classes that sees one pixel at a time: which channel is the largest."""
+
+    device = torch.device("cpu")
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return 10 * images
+
+
+SEGMENTER = Segmenter(Brightness(), LabelSet.numbered(3))
+
+
+@pytest.fixture(autouse=True)
+def _without_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        yield
+
+
+def _draw(height: int = 150, width: int = 210) -> Pixels:
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows % 256, columns % 256, (rows + 2 * columns) % 256], -1).astype(np.uint8)
+
+
+def _write_tiff(path: Path, bands: npt.NDArray[Any], **options: Any) -> Path:
+    height, width = bands.shape[1:]
+    profile = {"height": height, "width": width, "count": len(bands), "dtype": bands.dtype.name}
+    with rasterio.open(path, "w", driver="GTiff", **profile, **options) as target:
+        target.write(bands)
+    return path
+
+
+def _read_all(path: Path) -> Pixels:
+    with open_upright(path) as source:
+        parts = [(slice(k, min(k + 64, source.height)), slice(0, source.width)) for k in range(0, source.height, 64)]
+        return np.concatenate([source.read(*part) for part in parts])
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _save(folder: Path, kind: str) -> Path:
+    """A small file of a kind."""
+    pixels = _draw()
+    image, path = Image.fromarray(pixels), folder / kind.split(" ")[-1]
+    if "orientation" in kind:
+        exif = Image.Exif()
+        exif[274] = int(kind.split(" ")[1])
+        image.save(path, exif=exif, quality=95)
+    elif "mode" in kind:
+        image.convert(kind.split(" ")[1]).save(path)
+    elif "alpha" in kind:
+        image.putalpha(Image.fromarray(pixels[..., 1]))
+        image.convert(kind.split(" ")[1]).save(path)
+    elif "transparent" in kind:
+        image.convert(kind.split(" ")[1]).save(path, transparency=7 if kind.split(" ")[1] != "RGB" else (3, 5, 13))
+    elif "deep" in kind:
+        Image.fromarray(pixels[..., 0].astype(np.uint16) * 201 + 77).save(path)
+    else:
+        image.convert("L").save(path, bits=4)
+    return path
+
+
+KINDS = [
+    *("mode RGB a.png", "mode RGB a.tif", "mode RGB a.bmp", "mode L a.png", "mode L a.tif", "mode 1 a.png"),
+    *("mode 1 a.tif", "mode P a.png", "mode P a.tif", "alpha RGBA a.png", "alpha RGBA a.tif", "alpha LA a.png"),
+    *(
+        "transparent L a.png",
+        "transparent P a.png",
+        "transparent RGB a.png",
+        "deep a.png",
+        "deep a.tif",
+        "4 bits a.png",
+    ),
+    *(
+        "orientation 1 a.png",
+        "orientation 2 a.tif",
+        "orientation 3 a.jpg",
+        "orientation 4 a.tif",
+        "orientation 5 a.png",
+    ),
+    *("orientation 6 a.jpg", "orientation 7 a.tif", "orientation 8 a.tif"),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pixels_are_those_that_decode_reads(kind: str, tmp_path: Path) -> None:
+    path = _save(tmp_path, kind)
+    found, expected = _read_all(path), decode(path)
+    assert found.shape == expected.shape
+    # Decoders of JPEG interpolate colours differently, which shows where this picture jumps.
+    assert np.abs(found.astype(int) - expected).mean() <= (2 if path.suffix == ".jpg" else 0)
+
+
+def test_sixteen_bits_of_three_bands_are_scaled(tmp_path: Path) -> None:
+    bands = np.moveaxis(_draw().astype(np.uint16) * 257, -1, 0)
+    assert (_read_all(_write_tiff(tmp_path / "deep.tif", bands, photometric="RGB")) == _draw()).all()
+
+
+@pytest.mark.parametrize("name", ["labels.tif", "labels.png"])
+@pytest.mark.parametrize("is_area", [True, False])
+def test_georeferencing_is_kept(name: str, is_area: bool, tmp_path: Path) -> None:
+    transform = from_origin(500_000, 5_400_000, 0.2, 0.2)
+    source = _write_tiff(tmp_path / "in.tif", np.moveaxis(_draw(), -1, 0), crs="EPSG:32632", transform=transform)
+    with rasterio.open(source, "r+") as dataset:
+        dataset.update_tags(AREA_OR_POINT="Area" if is_area else "Point")
+    segment_large(SEGMENTER, source, tmp_path / name, window=(64, 64), progress=False)
+    with rasterio.open(source) as before, rasterio.open(tmp_path / name) as after:
+        assert after.crs == before.crs
+        assert after.transform.almost_equals(before.transform)
+        assert after.tags()["AREA_OR_POINT"] == before.tags()["AREA_OR_POINT"]
+        assert (after.read(1) == _draw().argmax(-1)).mean() > 0.98  # ties and the borders of windows aside
+
+
+def test_control_points_are_kept(tmp_path: Path) -> None:
+    points = [GroundControlPoint(row=r, col=c, x=c / 10, y=-r / 10) for r, c in ((0, 0), (0, 200), (140, 0))]
+    source = _write_tiff(tmp_path / "in.tif", np.moveaxis(_draw(), -1, 0), crs="EPSG:4326", gcps=points)
+    segment_large(SEGMENTER, source, tmp_path / "out.tif", window=(64, 64), progress=False)
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        found, system = dataset.gcps
+    assert system.to_epsg() == 4326
+    assert [(point.row, point.col, point.x, point.y) for point in found] == [(p.row, p.col, p.x, p.y) for p in points]
+
+
+def test_a_picture_without_georeferencing_does_not_inherit_that_of_the_one_it_replaces(tmp_path: Path) -> None:
+    bands, target = np.moveaxis(_draw(), -1, 0), tmp_path / "out.png"
+    placed = _write_tiff(tmp_path / "a.tif", bands, crs="EPSG:32632", transform=from_origin(5, 9, 2, 2))
+    segment_large(SEGMENTER, placed, target, progress=False)
+    segment_large(SEGMENTER, _write_tiff(tmp_path / "b.tif", bands), target, progress=False)
+    with rasterio.open(target) as dataset:
+        assert dataset.crs is None
+    assert _names(tmp_path) == ["a.tif", "b.tif", "out.png"]
+
+
+def _bad_file(folder: Path, kind: str) -> Path:
+    pixels, bands = _draw(), np.moveaxis(_draw(), -1, 0)
+    image = Image.fromarray(pixels)
+    match kind:
+        case "floating-point":
+            return _write_tiff(folder / "bad.tif", bands.astype(np.float32))
+        case "five bands":
+            return _write_tiff(folder / "bad.tif", np.concatenate([bands, bands[:2]]))
+        case "infrared":
+            return _write_tiff(folder / "bad.tif", np.concatenate([bands, bands[:1]]), photometric="RGB", alpha="no")
+        case "CMYK" | "LAB":
+            image.convert(kind).save(folder / "bad.tif")
+        case "white as 0":
+            return _write_tiff(folder / "bad.tif", bands[:1], photometric="MINISWHITE")
+        case "a text":
+            (folder / "bad.tif").write_text("not an image")
+        case "turned on Earth":
+            path = _write_tiff(folder / "bad.tif", bands, crs="EPSG:32632", transform=from_origin(5, 9, 2, 2))
+            content = path.read_bytes()  # a tag of the directory becomes the tag Orientation, with the value 6
+            place = content.index((284).to_bytes(2, "little") + b"\3\0\1\0\0\0")
+            path.write_bytes(
+                content[:place] + (274).to_bytes(2, "little") + b"\3\0\1\0\0\0\6\0" + content[place + 10 :]
+            )
+        case _:
+            image.save(folder / f"whole.{kind}")
+            content = (folder / f"whole.{kind}").read_bytes()
+            (folder / f"bad.{kind}").write_bytes(content[: len(content) * 2 // 3])
+            return folder / f"bad.{kind}"
+    return folder / "bad.tif"
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("floating-point", "float32; 8 or 16 bits"),
+        ("five bands", "5 bands"),
+        ("infrared", "4 bands"),
+        ("CMYK", "colours as CMYK"),
+        ("LAB", "colours as CIELAB"),
+        ("white as 0", "white as 0"),
+        ("a text", "not a TIFF, PNG, JPEG or BMP"),
+        ("turned on Earth", "orientation"),
+        ("tif", "damaged"),
+        ("png", "damaged"),
+        ("jpg", "damaged"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_and_nothing_is_destroyed(kind: str, message: str, tmp_path: Path) -> None:
+    source, target = _bad_file(tmp_path, kind), tmp_path / "labels.png"
+    target.write_bytes(b"precious")
+    before = _names(tmp_path)
+    with pytest.raises(ValueError, match=rf"bad\.\w+ .*{message}"):
+        segment_large(SEGMENTER, source, target, window=(64, 64), progress=False)
+    assert target.read_bytes() == b"precious"
+    assert _names(tmp_path) == before
+
+
+def test_the_image_itself_is_never_written_over(tmp_path: Path) -> None:
+    source = _write_tiff(tmp_path / "in.tif", np.moveaxis(_draw(), -1, 0))
+    with pytest.raises(ValueError, match="the input itself"):
+        segment_large(SEGMENTER, source, source, progress=False)
+    with pytest.raises(ValueError, match=r"\.tif, \.tiff or \.png, not as .*out\.jpg"):
+        segment_large(SEGMENTER, source, tmp_path / "out.jpg", progress=False)
+
+
+_LIMITED = """
+import resource, sys
+import torch
+from test_large_files import Brightness, SEGMENTER
+from refinenet.large_images import segment_large
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+segment_large(SEGMENTER, sys.argv[1], sys.argv[2], "overlay", progress=False)
+"""
+
+_MEASURED = """
+import sys
+import torch
+from refinenet.labels import LabelSet
+from refinenet.large_images import segment_large
+from refinenet.segmenter import Segmenter
+
+class FortyClasses:
+    device = torch.device("cpu")
+    def __call__(self, images):
+        return images.mean(1, keepdim=True) * torch.linspace(-4, 4, 40)[None, :, None, None]
+
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+segmenter = Segmenter(FortyClasses(), LabelSet.numbered(40))
+segment_large(segmenter, sys.argv[2], sys.argv[3], window=(128, 128), progress=False)
+before = peak()
+segment_large(segmenter, sys.argv[1], sys.argv[3], window=(128, 128), progress=False)
+print(peak() - before)
+"""
+
+
+def _run_python(code: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = os.environ | {"PYTHONPATH": paths}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.png"])
+def test_a_full_disk_is_told_and_leaves_what_was_there(name: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    source = _write_tiff(tmp_path / "in.tif", rng.integers(0, 256, (3, 300, 400), np.uint8))
+    (tmp_path / name).write_bytes(b"precious")
+    result = _run_python(_LIMITED, source, tmp_path / name)
+    assert result.returncode != 0
+    assert f"OSError: Cannot write {tmp_path / name}: " in result.stderr
+    assert (tmp_path / name).read_bytes() == b"precious"
+    assert _names(tmp_path) == ["in.tif", name]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_does_not_follow_from_the_size(tmp_path: Path) -> None:
+    """Logits of the whole image alone would be 960 MB; those in flight are 20 MB."""
+    large = _write_tiff(tmp_path / "large.tif", np.resize(_draw().ravel(), (3, 1500, 4000)))
+    small = _write_tiff(tmp_path / "small.tif", np.moveaxis(_draw(400, 400), -1, 0))
+    result = _run_python(_MEASURED, large, small, tmp_path / "out.tif")
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) < 250
+
+
+def test_the_command_takes_windows_by_itself_and_when_told(run_refinenet: CommandLine, tmp_path: Path) -> None:
+    _write_tiff(tmp_path / "deep.tif", np.moveaxis(_draw().astype(np.uint16) * 257, -1, 0), photometric="RGB")
+    Image.fromarray(_draw()).save(tmp_path / "plain.png")
+    result = run_refinenet("deploy", "plain.png", "--output", "labels.tif")
+    assert result.returncode == 0, result.stderr
+    with rasterio.open(tmp_path / "labels.tif") as dataset:
+        assert dataset.shape == (150, 210)
+        assert dataset.block_shapes == [(512, 512)]
+        assert dataset.colorinterp[0].name == "palette"
+    result = run_refinenet("deploy", "deep.tif", "plain.png", "--window", "96x64", "--json", "--output", "found")
+    assert result.returncode == 0, result.stderr
+    assert _names(tmp_path / "found") == ["deep.png", "plain.png"]
+    assert "areas" in result.stdout
+    result = run_refinenet("deploy", "plain.png", "--window", "large")
+    assert result.returncode == 2
+    assert "512x512" in result.stderr
