@@ -28,7 +28,10 @@ Weights = tuple[int, ...]
 def note_weights(network: Network) -> Weights:
     """Numbers that change with every change of a weight in place, and with every new tensor."""
     tensors = (*network.parameters(), *network.buffers())
-    return tuple(number for tensor in tensors for number in (id(tensor), tensor._version))
+    # Tensors made in inference mode do not count their changes.
+    return tuple(
+        number for tensor in tensors for number in (id(tensor), 0 if tensor.is_inference() else tensor._version)
+    )
 
 
 def fuse(network: Network) -> Network:
