@@ -34,6 +34,12 @@ def deploy(
             "by default of 768x768 where an image is too large for memory or the output is .tif."
         ),
     ] = None,
+    overlap: Annotated[
+        float | None,
+        typer.Option(
+            help="Least share that windows overlap by; at 0.75 labels hardly depend on where they begin. [default: 0.5]"
+        ),
+    ] = None,
     device: Device = None,
     backend: Backend = "pytorch",
     precision: Precision = "float32",
@@ -48,8 +54,11 @@ def deploy(
 
     network = RefineNet(model=model, device=device, backend=backend, precision=precision)
     reports: list[dict[str, Any]] = []
-    deploy_large = partial(network.deploy_large, window=size, progress=not as_json)
-    for result in segment_files(network.segment, pairs, kind, deploy_large, always_large=size is not None):
+    share = 0.5 if overlap is None else overlap
+    deploy_large = partial(network.deploy_large, window=size, overlap=share, progress=not as_json)
+    for result in segment_files(
+        network.segment, pairs, kind, deploy_large, always_large=(size, overlap) != (None, None)
+    ):
         if result.segmentation is None:
             if len(pairs) == 1 and result.error is not None:
                 raise result.error
