@@ -8,8 +8,8 @@ channels first), and translated for OpenVINO, their best export; those whose pac
 (`pip install segmentation-models-pytorch transformers`).
 
 Each round times every candidate once, in turn, so that a machine whose speed drifts slows all of them alike; the ratios
-are medians over rounds. Memory is the most that a process held that did nothing else, less what it held before the
-first image. The floor is the network's multiply-adds at the speed of large float32 matrix products on the same cores.
+are medians over rounds. Memory is the most that a process held that did nothing else, PyTorch and all. The floor is
+the network's multiply-adds at the speed of large float32 matrix products on the same cores.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib
-import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,11 +69,6 @@ def make_network(encoder: str) -> Network:
     return RefineNet(model_type="lightweight", num_classes=NUM_CLASSES, device="cpu", **named).network
 
 
-def make_ours(network: Network, image: Tensor) -> Iterator[tuple[str, Candidate]]:
-    for title, (name, precision) in OURS.items():
-        yield title, partial(find_labels, open_backend(network, name, precision), image)
-
-
 def find_labels(backend: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
     return resize(backend(image), image.shape[-2:]).permute(0, 2, 3, 1).argmax(-1)
 
@@ -93,20 +88,30 @@ class Peer(nn.Module):
         return logits.argmax(1)
 
 
-def make_peers() -> Iterator[tuple[str, Peer]]:
-    lraspp = torchvision.models.segmentation.lraspp_mobilenet_v3_large(
-        weights=None, weights_backbone=None, num_classes=NUM_CLASSES
-    )
-    yield "torchvision LRASPP MobileNetV3", Peer(lraspp, lambda out: out["out"])
-    if importlib.util.find_spec("segmentation_models_pytorch"):
+def make_peers() -> dict[str, Callable[[], Peer]]:
+    """What makes each peer whose package is installed."""
+
+    def make_lraspp() -> Peer:
+        made = torchvision.models.segmentation.lraspp_mobilenet_v3_large(
+            weights=None, weights_backbone=None, num_classes=NUM_CLASSES
+        )
+        return Peer(made, lambda out: out["out"])
+
+    def make_smp(name: str, encoder: str) -> Peer:
         package = importlib.import_module("segmentation_models_pytorch")
-        for name, encoder in SMP.items():
-            made = getattr(package, name)(encoder, encoder_weights=None, classes=NUM_CLASSES)
-            yield f"SMP {name} {encoder}", Peer(made, lambda out: out)
-    if importlib.util.find_spec("transformers"):
+        return Peer(getattr(package, name)(encoder, encoder_weights=None, classes=NUM_CLASSES), lambda out: out)
+
+    def make_segformer() -> Peer:
         package = importlib.import_module("transformers")
         config = package.SegformerConfig(num_labels=NUM_CLASSES)
-        yield "transformers SegFormer-B0", Peer(package.SegformerForSemanticSegmentation(config), lambda o: o.logits)
+        return Peer(package.SegformerForSemanticSegmentation(config), lambda out: out.logits)
+
+    peers: dict[str, Callable[[], Peer]] = {"torchvision LRASPP MobileNetV3": make_lraspp}
+    if importlib.util.find_spec("segmentation_models_pytorch"):
+        peers |= {f"SMP {name} {encoder}": partial(make_smp, name, encoder) for name, encoder in SMP.items()}
+    if importlib.util.find_spec("transformers"):
+        peers["SegFormer-B0"] = make_segformer
+    return peers
 
 
 def translate_peer(peer: Peer, image: Tensor) -> Candidate:
@@ -118,15 +123,28 @@ def translate_peer(peer: Peer, image: Tensor) -> Candidate:
     return lambda: torch.from_numpy(next(iter(request.infer([image.numpy()]).values())))
 
 
-def make_candidates(encoder: str, image: Tensor, peers: bool) -> dict[str, Candidate]:
-    """What is timed: functions from nothing to a label map."""
-    network = make_network(encoder)
-    plain, contiguous = make_plain(network), image.contiguous()
-    candidates: dict[str, Candidate] = {PLAIN: lambda: plain(contiguous).argmax(1), **dict(make_ours(network, image))}
-    for title, peer in make_peers() if peers else ():
-        candidates[f"{title}, PyTorch"] = partial(peer, contiguous)
-        candidates[f"{title}, OpenVINO"] = translate_peer(peer, contiguous)
-    return candidates
+def list_makers(encoder: str, image: Tensor, peers: bool) -> dict[str, Callable[[], Candidate]]:
+    """What makes each candidate: a function from nothing to a label map."""
+    contiguous = image.contiguous()
+
+    def make_plain_candidate() -> Candidate:
+        plain = make_plain(make_network(encoder))
+        return lambda: plain(contiguous).argmax(1)
+
+    def make_ours(name: BackendName, precision: Precision) -> Candidate:
+        return partial(find_labels, open_backend(make_network(encoder), name, precision), image)
+
+    def make_peer(make: Callable[[], Peer]) -> Candidate:
+        return partial(make(), contiguous)
+
+    def make_translated(make: Callable[[], Peer]) -> Candidate:
+        return translate_peer(make(), contiguous)
+
+    makers: dict[str, Callable[[], Candidate]] = {PLAIN: make_plain_candidate}
+    makers |= {title: partial(make_ours, *how) for title, how in OURS.items()}
+    for title, make in make_peers().items() if peers else ():
+        makers |= {f"{title}, PyTorch": partial(make_peer, make), f"{title}, OpenVINO": partial(make_translated, make)}
+    return makers
 
 
 def time_rounds(candidates: dict[str, Candidate], rounds: int) -> dict[str, list[float]]:
@@ -162,12 +180,11 @@ def measure_memory(arguments: argparse.Namespace, name: str) -> str:
     return found.stdout.split()[-1]
 
 
-def run_alone(name: str, encoder: str, image: Tensor) -> None:
-    run = make_candidates(encoder, image, not name.startswith(("ours", PLAIN)))[name]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def run_alone(run: Candidate) -> None:
     for _ in range(3):
         run()
-    print(f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f}")
+    status = Path("/proc/self/status").read_text()  # unlike getrusage's, its peak is not that of the parent
+    print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
 
 
 def main() -> None:
@@ -184,9 +201,10 @@ def main() -> None:
     image = prepare(draw_street(0, arguments.size, arguments.size)[0], torch.device("cpu"))
     with torch.inference_mode():
         if arguments.only:
-            run_alone(arguments.only, arguments.encoder, image)
+            run_alone(list_makers(arguments.encoder, image, peers=True)[arguments.only]())
             return
-        candidates = make_candidates(arguments.encoder, image, not arguments.no_peers)
+        makers = list_makers(arguments.encoder, image, not arguments.no_peers)
+        candidates = {name: make() for name, make in makers.items()}
         seconds = time_rounds(candidates, arguments.rounds)
         floor = find_floor(make_network(arguments.encoder), image)
         reference = candidates[PLAIN]()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +30,7 @@ from refinenet.files import refuse_same_file
 from refinenet.images import ImageSource, decode
 from refinenet.inference import Protocol, choose_protocol
 from refinenet.labels import LabelSet
-from refinenet.large_images import OVERLAP, LargeSegmentation, segment_large
+from refinenet.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
 from refinenet.model_file import ModelCard, load, save
 from refinenet.model_source import Start, told_as_exported
 from refinenet.network import ModelType, Network
@@ -236,16 +236,14 @@ class RefineNet:
         take_all(self.deploy_work(work, overwrite), len(work.items), found.append, progress=progress)
         return found
 
-    def deploy_work(
-        self, work: Work, overwrite: bool = False, window: tuple[int, int] | None = None
-    ) -> Generator[FileResult]:
+    def deploy_work(self, work: Work, overwrite: bool = False, windows: Windows | None = None) -> Generator[FileResult]:
         """Segment what `work_plan.plan_work` has planned; results are made as they are taken, in order.
 
         Args:
             work: The plan.
             overwrite: As for `deploy_files`.
-            window: Height and width of windows to see all images in, as `deploy_large` does; by default those that are
-                too large for memory.
+            windows: Those to see all images in, as `deploy_large` does; by default only such as are too large for
+                memory.
 
         Raises:
             ValueError, OSError: as `deploy_files`.
@@ -257,11 +255,12 @@ class RefineNet:
             "temperature": self.card.temperature,
             "backend": self._backend,
             "precision": self._precision,
-            "window": window,
+            "windows": None if windows is None else asdict(windows),
         }
-        large = partial(self.deploy_large, window=window, progress=len(work.items) == 1)
+        used = windows or Windows()
+        large = partial(self.deploy_large, window=used.size, overlap=used.overlap, progress=len(work.items) == 1)
         return segment_files(
-            self._segmenter.segment, large, work, settings, overwrite=overwrite, always_large=window is not None
+            self._segmenter.segment, large, work, settings, overwrite=overwrite, always_large=windows is not None
         )
 
     def deploy_large(

@@ -13,16 +13,21 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from refinenet import cli_video
-from refinenet.cli_options import AsJson, Backend, Device, Model, Precision, complain, read_window
+from refinenet.cli_options import AsJson, Backend, Device, Model, Precision, complain, read_window, refuse_idle_options
 from refinenet.cli_ray import Engine, Workers, deploy_with_ray
 from refinenet.terminal import say
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
     from refinenet.batch import FileResult
+    from refinenet.large_images import Windows
     from refinenet.work_plan import Work
 
 STANDARD = "-"
+_NETWORK = {"images", "output", "model", "kind", "device", "backend", "precision"}
+_OF_RAY = _NETWORK | {"recursive", "engine", "workers", "as_json"}
+_OF_VIDEO = _NETWORK | {"engine", "as_json"}
+_OF_PIPE = _NETWORK | {"engine"}
 
 
 class KindName(StrEnum):
@@ -39,6 +44,7 @@ class KindName(StrEnum):
 
 
 def deploy(
+    context: typer.Context,
     images: Annotated[
         list[str],
         typer.Argument(
@@ -76,6 +82,12 @@ def deploy(
             "by default of 768x768 where an image is too large for memory or the output is .tif."
         ),
     ] = None,
+    overlap: Annotated[
+        float | None,
+        typer.Option(
+            help="Least share that windows overlap by; at 0.75 labels hardly depend on where they begin. [default: 0.5]"
+        ),
+    ] = None,
     device: Device = None,
     backend: Backend = None,
     precision: Precision = "float32",
@@ -90,28 +102,21 @@ def deploy(
     kinds = [str(name) for name in kind or []]
     arguments = {"model": model, "device": device, "backend": backend, "precision": precision}
     if engine == "ray":
-        if len(kinds) > 1 or json_lines is not None or overwrite:
-            raise typer.BadParameter("ray takes one --kind, no --json-lines and no --overwrite.", param_hint="--engine")
-        deploy_with_ray(
-            images,
-            output,
-            recursive=recursive,
-            as_json=as_json,
-            workers=workers,
-            kind=kinds[0] if kinds else None,
-            **{**arguments, "backend": backend or "pytorch"},
-        )
+        refuse_idle_options(context, _OF_RAY, "--engine", "With Ray this works otherwise")
+        deploy_with_ray(images, output, kinds, arguments, recursive=recursive, workers=workers, as_json=as_json)
         return
     if workers is not None:
         raise typer.BadParameter("Workers are Ray's: add --engine ray.", param_hint="--workers")
     if cli_video.has_video(images):
+        refuse_idle_options(context, _OF_VIDEO, "IMAGES", "A video is segmented frame by frame")
         cli_video.deploy_video(images, output, kinds, arguments, as_json=as_json)
         return
-    size = None if window is None else read_window(window)
     _check_pipes(images, output, as_json or json_lines == STANDARD)
     if output == STANDARD:
+        refuse_idle_options(context, _OF_PIPE, "--output", "Standard output takes the result of one image")
         _write_to_standard_output(images[0], kinds, arguments)
         return
+    windows = _read_windows(window, overlap)
     from refinenet.batch import take_all
     from refinenet.work_plan import plan_bytes, plan_work
 
@@ -128,8 +133,17 @@ def deploy(
             teller.tell(result)
             write_line(result)
 
-        take_all(_make(arguments).deploy_work(work, overwrite, size), len(work.items), take, progress=not as_json)
+        take_all(_make(arguments).deploy_work(work, overwrite, windows), len(work.items), take, progress=not as_json)
     teller.finish(len(work.items))
+
+
+def _read_windows(window: str | None, overlap: float | None) -> Windows | None:
+    from refinenet.large_images import OVERLAP, Windows
+
+    if window is None and overlap is None:
+        return None
+    size = None if window is None else read_window(window)
+    return Windows(size=size, overlap=OVERLAP if overlap is None else overlap)
 
 
 class _Teller:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from refinenet.cli_options import DATASET_HELP, AsJson, Backend, ClassSet, Device, Model, Precision, Root, read_window
+from refinenet.cli_options import (
+    DATASET_HELP,
+    AsJson,
+    Backend,
+    ClassSet,
+    Device,
+    Model,
+    Precision,
+    Root,
+    read_window,
+    refuse_idle_options,
+)
 from refinenet.terminal import say
 
 if TYPE_CHECKING:
@@ -73,7 +84,7 @@ def evaluate(
 ) -> None:
     """Measure a model, or predictions of any origin, on a dataset; or compare two measurements."""
     if compare is not None:
-        _refuse_idle_options(context, _OF_COMPARE, "--compare", "It compares what is measured already")
+        refuse_idle_options(context, _OF_COMPARE, "--compare", "It compares what is measured already")
         _compare(*compare, as_json=as_json)
         return
     if dataset is None:
@@ -81,7 +92,7 @@ def evaluate(
     on: dict[str, Any] = {"root": root, "split": split, "classes": classes}
     on |= {"output_file": output, "report": report, "progress": not as_json}
     if predictions is not None:
-        _refuse_idle_options(context, _OF_PREDICTIONS, "--predictions", "It measures what is predicted already")
+        refuse_idle_options(context, _OF_PREDICTIONS, "--predictions", "It measures what is predicted already")
         from refinenet.examination import evaluate_predictions
 
         result: Evaluation | Submission = evaluate_predictions(dataset, predictions, **on)
@@ -90,7 +101,7 @@ def evaluate(
 
         to_submit = submission if is_unlabelled(dataset, split) else None
         if to_submit is not None:
-            _refuse_idle_options(context, _OF_UNLABELLED, f"--split {split}", "It has no labels to measure on")
+            refuse_idle_options(context, _OF_UNLABELLED, f"--split {split}", "It has no labels to measure on")
         chosen = _choose_protocol(protocol, scales, flip, window, overlap)
         from refinenet.api import RefineNet
 
@@ -129,18 +140,6 @@ def calibrate(
         f"calibration error was {100 * fitted.error_before:.2f} % and is {100 * fitted.error_after:.2f} %. "
         f"Model: {output}"
     )
-
-
-def _refuse_idle_options(context: typer.Context, of_use: set[str], beside: str, why: str) -> None:
-    idle = [
-        parameter.opts[0]
-        for parameter in context.command.params
-        if parameter.name is not None
-        and parameter.name not in of_use
-        and getattr(context.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
-    ]
-    if idle:
-        raise typer.BadParameter(f"{why}; {', '.join(idle)} would do nothing.", param_hint=beside)
 
 
 def _compare(first: Path, second: Path, *, as_json: bool) -> None:

@@ -78,3 +78,26 @@ def read_window(text: str) -> tuple[int, int]:
 def complain(message: str) -> None:
     """Say on standard error what went wrong."""
     typer.echo(f"Error: {message}", err=True)
+
+
+def refuse_idle_options(context: typer.Context, of_use: set[str], beside: str, why: str) -> None:
+    """Refuse options that were given and would do nothing.
+
+    Args:
+        context: Of the command.
+        of_use: Names of the parameters that do something here.
+        beside: The option because of which the others do not.
+        why: The reason, in words.
+
+    Raises:
+        typer.BadParameter: there are such.
+    """
+    idle = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None
+        and parameter.name not in of_use
+        and getattr(context.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
+    ]
+    if idle:
+        raise typer.BadParameter(f"{why}; {', '.join(idle)} would do nothing.", param_hint=beside)

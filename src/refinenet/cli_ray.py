@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,29 +26,43 @@ Workers = Annotated[
 
 
 def deploy_with_ray(
-    images: Sequence[str], output: str | None, *, recursive: bool, as_json: bool, **settings: Any
+    images: Sequence[str],
+    output: str | None,
+    kinds: Sequence[str],
+    arguments: Mapping[str, Any],
+    *,
+    recursive: bool,
+    workers: int | None,
+    as_json: bool,
 ) -> None:
     """Segment images with Ray and tell what became of them, of those that failed at the end.
 
     Args:
         images: Files and folders, as paths or URIs.
         output: Where results go: a file for one image, a folder for several.
+        kinds: Which picture to write; one, or none for the usual one.
+        arguments: Of the network: model, device, backend, precision, as for `ray_engine.segment_with_ray`.
         recursive: Whether folders in folders are meant, too.
+        workers: How many hold the network.
         as_json: Whether to tell it to a machine.
-        settings: As for `ray_engine.segment_with_ray`.
 
     Raises:
         ValueError: some images could not be segmented, or as `segment_with_ray`.
     """
     from refinenet.ray_engine import segment_with_ray
     from refinenet.ray_places import pair_places
+    from refinenet.segmenter import OUTPUTS
 
+    kind = next((picture for picture in OUTPUTS if [picture] == list(kinds)), None)
+    if kinds and kind is None:
+        raise ValueError(f"With Ray, --kind is one of {', '.join(OUTPUTS)}, once, not {', '.join(kinds)}.")
+    settings: dict[str, Any] = {**arguments, "backend": arguments["backend"] or "pytorch"}
     pairs, folder = pair_places(images, output, recursive=recursive)
     results: list[RayResult] = []
     # Ray tells of processes that died on standard output, which is for what was asked for.
     with redirect_stdout(sys.stderr), progress_bar(not as_json) as bar:
         task = bar.add_task("segment", total=len(pairs), status="")
-        for result in segment_with_ray(pairs, record=folder, **settings):
+        for result in segment_with_ray(pairs, record=folder, kind=kind, workers=workers, **settings):
             results.append(result)
             bar.update(task, advance=1)
     _tell(results, folder, as_json=as_json)
