@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import CommandLine
-from model_parts import small_network
+from model_parts import CARD, small_network
 from PIL import Image
 from torch.nn import functional
 
 from refinenet import RefineNet
+from refinenet.backends.auto import AutoBackend
+from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.backends.translated import TranslatedBackend
+from refinenet.model_file import save
 from refinenet.street_scene import draw_street
 
 pytest.importorskip("openvino", reason="pip install 'refinenet[openvino]'")
@@ -102,11 +105,38 @@ def test_the_command_line_writes_the_same_labels(run_refinenet: CommandLine, tmp
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"backend": "tensorflow"}, "one of pytorch, openvino, onnxruntime, not 'tensorflow'"),
+        ({"backend": "tensorflow"}, "one of auto, pytorch, openvino, onnxruntime, not 'tensorflow'"),
         ({"precision": "int4"}, "one of float32, bfloat16, not 'int4'"),
-        ({"precision": "bfloat16"}, "backend='openvino'"),
+        ({"backend": "pytorch", "precision": "bfloat16"}, "backend='openvino'"),
     ],
 )
 def test_what_no_backend_is_is_refused(options: dict[str, str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         RefineNet(encoder="mobilenetv2_050", num_classes=2, **options)  # type: ignore[arg-type]
+
+
+def test_by_default_a_cpu_runs_openvino_and_pytorch_where_that_fails(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """And the environment says what is taken instead."""
+    assert cache.is_dir()
+    monkeypatch.delenv("REFINENET_BACKEND")
+    path = tmp_path / "small.safetensors"
+    save(path, small_network(), CARD, "float32")
+    pixels = draw_street(1, 40, 60)[0]
+    by_default, by_pytorch = RefineNet(model=path, device="cpu"), RefineNet(model=path, device="cpu", backend="pytorch")
+    assert (by_default.segment(pixels).labels == by_pytorch.segment(pixels).labels).mean() >= 0.999
+    engine = by_default._segmenter.backend
+    assert isinstance(engine, AutoBackend)
+    assert isinstance(engine._backend, TranslatedBackend)
+    monkeypatch.setenv("REFINENET_BACKEND", "pytorch")
+    assert isinstance(RefineNet(model=path, device="cpu")._segmenter.backend, PyTorchBackend)
+    monkeypatch.delenv("REFINENET_BACKEND")
+    odd = RefineNet(model=path, device="cpu")
+    with torch.no_grad():
+        odd.network.classifier.weight.mul_(1.5)  # not those weights whose translation is known
+    # What is done hangs on the values in the maps, which no graph of them knows.
+    odd.network.classifier.register_forward_hook(lambda *call: call[2] if float(call[2].sum()) > -1e30 else -call[2])
+    capsys.readouterr()
+    assert (odd.segment(pixels).labels == by_pytorch.segment(pixels).labels).all()
+    assert "PyTorch runs the network instead." in capsys.readouterr().err

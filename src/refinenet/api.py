@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from refinenet import __version__
-from refinenet.backends import BackendName, Precision, check_backend, open_backend
+from refinenet.backends import AUTO, BackendName, Precision, check_backend, list_backends, open_backend
 from refinenet.backends.graph import ExportedModel
 from refinenet.batch import FileResult, segment_files, take_all
 from refinenet.class_matching import check_same_classes
@@ -25,15 +25,18 @@ from refinenet.distributed import launch
 from refinenet.evaluate import examine_model
 from refinenet.evaluation import Evaluation
 from refinenet.examination import examine, open_split
-from refinenet.exporting import SIZES, Certificate, check_target, export_model
+from refinenet.exporting import SIZES, Certificate, Int8, check_target, export_model
+from refinenet.exporting import Precision as ExportPrecision
 from refinenet.files import refuse_same_file
 from refinenet.images import ImageSource, decode
 from refinenet.inference import Protocol, choose_protocol
 from refinenet.labels import LabelSet
 from refinenet.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
+from refinenet.latency import Choice, choose
 from refinenet.model_file import ModelCard, load, save
 from refinenet.model_source import Start, told_as_exported
 from refinenet.network import ModelType, Network
+from refinenet.quantisation import MAX_DROP
 from refinenet.run_start import RunOptions
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_output
 from refinenet.sinks import Kind
@@ -65,9 +68,10 @@ class RefineNet:
         seed: From which the random weights of a new network follow, whatever state PyTorch's generator is in; by
             default 42, as in training. Another one makes another network.
         device: "cpu", "cuda", "cuda:1", ...; by default a GPU where there is one.
-        backend: What segments and measures: "pytorch", or on CPUs "openvino", two to three times as fast, or
-            "onnxruntime", which translate the network first, some ten seconds, and keep that for the next time. By
-            default "pytorch", and for an exported file what it was made for. Training is PyTorch's.
+        backend: What segments and measures: "pytorch"; "openvino", on CPUs two to three times as fast; "onnxruntime".
+            The last two translate the network first, some ten seconds, and keep that for the next time
+            (`REFINENET_CACHE`). "auto" is OpenVINO on CPUs where it is installed, else PyTorch, or what the environment
+            variable `REFINENET_BACKEND` says; for an exported file, what it was made for. Training is PyTorch's.
         precision: Of the backend's arithmetic: "float32", or in "openvino" also "bfloat16", faster where the processor
             computes in it; a label in a hundred may differ.
 
@@ -86,7 +90,7 @@ class RefineNet:
         encoder_weights: str | os.PathLike[str] | None = None,
         device: str | torch.device | None = None,
         seed: int | None = None,
-        backend: BackendName | None = None,
+        backend: BackendName | Literal["auto"] = "auto",
         precision: Precision = "float32",
     ) -> None:
         start = Start(
@@ -100,7 +104,8 @@ class RefineNet:
             backend=backend,
         )
         self._precision: Precision = precision
-        self._backend = check_backend(start.backend_name, precision)
+        self._chooses = backend == AUTO
+        self._backend = check_backend(start.backend_on(device, precision), precision)
         self._classes_asked_for, self._origin = num_classes is not None, start.origin
         self._adopt(*start.open(device))
 
@@ -124,7 +129,8 @@ class RefineNet:
 
     def _adopt(self, model: Network | ExportedModel, card: ModelCard) -> None:
         self._model, self.card = model, card
-        backend = open_backend(model, self._backend, self._precision)
+        backend = open_backend(model, self._backend, self._precision, or_pytorch=self._chooses)
+        self._choices: dict[tuple[float, ...], Choice] = {}
         self._segmenter = Segmenter(backend, card.label_set, temperature=card.temperature)
 
     @property
@@ -137,7 +143,12 @@ class RefineNet:
         self._adopt(self._model, replace(self.card, label_set=label_set))
 
     def segment(
-        self, image: ImageSource, *, channel_order: Literal["rgb", "bgr"] = "rgb", abstain_below: float = 0.0
+        self,
+        image: ImageSource,
+        *,
+        channel_order: Literal["rgb", "bgr"] = "rgb",
+        abstain_below: float = 0.0,
+        max_latency_ms: float | None = None,
     ) -> Segmentation:
         """Segment an image.
 
@@ -146,6 +157,9 @@ class RefineNet:
             channel_order: "bgr" for arrays from OpenCV.
             abstain_below: Pixels of less confidence than this, in [0, 1], get no class, but the label set's ignore
                 index.
+            max_latency_ms: Milliseconds that an image of this size may take from memory to labels: backend, precision
+                and scale are chosen by measuring them on the first such image (`latency.choose`), and what was chosen
+                is said, with what it costs.
 
         Returns:
             Labels, confidence, probabilities, colours and areas, of the image's own size.
@@ -153,7 +167,22 @@ class RefineNet:
         Raises:
             ValueError, TypeError, OSError: the image cannot be read or used.
         """
-        return self._segmenter.segment(decode(image, channel_order=channel_order), abstain_below)
+        pixels = decode(image, channel_order=channel_order)
+        if max_latency_ms is None:
+            return self._segmenter.segment(pixels, abstain_below)
+        return self._choose_within(pixels, max_latency_ms).segmenter.segment(pixels, abstain_below)
+
+    def _choose_within(self, pixels: npt.NDArray[Any], max_latency_ms: float) -> Choice:
+        wanted = (*pixels.shape[:2], max_latency_ms)
+        if wanted not in self._choices:
+            backends = [
+                (name, precision, partial(open_backend, self._model, name, precision))
+                for name, precision in list_backends(self._model, self._backend)
+            ]
+            temperature = self.card.temperature
+            self._choices[wanted] = choose(backends, self.label_set, temperature, pixels, max_latency_ms)[0]
+            print_note(f"At most {max_latency_ms:g} ms: {self._choices[wanted].describe()}.")
+        return self._choices[wanted]
 
     def deploy(
         self,
@@ -163,6 +192,7 @@ class RefineNet:
         output: Output | None = None,
         channel_order: Literal["rgb", "bgr"] = "rgb",
         abstain_below: float = 0.0,
+        max_latency_ms: float | None = None,
     ) -> npt.NDArray[Any]:
         """Segment an image, draw the result, and write it where asked to.
 
@@ -175,6 +205,7 @@ class RefineNet:
                 colour image is returned, and a `.png` file gets label ids with a palette, a `.jpg` file the colours.
             channel_order: "bgr" for arrays from OpenCV.
             abstain_below: As for `segment`.
+            max_latency_ms: As for `segment`.
 
         Returns:
             The picture: `(H, W, 3)` uint8 RGB, or `(H, W)` for "labels" and "confidence".
@@ -192,7 +223,9 @@ class RefineNet:
             if isinstance(source, str | os.PathLike):
                 refuse_same_file(source, output_file)
         assert source is not None
-        segmentation = self.segment(source, channel_order=channel_order, abstain_below=abstain_below)
+        segmentation = self.segment(
+            source, channel_order=channel_order, abstain_below=abstain_below, max_latency_ms=max_latency_ms
+        )
         picture = segmentation.render(output or "colour")
         if output_file is not None:
             segmentation.save(output_file, output)
@@ -236,7 +269,13 @@ class RefineNet:
         take_all(self.deploy_work(work, overwrite), len(work.items), found.append, progress=progress)
         return found
 
-    def deploy_work(self, work: Work, overwrite: bool = False, windows: Windows | None = None) -> Generator[FileResult]:
+    def deploy_work(
+        self,
+        work: Work,
+        overwrite: bool = False,
+        windows: Windows | None = None,
+        max_latency_ms: float | None = None,
+    ) -> Generator[FileResult]:
         """Segment what `work_plan.plan_work` has planned; results are made as they are taken, in order.
 
         Args:
@@ -244,6 +283,7 @@ class RefineNet:
             overwrite: As for `deploy_files`.
             windows: Those to see all images in, as `deploy_large` does; by default only such as are too large for
                 memory.
+            max_latency_ms: As for `segment`.
 
         Raises:
             ValueError, OSError: as `deploy_files`.
@@ -256,12 +296,14 @@ class RefineNet:
             "backend": self._backend,
             "precision": self._precision,
             "windows": None if windows is None else asdict(windows),
+            "max_latency_ms": max_latency_ms,
         }
         used = windows or Windows()
         large = partial(self.deploy_large, window=used.size, overlap=used.overlap, progress=len(work.items) == 1)
-        return segment_files(
-            self._segmenter.segment, large, work, settings, overwrite=overwrite, always_large=windows is not None
+        segment = (
+            self._segmenter.segment if max_latency_ms is None else partial(self.segment, max_latency_ms=max_latency_ms)
         )
+        return segment_files(segment, large, work, settings, overwrite=overwrite, always_large=windows is not None)
 
     def deploy_large(
         self,
@@ -517,6 +559,9 @@ class RefineNet:
         split: str = "val",
         classes: str | None = None,
         sizes: Sequence[tuple[int, int]] = SIZES,
+        precision: ExportPrecision = "float32",
+        calibration_split: str = "train",
+        max_drop: float = MAX_DROP,
         progress: bool = True,
     ) -> Certificate:
         """Write the model for other programs, once they give its answers, with a certificate beside it.
@@ -532,6 +577,10 @@ class RefineNet:
             split: Which part of it.
             classes: As for `train`.
             sizes: Heights and widths of images to time it with, and to compare on beside those that always are.
+            precision: Of the arithmetic: "float32"; or "int8", for `.xml` and with a dataset.
+            calibration_split: Of the dataset, for int8: the images that show which values occur.
+            max_drop: For int8: how far mIoU may fall on `split`, in [0, 1]; layers stay in float until it does not
+                fall further.
             progress: Whether to show progress and the tables.
 
         Returns:
@@ -543,11 +592,19 @@ class RefineNet:
                 network; what was at `path` is then as it was.
             OSError: it cannot be written.
         """
-        check_target(path)
+        check_target(path, precision)
         data = None if dataset is None else open_split(dataset, root, classes, split)[0]
         if data is not None:
             check_same_classes(self.label_set, data)
-        certificate = export_model(path, self.network, self.card, dataset=data, sizes=sizes, progress=progress)
+        int8: Int8 | None = None
+        if precision == "int8":
+            if dataset is None or data is None:
+                raise ValueError("Int8 is fitted to images and measured on images: pass dataset (--dataset).")
+            calibration = open_split(dataset, root, classes, calibration_split)[0]
+            int8 = Int8(calibration=calibration, measured_on=data, max_drop=max_drop, progress=progress)
+        certificate = export_model(
+            path, self.network, self.card, dataset=data, sizes=sizes, int8=int8, progress=progress
+        )
         if progress:
             certificate.print()
         return certificate

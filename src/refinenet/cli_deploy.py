@@ -88,8 +88,15 @@ def deploy(
             help="Least share that windows overlap by; at 0.75 labels hardly depend on where they begin. [default: 0.5]"
         ),
     ] = None,
+    max_latency: Annotated[
+        float | None,
+        typer.Option(
+            help="Milliseconds that an image may take from memory to labels; backend, precision and scale are chosen "
+            "by measuring them on the first image, and what that costs is said."
+        ),
+    ] = None,
     device: Device = None,
-    backend: Backend = None,
+    backend: Backend = "auto",
     precision: Precision = "float32",
     engine: Engine = "local",
     workers: Workers = None,
@@ -133,7 +140,12 @@ def deploy(
             teller.tell(result)
             write_line(result)
 
-        take_all(_make(arguments).deploy_work(work, overwrite, windows), len(work.items), take, progress=not as_json)
+        take_all(
+            _make(arguments).deploy_work(work, overwrite, windows, max_latency),
+            len(work.items),
+            take,
+            progress=not as_json,
+        )
     teller.finish(len(work.items))
 
 

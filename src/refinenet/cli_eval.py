@@ -63,7 +63,7 @@ def evaluate(
         float, typer.Option(help="Pixels of less confidence (0 to 1) get no class.", rich_help_panel=WAYS)
     ] = 0.0,
     device: Device = None,
-    backend: Backend = None,
+    backend: Backend = "auto",
     precision: Precision = "float32",
     compare: Annotated[
         tuple[Path, Path] | None,

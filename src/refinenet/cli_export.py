@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -33,6 +33,16 @@ def export(
             "[default: 480x360, 512x512]"
         ),
     ] = None,
+    precision: Annotated[
+        Literal["float32", "int8"],
+        typer.Option(help="Of the arithmetic; int8 is for .xml, fitted to and measured on --dataset."),
+    ] = "float32",
+    calibration_split: Annotated[
+        str, typer.Option(help="For int8: which part of the dataset shows what values occur.")
+    ] = "train",
+    max_drop: Annotated[
+        float, typer.Option(min=0, max=1, help="For int8: how far mIoU may fall; 0.005 is half a point.")
+    ] = 0.005,
     as_json: AsJson = False,
 ) -> None:
     """Write a model for other programs, once they give its answers; figures on that lie beside it."""
@@ -41,7 +51,16 @@ def export(
 
     network = RefineNet(model=model, device="cpu")
     certificate = network.export(
-        output, dataset=dataset, root=root, classes=classes, split=split, progress=not as_json, **chosen
+        output,
+        dataset=dataset,
+        root=root,
+        classes=classes,
+        split=split,
+        precision=precision,
+        calibration_split=calibration_split,
+        max_drop=max_drop,
+        progress=not as_json,
+        **chosen,
     )
     if as_json:
         say(certificate.to_dict())

@@ -18,10 +18,10 @@ Model = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")]
 Backend = Annotated[
-    Literal["pytorch", "openvino", "onnxruntime"] | None,
+    Literal["auto", "pytorch", "openvino", "onnxruntime"],
     typer.Option(
-        help="What runs the network, by default pytorch; openvino is two to three times as fast on CPUs, after a "
-        "translation."
+        help="What runs the network. auto: OpenVINO on CPUs, where it is installed, after a translation that is kept; "
+        "else PyTorch."
     ),
 ]
 Precision = Annotated[

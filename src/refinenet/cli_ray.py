@@ -49,6 +49,8 @@ def deploy_with_ray(
     Raises:
         ValueError: some images could not be segmented, or as `segment_with_ray`.
     """
+    from refinenet.backends import choose_backend
+    from refinenet.model_source import choose_device
     from refinenet.ray_engine import segment_with_ray
     from refinenet.ray_places import pair_places
     from refinenet.segmenter import OUTPUTS
@@ -56,7 +58,9 @@ def deploy_with_ray(
     kind = next((picture for picture in OUTPUTS if [picture] == list(kinds)), None)
     if kinds and kind is None:
         raise ValueError(f"With Ray, --kind is one of {', '.join(OUTPUTS)}, once, not {', '.join(kinds)}.")
-    settings: dict[str, Any] = {**arguments, "backend": arguments["backend"] or "pytorch"}
+    on = choose_device(arguments["device"]).type
+    backend = choose_backend(arguments["backend"], on, arguments["precision"])
+    settings: dict[str, Any] = {**arguments, "backend": backend}
     pairs, folder = pair_places(images, output, recursive=recursive)
     results: list[RayResult] = []
     # Ray tells of processes that died on standard output, which is for what was asked for.

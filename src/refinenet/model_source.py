@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from refinenet.backends import AUTO, choose_backend
 from refinenet.backends.graph import ExportedModel
 from refinenet.convert import import_checkpoint
 from refinenet.distributed import local_device
@@ -42,7 +43,7 @@ class Start:
     encoder_weights: str | os.PathLike[str] | None = None
     seed: int | None = None
     """From which the random weights of a new network follow."""
-    backend: str | None = None
+    backend: str = AUTO
     """What is to run it."""
 
     def __post_init__(self) -> None:
@@ -81,16 +82,19 @@ class Start:
     def _seed(self) -> int:
         return TrainConfig.seed if self.seed is None else self.seed
 
-    @property
-    def backend_name(self) -> str:
+    def backend_on(self, device: str | torch.device | None, precision: str) -> str:
         """What runs the network, or the exported file.
 
+        Args:
+            device: As for `open`.
+            precision: Of the arithmetic.
+
         Raises:
-            ValueError: what is asked for cannot run it.
+            ValueError: what is asked for cannot run it, or there is no such device.
         """
         if self.model is not None and graph_kind(self.model) is not None:
-            return choose_engine(self.model, self.backend)
-        return self.backend or "pytorch"
+            return choose_engine(self.model, None if self.backend == AUTO else self.backend)
+        return choose_backend(self.backend, choose_device(device).type, precision)
 
     def open(self, device: str | torch.device | None) -> tuple[Network | ExportedModel, ModelCard]:
         """The network, on a device and in evaluation mode, or an exported one, and what is said of it.
@@ -105,7 +109,9 @@ class Start:
         if self.model is not None and graph_kind(self.model) is not None:
             if device is not None and choose_device(device).type != "cpu":
                 raise ValueError(f"{self.model} is an exported graph, which runs on the CPU here, not on {device}.")
-            exported, card = open_exported(Path(self.model), choose_engine(self.model, self.backend))
+            exported, card = open_exported(
+                Path(self.model), choose_engine(self.model, None if self.backend == AUTO else self.backend)
+            )
             self._check(card)
             return exported, card
         chosen = choose_device(device)

@@ -60,8 +60,8 @@ def quantise(model: Any, calibration: Iterable[Image], measure: Measure, *, max_
     are taken out, and the convolutions that they feed computed in float again: as few as are found to do.
 
     Args:
-        model: An `openvino.Model` with one input, images, and one output, logits `(N, K, H, W)` or labels. It is left
-            as it is.
+        model: An `openvino.Model` with one input, images, whose first output is labels or logits `(N, K, H, W)`. It is
+            left as it is.
         calibration: Float32 RGB images `(1, 3, H, W)` in [0, 1], of sizes that the model takes: some dozens, such as
             the network will see, and none that `measure` measures on.
         measure: From an `openvino.Model` to its mIoU. It is called once for the model, and once for each attempt.
@@ -186,11 +186,8 @@ def _measured(measure: Measure, model: Any) -> float:
 
 
 def _check_model(model: Any) -> None:
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ValueError(
-            f"A model with one input and one output is quantised, not one with {len(model.inputs)} and "
-            f"{len(model.outputs)}."
-        )
+    if len(model.inputs) != 1:
+        raise ValueError(f"A model with one input is quantised, not one with {len(model.inputs)}.")
     if any(node.get_type_name() == "FakeQuantize" for node in model.get_ops()):
         raise ValueError("This model is quantised already: quantise the one in float that it was made from.")
 

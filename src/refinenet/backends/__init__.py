@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
+    from refinenet.backends.auto import AutoBackend
     from refinenet.backends.graph import ExportedModel
     from refinenet.backends.pytorch import PyTorchBackend
     from refinenet.backends.translated import GraphBackend, TranslatedBackend
@@ -12,7 +16,28 @@ if TYPE_CHECKING:
 
 BackendName = Literal["pytorch", "openvino", "onnxruntime"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
+AUTO = "auto"
 Precision = Literal["float32", "bfloat16"]
+DEFAULT_BACKEND = "REFINENET_BACKEND"
+"""An environment variable: what "auto" means, where it is set."""
+
+
+def choose_backend(asked: str, device: str, precision: str) -> str:
+    """What "auto" is on a kind of device: the fastest that is installed; anything else is itself.
+
+    On CPUs that is OpenVINO, on others PyTorch; unless the environment variable `REFINENET_BACKEND` says another.
+
+    Args:
+        asked: "auto", or a backend's name.
+        device: "cpu", "cuda", ...
+        precision: Of the arithmetic, as it was asked for.
+    """
+    if asked != AUTO:
+        return asked
+    named = os.environ.get(DEFAULT_BACKEND)
+    if named and precision == "float32":
+        return named
+    return "openvino" if device == "cpu" and importlib.util.find_spec("openvino") is not None else "pytorch"
 
 
 def check_backend(name: str, precision: str) -> BackendName:
@@ -23,7 +48,7 @@ def check_backend(name: str, precision: str) -> BackendName:
     """
     chosen = next((known for known in BACKENDS if known == name), None)
     if chosen is None:
-        raise ValueError(f"backend is one of {', '.join(BACKENDS)}, not {name!r}.")
+        raise ValueError(f"backend is one of {AUTO}, {', '.join(BACKENDS)}, not {name!r}.")
     if precision not in get_args(Precision):
         raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, not {precision!r}.")
     if name != "openvino" and precision != "float32":
@@ -31,10 +56,34 @@ def check_backend(name: str, precision: str) -> BackendName:
     return chosen
 
 
+def list_backends(model: Network | ExportedModel, chosen: BackendName) -> Iterator[tuple[BackendName, Precision]]:
+    """What can run a model here, beside the backend chosen for it; that comes first, in float32."""
+    from refinenet.backends.graph import ExportedModel
+
+    yield chosen, "float32"
+    on_cpu = isinstance(model, ExportedModel) or model.mean.device.type == "cpu"
+    if not on_cpu or (isinstance(model, ExportedModel) and chosen != "openvino"):
+        return
+    if chosen != "openvino" and not os.environ.get(DEFAULT_BACKEND) and importlib.util.find_spec("openvino"):
+        yield "openvino", "float32"
+        chosen = "openvino"
+    if chosen == "openvino":
+        from refinenet.backends.graph import computes_in_bfloat16
+
+        if computes_in_bfloat16():
+            yield "openvino", "bfloat16"
+
+
 def open_backend(
-    model: Network | ExportedModel, name: BackendName, precision: Precision
-) -> PyTorchBackend | TranslatedBackend | GraphBackend:
+    model: Network | ExportedModel, name: BackendName, precision: Precision, *, or_pytorch: bool = False
+) -> PyTorchBackend | TranslatedBackend | GraphBackend | AutoBackend:
     """The backend of a name for a network, or for a graph that it can run.
+
+    Args:
+        model: What to run.
+        name: Of the backend.
+        precision: Of its arithmetic.
+        or_pytorch: Whether PyTorch may run a network that the backend turns out not to be able to.
 
     Raises:
         ValueError: as `check_backend`, it is not installed, or it cannot run where the network is.
@@ -53,4 +102,9 @@ def open_backend(
         return PyTorchBackend(model)
     from refinenet.backends.translated import TranslatedBackend
 
-    return TranslatedBackend(model, name, precision)
+    wanted = TranslatedBackend(model, name, precision)
+    if not or_pytorch:
+        return wanted
+    from refinenet.backends.auto import AutoBackend
+
+    return AutoBackend(model, wanted)

@@ -129,6 +129,11 @@ def _read_openvino(openvino: Any, core: Any, graph: Graph) -> Any:
     return core.read_model(text, openvino.Tensor(np.frombuffer(weights, np.uint8)))
 
 
+def computes_in_bfloat16() -> bool:
+    """Whether OpenVINO has faster arithmetic in bfloat16 on this processor."""
+    return "BF16" in require_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def require_onnxruntime() -> Any:
     """The module `onnxruntime`.
 

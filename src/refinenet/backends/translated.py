@@ -129,6 +129,6 @@ class TranslatedBackend:
 
     def _open(self) -> GraphBackend:
         title, maker = self._translator.title, self._translator
-        graph = translated(self.network, maker.packages, maker.translate, title)
+        graph = translated(self.network, maker.packages, maker.translate, self.engine, title)
         classes = self.network.architecture.num_classes
         return GraphBackend(graph, self.engine, self.precision, classes, f"The network translated for {title}")

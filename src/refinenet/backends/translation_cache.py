@@ -14,12 +14,17 @@ from pathlib import Path
 import torch
 
 from refinenet import __version__
-from refinenet.backends.graph import Graph
+from refinenet.backends.graph import Engine, Graph, start_engine
 from refinenet.fusion import fuse
 from refinenet.network import Network
 from refinenet.sealed_folder import read_sealed, write_sealed
 from refinenet.tensors import digest
 from refinenet.terminal import print_note
+
+ALLOWED_DIFFERENCE = 1e-3
+"""Of logits from PyTorch's, as a share of their range."""
+_TRIED = (2, 3, 79, 113)
+"""Shape of the images on which a new translation is tried."""
 
 
 def cache_folder() -> Path:
@@ -30,27 +35,52 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "refinenet"
 
 
-def translated(network: Network, packages: Sequence[str], translate: Callable[[Network], Graph], engine: str) -> Graph:
-    """A network as a graph, from the cache where it is there.
+def translated(
+    network: Network, packages: Sequence[str], translate: Callable[[Network], Graph], engine: Engine, title: str
+) -> Graph:
+    """A network as a graph, from the cache where it is there; a new one is tried against PyTorch first.
 
     Args:
         network: Stays as it is; a fused copy is translated.
         packages: What makes the translation; another version of one makes another translation.
         translate: Makes it.
-        engine: For which, in words.
+        engine: For which.
+        title: The same in words.
+
+    Raises:
+        ValueError: the network cannot be translated, or does not say the same then.
     """
-    kind = engine.lower().replace(" ", "")
-    folder = cache_folder() / kind / _key(network, packages)
+    folder = cache_folder() / engine / _key(network, packages)
     if folder.is_dir():
         try:
             return Graph(dict(read_sealed(folder)[1]))
         except ValueError as error:
             print_note(f"{folder} is damaged ({error}); the network is translated anew.")
             shutil.rmtree(folder)
-    print_note(f"Translating the network for {engine}, once; it is kept for the next time.")
-    graph = translate(fuse(network))
+    print_note(f"Translating the network for {title}, once; it is kept for the next time.")
+    fused = fuse(network)
+    try:
+        graph = translate(fused)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"The network cannot be translated for {title} ({reason}).") from error
+    _compare(fused, graph, engine, title)
     _keep(graph.files, folder)
     return graph
+
+
+def _compare(network: Network, graph: Graph, engine: Engine, title: str) -> None:
+    """Refuse a graph that does not say what the network says."""
+    images = torch.rand(_TRIED, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = network.logits(images)
+    found = torch.from_numpy(start_engine(graph, engine)(images.numpy()))
+    difference = float((found - expected).abs().max() / (expected.max() - expected.min()).clamp(min=1e-12))
+    if not difference <= ALLOWED_DIFFERENCE and bool(expected.isfinite().all()):
+        raise ValueError(
+            f"{title} says something else than PyTorch here: its logits differ by {difference:.2g} of their range, "
+            f"{ALLOWED_DIFFERENCE:g} is allowed."
+        )
 
 
 def _key(network: Network, packages: Sequence[str]) -> str:

@@ -2,7 +2,8 @@
 
 from refinenet.exporting.certificate import Certificate
 from refinenet.exporting.comparison import Bounds
-from refinenet.exporting.door import check_target, export_model
+from refinenet.exporting.door import Precision, check_target, export_model
+from refinenet.exporting.int8 import Int8
 from refinenet.exporting.latency import SIZES
 
-__all__ = ["SIZES", "Bounds", "Certificate", "check_target", "export_model"]
+__all__ = ["SIZES", "Bounds", "Certificate", "Int8", "Precision", "check_target", "export_model"]

@@ -27,7 +27,9 @@ class Certificate:
     path: Path
     format: str
     precision: str
-    """Of the arithmetic: "float32"."""
+    """Of the arithmetic: "float32" or "int8"."""
+    kept_in_float: Sequence[str] = ()
+    """What of an int8 network is computed in float, the most sensitive first."""
     model: Mapping[str, Any]
     """Which network it is: architecture, number of classes, hash of the weights."""
     graph: Mapping[str, Any]
@@ -46,6 +48,7 @@ class Certificate:
             "version": CERTIFICATE_VERSION,
             "format": self.format,
             "precision": self.precision,
+            "kept_in_float": list(self.kept_in_float),
             "files": {name: dict(facts) for name, facts in self.files.items()},
             "model": dict(self.model),
             "graph": dict(self.graph),

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -16,20 +16,28 @@ from refinenet.datasets import Dataset
 from refinenet.exported_graph import INPUT, LABELS, LOGITS, DeployedNetwork, network_to_deploy, trace
 from refinenet.exporting.certificate import Certificate, describe_files
 from refinenet.exporting.comparison import Bounds, Case, Comparison
-from refinenet.exporting.formats import OPSET, Format, Runner, find_format
+from refinenet.exporting.formats import OPSET, Format, Runner, find_format, write_openvino
+from refinenet.exporting.int8 import Int8
 from refinenet.exporting.latency import SIZES, time_both
 from refinenet.exporting.metadata import Facts, describe
 from refinenet.exporting.questions import ask, compare_on_dataset, compare_on_streets, draw
 from refinenet.files import write_atomically
 from refinenet.model_file import ModelCard
 from refinenet.network import Network
+from refinenet.quantisation import require_nncf
 from refinenet.run_record import describe_run
 from refinenet.street_scene.scene import LARGEST
 from refinenet.terminal import print_note
 
+Precision = Literal["float32", "int8"]
 
-def check_target(path: str | os.PathLike[str]) -> Format:
+
+def check_target(path: str | os.PathLike[str], precision: Precision = "float32") -> Format:
     """Refuse, before any work, what cannot be written.
+
+    Args:
+        path: Where the export is to go.
+        precision: Of its arithmetic.
 
     Returns:
         The format that the name asks for.
@@ -38,7 +46,13 @@ def check_target(path: str | os.PathLike[str]) -> Format:
         ValueError: no format ends so, or what it needs is not installed.
         OSError: a folder is in the way of a file, or a file of a folder, or nothing may be written there.
     """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, not {precision!r}.")
     found, target = find_format(path), Path(path)
+    if precision == "int8":
+        require_nncf()
+        if target.suffix != ".xml":
+            raise ValueError(f"Int8 is written for OpenVINO, as .xml, not as {os.fspath(path)!r}.")
     is_folder = target.suffix == ".triton"
     if target.exists() and target.is_dir() != is_folder:
         wanted, there = ("folder", "file") if is_folder else ("file", "folder")
@@ -60,6 +74,7 @@ def export_model(
     dataset: Dataset | None = None,
     sizes: Sequence[tuple[int, int]] = SIZES,
     bounds: Bounds | None = None,
+    int8: Int8 | None = None,
     progress: bool = True,
 ) -> Certificate:
     """Write a network in the format of another program, after that program has said what PyTorch says.
@@ -71,7 +86,8 @@ def export_model(
         card: What is said of it.
         dataset: Images to compare and to measure on, too; with the network's classes.
         sizes: Heights and widths of images to compare on, too, and to time.
-        bounds: By what it is kept or refused.
+        bounds: By what it is kept or refused; by default those of its precision.
+        int8: How to quantise it, for `.xml` alone; it is compared and measured on the dataset all the same.
         progress: Whether to show progress.
 
     Raises:
@@ -79,28 +95,33 @@ def export_model(
             its export does not say the same. What was at `path` is then as it was.
         OSError: it cannot be written.
     """
-    chosen = check_target(path)
+    chosen = check_target(path, "int8" if int8 is not None else "float32")
     _check_sizes(sizes)
+    allowed = bounds or (Bounds() if int8 is None else int8.bounds)
     published, deployed = DeployedNetwork(copy.deepcopy(network).cpu()).eval(), network_to_deploy(network)
     ask(published, draw((1, 33, 47), seed=0))  # a network that says nothing needs no half a minute to be found out
     facts = describe(published.network, card)
     print_note(f"Writing {os.fspath(path)}: {chosen.name}; half a minute or so.", enabled=progress)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         draft = Path(folder) / Path(path).name
-        chosen.write(_trace(deployed), facts, draft)
+        if int8 is None:
+            chosen.write(_trace(deployed), facts, draft)
+        else:
+            write_openvino(_trace(deployed), facts, draft, int8.apply)
         run = chosen.open(draft)
         streets = list(compare_on_streets(published, run, sizes))
         comparison = _add_dataset(streets, published, run, dataset, facts, progress=progress)
-        _refuse(comparison, bounds or Bounds(), path)
+        _refuse(comparison, allowed, path)
         contents = _read(Path(folder))
         certificate = Certificate(
             path=Path(path),
             format=chosen.name,
-            precision="float32",
+            precision="float32" if int8 is None else "int8",
+            kept_in_float=() if int8 is None else tuple(int8.kept),
             model={**card.architecture.to_dict(), "weights_sha256": facts.card.weights_sha256},
             graph=_describe_graph(facts, chosen),
             files=describe_files(contents),
-            bounds=bounds or Bounds(),
+            bounds=allowed,
             comparison=comparison,
             latency=time_both(deployed, run, card.label_set, sizes),
             made=_describe_making(chosen),

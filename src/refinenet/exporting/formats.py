@@ -109,10 +109,24 @@ def _open_onnx(path: Path) -> Runner:
     return run
 
 
-def _write_openvino(program: torch.export.ExportedProgram, facts: Facts, path: Path) -> None:
+def write_openvino(
+    program: torch.export.ExportedProgram,
+    facts: Facts,
+    path: Path,
+    change: Callable[[Any], Any] = lambda model: model,
+) -> None:
+    """Write a traced network as OpenVINO's `.xml` and `.bin`.
+
+    Args:
+        program: As `exported_graph.trace` gives it.
+        facts: What is said of it.
+        path: A name that is free.
+        change: From the `openvino.Model` to the one to be written, of the same outputs in the same order.
+    """
     openvino = require_openvino()
     model = openvino.convert_model(program)
     model.reshape([-1, 3, -1, -1])
+    model = change(model)
     model.get_parameters()[0].set_layout(openvino.Layout("NCHW"))
     # OpenVINO's Model API refuses a second output of another name than "feature_vector".
     for output, names in zip(model.outputs, ({LABELS, "feature_vector"}, {LOGITS}), strict=True):
@@ -171,7 +185,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             name="OpenVINO",
             packages=("openvino",),
             require=require_openvino,
-            write=_write_openvino,
+            write=write_openvino,
             open=_open_openvino,
         ),
         ".pt2": Format(

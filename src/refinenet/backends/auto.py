@@ -1,0 +1,43 @@
+"""The fastest backend where it can be had, else PyTorch.
+
+Shape letters: N batch, K classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from refinenet.backends.pytorch import PyTorchBackend
+from refinenet.backends.translated import TranslatedBackend
+from refinenet.network import Network
+from refinenet.terminal import print_note
+
+
+class AutoBackend:
+    """Runs a network by an engine that nobody asked for by name; if that cannot, PyTorch does, and it is said so.
+
+    Args:
+        network: On the CPU.
+        wanted: Runs it by the engine.
+    """
+
+    def __init__(self, network: Network, wanted: TranslatedBackend) -> None:
+        self._network = network
+        self._backend: TranslatedBackend | PyTorchBackend = wanted
+
+    @property
+    def device(self) -> torch.device:
+        """Where images have to be."""
+        return self._backend.device
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling; dropout off, batch norm fixed."""
+        if isinstance(self._backend, PyTorchBackend):
+            return self._backend(images)
+        try:
+            return self._backend(images)
+        except ValueError as error:
+            print_note(f"{error} PyTorch runs the network instead.")
+            self._backend = PyTorchBackend(self._network)
+            return self._backend(images)
