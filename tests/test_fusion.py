@@ -112,3 +112,12 @@ def test_a_changed_weight_is_seen_by_the_backend() -> None:
         norms(network)[0].weight.mul_(2)
         expected = network.logits(picture())
     torch.testing.assert_close(backend(picture()), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_says_nearly_the_same_and_float16_is_for_gpus() -> None:
+    network = make("test_resnet")
+    rough, exact = PyTorchBackend(network, "bfloat16")(picture()), PyTorchBackend(network)(picture())
+    assert rough.dtype == torch.float32
+    assert 0 < float((rough - exact).abs().max() / (exact.max() - exact.min())) < 0.05
+    with pytest.raises(ValueError, match="on GPUs in float16"):
+        PyTorchBackend(network, "float16")

@@ -72,8 +72,8 @@ class RefineNet:
             The last two translate the network first, some ten seconds, and keep that for the next time
             (`REFINENET_CACHE`). "auto" is OpenVINO on CPUs where it is installed, else PyTorch, or what the environment
             variable `REFINENET_BACKEND` says; for an exported file, what it was made for. Training is PyTorch's.
-        precision: Of the backend's arithmetic: "float32", or in "openvino" also "bfloat16", faster where the processor
-            computes in it; a label in a hundred may differ.
+        precision: Of the backend's arithmetic: "float32"; "bfloat16" (OpenVINO, PyTorch) or "float16" (PyTorch on
+            GPUs), faster where the processor computes in it; a label in a hundred may differ.
 
     Raises:
         ValueError: an argument is not allowed or contradicts the model file, or a file cannot be used.

@@ -25,7 +25,8 @@ Backend = Annotated[
     ),
 ]
 Precision = Annotated[
-    Literal["float32", "bfloat16"], typer.Option(help="Of its arithmetic; bfloat16 in openvino only.")
+    Literal["float32", "bfloat16", "float16"],
+    typer.Option(help="Of its arithmetic: bfloat16 by openvino and pytorch, float16 by pytorch on GPUs."),
 ]
 Root = Annotated[Path | None, typer.Option(help="Where a dataset known by name lies.")]
 ClassSet = Annotated[

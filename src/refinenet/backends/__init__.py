@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
@@ -17,7 +18,15 @@ if TYPE_CHECKING:
 BackendName = Literal["pytorch", "openvino", "onnxruntime"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 AUTO = "auto"
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS: Mapping[BackendName, tuple[Precision, ...]] = MappingProxyType(
+    {
+        "pytorch": ("float32", "bfloat16", "float16"),
+        "openvino": ("float32", "bfloat16"),
+        "onnxruntime": ("float32",),
+    }
+)
+"""What each backend computes in; float16 in PyTorch on GPUs."""
 DEFAULT_BACKEND = "REFINENET_BACKEND"
 """An environment variable: what "auto" means, where it is set."""
 
@@ -37,6 +46,8 @@ def choose_backend(asked: str, device: str, precision: str) -> str:
     named = os.environ.get(DEFAULT_BACKEND)
     if named and precision == "float32":
         return named
+    if precision == "float16":
+        return "pytorch"
     return "openvino" if device == "cpu" and importlib.util.find_spec("openvino") is not None else "pytorch"
 
 
@@ -51,8 +62,9 @@ def check_backend(name: str, precision: str) -> BackendName:
         raise ValueError(f"backend is one of {AUTO}, {', '.join(BACKENDS)}, not {name!r}.")
     if precision not in get_args(Precision):
         raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, not {precision!r}.")
-    if name != "openvino" and precision != "float32":
-        raise ValueError(f"The backend {name} computes in float32 here; backend='openvino' in {precision}.")
+    if precision not in PRECISIONS[chosen]:
+        able = ", ".join(f"{known} ({', '.join(PRECISIONS[known])})" for known in BACKENDS)
+        raise ValueError(f"The backend {name} does not compute in {precision}; these do: {able}.")
     return chosen
 
 
@@ -99,7 +111,7 @@ def open_backend(
     if name == "pytorch":
         from refinenet.backends.pytorch import PyTorchBackend
 
-        return PyTorchBackend(model)
+        return PyTorchBackend(model, precision)
     from refinenet.backends.translated import TranslatedBackend
 
     wanted = TranslatedBackend(model, name, precision)

@@ -12,6 +12,8 @@ from refinenet.fusion import Weights, fuse, note_weights
 from refinenet.memory import keep_freed_memory
 from refinenet.network import Network
 
+_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 class PyTorchBackend:
     """Runs a fused copy of a network; when the network's weights change, by training or by hand, it is made anew.
@@ -21,10 +23,19 @@ class PyTorchBackend:
 
     Args:
         network: Stays as it is.
+        precision: Of the arithmetic: "float32", "bfloat16", or on a GPU "float16".
+
+    Raises:
+        ValueError: there is no such precision there.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, precision: str = "float32") -> None:
+        if precision not in _TYPES or (precision == "float16" and network.mean.device.type == "cpu"):
+            raise ValueError(
+                f"PyTorch computes in float32 or bfloat16 here, on GPUs in float16, too; not {precision!r}."
+            )
         keep_freed_memory()
+        self._dtype = _TYPES[precision]
         self.network = network
         self._weights: Weights = ()
         self._fused = network
@@ -38,7 +49,7 @@ class PyTorchBackend:
         """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling; dropout off, batch norm fixed."""
         weights = note_weights(self.network)
         if weights != self._weights:
-            self._fused = fuse(self.network).to(memory_format=torch.channels_last)
+            self._fused = fuse(self.network).to(self._dtype).to(memory_format=torch.channels_last)
             self._weights = weights
         with torch.inference_mode():
-            return self._fused.logits(images)
+            return self._fused.logits(images.to(self._dtype)).float()
