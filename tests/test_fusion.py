@@ -65,8 +65,10 @@ def test_a_fused_network_answers_as_the_network(
 
 def test_fusing_changes_nothing_of_the_network() -> None:
     network = make("test_resnet").train()
+    generator = torch.get_rng_state()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     fused = fuse(network)
+    assert torch.equal(torch.get_rng_state(), generator)
     assert network.training
     assert not fused.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

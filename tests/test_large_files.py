@@ -303,7 +303,7 @@ def test_the_command_takes_windows_by_itself_and_when_told(run_refinenet: Comman
         assert dataset.colorinterp[0].name == "palette"
     result = run_refinenet("deploy", "deep.tif", "plain.png", "--window", "96x64", "--json", "--output", "found")
     assert result.returncode == 0, result.stderr
-    assert _names(tmp_path / "found") == ["deep.png", "plain.png"]
+    assert _names(tmp_path / "found") == ["deep.png", "deploy.json", "deploy.jsonl", "plain.png"]
     assert "areas" in result.stdout
     result = run_refinenet("deploy", "plain.png", "--window", "large")
     assert result.returncode == 2

@@ -100,7 +100,8 @@ def _merge_pointwise(adaptation: nn.Module) -> nn.Module:
     if len(parts) != 2 or len(kernels) != 2:
         return nn.Sequential(*parts)
     first, second = (kernel.double().flatten(1) for kernel in kernels)
-    merged = nn.Conv2d(first.shape[1], second.shape[0], 1, bias=False, device=first.device)
+    # On the meta device no random numbers are drawn: training, which is measured in between, draws the same ones.
+    merged = nn.Conv2d(first.shape[1], second.shape[0], 1, bias=False, device="meta")
     weight = (second @ first)[:, :, None, None].to(kernels[0].dtype)
     merged.weight = nn.Parameter(weight, requires_grad=False)
     return nn.Sequential(merged.eval())
