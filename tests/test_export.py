@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from refinenet import RefineNet
+from refinenet.datasets import Dataset
 from refinenet.exporting import Certificate
 from refinenet.labels import LabelSet, voc_colours
 from refinenet.model_file import read_header
@@ -334,3 +335,60 @@ def test_usage_errors_and_help(run_refinenet: CommandLine, tmp_path: Path) -> No
     assert "not as 'net.tflite'" in done.stderr
     assert run_refinenet("export", "net.onnx", "--size", "large").returncode == 2
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.xml"])
+def test_an_export_is_loaded_as_its_certificate_says_it_is(
+    name: str, model: RefineNet, exported_onnx: Certificate, exported_openvino: Certificate, tmp_path: Path
+) -> None:
+    made = {"net.onnx": exported_onnx, "net.xml": exported_openvino}[name]
+    for file in (*made.files, f"{name}.certificate.json"):
+        (tmp_path / file).write_bytes((made.path.parent / file).read_bytes())
+    street = draw_street(2, 40, 60)[0]
+    by_pytorch = RefineNet.segment(model, street).labels
+    assert (RefineNet(model=tmp_path / name).segment(street).labels == by_pytorch).mean() >= 0.999
+    heavy = max((tmp_path / file for file in made.files), key=lambda path: path.stat().st_size)
+    content = bytearray(heavy.read_bytes())
+    content[len(content) // 2] ^= 1
+    heavy.write_bytes(content)
+    with pytest.raises(ValueError, match=r"is not what net\.\w+\.certificate\.json certifies"):
+        RefineNet(model=tmp_path / name)
+    (tmp_path / f"{name}.certificate.json").write_text("{")
+    with pytest.raises(ValueError, match="is damaged: remove it"):
+        RefineNet(model=tmp_path / name)
+
+
+def test_int8_is_kept_by_what_it_costs_and_runs_like_any_model(model: RefineNet, tmp_path: Path) -> None:
+    made = model.export(
+        tmp_path / "net.xml",
+        dataset=lambda split: _labelled(model, split),
+        sizes=[(64, 96)],
+        precision="int8",
+        max_drop=0.2,
+        progress=False,
+    )
+    assert made.precision == "int8"
+    graph = openvino.Core().read_model(tmp_path / "net.xml")
+    assert any(node.get_type_name() == "FakeQuantize" for node in graph.get_ops())
+    assert made.comparison.miou_loss is not None
+    assert made.comparison.miou_loss <= 0.2
+    street = draw_street(2, 64, 96)[0]
+    found = RefineNet(model=tmp_path / "net.xml").segment(street).labels
+    assert (found == model.segment(street).labels).mean() > 0.8
+    with pytest.raises(ValueError, match=r"as \.xml, not as"):
+        model.export(tmp_path / "net.onnx", precision="int8")
+    with pytest.raises(ValueError, match="pass dataset"):
+        model.export(tmp_path / "other.xml", precision="int8")
+
+
+def _labelled(model: RefineNet, split: str) -> Dataset:
+    """Drawn streets with what the model itself says of them as their truth."""
+    streets = [draw_street(10 * (split == "train") + number, 64, 96)[0] for number in range(3)]
+    return Dataset(
+        name="streets",
+        split=split,
+        label_set=model.label_set,
+        items=[str(number) for number in range(3)],
+        read_image=lambda item: streets[int(item)],
+        read_labels=lambda item: model.segment(streets[int(item)]).labels,
+    )

@@ -38,7 +38,7 @@ from refinenet.model_source import Start, told_as_exported
 from refinenet.network import ModelType, Network
 from refinenet.quantisation import MAX_DROP
 from refinenet.run_start import RunOptions
-from refinenet.segmenter import Output, Segmentation, Segmenter, check_output
+from refinenet.segmenter import Backend, Output, Segmentation, Segmenter, check_output
 from refinenet.sinks import Kind
 from refinenet.submission import Submission, plan_submission, write_submission
 from refinenet.temperature import FittedTemperature, fit_temperature
@@ -131,6 +131,7 @@ class RefineNet:
         self._model, self.card = model, card
         backend = open_backend(model, self._backend, self._precision, or_pytorch=self._chooses)
         self._choices: dict[tuple[float, ...], Choice] = {}
+        self._opened: dict[tuple[BackendName, Precision], Backend] = {}
         self._segmenter = Segmenter(backend, card.label_set, temperature=card.temperature)
 
     @property
@@ -176,13 +177,20 @@ class RefineNet:
         wanted = (*pixels.shape[:2], max_latency_ms)
         if wanted not in self._choices:
             backends = [
-                (name, precision, partial(open_backend, self._model, name, precision))
+                (name, precision, partial(self._open_backend, name, precision))
                 for name, precision in list_backends(self._model, self._backend)
             ]
             temperature = self.card.temperature
+            print_note("Measuring what an image of {1}x{0} pixels takes, in some ways.".format(*pixels.shape))
             self._choices[wanted] = choose(backends, self.label_set, temperature, pixels, max_latency_ms)[0]
             print_note(f"At most {max_latency_ms:g} ms: {self._choices[wanted].describe()}.")
         return self._choices[wanted]
+
+    def _open_backend(self, name: BackendName, precision: Precision) -> Backend:
+        """A backend of the model as it is now, opened once."""
+        if (name, precision) not in self._opened:
+            self._opened[name, precision] = open_backend(self._model, name, precision)
+        return self._opened[name, precision]
 
     def deploy(
         self,
@@ -266,7 +274,7 @@ class RefineNet:
         chosen = [kinds] if isinstance(kinds, str) else kinds
         work = plan_work(named, None if output is None else Path(output), chosen, recursive=recursive)
         found: list[FileResult] = []
-        take_all(self.deploy_work(work, overwrite), len(work.items), found.append, progress=progress)
+        take_all(self.deploy_work(work, overwrite, progress=progress), len(work.items), found.append, progress=progress)
         return found
 
     def deploy_work(
@@ -275,6 +283,7 @@ class RefineNet:
         overwrite: bool = False,
         windows: Windows | None = None,
         max_latency_ms: float | None = None,
+        progress: bool = True,
     ) -> Generator[FileResult]:
         """Segment what `work_plan.plan_work` has planned; results are made as they are taken, in order.
 
@@ -283,11 +292,14 @@ class RefineNet:
             overwrite: As for `deploy_files`.
             windows: Those to see all images in, as `deploy_large` does; by default only such as are too large for
                 memory.
-            max_latency_ms: As for `segment`.
+            max_latency_ms: As for `segment`; not together with windows.
+            progress: Whether to show progress on standard error for an image that is alone and seen in windows.
 
         Raises:
             ValueError, OSError: as `deploy_files`.
         """
+        if windows is not None and max_latency_ms is not None:
+            raise ValueError("Images in windows take as long as they are large: pass windows or max_latency_ms.")
         settings = {
             "refinenet": __version__,
             "model_sha256": _digest(self._model, self.card),
@@ -299,7 +311,9 @@ class RefineNet:
             "max_latency_ms": max_latency_ms,
         }
         used = windows or Windows()
-        large = partial(self.deploy_large, window=used.size, overlap=used.overlap, progress=len(work.items) == 1)
+        large = partial(
+            self.deploy_large, window=used.size, overlap=used.overlap, progress=progress and len(work.items) == 1
+        )
         segment = (
             self._segmenter.segment if max_latency_ms is None else partial(self.segment, max_latency_ms=max_latency_ms)
         )
@@ -600,6 +614,8 @@ class RefineNet:
         if precision == "int8":
             if dataset is None or data is None:
                 raise ValueError("Int8 is fitted to images and measured on images: pass dataset (--dataset).")
+            if calibration_split == split:
+                raise ValueError(f"Int8 is measured on other images than it is fitted to: {split!r} is named for both.")
             calibration = open_split(dataset, root, classes, calibration_split)[0]
             int8 = Int8(calibration=calibration, measured_on=data, max_drop=max_drop, progress=progress)
         certificate = export_model(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from refinenet.backends import BackendError
 from refinenet.deploy_record import FolderRecord, open_record, sweep
 from refinenet.files import refuse_same_file
 from refinenet.image_files import TooLargeError
@@ -201,14 +202,22 @@ class _Run:
         if job.is_large:
             self._work_in_windows(job)
         else:
-            job.segmentation, job.pixels = self._segment(job.pixels), None
+            try:
+                job.segmentation, job.pixels = self._segment(job.pixels), None
+            except (RuntimeError, MemoryError) as error:  # PyTorch tells of a full memory by RuntimeError
+                reason = str(error).strip().partition("\n")[0] or "the memory is full"
+                raise ValueError(
+                    f"{job.item.source} cannot be segmented: {reason}. If it is too large for the memory, segment it "
+                    "in windows (--window 512x512)."
+                ) from error
 
     def _work_in_windows(self, job: _Job) -> None:
-        for kind, target in job.item.targets.items():
-            picture = next((output for output in OUTPUTS if output == kind), None)
-            if picture is None:
-                raise ValueError(f"{job.item.source}: {kind} is not written in windows; {', '.join(OUTPUTS)} are.")
-            job.large = self._segment_large(job.item.source, target, picture)
+        strange = [kind for kind in job.item.targets if kind not in OUTPUTS]
+        if strange:
+            raise ValueError(f"{job.item.source}: {strange[0]} is not written in windows; {', '.join(OUTPUTS)} are.")
+        for picture in OUTPUTS:
+            if picture in job.item.targets:
+                job.large = self._segment_large(job.item.source, job.item.targets[picture], picture)
 
     def _write(self, job: _Job) -> None:
         started = time.perf_counter()
@@ -248,6 +257,8 @@ def _tried(job: _Job, step: Callable[[_Job], None]) -> _Job:
     started = time.perf_counter()
     try:
         step(job)
+    except BackendError:  # no image is at fault, and none will do
+        raise
     except (ValueError, OSError) as error:
         job.result = FileResult(image=job.item.source, outputs={}, error=error)
     job.seconds += time.perf_counter() - started

@@ -27,6 +27,7 @@ STANDARD = "-"
 _NETWORK = {"images", "output", "model", "kind", "device", "backend", "precision"}
 _OF_RAY = _NETWORK | {"recursive", "engine", "workers", "as_json"}
 _OF_VIDEO = _NETWORK | {"engine", "as_json"}
+_OF_INPUT = _NETWORK | {"engine", "as_json", "json_lines", "max_latency"}
 _OF_PIPE = _NETWORK | {"engine"}
 
 
@@ -85,7 +86,8 @@ def deploy(
     overlap: Annotated[
         float | None,
         typer.Option(
-            help="Least share that windows overlap by; at 0.75 labels hardly depend on where they begin. [default: 0.5]"
+            help="Least share that windows overlap by, in which all images are seen then; at 0.75 labels hardly depend "
+            "on where they begin. [default: 0.5]"
         ),
     ] = None,
     max_latency: Annotated[
@@ -118,11 +120,16 @@ def deploy(
         refuse_idle_options(context, _OF_VIDEO, "IMAGES", "A video is segmented frame by frame")
         cli_video.deploy_video(images, output, kinds, arguments, as_json=as_json)
         return
+    _check_lines(json_lines)
+    if max_latency is not None and not max_latency > 0:
+        raise typer.BadParameter(f"Milliseconds above 0, not {max_latency}.", param_hint="--max-latency")
     _check_pipes(images, output, as_json or json_lines == STANDARD)
     if output == STANDARD:
         refuse_idle_options(context, _OF_PIPE, "--output", "Standard output takes the result of one image")
         _write_to_standard_output(images[0], kinds, arguments)
         return
+    if images == [STANDARD]:
+        refuse_idle_options(context, _OF_INPUT, "IMAGES", "Standard input is one image, read as a whole")
     windows = _read_windows(window, overlap)
     from refinenet.batch import take_all
     from refinenet.work_plan import plan_bytes, plan_work
@@ -140,13 +147,19 @@ def deploy(
             teller.tell(result)
             write_line(result)
 
-        take_all(
-            _make(arguments).deploy_work(work, overwrite, windows, max_latency),
-            len(work.items),
-            take,
-            progress=not as_json,
-        )
+        results = _make(arguments).deploy_work(work, overwrite, windows, max_latency, progress=not as_json)
+        take_all(results, len(work.items), take, progress=not as_json)
     teller.finish(len(work.items))
+
+
+def _check_lines(json_lines: str | None) -> None:
+    if json_lines in (None, STANDARD):
+        return
+    if Path(str(json_lines)).suffix.lower() not in (".jsonl", ".ndjson", ".json"):
+        raise typer.BadParameter(
+            f"A file of lines of JSON ends in .jsonl, .ndjson or .json, unlike {json_lines!r}.",
+            param_hint="--json-lines",
+        )
 
 
 def _read_windows(window: str | None, overlap: float | None) -> Windows | None:
@@ -201,9 +214,13 @@ def _lines_to(target: str | None, work: Work) -> Iterator[Callable[[FileResult],
         stream = sys.stdout
         yield lambda result: print(json.dumps(result.to_dict()), file=stream, flush=True)
         return
+    from refinenet.deploy_record import JOURNAL_FILE, SETTINGS_FILE
     from refinenet.files import make_folders, refuse_same_file
 
     path = Path(target)
+    if work.folder is not None:
+        for own in (SETTINGS_FILE, JOURNAL_FILE):
+            refuse_same_file(work.folder / own, path)
     for item in work.items:
         for file in (item.source, *item.targets.values()):
             refuse_same_file(file, path)

@@ -83,6 +83,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model, or predictions of any origin, on a dataset; or compare two measurements."""
+    if output is not None and output.suffix.lower() != ".json":
+        raise typer.BadParameter(f"Figures are written as .json, not as {str(output)!r}.", param_hint="--output")
     if compare is not None:
         refuse_idle_options(context, _OF_COMPARE, "--compare", "It compares what is measured already")
         _compare(*compare, as_json=as_json)
@@ -128,6 +130,8 @@ def calibrate(
     from refinenet.api import RefineNet
     from refinenet.files import refuse_same_file
 
+    if output.suffix != ".safetensors":
+        raise typer.BadParameter(f"A model file ends in .safetensors, unlike {str(output)!r}.", param_hint="--output")
     refuse_same_file(model, output)
     network = RefineNet(model=model, device=device)
     fitted = network.calibrate(dataset, root=root, split=split, classes=classes, progress=not as_json)

@@ -7,11 +7,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Model, Root
+from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Model, Root, refuse_idle_options
 from refinenet.terminal import say
+
+_ALWAYS = {"output", "model", "size", "as_json"}
+_OF_DATASET = {"dataset", "root", "classes", "split", "precision"}
 
 
 def export(
+    context: typer.Context,
     output: Annotated[
         Path,
         typer.Argument(
@@ -46,6 +50,10 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a model for other programs, once they give its answers; figures on that lie beside it."""
+    if dataset is None:
+        refuse_idle_options(context, _ALWAYS | {"precision"}, "--dataset", "Without a dataset nothing is measured")
+    if precision != "int8":
+        refuse_idle_options(context, _ALWAYS | _OF_DATASET, "--precision", "In float32 nothing is quantised")
     chosen: dict[str, Any] = {"sizes": [_read_size(text) for text in size]} if size else {}
     from refinenet.api import RefineNet
 

@@ -52,6 +52,9 @@ class Windows:
     overlap: float = OVERLAP
     """The least share of its side that a window has in common with the next one."""
 
+    def __post_init__(self) -> None:
+        Protocol(window=self.size or WINDOW, overlap=self.overlap)  # says what is not allowed
+
 
 @dataclass(frozen=True, kw_only=True)
 class LargeSegmentation:

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.backends import BackendError
 from refinenet.inference import Protocol
 from refinenet.labels import LabelSet
 from refinenet.metrics import ConfusionMatrix
 from refinenet.segmenter import Backend, Segmenter
+from refinenet.terminal import print_note
 
 SCALES = (1.0, 0.75, 0.5, 0.35, 0.25)
 """Sizes that the network may see an image in, relative to its own."""
@@ -81,7 +83,9 @@ def choose(
     """
     if not max_milliseconds > 0:
         raise ValueError(f"max_latency_ms is a number above 0, not {max_milliseconds!r}.")
-    measured = list(_measure(backends, label_set, temperature, image))
+    measured = list(_measure(backends, label_set, temperature, image, max_milliseconds))
+    if not measured:
+        raise BackendError("The network cannot be run by any backend here.")
     allowed = [choice for choice in measured if choice.milliseconds <= max_milliseconds]
     if not allowed:
         fastest = min(measured, key=lambda choice: choice.milliseconds)
@@ -97,27 +101,33 @@ def _measure(
     label_set: LabelSet,
     temperature: float,
     image: npt.NDArray[np.uint8],
+    limit: float,
 ) -> Iterator[Choice]:
     full: npt.NDArray[Any] | None = None
     for name, precision, open_it in backends:
         backend = open_it()
         for scale in SCALES:
             segmenter = Segmenter(backend, label_set, Protocol(scales=(scale,)), temperature)
-            labels = segmenter.predict(image)
+            try:
+                labels = segmenter.predict(image)
+            except BackendError as error:
+                print_note(f"{error} It is left out.")
+                break
             full = labels if full is None else full
             yield Choice(
                 backend=name,
                 precision=precision,
                 scale=scale,
-                milliseconds=1000 * statistics.median(_time(segmenter, image)),
+                milliseconds=1000 * statistics.median(_time(segmenter, image, limit)),
                 miou=_compare(full, labels, label_set),
                 segmenter=segmenter,
             )
 
 
-def _time(segmenter: Segmenter, image: npt.NDArray[np.uint8]) -> Sequence[float]:
-    seconds = []
-    for _ in range(ROUNDS):
+def _time(segmenter: Segmenter, image: npt.NDArray[np.uint8], limit: float) -> Sequence[float]:
+    """Seconds of each round; what takes twice as many milliseconds as are allowed is not tried again."""
+    seconds: list[float] = []
+    while len(seconds) < ROUNDS and not (seconds and 1000 * min(seconds) > 2 * limit):
         started = time.perf_counter()
         segmenter.predict(image)
         seconds.append(time.perf_counter() - started)

@@ -98,14 +98,14 @@ def segment_with_ray(
         if device == "cuda":
             raise ValueError(f"The backend {backend} works on CPUs here, not on {device}: leave device out.")
         device = "cpu"
-    places = [(as_place(image), as_place(output)) for image, output in pairs]
+    places = [(_everywhere(image), _everywhere(output)) for image, output in pairs]
     _check_outputs(places, kind)
     network, card = open_model(model)
     header = make_header(network, card, card.weights_sha256 or digest(network.state_dict()))
     settings = {"backend": backend, "precision": precision, "kind": kind, "device": device, **header}
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     job = {"network": network, "card": card, "backend": backend, "precision": precision, "kind": kind}
-    book = Record(None if record is None else as_place(record), key, card.label_set.names)
+    book = Record(None if record is None else _everywhere(record), key, card.label_set.names)
     return _segment(places, job, device, workers, book)
 
 
@@ -152,6 +152,12 @@ def share_out(nodes: Sequence[Mapping[str, float]], workers: int | None, device:
         if sum(own // share for own in cores) >= count:
             return Shares(workers=count, cores=share, gpus=0)
     raise ValueError(f"{count} workers need as many cores, and Ray's cluster has {sum(cores)}. Ask for fewer workers.")
+
+
+def _everywhere(place: str | os.PathLike[str]) -> str:
+    """A place as workers find it, which have working folders of their own."""
+    named = as_place(place)
+    return str(Path(named).absolute()) if is_here(named) else named
 
 
 def _check_outputs(places: Sequence[tuple[str, str]], kind: Output | None) -> None:

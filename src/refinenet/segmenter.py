@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from refinenet.backends import BackendError
 from refinenet.files import write_atomically
 from refinenet.images import encode
 from refinenet.inference import PLAIN, Protocol, average_probabilities, resize
@@ -179,7 +180,7 @@ def check_abstention(below: float) -> None:
         raise ValueError(f"abstain_below is a confidence from 0 to 1, not {below!r}.")
 
 
-class NotFiniteError(ValueError):
+class NotFiniteError(BackendError):
     """A network whose answer is not finite numbers: its weights are broken."""
 
 

@@ -31,6 +31,10 @@ DEFAULT_BACKEND = "REFINENET_BACKEND"
 """An environment variable: what "auto" means, where it is set."""
 
 
+class BackendError(ValueError):
+    """A network that cannot be run: no image is at fault, and none will do."""
+
+
 def choose_backend(asked: str, device: str, precision: str) -> str:
     """What "auto" is on a kind of device: the fastest that is installed; anything else is itself.
 
@@ -72,6 +76,7 @@ def list_backends(model: Network | ExportedModel, chosen: BackendName) -> Iterat
     """What can run a model here, beside the backend chosen for it; that comes first, in float32."""
     from refinenet.backends.graph import ExportedModel
 
+    first = chosen
     yield chosen, "float32"
     on_cpu = isinstance(model, ExportedModel) or model.mean.device.type == "cpu"
     if not on_cpu or (isinstance(model, ExportedModel) and chosen != "openvino"):
@@ -84,6 +89,8 @@ def list_backends(model: Network | ExportedModel, chosen: BackendName) -> Iterat
 
         if computes_in_bfloat16():
             yield "openvino", "bfloat16"
+        if first != "pytorch" and not isinstance(model, ExportedModel):
+            yield "pytorch", "float32"
 
 
 def open_backend(

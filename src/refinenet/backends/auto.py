@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from refinenet.backends import BackendError
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.backends.translated import TranslatedBackend
 from refinenet.network import Network
@@ -36,8 +37,9 @@ class AutoBackend:
         if isinstance(self._backend, PyTorchBackend):
             return self._backend(images)
         try:
-            return self._backend(images)
-        except ValueError as error:
+            run = self._backend.open()
+        except BackendError as error:
             print_note(f"{error} PyTorch runs the network instead.")
             self._backend = PyTorchBackend(self._network)
             return self._backend(images)
+        return run(images)

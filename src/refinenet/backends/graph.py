@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.backends import BackendError
+
 Floats = npt.NDArray[np.float32]
 Run = Callable[[Floats], Floats]
 """Images `(N, 3, H, W)` float32 RGB in [0, 1] to logits `(N, K, h, w)` float32."""
@@ -79,7 +81,7 @@ def _start_onnxruntime(graph: Graph, threads: int) -> Run:
     try:
         session = onnxruntime.InferenceSession(graph.files[ONNX_FILE], options, providers=["CPUExecutionProvider"])
     except errors as error:
-        raise ValueError(f"ONNX Runtime cannot read the graph: {error}") from error
+        raise BackendError(f"ONNX Runtime cannot read the graph: {error}") from error
     name = session.get_inputs()[0].name
 
     def run(images: Floats) -> Floats:
@@ -109,7 +111,7 @@ def _start_openvino(graph: Graph, precision: str, threads: int | None) -> Run:
     try:
         request = core.compile_model(_read_openvino(openvino, core, graph), "CPU", settings).create_infer_request()
     except RuntimeError as error:
-        raise ValueError(f"OpenVINO cannot read the graph: {error}") from error
+        raise BackendError(f"OpenVINO cannot read the graph: {error}") from error
 
     def run(images: Floats) -> Floats:
         try:

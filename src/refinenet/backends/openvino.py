@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from refinenet.backends import BackendError
 from refinenet.backends.graph import OPENVINO_FILES, Graph, require_openvino
 from refinenet.exported_graph import EXAMPLE_SHAPE, FREE_SIZES, Logits
 from refinenet.network import Network
@@ -20,7 +21,24 @@ def translate(network: Network) -> Graph:
     """A network on the CPU, in evaluation mode, as OpenVINO's graph of its logits, for images of any size."""
     openvino = require_openvino()
     program = torch.export.export(Logits(network), (torch.zeros(EXAMPLE_SHAPE),), dynamic_shapes=dict(FREE_SIZES))
+    try:
+        model = openvino.convert_model(program)
+    except _failures() as error:
+        raise BackendError(f"OpenVINO cannot translate the network: {error}") from error
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / name for name in OPENVINO_FILES]
-        openvino.save_model(openvino.convert_model(program), paths[0], compress_to_fp16=False)
+        openvino.save_model(model, paths[0], compress_to_fp16=False)
         return Graph({path.name: path.read_bytes() for path in paths})
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What OpenVINO raises where it cannot translate: classes of its own, without a common one."""
+    from openvino import frontend
+
+    return (
+        frontend.GeneralFailure,
+        frontend.InitializationFailure,
+        frontend.NotImplementedFailure,
+        frontend.OpConversionFailure,
+        frontend.OpValidationFailure,
+    )

@@ -122,12 +122,20 @@ class TranslatedBackend:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling; dropout off, batch norm fixed."""
+        return self.open()(images)
+
+    def open(self) -> GraphBackend:
+        """The network, translated as its weights are now.
+
+        Raises:
+            BackendError: it cannot be translated, or the engine says something else than PyTorch.
+        """
         weights = note_weights(self.network)
         if self._backend is None or weights != self._weights:
-            self._backend, self._weights = self._open(), weights
-        return self._backend(images)
+            self._backend, self._weights = self._translate(), weights
+        return self._backend
 
-    def _open(self) -> GraphBackend:
+    def _translate(self) -> GraphBackend:
         title, maker = self._translator.title, self._translator
         graph = translated(self.network, maker.packages, maker.translate, self.engine, title)
         classes = self.network.architecture.num_classes

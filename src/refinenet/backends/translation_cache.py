@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from refinenet import __version__
+from refinenet.backends import BackendError
 from refinenet.backends.graph import Engine, Graph, start_engine
 from refinenet.fusion import fuse
 from refinenet.network import Network
@@ -23,6 +24,8 @@ from refinenet.terminal import print_note
 
 ALLOWED_DIFFERENCE = 1e-3
 """Of logits from PyTorch's, as a share of their range."""
+LARGEST_CACHE = 4 * 2**30
+"""Bytes of the networks of one engine that are kept; beyond, the oldest ones go."""
 _TRIED = (2, 3, 79, 113)
 """Shape of the images on which a new translation is tried."""
 
@@ -48,7 +51,7 @@ def translated(
         title: The same in words.
 
     Raises:
-        ValueError: the network cannot be translated, or does not say the same then.
+        BackendError: the network cannot be translated, or does not say the same then.
     """
     folder = cache_folder() / engine / _key(network, packages)
     if folder.is_dir():
@@ -63,7 +66,7 @@ def translated(
         graph = translate(fused)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"The network cannot be translated for {title} ({reason}).") from error
+        raise BackendError(f"The network cannot be translated for {title} ({reason}).") from error
     _compare(fused, graph, engine, title)
     _keep(graph.files, folder)
     return graph
@@ -77,7 +80,7 @@ def _compare(network: Network, graph: Graph, engine: Engine, title: str) -> None
     found = torch.from_numpy(start_engine(graph, engine)(images.numpy()))
     difference = float((found - expected).abs().max() / (expected.max() - expected.min()).clamp(min=1e-12))
     if not difference <= ALLOWED_DIFFERENCE and bool(expected.isfinite().all()):
-        raise ValueError(
+        raise BackendError(
             f"{title} says something else than PyTorch here: its logits differ by {difference:.2g} of their range, "
             f"{ALLOWED_DIFFERENCE:g} is allowed."
         )
@@ -101,5 +104,21 @@ def _keep(files: Mapping[str, bytes], folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
             write_sealed(Path(temporary) / "graph", 0, files)
             (Path(temporary) / "graph").rename(folder)
+        _prune(folder)
     except OSError as error:
         print_note(f"Warning: the translated network cannot be kept in {folder}: {error}")
+
+
+def _prune(newest: Path) -> None:
+    """Remove the oldest networks beside a new one until all together are small enough."""
+    folders = [folder for folder in newest.parent.iterdir() if folder.is_dir() and folder != newest]
+    folders.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
+    held = _size(newest)
+    for folder in folders:
+        held += _size(folder)
+        if held > LARGEST_CACHE:
+            shutil.rmtree(folder, ignore_errors=True)  # another process may be reading it, or removing it, too
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

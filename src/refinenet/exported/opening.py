@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import stat
@@ -27,6 +28,7 @@ from refinenet.backends.graph import (
 )
 from refinenet.exported.contract import HEADER_KEY
 from refinenet.exported.parcel import pack, unpack
+from refinenet.exported_graph import CERTIFICATE_ENDING
 from refinenet.model_file import ModelCard, read_header
 from refinenet.network import Network
 from refinenet.tensors import MAX_FILE_BYTES, printable
@@ -74,6 +76,7 @@ def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]
         OSError: the file cannot be read.
     """
     files = _read(path)
+    _check_certificate(path, files)
     found, checked = _look_at(path, engine, files)
     try:
         card, preprocessing = read_header({HEADER_KEY: found["header"]})
@@ -93,6 +96,27 @@ def _read(path: Path) -> dict[str, bytes]:
     if path.is_file() and not weights.exists():
         raise FileNotFoundError(f"{path} needs its weights beside it, in {weights.name}, which is not there.")
     return dict(zip(OPENVINO_FILES, (_read_file(path), _read_file(weights)), strict=True))
+
+
+def _check_certificate(path: Path, files: Mapping[str, bytes]) -> None:
+    """Refuse a file that is not the one that the certificate beside it speaks of.
+
+    Raises:
+        ValueError: it has changed, or the certificate is damaged.
+    """
+    certificate = path.with_name(path.name + CERTIFICATE_ENDING)
+    if not certificate.is_file():
+        return
+    try:
+        known = json.loads(certificate.read_text(encoding="utf-8"))["files"]
+        said = {known[path.with_suffix(Path(name).suffix).name]["sha256"] for name in files}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{certificate} is damaged: remove it, or export {path.name} again.") from error
+    if said != {hashlib.sha256(content).hexdigest() for content in files.values()}:
+        raise ValueError(
+            f"{path} is not what {certificate.name} certifies: it is damaged, or was replaced. Export or copy it "
+            "again; if it was replaced on purpose, remove the certificate."
+        )
 
 
 def _read_file(path: Path) -> bytes:

@@ -10,13 +10,14 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from refinenet.exported_graph import CERTIFICATE_ENDING
 from refinenet.exporting.comparison import Bounds, Comparison
 from refinenet.exporting.latency import Latency
 from refinenet.files import write_atomically
 from refinenet.terminal import print_table
 
 CERTIFICATE_VERSION = 1
-ENDING = ".certificate.json"
+ENDING = CERTIFICATE_ENDING
 """What follows the name of the exported file."""
 
 
