@@ -35,11 +35,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from refinenet import RefineNet
 from refinenet.backends import BackendName, Precision, open_backend
 from refinenet.decoder import ChainedResidualPooling
-from refinenet.inference import resize
 from refinenet.network import Network
 from refinenet.street_scene import draw_street
 from refinenet.terminal import print_table
 from refinenet.transforms import prepare
+from refinenet.upsampling import resize
 
 NUM_CLASSES = 21
 PLAIN = "plain network"

@@ -22,9 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.fusion import fuse
-from refinenet.inference import resize
 from refinenet.network import Network
 from refinenet.terminal import print_table
+from refinenet.upsampling import resize
 
 PLAIN = "plain network"
 LARGEST_BATCH = 256

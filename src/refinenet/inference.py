@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from refinenet.upsampling import resize
 from refinenet.windows import Axis, blend_windows
 
 Look = Callable[[Tensor], Tensor]
@@ -193,14 +194,6 @@ def _resize_image(image: Tensor, scale: float) -> Tensor:
         return image
     # Rounding may leave the range of the image by the last digit.
     return functional.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
-
-
-def resize(logits: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Logits `(N, K, h, w)` bilinearly to `(N, K, H, W)`, the classes of a pixel beside each other in memory."""
-    if tuple(logits.shape[-2:]) == size:
-        return logits
-    together = logits.contiguous(memory_format=torch.channels_last)
-    return functional.interpolate(together, size, mode="bilinear", align_corners=False)
 
 
 def _look(backend: Look, image: Tensor, protocol: Protocol) -> Tensor:

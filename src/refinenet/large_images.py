@@ -23,13 +23,14 @@ from torch import Tensor
 
 from refinenet.files import refuse_same_file
 from refinenet.image_files import RGB
-from refinenet.inference import Protocol, resize
+from refinenet.inference import Protocol
 from refinenet.large_source import LargeSource
 from refinenet.large_target import TILE, LargeTarget, check_suffix, open_target
 from refinenet.large_upright import open_upright
 from refinenet.segmenter import OUTPUTS, Output, Scores, Segmentation, Segmenter, check_abstention
 from refinenet.terminal import progress_bar
 from refinenet.transforms import prepare
+from refinenet.upsampling import resize
 from refinenet.windows import Axis, Block, blend_windows
 
 WINDOW = (768, 768)

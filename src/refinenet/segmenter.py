@@ -21,9 +21,10 @@ from torch import Tensor
 from refinenet.backends import BackendError
 from refinenet.files import write_atomically
 from refinenet.images import encode
-from refinenet.inference import PLAIN, Protocol, average_probabilities, resize
+from refinenet.inference import PLAIN, Protocol, average_probabilities
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.transforms import prepare
+from refinenet.upsampling import largest_class, resize
 
 Output = Literal["labels", "colour", "overlay", "confidence"]
 OUTPUTS: tuple[Output, ...] = get_args(Output)
@@ -44,8 +45,7 @@ class Scores:
 
     def labels(self) -> npt.NDArray[np.int64]:
         """The class of the greatest score, `(H, W)`."""
-        # Over neighbouring memory, which the classes are after resizing, argmax takes a quarter of the time.
-        found: npt.NDArray[np.int64] = self._resized().permute(1, 2, 0).argmax(-1).cpu().numpy()
+        found: npt.NDArray[np.int64] = largest_class(self.values.float(), self.size).cpu().numpy()
         return found
 
     def confidence(self) -> npt.NDArray[np.float32]:

@@ -18,7 +18,7 @@ from refinenet.backends import BackendError
 
 Floats = npt.NDArray[np.float32]
 Run = Callable[[Floats], Floats]
-"""Images `(N, 3, H, W)` float32 RGB in [0, 1] to logits `(N, K, h, w)` float32."""
+"""Images `(N, 3, H, W)` float32 RGB in [0, 1] to logits `(N, K, h, w)` float32, both in any order in memory."""
 
 Engine = Literal["onnxruntime", "openvino"]
 GraphKind = Literal["onnx", "openvino"]
@@ -86,7 +86,7 @@ def _start_onnxruntime(graph: Graph, threads: int) -> Run:
 
     def run(images: Floats) -> Floats:
         try:
-            logits: Floats = session.run(None, {name: images})[0]
+            logits: Floats = session.run(None, {name: np.ascontiguousarray(images)})[0]
         except errors as error:
             raise ValueError(f"ONNX Runtime cannot run the graph: {error}") from error
         return logits
@@ -109,16 +109,17 @@ def _start_openvino(graph: Graph, precision: str, threads: int | None) -> Run:
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        request = core.compile_model(_read_openvino(openvino, core, graph), "CPU", settings).create_infer_request()
+        model = _with_channels_last(openvino, _read_openvino(openvino, core, graph))
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
     except RuntimeError as error:
         raise BackendError(f"OpenVINO cannot read the graph: {error}") from error
 
     def run(images: Floats) -> Floats:
         try:
-            answer = request.infer([np.ascontiguousarray(images)], share_inputs=True)
+            answer = request.infer([np.ascontiguousarray(images.transpose(0, 2, 3, 1))], share_inputs=True)
         except RuntimeError as error:
             raise ValueError(f"OpenVINO cannot run the graph: {error}") from error
-        logits: Floats = next(iter(answer.values())).copy()
+        logits: Floats = next(iter(answer.values())).copy().transpose(0, 3, 1, 2)
         return logits
 
     return run
@@ -129,6 +130,17 @@ def _read_openvino(openvino: Any, core: Any, graph: Graph) -> Any:
         return core.read_model(graph.files[ONNX_FILE], b"")
     text, weights = (graph.files[name] for name in OPENVINO_FILES)
     return core.read_model(text, openvino.Tensor(np.frombuffer(weights, np.uint8)))
+
+
+def _with_channels_last(openvino: Any, model: Any) -> Any:
+    """The model for images and logits in the order that they are in elsewhere, so that nobody has to copy them."""
+    steps = openvino.preprocess.PrePostProcessor(model)
+    outside, inside = openvino.Layout("NHWC"), openvino.Layout("NCHW")
+    steps.input().tensor().set_layout(outside)
+    steps.input().model().set_layout(inside)
+    steps.output().tensor().set_layout(outside)
+    steps.output().model().set_layout(inside)
+    return steps.build()
 
 
 def computes_in_bfloat16() -> bool:
@@ -157,6 +169,7 @@ def require_openvino() -> Any:
     """
     try:
         import openvino
+        import openvino.preprocess
     except ImportError as error:
         raise ValueError("OpenVINO is not installed: pip install 'refinenet[openvino]'") from error
     return openvino

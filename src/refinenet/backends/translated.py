@@ -78,7 +78,7 @@ class GraphBackend:
             ValueError: the graph cannot be run on them, or its answer is of another shape.
         """
         try:
-            logits = torch.from_numpy(self._run(images.contiguous().numpy()))
+            logits = torch.from_numpy(self._run(images.numpy()))
         except ValueError as error:
             raise ValueError(f"{self._source} fails on images of shape {tuple(images.shape)}: {error}") from error
         count, _, height, width = images.shape
