@@ -39,7 +39,7 @@ from refinenet.network import Network
 from refinenet.street_scene import draw_street
 from refinenet.terminal import print_table
 from refinenet.transforms import prepare
-from refinenet.upsampling import resize
+from refinenet.upsampling import largest_class
 
 NUM_CLASSES = 21
 PLAIN = "plain network"
@@ -70,7 +70,8 @@ def make_network(encoder: str) -> Network:
 
 
 def find_labels(backend: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-    return resize(backend(image), image.shape[-2:]).permute(0, 2, 3, 1).argmax(-1)
+    """Labels `(1, H, W)` of a prepared image, as `Segmenter` finds them."""
+    return largest_class(backend(image)[0], (image.shape[2], image.shape[3]))[None]
 
 
 class Peer(nn.Module):

@@ -1,6 +1,6 @@
 """Peak memory, speed and seams of a segmentation in windows, on a large image that is drawn for it.
 
-    python benchmarks/large.py [--size 20000x15000] [--window 768x768] [--overlap 0.5] [--backend openvino]
+    python benchmarks/large.py [--size 20000x15000] [--window 768x768] [--overlap 0.75] [--backend openvino]
 
 The image is streets beside each other, mirrored in turn, under colours that vary slowly; it is written and read by
 parts. The segmentation runs in a process of its own, whose peak resident memory is what the system counted. Then a part
@@ -128,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="20000x15000", help="width x height")
     parser.add_argument("--window", default="768x768", help="width x height")
-    parser.add_argument("--overlap", type=float, default=0.5)
+    parser.add_argument("--overlap", type=float, default=0.75)
     parser.add_argument("--part", type=int, default=3000, help="longest side of the part with shifted windows")
     parser.add_argument("--backend", default="pytorch")
     arguments = parser.parse_args()

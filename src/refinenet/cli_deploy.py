@@ -87,7 +87,7 @@ def deploy(
         float | None,
         typer.Option(
             help="Least share that windows overlap by, in which all images are seen then; at 0.75 labels hardly depend "
-            "on where they begin. [default: 0.5]"
+            "on where they begin, 0.5 is four times as fast. [default: 0.75]"
         ),
     ] = None,
     max_latency: Annotated[
