@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
 import torch
@@ -37,17 +37,17 @@ from refinenet.model_file import ModelCard, load, save
 from refinenet.model_source import Start, told_as_exported
 from refinenet.network import ModelType, Network
 from refinenet.quantisation import MAX_DROP
-from refinenet.run_start import RunOptions
 from refinenet.segmenter import Backend, Output, Segmentation, Segmenter, check_output
 from refinenet.sinks import Kind
 from refinenet.submission import Submission, plan_submission, write_submission
 from refinenet.temperature import FittedTemperature, fit_temperature
 from refinenet.tensors import digest
 from refinenet.terminal import print_note
-from refinenet.train import TrainResult, TrainRun
-from refinenet.train_request import TrainRequest, prepare_runs
 from refinenet.video import RETRIES, VideoResult, segment_video
 from refinenet.work_plan import Work, plan_work
+
+if TYPE_CHECKING:
+    from refinenet.train import TrainResult, TrainRun
 
 
 class RefineNet:
@@ -406,6 +406,10 @@ class RefineNet:
             FileNotFoundError: the data are not there; says where to get them.
             ValueError: a setting, a file or the number of classes is not allowed; it is named.
         """
+        # Importing torchvision and timm, which only training needs, takes longer than all else.
+        from refinenet.run_start import RunOptions
+        from refinenet.train_request import TrainRequest, prepare_runs
+
         request = TrainRequest(
             dataset=dataset,
             root=root,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-from timm.layers import BatchNormAct2d
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
@@ -19,7 +18,7 @@ BatchNormMode = Literal["train", "frozen_statistics", "frozen", "synchronised"]
 _COARSEST = 32
 """Stride of the coarsest feature maps: a crop of so many pixels becomes one value."""
 
-_ORDINARY = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d)
+_ORDINARY = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +117,12 @@ def refuse_single_values(network: nn.Module, config: BatchNormConfig, images: in
         )
 
 
+def has_activation(module: nn.Module) -> bool:
+    """Whether it is timm's `BatchNormAct2d`, with an activation inside as `act`; told without importing timm."""
+    kind = type(module)
+    return kind.__name__ == "BatchNormAct2d" and kind.__module__.partition(".")[0] == "timm"
+
+
 def _batch_norms(network: nn.Module) -> Iterator[Any]:
     return filter(_is_batch_norm, network.modules())
 
@@ -132,7 +137,7 @@ def _check_kind(name: str, norm: Any) -> None:
     Raises:
         ValueError: it is of an unknown kind.
     """
-    is_known = type(norm) in (*_ORDINARY, _BatchNorm, _TorchSynchronisedBatchNorm)
+    is_known = type(norm) in (*_ORDINARY, _BatchNorm, _TorchSynchronisedBatchNorm) or has_activation(norm)
     if not (is_known and norm.affine and norm.track_running_stats and norm.momentum is not None):
         raise ValueError(
             f"The batch norm {name!r} is of a kind that can only be trained as it is: {norm}. "

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from refinenet.encoder import base_name
+from refinenet.encoder import MOBILENETV2, added_tensors, base_name, name_in_features
 from refinenet.network import Network
 from refinenet.street_scene import draw_street
 from refinenet.tensors import check_tensors, is_safetensors, read_checkpoint, read_safetensors, refuse_packed_giants
@@ -42,24 +41,15 @@ def load_encoder_weights(network: Network, path: Path) -> None:
     tensors = read_safetensors(path)[0] if is_safetensors(path) else read_checkpoint(path)
     expected = network.encoder.features.state_dict()
     counters = {name: tensor for name, tensor in expected.items() if name.endswith("num_batches_tracked")}
-    # The published first block of MobileNetV2 has an expand convolution that classification networks lack.
-    expands = {name: tensor for name, tensor in expected.items() if "_expand." in name}
-    renamed = {_flatten(name, expected): tensor for name, tensor in tensors.items()}
+    renamed = {name_in_features(name, expected): tensor for name, tensor in tensors.items()}
     given = {n: t for n, t in renamed.items() if n in expected or not n.startswith(HEAD_PREFIXES)}
-    given = {**counters, **expands, **given}
+    given = {**counters, **added_tensors(expected), **given}
     check_tensors(given, expected, path)
     network.encoder.features.load_state_dict(given)
 
 
-def _flatten(name: str, expected: Mapping[str, Tensor]) -> str:
-    """A timm tensor's name in a cut-down network: `blocks.0.0.bn1.weight` is `blocks_0.0.bn1.weight` there."""
-    flat = re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name)
-    grafted = flat.replace("blocks_0.0.", "blocks_0.0.block.", 1)
-    return next((candidate for candidate in (name, flat, grafted) if candidate in expected), name)
-
-
 def _load_folded_mobilenetv2(network: Network, path: Path) -> None:
-    if base_name(network.architecture.encoder) != "mobilenetv2_100":
+    if base_name(network.architecture.encoder) != MOBILENETV2:
         raise ValueError(
             f"{path} holds a MobileNetV2 with folded batch norm; it fits encoder='mobilenetv2_100', "
             f"not {network.architecture.encoder!r}."

@@ -9,10 +9,10 @@ import copy
 from collections import Counter
 
 import torch
-from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from refinenet.batch_norm import has_activation
 from refinenet.decoder import RefineBlock
 from refinenet.network import Network
 
@@ -68,7 +68,7 @@ def _find_pairs(network: Network, image: Tensor) -> list[tuple[str, str]]:
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             hooks.append(module.register_forward_hook(lambda *call, name=name: outputs.append((call[2], name))))
-        elif type(module) in (nn.BatchNorm2d, BatchNormAct2d):
+        elif type(module) is nn.BatchNorm2d or has_activation(module):
             hooks.append(module.register_forward_pre_hook(lambda *call, name=name: inputs.append((call[1][0], name))))
     try:
         network.logits(image)
@@ -89,7 +89,7 @@ def _fold(network: Network, convolution_name: str, norm_name: str) -> None:
     assert isinstance(convolution, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
     network.set_submodule(convolution_name, fuse_conv_bn_eval(convolution, norm))
-    network.set_submodule(norm_name, norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity())
+    network.set_submodule(norm_name, norm.get_submodule("act") if has_activation(norm) else nn.Identity())
 
 
 def _merge_pointwise(adaptation: nn.Module) -> nn.Module:

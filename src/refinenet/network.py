@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from refinenet.decoder import FULL, LIGHTWEIGHT, LIGHTWEIGHT_MOBILE, Decoder, DecoderConfig, upsample
-from refinenet.encoder import PUBLISHED_TAPS, Encoder, base_name
+from refinenet.encoder import MOBILENETV2, Encoder, base_name
 from refinenet.labels import MAX_CLASSES
 
 ModelType = Literal["full", "lightweight"]
@@ -49,7 +49,7 @@ class Architecture:
     @property
     def decoder(self) -> DecoderConfig:
         """The decoder that goes with this family and encoder."""
-        if self.model_type == "lightweight" and base_name(self.encoder) in PUBLISHED_TAPS:
+        if self.model_type == "lightweight" and base_name(self.encoder) == MOBILENETV2:
             return LIGHTWEIGHT_MOBILE
         return DECODERS[self.model_type]
 

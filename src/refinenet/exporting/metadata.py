@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from refinenet import __version__
-from refinenet.encoder import STRIDES
 from refinenet.model_file import HEADER_KEY, ModelCard, make_header
 from refinenet.network import Network
+from refinenet.taps import STRIDES
 from refinenet.tensors import digest
 
 SUGGESTED_SIDE = 512

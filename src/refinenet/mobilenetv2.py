@@ -1,0 +1,144 @@
+"""MobileNetV2 (Sandler et al., CVPR 2018) down to its feature maps, as Light-Weight RefineNet was published with it.
+
+Names of weights are those of timm's "mobilenetv2_100", and so are their values at the start; but that the first block
+has an expand convolution, too.
+
+Shape letters: N batch, C channels, H height, W width of the image, h and w those of a feature map.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+STEM = 32
+"""Channels of the first convolution."""
+
+
+class Stage(NamedTuple):
+    """Blocks after each other with the same number of channels (a line of the paper's table 2)."""
+
+    expansion: int
+    channels: int
+    blocks: int
+    stride: int
+
+
+FIRST_CHANNELS = 16
+"""Of the first block."""
+STAGES = (
+    Stage(expansion=6, channels=24, blocks=2, stride=2),
+    Stage(expansion=6, channels=32, blocks=3, stride=2),
+    Stage(expansion=6, channels=64, blocks=4, stride=2),
+    Stage(expansion=6, channels=96, blocks=3, stride=1),
+    Stage(expansion=6, channels=160, blocks=3, stride=2),
+    Stage(expansion=6, channels=320, blocks=1, stride=1),
+)
+"""Those after the first block: the maps of each are read."""
+
+
+class MobileNetV2(nn.Module):
+    """The blocks of a MobileNetV2 of width 1, without its classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_stem = nn.Conv2d(3, STEM, kernel_size=3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(STEM)
+        self.act1 = nn.ReLU6(inplace=True)
+        self.blocks_0 = nn.Sequential(_ExpandedFirstBlock())
+        channels = FIRST_CHANNELS
+        for number, stage in enumerate(STAGES, start=1):
+            blocks = []
+            for index in range(stage.blocks):
+                stride = 1 if index else stage.stride
+                blocks.append(_InvertedResidual(channels, stage.channels, stage.expansion, stride))
+                channels = stage.channels
+            self.add_module(f"blocks_{number}", nn.Sequential(*blocks))
+        _initialise(self)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images `(N, 3, H, W)` to the map of each of `STAGES`, `(N, C, h, w)`, at strides 4 to 32."""
+        features = self.blocks_0(self.act1(self.bn1(self.conv_stem(images))))
+        maps = []
+        for number in range(1, len(STAGES) + 1):
+            features = self.get_submodule(f"blocks_{number}")(features)
+            maps.append(features)
+        return maps
+
+
+class _InvertedResidual(nn.Module):
+    """Expand (1x1), filter each channel (3x3), project (1x1, linear), and add the input where shapes allow."""
+
+    def __init__(self, channels: int, out: int, expansion: int, stride: int) -> None:
+        super().__init__()
+        wide = expansion * channels
+        self.conv_pw = nn.Conv2d(channels, wide, kernel_size=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(wide)
+        self.act1 = nn.ReLU6(inplace=True)
+        self.conv_dw = nn.Conv2d(wide, wide, kernel_size=3, stride=stride, padding=1, groups=wide, bias=False)
+        self.bn2 = nn.BatchNorm2d(wide)
+        self.act2 = nn.ReLU6(inplace=True)
+        self.conv_pwl = nn.Conv2d(wide, out, kernel_size=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out)
+        self.has_shortcut = stride == 1 and channels == out
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(N, C, h, w)` to `(N, out, ceil(h/stride), ceil(w/stride))`."""
+        wide = self.act1(self.bn1(self.conv_pw(features)))
+        wide = self.act2(self.bn2(self.conv_dw(wide)))
+        projected: Tensor = self.bn3(self.conv_pwl(wide))
+        return projected + features if self.has_shortcut else projected
+
+
+class _ExpandedFirstBlock(nn.Module):
+    """A 1x1 expand convolution that starts as the identity, before the first block.
+
+    Behind ReLU6 the identity changes nothing, so weights trained without it give the same features.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_expand = nn.Conv2d(STEM, STEM, kernel_size=1, bias=False)
+        self.bn_expand = nn.BatchNorm2d(STEM)
+        self.act = nn.ReLU6(inplace=True)
+        self.block = _FirstBlock()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map `(N, 32, h, w)` to `(N, 16, h, w)`."""
+        expanded: Tensor = self.block(self.act(self.bn_expand(self.conv_expand(features))))
+        return expanded
+
+
+class _FirstBlock(nn.Module):
+    """Filter each channel (3x3), project (1x1, linear)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_dw = nn.Conv2d(STEM, STEM, kernel_size=3, padding=1, groups=STEM, bias=False)
+        self.bn1 = nn.BatchNorm2d(STEM)
+        self.act1 = nn.ReLU6(inplace=True)
+        self.conv_pw = nn.Conv2d(STEM, FIRST_CHANNELS, kernel_size=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(FIRST_CHANNELS)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map `(N, 32, h, w)` to `(N, 16, h, w)`."""
+        projected: Tensor = self.bn2(self.conv_pw(self.act1(self.bn1(self.conv_dw(features)))))
+        return projected
+
+
+@torch.no_grad()
+def _initialise(network: MobileNetV2) -> None:
+    """Normal distributions by the number of outputs of each kernel; the added expand convolution is the identity."""
+    if network.conv_stem.weight.is_meta:
+        return  # weights without values, which are read from a file
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            outputs = math.prod(module.kernel_size) * module.out_channels // module.groups
+            nn.init.normal_(module.weight, std=math.sqrt(2 / outputs))
+    first = network.blocks_0[0]
+    assert isinstance(first, _ExpandedFirstBlock)
+    first.conv_expand.weight.copy_(torch.eye(STEM)[:, :, None, None])
+    nn.init.constant_(first.bn_expand.get_buffer("running_var"), 1 - first.bn_expand.eps)

@@ -1,0 +1,100 @@
+"""ResNet (He et al., CVPR 2016) down to its feature maps, with the stride of a stage in its first 3x3 convolution.
+
+Names of weights are those of torchvision's and timm's networks, and so are their values at the start.
+
+Shape letters: N batch, C channels, H height, W width of the image, h and w those of a feature map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from torch import Tensor, nn
+
+BLOCKS: Mapping[str, tuple[int, int, int, int]] = MappingProxyType(
+    {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
+)
+"""Blocks of each stage (table 1 of the paper)."""
+WIDTHS = (64, 128, 256, 512)
+"""Channels of the 3x3 convolutions of each stage."""
+EXPANSION = 4
+"""Channels that a block puts out, by those of its 3x3 convolution."""
+
+
+class ResNet(nn.Module):
+    """The stages of a ResNet, without its classifier.
+
+    Args:
+        name: "resnet50", "resnet101" or "resnet152".
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, WIDTHS[0], kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        self.act1 = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        stages = []
+        channels = WIDTHS[0]
+        for count, width in zip(BLOCKS[name], WIDTHS, strict=True):
+            stages.append(_make_stage(channels, width, count))
+            channels = EXPANSION * width
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        _initialise(self)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images `(N, 3, H, W)` to maps `(N, C, ceil(H/s), ceil(W/s))` for the strides s of 4, 8, 16, 32."""
+        features = self.maxpool(self.act1(self.bn1(self.conv1(images))))
+        maps = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            features = stage(features)
+            maps.append(features)
+        return maps
+
+
+def _make_stage(channels: int, width: int, count: int) -> nn.Sequential:
+    stride = 1 if width == WIDTHS[0] else 2
+    first = _Bottleneck(channels, width, stride)
+    return nn.Sequential(first, *(_Bottleneck(EXPANSION * width, width, 1) for _ in range(count - 1)))
+
+
+class _Bottleneck(nn.Module):
+    """Three convolutions, 1x1, 3x3 and 1x1, beside which the input passes by, projected where its shape changes."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        out = EXPANSION * width
+        self.conv1 = nn.Conv2d(channels, width, kernel_size=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.act1 = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.act2 = nn.ReLU(inplace=True)
+        self.conv3 = nn.Conv2d(width, out, kernel_size=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out)
+        self.act3 = nn.ReLU(inplace=True)
+        self.downsample: nn.Sequential | None = None
+        if channels != out:
+            projection = nn.Conv2d(channels, out, kernel_size=1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(N, C, h, w)` to `(N, 4 * width, ceil(h/stride), ceil(w/stride))`."""
+        residual = self.act1(self.bn1(self.conv1(features)))
+        residual = self.act2(self.bn2(self.conv2(residual)))
+        residual = self.bn3(self.conv3(residual))
+        shortcut = features if self.downsample is None else self.downsample(features)
+        activated: Tensor = self.act3(residual + shortcut)
+        return activated
+
+
+def _initialise(network: ResNet) -> None:
+    """He et al.'s normal distribution; each block starts as the identity (Goyal et al., 2017, section 5.1)."""
+    if network.conv1.weight.is_meta:
+        return  # weights without values, which are read from a file
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, _Bottleneck):
+            nn.init.zeros_(module.bn3.weight)
