@@ -45,6 +45,7 @@ NUM_CLASSES = 21
 PLAIN = "plain network"
 OURS: dict[str, tuple[BackendName, Precision]] = {
     "ours, PyTorch": ("pytorch", "float32"),
+    "ours, PyTorch compiled": ("compiled", "float32"),
     "ours, ONNX Runtime": ("onnxruntime", "float32"),
     "ours, OpenVINO": ("openvino", "float32"),
     "ours, OpenVINO bfloat16": ("openvino", "bfloat16"),

@@ -68,10 +68,11 @@ class RefineNet:
         seed: From which the random weights of a new network follow, whatever state PyTorch's generator is in; by
             default 42, as in training. Another one makes another network.
         device: "cpu", "cuda", "cuda:1", ...; by default a GPU where there is one.
-        backend: What segments and measures: "pytorch"; "openvino", on CPUs as fast or faster; "onnxruntime".
-            The last two translate the network first, some ten seconds, and keep that for the next time
-            (`REFINENET_CACHE`). "auto" is OpenVINO on CPUs where it is installed, else PyTorch, or what the environment
-            variable `REFINENET_BACKEND` says; for an exported file, what it was made for. Training is PyTorch's.
+        backend: What segments and measures: "pytorch"; "compiled", which is PyTorch with a compiler (a minute for the
+            first image); "openvino", on CPUs as fast or faster; "onnxruntime". The last two translate the network
+            first, some ten seconds, and keep that for the next time (`REFINENET_CACHE`). "auto" is OpenVINO on CPUs
+            where it is installed, else PyTorch, or what the environment variable `REFINENET_BACKEND` says; for an
+            exported file, what it was made for. Training is PyTorch's.
         precision: Of the backend's arithmetic: "float32"; "bfloat16" (OpenVINO, PyTorch) or "float16" (PyTorch on
             GPUs), faster where the processor computes in it; a label in a hundred may differ.
 

@@ -18,15 +18,15 @@ Model = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")]
 Backend = Annotated[
-    Literal["auto", "pytorch", "openvino", "onnxruntime"],
+    Literal["auto", "pytorch", "compiled", "openvino", "onnxruntime"],
     typer.Option(
         help="What runs the network. auto: OpenVINO on CPUs, where it is installed, after a translation that is kept; "
-        "else PyTorch."
+        "else PyTorch. compiled: PyTorch with a compiler, minutes at the start."
     ),
 ]
 Precision = Annotated[
     Literal["float32", "bfloat16", "float16"],
-    typer.Option(help="Of its arithmetic: bfloat16 by openvino and pytorch, float16 by pytorch on GPUs."),
+    typer.Option(help="Of its arithmetic: bfloat16 by all but onnxruntime, float16 by PyTorch on GPUs."),
 ]
 Root = Annotated[Path | None, typer.Option(help="Where a dataset known by name lies.")]
 ClassSet = Annotated[

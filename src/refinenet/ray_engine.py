@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from refinenet.backends import BackendName, Precision, check_backend
+from refinenet.backends import OF_PYTORCH, BackendName, Precision, check_backend
 from refinenet.files import sweep_leftovers
 from refinenet.model_file import make_header
 from refinenet.model_source import open_model
@@ -94,7 +94,7 @@ def segment_with_ray(
         raise ValueError(f"workers is a number from 1 up, not {workers!r}.")
     if device is not None and device not in get_args(RayDevice):
         raise ValueError(f"With Ray, which hands GPUs out, device is cpu or cuda, not {device!r}.")
-    if backend != "pytorch":
+    if backend not in OF_PYTORCH:
         if device == "cuda":
             raise ValueError(f"The backend {backend} works on CPUs here, not on {device}: leave device out.")
         device = "cpu"
@@ -185,7 +185,7 @@ def _segment(
             return
         with _cluster(workers) as ray:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            wanted = workers or (None if job["backend"] == "pytorch" else len(nodes))
+            wanted = workers or (None if job["backend"] in OF_PYTORCH else len(nodes))
             for index, answer in _stream(ray, waiting, job, share_out(nodes, wanted, device)):
                 pair = waiting.pop(index, None)
                 if pair is not None:

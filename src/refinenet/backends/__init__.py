@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from refinenet.backends.translated import GraphBackend, TranslatedBackend
     from refinenet.network import Network
 
-BackendName = Literal["pytorch", "openvino", "onnxruntime"]
+BackendName = Literal["pytorch", "compiled", "openvino", "onnxruntime"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
+OF_PYTORCH: tuple[BackendName, ...] = ("pytorch", "compiled")
+"""Those that run PyTorch's own network, on any device; the others run a translation on the CPU."""
 AUTO = "auto"
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS: Mapping[BackendName, tuple[Precision, ...]] = MappingProxyType(
     {
         "pytorch": ("float32", "bfloat16", "float16"),
+        "compiled": ("float32", "bfloat16", "float16"),
         "openvino": ("float32", "bfloat16"),
         "onnxruntime": ("float32",),
     }
@@ -113,12 +116,16 @@ def open_backend(
     if isinstance(model, ExportedModel):
         from refinenet.backends.translated import GraphBackend
 
-        assert name != "pytorch"
+        assert name in ("openvino", "onnxruntime")
         return GraphBackend(model.graph, name, precision, model.classes, str(model.path))
     if name == "pytorch":
         from refinenet.backends.pytorch import PyTorchBackend
 
         return PyTorchBackend(model, precision)
+    if name == "compiled":
+        from refinenet.backends.compiled import CompiledBackend
+
+        return CompiledBackend(model, precision)
     from refinenet.backends.translated import TranslatedBackend
 
     wanted = TranslatedBackend(model, name, precision)

@@ -5,6 +5,8 @@ Shape letters: N batch, K classes, H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -38,7 +40,7 @@ class PyTorchBackend:
         self._dtype = _TYPES[precision]
         self.network = network
         self._weights: Weights = ()
-        self._fused = network
+        self._run: Callable[[Tensor], Tensor] = network.logits
 
     @property
     def device(self) -> torch.device:
@@ -49,7 +51,10 @@ class PyTorchBackend:
         """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling; dropout off, batch norm fixed."""
         weights = note_weights(self.network)
         if weights != self._weights:
-            self._fused = fuse(self.network).to(self._dtype).to(memory_format=torch.channels_last)
+            self._run = self._make_run(fuse(self.network).to(self._dtype).to(memory_format=torch.channels_last))
             self._weights = weights
         with torch.inference_mode():
-            return self._fused.logits(images.to(self._dtype)).float()
+            return self._run(images.to(self._dtype)).float()
+
+    def _make_run(self, fused: Network) -> Callable[[Tensor], Tensor]:
+        return fused.logits
