@@ -140,6 +140,24 @@ def test_a_bad_file_in_the_middle_is_told_and_passed_over_in_order(
     assert ["error" in line for line in lines] == [False, True, False, False, False]
 
 
+def test_doubtful_pixels_are_void_where_asked_for(run_refinenet: Command, here: Path, camvid_model: RefineNet) -> None:
+    result = run_refinenet("deploy", "in/a.jpg", "-o", "out/a.png", "--abstain-below", "0.7", "--window", "64x64")
+    assert result.returncode == 0, result.stderr
+    in_windows = read(here / "out" / "a.png")
+    result = run_refinenet("deploy", "in/a.jpg", "in/c.png", "-o", "out2", "--abstain-below", "0.7")
+    assert result.returncode == 0, result.stderr
+    found = camvid_model.segment(here / "in" / "a.jpg")
+    expected = np.where(found.confidence < 0.7, found.label_set.ignore_index, found.labels)
+    assert 0 < (expected == found.label_set.ignore_index).mean() < 1
+    assert (read(here / "out2" / "a.png") == expected).all()
+    assert (in_windows == found.label_set.ignore_index).any()
+    with pytest.raises(ValueError, match="abstain_below"):
+        camvid_model.deploy_files("in", "out2", progress=False)
+    result = run_refinenet("deploy", "in/a.jpg", "--abstain-below", "70")
+    assert result.returncode == 1
+    assert "abstain_below is a confidence from 0 to 1, not 70" in result.stderr
+
+
 def test_several_kinds_have_a_folder_each(run_refinenet: Command, here: Path, camvid_model: RefineNet) -> None:
     kinds = ("labels", "overlay", "colour", "confidence", "probabilities", "polygons")
     options = [option for kind in kinds for option in ("--kind", kind)]

@@ -37,7 +37,7 @@ from refinenet.model_file import ModelCard, load, save
 from refinenet.model_source import Start, told_as_exported
 from refinenet.network import ModelType, Network
 from refinenet.quantisation import MAX_DROP
-from refinenet.segmenter import Backend, Output, Segmentation, Segmenter, check_output
+from refinenet.segmenter import Backend, Output, Segmentation, Segmenter, check_abstention, check_output
 from refinenet.sinks import Kind
 from refinenet.submission import Submission, plan_submission, write_submission
 from refinenet.temperature import FittedTemperature, fit_temperature
@@ -247,6 +247,7 @@ class RefineNet:
         kinds: Kind | Sequence[str] = (),
         recursive: bool = False,
         overwrite: bool = False,
+        abstain_below: float = 0.0,
         progress: bool = True,
     ) -> list[FileResult]:
         """Segment many image files and write the results; those that cannot be read are passed over and told of.
@@ -262,6 +263,7 @@ class RefineNet:
                 json with run lengths), "geojson", or "polygons" for the last two. Several get a folder each.
             recursive: Whether folders in folders are meant, too; results keep them.
             overwrite: Whether to make results anew that are there, and to replace files that are in the way.
+            abstain_below: As for `segment`.
             progress: Whether to show progress on standard error.
 
         Returns:
@@ -275,7 +277,8 @@ class RefineNet:
         chosen = [kinds] if isinstance(kinds, str) else kinds
         work = plan_work(named, None if output is None else Path(output), chosen, recursive=recursive)
         found: list[FileResult] = []
-        take_all(self.deploy_work(work, overwrite, progress=progress), len(work.items), found.append, progress=progress)
+        results = self.deploy_work(work, overwrite, abstain_below=abstain_below, progress=progress)
+        take_all(results, len(work.items), found.append, progress=progress)
         return found
 
     def deploy_work(
@@ -284,6 +287,7 @@ class RefineNet:
         overwrite: bool = False,
         windows: Windows | None = None,
         max_latency_ms: float | None = None,
+        abstain_below: float = 0.0,
         progress: bool = True,
     ) -> Generator[FileResult]:
         """Segment what `work_plan.plan_work` has planned; results are made as they are taken, in order.
@@ -294,6 +298,7 @@ class RefineNet:
             windows: Those to see all images in, as `deploy_large` does; by default only such as are too large for
                 memory.
             max_latency_ms: As for `segment`; not together with windows.
+            abstain_below: As for `segment`.
             progress: Whether to show progress on standard error for an image that is alone and seen in windows.
 
         Raises:
@@ -301,6 +306,7 @@ class RefineNet:
         """
         if windows is not None and max_latency_ms is not None:
             raise ValueError("Images in windows take as long as they are large: pass windows or max_latency_ms.")
+        check_abstention(abstain_below)
         settings = {
             "refinenet": __version__,
             "model_sha256": _digest(self._model, self.card),
@@ -310,14 +316,17 @@ class RefineNet:
             "precision": self._precision,
             "windows": None if windows is None else asdict(windows),
             "max_latency_ms": max_latency_ms,
+            "abstain_below": abstain_below,
         }
         used = windows or Windows()
         large = partial(
-            self.deploy_large, window=used.size, overlap=used.overlap, progress=progress and len(work.items) == 1
+            self.deploy_large,
+            window=used.size,
+            overlap=used.overlap,
+            abstain_below=abstain_below,
+            progress=progress and len(work.items) == 1,
         )
-        segment = (
-            self._segmenter.segment if max_latency_ms is None else partial(self.segment, max_latency_ms=max_latency_ms)
-        )
+        segment = partial(self.segment, abstain_below=abstain_below, max_latency_ms=max_latency_ms)
         return segment_files(segment, large, work, settings, overwrite=overwrite, always_large=windows is not None)
 
     def deploy_large(

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from refinenet import cli_video
-from refinenet.cli_options import AsJson, Backend, Device, Model, Precision, complain, read_window, refuse_idle_options
+from refinenet.cli_options import (
+    AbstainBelow,
+    AsJson,
+    Backend,
+    Device,
+    Model,
+    Precision,
+    complain,
+    read_window,
+    refuse_idle_options,
+)
 from refinenet.cli_ray import Engine, Workers, deploy_with_ray
 from refinenet.terminal import say
 
@@ -26,9 +36,9 @@ if TYPE_CHECKING:
 STANDARD = "-"
 _NETWORK = {"images", "output", "model", "kind", "device", "backend", "precision"}
 _OF_RAY = _NETWORK | {"recursive", "engine", "workers", "as_json"}
-_OF_VIDEO = _NETWORK | {"engine", "as_json"}
-_OF_INPUT = _NETWORK | {"engine", "as_json", "json_lines", "max_latency"}
-_OF_PIPE = _NETWORK | {"engine"}
+_OF_VIDEO = _NETWORK | {"engine", "as_json", "abstain_below"}
+_OF_INPUT = _NETWORK | {"engine", "as_json", "json_lines", "max_latency", "abstain_below"}
+_OF_PIPE = _NETWORK | {"engine", "abstain_below"}
 
 
 class KindName(StrEnum):
@@ -97,6 +107,7 @@ def deploy(
             "by measuring them on the first image, and what that costs is said."
         ),
     ] = None,
+    abstain_below: AbstainBelow = 0.0,
     device: Device = None,
     backend: Backend = "auto",
     precision: Precision = "float32",
@@ -118,7 +129,7 @@ def deploy(
         raise typer.BadParameter("Workers are Ray's: add --engine ray.", param_hint="--workers")
     if cli_video.has_video(images):
         refuse_idle_options(context, _OF_VIDEO, "IMAGES", "A video is segmented frame by frame")
-        cli_video.deploy_video(images, output, kinds, arguments, as_json=as_json)
+        cli_video.deploy_video(images, output, kinds, arguments, abstain_below=abstain_below, as_json=as_json)
         return
     _check_lines(json_lines)
     if max_latency is not None and not max_latency > 0:
@@ -126,7 +137,7 @@ def deploy(
     _check_pipes(images, output, as_json or json_lines == STANDARD)
     if output == STANDARD:
         refuse_idle_options(context, _OF_PIPE, "--output", "Standard output takes the result of one image")
-        _write_to_standard_output(images[0], kinds, arguments)
+        _write_to_standard_output(images[0], kinds, arguments, abstain_below)
         return
     if images == [STANDARD]:
         refuse_idle_options(context, _OF_INPUT, "IMAGES", "Standard input is one image, read as a whole")
@@ -147,7 +158,9 @@ def deploy(
             teller.tell(result)
             write_line(result)
 
-        results = _make(arguments).deploy_work(work, overwrite, windows, max_latency, progress=not as_json)
+        results = _make(arguments).deploy_work(
+            work, overwrite, windows, max_latency, abstain_below, progress=not as_json
+        )
         take_all(results, len(work.items), take, progress=not as_json)
     teller.finish(len(work.items))
 
@@ -246,7 +259,7 @@ def _check_pipes(images: list[str], output: str | None, prints: bool) -> None:
         raise typer.BadParameter("Standard output is taken by the result.", param_hint="--output")
 
 
-def _write_to_standard_output(image: str, kinds: list[str], arguments: dict[str, Any]) -> None:
+def _write_to_standard_output(image: str, kinds: list[str], arguments: dict[str, Any], abstain_below: float) -> None:
     from refinenet.sinks import choose_kinds, render, usual_suffix
 
     chosen = choose_kinds(kinds) or ("labels",)
@@ -254,7 +267,7 @@ def _write_to_standard_output(image: str, kinds: list[str], arguments: dict[str,
         raise ValueError(f"Standard output takes one kind of result, not {', '.join(chosen)}.")
     network = _make(arguments)
     source = sys.stdin.buffer.read() if image == STANDARD else image
-    found = network.segment(source)
+    found = network.segment(source, abstain_below=abstain_below)
     sys.stdout.buffer.write(render(found, chosen[0], usual_suffix(chosen[0]), Path(image).name))
     sys.stdout.buffer.flush()
 

@@ -28,6 +28,7 @@ Precision = Annotated[
     Literal["float32", "bfloat16", "float16"],
     typer.Option(help="Of its arithmetic: bfloat16 by all but onnxruntime, float16 by PyTorch on GPUs."),
 ]
+AbstainBelow = Annotated[float, typer.Option(help="Pixels of less confidence (0 to 1) get no class.")]
 Root = Annotated[Path | None, typer.Option(help="Where a dataset known by name lies.")]
 ClassSet = Annotated[
     str | None, typer.Option(help="Set of classes of a dataset that has two: stuff for coco, 59 for context.")

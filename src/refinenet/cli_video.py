@@ -18,7 +18,13 @@ def has_video(sources: Sequence[str]) -> bool:
 
 
 def deploy_video(
-    sources: Sequence[str], output: str | None, kinds: Sequence[str], network: Mapping[str, Any], *, as_json: bool
+    sources: Sequence[str],
+    output: str | None,
+    kinds: Sequence[str],
+    network: Mapping[str, Any],
+    *,
+    abstain_below: float,
+    as_json: bool,
 ) -> None:
     """Segment one video and say what was written.
 
@@ -28,6 +34,7 @@ def deploy_video(
             it.
         kinds: Which picture of each frame; one, or none for the usual one.
         network: Arguments for `RefineNet`.
+        abstain_below: As for `RefineNet.segment`.
         as_json: Whether to print for machines, and no progress.
 
     Raises:
@@ -45,7 +52,7 @@ def deploy_video(
     plan_output(sources[0], target, kind)  # what is wrong with it is said before the model is loaded
     from refinenet.api import RefineNet
 
-    result = RefineNet(**network).deploy_video(sources[0], target, kind, progress=not as_json)
+    result = RefineNet(**network).deploy_video(sources[0], target, kind, abstain_below, progress=not as_json)
     if as_json:
         say({key: str(value) if isinstance(value, Path) else value for key, value in asdict(result).items()})
     else:
