@@ -22,7 +22,7 @@ from torch import Tensor
 
 from refinenet import RefineNet
 from refinenet.backends import Precision, open_backend
-from refinenet.backends.graph import ExportedModel
+from refinenet.backends.graph import ExportedModel, computes_in_bfloat16
 from refinenet.exported.opening import open_exported
 from refinenet.exporting import Certificate
 from refinenet.network import Network
@@ -58,10 +58,11 @@ def time_all(network: RefineNet, exported: Path, size: int, rounds: int) -> dict
     candidates: dict[str, Callable[[], Tensor]] = {
         PLAIN: lambda: plain(contiguous).argmax(1),
         "OpenVINO float32": ours(network.network, "float32"),
-        "OpenVINO bfloat16": ours(network.network, "bfloat16"),
         "OpenVINO int8": ours(int8, "float32"),
-        "OpenVINO int8, the rest in bfloat16": ours(int8, "bfloat16"),
     }
+    if computes_in_bfloat16():
+        candidates["OpenVINO bfloat16"] = ours(network.network, "bfloat16")
+        candidates["OpenVINO int8, the rest in bfloat16"] = ours(int8, "bfloat16")
     with torch.inference_mode():
         reference = candidates[PLAIN]()
         for name, run in candidates.items():

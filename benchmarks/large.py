@@ -4,9 +4,9 @@
 
 The image is streets beside each other, mirrored in turn, under colours that vary slowly; it is written and read by
 parts. The segmentation runs in a process of its own, whose peak resident memory is what the system counted. Then a part
-of the image is cut out so that windows fall half a window beside those of the whole image: a seam would show as pixels
-at the middle lines between windows that get another label there. Other pixels are compared, too: what differs there are
-not seams, but what the network makes of other surroundings.
+of the image is cut out so that windows fall half a step beside those of the whole image, as far as they can: a seam
+would show as pixels that get another label there, along the lines where another window begins to count most. Other
+pixels are compared, too: what differs there are not seams, but what the network makes of other surroundings.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from torch import nn
 
 from refinenet import RefineNet
 from refinenet.checkpoints import Checkpoints
-from refinenet.train import TrainResult
+from refinenet.train_result import TrainResult
 
 CLASSES = 3
 SETTINGS: dict[str, Any] = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from refinenet.upsampling import PIXELS_AT_ONCE, largest_class, resize
+from refinenet.upsampling import VALUES_AT_ONCE, largest_class, resize
 
 
 def resize_all(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -20,7 +20,7 @@ def resize_all(logits: Tensor, size: tuple[int, int]) -> Tensor:
 def patches(seed: int, classes: int, height: int, width: int) -> Tensor:
     """Logits with regions in which one class is largest, as a network's are."""
     generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(1, classes, max(1, height // 5), max(1, width // 5), generator=generator)
+    coarse = torch.randn(1, classes, max(1, height // 12), max(1, width // 12), generator=generator)
     noise = 0.2 * torch.randn(classes, height, width, generator=generator)
     return functional.interpolate(coarse, (height, width), mode="nearest")[0] + noise
 
@@ -58,9 +58,16 @@ def test_equal_logits_are_the_first_class() -> None:
 
 
 def test_more_unclear_pixels_than_are_interpolated_together() -> None:
+    logits, size = patches(0, 150, 72, 84), (576, 672)
+    scores = resize_all(logits, size)
+    plain = functional.interpolate(logits.argmax(0)[None, None].float(), size, mode="nearest")[0, 0]
+    assert (plain != scores.argmax(0)).sum() * len(logits) > VALUES_AT_ONCE
+    assert torch.equal(largest_class(logits, size), scores.argmax(0))
+
+
+def test_noise_of_which_nothing_is_plain() -> None:
     logits = torch.randn(3, 80, 90, generator=torch.Generator().manual_seed(0))
     size = (320, 360)
-    assert size[0] * size[1] > PIXELS_AT_ONCE
     assert torch.equal(largest_class(logits, size), resize_all(logits, size).argmax(0))
 
 

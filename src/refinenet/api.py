@@ -43,11 +43,12 @@ from refinenet.submission import Submission, plan_submission, write_submission
 from refinenet.temperature import FittedTemperature, fit_temperature
 from refinenet.tensors import digest
 from refinenet.terminal import print_note
+from refinenet.train_result import TrainResult
 from refinenet.video import RETRIES, VideoResult, segment_video
 from refinenet.work_plan import Work, plan_work
 
 if TYPE_CHECKING:
-    from refinenet.train import TrainResult, TrainRun
+    from refinenet.train import TrainRun
 
 
 class RefineNet:
@@ -416,7 +417,7 @@ class RefineNet:
             FileNotFoundError: the data are not there; says where to get them.
             ValueError: a setting, a file or the number of classes is not allowed; it is named.
         """
-        # Importing torchvision and timm, which only training needs, takes longer than all else.
+        # What only training needs, torchvision above all, takes longer to import than all else.
         from refinenet.run_start import RunOptions
         from refinenet.train_request import TrainRequest, prepare_runs
 

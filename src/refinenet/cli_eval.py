@@ -57,7 +57,10 @@ def evaluate(
         str | None, typer.Option(help="Windows of WIDTHxHEIGHT pixels, such as 512x512.", rich_help_panel=WAYS)
     ] = None,
     overlap: Annotated[
-        float | None, typer.Option(help="Least share that windows overlap by. [default: 0.5]", rich_help_panel=WAYS)
+        float | None,
+        typer.Option(
+            help="Least share that windows overlap by; `deploy` takes 0.75. [default: 0.5]", rich_help_panel=WAYS
+        ),
     ] = None,
     abstain_below: Annotated[
         float, typer.Option(help="Pixels of less confidence (0 to 1) get no class.", rich_help_panel=WAYS)

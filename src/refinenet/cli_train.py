@@ -13,7 +13,7 @@ from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Device, Root, 
 from refinenet.terminal import say
 
 if TYPE_CHECKING:
-    from refinenet.train import TrainResult
+    from refinenet.train_result import TrainResult
 
 
 def train(

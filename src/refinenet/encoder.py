@@ -17,7 +17,7 @@ from refinenet.mobilenetv2 import MobileNetV2
 from refinenet.resnet import BLOCKS, ResNet
 from refinenet.taps import IMAGENET, STRIDES, Normalisation, Tap
 
-PUBLISHED_RESNETS = (50, 101, 152)
+PUBLISHED_RESNETS = tuple(int(name.removeprefix("resnet")) for name in BLOCKS)
 
 MOBILENETV2 = "mobilenetv2_100"
 

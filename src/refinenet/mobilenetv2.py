@@ -1,7 +1,7 @@
 """MobileNetV2 (Sandler et al., CVPR 2018) down to its feature maps, as Light-Weight RefineNet was published with it.
 
-Names of weights are those of timm's "mobilenetv2_100", and so are their values at the start; but that the first block
-has an expand convolution, too.
+Names of weights are those of timm's "mobilenetv2_100", and new ones are drawn from timm's distributions. Unlike there,
+the first block has an expand convolution, too.
 
 Shape letters: N batch, C channels, H height, W width of the image, h and w those of a feature map.
 """
@@ -103,12 +103,12 @@ class _ExpandedFirstBlock(nn.Module):
         super().__init__()
         self.conv_expand = nn.Conv2d(STEM, STEM, kernel_size=1, bias=False)
         self.bn_expand = nn.BatchNorm2d(STEM)
-        self.act = nn.ReLU6(inplace=True)
+        self.act_expand = nn.ReLU6(inplace=True)
         self.block = _FirstBlock()
 
     def forward(self, features: Tensor) -> Tensor:
         """Map `(N, 32, h, w)` to `(N, 16, h, w)`."""
-        expanded: Tensor = self.block(self.act(self.bn_expand(self.conv_expand(features))))
+        expanded: Tensor = self.block(self.act_expand(self.bn_expand(self.conv_expand(features))))
         return expanded
 
 

@@ -1,6 +1,6 @@
 """ResNet (He et al., CVPR 2016) down to its feature maps, with the stride of a stage in its first 3x3 convolution.
 
-Names of weights are those of torchvision's and timm's networks, and so are their values at the start.
+Names of weights are those of torchvision's and timm's networks; new ones are drawn from timm's distributions.
 
 Shape letters: N batch, C channels, H height, W width of the image, h and w those of a feature map.
 """

@@ -17,7 +17,7 @@ class Tap:
     """A feature map that the decoder reads."""
 
     module: str
-    """Name of the module that puts it out."""
+    """Timm's name of the module that puts it out."""
     channels: int
     stride: int
     """One of `STRIDES`."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -27,25 +26,10 @@ from refinenet.sample_cache import cache_samples
 from refinenet.terminal import print_note
 from refinenet.train_config import TrainConfig
 from refinenet.train_loop import TrainLoop, telling_how_it_goes_on
+from refinenet.train_result import TrainResult
 
 FREQUENCY_SAMPLES = 100
 """Images, spread over the dataset, that class frequencies are counted on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """What a training run left."""
-
-    folder: Path
-    """Holds all that the run left; see `RunFolder`."""
-    model: Path
-    """The model of the epoch with the best validation mIoU."""
-    best_miou: float | None
-    """Validation mIoU of that model, in [0, 1]; None where none was measured before the run was stopped."""
-    epochs: int
-    """Epochs trained in all."""
-    is_over: bool
-    """Whether the run is over; False where `stop_after` stopped it before its end."""
 
 
 class TrainRun:

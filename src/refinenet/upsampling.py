@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-PIXELS_AT_ONCE = 2**16
+VALUES_AT_ONCE = 2**20
 """That are interpolated together where the class is not plain: bounds memory."""
+MOSTLY_UNCLEAR = 0.25
+"""Share of places without a plain class from which on it is faster to resize all logits."""
 
 
 def resize(logits: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -34,12 +36,12 @@ def _classes_together(logits: Tensor) -> Tensor:
 def largest_class(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """The class whose logit, resized bilinearly to an image's size, is largest; of equal ones the first.
 
-    On the CPU, K maps of the image's size are never made. A resized logit is a mean of its four neighbours: where the
+    On the CPU, K maps of the image's size are not made. A resized logit is a mean of its four neighbours: where the
     same class is largest in all four, it is so between them, too, and only what is left, along the borders of objects,
-    is interpolated.
+    is interpolated; but if that is a good part of the image, all is.
 
     Args:
-        logits: `(K, h, w)` float32.
+        logits: `(K, h, w)` float32, finite.
         size: H and W.
 
     Returns:
@@ -49,13 +51,14 @@ def largest_class(logits: Tensor, size: tuple[int, int]) -> Tensor:
     largest = together.argmax(-1)
     if tuple(largest.shape) == size:
         return largest
-    if logits.device.type != "cpu":
+    differs = _differs_from_neighbours(largest)
+    if logits.device.type != "cpu" or differs.sum() > MOSTLY_UNCLEAR * differs.numel():
         return resize(logits[None], size)[0].permute(1, 2, 0).argmax(-1)
     rows, columns = (_Axis(*sides) for sides in zip(largest.shape, size, strict=True))
     labels = largest[rows.first][:, columns.first]
-    unclear = _differs_from_neighbours(largest)[rows.first][:, columns.first]
+    unclear = differs[rows.first][:, columns.first]
     flat = together.view(-1, together.shape[-1])
-    for places in torch.split(unclear.view(-1).nonzero()[:, 0], PIXELS_AT_ONCE):
+    for places in torch.split(unclear.view(-1).nonzero()[:, 0], max(1, VALUES_AT_ONCE // len(logits))):
         row, column = places // size[1], places % size[1]
         above, below = (
             torch.lerp(

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from refinenet.decoder import upsample
 from refinenet.exported_graph import DeployedNetwork
 from refinenet.exporting.formats import Runner
 from refinenet.exporting.questions import to_images
 from refinenet.labels import LabelSet
 from refinenet.street_scene import draw_street
 from refinenet.transforms import prepare
+from refinenet.upsampling import largest_class
 
 SIZES = ((360, 480), (512, 512))
 """Heights and widths that are timed by default."""
@@ -80,7 +80,8 @@ def time_both(
 def _steps_before(deployed: DeployedNetwork, label_set: LabelSet) -> Steps:
     def finish(pair: tuple[torch.Tensor, torch.Tensor]) -> npt.NDArray[Any]:
         images, logits = pair
-        return label_set.cast(upsample(logits, images, align_corners=False).argmax(1).numpy())
+        size = images.shape[2], images.shape[3]
+        return label_set.cast(largest_class(logits[0], size)[None].numpy())
 
     return (
         lambda street: prepare(street, torch.device("cpu")),
