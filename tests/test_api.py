@@ -283,3 +283,12 @@ def test_families_and_defaults() -> None:
         "lightweight": ("lightweight", "resnet101", 21),
         "mobile": ("lightweight", "mobilenetv2_100", 3),
     }
+
+
+@pytest.mark.parametrize(
+    "value", [{"model": ""}, {"model": 5}, {"model": b"camvid"}, {"encoder": ""}, {"num_layers": 50.0}]
+)
+def test_what_is_no_model_is_said(value: dict[str, Any]) -> None:
+    (name,) = value
+    with pytest.raises(ValueError, match=f"^{name} is "):
+        RefineNet(**value)

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -370,6 +371,45 @@ def test_results_of_another_model_kind_or_image_are_not_mixed_in(here: Path, cam
         camvid_model.deploy_files("in", "mine", progress=False)
     assert files(here / "mine") == ["c.png"]
     assert (here / "mine" / "c.png").read_bytes() == b"a file of somebody's own"
+
+
+def test_what_nobody_named_is_not_replaced(run_refinenet: Command, here: Path) -> None:
+    (here / "in" / "a_labels.png").write_bytes(b"a mask drawn by hand")
+    refused = run_refinenet("deploy", "in/a.jpg")
+    assert refused.returncode == 1
+    assert "a_labels.png is there already" in refused.stderr
+    assert "--overwrite" in refused.stderr
+    assert (here / "in" / "a_labels.png").read_bytes() == b"a mask drawn by hand"
+    assert run_refinenet("deploy", "in/a.jpg", "--overwrite").returncode == 0
+    assert read(here / "in" / "a_labels.png").shape == SIZE
+
+
+def test_a_name_without_a_suffix_is_a_folder(run_refinenet: Command, here: Path) -> None:
+    result = run_refinenet("deploy", "in/a.jpg", "-o", "new/labels", "-k", "overlay")
+    assert result.returncode == 0, result.stderr
+    assert files(here / "new" / "labels") == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("images", "output", "words"),
+    [
+        ([""], "out", "is empty"),
+        ([], "out", "No image is named"),
+        (["in"], "list.txt", "list.txt is a file"),
+        (["in", "in/deep/a.jpg"], "out", "Rename all but one, or leave them out, or name the folder"),
+        (["twice"], "out", "a.jpg, twice/a.png. Rename all but one, or leave them out."),
+    ],
+)
+def test_sources_and_outputs_that_cannot_be(
+    images: list[str], output: str, words: str, here: Path, camvid_model: RefineNet
+) -> None:
+    (here / "list.txt").write_text("in/a.jpg")
+    (here / "twice").mkdir()
+    for name in ("a.jpg", "a.png"):
+        Image.fromarray(draw_street(1, *SIZE)[0]).save(here / "twice" / name)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        camvid_model.deploy_files(images, output, progress=False)
+    assert not (here / "out").exists()
 
 
 def test_a_single_named_file_is_replaced(here: Path, camvid_model: RefineNet) -> None:

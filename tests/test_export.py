@@ -9,6 +9,7 @@ import ast
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -356,6 +357,25 @@ def test_an_export_is_loaded_as_its_certificate_says_it_is(
     (tmp_path / f"{name}.certificate.json").write_text("{")
     with pytest.raises(ValueError, match="is damaged: remove it"):
         RefineNet(model=tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.xml"])
+def test_a_damaged_file_is_refused_without_its_certificate(
+    name: str, exported_onnx: Certificate, exported_openvino: Certificate, folder: Path, tmp_path: Path
+) -> None:
+    assert exported_onnx.path.parent == exported_openvino.path.parent == folder
+    names = [name] if name.endswith(".onnx") else [name, "net.bin"]
+    for each in names:
+        shutil.copy(folder / each, tmp_path / each)
+    assert RefineNet(model=tmp_path / name).label_set.names == NAMES
+    weights = tmp_path / names[-1]
+    whole = weights.read_bytes()
+    for place in (len(whole) // 2, len(whole) * 3 // 4):
+        weights.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match="damaged|refused"):
+            RefineNet(model=tmp_path / name)
+    weights.write_bytes(whole)
+    RefineNet(model=tmp_path / name)
 
 
 def test_int8_is_kept_by_what_it_costs_and_runs_like_any_model(model: RefineNet, tmp_path: Path) -> None:

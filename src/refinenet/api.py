@@ -75,7 +75,7 @@ class RefineNet:
             where it is installed, else PyTorch, or what the environment variable `REFINENET_BACKEND` says; for an
             exported file, what it was made for. Training is PyTorch's.
         precision: Of the backend's arithmetic: "float32"; "bfloat16" (OpenVINO, PyTorch) or "float16" (PyTorch on
-            GPUs), faster where the processor computes in it; a label in a hundred may differ.
+            GPUs), faster where the processor computes in it; one or two labels in a hundred may differ.
 
     Raises:
         ValueError: an argument is not allowed or contradicts the model file, or a file cannot be used.

@@ -14,7 +14,7 @@ from typing import Any
 
 from refinenet.backends import BackendError
 from refinenet.deploy_record import FolderRecord, open_record, sweep
-from refinenet.files import refuse_same_file
+from refinenet.files import refuse_same_file, refuse_to_replace
 from refinenet.image_files import TooLargeError
 from refinenet.images import decode
 from refinenet.interruption import Interruption
@@ -93,6 +93,8 @@ def segment_files(
         ValueError: a folder's results were made by other settings, or a file is in the way.
         OSError: the folder of results cannot be used.
     """
+    if not (work.is_named or overwrite):
+        refuse_to_replace(path for item in work.items for path in item.targets.values())
     noted = {**(settings or {}), "kinds": list(work.kinds)}
     held = nullcontext() if work.folder is None else open_record(work.folder, noted, overwrite=overwrite)
     with held as record:

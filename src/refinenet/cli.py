@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from refinenet import cli_data, cli_deploy, cli_eval, cli_export, cli_pretrain, cli_train
+from refinenet import __version__, cli_data, cli_deploy, cli_eval, cli_export, cli_pretrain, cli_train
 from refinenet.cli_options import AsJson, Model, complain
 from refinenet.terminal import say
 
@@ -28,9 +28,18 @@ app = typer.Typer(
 app.add_typer(cli_data.app, name="data")
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # read by main
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say the package's version.")
+    ] = False,
 ) -> None:
     """RefineNet: high-resolution semantic segmentation to train, evaluate and deploy."""
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 STANDARD = "-"
 _NETWORK = {"images", "output", "model", "kind", "device", "backend", "precision"}
 _OF_RAY = _NETWORK | {"recursive", "engine", "workers", "as_json"}
-_OF_VIDEO = _NETWORK | {"engine", "as_json", "abstain_below"}
+_OF_VIDEO = _NETWORK | {"engine", "as_json", "abstain_below", "overwrite"}
 _OF_INPUT = _NETWORK | {"engine", "as_json", "json_lines", "max_latency", "abstain_below"}
 _OF_PIPE = _NETWORK | {"engine", "abstain_below"}
 
@@ -69,7 +69,8 @@ def deploy(
         typer.Option(
             "--output",
             "-o",
-            help="A file for one image (- for standard output) or video (.mp4, ...), a folder for several images.",
+            help="A file for one image (- for standard output) or video (.mp4, ...), a folder for several images. By "
+            "default NAME_KIND.png beside one image, NAME_KIND.mp4 beside a video, the folder segmented for several.",
         ),
     ] = None,
     model: Model = "camvid",
@@ -129,7 +130,9 @@ def deploy(
         raise typer.BadParameter("Workers are Ray's: add --engine ray.", param_hint="--workers")
     if cli_video.has_video(images):
         refuse_idle_options(context, _OF_VIDEO, "IMAGES", "A video is segmented frame by frame")
-        cli_video.deploy_video(images, output, kinds, arguments, abstain_below=abstain_below, as_json=as_json)
+        cli_video.deploy_video(
+            images, output, kinds, arguments, abstain_below=abstain_below, overwrite=overwrite, as_json=as_json
+        )
         return
     _check_lines(json_lines)
     if max_latency is not None and not max_latency > 0:

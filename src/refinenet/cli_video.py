@@ -24,6 +24,7 @@ def deploy_video(
     network: Mapping[str, Any],
     *,
     abstain_below: float,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Segment one video and say what was written.
@@ -35,11 +36,13 @@ def deploy_video(
         kinds: Which picture of each frame; one, or none for the usual one.
         network: Arguments for `RefineNet`.
         abstain_below: As for `RefineNet.segment`.
+        overwrite: Whether a video may be replaced whose name nobody said.
         as_json: Whether to print for machines, and no progress.
 
     Raises:
         ValueError, OSError: as `RefineNet.deploy_video`, or several sources.
     """
+    from refinenet.files import refuse_to_replace
     from refinenet.segmenter import OUTPUTS
     from refinenet.video import choose_output, plan_output
 
@@ -49,6 +52,8 @@ def deploy_video(
     if kinds and kind is None:
         raise ValueError(f"Of a video, --kind is one of {', '.join(OUTPUTS)}, once, not {', '.join(kinds)}.")
     target = Path(output) if output else choose_output(sources[0], kind)
+    if not (output or overwrite):
+        refuse_to_replace([target])
     plan_output(sources[0], target, kind)  # what is wrong with it is said before the model is loaded
     from refinenet.api import RefineNet
 

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -187,6 +187,20 @@ def sweep_leftovers(folder: Path) -> None:
     for path in folder.iterdir() if folder.exists() else ():
         if _TEMPORARY.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
+
+
+def refuse_to_replace(targets: Iterable[Path]) -> None:
+    """Refuse to write where something is, at places that nobody named.
+
+    Raises:
+        FileExistsError: something is at one of them.
+    """
+    there = next((target for target in targets if target.exists()), None)
+    if there is not None:
+        raise FileExistsError(
+            f"{there} is there already. Replace it with --overwrite (overwrite=True), or say with --output where the "
+            "result goes."
+        )
 
 
 def refuse_same_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

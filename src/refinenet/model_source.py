@@ -47,7 +47,13 @@ class Start:
     """What is to run it."""
 
     def __post_init__(self) -> None:
-        if self.num_layers is not None and self.num_layers not in PUBLISHED_RESNETS:
+        if self.model is not None and not (isinstance(self.model, str | os.PathLike) and os.fspath(self.model)):
+            raise ValueError(
+                f"model is a file, or the name of a model that ships with the package, not {self.model!r}."
+            )
+        if self.encoder == "":
+            raise ValueError("encoder is the name of a network, such as 'mobilenetv2_100', not ''.")
+        if self.num_layers is not None and not (type(self.num_layers) is int and self.num_layers in PUBLISHED_RESNETS):
             raise ValueError(f"num_layers is one of {PUBLISHED_RESNETS}, not {self.num_layers!r}.")
         if self.num_layers is not None and self.encoder is not None:
             raise ValueError(

@@ -41,6 +41,8 @@ def find_images(sources: Sequence[str], *, recursive: bool = False, results: Pat
         ValueError: there is no image in a folder, none of a pattern, or a list that cannot be read or is empty.
     """
     found: dict[Path, str] = {}
+    if not sources:
+        raise ValueError("No image is named: name files, folders or patterns.")
     for source in sources:
         for file, place in _find(source, recursive, results):
             found.setdefault(file, place)
@@ -51,6 +53,7 @@ def names_one_file(sources: Sequence[str]) -> bool:
     """Whether one image file is named, not a folder, pattern or list."""
     return (
         len(set(sources)) == 1
+        and bool(sources[0].strip())
         and not _is_list(sources[0])
         and not _is_pattern(sources[0])
         and not Path(sources[0]).is_dir()
@@ -58,6 +61,8 @@ def names_one_file(sources: Sequence[str]) -> bool:
 
 
 def _find(source: str, recursive: bool, results: Path | None) -> Iterator[tuple[Path, str]]:
+    if not source.strip():
+        raise ValueError("The name of an image is empty; the current folder is called '.'.")
     if _is_list(source):
         yield from _read_list(Path(source[len(LIST_MARK) :]), recursive, results)
     elif Path(source).is_dir():

@@ -41,7 +41,9 @@ class Work:
     items: Sequence[WorkItem]
     kinds: tuple[Kind, ...]
     folder: Path | None
-    """The folder of results, which keeps a record; None for one image whose results are named themselves."""
+    """The folder of results, which keeps a record; None for one image without one."""
+    is_named: bool = True
+    """Whether whoever asked said where results go; files that happen to be elsewhere are not replaced unasked."""
 
 
 def plan_work(
@@ -55,8 +57,9 @@ def plan_work(
 
     Args:
         sources: Image files, folders, patterns and lists; see `sources.find_images`.
-        output: For one image file a file, by default `NAME_KIND.png` beside it. Else a folder, by default `segmented`:
-            of one kind it holds `PLACE.png` (or what is usual for the kind), of several `KIND/PLACE.png`.
+        output: For one image file a file, by default `NAME_KIND.png` beside it. Else a folder, which a name without a
+            suffix is, too, by default `segmented`: of one kind it holds `PLACE.png` (or what is usual for the kind), of
+            several `KIND/PLACE.png`.
         kinds: Which files to write (`sinks.KINDS`, or "polygons" for two of them); by default label ids, or what the
             suffix of `output` says.
         recursive: Whether folders in folders are meant, too.
@@ -69,12 +72,14 @@ def plan_work(
     if STANDARD_INPUT in names:
         raise ValueError("- (standard input) is one image alone: name no other beside it, and where its result goes.")
     chosen = choose_kinds(kinds)
-    is_folder = output is not None and (output.is_dir() or (len(chosen) > 1 and not _is_result(output)))
+    is_folder = output is not None and (output.is_dir() or not (output.suffix or output.exists()))
     if names_one_file(names) and not is_folder:
         return _plan_single(Path(names[0]), output, chosen)
     folder = output or DEFAULT_FOLDER
     if _is_result(folder) and not folder.is_dir():
-        raise ValueError(f"Several images need a folder for their results, not one file: {folder}.")
+        raise ValueError(f"Several images, or a pattern, need a folder for their results, not one file: {folder}.")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: several images, or a pattern, need a folder for their results.")
     found = find_images(names, recursive=recursive, results=folder)
     _refuse_doubles(found)
     chosen = chosen or ("labels",)
@@ -105,7 +110,8 @@ def _plan_single(source: Path, output: Path | None, kinds: tuple[Kind, ...]) -> 
     else:
         chosen = (check_target(output, kinds[0] if kinds else None),)
         targets = {chosen[0]: output}
-    return Work(items=[WorkItem(source=source, place=source.stem, targets=targets)], kinds=chosen, folder=None)
+    items = [WorkItem(source=source, place=source.stem, targets=targets)]
+    return Work(items=items, kinds=chosen, folder=None, is_named=output is not None)
 
 
 def _is_result(path: Path) -> bool:
@@ -120,10 +126,12 @@ def _targets(folder: Path, place: str, kinds: tuple[Kind, ...]) -> dict[Kind, Pa
 def _refuse_doubles(found: Sequence[FoundImage]) -> None:
     place, times = Counter(image.place for image in found).most_common(1)[0]
     if times > 1:
-        first, second = [image.file for image in found if image.place == place][:2]
+        alike = [image.file for image in found if image.place == place]
+        homes = {file.resolve().parent for file in alike}
+        way = ", or name the folder that they lie in, with --recursive (recursive=True)" if len(homes) > 1 else ""
         raise ValueError(
-            f"{times} images would have the result {place!r}, among them {first} and {second}, and one would replace "
-            "the other. Rename one, or name the folder that they lie in, with --recursive (recursive=True)."
+            f"{times} images would have the result {place!r}, and one would replace the other: "
+            f"{', '.join(map(str, alike[:5]))}. Rename all but one, or leave them out{way}."
         )
 
 

@@ -28,6 +28,7 @@ from refinenet.backends.graph import (
 )
 from refinenet.exported.contract import HEADER_KEY
 from refinenet.exported.parcel import pack, unpack
+from refinenet.exported.seal import is_whole
 from refinenet.exported_graph import CERTIFICATE_ENDING
 from refinenet.model_file import ModelCard, read_header
 from refinenet.network import Network
@@ -78,6 +79,11 @@ def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]
     files = _read(path)
     _check_certificate(path, files)
     found, checked = _look_at(path, engine, files)
+    if not is_whole(list(files.values())):
+        raise ValueError(
+            f"{path} is damaged, or was changed after it was exported: the hash that it carries is not its own. Copy "
+            "it again, with all files that belong to it, or export it again."
+        )
     try:
         card, preprocessing = read_header({HEADER_KEY: found["header"]})
         _check_card(card, preprocessing, found["classes"])

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from refinenet.backends.openvino import require_openvino
+from refinenet.exported.seal import OPEN_SEAL, SEAL_KEY, close_seal
 from refinenet.exported_graph import INPUT, LABELS, LOGITS
 from refinenet.exporting.metadata import Facts
 from refinenet.exporting.triton import write_repository
@@ -77,9 +78,10 @@ def _write_onnx(program: torch.export.ExportedProgram, facts: Facts, path: Path)
     assert exported is not None
     model = exported.model_proto
     _name_sizes(model.graph)
-    onnx.helper.set_model_props(model, dict(facts.text_entries()))
+    onnx.helper.set_model_props(model, {**facts.text_entries(), SEAL_KEY: OPEN_SEAL})
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
+    close_seal(path)
 
 
 def _name_sizes(graph: Any) -> None:
@@ -132,9 +134,11 @@ def write_openvino(
     for output, names in zip(model.outputs, ({LABELS, "feature_vector"}, {LOGITS}), strict=True):
         output.get_tensor().set_names(names)
     model.set_rt_info(facts.header, [HEADER_KEY])
+    model.set_rt_info(OPEN_SEAL, [SEAL_KEY])
     for key, value in facts.model_info().items():
         model.set_rt_info(value, ["model_info", key])
     openvino.save_model(model, path, compress_to_fp16=False)
+    close_seal(path, [path.with_suffix(".bin")])
 
 
 def _open_openvino(path: Path) -> Runner:
