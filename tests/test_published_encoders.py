@@ -118,8 +118,12 @@ def test_fetched_weights_arrive_in_their_places(name: str, monkeypatch: pytest.M
     """What timm would fetch is put into its place here: there is no network."""
     base = name.partition(".")[0]
     oracle = trained(timm.create_model(base)).eval()
-    monkeypatch.setattr(timm, "create_model", lambda *_, **__: oracle)
+    torch.manual_seed(3)
+    expected = (Encoder(base), torch.rand(4))[1]
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: (oracle, torch.rand(5))[0])
+    torch.manual_seed(3)
     encoder = Encoder(name, pretrained=True).eval()
+    assert torch.equal(torch.rand(4), expected)  # which the decoder's weights are drawn from
     images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         found = [map_ for group in encoder(images) for map_ in group]
