@@ -17,6 +17,7 @@ from refinenet import RefineNet, __version__
 from refinenet.labels import LabelSet
 from refinenet.model_file import load, save
 from refinenet.network import Architecture, Network
+from refinenet.tensors import check_tensors
 
 IMAGES = torch.rand(1, 3, 45, 70, generator=torch.Generator().manual_seed(5))
 
@@ -124,6 +125,31 @@ def test_digest_tells_weights_apart_and_not_their_layout(tmp_path: Path) -> None
     with torch.no_grad():
         network.mean[0] += 1e-3
     assert save(tmp_path / "third.safetensors", network, CARD, "float32").weights_sha256 != first
+
+
+@pytest.mark.parametrize("encoder", ["resnet50", "mobilenetv2_100"])
+def test_loading_a_published_network_draws_nothing_and_shares_nothing(encoder: str, tmp_path: Path) -> None:
+    architecture = Architecture(model_type="lightweight", encoder=encoder, num_classes=3)
+    network, path = Network(architecture).eval(), tmp_path / "model.safetensors"
+    save(path, network, replace(CARD, architecture=architecture), "float32")
+    before = torch.get_rng_state()
+    loaded, _ = load(path)
+    assert torch.equal(torch.get_rng_state(), before)
+    tensors = loaded.state_dict()
+    assert list(tensors) == list(network.state_dict())
+    assert len({tensor.untyped_storage().data_ptr() for tensor in tensors.values()}) == len(tensors)
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    torch.testing.assert_close(answer(loaded), answer(network), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_not_finite_are_found_in_every_type(dtype: torch.dtype, value: float) -> None:
+    whole = {"weight": torch.full((3, 2), 6e4 if dtype == torch.float16 else 3e38).to(dtype)}
+    check_tensors(whole, whole, "a file")
+    broken = {"weight": whole["weight"].clone().index_fill_(0, torch.tensor([1]), value)}
+    with pytest.raises(ValueError, match="1 with values that are not finite numbers: weight"):
+        check_tensors(broken, whole, "a file")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])

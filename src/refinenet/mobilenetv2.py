@@ -1,7 +1,7 @@
 """MobileNetV2 (Sandler et al., CVPR 2018) down to its feature maps, as Light-Weight RefineNet was published with it.
 
-Names of weights are those of timm's "mobilenetv2_100", and new ones are drawn from timm's distributions. Unlike there,
-the first block has an expand convolution, too.
+Names of weights are those of timm's "mobilenetv2_100", and so are, for the same seed, new values. Unlike there, the
+first block has an expand convolution, too.
 
 Shape letters: N batch, C channels, H height, W width of the image, h and w those of a feature map.
 """
@@ -38,6 +38,14 @@ STAGES = (
     Stage(expansion=6, channels=320, blocks=1, stride=1),
 )
 """Those after the first block: the maps of each are read."""
+
+_EXPAND = STEM * STEM
+"""Weights of the added expand convolution, for each of which a random number is drawn as it is made."""
+_HEAD = STAGES[-1].channels * 1280 + 1280 * 1000
+"""Weights of timm's last convolution and classifier, for which random numbers are drawn as they are made and again as
+they get their values."""
+_TRIALS = 1000 + 2 * (8 * 8 + 8)
+"""Random numbers that timm draws beside: biases of the classifier, and layers that it makes only to look at them."""
 
 
 class MobileNetV2(nn.Module):
@@ -134,11 +142,14 @@ def _initialise(network: MobileNetV2) -> None:
     """Normal distributions by the number of outputs of each kernel; the added expand convolution is the identity."""
     if network.conv_stem.weight.is_meta:
         return  # weights without values, which are read from a file
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            outputs = math.prod(module.kernel_size) * module.out_channels // module.groups
-            nn.init.normal_(module.weight, std=math.sqrt(2 / outputs))
     first = network.blocks_0[0]
     assert isinstance(first, _ExpandedFirstBlock)
+    # Numbers are passed over so that a seed gives the weights that it gives in timm; the expand convolution comes last.
+    torch.rand(_HEAD + _TRIALS - _EXPAND)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module is not first.conv_expand:
+            outputs = math.prod(module.kernel_size) * module.out_channels // module.groups
+            nn.init.normal_(module.weight, std=math.sqrt(2 / outputs))
+    torch.rand(_HEAD + _EXPAND)
     first.conv_expand.weight.copy_(torch.eye(STEM)[:, :, None, None])
     nn.init.constant_(first.bn_expand.get_buffer("running_var"), 1 - first.bn_expand.eps)

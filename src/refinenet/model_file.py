@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from refinenet import __version__
+from refinenet.encoder import PUBLISHED_TAPS, base_name
 from refinenet.files import write_atomically
 from refinenet.labels import LabelSet
 from refinenet.network import Architecture, Network
@@ -131,10 +132,11 @@ def load(path: Path) -> tuple[Network, ModelCard]:
     try:
         card, preprocessing = read_header(metadata)
         with torch.device("meta"):  # shapes first: a file cannot make us allocate more than it holds
-            expected = Network(card.architecture).state_dict()
+            network = Network(card.architecture)
     except (ValueError, TypeError, RecursionError) as error:
         reason = printable(str(error), limit=500)
         raise ValueError(f"{path} is no usable model file of this package: {reason}") from error
+    expected = network.state_dict()
     check_tensors(tensors, expected, path)
     found = digest(tensors)
     if found != card.weights_sha256:
@@ -142,8 +144,11 @@ def load(path: Path) -> tuple[Network, ModelCard]:
             f"{path} is damaged: its weights have the SHA-256 {found}, its header says {card.weights_sha256}. "
             "Copy or download it again."
         )
-    network = Network(card.architecture)
-    network.load_state_dict(tensors)
+    # A published network is its weights alone, and needs no random ones first; timm's may hold tables beside.
+    published = base_name(card.architecture.encoder) in PUBLISHED_TAPS
+    network = network if published else Network(card.architecture)
+    own = {name: tensor.to(expected[name].dtype, copy=True) for name, tensor in tensors.items()}
+    network.load_state_dict(own, assign=published)
     if _preprocessing(network) != preprocessing:
         raise ValueError(
             f"{path} contradicts itself: its header says the images are prepared by "

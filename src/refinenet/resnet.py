@@ -1,6 +1,6 @@
 """ResNet (He et al., CVPR 2016) down to its feature maps, with the stride of a stage in its first 3x3 convolution.
 
-Names of weights are those of torchvision's and timm's networks; new ones are drawn from timm's distributions.
+Names of weights are those of torchvision's and timm's networks, and so are, for the same seed, new values.
 
 Shape letters: N batch, C channels, H height, W width of the image, h and w those of a feature map.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import torch
 from torch import Tensor, nn
 
 BLOCKS: Mapping[str, tuple[int, int, int, int]] = MappingProxyType(
@@ -20,6 +21,8 @@ WIDTHS = (64, 128, 256, 512)
 """Channels of the 3x3 convolutions of each stage."""
 EXPANSION = 4
 """Channels that a block puts out, by those of its 3x3 convolution."""
+_CLASSIFIER_DRAWS = EXPANSION * WIDTHS[-1] * 1000 + 1000
+"""Random numbers that timm's network takes for its classifier, before its convolutions get their values."""
 
 
 class ResNet(nn.Module):
@@ -93,6 +96,7 @@ def _initialise(network: ResNet) -> None:
     """He et al.'s normal distribution; each block starts as the identity (Goyal et al., 2017, section 5.1)."""
     if network.conv1.weight.is_meta:
         return  # weights without values, which are read from a file
+    torch.rand(_CLASSIFIER_DRAWS)  # so that a seed gives the weights that it gives in timm
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -82,12 +82,13 @@ def build_features(name: str, taps: Sequence[Tap], *, pretrained: bool) -> nn.Mo
 
 
 def fetch_weights(name: str) -> dict[str, Tensor]:
-    """The ImageNet weights of a classification network.
+    """The ImageNet weights of a classification network; PyTorch's generator stays as it is.
 
     Raises:
         ValueError: there are none, or they cannot be fetched.
     """
-    weights: dict[str, Tensor] = _create(name, True).state_dict()
+    with torch.random.fork_rng(devices=()):
+        weights: dict[str, Tensor] = _create(name, True).state_dict()
     return weights
 
 
