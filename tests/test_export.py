@@ -372,7 +372,7 @@ def test_a_damaged_file_is_refused_without_its_certificate(
     whole = weights.read_bytes()
     for place in (len(whole) // 2, len(whole) * 3 // 4):
         weights.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
-        with pytest.raises(ValueError, match="damaged|refused"):
+        with pytest.raises(ValueError, match=r"damaged|refused"):
             RefineNet(model=tmp_path / name)
     weights.write_bytes(whole)
     RefineNet(model=tmp_path / name)

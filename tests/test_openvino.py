@@ -105,7 +105,7 @@ def test_the_command_line_writes_the_same_labels(run_refinenet: CommandLine, tmp
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"backend": "tensorflow"}, "one of auto, pytorch, openvino, onnxruntime, not 'tensorflow'"),
+        ({"backend": "tensorflow"}, "one of auto, pytorch, compiled, openvino, onnxruntime, not 'tensorflow'"),
         ({"precision": "int4"}, "one of float32, bfloat16, float16, not 'int4'"),
         ({"backend": "onnxruntime", "precision": "bfloat16"}, "does not compute in bfloat16; these do: pytorch"),
     ],
