@@ -80,3 +80,8 @@ def run_refinenet(tmp_path: Path) -> CommandLine:
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, check=False)
 
     return run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The README's commands, one long test, begin first, so that no other process waits for them at the end."""
+    items.sort(key=lambda item: "test_console_examples_run" not in item.nodeid)
