@@ -34,7 +34,7 @@ from refinenet.upsampling import resize
 from refinenet.windows import Axis, Block, blend_windows
 
 WINDOW = (768, 768)
-"""Height and width of windows: with the bundled model and PyTorch, the process stays below 2 GiB."""
+"""Height and width of windows: with the bundled model, the process stays below 2 GiB (`benchmarks/large.py`)."""
 OVERLAP = 0.75
 """Labels between windows of the bundled model are those of shifted windows in 98.4 % of the pixels at an overlap of
 0.25, in 99.6 to 99.7 % at 0.5, 99.7 to 99.8 % at 0.66 and 99.9 % at 0.75, and elsewhere about alike: what differs are
