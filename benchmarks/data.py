@@ -113,7 +113,7 @@ def make_step(network: RefineNet, config: TrainConfig) -> Callable[[Tensor, Tens
 def train(step: Callable[[Tensor, Tensor], None], batches: Iterator[tuple[Tensor, Tensor]], steps: int) -> int:
     """Train on so many batches; returns the number of images."""
     images = 0
-    for _, batch in zip(range(steps), batches, strict=False):
+    for batch in itertools.islice(batches, steps):
         step(*batch)
         images += len(batch[0])
     return images

@@ -184,7 +184,8 @@ class _Work:
     def report(self, path: Path) -> LargeSegmentation:
         """What came of it."""
         names, size = self.segmenter.label_set.names, (self.image.height, self.image.width)
-        areas = {name: int(count) / math.prod(size) for name, count in zip(names, self.counts, strict=False)}
+        counts = self.counts[: len(names)]  # void, whose id comes later, is no class
+        areas = {name: int(count) / math.prod(size) for name, count in zip(names, counts, strict=True)}
         seconds = time.perf_counter() - self.started
         return LargeSegmentation(output=path, size=size, areas=areas, windows=self.windows, seconds=seconds)
 

@@ -212,7 +212,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = local_device(torch.device(device))
         torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch's, by the kind of device
         reason = str(error).splitlines()[0]
         raise ValueError(f"The device {str(device)!r} cannot be used here ({reason}). Try 'cpu'.") from error
     return chosen

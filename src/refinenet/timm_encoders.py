@@ -45,7 +45,7 @@ def find_taps(name: str) -> tuple[Tap, ...]:
     with torch.device("meta"):  # its facts are wanted, not its weights
         try:
             info = timm.create_model(name, features_only=True).feature_info
-        except (RuntimeError, AttributeError, NotImplementedError) as error:
+        except (RuntimeError, AttributeError, NotImplementedError) as error:  # timm's, of networks without such maps
             raise ValueError(f"The encoder {name!r} offers no feature maps: {error}") from error
     strides = info.reduction()
     missing = [stride for stride in STRIDES if stride not in strides]

@@ -5,6 +5,7 @@ Shape letters: N batch, K classes, H and W height and width of the image.
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -56,12 +57,10 @@ def require_onnx() -> Any:
         ValueError: something is not installed.
     """
     try:
-        import onnx
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
+        found = [importlib.import_module(name) for name in ("onnx", "onnxruntime", "onnxscript")]
     except ImportError as error:
         raise ValueError(f"{error.name} is not installed: pip install 'refinenet[export]'") from error
-    return onnx
+    return found[0]
 
 
 def _write_onnx(program: torch.export.ExportedProgram, facts: Facts, path: Path) -> None:
