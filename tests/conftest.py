@@ -14,14 +14,14 @@ os.environ["REFINENET_BACKEND"] = "pytorch"
 
 import signal
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
+from warm_start import WarmStart
 
 from refinenet import RefineNet
 from refinenet.street_scene import draw_street
@@ -71,13 +71,20 @@ def drawn_folder(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def warm_start() -> Iterator[WarmStart]:
+    """Starts the package's commands without waiting for PyTorch."""
+    warm = WarmStart()
+    yield warm
+    warm.close()
+
+
 @pytest.fixture
-def run_refinenet(tmp_path: Path) -> CommandLine:
+def run_refinenet(tmp_path: Path, warm_start: WarmStart) -> CommandLine:
     """Runs `refinenet ARGUMENTS` in a folder of its own and returns what it printed and its exit code."""
 
     def run(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "refinenet", *map(str, arguments)]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, check=False)
+        return warm_start.run([*map(str, arguments)], tmp_path, timeout)
 
     return run
 
