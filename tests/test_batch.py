@@ -141,6 +141,15 @@ def test_a_bad_file_in_the_middle_is_told_and_passed_over_in_order(
     assert ["error" in line for line in lines] == [False, True, False, False, False]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows lets few users make links")
+def test_what_the_system_refuses_is_said_without_its_number(run_refinenet: Command, here: Path) -> None:
+    (here / "in" / "gone.png").symlink_to("/nowhere/gone.png")
+    result = run_refinenet("deploy", "in", "-o", "out", "--json")
+    told = "Cannot read in/gone.png: No such file or directory"
+    assert result.stderr.splitlines()[0] == f"Error: {told}"
+    assert [report["error"] for report in json.loads(result.stdout) if "error" in report] == [told]
+
+
 def test_doubtful_pixels_are_void_where_asked_for(run_refinenet: Command, here: Path, camvid_model: RefineNet) -> None:
     result = run_refinenet("deploy", "in/a.jpg", "-o", "out/a.png", "--abstain-below", "0.7", "--window", "64x64")
     assert result.returncode == 0, result.stderr
@@ -154,6 +163,8 @@ def test_doubtful_pixels_are_void_where_asked_for(run_refinenet: Command, here: 
     assert (in_windows == found.label_set.ignore_index).any()
     with pytest.raises(ValueError, match="abstain_below"):
         camvid_model.deploy_files("in", "out2", progress=False)
+    with pytest.raises(ValueError, match="a confidence from 0 to 1, not 'much'"):
+        camvid_model.segment(here / "in" / "a.jpg", abstain_below="much")  # type: ignore[arg-type]
     result = run_refinenet("deploy", "in/a.jpg", "--abstain-below", "70")
     assert result.returncode == 1
     assert "abstain_below is a confidence from 0 to 1, not 70" in result.stderr

@@ -82,6 +82,9 @@ def test_a_model_keeps_its_choice_for_images_of_one_size(
     assert (found.labels == camvid_model.segment(street).labels).all()
     r.deploy(image=street, max_latency_ms=60_000)
     assert capsys.readouterr().err == ""
+    for wrong in ("fast", True, float("nan"), 0):
+        with pytest.raises(ValueError, match="max_latency_ms is a number above 0"):
+            r.segment(street, max_latency_ms=wrong)  # type: ignore[arg-type]
 
 
 def test_the_command_line_chooses_and_says_so(street_file: Path, tmp_path: Path) -> None:

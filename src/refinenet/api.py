@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from refinenet import __version__
-from refinenet.backends import AUTO, BackendName, Precision, check_backend, list_backends, open_backend
+from refinenet.backends import AUTO, BackendName, Precision, check_backend, open_backend
 from refinenet.backends.graph import ExportedModel
 from refinenet.batch import FileResult, segment_files, take_all
 from refinenet.class_matching import check_same_classes
@@ -32,12 +32,12 @@ from refinenet.images import ImageSource, decode
 from refinenet.inference import Protocol, choose_protocol
 from refinenet.labels import LabelSet
 from refinenet.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
-from refinenet.latency import Choice, choose
+from refinenet.latency import Choices
 from refinenet.model_file import ModelCard, load, save
 from refinenet.model_source import Start, told_as_exported
 from refinenet.network import ModelType, Network
 from refinenet.quantisation import MAX_DROP
-from refinenet.segmenter import Backend, Output, Segmentation, Segmenter, check_abstention, check_output
+from refinenet.segmenter import Output, Segmentation, Segmenter, check_abstention, check_output
 from refinenet.sinks import Kind
 from refinenet.submission import Submission, plan_submission, write_submission
 from refinenet.temperature import FittedTemperature, fit_temperature
@@ -132,8 +132,7 @@ class RefineNet:
     def _adopt(self, model: Network | ExportedModel, card: ModelCard) -> None:
         self._model, self.card = model, card
         backend = open_backend(model, self._backend, self._precision, or_pytorch=self._chooses)
-        self._choices: dict[tuple[float, ...], Choice] = {}
-        self._opened: dict[tuple[BackendName, Precision], Backend] = {}
+        self._choices = Choices(model, self._backend, card.label_set, card.temperature)
         self._segmenter = Segmenter(backend, card.label_set, temperature=card.temperature)
 
     @property
@@ -173,26 +172,7 @@ class RefineNet:
         pixels = decode(image, channel_order=channel_order)
         if max_latency_ms is None:
             return self._segmenter.segment(pixels, abstain_below)
-        return self._choose_within(pixels, max_latency_ms).segmenter.segment(pixels, abstain_below)
-
-    def _choose_within(self, pixels: npt.NDArray[Any], max_latency_ms: float) -> Choice:
-        wanted = (*pixels.shape[:2], max_latency_ms)
-        if wanted not in self._choices:
-            backends = [
-                (name, precision, partial(self._open_backend, name, precision))
-                for name, precision in list_backends(self._model, self._backend)
-            ]
-            temperature = self.card.temperature
-            print_note("Measuring what an image of {1}x{0} pixels takes, in some ways.".format(*pixels.shape))
-            self._choices[wanted] = choose(backends, self.label_set, temperature, pixels, max_latency_ms)[0]
-            print_note(f"At most {max_latency_ms:g} ms: {self._choices[wanted].describe()}.")
-        return self._choices[wanted]
-
-    def _open_backend(self, name: BackendName, precision: Precision) -> Backend:
-        """A backend of the model as it is now, opened once."""
-        if (name, precision) not in self._opened:
-            self._opened[name, precision] = open_backend(self._model, name, precision)
-        return self._opened[name, precision]
+        return self._choices.within(pixels, max_latency_ms).segmenter.segment(pixels, abstain_below)
 
     def deploy(
         self,

@@ -24,7 +24,7 @@ from refinenet.large_target import TIFF_SUFFIXES
 from refinenet.overlap import overlapped
 from refinenet.segmenter import OUTPUTS, Output, Segmentation
 from refinenet.sinks import Kind, write
-from refinenet.terminal import print_note, progress_bar
+from refinenet.terminal import describe_error, print_note, progress_bar
 from refinenet.work_plan import Work, WorkItem
 
 Segment = Callable[[Any], Segmentation]
@@ -55,7 +55,7 @@ class FileResult:
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-ready values."""
         if self.error is not None:
-            return {"image": str(self.image), "error": str(self.error)}
+            return {"image": str(self.image), "error": describe_error(self.error)}
         return {
             "image": str(self.image),
             "outputs": {kind: str(path) for kind, path in self.outputs.items()},

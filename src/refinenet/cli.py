@@ -11,7 +11,7 @@ import typer
 
 from refinenet import __version__, cli_data, cli_deploy, cli_eval, cli_export, cli_pretrain, cli_train
 from refinenet.cli_options import AsJson, Model, complain
-from refinenet.terminal import say
+from refinenet.terminal import describe_error, say
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
@@ -167,17 +167,10 @@ def main() -> NoReturn:
     except (ValueError, OSError, RuntimeError) as error:  # PyTorch tells of a full memory by RuntimeError
         if len(arguments) < len(sys.argv) - 1:
             raise
-        told = _told(error)
+        told = describe_error(error)
         complain(f"{told.splitlines()[0]} (--debug shows more)" if isinstance(error, RuntimeError) else told)
         sys.exit(FAILED)
     sys.exit(0)
-
-
-def _told(error: Exception) -> str:
-    """An error in words: of the system's errors without their numbers."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
-    return str(error).strip() or type(error).__name__
 
 
 def _complain_softly(message: Warning | str) -> None:

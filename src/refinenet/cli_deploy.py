@@ -25,7 +25,7 @@ from refinenet.cli_options import (
     refuse_idle_options,
 )
 from refinenet.cli_ray import Engine, Workers, deploy_with_ray
-from refinenet.terminal import say
+from refinenet.terminal import describe_error, say
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
@@ -202,7 +202,7 @@ class _Teller:
             self._reports.append(result.to_dict())
         if result.error is not None:
             self._failures += 1
-            complain(str(result.error))
+            complain(describe_error(result.error))
         elif not self._is_silent:
             made = ", ".join(str(path) for path in result.outputs.values())
             known = " (was there)" if result.was_there else ""

@@ -9,15 +9,19 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.backends import BackendError
+from refinenet.backends import BackendError, BackendName, Precision, list_backends, open_backend
+from refinenet.backends.graph import ExportedModel
 from refinenet.inference import Protocol
 from refinenet.labels import LabelSet
 from refinenet.metrics import ConfusionMatrix
+from refinenet.network import Network
+from refinenet.ranges import is_number
 from refinenet.segmenter import Backend, Segmenter
 from refinenet.terminal import print_note
 
@@ -25,6 +29,8 @@ SCALES = (1.0, 0.75, 0.5, 0.35, 0.25)
 """Sizes that the network may see an image in, relative to its own."""
 ROUNDS = 7
 """Times that each choice is measured, after one that does not count."""
+_POOR = 0.5
+"""Mean IoU with the full answer below which it is said that little is left of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +64,52 @@ class Choice:
         }
 
 
+class Choices:
+    """What was chosen for a model, kept for images of the same size and the same time.
+
+    Args:
+        model: The network or exported graph.
+        backend: What it runs with elsewhere, and all answers are held against.
+        label_set: What its classes are.
+        temperature: What its logits are divided by.
+    """
+
+    def __init__(
+        self, model: Network | ExportedModel, backend: BackendName, label_set: LabelSet, temperature: float
+    ) -> None:
+        self._model, self._backend, self._label_set, self._temperature = model, backend, label_set, temperature
+        self._opened: dict[tuple[BackendName, Precision], Backend] = {}
+        self._made: dict[tuple[float, ...], Choice] = {}
+
+    def within(self, image: npt.NDArray[np.uint8], max_milliseconds: float) -> Choice:
+        """The choice for images of this size, measured on the first one, which is said.
+
+        Raises:
+            ValueError: as `choose`.
+        """
+        height, width = image.shape[:2]
+        wanted = (height, width, max_milliseconds)
+        if wanted not in self._made:
+            _check_limit(max_milliseconds)
+            print_note(f"Measuring what an image of {width}x{height} pixels takes, in some ways.")
+            openers = [
+                (name, precision, partial(self._open, name, precision))
+                for name, precision in list_backends(self._model, self._backend)
+            ]
+            made, _ = choose(openers, self._label_set, self._temperature, image, max_milliseconds)
+            print_note(f"At most {max_milliseconds:g} ms: {made.describe()}.")
+            if made.miou < _POOR:
+                print_note("Hardly anything of the full answer is left: allow more time, or take a smaller network.")
+            self._made[wanted] = made
+        return self._made[wanted]
+
+    def _open(self, name: BackendName, precision: Precision) -> Backend:
+        """A backend of the model, opened once."""
+        if (name, precision) not in self._opened:
+            self._opened[name, precision] = open_backend(self._model, name, precision)
+        return self._opened[name, precision]
+
+
 def choose(
     backends: Iterable[tuple[str, str, Callable[[], Backend]]],
     label_set: LabelSet,
@@ -81,8 +133,7 @@ def choose(
     Raises:
         ValueError: the time is not above 0, or nothing is as fast; says what the fastest takes.
     """
-    if not max_milliseconds > 0:
-        raise ValueError(f"max_latency_ms is a number above 0, not {max_milliseconds!r}.")
+    _check_limit(max_milliseconds)
     measured = list(_measure(backends, label_set, temperature, image, max_milliseconds))
     if not measured:
         raise BackendError("The network cannot be run by any backend here.")
@@ -94,6 +145,11 @@ def choose(
             f"the fastest is {fastest.describe()}. Allow more time, pass smaller images, or take a smaller network."
         )
     return max(allowed, key=lambda choice: (choice.miou, -choice.milliseconds)), measured
+
+
+def _check_limit(milliseconds: float) -> None:
+    if not is_number(milliseconds) or not milliseconds > 0:
+        raise ValueError(f"max_latency_ms is a number above 0, not {milliseconds!r}.")
 
 
 def _measure(

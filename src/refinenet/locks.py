@@ -79,7 +79,7 @@ def _take_or_refuse(stream: FileIO, claim: str) -> None:
 @contextmanager
 def _held(path: Path, take: Callable[[FileIO], None]) -> Iterator[FileIO]:
     while True:
-        with FileIO(path, "a+b") as stream:
+        with _open(path) as stream:
             # A worker process, forked off, would hold the lock for as long as it outlives its parent.
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=stream.close)
@@ -99,6 +99,13 @@ def _held(path: Path, take: Callable[[FileIO], None]) -> Iterator[FileIO]:
                     with suppress(OSError):  # Windows removes no open files
                         path.unlink(missing_ok=True)
                 return
+
+
+def _open(path: Path) -> FileIO:
+    try:
+        return FileIO(path, "a+b")
+    except OSError as error:
+        raise type(error)(error.errno, f"Cannot write into {path.parent}: {error.strerror}") from error
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from refinenet.images import decode
 from refinenet.storage import find_stamps, is_here, read_content
+from refinenet.terminal import describe_error
 
 DEATHS = 3
 """How many processes may die over an image before it is given up."""
@@ -53,7 +54,7 @@ def read_image(table: Any, deaths: Any) -> Any:
             stamp = find_stamps([row["image"]]).get(row["image"], "")
             pixels = _decode(row["image"])
         except (ValueError, OSError) as failure:
-            error = str(failure)
+            error = describe_error(failure)
     height, width, _ = pixels.shape
     facts = {"height": height, "width": width, "read": stamp, "error": error}
     return as_table({**row, **facts, "pixels": pixels.tobytes()})

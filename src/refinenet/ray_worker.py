@@ -17,6 +17,7 @@ from refinenet.network import Network
 from refinenet.ray_reader import as_table, given_up
 from refinenet.segmenter import Output, Segmentation, Segmenter
 from refinenet.storage import find_stamps, write_content
+from refinenet.terminal import describe_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ class Worker:
             segmentation = self._segmenter.segment(pixels)
             self._save(segmentation, row["image"], row["output"])
         except (ValueError, OSError, RuntimeError) as failure:  # PyTorch tells of a full memory by RuntimeError
-            return {"error": str(failure) or type(failure).__name__}
+            return {"error": describe_error(failure)}
         areas = {name: area for name, area in segmentation.areas.items() if area > 0}
         return {"areas": areas, "read": row["read"], "made": find_stamps([row["output"]]).get(row["output"])}
 

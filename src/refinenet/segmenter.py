@@ -23,6 +23,7 @@ from refinenet.files import write_atomically
 from refinenet.images import encode
 from refinenet.inference import PLAIN, Protocol, average_probabilities
 from refinenet.labels import LabelMap, LabelSet
+from refinenet.ranges import is_within
 from refinenet.transforms import prepare
 from refinenet.upsampling import largest_class, resize
 
@@ -176,7 +177,7 @@ def check_abstention(below: float) -> None:
     Raises:
         ValueError: it is not in [0, 1].
     """
-    if not 0 <= below <= 1:
+    if not is_within(below, 0, 1):
         raise ValueError(f"abstain_below is a confidence from 0 to 1, not {below!r}.")
 
 

@@ -50,6 +50,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     Console().print(table)
 
 
+def describe_error(error: BaseException) -> str:
+    """An error in words: of the system's errors without their numbers; never empty."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+    return str(error).strip() or type(error).__name__
+
+
 def say(what: Any) -> None:
     """Print a text on standard output as it is, or other values as JSON, for machines.
 
