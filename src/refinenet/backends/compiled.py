@@ -49,5 +49,6 @@ class CompiledBackend(PyTorchBackend):
 
     def _make_run(self, fused: Network) -> Callable[[Tensor], Tensor]:
         print_note("PyTorch compiles the network, up to a minute for the first image and the first of another size.")
-        run: Callable[[Tensor], Tensor] = torch.compile(fused.logits)
+        # Weights are constants to the compiler: the fused copy is never changed, but made anew.
+        run: Callable[[Tensor], Tensor] = torch.compile(fused.logits, options={"freezing": True})
         return run
