@@ -23,6 +23,8 @@ from refinenet.street_scene import draw_street
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 QUICK = ", epochs=1, crop_size=[48, 48], batch_size=2, workers=0"
 QUICK_OPTIONS = " --epochs 1 --batch-size 2 --set crop_size=[48,48] --set workers=0"
+NAMES_A_NETWORK = ("--model", "--stages", "lightweight_nyu")
+"""Commands of a training without these get a small network instead of the default one of 99 million parameters."""
 
 
 def blocks(language: str) -> list[str]:
@@ -106,6 +108,7 @@ def test_console_examples_run(users_files: Path, run_refinenet: CommandLine) -> 
         quick = command.partition(" #")[0].replace("streets:20", "streets:4:64x64").replace("--epochs 40", "")
         if "refinenet train" in quick and "--resume" not in quick:
             quick = quick.partition(" --set")[0] + QUICK_OPTIONS
+            quick += "" if any(word in quick for word in NAMES_A_NETWORK) else " --encoder mobilenetv2_050"
         if "refinenet export" in quick:
             quick = quick.replace("streets:4", "streets:1:64x64") + " --size 64x64"
         result = run_refinenet(*shlex.split(with_local_paths(quick, users_files), comments=True)[1:], timeout=300)

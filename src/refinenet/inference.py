@@ -63,7 +63,7 @@ class Protocol:
         if not isinstance(self.flip, bool):
             problems.append(f"flip is true or false, not {self.flip!r}")
         if problems:
-            raise ValueError("This protocol cannot be used: " + "; ".join(problems) + ".")
+            raise ValueError("Images cannot be shown to the network like this: " + "; ".join(problems) + ".")
 
     @property
     def is_plain(self) -> bool:
