@@ -25,11 +25,13 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from refinenet import RefineNet
+from refinenet.batch import segment_files
 from refinenet.cli import main
 from refinenet.labels import LabelSet
+from refinenet.large_images import LargeSegmentation
 from refinenet.region_polygons import to_geojson
 from refinenet.run_lengths import find_regions
-from refinenet.segmenter import Segmenter
+from refinenet.segmenter import Segmentation, Segmenter
 from refinenet.street_scene import draw_street
 from refinenet.work_plan import plan_work
 
@@ -148,6 +150,70 @@ def test_what_the_system_refuses_is_said_without_its_number(run_refinenet: Comma
     told = "Cannot read in/gone.png: No such file or directory"
     assert result.stderr.splitlines()[0] == f"Error: {told}"
     assert [report["error"] for report in json.loads(result.stdout) if "error" in report] == [told]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux's names of files are any bytes")
+def test_a_name_that_is_no_text_is_shown_by_its_bytes(here: Path) -> None:
+    (here / "in" / "a.jpg").rename(here / "in" / os.fsdecode(b"m\xe9tro.jpg"))
+    command = [sys.executable, "-m", "refinenet", "deploy", "in", "-o", "out", "-k", "coco", "-k", "labels"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert rb"in/m\udce9tro.jpg -> out/" in done.stdout
+    regions = json.loads((here / "out" / "coco" / os.fsdecode(b"m\xe9tro.json")).read_text())
+    assert regions["images"][0]["file_name"] == os.fsdecode(b"m\xe9tro.jpg")
+
+
+def test_lines_of_json_go_over_nothing_that_the_command_writes(run_refinenet: Command, here: Path) -> None:
+    for clash in ("out/a.json", "out/deploy.jsonl"):
+        result = run_refinenet("deploy", "in", "-o", "out", "-k", "coco", "--json-lines", clash)
+        assert result.returncode == 1
+        assert f"--json-lines {clash}: this command reads or writes that file itself" in result.stderr
+        assert not (here / "out").exists()
+
+
+def test_windows_and_a_time_limit_are_refused_together(run_refinenet: Command, here: Path) -> None:
+    result = run_refinenet("deploy", "in/c.png", "-o", "c.tif", "--max-latency", "1000")
+    assert result.returncode == 1
+    assert "in/c.png would be segmented in windows" in result.stderr
+    assert not (here / "c.tif").exists()
+
+
+def test_an_image_that_is_replaced_meanwhile_is_made_again(here: Path, camvid_model: RefineNet) -> None:
+    """Between being read and being written another picture takes its place."""
+
+    def replace_and_segment(pixels: Any) -> Segmentation:
+        found = camvid_model.segment(pixels)
+        Image.fromarray(draw_street(9, 40, 50)[0]).save(here / "in" / "c.png")
+        return found
+
+    def in_windows(*_: object) -> LargeSegmentation:
+        raise AssertionError("no image here is large")
+
+    work = plan_work([here / "in" / "c.png"], here / "out")
+    (first,) = segment_files(replace_and_segment, in_windows, work)
+    assert (first.width, first.height) == (64, 48)
+    (second,) = segment_files(camvid_model.segment, in_windows, work)
+    assert not second.was_there
+    assert (second.width, second.height) == (50, 40)
+
+
+def test_weights_that_are_changed_by_hand_are_another_model(here: Path) -> None:
+    r = RefineNet(model="camvid", device="cpu")
+    assert r.card.scores
+    before = r.card.weights_sha256
+    (first,) = r.deploy_files("in/c.png", "out/", progress=False)
+    with torch.no_grad():
+        assert r.network.classifier.bias is not None
+        r.network.classifier.bias[3] += 1000
+    assert (r.card.scores, r.card.weights_sha256) == ({}, "")
+    with pytest.raises(ValueError, match="model_sha256"):
+        r.deploy_files("in/c.png", "out/", progress=False)
+    (second,) = r.deploy_files("in/c.png", "out/", overwrite=True, progress=False)
+    assert second.areas == {"Road": 1.0}
+    assert first.areas != second.areas
+    r.save("changed.safetensors")
+    assert r.card.weights_sha256 not in ("", before)
 
 
 def test_doubtful_pixels_are_void_where_asked_for(run_refinenet: Command, here: Path, camvid_model: RefineNet) -> None:
@@ -467,6 +533,8 @@ def test_after_kill_9_a_run_goes_on_and_its_results_are_those_of_one_run(many: P
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
     (many / "out" / "labels" / ".23.png.0123abcd.tmp").write_bytes(b"half")
+    others = many / "out" / "labels" / ".huge.tif.0123abcd.tmp"  # which another command may be writing
+    others.write_bytes(b"half")
     kept = {name: (many / "out" / name).stat().st_mtime_ns for name in files(many / "out") if name.endswith("0.png")}
     final = start(many)
     output, errors = final.communicate(timeout=200)
@@ -476,6 +544,8 @@ def test_after_kill_9_a_run_goes_on_and_its_results_are_those_of_one_run(many: P
     was_there = [number for number, line in enumerate(lines) if "(was there)" in line]
     assert was_there[:10] == list(range(10))
     assert len(was_there) < MANY
+    assert others.read_bytes() == b"half"
+    others.unlink()
     assert {name: (many / "out" / name).read_bytes() for name in files(many / "out")} == expected
     for number in was_there:
         name = f"labels/{number:02d}.png"

@@ -94,6 +94,8 @@ def test_convert_and_info(run_refinenet: CommandLine, tmp_path: Path) -> None:
     assert (facts["encoder"], facts["num_classes"]) == ("mobilenetv2_100", 4)
     assert facts["parameters"] == sum(p.numel() for p in network.network.parameters())
     assert "mobilenetv2_100" in run_refinenet("info", "b.safetensors").stdout
+    network.save(tmp_path / "rude.safetensors", licence="free\x1b]0;owned\x07")
+    assert r"free\x1b]0;owned\x07" in run_refinenet("info", "rude.safetensors").stdout
     (tmp_path / "classes.yaml").write_text("names: [a, b, c, d]\n")
     named = run_refinenet("convert", "a.safetensors", "c.safetensors", "--classes", "classes.yaml", "--json")
     assert json.loads(named.stdout)["num_classes"] == 4

@@ -90,6 +90,36 @@ def test_a_file_on_a_web_server_that_hangs_up_is_read_to_its_end(camvid_model: R
     assert [c for _, c in read_sound(tmp_path / "out.mkv")] == [c for _, c in read_sound(video)]
 
 
+def test_a_file_that_is_never_whole_ends_after_the_attempts(
+    camvid_model: RefineNet, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Half of it is there, and its header tells of the other half, as often as it is asked for."""
+    video = write_video(tmp_path / "in.mkv", moving_street(60), codec="mjpeg", pixels="yuvj420p")
+    content = video.read_bytes()
+    with hostile_server() as server:
+        address = server.plan("/in.mkv", *[serve(content, cut=len(content) // 2)] * 8)
+        result = camvid_model.deploy_video(address, tmp_path / "out.mkv", retries=2, progress=False)
+    assert result.reconnections == 2
+    assert 20 < result.frames < 40
+    assert read_video(tmp_path / "out.mkv")[1] == read_video(video)[1][: result.frames]
+    said = capfd.readouterr().err
+    assert "trying again in 0.5 s (1 of 2)" in said
+    assert "trying again in 1 s (2 of 2)" in said
+    assert "did not come back: the video ends here" in said
+
+
+def test_a_recording_without_a_length_is_not_played_for_ever(
+    camvid_model: RefineNet, tmp_path: Path, transport_stream: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with hostile_server() as server:
+        address = server.plan("/live", *[endless(transport_stream)] * 8)
+        result = camvid_model.deploy_video(address, tmp_path / "out.mp4", retries=2, progress=False)
+    assert result.reconnections == 1
+    assert (
+        f"{address} showed the same {result.frames // 2} frames again: the video ends here." in capfd.readouterr().err
+    )
+
+
 def test_what_never_answers_is_an_error_at_once(camvid_model: RefineNet, tmp_path: Path) -> None:
     with hostile_server() as server:
         missing = server.plan("/live", status(404))

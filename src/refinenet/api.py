@@ -18,7 +18,7 @@ import torch
 from refinenet import __version__
 from refinenet.backends import AUTO, BackendName, Precision, check_backend, open_backend
 from refinenet.backends.graph import ExportedModel
-from refinenet.batch import FileResult, segment_files, take_all
+from refinenet.batch import FileResult, SegmentLarge, segment_files, take_all
 from refinenet.class_matching import check_same_classes
 from refinenet.datasets import DatasetSource, TrainingSource, open_dataset
 from refinenet.distributed import launch
@@ -28,6 +28,7 @@ from refinenet.examination import examine, open_split
 from refinenet.exporting import SIZES, Certificate, Int8, check_target, export_model
 from refinenet.exporting import Precision as ExportPrecision
 from refinenet.files import refuse_same_file
+from refinenet.fusion import Weights, note_weights
 from refinenet.images import ImageSource, decode
 from refinenet.inference import Protocol, choose_protocol
 from refinenet.labels import LabelSet
@@ -115,6 +116,8 @@ class RefineNet:
     def network(self) -> Network:
         """The `torch.nn.Module`: float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, H, W)`.
 
+        Its weights may be changed in place, under `torch.no_grad()`; changes through `.data` nobody can notice.
+
         Raises:
             ValueError: the model is an exported graph, which has none.
         """
@@ -130,10 +133,17 @@ class RefineNet:
         return sum(parameter.numel() for parameter in self._model.parameters())
 
     def _adopt(self, model: Network | ExportedModel, card: ModelCard) -> None:
-        self._model, self.card = model, card
+        self._model, self._card, self._noted = model, card, _note(model)
         backend = open_backend(model, self._backend, self._precision, or_pytorch=self._chooses)
         self._choices = Choices(model, self._backend, card.label_set, card.temperature)
         self._segmenter = Segmenter(backend, card.label_set, temperature=card.temperature)
+
+    @property
+    def card(self) -> ModelCard:
+        """What is known of the model; of weights that were changed by hand neither a score nor the hash."""
+        if _note(self._model) != self._noted:
+            self._card, self._noted = replace(self._card, scores={}, weights_sha256=""), _note(self._model)
+        return self._card
 
     @property
     def label_set(self) -> LabelSet:
@@ -300,13 +310,14 @@ class RefineNet:
             "abstain_below": abstain_below,
         }
         used = windows or Windows()
-        large = partial(
+        in_windows = partial(
             self.deploy_large,
             window=used.size,
             overlap=used.overlap,
             abstain_below=abstain_below,
             progress=progress and len(work.items) == 1,
         )
+        large: SegmentLarge = in_windows if max_latency_ms is None else _refuse_windows
         segment = partial(self.segment, abstain_below=abstain_below, max_latency_ms=max_latency_ms)
         return segment_files(segment, large, work, settings, overwrite=overwrite, always_large=windows is not None)
 
@@ -670,8 +681,20 @@ class RefineNet:
             OSError: the file cannot be written.
         """
         card = self.card if licence is None else replace(self.card, licence=licence)
-        self.card = save(path, self.network, card, dtype)
+        self._card = save(path, self.network, card, dtype)
         return Path(path)
+
+
+def _note(model: Network | ExportedModel) -> Weights:
+    """Of what changes with every change of the weights."""
+    return note_weights(model) if isinstance(model, Network) else ()
+
+
+def _refuse_windows(image: Path, *_: object) -> LargeSegmentation:
+    raise ValueError(
+        f"{image} would be segmented in windows, being too large for memory or to be written as TIFF, which takes as "
+        "long as it is large: leave out max_latency_ms (--max-latency)."
+    )
 
 
 def _digest(model: Network | ExportedModel, card: ModelCard) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from refinenet.backends import BackendError
-from refinenet.deploy_record import FolderRecord, open_record, sweep
-from refinenet.files import refuse_same_file, refuse_to_replace
+from refinenet.deploy_record import FileState, FolderRecord, file_state, open_record
+from refinenet.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
 from refinenet.image_files import TooLargeError
 from refinenet.images import decode
 from refinenet.interruption import Interruption
@@ -102,7 +102,7 @@ def segment_files(
         if record is not None:
             done = {item.place: entry for item in work.items if (entry := _find_done(record, item)) is not None}
             record.begin()
-            sweep(list({path.parent for item in work.items for path in item.targets.values()}))
+            sweep_leftovers_of(path for item in work.items for path in item.targets.values())
             run.done = done
         results = overlapped(work.items, run.read, run.segment, run.write)
         with closing(results):
@@ -149,6 +149,7 @@ class _Job:
     """An image on its way through the three steps."""
 
     item: WorkItem
+    state: FileState = field(default_factory=dict)
     seconds: float = 0.0
     pixels: Any = None
     segmentation: Segmentation | None = None
@@ -185,6 +186,7 @@ class _Run:
         return job.result
 
     def _read(self, job: _Job) -> None:
+        job.state = file_state(job.item.source)
         if job.item.content is not None:
             job.pixels = decode(job.item.content)
             return
@@ -240,7 +242,7 @@ class _Run:
         )
         if self._record is not None:
             facts = {key: value for key, value in result.to_dict().items() if key in _NOTED}
-            self._record.note(job.item.place, job.item.source, facts)
+            self._record.note(job.item.place, job.item.source, job.state, facts)
         job.result = result
 
 

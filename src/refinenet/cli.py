@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 
 from refinenet import __version__, cli_data, cli_deploy, cli_eval, cli_export, cli_pretrain, cli_train
 from refinenet.cli_options import AsJson, Model, complain
-from refinenet.terminal import describe_error, say
+from refinenet.terminal import describe_error, say, without_controls
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
@@ -150,13 +151,15 @@ def _make(**arguments: Any) -> RefineNet:
 
 def _show(value: Any) -> str:
     if isinstance(value, dict):
-        return "\n".join(f"{key}: {_show(item)}" for key, item in value.items()) or "none"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return "\n".join(f"{without_controls(key)}: {_show(item)}" for key, item in value.items()) or "none"
+    return ", ".join(map(_show, value)) if isinstance(value, list) else without_controls(str(value))
 
 
 def main() -> NoReturn:
     """Run the command line; exit code 0 for success, 1 for a failure, 2 for wrong usage, 130 for an interruption."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
     warnings.showwarning = lambda message, *_, **__: _complain_softly(message)
     try:
         app(arguments)

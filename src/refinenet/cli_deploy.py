@@ -231,15 +231,13 @@ def _lines_to(target: str | None, work: Work) -> Iterator[Callable[[FileResult],
         yield lambda result: print(json.dumps(result.to_dict()), file=stream, flush=True)
         return
     from refinenet.deploy_record import JOURNAL_FILE, SETTINGS_FILE
-    from refinenet.files import make_folders, refuse_same_file
+    from refinenet.files import is_same_file, make_folders
 
     path = Path(target)
-    if work.folder is not None:
-        for own in (SETTINGS_FILE, JOURNAL_FILE):
-            refuse_same_file(work.folder / own, path)
-    for item in work.items:
-        for file in (item.source, *item.targets.values()):
-            refuse_same_file(file, path)
+    used = [file for item in work.items for file in (item.source, *item.targets.values())]
+    used += [work.folder / own for own in (SETTINGS_FILE, JOURNAL_FILE)] if work.folder is not None else []
+    if any(is_same_file(file, path) for file in used):
+        raise ValueError(f"--json-lines {path}: this command reads or writes that file itself. Name another one.")
     with ExitStack() as stack:
         opened: list[TextIO] = []
 

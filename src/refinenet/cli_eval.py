@@ -131,11 +131,12 @@ def calibrate(
 ) -> None:
     """Make a model's confidence mean what it says: fit a temperature, and keep it in a copy of the model."""
     from refinenet.api import RefineNet
-    from refinenet.files import refuse_same_file
+    from refinenet.files import refuse_same_file, refuse_unwritable
 
     if output.suffix != ".safetensors":
         raise typer.BadParameter(f"A model file ends in .safetensors, unlike {str(output)!r}.", param_hint="--output")
     refuse_same_file(model, output)
+    refuse_unwritable(output)
     network = RefineNet(model=model, device=device)
     fitted = network.calibrate(dataset, root=root, split=split, classes=classes, progress=not as_json)
     network.save(output)

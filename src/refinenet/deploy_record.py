@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from refinenet.files import make_folders, sweep_leftovers, write_atomically
+from refinenet.files import make_folders, write_atomically
 from refinenet.locks import sole_owner
 
 SETTINGS_FILE, JOURNAL_FILE = "deploy.json", "deploy.jsonl"
 _LOCK_FILE = ".deploy.lock"
 REPLACES = "replaces"
+FileState = Mapping[str, int | None]
 _OTHERWISE = "Name another folder, or replace what is there by --overwrite (overwrite=True)."
 
 
@@ -62,7 +63,7 @@ class FolderRecord:
             return None
         if entry.get("source") != _name(source):
             raise ValueError(f"{there[0]} is the result of {entry.get('source')}, not of {source}. {_OTHERWISE}")
-        is_same = all(entry.get(key) == value for key, value in _state(source).items())
+        is_same = all(entry.get(key) == value for key, value in file_state(source).items())
         return entry if is_same and len(there) == len(targets) else None
 
     def begin(self) -> None:
@@ -80,13 +81,19 @@ class FolderRecord:
         noted = {**self._settings, REPLACES: replaces}
         write_atomically(self._folder / SETTINGS_FILE, (json.dumps(noted, indent=2) + "\n").encode())
 
-    def note(self, place: str, source: Path, facts: Mapping[str, Any]) -> None:
+    def note(self, place: str, source: Path, state: FileState, facts: Mapping[str, Any]) -> None:
         """Note an image whose results are written; may be called from several threads.
+
+        Args:
+            place: Of the results.
+            source: The image file.
+            state: Its `file_state` from before it was read.
+            facts: What else is to be known of it.
 
         Raises:
             OSError: the line cannot be written.
         """
-        line = json.dumps({"place": place, "source": _name(source), **_state(source), **facts}) + "\n"
+        line = json.dumps({"place": place, "source": _name(source), **state, **facts}) + "\n"
         with self._writing, (self._folder / JOURNAL_FILE).open("ab") as stream:
             stream.write(line.encode())
 
@@ -107,12 +114,6 @@ def open_record(folder: Path, settings: Mapping[str, Any], *, overwrite: bool = 
     make_folders(folder)
     with sole_owner(folder / _LOCK_FILE, f"Images are being deployed into {folder}"):
         yield FolderRecord(folder, settings, _Begun(replaces=True) if overwrite else _read_begun(folder, settings))
-
-
-def sweep(folders: Sequence[Path]) -> None:
-    """Remove what killed runs left half-written in folders that `open_record` holds."""
-    for folder in folders:
-        sweep_leftovers(folder)
 
 
 def _read_begun(folder: Path, settings: Mapping[str, Any]) -> _Begun | None:
@@ -179,8 +180,8 @@ def _name(source: Path) -> str:
     return os.fspath(source.resolve())
 
 
-def _state(source: Path) -> dict[str, int | None]:
-    """By what a file that was changed or replaced is known."""
+def file_state(source: Path) -> FileState:
+    """By what a file that was changed or replaced is known; of what is no file, nothing."""
     if not source.is_file():
         return {"bytes": None, "mtime_ns": None}
     facts = source.stat()

@@ -17,6 +17,7 @@ from refinenet.datasets import (
 from refinenet.distributed import ALONE, CPU, Processes, is_launched, launch
 from refinenet.evaluate import Examinee, measure
 from refinenet.evaluation import Evaluation
+from refinenet.files import refuse_unwritable
 from refinenet.predictions import examine_predictions
 from refinenet.report import check_folder, write_report
 from refinenet.submission import Submission, copy_answers
@@ -72,9 +73,11 @@ def examine(
     Raises:
         ValueError: an image, a mask or a prediction cannot be used; the file is named. `report` is a file,
             which is said before anything is measured.
-        OSError: a file cannot be written.
+        OSError: a file cannot be written; where that can be known, it is said before, too.
     """
     folder = None if report is None else check_folder(report)
+    if output_file is not None:
+        refuse_unwritable(output_file)
     shows = progress and processes.is_first
     measured = partial(measure, dataset=dataset, progress=shows, processes=processes, official=official)
     if submission is None:
@@ -82,10 +85,10 @@ def examine(
     else:
         with submission.writing() as add:
             evaluation = measured(copy_answers(examinee, add))
-    if output_file is not None and processes.is_first:
-        evaluation.save(output_file)
     if shows:
         evaluation.print()
+    if output_file is not None and processes.is_first:
+        evaluation.save(output_file)
     if folder is not None and processes.is_first:
         page = write_report(evaluation, dataset, examinee.answer, folder)
         print_note(f"Report: {page}", enabled=shows)

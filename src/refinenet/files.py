@@ -7,12 +7,14 @@ import io
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp", re.DOTALL)
+_TEMPORARY = re.compile(r"\.(.*)\.[0-9a-f]{8}\.tmp", re.DOTALL)
+_LONGEST_STEM = 50
+"""Characters of a file's name in that of its temporary file: at most 200 bytes, with room for the rest in 255."""
 _CANNOT_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EPERM}
 """What file systems say that cannot flush a folder, or do not let it be opened."""
 
@@ -109,12 +111,27 @@ def scratch_file(path: Path) -> Iterator[Path]:
         OSError: its folder cannot be made.
     """
     make_folders(path.parent)
-    # 50 characters are at most 200 bytes, which leaves room for the rest in a file name's 255.
-    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name[:_LONGEST_STEM]}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_unwritable(path: str | os.PathLike[str]) -> None:
+    """Refuse, before long work, a file that cannot be written at its end.
+
+    Raises:
+        ValueError: `path` is a pipe or a device.
+        OSError: `path` is a folder, or something that it would lie in is none, or may not be written to.
+    """
+    target = Path(path)
+    _refuse_no_file(target)
+    nearest = next(parent for parent in target.absolute().parents if os.path.lexists(parent))
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"Cannot write {target}: {nearest} is no folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(f"Cannot write {target}: nothing may be written into {nearest}.")
 
 
 def _refuse_no_file(target: Path) -> None:
@@ -184,8 +201,26 @@ def sweep_leftovers(folder: Path) -> None:
     Raises:
         OSError: the folder cannot be read.
     """
+    _sweep(folder, lambda _: True)
+
+
+def sweep_leftovers_of(targets: Iterable[Path]) -> None:
+    """Remove the temporary files that killed processes left of these files; others may be writing beside them.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    stems: dict[Path, set[str]] = {}
+    for target in targets:
+        stems.setdefault(target.parent, set()).add(target.name[:_LONGEST_STEM])
+    for folder, own in stems.items():
+        _sweep(folder, own.__contains__)
+
+
+def _sweep(folder: Path, is_ours: Callable[[str], bool]) -> None:
     for path in folder.iterdir() if folder.exists() else ():
-        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+        temporary = _TEMPORARY.fullmatch(path.name)
+        if temporary is not None and is_ours(temporary[1]) and path.is_file():
             path.unlink(missing_ok=True)
 
 
@@ -203,11 +238,18 @@ def refuse_to_replace(targets: Iterable[Path]) -> None:
         )
 
 
+def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether two paths lead to one file, which need not be there yet."""
+    if Path(one).exists() and Path(other).exists():
+        return Path(one).samefile(other)
+    return Path(one).resolve() == Path(other).resolve()
+
+
 def refuse_same_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Refuse to write a result over what it is made from.
 
     Raises:
         ValueError: `target` is `source`, or a link to it.
     """
-    if Path(source).exists() and Path(target).exists() and Path(source).samefile(target):
+    if is_same_file(source, target):
         raise ValueError(f"The output {target} is the input itself: writing would destroy it. Name another file.")

@@ -26,7 +26,7 @@ Weights = tuple[int, ...]
 
 
 def note_weights(network: Network) -> Weights:
-    """Numbers that change with every change of a weight in place, and with every new tensor."""
+    """Numbers that change with every change of a weight in place but through `.data`, and with every new tensor."""
     tensors = (*network.parameters(), *network.buffers())
     # Tensors made in inference mode do not count their changes.
     return tuple(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from refinenet.backends import OF_PYTORCH, BackendName, Precision, check_backend
-from refinenet.files import sweep_leftovers
+from refinenet.files import sweep_leftovers_of
 from refinenet.model_file import make_header
 from refinenet.model_source import open_model
 from refinenet.ray_reader import Deaths, read_image
@@ -190,8 +190,7 @@ def _segment(
                 pair = waiting.pop(index, None)
                 if pair is not None:
                     yield record.add(*pair, answer)
-        for folder in {Path(output).parent for _, output in places if is_here(output)}:
-            sweep_leftovers(folder)
+        sweep_leftovers_of(Path(output) for _, output in places if is_here(output))
     assert not waiting, f"Ray has told nothing of {list(waiting.values())[:3]}"
 
 

@@ -86,7 +86,7 @@ def render(segmentation: Segmentation, kind: Kind, suffix: str, image_name: str)
         return _pack_probabilities(segmentation)
     if kind == "coco":
         document = to_coco(segmentation, image_name)
-        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(document, separators=(",", ":")).encode()
     if kind == "geojson":
         found = to_geojson(segmentation.labels, segmentation.label_set)
         return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()

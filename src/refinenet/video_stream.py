@@ -6,8 +6,10 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
+
+import numpy as np
 
 from refinenet.video_frames import Frame, Recording, Sound
 from refinenet.video_source import VideoSource
@@ -21,19 +23,43 @@ _POLL = 0.1
 _TOLERANCE = 1.0
 """Seconds by which a video may end before the length that it tells."""
 
+_DOUBLINGS = 10
+"""Of the pause, at most: more than it takes to the longest one."""
+
 _END = object()
+
+
+@dataclass
+class _Shown:
+    """What a connection has shown, by which a recording that is played again is known."""
+
+    frames: int = 0
+    first: Frame | None = None
+    last: Frame | None = None
+
+    def note(self, frame: Frame) -> None:
+        self.first, self.last = self.first or frame, frame
+        self.frames += 1
+
+    def is_same_as(self, other: _Shown) -> bool:
+        """Whether both showed as many frames, of which the first and the last are equal."""
+        pairs = ((self.first, other.first), (self.last, other.last))
+        return self.frames == other.frames and all(
+            one is not None and two is not None and np.array_equal(one.pixels, two.pixels) for one, two in pairs
+        )
 
 
 class VideoStream:
     """Reads a source from beginning to end, ahead of whoever iterates over it.
 
     A stream (or a camera) that breaks off is opened again after growing pauses; its time goes on by the pause. One that
-    says how long it is, as a video file on a web server, goes on where it was. Of sources that do not wait, frames that
-    come while none is taken are left out.
+    says how long it is, as a video file on a web server, goes on where it was. One that does not, and shows the same
+    from its first to its last frame again, is a recording and ends there. Of sources that do not wait, frames that come
+    while none is taken are left out.
 
     Args:
         source: What to read.
-        retries: Attempts in a row, without a frame, to reach a stream again.
+        retries: Attempts in a row, without a new frame, to reach a stream again.
         tell: Is told what happens, a sentence each.
 
     Raises:
@@ -48,6 +74,7 @@ class VideoStream:
         self._queue: queue.Queue[object] = queue.Queue(LOOK_AHEAD)
         self._last: Fraction | None = None
         self._heard = 0.0
+        self._attempts = 0  # since the last new frame
         self._error: ValueError | OSError | None = None
         self._thread = threading.Thread(target=self._read, name="decode", daemon=True)
 
@@ -106,18 +133,24 @@ class VideoStream:
 
     def _follow(self) -> Iterator[Frame | Sound]:
         recording: Recording | None = self.first
+        shown_before = _Shown()
         while recording is not None:
-            yield from self._play(recording)
+            shown = _Shown()
+            yield from self._play(recording, shown)
             self.damaged += recording.damaged
             if recording is not self.first:
                 recording.close()
             if self.source.kind == "file" or self._is_complete(recording):
                 self._tell_early_end(recording)
                 return
+            if recording.seconds is None and shown.is_same_as(shown_before):
+                self._tell(f"{self.source.name} showed the same {shown.frames} frames again: the video ends here.")
+                return
+            shown_before = shown
             recording = self._reconnect(recording.trouble or "the other side ended it")
 
-    def _play(self, recording: Recording) -> Iterator[Frame | Sound]:
-        """What a recording holds, in time with what came before."""
+    def _play(self, recording: Recording, shown: _Shown) -> Iterator[Frame | Sound]:
+        """What a recording holds, in time with what came before; what it shows is noted."""
         is_again, has_sound = recording is not self.first, _sounds_alike(recording, self.first)
         shift = None if is_again and recording.seconds is None else Fraction(0)
         before = self._last
@@ -126,6 +159,7 @@ class VideoStream:
                 if has_sound and shift is not None:
                     yield replace(item, delay=item.delay + shift)
                 continue
+            shown.note(item)
             if shift is None:
                 pause = Fraction(time.monotonic() - self._heard).limit_denominator(1000)
                 shift = (before or Fraction(0)) + max(pause, recording.time_base) - item.seconds
@@ -133,6 +167,7 @@ class VideoStream:
             self._heard = time.monotonic()
             if not is_again or before is None or seconds > before:
                 self._last = seconds
+                self._attempts = 0
                 yield replace(item, seconds=seconds)
 
     def _is_complete(self, recording: Recording) -> bool:
@@ -148,11 +183,11 @@ class VideoStream:
             self._tell(f"{self.source.name} is cut off: it ends after {reached:.1f} of {length:.1f} s.")
 
     def _reconnect(self, reason: str) -> Recording | None:
-        pause = FIRST_PAUSE
-        for attempt in range(1, self.retries + 1):
-            self._tell(
-                f"{self.source.name} broke off ({reason}); trying again in {pause:g} s ({attempt} of {self.retries})."
-            )
+        while self._attempts < self.retries:
+            pause = min(FIRST_PAUSE * 2 ** min(self._attempts, _DOUBLINGS), LONGEST_PAUSE)
+            self._attempts += 1
+            count = f"{self._attempts} of {self.retries}"
+            self._tell(f"{self.source.name} broke off ({reason}); trying again in {pause:g} s ({count}).")
             if self._stop.wait(pause):
                 return None
             try:
@@ -162,7 +197,6 @@ class VideoStream:
             else:
                 self.reconnections += 1
                 return recording
-            pause = min(2 * pause, LONGEST_PAUSE)
         self._tell(f"{self.source.name} did not come back: the video ends here.")
         return None
 

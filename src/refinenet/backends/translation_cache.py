@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ ALLOWED_DIFFERENCE = 1e-3
 """Of logits from PyTorch's, as a share of their range."""
 LARGEST_CACHE = 4 * 2**30
 """Bytes of the networks of one engine that are kept; beyond, the oldest ones go."""
+_KEY = re.compile(r"[0-9a-f]{32}")
 _TRIED = (2, 3, 79, 113)
 """Shape of the images on which a new translation is tried."""
 
@@ -59,7 +61,7 @@ def translated(
             return Graph(dict(read_sealed(folder)[1]))
         except ValueError as error:
             print_note(f"{folder} is damaged ({error}); the network is translated anew.")
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # another process may be removing it, too
     print_note(f"Translating the network for {title}, once; it is kept for the next time.")
     fused = fuse(network)
     try:
@@ -111,7 +113,8 @@ def _keep(files: Mapping[str, bytes], folder: Path) -> None:
 
 def _prune(newest: Path) -> None:
     """Remove the oldest networks beside a new one until all together are small enough."""
-    folders = [folder for folder in newest.parent.iterdir() if folder.is_dir() and folder != newest]
+    # Those that are being written have other names.
+    folders = [path for path in newest.parent.iterdir() if _KEY.fullmatch(path.name) and path != newest]
     folders.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
     held = _size(newest)
     for folder in folders:
