@@ -84,6 +84,16 @@ def test_settings_are_those_of_all_stages_and_the_dataset_that_of_stages_without
     assert [run["source"]["dataset"] for run in begun] == ["streets:3:48x32", str(drawn_folder)]
 
 
+def test_what_stages_share_need_not_do_without_them(run_refinenet: CommandLine, tmp_path: Path) -> None:
+    """Rates fall after epoch 60, which the default of 50 epochs has not; the stages have."""
+    shared = SMALL.replace("[train]", '[train]\nschedule = "steps"\nstep_epochs = [60]')
+    assert shared != SMALL
+    (tmp_path / "my.toml").write_text(shared + '[[stages]]\ndataset = "streets:3:48x32"\nepochs = 100\n')
+    options = ["-o", "out", "--no-check", "--json", "--stop-after", "1"]
+    result = run_refinenet("train", "--recipe", "my.toml", *options)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

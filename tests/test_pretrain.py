@@ -246,6 +246,7 @@ def test_two_processes_do_what_one_does(few: Path, tmp_path: Path) -> None:
         ({"flip": 1}, "flip is True or False, not 1"),
         ({"label_smoothing": 1}, "label_smoothing is a number from 0 to 0.99, not 1"),
         ({"learning_rate": "auto"}, 'learning_rate is a number: "auto" is for'),
+        ({"schedule": "steps", "step_epochs": (100,)}, "step_epochs has 100, but the run ends after 2 epochs"),
         ({"batch_norm": "frozen"}, "a new one has no statistics to keep"),
         ({"dice_weight": 1}, "Unknown settings of pre-training: dice_weight. Known are accumulation, "),
         ({"batch_size": 5}, "must be a multiple of 2"),
@@ -293,6 +294,12 @@ def test_runs_that_cannot_be_taken_up_say_why(few: Path, whole: Path, tmp_path: 
         pretrain(resume=tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({**description, "train_images": 11}))
     with pytest.raises(ValueError, match=r"have changed: it was begun with 11 for training and 3.*now holds 12"):
+        pretrain(resume=tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({**description, "images": str(tmp_path / "moved")}))
+    shutil.copytree(few, tmp_path / "moved")
+    first = min((tmp_path / "moved").rglob("*.png"))
+    first.rename(first.with_name("zz.png"))
+    with pytest.raises(ValueError, match=r"holds as many as it was begun with, but others"):
         pretrain(resume=tmp_path)
 
 

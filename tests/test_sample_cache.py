@@ -82,7 +82,10 @@ def test_without_room_samples_are_read_each_time_and_it_is_said(
     assert ("had no room" in capsys.readouterr().err) == (room == 0)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is Linux's")
+needs_shared_memory = pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is Linux's")
+
+
+@needs_shared_memory
 def test_too_little_memory_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Containers have 64 MB by default: nothing would be kept, without a word."""
     monkeypatch.setattr(sample_cache, "KEPT_FREE", 10**18)
@@ -93,7 +96,15 @@ def test_too_little_memory_is_refused_at_once(tmp_path: Path, monkeypatch: pytes
         pass
 
 
-@pytest.mark.parametrize("settings", [{"cache": "disk"}, {"augment_on": "device"}, {"cache": "disk", "workers": 0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"cache": "disk"},
+        {"cache": "disk", "augment_on": "device"},
+        {"cache": "disk", "workers": 0},
+        pytest.param({"cache": "memory"}, marks=needs_shared_memory),
+    ],
+)
 def test_training_ends_alike_with_a_cache_and_without(settings: dict[str, Any], tmp_path: Path) -> None:
     losses, left = [], []
     for number, chosen in enumerate([{**settings, "cache": "none"}, settings]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,36 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_teacher_of_other_classes_is_refused(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="11 classes apart"):
         train(pictures, tmp_path / "run", teacher="camvid")
+
+
+def test_a_folder_of_its_name_does_not_hide_the_bundled_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "camvid").mkdir()
+    r = RefineNet(encoder="mobilenetv2_050", device="cpu")
+    settings = {**SETTINGS, "epochs": 1, "teacher": "camvid"}
+    assert r.train(dataset="streets:4:64x64", output="run", progress=False, check=False, **settings).is_over
+
+
+def test_teachers_of_stages_lie_beside_their_file_and_are_looked_for_at_once(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = tmp_path / "plans" / "plan.yaml"
+    plan.parent.mkdir()
+    stage = {"dataset": str(pictures), **SETTINGS, "epochs": 1}
+    plan.write_text(json.dumps({"stages": [stage, {**stage, "teacher": "teacher.safetensors"}]}))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"plans/teacher\.safetensors"):
+        new_network().train(stages=plan, output="out", progress=False, check=False)
+    assert not Path("out").exists()
+    new_network().save(tmp_path / "plans" / "teacher.safetensors")
+    new_network().train(stages=plan, output="out", progress=False, check=False, stop_after=1)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert resume(tmp_path / "out").is_over
+    last = json.loads(next((tmp_path / "out").glob("2-*/run.json")).read_text())
+    assert last["config"]["teacher"] == str(tmp_path / "plans" / "teacher.safetensors")
 
 
 def test_a_student_is_drawn_to_its_teacher(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from refinenet import RefineNet
+from refinenet import RefineNet, train
+from refinenet.datasets import open_dataset
 from refinenet.recipe import read_recipe
 from refinenet.street_scene import draw_street
 from refinenet.train_config import TrainConfig
@@ -335,6 +336,7 @@ def test_several_datasets_are_trained_on_together(tmp_path: Path) -> None:
         ({"scale": [2.0, 1.0]}, "scale"),
         ({"colour_jitter": 1.0}, "colour_jitter"),
         ({"precision": "half"}, "precision"),
+        ({"seed": 2**70}, r"seed is a whole number up to 2\^63 - 1"),
     ],
 )
 def test_settings_out_of_range_are_named(settings: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -358,6 +360,25 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(ValueError, match="already holds a run"):
         small_network().train(dataset="streets:4:64x64", output=tmp_path)
+
+
+def test_a_run_on_a_function_is_not_told_to_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = small_network().train(open_dataset("streets:4:64x64"), output=tmp_path / "run", stop_after=1, **SMALL)
+    assert not result.is_over
+    said = capsys.readouterr().err
+    assert f"The run in {tmp_path / 'run'} cannot be resumed, its dataset being a function; its model is " in said
+    assert "--resume" not in said
+
+
+def test_classes_that_a_count_of_some_images_has_not_met_weigh_most(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "FREQUENCY_SAMPLES", 2)
+    settings = {**SMALL, "epochs": 1, "class_weights": "median"}
+    small_network().train("streets:4:24x24", output=tmp_path / "run", **settings)
+    said = capsys.readouterr().err
+    assert "of 4 images 2 were counted for class_weights, and none has " in said
+    assert "the largest weight is taken" in said
 
 
 def test_divergence_stops_with_advice(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def train(
         raise typer.BadParameter("a resumed run's data were looked at when it was begun.", param_hint="--no-check")
     from refinenet.api import RefineNet
 
-    result = RefineNet(**_choose_start(start, recipe, chosen), device=device).train(
+    result = RefineNet(**_choose_start(start, recipe, chosen, is_staged=stages is not None), device=device).train(
         dataset[0] if dataset and len(dataset) == 1 else dataset,
         root=root,
         output=output,
@@ -117,7 +117,9 @@ def train(
     _report(result, as_json)
 
 
-def _choose_start(start: Mapping[str, Any], recipe: str | None, chosen: Mapping[str, Any]) -> dict[str, Any]:
+def _choose_start(
+    start: Mapping[str, Any], recipe: str | None, chosen: Mapping[str, Any], *, is_staged: bool
+) -> dict[str, Any]:
     """The arguments of `RefineNet`, once it is sure that the settings are allowed.
 
     The seed of the training is that of a new network's weights, too, unless the recipe says another one for them.
@@ -129,7 +131,9 @@ def _choose_start(start: Mapping[str, Any], recipe: str | None, chosen: Mapping[
     if recipe is not None:
         written = merge(read_recipe(recipe), network=start, train=chosen)
         start, settings = written.network, written.train
-    TrainConfig.from_dict(settings)
+        is_staged = bool(written.stages)
+    if not is_staged:  # what all stages share need not do for a training of its own
+        TrainConfig.from_dict(settings)
     is_new = start.get("model") is None
     return {"seed": settings.get("seed", TrainConfig.seed), **start} if is_new else dict(start)
 

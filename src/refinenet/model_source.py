@@ -162,6 +162,12 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
     return network, _nameless_card(network.architecture)
 
 
+def locate_model(model: str | os.PathLike[str]) -> str:
+    """What `open_model` takes for the same model from any working folder."""
+    named = os.fspath(model)
+    return named if named in BUNDLED else str(Path(named).resolve())
+
+
 def told_as_exported(model: str | os.PathLike[str]) -> str:
     """Why an exported file does not do, and what does."""
     return (

@@ -50,8 +50,6 @@ class Beginning:
     """All that it takes to begin it again, JSON-ready."""
     recipe: str | None = None
     """The same for people: the text of a recipe file, if there is one."""
-    can_resume: bool = True
-    """Whether it says enough to go on after a stop."""
 
 
 def state_files(learner: Learner, position: Position) -> dict[str, bytes]:
@@ -100,7 +98,7 @@ def _begin(folder: RunFolder, learner: Learner, beginning: Beginning, *, show: b
             folder.write("recipe.toml", beginning.recipe.encode())
         folder.checkpoints.save(0, files)
         folder.begin(beginning.description)
-        advice = f" A stopped run goes on with --resume {folder.to_resume}." if beginning.can_resume else ""
+        advice = f" A stopped run goes on with --resume {folder.to_resume}." if folder.can_resume else ""
         print_note(f"Results go to {folder.path}.{advice}", enabled=show)
     learner.processes.wait()
     return position

@@ -45,13 +45,14 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def place_paths(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a recipe, whose paths start at a folder; names are left as they are."""
-    placed = _place(folder, values)
-    placed |= {key: _place(folder, values[key]) for key in ("network", "train") if key in values}
-    placed |= {"stages": [_place(folder, stage) for stage in values["stages"]]} if "stages" in values else {}
+    placed = place_training(folder, values)
+    placed |= {key: place_training(folder, values[key]) for key in ("network", "train") if key in values}
+    placed |= {"stages": [place_training(folder, stage) for stage in values["stages"]]} if "stages" in values else {}
     return placed
 
 
-def _place(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+def place_training(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training is told, whose paths start at a folder; names of datasets, models and weights are left."""
     from refinenet.model_file import BUNDLED
 
     def place(part: Any, names: Collection[str] = ()) -> Any:

@@ -33,6 +33,8 @@ class RunFolder:
     """The folder of the training in stages that the run is one of."""
     best_name: str = "best.safetensors"
     """What the file of the best model is called."""
+    can_resume: bool = True
+    """Whether what is kept is enough to go on after a stop; no file can keep a dataset that is a function."""
     _failing: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
     """What could not be written when it was last attempted, and was said."""
 
@@ -149,14 +151,15 @@ class RunFolder:
         """
         return write_atomically(self.path / name, content)
 
-    def attempt(self, what: str, write: Callable[[], object]) -> bool:
-        """Write what training can do without for now: where the disk is full or fails, that is said, and no more.
+    def attempt(self, what: str, write: Callable[[], object], *, is_last: bool = False) -> bool:
+        """Write what training can do without: where the disk is full or fails, that is said, and no more.
 
         It is said once, not each time, until it works again, which is said too.
 
         Args:
             what: What is written, to tell of it: "the log", "a checkpoint".
             write: Writes it.
+            is_last: Whether nothing of the kind is written after it.
 
         Returns:
             Whether it was written.
@@ -166,7 +169,8 @@ class RunFolder:
         except OSError as error:
             if what not in self._failing:
                 reason = error.strerror or error
-                print_note(f"Warning: {what} could not be written: {reason}. Training goes on, and tries again.")
+                hope = "" if is_last else " Training goes on, and tries again."
+                print_note(f"Warning: {what} could not be written: {reason}.{hope}")
             self._failing.add(what)
             return False
         if what in self._failing:
@@ -184,12 +188,21 @@ class RunFolder:
         return _STATE in self._failing
 
     @property
+    def way_on(self) -> str:
+        """How a run goes on that ends before its time, in words."""
+        if not self.can_resume:
+            return f"cannot be resumed, its dataset being a function; its model is {self.last_model}."
+        return f"Go on with --resume {self.to_resume}."
+
+    @property
     def kept(self) -> str:
         """What is to be said of a run that ends before its time: what is kept of it, and how it goes on.
 
         Raises:
             OSError: the folder cannot be read.
         """
+        if not self.can_resume:
+            return f"The run in {self.path} {self.way_on}"
         step = max(self.checkpoints.steps(), default=0)
         told = "The last state could not be kept. " if self.is_behind else ""
         return f"{told}The run in {self.path} goes on from step {step} with --resume {self.to_resume}."

@@ -87,7 +87,7 @@ class RunKeeper:
     def end_epoch(self, epoch: int, measurement: Measurement | None) -> None:
         """Keep the network as the last model, and draw curves and samples."""
         self.keep_last(epoch, measurement)
-        self.folder.attempt("the curves", lambda: draw_curves(self.folder.read_log(), self.folder.path / "curves.png"))
+        self.folder.attempt("the curves", self._draw_curves)
         if measurement is not None:
             self.folder.attempt("the samples", lambda: self._draw_samples(epoch))
 
@@ -97,6 +97,11 @@ class RunKeeper:
 
     def _segmenter(self) -> Segmenter:
         return Segmenter(PyTorchBackend(self.learner.measured), self.val_set.label_set)
+
+    def _draw_curves(self) -> None:
+        rows = self.folder.read_log()
+        if rows:  # a disk may have been too full for the log so far
+            draw_curves(rows, self.folder.path / "curves.png")
 
     def _draw_samples(self, epoch: int) -> None:
         self._samples = self._samples or choose_samples(self.val_set, SAMPLES)

@@ -18,7 +18,7 @@ from refinenet.labels import LabelSet
 from refinenet.loader import batch_size
 from refinenet.metric_loggers import check_installed
 from refinenet.model_file import ModelCard
-from refinenet.model_source import open_model
+from refinenet.model_source import locate_model, open_model
 from refinenet.network import Architecture, Network
 from refinenet.optimisation import choose_precision
 from refinenet.position import Beginning
@@ -83,6 +83,7 @@ def begin_run(
         ask_the_doctor(training, progress=show)
     train_set, val_set = open_training_datasets(training.dataset, training.root)
     folder = folder or RunFolder(Path(engine.processes.tell(str(next_folder(train_set.name)))))
+    folder = replace(folder, can_resume=A_FUNCTION not in describe_source(training)["dataset"])
     folder.refuse_begun()
     config = _locate_teacher(config)
     teacher, teacher_sha256 = _open_teacher(config, train_set, device)
@@ -141,8 +142,7 @@ def _describe_beginning(
         network=options.origin,
         train=asdict(config),
     )
-    can_resume = A_FUNCTION not in source["dataset"]
-    return Beginning(description=description, recipe=write_recipe(recipe), can_resume=can_resume)
+    return Beginning(description=description, recipe=write_recipe(recipe))
 
 
 def _refuse_single_values(network: Network, config: TrainConfig, train_set: Dataset, engine: Engine) -> None:
@@ -155,9 +155,7 @@ def _refuse_single_values(network: Network, config: TrainConfig, train_set: Data
 
 def _locate_teacher(config: TrainConfig) -> TrainConfig:
     """The same configuration, whose teacher's file is found from any working directory."""
-    if config.teacher is None or not Path(config.teacher).exists():
-        return config
-    return replace(config, teacher=str(Path(config.teacher).resolve()))
+    return config if config.teacher is None else replace(config, teacher=locate_model(config.teacher))
 
 
 def _open_teacher(

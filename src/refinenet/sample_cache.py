@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ SHARED_MEMORY = Path("/dev/shm")
 KEPT_FREE = 2**30
 """Bytes that stay free where the cache lies; past that, samples are read from their files each time."""
 _PREFIX = "refinenet-cache-"
-_FULL = "full"
+_FULL, _LOCK = "full", "lock"
 
 
 @contextmanager
@@ -81,15 +81,27 @@ def _memory_folder() -> Iterator[Path]:
             "cache='disk', or give a container more by --shm-size."
         )
     for left in SHARED_MEMORY.glob(f"{_PREFIX}*"):
-        with suppress(FileNotFoundError), _lock(left) as is_ours:  # another process may have removed it
+        # Another process may have removed it, or another user made it.
+        with suppress(FileNotFoundError, PermissionError), _lock(left) as is_ours:
             if is_ours:
                 shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=SHARED_MEMORY))
-    try:
-        with _lock(folder):
+    with ExitStack() as stack:
+        folder = _make_marked(stack)
+        try:
             yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_marked(stack: ExitStack) -> Path:
+    """A new folder in memory, marked as in use until the stack ends."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=SHARED_MEMORY))
+        # Before it is marked, another process may take it for a left one and remove it: then another one is made.
+        with suppress(FileNotFoundError), ExitStack() as attempt:
+            if attempt.enter_context(_lock(folder)) and (folder / _LOCK).exists():
+                stack.push(attempt.pop_all())
+                return folder
 
 
 @contextmanager
@@ -100,7 +112,7 @@ def _lock(folder: Path) -> Iterator[bool]:
     """
     import fcntl  # Windows has none, and no /dev/shm
 
-    with (folder / "lock").open("ab") as stream:
+    with (folder / _LOCK).open("ab") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -122,10 +134,15 @@ def _read_kept(
         return kept
     except FileNotFoundError:
         values = read(item)
-    if _free(folder) < KEPT_FREE + values.nbytes:
-        with suppress(OSError):
-            (folder / _FULL).touch()
-        return values
+    with suppress(OSError):  # Whatever is wrong with the disk, training can do without the cache.
+        _keep(path, values)
+    return values
+
+
+def _keep(path: Path, values: npt.NDArray[Any]) -> None:
+    if _free(path.parent) < KEPT_FREE + values.nbytes:
+        (path.parent / _FULL).touch()
+        return
     # Not by `write_atomically`: a cache need not outlive a power cut, and waiting for the disk would cost more than it.
     content = io.BytesIO()
     np.save(content, values)
@@ -133,8 +150,6 @@ def _read_kept(
     try:
         temporary.write_bytes(content.getvalue())
         temporary.replace(path)
-    except OSError:  # Whatever else is wrong with the disk, training can do without the cache.
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-            (folder / _FULL).touch()
-    return values
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        (path.parent / _FULL).touch()

@@ -16,11 +16,13 @@ from typing import Any
 import torch
 import yaml
 
-from refinenet.datasets import PUBLISHED, as_sources, is_drawn, open_training_datasets
+from refinenet.datasets import as_sources, open_training_datasets
 from refinenet.distributed import launch
 from refinenet.files import write_atomically
 from refinenet.model_file import ModelCard, load, save
+from refinenet.model_source import locate_model, open_model
 from refinenet.network import Network
+from refinenet.recipe_file import place_training
 from refinenet.run_folder import RunFolder, folder_name, next_folder
 from refinenet.run_start import RunOptions, begin_run, take_up_run
 from refinenet.terminal import print_note
@@ -73,23 +75,7 @@ def _read_file(path: Path) -> list[Any]:
         raise type(error)(error.errno, f"Cannot read the stages in {path}: {error.strerror}") from error
     if not isinstance(values, Mapping) or set(values) != {"stages"} or not isinstance(values["stages"], list):
         raise ValueError(f"{path} holds one key, 'stages', with a list of stages.")
-    return [_start_at(path.parent, entry) if isinstance(entry, Mapping) else entry for entry in values["stages"]]
-
-
-def _start_at(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage whose paths start at a folder, names of datasets aside."""
-
-    def find(part: Any) -> Any:
-        is_path = isinstance(part, str) and part not in PUBLISHED and not is_drawn(part)
-        return str(folder / part) if is_path else part
-
-    found = dict(entry)
-    if "dataset" in entry:
-        dataset = entry["dataset"]
-        found["dataset"] = [find(part) for part in dataset] if isinstance(dataset, list) else find(dataset)
-    if isinstance(entry.get("root"), str):
-        found["root"] = str(folder / entry["root"])
-    return found
+    return [place_training(path.parent, entry) if isinstance(entry, Mapping) else entry for entry in values["stages"]]
 
 
 def begin_stages(
@@ -116,12 +102,22 @@ def begin_stages(
         if options.check and processes.is_first:
             ask_the_doctor(stage, progress=options.progress)
         open_training_datasets(stage.dataset, stage.root)
+        if stage.settings.get("teacher") is not None:
+            open_model(stage.settings["teacher"])
+    stages = [replace(stage, settings=_with_found_teacher(stage.settings)) for stage in stages]
     processes.wait()  # nobody makes the folder before all have seen that it is free
     if processes.is_first:
         save(folder / "start.safetensors", network, card, "float32")
         described = [{**stage.settings, **describe_source(stage)} for stage in stages]
         write_atomically(folder / "stages.json", (json.dumps({"stages": described}, indent=2) + "\n").encode())
     return _runs(folder, stages, (network, card), replace(options, check=False))
+
+
+def _with_found_teacher(settings: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(settings)
+    if found.get("teacher") is not None:
+        found["teacher"] = locate_model(found["teacher"])
+    return found
 
 
 def is_staged(folder: Path) -> bool:

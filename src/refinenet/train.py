@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 
@@ -28,7 +29,7 @@ from refinenet.train_config import TrainConfig
 from refinenet.train_loop import TrainLoop, telling_how_it_goes_on
 from refinenet.train_result import TrainResult
 
-FREQUENCY_SAMPLES = 100
+FREQUENCY_SAMPLES = 1000
 """Images, spread over the dataset, that class frequencies are counted on."""
 
 
@@ -85,6 +86,7 @@ class TrainRun:
             interruption = stack.enter_context(Interruption())
             if self.processes.is_first:
                 stack.enter_context(folder.lock())
+            self.processes.wait()  # none empties a cache in the folder of a run that others are training
             stack.enter_context(telling_how_it_goes_on(folder, show=show))
             counts = self._count_classes()
             loader = stack.enter_context(self._open_loader(stack, counts))
@@ -93,7 +95,7 @@ class TrainRun:
             position = find_position(folder, learner, self.beginning, show=show)
             names = config.loggers if self.processes.is_first else ()
             loggers = open_loggers(names, folder.path, asdict(config), first_step=position.epoch + 1)
-            stack.callback(folder.attempt, "the loggers' last figures", loggers.close)
+            stack.callback(folder.attempt, "the loggers' last figures", loggers.close, is_last=True)
             keeper = RunKeeper(folder, self.card, learner, self.train_set, self.val_set, show=show)
             loop = TrainLoop(
                 learner, loader, keeper, folder, loggers, interruption, position, steps=self.stop_after, show=show
@@ -143,11 +145,24 @@ class TrainRun:
         indices = np.unique(np.linspace(0, len(self.train_set) - 1, FREQUENCY_SAMPLES).round().astype(int)).tolist()
         return count_classes(self.train_set, indices=indices, workers=self.config.workers, progress=self.show)
 
+    def _weigh_unseen(self, weights: Sequence[float], counts: ClassCounts) -> list[float]:
+        """The weights, of which classes that were not found get the largest, being rarer than the rarest."""
+        names = self.train_set.label_set.names
+        unseen = [name for name, pixels in zip(names, counts.pixels, strict=True) if not pixels]
+        if unseen and len(self.train_set) > FREQUENCY_SAMPLES:
+            print_note(
+                f"Warning: of {len(self.train_set)} images {FREQUENCY_SAMPLES} were counted for class_weights, and "
+                f"none has {', '.join(unseen)}: the largest weight is taken.",
+                enabled=self.show,
+            )
+        return [weight if pixels else max(weights) for weight, pixels in zip(weights, counts.pixels, strict=True)]
+
     def _make_learner(self, counts: ClassCounts | None) -> Learner:
         weights = None
         if counts is not None and self.config.class_weights != "none":
             by_log = self.config.class_weights == "log"
             weights = log_weights(counts.pixels) if by_log else median_frequency_weights(counts)
+            weights = self._weigh_unseen(weights, counts)
         return Learner(
             self.network,
             self.config,

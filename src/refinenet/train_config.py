@@ -29,6 +29,7 @@ _WHOLE_NUMBERS = {
     "workers": 0,
     "seed": 0,
 }
+_LARGEST_SEED = 2**63 - 1
 _INSTEAD_OF_NUMBERS = {"batch_size": "auto", "patience": None}
 _CHOICES = {"augment_on": Place, "cache": Cache}
 
@@ -77,6 +78,8 @@ class TrainConfig(AugmentationConfig, LossConfig, OptimiserConfig, ScheduleConfi
             is_told_otherwise = name in _INSTEAD_OF_NUMBERS and value == _INSTEAD_OF_NUMBERS[name]
             if not is_told_otherwise and (type(value) is not int or value < least):
                 found.append(f"{name} is a whole number from {least} up, not {value!r}")
+        if type(self.seed) is int and self.seed > _LARGEST_SEED:
+            found.append(f"seed is a whole number up to 2^63 - 1, not {self.seed!r}")
         for name, kind in _CHOICES.items():
             if getattr(self, name) not in get_args(kind):
                 found.append(f"{name} is one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")

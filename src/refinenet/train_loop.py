@@ -96,7 +96,8 @@ class TrainLoop:
                     self._train_epoch()
                 self._end_epoch()
         except _StoppedEarlyError:
-            way = self.folder.kept if self.folder.is_behind else f"Go on with --resume {self.folder.to_resume}."
+            is_told_whole = self.folder.is_behind or not self.folder.can_resume
+            way = self.folder.kept if is_told_whole else self.folder.way_on
             print_note(f"Stopped after {self.steps} steps, as asked. {way}", enabled=self.show)
         except RuntimeError as error:
             if not is_lost_process(error):

@@ -98,7 +98,8 @@ def fits_into_memory(
 
 def _learning_rate(network: Network, config: TrainConfig, train_set: Dataset, engine: Engine, progress: bool) -> float:
     learner = _trial(network, replace(config, learning_rate=1.0), train_set, engine)
-    with Loader(train_set, replace(config, paste_rare=0.0), network.mean.device) as loader:
+    plain = replace(config, paste_rare=0.0, rare_below=TrainConfig.rare_below)
+    with Loader(train_set, plain, network.mean.device) as loader:
         if loader.steps_per_epoch < FEW_BATCHES:
             print_note(
                 f"Warning: in the {TRIAL_STEPS} steps of learning_rate=auto each of the {len(train_set)} images comes "

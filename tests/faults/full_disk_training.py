@@ -1,6 +1,6 @@
-"""A training on a disk that is full while the second epoch is measured and its best model is written.
+"""A training on a disk that is full while an epoch is measured and its best model, log and curves are written.
 
-    full_disk_training.py FOLDER     in a namespace that may mount a disk there; see `small_disk`
+    full_disk_training.py FOLDER EPOCH     in a namespace that may mount a disk there; see `small_disk`
 
 The network answers "road" everywhere and does not learn; which mIoU it has follows from the labels, epoch by epoch.
 """
@@ -35,10 +35,10 @@ SETTINGS: dict[str, Any] = {
 class Disk:
     """A small disk that another file can fill, and the dataset whose reading says when."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, full_in: int) -> None:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=150m", "none", folder], check=True)
         self.run, self._filler = folder / "run", folder / "filler"
-        self._epoch, self._measures = 0, False
+        self._epoch, self._measures, self._full_in = 0, False, full_in
         self.kept: dict[str, object] = {}
 
     def split(self, name: str) -> Dataset:
@@ -53,7 +53,8 @@ class Disk:
 
     def _train_image(self, _item: str) -> npt.NDArray[np.uint8]:
         if self._filler.exists():
-            self.kept = describe(self.run / "best.safetensors")
+            best = self.run / "best.safetensors"
+            self.kept = describe(best) if best.exists() else {}
             self._filler.unlink()
         self._measures = False
         return np.zeros((16, 16, 3), np.uint8)
@@ -61,7 +62,7 @@ class Disk:
     def _val_image(self, _item: str) -> npt.NDArray[np.uint8]:
         if not self._measures:
             self._epoch, self._measures = self._epoch + 1, True
-            if self._epoch == 2:
+            if self._epoch == self._full_in:
                 self._fill()
         return np.zeros((16, 16, 3), np.uint8)
 
@@ -85,7 +86,7 @@ def describe(model: Path) -> dict[str, object]:
 
 def main() -> None:
     """Train, and print what was kept as JSON."""
-    disk = Disk(Path(sys.argv[1]))
+    disk = Disk(Path(sys.argv[1]), int(sys.argv[2]))
     r = RefineNet(encoder="mobilenetv2_050", device="cpu", num_classes=2)
     with torch.no_grad():
         for name, weights in r.network.classifier.named_parameters():

@@ -114,6 +114,9 @@ class PretrainConfig(OptimiserConfig, ScheduleConfig, BatchNormConfig, LoggerCon
             found.append('learning_rate is a number: "auto" is for the training of whole networks')
         if self.batch_norm in ("frozen", "frozen_statistics"):
             found.append(f"batch_norm={self.batch_norm!r} is for trained encoders: a new one has no statistics to keep")
+        late = [epoch for epoch in self.step_epochs if epoch >= self.epochs] if not found else []
+        if late:
+            found.append(f"step_epochs has {late[0]}, but the run ends after {self.epochs} epochs: leave it out")
         return found
 
     @classmethod

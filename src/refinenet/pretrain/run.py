@@ -133,6 +133,7 @@ def _describe(plan: _Plan) -> dict[str, Any]:
         "classes": list(plan.images.classes),
         "train_images": len(plan.images.train),
         "val_images": len(plan.images.val),
+        "images_sha256": plan.images.fingerprint(),
         "config": asdict(plan.config),
         **describe_run(),
     }
@@ -154,6 +155,11 @@ def _read_plan(run: RunFolder) -> _Plan:
             f"The images of the run in {run.path} have changed: it was begun with {counts[0]} for training and "
             f"{counts[1]} for validation of {len(classes)} classes, and {place} now holds {len(images.train)} and "
             f"{len(images.val)} of {len(images.classes)}."
+        )
+    if description.get("images_sha256", images.fingerprint()) != images.fingerprint():
+        raise ValueError(
+            f"The images of the run in {run.path} have changed: {place} holds as many as it was begun with, but "
+            "others, by names or sizes. What it has measured would not be comparable: begin a new run."
         )
     return _Plan(encoder=encoder, images=images, config=config)
 
@@ -178,7 +184,7 @@ def _carry_out(
         position = find_position(folder, learner, beginning, show=show)
         names = config.loggers if processes.is_first else ()
         loggers = open_loggers(names, folder.path, asdict(config), first_step=position.epoch + 1)
-        stack.callback(folder.attempt, "the loggers' last figures", loggers.close)
+        stack.callback(folder.attempt, "the loggers' last figures", loggers.close, is_last=True)
         keeper = EncoderKeeper(folder, plan.encoder, plan.images.classes, config, learner, loader)
         loop = TrainLoop(learner, loader, keeper, folder, loggers, interruption, position, steps=steps, show=show)
         loop.run()
