@@ -27,7 +27,15 @@ from refinenet.doctor.safely import map_safely
 
 SIZE = (96, 72)
 WARNINGS = {
-    *("stem-unicode", "exif-turned", "mask-0-255-mixed", "mask-all-void", "palettes-differ", "mask-frames"),
+    *(
+        "stem-unicode",
+        "exif-turned",
+        "mask-0-255-mixed",
+        "mask-all-void",
+        "masks-mostly-void",
+        "palettes-differ",
+        "mask-frames",
+    ),
     *("image-frames", "image-cmyk", "image-deep", "image-alpha", "image-grey", "image-palette"),
     *("class-absent", "class-unseen", "class-not-in-train", "class-not-in-val", "class-only-one", "image-constant"),
     *("near-duplicates-across-splits", "duplicates-within-split", "contradicting-masks"),

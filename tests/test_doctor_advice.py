@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from test_doctor import find_set, kinds_of
 
 from refinenet import doctor
 from refinenet.datasets import open_dataset
+from refinenet.doctor.examine import examine
 from refinenet.labels import LabelMap
 
 SIZE = (96, 72)
@@ -179,3 +181,57 @@ def test_in_an_export_of_roboflow_its_own_file_is_named_and_its_own_form(is_clas
     for name, labels in labels_of(tmp_path).items():
         truth = truth_of(name)
         assert np.array_equal(labels, truth if is_class else np.where(truth == 3, 255, truth))
+
+
+def test_ids_of_which_zero_is_unlabelled_are_advised_to_be_read_so(tmp_path: Path) -> None:
+    """Three names for the ids 1, 2 and 3, and 0 where nobody has drawn anything."""
+    rewrite(tmp_path, [0, 1, 2, 3], "names: [one, two, three]\n")
+    report = doctor.check(tmp_path, workers=0)
+    assert follow(tmp_path, report) == {"values": [1, 2, 3], "ignore": [0]}
+    assert doctor.check(tmp_path, workers=0).findings == ()
+    for name, labels in labels_of(tmp_path).items():
+        truth = truth_of(name)
+        np.testing.assert_array_equal(labels, np.where(truth == 0, 255, truth.astype(int) - 1))
+
+
+def test_shapes_without_a_background_are_said_to_leave_most_void(tmp_path: Path) -> None:
+    """Two scratches on ten plates: with no class for the rest, all of it is void, and nobody would learn it."""
+    for number in range(10):
+        image = np.random.default_rng(number).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        save(tmp_path / f"{number}.png", Image.fromarray(image))
+        shape = {"label": "scratch", "points": [[number, 5], [number + 12, 9]], "shape_type": "rectangle"}
+        facts = {"shapes": [shape], "imagePath": f"{number}.png", "imageHeight": 60, "imageWidth": 80}
+        (tmp_path / f"{number}.json").write_text(json.dumps(facts))
+    assert "masks-mostly-void" not in kinds_of(doctor.check(tmp_path, workers=0))
+    (tmp_path / "classes.yaml").write_text("names: [scratch, dent]\n")
+    found = {finding.kind: finding for finding in doctor.check(tmp_path, workers=0).findings}
+    assert found.keys() == {"masks-mostly-void", "class-absent", "class-only-one"}
+    assert found["masks-mostly-void"].count == 10
+    assert "98." in found["masks-mostly-void"].meaning or "99." in found["masks-mostly-void"].meaning
+    assert "make `background` one of the names" in found["masks-mostly-void"].advice
+
+
+def test_recordings_taken_for_splits_are_dealt_out_whole(tmp_path: Path) -> None:
+    for number in range(8):
+        image, labels = draw(number, *SIZE)
+        for kind, picture in (("images", image), ("masks", Image.fromarray(labels))):
+            save(tmp_path / kind / f"bag{number // 2}" / f"{number}.png", picture)
+    (tmp_path / "classes.yaml").write_text(f"names: [{', '.join(NAMES)}]\n")
+    (finding,) = [found for found in doctor.check(tmp_path, workers=0).findings if found.kind == "split-missing"]
+    assert f"refinenet data split {tmp_path}" in finding.advice
+
+
+def test_pictures_of_a_camera_that_stands_still_stay_where_their_masks_differ(tmp_path: Path) -> None:
+    """One scene with a small defect in another place each time."""
+    scene = np.asarray(draw(3, 320, 240)[0])
+    for number in range(10):
+        image, mask = scene.copy(), np.zeros(scene.shape[:2], np.uint8)
+        spot = (slice(10 * number, 10 * number + 6), slice(5 * number, 5 * number + 6))
+        image[spot], mask[spot] = image[spot] // 8 * 7, 1
+        split = "val" if number < 2 else "train"
+        for kind, pixels in (("images", image), ("masks", mask)):
+            save(tmp_path / "mine" / kind / split / f"{number}.png", Image.fromarray(pixels))
+    (tmp_path / "mine" / "classes.yaml").write_text("names: [plate, defect]\n")
+    assert "near-duplicates-across-splits" in kinds_of(doctor.check(tmp_path / "mine", workers=0))
+    examined = examine(tmp_path / "mine", workers=0)
+    assert examined.left_out == {}

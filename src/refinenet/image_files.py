@@ -65,7 +65,7 @@ def read_mask(path: str | os.PathLike[str]) -> LabelMap:
     """Read a label map: the ids as stored, which are a palette image's indices and a 1-bit image's 0 and 1.
 
     Args:
-        path: a PNG, TIFF, BMP or GIF file with one channel.
+        path: a PNG, TIFF or BMP file with one channel.
 
     Returns:
         `(H, W)` ids, uint8, or uint16 from a file of 16 or 32 bits; turned upright as `images.decode` does it.
@@ -75,6 +75,11 @@ def read_mask(path: str | os.PathLike[str]) -> LabelMap:
         OSError: as `open_picture`.
     """
     picture = _read_lossless(path)
+    if picture.format == "GIF":
+        raise ValueError(
+            f"{picture.name} is a GIF: programs that write one renumber its values, unseen, so it is no label map of "
+            "ids. Save the ids as PNG from where they come from."
+        )
     image, depth = picture.image, picture.raw_mode.partition(";")[2]
     if image.mode not in ("1", "L", "P", *DEEP_MODES[:-1]):
         raise ValueError(

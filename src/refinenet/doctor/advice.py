@@ -88,13 +88,21 @@ def advise_ids(strays: Values, present: Values, meaning: Meaning) -> str:
             f"values: {[*values]}",
         )
     stray = sorted(strays.pixels)
-    advice = _advise_ignoring(stray, meaning)
     if stray == [count] and 0 in present.pixels and meaning.values == tuple(range(count)):
-        return (
-            f"There are {count + 1} ids from 0 to {count} for {count} names: a name is missing. If it is that of 0 "
-            f"(background), put it in front of the others; if it is that of {count}, at the end. {advice}"
-        )
-    return advice
+        return _advise_shifted(count, meaning)
+    return _advise_ignoring(stray, meaning)
+
+
+def _advise_shifted(count: int, meaning: Meaning) -> str:
+    """Of ids from 0 to as many as there are names: 0 is no class, or one without a name, or the last one has none."""
+    values = tuple(range(1, count + 1))
+    shifted = replace(meaning, values=values, ignored_ids=(0,))
+    condition = f"If 0 is unlabelled and the names are those of 1 to {count},"
+    where = _write_in(condition, shifted, f"values: {[*values]}\nignore: [0]")
+    return (
+        f"There are {count + 1} ids, 0 to {count}, for {count} names. {where}\n"
+        f"If 0 is a class (background), put its name in front of the others; if {count} is one, at the end."
+    )
 
 
 def _find_values(present: Values, meaning: Meaning) -> tuple[int, ...]:

@@ -201,6 +201,12 @@ KINDS: Mapping[str, Kind] = {
         False, True, "The masks hold nothing but void, so these samples teach nothing.",
         "Remove them, or check what they should hold; " + _FIX + "without them.",
     ),
+    "masks-mostly-void": Kind(
+        False, False, "{values} % of the masks' pixels have no class. Training sees none of them, and a trained "
+        "network calls each one of the classes.",
+        "If they are background, make `background` one of the names (of shapes in json files all that none covers is "
+        "void without it).",
+    ),
     "nothing-but-void": Kind(
         True, False, "Every mask holds nothing but void: there is nothing to learn.",
         "Check what the masks should hold, and 'names', 'values' and 'ignore' in classes.yaml.",

@@ -99,6 +99,11 @@ def say_resplit(layout: Layout | None) -> str:
         if not layout.annotations and _has_pair(layout.root):
             return f"Make the splits anew with `{write_command(['refinenet', 'data', 'split', str(layout.root)])}`."
         return "Every fifth sample is for val: put the samples into folders train and val for other splits."
+    if not layout.annotations and not layout.splits.keys() & {*SPLIT_FOLDERS} and _has_pair(layout.root):
+        return (
+            "The folders are taken for splits. If they are recordings, deal them out whole with "
+            f"`{write_command(['refinenet', 'data', 'split', str(layout.root)])}`."
+        )
     lists = [layout.root / f"{name}.txt" for name in SPLIT_FOLDERS]
     if any(path.is_file() for path in lists) or (layout.root / "ImageSets" / "Segmentation").is_dir():
         return "Move lines between the lists of the splits by hand."

@@ -84,6 +84,8 @@ class MaskFacts:
     """How its colours agree with those of the classes, where these are known."""
     palette: bytes = b""
     """RGB colours of a palette image."""
+    is_drawn: bool = False
+    """Whether it is drawn from shapes: its values are ids of the classes, whatever they look like."""
     digest: bytes = b""
 
 
@@ -200,7 +202,7 @@ def _look_at_labels(dataset: Dataset) -> MaskFacts:
         return _fail("refused", error)
     values, counts = count_values(labels.astype(np.int64))
     size = labels.shape[0], labels.shape[1]
-    return replace(_keep_most(values, counts), size=size, digest=_digest(labels))
+    return replace(_keep_most(values, counts), size=size, digest=_digest(labels), is_drawn=True)
 
 
 def _to_rgb(picture: Picture, path: str) -> npt.NDArray[np.uint8]:

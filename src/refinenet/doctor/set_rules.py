@@ -7,17 +7,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from refinenet.datasets.own.meaning import Meaning
 from refinenet.doctor.duplicates import find_near, group_equal
 from refinenet.doctor.file_rules import name_pair
 from refinenet.doctor.finding import Finding, find
 from refinenet.doctor.listing import Pair, shorten
-from refinenet.doctor.scan import Facts
+from refinenet.doctor.scan import Facts, MaskFacts
 from refinenet.doctor.value_rules import classes_of
 
 _KEPT_FIRST = ("test", "val")
 _TELLING = 100
 """So many masks of a sample have to lack a class before that is worth saying."""
+_MOSTLY = 0.8
+"""Share of the pixels from which on it is worth saying that they have no class."""
+_ALIKE = 0.01
+"""What shares of a value in two masks of different size differ by, at most, that show the same."""
 
 
 def judge_classes(
@@ -35,11 +41,18 @@ def judge_classes(
     void = meaning.label_set.ignore_index
     held: dict[str, set[int]] = defaultdict(set)
     empty: list[str] = []
+    sparse: list[str] = []
+    pixels = without_class = 0
     looked_at = 0
     for fact in facts:
         if fact.mask is None or fact.mask.problem:
             continue
-        found = set(classes_of(fact.mask, meaning))
+        classes = list(classes_of(fact.mask, meaning))
+        found = set(classes)
+        counts = fact.mask.counts[np.asarray(classes) == void].sum(), fact.mask.counts.sum()
+        without_class, pixels = without_class + int(counts[0]), pixels + int(counts[1])
+        if counts[0] > _MOSTLY * counts[1]:
+            sparse.append(shorten(name_pair(fact.pair), root))
         held[fact.pair.split] |= found - {void, -1}
         looked_at += 1
         if found == {void}:
@@ -47,6 +60,8 @@ def judge_classes(
     if empty and len(empty) == looked_at:
         return [find("nothing-but-void", empty)]
     findings = [find("mask-all-void", empty)] if empty else []
+    if without_class > _MOSTLY * pixels:
+        findings.append(find("masks-mostly-void", sparse, values=f"{100 * without_class / pixels:.1f}"))
     names = meaning.label_set.names
     every = set().union(*held.values())
     if len(names) == 1 or (is_whole and len(every) == 1):
@@ -96,12 +111,29 @@ def judge_repetitions(facts: Sequence[Facts], root: Path | None) -> Repeated:
     left_out: dict[Pair, str] = {}
     for group in group_equal(facts):
         _judge_group(group, root, found, left_out)
-    for pair in find_near(facts):
-        first, second = sorted((fact.pair for fact in pair), key=_rank)
+    for one, other in find_near(facts):
+        first, second = sorted((one.pair, other.pair), key=_rank)
         found["near-duplicates-across-splits"].append(f"{_name(second, root)} = {_name(first, root)}")
-        left_out.setdefault(second, f"nearly the same picture as {_name(first, root)}")
+        if _are_labelled_alike(one, other):
+            left_out.setdefault(second, f"nearly the same picture as {_name(first, root)}")
     findings = [find(kind, sorted(names)) for kind, names in found.items()]
     return Repeated(findings=findings, left_out=left_out)
+
+
+def _are_labelled_alike(one: Facts, other: Facts) -> bool:
+    """Whether masks agree; of a camera that stands still, pictures are nearly the same and masks are not."""
+    if one.mask is None or other.mask is None:
+        return False
+    if one.mask.size == other.mask.size:
+        return one.mask.digest == other.mask.digest
+    return _shares(one.mask).keys() == _shares(other.mask).keys() and all(
+        abs(share - _shares(other.mask)[value]) < _ALIKE for value, share in _shares(one.mask).items()
+    )
+
+
+def _shares(mask: MaskFacts) -> dict[int, float]:
+    total = max(1, int(mask.counts.sum()))
+    return {value: count / total for value, count in zip(mask.values.tolist(), mask.counts.tolist(), strict=True)}
 
 
 def _judge_group(

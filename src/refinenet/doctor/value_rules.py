@@ -113,7 +113,7 @@ def _used_colours(mask: MaskFacts) -> dict[int, tuple[int, int, int]]:
 
 def _settle(masks: Sequence[Mask], meaning: Meaning) -> Verdict:
     """Whether all masks together follow the meaning, or another one that is easily said."""
-    if meaning.kind == "colours":
+    if meaning.kind == "colours" or all(mask.facts.is_drawn for mask in masks):
         return Verdict(meaning=meaning, findings=[])
     values = count_ids([mask.facts for mask in masks])
     painted = _find_painted(masks, meaning)
