@@ -135,8 +135,7 @@ def deploy(
         )
         return
     _check_lines(json_lines)
-    if max_latency is not None and not max_latency > 0:
-        raise typer.BadParameter(f"Milliseconds above 0, not {max_latency}.", param_hint="--max-latency")
+    _check_latency(max_latency)
     _check_pipes(images, output, as_json or json_lines == STANDARD)
     if output == STANDARD:
         refuse_idle_options(context, _OF_PIPE, "--output", "Standard output takes the result of one image")
@@ -146,12 +145,8 @@ def deploy(
         refuse_idle_options(context, _OF_INPUT, "IMAGES", "Standard input is one image, read as a whole")
     windows = _read_windows(window, overlap)
     from refinenet.batch import take_all
-    from refinenet.work_plan import plan_bytes, plan_work
 
-    if images == [STANDARD]:
-        work = plan_bytes(sys.stdin.buffer.read(), Path(str(output)), kinds)
-    else:
-        work = plan_work(images, Path(output) if output else None, kinds, recursive=recursive)
+    work = _plan(images, output, kinds, recursive)
     teller = _Teller(is_silent=as_json or json_lines == STANDARD, keeps=as_json)
     with _lines_to(json_lines, work) as write_line:
 
@@ -166,6 +161,19 @@ def deploy(
         )
         take_all(results, len(work.items), take, progress=not as_json)
     teller.finish(len(work.items))
+
+
+def _plan(images: list[str], output: str | None, kinds: list[str], recursive: bool) -> Work:
+    from refinenet.work_plan import plan_bytes, plan_work
+
+    if images == [STANDARD]:
+        return plan_bytes(sys.stdin.buffer.read(), Path(str(output)), kinds)
+    return plan_work(images, Path(output) if output else None, kinds, recursive=recursive)
+
+
+def _check_latency(milliseconds: float | None) -> None:
+    if milliseconds is not None and not milliseconds > 0:
+        raise typer.BadParameter(f"Milliseconds above 0, not {milliseconds}.", param_hint="--max-latency")
 
 
 def _check_lines(json_lines: str | None) -> None:

@@ -88,6 +88,7 @@ def begin_run(
     config = _locate_teacher(config)
     teacher, teacher_sha256 = _open_teacher(config, train_set, device)
     torch.manual_seed(config.seed)
+    print_note(_tell_start(card, options.origin), enabled=show)
     started_from = {"weights_sha256": card.weights_sha256, **card.recipe} if card.weights_sha256 else "a new network"
     network, card = take_classes(network, card, train_set, fixed=options.classes_fixed, progress=show)
     refuse_unlearned_statistics(network, config)
@@ -111,6 +112,18 @@ def begin_run(
         teacher=teacher,
         stop_after=options.stop_after,
         progress=options.progress,
+    )
+
+
+def _tell_start(card: ModelCard, origin: Mapping[str, Any]) -> str:
+    """What the weights are that a network begins with, in words."""
+    if card.weights_sha256:
+        return f"The network begins with a model's weights, whose terms go on into the new one: {card.licence}."
+    if "encoder_weights" in origin:
+        return f"The network is new; its encoder begins with the weights {origin['encoder_weights']}."
+    return (
+        "The network is new and begins with random weights. From a model (--model camvid) or an encoder's weights "
+        "(--encoder-weights imagenet) it learns faster and from fewer images."
     )
 
 
