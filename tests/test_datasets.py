@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import tracemalloc
 from concurrent.futures import ProcessPoolExecutor
+import re
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,18 @@ def test_data_are_found_by_environment_variable_or_in_the_data_folder(
     monkeypatch.setenv("REFINENET_NYU", str(tmp_path / "elsewhere"))
     assert open_dataset("nyu")("val").items == ["from_variable"]
     assert open_dataset("nyu", tmp_path / "given")("val").items == ["from_root"]
+
+
+def test_a_folder_of_ones_own_with_a_known_name_is_named_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REFINENET_COCO", raising=False)
+    (tmp_path / "coco").mkdir()
+    with pytest.raises(
+        FileNotFoundError, match=rf"your own folder of that name, write {re.escape(str(tmp_path))}/coco\."
+    ):
+        open_dataset("coco")("val")
 
 
 def test_files_without_partner_are_named(tmp_path: Path) -> None:

@@ -236,7 +236,8 @@ def _open_published(name: str, root: Path, split: str) -> Dataset:
         plain = name.partition(":")[0]
         how_to_get = published.facts.how_to_get if server is None else server.how_to_get
         prepare = f" `refinenet data prepare {name} --root FOLDER` does what can be done." if server is None else ""
+        own = f" To use your own folder of that name, write {Path(name).resolve()}." if Path(name).is_dir() else ""
         raise FileNotFoundError(
             f"{error} {how_to_get} Then pass root= (--root) that folder, or name it in the environment "
-            f"variable REFINENET_{plain.upper()}.{prepare}"
+            f"variable REFINENET_{plain.upper()}.{prepare}{own}"
         ) from error
