@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import tracemalloc
 from concurrent.futures import ProcessPoolExecutor
-import re
 from pathlib import Path
 from typing import Any
 
