@@ -14,6 +14,7 @@ os.environ["REFINENET_BACKEND"] = "pytorch"
 
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -72,19 +73,26 @@ def drawn_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def warm_start() -> Iterator[WarmStart]:
-    """Starts the package's commands without waiting for PyTorch."""
+def warm_start() -> Iterator[WarmStart | None]:
+    """Starts the package's commands without waiting for PyTorch, where processes can be forked."""
+    if not hasattr(os, "fork"):
+        yield None
+        return
     warm = WarmStart()
     yield warm
     warm.close()
 
 
 @pytest.fixture
-def run_refinenet(tmp_path: Path, warm_start: WarmStart) -> CommandLine:
+def run_refinenet(tmp_path: Path, warm_start: WarmStart | None) -> CommandLine:
     """Runs `refinenet ARGUMENTS` in a folder of its own and returns what it printed and its exit code."""
 
     def run(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        return warm_start.run([*map(str, arguments)], tmp_path, timeout)
+        words = [*map(str, arguments)]
+        if warm_start is not None:
+            return warm_start.run(words, tmp_path, timeout)
+        command = [sys.executable, "-m", "refinenet", *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, check=False)
 
     return run
 

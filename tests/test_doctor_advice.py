@@ -232,6 +232,20 @@ def test_pictures_of_a_camera_that_stands_still_stay_where_their_masks_differ(tm
         for kind, pixels in (("images", image), ("masks", mask)):
             save(tmp_path / "mine" / kind / split / f"{number}.png", Image.fromarray(pixels))
     (tmp_path / "mine" / "classes.yaml").write_text("names: [plate, defect]\n")
-    assert "near-duplicates-across-splits" in kinds_of(doctor.check(tmp_path / "mine", workers=0))
     examined = examine(tmp_path / "mine", workers=0)
+    (finding,) = [found for found in examined.report.findings if found.kind == "near-duplicates-across-splits"]
     assert examined.left_out == {}
+    assert not finding.fixable
+    assert "--fix" not in finding.advice
+    assert "split by time where a camera stands still" in finding.advice
+
+
+def test_gif_masks_are_to_be_exported_anew(tmp_path: Path) -> None:
+    for number in range(6):
+        image, labels = draw(number, *SIZE)
+        save(tmp_path / "images" / f"{number}.png", image)
+        save(tmp_path / "masks" / f"{number}.gif", Image.fromarray(labels))
+    (tmp_path / "classes.yaml").write_text(f"names: [{', '.join(NAMES)}]\n")
+    (finding,) = doctor.check(tmp_path, workers=0).findings
+    assert (finding.kind, finding.count) == ("mask-mode", 6)
+    assert "PNG" in finding.advice

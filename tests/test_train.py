@@ -370,6 +370,22 @@ def test_a_run_on_a_function_is_not_told_to_be_resumed(tmp_path: Path, capsys: p
     assert "--resume" not in said
 
 
+def test_a_model_that_was_changed_by_hand_is_no_new_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    r = RefineNet(model="camvid", device="cpu")
+    r.network.double().float()  # which changes no value
+    assert r.card.scores
+    with torch.no_grad():
+        next(r.network.parameters()).add_(0.01)
+    r.train("streets:4:64x64", output=tmp_path / "run", stop_after=1, **SMALL)
+    assert (
+        "The network begins with a model's weights, whose terms go on into the new one: Non-comm"
+        in capsys.readouterr().err
+    )
+    noted = RefineNet(model=tmp_path / "run" / "last.safetensors", device="cpu").card
+    assert noted.recipe["started_from"]["dataset"] == "camvid"
+    assert "Non-commercial" in noted.licence
+
+
 def test_classes_that_a_count_of_some_images_has_not_met_weigh_most(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

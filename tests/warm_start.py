@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ class WarmStart:
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         print(json.dumps(job), file=self._server.stdin, flush=True)
-        answer: int | None = json.loads(self._server.stdout.readline())
+        line = self._server.stdout.readline()
+        assert line, f"the process that is forked has ended, with code {self._server.wait(30)}"
+        answer: int | None = json.loads(line)
         return answer
 
 
@@ -69,7 +72,12 @@ def _serve() -> dict[str, Any] | None:
 
 def _wait(child: int, timeout: float) -> int | None:
     """The exit code of a child, as `subprocess` counts them."""
-    signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
+
+    def kill(*_: object) -> None:
+        with suppress(ProcessLookupError):  # it has ended by itself meanwhile
+            os.kill(child, signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, kill)
     signal.setitimer(signal.ITIMER_REAL, timeout)
     _, status = os.waitpid(child, 0)
     is_late = signal.setitimer(signal.ITIMER_REAL, 0)[0] == 0

@@ -28,7 +28,6 @@ from refinenet.examination import examine, open_split
 from refinenet.exporting import SIZES, Certificate, Int8, check_target, export_model
 from refinenet.exporting import Precision as ExportPrecision
 from refinenet.files import refuse_same_file
-from refinenet.fusion import Weights, note_weights
 from refinenet.images import ImageSource, decode
 from refinenet.inference import Protocol, choose_protocol
 from refinenet.labels import LabelSet
@@ -140,7 +139,7 @@ class RefineNet:
 
     @property
     def card(self) -> ModelCard:
-        """What is known of the model; of weights that were changed by hand neither a score nor the hash."""
+        """What is known of the model; of parameters that were changed by hand neither a score nor the hash."""
         if _note(self._model) != self._noted:
             self._card, self._noted = replace(self._card, scores={}, weights_sha256=""), _note(self._model)
         return self._card
@@ -685,9 +684,10 @@ class RefineNet:
         return Path(path)
 
 
-def _note(model: Network | ExportedModel) -> Weights:
-    """Of what changes with every change of the weights."""
-    return note_weights(model) if isinstance(model, Network) else ()
+def _note(model: Network | ExportedModel) -> tuple[int, ...]:
+    """Numbers that change with a parameter's values, and not where the network is moved to another device."""
+    parameters = model.parameters() if isinstance(model, Network) else ()
+    return tuple(number for one in parameters for number in (id(one), 0 if one.is_inference() else one._version))
 
 
 def _refuse_windows(image: Path, *_: object) -> LargeSegmentation:

@@ -146,8 +146,8 @@ def median_frequency_weights(counts: ClassCounts) -> list[float]:
     """Class weights m / p, where p is a class's frequency and m the median of the frequencies of all classes.
 
     The frequency of a class is its pixels divided by all pixels, void among them, of the images in which it occurs.
-    Classes that never occur have no frequency: they do not count for the median, and weigh 1, as a class of median
-    frequency does.
+    Classes that were not found have no frequency: they do not count for the median, and get the largest weight of the
+    others, being rarer than the rarest; 1 where there are no others.
 
     Source: Eigen and Fergus, Predicting Depth, Surface Normals and Semantic Labels, 2015, section 4.3.2; so
     Badrinarayanan et al., SegNet, 2017.
@@ -156,4 +156,5 @@ def median_frequency_weights(counts: ClassCounts) -> list[float]:
     frequencies = [count / total if count else None for count, total in pairs]
     found = [frequency for frequency in frequencies if frequency is not None]
     middle = median(found) if found else 1.0
-    return [1.0 if frequency is None else middle / frequency for frequency in frequencies]
+    largest = middle / min(found) if found else 1.0
+    return [largest if frequency is None else middle / frequency for frequency in frequencies]

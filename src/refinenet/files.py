@@ -127,7 +127,7 @@ def refuse_unwritable(path: str | os.PathLike[str]) -> None:
     """
     target = Path(path)
     _refuse_no_file(target)
-    nearest = next(parent for parent in target.absolute().parents if os.path.lexists(parent))
+    nearest = next(parent for parent in target.resolve().parents if os.path.lexists(parent))
     if not nearest.is_dir():
         raise NotADirectoryError(f"Cannot write {target}: {nearest} is no folder.")
     if not os.access(nearest, os.W_OK | os.X_OK):

@@ -236,7 +236,7 @@ def _read_lossless(path: str | os.PathLike[str]) -> Picture:
     if picture.format not in _LOSSLESS_FORMATS:
         raise ValueError(
             f"{picture.name} is a {picture.format} file, a lossy format that changes labels: a mask is PNG, "
-            "TIFF, BMP or GIF. Make it anew from its source; converting this file does not bring labels back."
+            "TIFF or BMP. Make it anew from its source; converting this file does not bring labels back."
         )
     return picture
 

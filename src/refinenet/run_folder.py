@@ -191,7 +191,8 @@ class RunFolder:
     def way_on(self) -> str:
         """How a run goes on that ends before its time, in words."""
         if not self.can_resume:
-            return f"cannot be resumed, its dataset being a function; its model is {self.last_model}."
+            model = f"its model is {self.model}" if self.model.exists() else "no epoch of it has ended"
+            return f"cannot be resumed, its dataset being a function; {model}."
         return f"Go on with --resume {self.to_resume}."
 
     @property

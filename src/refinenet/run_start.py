@@ -89,7 +89,7 @@ def begin_run(
     teacher, teacher_sha256 = _open_teacher(config, train_set, device)
     torch.manual_seed(config.seed)
     print_note(_tell_start(card, options.origin), enabled=show)
-    started_from = {"weights_sha256": card.weights_sha256, **card.recipe} if card.weights_sha256 else "a new network"
+    started_from = _describe_start(network, card, options.origin)
     network, card = take_classes(network, card, train_set, fixed=options.classes_fixed, progress=show)
     refuse_unlearned_statistics(network, config)
     config = fill_in(network, config, train_set, engine, progress=show)
@@ -115,9 +115,21 @@ def begin_run(
     )
 
 
+def _is_trained(card: ModelCard, origin: Mapping[str, Any]) -> bool:
+    """Whether a network's weights are a model's, also where these were changed, or come from a published checkpoint."""
+    return bool(card.weights_sha256 or card.recipe or "model" in origin)
+
+
+def _describe_start(network: Network, card: ModelCard, origin: Mapping[str, Any]) -> dict[str, Any] | str:
+    """What the run begins with, to be noted in its models."""
+    if not _is_trained(card, origin):
+        return "a new network"
+    return {"weights_sha256": card.weights_sha256 or digest(network.state_dict()), **card.recipe}
+
+
 def _tell_start(card: ModelCard, origin: Mapping[str, Any]) -> str:
     """What the weights are that a network begins with, in words."""
-    if card.weights_sha256:
+    if _is_trained(card, origin):
         return f"The network begins with a model's weights, whose terms go on into the new one: {card.licence}."
     if "encoder_weights" in origin:
         return f"The network is new; its encoder begins with the weights {origin['encoder_weights']}."

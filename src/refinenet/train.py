@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 
@@ -145,8 +144,8 @@ class TrainRun:
         indices = np.unique(np.linspace(0, len(self.train_set) - 1, FREQUENCY_SAMPLES).round().astype(int)).tolist()
         return count_classes(self.train_set, indices=indices, workers=self.config.workers, progress=self.show)
 
-    def _weigh_unseen(self, weights: Sequence[float], counts: ClassCounts) -> list[float]:
-        """The weights, of which classes that were not found get the largest, being rarer than the rarest."""
+    def _tell_of_unseen(self, counts: ClassCounts) -> None:
+        """Say which classes were in none of the images that were counted, where these were not all."""
         names = self.train_set.label_set.names
         unseen = [name for name, pixels in zip(names, counts.pixels, strict=True) if not pixels]
         if unseen and len(self.train_set) > FREQUENCY_SAMPLES:
@@ -155,14 +154,13 @@ class TrainRun:
                 f"none has {', '.join(unseen)}: the largest weight is taken.",
                 enabled=self.show,
             )
-        return [weight if pixels else max(weights) for weight, pixels in zip(weights, counts.pixels, strict=True)]
 
     def _make_learner(self, counts: ClassCounts | None) -> Learner:
         weights = None
         if counts is not None and self.config.class_weights != "none":
             by_log = self.config.class_weights == "log"
             weights = log_weights(counts.pixels) if by_log else median_frequency_weights(counts)
-            weights = self._weigh_unseen(weights, counts)
+            self._tell_of_unseen(counts)
         return Learner(
             self.network,
             self.config,

@@ -285,7 +285,9 @@ KINDS: Mapping[str, Kind] = {
     ),
     "near-duplicates-across-splits": Kind(
         False, True, "Nearly the same picture (compressed, resized or brightened anew) stands in two splits, so the "
-        "score flatters.", "Look at the pairs and remove one of each; " + _FIX + "without them in train.",
+        "score flatters.",
+        "Look at the pairs and remove one of each, or split by time where a camera stands still; " + _FIX
+        + "without those in train whose masks agree.",
     ),
     "duplicates-within-split": Kind(
         False, True, "The same picture with the same mask stands several times in a split and counts as often.",

@@ -86,7 +86,9 @@ def _read_ids(picture: Picture, path: str) -> Codes:
     if image.mode in DEEP_MODES:
         return to_sixteen_bits(np.asarray(image), path).astype(np.int64)
     packed_bits = image.mode in ("1", "L") and picture.raw_mode.partition(";")[2]
-    if packed_bits or picture.format == "GIF":  # Few are so; the one place that knows what to do opens them again.
+    if picture.format == "GIF":
+        raise MaskModeError(f"{path} is a GIF, whose ids programs renumber when they write it")
+    if packed_bits:  # Few files are so; the one place that knows how to take them apart opens them again.
         ids: npt.NDArray[np.integer] = read_mask(Path(path))
         return ids.astype(np.int64)
     return np.asarray(image).astype(np.int64)

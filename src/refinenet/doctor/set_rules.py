@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from refinenet.doctor.listing import Pair, shorten
 from refinenet.doctor.scan import Facts, MaskFacts
 from refinenet.doctor.value_rules import classes_of
 
+_NEAR = "near-duplicates-across-splits"
 _KEPT_FIRST = ("test", "val")
 _TELLING = 100
 """So many masks of a sample have to lack a class before that is worth saying."""
@@ -111,12 +112,16 @@ def judge_repetitions(facts: Sequence[Facts], root: Path | None) -> Repeated:
     left_out: dict[Pair, str] = {}
     for group in group_equal(facts):
         _judge_group(group, root, found, left_out)
+    is_near_left_out = False
     for one, other in find_near(facts):
         first, second = sorted((one.pair, other.pair), key=_rank)
-        found["near-duplicates-across-splits"].append(f"{_name(second, root)} = {_name(first, root)}")
+        found[_NEAR].append(f"{_name(second, root)} = {_name(first, root)}")
         if _are_labelled_alike(one, other):
+            is_near_left_out = True
             left_out.setdefault(second, f"nearly the same picture as {_name(first, root)}")
     findings = [find(kind, sorted(names)) for kind, names in found.items()]
+    if not is_near_left_out:
+        findings = [replace(one.without_fix(), fixable=False) if one.kind == _NEAR else one for one in findings]
     return Repeated(findings=findings, left_out=left_out)
 
 
