@@ -366,7 +366,7 @@ def test_a_run_on_a_function_is_not_told_to_be_resumed(tmp_path: Path, capsys: p
     result = small_network().train(open_dataset("streets:4:64x64"), output=tmp_path / "run", stop_after=1, **SMALL)
     assert not result.is_over
     said = capsys.readouterr().err
-    assert f"The run in {tmp_path / 'run'} cannot be resumed, its dataset being a function; its model is " in said
+    assert f"The run in {tmp_path / 'run'} cannot be resumed, its dataset being a function; " in said
     assert "--resume" not in said
 
 
