@@ -28,6 +28,7 @@ from refinenet.examination import examine, open_split
 from refinenet.exporting import SIZES, Certificate, Int8, check_target, export_model
 from refinenet.exporting import Precision as ExportPrecision
 from refinenet.files import refuse_same_file
+from refinenet.fusion import Weights, note_weights
 from refinenet.images import ImageSource, decode
 from refinenet.inference import Protocol, choose_protocol
 from refinenet.labels import LabelSet
@@ -684,10 +685,9 @@ class RefineNet:
         return Path(path)
 
 
-def _note(model: Network | ExportedModel) -> tuple[int, ...]:
+def _note(model: Network | ExportedModel) -> Weights:
     """Numbers that change with a parameter's values, and not where the network is moved to another device."""
-    parameters = model.parameters() if isinstance(model, Network) else ()
-    return tuple(number for one in parameters for number in (id(one), 0 if one.is_inference() else one._version))
+    return note_weights(model, buffers=False) if isinstance(model, Network) else ()
 
 
 def _refuse_windows(image: Path, *_: object) -> LargeSegmentation:

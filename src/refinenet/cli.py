@@ -12,7 +12,7 @@ import typer
 
 from refinenet import __version__, cli_data, cli_deploy, cli_eval, cli_export, cli_pretrain, cli_train
 from refinenet.cli_options import AsJson, Model, complain
-from refinenet.terminal import describe_error, say, without_controls
+from refinenet.terminal import describe_error, say
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
@@ -150,9 +150,11 @@ def _make(**arguments: Any) -> RefineNet:
 
 
 def _show(value: Any) -> str:
+    from refinenet.tensors import printable
+
     if isinstance(value, dict):
-        return "\n".join(f"{without_controls(key)}: {_show(item)}" for key, item in value.items()) or "none"
-    return ", ".join(map(_show, value)) if isinstance(value, list) else without_controls(str(value))
+        return "\n".join(f"{printable(key)}: {_show(item)}" for key, item in value.items()) or "none"
+    return ", ".join(map(_show, value)) if isinstance(value, list) else printable(str(value), limit=10_000)
 
 
 def main() -> NoReturn:

@@ -25,9 +25,14 @@ _ALLOWED_DIFFERENCE = 1e-3
 Weights = tuple[int, ...]
 
 
-def note_weights(network: Network) -> Weights:
-    """Numbers that change with every change of a weight in place but through `.data`, and with every new tensor."""
-    tensors = (*network.parameters(), *network.buffers())
+def note_weights(network: Network, *, buffers: bool = True) -> Weights:
+    """Numbers that change with every change of a weight in place but through `.data`, and with every new tensor.
+
+    Args:
+        network: Is looked at.
+        buffers: Whether those count, too. They are new tensors wherever a network is moved or cast.
+    """
+    tensors = (*network.parameters(), *(network.buffers() if buffers else ()))
     # Tensors made in inference mode do not count their changes.
     return tuple(
         number for tensor in tensors for number in (id(tensor), 0 if tensor.is_inference() else tensor._version)

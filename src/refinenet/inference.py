@@ -5,7 +5,6 @@ Shape letters: K classes, H height, W width.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from refinenet.ranges import is_number
 from refinenet.upsampling import resize
 from refinenet.windows import Axis, blend_windows
 
@@ -23,10 +23,6 @@ Look = Callable[[Tensor], Tensor]
 """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, h, w)`, which are resized to H and W."""
 
 SMALLEST_WINDOW = 32
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_pair(value: object) -> bool:
@@ -102,7 +98,7 @@ class Protocol:
     def _scale_problems(self) -> Iterator[str]:
         if not isinstance(self.scales, tuple) or not self.scales:
             yield f"scales is a tuple of at least one number, not {self.scales!r}"
-        elif not all(_is_number(scale) and 0 < scale <= 8 for scale in self.scales):
+        elif not all(is_number(scale) and 0 < scale <= 8 for scale in self.scales):
             yield f"each scale is a number above 0 and up to 8, not {self.scales!r}"
         elif len(set(self.scales)) < len(self.scales):
             yield f"a scale is named twice in {self.scales!r}"
@@ -110,7 +106,7 @@ class Protocol:
     def _window_problems(self) -> Iterator[str]:
         if self.window is not None and not (_is_pair(self.window) and min(self.window) >= SMALLEST_WINDOW):
             yield f"window is a height and a width of at least {SMALLEST_WINDOW} pixels, not {self.window!r}"
-        if not _is_number(self.overlap) or not 0 <= self.overlap <= 0.9:
+        if not is_number(self.overlap) or not 0 <= self.overlap <= 0.9:
             yield f"overlap is a number from 0 to 0.9, not {self.overlap!r}"
 
     def _side_problems(self) -> Iterator[str]:

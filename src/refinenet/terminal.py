@@ -57,11 +57,6 @@ def describe_error(error: BaseException) -> str:
     return str(error).strip() or type(error).__name__
 
 
-def without_controls(text: str) -> str:
-    """A text from a file, in which nothing is left that steers a terminal, but its code."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def say(what: Any) -> None:
     """Print a text on standard output as it is, or other values as JSON, for machines.
 
