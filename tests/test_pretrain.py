@@ -188,7 +188,9 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_where_it_would_have(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
-def test_a_process_that_is_ended_keeps_its_run(number: int, code: int, few: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_process_that_is_ended_keeps_its_run(
+    number: int, code: int, few: Path, whole: Path, run_refinenet: CommandLine, tmp_path: Path
+) -> None:
     """For real: kill and kill -9, in the middle of the training."""
     begun = command(few, "--encoder", ENCODER, "--output", tmp_path, "--device", "cpu")
     with subprocess.Popen([*begun, *options(checkpoint_minutes=1e-6)], stderr=subprocess.PIPE, text=True) as process:
@@ -200,8 +202,8 @@ def test_a_process_that_is_ended_keeps_its_run(number: int, code: int, few: Path
     assert process.returncode == code, said
     assert "Traceback" not in said
     assert not (tmp_path / "checkpoints" / f"step-{STEPS:06d}").exists()
-    resumed = [*command("--resume", tmp_path), "--device", "cpu", "--json"]
-    result = subprocess.run(resumed, check=True, capture_output=True, timeout=120)
+    result = run_refinenet("pretrain", "--resume", tmp_path, "--device", "cpu", "--json")
+    assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["is_over"] is True
     assert_equal(tmp_path, whole)
 

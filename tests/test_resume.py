@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import CommandLine
 from small_runs import state
 
 from refinenet import RefineNet
@@ -75,7 +76,9 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_where_it_would_have(
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
 )
-def test_a_process_that_is_ended_keeps_its_run(number: int, code: int, whole: Path, tmp_path: Path) -> None:
+def test_a_process_that_is_ended_keeps_its_run(
+    number: int, code: int, whole: Path, run_refinenet: CommandLine, tmp_path: Path
+) -> None:
     """For real: kill, Ctrl-C and kill -9, in the middle of the training."""
     command = [*COMMAND, "--set", "workers=0", "--set", "checkpoint_minutes=0.0001", "--output", str(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -87,12 +90,14 @@ def test_a_process_that_is_ended_keeps_its_run(number: int, code: int, whole: Pa
     assert process.returncode == code
     assert (f"The run in {tmp_path} goes on from step" in said) == (number != signal.SIGKILL)
     assert "Traceback" not in said
-    subprocess.run([*COMMAND[:4], "--resume", str(tmp_path)], check=True, capture_output=True, timeout=120)
+    assert run_refinenet("train", "--resume", tmp_path).returncode == 0
     assert_equal(tmp_path, whole)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
-def test_a_process_that_is_ended_on_a_full_disk_says_how_far_it_goes_back(whole: Path, tmp_path: Path) -> None:
+def test_a_process_that_is_ended_on_a_full_disk_says_how_far_it_goes_back(
+    whole: Path, run_refinenet: CommandLine, tmp_path: Path
+) -> None:
     """From a step on no file may become larger than 0 bytes."""
     command = [*COMMAND, "--set", "workers=0", "--set", "checkpoint_minutes=0.0001", "--output", str(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -105,7 +110,7 @@ def test_a_process_that_is_ended_on_a_full_disk_says_how_far_it_goes_back(whole:
     assert process.returncode == 143
     kept = max(int(path.name[5:11]) for path in (tmp_path / "checkpoints").glob("step-*"))
     assert f"The last state could not be kept. The run in {tmp_path} goes on from step {kept} with --resume" in said
-    subprocess.run([*COMMAND[:4], "--resume", str(tmp_path)], check=True, capture_output=True, timeout=120)
+    assert run_refinenet("train", "--resume", tmp_path).returncode == 0
     assert_equal(tmp_path, whole)
 
 
