@@ -90,7 +90,8 @@ def test_a_process_that_is_ended_keeps_its_run(
     assert process.returncode == code
     assert (f"The run in {tmp_path} goes on from step" in said) == (number != signal.SIGKILL)
     assert "Traceback" not in said
-    assert run_refinenet("train", "--resume", tmp_path).returncode == 0
+    resumed = run_refinenet("train", "--resume", tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
     assert_equal(tmp_path, whole)
 
 
@@ -110,7 +111,8 @@ def test_a_process_that_is_ended_on_a_full_disk_says_how_far_it_goes_back(
     assert process.returncode == 143
     kept = max(int(path.name[5:11]) for path in (tmp_path / "checkpoints").glob("step-*"))
     assert f"The last state could not be kept. The run in {tmp_path} goes on from step {kept} with --resume" in said
-    assert run_refinenet("train", "--resume", tmp_path).returncode == 0
+    resumed = run_refinenet("train", "--resume", tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
     assert_equal(tmp_path, whole)
 
 
