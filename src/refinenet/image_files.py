@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from refinenet.files import quote_controls
 from refinenet.labels import Colour, LabelMap
 from refinenet.png_checksums import SIGNATURE, is_changed
 
@@ -141,7 +142,7 @@ def open_picture(path: str | os.PathLike[str]) -> Picture:
     """
     # Pillow gets no name: it would map the file into memory, and a file cut short then kills the process.
     with _open(Path(path)) as stream:
-        return read_picture(stream, str(path))
+        return read_picture(stream, quote_controls(path))
 
 
 def open_verified(path: str | os.PathLike[str]) -> Picture:
@@ -153,23 +154,25 @@ def open_verified(path: str | os.PathLike[str]) -> Picture:
     """
     with _open(Path(path)) as stream:
         if not stream.peek(len(SIGNATURE)).startswith(SIGNATURE):
-            return read_picture(stream, str(path))
+            return read_picture(stream, quote_controls(path))
         content = stream.read()
-    picture = read_picture(io.BytesIO(content), str(path))
+    picture = read_picture(io.BytesIO(content), quote_controls(path))
     if is_changed(content):
-        raise ValueError(f"{path} is damaged: its checksums say that it is not what was written. Get it again.")
+        raise ValueError(
+            f"{quote_controls(path)} is damaged: its checksums say that it is not what was written. Get it again."
+        )
     return picture
 
 
 def _open(target: Path) -> io.BufferedReader:
     if target.is_dir():
-        raise IsADirectoryError(f"Cannot read {target}: it is a folder. Name an image file in it.")
+        raise IsADirectoryError(f"Cannot read {quote_controls(target)}: it is a folder. Name an image file in it.")
     if target.exists() and not target.is_file():
-        raise ValueError(f"Cannot read {target}: it is a pipe or a device. Pass its bytes, or copy it.")
+        raise ValueError(f"Cannot read {quote_controls(target)}: it is a pipe or a device. Pass its bytes, or copy it.")
     try:
         return target.open("rb")
     except OSError as error:
-        raise type(error)(error.errno, f"Cannot read {target}: {error.strerror}") from error
+        raise type(error)(error.errno, f"Cannot read {quote_controls(target)}: {error.strerror}") from error
 
 
 def read_picture(stream: BinaryIO, name: str) -> Picture:
