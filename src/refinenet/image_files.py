@@ -269,8 +269,9 @@ def _refuse_many_scans(image: Image.Image, name: str) -> None:
     width, height = image.size
     if scans * width * height > MAX_SCANNED_PIXELS:
         raise _ManyScansError(
-            f"{name} is a progressive JPEG of {scans:,} scans, which would take very long to read: for "
-            f"{width} x {height} pixels at most {MAX_SCANNED_PIXELS // (width * height):,} are read. Save it anew as a plain JPEG or PNG."
+            f"{name} is a progressive JPEG of {scans:,} scans, which would take very long to read: for {width} x "
+            f"{height} pixels at most {MAX_SCANNED_PIXELS // (width * height):,} are read. Save it anew as a plain "
+            "JPEG or PNG."
         )
 
 
