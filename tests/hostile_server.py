@@ -174,3 +174,17 @@ def raw(data: bytes) -> Behaviour:
 def in_seconds(seconds: float) -> str:
     """A time to come, as HTTP writes it."""
     return formatdate(time.time() + seconds, usegmt=True)
+
+
+def endless(start: bytes, again: bytes, *, pause: float = 0.05, seconds: float = 8) -> Behaviour:
+    """Send some bytes, then others again and again, long after anybody should have hung up."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(start)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            handler.wfile.write(again)
+            handler.wfile.flush()
+            time.sleep(pause)
+
+    return behave

@@ -172,3 +172,67 @@ def test_interrupted_training_says_how_to_go_on(tmp_path: Path) -> None:
     assert "--resume run" in errors
     assert "interrupted" in errors
     assert "Traceback" not in errors
+
+
+def _shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command line of a shell, in which `refinenet` is this package's."""
+    line = f'refinenet() {{ "{sys.executable}" -m refinenet "$@"; }}; set -o pipefail; {command}'
+    return subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="bash")
+@pytest.mark.parametrize(
+    ("streams", "code"),
+    [(">&-", 0), ("2>&-", 0), (">&- 2>&-", 0), ("<&- >&- 2>&-", 0), ("| head -c 1", 0), (">/dev/full", 1)],
+)
+def test_the_work_is_done_whatever_the_standard_streams_are(streams: str, code: int, tmp_path: Path) -> None:
+    if "/dev/full" in streams and not Path("/dev/full").exists():
+        pytest.skip("/dev/full is Linux's")
+    done = _shell(f"refinenet demo --output out.png {streams}", tmp_path)
+    assert done.returncode == code, done.stderr
+    with Image.open(tmp_path / "out.png") as image:
+        image.load()
+    assert "Traceback" not in done.stderr
+    if code:
+        assert "Standard output cannot be written: No space left on device" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="bash")
+def test_a_result_that_finds_no_standard_output_is_an_error(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "in.png")
+    done = _shell("refinenet deploy in.png --backend pytorch --output - >&-", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Standard output is closed" in done.stderr
+
+
+STEERING = ["\x1b]0;owned\x07", "\r", "\n", "\x9b31m", "\u202e", "\u2066", "\u200b", "\u2028", "\udcff", "\x7f"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_nothing_in_a_file_name_steers_the_terminal(locale: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number, text in enumerate(STEERING):
+        (tmp_path / "in" / os.fsdecode(f"{number}{text}.jpg".encode("utf-8", "surrogateescape"))).write_bytes(b"x")
+    Image.new("RGB", (32, 32)).save(tmp_path / "in" / "good\x1b[31m[red].png")
+    command = [sys.executable, "-m", "refinenet", "deploy", "in", "--output", "out", "--backend", "pytorch"]
+    environment = {**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=environment, check=False, timeout=120)
+    shown = (done.stdout + done.stderr).decode("utf-8")
+    assert done.returncode == 1
+    assert "Traceback" not in shown
+    assert not [text for text in STEERING if text != "\n" and text in shown]
+    assert "\x1b" not in shown
+    assert "good\\x1b[31m[red].png" in shown
+    lines = [line for line in shown.splitlines() if "is not a JPEG" in line]
+    assert len(lines) == len(STEERING)
+    assert "in/2\\n.jpg" in shown
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+def test_a_name_on_the_command_line_keeps_to_its_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "refinenet", "deploy", "new\nline\x1b[1m.png", "--output", "out.png"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert "new\\nline\\x1b[1m.png" in done.stderr
+    assert "\x1b" not in done.stderr

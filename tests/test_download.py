@@ -22,6 +22,7 @@ from hostile_server import (
     answer,
     chunked,
     drip,
+    endless,
     hang,
     hostile_server,
     in_seconds,
@@ -597,3 +598,62 @@ def test_of_several_at_once_one_fetches_and_the_others_wait(server: HostileServe
     assert len(server.requests) == 2
     assert sum("somebody else is fetching it" in note for note in notes) == 3
     assert names(tmp_path) == ["file", "file.fetched.json"]
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKS = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "again"),
+    [
+        (OK[:-2], b" "),
+        (OK + b"X: ", b"a"),
+        (OK, b"X: y\r\n"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (CHUNKS, b"0"),
+        (CHUNKS + b"5;", b"a"),
+        (CHUNKS + b"5\r\nabcde\r\n0\r\n", b"X: y\r\n"),
+        (OK + b"Content-Length: 300000\r\n\r\n", b"a"),
+    ],
+    ids=["status", "header", "headers", "continue", "chunk size", "chunk extension", "trailer", "body"],
+)
+def test_a_server_that_drips_is_left_in_every_phase(
+    start: bytes, again: bytes, server: HostileServer, tmp_path: Path
+) -> None:
+    """Each byte comes within the time-out of a socket; without a deadline the second behaviour is never asked for."""
+    url = server.plan("/file", endless(start, again), serve(CONTENT))
+    assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
+    assert len(server.requests) == 2
+
+
+def test_a_body_without_an_announced_length_is_bounded(server: HostileServer, tmp_path: Path) -> None:
+    chunk = b"10000\r\n" + b"a" * 65_536 + b"\r\n"
+    for start, again in ((CHUNKS, chunk), (OK + b"\r\n", b"a" * 65_536)):
+        url = server.plan("/file", endless(start, again, pause=0.001, seconds=60))
+        with pytest.raises(OSError, match=r"sent more than 1,000,000 bytes"):
+            fetch(url, tmp_path / "file", patience=Patience(max_unannounced=1_000_000), sha256=SHA256)
+        assert not (tmp_path / "file.part").exists()
+
+
+@pytest.mark.parametrize("name", ["Content-Encoding", "Transfer-Encoding"])
+@pytest.mark.parametrize("value", ["gzip", "GZIP, identity", "br", "gzip, chunked", "deflate"])
+def test_encodings_are_refused_wherever_they_stand(
+    name: str, value: str, server: HostileServer, tmp_path: Path
+) -> None:
+    url = server.plan("/file", raw(OK + f"{name}: {value}\r\nContent-Length: 5\r\n\r\nabcde".encode()))
+    with pytest.raises(OSError, match="encoded as"):
+        fetch(url, tmp_path / "file", patience=QUICK)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("value", ["Fri, 31 Dec 99999999999999 23:59:59 GMT", "Mon, 01 Jan 0001 00:00:00 +2359"])
+def test_a_date_of_no_calendar_is_no_reason_to_wait(value: str, server: HostileServer, tmp_path: Path) -> None:
+    url = server.plan("/file", status(503, value), serve(CONTENT))
+    assert fetch(url, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
+
+
+def test_an_address_with_a_login_is_refused_without_showing_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="login") as caught:
+        fetch("http://me:secret@127.0.0.1/file", tmp_path / "file", patience=QUICK)
+    assert "secret" not in str(caught.value)

@@ -90,3 +90,12 @@ def test_imagenet_weights_without_a_network_are_a_clear_error(tmp_path: Path) ->
     last_error = run.stderr[run.stderr.rindex("\nValueError: ") :]
     assert "ImageNet weights of 'mobilenetv2_100' could not be fetched" in last_error
     assert "encoder_weights=FILE" in last_error
+
+
+@pytest.mark.parametrize(
+    "name", ["hiera_tiny_224", "maxvit_tiny_tf_224", "vit_tiny_patch16_224", "coatnet_0_rw_224", "mixer_s16_224"]
+)
+def test_encoders_that_take_one_size_only_are_refused_in_words(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"The encoder '{name}' ") as caught, torch.device("meta"):
+        Encoder(name)
+    assert "argument" not in str(caught.value)

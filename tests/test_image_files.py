@@ -232,3 +232,18 @@ def test_photograph_with_a_preview_is_no_animation() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert images.decode(content)[0, 0, 0] >= 250
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (1000, 1000), (10, 200, 30)).save(buffer, "JPEG", progressive=True)
+    usual = buffer.getvalue()
+    last = usual[usual.rindex(b"\xff\xda") : -2]
+
+    def with_scans(more: int) -> io.BytesIO:
+        return io.BytesIO(usual[:-2] + last * more + usual[-2:])
+
+    assert image_files.read_picture(io.BytesIO(usual), "usual").image.size == (1000, 1000)
+    image_files.read_picture(with_scans(20), "more")
+    with pytest.raises(ValueError, match=r"^bomb is a progressive JPEG of 5,0\d\d scans.*at most 1,500 are read"):
+        image_files.read_picture(with_scans(5000), "bomb")

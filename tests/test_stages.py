@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 
 from refinenet import RefineNet
+from refinenet.stages import read_stages
 
 SMALL: dict[str, Any] = {"crop_size": [32, 32], "batch_size": 2, "workers": 0, "epochs": 1}
 START = (
@@ -188,3 +189,29 @@ def test_a_run_is_taken_up_from_any_folder_and_past_one_of_its_dataset_s_name(
     for folder in (tmp_path, tmp_path / "elsewhere"):
         monkeypatch.chdir(folder)
         assert network.train(resume=tmp_path / "run", progress=False).epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "is empty"),
+        (b"# later\n", "is empty"),
+        (b"---\n", "is empty"),
+        (b"[]\n", "a list"),
+        (b"stages\n", "a str"),
+        (b"7\n", "a int"),
+        (b"stages:\n", "'stages' with None"),
+        (b"stages: camvid\n", "'stages' with 'camvid'"),
+        (b"stage: []\n", "the keys 'stage'"),
+        (b"stages: []\n", "at least one stage"),
+        ("stages: []\n".encode("utf-8-sig"), "at least one stage"),
+        ("stages: []\n".encode("utf-16"), "not a YAML file"),
+        (b"stages: [\n", "not a YAML file"),
+        (b"stages:\n- 3\n", "Stage 1: it needs the key 'dataset'"),
+    ],
+)
+def test_a_degenerate_file_is_called_what_it_is(content: bytes, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "stages.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=told):
+        read_stages(path, {})

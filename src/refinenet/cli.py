@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import warnings
 from pathlib import Path
@@ -12,7 +11,8 @@ import typer
 
 from refinenet import __version__, cli_data, cli_deploy, cli_eval, cli_export, cli_pretrain, cli_train
 from refinenet.cli_options import AsJson, Model, complain
-from refinenet.terminal import describe_error, say
+from refinenet.files import quote_controls
+from refinenet.terminal import check_output, describe_error, say, secure_streams
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
@@ -160,23 +160,42 @@ def _show(value: Any) -> str:
 def main() -> NoReturn:
     """Run the command line; exit code 0 for success, 1 for a failure, 2 for wrong usage, 130 for an interruption."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
+    secure_streams()
     warnings.showwarning = lambda message, *_, **__: _complain_softly(message)
     try:
         app(arguments)
     except SystemExit as end:
         if end.code == INTERRUPTED:
             complain("interrupted.")
+        if not end.code:
+            _end()
         raise
     except (ValueError, OSError, RuntimeError) as error:  # PyTorch tells of a full memory by RuntimeError
         if len(arguments) < len(sys.argv) - 1:
             raise
         told = describe_error(error)
-        complain(f"{told.splitlines()[0]} (--debug shows more)" if isinstance(error, RuntimeError) else told)
+        told = f"{told.splitlines()[0]} (--debug shows more)" if isinstance(error, RuntimeError) else told
+        complain(_quote_arguments(told))
+        sys.exit(FAILED)
+    _end()
+
+
+def _end() -> NoReturn:
+    """End in success, unless what was printed is lost."""
+    try:
+        check_output()
+    except OSError as error:
+        complain(f"{describe_error(error)}. The command itself has ended well.")
         sys.exit(FAILED)
     sys.exit(0)
 
 
+def _quote_arguments(told: str) -> str:
+    """A message in which names given on the command line keep to their line."""
+    for argument in sys.argv[1:]:
+        told = told.replace(argument, quote_controls(argument)) if not argument.isprintable() else told
+    return told
+
+
 def _complain_softly(message: Warning | str) -> None:
-    typer.echo(f"Warning: {message}", err=True)
+    typer.echo(f"Warning: {quote_controls(message, keep_lines=True)}", err=True)

@@ -25,7 +25,8 @@ from refinenet.cli_options import (
     refuse_idle_options,
 )
 from refinenet.cli_ray import Engine, Workers, deploy_with_ray
-from refinenet.terminal import describe_error, say
+from refinenet.files import quote_controls
+from refinenet.terminal import check_output, describe_error, say
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
@@ -210,11 +211,12 @@ class _Teller:
             self._reports.append(result.to_dict())
         if result.error is not None:
             self._failures += 1
-            complain(describe_error(result.error))
+            complain(quote_controls(describe_error(result.error)))
         elif not self._is_silent:
             made = ", ".join(str(path) for path in result.outputs.values())
             known = " (was there)" if result.was_there else ""
-            print(f"{result.image} -> {made}{known}: {_main_areas(result.areas)}", file=self._stream)
+            line = f"{result.image} -> {made}{known}: {_main_areas(result.areas)}"
+            print(quote_controls(line), file=self._stream)
 
     def finish(self, count: int) -> None:
         """Say the rest.
@@ -274,11 +276,12 @@ def _write_to_standard_output(image: str, kinds: list[str], arguments: dict[str,
     chosen = choose_kinds(kinds) or ("labels",)
     if len(chosen) > 1:
         raise ValueError(f"Standard output takes one kind of result, not {', '.join(chosen)}.")
+    check_output(is_result=True)
     network = _make(arguments)
     source = sys.stdin.buffer.read() if image == STANDARD else image
     found = network.segment(source, abstain_below=abstain_below)
     sys.stdout.buffer.write(render(found, chosen[0], usual_suffix(chosen[0]), Path(image).name))
-    sys.stdout.buffer.flush()
+    check_output(is_result=True)
 
 
 def _make(arguments: dict[str, Any]) -> RefineNet:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from refinenet.files import quote_controls
+
 DATASET_HELP = "A name (see `refinenet data list`), or a folder or YAML file of your own."
 
 Model = Annotated[
@@ -79,7 +81,7 @@ def read_window(text: str) -> tuple[int, int]:
 
 def complain(message: str) -> None:
     """Say on standard error what went wrong."""
-    typer.echo(f"Error: {message}", err=True)
+    typer.echo(f"Error: {quote_controls(message, keep_lines=True)}", err=True)
 
 
 def refuse_idle_options(context: typer.Context, of_use: set[str], beside: str, why: str) -> None:

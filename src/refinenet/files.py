@@ -7,6 +7,7 @@ import io
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,30 @@ _LONGEST_STEM = 50
 """Characters of a file's name in that of its temporary file: at most 200 bytes, with room for the rest in 255."""
 _CANNOT_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EPERM}
 """What file systems say that cannot flush a folder, or do not let it be opened."""
+
+
+_STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of what is not to be seen but does something: control and format characters (those that turn the
+direction of writing among them), halves of surrogate pairs (how Python keeps bytes that are not text), line ends."""
+
+
+def quote_controls(text: object, *, keep_lines: bool = False) -> str:
+    r"""A text in which nothing steers a terminal or a log: such characters are written as `\x1b`, `\u202e`, `\udcff`.
+
+    Args:
+        text: What to print; a path or another value is turned into text.
+        keep_lines: Whether line breaks stay, as in a message of several lines; names have none to keep.
+    """
+    plain = str(text)
+    if plain.isprintable():
+        return plain
+    return "".join(_quote_control(character, keep_lines) for character in plain)
+
+
+def _quote_control(character: str, keep_lines: bool) -> str:
+    if unicodedata.category(character) not in _STEERING or (keep_lines and character == "\n"):
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:

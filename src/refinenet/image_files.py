@@ -17,11 +17,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from refinenet.files import quote_controls
 from refinenet.labels import Colour, LabelMap
 from refinenet.png_checksums import SIGNATURE, is_changed
 
 MAX_PIXELS = 50_000_000
 """The most pixels (H times W) that are decoded from a file, bytes or a Pillow image."""
+
+MAX_SCANNED_PIXELS = 1_500_000_000
+"""The most pixels times scans of a JPEG that is decoded: each scan goes over the whole picture. At `MAX_PIXELS` these
+are 30 scans; the usual progressive file has 10."""
 
 RGB = npt.NDArray[np.uint8]
 
@@ -141,7 +146,7 @@ def open_picture(path: str | os.PathLike[str]) -> Picture:
     """
     # Pillow gets no name: it would map the file into memory, and a file cut short then kills the process.
     with _open(Path(path)) as stream:
-        return read_picture(stream, str(path))
+        return read_picture(stream, quote_controls(path))
 
 
 def open_verified(path: str | os.PathLike[str]) -> Picture:
@@ -153,23 +158,25 @@ def open_verified(path: str | os.PathLike[str]) -> Picture:
     """
     with _open(Path(path)) as stream:
         if not stream.peek(len(SIGNATURE)).startswith(SIGNATURE):
-            return read_picture(stream, str(path))
+            return read_picture(stream, quote_controls(path))
         content = stream.read()
-    picture = read_picture(io.BytesIO(content), str(path))
+    picture = read_picture(io.BytesIO(content), quote_controls(path))
     if is_changed(content):
-        raise ValueError(f"{path} is damaged: its checksums say that it is not what was written. Get it again.")
+        raise ValueError(
+            f"{quote_controls(path)} is damaged: its checksums say that it is not what was written. Get it again."
+        )
     return picture
 
 
 def _open(target: Path) -> io.BufferedReader:
     if target.is_dir():
-        raise IsADirectoryError(f"Cannot read {target}: it is a folder. Name an image file in it.")
+        raise IsADirectoryError(f"Cannot read {quote_controls(target)}: it is a folder. Name an image file in it.")
     if target.exists() and not target.is_file():
-        raise ValueError(f"Cannot read {target}: it is a pipe or a device. Pass its bytes, or copy it.")
+        raise ValueError(f"Cannot read {quote_controls(target)}: it is a pipe or a device. Pass its bytes, or copy it.")
     try:
         return target.open("rb")
     except OSError as error:
-        raise type(error)(error.errno, f"Cannot read {target}: {error.strerror}") from error
+        raise type(error)(error.errno, f"Cannot read {quote_controls(target)}: {error.strerror}") from error
 
 
 def read_picture(stream: BinaryIO, name: str) -> Picture:
@@ -200,6 +207,7 @@ def load_picture(image: Image.Image, name: str, *, is_ours: bool = False) -> Pic
         # The second picture of an MPO, as phones write it, is a preview or a depth map and not missed.
         animated = image.format != "MPO" and getattr(image, "is_animated", False) and image.tell() == 0
         raw_mode = _raw_mode(image)
+        _refuse_many_scans(image, name)
         image.load()
         method = _UPRIGHT.get(_orientation(image))
         upright = image.transpose(method) if method is not None else image if is_ours else image.copy()
@@ -241,6 +249,32 @@ def _read_lossless(path: str | os.PathLike[str]) -> Picture:
     return picture
 
 
+class _ManyScansError(ValueError):
+    pass
+
+
+def _refuse_many_scans(image: Image.Image, name: str) -> None:
+    """A few hundred kilobytes of empty scans cost the decoder minutes."""
+    stream = getattr(image, "fp", None)
+    if image.format not in ("JPEG", "MPO") or stream is None:
+        return
+    place = stream.tell()
+    stream.seek(0)
+    # No pair of bytes within a scan is a marker, so only an embedded preview could be counted as well.
+    scans, last = 0, b""
+    while block := stream.read(1 << 20):
+        scans += (last + block).count(b"\xff\xda")
+        last = block[-1:] if block.endswith(b"\xff") else b""
+    stream.seek(place)
+    width, height = image.size
+    if scans * width * height > MAX_SCANNED_PIXELS:
+        raise _ManyScansError(
+            f"{name} is a progressive JPEG of {scans:,} scans, which would take very long to read: for {width} x "
+            f"{height} pixels at most {MAX_SCANNED_PIXELS // (width * height):,} are read. Save it anew as a plain "
+            "JPEG or PNG."
+        )
+
+
 @contextmanager
 def _clear_errors(name: str) -> Iterator[None]:
     try:
@@ -248,6 +282,8 @@ def _clear_errors(name: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         count = re.search(r"\d+", str(error))
         raise _too_large(name, count.group() if count else "too many") from error
+    except _ManyScansError:
+        raise
     except UnidentifiedImageError as error:
         raise ValueError(
             f"{name} is not a JPEG, PNG, WebP, BMP, TIFF or GIF image, or its start is damaged. "

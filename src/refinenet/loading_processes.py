@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import multiprocessing
+import os
 import signal
 import sys
 from collections import deque
@@ -30,6 +32,11 @@ that the one that knows the reason is the one that tells it."""
 _GLANCE = 0.5
 """Seconds between two looks at what is waited for; a process that was stopped meanwhile (Ctrl-Z) counts as one look."""
 _SECONDS_TO_END = 5
+_NO_SHARED_MEMORY = 28
+"""The exit code of a process that finds no room for its result."""
+_SHARED_MEMORY_ADVICE = (
+    "Shared memory (/dev/shm) is full: lower batch_size, use workers=0, or give a container more by --shm-size."
+)
 
 
 class _Worker(NamedTuple):
@@ -177,8 +184,8 @@ def _describe_end(process: BaseProcess) -> str:
     advice = {
         -signal.SIGKILL: "Where nobody did that, the system ran out of memory: lower workers, batch_size or crop_size, "
         "or use cache='disk' or 'none'.",
-        -getattr(signal, "SIGBUS", 0): "Shared memory (/dev/shm) is full: lower batch_size, use workers=0, or give a "
-        "container more by --shm-size.",
+        -getattr(signal, "SIGBUS", 0): _SHARED_MEMORY_ADVICE,
+        _NO_SHARED_MEMORY: _SHARED_MEMORY_ADVICE,
     }.get(code, "What it printed before may say why; with workers=0 images load in the training process.")
     return f"The loading process {process.pid} {cause}. {advice}"
 
@@ -207,4 +214,10 @@ def _work(function: Callable[[Any], Any], begin: Callable[[], object], connectio
             number, task = connection.recv()
         except EOFError:
             return
-        connection.send((number, function(task)))
+        result = function(task)
+        try:
+            connection.send((number, result))
+        except (RuntimeError, OSError) as error:  # PyTorch's own for a tensor that finds no room in shared memory
+            if "No space left on device" not in str(error) and getattr(error, "errno", 0) != errno.ENOSPC:
+                raise
+            os._exit(_NO_SHARED_MEMORY)

@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import quote
 
-from rich.markup import escape
 from rich.progress import Progress
 
 from refinenet.datasets import NAMES, PUBLISHED, Dataset, Download, Published, find_root, prepared_folder
@@ -235,7 +234,7 @@ class _Fetcher:
             target.unlink()
 
     def _task(self, description: str) -> Callable[[int, int | None], None]:
-        task = self.bar.add_task(escape(description), total=None, status="MB")
+        task = self.bar.add_task(description, total=None, status="MB")
 
         def show(done: int, size: int | None) -> None:
             total = None if size is None else max(size // 1_000_000, 1)
@@ -261,7 +260,7 @@ def _convert(
     waiting = partial(print_note, f"Somebody else prepares {folder}; waiting for that.", enabled=not bar.disable)
     with only_one(folder / ".lock", waiting):
         if open_prepared(root, name, split, dataset.label_set) is None:
-            task = bar.add_task(escape(f"converting {name} {split}"), total=len(dataset), status="images")
+            task = bar.add_task(f"converting {name} {split}", total=len(dataset), status="images")
             try:
                 write_split(root, folder, dataset, workers=workers, advance=partial(bar.advance, task))
             except ValueError as error:

@@ -231,8 +231,7 @@ def _cluster(workers: int | None) -> Iterator[Any]:
     ray = require_ray()
     was_connected = ray.is_initialized()
     if not was_connected:
-        with _silent_stderr():
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **_address(workers))
+        _start(ray, workers)
     context = ray.data.DataContext.get_current()
     before = context.enable_progress_bars, context.print_on_execution_start
     context.enable_progress_bars = context.print_on_execution_start = False
@@ -246,6 +245,25 @@ def _cluster(workers: int | None) -> Iterator[Any]:
         logger.setLevel(level)
         if not was_connected:
             ray.shutdown()
+
+
+def _start(ray: Any, workers: int | None) -> None:
+    """Start Ray, or connect to it.
+
+    Raises:
+        OSError: it does not start, or does not answer where RAY_ADDRESS says that it is.
+    """
+    options = _address(workers)
+    try:
+        with _silent_stderr():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except Exception as error:  # Ray raises Exception itself for a node that does not start in time
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        where = "here" if options["address"] == "local" else f"at RAY_ADDRESS={options['address']}"
+        raise OSError(
+            f"Ray could not be started or reached {where}: {lines[0]:.300} Nothing was segmented. Check memory, the "
+            "space in /tmp and /dev/shm, and RAY_ADDRESS; or run without --engine ray."
+        ) from error
 
 
 @contextmanager

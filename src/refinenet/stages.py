@@ -68,13 +68,20 @@ def _read_stage(entry: Any, common: Mapping[str, Any]) -> Training:
 
 def _read_file(path: Path) -> list[Any]:
     try:
-        values = yaml.safe_load(path.read_text("utf-8"))
+        values = yaml.safe_load(path.read_text("utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a YAML file: {error}") from error
     except OSError as error:
         raise type(error)(error.errno, f"Cannot read the stages in {path}: {error.strerror}") from error
+    if values is None:
+        raise ValueError(f"{path} is empty. It needs the key 'stages', with a list of stages, each with a 'dataset'.")
     if not isinstance(values, Mapping) or set(values) != {"stages"} or not isinstance(values["stages"], list):
-        raise ValueError(f"{path} holds one key, 'stages', with a list of stages.")
+        found = (
+            f"the keys {', '.join(map(repr, values))}" if isinstance(values, Mapping) else f"a {type(values).__name__}"
+        )
+        if isinstance(values, Mapping) and set(values) == {"stages"}:
+            found = f"'stages' with {values['stages']!r}"
+        raise ValueError(f"{path} has to hold one key, 'stages', with a list of stages; it holds {found:.200}.")
     return [place_training(path.parent, entry) if isinstance(entry, Mapping) else entry for entry in values["stages"]]
 
 

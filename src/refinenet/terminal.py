@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,11 +16,114 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
+
+from refinenet.files import quote_controls
+
+
+class _LastingStream(io.FileIO):
+    """Standard output or error that does not stop the work when it cannot be written; the first failure is remembered.
+
+    Its reader may be gone (`| head`), or the disk that it goes to full.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write as much as can be written, and claim to have written all."""
+        view = memoryview(data).cast("B")
+        written = 0
+        while self.failure is None and written < len(view):
+            try:
+                written += super().write(view[written:]) or 0
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                self.failure = error
+        return len(view)
+
+
+_CLOSED: set[str] = set()
+
+
+def secure_streams() -> None:
+    """Make standard output and error safe to print to, whatever they are.
+
+    Those that are closed (`>&-`, a daemon, pythonw) become the null device: else the next file that is opened would
+    take their place, and what other libraries print would be written into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            _CLOSED.add(name)
+            if not _is_open(number):
+                null = os.open(os.devnull, os.O_RDWR)
+                if null != number:
+                    os.dup2(null, number)
+                    os.close(null)
+            setattr(sys, name, _reopen(number, "utf-8") if number else open(os.devnull))  # noqa: SIM115, PTH123
+        elif number and _is_own(stream, number):
+            setattr(sys, name, _reopen(number, stream.encoding))
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _is_own(stream: Any, number: int) -> bool:
+    """Whether a stream is the process's own, not one that a test or a notebook put there, nor a Windows console."""
+    is_usual = type(stream) is io.TextIOWrapper and stream in (sys.__stdout__, sys.__stderr__)
+    return is_usual and stream.fileno() == number and not (sys.platform == "win32" and stream.isatty())
+
+
+def _reopen(number: int, encoding: str) -> io.TextIOWrapper:
+    raw = _LastingStream(number, "w", closefd=False)
+    # Names of files may be any bytes.
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=number == 2 or raw.isatty()
+    )
+
+
+def check_output(*, is_result: bool = False) -> None:
+    """Find out whether standard output took everything.
+
+    Args:
+        is_result: Whether it is where a file was to go, so that a reader that hangs up early is an error as well.
+
+    Raises:
+        OSError: it was not, for another reason than that its reader had enough; or it is closed and `is_result`.
+    """
+    if is_result and "stdout" in _CLOSED:
+        raise OSError(errno.EBADF, "Standard output is closed, and the result was to go there")
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if not isinstance(raw, _LastingStream):
+        return
+    sys.stdout.flush()
+    if raw.failure is not None and (is_result or not isinstance(raw.failure, BrokenPipeError)):
+        raise OSError(raw.failure.errno, f"Standard output cannot be written: {raw.failure.strerror}")
+
+
+class _WordsColumn(ProgressColumn):
+    """A text of each task as it is: no markup, and nothing in it that steers the terminal."""
+
+    def __init__(self, read: Callable[[Task], object]) -> None:
+        super().__init__()
+        self._read = read
+
+    def render(self, task: Task) -> Text:
+        """The text of a task."""
+        return Text(quote_controls(self._read(task)))
 
 
 def progress_bar(enabled: bool) -> Progress:
@@ -27,10 +133,10 @@ def progress_bar(enabled: bool) -> Progress:
     """
     console = Console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"),
+        _WordsColumn(lambda task: task.description),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}"),
+        _WordsColumn(lambda task: task.fields["status"]),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -42,12 +148,16 @@ def progress_bar(enabled: bool) -> Progress:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, its first column to the left and the others to the right; texts are shown as they are."""
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=_plain(title), title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(escape(column), justify="left" if index == 0 else "right")
+        table.add_column(_plain(column), justify="left" if index == 0 else "right")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(_plain(cell) for cell in row))
     Console().print(table)
+
+
+def _plain(text: str) -> str:
+    return escape(quote_controls(text, keep_lines=True))
 
 
 def describe_error(error: BaseException) -> str:
@@ -58,16 +168,16 @@ def describe_error(error: BaseException) -> str:
 
 
 def say(what: Any) -> None:
-    """Print a text on standard output as it is, or other values as JSON, for machines.
+    """Print a text on standard output, what would steer the terminal in escapes, or other values as JSON, for machines.
 
     Of the processes that torchrun starts, which all have the same to say, the first one speaks.
     """
     if os.environ.get("RANK", "0") != "0":
         return
-    print(what if isinstance(what, str) else json.dumps(what, indent=2))
+    print(quote_controls(what, keep_lines=True) if isinstance(what, str) else json.dumps(what, indent=2))
 
 
 def print_note(text: str, *, enabled: bool = True) -> None:
-    """Print a line on standard error, as it is."""
+    """Print a line on standard error, with what would steer the terminal in escapes."""
     if enabled:
-        Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+        Console(stderr=True).print(quote_controls(text, keep_lines=True), markup=False, highlight=False, soft_wrap=True)

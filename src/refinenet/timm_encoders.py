@@ -45,8 +45,16 @@ def find_taps(name: str) -> tuple[Tap, ...]:
     with torch.device("meta"):  # its facts are wanted, not its weights
         try:
             info = timm.create_model(name, features_only=True).feature_info
-        except (RuntimeError, AttributeError, NotImplementedError) as error:  # timm's, of networks without such maps
+        except (
+            RuntimeError,
+            AttributeError,
+            NotImplementedError,
+            TypeError,
+            ValueError,
+            AssertionError,
+        ) as error:  # timm's, of networks without such maps
             raise ValueError(f"The encoder {name!r} offers no feature maps: {error}") from error
+    _refuse_fixed_size(name)
     strides = info.reduction()
     missing = [stride for stride in STRIDES if stride not in strides]
     if missing:
@@ -74,11 +82,34 @@ def build_features(name: str, taps: Sequence[Tap], *, pretrained: bool) -> nn.Mo
     with torch.device("meta"):
         offered = timm.create_model(name, features_only=True).feature_info.module_name()
     indices = tuple(offered.index(tap.module) for tap in taps)
-    config = timm.models.get_pretrained_cfg(name)
-    # Networks built for one image size (Swin) can be told to take any.
-    options = {"strict_img_size": False} if config and config.fixed_input_size else {}
-    features: nn.Module = _create(name, pretrained, features_only=True, out_indices=indices, **options)
+    features: nn.Module = _create(name, pretrained, features_only=True, out_indices=indices, **_size_options(name))
     return features
+
+
+def _size_options(name: str) -> dict[str, bool]:
+    """Networks built for one image size (Swin) can be told to take any."""
+    config = timm.models.get_pretrained_cfg(name)
+    return {"strict_img_size": False} if config and config.fixed_input_size else {}
+
+
+def _refuse_fixed_size(name: str) -> None:
+    """Refuse a network that cannot be told to take images of any size.
+
+    Raises:
+        ValueError: timm cannot build it so, or it fails on an image of another size than its own.
+    """
+    options = _size_options(name)
+    if not options:
+        return
+    try:
+        with torch.device("meta"), torch.no_grad():
+            features = timm.create_model(name, features_only=True, **options).eval()
+            features(torch.empty(1, 3, 320, 96))
+    except (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError) as error:  # timm's, PyTorch's
+        raise ValueError(
+            f"The encoder {name!r} cannot be built by timm for images of any size, as a RefineNet takes. Choose "
+            "another, such as resnet50, convnext_tiny or swin_tiny_patch4_window7_224."
+        ) from error
 
 
 def fetch_weights(name: str) -> dict[str, Tensor]:

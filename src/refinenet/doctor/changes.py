@@ -11,7 +11,7 @@ from typing import Any
 
 from refinenet.doctor.listing import Pair, shorten
 from refinenet.doctor.meanings import PROPOSED
-from refinenet.terminal import print_table
+from refinenet.terminal import print_table, say
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,8 +79,8 @@ class Changes:
         if rows:
             print_table(f"{self.source} -> {self.out}", ("What was done", "files"), rows)
         if self.has_placeholders:
-            print("Nothing says what the classes are called: they have placeholders for names (class 0 and so on).")
-        print(f"Written: {splits}. All changes file by file: {self.out / 'changes.json'}")
+            say("Nothing says what the classes are called: they have placeholders for names (class 0 and so on).")
+        say(f"Written: {splits}. All changes file by file: {self.out / 'changes.json'}")
 
     def _sums(self) -> Counter[str]:
         sums: Counter[str] = Counter()

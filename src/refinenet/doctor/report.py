@@ -12,6 +12,7 @@ from typing import Any
 from refinenet.datasets.own.meaning import KEYS
 from refinenet.doctor.finding import KINDS, Finding
 from refinenet.doctor.quoting import write_command
+from refinenet.terminal import say
 
 _WIDTH = 100
 _KEY = re.compile(rf"({'|'.join(KEYS)}): ")
@@ -70,16 +71,16 @@ class Report:
     def print(self, *, offer_fix: bool = True) -> None:
         """Print the whole report on standard output; `offer_fix` is false where a copy is being written already."""
         splits = ", ".join(f"{split} {count}" for split, count in self.images.items())
-        print(f"{self.source}: {self.layout}\nImages: {splits}; {self.checked} samples read.")
+        say(f"{self.source}: {self.layout}\nImages: {splits}; {self.checked} samples read.")
         stopping = [finding for finding in self.findings if finding.stops]
         warnings = [finding for finding in self.findings if not finding.stops]
         for title, findings in (("What stops training", stopping), ("What training goes on with", warnings)):
             if findings:
-                print(f"\n{title}\n")
-                print("\n\n".join(_describe(finding) for finding in findings))
-        print(f"\n{self._conclude(len(stopping), len(warnings))}")
+                say(f"\n{title}\n")
+                say("\n\n".join(_describe(finding) for finding in findings))
+        say(f"\n{self._conclude(len(stopping), len(warnings))}")
         if self.is_fixable and offer_fix:
-            print(self._how_to_fix())
+            say(self._how_to_fix())
 
     def _how_to_fix(self) -> str:
         return f"`{self.fix_command}` writes a repaired copy, leaves out what it cannot repair, and says so."

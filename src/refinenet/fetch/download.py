@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from refinenet.fetch.web import BLOCK, Answer, PassingError, Version, ask, check_address
+from refinenet.fetch.web import BLOCK, MAX_UNANNOUNCED, Answer, PassingError, Version, ask, check_address
 from refinenet.files import write_atomically
 from refinenet.locks import only_one
 
@@ -38,11 +38,14 @@ class Patience:
     attempts: int = 6
     """Attempts in a row, each bringing less than a megabyte, after which it gives up."""
     timeout: float = 30.0
-    """Seconds that the server may be silent."""
+    """Seconds that the server may be silent, or send next to nothing of the file; after twice as many it must be
+    connected and its status and headers complete (for each address that it redirects to)."""
     pause: float = 1.0
     """Seconds before the second attempt; each pause is twice as long as the one before."""
     longest_pause: float = 120.0
     """Seconds at most between two attempts; a server that asks for a longer pause is given up."""
+    max_unannounced: int = MAX_UNANNOUNCED
+    """Bytes at most of a file whose length the server does not announce; a server that sends more is given up."""
 
 
 PATIENCE = Patience()
@@ -222,6 +225,8 @@ def _store(job: _Job, answer: Answer) -> None:
             for block in answer.blocks(job.patience.timeout):
                 stream.write(block)
                 have += len(block)
+                if size is None and have > job.patience.max_unannounced:
+                    break
                 job.progress(have, size)
             stream.flush()
             os.fsync(stream.fileno())
@@ -229,6 +234,12 @@ def _store(job: _Job, answer: Answer) -> None:
         raise OSError(
             error.errno, f"Cannot write {job.part}: {error.strerror}. What has come is kept: make room and run again"
         ) from error
+    if size is None and have > job.patience.max_unannounced:
+        job.part.unlink()
+        raise OSError(
+            f"{job.address}: the server does not say how long the file is, and sent more than "
+            f"{job.patience.max_unannounced:,} bytes. Fetch it by other means, or use a mirror."
+        )
     if size is not None and job.have() != size:
         raise PassingError(f"the connection ended after {have:,} of {size:,} bytes")
 

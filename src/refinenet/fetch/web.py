@@ -1,27 +1,45 @@
-"""Ask a web server for a file, or for the rest of one, and believe it nothing that cannot be checked.
+"""Ask a web server for a file, or for the rest of one, and believe nothing that cannot be checked.
 
-Only http and https, with certificates verified, and never from https to http. Python's own `http.client` speaks the
-protocol; proxies come from the environment (`https_proxy`, `no_proxy`).
+Only http and https, with certificates verified, and never from https to http. urllib3 speaks the protocol; proxies come
+from the environment (`https_proxy`, `no_proxy`).
+
+No server can hold a caller up for longer than the deadlines below. A socket's own timeout does not do that: it starts
+anew with each byte, so a server that sends one byte now and then never meets it, be it within a status line, a header,
+a TLS handshake, a chunk's size or a trailer. Therefore each request runs in a thread of its own (`_Exchange`). Whoever
+waits for it waits no longer than the deadline, and then shuts the connection down, which ends that thread as well.
 """
 
 from __future__ import annotations
 
 import email.utils
+import queue
 import re
+import socket
 import ssl
 import string
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http.client import HTTPException, HTTPResponse, InvalidURL, responses
-from urllib.parse import quote, urljoin, urlsplit
-from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
+from http.client import HTTPException, responses
+from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
 
 MAX_REDIRECTS = 10
 BLOCK = 1 << 20
 SLOWEST = 1_000
 """Bytes per second; a server that sends less is taken for dead."""
+ANSWER_DEADLINE = 2
+"""Within this many times the allowed silence a server is connected and its status and headers are complete."""
+MAX_UNANNOUNCED = 16 << 30
+"""Bytes of a file whose length the server does not announce, at most."""
 PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ADVICE: Mapping[int, str] = {
     401: "It wants a login: fetch the file with your browser",
@@ -52,6 +70,139 @@ class Version:
     """In bytes, where the server says so."""
 
 
+class _Exchange:
+    """One request and its response, in a thread of its own; see the top of this file.
+
+    Args:
+        url: Its address.
+        headers: Of the request.
+        timeout: Seconds that the server may be silent.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str], timeout: float) -> None:
+        self._url, self._headers, self._timeout = url, headers, timeout
+        # Few blocks wait, so that a server that is faster than the disk does not fill the memory.
+        self._items: queue.Queue[urllib3.BaseHTTPResponse | bytes | Exception | None] = queue.Queue(maxsize=4)
+        self._lock, self._is_closed = threading.Lock(), False
+        self._sockets: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def take(self, seconds: float) -> urllib3.BaseHTTPResponse | bytes:
+        """The response, then the blocks of its body as they come; an empty one is its end.
+
+        Raises:
+            queue.Empty: nothing came within so many seconds.
+            OSError, HTTPException, HTTPError, ValueError: what went wrong.
+        """
+        item = self._items.get(timeout=max(0.0, seconds))
+        assert item is not None, "the thread of a download ended without a result"
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Hang up, whatever the thread waits for."""
+        with self._lock:
+            self._is_closed = True
+            for line in self._sockets:
+                _shut(line)
+            self._sockets.clear()
+        with suppress(queue.Empty):
+            while True:
+                self._items.get_nowait()
+
+    def _run(self) -> None:
+        try:
+            response = self._ask()
+            self._put(response)
+            while not self._is_closed:
+                block = response.read1(BLOCK, decode_content=False)
+                self._put(block)
+                if not block:
+                    break
+        except (OSError, HTTPException, HTTPError, ValueError) as error:
+            self._put(error)
+        finally:
+            self._put(None)
+
+    def _put(self, item: urllib3.BaseHTTPResponse | bytes | Exception | None) -> None:
+        while not self._is_closed:
+            with suppress(queue.Full):
+                self._items.put(item, timeout=0.5)
+                return
+
+    def _ask(self) -> urllib3.BaseHTTPResponse:
+        return _pool_manager(self._url, self._keep).request(
+            "GET",
+            self._url,
+            headers={"User-Agent": "refinenet", **self._headers},
+            timeout=urllib3.Timeout(connect=self._timeout, read=self._timeout),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+            decode_content=False,
+            enforce_content_length=False,
+        )
+
+    def _keep(self, line: socket.socket) -> None:
+        """Remember a connection by a second handle, as TLS takes the first one over."""
+        handle = line.dup()
+        with self._lock:
+            if self._is_closed:
+                _shut(handle)
+            else:
+                self._sockets.append(handle)
+
+
+def _shut(line: socket.socket) -> None:
+    with suppress(OSError):  # the other side was faster
+        line.shutdown(socket.SHUT_RDWR)
+    line.close()
+
+
+def _pool_manager(url: str, keep: Callable[[socket.socket], None]) -> urllib3.PoolManager:
+    """What makes connections, through the proxy that the environment names, if any; `keep` gets each new connection.
+
+    Raises:
+        ValueError: the proxy is of a kind that is not supported.
+    """
+
+    class Plain(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            line = super()._new_conn()
+            keep(line)
+            return line
+
+    class Protected(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            line = super()._new_conn()
+            keep(line)
+            return line
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class ProtectedPool(HTTPSConnectionPool):
+        ConnectionCls = Protected
+
+    parts, context = urlsplit(url), ssl.create_default_context()
+    proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+    manager = _through(proxy, context) if proxy else urllib3.PoolManager(ssl_context=context)
+    manager.pool_classes_by_scheme = {"http": PlainPool, "https": ProtectedPool}
+    return manager
+
+
+def _through(proxy: str, context: ssl.SSLContext) -> urllib3.ProxyManager:
+    address = proxy if "://" in proxy else f"http://{proxy}"
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"A proxy's address begins with http:// or https://; the environment names {address!r}.")
+    login = None if parts.username is None else f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
+    return urllib3.ProxyManager(address, proxy_headers=headers, ssl_context=context, proxy_ssl_context=context)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """A file, or its rest, ready to be read; to be closed afterwards."""
@@ -61,11 +212,11 @@ class Answer:
     version: Version
     ends_clearly: bool
     """Whether a broken connection can be told from the end of the file."""
-    response: HTTPResponse
+    exchange: _Exchange
 
     def close(self) -> None:
         """Hang up."""
-        self.response.close()
+        self.exchange.close()
 
     def blocks(self, timeout: float) -> Iterator[bytes]:
         """The bytes as they come, never more than were announced, perhaps fewer.
@@ -74,27 +225,53 @@ class Answer:
             PassingError: the connection broke, or for `timeout` seconds there came nothing or next to nothing.
         """
         left = BLOCK if self.version.size is None else self.version.size - self.start
-        since, came = time.monotonic(), 0
-        while left > 0 and (block := _read(self.response, min(BLOCK, left))):
-            yield block
-            left -= 0 if self.version.size is None else len(block)
-            came += len(block)
-            seconds = time.monotonic() - since
-            if seconds > timeout:
-                if came < SLOWEST * seconds:
-                    raise PassingError(f"the server sent only {came:,} bytes in {seconds:.3g} s")
-                since, came = time.monotonic(), 0
+        waited, came = 0.0, 0
+        while left > 0:
+            begin = time.monotonic()
+            block = self._take(timeout - waited)
+            waited += time.monotonic() - begin  # not what the caller needs to write it
+            if block is not None:
+                if not block:
+                    return
+                block = block if self.version.size is None else block[:left]
+                yield block
+                left -= 0 if self.version.size is None else len(block)
+                came += len(block)
+            if waited >= timeout:
+                if came < SLOWEST * waited:
+                    raise PassingError(f"the server sent only {came:,} bytes in {waited:.3g} s")
+                waited, came = 0.0, 0
+
+    def _take(self, seconds: float) -> bytes | None:
+        try:
+            block = self.exchange.take(seconds)
+        except queue.Empty:
+            return None
+        except (OSError, HTTPException, HTTPError, ValueError) as error:
+            raise PassingError(f"the connection broke ({error!r})") from error
+        assert isinstance(block, bytes)
+        return block
 
 
 def check_address(url: str) -> None:
-    """Refuse what is no http or https address.
+    """Reject what is not an http or https address.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the address has another scheme, no host, an invalid port, a login, or characters that none may have.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"Files are fetched from http:// and https:// addresses, not from {url!r}.")
+    if any(character <= " " or character == "\x7f" for character in url):
+        raise ValueError(
+            f"{url!r} is not an address: it has spaces or control characters. Write them as %20 and so on."
+        )
+    if parts.username is not None:
+        raise ValueError(f"The address of a file on {parts.hostname} has a login in it. Logins are not supported.")
+    try:
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"{url!r} is not an address: {error}.") from error
 
 
 def ask(url: str, timeout: float, *, have: int = 0, version: Version | None = None) -> Answer:
@@ -116,49 +293,54 @@ def ask(url: str, timeout: float, *, have: int = 0, version: Version | None = No
         headers["Range"] = f"bytes={have}-"
     if have and version and version.validator:
         headers["If-Range"] = version.validator
-    response = _follow(url, headers, timeout)
+    exchange, response = _follow(url, headers, timeout)
     try:
-        return _understand(url, response, have, version)
+        return _understand(url, (exchange, response), have, version)
     except BaseException:
-        response.close()
+        exchange.close()
         raise
 
 
-def _read(response: HTTPResponse, count: int) -> bytes:
-    try:
-        return response.read1(count)
-    except (OSError, HTTPException) as error:
-        raise PassingError(f"the connection broke ({error!r})") from error
-
-
-def _follow(url: str, headers: Mapping[str, str], timeout: float) -> HTTPResponse:
-    opener = OpenerDirector()
-    opener.addheaders = [("User-Agent", "refinenet")]
-    for handler in (ProxyHandler(), HTTPHandler(), HTTPSHandler(context=ssl.create_default_context())):
-        opener.add_handler(handler)
+def _follow(url: str, headers: Mapping[str, str], timeout: float) -> tuple[_Exchange, urllib3.BaseHTTPResponse]:
     visited = [url]
     while True:
-        response = _open(opener, Request(visited[-1], headers=dict(headers)), timeout)
-        if response.status not in (301, 302, 303, 307, 308):
-            return response
-        response.close()
-        visited.append(_redirect(visited, response.headers.get("Location", "")))
+        exchange = _Exchange(visited[-1], headers, timeout)
+        try:
+            response = _response(exchange, visited[-1], timeout)
+            if response.status not in (301, 302, 303, 307, 308):
+                return exchange, response
+            visited.append(_redirect(visited, response.headers.get("Location", "")))
+        except BaseException:
+            exchange.close()
+            raise
+        exchange.close()
 
 
-def _open(opener: OpenerDirector, request: Request, timeout: float) -> HTTPResponse:
+def _response(exchange: _Exchange, url: str, timeout: float) -> urllib3.BaseHTTPResponse:
+    host = urlsplit(url).netloc
     try:
-        response: HTTPResponse = opener.open(request, timeout=timeout)
-    except InvalidURL as error:
-        raise ValueError(f"{request.full_url!r} is no address: {error}.") from error
-    except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            raise OSError(
-                f"{request.host} cannot prove who it is ({reason.verify_message}), so nothing was fetched. Check this "
-                "computer's date and certificates, or fetch the file by other means."
-            ) from error
-        raise PassingError(f"{request.host} does not answer ({reason!r})") from error
+        response = exchange.take(ANSWER_DEADLINE * timeout)
+    except queue.Empty as error:
+        seconds = ANSWER_DEADLINE * timeout
+        raise PassingError(f"{host} does not answer: its headers were not complete after {seconds:.3g} s") from error
+    except (OSError, HTTPException, HTTPError) as error:
+        _raise_if_unproven(host, error)
+        raise PassingError(f"{host} does not answer ({error!r})") from error
+    assert not isinstance(response, bytes)
     return response
+
+
+def _raise_if_unproven(host: str, error: BaseException) -> None:
+    """Certificates that do not hold will not hold at the next attempt either."""
+    cause: BaseException | None = error
+    while cause is not None:
+        for part in (cause, *cause.args):
+            if isinstance(part, ssl.SSLCertVerificationError):
+                raise OSError(
+                    f"{host} cannot prove who it is ({part.verify_message}), so nothing was fetched. Check this "
+                    "computer's date and certificates, or fetch the file by other means."
+                ) from error
+        cause = cause.__cause__ or cause.__context__
 
 
 def _redirect(visited: list[str], location: str) -> str:
@@ -166,8 +348,8 @@ def _redirect(visited: list[str], location: str) -> str:
     wanted = quote(location, safe=string.punctuation, encoding="iso-8859-1", errors="replace")
     try:
         target = urljoin(visited[-1], wanted)
-        parts = urlsplit(target)
-        is_address = bool(location and parts.scheme in ("http", "https") and parts.hostname)
+        check_address(target)
+        is_address = bool(location)
     except ValueError:
         target, is_address = wanted, False
     if not is_address:
@@ -183,28 +365,40 @@ def _redirect(visited: list[str], location: str) -> str:
     raise OSError(f"{visited[0]} leads {problem}. That is not followed: fetch the file by other means or use a mirror.")
 
 
-def _understand(url: str, response: HTTPResponse, have: int, version: Version | None) -> Answer:
-    status, encoding = response.status, response.headers.get("Content-Encoding", "identity")
-    if status in (200, 206) and encoding.strip().lower() != "identity":
-        raise OSError(f"{url} comes encoded as {encoding!r}, which was not asked for. Use a mirror.")
+def _understand(
+    url: str, exchange: tuple[_Exchange, urllib3.BaseHTTPResponse], have: int, version: Version | None
+) -> Answer:
+    response = exchange[1]
+    status = response.status
+    if status in (200, 206):
+        _reject_encodings(url, response)
     if status == 200:
-        return _whole(response)
+        return _whole(*exchange)
     if status == 206 and have:
-        return _rest(response, have, version)
+        return _rest(*exchange, have, version)
     if status == 206:
         raise PassingError("the server sent a part of the file that was not asked for")
     if status == 416 and have:
         raise PassingError("the server does not have the rest of this file", is_misfit=True)
     answer = f"HTTP {status} {responses.get(status, '')}".rstrip()
-    if status in PASSING_STATUS:
+    if status in PASSING_STATUS or status < 200:
         raise PassingError(f"the server answers {answer}", wait=_retry_after(response))
     advice = _ADVICE.get(status, "Fetch the file by other means")
     raise OSError(f"{url}: the server answers {answer}. {advice} and put it into its place, or use a mirror.")
 
 
-def _whole(response: HTTPResponse) -> Answer:
+def _reject_encodings(url: str, response: urllib3.BaseHTTPResponse) -> None:
+    """The file itself was asked for; a packed one that is kept as it comes would be another file."""
+    content, transfer = (response.headers.getlist(f"{name}-Encoding") for name in ("Content", "Transfer"))
+    for encodings, allowed in ((content, {"", "identity"}), (transfer, {"", "identity", "chunked"})):
+        named = [name.strip().lower() for encoding in encodings for name in encoding.split(",")]
+        if not set(named) <= allowed or named.count("chunked") > 1:
+            raise OSError(f"{url} comes encoded as {', '.join(encodings)!r}, which was not asked for. Use a mirror.")
+
+
+def _whole(exchange: _Exchange, response: urllib3.BaseHTTPResponse) -> Answer:
     is_chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
-    lengths = set(response.headers.get_all("Content-Length") or ())
+    lengths = set(response.headers.getlist("Content-Length"))
     if not is_chunked and lengths and not (len(lengths) == 1 and re.fullmatch(r"\d{1,18}", min(lengths))):
         raise PassingError(f"the server states no sound Content-Length ({', '.join(sorted(lengths))[:60]!r})")
     size = int(min(lengths)) if lengths and not is_chunked else None
@@ -212,11 +406,11 @@ def _whole(response: HTTPResponse) -> Answer:
         start=0,
         version=Version(validator=_validator(response), size=size),
         ends_clearly=is_chunked or size is not None,
-        response=response,
+        exchange=exchange,
     )
 
 
-def _rest(response: HTTPResponse, have: int, version: Version | None) -> Answer:
+def _rest(exchange: _Exchange, response: urllib3.BaseHTTPResponse, have: int, version: Version | None) -> Answer:
     text = response.headers.get("Content-Range", "").strip()
     match = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", text)
     first, last, size = map(int, match.groups()) if match else (0, 0, 0)
@@ -228,21 +422,21 @@ def _rest(response: HTTPResponse, have: int, version: Version | None) -> Answer:
     )
     if not (fits and is_same):
         raise PassingError(f"the server's part ({text[:60]!r}) does not fit to what was asked for", is_misfit=True)
-    return Answer(start=have, version=version or came, ends_clearly=True, response=response)
+    return Answer(start=have, version=version or came, ends_clearly=True, exchange=exchange)
 
 
-def _validator(response: HTTPResponse) -> str | None:
+def _validator(response: urllib3.BaseHTTPResponse) -> str | None:
     tag = response.headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
 
 
-def _retry_after(response: HTTPResponse) -> float | None:
+def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
     """Seconds, from either of the two forms of the header; None where it is missing or damaged."""
     text = response.headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d{1,9}", text):
         return float(text)
     try:
         date = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+        return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):  # no date, or one that no calendar has
         return None
-    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
