@@ -221,6 +221,24 @@ KINDS: Mapping[str, Kind] = {
         "there. The ids are taken as they are.", "Look at a few of them in a viewer. If the colours are right and the "
         "ids wrong, write a classes.yaml that lists the colours (masks: colours).",
     ),
+    "palettes-contradict": Kind(
+        True, False, "The masks' palettes draw ids in the colours that classes.yaml gives to other classes, so there "
+        "are two readings: {lines} (in the first).", "Look at one in a viewer that shows its colours. If the colours "
+        "are right: {where} add `masks: colours`. If the ids are right: correct the order of 'colours' there, or "
+        "remove 'colours'.",
+    ),
+    "palettes-permuted": Kind(
+        True, False, "The palettes of these masks hold the same colours as those of the others in another order: the "
+        "ids, or the colours, mean other classes there.", "Look at a few of them in a viewer. If the colours are "
+        "right, write a classes.yaml that lists the colours (masks: colours). If the ids are right, save the masks "
+        "with one palette, or with none.",
+    ),
+    "mask-blended-ids": Kind(
+        True, False, "The masks seem to have been resized with a filter that blends (bilinear, bicubic, Lanczos): "
+        "along the outlines of areas lie thin seams of ids between those of both sides, which mean other classes.",
+        "Resize the original masks with nearest neighbour; converting these does not bring the labels back. Where "
+        "the thin seams are classes in order, go on with `--no-check`.",
+    ),
     "mask-frames": Kind(
         False, True, "The masks have more than one frame or page; the first one is used.",
         "Save the right one alone; " + _FIX + "with the first one.",

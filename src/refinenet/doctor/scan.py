@@ -20,7 +20,7 @@ from refinenet.datasets import Dataset
 from refinenet.datasets.formats.colours import pack_colours
 from refinenet.doctor.listing import Pair
 from refinenet.doctor.mask_pixels import MaskModeError, open_once, read_pixels
-from refinenet.doctor.snapping import Codes, Fit, find_areas, fit
+from refinenet.doctor.snapping import Codes, Fit, find_areas, fit, is_blended
 from refinenet.image_files import MAX_PIXELS, Picture
 from refinenet.images import decode
 from refinenet.labels import LabelMap
@@ -74,6 +74,8 @@ class MaskFacts:
     """Whether they are colours with three equal channels."""
     is_opaque: bool = True
     has_frames: bool = False
+    is_blended: bool = False
+    """Whether ids between those of two areas lie along their outlines, as a filter leaves them that blends."""
     values: Codes
     """`(N,)` distinct values, the most frequent first."""
     counts: Codes
@@ -158,6 +160,7 @@ def look_at_mask(path: str, points: Codes | None) -> MaskFacts:
         is_grey=pixels.is_grey,
         is_opaque=pixels.is_opaque,
         has_frames=pixels.has_frames,
+        is_blended=not pixels.is_colour and is_blended(pixels.codes),
         areas=areas[:MAX_VALUES],
         fit=fit(values, counts, areas, points, True) if points is not None else None,
         palette=pixels.palette,
