@@ -17,7 +17,7 @@ Values = npt.NDArray[Any]
 Palette = Sequence[tuple[int, int, int]]
 
 
-def pack_rows(values: Values, bits: int, order: str = ">") -> list[bytes]:
+def pack_rows(values: Values, bits: int, order: Any = ">") -> list[bytes]:
     """The rows of `(H, W)` or `(H, W, C)` values, samples of `bits` bits, the first in the highest bits."""
     height = len(values)
     flat = values.reshape(height, -1)
@@ -84,7 +84,9 @@ def bmp(
         header = struct.pack("<IHHHH", size, width, height, 1, bits)
     else:
         signed_height = -height if top_down else height
-        header = struct.pack("<IiiHHIIiiII", size, width, signed_height, 1, bits, code, len(data), 0, 0, len(palette), 0)
+        header = struct.pack(
+            "<IiiHHIIiiII", size, width, signed_height, 1, bits, code, len(data), 0, 0, len(palette), 0
+        )
     colours = b"".join(bytes(colour[::-1]) + (b"" if core_header else b"\0") for colour in palette)
     return b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + header + colours + data
 
@@ -186,7 +188,9 @@ def _split(plane: Values, tile: int, strip_rows: int) -> list[Values]:
     ]
 
 
-def _write_tiff(tags: dict[int, tuple[str, list[int]]], parts: list[bytes], tiled: bool, order: str, big: bool) -> bytes:
+def _write_tiff(
+    tags: dict[int, tuple[str, list[int]]], parts: list[bytes], tiled: bool, order: str, big: bool
+) -> bytes:
     out = bytearray(b"II" if order == "<" else b"MM")
     word = "Q" if big else "I"
     out += struct.pack(f"{order}HHHQ", 43, 8, 0, 0) if big else struct.pack(f"{order}HI", 42, 0)
@@ -207,6 +211,10 @@ def _write_tiff(tags: dict[int, tuple[str, list[int]]], parts: list[bytes], tile
             + content.ljust(struct.calcsize(word), b"\0")
         )
     directory = len(out)
-    out += struct.pack(f"{order}{'Q' if big else 'H'}", len(entries)) + b"".join(entries) + struct.pack(f"{order}{word}", 0)
+    out += (
+        struct.pack(f"{order}{'Q' if big else 'H'}", len(entries))
+        + b"".join(entries)
+        + struct.pack(f"{order}{word}", 0)
+    )
     struct.pack_into(f"{order}{word}", out, 8 if big else 4, directory)
     return bytes(out)

@@ -20,6 +20,7 @@ from PIL import (
     BmpImagePlugin,
     ExifTags,
     Image,
+    ImageFile,
     ImagePalette,
     JpegImagePlugin,
     PngImagePlugin,
@@ -214,9 +215,7 @@ def _refuse_missing_colours(picture: Picture) -> None:
         )
 
 
-def _to_eight_bits(
-    high: npt.NDArray[np.uint8], low: npt.NDArray[np.uint8], name: str
-) -> npt.NDArray[np.uint8]:
+def _to_eight_bits(high: npt.NDArray[np.uint8], low: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.uint8]:
     """8-bit values from both bytes of 16-bit ones: `v`, `256 * v` or `257 * v`, each of which excludes the others."""
     if not high.any():
         return low
@@ -312,7 +311,7 @@ def _correct_pillow(image: Image.Image) -> None:
         _correct_tiff(image)
 
 
-def _correct_bmp(image: Image.Image) -> None:
+def _correct_bmp(image: BmpImagePlugin.BmpImageFile) -> None:
     """Pillow drops a grey palette, and with it the bits of a pixel: 4 are read as 8, and 4 or 8 as 1."""
     assert image.fp is not None
     place = image.fp.tell()
@@ -342,16 +341,14 @@ _NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 """libtiff hands numbers on in the order of this machine, whatever that of the file."""
 
 
-def _replace_raw_mode(image: Image.Image, raw_mode: str) -> None:
+def _replace_raw_mode(image: ImageFile.ImageFile, raw_mode: str) -> None:
     image.tile = [
         tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
         for tile in image.tile
     ]
 
 
-def load_picture(
-    image: Image.Image, name: str, *, is_ours: bool = False, says_frames: bool = True
-) -> Picture:
+def load_picture(image: Image.Image, name: str, *, is_ours: bool = False, says_frames: bool = True) -> Picture:
     """Read the pixels of an opened Pillow image, which is left as it was unless `is_ours`; messages call it `name`.
 
     Raises:

@@ -113,11 +113,14 @@ class Reading:
     """The colours that have a meaning, packed, where masks are painted in colours."""
     datasets: Mapping[str, Dataset]
     """For each split, where labels are not mask files; their items aside."""
+    masks_only: bool = False
+    """Whether images are left unread."""
 
     def look(self, pair: Pair) -> Facts:
         """The facts of a pair."""
         if pair.split not in self.datasets:
-            return Facts(pair, look_at_image(pair.image), look_at_mask(pair.mask, self.points))
+            image = None if self.masks_only else look_at_image(pair.image)
+            return Facts(pair, image, look_at_mask(pair.mask, self.points))
         dataset = replace(self.datasets[pair.split], items=[pair.item])
         return Facts(pair, _look_at_item(dataset, pair), _look_at_labels(dataset))
 

@@ -28,6 +28,7 @@ MIN_BLENDED = 0.3
 _MIN_GAP = 3
 _AREA_RUN = 5
 _MIN_RAMPS = 10
+_SWINGS = 2
 _MAX_REPEATED = 0.7
 _NOISY = 8
 _AREA = 5
@@ -153,8 +154,10 @@ def _find_crossings(codes: Codes) -> tuple[Codes, Codes, npt.NDArray[np.bool_]]:
     kept = (places[first] // width == places[last] // width) & (np.abs(ids[first] - ids[last]) >= _MIN_GAP)
     first, last = first[kept], last[kept]
     low, high = np.minimum(ids[first], ids[last]), np.maximum(ids[first], ids[last])
-    climbs = np.maximum(rises[last] - rises[first], falls[last] - falls[first])
-    is_ramp = (climbs == last - first) & (last - first > 1)
+    is_rising = ids[last] > ids[first]
+    climbs = np.where(is_rising, rises[last] - rises[first], falls[last] - falls[first])
+    # Bicubic and Lanczos filters swing beyond both ends before and after they climb.
+    is_ramp = (climbs >= 2) & (climbs >= last - first - _SWINGS)
     return low << 20 | high, sums[last] - sums[first + 1], is_ramp
 
 
