@@ -45,9 +45,11 @@ def kinds(root: Path) -> set[str]:
 def test_masks_resized_with_a_blending_filter_stop_training(
     kind: Image.Resampling, scale: float, tmp_path: Path
 ) -> None:
-    size = (int(160 * scale), int(120 * scale))
+    size = (int(480 * scale), int(360 * scale))
     names = f"names: [{', '.join(f'c{k}' for k in range(256 - 1))}]\n"
-    root = make(tmp_path, [draw(k).resize(size, kind) for k in range(6)], names)
+    root = make(
+        tmp_path, [draw(k).resize((480, 360), Image.Resampling.NEAREST).resize(size, kind) for k in range(6)], names
+    )
     assert "mask-blended-ids" in kinds(root)
 
 

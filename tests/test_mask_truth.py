@@ -1,5 +1,5 @@
-"""Masks of every format, mode, depth, palette, alpha and byte order with known labels: read exactly, refused by name, or
-stopped by the doctor; never another label map without a word."""
+"""Masks of every format, mode, depth, palette, alpha and byte order with known labels: read exactly, refused by name,
+or stopped by the doctor; never another label map without a word."""
 
 from __future__ import annotations
 
