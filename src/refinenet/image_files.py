@@ -47,6 +47,7 @@ _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 _COLOUR_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX")
 _WHITE_IS_ZERO = 0
 _SIGNED = 2
+_PLANAR = 2
 _OTHER_BYTE = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
 """Pillow keeps the high byte of each 16-bit channel. Read in the other byte order, it keeps the low one."""
 _UPRIGHT = {
@@ -85,6 +86,8 @@ class Picture(NamedTuple):
     """Whether a TIFF stores signed numbers."""
     bits: int = 0
     """Of a sample of a TIFF, 0 for other formats."""
+    is_planar: bool = False
+    """Whether a TIFF stores its channels one after the other."""
 
 
 def read_mask(path: str | os.PathLike[str]) -> LabelMap:
@@ -189,9 +192,9 @@ def read_colours(picture: Picture, path: str | os.PathLike[str]) -> npt.NDArray[
     if image.mode in ("P", "PA"):
         _refuse_missing_colours(picture)
     high = convert(picture)
+    if picture.bits > 8 and (picture.is_planar or ";16" not in picture.raw_mode):
+        raise _too_deep(picture.name)  # Pillow reads planes of 16 bits as if they had 8, or only their high bytes.
     if ";16" not in picture.raw_mode:
-        if picture.bits > 8:  # Pillow reads planes of 16 bits, one for each channel, as if they had 8.
-            raise _too_deep(picture.name)
         return high
     low = _read_low_bytes(picture, path)
     if low.shape != high.shape:
@@ -371,15 +374,16 @@ def load_picture(image: Image.Image, name: str, *, is_ours: bool = False, says_f
     return Picture(upright, name, image.format, raw_mode, *traits)
 
 
-def _find_traits(image: Image.Image) -> tuple[bool, bool, bool, int]:
-    """Whether a picture is lossy, stores white as 0, is of signed numbers, and its bits: what pixels do not show."""
+def _find_traits(image: Image.Image) -> tuple[bool, bool, bool, int, bool]:
+    """Whether a picture is lossy, stores white as 0, is of signed numbers, and its bits and planes."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return image.format in LOSSY_FORMATS, False, False, 0
+        return image.format in LOSSY_FORMATS, False, False, 0, False
     photometric = image.tag_v2.get(ExifTags.Base.PhotometricInterpretation, _WHITE_IS_ZERO)
     formats = image.tag_v2.get(ExifTags.Base.SampleFormat, (1,))
     compression = image.info.get("compression")
     bits = max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,)))
-    return compression in _LOSSY_TIFF, photometric == _WHITE_IS_ZERO, _SIGNED in formats, bits
+    is_planar = image.tag_v2.get(ExifTags.Base.PlanarConfiguration, 1) == _PLANAR
+    return compression in _LOSSY_TIFF, photometric == _WHITE_IS_ZERO, _SIGNED in formats, bits, is_planar
 
 
 def convert(picture: Picture) -> npt.NDArray[np.uint8]:
