@@ -222,16 +222,16 @@ KINDS: Mapping[str, Kind] = {
         "ids wrong, write a classes.yaml that lists the colours (masks: colours).",
     ),
     "palettes-contradict": Kind(
-        True, False, "The masks' palettes draw ids in the colours that classes.yaml gives to other classes, so there "
+        True, True, "The masks' palettes draw ids in the colours that classes.yaml gives to other classes, so there "
         "are two readings: {lines} (in the first).", "Look at one in a viewer that shows its colours. If the colours "
-        "are right: {where} add `masks: colours`. If the ids are right: correct the order of 'colours' there, or "
-        "remove 'colours'.",
+        "are right: {where} `masks: colours`. If the ids are right, correct the order of 'colours' there, or remove "
+        "'colours'; " + _FIX + "with the ids as they are, in the colours of classes.yaml.",
     ),
     "palettes-permuted": Kind(
-        True, False, "The palettes of these masks hold the same colours as those of the others in another order: the "
+        True, True, "The palettes of these masks hold the same colours as those of the others in another order: the "
         "ids, or the colours, mean other classes there.", "Look at a few of them in a viewer. If the colours are "
         "right, write a classes.yaml that lists the colours (masks: colours). If the ids are right, save the masks "
-        "with one palette, or with none.",
+        "with one palette; " + _FIX + "with the ids as they are, in one palette.",
     ),
     "mask-blended-ids": Kind(
         True, False, "The masks seem to have been resized with a filter that blends (bilinear, bicubic, Lanczos): "

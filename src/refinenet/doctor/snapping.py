@@ -29,6 +29,7 @@ _MIN_GAP = 3
 _AREA_RUN = 5
 _MIN_RAMPS = 10
 _SWINGS = 2
+_VOID = 255
 _MAX_REPEATED = 0.7
 _NOISY = 8
 _AREA = 5
@@ -152,6 +153,7 @@ def _find_crossings(codes: Codes) -> tuple[Codes, Codes, npt.NDArray[np.bool_]]:
     areas = np.flatnonzero(lengths >= _AREA_RUN)
     first, last = areas[:-1], areas[1:]
     kept = (places[first] // width == places[last] // width) & (np.abs(ids[first] - ids[last]) >= _MIN_GAP)
+    kept &= (ids[first] != _VOID) & (ids[last] != _VOID)  # Void lies between classes, not above them all.
     first, last = first[kept], last[kept]
     low, high = np.minimum(ids[first], ids[last]), np.maximum(ids[first], ids[last])
     is_rising = ids[last] > ids[first]
