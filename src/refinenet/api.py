@@ -24,7 +24,7 @@ from refinenet.datasets import DatasetSource, TrainingSource, open_dataset
 from refinenet.distributed import launch
 from refinenet.evaluate import examine_model
 from refinenet.evaluation import Evaluation
-from refinenet.examination import examine, open_split
+from refinenet.examination import check_masks, examine, open_split
 from refinenet.exporting import SIZES, Certificate, Int8, check_target, export_model
 from refinenet.exporting import Precision as ExportPrecision
 from refinenet.files import refuse_same_file
@@ -459,6 +459,7 @@ class RefineNet:
         report: str | os.PathLike[str] | None = None,
         submission: str | os.PathLike[str] | None = None,
         progress: bool = True,
+        check: bool = True,
     ) -> Evaluation:
         """Measure the model on a dataset, print a table, and write the figures where asked to.
 
@@ -476,6 +477,8 @@ class RefineNet:
                 worst, best and most doubtful images. Its pictures lie beside it as PNG files.
             submission: A file for the server of the dataset's owners, as `submit` writes it, of the same label maps.
             progress: Whether to show progress and the table.
+            check: Whether the doctor looks at the masks of a folder first, as before training, and refuses those whose
+                labels it doubts.
 
         Returns:
             All figures, with the rules that they follow and how they were measured.
@@ -489,6 +492,9 @@ class RefineNet:
         data, official = open_split(dataset, root, classes, split)
         check_same_classes(self.label_set, data)
         chosen = choose_protocol(protocol, data.name, self.card.architecture.model_type)
+        processes = launch(self._segmenter.backend.device).processes
+        if check:
+            check_masks(dataset, split, processes, progress=progress)
         weights = _digest(self._model, self.card)
         return examine(
             examine_model(self._segmenter.under(chosen), weights, abstain_below),
@@ -498,7 +504,7 @@ class RefineNet:
             report=report,
             submission=None if plan is None else plan.of(data),
             progress=progress,
-            processes=launch(self._segmenter.backend.device).processes,
+            processes=processes,
         )
 
     def submit(

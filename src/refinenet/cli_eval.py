@@ -31,7 +31,7 @@ MEASURING, WAYS = "What is measured", "How images are put before the network"
 _OF_COMPARE = {"compare", "as_json"}
 _OF_UNLABELLED = {"dataset", "root", "split", "model", "submission", "device", "backend", "precision", "as_json"}
 _OF_UNLABELLED |= {"protocol", "scales", "flip", "window", "overlap"}
-_OF_PREDICTIONS = {"predictions", "dataset", "root", "classes", "split", "output", "report", "as_json"}
+_OF_PREDICTIONS = {"predictions", "dataset", "root", "classes", "split", "output", "report", "check", "as_json"}
 
 
 def evaluate(
@@ -83,6 +83,9 @@ def evaluate(
         Path | None,
         typer.Option(help="A file for the server of cityscapes, voc or ade20k, which measures --split test."),
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Let the doctor look at a folder's masks first, quickly.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model, or predictions of any origin, on a dataset; or compare two measurements."""
@@ -95,7 +98,7 @@ def evaluate(
     if dataset is None:
         raise typer.BadParameter("Say what to measure on, or --compare two results.", param_hint="--dataset")
     on: dict[str, Any] = {"root": root, "split": split, "classes": classes}
-    on |= {"output_file": output, "report": report, "progress": not as_json}
+    on |= {"output_file": output, "report": report, "progress": not as_json, "check": check}
     if predictions is not None:
         refuse_idle_options(context, _OF_PREDICTIONS, "--predictions", "It measures what is predicted already")
         from refinenet.examination import evaluate_predictions

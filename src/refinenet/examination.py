@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from functools import partial
 
+from refinenet import doctor
 from refinenet.datasets import (
     PUBLISHED,
     Dataset,
     DatasetSource,
     choose_classes,
+    is_own,
     is_unlabelled,
     no_labels,
     open_dataset,
@@ -45,6 +47,26 @@ def open_split(
     if is_unlabelled(name, split):
         raise no_labels(name, split)
     return open_dataset(source, root)(split), official
+
+
+def check_masks(dataset: DatasetSource, split: str, processes: Processes, *, progress: bool) -> None:
+    """Ask of the masks of a folder of one's own what training asks, and print what else is to be known of them.
+
+    Raises:
+        ValueError: the doctor finds what would stop training on these masks, so that metrics would be wrong.
+    """
+    if callable(dataset) or not processes.is_first:
+        return
+    name = os.fspath(dataset)
+    if name in PUBLISHED or not is_own(name):
+        return
+    report = doctor.check_masks(name, split, progress=progress)
+    if report.stops_training:
+        raise ValueError(
+            f"{report.text('measured on')}\n\nTo measure all the same: `--no-check`, in Python check=False."
+        )
+    for finding in report.findings:
+        print_note(f"Warning: {finding.told()}", enabled=progress)
 
 
 def examine(
@@ -106,6 +128,7 @@ def evaluate_predictions(
     report: str | os.PathLike[str] | None = None,
     classes: str | None = None,
     progress: bool = True,
+    check: bool = True,
 ) -> Evaluation:
     """Measure label maps of any origin, as `RefineNet.eval` measures a model.
 
@@ -118,6 +141,7 @@ def evaluate_predictions(
         report: A folder for a page on them, `report.html`, and its pictures.
         classes: Which set of classes, where a dataset has two.
         progress: Whether to show progress and the table.
+        check: As for `RefineNet.eval`.
 
     Returns:
         All figures but those of confidence.
@@ -127,6 +151,9 @@ def evaluate_predictions(
         ValueError: a file cannot be used, or a value is not allowed.
     """
     data, official = open_split(dataset, root, classes, split)
+    processes = launch(CPU).processes if is_launched() else ALONE
+    if check:
+        check_masks(dataset, split, processes, progress=progress)
     return examine(
         examine_predictions(predictions, data),
         data,
@@ -134,5 +161,5 @@ def evaluate_predictions(
         output_file=output_file,
         report=report,
         progress=progress,
-        processes=launch(CPU).processes if is_launched() else ALONE,
+        processes=processes,
     )

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import struct
+import sys
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -15,7 +16,17 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    Image,
+    ImageFile,
+    ImagePalette,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+)
 
 from refinenet.files import quote_controls
 from refinenet.labels import Colour, LabelMap
@@ -36,6 +47,14 @@ DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 # WEBP and TIFF come last: reaching them makes Pillow import all of its formats.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 _LOSSLESS_FORMATS = ("PNG", "TIFF", "BMP", "GIF")
+LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
+_LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
+_COLOUR_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX")
+_WHITE_IS_ZERO = 0
+_SIGNED = 2
+_PLANAR = 2
+_OTHER_BYTE = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
+"""Pillow keeps the high byte of each 16-bit channel. Read in the other byte order, it keeps the low one."""
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -64,6 +83,16 @@ class Picture(NamedTuple):
     format: str | None
     raw_mode: str
     """How the file stores a sample, in Pillow's words ("L;4": four bits), empty where it is not known."""
+    is_lossy: bool = False
+    """Whether its format, or the compression inside its TIFF file, changes values."""
+    is_white_zero: bool = False
+    """Whether a grey TIFF stores white as 0."""
+    is_signed: bool = False
+    """Whether a TIFF stores signed numbers."""
+    bits: int = 0
+    """Of a sample of a TIFF, 0 for other formats."""
+    is_planar: bool = False
+    """Whether a TIFF stores its channels one after the other."""
 
 
 def read_mask(path: str | os.PathLike[str]) -> LabelMap:
@@ -79,23 +108,39 @@ def read_mask(path: str | os.PathLike[str]) -> LabelMap:
         ValueError: not an image, damaged, too large, lossy, or a colour picture instead of ids.
         OSError: as `open_picture`.
     """
-    picture = _read_lossless(path)
+    return read_ids(_read_lossless(path))
+
+
+def read_ids(picture: Picture) -> LabelMap:
+    """The ids in a picture, as `read_mask` gives them.
+
+    Raises:
+        ValueError: as `read_mask`, but for lossy formats.
+    """
     if picture.format == "GIF":
         raise ValueError(
             f"{picture.name} is a GIF: programs that write one renumber its values, unseen, so it is no label map of "
             "ids. Save the ids as PNG from where they come from."
         )
-    image, depth = picture.image, picture.raw_mode.partition(";")[2]
-    if image.mode not in ("1", "L", "P", *DEEP_MODES[:-1]):
+    image = picture.image
+    if image.mode == "F":
+        raise ValueError(
+            f"{picture.name} holds floating-point numbers (mode F), not ids: save whole numbers of 8 or 16 bits, as "
+            "PNG or TIFF."
+        )
+    if image.mode not in ("1", "L", "P", *DEEP_MODES):
         raise ValueError(
             f"{picture.name} is a colour picture (mode {image.mode}), not ids: a label map has one channel, "
             "the id of each pixel's class. Save the ids, or give the colours of the classes in classes.yaml."
         )
-    if image.mode in ("1", "L") and "I" in depth:
+    if picture.is_white_zero:
         raise ValueError(f"{picture.name} stores white as 0, so its ids are not clear. Save it as PNG.")
     ids = np.asarray(image)
-    if image.mode in DEEP_MODES:
-        return to_sixteen_bits(ids, picture.name)
+    if picture.is_signed and image.mode == "L":
+        ids = ids.view(np.int8)  # Pillow reads -1 as 255, which is void.
+    if image.mode in DEEP_MODES or ids.dtype == np.int8:
+        values = to_sixteen_bits(ids, picture.name)
+        return values if image.mode in DEEP_MODES else values.astype(np.uint8)
     # Pillow stretches grey of 2 and 4 bits to 0 to 255, which would multiply the ids.
     return ids.astype(np.uint8) // np.uint8(_grey_step(picture))
 
@@ -128,12 +173,87 @@ def read_colour_mask(path: str | os.PathLike[str]) -> RGB:
         OSError: as `open_picture`.
     """
     picture = _read_lossless(path)
-    if picture.image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"):
+    if picture.image.mode not in _COLOUR_MODES:
         raise ValueError(f"{picture.name} has mode {picture.image.mode}: save a mask of colours as 8-bit RGB.")
-    pixels = convert(picture)
+    pixels = read_colours(picture, path)
     if pixels.shape[2] == 4 and pixels[..., 3].min() < 255:
         raise ValueError(f"{picture.name} is partly transparent, so its colours are not clear. Save it without alpha.")
     return np.ascontiguousarray(pixels[..., :3])
+
+
+def read_colours(picture: Picture, path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+    """The exact colours of a mask's picture, which was read from `path`.
+
+    A mask of 16 bits a channel may hold its 8-bit colours as they are (0 to 255), times 256 or times 257.
+
+    Returns:
+        `(H, W, 4)` RGBA where there is any transparency, else `(H, W, 3)` RGB.
+
+    Raises:
+        ValueError: its palette lacks a colour that is used, or its colours have more than 8 bits.
+        OSError: as `open_picture`.
+    """
+    image = picture.image
+    if image.mode in ("P", "PA"):
+        _refuse_missing_colours(picture)
+    high = convert(picture)
+    if picture.bits > 8 and (picture.is_planar or ";16" not in picture.raw_mode):
+        raise _too_deep(picture.name)  # Pillow reads planes of 16 bits as if they had 8, or only their high bytes.
+    if ";16" not in picture.raw_mode:
+        return high
+    low = _read_low_bytes(picture, path)
+    if low.shape != high.shape:
+        raise _too_deep(picture.name)
+    parts = [_to_eight_bits(high[..., :3], low[..., :3], picture.name)]
+    if high.shape[2] == 4:
+        alpha = _to_eight_bits(high[..., 3:], low[..., 3:], picture.name)
+        parts.append(alpha)
+    return np.concatenate(parts, 2)
+
+
+def _refuse_missing_colours(picture: Picture) -> None:
+    """Pillow draws an index beyond the palette in a colour of its own."""
+    indices = np.asarray(picture.image)
+    indices = indices[..., 0] if indices.ndim == 3 else indices
+    count = len(picture.image.getpalette("RGB") or ()) // 3
+    if indices.max() >= count:
+        raise ValueError(
+            f"{picture.name} has the index {indices.max()}, but its palette has {count} colours only. "
+            "Save the mask anew, as RGB or with its whole palette."
+        )
+
+
+def _to_eight_bits(high: npt.NDArray[np.uint8], low: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.uint8]:
+    """8-bit values from both bytes of 16-bit ones: `v`, `256 * v` or `257 * v`, each of which excludes the others."""
+    if not high.any():
+        return low
+    if not low.any() or np.array_equal(high, low):
+        return high
+    raise _too_deep(name)
+
+
+def _too_deep(name: str) -> ValueError:
+    return ValueError(
+        f"{name} has 16 bits a channel, and its values are no 8-bit colours: each has to be 0 to 255, or that times "
+        "256 or 257. Save a mask of colours as 8-bit RGB."
+    )
+
+
+def _read_low_bytes(picture: Picture, path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+    """The low bytes of 16-bit channels, as `convert` gives the high ones."""
+    if picture.raw_mode == "LA;16B":
+        raw_mode = "RGBA"  # Four bytes: grey's high and low one, alpha's high and low one.
+    else:
+        kind, _, order = picture.raw_mode.partition(";")
+        if order not in _OTHER_BYTE or kind not in ("RGB", "RGBA", "RGBX"):
+            raise _too_deep(picture.name)
+        raw_mode = f"{kind};{_OTHER_BYTE[order]}"
+    with _open(Path(path)) as stream, _clear_errors(picture.name):
+        image = Image.open(stream, formats=_FORMATS)
+        _replace_raw_mode(image, raw_mode)
+        low = load_picture(image, picture.name, is_ours=True, says_frames=False)
+    pixels = convert(low)
+    return pixels if raw_mode != "RGBA" else pixels[..., [1, 1, 1, 3]]
 
 
 def open_picture(path: str | os.PathLike[str]) -> Picture:
@@ -189,10 +309,56 @@ def read_picture(stream: BinaryIO, name: str) -> Picture:
         raise ValueError(f"{name} is empty (0 bytes).")
     with _clear_errors(name):
         image = Image.open(stream, formats=_FORMATS)
+        _correct_pillow(image)
     return load_picture(image, name, is_ours=True)
 
 
-def load_picture(image: Image.Image, name: str, *, is_ours: bool = False) -> Picture:
+def _correct_pillow(image: Image.Image) -> None:
+    """Correct what Pillow takes wrongly from the headers of sound files, before the pixels are read."""
+    if isinstance(image, BmpImagePlugin.BmpImageFile):
+        _correct_bmp(image)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        _correct_tiff(image)
+
+
+def _correct_bmp(image: BmpImagePlugin.BmpImageFile) -> None:
+    """Pillow drops a grey palette, and with it the bits of a pixel: 4 are read as 8, and 4 or 8 as 1."""
+    assert image.fp is not None
+    place = image.fp.tell()
+    image.fp.seek(14)
+    header = image.fp.read(16)
+    image.fp.seek(place)
+    bits = struct.unpack_from("<H", header, 10 if header[0] == 12 else 14)[0]
+    if image.mode not in ("1", "L") or bits == {"1": 1, "L": 8}[image.mode]:
+        return
+    greys = (0, 255) if image.mode == "1" else range(256)
+    image._mode = "P"
+    image.palette = ImagePalette.raw("RGB", bytes(value for value in greys for _ in range(3)))
+    _replace_raw_mode(image, {1: "P;1", 4: "P;4"}.get(bits, "P"))
+
+
+def _correct_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Pillow takes colour maps of 8 bits for black, and swaps the bytes of signed and float numbers a second time."""
+    colour_map = image.tag_v2.get(ExifTags.Base.ColorMap) if image.mode in ("P", "PA") else None
+    if colour_map and max(colour_map) <= 255:  # libtiff's rule for maps that old programs wrote
+        image.palette = ImagePalette.raw("RGB;L", bytes(colour_map))
+    raw_mode = _raw_mode(image)
+    if image.tile and image.tile[0][0] == "libtiff" and raw_mode in _NATIVE:
+        _replace_raw_mode(image, _NATIVE[raw_mode])
+
+
+_NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
+"""libtiff hands numbers on in the order of this machine, whatever that of the file."""
+
+
+def _replace_raw_mode(image: ImageFile.ImageFile, raw_mode: str) -> None:
+    image.tile = [
+        tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
+        for tile in image.tile
+    ]
+
+
+def load_picture(image: Image.Image, name: str, *, is_ours: bool = False, says_frames: bool = True) -> Picture:
     """Read the pixels of an opened Pillow image, which is left as it was unless `is_ours`; messages call it `name`.
 
     Raises:
@@ -206,14 +372,26 @@ def load_picture(image: Image.Image, name: str, *, is_ours: bool = False) -> Pic
     with _clear_errors(name):
         # The second picture of an MPO, as phones write it, is a preview or a depth map and not missed.
         animated = image.format != "MPO" and getattr(image, "is_animated", False) and image.tell() == 0
-        raw_mode = _raw_mode(image)
+        raw_mode, traits = _raw_mode(image), _find_traits(image)
         _refuse_many_scans(image, name)
         image.load()
         method = _UPRIGHT.get(_orientation(image))
         upright = image.transpose(method) if method is not None else image if is_ours else image.copy()
-    if animated:
+    if animated and says_frames:
         warnings.warn(f"{name} has more than one frame or page: only the first one is used.", stacklevel=4)
-    return Picture(upright, name, image.format, raw_mode)
+    return Picture(upright, name, image.format, raw_mode, *traits)
+
+
+def _find_traits(image: Image.Image) -> tuple[bool, bool, bool, int, bool]:
+    """Whether a picture is lossy, stores white as 0, is of signed numbers, and its bits and planes."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.format in LOSSY_FORMATS, False, False, 0, False
+    photometric = image.tag_v2.get(ExifTags.Base.PhotometricInterpretation, _WHITE_IS_ZERO)
+    formats = image.tag_v2.get(ExifTags.Base.SampleFormat, (1,))
+    compression = image.info.get("compression")
+    bits = max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,)))
+    is_planar = image.tag_v2.get(ExifTags.Base.PlanarConfiguration, 1) == _PLANAR
+    return compression in _LOSSY_TIFF, photometric == _WHITE_IS_ZERO, _SIGNED in formats, bits, is_planar
 
 
 def convert(picture: Picture) -> npt.NDArray[np.uint8]:
@@ -241,9 +419,10 @@ def to_sixteen_bits(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint1
 
 def _read_lossless(path: str | os.PathLike[str]) -> Picture:
     picture = open_verified(path)
-    if picture.format not in _LOSSLESS_FORMATS:
+    if picture.is_lossy or picture.format not in _LOSSLESS_FORMATS:
+        kind = "TIFF file compressed as JPEG or WebP" if picture.format == "TIFF" else f"{picture.format} file"
         raise ValueError(
-            f"{picture.name} is a {picture.format} file, a lossy format that changes labels: a mask is PNG, "
+            f"{picture.name} is a {kind}, a lossy format that changes labels: a mask is PNG, "
             "TIFF or BMP. Make it anew from its source; converting this file does not bring labels back."
         )
     return picture

@@ -10,12 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from refinenet.doctor.changes import Change, Changes
-from refinenet.doctor.examine import Examination, examine
+from refinenet.doctor.examine import Examination, check_masks, examine
 from refinenet.doctor.finding import KINDS, Finding
 from refinenet.doctor.repair import check_target, fix
 from refinenet.doctor.report import Report
 
-__all__ = ["KINDS", "Change", "Changes", "Examination", "Finding", "Report", "check", "check_target", "examine", "fix"]
+__all__ = ["KINDS", "Change", "Changes", "Examination", "Finding", "Report"]
+__all__ += ["check", "check_masks", "check_target", "examine", "fix"]
 
 
 def check(

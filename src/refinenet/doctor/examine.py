@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refinenet.datasets.own.meaning import Meaning
-from refinenet.doctor.file_rules import find_swapped, judge_files
+from refinenet.doctor.file_rules import find_swapped, judge_files, judge_masks
 from refinenet.doctor.finding import find
 from refinenet.doctor.listing import Pair
 from refinenet.doctor.prospects import is_worth_fixing
@@ -73,6 +73,39 @@ def examine(
     """
     examination = _examine(open_source(source, root), quick, workers, progress)
     return replace(examination, report=replace(examination.report, root=root))
+
+
+def check_masks(source: str | Path, split: str, *, workers: int | None = 0, progress: bool = True) -> Report:
+    """Ask of the masks of one split what `examine` asks before training, before something is measured on them.
+
+    Only masks are read, `QUICK_SAMPLES` of them, and only what concerns the masks' values and files is reported.
+
+    Args:
+        source: A folder or YAML file of one's own.
+        split: The split that is measured on.
+        workers: As for `examine`.
+        progress: As for `examine`.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it is laid out in no way that is understood.
+        OSError: a folder cannot be read.
+    """
+    opened = open_source(source, None)
+    pairs = [pair for pair in opened.listing.pairs if pair.split == split and pair.mask]
+    opened = replace(opened, reading=replace(opened.reading, masks_only=True))
+    facts = _look(opened, _spread(pairs, QUICK_SAMPLES) if pairs else [], workers, progress)
+    findings = judge_masks(facts, opened.root)
+    if not opened.is_meaning_damaged:
+        findings += judge_values(facts, opened.meaning, opened.root).findings
+    return Report(
+        source=opened.name,
+        root=None,
+        layout=opened.layout,
+        images={split: len(pairs)},
+        checked=len(facts),
+        is_fixable=False,
+        findings=sort_findings([finding.without_fix() for finding in findings]),
+    )
 
 
 def _examine(opened: Source, quick: bool, workers: int | None, progress: bool) -> Examination:

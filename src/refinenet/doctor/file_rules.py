@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from refinenet.doctor.finding import KINDS, Finding, find
@@ -24,8 +24,17 @@ _CONVERTED = {
 
 def judge_files(facts: Sequence[Facts], root: Path | None) -> list[Finding]:
     """Findings about single files, and about image and mask as a pair."""
+    return _collect(_all_notes(facts), root)
+
+
+def judge_masks(facts: Sequence[Facts], root: Path | None) -> list[Finding]:
+    """Findings about single mask files."""
+    return _collect((note for fact in facts if fact.mask for note in _mask_notes(fact.pair, fact.mask)), root)
+
+
+def _collect(notes_found: Iterable[tuple[str, str, str]], root: Path | None) -> list[Finding]:
     found: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for kind, path, message in _all_notes(facts):
+    for kind, path, message in notes_found:
         found[kind].append((shorten(path, root), message.replace(path, shorten(path, root))))
     return [
         find(kind, [name for name, _ in notes], limit=MAX_PIXELS, message=notes[0][1])

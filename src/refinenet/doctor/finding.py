@@ -221,6 +221,24 @@ KINDS: Mapping[str, Kind] = {
         "there. The ids are taken as they are.", "Look at a few of them in a viewer. If the colours are right and the "
         "ids wrong, write a classes.yaml that lists the colours (masks: colours).",
     ),
+    "palettes-contradict": Kind(
+        True, True, "The masks' palettes draw ids in the colours that classes.yaml gives to other classes, so there "
+        "are two readings: {lines} (in the first).", "Look at one in a viewer that shows its colours. If the colours "
+        "are right: {where} `masks: colours`. If the ids are right, correct the order of 'colours' there, or remove "
+        "'colours'; " + _FIX + "with the ids as they are, in the colours of classes.yaml.",
+    ),
+    "palettes-permuted": Kind(
+        True, True, "The palettes of these masks hold the same colours as those of the others in another order: the "
+        "ids, or the colours, mean other classes there.", "Look at a few of them in a viewer. If the colours are "
+        "right, write a classes.yaml that lists the colours (masks: colours). If the ids are right, save the masks "
+        "with one palette; " + _FIX + "with the ids as they are, in one palette.",
+    ),
+    "mask-blended-ids": Kind(
+        True, False, "The masks seem to have been resized with a filter that blends (bilinear, bicubic, Lanczos): "
+        "along the outlines of areas lie thin seams of ids between those of both sides, which mean other classes.",
+        "Resize the original masks with nearest neighbour; converting these does not bring the labels back. Where "
+        "the thin seams are classes in order, go on with `--no-check`.",
+    ),
     "mask-frames": Kind(
         False, True, "The masks have more than one frame or page; the first one is used.",
         "Save the right one alone; " + _FIX + "with the first one.",

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from refinenet.datasets.formats.colours import pack_colours
 from refinenet.doctor.snapping import Codes
-from refinenet.image_files import DEEP_MODES, Picture, convert, open_verified, read_mask, to_sixteen_bits
-
-LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
+from refinenet.image_files import DEEP_MODES, Picture, open_verified, read_colours, read_ids
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +57,7 @@ def read_pixels(path: str, *, as_colours: bool) -> MaskPixels:
     if image.mode in ("1", "L", "P", *DEEP_MODES[:-1]) and not as_colours:
         codes, is_colour, is_opaque = _read_ids(picture, path), False, True
     elif image.mode in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX"):
-        pixels = convert(picture)
+        pixels = read_colours(picture, path)
         codes, is_colour = pack_colours(pixels[..., :3]), True
         is_opaque = pixels.shape[2] == 3 or bool(pixels[..., 3].min() == 255)
     else:
@@ -71,7 +67,7 @@ def read_pixels(path: str, *, as_colours: bool) -> MaskPixels:
         is_colour=is_colour,
         is_grey=is_colour and bool((codes == (codes & 255) * 0x010101).all()),
         is_opaque=is_opaque,
-        is_lossy=picture.format in LOSSY_FORMATS,
+        is_lossy=picture.is_lossy,
         has_frames=has_frames,
         palette=palette,
     )
@@ -82,13 +78,6 @@ class MaskModeError(ValueError):
 
 
 def _read_ids(picture: Picture, path: str) -> Codes:
-    image = picture.image
-    if image.mode in DEEP_MODES:
-        return to_sixteen_bits(np.asarray(image), path).astype(np.int64)
-    packed_bits = image.mode in ("1", "L") and picture.raw_mode.partition(";")[2]
     if picture.format == "GIF":
         raise MaskModeError(f"{path} is a GIF, whose ids programs renumber when they write it")
-    if packed_bits:  # Few files are so; the one place that knows how to take them apart opens them again.
-        ids: npt.NDArray[np.integer] = read_mask(Path(path))
-        return ids.astype(np.int64)
-    return np.asarray(image).astype(np.int64)
+    return read_ids(picture).astype(np.int64)

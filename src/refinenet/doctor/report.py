@@ -59,14 +59,14 @@ class Report:
             "findings": [finding.to_dict() for finding in self.findings],
         }
 
-    def text(self) -> str:
-        """What stops training, in the words of the report; empty where nothing does."""
+    def text(self, use: str = "trained on") -> str:
+        """What stops training, or another `use`, in the words of the report; empty where nothing does."""
         stopping = [finding for finding in self.findings if finding.stops]
         if not stopping:
             return ""
         parts = "\n\n".join(_describe(finding) for finding in stopping)
         how_to_fix = f"\n\n{self._how_to_fix()}" if self.is_fixable else ""
-        return f"{self.source} cannot be trained on as it is.\n\n{parts}{how_to_fix}"
+        return f"{self.source} cannot be {use} as it is.\n\n{parts}{how_to_fix}"
 
     def print(self, *, offer_fix: bool = True) -> None:
         """Print the whole report on standard output; `offer_fix` is false where a copy is being written already."""

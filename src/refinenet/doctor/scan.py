@@ -20,7 +20,7 @@ from refinenet.datasets import Dataset
 from refinenet.datasets.formats.colours import pack_colours
 from refinenet.doctor.listing import Pair
 from refinenet.doctor.mask_pixels import MaskModeError, open_once, read_pixels
-from refinenet.doctor.snapping import Codes, Fit, find_areas, fit
+from refinenet.doctor.snapping import Codes, Fit, find_areas, fit, is_blended
 from refinenet.image_files import MAX_PIXELS, Picture
 from refinenet.images import decode
 from refinenet.labels import LabelMap
@@ -74,6 +74,8 @@ class MaskFacts:
     """Whether they are colours with three equal channels."""
     is_opaque: bool = True
     has_frames: bool = False
+    is_blended: bool = False
+    """Whether ids between those of two areas lie along their outlines, as a filter leaves them that blends."""
     values: Codes
     """`(N,)` distinct values, the most frequent first."""
     counts: Codes
@@ -111,11 +113,14 @@ class Reading:
     """The colours that have a meaning, packed, where masks are painted in colours."""
     datasets: Mapping[str, Dataset]
     """For each split, where labels are not mask files; their items aside."""
+    masks_only: bool = False
+    """Whether images are left unread."""
 
     def look(self, pair: Pair) -> Facts:
         """The facts of a pair."""
         if pair.split not in self.datasets:
-            return Facts(pair, look_at_image(pair.image), look_at_mask(pair.mask, self.points))
+            image = None if self.masks_only else look_at_image(pair.image)
+            return Facts(pair, image, look_at_mask(pair.mask, self.points))
         dataset = replace(self.datasets[pair.split], items=[pair.item])
         return Facts(pair, _look_at_item(dataset, pair), _look_at_labels(dataset))
 
@@ -158,6 +163,7 @@ def look_at_mask(path: str, points: Codes | None) -> MaskFacts:
         is_grey=pixels.is_grey,
         is_opaque=pixels.is_opaque,
         has_frames=pixels.has_frames,
+        is_blended=not pixels.is_colour and is_blended(pixels.codes),
         areas=areas[:MAX_VALUES],
         fit=fit(values, counts, areas, points, True) if points is not None else None,
         palette=pixels.palette,

@@ -22,6 +22,15 @@ MIN_SAME = 0.8
 MIN_SPACING = 24
 """Ids that lie closer together than this cannot be told apart after a lossy encoder."""
 
+MIN_BLENDED = 0.3
+"""Share of the changes between areas of distant ids that have to pass by ids between, one of many for each pair."""
+
+_MIN_GAP = 3
+_AREA_RUN = 5
+_MIN_RAMPS = 10
+_SWINGS = 2
+_VOID = 255
+_MAX_REPEATED = 0.7
 _NOISY = 8
 _AREA = 5
 _BLOCK = 65_536
@@ -105,6 +114,53 @@ def find_areas(codes: Codes) -> Codes:
         below = slice(shift, shift + len(squares))
         squares &= rows[below] & (first[below] == first[: len(squares)])
     return np.unique(first[: len(squares)][squares])
+
+
+def is_blended(codes: Codes) -> bool:
+    """Whether `(H, W)` ids look as if they had been resized by a filter that blends neighbouring ids.
+
+    On a row or column, two areas then meet in a thin ramp of rising or falling ids. A real outline has the same id
+    wherever the same two classes meet, and real thin objects leave most outlines without a ramp.
+    """
+    crossings = [_find_crossings(codes), _find_crossings(np.ascontiguousarray(codes.T))]
+    pairs, signatures, is_ramp = (np.concatenate(parts) for parts in zip(*crossings, strict=True))
+    if is_ramp.sum() < _MIN_RAMPS:
+        return False
+    varied = 0
+    for pair in np.unique(pairs[is_ramp]):
+        repeats = np.unique(signatures[is_ramp & (pairs == pair)], return_counts=True)[1]
+        if repeats.max() <= _MAX_REPEATED * repeats.sum():
+            varied += int(repeats.sum())
+    return varied >= max(_MIN_RAMPS, MIN_BLENDED * len(pairs))
+
+
+def _find_crossings(codes: Codes) -> tuple[Codes, Codes, npt.NDArray[np.bool_]]:
+    """Where rows go from an area to another one whose id is at least `_MIN_GAP` away.
+
+    Returns:
+        The pair of ids and the sum of the ids between them, as one number each, and whether those between rise or fall
+        throughout, all `(N,)`.
+    """
+    height, width = codes.shape
+    starts = np.ones((height, width), np.bool_)
+    starts[:, 1:] = codes[:, 1:] != codes[:, :-1]
+    places = np.flatnonzero(starts)
+    ids = codes.ravel()[places]
+    lengths = np.diff(places, append=height * width)
+    steps = np.sign(np.diff(ids, append=ids[-1:]))
+    rises, falls = (np.concatenate([[0], np.cumsum(steps == way)]) for way in (1, -1))
+    sums = np.concatenate([[0], np.cumsum(ids)])
+    areas = np.flatnonzero(lengths >= _AREA_RUN)
+    first, last = areas[:-1], areas[1:]
+    kept = (places[first] // width == places[last] // width) & (np.abs(ids[first] - ids[last]) >= _MIN_GAP)
+    kept &= (ids[first] != _VOID) & (ids[last] != _VOID)  # Void lies between classes, not above them all.
+    first, last = first[kept], last[kept]
+    low, high = np.minimum(ids[first], ids[last]), np.maximum(ids[first], ids[last])
+    is_rising = ids[last] > ids[first]
+    climbs = np.where(is_rising, rises[last] - rises[first], falls[last] - falls[first])
+    # Bicubic and Lanczos filters swing beyond both ends before and after they climb.
+    is_ramp = (climbs >= 2) & (climbs >= last - first - _SWINGS)
+    return low << 20 | high, sums[last] - sums[first + 1], is_ramp
 
 
 def snap(codes: Codes, points: Codes, is_colour: bool) -> Codes:

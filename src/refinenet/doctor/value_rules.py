@@ -194,9 +194,16 @@ def _judge_each(masks: Sequence[Mask], meaning: Meaning) -> list[Finding]:
         kind = _judge_fit(fits[mask.name], mask.facts, can_snap(points, is_colour), is_colour)
         if kind:
             found[kind].append(mask)
-    return [_describe_strays(kind, some, masks, fits, meaning) for kind, some in found.items()] + [
-        *_judge_palette_colours(masks, meaning),
-    ]
+    findings = [_describe_strays(kind, some, masks, fits, meaning) for kind, some in found.items()]
+    blended = [] if is_colour else _find_blended(masks, [*found["mask-interpolated"], *found["mask-rgb-ids"]])
+    return [*findings, *blended, *_judge_palette_colours(masks, meaning)]
+
+
+def _find_blended(masks: Sequence[Mask], known: Sequence[Mask]) -> list[Finding]:
+    """Masks of ids that were resized by a filter which blends: the values between are ids of other classes."""
+    told = {mask.name for mask in known}
+    names = [mask.name for mask in masks if mask.facts.is_blended and mask.name not in told]
+    return [find("mask-blended-ids", names)] if names else []
 
 
 def _fit(mask: MaskFacts, points: Codes, is_colour: bool) -> Fit:
@@ -242,17 +249,51 @@ def _count_strays(masks: Sequence[MaskFacts], meaning: Meaning, every: Sequence[
 
 
 def _judge_palette_colours(masks: Sequence[Mask], meaning: Meaning) -> list[Finding]:
-    """Masks whose palettes draw an id in another colour than most masks do."""
+    """Masks whose palettes draw an id in another colour than classes.yaml or most masks do."""
     if meaning.kind == "colours" or meaning.origin == PALETTE_ORIGIN:
         return []
-    drawn: dict[int, Counter[tuple[int, int, int]]] = defaultdict(Counter)
     used = {mask.name: _used_colours(mask.facts) for mask in masks if mask.facts.palette}
-    for colours in used.values():
-        for value, colour in colours.items():
-            drawn[value][colour] += 1
-    usual = {value: colours.most_common(1)[0][0] for value, colours in drawn.items()}
-    odd = [name for name, colours in used.items() if any(usual[value] != colour for value, colour in colours.items())]
+    if meaning.has_colours:
+        stored = dict(zip(meaning.values, meaning.label_set.colours, strict=True))
+        contrary = {name: clashes for name, drawn in used.items() if (clashes := _find_clashes(drawn, stored))}
+        if contrary:
+            lines = _say_both_readings(next(iter(contrary.values())), meaning)
+            return [find("palettes-contradict", [*contrary], lines=lines, where=say_where(meaning))]
+    counts: dict[int, Counter[tuple[int, int, int]]] = defaultdict(Counter)
+    for drawn in used.values():
+        for value, colour in drawn.items():
+            counts[value][colour] += 1
+    usual = {value: colours.most_common(1)[0][0] for value, colours in counts.items()}
+    permuted = [name for name, drawn in used.items() if _find_clashes(drawn, usual)]
+    if permuted:
+        return [find("palettes-permuted", permuted)]
+    odd = [name for name, drawn in used.items() if any(usual[value] != colour for value, colour in drawn.items())]
     return [find("palettes-differ", odd)] if odd else []
+
+
+def _find_clashes(
+    drawn: dict[int, tuple[int, int, int]], known: dict[int, tuple[int, int, int]]
+) -> list[tuple[int, int]]:
+    """Ids that a palette draws in the colour that is known of another id, with that other id.
+
+    A grey ramp, as programs write it for want of colours, says nothing.
+    """
+    if all(colour == (value, value, value) for value, colour in drawn.items()):
+        return []
+    owners = {colour: value for value, colour in reversed(known.items())}
+    return [
+        (value, owners[colour])
+        for value, colour in sorted(drawn.items())
+        if value in known and known[value] != colour and colour in owners
+    ]
+
+
+def _say_both_readings(clashes: Sequence[tuple[int, int]], meaning: Meaning) -> str:
+    names = dict(zip(meaning.values, meaning.label_set.names, strict=True))
+    return ", ".join(
+        f"id {value} is {names[value]!r} by its number and {names[other]!r} by its colour"
+        for value, other in clashes[:3]
+    )
 
 
 def classes_of(mask: MaskFacts, meaning: Meaning) -> Iterator[int]:
