@@ -140,7 +140,7 @@ def deploy(
             images, output, kinds, arguments, abstain_below=abstain_below, overwrite=overwrite, as_json=as_json
         )
         return
-    reading = {"bands": read_bands(bands), "value_range": read_value_range(value_range)}
+    reading: dict[str, Any] = {"bands": read_bands(bands), "value_range": read_value_range(value_range)}
     _check_lines(json_lines)
     _check_latency(max_latency)
     _check_pipes(images, output, as_json or json_lines == STANDARD)

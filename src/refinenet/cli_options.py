@@ -32,8 +32,8 @@ AbstainBelow = Annotated[float, typer.Option(help="Pixels of less confidence (0 
 Bands = Annotated[
     str | None,
     typer.Option(
-        help="Numbers of the bands for red, green and blue, such as 3,2,1, or of one for grey; by default those that the "
-        "file declares."
+        help="Numbers of the bands for red, green and blue, such as 3,2,1, or of one for grey; by default those that "
+        "the file declares."
     ),
 ]
 ValueRange = Annotated[

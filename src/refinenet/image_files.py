@@ -319,11 +319,8 @@ def needs_gdal(stream: io.BufferedReader) -> bool:
         return False
     finally:
         stream.seek(0)
-    return (
-        bool(directories)
-        and not _is_plain(directories[0])
-        or any(_frame_kind(directory) & _MASK_FRAME for directory in directories)
-    )
+    has_mask = any(_frame_kind(directory) & _MASK_FRAME for directory in directories)
+    return has_mask or (bool(directories) and not _is_plain(directories[0]))
 
 
 def count_pages(stream: io.BufferedReader) -> int:

@@ -35,6 +35,7 @@ from refinenet.sample_values import (
     RGB,
     Decoded,
     Mask,
+    Note,
     Reading,
     Scale,
     is_transparency,
@@ -220,10 +221,10 @@ def _from_picture(picture: Picture, reading: Reading) -> Decoded:
         raise ValueError(f"{picture.name}: bands are chosen of files, arrays and tensors. Leave bands out.")
     if picture.image.mode in DEEP_MODES:
         return _from_deep_picture(picture, reading)
-    pixels, notes = convert(picture), ()
+    pixels, notes = convert(picture), list[Note]()
     valid: Mask | None = None
     if pixels.shape[2] == 4 and picture.format == "TIFF" and not is_transparency(pixels[..., 3]):
-        pixels, notes = np.ascontiguousarray(pixels[..., :3]), (unused_alpha(picture.name, 4),)
+        pixels, notes = np.ascontiguousarray(pixels[..., :3]), [unused_alpha(picture.name, 4)]
     elif pixels.shape[2] == 4:
         valid = opaque_somewhere(pixels[..., 3])
     scale = Scale(picture.name, pixels.dtype, reading)

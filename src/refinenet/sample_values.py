@@ -132,8 +132,8 @@ class Scale:
                 values = np.where(gaps[..., np.newaxis], values.dtype.type(0), values)
             return to_bytes(values, self.name)
         low, high = self.range
-        work = np.float32 if self.dtype.itemsize <= 2 else np.float64
-        found = values.astype(work)
+        work: Any = np.float32 if self.dtype.itemsize <= 2 else np.float64
+        found: npt.NDArray[Any] = values.astype(work)
         if gaps is not None:
             found[gaps] = low
         if not np.isfinite(found).all():
@@ -141,7 +141,8 @@ class Scale:
         self._seen += found.size
         self._clipped += int(np.count_nonzero((found < low) | (found > high)))
         scaled = (np.clip(found, low, high) - work(low)) * work(255 / (high - low))
-        return (scaled + work(0.5)).astype(np.uint8)
+        rounded: npt.NDArray[np.uint8] = (scaled + work(0.5)).astype(np.uint8)
+        return rounded
 
     def look(self, values: npt.NDArray[Any], valid: Mask | None = None) -> None:
         """Find out from samples of the image whether its values fill their range.
