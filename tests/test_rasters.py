@@ -1,10 +1,14 @@
-"""Bands, places without data and value ranges of rasters, against planted truth: a network that names the brightest channel."""
+"""Bands, places without data and value ranges of rasters, against planted truth.
+
+The network names the brightest channel of each pixel.
+"""
 
 from __future__ import annotations
 
 import itertools
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import rasterio
+import torch
 from PIL import Image
+from torch import Tensor
 
 from refinenet import RefineNet
 from refinenet.images import decode, read_image
@@ -21,9 +27,6 @@ from refinenet.large_images import segment_large
 from refinenet.model_file import load
 from refinenet.sample_values import Reading
 from refinenet.segmenter import Segmenter
-
-import torch
-from torch import Tensor
 
 Array = npt.NDArray[Any]
 HEIGHT, WIDTH = 40, 56
@@ -52,10 +55,12 @@ def _without_warnings_of_rasterio() -> Iterator[None]:
 def draw() -> Array:
     """`(H, W, 3)` uint8 from 40 to 249, without ties between channels."""
     random = np.random.default_rng(5)
-    pixels = random.integers(0, 70, (HEIGHT, WIDTH, 1)) * 3 + 40 + random.permuted(
-        np.broadcast_to([0, 1, 2], (HEIGHT, WIDTH, 3)), axis=2
+    pixels = (
+        random.integers(0, 70, (HEIGHT, WIDTH, 1)) * 3
+        + 40
+        + random.permuted(np.broadcast_to([0, 1, 2], (HEIGHT, WIDTH, 3)), axis=2)
     )
-    return pixels.astype(np.uint8)
+    return np.asarray(pixels, np.uint8)
 
 
 def hole() -> npt.NDArray[np.bool_]:
@@ -119,7 +124,10 @@ def labels_of(path: Path, target: Path, reading: Reading) -> list[tuple[Array, d
 
 GAPS = ("none", "nodata", "mask", "msk", "alpha", "nan")
 DTYPES = ("uint8", "uint16", "int16", "uint32", "float32", "float64")
-LAYOUTS: tuple[dict[str, Any], ...] = ({"interleave": "pixel"}, {"interleave": "band", "tiled": True, "blockxsize": 16, "blockysize": 16})
+LAYOUTS: tuple[dict[str, Any], ...] = (
+    {"interleave": "pixel"},
+    {"interleave": "band", "tiled": True, "blockxsize": 16, "blockysize": 16},
+)
 
 
 def is_possible(gap: str, dtype: str) -> bool:
@@ -182,7 +190,8 @@ def test_bands_are_chosen_by_number_or_by_declared_colour(order: tuple[int, ...]
         for labels, _, _ in labels_of(path, tmp_path / "out.tif", reading):
             assert (labels == CLASSES).all()
         (note,) = read_image(path, reading=reading).notes
-        assert note.kind == "bands" and f"bands {', '.join(map(str, order))} are used" in note.text
+        assert note.kind == "bands"
+        assert f"bands {', '.join(map(str, order))} are used" in note.text
     array = np.moveaxis(bands, 0, -1)
     assert (decode(array, bands=order) == PIXELS).all()
     assert (decode(torch.from_numpy(bands), bands=order) == PIXELS).all()
@@ -194,7 +203,8 @@ def test_near_infrared_that_is_marked_as_alpha_changes_nothing(tmp_path: Path) -
     with rasterio.open(path) as dataset:
         assert dataset.colorinterp[3].name == "alpha"
     for labels, _, no_data in labels_of(path, tmp_path / "out.tif", Reading()):
-        assert (labels == CLASSES).all() and no_data == 0
+        assert (labels == CLASSES).all()
+        assert no_data == 0
     with pytest.warns(UserWarning, match="band 4 is marked as alpha"):
         decode(path)
     with pytest.warns(UserWarning, match="band 4 is marked as alpha"):
@@ -214,13 +224,16 @@ def test_transparent_places_of_web_images_have_no_class_and_half_transparent_one
         palette.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200, 90, 90, 90])
         palette.save(path, transparency=bytes([255, 128, 255, 0]))
     else:
-        image.convert("LA" if kind == "LA" else "RGBA").save(path, **({"lossless": True} if kind == "webp" else {}))
+        image.convert("LA" if kind == "LA" else "RGBA").save(path, lossless=True)
     decoded = read_image(path)
-    assert decoded.valid is not None and (decoded.valid == VALID).all()
+    assert decoded.valid is not None
+    assert (decoded.valid == VALID).all()
     assert (decoded.pixels[~VALID] == 0).all()
     found = SEGMENTER.segment(decoded.pixels, 0, decoded.valid)
-    assert (found.labels[~VALID] == VOID).all() and (found.confidence[~VALID] == 0).all()
-    assert (found.probabilities[:, ~VALID] == 0).all() and (found.colour[~VALID] == 0).all()
+    assert (found.labels[~VALID] == VOID).all()
+    assert (found.confidence[~VALID] == 0).all()
+    assert (found.probabilities[:, ~VALID] == 0).all()
+    assert (found.colour[~VALID] == 0).all()
     assert sum(found.areas.values()) == pytest.approx(1)
     if kind != "webp":
         segment_large(SEGMENTER, path, tmp_path / "out.png", progress=False)
@@ -230,7 +243,9 @@ def test_transparent_places_of_web_images_have_no_class_and_half_transparent_one
 def test_an_image_without_any_data_has_no_areas(tmp_path: Path) -> None:
     path = write(tmp_path / "none.tif", np.full((3, HEIGHT, WIDTH), 7, np.uint8), nodata=7)
     for labels, areas, no_data in labels_of(path, tmp_path / "out.tif", Reading()):
-        assert (labels == VOID).all() and set(areas.values()) == {0.0} and no_data == 1
+        assert (labels == VOID).all()
+        assert set(areas.values()) == {0.0}
+        assert no_data == 1
 
 
 DEEP = PIXELS[..., 0].astype(np.uint16) * 16
@@ -255,9 +270,12 @@ def test_twelve_bits_are_reported_and_scaled_where_asked_for(form: str, tmp_path
             Image.fromarray(DEEP).save(source)
         case "rgb png":
             write(tmp_path / "deep.tif", np.stack([DEEP] * 3), photometric="rgb")
-            with rasterio.open(tmp_path / "deep.tif") as opened, rasterio.open(
-                tmp_path / "deep.png", "w", driver="PNG", count=3, height=HEIGHT, width=WIDTH, dtype="uint16"
-            ) as target:
+            with (
+                rasterio.open(tmp_path / "deep.tif") as opened,
+                rasterio.open(
+                    tmp_path / "deep.png", "w", driver="PNG", count=3, height=HEIGHT, width=WIDTH, dtype="uint16"
+                ) as target,
+            ):
                 target.write(opened.read())
             source = tmp_path / "deep.png"
         case "rgb tif":
@@ -326,10 +344,10 @@ def test_a_folder_reports_each_kind_once_and_the_model_s_own_range_is_used(tmp_p
     for name in "abc":
         Image.fromarray(DEEP).save(tmp_path / f"{name}.png")
     network = RefineNet(model="camvid", device="cpu", backend="pytorch")
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match="--value-range") as told:
         network.deploy_files(tmp_path, tmp_path / "out", progress=False)
     assert len([str(w.message) for w in told if "--value-range" in str(w.message)]) == 1
-    network._adopt(network.network, __import__("dataclasses").replace(network.card, value_range=(0, 4080)))
+    network._adopt(network.network, replace(network.card, value_range=(0, 4080)))
     network.save(tmp_path / "m.safetensors")
     assert load(tmp_path / "m.safetensors")[1].value_range == (0, 4080)
     again = RefineNet(model=tmp_path / "m.safetensors", device="cpu", backend="pytorch")

@@ -21,7 +21,7 @@ from refinenet.backends import AUTO, BackendName, Precision, check_backend, open
 from refinenet.backends.graph import ExportedModel
 from refinenet.batch import FileResult, SegmentLarge, Steps, segment_files, take_all
 from refinenet.class_matching import check_same_classes
-from refinenet.datasets import DatasetSource, TrainingSource, open_dataset
+from refinenet.datasets import DatasetSource, TrainingSource, open_dataset, with_value_range
 from refinenet.distributed import launch
 from refinenet.evaluate import examine_model
 from refinenet.evaluation import Evaluation
@@ -560,6 +560,7 @@ class RefineNet:
         """
         plan = None if submission is None else plan_submission(submission, dataset)
         data, official = open_split(dataset, root, classes, split)
+        data = with_value_range(data, self.card.value_range)
         check_same_classes(self.label_set, data)
         chosen = choose_protocol(protocol, data.name, self.card.architecture.model_type)
         weights = _digest(self._model, self.card)
@@ -602,7 +603,7 @@ class RefineNet:
             OSError: the file cannot be written.
         """
         plan = plan_submission(output_file, dataset)
-        submission = plan.of(open_dataset(dataset, root)(split))
+        submission = plan.of(with_value_range(open_dataset(dataset, root)(split), self.card.value_range))
         check_same_classes(self.label_set, submission.dataset)
         chosen = choose_protocol(protocol, submission.dataset.name, self.card.architecture.model_type)
         write_submission(self._segmenter.under(chosen), submission, progress=progress)
@@ -638,7 +639,7 @@ class RefineNet:
                 an exported graph.
         """
         network = self.network
-        data, _ = open_split(dataset, root, classes, split)
+        data = with_value_range(open_split(dataset, root, classes, split)[0], self.card.value_range)
         check_same_classes(self.label_set, data)
         fitted = fit_temperature(self._segmenter, data, progress=progress)
         self._adopt(network, replace(self.card, temperature=fitted.value))
@@ -689,6 +690,7 @@ class RefineNet:
         data = None if dataset is None else open_split(dataset, root, classes, split)[0]
         if data is not None:
             check_same_classes(self.label_set, data)
+            data = with_value_range(data, self.card.value_range)
         int8: Int8 | None = None
         if precision == "int8":
             if dataset is None or data is None:

@@ -129,9 +129,7 @@ def with_value_range(dataset: Dataset, value_range: ValueRange | None) -> Datase
     return replace(dataset, read_image=partial(_read_scaled, dataset.image_file, value_range))
 
 
-def _read_scaled(
-    image_file: Callable[[str], Path | None], value_range: ValueRange, item: str
-) -> npt.NDArray[np.uint8]:
+def _read_scaled(image_file: Callable[[str], Path | None], value_range: ValueRange, item: str) -> npt.NDArray[np.uint8]:
     path = image_file(item)
     if path is None:
         raise ValueError(f"value_range is for images in files; {item} is not in one. Leave it out.")
