@@ -25,12 +25,14 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from refinenet import RefineNet
-from refinenet.batch import segment_files
+from refinenet.batch import Steps, segment_files
 from refinenet.cli import main
+from refinenet.images import read_image
 from refinenet.labels import LabelSet
 from refinenet.large_images import LargeSegmentation
 from refinenet.region_polygons import to_geojson
 from refinenet.run_lengths import find_regions
+from refinenet.sample_values import Decoded
 from refinenet.segmenter import Segmentation, Segmenter
 from refinenet.street_scene import draw_street
 from refinenet.work_plan import plan_work
@@ -182,8 +184,11 @@ def test_windows_and_a_time_limit_are_refused_together(run_refinenet: Command, h
 def test_an_image_that_is_replaced_meanwhile_is_made_again(here: Path, camvid_model: RefineNet) -> None:
     """Between being read and being written another picture takes its place."""
 
-    def replace_and_segment(pixels: Any) -> Segmentation:
-        found = camvid_model.segment(pixels)
+    def segment(image: Decoded) -> Segmentation:
+        return camvid_model.segment(image.pixels)
+
+    def replace_and_segment(image: Decoded) -> Segmentation:
+        found = segment(image)
         Image.fromarray(draw_street(9, 40, 50)[0]).save(here / "in" / "c.png")
         return found
 
@@ -191,9 +196,9 @@ def test_an_image_that_is_replaced_meanwhile_is_made_again(here: Path, camvid_mo
         raise AssertionError("no image here is large")
 
     work = plan_work([here / "in" / "c.png"], here / "out")
-    (first,) = segment_files(replace_and_segment, in_windows, work)
+    (first,) = segment_files(Steps(read=read_image, segment=replace_and_segment, segment_large=in_windows), work)
     assert (first.width, first.height) == (64, 48)
-    (second,) = segment_files(camvid_model.segment, in_windows, work)
+    (second,) = segment_files(Steps(read=read_image, segment=segment, segment_large=in_windows), work)
     assert not second.was_there
     assert (second.width, second.height) == (50, 40)
 

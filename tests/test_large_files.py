@@ -173,8 +173,6 @@ def _bad_file(folder: Path, kind: str) -> Path:
             return _write_tiff(folder / "bad.tif", bands.astype(np.float32))
         case "five bands":
             return _write_tiff(folder / "bad.tif", np.concatenate([bands, bands[:2]]))
-        case "infrared":
-            return _write_tiff(folder / "bad.tif", np.concatenate([bands, bands[:1]]), photometric="RGB", alpha="no")
         case "CMYK" | "LAB":
             image.convert(kind).save(folder / "bad.tif")
         case "white as 0":
@@ -201,7 +199,6 @@ def _bad_file(folder: Path, kind: str) -> Path:
     [
         ("floating-point", "float32; 8 or 16 bits"),
         ("five bands", "5 bands"),
-        ("infrared", "4 bands"),
         ("CMYK", "colours as CMYK"),
         ("LAB", "colours as CIELAB"),
         ("white as 0", "white as 0"),

@@ -6,6 +6,7 @@ Shape letters: H height, W width.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -18,9 +19,9 @@ import torch
 from refinenet import __version__
 from refinenet.backends import AUTO, BackendName, Precision, check_backend, open_backend
 from refinenet.backends.graph import ExportedModel
-from refinenet.batch import FileResult, SegmentLarge, segment_files, take_all
+from refinenet.batch import FileResult, SegmentLarge, Steps, segment_files, take_all
 from refinenet.class_matching import check_same_classes
-from refinenet.datasets import DatasetSource, TrainingSource, open_dataset
+from refinenet.datasets import DatasetSource, TrainingSource, open_dataset, with_value_range
 from refinenet.distributed import launch
 from refinenet.evaluate import examine_model
 from refinenet.evaluation import Evaluation
@@ -29,7 +30,7 @@ from refinenet.exporting import SIZES, Certificate, Int8, check_target, export_m
 from refinenet.exporting import Precision as ExportPrecision
 from refinenet.files import refuse_same_file
 from refinenet.fusion import Weights, note_weights
-from refinenet.images import ImageSource, decode
+from refinenet.images import ImageSource, read_image
 from refinenet.inference import Protocol, choose_protocol
 from refinenet.labels import LabelSet
 from refinenet.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
@@ -38,6 +39,7 @@ from refinenet.model_file import ModelCard, load, save
 from refinenet.model_source import Start, told_as_exported
 from refinenet.network import ModelType, Network
 from refinenet.quantisation import MAX_DROP
+from refinenet.sample_values import Decoded, Note, Reading, ValueRange, check_value_range
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_abstention, check_output
 from refinenet.sinks import Kind
 from refinenet.submission import Submission, plan_submission, write_submission
@@ -161,6 +163,8 @@ class RefineNet:
         channel_order: Literal["rgb", "bgr"] = "rgb",
         abstain_below: float = 0.0,
         max_latency_ms: float | None = None,
+        bands: Sequence[int] | None = None,
+        value_range: ValueRange | None = None,
     ) -> Segmentation:
         """Segment an image.
 
@@ -172,17 +176,45 @@ class RefineNet:
             max_latency_ms: Milliseconds that an image of this size may take from memory to labels: backend, precision
                 and scale are chosen by measuring them on the first such image (`latency.choose`), and what was chosen
                 is said, with what it costs.
+            bands: Numbers of the bands for red, green and blue, or of one for grey, from 1; see `images.decode`.
+            value_range: The stored values that become black and white, such as (0, 4095) for 12 bits; by default those
+                that the model was trained with (`card.value_range`), or else those of the image's type.
 
         Returns:
-            Labels, confidence, probabilities, colours and areas, of the image's own size.
+            Labels, confidence, probabilities, colours and areas, of the image's own size. Where the image has no data,
+            by its alpha, mask or value for no data, there is no class.
 
         Raises:
             ValueError, TypeError, OSError: the image cannot be read or used.
         """
-        pixels = decode(image, channel_order=channel_order)
-        if max_latency_ms is None:
-            return self._segmenter.segment(pixels, abstain_below)
-        return self._choices.within(pixels, max_latency_ms).segmenter.segment(pixels, abstain_below)
+        reading, notes = self._read_as(bands, value_range)
+        decoded = read_image(image, channel_order=channel_order, reading=reading)
+        for note in (*notes, *decoded.notes):
+            warnings.warn(note.text, stacklevel=2)
+        return self._segment(decoded, abstain_below=abstain_below, max_latency_ms=max_latency_ms)
+
+    def _segment(
+        self, decoded: Decoded, *, abstain_below: float = 0.0, max_latency_ms: float | None = None
+    ) -> Segmentation:
+        segmenter = self._segmenter
+        if max_latency_ms is not None:
+            segmenter = self._choices.within(decoded.pixels, max_latency_ms).segmenter
+        return segmenter.segment(decoded.pixels, abstain_below, decoded.valid)
+
+    def _read_as(self, bands: Sequence[int] | None, value_range: ValueRange | None) -> tuple[Reading, tuple[Note, ...]]:
+        """How images are read, and what is to be reported of that."""
+        own = self.card.value_range
+        chosen = None if bands is None else tuple(bands)
+        if value_range is None:
+            return Reading(bands=chosen, value_range=own, is_from_model=True), ()
+        asked = check_value_range(value_range)
+        if own in (None, asked):
+            return Reading(bands=chosen, value_range=asked), ()
+        note = Note(
+            "other-range",
+            f"The model was trained with the value range {own[0]:g},{own[1]:g}; {asked[0]:g},{asked[1]:g} is used.",
+        )
+        return Reading(bands=chosen, value_range=asked), (note,)
 
     def deploy(
         self,
@@ -193,6 +225,8 @@ class RefineNet:
         channel_order: Literal["rgb", "bgr"] = "rgb",
         abstain_below: float = 0.0,
         max_latency_ms: float | None = None,
+        bands: Sequence[int] | None = None,
+        value_range: ValueRange | None = None,
     ) -> npt.NDArray[Any]:
         """Segment an image, draw the result, and write it where asked to.
 
@@ -206,6 +240,8 @@ class RefineNet:
             channel_order: "bgr" for arrays from OpenCV.
             abstain_below: As for `segment`.
             max_latency_ms: As for `segment`.
+            bands: As for `segment`.
+            value_range: As for `segment`.
 
         Returns:
             The picture: `(H, W, 3)` uint8 RGB, or `(H, W)` for "labels" and "confidence".
@@ -224,7 +260,12 @@ class RefineNet:
                 refuse_same_file(source, output_file)
         assert source is not None
         segmentation = self.segment(
-            source, channel_order=channel_order, abstain_below=abstain_below, max_latency_ms=max_latency_ms
+            source,
+            channel_order=channel_order,
+            abstain_below=abstain_below,
+            max_latency_ms=max_latency_ms,
+            bands=bands,
+            value_range=value_range,
         )
         picture = segmentation.render(output or "colour")
         if output_file is not None:
@@ -240,6 +281,8 @@ class RefineNet:
         overwrite: bool = False,
         abstain_below: float = 0.0,
         progress: bool = True,
+        bands: Sequence[int] | None = None,
+        value_range: ValueRange | None = None,
     ) -> list[FileResult]:
         """Segment many image files and write the results; those that cannot be read are passed over and told of.
 
@@ -256,6 +299,8 @@ class RefineNet:
             overwrite: Whether to make results anew that are there, and to replace files that are in the way.
             abstain_below: As for `segment`.
             progress: Whether to show progress on standard error.
+            bands: As for `segment`.
+            value_range: As for `segment`.
 
         Returns:
             For each image, in order, the files written or the error.
@@ -268,7 +313,9 @@ class RefineNet:
         chosen = [kinds] if isinstance(kinds, str) else kinds
         work = plan_work(named, None if output is None else Path(output), chosen, recursive=recursive)
         found: list[FileResult] = []
-        results = self.deploy_work(work, overwrite, abstain_below=abstain_below, progress=progress)
+        results = self.deploy_work(
+            work, overwrite, abstain_below=abstain_below, progress=progress, bands=bands, value_range=value_range
+        )
         take_all(results, len(work.items), found.append, progress=progress)
         return found
 
@@ -280,6 +327,8 @@ class RefineNet:
         max_latency_ms: float | None = None,
         abstain_below: float = 0.0,
         progress: bool = True,
+        bands: Sequence[int] | None = None,
+        value_range: ValueRange | None = None,
     ) -> Generator[FileResult]:
         """Segment what `work_plan.plan_work` has planned; results are made as they are taken, in order.
 
@@ -291,6 +340,9 @@ class RefineNet:
             max_latency_ms: As for `segment`; not together with windows.
             abstain_below: As for `segment`.
             progress: Whether to show progress on standard error for an image that is alone and seen in windows.
+            bands: As for `segment`.
+            value_range: As for `segment`. What is to be reported of how images are read is reported by a
+                `UserWarning`, once of each kind.
 
         Raises:
             ValueError, OSError: as `deploy_files`.
@@ -298,7 +350,8 @@ class RefineNet:
         if windows is not None and max_latency_ms is not None:
             raise ValueError("Images in windows take as long as they are large: pass windows or max_latency_ms.")
         check_abstention(abstain_below)
-        settings = {
+        reading, notes = self._read_as(bands, value_range)
+        settings: dict[str, Any] = {
             "refinenet": __version__,
             "model_sha256": _digest(self._model, self.card),
             "label_set": self.label_set.to_dict(),
@@ -308,18 +361,29 @@ class RefineNet:
             "windows": None if windows is None else asdict(windows),
             "max_latency_ms": max_latency_ms,
             "abstain_below": abstain_below,
+            # Only where they say something: folders that were begun without them go on.
+            **({} if reading.bands is None else {"bands": list(reading.bands)}),
+            **({} if reading.value_range is None else {"value_range": list(reading.value_range)}),
         }
+        for note in notes:
+            warnings.warn(note.text, stacklevel=2)
         used = windows or Windows()
         in_windows = partial(
-            self.deploy_large,
+            segment_large,
+            self._segmenter,
             window=used.size,
             overlap=used.overlap,
             abstain_below=abstain_below,
+            reading=reading,
             progress=progress and len(work.items) == 1,
         )
         large: SegmentLarge = in_windows if max_latency_ms is None else _refuse_windows
-        segment = partial(self.segment, abstain_below=abstain_below, max_latency_ms=max_latency_ms)
-        return segment_files(segment, large, work, settings, overwrite=overwrite, always_large=windows is not None)
+        steps = Steps(
+            read=partial(read_image, reading=reading),
+            segment=partial(self._segment, abstain_below=abstain_below, max_latency_ms=max_latency_ms),
+            segment_large=large,
+        )
+        return segment_files(steps, work, settings, overwrite=overwrite, always_large=windows is not None)
 
     def deploy_large(
         self,
@@ -331,6 +395,8 @@ class RefineNet:
         overlap: float = OVERLAP,
         abstain_below: float = 0.0,
         progress: bool = True,
+        bands: Sequence[int] | None = None,
+        value_range: ValueRange | None = None,
     ) -> LargeSegmentation:
         """Segment an image file of any size in windows, in bounded memory; for large maps and scans.
 
@@ -342,11 +408,14 @@ class RefineNet:
             overlap: The least share of its side that a window has in common with the next one.
             abstain_below: As for `segment`.
             progress: Whether to show progress on standard error.
+            bands: As for `segment`.
+            value_range: As for `segment`.
 
         Raises:
             ValueError, OSError: as `large_images.segment_large`.
         """
-        return segment_large(
+        reading, notes = self._read_as(bands, value_range)
+        done = segment_large(
             self._segmenter,
             image_file,
             output_file,
@@ -354,8 +423,12 @@ class RefineNet:
             window=window,
             overlap=overlap,
             abstain_below=abstain_below,
+            reading=reading,
             progress=progress,
         )
+        for note in (*notes, *done.notes):
+            warnings.warn(note.text, stacklevel=2)
+        return done
 
     def train(
         self,
@@ -490,6 +563,7 @@ class RefineNet:
         """
         plan = None if submission is None else plan_submission(submission, dataset)
         data, official = open_split(dataset, root, classes, split)
+        data = with_value_range(data, self.card.value_range)
         check_same_classes(self.label_set, data)
         chosen = choose_protocol(protocol, data.name, self.card.architecture.model_type)
         processes = launch(self._segmenter.backend.device).processes
@@ -535,7 +609,7 @@ class RefineNet:
             OSError: the file cannot be written.
         """
         plan = plan_submission(output_file, dataset)
-        submission = plan.of(open_dataset(dataset, root)(split))
+        submission = plan.of(with_value_range(open_dataset(dataset, root)(split), self.card.value_range))
         check_same_classes(self.label_set, submission.dataset)
         chosen = choose_protocol(protocol, submission.dataset.name, self.card.architecture.model_type)
         write_submission(self._segmenter.under(chosen), submission, progress=progress)
@@ -571,7 +645,7 @@ class RefineNet:
                 an exported graph.
         """
         network = self.network
-        data, _ = open_split(dataset, root, classes, split)
+        data = with_value_range(open_split(dataset, root, classes, split)[0], self.card.value_range)
         check_same_classes(self.label_set, data)
         fitted = fit_temperature(self._segmenter, data, progress=progress)
         self._adopt(network, replace(self.card, temperature=fitted.value))
@@ -622,6 +696,7 @@ class RefineNet:
         data = None if dataset is None else open_split(dataset, root, classes, split)[0]
         if data is not None:
             check_same_classes(self.label_set, data)
+            data = with_value_range(data, self.card.value_range)
         int8: Int8 | None = None
         if precision == "int8":
             if dataset is None or data is None:

@@ -6,7 +6,8 @@ What runs the network elsewhere shares the items of `work_plan` and a function f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,21 +17,35 @@ from refinenet.backends import BackendError
 from refinenet.deploy_record import FileState, FolderRecord, file_state, open_record
 from refinenet.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
 from refinenet.image_files import TooLargeError
-from refinenet.images import decode
 from refinenet.interruption import Interruption
 from refinenet.large_images import LargeSegmentation
 from refinenet.large_source import is_installed, needs_windows
 from refinenet.large_target import TIFF_SUFFIXES
 from refinenet.overlap import overlapped
+from refinenet.sample_values import Decoded, Note
 from refinenet.segmenter import OUTPUTS, Output, Segmentation
 from refinenet.sinks import Kind, write
 from refinenet.terminal import describe_error, print_note, progress_bar
 from refinenet.work_plan import Work, WorkItem
 
-Segment = Callable[[Any], Segmentation]
-"""From an image, `(H, W, 3)` uint8 RGB or a path, to its segmentation."""
+Read = Callable[[Path | bytes], Decoded]
+"""From an image file or its bytes to its pixels."""
+Segment = Callable[[Decoded], Segmentation]
+"""From an image to its segmentation."""
 SegmentLarge = Callable[[Path, Path, Output], LargeSegmentation]
 """From an image file to a picture file of one kind, in windows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """What is done with an image."""
+
+    read: Read
+    """It is called in a thread that reads ahead."""
+    segment: Segment
+    """It is called in the caller's thread."""
+    segment_large: SegmentLarge
+    """Takes files instead that are too large for memory, and those whose results are TIFF."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +63,9 @@ class FileResult:
     """Of the image, in pixels; 0 where there was an error."""
     height: int = 0
     areas: Mapping[str, float] = field(default_factory=dict)
-    """Share of the image's pixels by class name, in [0, 1]."""
+    """Share of the image's pixels with data by class name, in [0, 1]."""
+    no_data: float = 0.0
+    """Share of the image's pixels without data, in [0, 1]; they have no class."""
     seconds: float = 0.0
     """What reading, segmenting and writing took, without waiting for each other."""
 
@@ -62,14 +79,14 @@ class FileResult:
             "width": self.width,
             "height": self.height,
             "areas": dict(self.areas),
+            **({"no_data": self.no_data} if self.no_data > 0 else {}),
             "seconds": round(self.seconds, 4),
             "was_there": self.was_there,
         }
 
 
 def segment_files(
-    segment: Segment,
-    segment_large: SegmentLarge,
+    steps: Steps,
     work: Work,
     settings: Mapping[str, Any] | None = None,
     *,
@@ -82,8 +99,8 @@ def segment_files(
     results are taken; whoever closes the iterator waits for the files that are being written.
 
     Args:
-        segment: From an image to its segmentation; it is called in this thread.
-        segment_large: Takes files instead that are too large for memory, and those whose results are TIFF.
+        steps: What is done with an image. What is to be reported of how it was read becomes a `UserWarning`, once of
+            each kind.
         work: As `work_plan.plan_work` gives it.
         settings: What results are made by, beside the kinds, for a folder's record; JSON-ready values.
         overwrite: Whether to make results anew that a folder has, and to replace what is not the command's.
@@ -98,7 +115,7 @@ def segment_files(
     noted = {**(settings or {}), "kinds": list(work.kinds)}
     held = nullcontext() if work.folder is None else open_record(work.folder, noted, overwrite=overwrite)
     with held as record:
-        run = _Run(segment, segment_large, record, always_large)
+        run = _Run(steps, record, always_large, len(work.items) > 1)
         if record is not None:
             done = {item.place: entry for item in work.items if (entry := _find_done(record, item)) is not None}
             record.begin()
@@ -151,7 +168,7 @@ class _Job:
     item: WorkItem
     state: FileState = field(default_factory=dict)
     seconds: float = 0.0
-    pixels: Any = None
+    pixels: Decoded | None = None
     segmentation: Segmentation | None = None
     large: LargeSegmentation | None = None
     is_large: bool = False
@@ -161,11 +178,11 @@ class _Job:
 class _Run:
     """The three steps, each of which passes on what is done already."""
 
-    def __init__(
-        self, segment: Segment, segment_large: SegmentLarge, record: FolderRecord | None, always_large: bool
-    ) -> None:
-        self._segment, self._segment_large, self._record = segment, segment_large, record
+    def __init__(self, steps: Steps, record: FolderRecord | None, always_large: bool, is_several: bool) -> None:
+        self._steps, self._record = steps, record
         self._always_large = always_large
+        self._reported: set[str] = set()
+        self._once = " This is reported of the first such image only." if is_several else ""
         self.done: Mapping[str, Mapping[str, Any]] = {}
 
     def read(self, item: WorkItem) -> _Job:
@@ -188,7 +205,7 @@ class _Run:
     def _read(self, job: _Job) -> None:
         job.state = file_state(job.item.source)
         if job.item.content is not None:
-            job.pixels = decode(job.item.content)
+            job.pixels = self._steps.read(job.item.content)
             return
         for target in job.item.targets.values():
             refuse_same_file(job.item.source, target)
@@ -196,7 +213,7 @@ class _Run:
         if job.is_large:
             return
         try:
-            job.pixels = decode(job.item.source)
+            job.pixels = self._steps.read(job.item.source)
         except TooLargeError:
             if not is_installed():
                 raise
@@ -207,7 +224,9 @@ class _Run:
             self._work_in_windows(job)
         else:
             try:
-                job.segmentation, job.pixels = self._segment(job.pixels), None
+                assert job.pixels is not None
+                self._report(job.pixels.notes)
+                job.segmentation, job.pixels = self._steps.segment(job.pixels), None
             except (RuntimeError, MemoryError) as error:  # PyTorch tells of a full memory by RuntimeError
                 reason = str(error).strip().partition("\n")[0] or "the memory is full"
                 raise ValueError(
@@ -221,23 +240,33 @@ class _Run:
             raise ValueError(f"{job.item.source}: {strange[0]} is not written in windows; {', '.join(OUTPUTS)} are.")
         for picture in OUTPUTS:
             if picture in job.item.targets:
-                job.large = self._segment_large(job.item.source, job.item.targets[picture], picture)
+                job.large = self._steps.segment_large(job.item.source, job.item.targets[picture], picture)
+                self._report(job.large.notes)
+
+    def _report(self, notes: Sequence[Note]) -> None:
+        """Report what is to be known of how an image was read, once of each kind."""
+        for note in notes:
+            if note.kind not in self._reported:
+                self._reported.add(note.kind)
+                warnings.warn(f"{note.text}{self._once}", stacklevel=2)
 
     def _write(self, job: _Job) -> None:
         started = time.perf_counter()
         if job.large is not None:
-            (height, width), areas = job.large.size, job.large.areas
+            (height, width), areas, no_data = job.large.size, job.large.areas, job.large.no_data
         else:
             assert job.segmentation is not None
             for kind, target in job.item.targets.items():
                 write(job.segmentation, target, kind, job.item.name)
             (height, width), areas = job.segmentation.labels.shape, job.segmentation.areas
+            no_data = job.segmentation.no_data
         result = FileResult(
             image=job.item.source,
             outputs=job.item.targets,
             width=width,
             height=height,
             areas=areas,
+            no_data=no_data,
             seconds=job.seconds + time.perf_counter() - started,
         )
         if self._record is not None:
@@ -254,7 +283,7 @@ def _asks_for_windows(item: WorkItem) -> bool:
     )
 
 
-_NOTED = ("width", "height", "areas", "seconds")
+_NOTED = ("width", "height", "areas", "no_data", "seconds")
 
 
 def _tried(job: _Job, step: Callable[[_Job], None]) -> _Job:
@@ -273,10 +302,16 @@ def _find_done(record: FolderRecord, item: WorkItem) -> Mapping[str, Any] | None
     entry = record.find_done(item.place, item.source, list(item.targets.values()))
     if entry is None or not isinstance(entry.get("areas"), dict):
         return None
-    numbers = [entry.get("width"), entry.get("height"), entry.get("seconds"), *entry["areas"].values()]
+    numbers = [
+        entry.get("width"),
+        entry.get("height"),
+        entry.get("seconds"),
+        entry.get("no_data", 0.0),
+        *entry["areas"].values(),
+    ]
     return entry if all(isinstance(number, int | float) for number in numbers) else None
 
 
 def _from_entry(item: WorkItem, entry: Mapping[str, Any]) -> FileResult:
-    facts = {key: entry[key] for key in _NOTED}
+    facts = {key: entry[key] for key in _NOTED if key in entry}
     return FileResult(image=item.source, outputs=item.targets, was_there=True, **facts)

@@ -63,7 +63,9 @@ def take_classes(
         told = f"keeps {', '.join(kept)}" if kept else "is new, as no class has the same name"
         message = f"The classifier for the {len(theirs)} classes of {dataset.name} {told}."
         print_note(message, enabled=progress and card.weights_sha256 != "")
-    return network, ModelCard(architecture=network.architecture, label_set=theirs, licence=card.licence)
+    return network, ModelCard(
+        architecture=network.architecture, label_set=theirs, licence=card.licence, value_range=card.value_range
+    )
 
 
 def _match_names(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:

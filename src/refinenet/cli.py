@@ -100,6 +100,7 @@ def info(
         "licence": card.licence,
         "recipe": dict(card.recipe),
         "temperature": card.temperature,
+        **({} if card.value_range is None else {"value_range": list(card.value_range)}),
         "weights_sha256": card.weights_sha256,
     }
     if as_json:

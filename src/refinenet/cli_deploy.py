@@ -17,10 +17,14 @@ from refinenet.cli_options import (
     AbstainBelow,
     AsJson,
     Backend,
+    Bands,
     Device,
     Model,
     Precision,
+    ValueRange,
     complain,
+    read_bands,
+    read_value_range,
     read_window,
     refuse_idle_options,
 )
@@ -38,8 +42,8 @@ STANDARD = "-"
 _NETWORK = {"images", "output", "model", "kind", "device", "backend", "precision"}
 _OF_RAY = _NETWORK | {"recursive", "engine", "workers", "as_json"}
 _OF_VIDEO = _NETWORK | {"engine", "as_json", "abstain_below", "overwrite"}
-_OF_INPUT = _NETWORK | {"engine", "as_json", "json_lines", "max_latency", "abstain_below"}
-_OF_PIPE = _NETWORK | {"engine", "abstain_below"}
+_OF_INPUT = _NETWORK | {"engine", "as_json", "json_lines", "max_latency", "abstain_below", "bands", "value_range"}
+_OF_PIPE = _NETWORK | {"engine", "abstain_below", "bands", "value_range"}
 
 
 class KindName(StrEnum):
@@ -110,6 +114,8 @@ def deploy(
         ),
     ] = None,
     abstain_below: AbstainBelow = 0.0,
+    bands: Bands = None,
+    value_range: ValueRange = None,
     device: Device = None,
     backend: Backend = "auto",
     precision: Precision = "float32",
@@ -135,12 +141,13 @@ def deploy(
             images, output, kinds, arguments, abstain_below=abstain_below, overwrite=overwrite, as_json=as_json
         )
         return
+    reading: dict[str, Any] = {"bands": read_bands(bands), "value_range": read_value_range(value_range)}
     _check_lines(json_lines)
     _check_latency(max_latency)
     _check_pipes(images, output, as_json or json_lines == STANDARD)
     if output == STANDARD:
         refuse_idle_options(context, _OF_PIPE, "--output", "Standard output takes the result of one image")
-        _write_to_standard_output(images[0], kinds, arguments, abstain_below)
+        _write_to_standard_output(images[0], kinds, arguments, abstain_below, reading)
         return
     if images == [STANDARD]:
         refuse_idle_options(context, _OF_INPUT, "IMAGES", "Standard input is one image, read as a whole")
@@ -158,7 +165,7 @@ def deploy(
             write_line(result)
 
         results = _make(arguments).deploy_work(
-            work, overwrite, windows, max_latency, abstain_below, progress=not as_json
+            work, overwrite, windows, max_latency, abstain_below, progress=not as_json, **reading
         )
         take_all(results, len(work.items), take, progress=not as_json)
     teller.finish(len(work.items))
@@ -270,7 +277,9 @@ def _check_pipes(images: list[str], output: str | None, prints: bool) -> None:
         raise typer.BadParameter("Standard output is taken by the result.", param_hint="--output")
 
 
-def _write_to_standard_output(image: str, kinds: list[str], arguments: dict[str, Any], abstain_below: float) -> None:
+def _write_to_standard_output(
+    image: str, kinds: list[str], arguments: dict[str, Any], abstain_below: float, reading: dict[str, Any]
+) -> None:
     from refinenet.sinks import choose_kinds, render, usual_suffix
 
     chosen = choose_kinds(kinds) or ("labels",)
@@ -279,7 +288,7 @@ def _write_to_standard_output(image: str, kinds: list[str], arguments: dict[str,
     check_output(is_result=True)
     network = _make(arguments)
     source = sys.stdin.buffer.read() if image == STANDARD else image
-    found = network.segment(source, abstain_below=abstain_below)
+    found = network.segment(source, abstain_below=abstain_below, **reading)
     sys.stdout.buffer.write(render(found, chosen[0], usual_suffix(chosen[0]), Path(image).name))
     check_output(is_result=True)
 

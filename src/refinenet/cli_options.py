@@ -31,6 +31,20 @@ Precision = Annotated[
     typer.Option(help="Of its arithmetic: bfloat16 by all but onnxruntime, float16 by PyTorch on GPUs."),
 ]
 AbstainBelow = Annotated[float, typer.Option(help="Pixels of less confidence (0 to 1) get no class.")]
+Bands = Annotated[
+    str | None,
+    typer.Option(
+        help="Numbers of the bands for red, green and blue, such as 3,2,1, or of one for grey; by default those that "
+        "the file declares."
+    ),
+]
+ValueRange = Annotated[
+    str | None,
+    typer.Option(
+        help="The stored values for black and white, such as 0,4095 for 12 bits; by default those that the model was "
+        "trained with, or else those of the image's type."
+    ),
+]
 Root = Annotated[Path | None, typer.Option(help="Where a dataset known by name lies.")]
 ClassSet = Annotated[
     str | None, typer.Option(help="Set of classes of a dataset that has two: stuff for coco, 59 for context.")
@@ -77,6 +91,39 @@ def read_window(text: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal()):
         raise typer.BadParameter(f"{text!r} is no size such as 512x512 (width x height).", param_hint="--window")
     return int(height), int(width)
+
+
+def read_bands(text: str | None) -> tuple[int, ...] | None:
+    """Band numbers as they were typed.
+
+    Raises:
+        typer.BadParameter: they are none.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    numbers = [int(part) for part in parts if part.isascii() and part.isdecimal()]
+    if len(numbers) != len(parts) or len(parts) not in (1, 3) or min(numbers) < 1:
+        raise typer.BadParameter(f"{text!r} is not like 3,2,1 (or 1 for grey).", param_hint="--bands")
+    return tuple(numbers)
+
+
+def read_value_range(text: str | None) -> tuple[float, float] | None:
+    """LOW,HIGH as it was typed.
+
+    Raises:
+        typer.BadParameter: it is no such range.
+    """
+    if text is None:
+        return None
+    from refinenet.sample_values import check_value_range
+
+    try:
+        return check_value_range([float(part) for part in text.split(",")])
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not two numbers, the lower one first, such as 0,4095.", param_hint="--value-range"
+        ) from None
 
 
 def complain(message: str) -> None:

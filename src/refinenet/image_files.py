@@ -31,6 +31,7 @@ from PIL import (
 from refinenet.files import quote_controls
 from refinenet.labels import Colour, LabelMap
 from refinenet.png_checksums import SIGNATURE, is_changed
+from refinenet.sample_values import RGB as RGB
 
 MAX_PIXELS = 50_000_000
 """The most pixels (H times W) that are decoded from a file, bytes or a Pillow image."""
@@ -38,8 +39,6 @@ MAX_PIXELS = 50_000_000
 MAX_SCANNED_PIXELS = 1_500_000_000
 """The most pixels times scans of a JPEG that is decoded: each scan goes over the whole picture. At `MAX_PIXELS` these
 are 30 scans; the usual progressive file has 10."""
-
-RGB = npt.NDArray[np.uint8]
 
 DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 """Pillow's modes of one channel with more than 8 bits."""
@@ -265,7 +264,7 @@ def open_picture(path: str | os.PathLike[str]) -> Picture:
             (`PermissionError`).
     """
     # Pillow gets no name: it would map the file into memory, and a file cut short then kills the process.
-    with _open(Path(path)) as stream:
+    with open_file(Path(path)) as stream:
         return read_picture(stream, quote_controls(path))
 
 
@@ -276,7 +275,7 @@ def open_verified(path: str | os.PathLike[str]) -> Picture:
         ValueError: as `open_picture`, or the checksums are others.
         OSError: as `open_picture`.
     """
-    with _open(Path(path)) as stream:
+    with open_file(Path(path)) as stream:
         if not stream.peek(len(SIGNATURE)).startswith(SIGNATURE):
             return read_picture(stream, quote_controls(path))
         content = stream.read()
@@ -288,7 +287,12 @@ def open_verified(path: str | os.PathLike[str]) -> Picture:
     return picture
 
 
-def _open(target: Path) -> io.BufferedReader:
+def open_file(target: Path) -> io.BufferedReader:
+    """Open a file for reading.
+
+    Raises:
+        ValueError, OSError: as `open_picture`.
+    """
     if target.is_dir():
         raise IsADirectoryError(f"Cannot read {quote_controls(target)}: it is a folder. Name an image file in it.")
     if target.exists() and not target.is_file():
@@ -366,7 +370,7 @@ def load_picture(image: Image.Image, name: str, *, is_ours: bool = False, says_f
     """
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise _too_large(name, f"{width} x {height}")
+        raise too_large(name, f"{width} x {height}")
     if width * height == 0:
         raise ValueError(f"{name} has no pixels ({width} x {height}).")
     with _clear_errors(name):
@@ -460,7 +464,7 @@ def _clear_errors(name: str) -> Iterator[None]:
         yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         count = re.search(r"\d+", str(error))
-        raise _too_large(name, count.group() if count else "too many") from error
+        raise too_large(name, count.group() if count else "too many") from error
     except _ManyScansError:
         raise
     except UnidentifiedImageError as error:
@@ -475,7 +479,8 @@ def _clear_errors(name: str) -> Iterator[None]:
         ) from error
 
 
-def _too_large(name: str, size: str) -> TooLargeError:
+def too_large(name: str, size: str) -> TooLargeError:
+    """The error for an image that is not read as a whole."""
     return TooLargeError(
         f"{name} has {size} pixels, at most {MAX_PIXELS:,} are read as a whole. Segment its file in windows "
         "(`refinenet deploy FILE --window 1024x1024`, by pip install 'refinenet[large]'), or resize the image."
@@ -498,7 +503,7 @@ def read_orientation(path: str | os.PathLike[str]) -> int:
     Raises:
         ValueError, OSError: as `open_picture`.
     """
-    with _open(Path(path)) as stream:
+    with open_file(Path(path)) as stream:
         start = stream.peek(4)[:4]
         try:
             if start[:2] not in (b"II", b"MM"):
@@ -510,6 +515,70 @@ def read_orientation(path: str | os.PathLike[str]) -> int:
             return int(directory.get(ExifTags.Base.Orientation, 1))
         except _PILLOW_ERRORS:
             return 1
+
+
+def needs_gdal(stream: io.BufferedReader) -> bool:
+    """Whether Pillow cannot read all of a file's samples, or not where it has no data.
+
+    These are TIFF files with other than 8 bits of grey, RGB or a palette, with alpha, a value for no data or a mask,
+    and PNG files of 16-bit colours. Only headers are read, and the stream stays at its start.
+    """
+    start = stream.peek(26)[:26]
+    if start.startswith(SIGNATURE):
+        return start[24:25] == b"\x10" and start[25:26] != b"\0"
+    if start[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return False
+    try:
+        directories = list(_directories(stream))
+    except _PILLOW_ERRORS:
+        return False
+    finally:
+        stream.seek(0)
+    has_mask = any(_frame_kind(directory) & _MASK_FRAME for directory in directories)
+    return has_mask or (bool(directories) and not _is_plain(directories[0]))
+
+
+def count_pages(stream: io.BufferedReader) -> int:
+    """The pages of a TIFF file without masks and reduced copies; 1 for other files."""
+    try:
+        return sum(not _frame_kind(directory) & (_MASK_FRAME | _REDUCED_FRAME) for directory in _directories(stream))
+    except _PILLOW_ERRORS:
+        return 1
+    finally:
+        stream.seek(0)
+
+
+_REDUCED_FRAME, _MASK_FRAME = 1, 4
+_NODATA_TAG = 42113
+_MAX_DIRECTORIES = 10_000
+
+
+def _directories(stream: io.BufferedReader) -> Iterator[TiffImagePlugin.ImageFileDirectory_v2]:
+    start = stream.peek(4)[:4]
+    size = 16 if b"+" in start else 8
+    directory = TiffImagePlugin.ImageFileDirectory_v2(stream.read(size))
+    for _ in range(_MAX_DIRECTORIES):
+        if not directory.next:
+            return
+        stream.seek(directory.next)
+        directory.load(stream)
+        yield directory
+
+
+def _frame_kind(directory: TiffImagePlugin.ImageFileDirectory_v2) -> int:
+    kind = directory.get(254, 0)
+    return kind if isinstance(kind, int) else 0
+
+
+def _is_plain(directory: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
+    """Whether the page is of a kind that Pillow reads wholly, or one that GDAL does not read."""
+    bits, count, ink = directory.get(258, (1,)), directory.get(277, 1), directory.get(262)
+    if _NODATA_TAG in directory:
+        return False
+    if ink not in (1, 2, 3):  # white as 0, and spaces of colours that are converted by Pillow alone
+        return True
+    usual = 3 if ink == 2 else 1
+    return all(value <= 8 for value in bits) and count == usual and 338 not in directory
 
 
 def _orientation(image: Image.Image) -> int:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -15,15 +18,31 @@ from PIL import Image
 from refinenet.files import write_atomically
 from refinenet.image_files import (
     DEEP_MODES,
-    RGB,
     Picture,
     convert,
+    count_pages,
     load_picture,
-    open_picture,
+    needs_gdal,
+    open_file,
     read_picture,
     to_sixteen_bits,
 )
 from refinenet.labels import Colour
+from refinenet.large_source import is_installed
+from refinenet.large_upright import read_whole
+from refinenet.sample_values import (
+    AS_DECLARED,
+    RGB,
+    Decoded,
+    Mask,
+    Note,
+    Reading,
+    Scale,
+    is_transparency,
+    opaque_somewhere,
+    over_black,
+    unused_alpha,
+)
 
 
 @runtime_checkable
@@ -43,18 +62,31 @@ class TensorLike(Protocol):
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any] | TensorLike
 
 
-def decode(image: ImageSource, *, channel_order: Literal["rgb", "bgr"] = "rgb") -> RGB:
+def decode(
+    image: ImageSource,
+    *,
+    channel_order: Literal["rgb", "bgr"] = "rgb",
+    bands: Sequence[int] | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> RGB:
     """Read an image from wherever it is.
 
     Files, bytes and Pillow images (JPEG, PNG, WebP, BMP, TIFF, GIF) are turned upright by their EXIF
-    orientation; transparency is laid over black; 16-bit grey is scaled to 8 bits; of an animation the first
-    frame is taken, with a `UserWarning` (of a Pillow image, the frame it stands at).
+    orientation; transparency is laid over black; 16 bits are scaled to 8; of an animation the first
+    frame is taken, with a `UserWarning` (of a Pillow image, the frame it stands at). Where a file has no data, by its
+    alpha, mask or value for no data, the image is black. What else was decided, such as which of more than three bands
+    are used, and values that fill only a small part of their range, are reported by a `UserWarning`.
 
     Args:
         image: a path, the bytes of a file, a Pillow image, a NumPy array `(H, W)` or `(H, W, C)`, or a tensor
-            `(H, W)` or `(C, H, W)`, where C is 1, 3 or, with alpha, 4. Arrays and tensors are uint8, bool,
-            uint16 (0 to 65535) or floating-point (0 to 1). The source is never modified.
+            `(H, W)` or `(C, H, W)`, where C is 1, 3 or, with alpha, 4; any where bands are chosen. Arrays and tensors
+            are uint8, bool, uint16 (0 to 65535) or floating-point (0 to 1); with a value range, of any numbers. The
+            source is never modified.
         channel_order: how the channels of an array or tensor follow each other; "bgr" for OpenCV's.
+        bands: numbers of the bands for red, green and blue, or of one for grey, from 1; by default those that the file
+            declares as red, green and blue, or its only one.
+        value_range: the stored values that become black and white, such as (0, 4095) for 12 bits; others are clipped
+            and counted. By default the range of the type.
 
     Returns:
         `(H, W, 3)` uint8 RGB, contiguous, a copy.
@@ -66,21 +98,70 @@ def decode(image: ImageSource, *, channel_order: Literal["rgb", "bgr"] = "rgb") 
         OSError: the file is missing (`FileNotFoundError`), a folder (`IsADirectoryError`) or may not be read
             (`PermissionError`).
     """
+    reading = Reading(bands=None if bands is None else tuple(bands), value_range=value_range)
+    decoded = read_image(image, channel_order=channel_order, reading=reading)
+    for note in decoded.notes:
+        warnings.warn(note.text, stacklevel=2)
+    return decoded.pixels
+
+
+def read_image(
+    image: ImageSource, *, channel_order: Literal["rgb", "bgr"] = "rgb", reading: Reading = AS_DECLARED
+) -> Decoded:
+    """As `decode`, with where there are data, and what is to be reported instead of warnings."""
     if channel_order not in ("rgb", "bgr"):
         raise ValueError(f"channel_order is 'rgb' or 'bgr', not {channel_order!r}.")
     if isinstance(image, np.ndarray):
-        return _from_array(image, channel_order)
+        return _from_array(image, channel_order, reading)
     if isinstance(image, TensorLike):
-        return _from_array(_tensor_to_array(image), channel_order)
+        return _from_array(_tensor_to_array(image, reading), channel_order, reading)
     if channel_order == "bgr":
         raise ValueError("channel_order is for arrays and tensors: files and Pillow images know theirs. Leave it out.")
     if isinstance(image, Image.Image):
-        return _to_rgb(load_picture(image, "The Pillow image"))
+        return _from_picture(load_picture(image, "The Pillow image"), reading)
     if isinstance(image, bytes):
-        return _to_rgb(read_picture(io.BytesIO(image), f"The image of {len(image):,} bytes"))
+        return _from_stream(io.BufferedReader(io.BytesIO(image)), f"The image of {len(image):,} bytes", None, reading)
     if isinstance(image, str | os.PathLike):
-        return _to_rgb(open_picture(image))
+        path = Path(image)
+        with open_file(path) as stream:
+            return _from_stream(stream, str(image), path, reading)
     raise TypeError(f"An image is a path, bytes, Pillow image, array or tensor, not {type(image).__name__}.")
+
+
+def _from_stream(stream: io.BufferedReader, name: str, path: Path | None, reading: Reading) -> Decoded:
+    has_notes = path is not None and _has_mask_beside(path)
+    is_deep = needs_gdal(stream)
+    is_tiff = stream.peek(2)[:2] in (b"II", b"MM")
+    if not (is_deep or has_notes or reading.bands is not None):
+        return _from_picture(read_picture(stream, name), reading)
+    if is_installed():
+        pages = count_pages(stream) if is_tiff else 1
+        if pages > 1:
+            warnings.warn(f"{name} has more than one frame or page: only the first one is used.", stacklevel=4)
+        return _from_raster(stream, name, path, reading)
+    if reading.bands is not None or has_notes:
+        raise ValueError(f"{name}: bands and masks are read by rasterio: pip install 'refinenet[large]'")
+    return _from_picture(read_picture(stream, name), reading)
+
+
+def _has_mask_beside(path: Path) -> bool:
+    """Whether GDAL's files beside an image say where it has no data."""
+    notes = Path(f"{path}.aux.xml")
+    return Path(f"{path}.msk").is_file() or (notes.is_file() and b"NoDataValue" in notes.read_bytes())
+
+
+def _from_raster(stream: io.BufferedReader, name: str, path: Path | None, reading: Reading) -> Decoded:
+    if path is not None:
+        return read_whole(path, reading)
+    with tempfile.TemporaryDirectory(prefix="refinenet-") as folder:
+        copy = Path(folder) / "image"
+        copy.write_bytes(stream.read())
+        try:
+            decoded = read_whole(copy, reading)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(copy), name)) from error
+    notes = tuple(note._replace(text=note.text.replace(str(copy), name)) for note in decoded.notes)
+    return replace(decoded, notes=notes)
 
 
 def encode(pixels: npt.NDArray[Any], suffix: str, *, palette: Sequence[Colour] | None = None) -> bytes:
@@ -135,24 +216,42 @@ def write(path: str | os.PathLike[str], pixels: npt.NDArray[Any], *, palette: Se
     return write_atomically(path, encode(pixels, Path(path).suffix, palette=palette))
 
 
-def _to_rgb(picture: Picture) -> RGB:
-    image = picture.image
-    if image.mode not in DEEP_MODES:
-        pixels = convert(picture)
-        return pixels if pixels.shape[2] == 3 else over_black(pixels)
-    grey = np.array(image)
-    if isinstance(image.info.get("transparency"), int):
-        grey[grey == image.info["transparency"]] = 0
-    if image.mode != "F":
+def _from_picture(picture: Picture, reading: Reading) -> Decoded:
+    if reading.bands is not None:
+        raise ValueError(f"{picture.name}: bands are chosen of files, arrays and tensors. Leave bands out.")
+    if picture.image.mode in DEEP_MODES:
+        return _from_deep_picture(picture, reading)
+    pixels, notes = convert(picture), list[Note]()
+    valid: Mask | None = None
+    if pixels.shape[2] == 4 and picture.format == "TIFF" and not is_transparency(pixels[..., 3]):
+        pixels, notes = np.ascontiguousarray(pixels[..., :3]), [unused_alpha(picture.name, 4)]
+    elif pixels.shape[2] == 4:
+        valid = opaque_somewhere(pixels[..., 3])
+    scale = Scale(picture.name, pixels.dtype, reading)
+    scale.look(pixels[..., :3], valid)
+    if scale.range is not None:
+        pixels[..., :3] = scale(pixels[..., :3], valid)
+    laid = pixels if pixels.shape[2] == 3 else over_black(pixels)
+    return Decoded(pixels=laid, valid=valid, notes=(*notes, *scale.notes()))
+
+
+def _from_deep_picture(picture: Picture, reading: Reading) -> Decoded:
+    grey, key = np.array(picture.image), picture.image.info.get("transparency")
+    valid = opaque_somewhere(grey != key) if isinstance(key, int) else None
+    if picture.image.mode != "F" and reading.value_range is None:
         grey = to_sixteen_bits(grey, picture.name)
-    return over_black(to_bytes(grey, picture.name)[..., np.newaxis])
+    scale = Scale(picture.name, grey.dtype, reading)
+    grey = grey[..., np.newaxis]
+    scale.look(grey, valid)
+    pixels = over_black(scale(grey, valid))
+    return Decoded(pixels=pixels, valid=valid, notes=scale.notes())
 
 
-def _tensor_to_array(tensor: Any) -> npt.NDArray[Any]:
+def _tensor_to_array(tensor: Any, reading: Reading) -> npt.NDArray[Any]:
     shape = tuple(tensor.shape)
     if len(shape) == 4:
         raise ValueError(f"A tensor of shape {shape} is a batch: pass one image, or use r.network for batches.")
-    if len(shape) != 2 and (len(shape) != 3 or shape[0] not in (1, 3, 4)):
+    if len(shape) != 2 and (len(shape) != 3 or (shape[0] not in (1, 3, 4) and reading.bands is None)):
         raise ValueError(
             f"An image tensor has shape (3, H, W), (1, H, W), (4, H, W) or (H, W), not {shape}. "
             "If the channels come last, use tensor.permute(2, 0, 1)."
@@ -164,66 +263,37 @@ def _tensor_to_array(tensor: Any) -> npt.NDArray[Any]:
     return np.moveaxis(array, 0, -1) if array.ndim == 3 else array
 
 
-def _from_array(array: npt.NDArray[Any], channel_order: str) -> RGB:
+def _from_array(array: npt.NDArray[Any], channel_order: str, reading: Reading) -> Decoded:
+    if array.ndim == 3 and reading.bands is not None:
+        array = _choose_channels(array, reading.bands)
     if array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in (1, 3, 4)):
         raise ValueError(
             f"An image array has shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {array.shape}. "
-            "If the channels come first, use array.transpose(1, 2, 0); of several images pass one at a time."
+            "If the channels come first, use array.transpose(1, 2, 0); of several images pass one at a time; "
+            "of more channels choose those for red, green and blue: bands=(1, 2, 3)."
         )
     if array.size == 0:
         raise ValueError(f"An image array has at least one pixel, this one has shape {array.shape}.")
-    pixels = np.atleast_3d(to_bytes(array, "The array"))
+    samples = np.atleast_3d(array)
+    colours, alpha = (samples[..., :3], samples[..., 3:]) if samples.shape[2] == 4 else (samples, None)
+    scale = Scale("The array", array.dtype, reading)
+    valid = None if alpha is None else opaque_somewhere(alpha[..., 0])
+    if alpha is not None and array.dtype == np.uint8:
+        pixels = np.concatenate([scale(colours), alpha], axis=2)
+    else:
+        pixels = scale(samples)
+    scale.look(colours, valid)
     if channel_order == "bgr" and pixels.shape[2] >= 3:
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
-    return over_black(pixels)
+    return Decoded(pixels=over_black(pixels), valid=valid, notes=scale.notes())
 
 
-def to_bytes(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
-    """Samples as uint8: uint8 as they are, bool as 0 and 255, uint16 from 0 to 65535 and floating-point from 0 to 1.
-
-    Raises:
-        ValueError: a value is out of range; messages call the array `name`.
-        TypeError: another dtype.
-    """
-    kind = array.dtype.type
-    if kind is np.uint8:
-        return array
-    if kind is np.bool_:
-        return np.where(array, np.uint8(255), np.uint8(0))
-    if kind is np.uint16:
-        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if kind not in (np.float16, np.float32, np.float64):
-        raise TypeError(
-            f"An image has dtype uint8, bool, uint16, float16, float32 or float64, not {array.dtype}. "
-            "Values from 0 to 255: convert to uint8."
-        )
-    _check_unit_range(array, name)
-    scaled: npt.NDArray[Any] = array.astype(np.result_type(kind, np.float32)) * 255
-    return (scaled + 0.5).astype(np.uint8)
-
-
-def _check_unit_range(array: npt.NDArray[Any], name: str) -> None:
-    bad = ~np.isfinite(array)
-    if bad.any():
-        row, column = (int(k) for k in np.unravel_index(np.argmax(bad), bad.shape)[:2])
+def _choose_channels(array: npt.NDArray[Any], bands: Sequence[int]) -> npt.NDArray[Any]:
+    if max(bands) > array.shape[2]:
         raise ValueError(
-            f"{name} has {int(bad.sum())} values that are NaN or infinite, the first in row {row}, "
-            f"column {column}. Replace them by numbers from 0 to 1."
+            f"An array of shape {array.shape} has no band {max(bands)}: choose from 1 to {array.shape[2]}."
         )
-    low, high = float(array.min()), float(array.max())
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"{name} has values from {low:g} to {high:g}: floating-point images range from 0 to 1. "
-            "Divide by 255 if they range to 255, clip them if they only just leave the range."
-        )
-
-
-def over_black(pixels: npt.NDArray[np.uint8]) -> RGB:
-    """`(H, W, C)` of 1, 3 or, with alpha, 4 channels to `(H, W, 3)`, laid over black: always a copy."""
-    if pixels.shape[2] < 4:
-        return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
-    alpha = pixels[..., 3:].astype(np.uint16)
-    return ((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8, order="C")
+    return array[..., [band - 1 for band in bands]]
 
 
 def _check_writable(pixels: npt.NDArray[Any], image_format: str, palette: Sequence[Colour] | None) -> None:

@@ -22,11 +22,11 @@ import numpy.typing as npt
 from torch import Tensor
 
 from refinenet.files import refuse_same_file
-from refinenet.image_files import RGB
 from refinenet.inference import Protocol
 from refinenet.large_source import LargeSource
 from refinenet.large_target import TILE, LargeTarget, check_suffix, open_target
 from refinenet.large_upright import open_upright
+from refinenet.sample_values import AS_DECLARED, RGB, Mask, Note, Reading
 from refinenet.segmenter import OUTPUTS, Output, Scores, Segmentation, Segmenter, check_abstention
 from refinenet.terminal import progress_bar
 from refinenet.transforms import prepare
@@ -66,10 +66,14 @@ class LargeSegmentation:
     size: tuple[int, int]
     """Height and width of the image, in pixels."""
     areas: Mapping[str, float]
-    """Share of the image's pixels by class name, in [0, 1]; classes that do not occur have 0."""
+    """Share of the image's pixels with data by class name, in [0, 1]; classes that do not occur have 0."""
     windows: int
     """How many the network saw."""
     seconds: float
+    no_data: float = 0.0
+    """Share of the image's pixels without data, in [0, 1]; they have no class."""
+    notes: tuple[Note, ...] = ()
+    """What is to be reported of how the image was read."""
 
 
 def segment_large(
@@ -81,6 +85,7 @@ def segment_large(
     window: tuple[int, int] | None = None,
     overlap: float = OVERLAP,
     abstain_below: float = 0.0,
+    reading: Reading = AS_DECLARED,
     memory: int = MEMORY,
     progress: bool = True,
 ) -> LargeSegmentation:
@@ -88,13 +93,15 @@ def segment_large(
 
     Args:
         segmenter: Its network and classes; its own protocol is left aside.
-        source: A TIFF (BigTIFF, GeoTIFF), PNG, JPEG or BMP file of 8 or 16 bits: grey, RGB, alpha or palette.
+        source: A TIFF (BigTIFF, GeoTIFF), PNG, JPEG or BMP file: grey, RGB, alpha or palette of 8 or 16 bits, or other
+            bands and types as `reading` says.
         target: A `.tif` or `.tiff` file (tiled, compressed) or a `.png` file. Georeferencing is kept, beside a PNG in
             `NAME.png.aux.xml`.
         output: Which picture (see `Segmentation.render`); by default label ids, with a palette.
         window: Height and width of the windows, in pixels; by default 768 by 768.
         overlap: The least share of its side that a window has in common with the next one.
         abstain_below: Pixels of less confidence than this get no class: the label set's ignore index.
+        reading: Which bands are read, and which of their values are black and white.
         memory: Bytes for rows in flight; less of it means more strips, whose borders are looked at twice.
         progress: Whether to show progress on standard error.
 
@@ -108,7 +115,7 @@ def segment_large(
     if output is not None and output not in OUTPUTS:
         raise ValueError(f"output is one of {', '.join(OUTPUTS)}, not {output!r}.")
     refuse_same_file(source, target)
-    with open_upright(source) as image:
+    with open_upright(source, reading) as image:
         work = _Work(segmenter.under(protocol), image, output or "labels", abstain_below, memory)
         work.run(Path(target), progress=progress)
     return work.report(Path(target))
@@ -128,6 +135,7 @@ class _Work:
         self.strips = _choose_strips(self.rows, image.width, len(segmenter.label_set), memory)
         self.windows = len(self.rows) * sum(len(self.columns.touching(strip)) for strip in self.strips)
         self.counts = np.zeros(segmenter.label_set.ignore_index + 1, np.int64)
+        self.data_pixels = 0
         self.started = time.perf_counter()
 
     def run(self, path: Path, *, progress: bool) -> None:
@@ -137,9 +145,10 @@ class _Work:
         shape = (*shape, 3) if self.output in ("colour", "overlay") else shape
         dtype = label_set.dtype if self.output == "labels" else np.uint8
         palette = label_set.colours if self.output == "labels" and dtype is np.uint8 else None
+        nodata = label_set.ignore_index if self.output == "labels" else None
         with (
             progress_bar(progress) as bar,
-            open_target(path, shape, dtype, self.image.placing, palette) as target,
+            open_target(path, shape, dtype, self.image.placing, palette, nodata=nodata) as target,
         ):
             task = bar.add_task("windows", total=self.windows, status="")
 
@@ -176,8 +185,9 @@ class _Work:
     def _draw(self, block: Block, pixels: _Rows) -> npt.NDArray[Any]:
         size = block.logits.shape[1], block.logits.shape[2]
         scores = Scores(values=block.logits, size=size, temperature=self.segmenter.temperature)
-        seen = pixels.cut(block.rows, block.columns)
-        segmentation: Segmentation = self.segmenter.name(seen, scores, self.abstain_below)
+        seen, valid = pixels.cut(block.rows, block.columns), pixels.cut_mask(block.rows, block.columns)
+        segmentation: Segmentation = self.segmenter.name(seen, scores, self.abstain_below, valid)
+        self.data_pixels += segmentation.labels.size if valid is None else int(valid.sum())
         self.counts += np.bincount(segmentation.labels.ravel(), minlength=len(self.counts))
         return segmentation.render(self.output)
 
@@ -185,9 +195,17 @@ class _Work:
         """What came of it."""
         names, size = self.segmenter.label_set.names, (self.image.height, self.image.width)
         counts = self.counts[: len(names)]  # void, whose id comes later, is no class
-        areas = {name: int(count) / math.prod(size) for name, count in zip(names, counts, strict=True)}
+        areas = {name: int(count) / max(1, self.data_pixels) for name, count in zip(names, counts, strict=True)}
         seconds = time.perf_counter() - self.started
-        return LargeSegmentation(output=path, size=size, areas=areas, windows=self.windows, seconds=seconds)
+        return LargeSegmentation(
+            output=path,
+            size=size,
+            areas=areas,
+            windows=self.windows,
+            seconds=seconds,
+            no_data=1 - self.data_pixels / math.prod(size),
+            notes=self.image.notes(),
+        )
 
 
 class _Rows:
@@ -195,22 +213,38 @@ class _Rows:
 
     def __init__(self, image: LargeSource, height: int, columns: slice) -> None:
         self._image, self._columns = image, columns
-        self._pixels = np.empty((height, columns.stop - columns.start, 3), np.uint8)
+        shape = height, columns.stop - columns.start
+        self._pixels = np.empty((*shape, 3), np.uint8)
+        self._valid: Mask | None = np.empty(shape, np.bool_) if image.may_lack_data else None
         self._top = self._bottom = 0
 
     def cut(self, rows: slice, columns: slice) -> RGB:
         """Pixels `(H, W, 3)`; the rows never end above those that were asked for before."""
         if rows.stop > self._bottom:
             self._advance(rows)
+        return self._pixels[self._place(rows, columns)]
+
+    def cut_mask(self, rows: slice, columns: slice) -> Mask | None:
+        """Where pixels that `cut` gives have data, `(H, W)`; None for everywhere."""
+        return None if self._valid is None else self._valid[self._place(rows, columns)]
+
+    def _place(self, rows: slice, columns: slice) -> tuple[slice, slice]:
         left = self._columns.start
-        return self._pixels[rows.start - self._top : rows.stop - self._top, columns.start - left : columns.stop - left]
+        return slice(rows.start - self._top, rows.stop - self._top), slice(columns.start - left, columns.stop - left)
 
     def _advance(self, rows: slice) -> None:
         keep = max(0, self._bottom - rows.start)
-        self._pixels[:keep] = self._pixels[self._bottom - keep - self._top : self._bottom - self._top]
-        self._pixels[keep : rows.stop - rows.start] = self._image.read(
-            slice(rows.start + keep, rows.stop), self._columns
+        kept, read = (
+            slice(self._bottom - keep - self._top, self._bottom - self._top),
+            slice(keep, rows.stop - rows.start),
         )
+        wanted = slice(rows.start + keep, rows.stop)
+        self._pixels[:keep] = self._pixels[kept]
+        if self._valid is None:
+            self._pixels[read] = self._image.read(wanted, self._columns)
+        else:
+            self._valid[:keep] = self._valid[kept]
+            self._pixels[read], self._valid[read] = self._image.read_with_mask(wanted, self._columns)
         self._top, self._bottom = rows.start, rows.stop
 
 

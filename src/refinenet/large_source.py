@@ -9,18 +9,28 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.image_files import MAX_PIXELS, RGB
-from refinenet.images import over_black, to_bytes
+from refinenet.image_files import MAX_PIXELS
 from refinenet.png_checksums import SIGNATURE, is_changed_stream
+from refinenet.sample_values import (
+    AS_DECLARED,
+    RGB,
+    Mask,
+    Note,
+    Reading,
+    Scale,
+    is_transparency,
+    over_black,
+    unused_alpha,
+)
 
 CACHE = 64 * 2**20
 """Bytes of decoded blocks that GDAL keeps."""
@@ -28,20 +38,28 @@ MAX_BLOCK = 256 * 2**20
 """The most bytes of a part of a file that can only be decoded as one."""
 PIECE = 128
 """Rows that are decoded at once, where a file's blocks are lower."""
+LOOKED_AT = 16_000_000
+"""Pixels at most that are looked at to find out whether the values of a file fill their range."""
 
 _STARTS = {
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "GTiff"),
     **{SIGNATURE[:4]: "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP"},
 }
-_BANDS = {
-    ("gray",): "grey",
-    ("undefined",): "grey",
-    ("palette",): "palette",
-    ("gray", "alpha"): "grey with alpha",
-    ("red", "green", "blue"): "RGB",
-    ("red", "green", "blue", "alpha"): "RGB with alpha",
-}
 _WANTED = "8 or 16 bits of grey or RGB, with or without alpha, or a palette"
+_COLOURS = ("red", "green", "blue")
+_ALPHA = "alpha"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bands:
+    """Which bands of a file are read, by their numbers from 1."""
+
+    chosen: tuple[int, ...]
+    """Those of red, green and blue, or of grey or a palette's indices."""
+    alpha: int | None
+    """The band that says where the picture is transparent."""
+    left_out: tuple[int, ...]
+    is_palette: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,54 +83,188 @@ class Placing:
 class LargeSource:
     """An image file to be read by parts; see `open_source`."""
 
-    def __init__(self, path: Path, dataset: Any) -> None:
+    def __init__(self, path: Path, dataset: Any, reading: Reading = AS_DECLARED) -> None:
         self.path, self._dataset = path, dataset
         self.height, self.width = int(dataset.height), int(dataset.width)
-        self._kind = _check_kind(path, dataset)
+        self._bands, bits = _choose_bands(path, dataset, reading), _read_bits(path, dataset)
         _check_blocks(path, dataset)
-        self._palette = _read_palette(dataset) if self._kind == "palette" else None
-        bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8")
-        self._grey_step = 255 // (2 ** int(bits) - 1) if int(bits) < 8 else 1
-        is_png_with_transparency = dataset.driver == "PNG" and dataset.nodata is not None
-        self._is_masked = is_png_with_transparency and self._palette is None
+        self._palette = _read_palette(dataset) if self._bands.is_palette else None
+        self._grey_step = 255 // (2**bits - 1) if bits < 8 else 1
+        self._type = np.dtype(dataset.dtypes[self._bands.chosen[0] - 1])
+        self._scale = Scale(str(path), self._type, reading, bits)
+        self._gaps = _Gaps.of(dataset, self._bands.chosen, self._scale.range)
         self.placing = _read_placing(dataset)
+        notes = [*_describe_bands(path, dataset, self._bands), *_describe_scaling(path, dataset, self._bands)]
+        if dataset.driver == "GTiff" and self._bands.alpha is not None and not self._is_alpha_transparency():
+            notes = [unused_alpha(str(path), self._bands.alpha), *notes]
+            self._bands = replace(self._bands, alpha=None)
+        self._notes = tuple(notes)
+        self.original: LargeSource | None = None
+        """The file that this is a turned copy of."""
+        if self._palette is None and self._type != np.uint8:
+            self._look()
+
+    @property
+    def may_lack_data(self) -> bool:
+        """Whether there may be pixels without data."""
+        return bool(self._gaps) or self._bands.alpha is not None or self._palette is not None
+
+    def notes(self) -> tuple[Note, ...]:
+        """What is to be reported of the file, by what was read of it up to now."""
+        if self.original is not None:
+            return self.original.notes()
+        return (*self._notes, *self._scale.notes())
 
     def read(self, rows: slice, columns: slice) -> RGB:
-        """A part of the image, `(H, W, 3)` uint8 RGB; 16 bits are scaled to 8, transparency is laid over black.
+        """A part of the image, `(H, W, 3)` uint8 RGB: scaled to 8 bits, transparency over black, black without data.
 
         Raises:
             ValueError: the file is damaged.
         """
-        pixels = np.empty((rows.stop - rows.start, columns.stop - columns.start, 3), np.uint8)
+        return self.read_with_mask(rows, columns)[0]
+
+    def read_with_mask(self, rows: slice, columns: slice) -> tuple[RGB, Mask]:
+        """As `read`, and `(H, W)` bool: where there are data.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        pixels, valid = np.empty((*shape, 3), np.uint8), np.ones(shape, np.bool_)
+        for piece in self._pieces(rows):
+            place = slice(piece.start - rows.start, piece.stop - rows.start)
+            pixels[place], mask = self._read_piece(piece, columns)
+            if mask is not None:
+                valid[place] = mask
+        return pixels, valid
+
+    def _pieces(self, rows: slice) -> Iterator[slice]:
+        """Rows in pieces that end where a row of blocks ends, so that none is decoded twice."""
         block = self._dataset.block_shapes[0][0]
         step = block * max(1, PIECE // block)
         start = rows.start
         while start < rows.stop:
-            # Ending where a row of blocks ends, so that none is decoded twice.
             stop = min(rows.stop, (start // step + 1) * step)
-            pixels[start - rows.start : stop - rows.start] = self._read_piece(slice(start, stop), columns)
+            yield slice(start, stop)
             start = stop
-        return pixels
 
-    def _read_piece(self, rows: slice, columns: slice) -> RGB:
-        window = ((rows.start, rows.stop), (columns.start, columns.stop))
-        with _as_value_error(self.path):
-            values = np.moveaxis(self._dataset.read(window=window), 0, -1)
-            mask = self._dataset.dataset_mask(window=window) if self._is_masked else None
+    def _read_piece(self, rows: slice, columns: slice) -> tuple[RGB, Mask | None]:
+        values, alpha, valid = self._read_samples(rows, columns)
         if self._palette is not None:
-            return over_black(self._palette[values[..., 0]])
-        values = to_bytes(values, str(self.path)) * np.uint8(self._grey_step)
-        if values.shape[2] == 2:
-            values = values[..., [0, 0, 0, 1]]
-        pixels = over_black(values)
-        if mask is not None:
-            pixels[mask == 0] = 0
-        return pixels
+            colours = self._palette[values[..., 0]]
+            seen = colours[..., 3] > 0
+            pixels, valid = over_black(colours), seen if valid is None else seen & valid
+        else:
+            scaled = self._scale(values, valid) * np.uint8(self._grey_step)
+            if alpha is not None:
+                shown = np.broadcast_to(scaled, (*scaled.shape[:2], 3))
+                scaled = np.concatenate([shown, alpha[..., np.newaxis]], axis=2)
+            pixels = over_black(scaled)
+        if valid is not None:
+            pixels[~valid] = 0
+        return pixels, valid
+
+    def _read_samples(
+        self, rows: slice, columns: slice
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None, Mask | None]:
+        """The chosen bands `(H, W, C)` as stored, alpha as bytes, and where there are data."""
+        window = ((rows.start, rows.stop), (columns.start, columns.stop))
+        bands, alpha_band = self._bands.chosen, self._bands.alpha
+        with _as_value_error(self.path):
+            read = self._dataset.read([*bands, *([] if alpha_band is None else [alpha_band])], window=window)
+            values = np.moveaxis(read[: len(bands)], 0, -1)
+            valid = self._gaps.find(self._dataset, values, window)
+        if alpha_band is None:
+            return values, None, valid
+        alpha = read[-1]
+        full = np.iinfo(alpha.dtype).max
+        seen = alpha > 0
+        shown = (alpha.astype(np.uint32) + full // 510) // (full // 255)
+        return values, shown.astype(np.uint8), seen if valid is None else seen & valid
+
+    def _is_alpha_transparency(self) -> bool:
+        """Look through the band until a value says that it is none."""
+        for piece in self._pieces(slice(0, self.height)):
+            window = ((piece.start, piece.stop), (0, self.width))
+            with _as_value_error(self.path):
+                if not is_transparency(self._dataset.read(self._bands.alpha, window=window)):
+                    return False
+        return True
+
+    def _look(self) -> None:
+        """Look at the values of the whole image, or of strips of a large one."""
+        pieces = list(self._pieces(slice(0, self.height)))
+        most = max(1, LOOKED_AT // (self.width * (pieces[0].stop - pieces[0].start)))
+        chosen = [pieces[k] for k in sorted({round(k) for k in np.linspace(0, len(pieces) - 1, most)})]
+        values, valid = [], []
+        for piece in chosen:
+            samples, _, mask = self._read_samples(piece, slice(0, self.width))
+            values.append(samples)
+            valid.append(np.ones(samples.shape[:2], np.bool_) if mask is None else mask)
+        self._scale.look(np.concatenate(values), np.concatenate(valid))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Gaps:
+    """How a file says where it has no data, alpha aside."""
+
+    bands: tuple[int, ...]
+    nodata: tuple[float | None, ...]
+    """Of each band the value that stands for no data."""
+    is_outside: tuple[bool, ...]
+    """Whether that value cannot be a sample: one band with it is enough then, else all must have theirs."""
+    has_mask: bool
+    """Whether there is a mask, in the file or in `NAME.msk`."""
+    is_float: bool
+
+    @classmethod
+    def of(cls, dataset: Any, bands: tuple[int, ...], value_range: tuple[float, float] | None) -> _Gaps:
+        flags = [{flag.name for flag in dataset.mask_flag_enums[band - 1]} for band in bands]
+        nodata = tuple(dataset.nodatavals[band - 1] for band in bands)
+        low, high = value_range or (-np.inf, np.inf)
+        usual = (*({"all_valid"}, {"nodata"}), {"per_dataset", "alpha"}, {"alpha"})
+        return cls(
+            bands=bands,
+            nodata=nodata,
+            is_outside=tuple(value is not None and not low <= value <= high for value in nodata),
+            has_mask=any(flag not in usual for flag in flags)
+            or (dataset.driver == "PNG" and any(value is not None for value in nodata)),
+            is_float=np.dtype(dataset.dtypes[bands[0] - 1]).kind == "f",
+        )
+
+    def __bool__(self) -> bool:
+        return self.has_mask or self.is_float or any(value is not None for value in self.nodata)
+
+    def find(self, dataset: Any, values: npt.NDArray[Any], window: Any) -> Mask | None:
+        """Where there are data, `(H, W)`; None for everywhere."""
+        if not self:
+            return None
+        valid = np.ones(values.shape[:2], np.bool_)
+        if self.has_mask:
+            valid &= (dataset.read_masks(list(self.bands), window=window) > 0).any(axis=0)
+        if self.is_float:
+            valid &= np.isfinite(values).all(axis=-1)
+        equal = np.stack([_is_value(values[..., k], value) for k, value in enumerate(self.nodata)], axis=-1)
+        valid &= ~(equal.all(axis=-1) | (equal & np.array(self.is_outside)).any(axis=-1))
+        return valid
+
+
+def _is_value(band: npt.NDArray[Any], value: float | None) -> Mask:
+    if value is None or np.isnan(value):  # NaN is found by itself
+        return np.zeros(band.shape, np.bool_)
+    if band.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return np.asarray(band == band.dtype.type(value))
+    return np.asarray(band == value)
 
 
 @contextmanager
-def open_source(path: str | os.PathLike[str]) -> Iterator[LargeSource]:
+def open_source(path: str | os.PathLike[str], reading: Reading = AS_DECLARED) -> Iterator[LargeSource]:
     """Open an image file of any size: TIFF (BigTIFF and GeoTIFF, too), PNG, JPEG or BMP.
+
+    Args:
+        path: The file.
+        reading: Which bands are read, and which of their values are black and white.
 
     Raises:
         ValueError: rasterio is not installed, or the file is no such image, damaged, of a kind that is not allowed, or
@@ -123,7 +275,7 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[LargeSource]:
     with _open_dataset(name) as dataset:
         if dataset.driver == "PNG":
             _check_sums(name)
-        yield LargeSource(name, dataset)
+        yield LargeSource(name, dataset, reading)
 
 
 @contextmanager
@@ -205,21 +357,79 @@ def _as_value_error(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_kind(path: Path, dataset: Any) -> str:
+def _choose_bands(path: Path, dataset: Any, reading: Reading) -> _Bands:
     names = tuple(band.name for band in dataset.colorinterp)
-    kind, bits = _BANDS.get(names), dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8")
+    alphas = [number for number, name in enumerate(names, start=1) if name == _ALPHA]
+    is_palette = names[0] == "palette" and reading.bands in (None, (1,))
+    chosen = _declared_bands(names) if reading.bands is None else reading.bands
     space = dataset.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE", "RGB")
     is_jpeg = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") in ("JPEG", "YCbCr JPEG")
-    if kind is None or set(dataset.dtypes) not in ({"uint8"}, {"uint16"}) or (space != "RGB" and not is_jpeg):
-        what = f"{dataset.count} bands ({', '.join(names)}) of {', '.join(sorted(set(dataset.dtypes)))}"
-        what += "" if space == "RGB" else f", colours as {space}"
+    types = sorted(
+        {dataset.dtypes[number - 1] for number in chosen or range(1, dataset.count + 1) if number <= dataset.count}
+    )
+    what = f"{dataset.count} bands ({', '.join(names)}) of {', '.join(types)}"
+    what += "" if space == "RGB" else f", colours as {space}"
+    if chosen is None or (space != "RGB" and not is_jpeg):
         raise ValueError(
             f"{path} has {what}; {_WANTED} are read. "
-            "Choose bands by `gdal_translate -b 1 -b 2 -b 3`, scale them by `-ot Byte -scale`."
+            "Choose its bands for red, green and blue, or one for grey: --bands 3,2,1 (bands=(3, 2, 1))."
         )
-    if bits not in ("1", "2", "4", "8", "16") or "MINISWHITE" in dataset.tags(ns="IMAGE_STRUCTURE"):
+    if max(chosen) > dataset.count:
+        raise ValueError(f"{path} has {what}: there is no band {max(chosen)}. Choose bands from 1 to {dataset.count}.")
+    _check_types(path, what, types, reading)
+    alpha = next((number for number in alphas if number not in chosen), None)
+    if alpha is not None and dataset.dtypes[alpha - 1] not in ("uint8", "uint16"):
+        alpha = None
+    left_out = tuple(k for k in range(1, dataset.count + 1) if k not in chosen and k != alpha)
+    return _Bands(chosen=chosen, alpha=alpha, left_out=left_out, is_palette=is_palette)
+
+
+def _declared_bands(names: tuple[str, ...]) -> tuple[int, ...] | None:
+    """The bands for red, green and blue, or for grey, by what the file says of them; None where that is not clear."""
+    if all(names.count(colour) == 1 for colour in _COLOURS):
+        return tuple(names.index(colour) + 1 for colour in _COLOURS)
+    others = [name for name in names if name != _ALPHA]
+    return (names.index(others[0]) + 1,) if others in (["gray"], ["undefined"], ["palette"]) else None
+
+
+def _check_types(path: Path, what: str, types: Sequence[str], reading: Reading) -> None:
+    is_plain = types in (["uint8"], ["uint16"])
+    is_number = len(types) == 1 and np.dtype(types[0]).kind in "iuf"
+    if is_plain or (is_number and (reading.value_range is not None or types[0].startswith("float"))):
+        return
+    raise ValueError(
+        f"{path} has {what}; {_WANTED} are read. Say which of its values are black and white: "
+        "--value-range 0,10000 (value_range=(0, 10000))."
+    )
+
+
+def _read_bits(path: Path, dataset: Any) -> int:
+    """Bits of a sample as the file declares them."""
+    size = np.dtype(dataset.dtypes[0]).itemsize * 8
+    bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", str(size))
+    is_odd = bits not in ("1", "2", "4", "8") and not (bits.isdecimal() and 8 < int(bits) <= 64)
+    if is_odd or "MINISWHITE" in dataset.tags(ns="IMAGE_STRUCTURE"):
         raise ValueError(f"{path} has samples of {bits} bits or white as 0; {_WANTED} are read. Save it anew.")
-    return kind
+    return int(bits)
+
+
+def _describe_bands(path: Path, dataset: Any, bands: _Bands) -> list[Note]:
+    if not bands.left_out:
+        return []
+    used = "red, green and blue" if len(bands.chosen) == 3 else "grey"
+    left_out = ", ".join(f"{k} ({dataset.colorinterp[k - 1].name})" for k in bands.left_out)
+    chosen = ", ".join(map(str, bands.chosen))
+    text = f"{path}: bands {chosen} are used for {used}; left out: {left_out}. Others are chosen by --bands (bands)."
+    return [Note("bands", text)]
+
+
+def _describe_scaling(path: Path, dataset: Any, bands: _Bands) -> list[Note]:
+    declared = [(dataset.scales[k - 1], dataset.offsets[k - 1]) for k in bands.chosen]
+    if all(pair == (1.0, 0.0) for pair in declared):
+        return []
+    scale, offset = next(pair for pair in declared if pair != (1.0, 0.0))
+    text = f"{path} declares a scale ({scale:g}) and an offset ({offset:g}) for its values; they are not applied."
+    return [Note("scale", f"{text} A value range counts values as they are stored.")]
 
 
 def _check_blocks(path: Path, dataset: Any) -> None:

@@ -68,6 +68,7 @@ def open_target(
     dtype: npt.DTypeLike,
     placing: Placing,
     palette: Sequence[Colour] | None = None,
+    nodata: int | None = None,
 ) -> Iterator[LargeTarget]:
     """Open a picture for writing; `path` holds it when the block has ended well, and else what was there before.
 
@@ -80,6 +81,7 @@ def open_target(
         dtype: uint8 or uint16.
         placing: Georeferencing to be kept.
         palette: Colours of uint8 ids.
+        nodata: The value that a TIFF file is to declare as standing for no data.
 
     Raises:
         ValueError: another suffix, or `path` is a pipe or a device.
@@ -89,6 +91,8 @@ def open_target(
     with _as_os_error(Path(path)), replacing(path) as temporary:
         if Path(path).suffix.lower() in TIFF_SUFFIXES:
             with _open_tiff(temporary, shape, dtype, placing, palette) as dataset:
+                if nodata is not None:
+                    dataset.nodata = nodata
                 yield LargeTarget(dataset)
             return
         with scratch_file(Path(path).resolve()) as tiff:

@@ -10,26 +10,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from refinenet.image_files import RGB, read_orientation
+from refinenet.image_files import MAX_PIXELS, read_orientation, too_large
 from refinenet.large_source import CACHE, LargeSource, open_source, require_rasterio
+from refinenet.sample_values import AS_DECLARED, Decoded, Reading
 
 STEP = 512
 """Rows that are turned at once."""
 
 
 @contextmanager
-def open_upright(path: str | os.PathLike[str]) -> Iterator[LargeSource]:
+def open_upright(path: str | os.PathLike[str], reading: Reading = AS_DECLARED) -> Iterator[LargeSource]:
     """As `large_source.open_source`, turned upright as `images.decode` does it.
 
     What is turned can be read a few rows at a time after it was copied: to the system's folder for temporary files
-    (`TMPDIR`), three bytes a pixel, until the end of the block.
+    (`TMPDIR`), four bytes a pixel, until the end of the block.
 
     Raises:
         ValueError: as `open_source`, or the image is to be turned and has georeferencing, which would no longer hold.
         OSError: as `open_source`, or the copy cannot be written.
     """
-    with open_source(path) as source:
+    with open_source(path, reading) as source:
         orientation = read_orientation(path)
         if orientation not in range(2, 9):
             yield source
@@ -43,28 +45,44 @@ def open_upright(path: str | os.PathLike[str]) -> Iterator[LargeSource]:
             copy = Path(folder) / "upright.tif"
             _copy_upright(source, orientation, copy)
             with open_source(copy) as upright:
+                upright.original = source
                 yield upright
+
+
+def read_whole(path: str | os.PathLike[str], reading: Reading = AS_DECLARED) -> Decoded:
+    """A file in memory as a whole, read as `open_upright` reads it by parts.
+
+    Raises:
+        ValueError, OSError: as `open_upright`, or it has more than `image_files.MAX_PIXELS`.
+    """
+    with open_upright(path, reading) as source:
+        if source.height * source.width > MAX_PIXELS:
+            raise too_large(str(path), f"{source.width} x {source.height}")
+        pixels, valid = source.read_with_mask(slice(0, source.height), slice(0, source.width))
+        return Decoded(pixels=pixels, valid=None if valid.all() else valid, notes=source.notes())
 
 
 def _copy_upright(source: LargeSource, orientation: int, path: Path) -> None:
     rasterio = require_rasterio()
     lies = orientation >= 5
     height, width = (source.width, source.height) if lies else (source.height, source.width)
-    options = {"height": height, "width": width, "count": 3, "dtype": "uint8", "photometric": "rgb"}
+    options = {"height": height, "width": width, "count": 4, "dtype": "uint8", "photometric": "rgb"}
+    options |= {"alpha": "unassociated"}
     options |= {"tiled": True, "blockxsize": STEP, "blockysize": STEP, "interleave": "pixel", "bigtiff": "if_safer"}
     with rasterio.Env(GDAL_CACHEMAX=CACHE), warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         with rasterio.open(path, "w", driver="GTiff", **options) as target:
             for top in range(0, source.height, STEP):
                 bottom = min(source.height, top + STEP)
-                turned = _turn(source.read(slice(top, bottom), slice(0, source.width)), orientation)
+                pixels, valid = source.read_with_mask(slice(top, bottom), slice(0, source.width))
+                turned = _turn(np.dstack([pixels, np.where(valid, np.uint8(255), np.uint8(0))]), orientation)
                 from_end = orientation in (3, 4, 6, 7)
                 place = (source.height - bottom, source.height - top) if from_end else (top, bottom)
                 window = ((0, height), place) if lies else (place, (0, width))
                 target.write(np.moveaxis(turned, -1, 0), window=window)
 
 
-def _turn(pixels: RGB, orientation: int) -> RGB:
+def _turn(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
     """Source of the numbers: EXIF 2.32, tag Orientation."""
     if orientation in (5, 7):
         pixels = pixels.swapaxes(0, 1)

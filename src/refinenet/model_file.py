@@ -25,6 +25,7 @@ from refinenet.encoder import PUBLISHED_TAPS, base_name
 from refinenet.files import write_atomically
 from refinenet.labels import LabelSet
 from refinenet.network import Architecture, Network
+from refinenet.sample_values import ValueRange, check_value_range
 from refinenet.tensors import check_tensors, digest, printable, read_safetensors, refuse_doubled_keys
 
 FORMAT_VERSION = 1
@@ -43,7 +44,7 @@ _HEADER_TYPES: Mapping[str, type] = {
     "scores": dict,
     "weights_sha256": str,
 }
-_OPTIONAL_TYPES: Mapping[str, type] = {"temperature": float}
+_OPTIONAL_TYPES: Mapping[str, type] = {"temperature": float, "value_range": list}
 """Entries that are written only where they say something."""
 
 
@@ -68,10 +69,14 @@ class ModelCard:
     """Hexadecimal SHA-256 of the weights as stored (`digest`); empty for weights that were never saved."""
     temperature: float = 1.0
     """What logits are divided by before they become probabilities (`temperature.fit_temperature`); above 0."""
+    value_range: ValueRange | None = None
+    """The stored values of images that were black and white in training; None for those of their types."""
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"the temperature is a number above 0, not {self.temperature!r}")
+        if self.value_range is not None:
+            object.__setattr__(self, "value_range", check_value_range(self.value_range))
         if len(self.label_set) != self.architecture.num_classes:
             raise ValueError(
                 f"the label set names {len(self.label_set)} classes, the network tells "
@@ -176,6 +181,7 @@ def make_header(network: Network, card: ModelCard, weights_sha256: str) -> dict[
         "package_version": __version__,
         "weights_sha256": weights_sha256,
         **({"temperature": card.temperature} if card.temperature != 1 else {}),
+        **({"value_range": list(card.value_range)} if card.value_range is not None else {}),
     }
 
 
@@ -223,6 +229,7 @@ def read_header(metadata: Mapping[str, str]) -> tuple[ModelCard, dict[str, Any]]
         recipe=header["recipe"],
         weights_sha256=header["weights_sha256"],
         temperature=header.get("temperature", 1.0),
+        value_range=header.get("value_range"),
     )
     return card, header["preprocessing"]
 

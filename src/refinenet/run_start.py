@@ -12,7 +12,7 @@ import torch
 from refinenet.batch_norm import refuse_single_values, refuse_unlearned_statistics
 from refinenet.class_matching import check_same_classes, take_classes
 from refinenet.dataset_fingerprint import Fingerprint, describe_looks, find_changes
-from refinenet.datasets import Dataset, open_training_datasets
+from refinenet.datasets import Dataset, open_training_datasets, with_value_range
 from refinenet.distributed import Engine, launch
 from refinenet.labels import LabelSet
 from refinenet.loader import batch_size
@@ -82,6 +82,8 @@ def begin_run(
     if options.check and engine.processes.is_first:
         ask_the_doctor(training, progress=show)
     train_set, val_set = open_training_datasets(training.dataset, training.root)
+    config = replace(config, value_range=config.value_range or card.value_range)
+    train_set, val_set = (with_value_range(part, config.value_range) for part in (train_set, val_set))
     folder = folder or RunFolder(Path(engine.processes.tell(str(next_folder(train_set.name)))))
     folder = replace(folder, can_resume=A_FUNCTION not in describe_source(training)["dataset"])
     folder.refuse_begun()
@@ -94,7 +96,7 @@ def begin_run(
     refuse_unlearned_statistics(network, config)
     config = fill_in(network, config, train_set, engine, progress=show)
     _refuse_single_values(network, config, train_set, engine)
-    card = replace(card, recipe={"started_from": started_from})
+    card = replace(card, recipe={"started_from": started_from}, value_range=config.value_range)
     looks = describe_looks({"train": train_set, "val": val_set})
     noted = {"fingerprints": looks, "arithmetic": engine.arithmetic, "teacher_sha256": teacher_sha256}
     beginning = _describe_beginning(network, card, training, config, folder, noted, options)
@@ -225,6 +227,7 @@ def _read_begun(folder: RunFolder) -> _Begun:
                 label_set=LabelSet.from_dict(description["label_set"]),
                 licence=description["licence"],
                 recipe=description["recipe"],
+                value_range=TrainConfig.from_dict(description["config"]).value_range,
             ),
             looks={split: Fingerprint(**look) for split, look in description["fingerprints"].items()},
             teacher_sha256=description["teacher_sha256"],
@@ -247,6 +250,7 @@ def take_up_run(folder: RunFolder, device: torch.device, options: RunOptions) ->
     """
     begun = _read_begun(folder)
     train_set, val_set = open_training_datasets(begun.dataset, begun.root)
+    train_set, val_set = (with_value_range(part, begun.config.value_range) for part in (train_set, val_set))
     changes = find_changes(begun.looks, {"train": train_set, "val": val_set})
     _refuse_changes(folder, changes, begun.card.label_set, train_set.label_set)
     config = begun.config

@@ -24,6 +24,7 @@ from refinenet.images import encode
 from refinenet.inference import PLAIN, Protocol, average_probabilities
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.ranges import is_within
+from refinenet.sample_values import Mask
 from refinenet.transforms import prepare
 from refinenet.upsampling import largest_class, resize
 
@@ -84,11 +85,22 @@ class Segmentation:
     class for want of confidence have its ignore index."""
     label_set: LabelSet
     scores: Scores = field(repr=False)
+    valid: Mask | None = field(default=None, repr=False)
+    """`(H, W)` bool: where the image has data, None for everywhere. Elsewhere it is black, labels are the ignore index,
+    and confidence and probabilities are 0."""
+
+    @property
+    def no_data(self) -> float:
+        """Share of the image's pixels without data, in [0, 1]."""
+        return 0.0 if self.valid is None else 1 - int(self.valid.sum()) / self.valid.size
 
     @cached_property
     def confidence(self) -> npt.NDArray[np.float32]:
         """`(H, W)` float32 in [0, 1]: the probability of the class chosen; made when it is first asked for."""
-        return self.scores.confidence()
+        confidence = self.scores.confidence()
+        if self.valid is not None:
+            confidence[~self.valid] = 0
+        return confidence
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float16]:
@@ -97,7 +109,10 @@ class Segmentation:
         The greatest is that of the class chosen; where rounding makes another one its equal, the next number above
         stands for it.
         """
-        return self.scores.probabilities()
+        probabilities = self.scores.probabilities()
+        if self.valid is not None:
+            probabilities[:, ~self.valid] = 0
+        return probabilities
 
     @cached_property
     def colour(self) -> npt.NDArray[np.uint8]:
@@ -112,9 +127,10 @@ class Segmentation:
 
     @cached_property
     def areas(self) -> Mapping[str, float]:
-        """Share of the image's pixels by class name, in [0, 1]; classes that do not occur have 0."""
+        """Share of the image's pixels with data by class name, in [0, 1]; classes that do not occur have 0."""
+        size = max(1, self.labels.size if self.valid is None else int(self.valid.sum()))
         counts = np.bincount(self.labels.ravel(), minlength=len(self.label_set))[: len(self.label_set)]
-        return {name: int(count) / self.labels.size for name, count in zip(self.label_set.names, counts, strict=True)}
+        return {name: int(count) / size for name, count in zip(self.label_set.names, counts, strict=True)}
 
     def render(self, output: Output) -> npt.NDArray[Any]:
         """The picture of one kind: `labels`, `colour`, `overlay`, or `confidence` as `(H, W)` uint8, 255 for certain.
@@ -223,26 +239,36 @@ class Segmenter:
         """The label map of an image: `(H, W, 3)` uint8 RGB to `(H, W)` ids."""
         return self.label_set.cast(self._run(pixels).labels())
 
-    def segment(self, pixels: npt.NDArray[np.uint8], abstain_below: float = 0.0) -> Segmentation:
+    def segment(
+        self, pixels: npt.NDArray[np.uint8], abstain_below: float = 0.0, valid: Mask | None = None
+    ) -> Segmentation:
         """The label map of an image with all that belongs to it.
 
         Args:
             pixels: `(H, W, 3)` uint8 RGB.
             abstain_below: Pixels of less confidence than this get no class: the label set's ignore index.
+            valid: `(H, W)` bool: where the image has data; elsewhere there is no class. None for everywhere.
 
         Raises:
             ValueError: `abstain_below` is not in [0, 1].
         """
         check_abstention(abstain_below)
-        return self.name(pixels, self._run(pixels), abstain_below)
+        return self.name(pixels, self._run(pixels), abstain_below, valid)
 
-    def name(self, pixels: npt.NDArray[np.uint8], scores: Scores, abstain_below: float = 0.0) -> Segmentation:
+    def name(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        scores: Scores,
+        abstain_below: float = 0.0,
+        valid: Mask | None = None,
+    ) -> Segmentation:
         """The segmentation that a network's answer means.
 
         Args:
             pixels: The image, `(H, W, 3)` uint8 RGB.
             scores: What the network says of it.
             abstain_below: As for `segment`.
+            valid: As for `segment`.
 
         Raises:
             NotFiniteError: the answer is not finite numbers.
@@ -251,7 +277,9 @@ class Segmenter:
         labels = self.label_set.cast(scores.labels())
         if abstain_below > 0:
             labels[scores.confidence() < abstain_below] = self.label_set.ignore_index
-        return Segmentation(image=pixels, labels=labels, label_set=self.label_set, scores=scores)
+        if valid is not None:
+            labels[~valid] = self.label_set.ignore_index
+        return Segmentation(image=pixels, labels=labels, label_set=self.label_set, scores=scores, valid=valid)
 
     def logits(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         """What the network says of the whole image, once: `(H, W, 3)` uint8 RGB to logits `(K, H, W)`."""

@@ -14,6 +14,7 @@ from refinenet.losses.config import LossConfig
 from refinenet.metric_loggers import LoggerConfig
 from refinenet.optimisation import OptimiserConfig
 from refinenet.ranges import is_number
+from refinenet.sample_values import check_value_range
 from refinenet.schedules import ScheduleConfig
 
 Place = Literal["workers", "device"]
@@ -70,6 +71,10 @@ class TrainConfig(AugmentationConfig, LossConfig, OptimiserConfig, ScheduleConfi
     """From which the order of images, their augmentation, dropout and new rows of the classifier follow; on the command
     line a new network's weights, too, which in Python follow from the seed that `RefineNet` is given."""
 
+    value_range: tuple[float, float] | None = None
+    """The stored values of images that are black and white, such as (0, 4095) for 12 bits; kept with the model and used
+    wherever it is. None for those of the images' types."""
+
     def problems(self) -> list[str]:
         """What is wrong with the values, all of it."""
         found = [problem for part in _PARTS for problem in part.problems(self)]
@@ -85,6 +90,11 @@ class TrainConfig(AugmentationConfig, LossConfig, OptimiserConfig, ScheduleConfi
                 found.append(f"{name} is one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
         if not is_number(self.checkpoint_minutes) or self.checkpoint_minutes <= 0:
             found.append(f"checkpoint_minutes is a number above 0, not {self.checkpoint_minutes!r}")
+        if self.value_range is not None:
+            try:
+                check_value_range(self.value_range)
+            except ValueError as error:
+                found.append(str(error).removesuffix("."))
         found += self._without_effect() if not found else []
         if not isinstance(self.compile, bool):
             found.append(f"compile is True or False, not {self.compile!r}")

@@ -17,7 +17,7 @@ from refinenet.datasets.camvid import CAMVID
 from refinenet.datasets.cityscapes import CITYSCAPES
 from refinenet.datasets.coco import COCO, COCO_STUFF
 from refinenet.datasets.context import CONTEXT, CONTEXT_59
-from refinenet.datasets.dataset import UNLABELLED, Dataset, Sample, Splits, join, no_labels
+from refinenet.datasets.dataset import UNLABELLED, Dataset, Sample, Splits, join, no_labels, with_value_range
 from refinenet.datasets.facts import Download, Facts, Published, Server
 from refinenet.datasets.nyu import NYU
 from refinenet.datasets.own.folder import FolderSplits
@@ -58,6 +58,7 @@ __all__ = [
     "prepared_folder",
     "read_classes",
     "walk_names",
+    "with_value_range",
 ]
 
 PUBLISHED: Mapping[str, Published] = MappingProxyType(

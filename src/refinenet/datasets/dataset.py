@@ -5,8 +5,9 @@ Shape letters: H height, W width, K classes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -15,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.image_files import read_mask
-from refinenet.images import decode
+from refinenet.images import decode, read_image
 from refinenet.labels import LabelMap, LabelSet
+from refinenet.sample_values import Reading, ValueRange
 
 Result = TypeVar("Result")
 
@@ -110,6 +112,32 @@ class Dataset:
 
 Splits = Callable[[str], Dataset]
 """From the name of a split, such as "train" or "val", to its dataset."""
+
+
+def with_value_range(dataset: Dataset, value_range: ValueRange | None) -> Dataset:
+    """The dataset with images whose stored values from and to these are black and white; None changes nothing.
+
+    Images of 8 bits are read as ever.
+
+    Raises:
+        ValueError: its images are not files.
+    """
+    if value_range is None:
+        return dataset
+    if len(dataset) and dataset.image_file(dataset.items[0]) is None:
+        raise ValueError(f"value_range is for images in files; those of {dataset.name} are not. Leave it out.")
+    return replace(dataset, read_image=partial(_read_scaled, dataset.image_file, value_range))
+
+
+def _read_scaled(image_file: Callable[[str], Path | None], value_range: ValueRange, item: str) -> npt.NDArray[np.uint8]:
+    path = image_file(item)
+    if path is None:
+        raise ValueError(f"value_range is for images in files; {item} is not in one. Leave it out.")
+    decoded = read_image(path, reading=Reading(value_range=value_range, is_from_model=True))
+    for note in decoded.notes:
+        if note.kind != "range-of-model":
+            warnings.warn(note.text, stacklevel=2)
+    return decoded.pixels
 
 
 def from_files(

@@ -1,0 +1,270 @@
+"""The samples of images as bytes: which bands, which range of values, and where there are no data.
+
+Shape letters: H height, W width, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+RGB = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+ValueRange = tuple[float, float]
+
+_USUAL_TOPS = (1, 255, 1023, 4095, 10_000, 16_383, 65_535)
+"""The largest values of fractions, of 8, 10 and 12 bits, of Sentinel-2's reflectance, and of 14 and 16 bits."""
+_SMALL_SHARE_DEEP = 1 / 3
+"""Of the range of whole numbers above 8 bits: 14 bits in 16 fill a quarter, few scenes lie that low altogether."""
+_SMALL_SHARE = 1 / 16
+"""Of the range of bytes and fractions, which dark scenes fill by less than a third, too."""
+
+
+class Note(NamedTuple):
+    """What a caller should know about how an image was read."""
+
+    kind: str
+    """The same for images of which the same holds, so that it is reported once in a run."""
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How the samples of an image become RGB.
+
+    Raises:
+        ValueError: bands that are not one or three numbers from 1 up, or a value range that does not ascend.
+    """
+
+    bands: tuple[int, ...] | None = None
+    """Numbers of the bands for red, green and blue, or for grey, from 1; None for those that the file declares."""
+    value_range: ValueRange | None = None
+    """The values, as stored, that become black and white; None for those of the type."""
+    is_from_model: bool = False
+    """Whether the value range is the model's own: images of 8 bits are then read as ever, with a note."""
+
+    def __post_init__(self) -> None:
+        if self.bands is not None:
+            object.__setattr__(self, "bands", check_bands(self.bands))
+        if self.value_range is not None:
+            object.__setattr__(self, "value_range", check_value_range(self.value_range))
+
+
+AS_DECLARED = Reading()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decoded:
+    """An image that was read."""
+
+    pixels: RGB
+    """`(H, W, 3)` uint8 RGB, upright; black where there are no data."""
+    valid: Mask | None = None
+    """`(H, W)` bool: where there are data; None where there are data everywhere."""
+    notes: tuple[Note, ...] = ()
+
+
+def check_bands(bands: Sequence[int]) -> tuple[int, ...]:
+    """Band numbers as a tuple.
+
+    Raises:
+        ValueError: not one or three whole numbers from 1 up.
+    """
+    found = tuple(bands) if isinstance(bands, Sequence) and not isinstance(bands, str) else ()
+    if len(found) not in (1, 3) or any(type(band) is not int or band < 1 for band in found):
+        raise ValueError(
+            f"bands are three numbers from 1 up, for red, green and blue, or one for grey, not {bands!r}: "
+            "(3, 2, 1) in Python, --bands 3,2,1 on the command line."
+        )
+    return found
+
+
+def check_value_range(value_range: Sequence[float]) -> ValueRange:
+    """A value range as two floats.
+
+    Raises:
+        ValueError: not two finite numbers, the first below the second.
+    """
+    values = tuple(value_range) if isinstance(value_range, Sequence) and not isinstance(value_range, str) else ()
+    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(values) != 2 or len(numbers) != 2 or not all(map(math.isfinite, numbers)) or numbers[0] >= numbers[1]:
+        raise ValueError(
+            f"value_range is two numbers, the value for black below the one for white, not {value_range!r}: "
+            "(0, 4095) in Python, --value-range 0,4095 on the command line."
+        )
+    return numbers[0], numbers[1]
+
+
+class Scale:
+    """From stored samples to bytes, part by part of one image.
+
+    Args:
+        name: What messages call the image.
+        dtype: Of the samples.
+        reading: Its value range counts.
+        bits: How many bits of a whole number the file declares; by default all.
+    """
+
+    def __init__(self, name: str, dtype: np.dtype[Any], reading: Reading, bits: int | None = None) -> None:
+        self.name, self.dtype, self._asked = name, dtype, reading.value_range
+        self._is_skipped = reading.is_from_model and dtype in (np.dtype(np.uint8), np.dtype(np.bool_))
+        self.range = None if self._is_skipped else self._asked
+        if self.range is None and bits is not None and 8 < bits < 16:
+            self.range = (0.0, 2.0**bits - 1)
+        self._clipped = self._seen = 0
+        self._fill: Note | None = None
+
+    def __call__(self, values: npt.NDArray[Any], valid: Mask | None = None) -> npt.NDArray[np.uint8]:
+        """`(H, W, C)` samples as bytes; pixels that are not `valid` become 0 and may hold anything.
+
+        Raises:
+            ValueError: a value is not allowed without a value range.
+            TypeError: the type of the samples is not allowed without a value range.
+        """
+        gaps = None if valid is None or valid.all() else ~valid
+        if self.range is None:
+            if gaps is not None:
+                values = np.where(gaps[..., np.newaxis], values.dtype.type(0), values)
+            return to_bytes(values, self.name)
+        low, high = self.range
+        work: Any = np.float32 if self.dtype.itemsize <= 2 else np.float64
+        found: npt.NDArray[Any] = values.astype(work)
+        if gaps is not None:
+            found[gaps] = low
+        if not np.isfinite(found).all():
+            _check_finite(found, self.name)
+        self._seen += found.size
+        self._clipped += int(np.count_nonzero((found < low) | (found > high)))
+        scaled = (np.clip(found, low, high) - work(low)) * work(255 / (high - low))
+        rounded: npt.NDArray[np.uint8] = (scaled + work(0.5)).astype(np.uint8)
+        return rounded
+
+    def look(self, values: npt.NDArray[Any], valid: Mask | None = None) -> None:
+        """Find out from samples of the image whether its values fill their range.
+
+        Args:
+            values: `(H, W, C)`, or `(H, W)`: the image or some of it.
+            valid: `(H, W)`: where there are data.
+        """
+        low, high = self.range or _range_of(self.dtype)
+        if self.dtype.kind == "b" or (
+            self.dtype == np.uint8 and values[::16, ::16].max(initial=0) >= _SMALL_SHARE * 256
+        ):
+            return
+        data = values if valid is None else values[valid]
+        if data.size == 0:
+            return
+        least, most = float(data.min()), float(data.max())
+        is_deep = self.dtype.kind in "iu" and self.dtype.itemsize > 1
+        typical = float(np.percentile(data, 99)) if is_deep else most
+        share = (typical - low) / (high - low)
+        if least == most or share > (_SMALL_SHARE_DEEP if is_deep else _SMALL_SHARE):
+            return
+        top = next((top for top in _USUAL_TOPS if top >= typical), most)
+        self._fill = Note(
+            "dark",
+            f"{self.name} has values from {least:g} to {most:g}, 99 % of them up to {typical:g}, where {low:g} is "
+            f"black and {high:g} is white, so the network sees it nearly black. If {top:g} is to be white, add "
+            f"--value-range {min(0, math.floor(least)):g},{top:g} (value_range=({min(0, math.floor(least)):g}, "
+            f"{top:g})).",
+        )
+
+    def notes(self) -> tuple[Note, ...]:
+        """What is to be reported by now."""
+        found = [] if self._fill is None else [self._fill]
+        if self._is_skipped and self._asked is not None:
+            low, high = self._asked
+            found.append(
+                Note(
+                    "range-of-model",
+                    f"{self.name} has 8 bits: the model's own value range {low:g},{high:g} is not applied to it.",
+                )
+            )
+        if self._clipped and self.range is not None:
+            low, high = self.range
+            found.append(
+                Note(
+                    "clipped",
+                    f"{self.name}: {self._clipped:,} of {self._seen:,} values ({self._clipped / self._seen:.2%}) are "
+                    f"outside the value range {low:g},{high:g} and are clipped to it.",
+                )
+            )
+        return tuple(found)
+
+
+def _range_of(dtype: np.dtype[Any]) -> ValueRange:
+    return (0.0, float(np.iinfo(dtype).max)) if dtype.kind in "iu" else (0.0, 1.0)
+
+
+def to_bytes(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+    """Samples as uint8: uint8 as they are, bool as 0 and 255, uint16 from 0 to 65535 and floating-point from 0 to 1.
+
+    Raises:
+        ValueError: a value is out of range; messages call the array `name`.
+        TypeError: another dtype.
+    """
+    kind = array.dtype.type
+    if kind is np.uint8:
+        return array
+    if kind is np.bool_:
+        return np.where(array, np.uint8(255), np.uint8(0))
+    if kind is np.uint16:
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if kind not in (np.float16, np.float32, np.float64):
+        raise TypeError(
+            f"An image has dtype uint8, bool, uint16, float16, float32 or float64, not {array.dtype}. "
+            "Values from 0 to 255: convert to uint8. Other values: say which are black and white by value_range "
+            "(--value-range)."
+        )
+    _check_finite(array, name)
+    low, high = float(array.min()), float(array.max())
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"{name} has values from {low:g} to {high:g}: floating-point images range from 0 to 1. Divide by 255 if "
+            "they range to 255, clip them if they only just leave the range, or say which values are black and white: "
+            "value_range=(0, 255) (--value-range 0,255)."
+        )
+    scaled: npt.NDArray[Any] = array.astype(np.result_type(kind, np.float32)) * 255
+    return (scaled + 0.5).astype(np.uint8)
+
+
+def _check_finite(array: npt.NDArray[Any], name: str) -> None:
+    bad = ~np.isfinite(array)
+    if bad.any():
+        row, column = (int(k) for k in np.unravel_index(np.argmax(bad), bad.shape)[:2])
+        raise ValueError(
+            f"{name} has {int(bad.sum())} values that are NaN or infinite, the first in row {row}, "
+            f"column {column}. Replace them by numbers from 0 to 1."
+        )
+
+
+def over_black(pixels: npt.NDArray[np.uint8]) -> RGB:
+    """`(H, W, C)` of 1, 3 or, with alpha, 4 channels to `(H, W, 3)`, laid over black: always a copy."""
+    if pixels.shape[2] < 4:
+        return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
+    alpha = pixels[..., 3:].astype(np.uint16)
+    return ((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8, order="C")
+
+
+def opaque_somewhere(alpha: npt.NDArray[Any]) -> Mask | None:
+    """`(H, W)`: where alpha is above 0; None for everywhere."""
+    return None if alpha.all() else alpha != 0
+
+
+def is_transparency(alpha: npt.NDArray[Any]) -> bool:
+    """Whether a raster's band marked as alpha can be one: it has no values between 0 and the largest of its type."""
+    return bool(((alpha == 0) | (alpha == np.iinfo(alpha.dtype).max)).all())
+
+
+def unused_alpha(name: str, band: int) -> Note:
+    """That a band is marked as alpha and is none."""
+    return Note(
+        "alpha",
+        f"{name}: band {band} is marked as alpha but has values between transparent and opaque, as near infrared has "
+        "them, so it is not used as transparency.",
+    )
