@@ -201,8 +201,9 @@ class RefineNet:
             image_file: Or the path of an image file.
             output_file: Where to write the picture: `.png` or `.jpg`. Missing folders are made, an existing file is
                 replaced, the image itself never.
-            output: Which picture: "labels" (ids; `.png` only), "colour", "overlay" or "confidence". By default the
-                colour image is returned, and a `.png` file gets label ids with a palette, a `.jpg` file the colours.
+            output: Which picture: "labels" (ids; `.png` only), "palette" (ids, and in the file the classes' colours),
+                "colour", "overlay" or "confidence". By default the colour image is returned, and a `.png` file gets
+                the label ids, a `.jpg` file the colours.
             channel_order: "bgr" for arrays from OpenCV.
             abstain_below: As for `segment`.
             max_latency_ms: As for `segment`.
@@ -250,7 +251,7 @@ class RefineNet:
             sources: Image files, folders, patterns such as `"photos/**/*.jpg"`, and `"@list.txt"` for a text file of
                 such; see `sources.find_images`.
             output: A folder, by default `segmented`; for one image file a file, by default beside it.
-            kinds: What to write: "labels", "colour", "overlay", "confidence", "probabilities" (`.npz`), "coco" (COCO
+            kinds: What to write: "labels", "palette", "colour", "overlay", "confidence", "probabilities" (`.npz`), "coco" (COCO
                 json with run lengths), "geojson", or "polygons" for the last two. Several get a folder each.
             recursive: Whether folders in folders are meant, too; results keep them.
             overwrite: Whether to make results anew that are there, and to replace files that are in the way.
@@ -337,7 +338,7 @@ class RefineNet:
         Args:
             image_file: TIFF (BigTIFF and GeoTIFF, too), PNG, JPEG or BMP.
             output_file: `.tif` (tiled, compressed) or `.png`; georeferencing is kept.
-            output: As for `deploy`; by default label ids with a palette.
+            output: As for `deploy`; by default label ids.
             window: Height and width of the windows, in pixels; by default 768 by 768.
             overlap: The least share of its side that a window has in common with the next one.
             abstain_below: As for `segment`.

@@ -45,6 +45,7 @@ class KindName(StrEnum):
     """What can be written; see `sinks.KINDS`."""
 
     LABELS = "labels"
+    PALETTE = "palette"
     COLOUR = "colour"
     OVERLAY = "overlay"
     CONFIDENCE = "confidence"

@@ -52,7 +52,8 @@ def deploy_with_ray(
     from refinenet.backends import choose_backend
     from refinenet.model_source import choose_device
     from refinenet.ray_engine import segment_with_ray
-    from refinenet.ray_places import pair_places
+    from refinenet.ray_places import find_skipped, pair_places
+    from refinenet.ray_record import failed
     from refinenet.segmenter import OUTPUTS
 
     kind = next((picture for picture in OUTPUTS if [picture] == list(kinds)), None)
@@ -62,7 +63,8 @@ def deploy_with_ray(
     backend = choose_backend(arguments["backend"], on, arguments["precision"])
     settings: dict[str, Any] = {**arguments, "backend": backend}
     pairs, folder = pair_places(images, output, recursive=recursive)
-    results: list[RayResult] = []
+    skipped = find_skipped(images, output, recursive=recursive)
+    results: list[RayResult] = [failed(place, str(folder), problem) for place, problem in skipped.items()]
     # Ray tells of processes that died on standard output, which is for what was asked for.
     with redirect_stdout(sys.stderr), progress_bar(not as_json) as bar:
         task = bar.add_task("segment", total=len(pairs), status="")

@@ -7,8 +7,9 @@ import io
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -84,7 +85,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     _refuse_no_file(target)
-    place = target.resolve()
+    place = _follow(target)
     with _naming(target):
         make_folders(place.parent)
     with scratch_file(place) as temporary:
@@ -93,6 +94,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             _flush(temporary)
             temporary.replace(place)
     flush_folder(place.parent)
+
+
+def _follow(target: Path) -> Path:
+    """The file that a path leads to, over any links; it need not be there yet."""
+    place = Path(os.path.realpath(target))
+    if place.is_symlink():
+        raise OSError(errno.ELOOP, f"Cannot write {target}: it is a link that leads in a circle. Name another file.")
+    return place
 
 
 @contextmanager
@@ -127,17 +136,46 @@ def refuse_unwritable(path: str | os.PathLike[str]) -> None:
     """
     target = Path(path)
     _refuse_no_file(target)
-    nearest = next(parent for parent in target.resolve().parents if os.path.lexists(parent))
+    nearest = next(parent for parent in _follow(target).parents if os.path.lexists(parent))
     if not nearest.is_dir():
         raise NotADirectoryError(f"Cannot write {target}: {nearest} is no folder.")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise PermissionError(f"Cannot write {target}: nothing may be written into {nearest}.")
 
 
+def refuse_blocked(target: Path) -> None:
+    """Refuse a place in a folder of results that no file can be written to, or that leads out of the folder.
+
+    Raises:
+        OSError: it is a link or a folder, or the system does not allow the name (too long, no permission).
+    """
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise type(error)(error.errno, f"Cannot write {target}: {error.strerror}") from error
+    if stat.S_ISLNK(mode):
+        raise FileExistsError(
+            f"Cannot write {target}: it is a link to {_read_link(target)}, which would be written in its place. "
+            "Remove the link."
+        )
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"Cannot write {target}: it is a folder. Rename it, or name other results.")
+
+
+def _read_link(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:
+        return "another place"
+
+
 def _refuse_no_file(target: Path) -> None:
-    if target.is_dir():
+    # The functions of `os.path` say no where those of `Path` raise: for a name too long, a circle of links.
+    if os.path.isdir(target):
         raise IsADirectoryError(f"Cannot write {target}: it is a folder. Name a file in it.")
-    if target.exists() and not target.is_file():
+    if os.path.exists(target) and not os.path.isfile(target):
         raise ValueError(f"Cannot write {target}: it is a pipe or a device. Name a file.")
 
 
@@ -168,9 +206,14 @@ def make_folders(folder: Path) -> None:
     Raises:
         OSError: one of them cannot be made.
     """
-    missing = [ancestor for ancestor in (folder, *folder.parents) if not ancestor.exists()]
-    if not missing and folder.is_dir():
+    missing = [ancestor for ancestor in (folder, *folder.parents) if not os.path.exists(ancestor)]
+    if not missing and os.path.isdir(folder):
         return
+    dangling = next((ancestor for ancestor in missing if os.path.islink(ancestor)), None)
+    if dangling is not None:
+        raise FileExistsError(
+            errno.EEXIST, f"the folder {dangling} is a link to {_read_link(dangling)}, which cannot be reached"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for made in missing:
         flush_folder(made.parent)
@@ -207,18 +250,18 @@ def sweep_leftovers(folder: Path) -> None:
 def sweep_leftovers_of(targets: Iterable[Path]) -> None:
     """Remove the temporary files that killed processes left of these files; others may be writing beside them.
 
-    Raises:
-        OSError: a folder cannot be read.
+    A folder that cannot be read is left as it is: whoever writes into it says so.
     """
     stems: dict[Path, set[str]] = {}
     for target in targets:
         stems.setdefault(target.parent, set()).add(target.name[:_LONGEST_STEM])
     for folder, own in stems.items():
-        _sweep(folder, own.__contains__)
+        with suppress(OSError):
+            _sweep(folder, own.__contains__)
 
 
 def _sweep(folder: Path, is_ours: Callable[[str], bool]) -> None:
-    for path in folder.iterdir() if folder.exists() else ():
+    for path in folder.iterdir() if os.path.isdir(folder) else ():
         temporary = _TEMPORARY.fullmatch(path.name)
         if temporary is not None and is_ours(temporary[1]) and path.is_file():
             path.unlink(missing_ok=True)
@@ -230,7 +273,7 @@ def refuse_to_replace(targets: Iterable[Path]) -> None:
     Raises:
         FileExistsError: something is at one of them.
     """
-    there = next((target for target in targets if target.exists()), None)
+    there = next((target for target in targets if os.path.lexists(target)), None)
     if there is not None:
         raise FileExistsError(
             f"{there} is there already. Replace it with --overwrite (overwrite=True), or say with --output where the "
@@ -240,9 +283,9 @@ def refuse_to_replace(targets: Iterable[Path]) -> None:
 
 def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
     """Whether two paths lead to one file, which need not be there yet."""
-    if Path(one).exists() and Path(other).exists():
-        return Path(one).samefile(other)
-    return Path(one).resolve() == Path(other).resolve()
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def refuse_same_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

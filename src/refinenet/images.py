@@ -40,10 +40,13 @@ class TensorLike(Protocol):
         """The tensor as a NumPy array."""
 
 
+ChannelOrder = Literal["rgb", "bgr"]
+"""How the channels of an array follow each other; "bgr" is OpenCV's."""
+
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any] | TensorLike
 
 
-def decode(image: ImageSource, *, channel_order: Literal["rgb", "bgr"] = "rgb") -> RGB:
+def decode(image: ImageSource, *, channel_order: ChannelOrder = "rgb") -> RGB:
     """Read an image from wherever it is.
 
     Files, bytes and Pillow images (JPEG, PNG, WebP, BMP, TIFF, GIF) are turned upright by their EXIF
