@@ -20,6 +20,7 @@ from refinenet.cli_options import (
     Device,
     Model,
     Precision,
+    announce_default_model,
     complain,
     read_window,
     refuse_idle_options,
@@ -125,12 +126,14 @@ def deploy(
     arguments = {"model": model, "device": device, "backend": backend, "precision": precision}
     if engine == "ray":
         refuse_idle_options(context, _OF_RAY, "--engine", "With Ray this works otherwise")
+        announce_default_model(context, model)
         deploy_with_ray(images, output, kinds, arguments, recursive=recursive, workers=workers, as_json=as_json)
         return
     if workers is not None:
         raise typer.BadParameter("Workers are Ray's: add --engine ray.", param_hint="--workers")
     if cli_video.has_video(images):
         refuse_idle_options(context, _OF_VIDEO, "IMAGES", "A video is segmented frame by frame")
+        announce_default_model(context, model)
         cli_video.deploy_video(
             images, output, kinds, arguments, abstain_below=abstain_below, overwrite=overwrite, as_json=as_json
         )
@@ -140,6 +143,7 @@ def deploy(
     _check_pipes(images, output, as_json or json_lines == STANDARD)
     if output == STANDARD:
         refuse_idle_options(context, _OF_PIPE, "--output", "Standard output takes the result of one image")
+        announce_default_model(context, model)
         _write_to_standard_output(images[0], kinds, arguments, abstain_below)
         return
     if images == [STANDARD]:
@@ -148,6 +152,7 @@ def deploy(
     from refinenet.batch import take_all
 
     work = _plan(images, output, kinds, recursive)
+    announce_default_model(context, model)
     teller = _Teller(is_silent=as_json or json_lines == STANDARD, keeps=as_json)
     with _lines_to(json_lines, work) as write_line:
 

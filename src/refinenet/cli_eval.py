@@ -17,6 +17,7 @@ from refinenet.cli_options import (
     Model,
     Precision,
     Root,
+    announce_default_model,
     read_window,
     refuse_idle_options,
 )
@@ -110,6 +111,7 @@ def evaluate(
         chosen = _choose_protocol(protocol, scales, flip, window, overlap)
         from refinenet.api import RefineNet
 
+        announce_default_model(context, model)
         network = RefineNet(model=model, device=device, backend=backend, precision=precision)
         if to_submit is not None:
             result = network.submit(dataset, to_submit, root, split, chosen, progress=not as_json)
@@ -120,6 +122,7 @@ def evaluate(
 
 
 def calibrate(
+    context: typer.Context,
     dataset: Annotated[str, typer.Option("--dataset", "-d", help=DATASET_HELP)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The model file to write.")],
     root: Root = None,
@@ -137,6 +140,7 @@ def calibrate(
         raise typer.BadParameter(f"A model file ends in .safetensors, unlike {str(output)!r}.", param_hint="--output")
     refuse_same_file(model, output)
     refuse_unwritable(output)
+    announce_default_model(context, model)
     network = RefineNet(model=model, device=device)
     fitted = network.calibrate(dataset, root=root, split=split, classes=classes, progress=not as_json)
     network.save(output)

@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Model, Root, refuse_idle_options
+from refinenet.cli_options import (
+    DATASET_HELP,
+    AsJson,
+    ClassSet,
+    Model,
+    Root,
+    announce_default_model,
+    refuse_idle_options,
+)
 from refinenet.terminal import say
 
 _ALWAYS = {"output", "model", "size", "as_json"}
@@ -57,6 +65,7 @@ def export(
     chosen: dict[str, Any] = {"sizes": [_read_size(text) for text in size]} if size else {}
     from refinenet.api import RefineNet
 
+    announce_default_model(context, model)
     network = RefineNet(model=model, device="cpu")
     certificate = network.export(
         output,

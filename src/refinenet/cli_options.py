@@ -82,6 +82,19 @@ def complain(message: str) -> None:
     typer.echo(f"Error: {message}", err=True)
 
 
+def announce_default_model(context: typer.Context, model: str) -> None:
+    """Say on standard error which bundled model is used, and what it knows, where no model was named."""
+    if getattr(context.get_parameter_source("model"), "name", "") == "COMMANDLINE":
+        return
+    from refinenet.model_file import describe_bundled
+    from refinenet.terminal import print_note
+
+    print_note(
+        f"No --model was named, so the bundled model {model} is used. It knows {describe_bundled(model)} and no others: "
+        "for other images name one with --model FILE."
+    )
+
+
 def refuse_idle_options(context: typer.Context, of_use: set[str], beside: str, why: str) -> None:
     """Refuse options that were given and would do nothing.
 

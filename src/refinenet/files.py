@@ -12,12 +12,49 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 _TEMPORARY = re.compile(r"\.(.*)\.[0-9a-f]{8}\.tmp", re.DOTALL)
 _LONGEST_STEM = 50
 """Characters of a file's name in that of its temporary file: at most 200 bytes, with room for the rest in 255."""
+_ADDRESS = re.compile(
+    r"(?:(?=[^/]*://)([a-z][a-z0-9+.-]+)|"
+    r"(https?|ftps?|sftp|s3a?|gs|gcs|azure|az|abfss?|wasbs?|hf|hdfs|file|data|wandb|mlflow|ssh|smb|webdavs?)):",
+    re.IGNORECASE,
+)
+"""The scheme of an address; with one slash after it, as `Path` leaves it, of well-known ones alone."""
 _CANNOT_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EPERM}
 """What file systems say that cannot flush a folder, or do not let it be opened."""
+
+
+def refuse_address(what: str, value: object, advice: str) -> None:
+    """Refuse an address such as `https://...`, `s3://...` or `data:...` where a file or folder is needed.
+
+    Args:
+        what: What is named, to begin the message with.
+        value: What a user passed; anything but a text or a path passes, and so does what is there as a file.
+        advice: What to do instead.
+
+    Raises:
+        ValueError: it is an address.
+    """
+    if not isinstance(value, str | os.PathLike):
+        return
+    text = os.fspath(value)
+    found = _ADDRESS.match(text) if isinstance(text, str) else None
+    if found is None or os.path.lexists(text):
+        return
+    # `Path` makes one slash of two.
+    address = text if text[found.end() :].startswith("//") else f"{found[0]}/{text[found.end() :]}"
+    scheme = (found[1] or found[2]).lower()
+    if scheme == "data":
+        shown = f"{text[:24]}..." if len(text) > 27 else text
+        raise ValueError(f"{what} is a file, not the data address {shown!r}. {advice}")
+    if not text[found.end() :].startswith("/"):
+        return
+    if scheme == "file":
+        advice = f"Pass the path itself: {urlsplit(address).path or '/'}."
+    raise ValueError(f"{what} is a file or folder of this machine, not the address {address}. {advice}")
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
@@ -171,7 +208,11 @@ def _read_link(link: Path) -> str:
         return "another place"
 
 
+_WRITE_HERE = "Write to a folder here, and copy what it holds from there."
+
+
 def _refuse_no_file(target: Path) -> None:
+    refuse_address("An output", target, _WRITE_HERE)
     # The functions of `os.path` say no where those of `Path` raise: for a name too long, a circle of links.
     if os.path.isdir(target):
         raise IsADirectoryError(f"Cannot write {target}: it is a folder. Name a file in it.")
@@ -209,6 +250,7 @@ def make_folders(folder: Path) -> None:
     missing = [ancestor for ancestor in (folder, *folder.parents) if not os.path.exists(ancestor)]
     if not missing and os.path.isdir(folder):
         return
+    refuse_address("An output", folder, _WRITE_HERE)
     dangling = next((ancestor for ancestor in missing if os.path.islink(ancestor)), None)
     if dangling is not None:
         raise FileExistsError(

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from refinenet.files import refuse_address
 from refinenet.labels import Colour, LabelMap
 from refinenet.png_checksums import SIGNATURE, is_changed
 
@@ -161,10 +162,19 @@ def open_verified(path: str | os.PathLike[str]) -> Picture:
     return picture
 
 
+DOWNLOAD = (
+    "Download it first and pass the file or its bytes; for images in a store (s3://) there is "
+    "`refinenet deploy --engine ray`."
+)
+
+
 def _open(target: Path) -> io.BufferedReader:
-    if target.is_dir():
+    refuse_address("An image", target, DOWNLOAD)
+    if os.path.isdir(target):
         raise IsADirectoryError(f"Cannot read {target}: it is a folder. Name an image file in it.")
-    if target.exists() and not target.is_file():
+    if os.path.islink(target) and not os.path.exists(target):
+        raise FileNotFoundError(f"Cannot read {target}: it is a link that leads to no file.")
+    if os.path.exists(target) and not os.path.isfile(target):
         raise ValueError(f"Cannot read {target}: it is a pipe or a device. Pass its bytes, or copy it.")
     try:
         return target.open("rb")

@@ -28,7 +28,7 @@ from refinenet.ranges import is_within
 from refinenet.transforms import prepare
 from refinenet.upsampling import largest_class, resize
 
-Output = Literal["labels", "palette", "colour", "overlay", "confidence"]
+Output = Literal["labels", "colour", "overlay", "confidence", "palette"]
 OUTPUTS: tuple[Output, ...] = get_args(Output)
 
 OVERLAY_OPACITY = 0.5

@@ -21,7 +21,7 @@ from refinenet.region_polygons import require_features, to_geojson
 from refinenet.run_lengths import find_regions
 from refinenet.segmenter import OUTPUTS, Segmentation, check_output
 
-Kind = Literal["labels", "palette", "colour", "overlay", "confidence", "probabilities", "coco", "geojson"]
+Kind = Literal["labels", "colour", "overlay", "confidence", "palette", "probabilities", "coco", "geojson"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 POLYGONS = "polygons"
 """Stands for coco and geojson."""

@@ -10,6 +10,8 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from refinenet.datasets import IMAGE_SUFFIXES, has_suffix, list_files
+from refinenet.files import refuse_address
+from refinenet.image_files import DOWNLOAD
 
 STANDARD_INPUT = "-"
 LIST_MARK = "@"
@@ -71,6 +73,11 @@ def names_one_file(sources: Sequence[str]) -> bool:
 def _find(source: str, recursive: bool, results: Path | None) -> Iterator[FoundImage]:
     if not source.strip():
         raise ValueError("The name of an image is empty; the current folder is called '.'.")
+    try:
+        refuse_address("An image", source, DOWNLOAD)
+    except ValueError as error:
+        yield FoundImage(Path(source), _without_suffix(Path(source).name), error)
+        return
     if _is_list(source):
         yield from _read_list(Path(source[len(LIST_MARK) :]), recursive, results)
     elif os.path.isdir(source):

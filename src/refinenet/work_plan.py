@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from refinenet.deploy_record import SETTINGS_FILE
+from refinenet.files import refuse_address
+from refinenet.image_files import DOWNLOAD
 from refinenet.large_target import TIFF_SUFFIXES
 from refinenet.sinks import Kind, check_target, choose_kinds, usual_suffix
 from refinenet.sources import STANDARD_INPUT, FoundImage, find_images, names_one_file
@@ -76,8 +78,10 @@ def plan_work(
     if STANDARD_INPUT in names:
         raise ValueError("- (standard input) is one image alone: name no other beside it, and where its result goes.")
     chosen = choose_kinds(kinds)
+    refuse_address("An output", output, "Write to a folder here, or to a store (s3://) with --engine ray.")
     is_folder = output is not None and (os.path.isdir(output) or not (output.suffix or os.path.exists(output)))
     if names_one_file(names) and not is_folder:
+        refuse_address("An image", names[0], DOWNLOAD)
         return _plan_single(Path(names[0]), output, chosen)
     folder = output or DEFAULT_FOLDER
     if _is_result(folder) and not os.path.isdir(folder):
@@ -153,7 +157,9 @@ def _find_clash(item: WorkItem, first: WorkItem, folder: Path) -> ValueError | N
     apart = os.path.realpath(item.source.parent) != os.path.realpath(first.source.parent)
     way = ", or name the folder that both lie in, with --recursive (recursive=True)" if apart else ""
     target = next(iter(first.targets.values()), folder / item.place)
-    return ValueError(f"{item.source}: its result would be {target}, as that of {first.source}. Rename one of them{way}.")
+    return ValueError(
+        f"{item.source}: its result would be {target}, as that of {first.source}. Rename one of them{way}."
+    )
 
 
 def _refuse_mixing(items: Sequence[WorkItem], folder: Path) -> None:
