@@ -279,8 +279,9 @@ class RefineNet:
             sources: Image files, folders, patterns such as `"photos/**/*.jpg"`, and `"@list.txt"` for a text file of
                 such; see `sources.find_images`.
             output: A folder, by default `segmented`; for one image file a file, by default beside it.
-            kinds: What to write: "labels", "palette", "colour", "overlay", "confidence", "probabilities" (`.npz`), "coco" (COCO
-                json with run lengths), "geojson", or "polygons" for the last two. Several get a folder each.
+            kinds: What to write: "labels", "palette" (labels, with the classes' colours beside them), "colour",
+                "overlay", "confidence", "probabilities" (`.npz`), "coco" (COCO json with run lengths), "geojson", or
+                "polygons" for the last two. Several get a folder each.
             recursive: Whether folders in folders are meant, too; results keep them.
             overwrite: Whether to make results anew that are there, and to replace files that are in the way.
             abstain_below: As for `segment`.

@@ -90,8 +90,8 @@ def announce_default_model(context: typer.Context, model: str) -> None:
     from refinenet.terminal import print_note
 
     print_note(
-        f"No --model was named, so the bundled model {model} is used. It knows {describe_bundled(model)} and no others: "
-        "for other images name one with --model FILE."
+        f"No --model was named, so the bundled model {model} is used. It knows {describe_bundled(model)} "
+        "and no others: for other images name one with --model FILE."
     )
 
 

@@ -85,7 +85,8 @@ def segment_with_ray(
         are ready. An image that cannot be segmented is told of, and does not stop the others.
 
     Raises:
-        ValueError: Ray is not installed, an argument is not allowed, an output cannot hold the picture, another run is writing to `record`, or there are not so many cores as workers.
+        ValueError: Ray is not installed, an argument is not allowed, an output cannot hold the picture, another run is
+            writing to `record`, or there are not so many cores as workers.
         OSError: the model or the record cannot be read.
         RuntimeError: Ray fails.
     """

@@ -108,6 +108,11 @@ class Segmentation:
         """`(H, W, 3)` uint8 in `channel_order`: each pixel in its class's colour."""
         return in_order(self.label_set.colourise(self.labels), self.channel_order)
 
+    @property
+    def palette(self) -> LabelMap:
+        """`(H, W)` ids: `labels`, for a file that stores the classes' colours beside them."""
+        return self.labels
+
     @cached_property
     def overlay(self) -> npt.NDArray[np.uint8]:
         """`(H, W, 3)` uint8 in `channel_order`: image and colours, half and half."""
@@ -136,7 +141,6 @@ class Segmentation:
             return np.rint(self.confidence * 255).astype(np.uint8)
         if output == "palette":
             choose_palette(output, self.label_set)
-            return self.labels
         picture: npt.NDArray[Any] = getattr(self, output)
         return picture
 

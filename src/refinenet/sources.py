@@ -131,7 +131,7 @@ def _list(folder: Path) -> tuple[list[str], dict[str, Problem]]:
 
 
 def _walk(folder: Path) -> tuple[list[str], dict[str, Problem]]:
-    """Names of the images in a folder and below it, and the folders whose images are not among them, with the reason."""
+    """Names of the images in and below a folder, and the folders whose images are not among them, with the reason."""
     names: list[str] = []
     problems: dict[str, Problem] = {}
     root = os.path.realpath(folder)
@@ -146,7 +146,7 @@ def _walk(folder: Path) -> tuple[list[str], dict[str, Problem]]:
             leads_to = os.path.realpath(link)
             if os.path.commonpath([root, leads_to]) != root:
                 problems[_name_below(folder, link)] = ValueError(
-                    f"{link} is a link to the folder {leads_to}, which is not followed. Name it itself, or leave it out."
+                    f"{link} is a link to the folder {leads_to}, which is not followed. Name it itself, too."
                 )
     return names, problems
 

@@ -156,9 +156,9 @@ def _find_clash(item: WorkItem, first: WorkItem, folder: Path) -> ValueError | N
         return None
     apart = os.path.realpath(item.source.parent) != os.path.realpath(first.source.parent)
     way = ", or name the folder that both lie in, with --recursive (recursive=True)" if apart else ""
-    target = next(iter(first.targets.values()), folder / item.place)
     return ValueError(
-        f"{item.source}: its result would be {target}, as that of {first.source}. Rename one of them{way}."
+        f"{item.source}: its result {item.place!r} would replace that of {first.source}. "
+        f"Rename all but one, or leave them out{way}."
     )
 
 
