@@ -170,7 +170,7 @@ def _closed() -> io.BytesIO:
 
 PROVOKED: list[tuple[Callable[[], Any], str]] = [
     (lambda: io.StringIO("x"), "mode 'rb'"),
-    (lambda: Path(__file__).open(), "mode 'rb'"),
+    (lambda: Path(__file__).open(), "mode 'rb'"),  # noqa: SIM115
     (lambda: _Asynchronous(), "asynchronous"),
     (_closed, "is closed"),
     (lambda: memoryview(PIXELS), r"numpy\.asarray"),

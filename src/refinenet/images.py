@@ -68,10 +68,10 @@ def decode(image: ImageSource, *, channel_order: ChannelOrder = "rgb") -> RGB:
 
     Args:
         image: a path, the bytes of a file (bytes, bytearray, memoryview), a binary file object, a Pillow image, a
-            NumPy array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`, where C is 1, 3 or, with alpha, 4. Arrays and tensors are uint8, bool,
-            uint16 (0 to 65535) or floating-point (0 to 1). The source is never modified. A file object that can be
-            rewound is read from its beginning, wherever it stands, and stands there again afterwards; another one, such
-            as a pipe or an HTTP response, is read to its end. It is not closed.
+            NumPy array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`, where C is 1, 3 or, with alpha, 4.
+            Arrays and tensors are uint8, bool, uint16 (0 to 65535) or floating-point (0 to 1). The source is never
+            modified. A file object that can be rewound is read from its beginning, wherever it stands, and stands there
+            again afterwards; another one, such as a pipe or an HTTP response, is read to its end. It is not closed.
         channel_order: how the channels of an array or tensor follow each other; "bgr" for OpenCV's.
 
     Returns:
