@@ -87,7 +87,7 @@ def test_arrays_in_bgr_give_pictures_in_bgr_and_right_files(
         for name in ("image", "colour", "overlay"):
             np.testing.assert_array_equal(getattr(found, name)[..., ::-1], getattr(expected, name))
         for kind in ("colour", "overlay"):
-            assert found.encode(".png", kind) == expected.encode(".png", kind)  # type: ignore[arg-type]
+            assert found.encode(".png", kind) == expected.encode(".png", kind)
     picture = bgr_model.deploy(image=bgr, output_file=tmp_path / "o.png", output="overlay")
     np.testing.assert_array_equal(picture[..., ::-1], expected.overlay)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "o.png")), expected.overlay)
@@ -173,7 +173,7 @@ PROVOKED: list[tuple[Callable[[], Any], str]] = [
     (lambda: Path(__file__).open(), "mode 'rb'"),  # noqa: SIM115
     (lambda: _Asynchronous(), "asynchronous"),
     (_closed, "is closed"),
-    (lambda: memoryview(PIXELS), r"numpy\.asarray"),
+    (lambda: memoryview(PIXELS.data), r"numpy\.asarray"),
     (lambda: [1, 2], "one image at a time"),
     (lambda: 5, "not int"),
     (lambda: "https://x.org/y.jpg", r"https://x\.org/y\.jpg.*Download"),
