@@ -20,8 +20,8 @@ from refinenet.cli_options import (
     Device,
     Model,
     Precision,
-    announce_default_model,
     complain,
+    default_model_notice,
     read_window,
     refuse_idle_options,
 )
@@ -124,18 +124,26 @@ def deploy(
     """Segment images or a video and write the results; what a stopped run has written already is not made again."""
     kinds = [str(name) for name in kind or []]
     arguments = {"model": model, "device": device, "backend": backend, "precision": precision}
+    announce = default_model_notice(context, model)
     if engine == "ray":
         refuse_idle_options(context, _OF_RAY, "--engine", "With Ray this works otherwise")
-        announce_default_model(context, model)
-        deploy_with_ray(images, output, kinds, arguments, recursive=recursive, workers=workers, as_json=as_json)
+        deploy_with_ray(
+            images, output, kinds, arguments, recursive=recursive, workers=workers, as_json=as_json, announce=announce
+        )
         return
     if workers is not None:
         raise typer.BadParameter("Workers are Ray's: add --engine ray.", param_hint="--workers")
     if cli_video.has_video(images):
         refuse_idle_options(context, _OF_VIDEO, "IMAGES", "A video is segmented frame by frame")
-        announce_default_model(context, model)
         cli_video.deploy_video(
-            images, output, kinds, arguments, abstain_below=abstain_below, overwrite=overwrite, as_json=as_json
+            images,
+            output,
+            kinds,
+            arguments,
+            abstain_below=abstain_below,
+            overwrite=overwrite,
+            as_json=as_json,
+            announce=announce,
         )
         return
     _check_lines(json_lines)
@@ -143,8 +151,7 @@ def deploy(
     _check_pipes(images, output, as_json or json_lines == STANDARD)
     if output == STANDARD:
         refuse_idle_options(context, _OF_PIPE, "--output", "Standard output takes the result of one image")
-        announce_default_model(context, model)
-        _write_to_standard_output(images[0], kinds, arguments, abstain_below)
+        _write_to_standard_output(images[0], kinds, arguments, abstain_below, announce)
         return
     if images == [STANDARD]:
         refuse_idle_options(context, _OF_INPUT, "IMAGES", "Standard input is one image, read as a whole")
@@ -152,13 +159,14 @@ def deploy(
     from refinenet.batch import take_all
 
     work = _plan(images, output, kinds, recursive)
-    announce_default_model(context, model)
     teller = _Teller(is_silent=as_json or json_lines == STANDARD, keeps=as_json)
     with _lines_to(json_lines, work) as write_line:
 
         def take(result: FileResult) -> None:
             if result.error is not None and len(work.items) == 1:
                 raise result.error
+            if result.error is None:
+                announce()
             teller.tell(result)
             write_line(result)
 
@@ -274,7 +282,9 @@ def _check_pipes(images: list[str], output: str | None, prints: bool) -> None:
         raise typer.BadParameter("Standard output is taken by the result.", param_hint="--output")
 
 
-def _write_to_standard_output(image: str, kinds: list[str], arguments: dict[str, Any], abstain_below: float) -> None:
+def _write_to_standard_output(
+    image: str, kinds: list[str], arguments: dict[str, Any], abstain_below: float, announce: Callable[[], None]
+) -> None:
     from refinenet.sinks import choose_kinds, render, usual_suffix
 
     chosen = choose_kinds(kinds) or ("labels",)
@@ -283,6 +293,7 @@ def _write_to_standard_output(image: str, kinds: list[str], arguments: dict[str,
     network = _make(arguments)
     source = sys.stdin.buffer.read() if image == STANDARD else image
     found = network.segment(source, abstain_below=abstain_below)
+    announce()
     sys.stdout.buffer.write(render(found, chosen[0], usual_suffix(chosen[0]), Path(image).name))
     sys.stdout.buffer.flush()
 

@@ -17,7 +17,7 @@ from refinenet.cli_options import (
     Model,
     Precision,
     Root,
-    announce_default_model,
+    default_model_notice,
     read_window,
     refuse_idle_options,
 )
@@ -111,12 +111,12 @@ def evaluate(
         chosen = _choose_protocol(protocol, scales, flip, window, overlap)
         from refinenet.api import RefineNet
 
-        announce_default_model(context, model)
         network = RefineNet(model=model, device=device, backend=backend, precision=precision)
         if to_submit is not None:
             result = network.submit(dataset, to_submit, root, split, chosen, progress=not as_json)
         else:
             result = network.eval(dataset, protocol=chosen, abstain_below=abstain_below, submission=submission, **on)
+        default_model_notice(context, model)()
     if as_json:
         say(result.to_dict())
 
@@ -140,10 +140,10 @@ def calibrate(
         raise typer.BadParameter(f"A model file ends in .safetensors, unlike {str(output)!r}.", param_hint="--output")
     refuse_same_file(model, output)
     refuse_unwritable(output)
-    announce_default_model(context, model)
     network = RefineNet(model=model, device=device)
     fitted = network.calibrate(dataset, root=root, split=split, classes=classes, progress=not as_json)
     network.save(output)
+    default_model_notice(context, model)()
     if as_json:
         say({"model": str(output), **asdict(fitted)})
         return

@@ -13,7 +13,7 @@ from refinenet.cli_options import (
     ClassSet,
     Model,
     Root,
-    announce_default_model,
+    default_model_notice,
     refuse_idle_options,
 )
 from refinenet.terminal import say
@@ -65,7 +65,6 @@ def export(
     chosen: dict[str, Any] = {"sizes": [_read_size(text) for text in size]} if size else {}
     from refinenet.api import RefineNet
 
-    announce_default_model(context, model)
     network = RefineNet(model=model, device="cpu")
     certificate = network.export(
         output,
@@ -79,6 +78,7 @@ def export(
         progress=not as_json,
         **chosen,
     )
+    default_model_notice(context, model)()
     if as_json:
         say(certificate.to_dict())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -82,17 +83,27 @@ def complain(message: str) -> None:
     typer.echo(f"Error: {message}", err=True)
 
 
-def announce_default_model(context: typer.Context, model: str) -> None:
-    """Say on standard error which bundled model is used, and what it knows, where no model was named."""
-    if getattr(context.get_parameter_source("model"), "name", "") == "COMMANDLINE":
-        return
-    from refinenet.model_file import describe_bundled
-    from refinenet.terminal import print_note
+def default_model_notice(context: typer.Context, model: str) -> Callable[[], None]:
+    """A function that says once, on standard error, which bundled model is used and what it knows.
 
-    print_note(
-        f"No --model was named, so the bundled model {model} is used. It knows {describe_bundled(model)} "
-        "and no others: for other images name one with --model FILE."
-    )
+    It is called with the first result, so that what fails at once has its error alone. Where a model was named it says
+    nothing.
+    """
+    waiting = [model] if getattr(context.get_parameter_source("model"), "name", "") != "COMMANDLINE" else []
+
+    def announce() -> None:
+        if not waiting:
+            return
+        from refinenet.model_file import describe_bundled
+        from refinenet.terminal import print_note
+
+        name = waiting.pop()
+        print_note(
+            f"No --model was named, so the bundled model {name} is used. It knows {describe_bundled(name)} "
+            "and no others: for other images name one with --model FILE."
+        )
+
+    return announce
 
 
 def refuse_idle_options(context: typer.Context, of_use: set[str], beside: str, why: str) -> None:
