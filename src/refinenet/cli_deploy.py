@@ -165,7 +165,7 @@ def deploy(
         def take(result: FileResult) -> None:
             if result.error is not None and len(work.items) == 1:
                 raise result.error
-            if result.error is None:
+            if result.error is None and not as_json:  # for machines at the end, as all else
                 announce()
             teller.tell(result)
             write_line(result)
@@ -174,6 +174,7 @@ def deploy(
             work, overwrite, windows, max_latency, abstain_below, progress=not as_json
         )
         take_all(results, len(work.items), take, progress=not as_json)
+    announce()
     teller.finish(len(work.items))
 
 

@@ -172,8 +172,6 @@ def _open(target: Path) -> io.BufferedReader:
     refuse_address("An image", target, DOWNLOAD)
     if os.path.isdir(target):
         raise IsADirectoryError(f"Cannot read {target}: it is a folder. Name an image file in it.")
-    if os.path.islink(target) and not os.path.exists(target):
-        raise FileNotFoundError(f"Cannot read {target}: it is a link that leads to no file.")
     if os.path.exists(target) and not os.path.isfile(target):
         raise ValueError(f"Cannot read {target}: it is a pipe or a device. Pass its bytes, or copy it.")
     try:
