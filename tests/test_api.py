@@ -87,11 +87,17 @@ class TestDeploy:
         assert picture.dtype.name == "uint8"
         np.testing.assert_array_equal(picture, camvid_model.segment(street).colour)
 
-    def test_png_holds_ids_with_the_palette(self, camvid_model: RefineNet, street_file: Path, tmp_path: Path) -> None:
+    def test_png_holds_ids_and_with_a_palette_where_asked_for(
+        self, camvid_model: RefineNet, street_file: Path, tmp_path: Path
+    ) -> None:
         camvid_model.deploy(image_file=street_file, output_file=tmp_path / "new" / "folder" / "ids.png")
         written = Image.open(tmp_path / "new" / "folder" / "ids.png")
-        assert written.mode == "P"
+        assert written.mode == "L"
         expected = camvid_model.segment(street_file)
+        np.testing.assert_array_equal(np.asarray(written), expected.labels)
+        camvid_model.deploy(image_file=street_file, output_file=tmp_path / "p.png", output="palette")
+        written = Image.open(tmp_path / "p.png")
+        assert written.mode == "P"
         np.testing.assert_array_equal(np.asarray(written), expected.labels)
         np.testing.assert_array_equal(np.asarray(written.convert("RGB")), expected.colour)
 

@@ -297,7 +297,7 @@ def test_the_command_takes_windows_by_itself_and_when_told(run_refinenet: Comman
     with rasterio.open(tmp_path / "labels.tif") as dataset:
         assert dataset.shape == (150, 210)
         assert dataset.block_shapes == [(512, 512)]
-        assert dataset.colorinterp[0].name == "palette"
+        assert dataset.colorinterp[0].name == "gray"
     result = run_refinenet("deploy", "deep.tif", "plain.png", "--window", "96x64", "--json", "--output", "found")
     assert result.returncode == 0, result.stderr
     assert _names(tmp_path / "found") == ["deep.png", "deploy.json", "deploy.jsonl", "plain.png"]

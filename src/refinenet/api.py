@@ -30,7 +30,7 @@ from refinenet.exporting import SIZES, Certificate, Int8, check_target, export_m
 from refinenet.exporting import Precision as ExportPrecision
 from refinenet.files import refuse_same_file
 from refinenet.fusion import Weights, note_weights
-from refinenet.images import ImageSource, read_image
+from refinenet.images import ChannelOrder, ImageSource, check_channel_order, knows_its_order, read_image
 from refinenet.inference import Protocol, choose_protocol
 from refinenet.labels import LabelSet
 from refinenet.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
@@ -40,7 +40,7 @@ from refinenet.model_source import Start, told_as_exported
 from refinenet.network import ModelType, Network
 from refinenet.quantisation import MAX_DROP
 from refinenet.sample_values import Decoded, Note, Reading, ValueRange, check_value_range
-from refinenet.segmenter import Output, Segmentation, Segmenter, check_abstention, check_output
+from refinenet.segmenter import Output, Segmentation, Segmenter, check_abstention, check_output, choose_palette
 from refinenet.sinks import Kind
 from refinenet.submission import Submission, plan_submission, write_submission
 from refinenet.temperature import FittedTemperature, fit_temperature
@@ -77,6 +77,9 @@ class RefineNet:
             first, some ten seconds, and keep that for the next time (`REFINENET_CACHE`). "auto" is OpenVINO on CPUs
             where it is installed, else PyTorch, or what the environment variable `REFINENET_BACKEND` says; for an
             exported file, what it was made for. Training is PyTorch's.
+        channel_order: How the channels of arrays and tensors follow each other that `segment` and `deploy` are given:
+            "rgb", or "bgr" for what OpenCV reads (`cv2.imread`). Pictures of them come back in the same order. Files
+            and Pillow images know theirs: they are read, and their pictures come back, as RGB.
         precision: Of the backend's arithmetic: "float32"; "bfloat16" (OpenVINO, PyTorch) or "float16" (PyTorch on
             GPUs), faster where the processor computes in it; one or two labels in a hundred may differ.
 
@@ -97,7 +100,10 @@ class RefineNet:
         seed: int | None = None,
         backend: BackendName | Literal["auto"] = "auto",
         precision: Precision = "float32",
+        channel_order: ChannelOrder = "rgb",
     ) -> None:
+        check_channel_order(channel_order)
+        self._channel_order: ChannelOrder = channel_order
         start = Start(
             model_type=model_type,
             num_layers=num_layers,
@@ -113,6 +119,7 @@ class RefineNet:
         self._backend = check_backend(start.backend_on(device, precision), precision)
         self._classes_asked_for, self._origin = num_classes is not None, start.origin
         self._adopt(*start.open(device))
+        self._untrained = self._noted if model is None else None
 
     @property
     def network(self) -> Network:
@@ -140,6 +147,16 @@ class RefineNet:
         self._choices = Choices(model, self._backend, card.label_set, card.temperature)
         self._segmenter = Segmenter(backend, card.label_set, temperature=card.temperature)
 
+    def _warn_of_random_weights(self) -> None:
+        """Say once that a new network predicts nothing of use before it is trained or given weights."""
+        if self._untrained is not None and self._untrained == _note(self._model):
+            warnings.warn(
+                "This network is untrained: its weights are random, and so are the labels that it predicts. Train it, "
+                'or load a model: RefineNet(model="FILE"), or model="camvid" for street scenes.',
+                stacklevel=3,
+            )
+        self._untrained = None
+
     @property
     def card(self) -> ModelCard:
         """What is known of the model; of parameters that were changed by hand neither a score nor the hash."""
@@ -160,7 +177,7 @@ class RefineNet:
         self,
         image: ImageSource,
         *,
-        channel_order: Literal["rgb", "bgr"] = "rgb",
+        channel_order: ChannelOrder | None = None,
         abstain_below: float = 0.0,
         max_latency_ms: float | None = None,
         bands: Sequence[int] | None = None,
@@ -169,8 +186,10 @@ class RefineNet:
         """Segment an image.
 
         Args:
-            image: A path, the bytes of a file, a Pillow image, a NumPy array or a tensor; see `images.decode`.
-            channel_order: "bgr" for arrays from OpenCV.
+            image: A path, the bytes of a file, a binary file object, a Pillow image, a NumPy array or a tensor; see
+                `images.decode`.
+            channel_order: "bgr" for an array from OpenCV; by default what `RefineNet` was told. The pictures of the
+                result have the same order.
             abstain_below: Pixels of less confidence than this, in [0, 1], get no class, but the label set's ignore
                 index.
             max_latency_ms: Milliseconds that an image of this size may take from memory to labels: backend, precision
@@ -187,19 +206,28 @@ class RefineNet:
         Raises:
             ValueError, TypeError, OSError: the image cannot be read or used.
         """
+        self._warn_of_random_weights()
         reading, notes = self._read_as(bands, value_range)
-        decoded = read_image(image, channel_order=channel_order, reading=reading)
+        order = channel_order
+        if order is None:
+            order = "rgb" if knows_its_order(image) else self._channel_order
+        decoded = read_image(image, channel_order=order, reading=reading)
         for note in (*notes, *decoded.notes):
             warnings.warn(note.text, stacklevel=2)
-        return self._segment(decoded, abstain_below=abstain_below, max_latency_ms=max_latency_ms)
+        return self._segment(decoded, order, abstain_below=abstain_below, max_latency_ms=max_latency_ms)
 
     def _segment(
-        self, decoded: Decoded, *, abstain_below: float = 0.0, max_latency_ms: float | None = None
+        self,
+        decoded: Decoded,
+        channel_order: ChannelOrder = "rgb",
+        *,
+        abstain_below: float = 0.0,
+        max_latency_ms: float | None = None,
     ) -> Segmentation:
         segmenter = self._segmenter
         if max_latency_ms is not None:
             segmenter = self._choices.within(decoded.pixels, max_latency_ms).segmenter
-        return segmenter.segment(decoded.pixels, abstain_below, decoded.valid)
+        return segmenter.segment(decoded.pixels, abstain_below, decoded.valid, channel_order)
 
     def _read_as(self, bands: Sequence[int] | None, value_range: ValueRange | None) -> tuple[Reading, tuple[Note, ...]]:
         """How images are read, and what is to be reported of that."""
@@ -222,7 +250,7 @@ class RefineNet:
         image_file: str | os.PathLike[str] | None = None,
         output_file: str | os.PathLike[str] | None = None,
         output: Output | None = None,
-        channel_order: Literal["rgb", "bgr"] = "rgb",
+        channel_order: ChannelOrder | None = None,
         abstain_below: float = 0.0,
         max_latency_ms: float | None = None,
         bands: Sequence[int] | None = None,
@@ -235,16 +263,18 @@ class RefineNet:
             image_file: Or the path of an image file.
             output_file: Where to write the picture: `.png` or `.jpg`. Missing folders are made, an existing file is
                 replaced, the image itself never.
-            output: Which picture: "labels" (ids; `.png` only), "colour", "overlay" or "confidence". By default the
-                colour image is returned, and a `.png` file gets label ids with a palette, a `.jpg` file the colours.
-            channel_order: "bgr" for arrays from OpenCV.
+            output: Which picture: "labels" (ids; `.png` only), "palette" (ids, and in the file the classes' colours),
+                "colour", "overlay" or "confidence". By default the colour image is returned, and a `.png` file gets
+                the label ids, a `.jpg` file the colours.
+            channel_order: As for `segment`.
             abstain_below: As for `segment`.
             max_latency_ms: As for `segment`.
             bands: As for `segment`.
             value_range: As for `segment`.
 
         Returns:
-            The picture: `(H, W, 3)` uint8 RGB, or `(H, W)` for "labels" and "confidence".
+            The picture: `(H, W, 3)` uint8, RGB or, of an array in BGR, BGR; `(H, W)` for "labels", "palette" and
+            "confidence". What is written to `output_file` has the right colours in either case.
 
         Raises:
             ValueError: not exactly one of `image` and `image_file` is given, the image cannot be used, or
@@ -254,6 +284,8 @@ class RefineNet:
         if (image is None) == (image_file is None):
             raise ValueError("Pass exactly one of image (an array or the like) and image_file (a path).")
         source = image if image is not None else image_file
+        if image_file is not None and not isinstance(image_file, str | os.PathLike):
+            raise ValueError(f"image_file is a path, not {type(image_file).__name__}: pass it as image.")
         if output_file is not None:
             check_output(output_file, output)
             if isinstance(source, str | os.PathLike):
@@ -293,8 +325,9 @@ class RefineNet:
             sources: Image files, folders, patterns such as `"photos/**/*.jpg"`, and `"@list.txt"` for a text file of
                 such; see `sources.find_images`.
             output: A folder, by default `segmented`; for one image file a file, by default beside it.
-            kinds: What to write: "labels", "colour", "overlay", "confidence", "probabilities" (`.npz`), "coco" (COCO
-                json with run lengths), "geojson", or "polygons" for the last two. Several get a folder each.
+            kinds: What to write: "labels", "palette" (labels, with the classes' colours beside them), "colour",
+                "overlay", "confidence", "probabilities" (`.npz`), "coco" (COCO json with run lengths), "geojson", or
+                "polygons" for the last two. Several get a folder each.
             recursive: Whether folders in folders are meant, too; results keep them.
             overwrite: Whether to make results anew that are there, and to replace files that are in the way.
             abstain_below: As for `segment`.
@@ -350,6 +383,9 @@ class RefineNet:
         if windows is not None and max_latency_ms is not None:
             raise ValueError("Images in windows take as long as they are large: pass windows or max_latency_ms.")
         check_abstention(abstain_below)
+        self._warn_of_random_weights()
+        if "palette" in work.kinds:
+            choose_palette("palette", self.label_set)
         reading, notes = self._read_as(bands, value_range)
         settings: dict[str, Any] = {
             "refinenet": __version__,
@@ -403,7 +439,7 @@ class RefineNet:
         Args:
             image_file: TIFF (BigTIFF and GeoTIFF, too), PNG, JPEG or BMP.
             output_file: `.tif` (tiled, compressed) or `.png`; georeferencing is kept.
-            output: As for `deploy`; by default label ids with a palette.
+            output: As for `deploy`; by default label ids.
             window: Height and width of the windows, in pixels; by default 768 by 768.
             overlap: The least share of its side that a window has in common with the next one.
             abstain_below: As for `segment`.
@@ -414,6 +450,7 @@ class RefineNet:
         Raises:
             ValueError, OSError: as `large_images.segment_large`.
         """
+        self._warn_of_random_weights()
         reading, notes = self._read_as(bands, value_range)
         done = segment_large(
             self._segmenter,
@@ -511,6 +548,7 @@ class RefineNet:
 
     def _carry_out(self, run: TrainRun) -> TrainResult:
         self._adopt(run.network, run.card)
+        self._untrained = None
         try:
             result = run.run()
         finally:
@@ -608,6 +646,7 @@ class RefineNet:
             ValueError: the dataset has no server, a file cannot be used, or the model's classes are not the dataset's.
             OSError: the file cannot be written.
         """
+        self._warn_of_random_weights()
         plan = plan_submission(output_file, dataset)
         submission = plan.of(with_value_range(open_dataset(dataset, root)(split), self.card.value_range))
         check_same_classes(self.label_set, submission.dataset)
@@ -741,6 +780,7 @@ class RefineNet:
             OSError: a file cannot be read or written, or a stream does not answer.
             KeyboardInterrupt: Ctrl-C or SIGTERM; the output holds the frames up to then, and plays.
         """
+        self._warn_of_random_weights()
         segment = partial(self._segmenter.segment, abstain_below=abstain_below)
         return segment_video(segment, source, output, kind, retries=retries, progress=progress)
 

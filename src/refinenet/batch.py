@@ -6,6 +6,7 @@ What runs the network elsewhere shares the items of `work_plan` and a function f
 from __future__ import annotations
 
 import time
+import unicodedata
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from refinenet.backends import BackendError
-from refinenet.deploy_record import FileState, FolderRecord, file_state, open_record
+from refinenet.deploy_record import GREY, LABEL_FILES, FileState, FolderRecord, file_state, open_record
 from refinenet.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
 from refinenet.image_files import TooLargeError
 from refinenet.interruption import Interruption
@@ -26,7 +27,7 @@ from refinenet.sample_values import Decoded, Note
 from refinenet.segmenter import OUTPUTS, Output, Segmentation
 from refinenet.sinks import Kind, write
 from refinenet.terminal import describe_error, print_note, progress_bar
-from refinenet.work_plan import Work, WorkItem
+from refinenet.work_plan import Work, WorkItem, skip
 
 Read = Callable[[Path | bytes], Decoded]
 """From an image file or its bytes to its pixels."""
@@ -93,7 +94,7 @@ def segment_files(
     overwrite: bool = False,
     always_large: bool = False,
 ) -> Generator[FileResult]:
-    """Segment images and write the results; one that cannot be is told of, and the next one follows.
+    """Segment images and write the results; one that cannot be is reported with its error, and the next one follows.
 
     Files are read ahead and written behind in threads, results come in the order of the images. Work is done as
     results are taken; whoever closes the iterator waits for the files that are being written.
@@ -113,15 +114,17 @@ def segment_files(
     if not (work.is_named or overwrite):
         refuse_to_replace(path for item in work.items for path in item.targets.values())
     noted = {**(settings or {}), "kinds": list(work.kinds)}
+    noted |= {LABEL_FILES: GREY} if "labels" in work.kinds else {}
     held = nullcontext() if work.folder is None else open_record(work.folder, noted, overwrite=overwrite)
     with held as record:
-        run = _Run(steps, record, always_large, len(work.items) > 1)
+        run, items = _Run(steps, record, always_large, len(work.items) > 1), work.items
         if record is not None:
-            done = {item.place: entry for item in work.items if (entry := _find_done(record, item)) is not None}
+            items = run.prepare(items)
             record.begin()
-            sweep_leftovers_of(path for item in work.items for path in item.targets.values())
-            run.done = done
-        results = overlapped(work.items, run.read, run.segment, run.write)
+            sweep_leftovers_of(path for item in items for path in item.targets.values())
+            if record.has_palettes:
+                print_note(f"The label files in {work.folder} have a palette, and those that are added get one, too.")
+        results = overlapped(items, run.read, run.segment, run.write)
         with closing(results):
             yield from results
         if record is not None:
@@ -183,11 +186,37 @@ class _Run:
         self._always_large = always_large
         self._reported: set[str] = set()
         self._once = " This is reported of the first such image only." if is_several else ""
-        self.done: Mapping[str, Mapping[str, Any]] = {}
+        self._done: dict[str, Mapping[str, Any]] = {}
+
+    def prepare(self, items: Sequence[WorkItem]) -> list[WorkItem]:
+        """Find out what is done, and skip images whose results cannot be written.
+
+        Raises:
+            ValueError: files are in the way that are not results.
+        """
+        assert self._record is not None
+        alike: dict[str, WorkItem] = {}
+        is_one_name = self._record.is_one_name()
+        prepared = []
+        for item in items:
+            problem = item.problem
+            if problem is None and is_one_name:
+                problem = _find_double(item, alike)
+            try:
+                entry = None if problem is not None else _find_done(self._record, item)
+            except OSError as error:
+                entry, problem = None, error
+            if entry is not None:
+                self._done[item.place] = entry
+            prepared.append(skip(item, problem))
+        return prepared
 
     def read(self, item: WorkItem) -> _Job:
         job = _Job(item=item)
-        entry = self.done.get(item.place)
+        if item.problem is not None:
+            job.result = FileResult(image=item.source, outputs={}, error=item.problem)
+            return job
+        entry = self._done.get(item.place)
         if entry is not None:
             job.result = _from_entry(item, entry)
             return job
@@ -238,10 +267,20 @@ class _Run:
         strange = [kind for kind in job.item.targets if kind not in OUTPUTS]
         if strange:
             raise ValueError(f"{job.item.source}: {strange[0]} is not written in windows; {', '.join(OUTPUTS)} are.")
+        self._make_way(job.item)
         for picture in OUTPUTS:
             if picture in job.item.targets:
-                job.large = self._steps.segment_large(job.item.source, job.item.targets[picture], picture)
+                stored_as = "palette" if picture == "labels" and self._has_palettes else picture
+                job.large = self._steps.segment_large(job.item.source, job.item.targets[picture], stored_as)
                 self._report(job.large.notes)
+
+    def _make_way(self, item: WorkItem) -> None:
+        if self._record is not None:
+            self._record.make_way(list(item.targets.values()))
+
+    @property
+    def _has_palettes(self) -> bool:
+        return self._record is not None and self._record.has_palettes
 
     def _report(self, notes: Sequence[Note]) -> None:
         """Report what is to be known of how an image was read, once of each kind."""
@@ -256,8 +295,10 @@ class _Run:
             (height, width), areas, no_data = job.large.size, job.large.areas, job.large.no_data
         else:
             assert job.segmentation is not None
+            self._make_way(job.item)
             for kind, target in job.item.targets.items():
-                write(job.segmentation, target, kind, job.item.name)
+                stored_as: Kind = "palette" if kind == "labels" and self._has_palettes else kind
+                write(job.segmentation, target, stored_as, job.item.name)
             (height, width), areas = job.segmentation.labels.shape, job.segmentation.areas
             no_data = job.segmentation.no_data
         result = FileResult(
@@ -273,6 +314,18 @@ class _Run:
             facts = {key: value for key, value in result.to_dict().items() if key in _NOTED}
             self._record.note(job.item.place, job.item.source, job.state, facts)
         job.result = result
+
+
+def _find_double(item: WorkItem, alike: dict[str, WorkItem]) -> ValueError | None:
+    """Why an image is skipped where its result's name differs from another one's in capitals or accents alone."""
+    name = unicodedata.normalize("NFC", item.place.casefold())
+    first = alike.setdefault(name, item)
+    if first is item:
+        return None
+    return ValueError(
+        f"{item.source}: here its result would be that of {first.source}, since the folder's file system takes the "
+        "names for one. Rename one of them."
+    )
 
 
 def _asks_for_windows(item: WorkItem) -> bool:

@@ -23,6 +23,7 @@ from refinenet.cli_options import (
     Precision,
     ValueRange,
     complain,
+    default_model_notice,
     read_bands,
     read_value_range,
     read_window,
@@ -50,6 +51,7 @@ class KindName(StrEnum):
     """What can be written; see `sinks.KINDS`."""
 
     LABELS = "labels"
+    PALETTE = "palette"
     COLOUR = "colour"
     OVERLAY = "overlay"
     CONFIDENCE = "confidence"
@@ -129,16 +131,26 @@ def deploy(
     """Segment images or a video and write the results; what a stopped run has written already is not made again."""
     kinds = [str(name) for name in kind or []]
     arguments = {"model": model, "device": device, "backend": backend, "precision": precision}
+    announce = default_model_notice(context, model)
     if engine == "ray":
         refuse_idle_options(context, _OF_RAY, "--engine", "With Ray this works otherwise")
-        deploy_with_ray(images, output, kinds, arguments, recursive=recursive, workers=workers, as_json=as_json)
+        deploy_with_ray(
+            images, output, kinds, arguments, recursive=recursive, workers=workers, as_json=as_json, announce=announce
+        )
         return
     if workers is not None:
         raise typer.BadParameter("Workers are Ray's: add --engine ray.", param_hint="--workers")
     if cli_video.has_video(images):
         refuse_idle_options(context, _OF_VIDEO, "IMAGES", "A video is segmented frame by frame")
         cli_video.deploy_video(
-            images, output, kinds, arguments, abstain_below=abstain_below, overwrite=overwrite, as_json=as_json
+            images,
+            output,
+            kinds,
+            arguments,
+            abstain_below=abstain_below,
+            overwrite=overwrite,
+            as_json=as_json,
+            announce=announce,
         )
         return
     reading: dict[str, Any] = {"bands": read_bands(bands), "value_range": read_value_range(value_range)}
@@ -147,7 +159,7 @@ def deploy(
     _check_pipes(images, output, as_json or json_lines == STANDARD)
     if output == STANDARD:
         refuse_idle_options(context, _OF_PIPE, "--output", "Standard output takes the result of one image")
-        _write_to_standard_output(images[0], kinds, arguments, abstain_below, reading)
+        _write_to_standard_output(images[0], kinds, arguments, abstain_below, reading, announce)
         return
     if images == [STANDARD]:
         refuse_idle_options(context, _OF_INPUT, "IMAGES", "Standard input is one image, read as a whole")
@@ -161,6 +173,8 @@ def deploy(
         def take(result: FileResult) -> None:
             if result.error is not None and len(work.items) == 1:
                 raise result.error
+            if result.error is None and not as_json:  # for machines at the end, as all else
+                announce()
             teller.tell(result)
             write_line(result)
 
@@ -168,6 +182,7 @@ def deploy(
             work, overwrite, windows, max_latency, abstain_below, progress=not as_json, **reading
         )
         take_all(results, len(work.items), take, progress=not as_json)
+    announce()
     teller.finish(len(work.items))
 
 
@@ -278,7 +293,12 @@ def _check_pipes(images: list[str], output: str | None, prints: bool) -> None:
 
 
 def _write_to_standard_output(
-    image: str, kinds: list[str], arguments: dict[str, Any], abstain_below: float, reading: dict[str, Any]
+    image: str,
+    kinds: list[str],
+    arguments: dict[str, Any],
+    abstain_below: float,
+    reading: dict[str, Any],
+    announce: Callable[[], None],
 ) -> None:
     from refinenet.sinks import choose_kinds, render, usual_suffix
 
@@ -289,6 +309,7 @@ def _write_to_standard_output(
     network = _make(arguments)
     source = sys.stdin.buffer.read() if image == STANDARD else image
     found = network.segment(source, abstain_below=abstain_below, **reading)
+    announce()
     sys.stdout.buffer.write(render(found, chosen[0], usual_suffix(chosen[0]), Path(image).name))
     check_output(is_result=True)
 

@@ -17,6 +17,7 @@ from refinenet.cli_options import (
     Model,
     Precision,
     Root,
+    default_model_notice,
     read_window,
     refuse_idle_options,
 )
@@ -118,11 +119,13 @@ def evaluate(
             result = network.submit(dataset, to_submit, root, split, chosen, progress=not as_json)
         else:
             result = network.eval(dataset, protocol=chosen, abstain_below=abstain_below, submission=submission, **on)
+        default_model_notice(context, model)()
     if as_json:
         say(result.to_dict())
 
 
 def calibrate(
+    context: typer.Context,
     dataset: Annotated[str, typer.Option("--dataset", "-d", help=DATASET_HELP)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The model file to write.")],
     root: Root = None,
@@ -143,6 +146,7 @@ def calibrate(
     network = RefineNet(model=model, device=device)
     fitted = network.calibrate(dataset, root=root, split=split, classes=classes, progress=not as_json)
     network.save(output)
+    default_model_notice(context, model)()
     if as_json:
         say({"model": str(output), **asdict(fitted)})
         return

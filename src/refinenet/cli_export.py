@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Model, Root, refuse_idle_options
+from refinenet.cli_options import (
+    DATASET_HELP,
+    AsJson,
+    ClassSet,
+    Model,
+    Root,
+    default_model_notice,
+    refuse_idle_options,
+)
 from refinenet.terminal import say
 
 _ALWAYS = {"output", "model", "size", "as_json"}
@@ -70,6 +78,7 @@ def export(
         progress=not as_json,
         **chosen,
     )
+    default_model_notice(context, model)()
     if as_json:
         say(certificate.to_dict())
 

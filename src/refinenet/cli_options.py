@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -129,6 +130,29 @@ def read_value_range(text: str | None) -> tuple[float, float] | None:
 def complain(message: str) -> None:
     """Say on standard error what went wrong."""
     typer.echo(f"Error: {quote_controls(message, keep_lines=True)}", err=True)
+
+
+def default_model_notice(context: typer.Context, model: str) -> Callable[[], None]:
+    """A function that says once, on standard error, which bundled model is used and what it knows.
+
+    It is called with the first result, so that what fails at once has its error alone. Where a model was named it says
+    nothing.
+    """
+    waiting = [model] if getattr(context.get_parameter_source("model"), "name", "") != "COMMANDLINE" else []
+
+    def announce() -> None:
+        if not waiting:
+            return
+        from refinenet.model_file import describe_bundled
+        from refinenet.terminal import print_note
+
+        name = waiting.pop()
+        print_note(
+            f"No --model was named, so the bundled model {name} is used. It knows {describe_bundled(name)} "
+            "and no others: for other images name one with --model FILE."
+        )
+
+    return announce
 
 
 def refuse_idle_options(context: typer.Context, of_use: set[str], beside: str, why: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -34,6 +34,7 @@ def deploy_with_ray(
     recursive: bool,
     workers: int | None,
     as_json: bool,
+    announce: Callable[[], None],
 ) -> None:
     """Segment images with Ray and tell what became of them, of those that failed at the end.
 
@@ -45,6 +46,7 @@ def deploy_with_ray(
         recursive: Whether folders in folders are meant, too.
         workers: How many hold the network.
         as_json: Whether to tell it to a machine.
+        announce: Called with each result, to say which model is used.
 
     Raises:
         ValueError: some images could not be segmented, or as `segment_with_ray`.
@@ -52,7 +54,8 @@ def deploy_with_ray(
     from refinenet.backends import choose_backend
     from refinenet.model_source import choose_device
     from refinenet.ray_engine import segment_with_ray
-    from refinenet.ray_places import pair_places
+    from refinenet.ray_places import find_skipped, pair_places
+    from refinenet.ray_record import failed
     from refinenet.segmenter import OUTPUTS
 
     kind = next((picture for picture in OUTPUTS if [picture] == list(kinds)), None)
@@ -62,11 +65,14 @@ def deploy_with_ray(
     backend = choose_backend(arguments["backend"], on, arguments["precision"])
     settings: dict[str, Any] = {**arguments, "backend": backend}
     pairs, folder = pair_places(images, output, recursive=recursive)
-    results: list[RayResult] = []
+    skipped = find_skipped(images, output, recursive=recursive)
+    results: list[RayResult] = [failed(place, str(folder), problem) for place, problem in skipped.items()]
     # Ray tells of processes that died on standard output, which is for what was asked for.
     with redirect_stdout(sys.stderr), progress_bar(not as_json) as bar:
         task = bar.add_task("segment", total=len(pairs), status="")
         for result in segment_with_ray(pairs, record=folder, kind=kind, workers=workers, **settings):
+            if result.error is None:
+                announce()
             results.append(result)
             bar.update(task, advance=1)
     _tell(results, folder, as_json=as_json)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refinenet.terminal import say
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from refinenet.segmenter import Segmentation
 
 
 def has_video(sources: Sequence[str]) -> bool:
@@ -26,6 +32,7 @@ def deploy_video(
     abstain_below: float,
     overwrite: bool,
     as_json: bool,
+    announce: Callable[[], None],
 ) -> None:
     """Segment one video and say what was written.
 
@@ -38,13 +45,14 @@ def deploy_video(
         abstain_below: As for `RefineNet.segment`.
         overwrite: Whether a video may be replaced whose name nobody said.
         as_json: Whether to print for machines, and no progress.
+        announce: Called with the first frame, to say which model is used.
 
     Raises:
         ValueError, OSError: as `RefineNet.deploy_video`, or several sources.
     """
     from refinenet.files import refuse_to_replace
     from refinenet.segmenter import OUTPUTS
-    from refinenet.video import choose_output, plan_output
+    from refinenet.video import choose_output, plan_output, segment_video
 
     if len(sources) > 1:
         raise ValueError(f"One video at a time, and without images beside it: {', '.join(map(str, sources))}.")
@@ -57,7 +65,13 @@ def deploy_video(
     plan_output(sources[0], target, kind)  # what is wrong with it is said before the model is loaded
     from refinenet.api import RefineNet
 
-    result = RefineNet(**network).deploy_video(sources[0], target, kind, abstain_below, progress=not as_json)
+    model = RefineNet(**network)
+
+    def segment(frame: npt.NDArray[np.uint8]) -> Segmentation:
+        announce()
+        return model.segment(frame, channel_order="rgb", abstain_below=abstain_below)
+
+    result = segment_video(segment, sources[0], target, kind, progress=not as_json)
     if as_json:
         say({key: str(value) if isinstance(value, Path) else value for key, value in asdict(result).items()})
     else:

@@ -7,15 +7,23 @@ import io
 import os
 import re
 import secrets
+import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 _TEMPORARY = re.compile(r"\.(.*)\.[0-9a-f]{8}\.tmp", re.DOTALL)
 _LONGEST_STEM = 50
 """Characters of a file's name in that of its temporary file: at most 200 bytes, with room for the rest in 255."""
+_ADDRESS = re.compile(
+    r"(?:(?=[^/]*://)([a-z][a-z0-9+.-]+)|"
+    r"(https?|ftps?|sftp|s3a?|gs|gcs|azure|az|abfss?|wasbs?|hf|hdfs|file|data|wandb|mlflow|ssh|smb|webdavs?)):",
+    re.IGNORECASE,
+)
+"""The scheme of an address; with one slash after it, as `Path` leaves it, of well-known ones alone."""
 _CANNOT_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EPERM}
 """What file systems say that cannot flush a folder, or do not let it be opened."""
 
@@ -42,6 +50,36 @@ def _quote_control(character: str, keep_lines: bool) -> str:
     if unicodedata.category(character) not in _STEERING or (keep_lines and character == "\n"):
         return character
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def refuse_address(what: str, value: object, advice: str) -> None:
+    """Refuse an address such as `https://...`, `s3://...` or `data:...` where a file or folder is needed.
+
+    Args:
+        what: What is named, to begin the message with.
+        value: What a user passed; anything but a text or a path passes, and so does what is there as a file.
+        advice: What to do instead.
+
+    Raises:
+        ValueError: it is an address.
+    """
+    if not isinstance(value, str | os.PathLike):
+        return
+    text = os.fspath(value)
+    found = _ADDRESS.match(text) if isinstance(text, str) else None
+    if found is None or os.path.lexists(text):
+        return
+    # `Path` makes one slash of two.
+    address = text if text[found.end() :].startswith("//") else f"{found[0]}/{text[found.end() :]}"
+    scheme = (found[1] or found[2]).lower()
+    if scheme == "data":
+        shown = f"{text[:24]}..." if len(text) > 27 else text
+        raise ValueError(f"{what} is a file, not the data address {shown!r}. {advice}")
+    if not text[found.end() :].startswith("/"):
+        return
+    if scheme == "file":
+        advice = f"Pass the path itself: {urlsplit(address).path or '/'}."
+    raise ValueError(f"{what} is a file or folder of this machine, not the address {address}. {advice}")
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
@@ -109,7 +147,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     _refuse_no_file(target)
-    place = target.resolve()
+    place = _follow(target)
     with _naming(target):
         make_folders(place.parent)
     with scratch_file(place) as temporary:
@@ -118,6 +156,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             _flush(temporary)
             temporary.replace(place)
     flush_folder(place.parent)
+
+
+def _follow(target: Path) -> Path:
+    """The file that a path leads to, over any links; it need not be there yet."""
+    place = Path(os.path.realpath(target))
+    if place.is_symlink():
+        raise OSError(errno.ELOOP, f"Cannot write {target}: it is a link that leads in a circle. Name another file.")
+    return place
 
 
 @contextmanager
@@ -152,17 +198,50 @@ def refuse_unwritable(path: str | os.PathLike[str]) -> None:
     """
     target = Path(path)
     _refuse_no_file(target)
-    nearest = next(parent for parent in target.resolve().parents if os.path.lexists(parent))
+    nearest = next(parent for parent in _follow(target).parents if os.path.lexists(parent))
     if not nearest.is_dir():
         raise NotADirectoryError(f"Cannot write {target}: {nearest} is no folder.")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise PermissionError(f"Cannot write {target}: nothing may be written into {nearest}.")
 
 
+def refuse_blocked(target: Path) -> None:
+    """Refuse a place in a folder of results that no file can be written to, or that leads out of the folder.
+
+    Raises:
+        OSError: it is a link or a folder, or the system does not allow the name (too long, no permission).
+    """
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise type(error)(error.errno, f"Cannot write {target}: {error.strerror}") from error
+    if stat.S_ISLNK(mode):
+        raise FileExistsError(
+            f"Cannot write {target}: it is a link to {_read_link(target)}, which would be written in its place. "
+            "Remove the link."
+        )
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"Cannot write {target}: it is a folder. Rename it, or name other results.")
+
+
+def _read_link(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:
+        return "another place"
+
+
+_WRITE_HERE = "Write to a folder here, and copy what it holds from there."
+
+
 def _refuse_no_file(target: Path) -> None:
-    if target.is_dir():
+    refuse_address("An output", target, _WRITE_HERE)
+    # The functions of `os.path` say no where those of `Path` raise: for a name too long, a circle of links.
+    if os.path.isdir(target):
         raise IsADirectoryError(f"Cannot write {target}: it is a folder. Name a file in it.")
-    if target.exists() and not target.is_file():
+    if os.path.exists(target) and not os.path.isfile(target):
         raise ValueError(f"Cannot write {target}: it is a pipe or a device. Name a file.")
 
 
@@ -193,9 +272,15 @@ def make_folders(folder: Path) -> None:
     Raises:
         OSError: one of them cannot be made.
     """
-    missing = [ancestor for ancestor in (folder, *folder.parents) if not ancestor.exists()]
-    if not missing and folder.is_dir():
+    missing = [ancestor for ancestor in (folder, *folder.parents) if not os.path.exists(ancestor)]
+    if not missing and os.path.isdir(folder):
         return
+    refuse_address("An output", folder, _WRITE_HERE)
+    dangling = next((ancestor for ancestor in missing if os.path.islink(ancestor)), None)
+    if dangling is not None:
+        raise FileExistsError(
+            errno.EEXIST, f"the folder {dangling} is a link to {_read_link(dangling)}, which cannot be reached"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for made in missing:
         flush_folder(made.parent)
@@ -232,18 +317,18 @@ def sweep_leftovers(folder: Path) -> None:
 def sweep_leftovers_of(targets: Iterable[Path]) -> None:
     """Remove the temporary files that killed processes left of these files; others may be writing beside them.
 
-    Raises:
-        OSError: a folder cannot be read.
+    A folder that cannot be read is left as it is: whoever writes into it says so.
     """
     stems: dict[Path, set[str]] = {}
     for target in targets:
         stems.setdefault(target.parent, set()).add(target.name[:_LONGEST_STEM])
     for folder, own in stems.items():
-        _sweep(folder, own.__contains__)
+        with suppress(OSError):
+            _sweep(folder, own.__contains__)
 
 
 def _sweep(folder: Path, is_ours: Callable[[str], bool]) -> None:
-    for path in folder.iterdir() if folder.exists() else ():
+    for path in folder.iterdir() if os.path.isdir(folder) else ():
         temporary = _TEMPORARY.fullmatch(path.name)
         if temporary is not None and is_ours(temporary[1]) and path.is_file():
             path.unlink(missing_ok=True)
@@ -255,7 +340,7 @@ def refuse_to_replace(targets: Iterable[Path]) -> None:
     Raises:
         FileExistsError: something is at one of them.
     """
-    there = next((target for target in targets if target.exists()), None)
+    there = next((target for target in targets if os.path.lexists(target)), None)
     if there is not None:
         raise FileExistsError(
             f"{there} is there already. Replace it with --overwrite (overwrite=True), or say with --output where the "
@@ -265,9 +350,9 @@ def refuse_to_replace(targets: Iterable[Path]) -> None:
 
 def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
     """Whether two paths lead to one file, which need not be there yet."""
-    if Path(one).exists() and Path(other).exists():
-        return Path(one).samefile(other)
-    return Path(one).resolve() == Path(other).resolve()
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def refuse_same_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

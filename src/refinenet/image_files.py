@@ -28,7 +28,7 @@ from PIL import (
     UnidentifiedImageError,
 )
 
-from refinenet.files import quote_controls
+from refinenet.files import quote_controls, refuse_address
 from refinenet.labels import Colour, LabelMap
 from refinenet.png_checksums import SIGNATURE, is_changed
 from refinenet.sample_values import RGB as RGB
@@ -247,7 +247,7 @@ def _read_low_bytes(picture: Picture, path: str | os.PathLike[str]) -> npt.NDArr
         if order not in _OTHER_BYTE or kind not in ("RGB", "RGBA", "RGBX"):
             raise _too_deep(picture.name)
         raw_mode = f"{kind};{_OTHER_BYTE[order]}"
-    with _open(Path(path)) as stream, _clear_errors(picture.name):
+    with open_file(Path(path)) as stream, _clear_errors(picture.name):
         image = Image.open(stream, formats=_FORMATS)
         _replace_raw_mode(image, raw_mode)
         low = load_picture(image, picture.name, is_ours=True, says_frames=False)
@@ -287,15 +287,22 @@ def open_verified(path: str | os.PathLike[str]) -> Picture:
     return picture
 
 
+DOWNLOAD = (
+    "Download it first and pass the file or its bytes; for images in a store (s3://) there is "
+    "`refinenet deploy --engine ray`."
+)
+
+
 def open_file(target: Path) -> io.BufferedReader:
     """Open a file for reading.
 
     Raises:
         ValueError, OSError: as `open_picture`.
     """
-    if target.is_dir():
+    refuse_address("An image", target, DOWNLOAD)
+    if os.path.isdir(target):
         raise IsADirectoryError(f"Cannot read {quote_controls(target)}: it is a folder. Name an image file in it.")
-    if target.exists() and not target.is_file():
+    if os.path.exists(target) and not os.path.isfile(target):
         raise ValueError(f"Cannot read {quote_controls(target)}: it is a pipe or a device. Pass its bytes, or copy it.")
     try:
         return target.open("rb")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import tempfile
@@ -15,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from refinenet.files import write_atomically
+from refinenet.files import quote_controls, refuse_address, write_atomically
 from refinenet.image_files import (
     DEEP_MODES,
+    DOWNLOAD,
     Picture,
     convert,
     count_pages,
@@ -59,13 +61,27 @@ class TensorLike(Protocol):
         """The tensor as a NumPy array."""
 
 
-ImageSource = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any] | TensorLike
+ChannelOrder = Literal["rgb", "bgr"]
+"""How the channels of an array follow each other; "bgr" is OpenCV's."""
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """What is used of a binary file object: an open file, `io.BytesIO`, an uploaded file of a web framework."""
+
+    def read(self) -> Any:
+        """All bytes from where it stands."""
+
+
+ImageSource = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | Image.Image | npt.NDArray[Any] | TensorLike
+)
 
 
 def decode(
     image: ImageSource,
     *,
-    channel_order: Literal["rgb", "bgr"] = "rgb",
+    channel_order: ChannelOrder = "rgb",
     bands: Sequence[int] | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> RGB:
@@ -78,10 +94,12 @@ def decode(
     are used, and values that fill only a small part of their range, are reported by a `UserWarning`.
 
     Args:
-        image: a path, the bytes of a file, a Pillow image, a NumPy array `(H, W)` or `(H, W, C)`, or a tensor
-            `(H, W)` or `(C, H, W)`, where C is 1, 3 or, with alpha, 4; any where bands are chosen. Arrays and tensors
-            are uint8, bool, uint16 (0 to 65535) or floating-point (0 to 1); with a value range, of any numbers. The
-            source is never modified.
+        image: a path, the bytes of a file (bytes, bytearray, memoryview), a binary file object, a Pillow image, a
+            NumPy array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`, where C is 1, 3 or, with alpha, 4;
+            any number where bands are chosen. Arrays and tensors are uint8, bool, uint16 (0 to 65535) or floating-point
+            (0 to 1); with a value range, of any numbers. The source is never modified. A seekable file object is read
+            from its beginning, whatever its position, which is restored afterwards; any other, such as a pipe or an
+            HTTP response, is read to its end. It is not closed.
         channel_order: how the channels of an array or tensor follow each other; "bgr" for OpenCV's.
         bands: numbers of the bands for red, green and blue, or of one for grey, from 1; by default those that the file
             declares as red, green and blue, or its only one.
@@ -94,7 +112,7 @@ def decode(
     Raises:
         ValueError: not an image, damaged, past `image_files.MAX_PIXELS` (files, bytes, Pillow images), of a wrong
             shape, with values out of range, or a `channel_order` for a source that knows its own.
-        TypeError: the source or its dtype is none of the above.
+        TypeError: the source or its dtype is none of the above, or a file object is open for text or asynchronous.
         OSError: the file is missing (`FileNotFoundError`), a folder (`IsADirectoryError`) or may not be read
             (`PermissionError`).
     """
@@ -105,12 +123,9 @@ def decode(
     return decoded.pixels
 
 
-def read_image(
-    image: ImageSource, *, channel_order: Literal["rgb", "bgr"] = "rgb", reading: Reading = AS_DECLARED
-) -> Decoded:
+def read_image(image: ImageSource, *, channel_order: ChannelOrder = "rgb", reading: Reading = AS_DECLARED) -> Decoded:
     """As `decode`, with where there are data, and what is to be reported instead of warnings."""
-    if channel_order not in ("rgb", "bgr"):
-        raise ValueError(f"channel_order is 'rgb' or 'bgr', not {channel_order!r}.")
+    check_channel_order(channel_order)
     if isinstance(image, np.ndarray):
         return _from_array(image, channel_order, reading)
     if isinstance(image, TensorLike):
@@ -119,13 +134,101 @@ def read_image(
         raise ValueError("channel_order is for arrays and tensors: files and Pillow images know theirs. Leave it out.")
     if isinstance(image, Image.Image):
         return _from_picture(load_picture(image, "The Pillow image"), reading)
-    if isinstance(image, bytes):
-        return _from_stream(io.BufferedReader(io.BytesIO(image)), f"The image of {len(image):,} bytes", None, reading)
+    if isinstance(image, bytes | bytearray | memoryview):
+        content = _as_bytes(image)
+        return _from_stream(_buffered(content), f"The image of {len(content):,} bytes", None, reading)
     if isinstance(image, str | os.PathLike):
+        refuse_address("An image", image, DOWNLOAD)
         path = Path(image)
         with open_file(path) as stream:
-            return _from_stream(stream, str(image), path, reading)
-    raise TypeError(f"An image is a path, bytes, Pillow image, array or tensor, not {type(image).__name__}.")
+            return _from_stream(stream, quote_controls(image), path, reading)
+    if isinstance(image, Readable):
+        name, content = read_stream(image)
+        return _from_stream(_buffered(content), name, None, reading)
+    raise TypeError(
+        "An image is a path, the bytes of a file, a binary file object, a Pillow image, an array or a tensor, not "
+        f"{type(image).__name__}.{_hint_at(image)}"
+    )
+
+
+def _buffered(content: bytes) -> io.BufferedReader:
+    return io.BufferedReader(io.BytesIO(content))
+
+
+def check_channel_order(channel_order: str) -> None:
+    """Refuse another order than "rgb" and "bgr".
+
+    Raises:
+        ValueError: it is another one.
+    """
+    if channel_order not in ("rgb", "bgr"):
+        raise ValueError(f"channel_order is 'rgb' or 'bgr', not {channel_order!r}.")
+
+
+def knows_its_order(image: object) -> bool:
+    """Whether an image has its channels in a known order, as files and Pillow images do, unlike arrays and tensors."""
+    return not isinstance(image, np.ndarray | TensorLike)
+
+
+def _as_bytes(content: bytes | bytearray | memoryview) -> bytes:
+    if isinstance(content, memoryview) and (content.ndim != 1 or content.itemsize != 1):
+        raise TypeError(
+            f"A memoryview is taken for the bytes of an image file, and this one has shape {content.shape} of "
+            f"{content.format!r}. For pixels pass numpy.asarray(view)."
+        )
+    return bytes(content)
+
+
+def _hint_at(image: object) -> str:
+    if hasattr(image, "iter_content") or hasattr(image, "aread"):
+        return " Of a response from a server pass the bytes: response.content."
+    if isinstance(image, list | tuple):
+        return " Pass one image at a time, or numpy.asarray of rows of pixels."
+    return ""
+
+
+def read_stream(stream: Readable) -> tuple[str, bytes]:
+    """What messages call a binary file object, and its bytes; see `decode`.
+
+    Raises:
+        TypeError: it is open for text, or asynchronous.
+        ValueError: it is closed, or not open for reading.
+        OSError: it cannot be read.
+    """
+    own = next((text for key in ("filename", "name") if isinstance(text := getattr(stream, key, None), str)), "")
+    name = f"The file object {own!r}" if own else f"The file object ({type(stream).__name__})"
+    if inspect.iscoroutinefunction(stream.read):
+        raise TypeError(f"{name} is asynchronous: pass its `file`, or the bytes of `await upload.read()`.")
+    if isinstance(stream, io.TextIOBase):
+        raise TypeError(f"{name} is open for text, and an image is bytes: open it with mode 'rb'.")
+    if getattr(stream, "closed", False) is True:
+        raise ValueError(f"{name} is closed. Pass it before it is closed, or its path.")
+    try:
+        position = _rewind(stream)
+        content = stream.read()
+        if position is not None:
+            stream.seek(position)  # type: ignore[attr-defined]
+    except UnicodeDecodeError as error:
+        raise TypeError(f"{name} is open for text, and an image is bytes: open it with mode 'rb'.") from error
+    except io.UnsupportedOperation as error:
+        raise ValueError(f"{name} is not open for reading: open it with mode 'rb'.") from error
+    if isinstance(content, str):
+        raise TypeError(f"{name} is open for text, and an image is bytes: open it with mode 'rb'.")
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise TypeError(f"{name} gives {type(content).__name__} where bytes are needed. Pass the bytes themselves.")
+    return name, bytes(content)
+
+
+def _rewind(stream: Any) -> int | None:
+    """Where a stream stood that is at its beginning now; None for one that cannot be rewound."""
+    try:
+        if hasattr(stream, "seekable") and not stream.seekable():
+            return None
+        position: int = stream.tell()
+        stream.seek(0)
+    except (AttributeError, io.UnsupportedOperation):
+        return None
+    return position
 
 
 def _from_stream(stream: io.BufferedReader, name: str, path: Path | None, reading: Reading) -> Decoded:

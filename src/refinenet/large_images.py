@@ -27,7 +27,15 @@ from refinenet.large_source import LargeSource
 from refinenet.large_target import TILE, LargeTarget, check_suffix, open_target
 from refinenet.large_upright import open_upright
 from refinenet.sample_values import AS_DECLARED, RGB, Mask, Note, Reading
-from refinenet.segmenter import OUTPUTS, Output, Scores, Segmentation, Segmenter, check_abstention
+from refinenet.segmenter import (
+    OUTPUTS,
+    Output,
+    Scores,
+    Segmentation,
+    Segmenter,
+    check_abstention,
+    choose_palette,
+)
 from refinenet.terminal import progress_bar
 from refinenet.transforms import prepare
 from refinenet.upsampling import resize
@@ -97,7 +105,7 @@ def segment_large(
             bands and types as `reading` says.
         target: A `.tif` or `.tiff` file (tiled, compressed) or a `.png` file. Georeferencing is kept, beside a PNG in
             `NAME.png.aux.xml`.
-        output: Which picture (see `Segmentation.render`); by default label ids, with a palette.
+        output: Which picture (see `Segmentation.render`); by default label ids.
         window: Height and width of the windows, in pixels; by default 768 by 768.
         overlap: The least share of its side that a window has in common with the next one.
         abstain_below: Pixels of less confidence than this get no class: the label set's ignore index.
@@ -144,8 +152,8 @@ class _Work:
         shape: tuple[int, ...] = (self.image.height, self.image.width)
         shape = (*shape, 3) if self.output in ("colour", "overlay") else shape
         dtype = label_set.dtype if self.output == "labels" else np.uint8
-        palette = label_set.colours if self.output == "labels" and dtype is np.uint8 else None
-        nodata = label_set.ignore_index if self.output == "labels" else None
+        palette = choose_palette(self.output, label_set)
+        nodata = label_set.ignore_index if self.output in ("labels", "palette") else None
         with (
             progress_bar(progress) as bar,
             open_target(path, shape, dtype, self.image.placing, palette, nodata=nodata) as target,

@@ -32,6 +32,9 @@ FORMAT_VERSION = 1
 BUNDLED = ("camvid",)
 """Models that ship inside the package, by name."""
 
+_DOMAINS: Mapping[str, str] = {"camvid": "urban street scenes seen from a car"}
+"""What the training images of the bundled models show."""
+
 HEADER_KEY = "refinenet"
 _HEADER_TYPES: Mapping[str, type] = {
     "architecture": dict,
@@ -160,6 +163,13 @@ def load(path: Path) -> tuple[Network, ModelCard]:
             f"{printable(json.dumps(preprocessing), limit=300)}, its weights by {json.dumps(_preprocessing(network))}."
         )
     return network.eval(), card
+
+
+def describe_bundled(name: str) -> str:
+    """What a bundled model knows: how many classes, of which scenes, and their names."""
+    with safetensors.safe_open(bundled_path(name), "pt") as stream:
+        card, _ = read_header(stream.metadata() or {})
+    return f"{len(card.label_set)} classes of {_DOMAINS[name]} ({', '.join(card.label_set.names)})"
 
 
 def make_header(network: Network, card: ModelCard, weights_sha256: str) -> dict[str, Any]:

@@ -17,11 +17,14 @@ from refinenet.distributed import local_device
 from refinenet.encoder import PUBLISHED_RESNETS
 from refinenet.encoder_weights import load_encoder_weights
 from refinenet.exported.opening import choose_engine, graph_kind, open_exported
+from refinenet.files import refuse_address
 from refinenet.labels import LabelSet
 from refinenet.model_file import BUNDLED, ModelCard, bundled_path, load
 from refinenet.network import Architecture, ModelType, Network
 from refinenet.tensors import is_safetensors
 from refinenet.train_config import TrainConfig
+
+DOWNLOAD = "Download it first (with `hf download OWNER/NAME` from Hugging Face), and pass the file."
 
 DEFAULT_CLASSES = 21
 """Classes of an untrained network when nobody says: PASCAL VOC's, as the networks were published."""
@@ -47,6 +50,8 @@ class Start:
     """What is to run it."""
 
     def __post_init__(self) -> None:
+        for key, value in (("model", self.model), ("encoder_weights", self.encoder_weights)):
+            refuse_address(key, value, DOWNLOAD)
         if self.model is not None and not (isinstance(self.model, str | os.PathLike) and os.fspath(self.model)):
             raise ValueError(
                 f"model is a file, or the name of a model that ships with the package, not {self.model!r}."
@@ -150,6 +155,7 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
         FileNotFoundError: there is no such file.
         ValueError: the file is no model, is damaged, or is an exported one, which is no network any more.
     """
+    refuse_address("model", model, DOWNLOAD)
     if graph_kind(model) is not None:
         raise ValueError(told_as_exported(model))
     path = bundled_path(str(model)) if str(model) in BUNDLED else Path(model)

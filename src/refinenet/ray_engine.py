@@ -19,15 +19,17 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from refinenet.backends import OF_PYTORCH, BackendName, Precision, check_backend
-from refinenet.files import sweep_leftovers_of
+from refinenet.deploy_record import GREY, LABEL_FILES
+from refinenet.files import refuse_blocked, sweep_leftovers_of
 from refinenet.model_file import make_header
 from refinenet.model_source import open_model
 from refinenet.ray_reader import Deaths, read_image
-from refinenet.ray_record import RayResult, Record
+from refinenet.ray_record import RayResult, Record, failed
 from refinenet.ray_worker import Job, Worker
 from refinenet.segmenter import Output, check_output
 from refinenet.storage import as_place, is_here
 from refinenet.tensors import digest
+from refinenet.terminal import print_note
 
 RayDevice = Literal["cpu", "cuda"]
 
@@ -83,8 +85,8 @@ def segment_with_ray(
         are ready. An image that cannot be segmented is told of, and does not stop the others.
 
     Raises:
-        ValueError: Ray is not installed, an argument is not allowed, an output cannot hold the picture or is that of
-            two images, another run is writing to `record`, or there are not so many cores as workers.
+        ValueError: Ray is not installed, an argument is not allowed, an output cannot hold the picture, another run is
+            writing to `record`, or there are not so many cores as workers.
         OSError: the model or the record cannot be read.
         RuntimeError: Ray fails.
     """
@@ -103,10 +105,18 @@ def segment_with_ray(
     network, card = open_model(model)
     header = make_header(network, card, card.weights_sha256 or digest(network.state_dict()))
     settings = {"backend": backend, "precision": precision, "kind": kind, "device": device, **header}
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    is_grey = kind in (None, "labels") and card.label_set.ignore_index == 255
+    before = _shorten(settings)
+    key = _shorten({**settings, LABEL_FILES: GREY}) if is_grey else before
     job = {"network": network, "card": card, "backend": backend, "precision": precision, "kind": kind}
-    book = Record(None if record is None else _everywhere(record), key, card.label_set.names)
+    book = Record(
+        None if record is None else _everywhere(record), key, card.label_set.names, before if is_grey else None
+    )
     return _segment(places, job, device, workers, book)
+
+
+def _shorten(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def require_ray() -> Any:
@@ -162,12 +172,29 @@ def _everywhere(place: str | os.PathLike[str]) -> str:
 
 def _check_outputs(places: Sequence[tuple[str, str]], kind: Output | None) -> None:
     """Refuse before anything is done what cannot be done."""
-    taken: dict[str, str] = {}
-    for image, output in places:
+    for _, output in places:
         check_output(output, kind)
-        if output in taken:
-            raise ValueError(f"{output} is to hold the results of both {taken[output]} and {image}.")
-        taken[output] = image
+
+
+def _find_blocked(places: Sequence[tuple[str, str]], *, is_folder: bool) -> dict[int, ValueError | OSError]:
+    """Which images are skipped, and why: their results cannot be written, or would replace another image's."""
+    blocked: dict[int, ValueError | OSError] = {}
+    taken: dict[str, str] = {}
+    for index, (image, output) in enumerate(places):
+        try:
+            _check_place(image, output, taken.setdefault(output, image), is_folder=is_folder)
+        except (ValueError, OSError) as error:
+            blocked[index] = error
+    return blocked
+
+
+def _check_place(image: str, output: str, first: str, *, is_folder: bool) -> None:
+    if first != image:
+        raise ValueError(f"{image}: its result would be {output}, as that of {first}. Rename one of them.")
+    if any("\ud800" <= character <= "\udfff" for character in image + output):
+        raise ValueError(f"{image!r} is not in UTF-8, which Ray needs. Rename it, or leave out --engine ray.")
+    if is_folder and is_here(output):
+        refuse_blocked(Path(output))
 
 
 def _segment(
@@ -181,8 +208,14 @@ def _segment(
         done = record.find_done(places)
         yield from (result for result in done if result is not None)
         waiting = {index: places[index] for index, result in enumerate(done) if result is None}
+        for index, problem in _find_blocked(places, is_folder=record.is_kept).items():
+            if waiting.pop(index, None) is not None:
+                yield failed(*places[index], problem)
         if not waiting:
             return
+        if record.has_palettes:
+            print_note("The label files in this folder have a palette, and those that are added get one, too.")
+            job = {**job, "kind": "palette"}
         with _cluster(workers) as ray:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             wanted = workers or (None if job["backend"] in OF_PYTORCH else len(nodes))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from posixpath import splitext
 
 from refinenet.datasets import IMAGE_SUFFIXES
+from refinenet.sources import Problem, walk_images
 from refinenet.storage import as_place, is_here, join, list_names
 
 DEFAULT_FOLDER = "segmented"
@@ -46,18 +48,43 @@ def pair_places(
     return pairs, target
 
 
+def find_skipped(images: Sequence[str], output: str | None = None, *, recursive: bool = False) -> dict[str, Problem]:
+    """The folders that `pair_places` does not look through, with the reason: see `sources.find_images`.
+
+    Args:
+        images: As for `pair_places`.
+        output: As for `pair_places`; what lies below it is left out.
+        recursive: As for `pair_places`.
+    """
+    target = f"{_whole(as_place(output or DEFAULT_FOLDER))}/"
+    skipped: dict[str, Problem] = {}
+    for place in (as_place(image) for image in images):
+        if is_here(place) and _is_folder(place):
+            _, problems = walk_images(Path(place), recursive=recursive)
+            skipped |= {join(place, name): problem for name, problem in problems.items()}
+    return {place: problem for place, problem in skipped.items() if not f"{_whole(place)}/".startswith(target)}
+
+
 def _find(place: str, recursive: bool, target: str) -> list[tuple[str, str]]:
     """Images with their names in the folder that they were found in."""
     if _is_image(place) and not _is_folder(place):
         return [(place, place.replace("\\", "/").rpartition("/")[2])]
     base, results = f"{_whole(place)}/", f"{_whole(target)}/"
     below = results.removeprefix(base) if results.startswith(base) else ""  # what an earlier run made is not meant
-    names = [name for name in list_names(place, IMAGE_SUFFIXES) if not below or not name.startswith(below)]
+    names, problems = _list(place)
+    names = [name for name in names if not below or not name.startswith(below)]
     chosen = [name for name in names if recursive or "/" not in name]
-    if not chosen:
+    if not chosen and not problems:
         hint = " Folders in it do: --recursive looks into them." if names else ""
         raise ValueError(f"{place} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).{hint}")
     return [(join(place, name), name) for name in chosen]
+
+
+def _list(place: str) -> tuple[list[str], dict[str, Problem]]:
+    if not is_here(place) or not _is_folder(place):
+        return list_names(place, IMAGE_SUFFIXES), {}
+    names, problems = walk_images(Path(place), recursive=True)
+    return sorted(names), problems
 
 
 def _folder_of(place: str) -> str:
@@ -66,11 +93,11 @@ def _folder_of(place: str) -> str:
 
 def _whole(folder: str) -> str:
     """A folder by its only name."""
-    return Path(folder).resolve().as_posix() if is_here(folder) else folder.rstrip("/")
+    return Path(os.path.realpath(folder)).as_posix() if is_here(folder) else folder.rstrip("/")
 
 
 def _is_folder(place: str) -> bool:
-    return is_here(place) and Path(place).is_dir()
+    return is_here(place) and os.path.isdir(place)
 
 
 def _is_image(place: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from refinenet.files import make_folders, sweep_leftovers
 from refinenet.locks import sole_owner
 from refinenet.storage import find_stamps, is_here, join, list_names, read_content, write_content
+from refinenet.terminal import describe_error
 
 FOLDER = ".refinenet"
 """Where, in a folder of results, the record lies."""
@@ -46,6 +47,11 @@ class RayResult:
         }
 
 
+def failed(image: str, output: str, error: ValueError | OSError) -> RayResult:
+    """An image that was skipped."""
+    return RayResult(image=image, output=output, areas=None, error=describe_error(error), is_new=True)
+
+
 class Record:
     """The record of the runs into one folder: a line of JSON for each image, in files that are written once.
 
@@ -56,13 +62,24 @@ class Record:
         folder: The folder of the results; None keeps no record.
         settings: What results depend on besides the image, as a short text.
         classes: The names of the classes.
+        settings_before: What a version noted in place of `settings` whose label files had a palette. A folder whose
+            results are all of that version is continued so.
     """
 
-    def __init__(self, folder: str | None, settings: str, classes: Sequence[str]) -> None:
+    def __init__(
+        self, folder: str | None, settings: str, classes: Sequence[str], settings_before: str | None = None
+    ) -> None:
         self._folder = None if folder is None else join(folder, FOLDER)
-        self._settings, self._classes = settings, classes
+        self._settings, self._classes, self._settings_before = settings, classes, settings_before
+        self.has_palettes = False
+        """Whether label files are written with a palette, as those that the folder holds; known after `find_done`."""
         self._lines: list[str] = []
         self._written_at = time.monotonic()
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a folder of results, which holds the record."""
+        return self._folder is not None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -98,6 +115,10 @@ class Record:
         known = self._read()
         if not known:
             return [None] * len(pairs)
+        noted = {line.get("settings") for line in known.values() if "areas" in line}
+        if self._settings_before in noted and self._settings not in noted:
+            assert self._settings_before is not None
+            self._settings, self.has_palettes = self._settings_before, True
         stamps = find_stamps(place for pair in pairs for place in pair)
         return [self._check(image, output, known.get(output), stamps) for image, output in pairs]
 
@@ -133,7 +154,7 @@ class Record:
             OSError: the record cannot be written.
         """
         line = {"image": image, "output": output, "settings": self._settings, **answer}
-        self._lines.append(json.dumps(line, ensure_ascii=False))
+        self._lines.append(json.dumps(line))
         if len(self._lines) >= _ROWS or time.monotonic() - self._written_at > _SECONDS:
             self._flush()
         error = answer.get("error")

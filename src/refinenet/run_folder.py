@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from refinenet.checkpoints import Checkpoint, Checkpoints
-from refinenet.files import sweep_leftovers, write_atomically
+from refinenet.files import refuse_address, sweep_leftovers, write_atomically
 from refinenet.locks import sole_owner
 from refinenet.terminal import print_note
 
@@ -97,6 +97,7 @@ class RunFolder:
             ValueError: another process trains here; it is named.
             OSError: the folder cannot be made or written.
         """
+        refuse_address("output", self.path, "Train into a folder here, and copy it from there.")
         self.path.mkdir(parents=True, exist_ok=True)
         with sole_owner(self.path / ".lock", f"The run in {self.path} is being trained"):
             for folder in (self.path, *filter(Path.is_dir, self.path.iterdir())):

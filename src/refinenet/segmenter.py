@@ -6,8 +6,9 @@ Shape letters: H height, W width, K classes.
 from __future__ import annotations
 
 import os
+import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,15 +21,15 @@ from torch import Tensor
 
 from refinenet.backends import BackendError
 from refinenet.files import write_atomically
-from refinenet.images import encode
+from refinenet.images import ChannelOrder, encode
 from refinenet.inference import PLAIN, Protocol, average_probabilities
-from refinenet.labels import LabelMap, LabelSet
+from refinenet.labels import Colour, LabelMap, LabelSet
 from refinenet.ranges import is_within
 from refinenet.sample_values import Mask
 from refinenet.transforms import prepare
 from refinenet.upsampling import largest_class, resize
 
-Output = Literal["labels", "colour", "overlay", "confidence"]
+Output = Literal["labels", "colour", "overlay", "confidence", "palette"]
 OUTPUTS: tuple[Output, ...] = get_args(Output)
 
 OVERLAY_OPACITY = 0.5
@@ -79,7 +80,7 @@ class Segmentation:
     """What the network sees in one image."""
 
     image: npt.NDArray[np.uint8]
-    """`(H, W, 3)` uint8 RGB: the image itself, upright."""
+    """`(H, W, 3)` uint8: the image itself, upright, its channels in `channel_order`."""
     labels: LabelMap
     """`(H, W)` ids, uint8 (uint16 past 255 classes); what they mean says `label_set`. Pixels that were left without a
     class for want of confidence have its ignore index."""
@@ -93,6 +94,10 @@ class Segmentation:
     def no_data(self) -> float:
         """Share of the image's pixels without data, in [0, 1]."""
         return 0.0 if self.valid is None else 1 - int(self.valid.sum()) / self.valid.size
+
+    channel_order: ChannelOrder = "rgb"
+    """Order of the channels of `image`, `colour` and `overlay`: that of the array or tensor that was segmented, "rgb"
+    for files and Pillow images. Files are written with the right colours in either case."""
 
     @cached_property
     def confidence(self) -> npt.NDArray[np.float32]:
@@ -116,12 +121,17 @@ class Segmentation:
 
     @cached_property
     def colour(self) -> npt.NDArray[np.uint8]:
-        """`(H, W, 3)` uint8 RGB: each pixel in its class's colour."""
-        return self.label_set.colourise(self.labels)
+        """`(H, W, 3)` uint8 in `channel_order`: each pixel in its class's colour."""
+        return in_order(self.label_set.colourise(self.labels), self.channel_order)
+
+    @property
+    def palette(self) -> LabelMap:
+        """`(H, W)` ids: `labels`, for a file that stores the classes' colours beside them."""
+        return self.labels
 
     @cached_property
     def overlay(self) -> npt.NDArray[np.uint8]:
-        """`(H, W, 3)` uint8 RGB: image and colours, half and half."""
+        """`(H, W, 3)` uint8 in `channel_order`: image and colours, half and half."""
         mixed = (1 - OVERLAY_OPACITY) * self.image + OVERLAY_OPACITY * self.colour.astype(np.float32)
         return np.rint(mixed).astype(np.uint8)
 
@@ -133,15 +143,21 @@ class Segmentation:
         return {name: int(count) / size for name, count in zip(self.label_set.names, counts, strict=True)}
 
     def render(self, output: Output) -> npt.NDArray[Any]:
-        """The picture of one kind: `labels`, `colour`, `overlay`, or `confidence` as `(H, W)` uint8, 255 for certain.
+        """The picture of one kind.
+
+        Args:
+            output: `labels` or `palette`, which are both `(H, W)` ids and differ in the file alone; `colour` or
+                `overlay`, `(H, W, 3)` uint8 in `channel_order`; or `confidence`, `(H, W)` uint8, 255 for certain.
 
         Raises:
-            ValueError: there is no such kind.
+            ValueError: there is no such kind, or a palette for more than 255 classes.
         """
         if output not in OUTPUTS:
             raise ValueError(f"output is one of {', '.join(OUTPUTS)}, not {output!r}.")
         if output == "confidence":
             return np.rint(self.confidence * 255).astype(np.uint8)
+        if output == "palette":
+            choose_palette(output, self.label_set)
         picture: npt.NDArray[Any] = getattr(self, output)
         return picture
 
@@ -150,23 +166,53 @@ class Segmentation:
 
         Args:
             path: A `.png`, `.jpg` or `.jpeg` file.
-            output: Which picture (see `render`); by default label ids with palette in `.png`, colours in `.jpg`.
+            output: Which picture (see `render`); by default `labels` in `.png`, 8-bit grey whose values are the ids
+                (16-bit past 255 classes), and `colour` in `.jpg`. `palette` stores the ids with the classes' colours
+                beside them; OpenCV reads such a file as colours.
 
         Raises:
             ValueError: another suffix, an unknown kind, or label ids in JPEG, which would change them.
             OSError: the file cannot be written.
         """
-        return write_atomically(path, self.encode(path, output))
+        chosen = check_output(path, output)
+        return write_atomically(path, self._encode(Path(path).suffix, chosen))
 
     def encode(self, path: str | os.PathLike[str], output: Output | None = None) -> bytes:
         """The bytes of the file that `save` writes.
 
+        Args:
+            path: The file's name, or its suffix alone: `.png`, `.jpg` or `.jpeg`.
+            output: As for `save`.
+
         Raises:
             ValueError: as `save`.
         """
-        chosen = check_output(path, output)
-        palette = self.label_set.colours if chosen == "labels" and self.labels.dtype == np.uint8 else None
-        return encode(self.render(chosen), Path(path).suffix, palette=palette)
+        text = os.fspath(path)
+        name = f"image{text}" if re.fullmatch(r"\.\w+", text) else text
+        return self._encode(Path(name).suffix, check_output(name, output))
+
+    def _encode(self, suffix: str, output: Output) -> bytes:
+        picture = self.render(output)
+        rgb = picture if picture.ndim == 2 else in_order(picture, self.channel_order)
+        return encode(rgb, suffix, palette=choose_palette(output, self.label_set))
+
+
+def in_order(picture: npt.NDArray[np.uint8], channel_order: ChannelOrder) -> npt.NDArray[np.uint8]:
+    """An RGB picture `(H, W, 3)` in another order of its channels, or such a picture in RGB again."""
+    return picture if channel_order == "rgb" else np.ascontiguousarray(picture[..., ::-1])
+
+
+def choose_palette(output: Output, label_set: LabelSet) -> Sequence[Colour] | None:
+    """The colours that a file of one kind of picture stores beside its ids; None for kinds without a palette.
+
+    Raises:
+        ValueError: a palette is asked for and the label set has more classes than a palette can show.
+    """
+    if output != "palette":
+        return None
+    if label_set.dtype is not np.uint8:
+        raise ValueError(f"A palette is for at most 255 classes, and there are {len(label_set)}. Write labels instead.")
+    return label_set.colours
 
 
 def check_output(path: str | os.PathLike[str], output: Output | None) -> Output:
@@ -182,7 +228,7 @@ def check_output(path: str | os.PathLike[str], output: Output | None) -> Output:
     if output is not None and output not in OUTPUTS:
         raise ValueError(f"output is one of {', '.join(OUTPUTS)}, not {output!r}.")
     chosen: Output = output or ("labels" if suffix == ".png" else "colour")
-    if suffix != ".png" and chosen in ("labels", "confidence"):
+    if suffix != ".png" and chosen not in ("colour", "overlay"):
         raise ValueError(f"JPEG would change {chosen}. Write {os.fspath(path)!r} as .png.")
     return chosen
 
@@ -240,7 +286,11 @@ class Segmenter:
         return self.label_set.cast(self._run(pixels).labels())
 
     def segment(
-        self, pixels: npt.NDArray[np.uint8], abstain_below: float = 0.0, valid: Mask | None = None
+        self,
+        pixels: npt.NDArray[np.uint8],
+        abstain_below: float = 0.0,
+        valid: Mask | None = None,
+        channel_order: ChannelOrder = "rgb",
     ) -> Segmentation:
         """The label map of an image with all that belongs to it.
 
@@ -248,12 +298,13 @@ class Segmenter:
             pixels: `(H, W, 3)` uint8 RGB.
             abstain_below: Pixels of less confidence than this get no class: the label set's ignore index.
             valid: `(H, W)` bool: where the image has data; elsewhere there is no class. None for everywhere.
+            channel_order: Order of the channels in the pictures of the result.
 
         Raises:
             ValueError: `abstain_below` is not in [0, 1].
         """
         check_abstention(abstain_below)
-        return self.name(pixels, self._run(pixels), abstain_below, valid)
+        return self.name(pixels, self._run(pixels), abstain_below, valid, channel_order)
 
     def name(
         self,
@@ -261,6 +312,7 @@ class Segmenter:
         scores: Scores,
         abstain_below: float = 0.0,
         valid: Mask | None = None,
+        channel_order: ChannelOrder = "rgb",
     ) -> Segmentation:
         """The segmentation that a network's answer means.
 
@@ -269,6 +321,7 @@ class Segmenter:
             scores: What the network says of it.
             abstain_below: As for `segment`.
             valid: As for `segment`.
+            channel_order: As for `segment`.
 
         Raises:
             NotFiniteError: the answer is not finite numbers.
@@ -279,7 +332,14 @@ class Segmenter:
             labels[scores.confidence() < abstain_below] = self.label_set.ignore_index
         if valid is not None:
             labels[~valid] = self.label_set.ignore_index
-        return Segmentation(image=pixels, labels=labels, label_set=self.label_set, scores=scores, valid=valid)
+        return Segmentation(
+            image=in_order(pixels, channel_order),
+            labels=labels,
+            label_set=self.label_set,
+            scores=scores,
+            valid=valid,
+            channel_order=channel_order,
+        )
 
     def logits(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         """What the network says of the whole image, once: `(H, W, 3)` uint8 RGB to logits `(K, H, W)`."""

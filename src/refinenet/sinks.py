@@ -15,14 +15,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from refinenet.files import write_atomically
-from refinenet.images import encode
 from refinenet.labels import LabelSet
 from refinenet.large_target import TIFF_SUFFIXES
 from refinenet.region_polygons import require_features, to_geojson
 from refinenet.run_lengths import find_regions
 from refinenet.segmenter import OUTPUTS, Segmentation, check_output
 
-Kind = Literal["labels", "colour", "overlay", "confidence", "probabilities", "coco", "geojson"]
+Kind = Literal["labels", "colour", "overlay", "confidence", "palette", "probabilities", "coco", "geojson"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 POLYGONS = "polygons"
 """Stands for coco and geojson."""
@@ -90,8 +89,7 @@ def render(segmentation: Segmentation, kind: Kind, suffix: str, image_name: str)
     if kind == "geojson":
         found = to_geojson(segmentation.labels, segmentation.label_set)
         return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
-    is_ids = kind == "labels" and segmentation.labels.dtype == np.uint8
-    return encode(segmentation.render(kind), suffix, palette=segmentation.label_set.colours if is_ids else None)
+    return segmentation.encode(suffix, kind)
 
 
 def write(segmentation: Segmentation, target: Path, kind: Kind, image_name: str) -> Path:

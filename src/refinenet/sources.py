@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from refinenet.datasets import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
+from refinenet.datasets import IMAGE_SUFFIXES, has_suffix, list_files
+from refinenet.files import refuse_address
+from refinenet.image_files import DOWNLOAD
 
 STANDARD_INPUT = "-"
 LIST_MARK = "@"
+
+
+Problem = ValueError | OSError
 
 
 class FoundImage(NamedTuple):
@@ -20,10 +26,14 @@ class FoundImage(NamedTuple):
     file: Path
     place: str
     """Below a folder of results, folders parted by "/", without a suffix."""
+    problem: Problem | None = None
+    """Why it is skipped: it is a folder that cannot be read, or that is not looked through."""
 
 
 def find_images(sources: Sequence[str], *, recursive: bool = False, results: Path | None = None) -> list[FoundImage]:
     """The images that are meant, each once: in the order of the sources, those of a folder in alphabetical order.
+
+    A folder that cannot be read, and with `recursive` a link to a folder outside, stands in the list with its problem.
 
     Args:
         sources: Each an image file; a folder, whose images are meant; a pattern with `*`, `?` or `[...]`, `**` for
@@ -40,13 +50,13 @@ def find_images(sources: Sequence[str], *, recursive: bool = False, results: Pat
     Raises:
         ValueError: there is no image in a folder, none of a pattern, or a list that cannot be read or is empty.
     """
-    found: dict[Path, str] = {}
+    found: dict[Path, FoundImage] = {}
     if not sources:
         raise ValueError("No image is named: name files, folders or patterns.")
     for source in sources:
-        for file, place in _find(source, recursive, results):
-            found.setdefault(file, place)
-    return [FoundImage(file, place) for file, place in found.items()]
+        for image in _find(source, recursive, results):
+            found.setdefault(image.file, image)
+    return list(found.values())
 
 
 def names_one_file(sources: Sequence[str]) -> bool:
@@ -56,53 +66,107 @@ def names_one_file(sources: Sequence[str]) -> bool:
         and bool(sources[0].strip())
         and not _is_list(sources[0])
         and not _is_pattern(sources[0])
-        and not Path(sources[0]).is_dir()
+        and not os.path.isdir(sources[0])
     )
 
 
-def _find(source: str, recursive: bool, results: Path | None) -> Iterator[tuple[Path, str]]:
+def _find(source: str, recursive: bool, results: Path | None) -> Iterator[FoundImage]:
     if not source.strip():
         raise ValueError("The name of an image is empty; the current folder is called '.'.")
+    try:
+        refuse_address("An image", source, DOWNLOAD)
+    except ValueError as error:
+        yield FoundImage(Path(source), _without_suffix(Path(source).name), error)
+        return
     if _is_list(source):
         yield from _read_list(Path(source[len(LIST_MARK) :]), recursive, results)
-    elif Path(source).is_dir():
+    elif os.path.isdir(source):
         yield from _in_folder(Path(source), recursive, results)
     elif _is_pattern(source):
         yield from _of_pattern(source, results)
     else:
-        yield Path(source), _without_suffix(Path(source).name)
+        yield FoundImage(Path(source), _without_suffix(Path(source).name))
 
 
 def _is_list(source: str) -> bool:
-    return source.startswith(LIST_MARK) and not Path(source).exists()
+    return source.startswith(LIST_MARK) and not os.path.lexists(source)
 
 
 def _is_pattern(source: str) -> bool:
-    return glob.has_magic(source) and not Path(source).exists()
+    return glob.has_magic(source) and not os.path.lexists(source)
 
 
-def _in_folder(folder: Path, recursive: bool, results: Path | None) -> Iterator[tuple[Path, str]]:
-    if recursive:
-        names = sorted(walk_names(folder, IMAGE_SUFFIXES))
-    else:
-        names = sorted(path.name for path in list_files(folder, IMAGE_SUFFIXES))
+def _in_folder(folder: Path, recursive: bool, results: Path | None) -> Iterator[FoundImage]:
+    names, problems = walk_images(folder, recursive=recursive)
     own = _below(folder, results)
-    images = [name for name in names if own is None or not name.startswith(own)]
-    if not images:
-        deeper = not recursive and any(walk_names(folder, IMAGE_SUFFIXES))
+    images = [name for name in sorted(names) if own is None or not name.startswith(own)]
+    skipped = {name: problem for name, problem in problems.items() if own is None or not f"{name}/".startswith(own)}
+    if not images and not skipped:
+        deeper = not recursive and any(_walk(folder)[0])
         hint = " Folders in it do: they are looked through with --recursive (recursive=True)." if deeper else ""
         raise ValueError(f"{folder} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).{hint}")
-    yield from ((folder / name, _without_suffix(name)) for name in images)
+    yield from (FoundImage(folder / name, _without_suffix(name)) for name in images)
+    yield from (FoundImage(folder / name, name, skipped[name]) for name in sorted(skipped))
 
 
-def _of_pattern(pattern: str, results: Path | None) -> Iterator[tuple[Path, str]]:
+def walk_images(folder: Path, *, recursive: bool) -> tuple[list[str], dict[str, Problem]]:
+    """The images in a folder, in any order, and the folders in it whose images are not among them.
+
+    Args:
+        folder: Where to look.
+        recursive: Whether folders in folders are meant, too.
+
+    Returns:
+        The names of the images, with the folders below `folder` in front, parted by "/"; and so named the folders that
+        cannot be read, and with `recursive` the links to folders outside, with the reason.
+    """
+    return _walk(folder) if recursive else _list(folder)
+
+
+def _list(folder: Path) -> tuple[list[str], dict[str, Problem]]:
+    try:
+        return [path.name for path in list_files(folder, IMAGE_SUFFIXES)], {}
+    except OSError as error:
+        return [], {".": _unreadable(folder, error)}
+
+
+def _walk(folder: Path) -> tuple[list[str], dict[str, Problem]]:
+    """Names of the images in and below a folder, and the folders whose images are not among them, with the reason."""
+    names: list[str] = []
+    problems: dict[str, Problem] = {}
+    root = os.path.realpath(folder)
+
+    def note(error: OSError) -> None:
+        problems[_name_below(folder, error.filename)] = _unreadable(error.filename, error)
+
+    for parent, folders, files in os.walk(folder, onerror=note):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names += [_name_below(folder, parent, name) for name in files if has_suffix(name, IMAGE_SUFFIXES)]
+        for link in (Path(parent, name) for name in folders if os.path.islink(Path(parent, name))):
+            leads_to = os.path.realpath(link)
+            if os.path.commonpath([root, leads_to]) != root:
+                problems[_name_below(folder, link)] = ValueError(
+                    f"{link} is a link to the folder {leads_to}, which is not followed. Name it itself, too."
+                )
+    return names, problems
+
+
+def _name_below(folder: Path, *parts: str | Path) -> str:
+    return Path(*parts).relative_to(folder).as_posix()
+
+
+def _unreadable(folder: str | Path, error: OSError) -> OSError:
+    return type(error)(error.errno, f"Cannot read the folder {folder}: {error.strerror}")
+
+
+def _of_pattern(pattern: str, results: Path | None) -> Iterator[FoundImage]:
     parts = Path(pattern).parts
     plain = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     base = Path(*parts[:plain])
     own = _below(base, results)
     signs = "/".join(parts[plain:])
     found = base.glob(signs + "/*" if parts[-1] == "**" else signs)
-    names = sorted(path.relative_to(base).as_posix() for path in found if path.is_file())
+    names = sorted(path.relative_to(base).as_posix() for path in found if not os.path.isdir(path))
     images = [
         name
         for name in names
@@ -110,12 +174,22 @@ def _of_pattern(pattern: str, results: Path | None) -> Iterator[tuple[Path, str]
         and (own is None or not name.startswith(own))
         and not any(part.startswith(".") for part in PurePath(name).parts)
     ]
-    if not images:
+    closed = _find_closed(base, parts[plain:])
+    if not images and not closed:
         raise ValueError(f"No image fits the pattern {pattern!r} (looked for {', '.join(IMAGE_SUFFIXES)}).")
-    yield from ((base / name, _without_suffix(name)) for name in images)
+    yield from (FoundImage(base / name, _without_suffix(name)) for name in images)
+    for folder in closed:
+        yield FoundImage(folder, folder.name, _unreadable(folder, PermissionError(errno.EACCES, "Permission denied")))
 
 
-def _read_list(path: Path, recursive: bool, results: Path | None) -> Iterator[tuple[Path, str]]:
+def _find_closed(base: Path, parts: Sequence[str]) -> list[Path]:
+    """The folders that a pattern leads through and that may not be read, which `Path.glob` does not mention."""
+    depth = len(parts) if parts[-1] == "**" else len(parts) - 1
+    through = {base, *(path for count in range(1, depth + 1) for path in base.glob("/".join(parts[:count])))}
+    return sorted(path for path in through if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK))
+
+
+def _read_list(path: Path, recursive: bool, results: Path | None) -> Iterator[FoundImage]:
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name it without {LIST_MARK}, which stands before a list of images.")
     try:
@@ -128,17 +202,17 @@ def _read_list(path: Path, recursive: bool, results: Path | None) -> Iterator[tu
     for name in named:
         if name == STANDARD_INPUT or "\0" in name or _is_list(name):
             raise ValueError(f"The list {path} has the line {name[:80]!r}: files, folders and patterns are allowed.")
-        is_file = not Path(name).is_dir() and not _is_pattern(name)
-        for file, place in _find(name, recursive, results):
-            leads_down = is_file and not file.is_absolute() and ".." not in file.parts
-            yield file, _without_suffix(file.as_posix()) if leads_down else place
+        is_file = not os.path.isdir(name) and not _is_pattern(name)
+        for image in _find(name, recursive, results):
+            leads_down = is_file and not image.file.is_absolute() and ".." not in image.file.parts
+            yield image._replace(place=_without_suffix(image.file.as_posix())) if leads_down else image
 
 
 def _below(folder: Path, results: Path | None) -> str | None:
     """How names of results begin that lie below a folder, but are not the folder itself."""
-    if results is None or not folder.is_dir():
+    if results is None or not os.path.isdir(folder):
         return None
-    root, own = folder.resolve(), results.resolve()
+    root, own = Path(os.path.realpath(folder)), Path(os.path.realpath(results))
     return f"{own.relative_to(root).as_posix()}/" if root in own.parents else None
 
 

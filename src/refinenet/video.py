@@ -111,7 +111,7 @@ def plan_output(source: str | os.PathLike[str], output: str | os.PathLike[str], 
         check_empty(path)
         return Plan(path=path, kind=kind or "labels", container=None)
     container = check_container(path)
-    if kind == "labels":
+    if kind in ("labels", "palette"):
         raise ValueError(f"The compression of {path} would change labels. Name a folder: it gets a PNG for each frame.")
     if "://" not in os.fspath(source):
         refuse_same_file(source, path)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from refinenet.deploy_record import SETTINGS_FILE
+from refinenet.files import refuse_address
+from refinenet.image_files import DOWNLOAD
 from refinenet.large_target import TIFF_SUFFIXES
 from refinenet.sinks import Kind, check_target, choose_kinds, usual_suffix
 from refinenet.sources import STANDARD_INPUT, FoundImage, find_images, names_one_file
@@ -27,6 +28,8 @@ class WorkItem:
     targets: Mapping[Kind, Path]
     content: bytes | None = None
     """The image's file itself, where it is none on a disk."""
+    problem: ValueError | OSError | None = None
+    """Why it is skipped; it has no targets then."""
 
     @property
     def name(self) -> str:
@@ -55,6 +58,9 @@ def plan_work(
 ) -> Work:
     """Find the images and say where each result goes; nothing is opened or made.
 
+    What cannot be segmented is an item with its problem: a folder that cannot be read, and of several images with one
+    place for their results all but the first.
+
     Args:
         sources: Image files, folders, patterns and lists; see `sources.find_images`.
         output: For one image file a file, by default `NAME_KIND.png` beside it. Else a folder, which a name without a
@@ -66,29 +72,32 @@ def plan_work(
 
     Raises:
         ValueError: an unknown kind, an output that cannot hold it, no image, a file as output for several images or
-            kinds, the images' own folder, or two images with one place.
+            kinds, or the images' own folder.
     """
     names = [os.fspath(source) for source in sources]
     if STANDARD_INPUT in names:
         raise ValueError("- (standard input) is one image alone: name no other beside it, and where its result goes.")
     chosen = choose_kinds(kinds)
-    is_folder = output is not None and (output.is_dir() or not (output.suffix or output.exists()))
+    refuse_address("An output", output, "Write to a folder here, or to a store (s3://) with --engine ray.")
+    is_folder = output is not None and (os.path.isdir(output) or not (output.suffix or os.path.exists(output)))
     if names_one_file(names) and not is_folder:
+        refuse_address("An image", names[0], DOWNLOAD)
         return _plan_single(Path(names[0]), output, chosen)
     folder = output or DEFAULT_FOLDER
-    if _is_result(folder) and not folder.is_dir():
+    if _is_result(folder) and not os.path.isdir(folder):
         raise ValueError(f"Several images, or a pattern, need a folder for their results, not one file: {folder}.")
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise ValueError(f"{folder} is a file: several images, or a pattern, need a folder for their results.")
     found = find_images(names, recursive=recursive, results=folder)
-    _refuse_doubles(found)
     chosen = chosen or ("labels",)
-    items = [
-        WorkItem(source=image.file, place=image.place, targets=_targets(folder, image.place, chosen)) for image in found
-    ]
+    items = _without_clashes([_as_item(image, folder, chosen) for image in found], folder)
     _refuse_mixing(items, folder)
-    _refuse_own_name(items, folder)
     return Work(items=items, kinds=chosen, folder=folder)
+
+
+def _as_item(image: FoundImage, folder: Path, kinds: tuple[Kind, ...]) -> WorkItem:
+    targets = {} if image.problem is not None else _targets(folder, image.place, kinds)
+    return WorkItem(source=image.file, place=image.place, targets=targets, problem=image.problem)
 
 
 def plan_bytes(content: bytes, output: Path, kinds: Sequence[str] = ()) -> Work:
@@ -123,31 +132,41 @@ def _targets(folder: Path, place: str, kinds: tuple[Kind, ...]) -> dict[Kind, Pa
     return {kind: home / f"{place}{usual_suffix(kind)}" for kind, home in homes.items()}
 
 
-def _refuse_doubles(found: Sequence[FoundImage]) -> None:
-    place, times = Counter(image.place for image in found).most_common(1)[0]
-    if times > 1:
-        alike = [image.file for image in found if image.place == place]
-        homes = {file.resolve().parent for file in alike}
-        way = ", or name the folder that they lie in, with --recursive (recursive=True)" if len(homes) > 1 else ""
-        raise ValueError(
-            f"{times} images would have the result {place!r}, and one would replace the other: "
-            f"{', '.join(map(str, alike[:5]))}. Rename all but one, or leave them out{way}."
+def _without_clashes(items: Sequence[WorkItem], folder: Path) -> list[WorkItem]:
+    """The items, of which those are skipped whose result would replace another one's, or the folder's record."""
+    first: dict[str, WorkItem] = {}
+    return [
+        item if item.problem is not None else skip(item, _find_clash(item, first.setdefault(item.place, item), folder))
+        for item in items
+    ]
+
+
+def skip(item: WorkItem, problem: ValueError | OSError | None) -> WorkItem:
+    """The item without targets, or the item itself where there is no problem."""
+    return item if problem is None else replace(item, targets={}, problem=problem)
+
+
+def _find_clash(item: WorkItem, first: WorkItem, folder: Path) -> ValueError | None:
+    if folder / SETTINGS_FILE in item.targets.values():
+        return ValueError(
+            f"{item.source}: its result would be {folder / SETTINGS_FILE}, where the folder's record is. "
+            "Rename the image, or ask for a second kind, which gives each kind a folder."
         )
+    if item is first:
+        return None
+    apart = os.path.realpath(item.source.parent) != os.path.realpath(first.source.parent)
+    way = ", or name the folder that both lie in, with --recursive (recursive=True)" if apart else ""
+    return ValueError(
+        f"{item.source}: its result {item.place!r} would replace that of {first.source}. "
+        f"Rename all but one, or leave them out{way}."
+    )
 
 
 def _refuse_mixing(items: Sequence[WorkItem], folder: Path) -> None:
-    homes = {path.parent.resolve() for item in items for path in item.targets.values()}
-    mixed = next((item.source for item in items if item.source.parent.resolve() in homes), None)
-    if mixed is not None and folder.exists():
+    parents = {path.parent for item in items for path in item.targets.values()}
+    homes = {os.path.realpath(parent) for parent in parents}
+    mixed = next((item.source for item in items if os.path.realpath(item.source.parent) in homes), None)
+    if mixed is not None and os.path.exists(folder):
         raise ValueError(
             f"{folder} holds the images themselves, such as {mixed}: results would mix with them. Name another folder."
         )
-
-
-def _refuse_own_name(items: Sequence[WorkItem], folder: Path) -> None:
-    for item in items:
-        if folder / SETTINGS_FILE in item.targets.values():
-            raise ValueError(
-                f"The result of {item.source} would be {folder / SETTINGS_FILE}, where the folder's record is. "
-                "Rename the image, or ask for a second kind, which gives each kind a folder."
-            )

@@ -27,6 +27,7 @@ from refinenet.datasets.person_part import PERSON_PART
 from refinenet.datasets.prepared import open_fastest, prepared_folder
 from refinenet.datasets.sunrgbd import SUNRGBD
 from refinenet.datasets.voc import SBD, VOC, VOC_AUG
+from refinenet.files import refuse_address
 from refinenet.labels import LabelSet
 
 __all__ = [
@@ -82,6 +83,8 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
 NAMES = (*PUBLISHED, "streets")
 """Datasets known by name; any other is a folder of one's own."""
 
+
+_COPY = "Copy the dataset to this machine, and name its folder."
 
 DatasetSource = str | os.PathLike[str] | Splits
 """What users name a dataset by; see `open_dataset`."""
@@ -182,6 +185,7 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
     if callable(dataset):
         return dataset
     name = os.fspath(dataset)
+    refuse_address("A dataset", name, _COPY)
     if name in PUBLISHED:
         return partial(_open_published, name, find_root(name, root))
     if is_drawn(name) or is_own(name):
@@ -195,7 +199,12 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
 
 
 def find_root(name: str, root: str | os.PathLike[str] | None = None) -> Path:
-    """Where a published dataset lies: `root`, or what the environment says, or `data/<name>`, any variant aside."""
+    """Where a published dataset lies: `root`, or what the environment says, or `data/<name>`, any variant aside.
+
+    Raises:
+        ValueError: `root` is an address.
+    """
+    refuse_address("root", root, _COPY)
     plain = name.partition(":")[0]
     return Path(root or os.environ.get(f"REFINENET_{plain.upper()}") or Path("data") / plain)
 
