@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from refinenet.image_files import RGB, read_orientation
 from refinenet.large_source import CACHE, LargeSource, open_source, require_rasterio
+from refinenet.threads import warnings_ignored
 
 STEP = 512
 """Rows that are turned at once."""
@@ -52,8 +52,7 @@ def _copy_upright(source: LargeSource, orientation: int, path: Path) -> None:
     height, width = (source.width, source.height) if lies else (source.height, source.width)
     options = {"height": height, "width": width, "count": 3, "dtype": "uint8", "photometric": "rgb"}
     options |= {"tiled": True, "blockxsize": STEP, "blockysize": STEP, "interleave": "pixel", "bigtiff": "if_safer"}
-    with rasterio.Env(GDAL_CACHEMAX=CACHE), warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), warnings_ignored(rasterio.errors.NotGeoreferencedWarning):
         with rasterio.open(path, "w", driver="GTiff", **options) as target:
             for top in range(0, source.height, STEP):
                 bottom = min(source.height, top + STEP)
