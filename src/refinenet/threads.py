@@ -65,7 +65,8 @@ def warnings_ignored(category: type[Warning] = Warning) -> Iterator[None]:
 def survive_fork() -> None:
     """In a process that was forked from one that had loaded this package, let PyTorch compute with one thread.
 
-    The threads of OpenMP, by which PyTorch computes on CPUs, do not survive a fork, and it would wait for them for ever.
+    The threads of OpenMP, by which PyTorch computes on CPUs, do not survive a fork, and it would wait for them
+    for ever.
     Processes that are started by "spawn" or "forkserver" have all threads. Costs nothing elsewhere.
     """
     process = os.getpid()
