@@ -126,15 +126,18 @@ def _open_tiff(
     options |= {"dtype": np.dtype(dtype).name, "photometric": photometric, "interleave": "pixel"}
     options |= {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "compress": "deflate", "bigtiff": "if_safer"}
     options |= {"crs": placing.crs, "transform": placing.transform, "rpcs": placing.rpcs}
-    with rasterio.Env(GDAL_CACHEMAX=CACHE), warnings_ignored(rasterio.errors.NotGeoreferencedWarning):
-        with rasterio.open(path, "w", driver="GTiff", **options) as dataset:
-            if placing.gcps is not None:
-                dataset.gcps = placing.gcps
-            dataset.update_tags(**placing.tags)
-            if palette is not None:
-                colours = [*palette, *[(0, 0, 0)] * (256 - len(palette))]
-                dataset.write_colormap(1, dict(enumerate(colours)))
-            yield dataset
+    with (
+        rasterio.Env(GDAL_CACHEMAX=CACHE),
+        warnings_ignored(rasterio.errors.NotGeoreferencedWarning),
+        rasterio.open(path, "w", driver="GTiff", **options) as dataset,
+    ):
+        if placing.gcps is not None:
+            dataset.gcps = placing.gcps
+        dataset.update_tags(**placing.tags)
+        if palette is not None:
+            colours = [*palette, *[(0, 0, 0)] * (256 - len(palette))]
+            dataset.write_colormap(1, dict(enumerate(colours)))
+        yield dataset
 
 
 def _convert_to_png(tiff: Path, png: Path, target: Path, placing: Placing) -> None:

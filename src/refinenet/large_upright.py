@@ -52,15 +52,18 @@ def _copy_upright(source: LargeSource, orientation: int, path: Path) -> None:
     height, width = (source.width, source.height) if lies else (source.height, source.width)
     options = {"height": height, "width": width, "count": 3, "dtype": "uint8", "photometric": "rgb"}
     options |= {"tiled": True, "blockxsize": STEP, "blockysize": STEP, "interleave": "pixel", "bigtiff": "if_safer"}
-    with rasterio.Env(GDAL_CACHEMAX=CACHE), warnings_ignored(rasterio.errors.NotGeoreferencedWarning):
-        with rasterio.open(path, "w", driver="GTiff", **options) as target:
-            for top in range(0, source.height, STEP):
-                bottom = min(source.height, top + STEP)
-                turned = _turn(source.read(slice(top, bottom), slice(0, source.width)), orientation)
-                from_end = orientation in (3, 4, 6, 7)
-                place = (source.height - bottom, source.height - top) if from_end else (top, bottom)
-                window = ((0, height), place) if lies else (place, (0, width))
-                target.write(np.moveaxis(turned, -1, 0), window=window)
+    with (
+        rasterio.Env(GDAL_CACHEMAX=CACHE),
+        warnings_ignored(rasterio.errors.NotGeoreferencedWarning),
+        rasterio.open(path, "w", driver="GTiff", **options) as target,
+    ):
+        for top in range(0, source.height, STEP):
+            bottom = min(source.height, top + STEP)
+            turned = _turn(source.read(slice(top, bottom), slice(0, source.width)), orientation)
+            from_end = orientation in (3, 4, 6, 7)
+            place = (source.height - bottom, source.height - top) if from_end else (top, bottom)
+            window = ((0, height), place) if lies else (place, (0, width))
+            target.write(np.moveaxis(turned, -1, 0), window=window)
 
 
 def _turn(pixels: RGB, orientation: int) -> RGB:

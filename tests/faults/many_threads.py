@@ -35,7 +35,7 @@ def measure(r: RefineNet, threads: int, calls: int) -> tuple[int, int, float, fl
             k = (place + 5 * call) % len(images)
             try:
                 wrong[place] += not np.array_equal(r.segment(images[k]).labels, alone[k])
-            except Exception as error:
+            except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
                 errors[place] += 1
                 print(type(error).__name__, error)
 
