@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +126,10 @@ def _open_tiff(
     options |= {"dtype": np.dtype(dtype).name, "photometric": photometric, "interleave": "pixel"}
     options |= {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "compress": "deflate", "bigtiff": "if_safer"}
     options |= {"crs": placing.crs, "transform": placing.transform, "rpcs": placing.rpcs}
-    with (
-        rasterio.Env(GDAL_CACHEMAX=CACHE),
-        warnings_ignored(rasterio.errors.NotGeoreferencedWarning),
-        rasterio.open(path, "w", driver="GTiff", **options) as dataset,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
+        with warnings_ignored(rasterio.errors.NotGeoreferencedWarning):  # not longer: it holds up other threads
+            dataset = stack.enter_context(rasterio.open(path, "w", driver="GTiff", **options))
         if placing.gcps is not None:
             dataset.gcps = placing.gcps
         dataset.update_tags(**placing.tags)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +52,10 @@ def _copy_upright(source: LargeSource, orientation: int, path: Path) -> None:
     height, width = (source.width, source.height) if lies else (source.height, source.width)
     options = {"height": height, "width": width, "count": 3, "dtype": "uint8", "photometric": "rgb"}
     options |= {"tiled": True, "blockxsize": STEP, "blockysize": STEP, "interleave": "pixel", "bigtiff": "if_safer"}
-    with (
-        rasterio.Env(GDAL_CACHEMAX=CACHE),
-        warnings_ignored(rasterio.errors.NotGeoreferencedWarning),
-        rasterio.open(path, "w", driver="GTiff", **options) as target,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
+        with warnings_ignored(rasterio.errors.NotGeoreferencedWarning):
+            target = stack.enter_context(rasterio.open(path, "w", driver="GTiff", **options))
         for top in range(0, source.height, STEP):
             bottom = min(source.height, top + STEP)
             turned = _turn(source.read(slice(top, bottom), slice(0, source.width)), orientation)
