@@ -177,7 +177,7 @@ def test_wrong_tensor_shapes_are_refused() -> None:
         images.decode(torch.zeros(3, 0, 5))
 
 
-@pytest.mark.parametrize("source", [None, 3, [[1, 2]], io.BytesIO(b""), {"a": 1}])
+@pytest.mark.parametrize("source", [None, 3, [[1, 2]], {"a": 1}])
 def test_other_types_are_refused(source: Any) -> None:
     with pytest.raises(TypeError, match=f"not {type(source).__name__}"):
         images.decode(source)

@@ -83,6 +83,9 @@ class RefineNet:
         precision: Of the backend's arithmetic: "float32"; "bfloat16" (OpenVINO, PyTorch) or "float16" (PyTorch on
             GPUs), faster where the processor computes in it; one or two labels in a hundred may differ.
 
+    Predictions may be asked for from any number of threads at once, with images of any sizes, by every backend; copies
+    (`copy.deepcopy`), unpickled and forked ones predict the same. In a forked process PyTorch computes with one thread.
+
     Raises:
         ValueError: an argument is not allowed or contradicts the model file, or a file cannot be used.
         OSError: a file cannot be read.
@@ -120,6 +123,15 @@ class RefineNet:
         self._classes_asked_for, self._origin = num_classes is not None, start.origin
         self._adopt(*start.open(device))
         self._untrained = self._noted if model is None else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        card = self.card  # of weights that were changed by hand, before their copies are new tensors
+        state = {key: value for key, value in self.__dict__.items() if key not in _MADE_ANEW}
+        return {**state, "_card": card}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._adopt(self._model, self._card)
 
     @property
     def network(self) -> Network:
@@ -804,6 +816,10 @@ class RefineNet:
         card = self.card if licence is None else replace(self.card, licence=licence)
         self._card = save(path, self.network, card, dtype)
         return Path(path)
+
+
+_MADE_ANEW = ("_noted", "_choices", "_segmenter")
+"""Attributes that a copy makes for itself."""
 
 
 def _note(model: Network | ExportedModel) -> Weights:

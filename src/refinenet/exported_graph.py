@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from refinenet.decoder import upsample
 from refinenet.fusion import fuse
 from refinenet.network import Network
+from refinenet.threads import TRACING
 
 INPUT, LABELS, LOGITS = "images", "labels", "logits"
 """What the graph's input and outputs are called in every format."""
@@ -86,7 +87,8 @@ def trace(deployed: DeployedNetwork) -> torch.export.ExportedProgram:
     Args:
         deployed: On the CPU, in evaluation mode.
     """
-    program = torch.export.export(deployed, (torch.zeros(EXAMPLE_SHAPE),), dynamic_shapes=dict(FREE_SIZES))
+    with TRACING:
+        program = torch.export.export(deployed, (torch.zeros(EXAMPLE_SHAPE),), dynamic_shapes=dict(FREE_SIZES))
     for symbol, allowed in program.range_constraints.items():
         program.range_constraints[symbol] = type(allowed)(1, allowed.upper)
     program._guards_code.clear()

@@ -8,7 +8,6 @@ even speed from the first row to the last, in 4 s from striped and tiled TIFF, i
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -31,6 +30,7 @@ from refinenet.sample_values import (
     over_black,
     unused_alpha,
 )
+from refinenet.threads import warnings_ignored
 
 CACHE = 64 * 2**20
 """Bytes of decoded blocks that GDAL keeps."""
@@ -283,8 +283,7 @@ def _open_dataset(path: Path) -> Iterator[Any]:
     rasterio, driver = require_rasterio(), _find_driver(path)
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_ERROR_ON_LIBJPEG_WARNING=True))
-        with _as_value_error(path), warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with _as_value_error(path), warnings_ignored(rasterio.errors.NotGeoreferencedWarning):
             dataset = stack.enter_context(rasterio.open(path.resolve(), driver=driver))
         yield dataset
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from refinenet.files import replacing, scratch_file
 from refinenet.labels import Colour
 from refinenet.large_source import CACHE, Placing, require_rasterio
+from refinenet.threads import warnings_ignored
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 SUFFIXES = (*TIFF_SUFFIXES, ".png")
@@ -130,24 +130,27 @@ def _open_tiff(
     options |= {"dtype": np.dtype(dtype).name, "photometric": photometric, "interleave": "pixel"}
     options |= {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "compress": "deflate", "bigtiff": "if_safer"}
     options |= {"crs": placing.crs, "transform": placing.transform, "rpcs": placing.rpcs}
-    with rasterio.Env(GDAL_CACHEMAX=CACHE), warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(path, "w", driver="GTiff", **options) as dataset:
-            if placing.gcps is not None:
-                dataset.gcps = placing.gcps
-            dataset.update_tags(**placing.tags)
-            if palette is not None:
-                colours = [*palette, *[(0, 0, 0)] * (256 - len(palette))]
-                dataset.write_colormap(1, dict(enumerate(colours)))
-            yield dataset
+    with ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
+        with warnings_ignored(rasterio.errors.NotGeoreferencedWarning):  # not longer: it holds up other threads
+            dataset = stack.enter_context(rasterio.open(path, "w", driver="GTiff", **options))
+        if placing.gcps is not None:
+            dataset.gcps = placing.gcps
+        dataset.update_tags(**placing.tags)
+        if palette is not None:
+            colours = [*palette, *[(0, 0, 0)] * (256 - len(palette))]
+            dataset.write_colormap(1, dict(enumerate(colours)))
+        yield dataset
 
 
 def _convert_to_png(tiff: Path, png: Path, target: Path, placing: Placing) -> None:
     rasterio = require_rasterio()
     notes, kept = png.with_name(f"{png.name}.aux.xml"), target.with_name(f"{target.name}.aux.xml")
     try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_PAM_ENABLED=placing.is_known), warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with (
+            rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_PAM_ENABLED=placing.is_known),
+            warnings_ignored(rasterio.errors.NotGeoreferencedWarning),
+        ):
             rasterio.shutil.copy(tiff, png, driver="PNG")
         if placing.is_known:
             notes.replace(kept)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from refinenet.image_files import MAX_PIXELS, read_orientation, too_large
 from refinenet.large_source import CACHE, LargeSource, open_source, require_rasterio
 from refinenet.sample_values import AS_DECLARED, Decoded, Reading
+from refinenet.threads import warnings_ignored
 
 STEP = 512
 """Rows that are turned at once."""
@@ -69,17 +69,18 @@ def _copy_upright(source: LargeSource, orientation: int, path: Path) -> None:
     options = {"height": height, "width": width, "count": 4, "dtype": "uint8", "photometric": "rgb"}
     options |= {"alpha": "unassociated"}
     options |= {"tiled": True, "blockxsize": STEP, "blockysize": STEP, "interleave": "pixel", "bigtiff": "if_safer"}
-    with rasterio.Env(GDAL_CACHEMAX=CACHE), warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(path, "w", driver="GTiff", **options) as target:
-            for top in range(0, source.height, STEP):
-                bottom = min(source.height, top + STEP)
-                pixels, valid = source.read_with_mask(slice(top, bottom), slice(0, source.width))
-                turned = _turn(np.dstack([pixels, np.where(valid, np.uint8(255), np.uint8(0))]), orientation)
-                from_end = orientation in (3, 4, 6, 7)
-                place = (source.height - bottom, source.height - top) if from_end else (top, bottom)
-                window = ((0, height), place) if lies else (place, (0, width))
-                target.write(np.moveaxis(turned, -1, 0), window=window)
+    with ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
+        with warnings_ignored(rasterio.errors.NotGeoreferencedWarning):
+            target = stack.enter_context(rasterio.open(path, "w", driver="GTiff", **options))
+        for top in range(0, source.height, STEP):
+            bottom = min(source.height, top + STEP)
+            pixels, valid = source.read_with_mask(slice(top, bottom), slice(0, source.width))
+            turned = _turn(np.dstack([pixels, np.where(valid, np.uint8(255), np.uint8(0))]), orientation)
+            from_end = orientation in (3, 4, 6, 7)
+            place = (source.height - bottom, source.height - top) if from_end else (top, bottom)
+            window = ((0, height), place) if lies else (place, (0, width))
+            target.write(np.moveaxis(turned, -1, 0), window=window)
 
 
 def _turn(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:

@@ -24,6 +24,7 @@ from refinenet.network import Network
 from refinenet.ranges import is_number
 from refinenet.segmenter import Backend, Segmenter
 from refinenet.terminal import print_note
+from refinenet.threads import ThreadLock
 
 SCALES = (1.0, 0.75, 0.5, 0.35, 0.25)
 """Sizes that the network may see an image in, relative to its own."""
@@ -80,6 +81,7 @@ class Choices:
         self._model, self._backend, self._label_set, self._temperature = model, backend, label_set, temperature
         self._opened: dict[tuple[BackendName, Precision], Backend] = {}
         self._made: dict[tuple[float, ...], Choice] = {}
+        self._lock = ThreadLock()
 
     def within(self, image: npt.NDArray[np.uint8], max_milliseconds: float) -> Choice:
         """The choice for images of this size, measured on the first one, which is said.
@@ -89,19 +91,26 @@ class Choices:
         """
         height, width = image.shape[:2]
         wanted = (height, width, max_milliseconds)
-        if wanted not in self._made:
-            _check_limit(max_milliseconds)
-            print_note(f"Measuring what an image of {width}x{height} pixels takes, in some ways.")
-            openers = [
-                (name, precision, partial(self._open, name, precision))
-                for name, precision in list_backends(self._model, self._backend)
-            ]
-            made, _ = choose(openers, self._label_set, self._temperature, image, max_milliseconds)
-            print_note(f"At most {max_milliseconds:g} ms: {made.describe()}.")
-            if made.miou < _POOR:
-                print_note("Hardly anything of the full answer is left: allow more time, or take a smaller network.")
-            self._made[wanted] = made
-        return self._made[wanted]
+        if wanted in self._made:
+            return self._made[wanted]
+        with self._lock:  # one measures, the others wait for what it finds
+            if wanted not in self._made:
+                self._made[wanted] = self._measure(image, max_milliseconds)
+            return self._made[wanted]
+
+    def _measure(self, image: npt.NDArray[np.uint8], max_milliseconds: float) -> Choice:
+        height, width = image.shape[:2]
+        _check_limit(max_milliseconds)
+        print_note(f"Measuring what an image of {width}x{height} pixels takes, in some ways.")
+        openers = [
+            (name, precision, partial(self._open, name, precision))
+            for name, precision in list_backends(self._model, self._backend)
+        ]
+        made, _ = choose(openers, self._label_set, self._temperature, image, max_milliseconds)
+        print_note(f"At most {max_milliseconds:g} ms: {made.describe()}.")
+        if made.miou < _POOR:
+            print_note("Hardly anything of the full answer is left: allow more time, or take a smaller network.")
+        return made
 
     def _open(self, name: BackendName, precision: Precision) -> Backend:
         """A backend of the model, opened once."""

@@ -26,6 +26,7 @@ from refinenet.inference import PLAIN, Protocol, average_probabilities
 from refinenet.labels import Colour, LabelMap, LabelSet
 from refinenet.ranges import is_within
 from refinenet.sample_values import Mask
+from refinenet.threads import survive_fork
 from refinenet.transforms import prepare
 from refinenet.upsampling import largest_class, resize
 
@@ -72,6 +73,7 @@ class Scores:
 
     def _resized(self) -> Tensor:
         """`(K, H, W)` float32."""
+        survive_fork()
         return resize(self.values[None].float(), self.size)[0]
 
 
@@ -248,7 +250,7 @@ class NotFiniteError(BackendError):
 
 
 class Backend(typing.Protocol):
-    """What runs a network."""
+    """What runs a network: from any number of threads at once, after copying and pickling, and in forked processes."""
 
     @property
     def device(self) -> torch.device:
@@ -326,6 +328,7 @@ class Segmenter:
         Raises:
             NotFiniteError: the answer is not finite numbers.
         """
+        survive_fork()
         _check(scores.values)
         labels = self.label_set.cast(scores.labels())
         if abstain_below > 0:
@@ -346,6 +349,7 @@ class Segmenter:
         return resize(self._look_once(pixels), pixels.shape[:2])[0]
 
     def _run(self, pixels: npt.NDArray[np.uint8]) -> Scores:
+        survive_fork()
         size = pixels.shape[0], pixels.shape[1]
         if self.protocol.is_plain:
             return Scores(values=self._look_once(pixels)[0], size=size, temperature=self.temperature)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from refinenet.backends import BackendError
 from refinenet.backends.pytorch import PyTorchBackend
-from refinenet.backends.translated import TranslatedBackend
+from refinenet.backends.translated import GraphBackend, TranslatedBackend
 from refinenet.network import Network
 from refinenet.terminal import print_note
+from refinenet.threads import ThreadLock
 
 
 class AutoBackend:
@@ -26,6 +27,7 @@ class AutoBackend:
     def __init__(self, network: Network, wanted: TranslatedBackend) -> None:
         self._network = network
         self._backend: TranslatedBackend | PyTorchBackend = wanted
+        self._lock = ThreadLock()
 
     @property
     def device(self) -> torch.device:
@@ -34,12 +36,16 @@ class AutoBackend:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling; dropout off, batch norm fixed."""
-        if isinstance(self._backend, PyTorchBackend):
-            return self._backend(images)
+        backend = self._backend
+        return backend(images) if isinstance(backend, PyTorchBackend) else self._open(backend)(images)
+
+    def _open(self, wanted: TranslatedBackend) -> GraphBackend | PyTorchBackend:
         try:
-            run = self._backend.open()
+            return wanted.open()
         except BackendError as error:
-            print_note(f"{error} PyTorch runs the network instead.")
-            self._backend = PyTorchBackend(self._network)
-            return self._backend(images)
-        return run(images)
+            with self._lock:  # of concurrent first calls one says it
+                if isinstance(self._backend, PyTorchBackend):
+                    return self._backend
+                print_note(f"{error} PyTorch runs the network instead.")
+                self._backend = PyTorchBackend(self._network)
+                return self._backend

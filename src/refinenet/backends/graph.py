@@ -6,6 +6,7 @@ Shape letters: N batch, K classes, H height, W width, h and w a quarter of these
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ ENGINES: Mapping[GraphKind, tuple[Engine, ...]] = {"onnx": ("onnxruntime", "open
 
 ONNX_FILE = "network.onnx"
 OPENVINO_FILES = ("network.xml", "network.bin")
+MAX_IDLE = 8
+"""Inference requests of OpenVINO that are kept for later calls; concurrent calls beyond make theirs anew."""
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -110,16 +113,24 @@ def _start_openvino(graph: Graph, precision: str, threads: int | None) -> Run:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
         model = _with_channels_last(openvino, _read_openvino(openvino, core, graph))
-        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise BackendError(f"OpenVINO cannot read the graph: {error}") from error
 
+    # A request holds the images and logits of one call, so each call needs one of its own while it lasts.
+    idle: deque[Any] = deque([compiled.create_infer_request()], maxlen=MAX_IDLE)
+
     def run(images: Floats) -> Floats:
+        try:
+            request = idle.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
         try:
             answer = request.infer([np.ascontiguousarray(images.transpose(0, 2, 3, 1))], share_inputs=True)
         except RuntimeError as error:
             raise ValueError(f"OpenVINO cannot run the graph: {error}") from error
         logits: Floats = next(iter(answer.values())).copy().transpose(0, 3, 1, 2)
+        idle.append(request)
         return logits
 
     return run

@@ -5,7 +5,9 @@ Shape letters: N batch, K classes, H height, W width.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from torch import Tensor
 from refinenet.fusion import Weights, fuse, note_weights
 from refinenet.memory import keep_freed_memory
 from refinenet.network import Network
+from refinenet.threads import ThreadLock, survive_fork
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -39,8 +42,12 @@ class PyTorchBackend:
         keep_freed_memory()
         self._dtype = _TYPES[precision]
         self.network = network
-        self._weights: Weights = ()
-        self._run: Callable[[Tensor], Tensor] = network.logits
+        self._fused: tuple[int, Weights, Callable[[Tensor], Tensor]] | None = None
+        self._lock = ThreadLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies have tensors of their own, by which weights are recognised.
+        return {**self.__dict__, "_fused": None}
 
     @property
     def device(self) -> torch.device:
@@ -49,12 +56,21 @@ class PyTorchBackend:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling; dropout off, batch norm fixed."""
-        weights = note_weights(self.network)
-        if weights != self._weights:
-            self._run = self._make_run(fuse(self.network).to(self._dtype).to(memory_format=torch.channels_last))
-            self._weights = weights
+        survive_fork()
+        run = self._open()
         with torch.inference_mode():
-            return self._run(images.to(self._dtype)).float()
+            return run(images.to(self._dtype)).float()
+
+    def _open(self) -> Callable[[Tensor], Tensor]:
+        held = self._fused
+        if held is not None and held[:2] == (os.getpid(), note_weights(self.network)):
+            return held[2]
+        with self._lock:  # of concurrent first calls one fuses, the others wait for it
+            held, now = self._fused, (os.getpid(), note_weights(self.network))
+            if held is None or held[:2] != now:
+                fused = fuse(self.network).to(self._dtype).to(memory_format=torch.channels_last)
+                held = self._fused = (*now, self._make_run(fused))
+            return held[2]
 
     def _make_run(self, fused: Network) -> Callable[[Tensor], Tensor]:
         return fused.logits

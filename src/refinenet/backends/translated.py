@@ -5,9 +5,11 @@ Shape letters: N batch, K classes, H height, W width.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +17,9 @@ from torch import Tensor
 from refinenet.backends import onnxruntime, openvino
 from refinenet.backends.graph import Engine, Graph, Run, require_openvino, start_engine
 from refinenet.backends.translation_cache import translated
-from refinenet.fusion import note_weights
+from refinenet.fusion import Weights, note_weights
 from refinenet.network import Network
+from refinenet.threads import TRACING, ThreadLock
 
 CPU = torch.device("cpu")
 
@@ -63,8 +66,32 @@ class GraphBackend:
     """
 
     def __init__(self, graph: Graph, engine: Engine, precision: str, classes: int, source: str) -> None:
-        self._run: Run = start_engine(graph, engine, precision, torch.get_num_threads())
+        self._graph, self._engine, self._precision = graph, engine, precision
+        self._threads = torch.get_num_threads()
+        self._lock = ThreadLock()
+        self._start()
         self._classes, self._source = classes, source
+
+    def _start(self) -> tuple[int, Run]:
+        self._running = os.getpid(), start_engine(self._graph, self._engine, self._precision, self._threads)
+        return self._running
+
+    def _runner(self) -> Run:
+        """The engine, which does not survive a fork: a child starts its own."""
+        process, run = self._running
+        if process != os.getpid():
+            with self._lock:
+                process, run = self._running
+                if process != os.getpid():
+                    _, run = self._start()
+        return run
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_running"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
 
     @property
     def device(self) -> torch.device:
@@ -78,7 +105,7 @@ class GraphBackend:
             ValueError: the graph cannot be run on them, or its answer is of another shape.
         """
         try:
-            logits = torch.from_numpy(self._run(images.numpy()))
+            logits = torch.from_numpy(self._runner()(images.numpy()))
         except ValueError as error:
             raise ValueError(f"{self._source} fails on images of shape {tuple(images.shape)}: {error}") from error
         count, _, height, width = images.shape
@@ -112,8 +139,12 @@ class TranslatedBackend:
         if network.mean.device != CPU:
             raise ValueError(f"{self._translator.title} runs on the CPU here, the network is on {network.mean.device}.")
         self.network, self.engine, self.precision = network, engine, precision
-        self._weights: tuple[int, ...] = ()
-        self._backend: GraphBackend | None = None
+        self._translated: tuple[Weights, GraphBackend] | None = None
+        self._lock = ThreadLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies have tensors of their own, by which weights are recognised.
+        return {**self.__dict__, "_translated": None}
 
     @property
     def device(self) -> torch.device:
@@ -130,13 +161,18 @@ class TranslatedBackend:
         Raises:
             BackendError: it cannot be translated, or the engine says something else than PyTorch.
         """
-        weights = note_weights(self.network)
-        if self._backend is None or weights != self._weights:
-            self._backend, self._weights = self._translate(), weights
-        return self._backend
+        held = self._translated
+        if held is not None and held[0] == note_weights(self.network):
+            return held[1]
+        with self._lock:  # of concurrent first calls one translates, the others wait for it
+            held, weights = self._translated, note_weights(self.network)
+            if held is None or held[0] != weights:
+                held = self._translated = weights, self._translate()
+            return held[1]
 
     def _translate(self) -> GraphBackend:
         title, maker = self._translator.title, self._translator
-        graph = translated(self.network, maker.packages, maker.translate, self.engine, title)
+        with TRACING:
+            graph = translated(self.network, maker.packages, maker.translate, self.engine, title)
         classes = self.network.architecture.num_classes
         return GraphBackend(graph, self.engine, self.precision, classes, f"The network translated for {title}")

@@ -1,0 +1,83 @@
+"""What threads and forked processes need: locks of one's own, and PyTorch's threads after a fork."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from refinenet.terminal import print_note
+
+_HOME = os.getpid()
+_LOCKS: weakref.WeakSet[ThreadLock] = weakref.WeakSet()
+_LIMITED = threading.local()
+
+
+class ThreadLock:
+    """A re-entrant lock for the threads of one process; copies, unpickled ones and those in a forked child are free."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        _LOCKS.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[ThreadLock], tuple[()]]:
+        return ThreadLock, ()
+
+    def renew(self) -> None:
+        """Forget whoever holds it: after a fork that thread does not exist in the child."""
+        self._lock = threading.RLock()
+
+
+def _renew_locks() -> None:
+    for lock in list(_LOCKS):
+        lock.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
+
+TRACING = ThreadLock()
+"""Held while PyTorch traces or compiles a network, which changes the state of the process."""
+_WARNINGS = ThreadLock()
+
+
+@contextmanager
+def warnings_ignored(category: type[Warning] = Warning) -> Iterator[None]:
+    """Ignore warnings of a category. `warnings.catch_warnings` changes the process: one thread at a time uses it."""
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
+
+
+def survive_fork() -> None:
+    """In a process that was forked from one that had loaded this package, let PyTorch compute with one thread.
+
+    The threads of OpenMP, by which PyTorch computes on CPUs, do not survive a fork, and it would wait for them
+    for ever.
+    Processes that are started by "spawn" or "forkserver" have all threads. Costs nothing elsewhere.
+    """
+    process = os.getpid()
+    if process == _HOME or getattr(_LIMITED, "process", None) == process or "torch" not in sys.modules:
+        return
+    import torch
+
+    if not hasattr(_LIMITED, "process") and torch.get_num_threads() > 1:
+        print_note(
+            "This process was forked: PyTorch computes with one thread here, its others do not survive a fork. Start "
+            'processes by "spawn" or "forkserver" to have them all.'
+        )
+    torch.set_num_threads(1)
+    _LIMITED.process = process

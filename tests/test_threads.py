@@ -1,0 +1,53 @@
+"""One model predicts from several threads, copies, pickles and forked processes what it predicts alone."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refinenet import RefineNet
+
+RANDOM = np.random.default_rng(0)
+IMAGES = [RANDOM.integers(0, 256, (*size, 3), np.uint8) for size in ((40, 56), (64, 48), (33, 90)) * 2]
+
+
+@pytest.fixture(scope="module", params=["pytorch", "openvino", "onnxruntime", "auto"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RefineNet:
+    """A small network on each backend."""
+    path = tmp_path_factory.mktemp("threads") / "small.safetensors"
+    RefineNet(encoder="test_resnet", num_classes=4, device="cpu", seed=1).save(path)
+    return RefineNet(model=Path(path), device="cpu", backend=request.param)
+
+
+def predict(model: RefineNet) -> list[bytes]:
+    """Label maps of all images, one after the other."""
+    return [model.segment(image).labels.tobytes() for image in IMAGES]
+
+
+def test_threads_copies_and_pickles_predict_the_same(model: RefineNet) -> None:
+    with ThreadPoolExecutor(8) as pool:  # concurrent first calls, too
+        found = list(pool.map(lambda k: model.segment(IMAGES[k % 6]).labels.tobytes(), range(240)))
+    alone = predict(model)
+    assert len(set(alone)) == len(alone)
+    assert found == alone * 40
+    unpickled = pickle.loads(pickle.dumps(model))  # noqa: S301  (written one call earlier)
+    for other in (copy.deepcopy(model), unpickled):
+        assert predict(other) == alone
+        assert other.card == model.card
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(predict, (model,)) == alone
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_forked_process_predicts_the_same(model: RefineNet) -> None:
+    alone = predict(model)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply_async(predict, (model,)).get(timeout=60) == alone
+    assert predict(model) == alone
