@@ -130,7 +130,7 @@ def _seal_header(content: bytes) -> bytes:
     """A safetensors file whose header states its own hash instead of zeros."""
     end = 8 + int.from_bytes(content[:8], "little")
     start, body = content[:end], content[end:]
-    escaped = rf'\"{_SEAL}\": \"'.encode("ascii")  # our JSON is a text inside the header's JSON
+    escaped = rf"\"{_SEAL}\": \"".encode("ascii")  # our JSON is a text inside the header's JSON
     assert start.count(escaped + _NO_HASH.encode("ascii")) == 1
     found = _hash_header(json.loads(start[8:]), _NO_HASH).encode("ascii")
     return start.replace(escaped + _NO_HASH.encode("ascii"), escaped + found) + body
