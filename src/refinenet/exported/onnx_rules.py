@@ -37,7 +37,7 @@ OPERATORS = frozenset(_OPERATORS.split())
 _SIZED_BY = {"ConstantOfShape": (0,), "Expand": (1,), "Pad": (1,), "Range": (0, 1, 2), "Resize": (2, 3), "Tile": (1,)}
 """Inputs whose values say how large an output is."""
 _SIZE_OPERATORS = frozenset(
-    [
+    (
         "Add",
         "Cast",
         "Ceil",
@@ -54,7 +54,7 @@ _SIZE_OPERATORS = frozenset(
         "Squeeze",
         "Sub",
         "Unsqueeze",
-    ]
+    )
 )
 """What exports compute sizes by. Comparing, clipping or choosing could hide a size that only large images meet."""
 _LARGEST_FACTOR = 4096

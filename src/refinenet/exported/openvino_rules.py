@@ -37,7 +37,7 @@ OPERATORS = frozenset(_OPERATORS.split())
 _SIZED_BY = {"Broadcast": (1,), "Interpolate": (1, 2), "Pad": (1, 2), "Range": (0, 1, 2), "Tile": (1,)}
 """Inputs whose values say how large an output is."""
 _SIZE_OPERATORS = frozenset(
-    [
+    (
         "Add",
         "Ceiling",
         "Concat",
@@ -54,7 +54,7 @@ _SIZE_OPERATORS = frozenset(
         "StridedSlice",
         "Subtract",
         "Unsqueeze",
-    ]
+    )
 )
 """What exports compute sizes by. Comparing, clipping or choosing could hide a size that only large images meet."""
 _LARGEST_FACTOR = 4096
