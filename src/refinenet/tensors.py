@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import pickle
@@ -153,6 +154,18 @@ def check_archive(stream: BinaryIO) -> bool:
     looks_like_archive = stream.read(4) == _ARCHIVE_START  # all that torch.load looks at
     if not looks_like_archive and not zipfile.is_zipfile(stream):
         return False
+    try:
+        damaged = _find_damaged_part(stream)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise ValueError("its table of contents points outside the file") from error
+    if damaged is not None:
+        raise ValueError(f"the CRC-32 of its part {printable(repr(damaged))} differs: copy or download it again")
+    return True
+
+
+def _find_damaged_part(stream: BinaryIO) -> str | None:
     with zipfile.ZipFile(stream) as archive:
         parts = archive.infolist()
         unpacked = sum(part.file_size for part in parts)
@@ -162,10 +175,7 @@ def check_archive(stream: BinaryIO) -> bool:
             raise ValueError("two parts of the archive have the same name")
         if any(part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for part in parts):
             raise ValueError("it is compressed by a method that torch.save does not use")
-        damaged = archive.testzip()  # reads 1 MiB at a time
-    if damaged is not None:
-        raise ValueError(f"the CRC-32 of its part {printable(repr(damaged))} differs: copy or download it again")
-    return True
+        return archive.testzip()  # reads 1 MiB at a time
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:

@@ -83,7 +83,7 @@ def count(path: Path, read: Callable[[Path], object], number: int, seed: int) ->
             found["refused"] += 1
         except Exception as error:  # noqa: BLE001 - what else is raised is what is looked for
             found[f"CRASH {type(error).__name__}"] += 1
-            print(repr(error)[:200])
+            print(repr(error)[:200], flush=True)
     path.write_bytes(content)
     return found
 
