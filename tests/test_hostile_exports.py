@@ -587,25 +587,3 @@ def test_the_good_ones_are_accepted(tmp_path: Path, tiny_openvino: tuple[str, by
     (tmp_path / "good.bin").write_bytes(tiny_openvino[1])
     for name in ("good.onnx", "good.xml"):
         assert len(RefineNet(model=tmp_path / name).label_set) == 3
-
-
-@pytest.mark.parametrize("threshold", ["Max", "Mod", "Relu", "Div"])
-def test_sizes_that_grow_only_with_larger_images(threshold: str, tmp_path: Path) -> None:
-    model = make_tiny()
-    numbers = {"axis": [2], "limit": [150], "zero": [0], "big": [40_000_000], "one": [1]}
-    model.graph.initializer.extend(constant(name, values) for name, values in numbers.items())
-    steps = {
-        "Max": [("Sub", "height limit", "past"), ("Max", "past zero", "over")],
-        "Mod": [("Div", "height limit", "past"), ("Mod", "past big", "over")],
-        "Relu": [("Sub", "height limit", "past"), ("Relu", "past", "over")],
-        "Div": [("Div", "height limit", "over")],
-    }
-    chain = [
-        ("Shape", "images", "shape"), ("Gather", "shape axis", "height"), *steps[threshold],
-        ("Mul", "over big", "much"), ("Add", "much one", "length"), ("ConstantOfShape", "length", "huge"),
-        ("ReduceSum", "huge", "total"), ("Add", "pooled total", "logits"),
-    ]  # fmt: skip
-    model.graph.node[0].output[0] = "pooled"
-    for number, (kind, inputs, output) in enumerate(chain):
-        model.graph.node.insert(1 + number, helper.make_node(kind, inputs.split(), [output]))
-    refuse_onnx(model, tmp_path, "'ConstantOfShape' makes a tensor of a size computed by")

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import numpy_helper
 
 from refinenet.backends.graph import ONNX_FILE
 from refinenet.exported.contract import HEADER_KEY, INPUT, LABELS, LOGITS, MAX_NODES, MAX_RANK, Checked, check_classes
@@ -33,34 +31,6 @@ Trilu Unsqueeze Where Xor
 """
 OPERATORS = frozenset(_OPERATORS.split())
 """What PyTorch makes of networks, and what else computes numbers from numbers."""
-
-_SIZED_BY = {"ConstantOfShape": (0,), "Expand": (1,), "Pad": (1,), "Range": (0, 1, 2), "Resize": (2, 3), "Tile": (1,)}
-"""Inputs whose values say how large an output is."""
-_SIZE_OPERATORS = frozenset(
-    (
-        "Add",
-        "Cast",
-        "Ceil",
-        "Concat",
-        "Constant",
-        "Div",
-        "Floor",
-        "Gather",
-        "Identity",
-        "Mul",
-        "Reshape",
-        "Shape",
-        "Slice",
-        "Squeeze",
-        "Sub",
-        "Unsqueeze",
-    )
-)
-"""What exports compute sizes by. Comparing, clipping or choosing could hide a size that only large images meet."""
-_LARGEST_FACTOR = 4096
-"""Of a constant in the computation of a size."""
-_MOST_FACTORS = 4
-"""Multiplications in the computation of a size."""
 
 _NUMBERS = "FLOAT FLOAT16 BFLOAT16 DOUBLE INT8 UINT8 INT16 UINT16 INT32 UINT32 INT64 UINT64 BOOL"
 _TYPES = frozenset(getattr(onnx.TensorProto, name) for name in _NUMBERS.split())
@@ -85,7 +55,6 @@ def check_onnx(content: bytes) -> Checked:
         _check_tensor(tensor)
     _check_input(graph)
     classes = _check_outputs(graph)
-    _check_sizes(graph)
     return Checked(files={ONNX_FILE: _reduced(model)}, header=_find_header(model), classes=classes)
 
 
@@ -120,56 +89,6 @@ def _check_nodes(nodes: Iterable[Any]) -> None:
             raise ValueError(f"its operator {node.op_type!r} is none of those that networks need")
         for attribute in node.attribute:
             _check_attribute(node, attribute)
-
-
-def _check_sizes(graph: Any) -> None:
-    """Refuse sizes that are computed by more than adding to and dividing those of other tensors.
-
-    The graph is tried on small images alone; a size that grows faster than the image, or begins to grow beyond some
-    size, would take all memory later.
-    """
-    makers = {name: node for node in graph.node for name in node.output}
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        for place in _SIZED_BY.get(node.op_type, ()):
-            if place < len(node.input) and node.input[place]:
-                _check_size(node, node.input[place], makers, constants)
-
-
-def _check_size(node: Any, size: str, makers: dict[str, Any], constants: dict[str, Any]) -> None:
-    waiting, seen, factors, computed = [size], set(), 0, False
-    used = []
-    while waiting:
-        name = waiting.pop()
-        if name in seen or not name:
-            continue
-        seen.add(name)
-        maker = makers.get(name)
-        if maker is None:
-            if name not in constants:
-                raise ValueError(f"its operator {node.op_type!r} makes a tensor as large as a value of the image says")
-            used.append(constants[name])
-            continue
-        if maker.op_type not in _SIZE_OPERATORS:
-            raise ValueError(f"its operator {node.op_type!r} makes a tensor of a size computed by {maker.op_type!r}")
-        computed |= maker.op_type == "Shape"
-        factors += maker.op_type == "Mul"
-        used.extend(attribute.t for attribute in maker.attribute if attribute.HasField("t"))
-        if maker.op_type != "Shape":
-            waiting.extend(maker.input)
-    largest = max((_largest(tensor) for tensor in used), default=0)
-    if computed and (factors > _MOST_FACTORS or largest > _LARGEST_FACTOR):
-        raise ValueError(
-            f"its operator {node.op_type!r} makes a tensor of a size computed by {factors} multiplications and numbers "
-            f"up to {largest:g}, up to {_MOST_FACTORS} and {_LARGEST_FACTOR} are allowed"
-        )
-
-
-def _largest(tensor: Any) -> float:
-    """The largest absolute value of a tensor in the computation of a size; slices end at 2^63 - 1."""
-    values = np.abs(numpy_helper.to_array(tensor).astype(np.float64).ravel())
-    finite = values[values < 2**31 - 1]
-    return float(finite.max()) if finite.size else 0.0
 
 
 def _check_attribute(node: Any, attribute: Any) -> None:

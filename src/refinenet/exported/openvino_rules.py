@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-import numpy as np
-
 from refinenet.backends.graph import OPENVINO_FILES
 from refinenet.exported.contract import HEADER_KEY, INPUT, LABELS, LOGITS, MAX_NODES, MAX_RANK, Checked, check_classes
 
@@ -33,35 +31,6 @@ StridedSlice Subtract Swish Tanh Tile TopK Transpose Unsqueeze VariadicSplit
 """
 OPERATORS = frozenset(_OPERATORS.split())
 """What OpenVINO makes of networks, and what else computes numbers from numbers."""
-
-_SIZED_BY = {"Broadcast": (1,), "Interpolate": (1, 2), "Pad": (1, 2), "Range": (0, 1, 2), "Tile": (1,)}
-"""Inputs whose values say how large an output is."""
-_SIZE_OPERATORS = frozenset(
-    (
-        "Add",
-        "Ceiling",
-        "Concat",
-        "Const",
-        "Convert",
-        "Divide",
-        "Floor",
-        "Gather",
-        "Multiply",
-        "Reshape",
-        "ShapeOf",
-        "Slice",
-        "Squeeze",
-        "StridedSlice",
-        "Subtract",
-        "Unsqueeze",
-    )
-)
-"""What exports compute sizes by. Comparing, clipping or choosing could hide a size that only large images meet."""
-_LARGEST_FACTOR = 4096
-"""Of a constant in the computation of a size."""
-_MOST_FACTORS = 4
-"""Multiplications in the computation of a size."""
-_ARRAYS = {"i64": "<i8", "i32": "<i4", "f32": "<f4", "f16": "<f2", "f64": "<f8", "u64": "<u8", "u32": "<u4", "u8": "u1"}
 
 _SETS = re.compile(r"opset([1-9]|1[0-9])")
 _NUMBERS = "f32 f16 bf16 f64 i8 u8 i16 u16 i32 u32 i64 u64 i4 u4 boolean"
@@ -85,7 +54,6 @@ def check_openvino(text: bytes, weights: bytes) -> Checked:
     net = _parse(text)
     layers = _check_layers(net)
     _check_constants(layers, len(weights))
-    _check_sizes(net, layers, weights)
     _check_input(layers)
     classes = _take_labels_off(net, layers)
     header = _find_header(net)
@@ -186,58 +154,6 @@ def _end_of(layer: Element) -> int:
     if not (_NUMBER.fullmatch(offset) and _NUMBER.fullmatch(size)):
         raise ValueError(f"its constant {layer.get('name')!r} lies at {offset[:30]!r}, {size[:30]!r} bytes long")
     return int(offset) + int(size)
-
-
-def _check_sizes(net: Element, layers: dict[str, Element], weights: bytes) -> None:
-    """Refuse sizes that are computed by more than adding to and dividing those of other tensors, as with ONNX."""
-    sources: dict[str, dict[int, str]] = {}
-    for edge in _part(net, "edges"):
-        port = edge.get("to-port", "")
-        if not _NUMBER.fullmatch(port):
-            raise ValueError(f"its edge {dict(edge.attrib)} ends nowhere")
-        sources.setdefault(edge.get("to-layer", ""), {})[int(port)] = edge.get("from-layer", "")
-    for number, layer in layers.items():
-        for place in _SIZED_BY.get(layer.get("type", ""), ()):
-            if place in sources.get(number, {}):
-                _check_size(str(layer.get("type")), sources[number][place], sources, layers, weights)
-
-
-def _check_size(
-    kind: str, size: str, sources: dict[str, dict[int, str]], layers: dict[str, Element], weights: bytes
-) -> None:
-    waiting, seen, factors, largest, computed = [size], set[str](), 0, 0.0, False
-    while waiting:
-        number = waiting.pop()
-        if number in seen or number not in layers:
-            continue
-        seen.add(number)
-        maker = layers[number].get("type", "")
-        if maker not in _SIZE_OPERATORS:
-            raise ValueError(f"its layer {kind!r} makes a tensor of a size computed by {maker!r}")
-        computed |= maker == "ShapeOf"
-        factors += maker == "Multiply"
-        if maker == "Const":
-            largest = max(largest, _largest(layers[number], weights))
-        if maker != "ShapeOf":
-            waiting.extend(sources.get(number, {}).values())
-    if computed and (factors > _MOST_FACTORS or largest > _LARGEST_FACTOR):
-        raise ValueError(
-            f"its layer {kind!r} makes a tensor of a size computed by {factors} multiplications and numbers up to "
-            f"{largest:g}, up to {_MOST_FACTORS} and {_LARGEST_FACTOR} are allowed"
-        )
-
-
-def _largest(layer: Element, weights: bytes) -> float:
-    """The largest absolute value of a constant in the computation of a size; slices end at 2^31 - 1 or 2^63 - 1."""
-    data = layer.findall("data")[0]
-    kind = data.get("element_type", "")
-    if kind not in _ARRAYS:
-        raise ValueError(f"its constant {layer.get('name')!r} of a size has the type {kind!r}")
-    start, length = int(data.get("offset", "")), int(data.get("size", ""))
-    size = np.dtype(_ARRAYS[kind]).itemsize
-    values = np.frombuffer(weights[start : start + length // size * size], _ARRAYS[kind]).astype(np.float64)
-    finite = np.abs(values)[np.abs(values) < 2**31 - 1]
-    return float(finite.max()) if finite.size else 0.0
 
 
 def _check_input(layers: dict[str, Element]) -> None:
