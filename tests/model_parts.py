@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,10 +56,17 @@ class Parts:
         return cls(header=header, ours=json.loads(header["__metadata__"].pop("refinenet")), body=content[end:])
 
     def write(self, path: Path) -> None:
+        """Write with the hash that belongs to the header, so that a lie is not damage, too."""
+        if "header_sha256" in self.ours:
+            self.ours["header_sha256"] = "0" * 64
+            content = json.dumps(self._with_texts(json.dumps(self.ours)), sort_keys=True).encode()
+            self.ours["header_sha256"] = hashlib.sha256(content).hexdigest()
         self.write_texts(path, json.dumps(self.ours))
 
     def write_texts(self, path: Path, ours: str) -> None:
         """Write with any text in our JSON's place."""
-        metadata = {**self.header["__metadata__"], "refinenet": ours}
-        header = json.dumps({**self.header, "__metadata__": metadata}).encode()
+        header = json.dumps(self._with_texts(ours)).encode()
         path.write_bytes(len(header).to_bytes(8, "little") + header + self.body)
+
+    def _with_texts(self, ours: str) -> dict[str, Any]:
+        return {**self.header, "__metadata__": {**self.header["__metadata__"], "refinenet": ours}}

@@ -6,6 +6,7 @@ import pickle
 import random
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,34 @@ def test_damaged_checkpoints_raise_one_kind_of_error(legacy: bool, tmp_path: Pat
         except ValueError:
             continue
     assert survived < 390
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.9])
+def test_a_flipped_bit_in_an_archive_never_changes_weights(share: float, tmp_path: Path) -> None:
+    path = tmp_path / "model.pth.tar"
+    weights = {"layer": torch.arange(5000, dtype=torch.float32)}
+    torch.save(weights, path)
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 0x40
+    path.write_bytes(content)
+    with suppress(ValueError):
+        assert torch.equal(read_checkpoint(path)["layer"], weights["layer"])
+
+
+def test_a_changed_weight_is_named_by_its_part(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth.tar"
+    torch.save({"layer": torch.full((100,), 3.25)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(bytes(torch.full((2,), 3.25).numpy().tobytes())) + 1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"CRC-32 of its part '.*data/0' differs"):
+        read_checkpoint(path)
+
+
+def test_a_format_without_checksums_is_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    save_legacy({"layer": torch.ones(3)}, tmp_path / "old.pth")
+    read_checkpoint(tmp_path / "old.pth")
+    assert "has no checksums" in capfd.readouterr().err
+    save_zip({"layer": torch.ones(3)}, tmp_path / "new.pth")
+    read_checkpoint(tmp_path / "new.pth")
+    assert capfd.readouterr().err == ""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from refinenet.encoder import MOBILENETV2, added_tensors, base_name, name_in_features
 from refinenet.network import Network
 from refinenet.street_scene import draw_street
-from refinenet.tensors import check_tensors, is_safetensors, read_checkpoint, read_safetensors, refuse_packed_giants
+from refinenet.tensors import check_archive, check_tensors, is_safetensors, read_checkpoint, read_safetensors
 
 HEAD_PREFIXES = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm.", "norm_pre.", "head_norm.")
 """Tensors of a classification head, which an encoder leaves behind."""
@@ -74,7 +74,8 @@ def _load_folded_mobilenetv2(network: Network, path: Path) -> None:
 
 def _read_arrays(path: Path) -> dict[str, Tensor]:
     try:
-        refuse_packed_giants(path)
+        with path.open("rb") as stream:
+            check_archive(stream)
         with np.load(path, allow_pickle=False) as archive:
             return {name: torch.from_numpy(archive[name]) for name in archive.files}
     except (ValueError, TypeError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:

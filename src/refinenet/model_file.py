@@ -3,14 +3,20 @@
 The header's metadata holds, under the key "refinenet", a JSON object: format version, architecture, label set,
 preprocessing, scores with their protocol, licence, recipe, package version and the SHA-256 of the weights; and, where
 one was fitted, the temperature that makes confidence mean what it says.
+
+Since format version 2 it also holds "header_sha256": the SHA-256 of the whole safetensors header (each tensor's type,
+shape and place, and all metadata) as JSON with sorted keys, `json.dumps(header, sort_keys=True)` in Python, in which
+64 zeros stand for this hash itself. Version 1 has no such hash; its files are read as before.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -28,7 +34,11 @@ from refinenet.network import Architecture, Network
 from refinenet.sample_values import ValueRange, check_value_range
 from refinenet.tensors import check_tensors, digest, printable, read_safetensors, refuse_doubled_keys
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of new model files."""
+UNSEALED_VERSION = 1
+"""Of model files before, whose header had no hash, and of the headers in exported files, which have a hash of their own
+(`exported.seal`)."""
 BUNDLED = ("camvid",)
 """Models that ship inside the package, by name."""
 
@@ -47,6 +57,9 @@ _HEADER_TYPES: Mapping[str, type] = {
     "scores": dict,
     "weights_sha256": str,
 }
+_SEAL = "header_sha256"
+_NO_HASH = "0" * 64
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _OPTIONAL_TYPES: Mapping[str, type] = {"temperature": float, "value_range": list}
 """Entries that are written only where they say something."""
 
@@ -115,9 +128,28 @@ def save(
     stored = {name: _as_stored(tensor, dtype) for name, tensor in network.state_dict().items()}
     check_tensors(stored, stored, f"the model to be saved to {path}")
     header = make_header(network, card, digest(stored))
-    content = safetensors.torch.save(stored, {HEADER_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
-    write_atomically(path, content)
+    sealed = {**header, "format_version": FORMAT_VERSION, _SEAL: _NO_HASH}
+    content = safetensors.torch.save(stored, {HEADER_KEY: json.dumps(sealed, sort_keys=True, allow_nan=False)})
+    write_atomically(path, _seal_header(content))
     return replace(card, weights_sha256=header["weights_sha256"])
+
+
+def _seal_header(content: bytes) -> bytes:
+    """A safetensors file whose header states its own hash instead of zeros."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    start, body = content[:end], content[end:]
+    escaped = rf"\"{_SEAL}\": \"".encode("ascii")  # our JSON is a text inside the header's JSON
+    assert start.count(escaped + _NO_HASH.encode("ascii")) == 1
+    found = _hash_header(json.loads(start[8:]), _NO_HASH).encode("ascii")
+    return start.replace(escaped + _NO_HASH.encode("ascii"), escaped + found) + body
+
+
+def _hash_header(header: Mapping[str, Any], stated: str) -> str:
+    """SHA-256, hexadecimal, of a safetensors header with zeros for the hash that it states."""
+    metadata = header["__metadata__"]
+    opened = metadata[HEADER_KEY].replace(f'"{_SEAL}": "{stated}"', f'"{_SEAL}": "{_NO_HASH}"')
+    content = {**header, "__metadata__": {**metadata, HEADER_KEY: opened}}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
 
 
 def _as_stored(tensor: Tensor, dtype: Literal["float32", "float16"]) -> Tensor:
@@ -136,9 +168,9 @@ def load(path: Path) -> tuple[Network, ModelCard]:
         ValueError: the file is damaged, was not written by this package, or its parts contradict each other.
         OSError: the file cannot be read.
     """
-    tensors, metadata = read_safetensors(path)
+    tensors, index = read_safetensors(path)
     try:
-        card, preprocessing = read_header(metadata)
+        card, preprocessing = _read_sealed_header(index)
         with torch.device("meta"):  # shapes first: a file cannot make us allocate more than it holds
             network = Network(card.architecture)
     except (ValueError, TypeError, RecursionError) as error:
@@ -168,8 +200,26 @@ def load(path: Path) -> tuple[Network, ModelCard]:
 def describe_bundled(name: str) -> str:
     """What a bundled model knows: how many classes, of which scenes, and their names."""
     with safetensors.safe_open(bundled_path(name), "pt") as stream:
-        card, _ = read_header(stream.metadata() or {})
+        header = _parse_header(stream.metadata() or {}, (UNSEALED_VERSION, FORMAT_VERSION))
+    header.pop(_SEAL, None)  # compared where the model is loaded
+    card, _ = _read_entries(header)
     return f"{len(card.label_set)} classes of {_DOMAINS[name]} ({', '.join(card.label_set.names)})"
+
+
+def _read_sealed_header(index: Mapping[str, Any]) -> tuple[ModelCard, dict[str, Any]]:
+    """As `read_header`, of a model file, whose header is compared with its own hash where it has one."""
+    header = _parse_header(index.get("__metadata__") or {}, (UNSEALED_VERSION, FORMAT_VERSION))
+    if header["format_version"] == FORMAT_VERSION:
+        stated = header.pop(_SEAL, None)
+        if not (isinstance(stated, str) and _SHA256.fullmatch(stated)):
+            raise ValueError(f"its header has no {_SEAL!r} of 64 hexadecimal digits: it is damaged")
+        found = _hash_header(index, stated)
+        if found != stated:
+            raise ValueError(
+                f"it is damaged: its header has the SHA-256 {found} and states {stated}. Copy or download it again, "
+                "or save the model again with this package to change what it says"
+            )
+    return _read_entries(header)
 
 
 def make_header(network: Network, card: ModelCard, weights_sha256: str) -> dict[str, Any]:
@@ -181,7 +231,7 @@ def make_header(network: Network, card: ModelCard, weights_sha256: str) -> dict[
         weights_sha256: Hexadecimal SHA-256 of its weights.
     """
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": UNSEALED_VERSION,
         "architecture": card.architecture.to_dict(),
         "label_set": card.label_set.to_dict(),
         "preprocessing": _preprocessing(network),
@@ -214,17 +264,25 @@ def read_header(metadata: Mapping[str, str]) -> tuple[ModelCard, dict[str, Any]]
     Raises:
         ValueError, TypeError, RecursionError: they state neither, or what is not allowed.
     """
+    return _read_entries(_parse_header(metadata, (UNSEALED_VERSION,)))
+
+
+def _parse_header(metadata: Mapping[str, str], versions: Sequence[int]) -> dict[str, Any]:
     if HEADER_KEY not in metadata:
         raise ValueError(f"its header has no entry {HEADER_KEY!r}")
     header = json.loads(metadata[HEADER_KEY], object_pairs_hook=refuse_doubled_keys, parse_constant=_refuse_constant)
     if not isinstance(header, dict):
         raise ValueError(f"its header's {HEADER_KEY!r} is not a JSON object")
     version = header.get("format_version")
-    if type(version) is not int or version != FORMAT_VERSION:  # first: another version may have other entries
+    if type(version) is not int or version not in versions:  # first: another version may have other entries
         raise ValueError(
-            f"its format version is {printable(repr(version))}, this package reads {FORMAT_VERSION}; "
-            "a newer package may read it"
+            f"its format version is {printable(repr(version))}, this package reads "
+            f"{' and '.join(map(str, versions))}; a newer package may read it"
         )
+    return header
+
+
+def _read_entries(header: Mapping[str, Any]) -> tuple[ModelCard, dict[str, Any]]:
     if set(header) - set(_OPTIONAL_TYPES) != set(_HEADER_TYPES):
         optional = ", ".join(_OPTIONAL_TYPES)
         raise ValueError(f"its header should have exactly the entries {sorted(_HEADER_TYPES)}, and perhaps {optional}")

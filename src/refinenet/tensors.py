@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import pickle
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors
@@ -17,11 +19,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from refinenet.terminal import print_note
+
 WRAPPERS = ("segmenter", "model", "weights", "state_dict")
 """Keys under which training scripts kept the weights in their `torch.save` files."""
 
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_HEADER_BYTES = 10 * 1024**2
+_ARCHIVE_START = b"PK\x03\x04"
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -40,6 +45,7 @@ CORRUPT_FILE_ERRORS = (
     pickle.UnpicklingError,
     struct.error,
     zipfile.BadZipFile,
+    zlib.error,
 )
 """What torch.load raises on damaged or hostile files."""
 
@@ -74,11 +80,11 @@ def is_safetensors(path: Path) -> bool:
     return start[8:9] == b"{"
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a safetensors file into private memory, so that a change of the file later changes nothing here.
 
     Returns:
-        The tensors by name, and the header's metadata.
+        The tensors by name, and the header: each tensor's type, shape and place, and texts under "__metadata__".
 
     Raises:
         ValueError: the file is damaged, or its header is too long or names something twice.
@@ -92,7 +98,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    return tensors, header.get("__metadata__") or {}
+    return tensors, header
 
 
 def refuse_doubled_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -110,9 +116,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         ValueError: the file is damaged, wants to run code, or holds no tensors by name.
     """
     try:
-        refuse_packed_giants(path)
         # An open file, since from a path's suffix torch.load would conclude what the file is.
         with path.open("rb") as stream, torch.serialization.safe_globals(_NUMPY_SCALARS):
+            has_checksums = check_archive(stream)
+            stream.seek(0)
             content = torch.load(stream, map_location="cpu", weights_only=True)
     except CORRUPT_FILE_ERRORS as error:
         # torch's own texts advise to switch the protection off
@@ -121,20 +128,54 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as a model: it is damaged, or it is a pickle that holds more than weights, "
             f"and code in model files is never run here. ({type(error).__name__}{reason})"
         ) from error
+    if not has_checksums:
+        print_note(
+            f"{path} has no checksums (torch.save wrote none before PyTorch 1.6): "
+            "damage to its weights cannot be detected."
+        )
     tensors = _unwrap(content, path)
     while tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return tensors
 
 
-def refuse_packed_giants(path: Path) -> None:
-    """Archives may be compressed a thousandfold; `torch.save` never does, but `torch.load` unpacks them."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(part.file_size for part in archive.infolist())
-    if unpacked > MAX_FILE_BYTES:
-        raise ValueError(f"unpacked it has {unpacked} bytes, a model file has up to {MAX_FILE_BYTES}")
+def check_archive(stream: BinaryIO) -> bool:
+    """Compare the parts of a `torch.save` archive with their CRC-32, which `torch.load` does not.
+
+    Returns:
+        Whether the file is an archive; older formats have no checksums.
+
+    Raises:
+        ValueError, zipfile.BadZipFile, zlib.error, RuntimeError: a part is damaged, compressed by other means than
+            deflate, or larger than a model file may be. Archives may be compressed a thousandfold; `torch.save` never
+            does it, but `torch.load` unpacks them.
+    """
+    stream.seek(0)
+    looks_like_archive = stream.read(4) == _ARCHIVE_START  # all that torch.load looks at
+    if not looks_like_archive and not zipfile.is_zipfile(stream):
+        return False
+    try:
+        damaged = _find_damaged_part(stream)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise ValueError("its table of contents points outside the file") from error
+    if damaged is not None:
+        raise ValueError(f"the CRC-32 of its part {printable(repr(damaged))} differs: copy or download it again")
+    return True
+
+
+def _find_damaged_part(stream: BinaryIO) -> str | None:
+    with zipfile.ZipFile(stream) as archive:
+        parts = archive.infolist()
+        unpacked = sum(part.file_size for part in parts)
+        if unpacked > MAX_FILE_BYTES:
+            raise ValueError(f"unpacked it has {unpacked} bytes, a model file has up to {MAX_FILE_BYTES}")
+        if len({part.filename for part in parts}) != len(parts):
+            raise ValueError("two parts of the archive have the same name")
+        if any(part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for part in parts):
+            raise ValueError("it is compressed by a method that torch.save does not use")
+        return archive.testzip()  # reads 1 MiB at a time
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:

@@ -28,11 +28,12 @@ from refinenet.backends.graph import (
 )
 from refinenet.exported.contract import HEADER_KEY
 from refinenet.exported.parcel import pack, unpack
-from refinenet.exported.seal import is_whole
+from refinenet.exported.seal import is_sealed
 from refinenet.exported_graph import CERTIFICATE_ENDING
 from refinenet.model_file import ModelCard, read_header
 from refinenet.network import Network
 from refinenet.tensors import MAX_FILE_BYTES, printable
+from refinenet.terminal import print_note
 
 _KINDS: Mapping[str, GraphKind] = {".onnx": "onnx", ".xml": "openvino"}
 _PATIENCE = 300
@@ -77,13 +78,11 @@ def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]
         OSError: the file cannot be read.
     """
     files = _read(path)
-    _check_certificate(path, files)
+    is_certified = _check_certificate(path, files)
     found, checked = _look_at(path, engine, files)
-    if not is_whole(list(files.values())):
-        raise ValueError(
-            f"{path} is damaged, or was changed after it was exported: the hash that it carries is not its own. Copy "
-            "it again, with all files that belong to it, or export it again."
-        )
+    has_sums = _check_seal(path, files) or is_certified
+    if not has_sums:
+        print_note(f"{path} carries no checksum, and has no certificate beside it: damage cannot be detected.")
     try:
         card, preprocessing = read_header({HEADER_KEY: found["header"]})
         _check_card(card, preprocessing, found["classes"])
@@ -104,15 +103,33 @@ def _read(path: Path) -> dict[str, bytes]:
     return dict(zip(OPENVINO_FILES, (_read_file(path), _read_file(weights)), strict=True))
 
 
-def _check_certificate(path: Path, files: Mapping[str, bytes]) -> None:
-    """Refuse a file that is not the one that the certificate beside it speaks of.
+def _check_seal(path: Path, files: Mapping[str, bytes]) -> bool:
+    """Whether the file carries its own hash, which is compared.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return is_sealed(list(files.values()))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged, or was changed after it was exported: {error}. Copy it again, with all files that "
+            "belong to it, or export it again."
+        ) from error
+
+
+def _check_certificate(path: Path, files: Mapping[str, bytes]) -> bool:
+    """Refuse a file that is not the one that the certificate beside it describes.
+
+    Returns:
+        Whether there is a certificate.
 
     Raises:
         ValueError: it has changed, or the certificate is damaged.
     """
     certificate = path.with_name(path.name + CERTIFICATE_ENDING)
     if not certificate.is_file():
-        return
+        return False
     try:
         known = json.loads(certificate.read_text(encoding="utf-8"))["files"]
         said = {known[path.with_suffix(Path(name).suffix).name]["sha256"] for name in files}
@@ -123,6 +140,7 @@ def _check_certificate(path: Path, files: Mapping[str, bytes]) -> None:
             f"{path} is not what {certificate.name} certifies: it is damaged, or was replaced. Export or copy it "
             "again; if it was replaced on purpose, remove the certificate."
         )
+    return True
 
 
 def _read_file(path: Path) -> bytes:
