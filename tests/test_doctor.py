@@ -27,6 +27,7 @@ from refinenet.doctor.safely import map_safely
 
 SIZE = (96, 72)
 WARNINGS = {
+    "crowds-void", "crowds-labelled",
     *(
         "stem-unicode",
         "exif-turned",

@@ -123,6 +123,13 @@ KINDS: Mapping[str, Kind] = {
     "sample-refused": Kind(
         True, False, "These samples cannot be read: training ends with an error. {message}", _AGAIN
     ),
+    "labels-invalid": Kind(
+        True, True, "The annotation files have entries that cannot be used. Training without them would take what "
+        "they show for something else, so it does not begin:\n{message}\n",
+        "Mend or remove them where they come from; " + _FIX + "without them, and lists them in changes.json.",
+    ),
+    "crowds-void": Kind(False, False, "{message}", ""),
+    "crowds-labelled": Kind(False, False, "{message}", ""),
     "image-constant": Kind(
         False, False, "The images have one colour all over, so there is nothing to see in them.",
         "Check whether they were exported rightly, or remove both image and mask.",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from refinenet.datasets.formats.coco_crowds import Crowds
 from refinenet.datasets.pairs import IMAGE_SUFFIXES, MASK_SUFFIXES, find_stem, has_suffix, list_files, walk_names
 
 VALIDATION_EVERY = 5
@@ -57,6 +58,8 @@ class Layout:
     """A classes.yaml or another YAML file, labelmap.txt, or _classes.csv."""
     is_dealt: bool = False
     """Whether the folder has no splits, so that every fifth image is for validation."""
+    crowds: Crowds = "auto"
+    """What becomes of a COCO file's crowds."""
 
 
 def list_split(images: Path, masks: Path) -> SplitFiles:
