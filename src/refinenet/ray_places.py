@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from posixpath import splitext
 
-from refinenet.datasets import IMAGE_SUFFIXES
+from refinenet.datasets import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 from refinenet.storage import as_place, is_here, join, list_names
 
 DEFAULT_FOLDER = "segmented"
@@ -38,7 +38,10 @@ def pair_places(
             raise ValueError(f"Several images need a folder for their results, not one file: {target}.")
         return [(places[0], target)], None
     found = {image: name for place in places for image, name in _find(place, recursive, target)}
-    pairs = [(image, join(target, f"{splitext(name)[0]}.png")) for image, name in found.items()]
+    # A picture of a kind that is not read fails alone: its place is in nobody's way.
+    pairs = [
+        (image, join(target, f"{splitext(name)[0] if _is_image(name) else name}.png")) for image, name in found.items()
+    ]
     homes = {_folder_of(result) for _, result in pairs}
     mixed = next((image for image, _ in pairs if _folder_of(image) in homes), None)
     if mixed is not None:
@@ -52,10 +55,10 @@ def _find(place: str, recursive: bool, target: str) -> list[tuple[str, str]]:
         return [(place, place.replace("\\", "/").rpartition("/")[2])]
     base, results = f"{_whole(place)}/", f"{_whole(target)}/"
     below = results.removeprefix(base) if results.startswith(base) else ""  # what an earlier run made is not meant
-    names = [name for name in list_names(place, IMAGE_SUFFIXES) if not below or not name.startswith(below)]
+    names = [name for name in list_names(place, (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)) if not below or not name.startswith(below)]
     chosen = [name for name in names if recursive or "/" not in name]
-    if not chosen:
-        hint = " Folders in it do: --recursive looks into them." if names else ""
+    if not any(map(_is_image, chosen)):
+        hint = " Folders in it do: --recursive looks into them." if any(map(_is_image, names)) else ""
         raise ValueError(f"{place} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).{hint}")
     return [(join(place, name), name) for name in chosen]
 

@@ -8,10 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from refinenet.datasets import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
+from refinenet.datasets import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, list_files, walk_names
 
 STANDARD_INPUT = "-"
 LIST_MARK = "@"
+
+_PICTURES = (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)
+"""Pictures that are not read are found as well, so that they are reported with the others that fail."""
 
 
 class FoundImage(NamedTuple):
@@ -83,16 +86,16 @@ def _is_pattern(source: str) -> bool:
 
 def _in_folder(folder: Path, recursive: bool, results: Path | None) -> Iterator[tuple[Path, str]]:
     if recursive:
-        names = sorted(walk_names(folder, IMAGE_SUFFIXES))
+        names = sorted(walk_names(folder, _PICTURES))
     else:
-        names = sorted(path.name for path in list_files(folder, IMAGE_SUFFIXES))
+        names = sorted(path.name for path in list_files(folder, _PICTURES))
     own = _below(folder, results)
     images = [name for name in names if own is None or not name.startswith(own)]
-    if not images:
+    if not any(has_suffix(PurePath(name).name, IMAGE_SUFFIXES) for name in images):
         deeper = not recursive and any(walk_names(folder, IMAGE_SUFFIXES))
         hint = " Folders in it do: they are looked through with --recursive (recursive=True)." if deeper else ""
-        raise ValueError(f"{folder} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).{hint}")
-    yield from ((folder / name, _without_suffix(name)) for name in images)
+        raise ValueError(f"{folder} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).{hint}{_say_foreign(images)}")
+    yield from ((folder / name, _find_place(name)) for name in images)
 
 
 def _of_pattern(pattern: str, results: Path | None) -> Iterator[tuple[Path, str]]:
@@ -106,13 +109,16 @@ def _of_pattern(pattern: str, results: Path | None) -> Iterator[tuple[Path, str]
     images = [
         name
         for name in names
-        if has_suffix(name, IMAGE_SUFFIXES)
+        if has_suffix(name, _PICTURES)
         and (own is None or not name.startswith(own))
         and not any(part.startswith(".") for part in PurePath(name).parts)
     ]
-    if not images:
-        raise ValueError(f"No image fits the pattern {pattern!r} (looked for {', '.join(IMAGE_SUFFIXES)}).")
-    yield from ((base / name, _without_suffix(name)) for name in images)
+    if not any(has_suffix(name, IMAGE_SUFFIXES) for name in images):
+        looked_for = ", ".join(IMAGE_SUFFIXES)
+        raise ValueError(
+            f"No image fits the pattern {pattern!r} (looked for {looked_for}).{_say_foreign(images)}"
+        )
+    yield from ((base / name, _find_place(name)) for name in images)
 
 
 def _read_list(path: Path, recursive: bool, results: Path | None) -> Iterator[tuple[Path, str]]:
@@ -140,6 +146,18 @@ def _below(folder: Path, results: Path | None) -> str | None:
         return None
     root, own = folder.resolve(), results.resolve()
     return f"{own.relative_to(root).as_posix()}/" if root in own.parents else None
+
+
+def _say_foreign(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f" Pictures of kinds that are not read: {', '.join(names[:5])}{more}."
+
+
+def _find_place(name: str) -> str:
+    """Where the result of an image belongs; a picture that is not read, which fails alone, is in nobody's way."""
+    return _without_suffix(name) if has_suffix(PurePath(name).name, IMAGE_SUFFIXES) else name
 
 
 def _without_suffix(name: str) -> str:

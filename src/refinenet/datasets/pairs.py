@@ -10,11 +10,28 @@ from functools import partial
 from pathlib import Path
 
 from refinenet.datasets.dataset import Dataset, from_files, without_labels
-from refinenet.image_files import read_mask
+from refinenet.image_files import CAN_READ_AVIF, CAN_READ_HEIF, HEIF_SUFFIXES, read_mask
 from refinenet.labels import LabelMap, LabelSet
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *((".avif",) if CAN_READ_AVIF else ()),
+    *(HEIF_SUFFIXES if CAN_READ_HEIF else ()),
+)
+"""What names of images end in, in small letters."""
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+FOREIGN_SUFFIXES = tuple(
+    suffix
+    for suffix in (
+        *(".avif", *HEIF_SUFFIXES, ".jp2", ".j2k", ".jpx", ".jxl", ".psd", ".xcf", ".tga", ".exr", ".hdr", ".dds"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".svg", ".dcm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf"),
+        *(".rw2", ".pef", ".srw"),
+    )
+    if suffix not in IMAGE_SUFFIXES
+)
+"""What names of pictures end in that are not read: they are reported, not passed over without a word."""
+ARRAY_SUFFIXES = (".npy", ".npz", ".mat")
+"""What names of files end in that may be masks and are not read."""
 
 
 def open_folders(

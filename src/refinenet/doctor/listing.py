@@ -10,11 +10,11 @@ from pathlib import Path
 from refinenet.datasets.own.layouts import Layout, SplitFiles
 from refinenet.datasets.own.plain_layouts import find_pair
 from refinenet.datasets.own.split_files import SPLIT_FOLDERS
-from refinenet.datasets.pairs import find_stem, walk_names
+from refinenet.datasets.pairs import IMAGE_SUFFIXES, MASK_SUFFIXES, find_stem, walk_names
 from refinenet.doctor.finding import Finding, find
 from refinenet.doctor.quoting import write_command
 
-LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
+LOSSY_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in MASK_SUFFIXES)
 
 _REASONS = {
     "image-without-mask": "an image without mask",

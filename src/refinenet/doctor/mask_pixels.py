@@ -13,7 +13,7 @@ from refinenet.datasets.formats.colours import pack_colours
 from refinenet.doctor.snapping import Codes
 from refinenet.image_files import DEEP_MODES, Picture, convert, open_verified, read_mask, to_sixteen_bits
 
-LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
+LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
