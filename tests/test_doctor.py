@@ -27,7 +27,8 @@ from refinenet.doctor.safely import map_safely
 
 SIZE = (96, 72)
 WARNINGS = {
-    "crowds-void", "crowds-labelled",
+    "crowds-void",
+    "crowds-labelled",
     *(
         "stem-unicode",
         "exif-turned",

@@ -55,7 +55,11 @@ def _find(place: str, recursive: bool, target: str) -> list[tuple[str, str]]:
         return [(place, place.replace("\\", "/").rpartition("/")[2])]
     base, results = f"{_whole(place)}/", f"{_whole(target)}/"
     below = results.removeprefix(base) if results.startswith(base) else ""  # what an earlier run made is not meant
-    names = [name for name in list_names(place, (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)) if not below or not name.startswith(below)]
+    names = [
+        name
+        for name in list_names(place, (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES))
+        if not below or not name.startswith(below)
+    ]
     chosen = [name for name in names if recursive or "/" not in name]
     if not any(map(_is_image, chosen)):
         hint = " Folders in it do: --recursive looks into them." if any(map(_is_image, names)) else ""

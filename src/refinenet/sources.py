@@ -94,7 +94,9 @@ def _in_folder(folder: Path, recursive: bool, results: Path | None) -> Iterator[
     if not any(has_suffix(PurePath(name).name, IMAGE_SUFFIXES) for name in images):
         deeper = not recursive and any(walk_names(folder, IMAGE_SUFFIXES))
         hint = " Folders in it do: they are looked through with --recursive (recursive=True)." if deeper else ""
-        raise ValueError(f"{folder} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).{hint}{_say_foreign(images)}")
+        raise ValueError(
+            f"{folder} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).{hint}{_say_foreign(images)}"
+        )
     yield from ((folder / name, _find_place(name)) for name in images)
 
 
@@ -115,9 +117,7 @@ def _of_pattern(pattern: str, results: Path | None) -> Iterator[tuple[Path, str]
     ]
     if not any(has_suffix(name, IMAGE_SUFFIXES) for name in images):
         looked_for = ", ".join(IMAGE_SUFFIXES)
-        raise ValueError(
-            f"No image fits the pattern {pattern!r} (looked for {looked_for}).{_say_foreign(images)}"
-        )
+        raise ValueError(f"No image fits the pattern {pattern!r} (looked for {looked_for}).{_say_foreign(images)}")
     yield from ((base / name, _find_place(name)) for name in images)
 
 

@@ -28,7 +28,7 @@ _NEEDS_ALL = ("mask-0-255", "ids-from-1", "nothing-but-void")
 
 _UNSURE = (
     *("no-classes", "palettes-conflict", "mask-colours-for-ids", "mask-unlisted-colours", "mask-near-colours"),
-    *("mask-interpolated", "ids-outside"),
+    *("mask-interpolated", "ids-outside", "mask-lossy-format"),
 )
 """Where this is found, classes may only seem to be absent."""
 
@@ -133,6 +133,7 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
         layout=source.layout,
         images=source.listing.splits,
         checked=len(facts),
+        is_quick=quick,
         is_fixable=is_fixable,
         findings=sort_findings(findings if is_fixable else [finding.without_fix() for finding in findings]),
     )

@@ -201,7 +201,9 @@ class Entries:
         identifier = _take_id(entry, "category_id", "it")
         number = self.numbers.get(identifier)
         if number is None:
-            raise ValueError(f"its category_id is {identifier}, which no category has ({len(self.numbers)} are listed).")
+            raise ValueError(
+                f"its category_id is {identifier}, which no category has ({len(self.numbers)} are listed)."
+            )
         if number == _LEFT_OUT:
             raise ValueError(f"its category_id is {identifier}, a category without a name of its own.")
         return number

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from reprlib import repr as shorten
 from typing import Any
@@ -49,6 +50,7 @@ from refinenet.datasets.own.plain_layouts import (
     find_inner_splits,
     find_lists,
     find_outer_splits,
+    find_rivals,
     find_shared,
 )
 from refinenet.datasets.own.split_files import Layout, SplitFiles, describe_folder, list_folders, list_split
@@ -155,12 +157,18 @@ def _read_split(path: Path, root: Path, key: str, value: Any) -> tuple[Path, Pat
 
 def _find_in(root: Path, options: Options) -> Layout:
     finders: tuple[Callable[[Path], Layout | None], ...] = (
-        *(find_lists, find_voc, find_inner_splits, find_outer_splits, find_beside, find_shared),
+        *(partial(find, labels=options.labels) for find in (find_lists,)),
+        *((find_voc,) if options.labels is None else ()),
+        *(partial(find, labels=options.labels) for find in (find_inner_splits, find_outer_splits)),
+        *((find_beside,) if options.labels is None else ()),
+        partial(find_shared, labels=options.labels),
         *(find_roboflow, find_coco, find_labelme),
     )
     for find in finders:
         layout = find(root)
         if layout is not None:
+            if options.labels is None:
+                _refuse_rivals(layout)
             names = _YAML_CLASSES if layout.annotations else _CLASSES_FILES
             return replace(layout, classes_file=_find_classes_file(root, names), crowds=options.crowds)
     raise FileNotFoundError(
@@ -170,6 +178,26 @@ def _find_in(root: Path, options: Options) -> Layout:
         "JPEGImages/ and SegmentationClass/; NAME.jpg and NAME_mask.png; COCO's and LabelMe's json files. "
         "A YAML file can name the folders, with lines such as: train: {images: FOLDER, masks: FOLDER}"
     )
+
+
+def _refuse_rivals(layout: Layout) -> None:
+    """Refuse to choose between several folders of masks that all fit the images."""
+    for files in layout.splits.values():
+        rivals = [] if layout.annotations else find_rivals(*_find_parents(layout.root, files))
+        if rivals:
+            names = [path.name for path in (_find_parents(layout.root, files)[1], *rivals)]
+            raise ValueError(
+                f"{layout.root}: the folders {' and '.join(names)} all hold masks that fit the images, and they differ: "
+                f"which are the labels? Write one of them into classes.yaml, for example `labels: {names[0]}`, or "
+                "move the others away."
+            )
+
+
+def _find_parents(root: Path, files: SplitFiles) -> tuple[Path, Path]:
+    """The folders of images and of masks, without those of splits in them."""
+    if files.images.parent != files.masks.parent and root in files.masks.parent.parents:
+        return files.images.parent, files.masks.parent
+    return files.images, files.masks
 
 
 def _say_empty(root: Path) -> str:
@@ -237,7 +265,9 @@ def _find_annotated(layout: Layout, leave_out_invalid: bool) -> Meaning:
     shapes = [path for folder in folders for path in sorted(list_files(folder, (".json",)))]
     if layout.classes_file is not None:
         meaning = _read_listed(layout.classes_file)
-        labelme.check_labels(meaning.label_set, shapes, leave_out_invalid=leave_out_invalid)  # COCO's files are checked when they are opened, each once.
+        labelme.check_labels(
+            meaning.label_set, shapes, leave_out_invalid=leave_out_invalid
+        )  # COCO's files are checked when they are opened, each once.
         return meaning
     if folders:
         return _number(labelme.find_names(shapes, leave_out_invalid=leave_out_invalid), first)
