@@ -202,7 +202,8 @@ def _find_box_formats(brand: bytes, name: str) -> tuple[str, ...]:
         return _FORMATS
     if not CAN_READ_HEIF:
         raise ValueError(
-            f"{name} is a HEIC picture, which needs one more package: pip install 'refinenet[heif]'. Or save it as JPEG."
+            f"{name} is a HEIC picture, which needs one more package: pip install 'refinenet[heif]'. Or save it as "
+            "JPEG."
         )
     import pillow_heif
 

@@ -89,8 +89,9 @@ class Report:
     def _conclude(self, stopping: int, warnings: int) -> str:
         if not self.findings and self.is_quick:
             return (
-                f"Nothing was found in {self.checked} of {sum(self.images.values())} samples. A quick check compares no "
-                "pictures, so the same one may stand in two splits: `refinenet data check` without --quick looks at all."
+                f"Nothing was found in {self.checked} of {sum(self.images.values())} samples. A quick check compares "
+                "no pictures, so the same one may stand in two splits: `refinenet data check` without --quick "
+                "looks at all."
             )
         if not self.findings:
             return "Clean: nothing was found."

@@ -49,8 +49,8 @@ def find_pair(parent: Path, labels: str | None = None) -> tuple[Path, Path] | No
     found = [folders[name] for name in MASK_FOLDERS if name in folders and _holds_pictures(folders[name])]
     if len(found) > 1:
         raise FileNotFoundError(
-            f"{parent} holds pictures in {' and in '.join(path.name for path in found)}: which are the masks? Name "
-            f"one of them in classes.yaml, for example `labels: {found[0].name}`, or in a YAML file: "
+            f"{parent} holds pictures in {' and in '.join(path.name for path in found)}: which are the masks? "
+            f"Name one of them in classes.yaml, for example `labels: {found[0].name}`, or in a YAML file: "
             "train: {images: FOLDER, masks: FOLDER}"
         )
     return (images, found[0]) if found else None
