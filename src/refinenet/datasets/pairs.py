@@ -147,6 +147,7 @@ def pair_names(
     masks: Iterable[str],
     *,
     ending: str = "",
+    image_ending: str = "",
     wanted: str = "mask",
     folders: tuple[Path | str, Path | str] = ("The folder of images", "The folder of masks"),
 ) -> dict[str, tuple[str, str]]:
@@ -155,14 +156,16 @@ def pair_names(
     Args:
         images: File names, with any folders in front parted by "/".
         masks: As `images`.
-        ending: What a mask's stem has after its image's stem, such as "_mask".
+        ending: What masks' stems have that is not part of the sample's name: an ending such as "_mask", or a
+            beginning such as "mask_".
+        image_ending: The same of images, such as "_image" or "img_".
         wanted: What messages call a mask.
         folders: What messages call the folders of images and of masks.
 
     Raises:
         ValueError: a stem stands twice on one side, or only on one; the stems are named.
     """
-    found_images, found_masks = _by_stem(images, "", folders[0]), _by_stem(masks, ending, folders[1])
+    found_images, found_masks = _by_stem(images, image_ending, folders[0]), _by_stem(masks, ending, folders[1])
     alone = sorted(found_images.keys() ^ found_masks.keys())
     if alone:
         lacking = [f"{stem} (no {wanted if stem in found_images else 'image'})" for stem in alone[:5]]
@@ -175,10 +178,23 @@ def pair_names(
     return {stem: (found_images[stem], found_masks[stem]) for stem in sorted(found_images)}
 
 
-def _by_stem(names: Iterable[str], ending: str, folder: Path | str) -> dict[str, str]:
+def find_item(name: str, mark: str) -> str:
+    """A file's stem without `mark`: an ending such as "_mask", or a beginning such as "mask_"."""
+    return remove_mark(find_stem(name), mark)
+
+
+def remove_mark(stem: str, mark: str) -> str:
+    """A stem, with any folders in front, without an ending or beginning."""
+    if not mark.endswith(("_", "-")):
+        return stem.removesuffix(mark)
+    folders, slash, last = stem.rpartition("/")
+    return f"{folders}{slash}{last.removeprefix(mark)}"
+
+
+def _by_stem(names: Iterable[str], mark: str, folder: Path | str) -> dict[str, str]:
     files: dict[str, str] = {}
     for name in names:
-        stem = find_stem(name).removesuffix(ending)
+        stem = find_item(name, mark)
         if stem in files:
             raise ValueError(f"{folder} holds both {files[stem]} and {name}: which one is meant?")
         files[stem] = name

@@ -10,7 +10,7 @@ from pathlib import Path
 from refinenet.datasets.own.layouts import Layout, SplitFiles
 from refinenet.datasets.own.plain_layouts import find_pair
 from refinenet.datasets.own.split_files import SPLIT_FOLDERS
-from refinenet.datasets.pairs import IMAGE_SUFFIXES, MASK_SUFFIXES, find_stem, walk_names
+from refinenet.datasets.pairs import IMAGE_SUFFIXES, MASK_SUFFIXES, find_item, find_stem, remove_mark, walk_names
 from refinenet.doctor.finding import Finding, find
 from refinenet.doctor.quoting import write_command
 
@@ -63,8 +63,8 @@ def list_pairs(layout: Layout) -> Listing:
     }
     found = {
         **alone,
-        "stem-case": [pair.mask for pair in pairs if _differ_in_case(pair, layout.splits[pair.split].mask_ending)],
-        "stem-unicode": [pair.mask for pair in pairs if _differ_in_form(pair, layout.splits[pair.split].mask_ending)],
+        "stem-case": [pair.mask for pair in pairs if _differ_in_case(pair, layout.splits[pair.split])],
+        "stem-unicode": [pair.mask for pair in pairs if _differ_in_form(pair, layout.splits[pair.split])],
         "listed-missing": [stem for files in layout.splits.values() for stem in files.absent],
     }
     held = {pair.split for pair in pairs}
@@ -129,7 +129,7 @@ class _Sides:
 
     def __init__(self, split: str, files: SplitFiles) -> None:
         self.split, self.files = split, files
-        self.images = _by_stem(files.image_names, "")
+        self.images = _by_stem(files.image_names, files.image_ending)
         self.masks = _by_stem(files.mask_names, files.mask_ending)
         doubled = {stem for side in (self.images, self.masks) for stem, names in side.items() if len(names) > 1}
         self._twice = [
@@ -175,7 +175,7 @@ def _take(folder: Path, side: dict[str, list[str]], stem: str) -> list[str]:
 def _by_stem(names: Iterable[str], ending: str) -> dict[str, list[str]]:
     files: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        files[find_stem(name).removesuffix(ending)].append(name)
+        files[find_item(name, ending)].append(name)
     return dict(files)
 
 
@@ -192,16 +192,16 @@ def _pair_by_case(sides: Iterable[_Sides], pairs: list[Pair]) -> None:
                 pairs.append(side.make(stem, *candidates[0]))
 
 
-def _plain_stems(pair: Pair, ending: str) -> tuple[str, str]:
+def _plain_stems(pair: Pair, files: SplitFiles) -> tuple[str, str]:
     image, mask = (Path(path).name.rpartition(".")[0] for path in (pair.image, pair.mask))
-    return image, mask.removesuffix(ending)
+    return remove_mark(image, files.image_ending), remove_mark(mask, files.mask_ending)
 
 
-def _differ_in_case(pair: Pair, ending: str) -> bool:
-    image, mask = (find_stem(f"{stem}.") for stem in _plain_stems(pair, ending))
+def _differ_in_case(pair: Pair, files: SplitFiles) -> bool:
+    image, mask = (find_stem(f"{stem}.") for stem in _plain_stems(pair, files))
     return image != mask
 
 
-def _differ_in_form(pair: Pair, ending: str) -> bool:
-    image, mask = _plain_stems(pair, ending)
+def _differ_in_form(pair: Pair, files: SplitFiles) -> bool:
+    image, mask = _plain_stems(pair, files)
     return image != mask and find_stem(f"{image}.") == find_stem(f"{mask}.")

@@ -19,7 +19,7 @@ from refinenet.datasets.own.split_files import (
     read_list,
     take,
 )
-from refinenet.datasets.pairs import IMAGE_SUFFIXES, find_stem, list_files, walk_names
+from refinenet.datasets.pairs import IMAGE_SUFFIXES, find_item, list_files, walk_names
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir")
 """What a folder of images may be called, in any capitals."""
@@ -67,8 +67,8 @@ def find_rivals(images: Path, masks: Path) -> list[Path]:
 
 def _fits(images: Path, masks: Path) -> bool:
     files = list_split(images, masks)
-    stems = {find_stem(name) for name in files.image_names}
-    found = stems & {find_stem(name).removesuffix(files.mask_ending) for name in files.mask_names}
+    stems = {find_item(name, files.image_ending) for name in files.image_names}
+    found = stems & {find_item(name, files.mask_ending) for name in files.mask_names}
     return bool(found) and 2 * len(found) >= len(stems)
 
 
