@@ -29,6 +29,7 @@ SIZE = (96, 72)
 WARNINGS = {
     "crowds-void",
     "crowds-labelled",
+    "file-kind-unread",
     *(
         "stem-unicode",
         "exif-turned",

@@ -33,7 +33,7 @@ class Report:
     is_fixable: bool
     """Whether a repaired copy can be written, and something would be better in it."""
     is_quick: bool = False
-    """Whether only a sample was read, and no pictures were compared."""
+    """Whether only a part of the samples was read, and files instead of pictures were compared."""
     findings: tuple[Finding, ...]
     """Those that stop training first, then in the order of `KINDS`."""
 
@@ -90,8 +90,8 @@ class Report:
         if not self.findings and self.is_quick:
             return (
                 f"Nothing was found in {self.checked} of {sum(self.images.values())} samples. A quick check compares "
-                "no pictures, so the same one may stand in two splits: `refinenet data check` without --quick "
-                "looks at all."
+                "files, not pictures, so one that was saved anew may stand in two splits: `refinenet data check` "
+                "without --quick looks at all."
             )
         if not self.findings:
             return "Clean: nothing was found."
