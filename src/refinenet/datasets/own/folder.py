@@ -117,7 +117,9 @@ def _pair(files: SplitFiles) -> dict[str, tuple[str, str]]:
             f"mask in {files.masks} of that name."
         )
     folders = files.images, files.masks
-    return pair_names(files.image_names, files.mask_names, ending=files.mask_ending, image_ending=files.image_ending, folders=folders)
+    return pair_names(
+        files.image_names, files.mask_names, ending=files.mask_ending, image_ending=files.image_ending, folders=folders
+    )
 
 
 def _of_pairs(
