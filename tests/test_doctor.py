@@ -27,6 +27,9 @@ from refinenet.doctor.safely import map_safely
 
 SIZE = (96, 72)
 WARNINGS = {
+    "crowds-void",
+    "crowds-labelled",
+    "file-kind-unread",
     *(
         "stem-unicode",
         "exif-turned",

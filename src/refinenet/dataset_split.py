@@ -102,7 +102,15 @@ def _list_stems(root: Path) -> list[str]:
             f"with {', '.join(sorted(layout.splits))}."
         )
     files = list_split(*pair)
-    return list(pair_names(files.image_names, files.mask_names, ending=files.mask_ending, folders=pair))
+    return list(
+        pair_names(
+            files.image_names,
+            files.mask_names,
+            ending=files.mask_ending,
+            image_ending=files.image_ending,
+            folders=pair,
+        )
+    )
 
 
 def _group(stems: Sequence[str], expression: str | None) -> dict[str, list[str]]:

@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -45,8 +46,14 @@ DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 
 # WEBP and TIFF come last: reaching them makes Pillow import all of its formats.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+"""Of pictures that are read where pillow-heif is installed."""
+
+CAN_READ_AVIF = find_spec("PIL._avif") is not None
+CAN_READ_HEIF = find_spec("pillow_heif") is not None
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _LOSSLESS_FORMATS = ("PNG", "TIFF", "BMP", "GIF")
-LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
+LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF")
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 _COLOUR_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX")
 _WHITE_IS_ZERO = 0
@@ -316,10 +323,12 @@ def read_picture(stream: BinaryIO, name: str) -> Picture:
     Raises:
         ValueError: as `load_picture`, or the stream is empty or no image of the formats allowed.
     """
-    if not stream.read(1):
+    start = stream.read(12)
+    if not start:
         raise ValueError(f"{name} is empty (0 bytes).")
+    formats = _find_box_formats(start[8:], name) if start[4:8] == b"ftyp" else _FORMATS
     with _clear_errors(name):
-        image = Image.open(stream, formats=_FORMATS)
+        image = Image.open(stream, formats=formats)
         _correct_pillow(image)
     return load_picture(image, name, is_ours=True)
 
@@ -367,6 +376,23 @@ def _replace_raw_mode(image: ImageFile.ImageFile, raw_mode: str) -> None:
         tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
         for tile in image.tile
     ]
+
+
+def _find_box_formats(brand: bytes, name: str) -> tuple[str, ...]:
+    """The formats that a file of boxes (ISO 14496-12), as telephones write it, may be read as."""
+    if brand in (b"avif", b"avis") and CAN_READ_AVIF:
+        return ("AVIF",)
+    if brand not in _HEIF_BRANDS:
+        return _FORMATS
+    if not CAN_READ_HEIF:
+        raise ValueError(
+            f"{name} is a HEIC picture, which needs one more package: pip install 'refinenet[heif]'. Or save it as "
+            "JPEG."
+        )
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return ("HEIF", "AVIF") if CAN_READ_AVIF else ("HEIF",)
 
 
 def load_picture(image: Image.Image, name: str, *, is_ours: bool = False, says_frames: bool = True) -> Picture:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from posixpath import splitext
 
-from refinenet.datasets import IMAGE_SUFFIXES
+from refinenet.datasets import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 from refinenet.sources import Problem, walk_images
 from refinenet.storage import as_place, is_here, join, list_names
 
@@ -40,7 +40,10 @@ def pair_places(
             raise ValueError(f"Several images need a folder for their results, not one file: {target}.")
         return [(places[0], target)], None
     found = {image: name for place in places for image, name in _find(place, recursive, target)}
-    pairs = [(image, join(target, f"{splitext(name)[0]}.png")) for image, name in found.items()]
+    # A picture of a kind that is not read fails alone: its place is in nobody's way.
+    pairs = [
+        (image, join(target, f"{splitext(name)[0] if _is_image(name) else name}.png")) for image, name in found.items()
+    ]
     homes = {_folder_of(result) for _, result in pairs}
     mixed = next((image for image, _ in pairs if _folder_of(image) in homes), None)
     if mixed is not None:
@@ -74,15 +77,15 @@ def _find(place: str, recursive: bool, target: str) -> list[tuple[str, str]]:
     names, problems = _list(place)
     names = [name for name in names if not below or not name.startswith(below)]
     chosen = [name for name in names if recursive or "/" not in name]
-    if not chosen and not problems:
-        hint = " Folders in it do: --recursive looks into them." if names else ""
+    if not any(map(_is_image, chosen)) and not problems:
+        hint = " Folders in it do: --recursive looks into them." if any(map(_is_image, names)) else ""
         raise ValueError(f"{place} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).{hint}")
     return [(join(place, name), name) for name in chosen]
 
 
 def _list(place: str) -> tuple[list[str], dict[str, Problem]]:
     if not is_here(place) or not _is_folder(place):
-        return list_names(place, IMAGE_SUFFIXES), {}
+        return list_names(place, (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)), {}
     names, problems = walk_images(Path(place), recursive=True)
     return sorted(names), problems
 

@@ -9,12 +9,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from refinenet.datasets import IMAGE_SUFFIXES, has_suffix, list_files
+from refinenet.datasets import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, list_files
 from refinenet.files import refuse_address
 from refinenet.image_files import DOWNLOAD
 
 STANDARD_INPUT = "-"
 LIST_MARK = "@"
+
+_PICTURES = (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)
+"""Pictures that are not read are found as well, so that they are reported with the others that fail."""
 
 
 Problem = ValueError | OSError
@@ -101,16 +104,22 @@ def _in_folder(folder: Path, recursive: bool, results: Path | None) -> Iterator[
     own = _below(folder, results)
     images = [name for name in sorted(names) if own is None or not name.startswith(own)]
     skipped = {name: problem for name, problem in problems.items() if own is None or not f"{name}/".startswith(own)}
-    if not images and not skipped:
-        deeper = not recursive and any(_walk(folder)[0])
+    if not any(map(_is_image, images)) and not skipped:
+        deeper = not recursive and any(map(_is_image, _walk(folder)[0]))
         hint = " Folders in it do: they are looked through with --recursive (recursive=True)." if deeper else ""
-        raise ValueError(f"{folder} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).{hint}")
-    yield from (FoundImage(folder / name, _without_suffix(name)) for name in images)
+        raise ValueError(
+            f"{folder} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).{hint}{_say_foreign(images)}"
+        )
+    yield from (FoundImage(folder / name, _find_place(name)) for name in images)
     yield from (FoundImage(folder / name, name, skipped[name]) for name in sorted(skipped))
 
 
+def _is_image(name: str) -> bool:
+    return has_suffix(PurePath(name).name, IMAGE_SUFFIXES)
+
+
 def walk_images(folder: Path, *, recursive: bool) -> tuple[list[str], dict[str, Problem]]:
-    """The images in a folder, in any order, and the folders in it whose images are not among them.
+    """The pictures in a folder, of kinds that are read and others, and the folders in it that are left out.
 
     Args:
         folder: Where to look.
@@ -125,7 +134,7 @@ def walk_images(folder: Path, *, recursive: bool) -> tuple[list[str], dict[str, 
 
 def _list(folder: Path) -> tuple[list[str], dict[str, Problem]]:
     try:
-        return [path.name for path in list_files(folder, IMAGE_SUFFIXES)], {}
+        return [path.name for path in list_files(folder, _PICTURES)], {}
     except OSError as error:
         return [], {".": _unreadable(folder, error)}
 
@@ -141,7 +150,7 @@ def _walk(folder: Path) -> tuple[list[str], dict[str, Problem]]:
 
     for parent, folders, files in os.walk(folder, onerror=note):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        names += [_name_below(folder, parent, name) for name in files if has_suffix(name, IMAGE_SUFFIXES)]
+        names += [_name_below(folder, parent, name) for name in files if has_suffix(name, _PICTURES)]
         for link in (Path(parent, name) for name in folders if os.path.islink(Path(parent, name))):
             leads_to = os.path.realpath(link)
             if os.path.commonpath([root, leads_to]) != root:
@@ -170,14 +179,15 @@ def _of_pattern(pattern: str, results: Path | None) -> Iterator[FoundImage]:
     images = [
         name
         for name in names
-        if has_suffix(name, IMAGE_SUFFIXES)
+        if has_suffix(name, _PICTURES)
         and (own is None or not name.startswith(own))
         and not any(part.startswith(".") for part in PurePath(name).parts)
     ]
     closed = _find_closed(base, parts[plain:])
-    if not images and not closed:
-        raise ValueError(f"No image fits the pattern {pattern!r} (looked for {', '.join(IMAGE_SUFFIXES)}).")
-    yield from (FoundImage(base / name, _without_suffix(name)) for name in images)
+    if not any(map(_is_image, images)) and not closed:
+        looked_for = ", ".join(IMAGE_SUFFIXES)
+        raise ValueError(f"No image fits the pattern {pattern!r} (looked for {looked_for}).{_say_foreign(images)}")
+    yield from (FoundImage(base / name, _find_place(name)) for name in images)
     for folder in closed:
         yield FoundImage(folder, folder.name, _unreadable(folder, PermissionError(errno.EACCES, "Permission denied")))
 
@@ -214,6 +224,18 @@ def _below(folder: Path, results: Path | None) -> str | None:
         return None
     root, own = Path(os.path.realpath(folder)), Path(os.path.realpath(results))
     return f"{own.relative_to(root).as_posix()}/" if root in own.parents else None
+
+
+def _say_foreign(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f" Pictures of kinds that are not read: {', '.join(names[:5])}{more}."
+
+
+def _find_place(name: str) -> str:
+    """Where the result of an image belongs; a picture that is not read, which fails alone, is in nobody's way."""
+    return _without_suffix(name) if _is_image(name) else name
 
 
 def _without_suffix(name: str) -> str:

@@ -18,7 +18,7 @@ VIDEO_SUFFIXES = (
 
 REAL_TIME_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp")
 STREAM_SCHEMES = (*REAL_TIME_SCHEMES, "http", "https", "tcp")
-_STILL_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+_STILL_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jpe", ".jfif", ".avif")
 
 
 @dataclass(frozen=True, kw_only=True)

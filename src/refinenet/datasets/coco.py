@@ -50,7 +50,7 @@ def open_split(root: Path, split: str) -> Dataset:
             f"The dataset 'coco' has no split {split!r} here: it needs the folder {images}, and {json_file} or the "
             f"folder {masks}."
         )
-    instances = open_instances(json_file, CLASS_OF_CATEGORY)
+    instances = open_instances(json_file, CLASS_OF_CATEGORY, crowds="void")
     return Dataset(
         name="coco",
         split=split,

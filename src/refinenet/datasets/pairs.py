@@ -10,11 +10,28 @@ from functools import partial
 from pathlib import Path
 
 from refinenet.datasets.dataset import Dataset, from_files, without_labels
-from refinenet.image_files import read_mask
+from refinenet.image_files import CAN_READ_AVIF, CAN_READ_HEIF, HEIF_SUFFIXES, read_mask
 from refinenet.labels import LabelMap, LabelSet
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *((".avif",) if CAN_READ_AVIF else ()),
+    *(HEIF_SUFFIXES if CAN_READ_HEIF else ()),
+)
+"""What names of images end in, in small letters."""
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+FOREIGN_SUFFIXES = tuple(
+    suffix
+    for suffix in (
+        *(".avif", *HEIF_SUFFIXES, ".jp2", ".j2k", ".jpx", ".jxl", ".psd", ".xcf", ".tga", ".exr", ".hdr", ".dds"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".svg", ".dcm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf"),
+        *(".rw2", ".pef", ".srw"),
+    )
+    if suffix not in IMAGE_SUFFIXES
+)
+"""What names of pictures end in that are not read: they are reported, not passed over without a word."""
+ARRAY_SUFFIXES = (".npy", ".npz", ".mat")
+"""What names of files end in that may be masks and are not read."""
 
 
 def open_folders(
@@ -130,6 +147,7 @@ def pair_names(
     masks: Iterable[str],
     *,
     ending: str = "",
+    image_ending: str = "",
     wanted: str = "mask",
     folders: tuple[Path | str, Path | str] = ("The folder of images", "The folder of masks"),
 ) -> dict[str, tuple[str, str]]:
@@ -138,14 +156,16 @@ def pair_names(
     Args:
         images: File names, with any folders in front parted by "/".
         masks: As `images`.
-        ending: What a mask's stem has after its image's stem, such as "_mask".
+        ending: What masks' stems have that is not part of the sample's name: an ending such as "_mask", or a
+            beginning such as "mask_".
+        image_ending: The same of images, such as "_image" or "img_".
         wanted: What messages call a mask.
         folders: What messages call the folders of images and of masks.
 
     Raises:
         ValueError: a stem stands twice on one side, or only on one; the stems are named.
     """
-    found_images, found_masks = _by_stem(images, "", folders[0]), _by_stem(masks, ending, folders[1])
+    found_images, found_masks = _by_stem(images, image_ending, folders[0]), _by_stem(masks, ending, folders[1])
     alone = sorted(found_images.keys() ^ found_masks.keys())
     if alone:
         lacking = [f"{stem} (no {wanted if stem in found_images else 'image'})" for stem in alone[:5]]
@@ -158,10 +178,23 @@ def pair_names(
     return {stem: (found_images[stem], found_masks[stem]) for stem in sorted(found_images)}
 
 
-def _by_stem(names: Iterable[str], ending: str, folder: Path | str) -> dict[str, str]:
+def find_item(name: str, mark: str) -> str:
+    """A file's stem without `mark`: an ending such as "_mask", or a beginning such as "mask_"."""
+    return remove_mark(find_stem(name), mark)
+
+
+def remove_mark(stem: str, mark: str) -> str:
+    """A stem, with any folders in front, without an ending or beginning."""
+    if not mark.endswith(("_", "-")):
+        return stem.removesuffix(mark)
+    folders, slash, last = stem.rpartition("/")
+    return f"{folders}{slash}{last.removeprefix(mark)}"
+
+
+def _by_stem(names: Iterable[str], mark: str, folder: Path | str) -> dict[str, str]:
     files: dict[str, str] = {}
     for name in names:
-        stem = find_stem(name).removesuffix(ending)
+        stem = find_item(name, mark)
         if stem in files:
             raise ValueError(f"{folder} holds both {files[stem]} and {name}: which one is meant?")
         files[stem] = name

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from refinenet.datasets.formats.invalid_labels import InvalidLabels
 from refinenet.doctor.listing import Pair, shorten
 from refinenet.doctor.meanings import PROPOSED
 from refinenet.terminal import print_table, say
@@ -48,6 +49,8 @@ class Changes:
     samples: tuple[Change, ...]
     files: Mapping[str, str]
     """Files that belonged to no sample and were left out, with the reason."""
+    annotations: InvalidLabels = field(default_factory=InvalidLabels)
+    """Annotations that could not be used and were left out."""
 
     @property
     def has_placeholders(self) -> bool:
@@ -65,6 +68,7 @@ class Changes:
             "sums": dict(self._sums()),
             "samples": [self._describe(change) for change in self.samples],
             "left_out_files": dict(self.files),
+            "left_out_annotations": list(self.annotations.described),
         }
 
     def to_json(self) -> str:
@@ -77,7 +81,7 @@ class Changes:
         splits = ", ".join(f"{split} {count}" for split, count in sorted(self.written.items()))
         rows = [(what, str(count)) for what, count in self._sums().most_common()]
         if rows:
-            print_table(f"{self.source} -> {self.out}", ("What was done", "files"), rows)
+            print_table(f"{self.source} -> {self.out}", ("What was done", "count"), rows)
         if self.has_placeholders:
             say("Nothing says what the classes are called: they have placeholders for names (class 0 and so on).")
         say(f"Written: {splits}. All changes file by file: {self.out / 'changes.json'}")
@@ -91,6 +95,8 @@ class Changes:
                 sums["sample left out"] += 1
         if self.files:
             sums["file without partner left out"] += len(self.files)
+        if self.annotations.count:
+            sums["annotation left out"] += self.annotations.count
         return sums
 
     def _describe(self, change: Change) -> dict[str, Any]:

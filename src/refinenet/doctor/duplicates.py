@@ -10,12 +10,15 @@ Shape letters: N pictures, T small pixels of each.
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.doctor.listing import Pair
 from refinenet.doctor.scan import Facts, ImageFacts
 
 MIN_CORRELATION = 0.9991
@@ -24,6 +27,7 @@ MIN_CONTRAST = 3.0
 """Standard deviation, of 255, below which a picture is too empty to be compared."""
 
 _CHUNK = 1024
+_START = 1 << 16
 
 Floats = npt.NDArray[np.float32]
 
@@ -35,6 +39,41 @@ def group_equal(facts: Sequence[Facts]) -> list[list[Facts]]:
         if fact.image and fact.image.digest:
             groups[fact.image.digest].append(fact)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def group_equal_files(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """Samples whose image files are the same byte by byte, in groups that lie in two splits or more.
+
+    Only files of equal size are read, and only those that begin alike to their end. What cannot be read is in none.
+    """
+    groups = [[pair for pair in pairs if pair.image]]
+    for key in (_find_size, _digest_start, _digest_file):
+        groups = [part for group in groups for part in _part(group, key) if len({pair.split for pair in part}) > 1]
+    return groups
+
+
+def _part(group: Sequence[Pair], key: Callable[[str], Hashable]) -> list[list[Pair]]:
+    parts: dict[Hashable, list[Pair]] = defaultdict(list)
+    for pair in group:
+        try:
+            parts[key(pair.image)].append(pair)
+        except OSError:  # the examination of this file reports it
+            continue
+    return list(parts.values())
+
+
+def _find_size(path: str) -> int:
+    return Path(path).stat().st_size
+
+
+def _digest_start(path: str) -> bytes:
+    with Path(path).open("rb") as stream:
+        return hashlib.blake2b(stream.read(_START)).digest()
+
+
+def _digest_file(path: str) -> bytes:
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").digest()
 
 
 def find_near(facts: Sequence[Facts]) -> list[tuple[Facts, Facts]]:

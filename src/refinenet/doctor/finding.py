@@ -66,6 +66,15 @@ KINDS: Mapping[str, Kind] = {
         True, False, "The images have no mask of the same name, so they cannot be trained on.", _AGAIN
     ),
     "mask-without-image": Kind(True, False, "The masks have no image of the same name.", _AGAIN),
+    "sample-kind-unread": Kind(
+        True, False, "These samples have an image or a mask of a kind that is not read, so they would be missing.",
+        "Save images as JPEG or PNG and masks as PNG or TIFF (HEIC images are read with `pip install "
+        "'refinenet[heif]'`). Nothing has to be deleted; " + _FIX + "without these samples.",
+    ),
+    "file-kind-unread": Kind(
+        False, False, "These files are of kinds that are not read, and have no partner: they are not used.",
+        "Save images as JPEG or PNG and masks as PNG or TIFF if they belong to the dataset.",
+    ),
     "stem-case": Kind(
         True, True, "Names of image and mask differ in upper and lower case, so they do not pair on most systems.",
         "Rename the masks as their images; " + _FIX + "with equal names.",
@@ -123,6 +132,13 @@ KINDS: Mapping[str, Kind] = {
     "sample-refused": Kind(
         True, False, "These samples cannot be read: training ends with an error. {message}", _AGAIN
     ),
+    "labels-invalid": Kind(
+        True, True, "The annotation files have entries that cannot be used. Training without them would take what "
+        "they show for something else, so it does not begin:\n{message}\n",
+        "Mend or remove them where they come from; " + _FIX + "without them, and lists them in changes.json.",
+    ),
+    "crowds-void": Kind(False, False, "{message}", ""),
+    "crowds-labelled": Kind(False, False, "{message}", ""),
     "image-constant": Kind(
         False, False, "The images have one colour all over, so there is nothing to see in them.",
         "Check whether they were exported rightly, or remove both image and mask.",

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from refinenet.datasets.own.layouts import Layout, SplitFiles
 from refinenet.datasets.own.plain_layouts import find_pair
 from refinenet.datasets.own.split_files import SPLIT_FOLDERS
-from refinenet.datasets.pairs import find_stem, walk_names
+from refinenet.datasets.pairs import (
+    ARRAY_SUFFIXES,
+    FOREIGN_SUFFIXES,
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    find_item,
+    find_stem,
+    remove_mark,
+    walk_names,
+)
 from refinenet.doctor.finding import Finding, find
 from refinenet.doctor.quoting import write_command
 
-LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
+LOSSY_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in MASK_SUFFIXES)
 
 _REASONS = {
+    "sample-kind-unread": "a sample with a file of a kind that is not read",
+    "file-kind-unread": "a file of a kind that is not read",
     "image-without-mask": "an image without mask",
     "mask-without-image": "a mask without image",
     "stem-twice": "one of several files with the same name but for the ending",
@@ -56,15 +67,17 @@ def list_pairs(layout: Layout) -> Listing:
     for side in sides.values():
         side.pair_lossy(pairs)
     root = layout.root
+    unread = _find_unread(layout, sides.values())
     alone = {
+        **unread,
         "image-without-mask": [path for side in sides.values() for path in side.lone_images()],
         "mask-without-image": [path for side in sides.values() for path in side.lone_masks()],
         "stem-twice": [path for side in sides.values() for path in side.twice()],
     }
     found = {
         **alone,
-        "stem-case": [pair.mask for pair in pairs if _differ_in_case(pair, layout.splits[pair.split].mask_ending)],
-        "stem-unicode": [pair.mask for pair in pairs if _differ_in_form(pair, layout.splits[pair.split].mask_ending)],
+        "stem-case": [pair.mask for pair in pairs if _differ_in_case(pair, layout.splits[pair.split])],
+        "stem-unicode": [pair.mask for pair in pairs if _differ_in_form(pair, layout.splits[pair.split])],
         "listed-missing": [stem for files in layout.splits.values() for stem in files.absent],
     }
     held = {pair.split for pair in pairs}
@@ -80,6 +93,40 @@ def list_pairs(layout: Layout) -> Listing:
         ],
         left_out={shorten(path, root): _REASONS[kind] for kind, paths in alone.items() for path in paths},
     )
+
+
+def _find_unread(layout: Layout, sides: Iterable[_Sides]) -> dict[str, list[str]]:
+    """Images and masks of kinds that are not read; their partners are taken from those that have none.
+
+    Files with the name of one that is read, such as the layers beside a picture, are not reported.
+    """
+    found: dict[str, list[str]] = {"sample-kind-unread": [], "file-kind-unread": []}
+    groups: dict[tuple[Path, Path], list[_Sides]] = defaultdict(list)
+    for side in sides:
+        groups[side.files.images, side.files.masks].append(side)
+    for (images, masks), group in groups.items():
+        if images == masks or layout.annotations or not (images.is_dir() and masks.is_dir()):
+            continue
+        _sort_unread(group, found)
+    return found
+
+
+def _sort_unread(group: Sequence[_Sides], found: Mapping[str, list[str]]) -> None:
+    files = group[0].files
+    foreign = {
+        files.images: _by_stem(walk_names(files.images, FOREIGN_SUFFIXES), files.image_ending),
+        files.masks: _by_stem(walk_names(files.masks, (*FOREIGN_SUFFIXES, *ARRAY_SUFFIXES)), files.mask_ending),
+    }
+    used = {Path(path) for side in group for path in side.paired}
+    known = {find_item(path.relative_to(files.images).as_posix(), files.image_ending) for path in used}
+    for folder, other in ((files.images, files.masks), (files.masks, files.images)):
+        for stem, names in foreign[folder].items():
+            if stem in known:
+                continue
+            partners = [path for side in group for path in side.take_lone(stem, is_mask=folder == files.images)]
+            is_sample = bool(partners) or stem in foreign[other]
+            kind = "sample-kind-unread" if is_sample else "file-kind-unread"
+            found[kind].extend([*(str(folder / name) for name in names), *partners])
 
 
 def say_resplit(layout: Layout | None) -> str:
@@ -129,7 +176,9 @@ class _Sides:
 
     def __init__(self, split: str, files: SplitFiles) -> None:
         self.split, self.files = split, files
-        self.images = _by_stem(files.image_names, "")
+        self.paired: list[str] = []
+        """Paths of the images that have a mask."""
+        self.images = _by_stem(files.image_names, files.image_ending)
         self.masks = _by_stem(files.mask_names, files.mask_ending)
         doubled = {stem for side in (self.images, self.masks) for stem, names in side.items() if len(names) > 1}
         self._twice = [
@@ -145,6 +194,7 @@ class _Sides:
     def make(self, stem: str, other: _Sides, mask_stem: str) -> Pair:
         """Take an image here and a mask there, which may be another split."""
         image = str(self.files.images / self.images.pop(stem)[0])
+        self.paired.append(image)
         return Pair(self.split, stem, image, str(other.files.masks / other.masks.pop(mask_stem)[0]))
 
     def pair_lossy(self, pairs: list[Pair]) -> None:
@@ -155,6 +205,11 @@ class _Sides:
         for stem in sorted(self.images.keys() & found.keys()):
             self.masks[stem] = found[stem]
             pairs.append(self.make(stem, self, stem))
+
+    def take_lone(self, stem: str, *, is_mask: bool) -> list[str]:
+        """Take the masks or images of a stem that have no partner."""
+        folder, side = (self.files.masks, self.masks) if is_mask else (self.files.images, self.images)
+        return [str(folder / name) for name in side.pop(stem, [])]
 
     def lone_images(self) -> list[str]:
         return [str(self.files.images / names[0]) for names in self.images.values()]
@@ -175,7 +230,7 @@ def _take(folder: Path, side: dict[str, list[str]], stem: str) -> list[str]:
 def _by_stem(names: Iterable[str], ending: str) -> dict[str, list[str]]:
     files: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        files[find_stem(name).removesuffix(ending)].append(name)
+        files[find_item(name, ending)].append(name)
     return dict(files)
 
 
@@ -192,16 +247,16 @@ def _pair_by_case(sides: Iterable[_Sides], pairs: list[Pair]) -> None:
                 pairs.append(side.make(stem, *candidates[0]))
 
 
-def _plain_stems(pair: Pair, ending: str) -> tuple[str, str]:
+def _plain_stems(pair: Pair, files: SplitFiles) -> tuple[str, str]:
     image, mask = (Path(path).name.rpartition(".")[0] for path in (pair.image, pair.mask))
-    return image, mask.removesuffix(ending)
+    return remove_mark(image, files.image_ending), remove_mark(mask, files.mask_ending)
 
 
-def _differ_in_case(pair: Pair, ending: str) -> bool:
-    image, mask = (find_stem(f"{stem}.") for stem in _plain_stems(pair, ending))
+def _differ_in_case(pair: Pair, files: SplitFiles) -> bool:
+    image, mask = (find_stem(f"{stem}.") for stem in _plain_stems(pair, files))
     return image != mask
 
 
-def _differ_in_form(pair: Pair, ending: str) -> bool:
-    image, mask = _plain_stems(pair, ending)
+def _differ_in_form(pair: Pair, files: SplitFiles) -> bool:
+    image, mask = _plain_stems(pair, files)
     return image != mask and find_stem(f"{image}.") == find_stem(f"{mask}.")

@@ -216,7 +216,7 @@ def _write_all(
     write_atomically(folder / "classes.yaml", _describe_classes(label_set).encode())
     return Changes(
         out=folder, source=source.name, root=source.root, written=dict(written), samples=tuple(changes),
-        files=dict(source.listing.left_out), meaning=meaning.origin,
+        files=dict(source.listing.left_out), meaning=meaning.origin, annotations=source.invalid,
     )  # fmt: skip
 
 

@@ -33,6 +33,8 @@ class Report:
     """Samples whose files were read."""
     is_fixable: bool
     """Whether a repaired copy can be written, and something would be better in it."""
+    is_quick: bool = False
+    """Whether only a part of the samples was read, and files instead of pictures were compared."""
     findings: tuple[Finding, ...]
     """Those that stop training first, then in the order of `KINDS`."""
 
@@ -86,6 +88,12 @@ class Report:
         return f"`{self.fix_command}` writes a repaired copy, leaves out what it cannot repair, and says so."
 
     def _conclude(self, stopping: int, warnings: int) -> str:
+        if not self.findings and self.is_quick:
+            return (
+                f"Nothing was found in {self.checked} of {sum(self.images.values())} samples. A quick check compares "
+                "files, not pictures, so one that was saved anew may stand in two splits: `refinenet data check` "
+                "without --quick looks at all."
+            )
         if not self.findings:
             return "Clean: nothing was found."
         kinds = f"{_count(stopping, 'kind')} of finding that stop{'s' if stopping == 1 else ''} training"

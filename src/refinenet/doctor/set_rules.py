@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from refinenet.datasets.own.meaning import Meaning
-from refinenet.doctor.duplicates import find_near, group_equal
+from refinenet.doctor.duplicates import find_near, group_equal, group_equal_files
 from refinenet.doctor.file_rules import name_pair
 from refinenet.doctor.finding import Finding, find
 from refinenet.doctor.listing import Pair, shorten
@@ -123,6 +123,15 @@ def judge_repetitions(facts: Sequence[Facts], root: Path | None) -> Repeated:
     if not is_near_left_out:
         findings = [replace(one.without_fix(), fixable=False) if one.kind == _NEAR else one for one in findings]
     return Repeated(findings=findings, left_out=left_out)
+
+
+def judge_equal_files(pairs: Sequence[Pair], root: Path | None) -> list[Finding]:
+    """Image files that stand in two splits; no picture is decoded, so copies saved anew are not found."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for group in group_equal_files(pairs):
+        _judge_group([Facts(pair, None, None) for pair in group], root, found, {})
+    repeated = found["duplicates-across-splits"]
+    return [find("duplicates-across-splits", sorted(repeated))] if repeated else []
 
 
 def _are_labelled_alike(one: Facts, other: Facts) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from refinenet.datasets import PUBLISHED, Dataset, find_root, open_dataset
+from refinenet.datasets import PUBLISHED, Dataset, Splits, find_root, open_dataset
+from refinenet.datasets.formats.coco_crowds import CrowdReport
+from refinenet.datasets.formats.invalid_labels import InvalidLabels
+from refinenet.datasets.own.folder import AnnotationReport, FolderSplits
 from refinenet.datasets.own.layouts import Layout, find_layout, find_meaning, find_splits
 from refinenet.datasets.own.meaning import Meaning, of_ids
 from refinenet.datasets.split_names import split_names
 from refinenet.doctor.finding import Finding, find
-from refinenet.doctor.listing import Listing, Pair, list_pairs, say_resplit
+from refinenet.doctor.listing import Listing, Pair, list_pairs, say_resplit, shorten
 from refinenet.doctor.meanings import points_of
 from refinenet.doctor.scan import Reading
 
@@ -34,6 +37,8 @@ class Source:
     """How samples come into other splits."""
     is_meaning_damaged: bool = False
     """Whether there is a file that says so, which cannot be used."""
+    invalid: InvalidLabels = field(default_factory=InvalidLabels)
+    """Annotations that cannot be used: a repaired copy is made without them."""
 
 
 def open_source(source: str | Path, root: Path | None) -> Source:
@@ -48,7 +53,7 @@ def open_source(source: str | Path, root: Path | None) -> Source:
     if name in PUBLISHED or name.partition(":")[0] == "streets":
         place = find_root(name, root) if name in PUBLISHED else None
         known = "the layout of its owner"
-        return _open_datasets(name, place, split_names(name), known, root, say_resplit(None))
+        return _open_datasets(name, place, split_names(name), known, open_dataset(name, root), say_resplit(None))
     path = Path(source)
     if not path.exists():
         open_dataset(name, root)  # It says which names there are.
@@ -88,13 +93,43 @@ def _find_meaning(layout: Layout) -> tuple[Meaning | None, list[Finding]]:
 
 
 def _open_annotated(name: str, layout: Layout) -> Source:
-    return _open_datasets(name, layout.root, tuple(layout.splits), layout.description, None, say_resplit(layout))
+    """Open a folder whose labels are shapes, without those that cannot be used, which become a finding."""
+    folder = FolderSplits(Path(name), leave_out_invalid=True)
+    reports: dict[Path, list[AnnotationReport]] = {}
+
+    def open_split(split: str) -> Dataset:
+        dataset, report = folder.open_reported(split)
+        reports.setdefault(report.path, []).append(report)
+        return dataset
+
+    source = _open_datasets(
+        name, layout.root, tuple(layout.splits), layout.description, open_split, say_resplit(layout)
+    )
+    invalid, findings = InvalidLabels(), []
+    for path, found in reports.items():
+        some = found[:1] if path.is_file() else found  # a json file of both splits is reported for each of them
+        for report in some:
+            invalid.extend(report.invalid or InvalidLabels(), f"{shorten(str(path), layout.root)}: ")
+        if found[0].crowds is not None:
+            findings.append(_find_crowds(found[0].crowds, shorten(str(path), layout.root)))
+    if invalid.count:
+        findings.append(_find_invalid(invalid))
+    listing = replace(source.listing, findings=[*source.listing.findings, *findings])
+    return replace(source, listing=listing, invalid=invalid)
+
+
+def _find_crowds(crowds: CrowdReport, file: str) -> Finding:
+    return find("crowds-void" if crowds.are_void else "crowds-labelled", [file], message=crowds.text)
+
+
+def _find_invalid(invalid: InvalidLabels) -> Finding:
+    places = [description.rpartition(": its ")[0] or description for description in invalid.described]
+    return replace(find("labels-invalid", places, message=invalid.list_lines()), count=invalid.count)
 
 
 def _open_datasets(
-    name: str, place: Path | None, splits: tuple[str, ...], layout: str, root: Path | None, resplit: str
+    name: str, place: Path | None, splits: tuple[str, ...], layout: str, open_split: Splits, resplit: str
 ) -> Source:
-    open_split = open_dataset(name, root)
     datasets: dict[str, Dataset] = {}
     refused: dict[str, list[str]] = {}
     absent: FileNotFoundError | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,8 +21,12 @@ _DECODER = json.JSONDecoder()
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def read_lists(json_file: Path) -> Iterator[tuple[str, Any]]:
+def read_lists(json_file: Path, values: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
     """The entries of all lists in the object that a file holds, each with its list's key, in the order of the file.
+
+    Args:
+        json_file: The file.
+        values: Keys of what is no list and wanted, too: their values come as entries do.
 
     Raises:
         ValueError: the file is no sound json, or no object.
@@ -31,12 +35,12 @@ def read_lists(json_file: Path) -> Iterator[tuple[str, Any]]:
     with json_file.open(encoding="utf-8-sig") as stream:
         text = _Text(stream)
         try:
-            yield from _read_object(text)
+            yield from _read_object(text, values)
         except UnicodeDecodeError as error:
             raise ValueError(f"it is no text in UTF-8: {error.reason}.") from error
 
 
-def _read_object(text: _Text) -> Iterator[tuple[str, Any]]:
+def _read_object(text: _Text, values: Collection[str]) -> Iterator[tuple[str, Any]]:
     text.expect("{")
     if not text.passes("}"):
         while True:
@@ -46,6 +50,8 @@ def _read_object(text: _Text) -> Iterator[tuple[str, Any]]:
             text.expect(":")
             if text.passes("["):
                 yield from ((key, entry) for entry in _read_list(text))
+            elif key in values:
+                yield key, text.value()
             else:
                 text.value()
             if text.passes("}"):

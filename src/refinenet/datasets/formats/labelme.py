@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from refinenet.datasets.formats.invalid_labels import InvalidLabels, InvalidLabelsError
 from refinenet.datasets.formats.label_names import find_background, find_id, is_background, is_void
 from refinenet.image_files import MAX_PIXELS, read_picture
 from refinenet.labels import LabelMap, LabelSet, voc_colours
@@ -32,39 +33,85 @@ SHAPES_WITHOUT_AREA = ("line", "linestrip", "point", "points")
 Point = tuple[float, float]
 
 
-def find_names(json_files: Sequence[Path]) -> LabelSet:
+def find_names(json_files: Sequence[Path], *, leave_out_invalid: bool = False) -> LabelSet:
     """The label set of some files: background, then all labels in alphabetical order, in VOC's colours.
 
-    Labels that mean void (`label_names.is_void`) are none of the classes.
+    Labels that mean void (`label_names.is_void`) are none of the classes. What `find_invalid` lists may be left out.
 
     Raises:
+        InvalidLabelsError: shapes cannot be used; all of them are listed.
         ValueError: a file is damaged, or no file has a shape.
         OSError: a file cannot be read.
     """
-    labels = _find_labels(json_files)
+    labels = _find_labels(json_files, leave_out_invalid)
     if not labels:
         raise ValueError(f"None of {len(json_files)} LabelMe files has a shape, so there are no classes.")
     names = ("background", *sorted(label for label in labels if not is_background(label) and not is_void(label)))
     return LabelSet(names=names, colours=voc_colours(len(names)))
 
 
-def check_labels(label_set: LabelSet, json_files: Iterable[Path]) -> None:
+def check_labels(label_set: LabelSet, json_files: Sequence[Path], *, leave_out_invalid: bool = False) -> None:
     """Make sure that all labels of some files are classes of a label set, or void.
 
+    What `find_invalid` lists may be left out.
+
     Raises:
+        InvalidLabelsError: shapes cannot be used; all of them are listed.
         ValueError: one is none, and `read_labels` would refuse it; or a file is damaged.
         OSError: a file cannot be read.
     """
-    for label, path in _find_labels(json_files).items():
+    for label, path in _find_labels(json_files, leave_out_invalid).items():
         _find_class(label, label_set, path)
 
 
-def _find_labels(json_files: Iterable[Path]) -> dict[str, Path]:
+def find_invalid(json_files: Iterable[Path]) -> InvalidLabels:
+    """All shapes of some files that cannot be filled, or have no label, each with what is wrong with it.
+
+    Files that are damaged themselves are not among them.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    invalid = InvalidLabels()
+    for path in json_files:
+        try:
+            shapes, size = _read_shapes(path)
+        except ValueError:
+            continue
+        for number, shape in enumerate(shapes, start=1):
+            try:
+                _take_label(shape)
+                _fill(shape, size)
+            except ValueError as error:
+                invalid.add(f"{path.name}, {_name(shape, number)}: {error}")
+    return invalid
+
+
+def _name(shape: Any, number: int) -> str:
+    label = shape.get("label") if isinstance(shape, dict) else None
+    return f"shape {number} ({label.strip()[:60]})" if isinstance(label, str) and label.strip() else f"shape {number}"
+
+
+def _find_labels(json_files: Sequence[Path], leave_out_invalid: bool) -> dict[str, Path]:
     """All labels, each with the first file that has it."""
     found: dict[str, Path] = {}
     for path in json_files:
-        for shape in _read_shapes(path)[0]:
-            found.setdefault(_take_label(shape, path), path)
+        try:
+            shapes, size = _read_shapes(path)
+        except ValueError:
+            if leave_out_invalid:
+                continue
+            raise
+        for shape in shapes:
+            try:
+                label = _take_label(shape)
+                if leave_out_invalid:
+                    _check(shape, size)
+            except ValueError as error:
+                if leave_out_invalid:
+                    continue
+                raise InvalidLabelsError(path.parent, find_invalid(json_files)) from error
+            found.setdefault(label, path)
     return found
 
 
@@ -75,30 +122,32 @@ def _find_class(label: str, label_set: LabelSet, json_file: Path) -> int:
     return found
 
 
-def read_labels(label_set: LabelSet, json_file: Path) -> LabelMap:
+def read_labels(label_set: LabelSet, json_file: Path, *, leave_out_invalid: bool = False) -> LabelMap:
     """The label map of one file.
 
     Args:
         label_set: Of `find_names`, or any other; where none of its classes is the background, that is void.
         json_file: As LabelMe writes it.
+        leave_out_invalid: Whether shapes that cannot be used are left out; otherwise they are an error.
 
     Returns:
         `(H, W)` ids of `label_set`, H and W as the file states them.
 
     Raises:
-        ValueError: the file is damaged, a shape cannot be filled, or its label is none of the label set.
+        InvalidLabelsError: shapes cannot be filled or have no label; all of the file are listed.
+        ValueError: the file is damaged, or a label is none of the label set.
         OSError: the file cannot be read.
     """
     shapes, size = _read_shapes(json_file)
     labels = label_set.cast(np.full(size, find_background(label_set), np.uint16))
-    for number, shape in enumerate(shapes, start=1):
-        label = _take_label(shape, json_file)
-        identifier = _find_class(label, label_set, json_file)
+    for shape in shapes:
         try:
-            region = _fill(shape, size)
+            label, region = _take_label(shape), _fill(shape, size)
         except ValueError as error:
-            raise ValueError(f"{json_file}, shape {number} ({label}): {error}") from error
-        labels[region] = identifier
+            if leave_out_invalid:
+                continue
+            raise InvalidLabelsError(json_file, find_invalid([json_file])) from error
+        labels[region] = _find_class(label, label_set, json_file)
     return labels
 
 
@@ -109,9 +158,9 @@ def _read_shapes(json_file: Path) -> tuple[list[Mapping[str, Any]], tuple[int, i
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{json_file} is no sound json: {error}.") from error
     shapes = values.get("shapes") if isinstance(values, dict) else None
-    if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
+    if not isinstance(shapes, list):
         raise ValueError(f"{json_file} is no file of LabelMe: it has no list 'shapes' of objects {{...}}.")
-    height, width = values.get("imageHeight"), values.get("imageWidth")
+    height, width = (_as_whole(values.get(key)) for key in ("imageHeight", "imageWidth"))
     is_size = type(height) is int and type(width) is int and height > 0 and width > 0
     if not is_size or height * width > MAX_PIXELS:
         raise ValueError(
@@ -121,15 +170,24 @@ def _read_shapes(json_file: Path) -> tuple[list[Mapping[str, Any]], tuple[int, i
     return shapes, (height, width)
 
 
-def _take_label(shape: Mapping[str, Any], json_file: Path) -> str:
-    label = shape.get("label")
+def _as_whole(value: Any) -> Any:
+    """A whole number that is spelt `640.0` or "640" as one; anything else as it is."""
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal() and len(value) < 19:
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _take_label(shape: Any) -> str:
+    label = shape.get("label") if isinstance(shape, dict) else None
+    if not isinstance(shape, dict):
+        raise ValueError(f"it is {str(shape)[:60]!r} and no object {{...}}.")
     if not isinstance(label, str) or not label.strip():
-        raise ValueError(f"{json_file} has a shape with the label {str(label)[:60]!r}, which is no text.")
+        raise ValueError(f"it has the label {str(label)[:60]!r}, which is no text.")
     return label.strip()
 
 
-def _fill(shape: Mapping[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """The `(H, W)` region of a shape; `size` is H and W."""
+def _check(shape: Mapping[str, Any], size: tuple[int, int]) -> tuple[str, list[Point]]:
+    """The kind and the points of a shape that can be filled."""
     kind = shape.get("shape_type") or "polygon"  # Files of LabelMe before 3.7 have polygons only.
     if kind in SHAPES_WITHOUT_AREA:
         raise ValueError(f"it is a {kind}, which has no area. Draw it as a polygon, or take it out.")
@@ -138,6 +196,12 @@ def _fill(shape: Mapping[str, Any], size: tuple[int, int]) -> npt.NDArray[np.boo
     points = _read_points(shape.get("points"), size)
     if not (len(points) >= 3 if kind == "polygon" else len(points) == 2):
         raise ValueError(f"it is a {kind} of {len(points)} points: polygons have three or more, all others two.")
+    return kind, points
+
+
+def _fill(shape: Mapping[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """The `(H, W)` region of a shape; `size` is H and W."""
+    kind, points = _check(shape, size)
     if kind == "mask":
         return _place_mask(shape.get("mask"), points, size)
     canvas = Image.new("L", (size[1], size[0]))

@@ -129,6 +129,8 @@ def read_runs(counts: Any, size: tuple[int, int]) -> npt.NDArray[np.int32]:
     """
     if isinstance(counts, str):
         counts = _decompress(counts)
+    elif isinstance(counts, list | tuple) and any(type(run) is float for run in counts):
+        counts = [int(run) if type(run) is float and run.is_integer() else run for run in counts]
     if not isinstance(counts, list | tuple) or not all(type(run) is int for run in counts):
         raise ValueError("its run lengths (counts) are neither a list of whole numbers nor a compressed string.")
     if any(run < 0 for run in counts):

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from refinenet.datasets.dataset import Dataset, from_files
 from refinenet.datasets.formats import coco_json, labelme
+from refinenet.datasets.formats.coco_crowds import CrowdReport
+from refinenet.datasets.formats.invalid_labels import InvalidLabels
 from refinenet.datasets.own.layouts import Layout, find_layout, find_meaning
 from refinenet.datasets.own.meaning import Meaning, NoPaletteError
 from refinenet.datasets.own.split_files import SplitFiles, name_split
 from refinenet.datasets.pairs import find_by_item, list_files, pair_names
-from refinenet.labels import LabelSet
+from refinenet.labels import LabelMap, LabelSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationReport:
+    """What is to be said about the annotation files of a split."""
+
+    path: Path
+    """A json file, or the folder of several."""
+    crowds: CrowdReport | None = None
+    """What was decided on COCO's crowds."""
+    invalid: InvalidLabels | None = None
+    """What was left out, as it cannot be used."""
 
 
 def open_split(source: Path, split: str) -> Dataset:
@@ -28,6 +43,8 @@ class FolderSplits:
 
     source: Path
     """A folder, or a YAML file."""
+    leave_out_invalid: bool = False
+    """Whether annotations that cannot be used are left out, rather than an error."""
 
     @cached_property
     def layout(self) -> Layout:
@@ -38,7 +55,7 @@ class FolderSplits:
     def meaning(self) -> Meaning:
         """What its masks' values, or the labels of its shapes, mean."""
         try:
-            return find_meaning(self.layout)
+            return find_meaning(self.layout, leave_out_invalid=self.leave_out_invalid)
         except NoPaletteError as error:
             raise ValueError(
                 f"{error} Run `refinenet data check {self.source}`: it looks at all masks and proposes a classes.yaml."
@@ -54,6 +71,13 @@ class FolderSplits:
                 pair.
             OSError: a file cannot be read.
         """
+        dataset, report = self.open_reported(split)
+        if report.crowds is not None:
+            warnings.warn(report.crowds.text, stacklevel=2)
+        return dataset
+
+    def open_reported(self, split: str) -> tuple[Dataset, AnnotationReport]:
+        """As a call of it, with what is to be said about the annotation files."""
         layout = self.layout
         name = split if split in layout.splits else name_split(split)
         if name not in layout.splits:
@@ -67,10 +91,11 @@ class FolderSplits:
                 "the folders images/train and masks/train."
             )
         if name not in layout.annotations:
-            return _open_masks(layout, name, self.meaning)
+            return _open_masks(layout, name, self.meaning), AnnotationReport(path=layout.root)
         if layout.annotations[name].is_file():
-            return _open_coco(layout, name, self.meaning.label_set if layout.classes_file else None)
-        return _open_labelme(layout, name, self.meaning)
+            label_set = self.meaning.label_set if layout.classes_file else None
+            return _open_coco(layout, name, label_set, leave_out_invalid=self.leave_out_invalid)
+        return _open_labelme(layout, name, self.meaning, leave_out_invalid=self.leave_out_invalid)
 
 
 def _open_masks(layout: Layout, split: str, meaning: Meaning) -> Dataset:
@@ -81,7 +106,7 @@ def _open_masks(layout: Layout, split: str, meaning: Meaning) -> Dataset:
     pairs = _pair(files)
     if not pairs:
         raise FileNotFoundError(f"The split {split!r} of {layout.root} has no images in {files.images}.")
-    return _of_pairs(layout, split, pairs, meaning, masks=files.masks, is_shapes=False)
+    return _of_pairs(layout, split, pairs, meaning.label_set, files.masks, meaning.read)
 
 
 def _pair(files: SplitFiles) -> dict[str, tuple[str, str]]:
@@ -92,31 +117,43 @@ def _pair(files: SplitFiles) -> dict[str, tuple[str, str]]:
             f"mask in {files.masks} of that name."
         )
     folders = files.images, files.masks
-    return pair_names(files.image_names, files.mask_names, ending=files.mask_ending, folders=folders)
+    return pair_names(
+        files.image_names, files.mask_names, ending=files.mask_ending, image_ending=files.image_ending, folders=folders
+    )
 
 
 def _of_pairs(
-    layout: Layout, split: str, pairs: dict[str, tuple[str, str]], meaning: Meaning, *, masks: Path, is_shapes: bool
+    layout: Layout,
+    split: str,
+    pairs: dict[str, tuple[str, str]],
+    label_set: LabelSet,
+    masks: Path,
+    read_labels: Callable[[Path], LabelMap],
 ) -> Dataset:
     return from_files(
         name=layout.root.resolve().name,
         split=split,
-        label_set=meaning.label_set,
+        label_set=label_set,
         items=list(pairs),
         image_file=find_by_item(layout.splits[split].images, {item: names[0] for item, names in pairs.items()}),
         mask_file=find_by_item(masks, {item: names[1] for item, names in pairs.items()}),
-        read_labels=partial(labelme.read_labels, meaning.label_set) if is_shapes else meaning.read,
+        read_labels=read_labels,
     )
 
 
-def _open_labelme(layout: Layout, split: str, meaning: Meaning) -> Dataset:
+def _open_labelme(
+    layout: Layout, split: str, meaning: Meaning, *, leave_out_invalid: bool
+) -> tuple[Dataset, AnnotationReport]:
     folder = layout.annotations[split]
     shapes = [path.name for path in list_files(folder, (".json",))]
     images = [name for files in _parts(layout, split) for name in files.image_names]
     pairs = pair_names(images, shapes, wanted="json file", folders=(folder, folder))
     own = set(layout.splits[split].image_names)
     chosen = {item: names for item, names in pairs.items() if names[0] in own}
-    return _of_pairs(layout, split, chosen, meaning, masks=folder, is_shapes=True)
+    read_labels = partial(labelme.read_labels, meaning.label_set, leave_out_invalid=leave_out_invalid)
+    invalid = labelme.find_invalid(folder / names[1] for names in chosen.values()) if leave_out_invalid else None
+    dataset = _of_pairs(layout, split, chosen, meaning.label_set, folder, read_labels)
+    return dataset, AnnotationReport(path=folder, invalid=invalid)
 
 
 def _parts(layout: Layout, split: str) -> Iterable[SplitFiles]:
@@ -124,9 +161,11 @@ def _parts(layout: Layout, split: str) -> Iterable[SplitFiles]:
     return layout.splits.values() if layout.is_dealt else (layout.splits[split],)
 
 
-def _open_coco(layout: Layout, split: str, label_set: LabelSet | None) -> Dataset:
+def _open_coco(
+    layout: Layout, split: str, label_set: LabelSet | None, *, leave_out_invalid: bool
+) -> tuple[Dataset, AnnotationReport]:
     path, files = layout.annotations[split], layout.splits[split]
-    instances = coco_json.open_instances(path)
+    instances = coco_json.open_instances(path, crowds=layout.crowds, leave_out_invalid=leave_out_invalid)
     if label_set is not None:
         instances = instances.with_classes(label_set)
     found = _find_coco_files(path, files.images, instances.file_names, _parts(layout, split))
@@ -144,7 +183,8 @@ def _open_coco(layout: Layout, split: str, label_set: LabelSet | None) -> Datase
         mask_file=image_file,
     )
     locate, label_file = partial(_say_place, path), partial(_always, path)
-    return replace(dataset, read_labels=instances.read_labels, locate=locate, label_file=label_file)
+    dataset = replace(dataset, read_labels=instances.read_labels, locate=locate, label_file=label_file)
+    return dataset, AnnotationReport(path=path, crowds=instances.crowds, invalid=instances.invalid)
 
 
 def _find_coco_files(path: Path, folder: Path, items: Iterable[str], parts: Iterable[SplitFiles]) -> dict[str, str]:

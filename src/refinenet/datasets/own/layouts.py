@@ -22,16 +22,19 @@ The splits "valid" and "validation" are known as "val". Images may lie in folder
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from reprlib import repr as shorten
 from typing import Any
 
 from refinenet.datasets.formats import coco_json, labelme
+from refinenet.datasets.formats.coco_crowds import Crowds
 from refinenet.datasets.own.exports import find_coco, find_labelme, find_roboflow, find_voc
 from refinenet.datasets.own.meaning import (
     KEYS,
     LAYOUT_KEYS,
+    OPTION_KEYS,
     Meaning,
     NoPaletteError,
     hint_at_keys,
@@ -47,6 +50,7 @@ from refinenet.datasets.own.plain_layouts import (
     find_inner_splits,
     find_lists,
     find_outer_splits,
+    find_rivals,
     find_shared,
 )
 from refinenet.datasets.own.split_files import Layout, SplitFiles, describe_folder, list_folders, list_split
@@ -75,23 +79,44 @@ def find_layout(source: Path) -> Layout:
         return _follow(source, _read_yaml(source))
     if not source.is_dir():
         raise FileNotFoundError(f"{source} is neither a folder nor a YAML file.")
-    classes = _find_classes_file(source, _YAML_CLASSES)
-    if classes is not None and _names_folders(classes):
+    classes = next((source / name for name in _YAML_CLASSES if (source / name).is_file()), None)
+    values = _load_mapping(classes) if classes is not None else {}
+    if classes is not None and not set(LAYOUT_KEYS).isdisjoint(values):
         return _follow(classes, _read_yaml(classes))
-    return _find_in(source)
+    return _find_in(source, _read_options(classes, values) if classes is not None else Options())
 
 
-def _names_folders(path: Path) -> bool:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a YAML file says about a folder whose layout is found out."""
+
+    labels: str | None = None
+    """The folder or file below the root that holds the labels, where several fit."""
+    crowds: Crowds = "auto"
+    """What becomes of a COCO file's crowds."""
+
+
+def _load_mapping(path: Path) -> Mapping[str, Any]:
+    """What a YAML file says, or nothing where it is damaged: `find_meaning` says what is wrong with it."""
     try:
         values = load_yaml(path)
-    except ValueError:  # `find_meaning` says what is wrong with it
-        return False
-    return isinstance(values, Mapping) and not set(LAYOUT_KEYS).isdisjoint(values)
+    except ValueError:
+        return {}
+    return values if isinstance(values, Mapping) else {}
+
+
+def _read_options(path: Path, values: Mapping[str, Any]) -> Options:
+    labels, crowds = values.get("labels"), values.get("crowds", "auto")
+    if labels is not None and not (isinstance(labels, str) and labels.strip("/ ")):
+        raise ValueError(f"{path}: 'labels' is the folder or file that holds the labels, not {shorten(labels)}.")
+    if crowds not in ("auto", "labels", "void"):
+        raise ValueError(f"{path}: 'crowds' is auto, labels or void, not {shorten(crowds)}.")
+    return Options(labels=labels and labels.strip("/ "), crowds=crowds)
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     values = load_yaml(path)
-    allowed = (*KEYS, *LAYOUT_KEYS)
+    allowed = (*KEYS, *OPTION_KEYS, *LAYOUT_KEYS)
     if not isinstance(values, Mapping) or not set(values) <= set(allowed):
         found = shorten(sorted(map(str, values)) if isinstance(values, Mapping) else values)
         raise ValueError(f"{path}: it may have the keys {', '.join(allowed)}; it has {found}.{hint_at_keys(values)}")
@@ -107,9 +132,10 @@ def _follow(path: Path, values: Mapping[str, Any]) -> Layout:
     if not root.is_dir():
         raise FileNotFoundError(f"{path}: 'path' is {inner}, and there is no folder {root}.")
     has_classes = not set(KEYS).isdisjoint(values)
+    options = _read_options(path, values)
     named = [key for key in _SPLIT_KEYS if key in values]
     if not named:
-        layout = _find_in(root)
+        layout = _find_in(root, options)
         return replace(layout, classes_file=path) if has_classes else layout
     return Layout(
         root=root,
@@ -129,16 +155,22 @@ def _read_split(path: Path, root: Path, key: str, value: Any) -> tuple[Path, Pat
     return root / value["images"], root / value["masks"]
 
 
-def _find_in(root: Path) -> Layout:
+def _find_in(root: Path, options: Options) -> Layout:
     finders: tuple[Callable[[Path], Layout | None], ...] = (
-        *(find_lists, find_voc, find_inner_splits, find_outer_splits, find_beside, find_shared),
+        *(partial(find, labels=options.labels) for find in (find_lists,)),
+        *((find_voc,) if options.labels is None else ()),
+        *(partial(find, labels=options.labels) for find in (find_inner_splits, find_outer_splits)),
+        *((find_beside,) if options.labels is None else ()),
+        partial(find_shared, labels=options.labels),
         *(find_roboflow, find_coco, find_labelme),
     )
     for find in finders:
         layout = find(root)
         if layout is not None:
+            if options.labels is None:
+                _refuse_rivals(layout)
             names = _YAML_CLASSES if layout.annotations else _CLASSES_FILES
-            return replace(layout, classes_file=_find_classes_file(root, names))
+            return replace(layout, classes_file=_find_classes_file(root, names), crowds=options.crowds)
     raise FileNotFoundError(
         f"{root} is laid out in no way that is understood: it holds {describe_folder(root)}.{_say_empty(root)} "
         "Looked for images/ and masks/, with or without folders or lists (train.txt) for splits; SPLIT/images and "
@@ -146,6 +178,26 @@ def _find_in(root: Path) -> Layout:
         "JPEGImages/ and SegmentationClass/; NAME.jpg and NAME_mask.png; COCO's and LabelMe's json files. "
         "A YAML file can name the folders, with lines such as: train: {images: FOLDER, masks: FOLDER}"
     )
+
+
+def _refuse_rivals(layout: Layout) -> None:
+    """Refuse to choose between several folders of masks that all fit the images."""
+    for files in layout.splits.values():
+        rivals = [] if layout.annotations else find_rivals(*_find_parents(layout.root, files))
+        if rivals:
+            names = [path.name for path in (_find_parents(layout.root, files)[1], *rivals)]
+            raise ValueError(
+                f"{layout.root}: the folders {' and '.join(names)} all hold masks that fit the images, and they "
+                f"differ: which are the labels? Write one of them into classes.yaml, for example `labels: {names[0]}`, or "  # noqa: E501
+                "move the others away."
+            )
+
+
+def _find_parents(root: Path, files: SplitFiles) -> tuple[Path, Path]:
+    """The folders of images and of masks, without those of splits in them."""
+    if files.images.parent != files.masks.parent and root in files.masks.parent.parents:
+        return files.images.parent, files.masks.parent
+    return files.images, files.masks
 
 
 def _say_empty(root: Path) -> str:
@@ -158,7 +210,13 @@ def _say_empty(root: Path) -> str:
 def _find_classes_file(root: Path, names: Sequence[str] = _CLASSES_FILES) -> Path | None:
     found = [root / name for name in names]
     found += [folder / _ROBOFLOW_CLASSES for folder in list_folders(root).values() if _ROBOFLOW_CLASSES in names]
-    return next((path for path in found if path.is_file()), None)
+    return next((path for path in found if path.is_file() and not _has_options_alone(path)), None)
+
+
+def _has_options_alone(path: Path) -> bool:
+    """Whether a YAML file says nothing about classes, but something else."""
+    values = _load_mapping(path) if path.suffix in _YAML_SUFFIXES else {}
+    return bool(values) and set(values) <= set(OPTION_KEYS)
 
 
 def find_splits(layout: Layout) -> tuple[str, ...]:
@@ -180,10 +238,10 @@ def find_splits(layout: Layout) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda split: (split != "train", split != "val")))
 
 
-def find_meaning(layout: Layout) -> Meaning:
+def find_meaning(layout: Layout, *, leave_out_invalid: bool = False) -> Meaning:
     """What the values in a layout's masks, or its annotations, mean.
 
-    Palette masks without a classes file are all read, each once.
+    Palette masks without a classes file are all read, each once. Annotations that cannot be used may be left out.
 
     Raises:
         NoPaletteError: nothing says it.
@@ -193,7 +251,7 @@ def find_meaning(layout: Layout) -> Meaning:
     """
     path = layout.classes_file
     if layout.annotations:
-        return _find_annotated(layout)
+        return _find_annotated(layout, leave_out_invalid)
     if path is None:
         return _find_in_palettes(layout)
     if path.suffix.lower() in _YAML_SUFFIXES:
@@ -201,15 +259,20 @@ def find_meaning(layout: Layout) -> Meaning:
     return read_label_map(path) if path.suffix == ".txt" else _read_roboflow(layout, path)
 
 
-def _find_annotated(layout: Layout) -> Meaning:
+def _find_annotated(layout: Layout, leave_out_invalid: bool) -> Meaning:
     first = next(iter(layout.annotations.values()))
     folders = sorted({path for path in layout.annotations.values() if path.is_dir()})
     shapes = [path for folder in folders for path in sorted(list_files(folder, (".json",)))]
     if layout.classes_file is not None:
         meaning = _read_listed(layout.classes_file)
-        labelme.check_labels(meaning.label_set, shapes)  # COCO's files are checked when they are opened, each once.
+        labelme.check_labels(
+            meaning.label_set, shapes, leave_out_invalid=leave_out_invalid
+        )  # COCO's files are checked when they are opened, each once.
         return meaning
-    return _number(labelme.find_names(shapes) if folders else coco_json.open_instances(first).label_set_of_all(), first)
+    if folders:
+        return _number(labelme.find_names(shapes, leave_out_invalid=leave_out_invalid), first)
+    instances = coco_json.open_instances(first, leave_out_invalid=leave_out_invalid)
+    return _number(instances.label_set_of_all(), first)
 
 
 def _number(label_set: LabelSet, origin: Path) -> Meaning:

@@ -33,6 +33,9 @@ KEYS = ("names", "colours", "masks", "values", "ignore")
 LAYOUT_KEYS = ("path", "train", "val", "test")
 """What a YAML file may say besides; `refinenet.datasets.own.layouts` reads it."""
 
+OPTION_KEYS = ("labels", "crowds")
+"""What a YAML file may say about a folder whose layout is found out; `refinenet.datasets.own.layouts` reads it."""
+
 PALETTE_ORIGIN = "the palette of the masks"
 """The `origin` of a meaning that no file tells."""
 
@@ -125,7 +128,7 @@ def read_classes_file(path: Path) -> Meaning:
     """
     values = load_yaml(path)
     if isinstance(values, Mapping):
-        values = {key: value for key, value in values.items() if key not in LAYOUT_KEYS}
+        values = {key: value for key, value in values.items() if key not in (*LAYOUT_KEYS, *OPTION_KEYS)}
     try:
         return parse_classes(values, str(path))
     except ValueError as error:

@@ -8,7 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from refinenet.datasets.pairs import IMAGE_SUFFIXES, MASK_SUFFIXES, find_stem, has_suffix, list_files, walk_names
+from refinenet.datasets.formats.coco_crowds import Crowds
+from refinenet.datasets.pairs import (
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    find_item,
+    find_stem,
+    has_suffix,
+    list_files,
+    walk_names,
+)
 
 VALIDATION_EVERY = 5
 """Where a folder has no splits, the first of each so many images, by name, is for validation."""
@@ -18,6 +27,17 @@ SHARED = "without splits: every fifth image is for val"
 
 ENDINGS = ("_mask", "_label", "_labels", "_gt", "_seg", "_segmentation", "_L", "-mask", "_labelTrainIds", "_labelIds")
 """What the stems of masks may have after those of their images."""
+
+_BEGINNINGS = ("mask_", "masks_", "label_", "labels_", "gt_", "seg_", "mask-", "label-")
+"""What the stems of masks may have before those of their images."""
+
+_BOTH_ENDINGS = (*("", *ENDINGS), "_gtFine_labelTrainIds", "_gtFine_labelIds")
+
+_IMAGE_MARKS = (
+    *("_image", "_img", "_rgb", "_photo", "_sat", "_leftImg8bit", "-image", "-img", "-rgb"),
+    *("image_", "img_", "rgb_", "photo_", "im_", "image-", "img-", "rgb-"),
+)
+"""What the stems of images may have where those of their masks have something else."""
 
 SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
 """What the folders and lists of splits are called where nothing else tells them from other folders."""
@@ -38,7 +58,9 @@ class SplitFiles:
     mask_names: tuple[str, ...]
     """Masks, in alphabetical order; none where labels are shapes."""
     mask_ending: str = ""
-    """What a mask's stem has after its image's stem, such as "_mask"."""
+    """What a mask's stem has after the sample's name, such as "_mask", or before it, such as "mask_"."""
+    image_ending: str = ""
+    """The same of images, such as "_image" or "img_"."""
     absent: tuple[str, ...] = ()
     """Stems that a list names and that neither an image nor a mask has."""
 
@@ -57,18 +79,22 @@ class Layout:
     """A classes.yaml or another YAML file, labelmap.txt, or _classes.csv."""
     is_dealt: bool = False
     """Whether the folder has no splits, so that every fifth image is for validation."""
+    crowds: Crowds = "auto"
+    """What becomes of a COCO file's crowds."""
 
 
 def list_split(images: Path, masks: Path) -> SplitFiles:
     """All images and masks in two folders, with the ending that most of the masks have."""
     image_names = tuple(sorted(walk_names(images, IMAGE_SUFFIXES)))
     mask_names = _prefer_lossless(sorted(walk_names(masks, IMAGE_SUFFIXES)))
+    image_ending, mask_ending = find_endings(image_names, mask_names)
     return SplitFiles(
         images=images,
         image_names=image_names,
         masks=masks,
         mask_names=mask_names,
-        mask_ending=_find_ending(image_names, mask_names),
+        image_ending=image_ending,
+        mask_ending=mask_ending,
     )
 
 
@@ -98,34 +124,42 @@ def _prefer_lossless(names: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _find_ending(images: Sequence[str], masks: Sequence[str]) -> str:
-    """The ending with which most masks find their image; none where that is as good."""
+def find_endings(images: Sequence[str], masks: Sequence[str]) -> tuple[str, str]:
+    """What images and masks have around the sample's name where most masks find their image; nothing where equal."""
     if not masks:
-        return ""
-    stems = {find_stem(name) for name in images}
+        return "", ""
+    if _count_pairs(images, masks, "", "") == len(masks):
+        return "", ""
+    counts = {("", mark): _count_pairs(images, masks, "", mark) for mark in ("", *ENDINGS)}
+    if 2 * max(counts.values()) < len(masks):
+        image_marks = [mark for mark in _IMAGE_MARKS if any(_has(name, mark) for name in images)]
+        mask_marks = [mark for mark in (*_BOTH_ENDINGS, *_BEGINNINGS) if any(_has(name, mark) for name in masks)]
+        for marks in ((one, other) for one in ("", *image_marks) for other in mask_marks):
+            counts.setdefault(marks, _count_pairs(images, masks, *marks))
+    return max(counts, key=lambda marks: counts[marks])
 
-    def count(ending: str) -> int:
-        found = (find_stem(name) for name in masks)
-        return sum(stem.endswith(ending) and stem.removesuffix(ending) in stems for stem in found)
 
-    if count("") == len(masks):
-        return ""
-    counts = {ending: count(ending) for ending in ("", *ENDINGS)}
-    return max(counts, key=lambda ending: counts[ending])
+def _has(name: str, mark: str) -> bool:
+    return not mark or find_item(name, mark) != find_stem(name)
+
+
+def _count_pairs(images: Sequence[str], masks: Sequence[str], image_mark: str, mask_mark: str) -> int:
+    items = {find_item(name, image_mark) for name in images if _has(name, image_mark)}
+    return sum(_has(name, mask_mark) and find_item(name, mask_mark) in items for name in masks)
 
 
 def take(files: SplitFiles, stems: Sequence[str]) -> SplitFiles:
     """Only the files whose stems are listed."""
-    wanted = {find_stem(f"{stem}.") for stem in stems}
-    images = tuple(name for name in files.image_names if find_stem(name) in wanted)
+    wanted = {find_item(f"{stem}.", files.image_ending) for stem in stems}
+    images = tuple(name for name in files.image_names if find_item(name, files.image_ending) in wanted)
     masks = tuple(name for name in files.mask_names if _find_image_stem(files, name) in wanted)
-    found = {find_stem(name) for name in images} | {_find_image_stem(files, name) for name in masks}
+    found = {find_item(name, files.image_ending) for name in images} | {_find_image_stem(files, name) for name in masks}
     return replace(files, image_names=images, mask_names=masks, absent=tuple(sorted(wanted - found)))
 
 
 def deal(files: SplitFiles) -> dict[str, SplitFiles]:
     """Every fifth stem for "val", the others for "train"."""
-    stems = {find_stem(name) for name in files.image_names}
+    stems = {find_item(name, files.image_ending) for name in files.image_names}
     stems |= {_find_image_stem(files, name) for name in files.mask_names}
     ordered = sorted(stems)
     validation = ordered[::VALIDATION_EVERY]
@@ -135,7 +169,7 @@ def deal(files: SplitFiles) -> dict[str, SplitFiles]:
 
 
 def _find_image_stem(files: SplitFiles, mask_name: str) -> str:
-    return find_stem(mask_name).removesuffix(files.mask_ending)
+    return find_item(mask_name, files.mask_ending)
 
 
 def describe_folder(folder: Path) -> str:
