@@ -203,11 +203,18 @@ def test_a_quick_check_lists_everything_and_reads_a_part(tmp_path: Path) -> None
     assert kinds_of(doctor.check(tmp_path))["mask-empty"] == 60
 
 
-def test_a_quick_check_looks_for_no_duplicates(tmp_path: Path) -> None:
+def test_a_quick_check_compares_files_not_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stems = draw_folder(tmp_path, 10, SIZE)
     source, target = Spot(tmp_path, "val", stems["val"][0]), Spot(tmp_path, "train", stems["train"][0])
     target.replace_image(".png", Image.open(source.image).convert("RGB"))
-    assert doctor.check(tmp_path, quick=True).findings == ()
+    assert kinds_of(doctor.check(tmp_path, quick=True)) == {"duplicates-across-splits": 1}
+    target.replace_image(".tif", Image.open(source.image).convert("RGB"))
+    quick = doctor.check(tmp_path, quick=True)
+    assert quick.findings == ()
+    quick.print()
+    printed = capsys.readouterr().out
+    assert "Clean" not in printed
+    assert "without --quick" in printed
     assert kinds_of(doctor.check(tmp_path)) == {"duplicates-across-splits": 1}
 
 
