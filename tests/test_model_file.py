@@ -92,7 +92,7 @@ def test_header_by_an_independent_reader(dtype: str, tmp_path: Path) -> None:
     with safe_open(path, framework="np") as reader:
         header = json.loads(reader.metadata()["refinenet"])
         arrays = {name: reader.get_tensor(name) for name in list(reader.keys())}
-    assert header["format_version"] == 1
+    assert header["format_version"] == 2
     assert header["architecture"] == {"model_type": "lightweight", "encoder": "test_resnet", "num_classes": 3}
     assert header["label_set"] == {
         "names": ["road", "sky", "Straße"],

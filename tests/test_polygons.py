@@ -120,7 +120,7 @@ def test_run_lengths_of_any_kind_are_read_as_pycocotools_compresses_them(counts:
     ([2, 3, 2], "sum up to 7"),
     ([10**30], "sum up to 10000"),
     ([8, -2], "negative number -2"),
-    ([2.0, 4], "neither a list"),
+    ([2.5, 4], "neither a list"),
     ([True, 5], "neither a list"),
     (None, "neither a list"),
     (b"6", "neither a list"),

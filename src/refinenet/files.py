@@ -238,10 +238,13 @@ _WRITE_HERE = "Write to a folder here, and copy what it holds from there."
 
 def _refuse_no_file(target: Path) -> None:
     refuse_address("An output", target, _WRITE_HERE)
-    # The functions of `os.path` say no where those of `Path` raise: for a name too long, a circle of links.
-    if os.path.isdir(target):
+    try:
+        mode = target.stat().st_mode
+    except OSError:  # nothing there, a name too long, a circle of links, a failing disk: writing reports what matters
+        return
+    if stat.S_ISDIR(mode):
         raise IsADirectoryError(f"Cannot write {target}: it is a folder. Name a file in it.")
-    if os.path.exists(target) and not os.path.isfile(target):
+    if not stat.S_ISREG(mode):
         raise ValueError(f"Cannot write {target}: it is a pipe or a device. Name a file.")
 
 
