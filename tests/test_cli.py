@@ -180,7 +180,7 @@ def _shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="bash")
+@pytest.mark.skipif(sys.platform == "win32", reason="closes streams by the words of bash")
 @pytest.mark.parametrize(
     ("streams", "code"),
     [(">&-", 0), ("2>&-", 0), (">&- 2>&-", 0), ("<&- >&- 2>&-", 0), ("| head -c 1", 0), (">/dev/full", 1)],
@@ -197,7 +197,7 @@ def test_the_work_is_done_whatever_the_standard_streams_are(streams: str, code: 
         assert "Standard output cannot be written: No space left on device" in done.stderr
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="bash")
+@pytest.mark.skipif(sys.platform == "win32", reason="closes streams by the words of bash")
 def test_a_result_that_finds_no_standard_output_is_an_error(tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "in.png")
     done = _shell("refinenet deploy in.png --backend pytorch --output - >&-", tmp_path)
@@ -208,7 +208,7 @@ def test_a_result_that_finds_no_standard_output_is_an_error(tmp_path: Path) -> N
 STEERING = ["\x1b]0;owned\x07", "\r", "\n", "\x9b31m", "\u202e", "\u2066", "\u200b", "\u2028", "\udcff", "\x7f"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the names of files be any bytes")
 @pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
 def test_nothing_in_a_file_name_steers_the_terminal(locale: str, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
@@ -229,7 +229,7 @@ def test_nothing_in_a_file_name_steers_the_terminal(locale: str, tmp_path: Path)
     assert "in/2\\n.jpg" in shown
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the names of files be any bytes")
 def test_a_name_on_the_command_line_keeps_to_its_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "refinenet", "deploy", "new\nline\x1b[1m.png", "--output", "out.png"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)

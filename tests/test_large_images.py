@@ -149,5 +149,5 @@ def test_all_pictures_are_those_of_a_segmentation(
     )
     with Image.open(tmp_path / "out.png") as picture:
         found = np.asarray(picture)
-        assert picture.mode == {"labels": "P", "confidence": "L"}.get(kind, "RGB")
+        assert picture.mode == {"labels": "L", "palette": "P", "confidence": "L"}.get(kind, "RGB")
     assert (found == expected).mean() >= 0.999

@@ -204,10 +204,7 @@ def read_stream(stream: Readable) -> tuple[str, bytes]:
     if getattr(stream, "closed", False) is True:
         raise ValueError(f"{name} is closed. Pass it before it is closed, or its path.")
     try:
-        position = _rewind(stream)
-        content = stream.read()
-        if position is not None:
-            stream.seek(position)  # type: ignore[attr-defined]
+        content = _read_from_start(stream)
     except UnicodeDecodeError as error:
         raise TypeError(f"{name} is open for text, and an image is bytes: open it with mode 'rb'.") from error
     except io.UnsupportedOperation as error:
@@ -219,16 +216,18 @@ def read_stream(stream: Readable) -> tuple[str, bytes]:
     return name, bytes(content)
 
 
-def _rewind(stream: Any) -> int | None:
-    """Where a stream stood that is at its beginning now; None for one that cannot be rewound."""
+def _read_from_start(stream: Any) -> Any:
+    """Read a whole stream and restore its position; read one that cannot be rewound from where it stands."""
     try:
         if hasattr(stream, "seekable") and not stream.seekable():
-            return None
-        position: int = stream.tell()
+            return stream.read()
+        position = stream.tell()
         stream.seek(0)
     except (AttributeError, io.UnsupportedOperation):
-        return None
-    return position
+        return stream.read()
+    content = stream.read()
+    stream.seek(position)
+    return content
 
 
 def _from_stream(stream: io.BufferedReader, name: str, path: Path | None, reading: Reading) -> Decoded:
@@ -249,8 +248,9 @@ def _from_stream(stream: io.BufferedReader, name: str, path: Path | None, readin
 
 def _has_mask_beside(path: Path) -> bool:
     """Whether GDAL's files beside an image say where it has no data."""
+    # Unlike the methods of `Path`, `os.path.isfile` is False for names that are too long.
     notes = Path(f"{path}.aux.xml")
-    return Path(f"{path}.msk").is_file() or (notes.is_file() and b"NoDataValue" in notes.read_bytes())
+    return os.path.isfile(f"{path}.msk") or (os.path.isfile(notes) and b"NoDataValue" in notes.read_bytes())
 
 
 def _from_raster(stream: io.BufferedReader, name: str, path: Path | None, reading: Reading) -> Decoded:

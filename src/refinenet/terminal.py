@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -68,7 +69,8 @@ def secure_streams() -> None:
                 if null != number:
                     os.dup2(null, number)
                     os.close(null)
-            setattr(sys, name, _reopen(number, "utf-8") if number else open(os.devnull))  # noqa: SIM115, PTH123
+            # Standard input for the rest of the process: nothing closes it.
+            setattr(sys, name, _reopen(number, "utf-8") if number else Path(os.devnull).open())  # noqa: SIM115
         elif number and _is_own(stream, number):
             setattr(sys, name, _reopen(number, stream.encoding))
 

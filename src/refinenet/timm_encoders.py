@@ -54,7 +54,6 @@ def find_taps(name: str) -> tuple[Tap, ...]:
             AssertionError,
         ) as error:  # timm's, of networks without such maps
             raise ValueError(f"The encoder {name!r} offers no feature maps: {error}") from error
-    _refuse_fixed_size(name)
     strides = info.reduction()
     missing = [stride for stride in STRIDES if stride not in strides]
     if missing:
@@ -62,6 +61,7 @@ def find_taps(name: str) -> tuple[Tap, ...]:
             f"The encoder {name!r} cannot carry a RefineNet: it has feature maps at strides {sorted(set(strides))}, "
             f"none at {missing}, and strides 4, 8, 16 and 32 are needed."
         )
+    _refuse_fixed_size(name)
     last = [max(index for index, value in enumerate(strides) if value == stride) for stride in STRIDES]
     names, channels = info.module_name(), info.channels()
     return tuple(Tap(module=names[i], channels=channels[i], stride=strides[i]) for i in last)

@@ -188,8 +188,8 @@ def _refuse_rivals(layout: Layout) -> None:
             names = [path.name for path in (_find_parents(layout.root, files)[1], *rivals)]
             raise ValueError(
                 f"{layout.root}: the folders {' and '.join(names)} all hold masks that fit the images, and they "
-                f"differ: which are the labels? Write one of them into classes.yaml, for example `labels: {names[0]}`, or "  # noqa: E501
-                "move the others away."
+                f"differ: which are the labels? Name one in classes.yaml, for example `labels: {names[0]}`, or move "
+                "the others away."
             )
 
 
