@@ -231,8 +231,8 @@ def test_nothing_in_a_file_name_steers_the_terminal(locale: str, tmp_path: Path)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the names of files be any bytes")
 def test_a_name_on_the_command_line_keeps_to_its_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "refinenet", "deploy", "new\nline\x1b[1m.png", "--output", "out.png"]
+    command = [sys.executable, "-m", "refinenet", "deploy", "new\nline\x1bc.png", "--output", "out.png"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1
-    assert "new\\nline\\x1b[1m.png" in done.stderr
+    assert "new\\nline\\x1bc.png" in done.stderr
     assert "\x1b" not in done.stderr

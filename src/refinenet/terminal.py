@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -64,13 +63,13 @@ def secure_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:
             _CLOSED.add(name)
-            if not _is_open(number):
-                null = os.open(os.devnull, os.O_RDWR)
-                if null != number:
-                    os.dup2(null, number)
-                    os.close(null)
-            # Standard input for the rest of the process: nothing closes it.
-            setattr(sys, name, _reopen(number, "utf-8") if number else Path(os.devnull).open())  # noqa: SIM115
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number and not _is_open(number):
+                os.dup2(null, number)
+                os.close(null)
+                null = number
+            # Where Python itself has opened a file under the number, that file stays, and is not printed to.
+            setattr(sys, name, _reopen(null, "utf-8") if number else os.fdopen(null))
         elif number and _is_own(stream, number):
             setattr(sys, name, _reopen(number, stream.encoding))
 
