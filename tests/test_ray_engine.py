@@ -112,7 +112,7 @@ def test_a_finished_job_is_left_as_it_is(
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in output.glob("*.png")}
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # where no Ray is: a finished job asks for none
     good = sorted(path for path in images.iterdir() if path.name != BAD)
-    again = run_refinenet("deploy", *good, "--output", output, "--engine", "ray")
+    again = run_refinenet("deploy", *good, "--output", output, "--engine", "ray", "--model", "camvid")
     assert again.stderr == ""
     assert again.returncode == 0
     assert again.stdout == f"0 of 14 images segmented, 14 were done before, by the same model and settings: {output}.\n"
@@ -202,8 +202,9 @@ def test_what_cannot_be_done_is_refused_at_once(tmp_path: Path, street_file: Pat
     pair = (street_file, tmp_path / "one.png")
     with pytest.raises(ValueError, match="from 1 up, not 0"):
         segment_with_ray([pair], workers=0)
-    with pytest.raises(ValueError, match=r"one\.png is to hold the results of both"):
-        segment_with_ray([pair, pair])
+    skipped = next(segment_with_ray([pair, (tmp_path / "other.jpg", pair[1])]))
+    assert skipped.error is not None
+    assert f"its result would be {pair[1]}, as that of {street_file}" in str(skipped.error)
     with pytest.raises(ValueError, match="JPEG would change labels"):
         segment_with_ray([(street_file, tmp_path / "one.jpg")], kind="labels")
     with pytest.raises(ValueError, match="ftp://there/x"):

@@ -116,8 +116,8 @@ def test_a_training_that_is_over_is_answered_with_its_result(tmp_path: Path) -> 
     ("stages: [{dataset: 'streets:2'}, {dataset: 'streets:2', colour: 1}]", "Stage 2: Unknown training settings: col"),
     ("stages: [{dataset: [3]}]", r"Stage 1: its dataset is a name, a folder or a list of such, not \[3\]"),
     ("stages: [{dataset: voc, root: [5]}]", r"Stage 1: root is a folder, not \[5\]"),
-    ("stages: 3", "holds one key, 'stages'"),
-    ("stage: []", "holds one key, 'stages'"),
+    ("stages: 3", "has to hold one key, 'stages'"),
+    ("stage: []", "has to hold one key, 'stages'"),
     ("a: [", "is not a YAML file"),
 ])  # fmt: skip
 def test_a_plan_that_cannot_be_followed_is_refused_with_its_stage(plan: str, words: str, tmp_path: Path) -> None:

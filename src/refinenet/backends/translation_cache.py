@@ -84,9 +84,13 @@ def _read(folder: Path) -> Graph | None:
         return None
     try:
         _refuse_open_entry(folder)
-        return Graph(dict(read_sealed(folder)[1]))
     except ValueError as error:
-        print_note(f"{folder} is not used ({error}); the network is translated anew.")
+        print_note(f"{folder} is not used ({error}); the network is translated again.")
+    else:
+        try:
+            return Graph(dict(read_sealed(folder)[1]))
+        except ValueError as error:
+            print_note(f"{folder} is damaged ({error}); the network is translated again.")
     if folder.is_symlink():
         folder.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)  # another process may be removing it, too
