@@ -5,7 +5,9 @@ Shape letters: N batch, K classes, H height, W width, h and w a quarter of these
 
 from __future__ import annotations
 
+import ctypes
 import os
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +32,7 @@ ONNX_FILE = "network.onnx"
 OPENVINO_FILES = ("network.xml", "network.bin")
 MAX_IDLE = 8
 """Inference requests of OpenVINO that are kept for later calls; concurrent calls beyond make theirs anew."""
+_STARTED: weakref.WeakSet[Run] = weakref.WeakSet()
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -70,8 +73,24 @@ def start_engine(graph: Graph, engine: Engine, precision: str = "float32", threa
         ValueError: the engine is not installed, or cannot read the graph.
     """
     if engine == "openvino":
-        return _start_openvino(graph, precision, threads)
-    return _start_onnxruntime(graph, threads or os.cpu_count() or 1)
+        run = _start_openvino(graph, precision, threads)
+    else:
+        run = _start_onnxruntime(graph, threads or os.cpu_count() or 1)
+    _STARTED.add(run)
+    return run
+
+
+def _keep_inherited() -> None:
+    """Keep the engines that a forked process inherits for as long as it lives.
+
+    Their threads do not survive the fork. Their destructors wait for these, and would abort the process.
+    """
+    for run in list(_STARTED):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(run))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_inherited)
 
 
 def _start_onnxruntime(graph: Graph, threads: int) -> Run:
