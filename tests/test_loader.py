@@ -27,6 +27,7 @@ from refinenet.image_files import read_mask
 from refinenet.images import decode
 from refinenet.labels import LabelSet
 from refinenet.loader import Loader, batch_size
+from refinenet.loading_processes import LoadingProcesses
 from refinenet.train_config import TrainConfig
 
 Pixels = npt.NDArray[np.uint8]
@@ -366,6 +367,16 @@ def test_the_signals_that_reach_the_whole_group_do_not_end_loading_processes() -
             os.kill(pid, signal.SIGINT)
             os.kill(pid, signal.SIGTERM)
         assert len(list(batches)) == 9
+
+
+def test_signals_that_arrive_while_loading_processes_start_do_not_end_them() -> None:
+    for _ in range(20):
+        processes: LoadingProcesses[int, int]
+        with LoadingProcesses(abs, 2, int) as processes:
+            for pid in processes.pids:
+                os.kill(pid, signal.SIGTERM)
+                os.kill(pid, signal.SIGINT)
+            assert list(processes.map([-1, -2, -3, -4])) == [1, 2, 3, 4]
 
 
 SCRIPT = """

@@ -32,6 +32,8 @@ that the one that knows the reason is the one that tells it."""
 _GLANCE = 0.5
 """Seconds between two looks at what is waited for; a process that was stopped meanwhile (Ctrl-Z) counts as one look."""
 _SECONDS_TO_END = 5
+_GROUP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that terminals and batch systems send to all processes of a group."""
 _NO_SHARED_MEMORY = 28
 """The exit code of a process that finds no room for its result."""
 _SHARED_MEMORY_ADVICE = (
@@ -82,7 +84,8 @@ class LoadingProcesses(Generic[Task, Result]):
         for _ in range(workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(function, begin, theirs), daemon=True)
-            process.start()
+            with _blocked_signals():
+                process.start()
             theirs.close()
             self._workers.append(_Worker(process, ours, deque()))
 
@@ -190,6 +193,22 @@ def _describe_end(process: BaseProcess) -> str:
     return f"The loading process {process.pid} {cause}. {advice}"
 
 
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Hold back the signals of a group, so that one that arrives while a process starts does not end that process.
+
+    A child inherits the mask and lifts it once it ignores these signals. Windows sends none of them to a child.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end(workers: list[_Worker]) -> None:
     for worker in workers:
         worker.process.kill()
@@ -201,10 +220,10 @@ def _end(workers: list[_Worker]) -> None:
 
 def _work(function: Callable[[Any], Any], begin: Callable[[], object], connection: Connection) -> None:
     # Ctrl-C and the signals of batch systems reach all processes; the training process decides what follows from them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in _GROUP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
     parent = multiprocessing.parent_process()
     assert parent is not None
     begin()
