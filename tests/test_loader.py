@@ -371,12 +371,11 @@ def test_the_signals_that_reach_the_whole_group_do_not_end_loading_processes() -
 
 def test_signals_that_arrive_while_loading_processes_start_do_not_end_them() -> None:
     for _ in range(20):
-        processes: LoadingProcesses[int, int]
-        with LoadingProcesses(abs, 2, int) as processes:
+        with LoadingProcesses[str, int](len, 2, int) as processes:
             for pid in processes.pids:
                 os.kill(pid, signal.SIGTERM)
                 os.kill(pid, signal.SIGINT)
-            assert list(processes.map([-1, -2, -3, -4])) == [1, 2, 3, 4]
+            assert list(processes.map(["a", "bc", "", "d"])) == [1, 2, 0, 1]
 
 
 SCRIPT = """

@@ -72,8 +72,7 @@ def survive_fork() -> None:
     process = os.getpid()
     if process == _HOME or getattr(_LIMITED, "process", None) == process or "torch" not in sys.modules:
         return
-    import torch
-
+    torch = sys.modules["torch"]
     if not hasattr(_LIMITED, "process") and torch.get_num_threads() > 1:
         print_note(
             "This process was forked: PyTorch computes with one thread here, its others do not survive a fork. Start "
