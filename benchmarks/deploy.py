@@ -33,7 +33,8 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from refinenet import RefineNet
-from refinenet.backends import BackendName, Precision, open_backend
+from refinenet.backends import open_backend
+from refinenet.backends.base import BackendName, Precision
 from refinenet.decoder import ChainedResidualPooling
 from refinenet.network import Network
 from refinenet.street_scene import draw_street

@@ -27,7 +27,8 @@ from PIL import Image
 from torch import Tensor
 
 from refinenet import RefineNet
-from refinenet.backends import BackendName, open_backend
+from refinenet.backends import open_backend
+from refinenet.backends.base import BackendName
 from refinenet.files import write_atomically
 from refinenet.images import decode, encode
 from refinenet.labels import Colour

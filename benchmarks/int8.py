@@ -21,7 +21,8 @@ from deploy import find_labels, make_plain, time_rounds
 from torch import Tensor
 
 from refinenet import RefineNet
-from refinenet.backends import Precision, open_backend
+from refinenet.backends import open_backend
+from refinenet.backends.base import Precision
 from refinenet.backends.graph import ExportedModel, computes_in_bfloat16
 from refinenet.exported.opening import open_exported
 from refinenet.exporting import Certificate

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from refinenet.batch_size_finder import find_batch_size, is_out_of_memory
+from refinenet.batch_size_finder import find_batch_size
+from refinenet.learner import is_out_of_memory
 from refinenet.learning_rate_finder import find_learning_rate
 
 

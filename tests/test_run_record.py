@@ -21,10 +21,11 @@ from PIL import Image
 
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.datasets import Dataset
+from refinenet.environment import describe_run
 from refinenet.labels import LabelSet
 from refinenet.metric_loggers import Logger, LoggerConfig, Row, open_loggers
 from refinenet.network import Architecture, Network
-from refinenet.run_record import CLASS_IOU, MOST_CLASSES, describe_run, draw_curves
+from refinenet.run_record import CLASS_IOU, MOST_CLASSES, draw_curves
 from refinenet.sample_sheet import choose_samples, draw_samples
 from refinenet.segmenter import Segmenter
 

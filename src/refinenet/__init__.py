@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from refinenet._version import __version__
+
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
     from refinenet.examination import evaluate_predictions
     from refinenet.labels import LabelSet
     from refinenet.segmenter import Segmentation
-
-__version__ = "1.0.0a1"
 
 __all__ = ["LabelSet", "RefineNet", "Segmentation", "__version__", "evaluate_predictions"]
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy.typing as npt
 import torch
 
-from refinenet import __version__
-from refinenet.backends import AUTO, BackendName, Precision, check_backend, open_backend
+from refinenet._version import __version__
+from refinenet.backends import AUTO, check_backend, choose_backend, open_backend
+from refinenet.backends.base import BackendName, Precision
 from refinenet.backends.graph import ExportedModel
 from refinenet.batch import FileResult, SegmentLarge, Steps, segment_files, take_all
 from refinenet.class_matching import check_same_classes
@@ -26,6 +27,7 @@ from refinenet.distributed import launch
 from refinenet.evaluate import examine_model
 from refinenet.evaluation import Evaluation
 from refinenet.examination import check_masks, examine, open_split
+from refinenet.exported.opening import choose_engine, graph_kind, open_exported
 from refinenet.exporting import SIZES, Certificate, Int8, check_target, export_model
 from refinenet.exporting import Precision as ExportPrecision
 from refinenet.files import refuse_same_file
@@ -36,12 +38,13 @@ from refinenet.labels import LabelSet
 from refinenet.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
 from refinenet.latency import Choices
 from refinenet.model_file import ModelCard, load, save
-from refinenet.model_source import Start, told_as_exported
+from refinenet.model_source import Start, choose_device, told_as_exported
 from refinenet.network import ModelType, Network
 from refinenet.quantisation import MAX_DROP
 from refinenet.sample_values import Decoded, Note, Reading, ValueRange, check_value_range
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_abstention, check_output, choose_palette
 from refinenet.sinks import Kind
+from refinenet.street_scene import draw_street
 from refinenet.submission import Submission, plan_submission, write_submission
 from refinenet.temperature import FittedTemperature, fit_temperature
 from refinenet.tensors import digest
@@ -115,13 +118,12 @@ class RefineNet:
             model=model,
             encoder_weights=encoder_weights,
             seed=seed,
-            backend=backend,
         )
         self._precision: Precision = precision
         self._chooses = backend == AUTO
-        self._backend = check_backend(start.backend_on(device, precision), precision)
+        self._backend = check_backend(_choose_backend(start, backend, device, precision), precision)
         self._classes_asked_for, self._origin = num_classes is not None, start.origin
-        self._adopt(*start.open(device))
+        self._adopt(*_open(start, backend, device))
         self._untrained = self._noted if model is None else None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -839,3 +841,27 @@ def _digest(model: Network | ExportedModel, card: ModelCard) -> str:
     if isinstance(model, ExportedModel):
         return model.sha256
     return card.weights_sha256 or digest(model.state_dict())
+
+
+def _choose_backend(start: Start, backend: str, device: str | torch.device | None, precision: str) -> str:
+    """Choose what runs the network or the exported file that a user asked for."""
+    if start.model is not None and graph_kind(start.model) is not None:
+        return choose_engine(start.model, None if backend == AUTO else backend)
+    return choose_backend(backend, choose_device(device).type, precision)
+
+
+def _open(start: Start, backend: str, device: str | torch.device | None) -> tuple[Network | ExportedModel, ModelCard]:
+    """Open the network that a user asked for, or the exported file, with its card."""
+    if start.model is None or graph_kind(start.model) is None:
+        return start.open(device, _draw_calibration_images)
+    if device is not None and choose_device(device).type != "cpu":
+        raise ValueError(f"{start.model} is an exported graph, which runs on the CPU here, not on {device}.")
+    exported, card = open_exported(Path(start.model), choose_engine(start.model, None if backend == AUTO else backend))
+    start.check(card)
+    return exported, card
+
+
+def _draw_calibration_images() -> torch.Tensor:
+    """Draw the street scenes on which folded batch norms measure their statistics: `(16, 3, 240, 320)` in [0, 1]."""
+    images = [torch.from_numpy(draw_street(seed, 240, 320)[0]) for seed in range(16)]
+    return torch.stack([image.permute(2, 0, 1) / 255 for image in images])

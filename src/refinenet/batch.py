@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from refinenet.backends import BackendError
+from refinenet.backends.base import BackendError
 from refinenet.deploy_record import GREY, LABEL_FILES, FileState, FolderRecord, file_state, open_record
 from refinenet.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
 from refinenet.image_files import TooLargeError

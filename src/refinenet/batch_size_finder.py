@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 MARGIN = 0.1
 """Share of the largest batch that fits which is left free: other steps need a little more memory than the one tried,
 and allocators fragment."""
-
-_SIGNS_OF_FULL_MEMORY = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "CUDA error: out of memory",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "MPS backend out of memory",
-)
 
 
 def find_batch_size(fits: Callable[[int], bool], most: int, multiple_of: int = 1) -> int:
@@ -60,10 +49,3 @@ def find_batch_size(fits: Callable[[int], bool], most: int, multiple_of: int = 1
         else:
             failing = middle
     return max(1, int(fitting * (1 - MARGIN))) * multiple_of
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory of a device or of the machine is full."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS_OF_FULL_MEMORY)

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
-from refinenet.datasets import Dataset
 from refinenet.labels import LabelSet
 from refinenet.model_file import ModelCard
 from refinenet.network import Network
 from refinenet.terminal import print_note
 
 
-def check_same_classes(ours: LabelSet, dataset: Dataset) -> None:
+class Labelled(Protocol):
+    """A dataset, as far as its classes are concerned."""
+
+    @property
+    def name(self) -> str:
+        """The name that messages give it."""
+
+    @property
+    def label_set(self) -> LabelSet:
+        """Its classes."""
+
+
+def check_same_classes(ours: LabelSet, dataset: Labelled) -> None:
     """Refuse to measure a model on other classes than its own; placeholder names fit any.
 
     Raises:
@@ -32,7 +44,7 @@ def check_same_classes(ours: LabelSet, dataset: Dataset) -> None:
 
 
 def take_classes(
-    network: Network, card: ModelCard, dataset: Dataset, *, fixed: bool, progress: bool
+    network: Network, card: ModelCard, dataset: Labelled, *, fixed: bool, progress: bool
 ) -> tuple[Network, ModelCard]:
     """The network and card to train on a dataset's classes.
 

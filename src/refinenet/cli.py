@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from refinenet import __version__, cli_data, cli_deploy, cli_eval, cli_export, cli_pretrain, cli_train
+from refinenet import cli_data, cli_deploy, cli_eval, cli_export, cli_pretrain, cli_train
+from refinenet._version import __version__
 from refinenet.cli_options import AsJson, Model, complain
 from refinenet.files import quote_controls
 from refinenet.terminal import check_output, describe_error, say, secure_streams

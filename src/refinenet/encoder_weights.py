@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,13 @@ from torch import Tensor, nn
 
 from refinenet.encoder import MOBILENETV2, added_tensors, base_name, name_in_features
 from refinenet.network import Network
-from refinenet.street_scene import draw_street
 from refinenet.tensors import check_archive, check_tensors, is_safetensors, read_checkpoint, read_safetensors
 
 HEAD_PREFIXES = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm.", "norm_pre.", "head_norm.")
 """Tensors of a classification head, which an encoder leaves behind."""
 
-CALIBRATION_PICTURES = 16
 
-
-def load_encoder_weights(network: Network, path: Path) -> None:
+def load_encoder_weights(network: Network, path: Path, calibration_images: Callable[[], Tensor]) -> None:
     """Load weights from a file into a network's encoder.
 
     Args:
@@ -30,13 +27,15 @@ def load_encoder_weights(network: Network, path: Path) -> None:
         path: A `.safetensors` or `torch.save` file in the layout of timm or torchvision, or a `.npz` of a MobileNetV2
             with folded batch norm: `NN.w` (out, in / groups, kh, kw) and `NN.b` float32 in the order of the network,
             52 convolutions and the classifier, for RGB input in [-1, 1].
+        calibration_images: Makes `(N, 3, H, W)` float32 RGB images in [0, 1], on which folded batch norms measure
+            their statistics.
 
     Raises:
         ValueError: the file is damaged, or its tensors do not fit the encoder; they are named.
         OSError: the file cannot be read.
     """
     if path.suffix == ".npz":
-        _load_folded_mobilenetv2(network, path)
+        _load_folded_mobilenetv2(network, path, calibration_images())
         return
     tensors = read_safetensors(path)[0] if is_safetensors(path) else read_checkpoint(path)
     expected = network.encoder.features.state_dict()
@@ -48,7 +47,7 @@ def load_encoder_weights(network: Network, path: Path) -> None:
     network.encoder.features.load_state_dict(given)
 
 
-def _load_folded_mobilenetv2(network: Network, path: Path) -> None:
+def _load_folded_mobilenetv2(network: Network, path: Path, images: Tensor) -> None:
     if base_name(network.architecture.encoder) != MOBILENETV2:
         raise ValueError(
             f"{path} holds a MobileNetV2 with folded batch norm; it fits encoder='mobilenetv2_100', "
@@ -69,7 +68,7 @@ def _load_folded_mobilenetv2(network: Network, path: Path) -> None:
             norm.bias.copy_(bias)
             norm.reset_running_stats()
             norm.weight.fill_((1 + norm.eps) ** 0.5)
-    _unfold_batch_norms(network, [norm for _, norm in pairs])
+    _unfold_batch_norms(network, [norm for _, norm in pairs], images)
 
 
 def _read_arrays(path: Path) -> dict[str, Tensor]:
@@ -97,18 +96,12 @@ def _accept_normalised_images(weight: Tensor, bias: Tensor, network: Network) ->
 
 
 @torch.no_grad()
-def _unfold_batch_norms(network: Network, norms: list[nn.BatchNorm2d]) -> None:
+def _unfold_batch_norms(network: Network, norms: list[nn.BatchNorm2d], images: Tensor) -> None:
     """Give folded batch norms statistics to train with, and scale and shift so that the function stays the same.
 
-    The statistics are measured on drawn street scenes, layer by layer, in one pass: each batch norm sees its input
+    The statistics are measured on the images, layer by layer, in one pass: each batch norm sees its input
     through layers whose function is already final.
     """
-    images = torch.stack(
-        [
-            torch.from_numpy(draw_street(seed, 240, 320)[0]).permute(2, 0, 1) / 255
-            for seed in range(CALIBRATION_PICTURES)
-        ]
-    )
     measured: dict[nn.BatchNorm2d, tuple[Tensor, Tensor]] = {}
 
     def measure(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from refinenet import __version__
+from refinenet._version import __version__
 from refinenet.datasets import Dataset, Sample
 from refinenet.distributed import ALONE, Processes
 from refinenet.evaluation import Evaluation, Seconds

@@ -21,6 +21,8 @@ INPUT, LABELS, LOGITS = "images", "labels", "logits"
 """What the graph's input and outputs are called in every format."""
 
 CERTIFICATE_ENDING = ".certificate.json"
+EXPORTED_SUFFIXES = (".onnx", ".xml")
+"""Of the files of exported graphs: ONNX, OpenVINO."""
 """What follows an exported file's name in that of its certificate."""
 EXAMPLE_SHAPE = (2, 3, 65, 97)
 """Of the images that a network is traced with: none of its sides has a special size."""

@@ -9,7 +9,7 @@ import struct
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -625,3 +625,37 @@ def _orientation(image: Image.Image) -> int:
 def _grey_step(picture: Picture) -> int:
     bits = picture.raw_mode.partition(";")[2][:1] if picture.image.mode == "L" else ""
     return {"2": 85, "4": 17}.get(bits, 1)
+
+
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *((".avif",) if CAN_READ_AVIF else ()),
+    *(HEIF_SUFFIXES if CAN_READ_HEIF else ()),
+)
+"""What names of images end in, in small letters."""
+
+
+def list_files(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
+    """The files in a folder that end in one of `suffixes`, hidden ones aside, in any order."""
+    return (path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
+
+
+def walk_names(folder: Path, suffixes: Sequence[str]) -> Iterator[str]:
+    """The names of a folder's files that end in one of `suffixes`, in any order, hidden ones aside.
+
+    Files in subfolders have these in front of their names, parted by "/".
+    """
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(parent).relative_to(folder).as_posix()
+        before = "" if inside == "." else f"{inside}/"
+        yield from (before + name for name in names if has_suffix(name, suffixes))
+
+
+def _refuse(error: OSError) -> None:
+    raise error  # a folder that cannot be read would else be taken for an empty one
+
+
+def has_suffix(name: str, suffixes: Sequence[str]) -> bool:
+    """Whether a file's name ends in one of `suffixes`, in small letters or capitals, and is not hidden."""
+    return name.lower().endswith(tuple(suffixes)) and not name.startswith(".")

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.backends import BackendError, BackendName, Precision, list_backends, open_backend
+from refinenet.backends import list_backends, open_backend
+from refinenet.backends.base import BackendError, BackendName, Precision
 from refinenet.backends.graph import ExportedModel
 from refinenet.inference import Protocol
 from refinenet.labels import LabelSet

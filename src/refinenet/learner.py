@@ -17,7 +17,6 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from refinenet.batch_norm import apply_batch_norm
-from refinenet.batch_size_finder import is_out_of_memory
 from refinenet.deep_supervision import DeepSupervision
 from refinenet.distributed import Engine
 from refinenet.loader import Part
@@ -245,3 +244,20 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 def _split(part: Part, pieces: int) -> list[Piece]:
     return list(zip(part.images.chunk(pieces), part.labels.chunk(pieces), strict=True))
+
+
+_SIGNS_OF_FULL_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "CUDA error: out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of a device or of the machine is full."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS_OF_FULL_MEMORY)

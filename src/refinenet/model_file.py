@@ -26,7 +26,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from refinenet import __version__
+from refinenet._version import __version__
 from refinenet.encoder import PUBLISHED_TAPS, base_name
 from refinenet.files import write_atomically
 from refinenet.labels import LabelSet

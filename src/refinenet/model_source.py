@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from refinenet.backends import AUTO, choose_backend
-from refinenet.backends.graph import ExportedModel
 from refinenet.convert import import_checkpoint
 from refinenet.distributed import local_device
 from refinenet.encoder import PUBLISHED_RESNETS
 from refinenet.encoder_weights import load_encoder_weights
-from refinenet.exported.opening import choose_engine, graph_kind, open_exported
+from refinenet.exported_graph import EXPORTED_SUFFIXES
 from refinenet.files import refuse_address
 from refinenet.labels import LabelSet
 from refinenet.model_file import BUNDLED, ModelCard, bundled_path, load
 from refinenet.network import Architecture, ModelType, Network
+from refinenet.ranges import DEFAULT_SEED
 from refinenet.tensors import is_safetensors
-from refinenet.train_config import TrainConfig
 
 DOWNLOAD = "Download it first (with `hf download OWNER/NAME` from Hugging Face), and pass the file."
 
@@ -46,8 +44,6 @@ class Start:
     encoder_weights: str | os.PathLike[str] | None = None
     seed: int | None = None
     """From which the random weights of a new network follow."""
-    backend: str = AUTO
-    """What is to run it."""
 
     def __post_init__(self) -> None:
         for key, value in (("model", self.model), ("encoder_weights", self.encoder_weights)):
@@ -91,48 +87,29 @@ class Start:
 
     @property
     def _seed(self) -> int:
-        return TrainConfig.seed if self.seed is None else self.seed
+        return DEFAULT_SEED if self.seed is None else self.seed
 
-    def backend_on(self, device: str | torch.device | None, precision: str) -> str:
-        """What runs the network, or the exported file.
-
-        Args:
-            device: As for `open`.
-            precision: Of the arithmetic.
-
-        Raises:
-            ValueError: what is asked for cannot run it, or there is no such device.
-        """
-        if self.model is not None and graph_kind(self.model) is not None:
-            return choose_engine(self.model, None if self.backend == AUTO else self.backend)
-        return choose_backend(self.backend, choose_device(device).type, precision)
-
-    def open(self, device: str | torch.device | None) -> tuple[Network | ExportedModel, ModelCard]:
-        """The network, on a device and in evaluation mode, or an exported one, and what is said of it.
+    def open(
+        self, device: str | torch.device | None, calibration_images: Callable[[], torch.Tensor]
+    ) -> tuple[Network, ModelCard]:
+        """Open the network, on a device and in evaluation mode, with its card.
 
         Args:
-            device: As for `choose_device`; exported ones run on the CPU.
+            device: As for `choose_device`.
+            calibration_images: As for `load_encoder_weights`.
 
         Raises:
             ValueError: an argument contradicts the model file, or a file cannot be used.
             OSError: a file cannot be read.
         """
-        if self.model is not None and graph_kind(self.model) is not None:
-            if device is not None and choose_device(device).type != "cpu":
-                raise ValueError(f"{self.model} is an exported graph, which runs on the CPU here, not on {device}.")
-            exported, card = open_exported(
-                Path(self.model), choose_engine(self.model, None if self.backend == AUTO else self.backend)
-            )
-            self._check(card)
-            return exported, card
         chosen = choose_device(device)
-        network, card = self._open_network()
+        network, card = self._open_network(calibration_images)
         return network.to(chosen).eval(), card
 
-    def _open_network(self) -> tuple[Network, ModelCard]:
+    def _open_network(self, calibration_images: Callable[[], torch.Tensor]) -> tuple[Network, ModelCard]:
         if self.model is not None:
             network, card = open_model(self.model)
-            self._check(card)
+            self.check(card)
             return network, card
         name = self.encoder_name
         architecture = Architecture(
@@ -140,9 +117,14 @@ class Start:
             encoder=name or "resnet50",
             num_classes=DEFAULT_CLASSES if self.num_classes is None else self.num_classes,
         )
-        return new_model(architecture, self.encoder_weights, self._seed)
+        return new_model(architecture, self.encoder_weights, self._seed, calibration_images)
 
-    def _check(self, card: ModelCard) -> None:
+    def check(self, card: ModelCard) -> None:
+        """Refuse a model file that is not what was asked for.
+
+        Raises:
+            ValueError: as `check_asked`.
+        """
         assert self.model is not None
         asked = {"model_type": self.model_type, "encoder": self.encoder_name, "num_classes": self.num_classes}
         check_asked(card, self.model, **asked)
@@ -156,7 +138,7 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
         ValueError: the file is no model, is damaged, or is an exported one, which is no network any more.
     """
     refuse_address("model", model, DOWNLOAD)
-    if graph_kind(model) is not None:
+    if Path(model).suffix.lower() in EXPORTED_SUFFIXES:
         raise ValueError(told_as_exported(model))
     path = bundled_path(str(model)) if str(model) in BUNDLED else Path(model)
     try:
@@ -195,7 +177,10 @@ def check_asked(card: ModelCard, model: str | os.PathLike[str], **asked: str | i
 
 
 def new_model(
-    architecture: Architecture, encoder_weights: str | os.PathLike[str] | None, seed: int
+    architecture: Architecture,
+    encoder_weights: str | os.PathLike[str] | None,
+    seed: int,
+    calibration_images: Callable[[], torch.Tensor],
 ) -> tuple[Network, ModelCard]:
     """Build an untrained network, its encoder from "imagenet", a file, or random weights (None).
 
@@ -209,7 +194,7 @@ def new_model(
         torch.default_generator.manual_seed(seed)
         network = Network(architecture, pretrained=encoder_weights == "imagenet")
     if encoder_weights is not None and encoder_weights != "imagenet":
-        load_encoder_weights(network, Path(encoder_weights))
+        load_encoder_weights(network, Path(encoder_weights), calibration_images)
     return network, _nameless_card(architecture)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+DEFAULT_SEED = 42
+"""The seed of trainings and new networks when nobody says another."""
+
 
 def is_number(value: object) -> bool:
     """Whether a value is a finite number; True and False are none."""

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from refinenet.backends import OF_PYTORCH, BackendName, Precision, check_backend
+from refinenet.backends import OF_PYTORCH, check_backend
+from refinenet.backends.base import BackendName, Precision
 from refinenet.deploy_record import GREY, LABEL_FILES
 from refinenet.files import refuse_blocked, sweep_leftovers_of
 from refinenet.model_file import make_header

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from refinenet import __version__
-from refinenet.backends import BackendName, Precision, open_backend
+from refinenet._version import __version__
+from refinenet.backends import open_backend
+from refinenet.backends.base import BackendName, Precision
 from refinenet.files import refuse_same_file
 from refinenet.model_file import ModelCard
 from refinenet.network import Network

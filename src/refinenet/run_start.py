@@ -14,6 +14,7 @@ from refinenet.class_matching import check_same_classes, take_classes
 from refinenet.dataset_fingerprint import Fingerprint, describe_looks, find_changes
 from refinenet.datasets import Dataset, open_training_datasets, with_value_range
 from refinenet.distributed import Engine, launch
+from refinenet.environment import describe_run
 from refinenet.labels import LabelSet
 from refinenet.loader import batch_size
 from refinenet.metric_loggers import check_installed
@@ -24,7 +25,6 @@ from refinenet.optimisation import choose_precision
 from refinenet.position import Beginning
 from refinenet.recipe import Recipe, write_recipe
 from refinenet.run_folder import RunFolder, next_folder
-from refinenet.run_record import describe_run
 from refinenet.tensors import digest
 from refinenet.terminal import print_note
 from refinenet.train import TrainRun

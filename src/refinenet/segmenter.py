@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from refinenet.backends import BackendError
+from refinenet.backends.base import BackendError
 from refinenet.files import write_atomically
 from refinenet.images import ChannelOrder, encode
 from refinenet.inference import PLAIN, Protocol, average_probabilities

@@ -13,7 +13,7 @@ from refinenet.batch_norm import BatchNormConfig
 from refinenet.losses.config import LossConfig
 from refinenet.metric_loggers import LoggerConfig
 from refinenet.optimisation import OptimiserConfig
-from refinenet.ranges import is_number
+from refinenet.ranges import DEFAULT_SEED, is_number
 from refinenet.sample_values import check_value_range
 from refinenet.schedules import ScheduleConfig
 
@@ -67,7 +67,7 @@ class TrainConfig(AugmentationConfig, LossConfig, OptimiserConfig, ScheduleConfi
     a GPU whose machine has few cores. Colours are varied on the device in both."""
     compile: bool = False
     """Whether `torch.compile` translates the network first: minutes at the start, for faster steps on a GPU."""
-    seed: int = 42
+    seed: int = DEFAULT_SEED
     """From which the order of images, their augmentation, dropout and new rows of the classifier follow; on the command
     line a new network's weights, too, which in Python follow from the seed that `RefineNet` is given."""
 

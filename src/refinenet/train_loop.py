@@ -7,11 +7,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from refinenet.batch_size_finder import is_out_of_memory
 from refinenet.distributed import is_lost_process
 from refinenet.interruption import Interruption
 from refinenet.keeper import Batches, Keeper, Measurement
-from refinenet.learner import Learner
+from refinenet.learner import Learner, is_out_of_memory
 from refinenet.loader import Part
 from refinenet.metric_loggers import MetricLoggers
 from refinenet.position import Position, state_files

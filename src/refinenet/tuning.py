@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import torch
 
-from refinenet.batch_size_finder import find_batch_size, is_out_of_memory
+from refinenet.batch_size_finder import find_batch_size
 from refinenet.datasets import Dataset
 from refinenet.distributed import Engine
-from refinenet.learner import Learner
+from refinenet.learner import Learner, is_out_of_memory
 from refinenet.learning_rate_finder import find_learning_rate
 from refinenet.loader import Loader, Part
 from refinenet.losses import LossConfig

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, get_args
 
+from refinenet.backends.base import PRECISIONS, BackendName, Precision
+
 if TYPE_CHECKING:
     from refinenet.backends.auto import AutoBackend
     from refinenet.backends.graph import ExportedModel
@@ -15,27 +17,13 @@ if TYPE_CHECKING:
     from refinenet.backends.translated import GraphBackend, TranslatedBackend
     from refinenet.network import Network
 
-BackendName = Literal["pytorch", "compiled", "openvino", "onnxruntime"]
+
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 OF_PYTORCH: tuple[BackendName, ...] = ("pytorch", "compiled")
 """Those that run PyTorch's own network, on any device; the others run a translation on the CPU."""
 AUTO = "auto"
-Precision = Literal["float32", "bfloat16", "float16"]
-PRECISIONS: Mapping[BackendName, tuple[Precision, ...]] = MappingProxyType(
-    {
-        "pytorch": ("float32", "bfloat16", "float16"),
-        "compiled": ("float32", "bfloat16", "float16"),
-        "openvino": ("float32", "bfloat16"),
-        "onnxruntime": ("float32",),
-    }
-)
-"""What each backend computes in; float16 in PyTorch on GPUs."""
 DEFAULT_BACKEND = "REFINENET_BACKEND"
 """An environment variable: what "auto" means, where it is set."""
-
-
-class BackendError(ValueError):
-    """A network that cannot be run: no image is at fault, and none will do."""
 
 
 def choose_backend(asked: str, device: str, precision: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from refinenet.backends import BackendError
+from refinenet.backends.base import BackendError
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.backends.translated import GraphBackend, TranslatedBackend
 from refinenet.network import Network

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from refinenet.backends import BackendError
+from refinenet.backends.base import BackendError
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.network import Network
 from refinenet.terminal import print_note

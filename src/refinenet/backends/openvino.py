@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from refinenet.backends import BackendError
+from refinenet.backends.base import BackendError
 from refinenet.backends.graph import OPENVINO_FILES, Graph, require_openvino
 from refinenet.exported_graph import EXAMPLE_SHAPE, FREE_SIZES, Logits
 from refinenet.network import Network

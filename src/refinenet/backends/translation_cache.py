@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from refinenet import __version__
-from refinenet.backends import BackendError
+from refinenet._version import __version__
+from refinenet.backends.base import BackendError
 from refinenet.backends.graph import Engine, Graph, start_engine
 from refinenet.fusion import fuse
 from refinenet.network import Network

@@ -22,12 +22,13 @@ from refinenet.datasets.facts import Download, Facts, Published, Server
 from refinenet.datasets.nyu import NYU
 from refinenet.datasets.own.folder import FolderSplits
 from refinenet.datasets.own.meaning import read_classes_file
-from refinenet.datasets.pairs import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, list_files, walk_names
+from refinenet.datasets.pairs import FOREIGN_SUFFIXES
 from refinenet.datasets.person_part import PERSON_PART
 from refinenet.datasets.prepared import open_fastest, prepared_folder
 from refinenet.datasets.sunrgbd import SUNRGBD
 from refinenet.datasets.voc import SBD, VOC, VOC_AUG
 from refinenet.files import refuse_address
+from refinenet.image_files import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
 from refinenet.labels import LabelSet
 
 __all__ = [

@@ -12,7 +12,8 @@ from refinenet.datasets.dataset import Dataset, from_files, place
 from refinenet.datasets.facts import Published, read_facts
 from refinenet.datasets.formats.coco_json import CocoInstances, open_instances
 from refinenet.datasets.formats.tables import make_table, read_with_table
-from refinenet.datasets.pairs import list_files, open_folders, pair_files
+from refinenet.datasets.pairs import open_folders, pair_files
+from refinenet.image_files import list_files
 from refinenet.images import decode
 from refinenet.labels import LabelMap
 

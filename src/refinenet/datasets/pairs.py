@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 from refinenet.datasets.dataset import Dataset, from_files, without_labels
-from refinenet.image_files import CAN_READ_AVIF, CAN_READ_HEIF, HEIF_SUFFIXES, read_mask
+from refinenet.image_files import HEIF_SUFFIXES, IMAGE_SUFFIXES, list_files, read_mask
 from refinenet.labels import LabelMap, LabelSet
 
-IMAGE_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
-    *((".avif",) if CAN_READ_AVIF else ()),
-    *(HEIF_SUFFIXES if CAN_READ_HEIF else ()),
-)
-"""What names of images end in, in small letters."""
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 FOREIGN_SUFFIXES = tuple(
     suffix
@@ -97,32 +90,6 @@ def open_images(*, name: str, split: str, label_set: LabelSet, images: Path) -> 
     return without_labels(
         name=name, split=split, label_set=label_set, items=sorted(names), image_file=find_by_item(images, names)
     )
-
-
-def list_files(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
-    """The files in a folder that end in one of `suffixes`, hidden ones aside, in any order."""
-    return (path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
-
-
-def walk_names(folder: Path, suffixes: Sequence[str]) -> Iterator[str]:
-    """The names of a folder's files that end in one of `suffixes`, in any order, hidden ones aside.
-
-    Files in subfolders have these in front of their names, parted by "/".
-    """
-    for parent, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(parent).relative_to(folder).as_posix()
-        before = "" if inside == "." else f"{inside}/"
-        yield from (before + name for name in names if has_suffix(name, suffixes))
-
-
-def _refuse(error: OSError) -> None:
-    raise error  # a folder that cannot be read would else be taken for an empty one
-
-
-def has_suffix(name: str, suffixes: Sequence[str]) -> bool:
-    """Whether a file's name ends in one of `suffixes`, in small letters or capitals, and is not hidden."""
-    return name.lower().endswith(tuple(suffixes)) and not name.startswith(".")
 
 
 def find_stem(name: str) -> str:

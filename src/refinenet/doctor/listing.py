@@ -10,18 +10,10 @@ from pathlib import Path
 from refinenet.datasets.own.layouts import Layout, SplitFiles
 from refinenet.datasets.own.plain_layouts import find_pair
 from refinenet.datasets.own.split_files import SPLIT_FOLDERS
-from refinenet.datasets.pairs import (
-    ARRAY_SUFFIXES,
-    FOREIGN_SUFFIXES,
-    IMAGE_SUFFIXES,
-    MASK_SUFFIXES,
-    find_item,
-    find_stem,
-    remove_mark,
-    walk_names,
-)
+from refinenet.datasets.pairs import ARRAY_SUFFIXES, FOREIGN_SUFFIXES, MASK_SUFFIXES, find_item, find_stem, remove_mark
 from refinenet.doctor.finding import Finding, find
 from refinenet.doctor.quoting import write_command
+from refinenet.image_files import IMAGE_SUFFIXES, walk_names
 
 LOSSY_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in MASK_SUFFIXES)
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from refinenet.datasets import Dataset
+from refinenet.environment import describe_run
 from refinenet.exported_graph import INPUT, LABELS, LOGITS, DeployedNetwork, network_to_deploy, trace
 from refinenet.exporting.certificate import Certificate, describe_files
 from refinenet.exporting.comparison import Bounds, Case, Comparison
@@ -25,7 +26,6 @@ from refinenet.files import write_atomically
 from refinenet.model_file import ModelCard
 from refinenet.network import Network
 from refinenet.quantisation import require_nncf
-from refinenet.run_record import describe_run
 from refinenet.street_scene.scene import LARGEST
 from refinenet.terminal import print_note
 

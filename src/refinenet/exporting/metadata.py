@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from refinenet import __version__
+from refinenet._version import __version__
 from refinenet.model_file import HEADER_KEY, ModelCard, make_header
 from refinenet.network import Network
 from refinenet.taps import STRIDES

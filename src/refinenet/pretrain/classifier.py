@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save as pack
 from torch import Tensor, nn
 
-from refinenet import __version__
+from refinenet._version import __version__
 from refinenet.encoder import Encoder
 from refinenet.files import write_atomically
 from refinenet.tensors import check_tensors

@@ -18,7 +18,8 @@ from refinenet.datasets.own.split_files import (
     read_list,
     take,
 )
-from refinenet.datasets.pairs import IMAGE_SUFFIXES, find_stem, list_files
+from refinenet.datasets.pairs import find_stem
+from refinenet.image_files import IMAGE_SUFFIXES, list_files
 
 ROBOFLOW_ENDING = "_mask"
 ROBOFLOW_COCO = "_annotations.coco.json"

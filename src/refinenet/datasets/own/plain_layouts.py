@@ -19,7 +19,8 @@ from refinenet.datasets.own.split_files import (
     read_list,
     take,
 )
-from refinenet.datasets.pairs import IMAGE_SUFFIXES, find_item, list_files, walk_names
+from refinenet.datasets.pairs import find_item
+from refinenet.image_files import IMAGE_SUFFIXES, list_files, walk_names
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir")
 """What a folder of images may be called, in any capitals."""

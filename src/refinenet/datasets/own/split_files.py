@@ -9,15 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from refinenet.datasets.formats.coco_crowds import Crowds
-from refinenet.datasets.pairs import (
-    IMAGE_SUFFIXES,
-    MASK_SUFFIXES,
-    find_item,
-    find_stem,
-    has_suffix,
-    list_files,
-    walk_names,
-)
+from refinenet.datasets.pairs import MASK_SUFFIXES, find_item, find_stem
+from refinenet.image_files import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
 
 VALIDATION_EVERY = 5
 """Where a folder has no splits, the first of each so many images, by name, is for validation."""

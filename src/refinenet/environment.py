@@ -1,0 +1,48 @@
+"""Versions, machine and command of a run, as it is recorded beside what it makes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+_PACKAGES = ("refinenet", "torch", "torchvision", "timm", "lightning", "numpy", "pillow")
+
+
+def describe_run() -> dict[str, Any]:
+    """What a run is carried out with, JSON-ready: versions, machine, command, time (UTC) and number of processes."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": list(sys.argv),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        "cpu": _cpu_name(),
+        "cpu_cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda,
+        "processes": distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    """The processor as Linux names it, or else as well as Python knows it."""
+    path = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", path.read_text(), re.MULTILINE) if path.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
