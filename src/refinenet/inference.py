@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from refinenet.ranges import is_number
+from refinenet.settings import is_number
 from refinenet.upsampling import resize
 from refinenet.windows import Axis, blend_windows
 

@@ -22,8 +22,8 @@ from refinenet.inference import Protocol
 from refinenet.labels import LabelSet
 from refinenet.metrics import ConfusionMatrix
 from refinenet.network import Network
-from refinenet.ranges import is_number
 from refinenet.segmenter import Backend, Segmenter
+from refinenet.settings import is_number
 from refinenet.terminal import print_note
 from refinenet.threads import ThreadLock
 

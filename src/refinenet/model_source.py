@@ -19,7 +19,7 @@ from refinenet.files import refuse_address
 from refinenet.labels import LabelSet
 from refinenet.model_file import BUNDLED, ModelCard, bundled_path, load
 from refinenet.network import Architecture, ModelType, Network
-from refinenet.ranges import DEFAULT_SEED
+from refinenet.settings import DEFAULT_SEED
 from refinenet.tensors import is_safetensors
 
 DOWNLOAD = "Download it first (with `hf download OWNER/NAME` from Hugging Face), and pass the file."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import nn
 
-from refinenet.ranges import is_within
+from refinenet.settings import is_within
 
 if TYPE_CHECKING:
     from refinenet.distributed import Arithmetic

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
 
-from refinenet.ranges import find_outside, is_number
+from refinenet.settings import find_outside, is_number
 
 Schedule = Literal["polynomial", "cosine", "steps", "constant"]
 

@@ -24,8 +24,8 @@ from refinenet.files import write_atomically
 from refinenet.images import ChannelOrder, encode
 from refinenet.inference import PLAIN, Protocol, average_probabilities
 from refinenet.labels import Colour, LabelMap, LabelSet
-from refinenet.ranges import is_within
 from refinenet.sample_values import Mask
+from refinenet.settings import is_within
 from refinenet.threads import survive_fork
 from refinenet.transforms import prepare
 from refinenet.upsampling import largest_class, resize

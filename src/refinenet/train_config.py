@@ -13,9 +13,9 @@ from refinenet.batch_norm import BatchNormConfig
 from refinenet.losses.config import LossConfig
 from refinenet.metric_loggers import LoggerConfig
 from refinenet.optimisation import OptimiserConfig
-from refinenet.ranges import DEFAULT_SEED, is_number
 from refinenet.sample_values import check_value_range
 from refinenet.schedules import ScheduleConfig
+from refinenet.settings import DEFAULT_SEED, is_number
 
 Place = Literal["workers", "device"]
 Cache = Literal["none", "memory", "disk"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import UnionType
 
-from refinenet.ranges import find_outside, is_within
+from refinenet.settings import find_outside, is_within
 
 _NUMBERS = {
     "rotation": (0, 180),

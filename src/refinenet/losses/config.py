@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
-from refinenet.ranges import find_outside
+from refinenet.settings import find_outside
 
 ClassWeights = Literal["log", "median", "none"]
 

@@ -11,8 +11,8 @@ from refinenet.augmentation.config import AugmentationConfig
 from refinenet.batch_norm import BatchNormConfig
 from refinenet.metric_loggers import LoggerConfig
 from refinenet.optimisation import OptimiserConfig
-from refinenet.ranges import is_number
 from refinenet.schedules import Schedule, ScheduleConfig
+from refinenet.settings import is_number
 from refinenet.train_config import TrainConfig
 
 _PARTS = (OptimiserConfig, ScheduleConfig, BatchNormConfig, LoggerConfig)
