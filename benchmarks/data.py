@@ -36,14 +36,14 @@ from torchvision.transforms import v2
 
 from refinenet import RefineNet
 from refinenet.datasets import Dataset, open_dataset
-from refinenet.images import write
+from refinenet.io.console import print_table
+from refinenet.io.images import write
+from refinenet.io.parallel import map_parallel
 from refinenet.loader import Loader
 from refinenet.losses import cross_entropy
 from refinenet.optimisation import build_optimiser
-from refinenet.parallel import map_parallel
 from refinenet.sample_cache import cache_samples
 from refinenet.street_scene import draw_street
-from refinenet.terminal import print_table
 from refinenet.train_config import TrainConfig
 
 CPU = torch.device("cpu")

@@ -36,9 +36,9 @@ from refinenet import RefineNet
 from refinenet.backends import open_backend
 from refinenet.backends.base import BackendName, Precision
 from refinenet.decoder import ChainedResidualPooling
+from refinenet.io.console import print_table
 from refinenet.network import Network
 from refinenet.street_scene import draw_street
-from refinenet.terminal import print_table
 from refinenet.transforms import prepare
 from refinenet.upsampling import largest_class
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from refinenet import LabelSet, RefineNet
 from refinenet.datasets.dataset import Dataset
+from refinenet.io.console import print_table
 from refinenet.labels import LabelMap
-from refinenet.terminal import print_table
 
 SMALL = (48, 64)
 """Height and width of the many pictures."""

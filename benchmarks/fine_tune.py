@@ -30,8 +30,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.random import Generator
 
-from refinenet.images import write
-from refinenet.terminal import print_table
+from refinenet.io.console import print_table
+from refinenet.io.images import write
 
 HEIGHT, WIDTH = 240, 320
 CLASSES = ("ground", "wicker", "clay")

@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.fusion import fuse
+from refinenet.io.console import print_table
 from refinenet.network import Network
-from refinenet.terminal import print_table
 from refinenet.upsampling import resize
 
 PLAIN = "plain network"

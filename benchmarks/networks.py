@@ -13,8 +13,8 @@ import argparse
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from refinenet.io.console import print_table
 from refinenet.network import Architecture, ModelType, Network
-from refinenet.terminal import print_table
 
 NETWORKS: tuple[tuple[ModelType, str], ...] = (
     ("full", "resnet50"),

@@ -35,12 +35,12 @@ from torch.nn import functional
 from refinenet.datasets import open_dataset
 from refinenet.decoder import ChainedResidualPooling
 from refinenet.distributed import launch
+from refinenet.io.console import print_table
 from refinenet.learner import Learner
 from refinenet.loader import Loader, Part
 from refinenet.memory import keep_freed_memory
 from refinenet.network import MODEL_TYPES, Architecture, Network
 from refinenet.optimisation import build_optimiser, choose_precision
-from refinenet.terminal import print_table
 from refinenet.train_config import TrainConfig
 
 OURS, PUBLISHED = "ours", "as published"

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refinenet.fetch.archives import is_unpacked, marker_of, unpack
+from refinenet.io.download.archives import is_unpacked, marker_of, unpack
 
 GOOD = {"set/images/1.jpg": b"one" * 1000, "set/images/2.jpg": b"", "set/masks/1.png": os.urandom(3000), "list": b"1\n"}
 
@@ -479,7 +479,7 @@ def test_random_damage_is_an_error_or_harmless(
 UNPACK = """
 import sys
 from pathlib import Path
-from refinenet.fetch.archives import unpack
+from refinenet.io.download.archives import unpack
 print("ready", flush=True)
 unpack(Path(sys.argv[1]), Path(sys.argv[2]))
 """

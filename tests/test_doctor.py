@@ -22,8 +22,8 @@ from refinenet.dataset_info import describe
 from refinenet.datasets import find_root
 from refinenet.doctor.duplicates import find_near
 from refinenet.doctor.examine import examine
-from refinenet.doctor.quoting import write_command
-from refinenet.doctor.safely import map_safely
+from refinenet.io.quoting import write_command
+from refinenet.io.safely import map_safely
 
 SIZE = (96, 72)
 WARNINGS = {

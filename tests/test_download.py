@@ -32,7 +32,7 @@ from hostile_server import (
     status,
 )
 
-from refinenet.fetch.download import Patience, fetch
+from refinenet.io.download.download import Patience, fetch
 
 CONTENT = bytes(range(256)) * 1200
 OTHER = CONTENT[::-1]
@@ -229,7 +229,7 @@ def test_https_is_verified_and_never_left(server: HostileServer, tmp_path: Path)
     with pytest.raises(OSError, match="cannot prove who it is"):
         fetch(f"{address}/file", tmp_path / "file", patience=QUICK)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom refinenet.fetch.download import fetch\n"
+        "import sys\nfrom pathlib import Path\nfrom refinenet.io.download.download import fetch\n"
         "try:\n    fetch(sys.argv[1], Path(sys.argv[2]))\nexcept OSError as error:\n    sys.exit(str(error))\n"
     )
     environment = {**os.environ, "SSL_CERT_FILE": str(certificate)}
@@ -535,7 +535,7 @@ def test_a_folder_in_the_place_of_the_file_is_said(server: HostileServer, tmp_pa
 FETCH = """
 import sys
 from pathlib import Path
-from refinenet.fetch.download import fetch
+from refinenet.io.download.download import fetch
 print("ready", flush=True)
 try:
     fetch(sys.argv[1], Path(sys.argv[2]))

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from refinenet.files import write_atomically
+from refinenet.io.files import write_atomically
 
 WRITE_FOR_EVER = """
 import sys
-from refinenet.files import write_atomically
+from refinenet.io.files import write_atomically
 print("ready", flush=True)
 while True:
     for letter in (b"a", b"b"):
@@ -25,7 +25,7 @@ while True:
 
 WRITE_TOO_MUCH = """
 import resource, signal, sys
-from refinenet.files import write_atomically
+from refinenet.io.files import write_atomically
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:

@@ -14,7 +14,7 @@ import pytest
 from picture_bytes import PICTURE, chunk, file_bytes, save
 from PIL import Image, ImageFile
 
-from refinenet import image_files, images
+from refinenet.io import image_files, images
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -155,7 +155,7 @@ def test_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 
 READ_MASK = """
 import sys
-from refinenet.image_files import read_mask
+from refinenet.io.image_files import read_mask
 opened = []
 sys.addaudithook(lambda event, values: opened.append(values[0]) if event == "open" else None)
 print(read_mask(sys.argv[1]).tolist())

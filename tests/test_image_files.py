@@ -11,7 +11,7 @@ import pytest
 from picture_bytes import PICTURE, chunk, colours_of, file_bytes, png, save
 from PIL import Image
 
-from refinenet import image_files, images
+from refinenet.io import image_files, images
 
 # Six different pixels, so that no two orientations look alike.
 SIX_PIXELS = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)

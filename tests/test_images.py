@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from refinenet import image_files, images
+from refinenet.io import image_files, images
 
 GREY_STEPS = [0, 1, 127, 128, 254, 255]
 
@@ -184,7 +184,7 @@ def test_other_types_are_refused(source: Any) -> None:
 
 
 def test_images_do_not_import_torch() -> None:
-    program = "import sys, refinenet.images; sys.exit('torch' in sys.modules)"
+    program = "import sys, refinenet.io.images; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from refinenet.interruption import Interruption
+from refinenet.io.signals import Interruption
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the test needs signals")
 

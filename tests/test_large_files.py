@@ -21,10 +21,10 @@ from rasterio.control import GroundControlPoint
 from rasterio.transform import from_origin
 from torch import Tensor
 
-from refinenet.images import decode
+from refinenet.io.images import decode
+from refinenet.io.large_upright import open_upright
 from refinenet.labels import LabelSet
 from refinenet.large_images import segment_large
-from refinenet.large_upright import open_upright
 from refinenet.segmenter import Segmenter
 
 Pixels = npt.NDArray[np.uint8]

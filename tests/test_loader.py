@@ -23,8 +23,8 @@ from PIL import Image
 from torch import Tensor
 
 from refinenet.datasets import Dataset
-from refinenet.image_files import read_mask
-from refinenet.images import decode
+from refinenet.io.image_files import read_mask
+from refinenet.io.images import decode
 from refinenet.labels import LabelSet
 from refinenet.loader import Loader, batch_size
 from refinenet.loading_processes import LoadingProcesses

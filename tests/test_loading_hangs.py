@@ -15,8 +15,8 @@ from small_runs import CLASSES, train, write_pictures
 
 from refinenet import loading_processes
 from refinenet.datasets import open_dataset
-from refinenet.image_files import RGB
-from refinenet.images import decode
+from refinenet.io.image_files import RGB
+from refinenet.io.images import decode
 from refinenet.loader import Loader
 from refinenet.train_config import TrainConfig
 

@@ -9,7 +9,7 @@ import pytest
 from picture_bytes import PICTURE, colours_of, file_bytes, png, save, tiff
 from PIL import Image
 
-from refinenet import image_files, images
+from refinenet.io import image_files, images
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF", "BMP"])

@@ -25,7 +25,7 @@ from PIL import Image
 
 from refinenet.datasets import PUBLISHED, Dataset, Download, Facts, Published, prepared_folder
 from refinenet.datasets.prepared import open_prepared, write_listing, write_sample
-from refinenet.fetch.download import Patience
+from refinenet.io.download.download import Patience
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.prepare import PrepareReport, list_datasets, prepare
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from refinenet.locks import only_one
+from refinenet.io.locks import only_one
 from refinenet.run_folder import RunFolder
 
 HOLD = """

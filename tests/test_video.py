@@ -21,7 +21,7 @@ from video_samples import moving_street, read_sound, read_video, write_sound, wr
 
 from refinenet import RefineNet
 from refinenet.cli import main
-from refinenet.image_files import MAX_PIXELS
+from refinenet.io.image_files import MAX_PIXELS
 from refinenet.segmenter import Output
 from refinenet.video_file import VideoFile, VideoForm
 from refinenet.video_frames import Frame, Recording

@@ -30,10 +30,12 @@ from refinenet.examination import check_masks, examine, open_split
 from refinenet.exported.opening import choose_engine, graph_kind, open_exported
 from refinenet.exporting import SIZES, Certificate, Int8, check_target, export_model
 from refinenet.exporting import Precision as ExportPrecision
-from refinenet.files import refuse_same_file
 from refinenet.fusion import Weights, note_weights
-from refinenet.images import ChannelOrder, ImageSource, check_channel_order, knows_its_order, read_image
 from refinenet.inference import Protocol, choose_protocol
+from refinenet.io.console import print_note
+from refinenet.io.files import refuse_same_file
+from refinenet.io.images import ChannelOrder, ImageSource, check_channel_order, knows_its_order, read_image
+from refinenet.io.sample_values import Decoded, Note, Reading, ValueRange, check_value_range
 from refinenet.labels import LabelSet
 from refinenet.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
 from refinenet.latency import Choices
@@ -41,14 +43,12 @@ from refinenet.model_file import ModelCard, load, save
 from refinenet.model_source import Start, choose_device, told_as_exported
 from refinenet.network import ModelType, Network
 from refinenet.quantisation import MAX_DROP
-from refinenet.sample_values import Decoded, Note, Reading, ValueRange, check_value_range
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_abstention, check_output, choose_palette
 from refinenet.sinks import Kind
 from refinenet.street_scene import draw_street
 from refinenet.submission import Submission, plan_submission, write_submission
 from refinenet.temperature import FittedTemperature, fit_temperature
 from refinenet.tensors import digest
-from refinenet.terminal import print_note
 from refinenet.train_result import TrainResult
 from refinenet.video import RETRIES, VideoResult, segment_video
 from refinenet.work_plan import Work, plan_work

@@ -16,17 +16,17 @@ from typing import Any
 
 from refinenet.backends.base import BackendError
 from refinenet.deploy_record import GREY, LABEL_FILES, FileState, FolderRecord, file_state, open_record
-from refinenet.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
-from refinenet.image_files import TooLargeError
-from refinenet.interruption import Interruption
+from refinenet.io.console import describe_error, print_note, progress_bar
+from refinenet.io.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
+from refinenet.io.image_files import TooLargeError
+from refinenet.io.large_target import TIFF_SUFFIXES
+from refinenet.io.raster import is_installed, needs_windows
+from refinenet.io.sample_values import Decoded, Note
+from refinenet.io.signals import Interruption
 from refinenet.large_images import LargeSegmentation
-from refinenet.large_source import is_installed, needs_windows
-from refinenet.large_target import TIFF_SUFFIXES
 from refinenet.overlap import overlapped
-from refinenet.sample_values import Decoded, Note
 from refinenet.segmenter import OUTPUTS, Output, Segmentation
 from refinenet.sinks import Kind, write
-from refinenet.terminal import describe_error, print_note, progress_bar
 from refinenet.work_plan import Work, WorkItem, skip
 
 Read = Callable[[Path | bytes], Decoded]

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from refinenet.files import flush_folder, make_folders, sweep_leftovers, write_atomically
-from refinenet.sealed_folder import check_names, damage_told, read_sealed, read_step, write_sealed
+from refinenet.io.files import flush_folder, make_folders, sweep_leftovers, write_atomically
+from refinenet.io.sealed_folder import check_names, damage_told, read_sealed, read_step, write_sealed
 
 SPACE_RESERVE = 1.2
 """How many times its size must be free on the disk before a checkpoint is written."""

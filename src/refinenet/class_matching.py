@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from refinenet.io.console import print_note
 from refinenet.labels import LabelSet
 from refinenet.model_file import ModelCard
 from refinenet.network import Network
-from refinenet.terminal import print_note
 
 
 class Labelled(Protocol):

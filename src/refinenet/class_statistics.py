@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.datasets import Dataset
-from refinenet.parallel import map_parallel
-from refinenet.terminal import progress_bar
+from refinenet.io.console import progress_bar
+from refinenet.io.parallel import map_parallel
 
 _BLOCK = 1 << 20
 """Pixels that are counted at a time: NumPy takes 8 bytes for each while it counts."""

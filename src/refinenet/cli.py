@@ -12,8 +12,8 @@ import typer
 from refinenet import cli_data, cli_deploy, cli_eval, cli_export, cli_pretrain, cli_train
 from refinenet._version import __version__
 from refinenet.cli_options import AsJson, Model, complain
-from refinenet.files import quote_controls
-from refinenet.terminal import check_output, describe_error, say, secure_streams
+from refinenet.io.console import check_output, describe_error, say, secure_streams
+from refinenet.io.files import quote_controls
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
@@ -72,7 +72,7 @@ def convert(
     as_json: AsJson = False,
 ) -> None:
     """Turn a published checkpoint into a model file."""
-    from refinenet.files import refuse_same_file
+    from refinenet.io.files import refuse_same_file
 
     refuse_same_file(source, target)
     network = _make(model=str(source), device="cpu")
@@ -107,7 +107,7 @@ def info(
     if as_json:
         say(facts)
         return
-    from refinenet.terminal import print_table
+    from refinenet.io.console import print_table
 
     print_table(model, ["", ""], [[key, _show(value)] for key, value in facts.items()])
 
@@ -121,14 +121,14 @@ def demo(
 ) -> None:
     """Draw a street, segment it, and write picture, label map and overlay side by side."""
     from refinenet.demo import draw_demo
-    from refinenet.images import write
+    from refinenet.io.images import write
 
     picture, segmentation = draw_demo(_make(model=model).segment, seed)
     write(output, picture)
     if as_json:
         say({"output": str(output), "areas": dict(segmentation.areas)})
         return
-    from refinenet.terminal import print_table
+    from refinenet.io.console import print_table
 
     areas = sorted(segmentation.areas.items(), key=lambda item: -item[1])
     print_table(

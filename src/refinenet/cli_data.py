@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from refinenet.cli_options import AsJson, Root
-from refinenet.terminal import say
+from refinenet.io.console import say
 
 if TYPE_CHECKING:
     from refinenet.prepare import PrepareReport
@@ -76,7 +76,7 @@ def prepare(
 
 
 def _print_prepared(report: PrepareReport) -> None:
-    from refinenet.terminal import print_note, print_table
+    from refinenet.io.console import print_note, print_table
 
     rows = [[s.split, "-" if s.images is None else f"{s.images:,}", s.note] for s in report.splits]
     print_table(f"{report.name} in {report.root}", ["split", "images", ""], rows)

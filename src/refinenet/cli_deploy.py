@@ -30,8 +30,8 @@ from refinenet.cli_options import (
     refuse_idle_options,
 )
 from refinenet.cli_ray import Engine, Workers, deploy_with_ray
-from refinenet.files import quote_controls
-from refinenet.terminal import check_output, describe_error, say
+from refinenet.io.console import check_output, describe_error, say
+from refinenet.io.files import quote_controls
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
@@ -263,7 +263,7 @@ def _lines_to(target: str | None, work: Work) -> Iterator[Callable[[FileResult],
         yield lambda result: print(json.dumps(result.to_dict()), file=stream, flush=True)
         return
     from refinenet.deploy_record import JOURNAL_FILE, SETTINGS_FILE
-    from refinenet.files import is_same_file, make_folders
+    from refinenet.io.files import is_same_file, make_folders
 
     path = Path(target)
     used = [file for item in work.items for file in (item.source, *item.targets.values())]

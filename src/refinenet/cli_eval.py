@@ -21,7 +21,7 @@ from refinenet.cli_options import (
     read_window,
     refuse_idle_options,
 )
-from refinenet.terminal import say
+from refinenet.io.console import say
 
 if TYPE_CHECKING:
     from refinenet.evaluation import Evaluation
@@ -137,7 +137,7 @@ def calibrate(
 ) -> None:
     """Make a model's confidence mean what it says: fit a temperature, and keep it in a copy of the model."""
     from refinenet.api import RefineNet
-    from refinenet.files import refuse_same_file, refuse_unwritable
+    from refinenet.io.files import refuse_same_file, refuse_unwritable
 
     if output.suffix != ".safetensors":
         raise typer.BadParameter(f"A model file ends in .safetensors, unlike {str(output)!r}.", param_hint="--output")

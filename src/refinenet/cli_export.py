@@ -16,7 +16,7 @@ from refinenet.cli_options import (
     default_model_notice,
     refuse_idle_options,
 )
-from refinenet.terminal import say
+from refinenet.io.console import say
 
 _ALWAYS = {"output", "model", "size", "as_json"}
 _OF_DATASET = {"dataset", "root", "classes", "split", "precision"}

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from refinenet.files import quote_controls
+from refinenet.io.files import quote_controls
 
 DATASET_HELP = "A name (see `refinenet data list`), or a folder or YAML file of your own."
 
@@ -117,7 +117,7 @@ def read_value_range(text: str | None) -> tuple[float, float] | None:
     """
     if text is None:
         return None
-    from refinenet.sample_values import check_value_range
+    from refinenet.io.sample_values import check_value_range
 
     try:
         return check_value_range([float(part) for part in text.split(",")])
@@ -143,8 +143,8 @@ def default_model_notice(context: typer.Context, model: str) -> Callable[[], Non
     def announce() -> None:
         if not waiting:
             return
+        from refinenet.io.console import print_note
         from refinenet.model_file import describe_bundled
-        from refinenet.terminal import print_note
 
         name = waiting.pop()
         print_note(

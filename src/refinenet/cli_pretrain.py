@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from refinenet.cli_options import AsJson, Device, parse_settings
-from refinenet.terminal import say
+from refinenet.io.console import say
 
 
 def pretrain(

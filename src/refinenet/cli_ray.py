@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from refinenet.cli_options import complain
-from refinenet.terminal import progress_bar, say
+from refinenet.io.console import progress_bar, say
 
 if TYPE_CHECKING:
     from refinenet.ray_record import RayResult

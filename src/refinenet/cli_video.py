@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refinenet.terminal import say
+from refinenet.io.console import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ def deploy_video(
     Raises:
         ValueError, OSError: as `RefineNet.deploy_video`, or several sources.
     """
-    from refinenet.files import refuse_to_replace
+    from refinenet.io.files import refuse_to_replace
     from refinenet.segmenter import OUTPUTS
     from refinenet.video import choose_output, plan_output, segment_video
 

@@ -12,10 +12,10 @@ from refinenet.class_statistics import ClassCounts, count_classes, log_weights, 
 from refinenet.contact_sheet import draw_contact_sheet
 from refinenet.datasets import Dataset, open_dataset
 from refinenet.datasets.split_names import split_names
-from refinenet.images import write
+from refinenet.io.console import print_note, print_table
+from refinenet.io.images import write
 from refinenet.labels import LabelSet
 from refinenet.legend import format_share
-from refinenet.terminal import print_note, print_table
 
 SIZES_LISTED = 10
 """Image sizes that are listed, the most frequent ones."""

@@ -15,8 +15,8 @@ from refinenet.datasets.own.layouts import find_layout
 from refinenet.datasets.own.plain_layouts import find_lists, find_pair
 from refinenet.datasets.own.split_files import SPLIT_FOLDERS, list_split
 from refinenet.datasets.pairs import pair_names
-from refinenet.files import write_atomically
-from refinenet.terminal import print_note
+from refinenet.io.console import print_note
+from refinenet.io.files import write_atomically
 
 _NUMBER = re.compile(r"[\W_]*\d+(?=\D*$)")
 

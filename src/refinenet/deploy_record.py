@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from refinenet.files import make_folders, refuse_blocked, write_atomically
-from refinenet.locks import sole_owner
+from refinenet.io.files import make_folders, refuse_blocked, write_atomically
+from refinenet.io.locks import sole_owner
 
 SETTINGS_FILE, JOURNAL_FILE = "deploy.json", "deploy.jsonl"
 _LOCK_FILE = ".deploy.lock"

@@ -18,10 +18,10 @@ from refinenet.datasets import Dataset, Sample
 from refinenet.distributed import ALONE, Processes
 from refinenet.evaluation import Evaluation, Seconds
 from refinenet.inference import PLAIN
+from refinenet.io.console import progress_bar
 from refinenet.labels import LabelMap
 from refinenet.metrics import ConfusionMatrix, Scores, Tally, make_figures
 from refinenet.segmenter import Segmenter
-from refinenet.terminal import progress_bar
 
 PROTOCOL = PLAIN.describe()
 """That of training's validation."""

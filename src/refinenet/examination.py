@@ -19,11 +19,11 @@ from refinenet.datasets import (
 from refinenet.distributed import ALONE, CPU, Processes, is_launched, launch
 from refinenet.evaluate import Examinee, measure
 from refinenet.evaluation import Evaluation
-from refinenet.files import refuse_unwritable
+from refinenet.io.console import print_note
+from refinenet.io.files import refuse_unwritable
 from refinenet.predictions import examine_predictions
 from refinenet.report import check_folder, write_report
 from refinenet.submission import Submission, copy_answers
-from refinenet.terminal import print_note
 
 
 def open_split(

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from refinenet.decoder import upsample
 from refinenet.fusion import fuse
+from refinenet.io.threads import TRACING
 from refinenet.network import Network
-from refinenet.threads import TRACING
 
 INPUT, LABELS, LOGITS = "images", "labels", "logits"
 """What the graph's input and outputs are called in every format."""

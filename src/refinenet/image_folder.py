@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from refinenet.datasets import IMAGE_SUFFIXES, list_files
-from refinenet.image_files import RGB
-from refinenet.images import decode
+from refinenet.io.image_files import RGB
+from refinenet.io.images import decode
 
 TRAIN, VAL = "train", "val"
 HELD_OUT = 10

@@ -21,12 +21,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from refinenet.files import refuse_same_file
 from refinenet.inference import Protocol
-from refinenet.large_source import LargeSource
-from refinenet.large_target import TILE, LargeTarget, check_suffix, open_target
-from refinenet.large_upright import open_upright
-from refinenet.sample_values import AS_DECLARED, RGB, Mask, Note, Reading
+from refinenet.io.console import progress_bar
+from refinenet.io.files import refuse_same_file
+from refinenet.io.large_target import TILE, LargeTarget, check_suffix, open_target
+from refinenet.io.large_upright import open_upright
+from refinenet.io.raster import LargeSource
+from refinenet.io.sample_values import AS_DECLARED, RGB, Mask, Note, Reading
 from refinenet.segmenter import (
     OUTPUTS,
     Output,
@@ -36,7 +37,6 @@ from refinenet.segmenter import (
     check_abstention,
     choose_palette,
 )
-from refinenet.terminal import progress_bar
 from refinenet.transforms import prepare
 from refinenet.upsampling import resize
 from refinenet.windows import Axis, Block, blend_windows

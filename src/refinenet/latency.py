@@ -19,13 +19,13 @@ from refinenet.backends import list_backends, open_backend
 from refinenet.backends.base import BackendError, BackendName, Precision
 from refinenet.backends.graph import ExportedModel
 from refinenet.inference import Protocol
+from refinenet.io.console import print_note
+from refinenet.io.threads import ThreadLock
 from refinenet.labels import LabelSet
 from refinenet.metrics import ConfusionMatrix
 from refinenet.network import Network
 from refinenet.segmenter import Backend, Segmenter
 from refinenet.settings import is_number
-from refinenet.terminal import print_note
-from refinenet.threads import ThreadLock
 
 SCALES = (1.0, 0.75, 0.5, 0.35, 0.25)
 """Sizes that the network may see an image in, relative to its own."""

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from refinenet.batch_norm import apply_batch_norm
 from refinenet.deep_supervision import DeepSupervision
 from refinenet.distributed import Engine
+from refinenet.io.console import print_note
 from refinenet.loader import Part
 from refinenet.losses import count, supervised_loss
 from refinenet.network import Network
 from refinenet.optimisation import build_optimiser
-from refinenet.terminal import print_note
 from refinenet.train_config import TrainConfig
 
 WEIGHTS, AVERAGE, OTHERS = "weights.safetensors", "average.safetensors", "learning.pt"

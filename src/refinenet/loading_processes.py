@@ -17,7 +17,7 @@ from multiprocessing.util import Finalize
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
-from refinenet.terminal import print_note
+from refinenet.io.console import print_note
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -28,10 +28,10 @@ from torch import Tensor
 
 from refinenet._version import __version__
 from refinenet.encoder import PUBLISHED_TAPS, base_name
-from refinenet.files import write_atomically
+from refinenet.io.files import write_atomically
+from refinenet.io.sample_values import ValueRange, check_value_range
 from refinenet.labels import LabelSet
 from refinenet.network import Architecture, Network
-from refinenet.sample_values import ValueRange, check_value_range
 from refinenet.tensors import check_tensors, digest, printable, read_safetensors, refuse_doubled_keys
 
 FORMAT_VERSION = 2

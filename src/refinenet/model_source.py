@@ -15,7 +15,7 @@ from refinenet.distributed import local_device
 from refinenet.encoder import PUBLISHED_RESNETS
 from refinenet.encoder_weights import load_encoder_weights
 from refinenet.exported_graph import EXPORTED_SUFFIXES
-from refinenet.files import refuse_address
+from refinenet.io.files import refuse_address
 from refinenet.labels import LabelSet
 from refinenet.model_file import BUNDLED, ModelCard, bundled_path, load
 from refinenet.network import Architecture, ModelType, Network

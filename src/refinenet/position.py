@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from refinenet.io.console import print_note
 from refinenet.learner import Learner
 from refinenet.run_folder import POSITION, RunFolder
 from refinenet.tensors import CORRUPT_FILE_ERRORS
-from refinenet.terminal import print_note
 
 
 @dataclass(kw_only=True)

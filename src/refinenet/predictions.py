@@ -7,7 +7,7 @@ from pathlib import Path
 
 from refinenet.datasets import Dataset, Sample
 from refinenet.evaluate import Answer, Examinee
-from refinenet.image_files import read_mask
+from refinenet.io.image_files import read_mask
 from refinenet.labels import LabelMap
 
 FIRST_FEW = 3

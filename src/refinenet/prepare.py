@@ -16,10 +16,10 @@ from rich.progress import Progress
 
 from refinenet.datasets import NAMES, PUBLISHED, Dataset, Download, Published, find_root, prepared_folder
 from refinenet.datasets.prepared import open_prepared, write_split
-from refinenet.fetch.archives import forget, is_interrupted, is_unpacked, unpack, was_empty
-from refinenet.fetch.download import PATIENCE, Patience, fetch
-from refinenet.locks import only_one
-from refinenet.terminal import print_note, progress_bar
+from refinenet.io.console import print_note, progress_bar
+from refinenet.io.download.archives import forget, is_interrupted, is_unpacked, unpack, was_empty
+from refinenet.io.download.download import PATIENCE, Patience, fetch
+from refinenet.io.locks import only_one
 
 _Trouble = FileNotFoundError | ValueError
 

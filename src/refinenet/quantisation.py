@@ -22,7 +22,7 @@ import torch
 
 from refinenet.backends.openvino import require_openvino
 from refinenet.datasets import Sample
-from refinenet.files import write_atomically
+from refinenet.io.files import write_atomically
 from refinenet.labels import LabelSet
 from refinenet.metrics import ConfusionMatrix
 from refinenet.quantised_graph import QuantisedGraph

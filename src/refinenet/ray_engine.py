@@ -21,7 +21,8 @@ from typing import Any, Literal, get_args
 from refinenet.backends import OF_PYTORCH, check_backend
 from refinenet.backends.base import BackendName, Precision
 from refinenet.deploy_record import GREY, LABEL_FILES
-from refinenet.files import refuse_blocked, sweep_leftovers_of
+from refinenet.io.console import print_note
+from refinenet.io.files import refuse_blocked, sweep_leftovers_of
 from refinenet.model_file import make_header
 from refinenet.model_source import open_model
 from refinenet.ray_reader import Deaths, read_image
@@ -30,7 +31,6 @@ from refinenet.ray_worker import Job, Worker
 from refinenet.segmenter import Output, check_output
 from refinenet.storage import as_place, is_here
 from refinenet.tensors import digest
-from refinenet.terminal import print_note
 
 RayDevice = Literal["cpu", "cuda"]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from refinenet.checkpoints import Checkpoint, Checkpoints
-from refinenet.files import refuse_address, sweep_leftovers, write_atomically
-from refinenet.locks import sole_owner
-from refinenet.terminal import print_note
+from refinenet.io.console import print_note
+from refinenet.io.files import refuse_address, sweep_leftovers, write_atomically
+from refinenet.io.locks import sole_owner
 
 POSITION = "position.json"
 """The file of a checkpoint that says how far the run has come, among other things by "is_over"."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from refinenet.files import write_atomically
+from refinenet.io.files import write_atomically
 from refinenet.metric_loggers import Row, read_number
 
 if TYPE_CHECKING:

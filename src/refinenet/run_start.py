@@ -15,6 +15,7 @@ from refinenet.dataset_fingerprint import Fingerprint, describe_looks, find_chan
 from refinenet.datasets import Dataset, open_training_datasets, with_value_range
 from refinenet.distributed import Engine, launch
 from refinenet.environment import describe_run
+from refinenet.io.console import print_note
 from refinenet.labels import LabelSet
 from refinenet.loader import batch_size
 from refinenet.metric_loggers import check_installed
@@ -26,7 +27,6 @@ from refinenet.position import Beginning
 from refinenet.recipe import Recipe, write_recipe
 from refinenet.run_folder import RunFolder, next_folder
 from refinenet.tensors import digest
-from refinenet.terminal import print_note
 from refinenet.train import TrainRun
 from refinenet.train_config import TrainConfig
 from refinenet.training import A_FUNCTION, Training, ask_the_doctor, describe_source

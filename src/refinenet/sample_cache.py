@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.datasets import Dataset
-from refinenet.terminal import print_note
+from refinenet.io.console import print_note
 
 SHARED_MEMORY = Path("/dev/shm")
 KEPT_FREE = 2**30

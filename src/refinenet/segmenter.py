@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from refinenet.backends.base import BackendError
-from refinenet.files import write_atomically
-from refinenet.images import ChannelOrder, encode
 from refinenet.inference import PLAIN, Protocol, average_probabilities
+from refinenet.io.files import write_atomically
+from refinenet.io.images import ChannelOrder, encode
+from refinenet.io.sample_values import Mask
+from refinenet.io.threads import survive_fork
 from refinenet.labels import Colour, LabelMap, LabelSet
-from refinenet.sample_values import Mask
 from refinenet.settings import is_within
-from refinenet.threads import survive_fork
 from refinenet.transforms import prepare
 from refinenet.upsampling import largest_class, resize
 

@@ -10,8 +10,8 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from refinenet.datasets import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, list_files
-from refinenet.files import refuse_address
-from refinenet.image_files import DOWNLOAD
+from refinenet.io.files import refuse_address
+from refinenet.io.image_files import DOWNLOAD
 
 STANDARD_INPUT = "-"
 LIST_MARK = "@"

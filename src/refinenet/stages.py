@@ -18,14 +18,14 @@ import yaml
 
 from refinenet.datasets import as_sources, open_training_datasets
 from refinenet.distributed import launch
-from refinenet.files import write_atomically
+from refinenet.io.console import print_note
+from refinenet.io.files import write_atomically
 from refinenet.model_file import ModelCard, load, save
 from refinenet.model_source import locate_model, open_model
 from refinenet.network import Network
 from refinenet.recipe_file import place_training
 from refinenet.run_folder import RunFolder, folder_name, next_folder
 from refinenet.run_start import RunOptions, begin_run, take_up_run
-from refinenet.terminal import print_note
 from refinenet.train import TrainRun
 from refinenet.training import Training, ask_the_doctor, describe_source
 

@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from refinenet.files import write_atomically
-from refinenet.image_files import has_suffix, walk_names
+from refinenet.io.files import write_atomically
+from refinenet.io.image_files import has_suffix, walk_names
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _REMOTE = ("s3",)

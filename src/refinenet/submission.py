@@ -23,11 +23,11 @@ import numpy as np
 from refinenet.datasets import UNLABELLED, Dataset, DatasetSource, Sample, Server, find_server
 from refinenet.distributed import is_launched
 from refinenet.evaluate import Answer, Examinee
-from refinenet.files import stream_atomically
-from refinenet.images import encode
+from refinenet.io.console import progress_bar
+from refinenet.io.files import stream_atomically
+from refinenet.io.images import encode
 from refinenet.labels import LabelMap
 from refinenet.segmenter import Segmenter
-from refinenet.terminal import progress_bar
 
 AddFile = Callable[[str, bytes], None]
 """Takes a path in an archive and what is to stand there."""

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from refinenet.datasets import Dataset
+from refinenet.io.console import progress_bar
 from refinenet.metrics import ConfidenceCounts
 from refinenet.segmenter import Segmenter
-from refinenet.terminal import progress_bar
 
 PIXELS = 100_000
 """Of all images together, evenly shared, that the temperature is fitted to."""

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from refinenet.terminal import print_note
+from refinenet.io.console import print_note
 
 WRAPPERS = ("segmenter", "model", "weights", "state_dict")
 """Keys under which training scripts kept the weights in their `torch.save` files."""

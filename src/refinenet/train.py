@@ -12,7 +12,8 @@ from refinenet.augmentation.mixing import rare_classes
 from refinenet.class_statistics import ClassCounts, count_classes, log_weights, median_frequency_weights
 from refinenet.datasets import Dataset
 from refinenet.distributed import Engine
-from refinenet.interruption import Interruption
+from refinenet.io.console import print_note
+from refinenet.io.signals import Interruption
 from refinenet.learner import Learner
 from refinenet.loader import Loader
 from refinenet.memory import keep_freed_memory
@@ -23,7 +24,6 @@ from refinenet.position import Beginning, find_position
 from refinenet.run_folder import RunFolder
 from refinenet.run_keeper import RunKeeper
 from refinenet.sample_cache import cache_samples
-from refinenet.terminal import print_note
 from refinenet.train_config import TrainConfig
 from refinenet.train_loop import TrainLoop, telling_how_it_goes_on
 from refinenet.train_result import TrainResult

@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args
 
 from refinenet.augmentation.config import AugmentationConfig
 from refinenet.batch_norm import BatchNormConfig
+from refinenet.io.sample_values import check_value_range
 from refinenet.losses.config import LossConfig
 from refinenet.metric_loggers import LoggerConfig
 from refinenet.optimisation import OptimiserConfig
-from refinenet.sample_values import check_value_range
 from refinenet.schedules import ScheduleConfig
 from refinenet.settings import DEFAULT_SEED, is_number
 

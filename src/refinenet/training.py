@@ -18,7 +18,7 @@ from refinenet.datasets import (
     is_drawn,
     is_own,
 )
-from refinenet.terminal import print_note
+from refinenet.io.console import print_note
 from refinenet.train_config import TrainConfig
 
 A_FUNCTION = "a function of the caller's"

@@ -12,12 +12,12 @@ import torch
 from refinenet.batch_size_finder import find_batch_size
 from refinenet.datasets import Dataset
 from refinenet.distributed import Engine
+from refinenet.io.console import print_note
 from refinenet.learner import Learner, is_out_of_memory
 from refinenet.learning_rate_finder import find_learning_rate
 from refinenet.loader import Loader, Part
 from refinenet.losses import LossConfig
 from refinenet.network import Network
-from refinenet.terminal import print_note
 from refinenet.train_config import TrainConfig
 
 CPU_BATCH = 8

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from refinenet.files import make_folders
+from refinenet.io.files import make_folders
 from refinenet.segmenter import Output, Segmentation
 from refinenet.video_frames import Frame, Sound
 

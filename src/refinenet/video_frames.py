@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from refinenet.image_files import MAX_PIXELS, RGB
+from refinenet.io.image_files import MAX_PIXELS, RGB
 from refinenet.video_source import VideoSource
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from refinenet.deploy_record import SETTINGS_FILE
-from refinenet.files import refuse_address
-from refinenet.image_files import DOWNLOAD
-from refinenet.large_target import TIFF_SUFFIXES
+from refinenet.io.files import refuse_address
+from refinenet.io.image_files import DOWNLOAD
+from refinenet.io.large_target import TIFF_SUFFIXES
 from refinenet.sinks import Kind, check_target, choose_kinds, usual_suffix
 from refinenet.sources import STANDARD_INPUT, FoundImage, find_images, names_one_file
 

@@ -25,7 +25,7 @@ from lost_power import lose_power
 from small_disk import full_disk
 from trials import Tally
 
-from refinenet.terminal import print_table
+from refinenet.io.console import print_table
 
 QUICK_DISK = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 """A death of a process, unlike one of the machine, looks the same in memory and on a disk, and memory is quick."""

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
+from refinenet.io.sealed_folder import read_sealed, write_sealed
 from refinenet.labels import LabelSet
 from refinenet.model_file import ModelCard, load, save
 from refinenet.network import Architecture, Network
-from refinenet.sealed_folder import read_sealed, write_sealed
 from refinenet.tensors import digest, read_checkpoint
 
 CARD = ModelCard(

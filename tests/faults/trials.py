@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from refinenet.checkpoints import Checkpoint, Checkpoints
-from refinenet.sealed_folder import read_sealed
+from refinenet.io.sealed_folder import read_sealed
 
 
 @dataclass

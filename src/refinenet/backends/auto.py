@@ -11,9 +11,9 @@ from torch import Tensor
 from refinenet.backends.base import BackendError
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.backends.translated import GraphBackend, TranslatedBackend
+from refinenet.io.console import print_note
+from refinenet.io.threads import ThreadLock
 from refinenet.network import Network
-from refinenet.terminal import print_note
-from refinenet.threads import ThreadLock
 
 
 class AutoBackend:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from refinenet.backends.base import BackendError
 from refinenet.backends.pytorch import PyTorchBackend
+from refinenet.io.console import print_note
 from refinenet.network import Network
-from refinenet.terminal import print_note
 
 
 class CompiledBackend(PyTorchBackend):

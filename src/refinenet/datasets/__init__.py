@@ -27,8 +27,8 @@ from refinenet.datasets.person_part import PERSON_PART
 from refinenet.datasets.prepared import open_fastest, prepared_folder
 from refinenet.datasets.sunrgbd import SUNRGBD
 from refinenet.datasets.voc import SBD, VOC, VOC_AUG
-from refinenet.files import refuse_address
-from refinenet.image_files import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
+from refinenet.io.files import refuse_address
+from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
 from refinenet.labels import LabelSet
 
 __all__ = [

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from refinenet.datasets.dataset import Dataset, from_files, place
 from refinenet.datasets.facts import Published, read_facts
 from refinenet.datasets.pairs import open_folders
-from refinenet.image_files import list_files, read_colour_mask, read_mask
+from refinenet.io.image_files import list_files, read_colour_mask, read_mask
 from refinenet.labels import LabelMap
 
 FACTS = read_facts("camvid")

@@ -13,8 +13,8 @@ from refinenet.datasets.facts import Published, read_facts
 from refinenet.datasets.formats.coco_json import CocoInstances, open_instances
 from refinenet.datasets.formats.tables import make_table, read_with_table
 from refinenet.datasets.pairs import open_folders, pair_files
-from refinenet.image_files import list_files
-from refinenet.images import decode
+from refinenet.io.image_files import list_files
+from refinenet.io.images import decode
 from refinenet.labels import LabelMap
 
 FACTS = read_facts("coco")

@@ -24,10 +24,10 @@ from functools import partial
 from pathlib import Path
 
 from refinenet.datasets.dataset import Dataset, from_files, place
-from refinenet.files import write_atomically
-from refinenet.images import write
+from refinenet.io.files import write_atomically
+from refinenet.io.images import write
+from refinenet.io.parallel import map_parallel
 from refinenet.labels import LabelSet
-from refinenet.parallel import map_parallel
 
 MANY_PROBLEMS = 20
 """After so many damaged samples nobody wants to hear of more."""

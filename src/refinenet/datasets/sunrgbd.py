@@ -18,7 +18,7 @@ from refinenet.datasets.devkit import not_found, require_folder
 from refinenet.datasets.facts import Published, read_facts
 from refinenet.datasets.formats.matlab import read_variable, to_ids, translate
 from refinenet.datasets.formats.matlab_hdf5 import hdf5_shape, read_referenced
-from refinenet.images import decode
+from refinenet.io.images import decode
 from refinenet.labels import LabelMap
 
 FACTS = read_facts("sunrgbd")

@@ -14,7 +14,7 @@ from refinenet.datasets.dataset import UNLABELLED, Dataset, from_files, place, w
 from refinenet.datasets.devkit import check_presence, read_names, require_folder
 from refinenet.datasets.facts import Facts, Published, Server, read_facts
 from refinenet.datasets.formats.matlab import read_variable, to_ids
-from refinenet.image_files import list_files, read_mask
+from refinenet.io.image_files import list_files, read_mask
 from refinenet.labels import LabelMap
 
 FACTS, SBD_FACTS, AUG_FACTS = (read_facts(name) for name in ("voc", "sbd", "voc_aug"))

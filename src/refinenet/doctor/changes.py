@@ -12,7 +12,7 @@ from typing import Any
 from refinenet.datasets.formats.invalid_labels import InvalidLabels
 from refinenet.doctor.listing import Pair, shorten
 from refinenet.doctor.meanings import PROPOSED
-from refinenet.terminal import print_table, say
+from refinenet.io.console import print_table, say
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

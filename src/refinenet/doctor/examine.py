@@ -14,12 +14,12 @@ from refinenet.doctor.finding import find
 from refinenet.doctor.listing import Pair
 from refinenet.doctor.prospects import is_worth_fixing
 from refinenet.doctor.report import Report, sort_findings
-from refinenet.doctor.safely import map_safely
 from refinenet.doctor.scan import Facts
 from refinenet.doctor.set_rules import judge_classes, judge_equal_files, judge_repetitions
 from refinenet.doctor.sources import Source, open_source
 from refinenet.doctor.value_rules import judge_values
-from refinenet.terminal import progress_bar
+from refinenet.io.console import progress_bar
+from refinenet.io.safely import map_safely
 
 QUICK_SAMPLES = 100
 """Samples of each split that a quick check reads."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from refinenet.doctor.finding import KINDS, Finding, find
 from refinenet.doctor.listing import Pair, shorten
 from refinenet.doctor.scan import MAX_VALUES, Facts, ImageFacts, MaskFacts
-from refinenet.image_files import DEEP_MODES, MAX_PIXELS
+from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS
 
 MAX_LABELS = 64
 """Colours that an image holds at most if it is a mask."""

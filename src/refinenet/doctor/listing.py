@@ -12,8 +12,8 @@ from refinenet.datasets.own.plain_layouts import find_pair
 from refinenet.datasets.own.split_files import SPLIT_FOLDERS
 from refinenet.datasets.pairs import ARRAY_SUFFIXES, FOREIGN_SUFFIXES, MASK_SUFFIXES, find_item, find_stem, remove_mark
 from refinenet.doctor.finding import Finding, find
-from refinenet.doctor.quoting import write_command
-from refinenet.image_files import IMAGE_SUFFIXES, walk_names
+from refinenet.io.image_files import IMAGE_SUFFIXES, walk_names
+from refinenet.io.quoting import write_command
 
 LOSSY_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in MASK_SUFFIXES)
 

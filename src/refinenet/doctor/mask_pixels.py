@@ -9,7 +9,7 @@ import numpy as np
 
 from refinenet.datasets.formats.colours import pack_colours
 from refinenet.doctor.snapping import Codes
-from refinenet.image_files import DEEP_MODES, Picture, open_verified, read_colours, read_ids
+from refinenet.io.image_files import DEEP_MODES, Picture, open_verified, read_colours, read_ids
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

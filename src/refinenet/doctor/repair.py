@@ -24,12 +24,12 @@ from refinenet.doctor.file_rules import find_obstacle, image_notes, is_grey_odd,
 from refinenet.doctor.listing import Pair
 from refinenet.doctor.meanings import write_classes
 from refinenet.doctor.relabel import Relabelled, relabel
-from refinenet.doctor.safely import map_safely
 from refinenet.doctor.scan import Facts, decode_quietly
-from refinenet.files import write_atomically
-from refinenet.images import encode, write
+from refinenet.io.console import progress_bar
+from refinenet.io.files import write_atomically
+from refinenet.io.images import encode, write
+from refinenet.io.safely import map_safely
 from refinenet.labels import LabelSet
-from refinenet.terminal import progress_bar
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 from refinenet.datasets.own.meaning import KEYS
 from refinenet.doctor.finding import KINDS, Finding
-from refinenet.doctor.quoting import write_command
-from refinenet.terminal import say
+from refinenet.io.console import say
+from refinenet.io.quoting import write_command
 
 _WIDTH = 100
 _KEY = re.compile(rf"({'|'.join(KEYS)}): ")

@@ -21,8 +21,8 @@ from refinenet.datasets.formats.colours import pack_colours
 from refinenet.doctor.listing import Pair
 from refinenet.doctor.mask_pixels import MaskModeError, open_once, read_pixels
 from refinenet.doctor.snapping import Codes, Fit, find_areas, fit, is_blended
-from refinenet.image_files import MAX_PIXELS, Picture
-from refinenet.images import decode
+from refinenet.io.image_files import MAX_PIXELS, Picture
+from refinenet.io.images import decode
 from refinenet.labels import LabelMap
 
 THUMBNAIL = 24

@@ -13,8 +13,8 @@ from typing import Any
 from refinenet.exported_graph import CERTIFICATE_ENDING
 from refinenet.exporting.comparison import Bounds, Comparison
 from refinenet.exporting.latency import Latency
-from refinenet.files import write_atomically
-from refinenet.terminal import print_table
+from refinenet.io.console import print_table
+from refinenet.io.files import write_atomically
 
 CERTIFICATE_VERSION = 1
 ENDING = CERTIFICATE_ENDING

@@ -22,12 +22,12 @@ from refinenet.exporting.int8 import Int8
 from refinenet.exporting.latency import SIZES, time_both
 from refinenet.exporting.metadata import Facts, describe
 from refinenet.exporting.questions import ask, compare_on_dataset, compare_on_streets, draw
-from refinenet.files import write_atomically
+from refinenet.io.console import print_note
+from refinenet.io.files import write_atomically
 from refinenet.model_file import ModelCard
 from refinenet.network import Network
 from refinenet.quantisation import require_nncf
 from refinenet.street_scene.scene import LARGEST
-from refinenet.terminal import print_note
 
 Precision = Literal["float32", "int8"]
 

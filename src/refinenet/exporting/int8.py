@@ -10,8 +10,8 @@ import numpy as np
 
 from refinenet.datasets import Dataset
 from refinenet.exporting.comparison import Bounds
+from refinenet.io.console import print_note
 from refinenet.quantisation import MAX_DROP, Image, as_input, measure_on, quantise
-from refinenet.terminal import print_note
 
 CALIBRATION_IMAGES = 60
 

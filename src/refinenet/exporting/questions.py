@@ -15,10 +15,10 @@ from refinenet.datasets import Dataset
 from refinenet.exported_graph import DeployedNetwork
 from refinenet.exporting.comparison import Case, Scored
 from refinenet.exporting.formats import Answer, Images, Runner
+from refinenet.io.console import progress_bar
 from refinenet.labels import LabelSet
 from refinenet.metrics import ConfusionMatrix
 from refinenet.street_scene import draw_street
-from refinenet.terminal import progress_bar
 
 CASES = ((1, 1, 1), (1, 1, 37), (3, 5, 2), (3, 33, 47), (2, 127, 129), (1, 360, 480))
 """Batch, height and width of the drawn streets: odd and even, a single pixel, single rows, several images."""

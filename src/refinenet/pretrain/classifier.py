@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from refinenet._version import __version__
 from refinenet.encoder import Encoder
-from refinenet.files import write_atomically
+from refinenet.io.files import write_atomically
 from refinenet.tensors import check_tensors
 
 HEADER = "refinenet_encoder"

@@ -15,7 +15,8 @@ from refinenet.distributed import Engine, launch
 from refinenet.encoder import describe_taps
 from refinenet.environment import describe_run
 from refinenet.image_folder import ImageFolder, open_image_folder
-from refinenet.interruption import Interruption
+from refinenet.io.console import print_note
+from refinenet.io.signals import Interruption
 from refinenet.learner import Learner
 from refinenet.memory import keep_freed_memory
 from refinenet.metric_loggers import open_loggers
@@ -28,7 +29,6 @@ from refinenet.pretrain.config import PretrainConfig
 from refinenet.pretrain.keeper import EncoderKeeper
 from refinenet.pretrain.loader import ImageLoader
 from refinenet.run_folder import RunFolder, next_folder
-from refinenet.terminal import print_note
 from refinenet.train_loop import TrainLoop, telling_how_it_goes_on
 
 IGNORED = -100

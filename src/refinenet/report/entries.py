@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from refinenet.evaluation import percent
-from refinenet.images import write
+from refinenet.io.images import write
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.legend import format_share
 from refinenet.metrics import CONFIDENT, ImageFigures

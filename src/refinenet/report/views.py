@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from refinenet.images import encode
+from refinenet.io.images import encode
 from refinenet.labels import Colour, LabelMap, LabelSet
 from refinenet.legend import FONT_SIZE, MARGIN, fit_text, hatch
 from refinenet.metrics import CONFIDENT

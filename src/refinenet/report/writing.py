@@ -10,8 +10,8 @@ from pathlib import Path
 from refinenet.datasets import Dataset, Sample
 from refinenet.evaluate import Answer
 from refinenet.evaluation import Evaluation
-from refinenet.files import write_atomically
-from refinenet.images import write
+from refinenet.io.files import write_atomically
+from refinenet.io.images import write
 from refinenet.report.choice import Choice, choose
 from refinenet.report.confusions import draw_matrix, row_shares
 from refinenet.report.curves import draw_curves

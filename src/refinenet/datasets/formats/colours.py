@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.image_files import read_colour_mask
+from refinenet.io.image_files import read_colour_mask
 from refinenet.labels import Colour
 
 

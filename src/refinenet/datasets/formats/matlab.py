@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.image_files import MAX_PIXELS, to_sixteen_bits
+from refinenet.io.image_files import MAX_PIXELS, to_sixteen_bits
 from refinenet.labels import LabelMap
 
 MAX_BYTES = 2**29

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from refinenet.image_files import MAX_PIXELS
+from refinenet.io.image_files import MAX_PIXELS
 
 MAX_CHUNK = 2**29
 """The most bytes of a compressed piece, which HDF5 unpacks as a whole."""

@@ -19,7 +19,7 @@ from refinenet.datasets.own.split_files import (
     take,
 )
 from refinenet.datasets.pairs import find_stem
-from refinenet.image_files import IMAGE_SUFFIXES, list_files
+from refinenet.io.image_files import IMAGE_SUFFIXES, list_files
 
 ROBOFLOW_ENDING = "_mask"
 ROBOFLOW_COCO = "_annotations.coco.json"

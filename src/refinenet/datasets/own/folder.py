@@ -17,7 +17,7 @@ from refinenet.datasets.own.layouts import Layout, find_layout, find_meaning
 from refinenet.datasets.own.meaning import Meaning, NoPaletteError
 from refinenet.datasets.own.split_files import SplitFiles, name_split
 from refinenet.datasets.pairs import find_by_item, pair_names
-from refinenet.image_files import list_files
+from refinenet.io.image_files import list_files
 from refinenet.labels import LabelMap, LabelSet
 
 

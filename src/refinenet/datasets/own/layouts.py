@@ -55,7 +55,7 @@ from refinenet.datasets.own.plain_layouts import (
 )
 from refinenet.datasets.own.split_files import Layout, SplitFiles, describe_folder, list_folders, list_split
 from refinenet.datasets.own.tool_classes import read_label_map, read_roboflow_classes
-from refinenet.image_files import IMAGE_SUFFIXES, list_files, walk_names
+from refinenet.io.image_files import IMAGE_SUFFIXES, list_files, walk_names
 from refinenet.labels import LabelSet
 
 __all__ = ["Layout", "SplitFiles", "find_layout", "find_meaning", "find_splits"]

@@ -23,9 +23,9 @@ import numpy as np
 import yaml
 
 from refinenet.datasets.formats.colours import read_painted, split_palette
-from refinenet.image_files import open_picture, read_mask
+from refinenet.io.image_files import open_picture, read_mask
+from refinenet.io.parallel import map_parallel
 from refinenet.labels import Colour, LabelMap, LabelSet, voc_colours
-from refinenet.parallel import map_parallel
 
 KEYS = ("names", "colours", "masks", "values", "ignore")
 """What a `classes.yaml` may say."""

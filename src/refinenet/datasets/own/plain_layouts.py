@@ -20,7 +20,7 @@ from refinenet.datasets.own.split_files import (
     take,
 )
 from refinenet.datasets.pairs import find_item
-from refinenet.image_files import IMAGE_SUFFIXES, list_files, walk_names
+from refinenet.io.image_files import IMAGE_SUFFIXES, list_files, walk_names
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir")
 """What a folder of images may be called, in any capitals."""

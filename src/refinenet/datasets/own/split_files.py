@@ -10,7 +10,7 @@ from pathlib import Path
 
 from refinenet.datasets.formats.coco_crowds import Crowds
 from refinenet.datasets.pairs import MASK_SUFFIXES, find_item, find_stem
-from refinenet.image_files import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
+from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
 
 VALIDATION_EVERY = 5
 """Where a folder has no splits, the first of each so many images, by name, is for validation."""

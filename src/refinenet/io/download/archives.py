@@ -15,9 +15,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from refinenet.fetch.archive_entries import Entry, Progress, open_archive
-from refinenet.fetch.archive_names import Names
-from refinenet.files import write_atomically
+from refinenet.io.download.archive_entries import Entry, Progress, open_archive
+from refinenet.io.download.archive_names import Names
+from refinenet.io.files import write_atomically
 
 MAX_RATIO = 200
 """An archive may grow to this many times its size; those of images hardly grow at all."""

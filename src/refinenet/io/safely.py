@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from refinenet.parallel import map_parallel
+from refinenet.io.parallel import map_parallel
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

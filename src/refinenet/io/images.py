@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from refinenet.files import quote_controls, refuse_address, write_atomically
-from refinenet.image_files import (
+from refinenet.io.files import quote_controls, refuse_address, write_atomically
+from refinenet.io.image_files import (
     DEEP_MODES,
     DOWNLOAD,
     Picture,
@@ -29,10 +29,9 @@ from refinenet.image_files import (
     read_picture,
     to_sixteen_bits,
 )
-from refinenet.labels import Colour
-from refinenet.large_source import is_installed
-from refinenet.large_upright import read_whole
-from refinenet.sample_values import (
+from refinenet.io.large_upright import read_whole
+from refinenet.io.raster import is_installed
+from refinenet.io.sample_values import (
     AS_DECLARED,
     RGB,
     Decoded,
@@ -45,6 +44,7 @@ from refinenet.sample_values import (
     over_black,
     unused_alpha,
 )
+from refinenet.labels import Colour
 
 
 @runtime_checkable

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.files import replacing, scratch_file
+from refinenet.io.files import replacing, scratch_file
+from refinenet.io.raster import CACHE, Placing, require_rasterio
+from refinenet.io.threads import warnings_ignored
 from refinenet.labels import Colour
-from refinenet.large_source import CACHE, Placing, require_rasterio
-from refinenet.threads import warnings_ignored
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 SUFFIXES = (*TIFF_SUFFIXES, ".png")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from refinenet.files import flush_folder, write_new
+from refinenet.io.files import flush_folder, write_new
 
 FORMAT = 1
 META = "meta.json"

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from refinenet.fetch.web import BLOCK, MAX_UNANNOUNCED, Answer, PassingError, Version, ask, check_address
-from refinenet.files import write_atomically
-from refinenet.locks import only_one
+from refinenet.io.download.http import BLOCK, MAX_UNANNOUNCED, Answer, PassingError, Version, ask, check_address
+from refinenet.io.files import write_atomically
+from refinenet.io.locks import only_one
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and the bytes that there will be, None where the server does not say."""

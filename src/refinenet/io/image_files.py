@@ -29,10 +29,10 @@ from PIL import (
     UnidentifiedImageError,
 )
 
-from refinenet.files import quote_controls, refuse_address
+from refinenet.io.files import quote_controls, refuse_address
+from refinenet.io.png_checksums import SIGNATURE, is_changed
+from refinenet.io.sample_values import RGB as RGB
 from refinenet.labels import Colour, LabelMap
-from refinenet.png_checksums import SIGNATURE, is_changed
-from refinenet.sample_values import RGB as RGB
 
 MAX_PIXELS = 50_000_000
 """The most pixels (H times W) that are decoded from a file, bytes or a Pillow image."""

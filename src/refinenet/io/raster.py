@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.image_files import MAX_PIXELS
-from refinenet.png_checksums import SIGNATURE, is_changed_stream
-from refinenet.sample_values import (
+from refinenet.io.image_files import MAX_PIXELS
+from refinenet.io.png_checksums import SIGNATURE, is_changed_stream
+from refinenet.io.sample_values import (
     AS_DECLARED,
     RGB,
     Mask,
@@ -30,7 +30,7 @@ from refinenet.sample_values import (
     over_black,
     unused_alpha,
 )
-from refinenet.threads import warnings_ignored
+from refinenet.io.threads import warnings_ignored
 
 CACHE = 64 * 2**20
 """Bytes of decoded blocks that GDAL keeps."""

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.image_files import MAX_PIXELS, read_orientation, too_large
-from refinenet.large_source import CACHE, LargeSource, open_source, require_rasterio
-from refinenet.sample_values import AS_DECLARED, Decoded, Reading
-from refinenet.threads import warnings_ignored
+from refinenet.io.image_files import MAX_PIXELS, read_orientation, too_large
+from refinenet.io.raster import CACHE, LargeSource, open_source, require_rasterio
+from refinenet.io.sample_values import AS_DECLARED, Decoded, Reading
+from refinenet.io.threads import warnings_ignored
 
 STEP = 512
 """Rows that are turned at once."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from refinenet.terminal import print_note
+from refinenet.io.console import print_note
 
 _HOME = os.getpid()
 _LOCKS: weakref.WeakSet[ThreadLock] = weakref.WeakSet()

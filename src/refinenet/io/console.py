@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from refinenet.files import quote_controls
+from refinenet.io.files import quote_controls
 
 
 class _LastingStream(io.FileIO):
