@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from refinenet.backends.pytorch import PyTorchBackend
-from refinenet.fusion import fuse
 from refinenet.io.console import print_table
-from refinenet.network import Network
+from refinenet.models.inference_graph import fuse
+from refinenet.models.network import Network
 from refinenet.upsampling import resize
 
 PLAIN = "plain network"

@@ -27,7 +27,7 @@ from refinenet.backends.graph import ExportedModel, computes_in_bfloat16
 from refinenet.exported.opening import open_exported
 from refinenet.exporting import Certificate
 from refinenet.io.console import print_table
-from refinenet.network import Network
+from refinenet.models.network import Network
 from refinenet.quantisation import MAX_DROP
 from refinenet.street_scene import draw_street
 from refinenet.transforms import prepare

@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from refinenet.io.console import print_table
-from refinenet.network import Architecture, ModelType, Network
+from refinenet.models.network import Architecture, ModelType, Network
 
 NETWORKS: tuple[tuple[ModelType, str], ...] = (
     ("full", "resnet50"),

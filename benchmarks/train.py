@@ -33,13 +33,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from refinenet.datasets import open_dataset
-from refinenet.decoder import ChainedResidualPooling
 from refinenet.distributed import launch
 from refinenet.io.console import print_table
 from refinenet.learner import Learner
 from refinenet.loader import Loader, Part
 from refinenet.memory import keep_freed_memory
-from refinenet.network import MODEL_TYPES, Architecture, Network
+from refinenet.models.decoder import ChainedResidualPooling
+from refinenet.models.network import MODEL_TYPES, Architecture, Network
 from refinenet.optimisation import build_optimiser, choose_precision
 from refinenet.train_config import TrainConfig
 

@@ -14,9 +14,9 @@ from model_parts import CARD
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refinenet.model_file import ModelCard, make_header
-from refinenet.network import Network
-from refinenet.tensors import digest
+from refinenet.models.model_file import ModelCard, make_header
+from refinenet.models.network import Network
+from refinenet.models.tensor_files import digest
 
 FREE = torch.export.Dim.DYNAMIC
 

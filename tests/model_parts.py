@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from refinenet.labels import LabelSet
-from refinenet.model_file import ModelCard
-from refinenet.network import Architecture, Network
+from refinenet.models.model_file import ModelCard
+from refinenet.models.network import Architecture, Network
 
 LABELS = LabelSet(names=("road", "sky", "Straße"), colours=((128, 64, 128), (70, 130, 180), (1, 2, 3)))
 CARD = ModelCard(

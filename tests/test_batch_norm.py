@@ -13,8 +13,8 @@ import torch
 from timm.layers import BatchNormAct2d, SplitBatchNorm2d
 from torch import Tensor, distributed, nn
 
-from refinenet.batch_norm import BatchNormConfig, BatchNormMode, apply_batch_norm
-from refinenet.network import Architecture, Network
+from refinenet.models.batch_norm import BatchNormConfig, BatchNormMode, apply_batch_norm
+from refinenet.models.network import Architecture, Network
 
 ENCODERS = ["mobilenetv2_050", "resnet18"]  # with timm's batch norm that holds an activation, and with PyTorch's
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from refinenet import RefineNet
-from refinenet.class_matching import take_classes
 from refinenet.datasets import Dataset
 from refinenet.labels import LabelSet
+from refinenet.models.class_mapping import take_classes
 
 
 def dataset_of(names: list[str]) -> Dataset:

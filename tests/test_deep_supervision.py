@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from refinenet.deep_supervision import DeepSupervision
 from refinenet.losses import LossConfig, count, supervised_loss
-from refinenet.network import Architecture, ModelType, Network
+from refinenet.models.network import Architecture, ModelType, Network
 
 
 def build(model_type: ModelType = "lightweight", encoder: str = "mobilenetv2_050") -> DeepSupervision:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from refinenet import RefineNet
-from refinenet.network import Network
+from refinenet.models.network import Network
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 

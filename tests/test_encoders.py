@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional
 
 from refinenet import RefineNet
-from refinenet.encoder import Encoder, describe_taps
-from refinenet.network import Architecture, Network
+from refinenet.models.encoders.encoder import Encoder, describe_taps
+from refinenet.models.network import Architecture, Network
 
 
 @pytest.mark.parametrize("encoder", ["convnext_atto", "efficientnet_b0", "swin_tiny_patch4_window7_224"])

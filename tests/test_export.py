@@ -29,7 +29,7 @@ from refinenet import RefineNet
 from refinenet.datasets import Dataset
 from refinenet.exporting import Certificate
 from refinenet.labels import LabelSet, voc_colours
-from refinenet.model_file import read_header
+from refinenet.models.model_file import read_header
 from refinenet.street_scene import draw_street
 
 NAMES = ("a b", '\'; drop: "x"', "</rt_info>&amp;<", "日本 ünï", "{0}\\n%s")

@@ -21,7 +21,7 @@ from PIL import Image
 
 from refinenet import RefineNet
 from refinenet.inference import Protocol
-from refinenet.model_file import save
+from refinenet.models.model_file import save
 from refinenet.street_scene import draw_street
 
 SIZES = [(1, 1), (33, 47), (97, 130)]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from refinenet.backends.pytorch import PyTorchBackend
-from refinenet.fusion import fuse
-from refinenet.network import Architecture, ModelType, Network
+from refinenet.models.inference_graph import fuse
+from refinenet.models.network import Architecture, ModelType, Network
 
 
 def picture(height: int = 65, width: int = 97) -> Tensor:

@@ -15,7 +15,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refinenet.encoder import PUBLISHED_TAPS, Encoder, name_in_features
+from refinenet.models.encoders.encoder import PUBLISHED_TAPS, Encoder, name_in_features
 
 PUBLISHED = ["resnet50", "resnet101", "resnet152", "mobilenetv2_100"]
 

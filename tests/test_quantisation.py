@@ -18,7 +18,7 @@ from openvino import opset13 as operations
 
 from refinenet import RefineNet
 from refinenet.datasets import Sample
-from refinenet.network import Network
+from refinenet.models.network import Network
 from refinenet.quantisation import Quantised, as_input, measure_on, quantise, save
 from refinenet.street_scene import draw_street
 

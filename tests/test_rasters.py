@@ -25,7 +25,7 @@ from refinenet.io.images import decode, read_image
 from refinenet.io.sample_values import Reading
 from refinenet.labels import LabelSet
 from refinenet.large_images import segment_large
-from refinenet.model_file import load
+from refinenet.models.model_file import load
 from refinenet.segmenter import Segmenter
 
 Array = npt.NDArray[Any]

@@ -24,7 +24,7 @@ from refinenet.datasets import Dataset
 from refinenet.environment import describe_run
 from refinenet.labels import LabelSet
 from refinenet.metric_loggers import Logger, LoggerConfig, Row, open_loggers
-from refinenet.network import Architecture, Network
+from refinenet.models.network import Architecture, Network
 from refinenet.run_record import CLASS_IOU, MOST_CLASSES, draw_curves
 from refinenet.sample_sheet import choose_samples, draw_samples
 from refinenet.segmenter import Segmenter

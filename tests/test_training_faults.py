@@ -21,7 +21,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from refinenet import RefineNet, cli
 from refinenet.datasets import open_dataset
 from refinenet.distributed import launch
-from refinenet.network import Network
+from refinenet.models.network import Network
 from refinenet.train_config import TrainConfig
 from refinenet.tuning import fits_into_memory
 

@@ -21,7 +21,6 @@ from refinenet.backends import AUTO, check_backend, choose_backend, open_backend
 from refinenet.backends.base import BackendName, Precision
 from refinenet.backends.graph import ExportedModel
 from refinenet.batch import FileResult, SegmentLarge, Steps, segment_files, take_all
-from refinenet.class_matching import check_same_classes
 from refinenet.datasets import DatasetSource, TrainingSource, open_dataset, with_value_range
 from refinenet.distributed import launch
 from refinenet.evaluate import examine_model
@@ -30,7 +29,6 @@ from refinenet.examination import check_masks, examine, open_split
 from refinenet.exported.opening import choose_engine, graph_kind, open_exported
 from refinenet.exporting import SIZES, Certificate, Int8, check_target, export_model
 from refinenet.exporting import Precision as ExportPrecision
-from refinenet.fusion import Weights, note_weights
 from refinenet.inference import Protocol, choose_protocol
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_same_file
@@ -39,16 +37,18 @@ from refinenet.io.sample_values import Decoded, Note, Reading, ValueRange, check
 from refinenet.labels import LabelSet
 from refinenet.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
 from refinenet.latency import Choices
-from refinenet.model_file import ModelCard, load, save
-from refinenet.model_source import Start, choose_device, told_as_exported
-from refinenet.network import ModelType, Network
+from refinenet.models.class_mapping import check_same_classes
+from refinenet.models.factory import Start, choose_device, told_as_exported
+from refinenet.models.inference_graph import Weights, note_weights
+from refinenet.models.model_file import ModelCard, load, save
+from refinenet.models.network import ModelType, Network
+from refinenet.models.tensor_files import digest
 from refinenet.quantisation import MAX_DROP
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_abstention, check_output, choose_palette
 from refinenet.sinks import Kind
 from refinenet.street_scene import draw_street
 from refinenet.submission import Submission, plan_submission, write_submission
 from refinenet.temperature import FittedTemperature, fit_temperature
-from refinenet.tensors import digest
 from refinenet.train_result import TrainResult
 from refinenet.video import RETRIES, VideoResult, segment_video
 from refinenet.work_plan import Work, plan_work

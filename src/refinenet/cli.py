@@ -152,7 +152,7 @@ def _make(**arguments: Any) -> RefineNet:
 
 
 def _show(value: Any) -> str:
-    from refinenet.tensors import printable
+    from refinenet.models.tensor_files import printable
 
     if isinstance(value, dict):
         return "\n".join(f"{printable(key)}: {_show(item)}" for key, item in value.items()) or "none"

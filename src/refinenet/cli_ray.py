@@ -52,7 +52,7 @@ def deploy_with_ray(
         ValueError: some images could not be segmented, or as `segment_with_ray`.
     """
     from refinenet.backends import choose_backend
-    from refinenet.model_source import choose_device
+    from refinenet.models.factory import choose_device
     from refinenet.ray_engine import segment_with_ray
     from refinenet.ray_places import find_skipped, pair_places
     from refinenet.ray_record import failed

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from refinenet.decoder import upsample
-from refinenet.network import Network
+from refinenet.models.decoder import upsample
+from refinenet.models.network import Network
 
 
 class DeepSupervision(nn.Module):

@@ -23,7 +23,7 @@ from refinenet.io.console import print_note
 from refinenet.io.threads import ThreadLock
 from refinenet.labels import LabelSet
 from refinenet.metrics import ConfusionMatrix
-from refinenet.network import Network
+from refinenet.models.network import Network
 from refinenet.segmenter import Backend, Segmenter
 from refinenet.settings import is_number
 

@@ -16,13 +16,13 @@ from safetensors.torch import save as pack
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from refinenet.batch_norm import apply_batch_norm
 from refinenet.deep_supervision import DeepSupervision
 from refinenet.distributed import Engine
 from refinenet.io.console import print_note
 from refinenet.loader import Part
 from refinenet.losses import count, supervised_loss
-from refinenet.network import Network
+from refinenet.models.batch_norm import apply_batch_norm
+from refinenet.models.network import Network
 from refinenet.optimisation import build_optimiser
 from refinenet.train_config import TrainConfig
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from refinenet.io.console import print_note
 from refinenet.learner import Learner
+from refinenet.models.tensor_files import CORRUPT_FILE_ERRORS
 from refinenet.run_folder import POSITION, RunFolder
-from refinenet.tensors import CORRUPT_FILE_ERRORS
 
 
 @dataclass(kw_only=True)

@@ -23,14 +23,14 @@ from refinenet.backends.base import BackendName, Precision
 from refinenet.deploy_record import GREY, LABEL_FILES
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_blocked, sweep_leftovers_of
-from refinenet.model_file import make_header
-from refinenet.model_source import open_model
+from refinenet.models.factory import open_model
+from refinenet.models.model_file import make_header
+from refinenet.models.tensor_files import digest
 from refinenet.ray_reader import Deaths, read_image
 from refinenet.ray_record import RayResult, Record, failed
 from refinenet.ray_worker import Job, Worker
 from refinenet.segmenter import Output, check_output
 from refinenet.storage import as_place, is_here
-from refinenet.tensors import digest
 
 RayDevice = Literal["cpu", "cuda"]
 

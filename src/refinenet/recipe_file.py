@@ -53,7 +53,7 @@ def place_paths(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def place_training(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """What a training is told, whose paths start at a folder; names of datasets, models and weights are left."""
-    from refinenet.model_file import BUNDLED
+    from refinenet.models.model_file import BUNDLED
 
     def place(part: Any, names: Collection[str] = ()) -> Any:
         return str(folder / part) if isinstance(part, str | os.PathLike) and str(part) not in names else part
@@ -107,8 +107,8 @@ def _data_problems(values: Mapping[str, Any], where: str) -> list[str]:
 
 
 def _network_problems(network: Mapping[str, Any]) -> list[str]:
-    from refinenet.encoder import PUBLISHED_RESNETS
-    from refinenet.network import ModelType
+    from refinenet.models.encoders.encoder import PUBLISHED_RESNETS
+    from refinenet.models.network import ModelType
 
     problems = []
     choices: Mapping[str, Sequence[Any]] = {"model_type": get_args(ModelType), "num_layers": PUBLISHED_RESNETS}

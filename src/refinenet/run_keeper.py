@@ -13,7 +13,7 @@ from refinenet.datasets import Dataset
 from refinenet.evaluate import PROTOCOL, evaluate
 from refinenet.keeper import Measurement
 from refinenet.learner import Learner
-from refinenet.model_file import ModelCard, save
+from refinenet.models.model_file import ModelCard, save
 from refinenet.run_folder import RunFolder
 from refinenet.run_record import CLASS_IOU, draw_curves
 from refinenet.sample_sheet import choose_samples, draw_samples

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-from refinenet.batch_norm import refuse_single_values, refuse_unlearned_statistics
-from refinenet.class_matching import check_same_classes, take_classes
 from refinenet.dataset_fingerprint import Fingerprint, describe_looks, find_changes
 from refinenet.datasets import Dataset, open_training_datasets, with_value_range
 from refinenet.distributed import Engine, launch
@@ -19,14 +17,16 @@ from refinenet.io.console import print_note
 from refinenet.labels import LabelSet
 from refinenet.loader import batch_size
 from refinenet.metric_loggers import check_installed
-from refinenet.model_file import ModelCard
-from refinenet.model_source import locate_model, open_model
-from refinenet.network import Architecture, Network
+from refinenet.models.batch_norm import refuse_single_values, refuse_unlearned_statistics
+from refinenet.models.class_mapping import check_same_classes, take_classes
+from refinenet.models.factory import locate_model, open_model
+from refinenet.models.model_file import ModelCard
+from refinenet.models.network import Architecture, Network
+from refinenet.models.tensor_files import digest
 from refinenet.optimisation import choose_precision
 from refinenet.position import Beginning
 from refinenet.recipe import Recipe, write_recipe
 from refinenet.run_folder import RunFolder, next_folder
-from refinenet.tensors import digest
 from refinenet.train import TrainRun
 from refinenet.train_config import TrainConfig
 from refinenet.training import A_FUNCTION, Training, ask_the_doctor, describe_source

@@ -20,9 +20,9 @@ from refinenet.datasets import as_sources, open_training_datasets
 from refinenet.distributed import launch
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
-from refinenet.model_file import ModelCard, load, save
-from refinenet.model_source import locate_model, open_model
-from refinenet.network import Network
+from refinenet.models.factory import locate_model, open_model
+from refinenet.models.model_file import ModelCard, load, save
+from refinenet.models.network import Network
 from refinenet.recipe_file import place_training
 from refinenet.run_folder import RunFolder, folder_name, next_folder
 from refinenet.run_start import RunOptions, begin_run, take_up_run

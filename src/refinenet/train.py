@@ -18,8 +18,8 @@ from refinenet.learner import Learner
 from refinenet.loader import Loader
 from refinenet.memory import keep_freed_memory
 from refinenet.metric_loggers import open_loggers
-from refinenet.model_file import ModelCard
-from refinenet.network import Network
+from refinenet.models.model_file import ModelCard
+from refinenet.models.network import Network
 from refinenet.position import Beginning, find_position
 from refinenet.run_folder import RunFolder
 from refinenet.run_keeper import RunKeeper

@@ -9,10 +9,10 @@ from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 from refinenet.augmentation.config import AugmentationConfig
-from refinenet.batch_norm import BatchNormConfig
 from refinenet.io.sample_values import check_value_range
 from refinenet.losses.config import LossConfig
 from refinenet.metric_loggers import LoggerConfig
+from refinenet.models.batch_norm import BatchNormConfig
 from refinenet.optimisation import OptimiserConfig
 from refinenet.schedules import ScheduleConfig
 from refinenet.settings import DEFAULT_SEED, is_number

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from refinenet.datasets import TrainingSource, choose_classes
-from refinenet.model_file import ModelCard
-from refinenet.network import Network
+from refinenet.models.model_file import ModelCard
+from refinenet.models.network import Network
 from refinenet.recipe import merge, read_recipe
 from refinenet.run_folder import RunFolder
 from refinenet.run_start import RunOptions, begin_run

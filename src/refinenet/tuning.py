@@ -17,7 +17,7 @@ from refinenet.learner import Learner, is_out_of_memory
 from refinenet.learning_rate_finder import find_learning_rate
 from refinenet.loader import Loader, Part
 from refinenet.losses import LossConfig
-from refinenet.network import Network
+from refinenet.models.network import Network
 from refinenet.train_config import TrainConfig
 
 CPU_BATCH = 8

@@ -16,9 +16,9 @@ import torch
 
 from refinenet.io.sealed_folder import read_sealed, write_sealed
 from refinenet.labels import LabelSet
-from refinenet.model_file import ModelCard, load, save
-from refinenet.network import Architecture, Network
-from refinenet.tensors import digest, read_checkpoint
+from refinenet.models.model_file import ModelCard, load, save
+from refinenet.models.network import Architecture, Network
+from refinenet.models.tensor_files import digest, read_checkpoint
 
 CARD = ModelCard(
     architecture=Architecture(model_type="lightweight", encoder="test_resnet", num_classes=3),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from refinenet.backends.graph import ExportedModel
     from refinenet.backends.pytorch import PyTorchBackend
     from refinenet.backends.translated import GraphBackend, TranslatedBackend
-    from refinenet.network import Network
+    from refinenet.models.network import Network
 
 
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)

@@ -13,7 +13,7 @@ from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.backends.translated import GraphBackend, TranslatedBackend
 from refinenet.io.console import print_note
 from refinenet.io.threads import ThreadLock
-from refinenet.network import Network
+from refinenet.models.network import Network
 
 
 class AutoBackend:

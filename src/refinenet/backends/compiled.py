@@ -13,7 +13,7 @@ from torch import Tensor
 from refinenet.backends.base import BackendError
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.io.console import print_note
-from refinenet.network import Network
+from refinenet.models.network import Network
 
 
 class CompiledBackend(PyTorchBackend):

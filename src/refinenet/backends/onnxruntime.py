@@ -8,8 +8,8 @@ import warnings
 import torch
 
 from refinenet.backends.graph import ONNX_FILE, Graph, require_onnxruntime
-from refinenet.exported_graph import EXAMPLE_SHAPE, FREE_SIZES, Logits
-from refinenet.network import Network
+from refinenet.models.exported_graph import EXAMPLE_SHAPE, FREE_SIZES, Logits
+from refinenet.models.network import Network
 
 PACKAGES = ("onnx", "onnxscript")
 

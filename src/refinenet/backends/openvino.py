@@ -9,8 +9,8 @@ import torch
 
 from refinenet.backends.base import BackendError
 from refinenet.backends.graph import OPENVINO_FILES, Graph, require_openvino
-from refinenet.exported_graph import EXAMPLE_SHAPE, FREE_SIZES, Logits
-from refinenet.network import Network
+from refinenet.models.exported_graph import EXAMPLE_SHAPE, FREE_SIZES, Logits
+from refinenet.models.network import Network
 
 __all__ = ["PACKAGES", "require_openvino", "translate"]
 

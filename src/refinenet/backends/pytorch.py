@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refinenet.fusion import Weights, fuse, note_weights
 from refinenet.io.threads import ThreadLock, survive_fork
 from refinenet.memory import keep_freed_memory
-from refinenet.network import Network
+from refinenet.models.inference_graph import Weights, fuse, note_weights
+from refinenet.models.network import Network
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from refinenet.backends import onnxruntime, openvino
 from refinenet.backends.graph import Engine, Graph, Run, require_openvino, start_engine
 from refinenet.backends.translation_cache import translated
-from refinenet.fusion import Weights, note_weights
 from refinenet.io.threads import TRACING, ThreadLock
-from refinenet.network import Network
+from refinenet.models.inference_graph import Weights, note_weights
+from refinenet.models.network import Network
 
 CPU = torch.device("cpu")
 

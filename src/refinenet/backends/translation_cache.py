@@ -18,11 +18,11 @@ import torch
 from refinenet._version import __version__
 from refinenet.backends.base import BackendError
 from refinenet.backends.graph import Engine, Graph, start_engine
-from refinenet.fusion import fuse
 from refinenet.io.console import print_note
 from refinenet.io.sealed_folder import read_sealed, write_sealed
-from refinenet.network import Network
-from refinenet.tensors import digest
+from refinenet.models.inference_graph import fuse
+from refinenet.models.network import Network
+from refinenet.models.tensor_files import digest
 
 ALLOWED_DIFFERENCE = 1e-3
 """Of logits from PyTorch's, as a share of their range."""

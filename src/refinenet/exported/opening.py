@@ -29,11 +29,11 @@ from refinenet.backends.graph import (
 from refinenet.exported.contract import HEADER_KEY
 from refinenet.exported.parcel import pack, unpack
 from refinenet.exported.seal import is_sealed
-from refinenet.exported_graph import CERTIFICATE_ENDING
 from refinenet.io.console import print_note
-from refinenet.model_file import ModelCard, read_header
-from refinenet.network import Network
-from refinenet.tensors import MAX_FILE_BYTES, printable
+from refinenet.models.exported_graph import CERTIFICATE_ENDING
+from refinenet.models.model_file import ModelCard, read_header
+from refinenet.models.network import Network
+from refinenet.models.tensor_files import MAX_FILE_BYTES, printable
 
 _KINDS: Mapping[str, GraphKind] = {".onnx": "onnx", ".xml": "openvino"}
 _PATIENCE = 300

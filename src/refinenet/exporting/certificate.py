@@ -10,11 +10,11 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from refinenet.exported_graph import CERTIFICATE_ENDING
 from refinenet.exporting.comparison import Bounds, Comparison
 from refinenet.exporting.latency import Latency
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
+from refinenet.models.exported_graph import CERTIFICATE_ENDING
 
 CERTIFICATE_VERSION = 1
 ENDING = CERTIFICATE_ENDING

@@ -14,7 +14,6 @@ import torch
 
 from refinenet.datasets import Dataset
 from refinenet.environment import describe_run
-from refinenet.exported_graph import INPUT, LABELS, LOGITS, DeployedNetwork, network_to_deploy, trace
 from refinenet.exporting.certificate import Certificate, describe_files
 from refinenet.exporting.comparison import Bounds, Case, Comparison
 from refinenet.exporting.formats import OPSET, Format, Runner, find_format, write_openvino
@@ -24,8 +23,9 @@ from refinenet.exporting.metadata import Facts, describe
 from refinenet.exporting.questions import ask, compare_on_dataset, compare_on_streets, draw
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
-from refinenet.model_file import ModelCard
-from refinenet.network import Network
+from refinenet.models.exported_graph import INPUT, LABELS, LOGITS, DeployedNetwork, network_to_deploy, trace
+from refinenet.models.model_file import ModelCard
+from refinenet.models.network import Network
 from refinenet.quantisation import require_nncf
 from refinenet.street_scene.scene import LARGEST
 

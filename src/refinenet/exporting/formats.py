@@ -20,10 +20,10 @@ import torch
 
 from refinenet.backends.openvino import require_openvino
 from refinenet.exported.seal import OPEN_SEAL, SEAL_KEY, close_seal
-from refinenet.exported_graph import INPUT, LABELS, LOGITS
 from refinenet.exporting.metadata import Facts
 from refinenet.exporting.triton import write_repository
-from refinenet.model_file import HEADER_KEY
+from refinenet.models.exported_graph import INPUT, LABELS, LOGITS
+from refinenet.models.model_file import HEADER_KEY
 
 OPSET = 20
 """Version of ONNX's operators."""

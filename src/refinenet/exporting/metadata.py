@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from refinenet._version import __version__
-from refinenet.model_file import HEADER_KEY, ModelCard, make_header
-from refinenet.network import Network
-from refinenet.taps import STRIDES
-from refinenet.tensors import digest
+from refinenet.models.encoders.feature_info import STRIDES
+from refinenet.models.model_file import HEADER_KEY, ModelCard, make_header
+from refinenet.models.network import Network
+from refinenet.models.tensor_files import digest
 
 SUGGESTED_SIDE = 512
 """Side of the images that readers take which want to know one; all sizes are allowed."""

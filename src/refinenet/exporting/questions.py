@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 
 from refinenet.datasets import Dataset
-from refinenet.exported_graph import DeployedNetwork
 from refinenet.exporting.comparison import Case, Scored
 from refinenet.exporting.formats import Answer, Images, Runner
 from refinenet.io.console import progress_bar
 from refinenet.labels import LabelSet
 from refinenet.metrics import ConfusionMatrix
+from refinenet.models.exported_graph import DeployedNetwork
 from refinenet.street_scene import draw_street
 
 CASES = ((1, 1, 1), (1, 1, 37), (3, 5, 2), (3, 33, 47), (2, 127, 129), (1, 360, 480))

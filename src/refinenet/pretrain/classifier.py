@@ -15,9 +15,9 @@ from safetensors.torch import save as pack
 from torch import Tensor, nn
 
 from refinenet._version import __version__
-from refinenet.encoder import Encoder
 from refinenet.io.files import write_atomically
-from refinenet.tensors import check_tensors
+from refinenet.models.encoders.encoder import Encoder
+from refinenet.models.tensor_files import check_tensors
 
 HEADER = "refinenet_encoder"
 """The entry of an encoder file's metadata that says in JSON what it is."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from refinenet.augmentation.config import AugmentationConfig
-from refinenet.batch_norm import BatchNormConfig
 from refinenet.metric_loggers import LoggerConfig
+from refinenet.models.batch_norm import BatchNormConfig
 from refinenet.optimisation import OptimiserConfig
 from refinenet.schedules import Schedule, ScheduleConfig
 from refinenet.settings import is_number

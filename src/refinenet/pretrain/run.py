@@ -12,7 +12,6 @@ from typing import Any, cast
 import torch
 
 from refinenet.distributed import Engine, launch
-from refinenet.encoder import describe_taps
 from refinenet.environment import describe_run
 from refinenet.image_folder import ImageFolder, open_image_folder
 from refinenet.io.console import print_note
@@ -20,8 +19,9 @@ from refinenet.io.signals import Interruption
 from refinenet.learner import Learner
 from refinenet.memory import keep_freed_memory
 from refinenet.metric_loggers import open_loggers
-from refinenet.model_source import choose_device
-from refinenet.network import Network
+from refinenet.models.encoders.encoder import describe_taps
+from refinenet.models.factory import choose_device
+from refinenet.models.network import Network
 from refinenet.optimisation import choose_precision
 from refinenet.position import Beginning, find_position
 from refinenet.pretrain.classifier import ImageClassifier

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from refinenet.batch_norm import has_activation
-from refinenet.decoder import RefineBlock
-from refinenet.network import Network
+from refinenet.models.batch_norm import has_activation
+from refinenet.models.decoder import RefineBlock
+from refinenet.models.network import Network
 
 _EXAMPLE = (1, 3, 64, 64)
 """Shape of the image that shows which batch norm follows which convolution."""

@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from refinenet.taps import IMAGENET, STRIDES, Normalisation, Tap
+from refinenet.models.encoders.feature_info import IMAGENET, STRIDES, Normalisation, Tap
 
 
 def check_name(name: str) -> None:

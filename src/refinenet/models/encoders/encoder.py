@@ -12,10 +12,10 @@ from types import MappingProxyType
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refinenet.depthwise import replace_strided_depthwise
-from refinenet.mobilenetv2 import MobileNetV2
-from refinenet.resnet import BLOCKS, ResNet
-from refinenet.taps import IMAGENET, STRIDES, Normalisation, Tap
+from refinenet.models.encoders.depthwise import replace_strided_depthwise
+from refinenet.models.encoders.feature_info import IMAGENET, STRIDES, Normalisation, Tap
+from refinenet.models.encoders.mobilenetv2 import MobileNetV2
+from refinenet.models.encoders.resnet import BLOCKS, ResNet
 
 PUBLISHED_RESNETS = tuple(int(name.removeprefix("resnet")) for name in BLOCKS)
 
@@ -130,7 +130,7 @@ def describe_taps(name: str) -> tuple[Tap, ...]:
     """
     if name in PUBLISHED_TAPS:
         return PUBLISHED_TAPS[name]
-    from refinenet.timm_encoders import check_name, find_taps
+    from refinenet.models.encoders.timm import check_name, find_taps
 
     check_name(name)
     return PUBLISHED_TAPS.get(base_name(name)) or find_taps(name)
@@ -139,7 +139,7 @@ def describe_taps(name: str) -> tuple[Tap, ...]:
 def _find_normalisation(name: str) -> Normalisation:
     if name in PUBLISHED_TAPS:
         return IMAGENET
-    from refinenet.timm_encoders import find_normalisation
+    from refinenet.models.encoders.timm import find_normalisation
 
     return find_normalisation(name)
 
@@ -147,12 +147,12 @@ def _find_normalisation(name: str) -> Normalisation:
 def _build_features(name: str, taps: tuple[Tap, ...], *, pretrained: bool) -> nn.Module:
     base = base_name(name)
     if base not in PUBLISHED_TAPS:
-        from refinenet.timm_encoders import build_features
+        from refinenet.models.encoders.timm import build_features
 
         return build_features(name, taps, pretrained=pretrained)
     features = ResNet(base) if base in BLOCKS else MobileNetV2()
     if pretrained:
-        from refinenet.timm_encoders import fetch_weights
+        from refinenet.models.encoders.timm import fetch_weights
 
         expected = features.state_dict()
         renamed = {name_in_features(key, expected): tensor for key, tensor in fetch_weights(name).items()}

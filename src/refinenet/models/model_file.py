@@ -27,12 +27,12 @@ import torch
 from torch import Tensor
 
 from refinenet._version import __version__
-from refinenet.encoder import PUBLISHED_TAPS, base_name
 from refinenet.io.files import write_atomically
 from refinenet.io.sample_values import ValueRange, check_value_range
 from refinenet.labels import LabelSet
-from refinenet.network import Architecture, Network
-from refinenet.tensors import check_tensors, digest, printable, read_safetensors, refuse_doubled_keys
+from refinenet.models.encoders.encoder import PUBLISHED_TAPS, base_name
+from refinenet.models.network import Architecture, Network
+from refinenet.models.tensor_files import check_tensors, digest, printable, read_safetensors, refuse_doubled_keys
 
 FORMAT_VERSION = 2
 """Of new model files."""
@@ -102,7 +102,7 @@ class ModelCard:
 
 def bundled_path(name: str) -> Path:
     """Where a model that ships inside the package lies."""
-    return Path(str(resources.files("refinenet"))) / "models" / f"{name}.safetensors"
+    return Path(str(resources.files("refinenet"))) / "models" / "pretrained" / f"{name}.safetensors"
 
 
 def save(

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from refinenet.io.console import print_note
 from refinenet.labels import LabelSet
-from refinenet.model_file import ModelCard
-from refinenet.network import Network
+from refinenet.models.model_file import ModelCard
+from refinenet.models.network import Network
 
 
 class Labelled(Protocol):

@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from refinenet.decoder import FULL, LIGHTWEIGHT, LIGHTWEIGHT_MOBILE, Decoder, DecoderConfig, upsample
-from refinenet.encoder import MOBILENETV2, Encoder, base_name
 from refinenet.labels import MAX_CLASSES
+from refinenet.models.decoder import FULL, LIGHTWEIGHT, LIGHTWEIGHT_MOBILE, Decoder, DecoderConfig, upsample
+from refinenet.models.encoders.encoder import MOBILENETV2, Encoder, base_name
 
 ModelType = Literal["full", "lightweight"]
 MODEL_TYPES: tuple[ModelType, ...] = get_args(ModelType)

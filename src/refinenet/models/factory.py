@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-from refinenet.convert import import_checkpoint
 from refinenet.distributed import local_device
-from refinenet.encoder import PUBLISHED_RESNETS
-from refinenet.encoder_weights import load_encoder_weights
-from refinenet.exported_graph import EXPORTED_SUFFIXES
 from refinenet.io.files import refuse_address
 from refinenet.labels import LabelSet
-from refinenet.model_file import BUNDLED, ModelCard, bundled_path, load
-from refinenet.network import Architecture, ModelType, Network
+from refinenet.models.encoder_weights import load_encoder_weights
+from refinenet.models.encoders.encoder import PUBLISHED_RESNETS
+from refinenet.models.exported_graph import EXPORTED_SUFFIXES
+from refinenet.models.importers import import_checkpoint
+from refinenet.models.model_file import BUNDLED, ModelCard, bundled_path, load
+from refinenet.models.network import Architecture, ModelType, Network
+from refinenet.models.tensor_files import is_safetensors
 from refinenet.settings import DEFAULT_SEED
-from refinenet.tensors import is_safetensors
 
 DOWNLOAD = "Download it first (with `hf download OWNER/NAME` from Hugging Face), and pass the file."
 

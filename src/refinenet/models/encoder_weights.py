@@ -11,9 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from refinenet.encoder import MOBILENETV2, added_tensors, base_name, name_in_features
-from refinenet.network import Network
-from refinenet.tensors import check_archive, check_tensors, is_safetensors, read_checkpoint, read_safetensors
+from refinenet.models.encoders.encoder import MOBILENETV2, added_tensors, base_name, name_in_features
+from refinenet.models.network import Network
+from refinenet.models.tensor_files import (
+    check_archive,
+    check_tensors,
+    is_safetensors,
+    read_checkpoint,
+    read_safetensors,
+)
 
 HEAD_PREFIXES = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm.", "norm_pre.", "head_norm.")
 """Tensors of a classification head, which an encoder leaves behind."""

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from refinenet.decoder import POOLING_STAGES
 from refinenet.labels import MAX_CLASSES
-from refinenet.network import Architecture, Network
-from refinenet.tensors import check_tensors, enumerate_names, read_checkpoint
+from refinenet.models.decoder import POOLING_STAGES
+from refinenet.models.network import Architecture, Network
+from refinenet.models.tensor_files import check_tensors, enumerate_names, read_checkpoint
 
 _LAYER_BLOCKS_TO_DEPTH = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from refinenet.decoder import upsample
-from refinenet.fusion import fuse
 from refinenet.io.threads import TRACING
-from refinenet.network import Network
+from refinenet.models.decoder import upsample
+from refinenet.models.inference_graph import fuse
+from refinenet.models.network import Network
 
 INPUT, LABELS, LOGITS = "images", "labels", "logits"
 """What the graph's input and outputs are called in every format."""
