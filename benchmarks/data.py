@@ -35,7 +35,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from refinenet import RefineNet
-from refinenet.datasets import Dataset, open_dataset
+from refinenet.datasets.catalog import Dataset, open_dataset
+from refinenet.datasets.street_scenes import draw_street
 from refinenet.io.console import print_table
 from refinenet.io.images import write
 from refinenet.io.parallel import map_parallel
@@ -43,7 +44,6 @@ from refinenet.loader import Loader
 from refinenet.losses import cross_entropy
 from refinenet.optimisation import build_optimiser
 from refinenet.sample_cache import cache_samples
-from refinenet.street_scene import draw_street
 from refinenet.train_config import TrainConfig
 
 CPU = torch.device("cpu")

@@ -35,10 +35,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from refinenet import RefineNet
 from refinenet.backends import open_backend
 from refinenet.backends.base import BackendName, Precision
+from refinenet.datasets.street_scenes import draw_street
 from refinenet.io.console import print_table
 from refinenet.models.decoder import ChainedResidualPooling
 from refinenet.models.network import Network
-from refinenet.street_scene import draw_street
 from refinenet.transforms import prepare
 from refinenet.upsampling import largest_class
 

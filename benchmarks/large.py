@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 
+from refinenet.datasets.street_scenes import draw_street
 from refinenet.io.console import print_table
-from refinenet.street_scene import draw_street
 from refinenet.windows import STRIDE, Axis
 
 STREET = (720, 960)

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refinenet.datasets import open_dataset
+from refinenet.datasets.catalog import open_dataset
 from refinenet.distributed import launch
 from refinenet.io.console import print_table
 from refinenet.learner import Learner

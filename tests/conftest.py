@@ -25,7 +25,7 @@ from PIL import Image
 from warm_start import WarmStart
 
 from refinenet import RefineNet
-from refinenet.street_scene import draw_street
+from refinenet.datasets.street_scenes import draw_street
 
 # A shell's background jobs are born deaf to Ctrl-C, and their children, too: those of the tests are to hear it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 from planted_samples import COLOURS, FAULTS, NAMES, PAINTED, Spot, draw, draw_folder, paint, save, through_jpeg
 
-from refinenet import doctor
+from refinenet.datasets import doctor
 
 BINARY = "names: [ground, thing]\n"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.datasets import Dataset, Sample
+from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.distributed import ALONE
 from refinenet.evaluate import Answer, Examinee
 from refinenet.evaluation import Evaluation

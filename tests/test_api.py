@@ -16,9 +16,9 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 import refinenet
 from refinenet import RefineNet, Segmentation
-from refinenet.datasets import open_dataset
+from refinenet.datasets.catalog import open_dataset
+from refinenet.datasets.street_scenes import draw_street
 from refinenet.segmenter import OUTPUTS, Output
-from refinenet.street_scene import draw_street
 
 CAMVID_COLOURS = {"Sky": (128, 128, 128), "Road": (128, 64, 128), "Car": (64, 0, 128)}
 

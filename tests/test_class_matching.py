@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from refinenet import RefineNet
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
 from refinenet.labels import LabelSet
 from refinenet.models.class_mapping import take_classes
 

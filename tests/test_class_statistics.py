@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from refinenet.class_statistics import ClassCounts, count_classes, log_weights, median_frequency_weights
-from refinenet.datasets import Dataset, open_dataset
+from refinenet.datasets.catalog import Dataset, open_dataset
+from refinenet.datasets.class_statistics import ClassCounts, count_classes, log_weights, median_frequency_weights
 from refinenet.labels import LabelMap, LabelSet
 
 CAMVID = Path(os.environ.get("REFINENET_CAMVID") or Path(__file__).parent.parent / "data" / "camvid")
@@ -176,5 +176,5 @@ def test_camvid_s_masks_have_these_counts() -> None:
 
 
 def test_statistics_do_without_pytorch() -> None:
-    code = "import sys, refinenet.dataset_info; sys.exit('torch' in sys.modules)"
+    code = "import sys, refinenet.datasets.info; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

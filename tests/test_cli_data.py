@@ -12,7 +12,7 @@ import pytest
 from conftest import CommandLine
 from PIL import Image
 
-from refinenet.street_scene import draw_street
+from refinenet.datasets.street_scenes import draw_street
 
 
 def write_binary_set(root: Path, count: int = 10) -> None:

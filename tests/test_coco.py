@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from png_miniatures import COCO_TRAIN, annotation, box, coco_json, noise, save, write_coco
 from pycocotools import mask as pycocotools_mask
 
-from refinenet.datasets.coco import COCO
-from refinenet.datasets.formats.coco_json import CocoInstances, open_instances
+from refinenet.datasets.formats.coco import CocoInstances, open_instances
+from refinenet.datasets.published.coco import COCO
 from refinenet.labels import voc_colours
 
 HEIGHT, WIDTH = 40, 48

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refinenet import doctor
-from refinenet.datasets import open_dataset
+from refinenet.datasets import doctor
+from refinenet.datasets.catalog import open_dataset
 
 HEIGHT, WIDTH = 20, 30
 SQUARE = [2, 3, 10, 3, 10, 8, 2, 8]

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from refinenet import RefineNet
-from refinenet.street_scene import draw_street
+from refinenet.datasets.street_scenes import draw_street
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler: apt-get install g++")
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ImageFont
 
-from refinenet.class_statistics import count_classes
-from refinenet.contact_sheet import LOOKED_AT, choose_images, draw_contact_sheet
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
+from refinenet.datasets.class_statistics import count_classes
+from refinenet.datasets.contact_sheet import LOOKED_AT, choose_images, draw_contact_sheet
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.legend import LegendEntry, draw_legend, fit_text, format_share, hatch
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refinenet.dataset_info import DatasetInfo, describe, describe_splits, write_contact_sheet
-from refinenet.datasets import Dataset, open_dataset
+from refinenet.datasets.catalog import Dataset, open_dataset
+from refinenet.datasets.info import DatasetInfo, describe, describe_splits, write_contact_sheet
 from refinenet.labels import LabelSet
 
 CAMVID_VOID = 11

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from refinenet.dataset_split import split_folder
-from refinenet.datasets.own.folder import open_split
-from refinenet.datasets.own.layouts import find_layout
+from refinenet.datasets.folder.folder import open_split
+from refinenet.datasets.folder.layouts import find_layout
+from refinenet.datasets.split import split_folder
 
 
 def make(root: Path, stems: Iterable[str], masks: str = "masks", ending: str = "") -> Path:

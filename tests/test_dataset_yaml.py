@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from folder_files import NAMES, labels_of, save_pair, write
 
-from refinenet.datasets.own.folder import open_split
-from refinenet.datasets.own.layouts import find_layout
+from refinenet.datasets.folder.folder import open_split
+from refinenet.datasets.folder.layouts import find_layout
 
 
 def test_a_yaml_file_names_the_folders(tmp_path: Path) -> None:

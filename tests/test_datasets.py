@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from refinenet.datasets import open_dataset, open_training_datasets
+from refinenet.datasets.catalog import open_dataset, open_training_datasets
 from refinenet.labels import voc_colours
 
 CAMVID_CLASSES = {

@@ -17,11 +17,11 @@ from PIL import Image
 from planted_faults import SETS, Set, check_rows, compare, draw_layout_faults, draw_set, plant, spread
 from planted_samples import NAMES, Spot, draw, draw_folder, save
 
-from refinenet import doctor
-from refinenet.dataset_info import describe
-from refinenet.datasets import find_root
-from refinenet.doctor.duplicates import find_near
-from refinenet.doctor.examine import examine
+from refinenet.datasets import doctor
+from refinenet.datasets.catalog import find_root
+from refinenet.datasets.doctor.duplicates import find_near
+from refinenet.datasets.doctor.examination import examine
+from refinenet.datasets.info import describe
 from refinenet.io.quoting import write_command
 from refinenet.io.safely import map_safely
 

@@ -14,9 +14,9 @@ from planted_faults import draw_set, spread
 from planted_samples import CLASSES, COLOURS, NAMES, Spot, draw, draw_folder, paint, save
 from test_doctor import find_set, kinds_of
 
-from refinenet import doctor
-from refinenet.datasets import open_dataset
-from refinenet.doctor.examine import examine
+from refinenet.datasets import doctor
+from refinenet.datasets.catalog import open_dataset
+from refinenet.datasets.doctor.examination import examine
 from refinenet.labels import LabelMap
 
 SIZE = (96, 72)

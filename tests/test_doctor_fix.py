@@ -12,8 +12,8 @@ from PIL import Image
 from planted_faults import BINARY, SETS, Set, draw_set, plant
 from planted_samples import COLOURS, NAMES, PAINTED, Spot, draw, draw_folder, paint, save, through_jpeg
 
-from refinenet import doctor
-from refinenet.datasets import open_dataset, open_training_datasets
+from refinenet.datasets import doctor
+from refinenet.datasets.catalog import open_dataset, open_training_datasets
 from refinenet.labels import LabelMap
 
 SIZE = (96, 72)

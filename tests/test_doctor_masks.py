@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refinenet import RefineNet, doctor
+from refinenet import RefineNet
+from refinenet.datasets import doctor
 
 COLOURS = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (0, 0, 128)]
 

@@ -13,8 +13,8 @@ from planted_faults import SETS, Set, draw_set, spread
 from planted_samples import NAMES, Spot, draw, draw_folder, save
 from test_doctor import find_set, kinds_of
 
-from refinenet import doctor
-from refinenet.dataset_split import split_folder
+from refinenet.datasets import doctor
+from refinenet.datasets.split import split_folder
 
 SIZE = (96, 72)
 

@@ -11,8 +11,8 @@ import png_miniatures
 import pytest
 
 from refinenet import RefineNet
-from refinenet.datasets import PUBLISHED, open_dataset
-from refinenet.prepare import prepare
+from refinenet.datasets.catalog import PUBLISHED, open_dataset
+from refinenet.datasets.preparation import prepare
 
 WRITERS: dict[str, Callable[[Path], None]] = {
     "nyu": matlab_miniatures.write_nyu,

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from refinenet import RefineNet
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
+from refinenet.datasets.street_scenes import draw_street
 from refinenet.exporting import Certificate
 from refinenet.labels import LabelSet, voc_colours
 from refinenet.models.model_file import read_header
-from refinenet.street_scene import draw_street
 
 NAMES = ("a b", '\'; drop: "x"', "</rt_info>&amp;<", "日本 ünï", "{0}\\n%s")
 SHAPES = [(1, 1, 1), (2, 1, 50), (3, 33, 47), (1, 64, 31), (2, 96, 130)]

@@ -20,9 +20,9 @@ from model_parts import CARD, small_network
 from PIL import Image
 
 from refinenet import RefineNet
+from refinenet.datasets.street_scenes import draw_street
 from refinenet.inference import Protocol
 from refinenet.models.model_file import save
-from refinenet.street_scene import draw_street
 
 SIZES = [(1, 1), (33, 47), (97, 130)]
 WAYS = ["openvino", "onnxruntime", "model.onnx", "model.onnx by openvino", "model.xml", "half.xml"]

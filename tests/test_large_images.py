@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from refinenet import RefineNet
+from refinenet.datasets.street_scenes import draw_street
 from refinenet.inference import Protocol
 from refinenet.large_images import segment_large
 from refinenet.segmenter import OUTPUTS, Output, Segmenter
-from refinenet.street_scene import draw_street
 
 Pixels = npt.NDArray[np.uint8]
 WINDOW = (128, 160)

@@ -11,9 +11,9 @@ import pytest
 from folder_files import NAMES, labels_of, save_image, save_mask, save_pair, write
 from PIL import Image
 
-from refinenet.datasets.own.folder import FolderSplits, open_split
-from refinenet.datasets.own.layouts import find_layout
-from refinenet.datasets.own.meaning import meaning_from_palettes
+from refinenet.datasets.folder.classes_file import meaning_from_palettes
+from refinenet.datasets.folder.folder import FolderSplits, open_split
+from refinenet.datasets.folder.layouts import find_layout
 from refinenet.labels import voc_colours
 
 

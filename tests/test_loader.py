@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
 from refinenet.io.image_files import read_mask
 from refinenet.io.images import decode
 from refinenet.labels import LabelSet
@@ -381,7 +381,7 @@ def test_signals_that_arrive_while_loading_processes_start_do_not_end_them() -> 
 SCRIPT = """
 import sys, time
 import numpy as np, torch
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
 from refinenet.labels import LabelSet
 from refinenet.loader import Loader
 from refinenet.train_config import TrainConfig

@@ -14,7 +14,7 @@ from held_files import held, is_there
 from small_runs import CLASSES, train, write_pictures
 
 from refinenet import loading_processes
-from refinenet.datasets import open_dataset
+from refinenet.datasets.catalog import open_dataset
 from refinenet.io.image_files import RGB
 from refinenet.io.images import decode
 from refinenet.loader import Loader

@@ -15,8 +15,8 @@ import pytest
 from mask_writers import COMPRESSIONS, Values, bmp, png, tiff
 from PIL import Image
 
-from refinenet import doctor
-from refinenet.datasets import open_dataset
+from refinenet.datasets import doctor
+from refinenet.datasets.catalog import open_dataset
 
 CASES = 2_400
 SEEDS = range(int(os.environ.get("REFINENET_MASK_SEEDS", "1")))

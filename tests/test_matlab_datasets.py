@@ -18,10 +18,10 @@ from matlab_miniatures import (
     write_sunrgbd,
 )
 
-from refinenet.datasets.context import CONTEXT, CONTEXT_59
-from refinenet.datasets.nyu import NYU
-from refinenet.datasets.person_part import PERSON_PART
-from refinenet.datasets.sunrgbd import SUNRGBD
+from refinenet.datasets.published.context import CONTEXT, CONTEXT_59
+from refinenet.datasets.published.nyu import NYU
+from refinenet.datasets.published.person_part import PERSON_PART
+from refinenet.datasets.published.sunrgbd import SUNRGBD
 
 NYU_FILE = "nyu_depth_v2_labeled.mat"
 

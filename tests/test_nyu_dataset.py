@@ -18,7 +18,7 @@ from matlab_miniatures import (
 from PIL import Image
 from scipy.io import savemat
 
-from refinenet.datasets.nyu import NYU
+from refinenet.datasets.published.nyu import NYU
 
 NYU_FILE = "nyu_depth_v2_labeled.mat"
 NAMES = """wall,floor,cabinet,bed,chair,sofa,table,door,window,bookshelf,picture,counter,blinds,desk,shelves,

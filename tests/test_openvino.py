@@ -18,8 +18,8 @@ from refinenet import RefineNet
 from refinenet.backends.auto import AutoBackend
 from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.backends.translated import TranslatedBackend
+from refinenet.datasets.street_scenes import draw_street
 from refinenet.models.model_file import save
-from refinenet.street_scene import draw_street
 
 pytest.importorskip("openvino", reason="pip install 'refinenet[openvino]'")
 

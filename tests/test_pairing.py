@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refinenet import doctor
-from refinenet.datasets import open_dataset
+from refinenet.datasets import doctor
+from refinenet.datasets.catalog import open_dataset
 
 GENERATOR = np.random.default_rng(0)
 CLASSES = "names: [soil, weed]\n"

@@ -21,8 +21,8 @@ from matlab_miniatures import (
     write_person_part,
 )
 
-from refinenet.datasets.context import CONTEXT, CONTEXT_59
-from refinenet.datasets.person_part import PERSON_PART
+from refinenet.datasets.published.context import CONTEXT, CONTEXT_59
+from refinenet.datasets.published.person_part import PERSON_PART
 
 NAMES = """background aeroplane bicycle bird boat bottle bus car cat chair cow table dog horse motorbike person
 pottedplant sheep sofa train tvmonitor bag bed bench book building cabinet ceiling cloth computer cup door fence floor

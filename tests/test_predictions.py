@@ -13,7 +13,7 @@ from conftest import CommandLine
 from PIL import Image
 
 from refinenet import RefineNet, evaluate_predictions
-from refinenet.datasets import Dataset, Splits, open_dataset
+from refinenet.datasets.catalog import Dataset, Splits, open_dataset
 
 STREETS = "streets:3:96x64"
 

@@ -23,11 +23,11 @@ import pytest
 from hostile_server import HostileServer, answer, hang, hostile_server, redirect, serve, status
 from PIL import Image
 
-from refinenet.datasets import PUBLISHED, Dataset, Download, Facts, Published, prepared_folder
-from refinenet.datasets.prepared import open_prepared, write_listing, write_sample
+from refinenet.datasets.catalog import PUBLISHED, Dataset, Download, Facts, Published, prepared_folder
+from refinenet.datasets.preparation import PrepareReport, list_datasets, prepare
+from refinenet.datasets.published.prepared_masks import open_prepared, write_listing, write_sample
 from refinenet.io.download.download import Patience
 from refinenet.labels import LabelMap, LabelSet
-from refinenet.prepare import PrepareReport, list_datasets, prepare
 
 LABEL_SET = LabelSet(names=("ground", "tree", "sky"), colours=((1, 2, 3), (0, 255, 0), (0, 0, 255)))
 QUICK = Patience(attempts=2, timeout=0.5, pause=0.01)

@@ -14,12 +14,12 @@ import pytest
 import scipy.io
 from png_miniatures import bands, noise, save
 
-from refinenet.datasets.ade20k import ADE20K
-from refinenet.datasets.camvid import CAMVID, split_of
-from refinenet.datasets.cityscapes import CITYSCAPES
-from refinenet.datasets.coco import COCO_STUFF
 from refinenet.datasets.dataset import Dataset
-from refinenet.datasets.facts import Published
+from refinenet.datasets.metadata import Published
+from refinenet.datasets.published.ade20k import ADE20K
+from refinenet.datasets.published.camvid import CAMVID, split_of
+from refinenet.datasets.published.cityscapes import CITYSCAPES
+from refinenet.datasets.published.coco import COCO_STUFF
 
 # What the eight bands of the miniatures mean, worked out by hand from the owners' tables.
 CITYSCAPES_BANDS = [0, 1, 2, 18, 255, 255, 255, 13]

@@ -17,10 +17,10 @@ import torch
 from openvino import opset13 as operations
 
 from refinenet import RefineNet
-from refinenet.datasets import Sample
+from refinenet.datasets.catalog import Sample
+from refinenet.datasets.street_scenes import draw_street
 from refinenet.models.network import Network
 from refinenet.quantisation import Quantised, as_input, measure_on, quantise, save
-from refinenet.street_scene import draw_street
 
 SIZES = [(64, 96), (61, 83), (72, 80)]
 """Heights and widths of the calibration images."""

@@ -18,7 +18,7 @@ from PIL import Image
 from video_samples import moving_street, write_video
 
 from refinenet import RefineNet
-from refinenet.street_scene import draw_street
+from refinenet.datasets.street_scenes import draw_street
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 QUICK = ", epochs=1, crop_size=[48, 48], batch_size=2, workers=0"

@@ -27,7 +27,7 @@ from report_samples import (
 )
 
 from refinenet import RefineNet
-from refinenet.datasets import Dataset, Sample
+from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.distributed import ALONE
 from refinenet.evaluate import Answer, Examinee
 from refinenet.examination import examine

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from refinenet.backends.pytorch import PyTorchBackend
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
 from refinenet.environment import describe_run
 from refinenet.labels import LabelSet
 from refinenet.metric_loggers import Logger, LoggerConfig, Row, open_loggers

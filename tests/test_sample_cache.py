@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from refinenet import RefineNet, sample_cache
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
 from refinenet.labels import LabelSet
 from refinenet.sample_cache import cache_samples
 

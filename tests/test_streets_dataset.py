@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from refinenet.datasets import open_dataset
-from refinenet.street_scene import draw_street
+from refinenet.datasets.catalog import open_dataset
+from refinenet.datasets.street_scenes import draw_street
 
 CLASSES = (
     "Sky",

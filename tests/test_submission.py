@@ -24,7 +24,7 @@ from PIL import Image
 from png_miniatures import noise, save
 
 from refinenet import RefineNet, evaluate_predictions
-from refinenet.datasets import open_dataset
+from refinenet.datasets.catalog import open_dataset
 from refinenet.labels import LabelSet
 from refinenet.submission import plan_submission
 
@@ -335,7 +335,7 @@ def test_a_full_disk_is_told_by_the_file_s_name_and_leaves_nothing(tmp_path: Pat
     program = """
 import resource, signal, sys
 import numpy as np
-from refinenet.datasets import open_dataset
+from refinenet.datasets.catalog import open_dataset
 from refinenet.submission import plan_submission
 dataset = open_dataset("voc", sys.argv[1])("test")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -21,8 +21,8 @@ from matlab_miniatures import (
 from scipy.io import savemat
 
 from refinenet.datasets.dataset import join
-from refinenet.datasets.nyu import NYU
-from refinenet.datasets.sunrgbd import SUNRGBD
+from refinenet.datasets.published.nyu import NYU
+from refinenet.datasets.published.sunrgbd import SUNRGBD
 
 LABELS = "SUNRGBDtoolbox/Metadata/SUNRGBD2Dseg.mat"
 

@@ -13,7 +13,7 @@ from conftest import CommandLine
 from torch import Tensor
 
 from refinenet import RefineNet
-from refinenet.datasets import Dataset, open_dataset
+from refinenet.datasets.catalog import Dataset, open_dataset
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.segmenter import Segmenter
 from refinenet.temperature import fit_temperature

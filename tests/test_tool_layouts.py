@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from folder_files import labels_of, save_image, save_mask, save_pair, write, write_json
 
-from refinenet.datasets.own.folder import FolderSplits, open_split
-from refinenet.datasets.own.layouts import find_layout, find_meaning
+from refinenet.datasets.folder.folder import FolderSplits, open_split
+from refinenet.datasets.folder.layouts import find_layout, find_meaning
 
 
 def make_voc(root: Path, stems: tuple[str, ...], images: str = "JPEGImages") -> None:

@@ -17,9 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from refinenet import RefineNet, train
-from refinenet.datasets import open_dataset
+from refinenet.datasets.catalog import open_dataset
+from refinenet.datasets.street_scenes import draw_street
 from refinenet.recipe import read_recipe
-from refinenet.street_scene import draw_street
 from refinenet.train_config import TrainConfig
 
 SMALL: dict[str, Any] = {

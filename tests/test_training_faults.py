@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from refinenet import RefineNet, cli
-from refinenet.datasets import open_dataset
+from refinenet.datasets.catalog import open_dataset
 from refinenet.distributed import launch
 from refinenet.models.network import Network
 from refinenet.train_config import TrainConfig

@@ -24,7 +24,7 @@ from matlab_miniatures import (
 )
 from PIL import Image
 
-from refinenet.datasets.voc import SBD, VAL_IDS, VOC, VOC_AUG
+from refinenet.datasets.published.voc import SBD, VAL_IDS, VOC, VOC_AUG
 
 NAMES = """background aeroplane bicycle bird boat bottle bus car cat chair cow
 diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor"""

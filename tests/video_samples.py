@@ -11,7 +11,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.street_scene import draw_street
+from refinenet.datasets.street_scenes import draw_street
 
 Pictures = Sequence[npt.NDArray[np.uint8]]
 

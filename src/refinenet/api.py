@@ -21,7 +21,8 @@ from refinenet.backends import AUTO, check_backend, choose_backend, open_backend
 from refinenet.backends.base import BackendName, Precision
 from refinenet.backends.graph import ExportedModel
 from refinenet.batch import FileResult, SegmentLarge, Steps, segment_files, take_all
-from refinenet.datasets import DatasetSource, TrainingSource, open_dataset, with_value_range
+from refinenet.datasets.catalog import DatasetSource, TrainingSource, open_dataset, with_value_range
+from refinenet.datasets.street_scenes import draw_street
 from refinenet.distributed import launch
 from refinenet.evaluate import examine_model
 from refinenet.evaluation import Evaluation
@@ -46,7 +47,6 @@ from refinenet.models.tensor_files import digest
 from refinenet.quantisation import MAX_DROP
 from refinenet.segmenter import Output, Segmentation, Segmenter, check_abstention, check_output, choose_palette
 from refinenet.sinks import Kind
-from refinenet.street_scene import draw_street
 from refinenet.submission import Submission, plan_submission, write_submission
 from refinenet.temperature import FittedTemperature, fit_temperature
 from refinenet.train_result import TrainResult

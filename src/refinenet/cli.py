@@ -77,7 +77,7 @@ def convert(
     refuse_same_file(source, target)
     network = _make(model=str(source), device="cpu")
     if classes is not None:
-        from refinenet.datasets import read_classes
+        from refinenet.datasets.catalog import read_classes
 
         network.label_set = read_classes(classes)
     network.save(target, "float16" if half else "float32", licence)

@@ -12,7 +12,7 @@ from refinenet.cli_options import AsJson, Root
 from refinenet.io.console import say
 
 if TYPE_CHECKING:
-    from refinenet.prepare import PrepareReport
+    from refinenet.datasets.preparation import PrepareReport
 
 app = typer.Typer(
     help="List, prepare, look at, check and split datasets.",
@@ -27,7 +27,7 @@ Workers = Annotated[int | None, typer.Option(min=0, help="Processes; by default 
 @app.command("list")
 def list_datasets(as_json: AsJson = False) -> None:
     """List the datasets known by name: classes, images, size, licence, and whether they are here."""
-    from refinenet.prepare import list_datasets as find_datasets
+    from refinenet.datasets.preparation import list_datasets as find_datasets
 
     found = find_datasets()
     if as_json:
@@ -55,8 +55,8 @@ def prepare(
     as_json: AsJson = False,
 ) -> None:
     """Fetch a published dataset, unpack it, and write masks where its own are slow to read."""
-    from refinenet.datasets import find_root
-    from refinenet.prepare import prepare as make_ready
+    from refinenet.datasets.catalog import find_root
+    from refinenet.datasets.preparation import prepare as make_ready
 
     report = make_ready(
         name,
@@ -97,7 +97,7 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Count images, sizes and classes of a dataset, and weigh its classes."""
-    from refinenet.dataset_info import describe, write_contact_sheet
+    from refinenet.datasets.info import describe, write_contact_sheet
 
     found = describe(source, root=root, workers=workers, progress=not as_json)
     if sheet is not None:
@@ -118,7 +118,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Look for whatever is wrong with a dataset, before training finds out. Exit code 1: training would fail."""
-    from refinenet import doctor
+    from refinenet.datasets import doctor
 
     if fix is not None:
         doctor.check_target(source, fix, root=root)
@@ -157,7 +157,7 @@ def split(
     as_json: AsJson = False,
 ) -> None:
     """Write train.txt, val.txt (and test.txt): a split that can be made again, and that no video leaks through."""
-    from refinenet.dataset_split import split_folder
+    from refinenet.datasets.split import split_folder
 
     parts = split_folder(folder, val=val, test=test, seed=seed, group=group, replace=replace)
     if as_json:

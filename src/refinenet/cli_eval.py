@@ -106,7 +106,7 @@ def evaluate(
 
         result: Evaluation | Submission = evaluate_predictions(dataset, predictions, **on)
     else:
-        from refinenet.datasets import is_unlabelled
+        from refinenet.datasets.catalog import is_unlabelled
 
         to_submit = submission if is_unlabelled(dataset, split) else None
         if to_submit is not None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)

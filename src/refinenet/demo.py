@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.datasets.street_scenes import draw_street
 from refinenet.legend import add_legend
 from refinenet.segmenter import Segmentation
-from refinenet.street_scene import draw_street
 
 
 def draw_demo(

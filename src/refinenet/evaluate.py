@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from refinenet._version import __version__
-from refinenet.datasets import Dataset, Sample
+from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.distributed import ALONE, Processes
 from refinenet.evaluation import Evaluation, Seconds
 from refinenet.inference import PLAIN

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from refinenet import doctor
-from refinenet.datasets import (
+from refinenet.datasets import doctor
+from refinenet.datasets.catalog import (
     PUBLISHED,
     Dataset,
     DatasetSource,

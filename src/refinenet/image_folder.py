@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from refinenet.datasets import IMAGE_SUFFIXES, list_files
+from refinenet.datasets.catalog import IMAGE_SUFFIXES, list_files
 from refinenet.io.image_files import RGB
 from refinenet.io.images import decode
 

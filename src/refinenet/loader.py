@@ -23,7 +23,7 @@ from torch import Tensor
 from refinenet.augmentation.augmentation import Augmentation, to_tensors
 from refinenet.augmentation.mixing import Partner
 from refinenet.augmentation.place import Pair
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
 from refinenet.loading_processes import LoadingProcesses
 from refinenet.train_config import TrainConfig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from refinenet.datasets import Dataset, Sample
+from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.evaluate import Answer, Examinee
 from refinenet.io.image_files import read_mask
 from refinenet.labels import LabelMap

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from refinenet.backends.openvino import require_openvino
-from refinenet.datasets import Sample
+from refinenet.datasets.catalog import Sample
 from refinenet.io.files import write_atomically
 from refinenet.labels import LabelSet
 from refinenet.metrics import ConfusionMatrix

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from posixpath import splitext
 
-from refinenet.datasets import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
+from refinenet.datasets.catalog import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 from refinenet.sources import Problem, walk_images
 from refinenet.storage import as_place, is_here, join, list_names
 

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from refinenet.datasets import TrainingSource
+from refinenet.datasets.catalog import TrainingSource
 from refinenet.recipe_file import EXCLUDED, find_problems, place_paths, read_toml
 
 PACKAGED = Path(__file__).with_name("recipes")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from refinenet.datasets import PUBLISHED, is_drawn
+from refinenet.datasets.catalog import PUBLISHED, is_drawn
 
 LARGEST_FILE = 1 << 20
 """Bytes."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from refinenet.backends.pytorch import PyTorchBackend
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
 from refinenet.evaluate import PROTOCOL, evaluate
 from refinenet.keeper import Measurement
 from refinenet.learner import Learner

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from refinenet.dataset_fingerprint import Fingerprint, describe_looks, find_changes
-from refinenet.datasets import Dataset, open_training_datasets, with_value_range
+from refinenet.datasets.catalog import Dataset, open_training_datasets, with_value_range
 from refinenet.distributed import Engine, launch
 from refinenet.environment import describe_run
 from refinenet.io.console import print_note

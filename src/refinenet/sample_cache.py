@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
 from refinenet.io.console import print_note
 
 SHARED_MEMORY = Path("/dev/shm")

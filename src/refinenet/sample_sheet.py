@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from refinenet.class_statistics import count_each
-from refinenet.contact_sheet import choose_images
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
+from refinenet.datasets.class_statistics import count_each
+from refinenet.datasets.contact_sheet import choose_images
 from refinenet.io.images import write
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, format_share, hatch

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from refinenet.datasets import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, list_files
+from refinenet.datasets.catalog import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, list_files
 from refinenet.io.files import refuse_address
 from refinenet.io.image_files import DOWNLOAD
 

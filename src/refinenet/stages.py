@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import yaml
 
-from refinenet.datasets import as_sources, open_training_datasets
+from refinenet.datasets.catalog import as_sources, open_training_datasets
 from refinenet.distributed import launch
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically

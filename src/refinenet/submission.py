@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from refinenet.datasets import UNLABELLED, Dataset, DatasetSource, Sample, Server, find_server
+from refinenet.datasets.catalog import UNLABELLED, Dataset, DatasetSource, Sample, Server, find_server
 from refinenet.distributed import is_launched
 from refinenet.evaluate import Answer, Examinee
 from refinenet.io.console import progress_bar

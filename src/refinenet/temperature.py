@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
 from refinenet.io.console import progress_bar
 from refinenet.metrics import ConfidenceCounts
 from refinenet.segmenter import Segmenter

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from refinenet.augmentation.mixing import rare_classes
-from refinenet.class_statistics import ClassCounts, count_classes, log_weights, median_frequency_weights
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
+from refinenet.datasets.class_statistics import ClassCounts, count_classes, log_weights, median_frequency_weights
 from refinenet.distributed import Engine
 from refinenet.io.console import print_note
 from refinenet.io.signals import Interruption

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from refinenet.datasets import TrainingSource, choose_classes
+from refinenet.datasets.catalog import TrainingSource, choose_classes
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
 from refinenet.recipe import merge, read_recipe

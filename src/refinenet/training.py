@@ -8,16 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from refinenet import doctor
-from refinenet.datasets import (
-    PUBLISHED,
-    DatasetSource,
-    TrainingSource,
-    as_sources,
-    find_root,
-    is_drawn,
-    is_own,
-)
+from refinenet.datasets import doctor
+from refinenet.datasets.catalog import PUBLISHED, DatasetSource, TrainingSource, as_sources, find_root, is_drawn, is_own
 from refinenet.io.console import print_note
 from refinenet.train_config import TrainConfig
 

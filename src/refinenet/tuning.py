@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 
 from refinenet.batch_size_finder import find_batch_size
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
 from refinenet.distributed import Engine
 from refinenet.io.console import print_note
 from refinenet.learner import Learner, is_out_of_memory

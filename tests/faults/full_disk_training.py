@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from refinenet import RefineNet
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
 from refinenet.labels import LabelSet
 
 ROWS = (4, 12, 8)

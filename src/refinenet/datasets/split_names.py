@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from refinenet.datasets import PUBLISHED, streets
-from refinenet.datasets.own.layouts import find_layout, find_splits
+from refinenet.datasets.catalog import PUBLISHED
+from refinenet.datasets.folder.layouts import find_layout, find_splits
+from refinenet.datasets.street_scenes import dataset
 
 _PLAIN = ("train", "val", "test")
 
@@ -24,5 +25,5 @@ def split_names(source: str) -> tuple[str, ...]:
     if source in PUBLISHED:
         return tuple(split for split in _PLAIN if split in PUBLISHED[source].splits)
     if source.partition(":")[0] == "streets":
-        return tuple(streets.FIRST_SEEDS)
+        return tuple(dataset.FIRST_SEEDS)
     return find_splits(find_layout(Path(source)))

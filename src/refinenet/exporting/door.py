@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
+from refinenet.datasets.street_scenes.scene import LARGEST
 from refinenet.environment import describe_run
 from refinenet.exporting.certificate import Certificate, describe_files
 from refinenet.exporting.comparison import Bounds, Case, Comparison
@@ -27,7 +28,6 @@ from refinenet.models.exported_graph import INPUT, LABELS, LOGITS, DeployedNetwo
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
 from refinenet.quantisation import require_nncf
-from refinenet.street_scene.scene import LARGEST
 
 Precision = Literal["float32", "int8"]
 

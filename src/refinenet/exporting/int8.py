@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
 from refinenet.exporting.comparison import Bounds
 from refinenet.io.console import print_note
 from refinenet.quantisation import MAX_DROP, Image, as_input, measure_on, quantise

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from refinenet.datasets.street_scenes import draw_street
 from refinenet.exporting.formats import Runner
 from refinenet.exporting.questions import to_images
 from refinenet.labels import LabelSet
 from refinenet.models.exported_graph import DeployedNetwork
-from refinenet.street_scene import draw_street
 from refinenet.transforms import prepare
 from refinenet.upsampling import largest_class
 

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from refinenet.datasets import Dataset
+from refinenet.datasets.catalog import Dataset
+from refinenet.datasets.street_scenes import draw_street
 from refinenet.exporting.comparison import Case, Scored
 from refinenet.exporting.formats import Answer, Images, Runner
 from refinenet.io.console import progress_bar
 from refinenet.labels import LabelSet
 from refinenet.metrics import ConfusionMatrix
 from refinenet.models.exported_graph import DeployedNetwork
-from refinenet.street_scene import draw_street
 
 CASES = ((1, 1, 1), (1, 1, 37), (3, 5, 2), (3, 33, 47), (2, 127, 129), (1, 360, 480))
 """Batch, height and width of the drawn streets: odd and even, a single pixel, single rows, several images."""

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from refinenet.datasets import Dataset, Sample
+from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.evaluate import Answer
 from refinenet.evaluation import Evaluation
 from refinenet.io.files import write_atomically

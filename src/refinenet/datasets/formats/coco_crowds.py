@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from refinenet.datasets.facts import read_facts
+from refinenet.datasets.metadata import read_facts
 
 Crowds = Literal["auto", "labels", "void"]
 """What becomes of crowds: labels of their category, void, or whichever of the two the file shows to be meant."""

@@ -1,0 +1,255 @@
+"""Datasets: images with label maps, by split. One file for each kind, over one shared `Dataset`.
+
+`open_dataset` is the door: it turns a name or a folder into a function from split names to datasets.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from refinenet.datasets.dataset import UNLABELLED, Dataset, Sample, Splits, join, no_labels, with_value_range
+from refinenet.datasets.file_pairs import FOREIGN_SUFFIXES
+from refinenet.datasets.folder.classes_file import read_classes_file
+from refinenet.datasets.folder.folder import FolderSplits
+from refinenet.datasets.metadata import Download, Facts, Published, Server
+from refinenet.datasets.published.ade20k import ADE20K
+from refinenet.datasets.published.camvid import CAMVID
+from refinenet.datasets.published.cityscapes import CITYSCAPES
+from refinenet.datasets.published.coco import COCO, COCO_STUFF
+from refinenet.datasets.published.context import CONTEXT, CONTEXT_59
+from refinenet.datasets.published.nyu import NYU
+from refinenet.datasets.published.person_part import PERSON_PART
+from refinenet.datasets.published.prepared_masks import open_fastest, prepared_folder
+from refinenet.datasets.published.sunrgbd import SUNRGBD
+from refinenet.datasets.published.voc import SBD, VOC, VOC_AUG
+from refinenet.datasets.street_scenes import dataset as streets
+from refinenet.io.files import refuse_address
+from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
+from refinenet.labels import LabelSet
+
+__all__ = [
+    "FOREIGN_SUFFIXES",
+    "IMAGE_SUFFIXES",
+    "NAMES",
+    "PUBLISHED",
+    "UNLABELLED",
+    "Dataset",
+    "DatasetSource",
+    "Download",
+    "Facts",
+    "Published",
+    "Sample",
+    "Server",
+    "Splits",
+    "TrainingSource",
+    "as_sources",
+    "choose_classes",
+    "find_root",
+    "find_server",
+    "has_suffix",
+    "is_drawn",
+    "is_own",
+    "is_unlabelled",
+    "list_files",
+    "no_labels",
+    "open_dataset",
+    "open_training_datasets",
+    "prepared_folder",
+    "read_classes",
+    "walk_names",
+    "with_value_range",
+]
+
+PUBLISHED: Mapping[str, Published] = MappingProxyType(
+    {
+        "nyu": NYU,
+        "voc": VOC,
+        "sbd": SBD,
+        "voc_aug": VOC_AUG,
+        "coco": COCO,
+        "coco:stuff": COCO_STUFF,
+        "cityscapes": CITYSCAPES,
+        "ade20k": ADE20K,
+        "context": CONTEXT,
+        "context:59": CONTEXT_59,
+        "person_part": PERSON_PART,
+        "sunrgbd": SUNRGBD,
+        "camvid": CAMVID,
+    }
+)
+"""The published datasets by name; which of its sets of classes is meant stands after a colon, where there are two."""
+NAMES = (*PUBLISHED, "streets")
+"""Datasets known by name; any other is a folder of one's own."""
+
+
+_COPY = "Copy the dataset to this machine, and name its folder."
+
+DatasetSource = str | os.PathLike[str] | Splits
+"""What users name a dataset by; see `open_dataset`."""
+TrainingSource = DatasetSource | Sequence[DatasetSource]
+"""One or several; see `open_training_datasets`."""
+
+
+def as_sources(dataset: TrainingSource) -> Sequence[DatasetSource]:
+    """One dataset or several as a sequence.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(dataset, str | os.PathLike) or callable(dataset):
+        return [dataset]
+    if not isinstance(dataset, Sequence):
+        raise ValueError(f"A dataset is a name, a folder, or a list of such, not {dataset!r}.")
+    return dataset
+
+
+def is_drawn(name: str) -> bool:
+    """Whether a name is that of pictures that the package draws."""
+    return name.partition(":")[0] == "streets"
+
+
+def open_training_datasets(
+    dataset: TrainingSource, root: str | os.PathLike[str] | None = None
+) -> tuple[Dataset, Dataset]:
+    """The dataset to train on and the one to validate on.
+
+    Args:
+        dataset: As `open_dataset` takes it, or several with the same classes: their training splits are joined, and the
+            first one's validation split is taken.
+        root: Where the first one lies.
+
+    Raises:
+        ValueError: as `open_dataset`, or none is given, or their classes differ.
+        FileNotFoundError: as `open_dataset`.
+    """
+    sources = as_sources(dataset)
+    if not sources:
+        raise ValueError("Name at least one dataset.")
+    first = open_dataset(sources[0], root)
+    train_sets = [first("train"), *(open_dataset(source)("train") for source in sources[1:])]
+    train_set = train_sets[0] if len(train_sets) == 1 else join(train_sets)
+    val_set = first("val")
+    if val_set.label_set.names != train_set.label_set.names:
+        raise ValueError(f"The splits train and val of {val_set.name} have different classes.")
+    return train_set, val_set
+
+
+def choose_classes(dataset: object, classes: str) -> str:
+    """The name of a published dataset with one of its sets of classes, `NAME:CLASSES`.
+
+    Raises:
+        ValueError: the dataset has no such set of classes.
+    """
+    chosen = f"{dataset}:{classes}"
+    if chosen not in PUBLISHED:
+        choices = ", ".join(" with classes=".join(map(repr, n.split(":"))) for n in PUBLISHED if ":" in n)
+        raise ValueError(f"There is no dataset {dataset!r} with classes={classes!r}. There are {choices}.")
+    return chosen
+
+
+def read_classes(source: str) -> LabelSet:
+    """The label set of a dataset known by name, or of a `classes.yaml`.
+
+    Raises:
+        ValueError: an unknown name, or the file is damaged.
+        OSError: the file cannot be read.
+    """
+    if source in PUBLISHED:
+        return PUBLISHED[source].facts.label_set
+    if Path(source).suffix not in (".yaml", ".yml"):
+        raise ValueError(f"Classes are named by {', '.join(PUBLISHED)} or a classes.yaml file, not {source!r}.")
+    return read_classes_file(Path(source)).label_set
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is that of a folder of one's own, or of a YAML file that describes one."""
+    path = Path(name)
+    return path.is_dir() or (path.is_file() and path.suffix in (".yaml", ".yml"))
+
+
+def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = None) -> Splits:
+    """Turn what users name a dataset by into a function from split names ("train", "val", ...) to datasets.
+
+    Args:
+        dataset: One of `NAMES`; or "streets:COUNT" or "streets:COUNT:WIDTHxHEIGHT" for that many drawn pictures in
+            each split; or a folder or YAML file of one's own (`datasets.own.layouts`); or such a function itself.
+        root: Where a named dataset lies. By default the folder named by the environment variable
+            `REFINENET_<NAME>`, such as `REFINENET_CAMVID`, or else `data/<name>`.
+
+    Raises:
+        ValueError: an unknown name, or a root where none is used.
+        FileNotFoundError: the data are not there (raised when a split is asked for; says where to get them).
+    """
+    if callable(dataset):
+        return dataset
+    name = os.fspath(dataset)
+    refuse_address("A dataset", name, _COPY)
+    if name in PUBLISHED:
+        return partial(_open_published, name, find_root(name, root))
+    if is_drawn(name) or is_own(name):
+        if root is not None:
+            raise ValueError(f"root={os.fspath(root)!r} has no use here: {name!r} needs no folder beside its name.")
+        return streets.parse(name) if is_drawn(name) else FolderSplits(Path(name))
+    raise ValueError(
+        f"There is no dataset {name!r}: it is neither one of {', '.join(NAMES)}, nor a folder. "
+        "A folder of your own holds images/ and masks/ with the same file names; see the README for other layouts."
+    )
+
+
+def find_root(name: str, root: str | os.PathLike[str] | None = None) -> Path:
+    """Where a published dataset lies: `root`, or what the environment says, or `data/<name>`, any variant aside.
+
+    Raises:
+        ValueError: `root` is an address.
+    """
+    refuse_address("root", root, _COPY)
+    plain = name.partition(":")[0]
+    return Path(root or os.environ.get(f"REFINENET_{plain.upper()}") or Path("data") / plain)
+
+
+def find_server(dataset: DatasetSource) -> Server:
+    """The server of a published dataset.
+
+    Raises:
+        ValueError: the dataset has none, or none that is known; those that have one are named.
+    """
+    servers = {name: published.server for name, published in PUBLISHED.items() if published.server is not None}
+    name = "this one" if callable(dataset) else os.fspath(dataset)
+    if name not in servers:
+        *others, last = sorted(servers)
+        raise ValueError(
+            f"Submissions are for datasets whose owners measure on a server of theirs, {', '.join(others)} and {last}, "
+            f"not for {name!r}. `refinenet deploy FOLDER --output FOLDER` writes label maps of any images."
+        )
+    return servers[name]
+
+
+def is_unlabelled(dataset: str, split: str) -> bool:
+    """Whether a split of a dataset named so has images, but no labels; no file is opened."""
+    return dataset in PUBLISHED and PUBLISHED[dataset].has_unlabelled(split)
+
+
+def _open_published(name: str, root: Path, split: str) -> Dataset:
+    published = PUBLISHED[name]
+    server = published.server if published.has_unlabelled(split) else None
+    if split not in published.splits and server is None:
+        *others, last = published.splits
+        more = f", and {UNLABELLED} without labels" if published.server else ""
+        raise ValueError(f"{name} has the splits {', '.join(others)} and {last}{more}, not {split!r}.")
+    try:
+        if server is not None:
+            return published.open_split(root, split)
+        return open_fastest(root, name, split, published.facts.label_set, published.open_split)
+    except FileNotFoundError as error:
+        plain = name.partition(":")[0]
+        how_to_get = published.facts.how_to_get if server is None else server.how_to_get
+        prepare = f" `refinenet data prepare {name} --root FOLDER` does what can be done." if server is None else ""
+        own = f" To use your own folder of that name, write {Path(name).resolve()}." if Path(name).is_dir() else ""
+        raise FileNotFoundError(
+            f"{error} {how_to_get} Then pass root= (--root) that folder, or name it in the environment "
+            f"variable REFINENET_{plain.upper()}.{prepare}{own}"
+        ) from error

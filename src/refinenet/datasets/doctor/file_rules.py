@@ -1,0 +1,144 @@
+"""From the facts of files to findings: what cannot be read, what does not fit, what is converted."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from refinenet.datasets.doctor.findings import KINDS, Finding, find
+from refinenet.datasets.doctor.listing import Pair, shorten
+from refinenet.datasets.doctor.scan import MAX_VALUES, Facts, ImageFacts, MaskFacts
+from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS
+
+MAX_LABELS = 64
+"""Colours that an image holds at most if it is a mask."""
+GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
+_CONVERTED = {
+    "CMYK": "image-cmyk",
+    "P": "image-palette",
+    "PA": "image-palette",
+    **dict.fromkeys(DEEP_MODES, "image-deep"),
+}
+
+
+def judge_files(facts: Sequence[Facts], root: Path | None) -> list[Finding]:
+    """Findings about single files, and about image and mask as a pair."""
+    return _collect(_all_notes(facts), root)
+
+
+def judge_masks(facts: Sequence[Facts], root: Path | None) -> list[Finding]:
+    """Findings about single mask files."""
+    return _collect((note for fact in facts if fact.mask for note in _mask_notes(fact.pair, fact.mask)), root)
+
+
+def _collect(notes_found: Iterable[tuple[str, str, str]], root: Path | None) -> list[Finding]:
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for kind, path, message in notes_found:
+        found[kind].append((shorten(path, root), message.replace(path, shorten(path, root))))
+    return [
+        find(kind, [name for name, _ in notes], limit=MAX_PIXELS, message=notes[0][1])
+        for kind, notes in sorted(found.items())
+    ]
+
+
+def find_swapped(facts: Sequence[Facts], root: Path | None) -> list[Finding]:
+    """Whether most masks are photographs whose images hold few colours: their folders are swapped, then."""
+    swapped = [
+        shorten(name_pair(fact.pair), root)
+        for fact in facts
+        if fact.image is not None and 0 < fact.image.colours <= MAX_LABELS and _is_photograph(fact.mask)
+    ]
+    return [find("swapped", swapped)] if 2 * len(swapped) > len(facts) else []
+
+
+def _is_photograph(mask: MaskFacts | None) -> bool:
+    return mask is not None and mask.is_colour and not mask.is_grey and len(mask.values) >= MAX_VALUES
+
+
+def name_pair(pair: Pair) -> str:
+    """What messages call a pair: the path of its mask, or of its image, or the item."""
+    return pair.mask or pair.image or f"{pair.split}: {pair.item}"
+
+
+def _all_notes(facts: Sequence[Facts]) -> Iterator[tuple[str, str, str]]:
+    """Kind, file and details of all that is found."""
+    grey_is_odd = is_grey_odd(facts)
+    for fact in facts:
+        if fact.image is None or fact.mask is None:
+            yield "reader-died", name_pair(fact.pair), ""
+            continue
+        yield from image_notes(fact.pair, fact.image, grey_is_odd)
+        yield from _mask_notes(fact.pair, fact.mask)
+        if fact.is_readable:
+            yield from size_notes(fact.pair, fact.image, fact.mask)
+
+
+def is_grey_odd(facts: Sequence[Facts]) -> bool:
+    """Whether most images are coloured."""
+    return 2 * sum(fact.image is not None and fact.image.mode not in ("", *GREY_MODES) for fact in facts) > len(facts)
+
+
+def image_notes(pair: Pair, image: ImageFacts, grey_is_odd: bool) -> Iterator[tuple[str, str, str]]:
+    """Kind, file and details of what is found in an image."""
+    path = pair.image or name_pair(pair)
+    if image.problem:
+        yield _name_kind("image", image.problem), path, image.message
+        return
+    if image.has_frames:
+        yield "image-frames", path, ""
+    if image.is_constant:
+        yield "image-constant", path, ""
+    if image.is_transparent:
+        yield "image-alpha", path, ""
+    elif image.mode in _CONVERTED:
+        yield _CONVERTED[image.mode], path, ""
+    elif image.mode in GREY_MODES and grey_is_odd:
+        yield "image-grey", path, ""
+
+
+def _mask_notes(pair: Pair, mask: MaskFacts) -> Iterator[tuple[str, str, str]]:
+    if mask.problem:
+        yield _name_kind("mask", mask.problem), name_pair(pair), mask.message
+        return
+    if mask.has_frames:
+        yield "mask-frames", pair.mask, ""
+    if mask.is_lossy:
+        yield "mask-lossy-format", pair.mask, ""
+    if not mask.is_opaque:
+        yield "mask-alpha", pair.mask, ""
+
+
+def _name_kind(side: str, problem: str) -> str:
+    kind = f"{side}-{problem}"
+    return kind if kind in KINDS else "sample-refused"
+
+
+def size_notes(pair: Pair, image: ImageFacts, mask: MaskFacts) -> Iterator[tuple[str, str, str]]:
+    """Kind, file and details of how the sizes of image and mask, both readable, go together."""
+    turned = is_turned(image)
+    if image.size == mask.size:
+        # Where a quarter turn changes the size, an equal size says that the mask was drawn on the turned picture.
+        if image.orientation > 1 and not (turned and image.size[0] != image.size[1]):
+            yield "exif-turned", pair.image, ""
+    elif turned and image.size == mask.size[::-1]:
+        yield "size-exif", name_pair(pair), ""
+    else:
+        sizes = (f"{size[1]}x{size[0]}" for size in (image.size, mask.size))
+        yield "size-differs", name_pair(pair), "{} and {} pixels (width x height) in the first.".format(*sizes)
+
+
+def is_turned(image: ImageFacts) -> bool:
+    """Whether an image is stored turned by a quarter."""
+    return image.orientation >= 5
+
+
+def find_obstacle(fact: Facts) -> str:
+    """Why a sample cannot be repaired, if so."""
+    if fact.image is None or fact.mask is None:
+        return "reading it kills the process that reads it, or does not end"
+    if fact.image.problem or fact.mask.problem:
+        return fact.image.message or fact.mask.message
+    if any(kind == "size-differs" for kind, _, _ in size_notes(fact.pair, fact.image, fact.mask)):
+        return "image and mask have different sizes"
+    return ""

@@ -1,0 +1,261 @@
+"""What lies in a dataset's folders, brought together as far as it goes; what does not pair becomes findings."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from refinenet.datasets.doctor.findings import Finding, find
+from refinenet.datasets.file_pairs import (
+    ARRAY_SUFFIXES,
+    FOREIGN_SUFFIXES,
+    MASK_SUFFIXES,
+    find_item,
+    find_stem,
+    remove_mark,
+)
+from refinenet.datasets.folder.layouts import Layout, SplitFiles
+from refinenet.datasets.folder.plain_layouts import find_pair
+from refinenet.datasets.folder.split_files import SPLIT_FOLDERS
+from refinenet.io.image_files import IMAGE_SUFFIXES, walk_names
+from refinenet.io.quoting import write_command
+
+LOSSY_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in MASK_SUFFIXES)
+
+_REASONS = {
+    "sample-kind-unread": "a sample with a file of a kind that is not read",
+    "file-kind-unread": "a file of a kind that is not read",
+    "image-without-mask": "an image without mask",
+    "mask-without-image": "a mask without image",
+    "stem-twice": "one of several files with the same name but for the ending",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An image with its mask."""
+
+    split: str
+    item: str
+    """The stem of the image, with any folders in front parted by "/"."""
+    image: str
+    """The image's path; empty where no file holds it alone."""
+    mask: str
+    """The mask's path; empty where labels are no mask files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What there is."""
+
+    pairs: list[Pair]
+    splits: Mapping[str, int]
+    """Images by split, with or without masks."""
+    findings: list[Finding]
+    left_out: Mapping[str, str]
+    """Files that belong to no pair, with the reason."""
+
+
+def list_pairs(layout: Layout) -> Listing:
+    """Pair the files of a layout, whatever is wrong with them."""
+    sides = {split: _Sides(split, files) for split, files in layout.splits.items()}
+    pairs = [pair for side in sides.values() for pair in side.pair()]
+    _pair_by_case(sides.values(), pairs)
+    for side in sides.values():
+        side.pair_lossy(pairs)
+    root = layout.root
+    unread = _find_unread(layout, sides.values())
+    alone = {
+        **unread,
+        "image-without-mask": [path for side in sides.values() for path in side.lone_images()],
+        "mask-without-image": [path for side in sides.values() for path in side.lone_masks()],
+        "stem-twice": [path for side in sides.values() for path in side.twice()],
+    }
+    found = {
+        **alone,
+        "stem-case": [pair.mask for pair in pairs if _differ_in_case(pair, layout.splits[pair.split])],
+        "stem-unicode": [pair.mask for pair in pairs if _differ_in_form(pair, layout.splits[pair.split])],
+        "listed-missing": [stem for files in layout.splits.values() for stem in files.absent],
+    }
+    held = {pair.split for pair in pairs}
+    found["empty-split"] = [split for split in layout.splits if split not in held]
+    resplit = say_resplit(layout)
+    return Listing(
+        pairs=sorted(pairs, key=lambda pair: (pair.split, pair.item)),
+        splits={split: len(files.image_names) for split, files in layout.splits.items()},
+        findings=[
+            find(kind, [shorten(name, root) for name in sorted(names)], resplit=resplit)
+            for kind, names in found.items()
+            if names
+        ],
+        left_out={shorten(path, root): _REASONS[kind] for kind, paths in alone.items() for path in paths},
+    )
+
+
+def _find_unread(layout: Layout, sides: Iterable[_Sides]) -> dict[str, list[str]]:
+    """Images and masks of kinds that are not read; their partners are taken from those that have none.
+
+    Files with the name of one that is read, such as the layers beside a picture, are not reported.
+    """
+    found: dict[str, list[str]] = {"sample-kind-unread": [], "file-kind-unread": []}
+    groups: dict[tuple[Path, Path], list[_Sides]] = defaultdict(list)
+    for side in sides:
+        groups[side.files.images, side.files.masks].append(side)
+    for (images, masks), group in groups.items():
+        if images == masks or layout.annotations or not (images.is_dir() and masks.is_dir()):
+            continue
+        _sort_unread(group, found)
+    return found
+
+
+def _sort_unread(group: Sequence[_Sides], found: Mapping[str, list[str]]) -> None:
+    files = group[0].files
+    foreign = {
+        files.images: _by_stem(walk_names(files.images, FOREIGN_SUFFIXES), files.image_ending),
+        files.masks: _by_stem(walk_names(files.masks, (*FOREIGN_SUFFIXES, *ARRAY_SUFFIXES)), files.mask_ending),
+    }
+    used = {Path(path) for side in group for path in side.paired}
+    known = {find_item(path.relative_to(files.images).as_posix(), files.image_ending) for path in used}
+    for folder, other in ((files.images, files.masks), (files.masks, files.images)):
+        for stem, names in foreign[folder].items():
+            if stem in known:
+                continue
+            partners = [path for side in group for path in side.take_lone(stem, is_mask=folder == files.images)]
+            is_sample = bool(partners) or stem in foreign[other]
+            kind = "sample-kind-unread" if is_sample else "file-kind-unread"
+            found[kind].extend([*(str(folder / name) for name in names), *partners])
+
+
+def say_resplit(layout: Layout | None) -> str:
+    """How samples come into other splits; None stands for a dataset whose owner made them."""
+    if layout is None:
+        return "The splits are its owner's."
+    if layout.annotations and not layout.is_dealt:
+        if any(path.is_file() for path in layout.annotations.values()):
+            return "Move images, with what is said of them, between the json files of the splits by hand."
+        return "Move files, image and json together, between the folders of the splits by hand."
+    if layout.is_dealt:
+        if sum(len(files.image_names) for files in layout.splits.values()) == 1:
+            return (
+                "There is one image, which is kept for val: training needs two or more, or the folders images/train "
+                "and masks/train beside images/val and masks/val."
+            )
+        if not layout.annotations and _has_pair(layout.root):
+            return f"Make the splits anew with `{write_command(['refinenet', 'data', 'split', str(layout.root)])}`."
+        return "Every fifth sample is for val: put the samples into folders train and val for other splits."
+    if not layout.annotations and not layout.splits.keys() & {*SPLIT_FOLDERS} and _has_pair(layout.root):
+        return (
+            "The folders are taken for splits. If they are recordings, deal them out whole with "
+            f"`{write_command(['refinenet', 'data', 'split', str(layout.root)])}`."
+        )
+    lists = [layout.root / f"{name}.txt" for name in SPLIT_FOLDERS]
+    if any(path.is_file() for path in lists) or (layout.root / "ImageSets" / "Segmentation").is_dir():
+        return "Move lines between the lists of the splits by hand."
+    return "Move files, image and mask together, between the folders of the splits by hand."
+
+
+def _has_pair(root: Path) -> bool:
+    try:
+        return find_pair(root) is not None
+    except FileNotFoundError:  # Several folders may hold masks.
+        return False
+
+
+def shorten(path: str, root: Path | None) -> str:
+    """A path relative to the dataset's folder, where it is below one."""
+    if root is None:
+        return path
+    return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
+
+
+class _Sides:
+    """The images and masks of a split by stem, from which pairs are taken away."""
+
+    def __init__(self, split: str, files: SplitFiles) -> None:
+        self.split, self.files = split, files
+        self.paired: list[str] = []
+        """Paths of the images that have a mask."""
+        self.images = _by_stem(files.image_names, files.image_ending)
+        self.masks = _by_stem(files.mask_names, files.mask_ending)
+        doubled = {stem for side in (self.images, self.masks) for stem, names in side.items() if len(names) > 1}
+        self._twice = [
+            path
+            for folder, side in ((files.images, self.images), (files.masks, self.masks))
+            for stem in doubled & side.keys()
+            for path in _take(folder, side, stem)
+        ]
+
+    def pair(self) -> list[Pair]:
+        return [self.make(stem, self, stem) for stem in sorted(self.images.keys() & self.masks.keys())]
+
+    def make(self, stem: str, other: _Sides, mask_stem: str) -> Pair:
+        """Take an image here and a mask there, which may be another split."""
+        image = str(self.files.images / self.images.pop(stem)[0])
+        self.paired.append(image)
+        return Pair(self.split, stem, image, str(other.files.masks / other.masks.pop(mask_stem)[0]))
+
+    def pair_lossy(self, pairs: list[Pair]) -> None:
+        """Find masks that are JPEG or WebP files, which no layout takes for masks."""
+        if not self.images or self.files.masks == self.files.images or not self.files.masks.is_dir():
+            return
+        found = _by_stem(walk_names(self.files.masks, LOSSY_SUFFIXES), self.files.mask_ending)
+        for stem in sorted(self.images.keys() & found.keys()):
+            self.masks[stem] = found[stem]
+            pairs.append(self.make(stem, self, stem))
+
+    def take_lone(self, stem: str, *, is_mask: bool) -> list[str]:
+        """Take the masks or images of a stem that have no partner."""
+        folder, side = (self.files.masks, self.masks) if is_mask else (self.files.images, self.images)
+        return [str(folder / name) for name in side.pop(stem, [])]
+
+    def lone_images(self) -> list[str]:
+        return [str(self.files.images / names[0]) for names in self.images.values()]
+
+    def lone_masks(self) -> list[str]:
+        return [str(self.files.masks / names[0]) for names in self.masks.values()]
+
+    def twice(self) -> list[str]:
+        return self._twice
+
+
+def _take(folder: Path, side: dict[str, list[str]], stem: str) -> list[str]:
+    names = side.pop(stem)
+    # Only the side that has several is to blame.
+    return [str(folder / name) for name in names] if len(names) > 1 else []
+
+
+def _by_stem(names: Iterable[str], ending: str) -> dict[str, list[str]]:
+    files: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        files[find_item(name, ending)].append(name)
+    return dict(files)
+
+
+def _pair_by_case(sides: Iterable[_Sides], pairs: list[Pair]) -> None:
+    """Pair what differs in case only; where splits were dealt from one folder, the two may lie in different ones."""
+    lone: dict[tuple[Path, str], list[tuple[_Sides, str]]] = defaultdict(list)
+    for side in sides:
+        for stem in side.masks:
+            lone[side.files.masks, stem.casefold()].append((side, stem))
+    for side in sides:
+        for stem in sorted(side.images):
+            candidates = lone.pop((side.files.masks, stem.casefold()), [])
+            if len(candidates) == 1:
+                pairs.append(side.make(stem, *candidates[0]))
+
+
+def _plain_stems(pair: Pair, files: SplitFiles) -> tuple[str, str]:
+    image, mask = (Path(path).name.rpartition(".")[0] for path in (pair.image, pair.mask))
+    return remove_mark(image, files.image_ending), remove_mark(mask, files.mask_ending)
+
+
+def _differ_in_case(pair: Pair, files: SplitFiles) -> bool:
+    image, mask = (find_stem(f"{stem}.") for stem in _plain_stems(pair, files))
+    return image != mask
+
+
+def _differ_in_form(pair: Pair, files: SplitFiles) -> bool:
+    image, mask = _plain_stems(pair, files)
+    return image != mask and find_stem(f"{image}.") == find_stem(f"{mask}.")

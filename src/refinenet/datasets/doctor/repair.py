@@ -1,0 +1,266 @@
+"""A repaired copy of a dataset: what is clear is mended, what is not is left out, and all of it is written down.
+
+OUT/images/SPLIT/NAME.jpg     copied byte by byte, or PNG where something was changed
+OUT/masks/SPLIT/NAME.png      ids, with the classes' colours as palette
+OUT/classes.yaml
+OUT/changes.json
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from refinenet.datasets.catalog import PUBLISHED, Dataset, find_root
+from refinenet.datasets.doctor.changes import Change, Changes
+from refinenet.datasets.doctor.examination import Examination, examine
+from refinenet.datasets.doctor.file_rules import find_obstacle, image_notes, is_grey_odd, is_turned, size_notes
+from refinenet.datasets.doctor.listing import Pair
+from refinenet.datasets.doctor.mask_values import write_classes
+from refinenet.datasets.doctor.relabel import Relabelled, relabel
+from refinenet.datasets.doctor.scan import Facts, decode_quietly
+from refinenet.datasets.folder.classes_file import Meaning, of_ids
+from refinenet.io.console import progress_bar
+from refinenet.io.files import write_atomically
+from refinenet.io.images import encode, write
+from refinenet.io.safely import map_safely
+from refinenet.labels import LabelSet
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A sample to be written."""
+
+    pair: Pair
+    name: str
+    """Its stem in the copy."""
+    is_image_sound: bool
+    """Whether the image file is copied as it is."""
+    orientation: int
+    """By which the mask has to be turned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """How samples are written. It can be pickled."""
+
+    out: Path
+    meaning: Meaning
+    datasets: Mapping[str, Dataset]
+
+    def write(self, order: Order) -> Change:
+        """Write a sample, or nothing at all where its mask is not clear."""
+        pair = order.pair
+        if not self.out.is_dir():  # The work was broken off and its folder removed: nothing may make it anew.
+            return Change.leave_out(pair, "the work was broken off")
+        try:
+            found = self._read(order)
+            void = self.meaning.label_set.ignore_index
+            if (found.labels == void).all():
+                return Change.leave_out(pair, "its mask holds nothing but void")
+            image = self._write_image(order)
+        except (ValueError, OSError) as error:
+            return Change.leave_out(pair, str(error))
+        label_set = self.meaning.label_set
+        palette = label_set.colours if len(label_set) <= 255 else None
+        write(self.out / "masks" / pair.split / f"{order.name}.png", found.labels, palette=palette)
+        return Change(pair=pair, name=order.name, image=image, mask=found.changes, left_out="")
+
+    def _read(self, order: Order) -> Relabelled:
+        if order.pair.split not in self.datasets:
+            return relabel(order.pair.mask, self.meaning, order.orientation)
+        dataset = replace(self.datasets[order.pair.split], items=[order.pair.item])
+        return Relabelled(dataset.labels(0), ())
+
+    def _write_image(self, order: Order) -> tuple[str, ...]:
+        pair = order.pair
+        stem = self.out / "images" / pair.split / order.name
+        if order.is_image_sound and pair.image:
+            source = Path(pair.image)
+            write_atomically(stem.with_name(order.name + source.suffix), source.read_bytes())
+            return ()
+        pixels = decode_quietly(pair.image) if pair.image else self.datasets[pair.split].read_image(pair.item)
+        write_atomically(stem.with_name(f"{order.name}.png"), encode(pixels, ".png"))
+        return ("written as upright RGB in PNG",)
+
+
+def fix(
+    source: str | Path | Examination,
+    out: Path,
+    *,
+    root: Path | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Changes:
+    """Write a repaired copy of a dataset; the source is never changed.
+
+    Args:
+        source: As `doctor.examine` takes it, or what that found, which saves reading all files twice; after a quick
+            look they are read all the same.
+        out: The copy's folder, new or empty, outside the source. It appears whole or not at all.
+        root: As `doctor.examine` takes it; what that found knows its own.
+        workers: As `doctor.examine` takes it.
+        progress: Whether to show progress bars on a terminal.
+
+    Raises:
+        ValueError: `out` lies in the source, nothing says or suggests what the masks mean, or nothing would be left
+            in a split; or as `doctor.examine`.
+        FileExistsError: `out` is a file, or a folder that is not empty.
+        FileNotFoundError: as `doctor.examine`.
+        OSError: a folder cannot be read or written.
+    """
+    _check_empty(out)
+    if not isinstance(source, Examination):
+        check_target(source, out, root=root)
+    examination = _examine_wholly(source, root, workers, progress)
+    _check_outside(out, examination)
+    if examination.meaning is None or examination.source.is_meaning_damaged:
+        raise ValueError(
+            f"There is no telling what the masks mean, so nothing was written.\n\n{examination.report.text()}"
+        )
+    target = out.resolve()
+    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.part")
+    try:
+        temporary.mkdir(parents=True)
+        changes = _write_all(examination, examination.meaning, temporary, workers, progress)
+        write_atomically(temporary / "changes.json", changes.to_json().encode())
+        if target.is_dir():
+            target.rmdir()
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return replace(changes, out=out)
+
+
+def check_target(source: str | Path, out: Path, *, root: Path | None = None) -> None:
+    """Refuse a place for a repaired copy before anything is read, where that can be told.
+
+    Args:
+        source: As `doctor.examine` takes it.
+        out: As `fix` takes it.
+        root: As `doctor.examine` takes it.
+
+    Raises:
+        ValueError: `out` lies in the source.
+        FileExistsError: `out` is a file, or a folder that is not empty.
+        NotADirectoryError: a file is in the place of a folder above it.
+        PermissionError: the folder that would hold it must not be written to.
+    """
+    _check_empty(out)
+    place = find_root(str(source), root) if str(source) in PUBLISHED else Path(source)
+    if place.is_dir():
+        _refuse_inside(out, {place})
+    above = next(folder for folder in out.resolve().parents if folder.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(f"{above} is a file, so that {out} cannot be made: name another folder for the copy.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f"{above} must not be written to, so that {out} cannot be made: name another folder.")
+
+
+def _examine_wholly(
+    source: str | Path | Examination, root: Path | None, workers: int | None, progress: bool
+) -> Examination:
+    if not isinstance(source, Examination):
+        return examine(source, root=root, workers=workers, progress=progress)
+    if source.is_quick:
+        return examine(source.report.source, root=source.report.root, workers=workers, progress=progress)
+    return source
+
+
+def _check_empty(out: Path) -> None:
+    if out.is_dir() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty: name a new folder for the repaired copy.")
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file: name a new folder for the repaired copy.")
+
+
+def _check_outside(out: Path, examination: Examination) -> None:
+    source = examination.source
+    folders = {Path(path).parent for pair in source.listing.pairs for path in (pair.image, pair.mask) if path}
+    folders |= {source.root} if source.root is not None else set()
+    _refuse_inside(out, folders)
+
+
+def _refuse_inside(out: Path, folders: Iterable[Path]) -> None:
+    target = out.resolve()
+    inside = next((folder for folder in sorted(folders) if target.is_relative_to(folder.resolve())), None)
+    if inside is not None:
+        raise ValueError(f"{out} lies in {inside}, which is part of the source: name a folder elsewhere for the copy.")
+
+
+def _write_all(
+    examination: Examination, meaning: Meaning, folder: Path, workers: int | None, progress: bool
+) -> Changes:
+    source = examination.source
+    orders, changes = _plan(examination)
+    writer = Writer(out=folder, meaning=meaning, datasets=source.reading.datasets)
+    with progress_bar(progress) as bar:
+        task = bar.add_task("Writing", total=len(orders), status="")
+        for order, change in zip(orders, map_safely(writer.write, orders, workers=workers), strict=True):
+            changes.append(change or Change.leave_out(order.pair, "reading it kills the process that reads it"))
+            bar.advance(task)
+    written = Counter(change.pair.split for change in changes if not change.left_out)
+    lost = [split for split in source.listing.splits if not written[split]]
+    if lost:
+        reasons = "; ".join(sorted({change.left_out for change in changes if change.pair.split in lost})[:5])
+        text = examination.report.text()
+        advice = f"\n\n{text}" if text else ""
+        raise ValueError(f"Nothing would be left in {', '.join(lost)}, so no copy was written: {reasons}.{advice}")
+    label_set = meaning.label_set
+    write_atomically(folder / "classes.yaml", _describe_classes(label_set).encode())
+    return Changes(
+        out=folder, source=source.name, root=source.root, written=dict(written), samples=tuple(changes),
+        files=dict(source.listing.left_out), meaning=meaning.origin, annotations=source.invalid,
+    )  # fmt: skip
+
+
+def _describe_classes(label_set: LabelSet) -> str:
+    plain = of_ids(label_set, list(range(len(label_set))), [], "")
+    return write_classes(plain)
+
+
+def _plan(examination: Examination) -> tuple[list[Order], list[Change]]:
+    """What is to be written, and what is left out from the start."""
+    orders: list[Order] = []
+    changes: list[Change] = []
+    grey_is_odd = is_grey_odd(examination.facts)
+    names: set[tuple[str, str]] = set()
+    for fact in examination.facts:
+        reason = examination.left_out.get(fact.pair) or find_obstacle(fact)
+        if reason:
+            changes.append(Change.leave_out(fact.pair, reason))
+        else:
+            orders.append(_order(fact, grey_is_odd, names))
+    return orders, changes
+
+
+def _order(fact: Facts, grey_is_odd: bool, names: set[tuple[str, str]]) -> Order:
+    assert fact.image is not None
+    assert fact.mask is not None
+    notes = {kind for kind, _, _ in _notes(fact, grey_is_odd)}
+    name = _find_name(fact.pair, names)
+    orientation = fact.image.orientation if "size-exif" in notes else 1
+    return Order(fact.pair, name, not notes and not is_turned(fact.image), orientation)
+
+
+def _find_name(pair: Pair, names: set[tuple[str, str]]) -> str:
+    """The item's name without folders, and with a number where it is taken."""
+    plain = name = pair.item.replace("/", "__")
+    number = 1
+    while (pair.split, name.casefold()) in names:
+        number += 1
+        name = f"{plain}-{number}"
+    names.add((pair.split, name.casefold()))
+    return name
+
+
+def _notes(fact: Facts, grey_is_odd: bool) -> Iterator[tuple[str, str, str]]:
+    if fact.image is not None and fact.mask is not None and fact.is_readable:
+        yield from image_notes(fact.pair, fact.image, grey_is_odd)
+        yield from size_notes(fact.pair, fact.image, fact.mask)

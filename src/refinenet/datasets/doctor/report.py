@@ -1,0 +1,121 @@
+"""What the doctor says: in words, for a terminal or as an error, and as JSON."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refinenet.datasets.doctor.findings import KINDS, Finding
+from refinenet.datasets.folder.classes_file import KEYS
+from refinenet.io.console import say
+from refinenet.io.quoting import write_command
+
+_WIDTH = 100
+_KEY = re.compile(rf"({'|'.join(KEYS)}): ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was found in a dataset."""
+
+    source: str
+    root: Path | None
+    """Where a dataset known by name lies, where that was said."""
+    layout: str
+    """How its files lie, in words."""
+    images: Mapping[str, int]
+    """By split."""
+    checked: int
+    """Samples whose files were read."""
+    is_fixable: bool
+    """Whether a repaired copy can be written, and something would be better in it."""
+    is_quick: bool = False
+    """Whether only a part of the samples was read, and files instead of pictures were compared."""
+    findings: tuple[Finding, ...]
+    """Those that stop training first, then in the order of `KINDS`."""
+
+    @property
+    def fix_command(self) -> str:
+        """What writes a repaired copy; OUT is to be replaced by a new folder."""
+        root = [] if self.root is None else ["--root", str(self.root)]
+        return write_command(["refinenet", "data", "check", self.source, *root, "--fix", "OUT"])
+
+    @property
+    def stops_training(self) -> bool:
+        """Whether training should not begin."""
+        return any(finding.stops for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-ready values."""
+        return {
+            "source": self.source,
+            "layout": self.layout,
+            "images": dict(self.images),
+            "checked": self.checked,
+            "stops_training": self.stops_training,
+            "fix_command": self.fix_command if self.is_fixable else None,
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+    def text(self, use: str = "trained on") -> str:
+        """What stops training, or another `use`, in the words of the report; empty where nothing does."""
+        stopping = [finding for finding in self.findings if finding.stops]
+        if not stopping:
+            return ""
+        parts = "\n\n".join(_describe(finding) for finding in stopping)
+        how_to_fix = f"\n\n{self._how_to_fix()}" if self.is_fixable else ""
+        return f"{self.source} cannot be {use} as it is.\n\n{parts}{how_to_fix}"
+
+    def print(self, *, offer_fix: bool = True) -> None:
+        """Print the whole report on standard output; `offer_fix` is false where a copy is being written already."""
+        splits = ", ".join(f"{split} {count}" for split, count in self.images.items())
+        say(f"{self.source}: {self.layout}\nImages: {splits}; {self.checked} samples read.")
+        stopping = [finding for finding in self.findings if finding.stops]
+        warnings = [finding for finding in self.findings if not finding.stops]
+        for title, findings in (("What stops training", stopping), ("What training goes on with", warnings)):
+            if findings:
+                say(f"\n{title}\n")
+                say("\n\n".join(_describe(finding) for finding in findings))
+        say(f"\n{self._conclude(len(stopping), len(warnings))}")
+        if self.is_fixable and offer_fix:
+            say(self._how_to_fix())
+
+    def _how_to_fix(self) -> str:
+        return f"`{self.fix_command}` writes a repaired copy, leaves out what it cannot repair, and says so."
+
+    def _conclude(self, stopping: int, warnings: int) -> str:
+        if not self.findings and self.is_quick:
+            return (
+                f"Nothing was found in {self.checked} of {sum(self.images.values())} samples. A quick check compares "
+                "files, not pictures, so one that was saved anew may stand in two splits: `refinenet data check` "
+                "without --quick looks at all."
+            )
+        if not self.findings:
+            return "Clean: nothing was found."
+        kinds = f"{_count(stopping, 'kind')} of finding that stop{'s' if stopping == 1 else ''} training"
+        return f"{kinds}, {_count(warnings, 'warning')}."
+
+
+def sort_findings(findings: list[Finding]) -> tuple[Finding, ...]:
+    """Those that stop first, then in the order of `KINDS`."""
+    order = list(KINDS)
+    return tuple(sorted(findings, key=lambda finding: (not finding.stops, order.index(finding.kind))))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _describe(finding: Finding) -> str:
+    """As it is told, the sentences wrapped; lines for a classes.yaml are left alone, as they are to be copied."""
+    title, *lines = finding.told().splitlines()
+    wrapped = [part for line in lines for part in ([line] if _KEY.match(line) else _wrap(line))]
+    return "\n".join([f"  {title}", *(f"    {line}" for line in wrapped)])
+
+
+def _wrap(line: str) -> list[str]:
+    return textwrap.wrap(line, _WIDTH, break_long_words=False, break_on_hyphens=False)

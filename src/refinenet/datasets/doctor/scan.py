@@ -1,0 +1,256 @@
+"""The facts of each file: every file is opened once, and what is kept of it is small.
+
+Shape letters: H height, W width, N distinct values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from refinenet.datasets.catalog import Dataset
+from refinenet.datasets.doctor.listing import Pair
+from refinenet.datasets.doctor.mask_pixels import MaskModeError, open_once, read_pixels
+from refinenet.datasets.doctor.value_matching import Codes, Fit, find_areas, fit, is_blended
+from refinenet.datasets.formats.lookup import pack_colours
+from refinenet.io.image_files import MAX_PIXELS, Picture
+from refinenet.io.images import decode
+from refinenet.labels import LabelMap
+
+THUMBNAIL = 24
+"""Sides of the small grey picture that is kept of each image, in pixels."""
+MAX_VALUES = 300
+"""Distinct ids or colours that are kept of a mask, the most frequent ones."""
+
+_SEEN = 4096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageFacts:
+    """What is known of an image."""
+
+    problem: str = ""
+    """The end of a kind of finding ("damaged"), where it cannot be read; nothing else is known then."""
+    message: str = ""
+    size: tuple[int, int] = (0, 0)
+    """H and W, upright."""
+    orientation: int = 1
+    """EXIF's, 1 to 8."""
+    mode: str = ""
+    """Pillow's."""
+    is_transparent: bool = False
+    has_frames: bool = False
+    """Whether there is more than one."""
+    colours: int = 0
+    """Distinct ones among `_SEEN` pixels at equal distances, about."""
+    is_constant: bool = False
+    """Whether all pixels have one colour."""
+    digest: bytes = b""
+    """Of the pixels."""
+    thumbnail: bytes = b""
+    """`THUMBNAIL` rows of as many grey values."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskFacts:
+    """What is known of a mask."""
+
+    problem: str = ""
+    message: str = ""
+    size: tuple[int, int] = (0, 0)
+    is_lossy: bool = False
+    """Whether its format is."""
+    is_colour: bool = False
+    """Whether the values are colours, packed as `pack_colours` does it; otherwise they are ids."""
+    is_grey: bool = False
+    """Whether they are colours with three equal channels."""
+    is_opaque: bool = True
+    has_frames: bool = False
+    is_blended: bool = False
+    """Whether ids between those of two areas lie along their outlines, as a filter leaves them that blends."""
+    values: Codes
+    """`(N,)` distinct values, the most frequent first."""
+    counts: Codes
+    """`(N,)` their pixels."""
+    areas: Codes
+    """Values that fill areas, as `snapping.find_areas` finds them."""
+    fit: Fit | None = None
+    """How its colours agree with those of the classes, where these are known."""
+    palette: bytes = b""
+    """RGB colours of a palette image."""
+    is_drawn: bool = False
+    """Whether it is drawn from shapes: its values are ids of the classes, whatever they look like."""
+    digest: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a pair. An image or mask that was not looked at is None, as are both where the reader died."""
+
+    pair: Pair
+    image: ImageFacts | None
+    mask: MaskFacts | None
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether both could be read."""
+        return self.image is not None and self.mask is not None and not (self.image.problem or self.mask.problem)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How to look at samples. It can be pickled."""
+
+    points: Codes | None
+    """The colours that have a meaning, packed, where masks are painted in colours."""
+    datasets: Mapping[str, Dataset]
+    """For each split, where labels are not mask files; their items aside."""
+    masks_only: bool = False
+    """Whether images are left unread."""
+
+    def look(self, pair: Pair) -> Facts:
+        """The facts of a pair."""
+        if pair.split not in self.datasets:
+            image = None if self.masks_only else look_at_image(pair.image)
+            return Facts(pair, image, look_at_mask(pair.mask, self.points))
+        dataset = replace(self.datasets[pair.split], items=[pair.item])
+        return Facts(pair, _look_at_item(dataset, pair), _look_at_labels(dataset))
+
+
+def look_at_image(path: str) -> ImageFacts:
+    """The facts of an image file."""
+    try:
+        picture, has_frames = open_once(path)
+        pixels = _to_rgb(picture, path)
+    except (ValueError, OSError) as error:
+        return ImageFacts(problem=_name_problem(path, error), message=str(error))
+    return ImageFacts(
+        size=(pixels.shape[0], pixels.shape[1]),
+        orientation=_find_orientation(picture),
+        mode=picture.image.mode,
+        is_transparent=picture.image.has_transparency_data,
+        has_frames=has_frames,
+        colours=_count_colours(pixels),
+        is_constant=bool((pixels == pixels[0, 0]).all()),
+        digest=_digest(pixels),
+        thumbnail=_shrink(pixels),
+    )
+
+
+def look_at_mask(path: str, points: Codes | None) -> MaskFacts:
+    """The facts of a mask file; `points` are the colours that have a meaning, where masks are painted in colours."""
+    try:
+        pixels = read_pixels(path, as_colours=points is not None)
+    except MaskModeError as error:
+        return _fail("mode", error)
+    except (ValueError, OSError) as error:
+        return _fail(_name_problem(path, error), error)
+    values, counts = count_values(pixels.codes)
+    areas = find_areas(pixels.codes)
+    return replace(
+        _keep_most(values, counts),
+        size=(pixels.codes.shape[0], pixels.codes.shape[1]),
+        is_lossy=pixels.is_lossy,
+        is_colour=pixels.is_colour,
+        is_grey=pixels.is_grey,
+        is_opaque=pixels.is_opaque,
+        has_frames=pixels.has_frames,
+        is_blended=not pixels.is_colour and is_blended(pixels.codes),
+        areas=areas[:MAX_VALUES],
+        fit=fit(values, counts, areas, points, True) if points is not None else None,
+        palette=pixels.palette,
+        digest=_digest(pixels.codes),
+    )
+
+
+def count_values(codes: Codes) -> tuple[Codes, Codes]:
+    """The distinct values of `(H, W)` codes, in order, and their pixels."""
+    if codes.max() > 65_535:
+        return np.unique(codes, return_counts=True)
+    counts = np.bincount(codes.ravel())
+    values = np.flatnonzero(counts)
+    return values, counts[values]
+
+
+def _keep_most(values: Codes, counts: Codes) -> MaskFacts:
+    order = np.argsort(-counts, kind="stable")[:MAX_VALUES]
+    return MaskFacts(values=values[order], counts=counts[order], areas=values[:0])
+
+
+def _fail(problem: str, error: ValueError | OSError) -> MaskFacts:
+    nothing = np.zeros(0, np.int64)
+    return MaskFacts(problem=problem, message=str(error), values=nothing, counts=nothing, areas=nothing)
+
+
+def _look_at_item(dataset: Dataset, pair: Pair) -> ImageFacts:
+    if pair.image:
+        return look_at_image(pair.image)
+    try:
+        pixels = dataset.read_image(pair.item)
+    except (ValueError, OSError) as error:
+        return ImageFacts(problem="refused", message=str(error))
+    size = pixels.shape[0], pixels.shape[1]
+    return ImageFacts(size=size, mode="RGB", digest=_digest(pixels), thumbnail=_shrink(pixels))
+
+
+def _look_at_labels(dataset: Dataset) -> MaskFacts:
+    try:
+        labels: LabelMap = dataset.labels(0)
+    except (ValueError, OSError) as error:
+        return _fail("refused", error)
+    values, counts = count_values(labels.astype(np.int64))
+    size = labels.shape[0], labels.shape[1]
+    return replace(_keep_most(values, counts), size=size, digest=_digest(labels), is_drawn=True)
+
+
+def _to_rgb(picture: Picture, path: str) -> npt.NDArray[np.uint8]:
+    image = picture.image
+    if image.mode in ("RGB", "L") and not image.has_transparency_data:
+        return np.asarray(image.convert("RGB"))
+    return decode_quietly(path)  # The one place that knows the other modes opens these few files again.
+
+
+def decode_quietly(path: str) -> npt.NDArray[np.uint8]:
+    """`images.decode` without a warning of further frames, which the report speaks of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return decode(path)
+
+
+def _find_orientation(picture: Picture) -> int:
+    value = picture.image.getexif().get(ExifTags.Base.Orientation, 1)
+    return value if value in range(2, 9) else 1
+
+
+def _count_colours(pixels: npt.NDArray[np.uint8]) -> int:
+    flat = pixels.reshape(-1, 3)
+    return len(np.unique(pack_colours(flat[:: max(1, len(flat) // _SEEN)])))
+
+
+def _digest(pixels: npt.NDArray[Any]) -> bytes:
+    return hashlib.blake2b(
+        np.ascontiguousarray(pixels).data, digest_size=16, person=str(pixels.shape).encode()[:16]
+    ).digest()
+
+
+def _shrink(pixels: npt.NDArray[np.uint8]) -> bytes:
+    size = (THUMBNAIL, THUMBNAIL)
+    return Image.fromarray(pixels).convert("L").resize(size, Image.Resampling.BICUBIC).tobytes()
+
+
+def _name_problem(path: str, error: ValueError | OSError) -> str:
+    if isinstance(error, OSError):
+        return "unreadable"
+    if not Path(path).stat().st_size:
+        return "empty"
+    if isinstance(error.__cause__, UnidentifiedImageError):
+        return "not-an-image"
+    return "too-large" if f"{MAX_PIXELS:,}" in str(error) else "damaged"

@@ -1,0 +1,293 @@
+"""What the values in mask files mean, as a classes.yaml or the masks' palettes say it.
+
+`classes.yaml` has the keys
+
+    names: [background, road, car]
+    colours: [[0, 0, 0], [128, 64, 128], [64, 0, 128]]   # RGB; may be left out where masks hold ids
+    masks: ids                                           # or: colours, for masks painted in the colours above
+    values: [0, 100, 255]                                # the id in masks for each name; 0, 1, 2, ... unless told
+    ignore: [7]                                          # ids (or colours) that have no class; may be left out
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from reprlib import repr as shorten  # a few words in YAML can stand for gigabytes
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+
+from refinenet.datasets.formats.lookup import read_painted, split_palette
+from refinenet.io.image_files import open_picture, read_mask
+from refinenet.io.parallel import map_parallel
+from refinenet.labels import Colour, LabelMap, LabelSet, voc_colours
+
+KEYS = ("names", "colours", "masks", "values", "ignore")
+"""What a `classes.yaml` may say."""
+
+LAYOUT_KEYS = ("path", "train", "val", "test")
+"""What a YAML file may say besides; `refinenet.datasets.folder.layouts` reads it."""
+
+OPTION_KEYS = ("labels", "crowds")
+"""What a YAML file may say about a folder whose layout is found out; `refinenet.datasets.folder.layouts` reads it."""
+
+PALETTE_ORIGIN = "the palette of the masks"
+"""The `origin` of a meaning that no file tells."""
+
+_MAX_ID = 65_535
+# Of a tag that does not fit its value, as in `!!bool x`, the YAML library says nothing of its own.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError)
+_WORTH_PROCESSES = 200
+"""So many palette masks are read by several processes, on Linux."""
+
+
+class NoPaletteError(ValueError):
+    """Nothing says what a mask's values mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """How masks encode classes."""
+
+    label_set: LabelSet
+    kind: Literal["ids", "colours"]
+    """Whether masks hold ids or are painted in the label set's colours."""
+    values: tuple[int, ...]
+    """The id that masks hold for each class, 0 to K - 1 unless told otherwise; of no use for masks of colours."""
+    ignored_ids: tuple[int, ...] = ()
+    """Ids of pixels without a class, besides the label set's ignore index."""
+    ignored_colours: tuple[Colour, ...] = ()
+    """Colours of pixels without a class."""
+    origin: str
+    """The path of the file that says so, or "the palette of the masks"."""
+    has_colours: bool = field(default=False, compare=False)
+    """Whether the label set's colours were told, rather than chosen for drawing."""
+
+    def read(self, path: Path) -> LabelMap:
+        """The `(H, W)` ids of a mask file in `label_set`, void being its ignore index.
+
+        Ids that are no class stay as they are where masks hold the classes' own ids: `Dataset.labels` refuses them.
+
+        Raises:
+            ValueError: the file is no mask, or has a colour (or an id, where `values` says which there are) without
+                a meaning; file, value and place are named.
+            OSError: it cannot be read.
+        """
+        if self.kind == "colours":
+            colours = [*self.label_set.colours, *self.ignored_colours]
+            ids = [*range(len(self.label_set)), *[self.label_set.ignore_index] * len(self.ignored_colours)]
+            refusal = f"{self.origin} lists neither as a class nor as ignored."
+            return self.label_set.cast(read_painted(path, colours, ids, refusal))
+        labels = read_mask(path)
+        if self.values != tuple(range(len(self.label_set))):
+            return self._look_up(labels, path)
+        if self.label_set.dtype is np.uint16:
+            labels = self.label_set.cast(labels)
+        labels[np.isin(labels, self.ignored_ids)] = self.label_set.ignore_index
+        return labels
+
+    def _look_up(self, stored: LabelMap, path: Path) -> LabelMap:
+        void = self.label_set.ignore_index
+        table = np.full(_MAX_ID + 1, -1, np.int32)
+        table[[void, *self.ignored_ids]] = void
+        table[list(self.values)] = np.arange(len(self.label_set))
+        ids = table[stored]
+        if (ids < 0).any():
+            row, column = np.argwhere(ids < 0)[0]
+            raise ValueError(
+                f"{path} has the id {stored[row, column]} at row {row}, column {column} ({(ids < 0).sum()} pixels in "
+                f"all have such ids), which {self.origin} lists neither as a class nor as ignored."
+            )
+        return self.label_set.cast(ids)
+
+
+def load_yaml(path: Path) -> Any:
+    """What a YAML file holds, plain values only.
+
+    Raises:
+        ValueError: it is damaged; it is named.
+        OSError: it cannot be read.
+    """
+    try:
+        return yaml.safe_load(path.read_text("utf-8"))
+    except _YAML_ERRORS as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_classes_file(path: Path) -> Meaning:
+    """What a `classes.yaml` says.
+
+    Raises:
+        ValueError: it is damaged, or says something that is not allowed.
+        OSError: it cannot be read.
+    """
+    values = load_yaml(path)
+    if isinstance(values, Mapping):
+        values = {key: value for key, value in values.items() if key not in (*LAYOUT_KEYS, *OPTION_KEYS)}
+    try:
+        return parse_classes(values, str(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def parse_classes(values: Any, origin: str) -> Meaning:
+    """What the contents of a `classes.yaml` say.
+
+    Raises:
+        ValueError: something is not allowed.
+    """
+    if not isinstance(values, Mapping) or "names" not in values or not set(values) <= set(KEYS):
+        found = shorten(sorted(map(str, values)) if isinstance(values, Mapping) else values)
+        hint = hint_at_keys(values)
+        raise ValueError(f"it needs the key 'names' and may have {sorted(KEYS[1:])}; it has {found}.{hint}")
+    names = tuple(_as_name(name) for name in _list_names(values))
+    if "colours" in values:
+        colours = tuple(as_colour(value) for value in _as_list(values, "colours"))
+    else:
+        colours = voc_colours(len(names))
+    label_set = LabelSet(names=names, colours=colours)
+    ignored = _as_list(values, "ignore") if "ignore" in values else []
+    kind = values.get("masks", "ids")
+    if kind not in ("ids", "colours"):
+        hint = " Did you mean 'colours'?" if kind == "colors" else ""
+        raise ValueError(f"'masks' is ids or colours, not {shorten(kind)}.{hint}")
+    if kind == "ids":
+        stored = _as_list(values, "values") if "values" in values else list(range(len(names)))
+        return replace(of_ids(label_set, stored, ignored, origin), has_colours="colours" in values)
+    if "colours" not in values:
+        raise ValueError("masks painted in colours need the key 'colours'.")
+    if "values" in values:
+        raise ValueError("'values' lists the ids in masks; masks painted in colours have none. Remove one of the two.")
+    return of_colours(label_set, [as_colour(value) for value in ignored], origin)
+
+
+def hint_at_keys(values: Any) -> str:
+    """What keys that other programs know are called here, or nothing."""
+    keys = set(values) if isinstance(values, Mapping) else set()
+    hints = {"colors": "Did you mean 'colours'?", "nc": "Remove 'nc': the names are counted."}
+    return "".join(f" {hint}" for key, hint in hints.items() if key in keys)
+
+
+def _list_names(values: Mapping[str, Any]) -> list[Any]:
+    """The names as a list, or from ids 0 to K - 1 to names, as Ultralytics writes them."""
+    names = values["names"]
+    if not isinstance(names, Mapping):
+        return _as_list(values, "names")
+    if not names or not all(type(key) is int for key in names) or sorted(names) != list(range(len(names))):
+        raise ValueError(
+            f"'names' is a list, or has the keys 0 to {max(len(names) - 1, 0)}, each once; it has {shorten([*names])}."
+        )
+    return [names[k] for k in range(len(names))]
+
+
+def of_ids(label_set: LabelSet, values: list[Any], ignored: list[Any], origin: str) -> Meaning:
+    """The meaning of masks that hold `values[k]` for class k, and `ignored` ids.
+
+    Raises:
+        ValueError: an id is none, stands twice, or is both a class and ignored; or there are not K values.
+    """
+    for key, ids in (("values", values), ("ignore", ignored)):
+        if not all(type(value) is int and 0 <= value <= _MAX_ID for value in ids):
+            raise ValueError(f"{key!r} lists ids, whole numbers from 0 to {_MAX_ID}, not {shorten(ids)}.")
+    if len(values) != len(label_set):
+        raise ValueError(f"'values' lists an id for each of the {len(label_set)} names, it has {len(values)}.")
+    doubled = sorted(value for value in set(values) if values.count(value) > 1)
+    if doubled:
+        raise ValueError(f"the id {doubled[0]} stands twice under 'values': two classes cannot be told apart.")
+    both = sorted(set(values) & set(ignored))
+    if both:
+        name = label_set.names[values.index(both[0])]
+        raise ValueError(f"the id {both[0]} stands under 'ignore' and is the class {name!r}: it can be one only.")
+    return Meaning(label_set=label_set, kind="ids", values=tuple(values), ignored_ids=tuple(ignored), origin=origin)
+
+
+def of_colours(label_set: LabelSet, ignored: list[Colour], origin: str) -> Meaning:
+    """The meaning of masks that are painted in the label set's colours, and in `ignored` colours.
+
+    Raises:
+        ValueError: a colour stands twice, or is both a class's and ignored.
+    """
+    if len(set(label_set.colours)) < len(label_set):
+        raise ValueError("masks painted in colours need a different colour for each class.")
+    both = sorted(set(ignored) & set(label_set.colours))
+    if both:
+        raise ValueError(f"{both[0]} stands under 'colours' and 'ignore'.")
+    return Meaning(
+        label_set=label_set,
+        kind="colours",
+        values=tuple(range(len(label_set))),
+        ignored_colours=tuple(ignored),
+        origin=origin,
+    )
+
+
+def _as_list(values: Mapping[str, Any], key: str) -> list[Any]:
+    value = values[key]
+    if not isinstance(value, list):
+        raise ValueError(f"{key!r} is a list, not {shorten(value)}.")
+    return value
+
+
+def _as_name(value: Any) -> str:
+    # YAML reads no, yes, null and dates as something else than the words they are.
+    if type(value) not in (str, int):
+        raise ValueError(f"a class name is text, not {shorten(value)}: put it in quotes.")
+    return str(value)
+
+
+def as_colour(value: Any) -> Colour:
+    """A colour from a list of three numbers.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not (isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)):
+        raise ValueError(f"a colour is [red, green, blue], each from 0 to 255, not {shorten(value)}.")
+    return value[0], value[1], value[2]
+
+
+def meaning_from_palettes(masks: Iterable[Path]) -> Meaning:
+    """Classes from palette masks, each read once: as many as the largest id needs, 255 aside.
+
+    Raises:
+        NoPaletteError: a mask has no palette; it is named.
+        ValueError: a mask has another palette than those before it, or is damaged; it is named.
+        FileNotFoundError: there is no mask.
+        OSError: one cannot be read.
+    """
+    colours: list[Colour] = []
+    largest = -1
+    paths = iter(masks)
+    first = list(itertools.islice(paths, _WORTH_PROCESSES))
+    # Elsewhere than on Linux, processes would import the user's script again, which must be written for that.
+    workers = None if len(first) == _WORTH_PROCESSES and sys.platform == "linux" else 0
+    read = map_parallel(_read_palette_mask, itertools.chain(first, paths), workers=workers)
+    for path, palette, highest in read:
+        common = min(len(colours), len(palette))
+        if palette[:common] != colours[:common]:
+            raise ValueError(
+                f"{path} has other palette colours than the masks before it, so the same id may be another class "
+                "there. Save all masks with one palette, or name the classes in a classes.yaml."
+            )
+        colours = max(colours, palette, key=len)
+        largest = max(largest, highest)
+    if largest < 0:
+        raise FileNotFoundError("There are no masks.")
+    names = tuple(f"class {k}" for k in range(largest + 1))
+    padded = tuple((colours + [(0, 0, 0)] * 256)[: largest + 1])
+    return of_ids(LabelSet(names=names, colours=padded), list(range(largest + 1)), [], PALETTE_ORIGIN)
+
+
+def _read_palette_mask(path: Path) -> tuple[Path, list[Colour], int]:
+    """A mask's path, palette, and largest id, 255 aside."""
+    image = open_picture(path).image
+    if image.mode != "P":
+        raise NoPaletteError(f"{path} is no palette PNG, so nothing says what its values mean.")
+    ids = np.asarray(image)
+    palette = split_palette(image.getpalette("RGB") or [])
+    return path, palette, int(ids[ids != 255].max(initial=0))

@@ -1,0 +1,212 @@
+"""A folder of one's own, or a YAML file that names its parts: what `refinenet.datasets.folder.layouts` finds, opened."""
+
+from __future__ import annotations
+
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+from refinenet.datasets.dataset import Dataset, from_files
+from refinenet.datasets.file_pairs import find_by_item, pair_names
+from refinenet.datasets.folder.classes_file import Meaning, NoPaletteError
+from refinenet.datasets.folder.layouts import Layout, find_layout, find_meaning
+from refinenet.datasets.folder.split_files import SplitFiles, name_split
+from refinenet.datasets.formats import coco, labelme
+from refinenet.datasets.formats.coco_crowds import CrowdReport
+from refinenet.datasets.formats.invalid_labels import InvalidLabels
+from refinenet.io.image_files import list_files
+from refinenet.labels import LabelMap, LabelSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationReport:
+    """What is to be said about the annotation files of a split."""
+
+    path: Path
+    """A json file, or the folder of several."""
+    crowds: CrowdReport | None = None
+    """What was decided on COCO's crowds."""
+    invalid: InvalidLabels | None = None
+    """What was left out, as it cannot be used."""
+
+
+def open_split(source: Path, split: str) -> Dataset:
+    """One split of a folder, as `FolderSplits` opens it."""
+    return FolderSplits(source)(split)
+
+
+@dataclass(frozen=True)
+class FolderSplits:
+    """From the name of a split to its dataset. The folder is looked through once, when the first split is opened."""
+
+    source: Path
+    """A folder, or a YAML file."""
+    leave_out_invalid: bool = False
+    """Whether annotations that cannot be used are left out, rather than an error."""
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where its files lie."""
+        return find_layout(self.source)
+
+    @cached_property
+    def meaning(self) -> Meaning:
+        """What its masks' values, or the labels of its shapes, mean."""
+        try:
+            return find_meaning(self.layout, leave_out_invalid=self.leave_out_invalid)
+        except NoPaletteError as error:
+            raise ValueError(
+                f"{error} Run `refinenet data check {self.source}`: it looks at all masks and proposes a classes.yaml."
+            ) from error
+
+    def __call__(self, split: str) -> Dataset:
+        """One split; "valid" and "validation" are "val".
+
+        Raises:
+            FileNotFoundError: the layout is not understood, there is no such split, or a list or COCO file names a
+                file that is not there.
+            ValueError: nothing says what the masks' values mean, what says it is damaged, or images and masks do not
+                pair.
+            OSError: a file cannot be read.
+        """
+        dataset, report = self.open_reported(split)
+        if report.crowds is not None:
+            warnings.warn(report.crowds.text, stacklevel=2)
+        return dataset
+
+    def open_reported(self, split: str) -> tuple[Dataset, AnnotationReport]:
+        """As a call of it, with what is to be said about the annotation files."""
+        layout = self.layout
+        name = split if split in layout.splits else name_split(split)
+        if name not in layout.splits:
+            raise FileNotFoundError(
+                f"{self.source} has no split {split!r}: it has {', '.join(sorted(layout.splits))} "
+                f"({layout.description})."
+            )
+        if layout.is_dealt and not layout.splits[name].image_names:
+            raise ValueError(
+                f"{layout.root.resolve().name} has one image, which is kept for val: training needs two or more, or "
+                "the folders images/train and masks/train."
+            )
+        if name not in layout.annotations:
+            return _open_masks(layout, name, self.meaning), AnnotationReport(path=layout.root)
+        if layout.annotations[name].is_file():
+            label_set = self.meaning.label_set if layout.classes_file else None
+            return _open_coco(layout, name, label_set, leave_out_invalid=self.leave_out_invalid)
+        return _open_labelme(layout, name, self.meaning, leave_out_invalid=self.leave_out_invalid)
+
+
+def _open_masks(layout: Layout, split: str, meaning: Meaning) -> Dataset:
+    files = layout.splits[split]
+    if layout.is_dealt:  # A file without partner may have been dealt to either split.
+        for part in layout.splits.values():
+            _pair(part)
+    pairs = _pair(files)
+    if not pairs:
+        raise FileNotFoundError(f"The split {split!r} of {layout.root} has no images in {files.images}.")
+    return _of_pairs(layout, split, pairs, meaning.label_set, files.masks, meaning.read)
+
+
+def _pair(files: SplitFiles) -> dict[str, tuple[str, str]]:
+    if files.absent:
+        more = f" and {len(files.absent) - 5} more" if len(files.absent) > 5 else ""
+        raise FileNotFoundError(
+            f"The list names {', '.join(files.absent[:5])}{more}: there is neither an image in {files.images} nor a "
+            f"mask in {files.masks} of that name."
+        )
+    folders = files.images, files.masks
+    return pair_names(
+        files.image_names, files.mask_names, ending=files.mask_ending, image_ending=files.image_ending, folders=folders
+    )
+
+
+def _of_pairs(
+    layout: Layout,
+    split: str,
+    pairs: dict[str, tuple[str, str]],
+    label_set: LabelSet,
+    masks: Path,
+    read_labels: Callable[[Path], LabelMap],
+) -> Dataset:
+    return from_files(
+        name=layout.root.resolve().name,
+        split=split,
+        label_set=label_set,
+        items=list(pairs),
+        image_file=find_by_item(layout.splits[split].images, {item: names[0] for item, names in pairs.items()}),
+        mask_file=find_by_item(masks, {item: names[1] for item, names in pairs.items()}),
+        read_labels=read_labels,
+    )
+
+
+def _open_labelme(
+    layout: Layout, split: str, meaning: Meaning, *, leave_out_invalid: bool
+) -> tuple[Dataset, AnnotationReport]:
+    folder = layout.annotations[split]
+    shapes = [path.name for path in list_files(folder, (".json",))]
+    images = [name for files in _parts(layout, split) for name in files.image_names]
+    pairs = pair_names(images, shapes, wanted="json file", folders=(folder, folder))
+    own = set(layout.splits[split].image_names)
+    chosen = {item: names for item, names in pairs.items() if names[0] in own}
+    read_labels = partial(labelme.read_labels, meaning.label_set, leave_out_invalid=leave_out_invalid)
+    invalid = labelme.find_invalid(folder / names[1] for names in chosen.values()) if leave_out_invalid else None
+    dataset = _of_pairs(layout, split, chosen, meaning.label_set, folder, read_labels)
+    return dataset, AnnotationReport(path=folder, invalid=invalid)
+
+
+def _parts(layout: Layout, split: str) -> Iterable[SplitFiles]:
+    """The splits that share a split's folder and annotations."""
+    return layout.splits.values() if layout.is_dealt else (layout.splits[split],)
+
+
+def _open_coco(
+    layout: Layout, split: str, label_set: LabelSet | None, *, leave_out_invalid: bool
+) -> tuple[Dataset, AnnotationReport]:
+    path, files = layout.annotations[split], layout.splits[split]
+    instances = coco.open_instances(path, crowds=layout.crowds, leave_out_invalid=leave_out_invalid)
+    if label_set is not None:
+        instances = instances.with_classes(label_set)
+    found = _find_coco_files(path, files.images, instances.file_names, _parts(layout, split))
+    own = set(files.image_names)
+    chosen = {item: found[item] for item in sorted(found) if found[item] in own}
+    if not chosen:
+        raise FileNotFoundError(f"{path} has no images for the split {split!r}.")
+    image_file = find_by_item(files.images, chosen)
+    dataset = from_files(
+        name=layout.root.resolve().name,
+        split=split,
+        label_set=instances.label_set_of_all(),
+        items=list(chosen),
+        image_file=image_file,
+        mask_file=image_file,
+    )
+    locate, label_file = partial(_say_place, path), partial(_always, path)
+    dataset = replace(dataset, read_labels=instances.read_labels, locate=locate, label_file=label_file)
+    return dataset, AnnotationReport(path=path, crowds=instances.crowds, invalid=instances.invalid)
+
+
+def _find_coco_files(path: Path, folder: Path, items: Iterable[str], parts: Iterable[SplitFiles]) -> dict[str, str]:
+    """The file below `folder` for each image of a COCO file, which may state folders of another computer."""
+    there = {unicodedata.normalize("NFC", name): name for part in parts for name in part.image_names}
+    found: dict[str, str] = {}
+    for item in items:
+        name = unicodedata.normalize("NFC", item.replace("\\", "/"))
+        file = there.get(name) or there.get(name.rpartition("/")[2])
+        if file is None:
+            raise FileNotFoundError(f"{path} names the image {item}, which is not in {folder}.")
+        found[item] = file
+    if len(set(found.values())) < len(found):
+        raise ValueError(f"{path} names an image in {folder} twice, with other folders in front.")
+    return found
+
+
+def _always(path: Path, _item: str) -> Path:
+    """The one file of all items."""
+    return path
+
+
+def _say_place(path: Path, item: str) -> str:
+    return f"{path}, image {item}"

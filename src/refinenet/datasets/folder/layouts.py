@@ -1,0 +1,314 @@
+"""How folders of one's own are laid out, found out without being told.
+
+The first of these that fits is taken:
+
+    a YAML file, or a classes.yaml, that names the folders:      train: {images: FOLDER, masks: FOLDER}
+    images/NAME.jpg  masks/NAME.png  train.txt val.txt           lists of stems
+    JPEGImages/NAME.jpg  SegmentationClass/NAME.png              VOC, with the lists in ImageSets/Segmentation, and CVAT
+    images/SPLIT/NAME.jpg  masks/SPLIT/NAME.png                  SPLIT is train, val, or any other name
+    SPLIT/images/NAME.jpg  SPLIT/masks/NAME.png
+    train/NAME.png  trainannot/NAME.png                          as CamVid; also train_masks, train_labels, ...
+    images/NAME.jpg  masks/NAME.png                              no splits: every fifth image is kept for "val"
+    SPLIT/NAME.jpg  SPLIT/NAME_mask.png                          Roboflow
+    annotations/instances_SPLIT.json  images/                    COCO, and as Roboflow and CVAT write it
+    NAME.jpg  NAME.json                                          LabelMe, also in split folders
+
+COCO and LabelMe folders have the classes that a classes.yaml (or the YAML file) names, and else all labels that occur.
+
+Masks may also lie in `labels`, `annotations`, `gt` and the like, and their stems may have an ending such as "_mask".
+The splits "valid" and "validation" are known as "val". Images may lie in folders of their own within a split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from reprlib import repr as shorten
+from typing import Any
+
+from refinenet.datasets.folder.classes_file import (
+    KEYS,
+    LAYOUT_KEYS,
+    OPTION_KEYS,
+    Meaning,
+    NoPaletteError,
+    hint_at_keys,
+    load_yaml,
+    meaning_from_palettes,
+    of_ids,
+    read_classes_file,
+)
+from refinenet.datasets.folder.plain_layouts import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    find_beside,
+    find_inner_splits,
+    find_lists,
+    find_outer_splits,
+    find_rivals,
+    find_shared,
+)
+from refinenet.datasets.folder.split_files import Layout, SplitFiles, describe_folder, list_folders, list_split
+from refinenet.datasets.folder.tool_classes import read_label_map, read_roboflow_classes
+from refinenet.datasets.folder.tool_exports import find_coco, find_labelme, find_roboflow, find_voc
+from refinenet.datasets.formats import coco, labelme
+from refinenet.datasets.formats.coco_crowds import Crowds
+from refinenet.io.image_files import IMAGE_SUFFIXES, list_files, walk_names
+from refinenet.labels import LabelSet
+
+__all__ = ["Layout", "SplitFiles", "find_layout", "find_meaning", "find_splits"]
+
+_YAML_SUFFIXES = (".yaml", ".yml")
+_ROBOFLOW_CLASSES = "_classes.csv"
+_YAML_CLASSES = ("classes.yaml", "classes.yml")
+_CLASSES_FILES = (*_YAML_CLASSES, "labelmap.txt", _ROBOFLOW_CLASSES)
+_SPLIT_KEYS = ("train", "val", "test")
+
+
+def find_layout(source: Path) -> Layout:
+    """How the files of a folder, or those that a YAML file names, lie. Nothing is paired, and no picture is opened.
+
+    Raises:
+        FileNotFoundError: no layout is understood; says what was looked for and what the folder holds.
+        ValueError: a YAML file or a list says something that is not allowed.
+        OSError: a folder or file cannot be read.
+    """
+    if source.is_file() and source.suffix.lower() in _YAML_SUFFIXES:
+        return _follow(source, _read_yaml(source))
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source} is neither a folder nor a YAML file.")
+    classes = next((source / name for name in _YAML_CLASSES if (source / name).is_file()), None)
+    values = _load_mapping(classes) if classes is not None else {}
+    if classes is not None and not set(LAYOUT_KEYS).isdisjoint(values):
+        return _follow(classes, _read_yaml(classes))
+    return _find_in(source, _read_options(classes, values) if classes is not None else Options())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a YAML file says about a folder whose layout is found out."""
+
+    labels: str | None = None
+    """The folder or file below the root that holds the labels, where several fit."""
+    crowds: Crowds = "auto"
+    """What becomes of a COCO file's crowds."""
+
+
+def _load_mapping(path: Path) -> Mapping[str, Any]:
+    """What a YAML file says, or nothing where it is damaged: `find_meaning` says what is wrong with it."""
+    try:
+        values = load_yaml(path)
+    except ValueError:
+        return {}
+    return values if isinstance(values, Mapping) else {}
+
+
+def _read_options(path: Path, values: Mapping[str, Any]) -> Options:
+    labels, crowds = values.get("labels"), values.get("crowds", "auto")
+    if labels is not None and not (isinstance(labels, str) and labels.strip("/ ")):
+        raise ValueError(f"{path}: 'labels' is the folder or file that holds the labels, not {shorten(labels)}.")
+    if crowds not in ("auto", "labels", "void"):
+        raise ValueError(f"{path}: 'crowds' is auto, labels or void, not {shorten(crowds)}.")
+    return Options(labels=labels and labels.strip("/ "), crowds=crowds)
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    values = load_yaml(path)
+    allowed = (*KEYS, *OPTION_KEYS, *LAYOUT_KEYS)
+    if not isinstance(values, Mapping) or not set(values) <= set(allowed):
+        found = shorten(sorted(map(str, values)) if isinstance(values, Mapping) else values)
+        raise ValueError(f"{path}: it may have the keys {', '.join(allowed)}; it has {found}.{hint_at_keys(values)}")
+    return values
+
+
+def _follow(path: Path, values: Mapping[str, Any]) -> Layout:
+    """The layout that a YAML file describes."""
+    inner = values.get("path", ".")
+    if not isinstance(inner, str):
+        raise ValueError(f"{path}: 'path' is a folder, not {shorten(inner)}.")
+    root = path.parent / inner
+    if not root.is_dir():
+        raise FileNotFoundError(f"{path}: 'path' is {inner}, and there is no folder {root}.")
+    has_classes = not set(KEYS).isdisjoint(values)
+    options = _read_options(path, values)
+    named = [key for key in _SPLIT_KEYS if key in values]
+    if not named:
+        layout = _find_in(root, options)
+        return replace(layout, classes_file=path) if has_classes else layout
+    return Layout(
+        root=root,
+        description=f"as {path.name} says",
+        splits={key: list_split(*_read_split(path, root, key, values[key])) for key in named},
+        classes_file=path if has_classes else _find_classes_file(root),
+    )
+
+
+def _read_split(path: Path, root: Path, key: str, value: Any) -> tuple[Path, Path]:
+    is_sound = isinstance(value, Mapping) and set(value) == {"images", "masks"}
+    if not is_sound or not all(isinstance(folder, str) for folder in value.values()):
+        raise ValueError(f"{path}: {key!r} is {{images: FOLDER, masks: FOLDER}}, not {shorten(value)}.")
+    for kind, folder in value.items():
+        if not (root / folder).is_dir():
+            raise FileNotFoundError(f"{path}: {kind!r} of {key!r} is {folder}, and there is no folder {root / folder}.")
+    return root / value["images"], root / value["masks"]
+
+
+def _find_in(root: Path, options: Options) -> Layout:
+    finders: tuple[Callable[[Path], Layout | None], ...] = (
+        *(partial(find, labels=options.labels) for find in (find_lists,)),
+        *((find_voc,) if options.labels is None else ()),
+        *(partial(find, labels=options.labels) for find in (find_inner_splits, find_outer_splits)),
+        *((find_beside,) if options.labels is None else ()),
+        partial(find_shared, labels=options.labels),
+        *(find_roboflow, find_coco, find_labelme),
+    )
+    for find in finders:
+        layout = find(root)
+        if layout is not None:
+            if options.labels is None:
+                _refuse_rivals(layout)
+            names = _YAML_CLASSES if layout.annotations else _CLASSES_FILES
+            return replace(layout, classes_file=_find_classes_file(root, names), crowds=options.crowds)
+    raise FileNotFoundError(
+        f"{root} is laid out in no way that is understood: it holds {describe_folder(root)}.{_say_empty(root)} "
+        "Looked for images/ and masks/, with or without folders or lists (train.txt) for splits; SPLIT/images and "
+        "SPLIT/masks; train/ and trainannot/; "
+        "JPEGImages/ and SegmentationClass/; NAME.jpg and NAME_mask.png; COCO's and LabelMe's json files. "
+        "A YAML file can name the folders, with lines such as: train: {images: FOLDER, masks: FOLDER}"
+    )
+
+
+def _refuse_rivals(layout: Layout) -> None:
+    """Refuse to choose between several folders of masks that all fit the images."""
+    for files in layout.splits.values():
+        rivals = [] if layout.annotations else find_rivals(*_find_parents(layout.root, files))
+        if rivals:
+            names = [path.name for path in (_find_parents(layout.root, files)[1], *rivals)]
+            raise ValueError(
+                f"{layout.root}: the folders {' and '.join(names)} all hold masks that fit the images, and they "
+                f"differ: which are the labels? Name one in classes.yaml, for example `labels: {names[0]}`, or move "
+                "the others away."
+            )
+
+
+def _find_parents(root: Path, files: SplitFiles) -> tuple[Path, Path]:
+    """The folders of images and of masks, without those of splits in them."""
+    if files.images.parent != files.masks.parent and root in files.masks.parent.parents:
+        return files.images.parent, files.masks.parent
+    return files.images, files.masks
+
+
+def _say_empty(root: Path) -> str:
+    known = (*IMAGE_FOLDERS, *MASK_FOLDERS)
+    folders = {name: folder for name, folder in list_folders(root).items() if name.lower() in known}
+    empty = [f"{name}/" for name, folder in folders.items() if not any(walk_names(folder, IMAGE_SUFFIXES))]
+    return f" No pictures are in {' and '.join(empty)}." if empty else ""
+
+
+def _find_classes_file(root: Path, names: Sequence[str] = _CLASSES_FILES) -> Path | None:
+    found = [root / name for name in names]
+    found += [folder / _ROBOFLOW_CLASSES for folder in list_folders(root).values() if _ROBOFLOW_CLASSES in names]
+    return next((path for path in found if path.is_file() and not _has_options_alone(path)), None)
+
+
+def _has_options_alone(path: Path) -> bool:
+    """Whether a YAML file says nothing about classes, but something else."""
+    values = _load_mapping(path) if path.suffix in _YAML_SUFFIXES else {}
+    return bool(values) and set(values) <= set(OPTION_KEYS)
+
+
+def find_splits(layout: Layout) -> tuple[str, ...]:
+    """The splits of a layout, train and val first, but for those made of others, such as VOC's trainval."""
+    plain = {
+        (layout.splits[split].images, name)
+        for split in layout.splits.keys() & set(_SPLIT_KEYS)
+        for name in layout.splits[split].image_names
+    }
+
+    def is_made_of_others(split: str, files: SplitFiles) -> bool:
+        images = {(files.images, name) for name in files.image_names}
+        return split not in _SPLIT_KEYS and bool(images) and images <= plain
+
+    # Which images are in a split of annotations, their files say, not the folder.
+    found = [
+        split for split, files in layout.splits.items() if layout.annotations or not is_made_of_others(split, files)
+    ]
+    return tuple(sorted(found, key=lambda split: (split != "train", split != "val")))
+
+
+def find_meaning(layout: Layout, *, leave_out_invalid: bool = False) -> Meaning:
+    """What the values in a layout's masks, or its annotations, mean.
+
+    Palette masks without a classes file are all read, each once. Annotations that cannot be used may be left out.
+
+    Raises:
+        NoPaletteError: nothing says it.
+        ValueError: what says it is damaged, or lacks a label that occurs.
+        FileNotFoundError: there are no masks.
+        OSError: a file cannot be read.
+    """
+    path = layout.classes_file
+    if layout.annotations:
+        return _find_annotated(layout, leave_out_invalid)
+    if path is None:
+        return _find_in_palettes(layout)
+    if path.suffix.lower() in _YAML_SUFFIXES:
+        return read_classes_file(path)
+    return read_label_map(path) if path.suffix == ".txt" else _read_roboflow(layout, path)
+
+
+def _find_annotated(layout: Layout, leave_out_invalid: bool) -> Meaning:
+    first = next(iter(layout.annotations.values()))
+    folders = sorted({path for path in layout.annotations.values() if path.is_dir()})
+    shapes = [path for folder in folders for path in sorted(list_files(folder, (".json",)))]
+    if layout.classes_file is not None:
+        meaning = _read_listed(layout.classes_file)
+        labelme.check_labels(
+            meaning.label_set, shapes, leave_out_invalid=leave_out_invalid
+        )  # COCO's files are checked when they are opened, each once.
+        return meaning
+    if folders:
+        return _number(labelme.find_names(shapes, leave_out_invalid=leave_out_invalid), first)
+    instances = coco.open_instances(first, leave_out_invalid=leave_out_invalid)
+    return _number(instances.label_set_of_all(), first)
+
+
+def _number(label_set: LabelSet, origin: Path) -> Meaning:
+    return of_ids(label_set, list(range(len(label_set))), [], str(origin))
+
+
+def _read_listed(path: Path) -> Meaning:
+    """The classes that a YAML file lists for shapes, which have labels but no ids or colours."""
+    meaning = read_classes_file(path)
+    if meaning != _number(meaning.label_set, path):
+        raise ValueError(
+            f"{path}: 'masks', 'values' and 'ignore' say what masks hold, and the labels here are shapes: "
+            "'names' and 'colours' are of use."
+        )
+    return meaning
+
+
+def _find_in_palettes(layout: Layout) -> Meaning:
+    if not any(files.mask_names for files in layout.splits.values()):
+        folders = sorted({str(files.masks) for files in layout.splits.values()})
+        raise FileNotFoundError(f"{layout.root} has no masks in {', '.join(folders)}.")
+    try:
+        return meaning_from_palettes(_all_masks(layout))
+    except NoPaletteError as error:
+        raise NoPaletteError(f"{layout.root} has no classes.yaml and {error}") from error
+
+
+def _all_masks(layout: Layout) -> Iterator[Path]:
+    for files in layout.splits.values():
+        yield from (files.masks / name for name in files.mask_names)
+
+
+def _read_roboflow(layout: Layout, path: Path) -> Meaning:
+    meaning = read_roboflow_classes(path)
+    for folder in list_folders(layout.root).values():
+        other = folder / path.name
+        if other.is_file() and read_roboflow_classes(other).label_set != meaning.label_set:
+            raise ValueError(f"{path} and {other} name different classes: export all splits together.")
+    return meaning

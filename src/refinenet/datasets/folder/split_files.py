@@ -1,0 +1,214 @@
+"""Where a folder's files lie, split by split, before anything is read or paired."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from refinenet.datasets.file_pairs import MASK_SUFFIXES, find_item, find_stem
+from refinenet.datasets.formats.coco_crowds import Crowds
+from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
+
+VALIDATION_EVERY = 5
+"""Where a folder has no splits, the first of each so many images, by name, is for validation."""
+
+SHARED = "without splits: every fifth image is for val"
+"""What `Layout.description` says of them."""
+
+ENDINGS = ("_mask", "_label", "_labels", "_gt", "_seg", "_segmentation", "_L", "-mask", "_labelTrainIds", "_labelIds")
+"""What the stems of masks may have after those of their images."""
+
+_BEGINNINGS = ("mask_", "masks_", "label_", "labels_", "gt_", "seg_", "mask-", "label-")
+"""What the stems of masks may have before those of their images."""
+
+_BOTH_ENDINGS = (*("", *ENDINGS), "_gtFine_labelTrainIds", "_gtFine_labelIds")
+
+_IMAGE_MARKS = (
+    *("_image", "_img", "_rgb", "_photo", "_sat", "_leftImg8bit", "-image", "-img", "-rgb"),
+    *("image_", "img_", "rgb_", "photo_", "im_", "image-", "img-", "rgb-"),
+)
+"""What the stems of images may have where those of their masks have something else."""
+
+SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
+"""What the folders and lists of splits are called where nothing else tells them from other folders."""
+
+_SPLIT_NAMES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitFiles:
+    """The files of one split. Names may have folders in front, parted by "/"."""
+
+    images: Path
+    """The folder of images."""
+    image_names: tuple[str, ...]
+    """Images, in alphabetical order."""
+    masks: Path
+    """The folder of masks; it may be that of the images."""
+    mask_names: tuple[str, ...]
+    """Masks, in alphabetical order; none where labels are shapes."""
+    mask_ending: str = ""
+    """What a mask's stem has after the sample's name, such as "_mask", or before it, such as "mask_"."""
+    image_ending: str = ""
+    """The same of images, such as "_image" or "img_"."""
+    absent: tuple[str, ...] = ()
+    """Stems that a list names and that neither an image nor a mask has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where everything lies."""
+
+    root: Path
+    description: str
+    """In words."""
+    splits: Mapping[str, SplitFiles]
+    annotations: Mapping[str, Path] = field(default_factory=dict)
+    """For each split, where labels are shapes: a COCO json file, or the folder of LabelMe's json files."""
+    classes_file: Path | None
+    """A classes.yaml or another YAML file, labelmap.txt, or _classes.csv."""
+    is_dealt: bool = False
+    """Whether the folder has no splits, so that every fifth image is for validation."""
+    crowds: Crowds = "auto"
+    """What becomes of a COCO file's crowds."""
+
+
+def list_split(images: Path, masks: Path) -> SplitFiles:
+    """All images and masks in two folders, with the ending that most of the masks have."""
+    image_names = tuple(sorted(walk_names(images, IMAGE_SUFFIXES)))
+    mask_names = _prefer_lossless(sorted(walk_names(masks, IMAGE_SUFFIXES)))
+    image_ending, mask_ending = find_endings(image_names, mask_names)
+    return SplitFiles(
+        images=images,
+        image_names=image_names,
+        masks=masks,
+        mask_names=mask_names,
+        image_ending=image_ending,
+        mask_ending=mask_ending,
+    )
+
+
+def list_mixed(folder: Path, ending: str) -> SplitFiles:
+    """Images and masks in one folder (not in folders in it), where the stems of masks have an ending."""
+    names = sorted(path.name for path in list_files(folder, IMAGE_SUFFIXES))
+    return SplitFiles(
+        images=folder,
+        image_names=tuple(name for name in names if not find_stem(name).endswith(ending)),
+        masks=folder,
+        mask_names=_prefer_lossless([name for name in names if find_stem(name).endswith(ending)]),
+        mask_ending=ending,
+    )
+
+
+def list_images(folder: Path, *, below: bool) -> SplitFiles:
+    """The images in a folder, and where `below` also in the folders in it, whose labels are shapes."""
+    found = walk_names(folder, IMAGE_SUFFIXES) if below else (path.name for path in list_files(folder, IMAGE_SUFFIXES))
+    return SplitFiles(images=folder, image_names=tuple(sorted(found)), masks=folder, mask_names=())
+
+
+def _prefer_lossless(names: Sequence[str]) -> tuple[str, ...]:
+    """Masks of lossy formats are listed only where they are the only ones, so that reading them says what is wrong."""
+    lossless = {find_stem(name) for name in names if has_suffix(name.rpartition("/")[2], MASK_SUFFIXES)}
+    return tuple(
+        name for name in names if has_suffix(name.rpartition("/")[2], MASK_SUFFIXES) or find_stem(name) not in lossless
+    )
+
+
+def find_endings(images: Sequence[str], masks: Sequence[str]) -> tuple[str, str]:
+    """What images and masks have around the sample's name where most masks find their image; nothing where equal."""
+    if not masks:
+        return "", ""
+    if _count_pairs(images, masks, "", "") == len(masks):
+        return "", ""
+    counts = {("", mark): _count_pairs(images, masks, "", mark) for mark in ("", *ENDINGS)}
+    if 2 * max(counts.values()) < len(masks):
+        image_marks = [mark for mark in _IMAGE_MARKS if any(_has(name, mark) for name in images)]
+        mask_marks = [mark for mark in (*_BOTH_ENDINGS, *_BEGINNINGS) if any(_has(name, mark) for name in masks)]
+        for marks in ((one, other) for one in ("", *image_marks) for other in mask_marks):
+            counts.setdefault(marks, _count_pairs(images, masks, *marks))
+    return max(counts, key=lambda marks: counts[marks])
+
+
+def _has(name: str, mark: str) -> bool:
+    return not mark or find_item(name, mark) != find_stem(name)
+
+
+def _count_pairs(images: Sequence[str], masks: Sequence[str], image_mark: str, mask_mark: str) -> int:
+    items = {find_item(name, image_mark) for name in images if _has(name, image_mark)}
+    return sum(_has(name, mask_mark) and find_item(name, mask_mark) in items for name in masks)
+
+
+def take(files: SplitFiles, stems: Sequence[str]) -> SplitFiles:
+    """Only the files whose stems are listed."""
+    wanted = {find_item(f"{stem}.", files.image_ending) for stem in stems}
+    images = tuple(name for name in files.image_names if find_item(name, files.image_ending) in wanted)
+    masks = tuple(name for name in files.mask_names if _find_image_stem(files, name) in wanted)
+    found = {find_item(name, files.image_ending) for name in images} | {_find_image_stem(files, name) for name in masks}
+    return replace(files, image_names=images, mask_names=masks, absent=tuple(sorted(wanted - found)))
+
+
+def deal(files: SplitFiles) -> dict[str, SplitFiles]:
+    """Every fifth stem for "val", the others for "train"."""
+    stems = {find_item(name, files.image_ending) for name in files.image_names}
+    stems |= {_find_image_stem(files, name) for name in files.mask_names}
+    ordered = sorted(stems)
+    validation = ordered[::VALIDATION_EVERY]
+    chosen = set(validation)
+    training = take(files, [stem for stem in ordered if stem not in chosen])
+    return {"train": replace(training, absent=files.absent), "val": take(files, validation)}
+
+
+def _find_image_stem(files: SplitFiles, mask_name: str) -> str:
+    return find_item(mask_name, files.mask_ending)
+
+
+def describe_folder(folder: Path) -> str:
+    """What a folder holds, for messages: its folders, and how many files of each ending."""
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    folders = [f"{path.name}/" for path in paths if path.is_dir()]
+    endings = Counter(path.suffix.lower() or "no ending" for path in paths if path.is_file())
+    files = [f"{count} files {ending}" for ending, count in endings.most_common(4)]
+    more = [f"{len(folders) - 12} more folders"] if len(folders) > 12 else []
+    return ", ".join([*folders[:12], *more, *files]) or "nothing"
+
+
+def list_folders(parent: Path) -> dict[str, Path]:
+    """The folders in a folder by their names, hidden ones aside, in alphabetical order."""
+    with os.scandir(parent) as entries:  # which, of many files, is many times faster than asking each path
+        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    return {name: parent / name for name in names}
+
+
+def name_splits(folders: Iterable[str]) -> dict[str, str]:
+    """From the names of splits to those of their folders: "valid" is known as "val", "train2017" as "train"."""
+    names: dict[str, list[str]] = {}
+    for folder in folders:
+        names.setdefault(name_split(folder), []).append(folder)
+    return {split if len(found) == 1 else folder: folder for split, found in names.items() for folder in found}
+
+
+def name_split(folder: str) -> str:
+    """What the split of a folder is called: "val" for "Validation", "train" for "train2017"."""
+    plain = folder.lower()
+    for known in ("train", "val", "test"):
+        if plain.startswith(known) and plain.removeprefix(known).isdecimal():
+            return known
+    known = _SPLIT_NAMES.get(plain, plain)
+    return known if known in ("train", "val", "test") else folder
+
+
+def read_list(path: Path) -> list[str]:
+    """The stems in a list file, one on each line; endings of images are taken off.
+
+    Raises:
+        ValueError: it is not UTF-8.
+        OSError: it cannot be read.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return [find_stem(line) if line.lower().endswith(IMAGE_SUFFIXES) else line for line in lines if line]

@@ -1,0 +1,157 @@
+"""The layouts that annotation tools and well-known datasets write: VOC and CVAT, Roboflow, COCO, LabelMe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from refinenet.datasets.file_pairs import find_stem
+from refinenet.datasets.folder.split_files import (
+    SHARED,
+    Layout,
+    SplitFiles,
+    deal,
+    list_folders,
+    list_images,
+    list_mixed,
+    list_split,
+    name_splits,
+    read_list,
+    take,
+)
+from refinenet.io.image_files import IMAGE_SUFFIXES, list_files
+
+ROBOFLOW_ENDING = "_mask"
+ROBOFLOW_COCO = "_annotations.coco.json"
+
+_ONE_COCO_FILE = ("instances_default.json", "annotations.json", ROBOFLOW_COCO)
+
+
+def find_voc(root: Path) -> Layout | None:
+    """JPEGImages/ (or images/), SegmentationClass/ and the lists in ImageSets/Segmentation/, as VOC and CVAT have them.
+
+    Of masks without any list, and of CVAT's single list `default.txt`, every fifth is for validation.
+
+    Raises:
+        ValueError: a list is damaged.
+    """
+    images = next((root / name for name in ("JPEGImages", "images") if (root / name).is_dir()), None)
+    masks, lists = root / "SegmentationClass", root / "ImageSets" / "Segmentation"
+    if images is None or not masks.is_dir():
+        return None
+    files = list_split(images, masks)
+    found = {path.stem: path for path in sorted(lists.glob("*.txt"))} if lists.is_dir() else {}
+    names = f"{images.name}/ and SegmentationClass/"
+    if not found:
+        return _of(root, f"{names} {SHARED}", deal(files), is_dealt=True)
+    if list(found) == ["default"]:
+        listed = take(files, read_list(found["default"]))
+        return _of(root, f"{names} with ImageSets/Segmentation/default.txt, {SHARED}", deal(listed), is_dealt=True)
+    splits = {split: take(files, read_list(found[name])) for split, name in name_splits(found).items()}
+    return _of(root, f"{names} with the lists in ImageSets/Segmentation/", splits)
+
+
+def find_roboflow(root: Path) -> Layout | None:
+    """Images and masks in one folder, NAME.jpg and NAME_mask.png, as Roboflow writes them in split folders."""
+    splits, single = _find_folders(root, _is_mixed)
+    if splits:
+        files = {split: list_mixed(folder, ROBOFLOW_ENDING) for split, folder in splits.items()}
+        return _of(root, "SPLIT/NAME.jpg and SPLIT/NAME_mask.png", files)
+    if single is not None:
+        dealt = deal(list_mixed(single, ROBOFLOW_ENDING))
+        return _of(root, f"NAME.jpg and NAME_mask.png in one folder, {SHARED}", dealt, is_dealt=True)
+    return None
+
+
+def _find_folders(root: Path, is_meant: Callable[[Path], bool]) -> tuple[dict[str, Path], Path | None]:
+    """The folders of splits, or else one folder of all that is not called as a split: the root or a folder in it."""
+    folders = {name: folder for name, folder in list_folders(root).items() if is_meant(folder)}
+    splits = {split: folders[name] for split, name in name_splits(folders).items()}
+    if "train" not in splits and is_meant(root):
+        return {}, root
+    if len(splits) == 1 and not splits.keys() & {"train", "val", "test"}:
+        return {}, next(iter(splits.values()))
+    return splits, None
+
+
+def _is_mixed(folder: Path) -> bool:
+    stems = {find_stem(path.name) for path in list_files(folder, IMAGE_SUFFIXES)}
+    return any(stem.endswith(ROBOFLOW_ENDING) and stem.removesuffix(ROBOFLOW_ENDING) in stems for stem in stems)
+
+
+def find_coco(root: Path) -> Layout | None:
+    """COCO json files: annotations/instances_SPLIT.json, SPLIT/_annotations.coco.json, or one file beside images/."""
+    by_folder = {name: folder for name, folder in list_folders(root).items() if (folder / ROBOFLOW_COCO).is_file()}
+    if by_folder:
+        names = name_splits(by_folder)
+        return _of(
+            root,
+            f"COCO annotations, SPLIT/{ROBOFLOW_COCO}",
+            {split: list_images(by_folder[name], below=True) for split, name in names.items()},
+            {split: by_folder[name] / ROBOFLOW_COCO for split, name in names.items()},
+        )
+    by_name = {
+        path.stem.removeprefix("instances_"): path
+        for folder in (root / "annotations", root)
+        for path in sorted(folder.glob("instances_*.json"))
+    }
+    by_name.pop("default", None)
+    if by_name:
+        names = name_splits(by_name)
+        return _of(
+            root,
+            "COCO annotations, annotations/instances_SPLIT.json",
+            {split: list_images(_find_coco_images(root, name), below=True) for split, name in names.items()},
+            {split: by_name[name] for split, name in names.items()},
+        )
+    return _find_one_coco_file(root)
+
+
+def _find_one_coco_file(root: Path) -> Layout | None:
+    candidates = (folder / name for folder in (root / "annotations", root) for name in _ONE_COCO_FILE)
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        return None
+    dealt = deal(list_images(_find_coco_images(root, "default"), below=True))
+    return _of(root, f"COCO annotations, {path.name}, {SHARED}", dealt, {"train": path, "val": path}, is_dealt=True)
+
+
+def _find_coco_images(root: Path, name: str) -> Path:
+    candidates = (root / "images" / name, root / name, root / "images")
+    return next((folder for folder in candidates if folder.is_dir()), root)
+
+
+def find_labelme(root: Path) -> Layout | None:
+    """Images and LabelMe's json files with the same stems in one folder: in split folders, or in one."""
+    splits, single = _find_folders(root, _has_shapes)
+    if splits:
+        files = {split: list_images(folder, below=False) for split, folder in splits.items()}
+        return _of(root, "LabelMe, SPLIT/NAME.jpg and SPLIT/NAME.json", files, splits)
+    if single is not None:
+        dealt = deal(list_images(single, below=False))
+        annotations = {"train": single, "val": single}
+        return _of(root, f"LabelMe, NAME.jpg and NAME.json, {SHARED}", dealt, annotations, is_dealt=True)
+    return None
+
+
+def _has_shapes(folder: Path) -> bool:
+    stems = {find_stem(path.name) for path in list_files(folder, IMAGE_SUFFIXES)}
+    return any(find_stem(path.name) in stems for path in list_files(folder, (".json",)))
+
+
+def _of(
+    root: Path,
+    description: str,
+    splits: Mapping[str, SplitFiles],
+    annotations: Mapping[str, Path] | None = None,
+    *,
+    is_dealt: bool = False,
+) -> Layout:
+    return Layout(
+        root=root,
+        description=description,
+        splits=splits,
+        annotations=annotations or {},
+        classes_file=None,
+        is_dealt=is_dealt,
+    )

@@ -1,0 +1,294 @@
+"""Fetch, unpack and convert a published dataset, as far as its owner allows; and list what there is.
+
+Everything can be stopped at any time and run again: it goes on where it ended, and what is done is not done twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Literal
+from urllib.parse import quote
+
+from rich.progress import Progress
+
+from refinenet.datasets.catalog import NAMES, PUBLISHED, Dataset, Download, Published, find_root, prepared_folder
+from refinenet.datasets.published.prepared_masks import open_prepared, write_split
+from refinenet.io.console import print_note, progress_bar
+from refinenet.io.download.archives import forget, is_interrupted, is_unpacked, unpack, was_empty
+from refinenet.io.download.download import PATIENCE, Patience, fetch
+from refinenet.io.locks import only_one
+
+_Trouble = FileNotFoundError | ValueError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitReport:
+    """What became of a split."""
+
+    split: str
+    images: int | None
+    """How many images it has; None where it cannot be opened."""
+    published: int | None
+    """How many it has according to its owner, where that is known."""
+    note: str
+    """What is to be said about it; nothing where all is as published."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareReport:
+    """What became of a dataset, of which at least one split is ready."""
+
+    name: str
+    root: Path
+    splits: tuple[SplitReport, ...]
+    problems: tuple[str, ...]
+    """What did not work; a further run tries again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedDataset:
+    """A row of the list of published datasets; `dataclasses.asdict` makes it JSON-ready."""
+
+    name: str
+    title: str
+    classes: int
+    images: Mapping[str, int]
+    """By split, as published."""
+    size: str
+    licence: str
+    page: str
+    root: str
+    """Where it is looked for."""
+    state: Literal["absent", "there", "prepared"]
+    """Whether that folder holds anything, and whether masks were prepared in it."""
+
+
+def list_datasets() -> list[ListedDataset]:
+    """The published datasets, and whether they are here; no file is opened."""
+    return [_describe(name, published) for name, published in PUBLISHED.items()]
+
+
+def prepare(
+    name: str,
+    root: Path,
+    *,
+    published: Published | None = None,
+    mirror: str | None = None,
+    download: bool = True,
+    keep_archives: bool = True,
+    workers: int | None = None,
+    progress: bool = True,
+    patience: Patience = PATIENCE,
+) -> PrepareReport:
+    """Make a published dataset ready: fetch and unpack what is missing, write masks where labels are slow to read.
+
+    Args:
+        name: One of `PUBLISHED`, or, with `published`, what the prepared folders are to be named by.
+        root: Its folder; it is made where it is missing.
+        published: The dataset, where it is none of `PUBLISHED`.
+        mirror: An address below which the files are fetched by their names, instead of from their owner.
+        download: Whether anything may be fetched; if not, only what is there is converted.
+        keep_archives: Whether archives stay after they were unpacked.
+        workers: Processes that convert; by default one for each core.
+        progress: Whether to show bars and notes on standard error.
+        patience: How long to try to fetch a file.
+
+    Raises:
+        ValueError: there is no such dataset, or a file is damaged, wrong or hostile; it is named.
+        FileNotFoundError: no split is there and nothing can be fetched; says how to get it.
+        OSError: the network failed, a server refused, or the disk is full.
+    """
+    published = published or _find(name)
+    found = {split: _open(name, published, root, split) for split in published.splits}
+    problems: list[Exception] = []
+    is_whole = not any(isinstance(split, Exception) for split in found.values())
+    if download and published.facts.downloads and not (is_whole and _is_settled(published, root)):
+        root.mkdir(parents=True, exist_ok=True)
+        waiting = partial(print_note, f"Somebody else prepares {root}; waiting for that.", enabled=progress)
+        with only_one(root / ".prepare.lock", waiting), progress_bar(progress) as bar:
+            fetcher = _Fetcher(root, mirror, keep_archives, patience, bar)
+            problems = [error for file in published.facts.downloads if (error := fetcher.try_to_get(file))]
+            found = {split: _open(name, published, root, split) for split in published.splits}
+            problems += [] if problems else _put_aside(published, root, found)
+    with progress_bar(progress) as bar:
+        reports = []
+        for split, dataset in found.items():
+            ready = _convert(name, published, root, split, dataset, workers, bar)
+            problems += [ready] if isinstance(ready, ValueError) else []
+            reports.append(_report(split, ready, published))
+    if all(report.images is None for report in reports):
+        raise _failure(name, published, root, problems, reports)
+    return PrepareReport(name=name, root=root, splits=tuple(reports), problems=tuple(map(str, problems)))
+
+
+def _find(name: str) -> Published:
+    if name not in PUBLISHED:
+        known = "needs no files: the package draws it" if name in NAMES else "is not known"
+        raise ValueError(f"The dataset {name!r} {known}. Those that can be prepared are {', '.join(PUBLISHED)}.")
+    return PUBLISHED[name]
+
+
+def _describe(name: str, published: Published) -> ListedDataset:
+    facts, root = published.facts, find_root(name)
+    state: Literal["absent", "there", "prepared"] = "absent"
+    if any((prepared_folder(root, name, split) / "samples.tsv").is_file() for split in published.splits):
+        state = "prepared"
+    elif root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
+        state = "there"
+    return ListedDataset(
+        name=name,
+        title=facts.title,
+        classes=len(facts.label_set),
+        images=dict(facts.images),
+        size=facts.size,
+        licence=facts.licence,
+        page=facts.page,
+        root=str(root),
+        state=state,
+    )
+
+
+def _open(name: str, published: Published, root: Path, split: str) -> Dataset | _Trouble:
+    try:
+        prepared = open_prepared(root, name, split, published.facts.label_set)
+        return published.open_split(root, split) if prepared is None else prepared
+    except (FileNotFoundError, ValueError) as error:
+        return error
+
+
+def _is_settled(published: Published, root: Path) -> bool:
+    """Whether no file was begun and not finished."""
+    return not any(
+        (root / f"{file.file}.part").exists()
+        or (file.unpack and is_interrupted(root / file.file, root, origin=file.url))
+        for file in published.facts.downloads
+    )
+
+
+def _put_aside(published: Published, root: Path, found: Mapping[str, Dataset | _Trouble]) -> list[Exception]:
+    """Archives that were unpacked though they are empty or, where no split opens, wrong: the next run fetches anew."""
+    missing = [split for split in found.values() if isinstance(split, Exception)]
+    if not missing:
+        return []
+    is_nothing_there = len(missing) == len(found)
+    problems: list[Exception] = []
+    for file in published.facts.downloads:
+        target = root / file.file
+        is_empty = was_empty(target, root)
+        # With a hash it is what its owner offers: to fetch it again would change nothing.
+        if not file.unpack or file.sha256 or file.md5 or not (is_nothing_there or is_empty):
+            continue
+        forget(target, root)
+        wrong = "holds nothing." if is_empty else f"does not hold the dataset: {missing[0]}"
+        aside = ""
+        if target.exists():
+            aside = f" It was put aside as {target.replace(target.with_name(target.name + '.refused')).name}."
+        problems.append(ValueError(f"{target} {wrong}{aside} The next run fetches it anew."))
+    return problems
+
+
+@dataclass(frozen=True)
+class _Fetcher:
+    root: Path
+    mirror: str | None
+    keep_archives: bool
+    patience: Patience
+    bar: Progress
+
+    def try_to_get(self, file: Download) -> OSError | ValueError | None:
+        """Fetch and unpack a file; what went wrong is returned, as other files may still come."""
+        try:
+            self._get(file)
+        except (OSError, ValueError) as error:
+            return error
+        return None
+
+    def _get(self, file: Download) -> None:
+        target = self.root / file.file
+        if file.unpack and is_unpacked(target, self.root, origin=file.url):
+            return
+        name = PurePosixPath(file.file).name
+        fetch(
+            file.url,
+            target,
+            mirror=f"{self.mirror.rstrip('/')}/{quote(name)}" if self.mirror else None,
+            sha256=file.sha256,
+            md5=file.md5,
+            patience=self.patience,
+            progress=self._task(f"fetching {name}"),
+            note=partial(print_note, enabled=not self.bar.disable),
+        )
+        if not file.unpack:
+            return
+        try:
+            unpack(target, self.root, origin=file.url, progress=self._task(f"unpacking {name}"))
+        except ValueError as error:
+            if file.sha256 or file.md5:  # It is what its owner offers: to fetch it again would change nothing.
+                raise
+            aside = target.replace(target.with_name(target.name + ".refused"))
+            raise ValueError(f"{error} It was put aside as {aside.name}, and the next run fetches it anew.") from error
+        if not self.keep_archives:
+            target.unlink()
+
+    def _task(self, description: str) -> Callable[[int, int | None], None]:
+        task = self.bar.add_task(description, total=None, status="MB")
+
+        def show(done: int, size: int | None) -> None:
+            total = None if size is None else max(size // 1_000_000, 1)
+            self.bar.update(task, completed=done // 1_000_000, total=total, visible=done != size)
+
+        return show
+
+
+def _convert(
+    name: str,
+    published: Published,
+    root: Path,
+    split: str,
+    dataset: Dataset | _Trouble,
+    workers: int | None,
+    bar: Progress,
+) -> Dataset | _Trouble:
+    """The split, with masks written where its labels are slow to read."""
+    if isinstance(dataset, Exception) or not dataset.is_slow:
+        return dataset
+    folder = prepared_folder(root, name, split)
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = partial(print_note, f"Somebody else prepares {folder}; waiting for that.", enabled=not bar.disable)
+    with only_one(folder / ".lock", waiting):
+        if open_prepared(root, name, split, dataset.label_set) is None:
+            task = bar.add_task(f"converting {name} {split}", total=len(dataset), status="images")
+            try:
+                write_split(root, folder, dataset, workers=workers, advance=partial(bar.advance, task))
+            except ValueError as error:
+                return error
+    return _open(name, published, root, split)
+
+
+def _report(split: str, dataset: Dataset | _Trouble, published: Published) -> SplitReport:
+    expected = published.facts.images.get(split)
+    if isinstance(dataset, Exception):
+        return SplitReport(split=split, images=None, published=expected, note=str(dataset))
+    is_as_published = expected in (None, len(dataset))
+    note = "" if is_as_published else f"{len(dataset):,} images are here, {expected:,} were published."
+    return SplitReport(split=split, images=len(dataset), published=expected, note=note)
+
+
+def _failure(
+    name: str, published: Published, root: Path, problems: Sequence[Exception], reports: Sequence[SplitReport]
+) -> Exception:
+    """What to raise where nothing is ready."""
+    facts = published.facts
+    if problems:
+        kind = ValueError if any(isinstance(problem, ValueError) for problem in problems) else OSError
+        return problems[0] if len(problems) == 1 else kind("\n".join(map(str, problems)))
+    missing = " ".join(dict.fromkeys(report.note for report in reports))
+    if facts.downloads:
+        return FileNotFoundError(f"{name} is not in {root}. {missing}")
+    return FileNotFoundError(
+        f"{name} ({facts.licence}) has to be fetched by hand, from {facts.page}. {facts.how_to_get} "
+        f"Put it into {root} and run this again. {missing}"
+    )

@@ -1,0 +1,60 @@
+"""ADE20K in the form of the SceneParsing challenge: 150 classes, 20,210 train and 2,000 val images.
+
+Masks hold 0 for what has no class, and 1 to 150. The full ADE20K with its 3,000 classes is another download.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from refinenet.datasets.dataset import UNLABELLED, Dataset
+from refinenet.datasets.file_pairs import open_folders, open_images
+from refinenet.datasets.formats.tables import make_table, read_with_table
+from refinenet.datasets.metadata import Published, Server, read_facts
+from refinenet.datasets.published.devkit import require_folder
+
+FACTS = read_facts("ade20k")
+FOLDER = "ADEChallengeData2016"
+TEST_PLACES = ("release_test", f"{FOLDER}/release_test", f"{FOLDER}/images", "images", "")
+TABLE = make_table({k + 1: k for k in range(len(FACTS.label_set))}, void=[0])
+MEANING = "Masks of ADE20K SceneParsing hold 1 to 150 for its classes and 0 for none."
+
+
+def open_split(root: Path, split: str) -> Dataset:
+    """One split, "train", "val" or, without labels, "test", of the folder `root`.
+
+    It holds ADEChallengeData2016/ or is it; beside that or in it lies release_test/ with the images of test.
+
+    Raises:
+        FileNotFoundError: the data are not there.
+        ValueError: images and masks do not pair.
+    """
+    if split == UNLABELLED:
+        images = require_folder(root, TEST_PLACES, "testing", "The test images of ADE20K SceneParsing") / "testing"
+        return open_images(name="ade20k", split=split, label_set=FACTS.label_set, images=images)
+    base = root if (root / "annotations").is_dir() else root / FOLDER
+    part = {"train": "training", "val": "validation"}[split]
+    return open_folders(
+        name="ade20k",
+        split=split,
+        label_set=FACTS.label_set,
+        images=base / "images" / part,
+        masks=base / "annotations" / part,
+        read_labels=partial(read_with_table, TABLE, MEANING),
+    )
+
+
+def _place_in_archive(_split: str, item: str) -> str:
+    return f"{item}.png"
+
+
+SERVER = Server(
+    **FACTS.more["server"],
+    archive="zip",
+    place=_place_in_archive,
+    values=tuple(range(1, len(FACTS.label_set) + 1)),
+)
+"""It takes 1 to 150, as the owner's masks have them, in files called as the images, but .png. Source: the challenge's
+development kit, CSAILVision/sceneparsing."""
+ADE20K = Published(facts=FACTS, open_split=open_split, server=SERVER)

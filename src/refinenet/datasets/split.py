@@ -1,0 +1,191 @@
+"""`refinenet data split`: a folder's images dealt out to train, val and test, related ones together.
+
+The frames of one video, or the shots of one scene, are nearly the same picture: dealt out one by one, they would let a
+network be tested on what it was trained on. So images are grouped by their names, and groups stay whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from refinenet.datasets.file_pairs import pair_names
+from refinenet.datasets.folder.layouts import find_layout
+from refinenet.datasets.folder.plain_layouts import find_lists, find_pair
+from refinenet.datasets.folder.split_files import SPLIT_FOLDERS, list_split
+from refinenet.io.console import print_note
+from refinenet.io.files import write_atomically
+
+_NUMBER = re.compile(r"[\W_]*\d+(?=\D*$)")
+
+
+def split_folder(
+    root: Path,
+    *,
+    val: float = 0.2,
+    test: float = 0.0,
+    seed: int = 0,
+    group: str | None = None,
+    replace: bool = False,
+) -> Mapping[str, tuple[str, ...]]:
+    """Write the lists train.txt and val.txt, and test.txt, into a folder with images/ and masks/ without splits.
+
+    The same names, shares and seed make the same lists, on every machine and in whatever order files are found. Where
+    all images are one group, they are cut into stretches in the order of their names, the last of them for val; a
+    note on standard error says so.
+
+    Args:
+        root: The folder.
+        val: The share of images for validation, reached as nearly as whole groups allow.
+        test: The share of images for testing.
+        seed: Another one makes another split.
+        group: A regular expression whose first group, found in the stem (with any folders in front), is what related
+            images share. By default it is the stem without its last number and what parts this from the rest:
+            0016E5 of 0016E5_07959.
+        replace: Whether lists that exist may be replaced.
+
+    Returns:
+        The stems of each split, in alphabetical order.
+
+    Raises:
+        ValueError: the shares cannot be, there are too few images or groups, the folder has splits already, images
+            and masks do not pair, or the regular expression is none or finds nothing.
+        FileNotFoundError: there are no images and masks.
+        FileExistsError: lists exist that must not be replaced.
+        OSError: the folder cannot be read or written.
+    """
+    if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
+        raise ValueError(f"The shares are above 0 and together below 1, not val={val} and test={test}.")
+    names = ("train", "val", "test") if test else ("train", "val")
+    _check_lists(root, names, replace)
+    stems = _list_stems(root)
+    if len(stems) < len(names):
+        raise ValueError(f"{root} has {len(stems)} images, too few for {', '.join(names)}.")
+    groups = _group(stems, group)
+    shares = {"test": test, "val": val} if test else {"val": val}
+    if len(groups) == 1:
+        print_note(
+            f"All {len(stems)} images of {root} are one group by their names, so that they may be frames of one video: "
+            "they are cut into stretches in the order of their names, the last for val. A regular expression given as "
+            "--group finds smaller groups."
+        )
+        splits = _cut(stems, shares)
+    else:
+        splits = _deal(groups, shares, seed)
+    for name in reversed(names):
+        write_atomically(root / f"{name}.txt", "".join(f"{stem}\n" for stem in splits[name]).encode())
+    return {name: splits[name] for name in names}
+
+
+def _check_lists(root: Path, names: Sequence[str], replace: bool) -> None:
+    found = [f"{name}.txt" for name in SPLIT_FOLDERS if (root / f"{name}.txt").exists()]
+    if found and not replace:
+        raise FileExistsError(
+            f"{root} has the lists {', '.join(found)} already: pass replace (--replace) to renew them."
+        )
+    others = [name for name in found if name.removesuffix(".txt") not in names]
+    if others:
+        raise ValueError(f"{root} has {', '.join(others)}, which would not fit to new lists: move it away first.")
+
+
+def _list_stems(root: Path) -> list[str]:
+    """The stems of a folder's pairs, in alphabetical order."""
+    layout = (find_lists(root) if root.is_dir() else None) or find_layout(root)
+    pair = find_pair(layout.root)
+    # Folders in images/ may be those of videos. Lists are being replaced.
+    is_split = not layout.is_dealt and not {"train", "val", "test"}.isdisjoint(layout.splits)
+    if pair is None or layout.annotations or (is_split and find_lists(root) is None):
+        raise ValueError(
+            f"{root} cannot be split: that needs images/ and masks/ without splits, and it is {layout.description}, "
+            f"with {', '.join(sorted(layout.splits))}."
+        )
+    files = list_split(*pair)
+    return list(
+        pair_names(
+            files.image_names,
+            files.mask_names,
+            ending=files.mask_ending,
+            image_ending=files.image_ending,
+            folders=pair,
+        )
+    )
+
+
+def _group(stems: Sequence[str], expression: str | None) -> dict[str, list[str]]:
+    try:
+        pattern = None if expression is None else re.compile(expression)
+    except re.error as error:
+        raise ValueError(f"group={expression!r} is no regular expression: {error}.") from error
+    if pattern is not None and pattern.groups < 1:
+        raise ValueError(f"group={expression!r} has no group in brackets, such as in '(.*)_[0-9]+'.")
+    groups: dict[str, list[str]] = {}
+    for stem in stems:
+        groups.setdefault(_find_key(stem, pattern), []).append(stem)
+    return groups
+
+
+def _find_key(stem: str, pattern: re.Pattern[str] | None) -> str:
+    if pattern is None:
+        return _NUMBER.sub("", stem)
+    found = pattern.search(stem)
+    if found is None or found[1] is None:
+        raise ValueError(f"group={pattern.pattern!r} finds nothing in {stem!r}: each image belongs to a group.")
+    return found[1]
+
+
+def _deal(groups: Mapping[str, list[str]], shares: Mapping[str, float], seed: int) -> dict[str, tuple[str, ...]]:
+    if len(groups) <= len(shares):
+        raise ValueError(
+            f"The names of the images tell {len(groups)} groups ({', '.join(map(repr, sorted(groups)))}), too few for "
+            f"train, {' and '.join(shares)}. A regular expression given as --group finds smaller ones."
+        )
+    total = sum(map(len, groups.values()))
+    # A cryptographic hash is the same on every machine and version, which random numbers need not be.
+    rest = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
+    splits: dict[str, tuple[str, ...]] = {}
+    for number, (name, share) in enumerate(shares.items(), start=1):
+        kept = len(shares) - number + 1  # groups that the splits to come need, and train
+        chosen = _choose([len(groups[key]) for key in rest], max(1, round(share * total)), len(rest) - kept)
+        splits[name] = tuple(sorted(stem for index in chosen for stem in groups[rest[index]]))
+        rest = [key for index, key in enumerate(rest) if index not in chosen]
+    splits["train"] = tuple(sorted(stem for key in rest for stem in groups[key]))
+    return splits
+
+
+def _choose(sizes: Sequence[int], target: int, most: int) -> set[int]:
+    """Indices of 1 to `most` groups whose sizes add up as nearly as can be to `target`, early groups preferred."""
+    # A bit for each sum that is reached; the group that reached it first leads back to the sum's parts.
+    reached = 1
+    first: dict[int, int] = {}
+    within = (1 << 2 * max(target, max(sizes)) + 1) - 1
+    for index, size in enumerate(sizes):
+        new = (reached << size & within) & ~reached
+        reached |= new
+        while new:
+            lowest = new & -new
+            first[lowest.bit_length() - 1] = index
+            new ^= lowest
+    for reached_sum in sorted(first, key=lambda value: (abs(value - target), value)):
+        chosen: set[int] = set()
+        rest = reached_sum
+        while rest:
+            chosen.add(first[rest])
+            rest -= sizes[first[rest]]
+        if len(chosen) <= most:
+            return chosen
+    raise AssertionError("a single group is always allowed")
+
+
+def _cut(stems: Sequence[str], shares: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
+    """Stretches in the order of the names, in which frame 10 follows frame 9: train, then test, then val."""
+    ordered = sorted(stems, key=lambda stem: [part.zfill(20) for part in re.split(r"(\d+)", stem)])
+    splits: dict[str, tuple[str, ...]] = {}
+    end = len(ordered)
+    for number, name in enumerate(sorted(shares, reverse=True), start=1):
+        others = len(shares) - number + 1  # splits to come, and train, which need an image each
+        start = max(end - max(1, round(shares[name] * len(stems))), others)
+        splits[name] = tuple(sorted(ordered[start:end]))
+        end = start
+    return {**splits, "train": tuple(sorted(ordered[:end]))}

@@ -1,0 +1,81 @@
+"""`streets`: pictures that the package draws itself, with CamVid's eleven classes. No file is needed.
+
+Each split draws from seeds of its own, so no picture stands in two of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from refinenet.datasets.dataset import Dataset, Splits
+from refinenet.datasets.metadata import read_facts
+from refinenet.datasets.street_scenes import draw_street
+from refinenet.datasets.street_scenes.scene import LARGEST
+from refinenet.labels import LabelMap
+
+LABEL_SET = read_facts("camvid").label_set
+FIRST_SEEDS: Mapping[str, int] = MappingProxyType({"train": 1_000_000, "val": 2_000_000, "test": 3_000_000})
+MAX_COUNT = 1_000_000
+SMALL = 480 * 360
+"""Pixels of pictures of which many wait for their next use: to draw one takes a third of a second."""
+
+
+def parse(text: str) -> Splits:
+    """Read "streets", "streets:COUNT" or "streets:COUNT:WIDTHxHEIGHT"; by default 400 pictures of 480x360 pixels.
+
+    Raises:
+        ValueError: `text` has another form, or asks for no picture, more than a million in a split, or too large ones.
+    """
+    match = re.fullmatch(r"streets(?::(\d{1,7})(?::(\d{1,4})x(\d{1,4}))?)?", text)
+    if match is None:
+        raise ValueError(f"Drawn streets are streets, streets:COUNT or streets:COUNT:WIDTHxHEIGHT, not {text!r}.")
+    count, width, height = (
+        int(value or default) for value, default in zip(match.groups(), (400, 480, 360), strict=True)
+    )
+    if not (1 <= count <= MAX_COUNT and 1 <= width <= LARGEST and 1 <= height <= LARGEST):
+        raise ValueError(
+            f"Drawn streets come 1 to {MAX_COUNT:,} in a split, of 1x1 to {LARGEST}x{LARGEST} pixels, not {text!r}."
+        )
+    return partial(open_split, count=count, height=height, width=width)
+
+
+def open_split(split: str, *, count: int = 400, height: int = 360, width: int = 480) -> Dataset:
+    """`count` drawn pictures of `height` by `width` pixels; the splits are "train", "val" and "test".
+
+    Raises:
+        ValueError: there is no such split.
+    """
+    if split not in FIRST_SEEDS:
+        raise ValueError(f"streets has the splits {', '.join(FIRST_SEEDS)}, not {split!r}.")
+    items = range(FIRST_SEEDS[split], FIRST_SEEDS[split] + count)
+    return Dataset(
+        name="streets",
+        split=split,
+        label_set=LABEL_SET,
+        items=[str(seed) for seed in items],
+        read_image=partial(_read_image, height, width),
+        read_labels=partial(_read_labels, height, width),
+    )
+
+
+def _draw(seed: int, height: int, width: int) -> tuple[npt.NDArray[np.uint8], LabelMap]:
+    """A picture and its labels, which are asked for one after the other, and again in the next epoch."""
+    return _draw_small(seed, height, width) if height * width <= SMALL else _draw_large(seed, height, width)
+
+
+_draw_large = lru_cache(maxsize=1)(draw_street)
+_draw_small = lru_cache(maxsize=64)(draw_street)  # at most 44 MB
+
+
+def _read_image(height: int, width: int, item: str) -> npt.NDArray[np.uint8]:
+    return _draw(int(item), height, width)[0].copy()
+
+
+def _read_labels(height: int, width: int, item: str) -> LabelMap:
+    return _draw(int(item), height, width)[1].copy()

@@ -1,0 +1,251 @@
+"""Shapes in perspective: flat polygons, painted planes and tapered rods. See `drawing` for units and the rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from refinenet.datasets.street_scenes.canvas import (
+    FARTHEST,
+    NEAREST,
+    Camera,
+    Canvas,
+    Colour,
+    Floats,
+    Fragments,
+    Labels,
+    Point,
+    Vector,
+    cross,
+    dot,
+    fragments,
+    limit,
+    mix,
+    planar,
+    subtract,
+    unit,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surface:
+    """Where pixels lie on a plane, all `(N,)` float64 in metres: position, distance, and a pixel's size there."""
+
+    u: Floats
+    v: Floats
+    depth: Floats
+    pixel_u: Floats
+    pixel_v: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paint:
+    """What a shader answers: `(3, N)` colours, and where they vary opacities from 0 to 1 and labels, `(N,)`."""
+
+    colour: Floats
+    opacity: Floats | float = 1.0
+    label: Labels | None = None
+    extent: Floats | None = None
+    """What share belongs to the shape, 0 to 1, where that is not the opacity: a railing's gaps belong to it."""
+
+
+Shader = Callable[[Surface], Paint]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plane:
+    """A plane in world coordinates: u runs from `origin` to `along`, v at right angles to it towards `up`."""
+
+    origin: Vector
+    along: Vector
+    up: Vector
+
+
+def _clip(points: Sequence[Vector]) -> list[Vector]:
+    """The part of a polygon in view coordinates that lies ahead of the camera."""
+    kept: list[Vector] = []
+    for a, b in zip(points, [*points[1:], points[0]], strict=True):
+        if a[2] >= NEAREST:
+            kept.append(a)
+        if (a[2] >= NEAREST) != (b[2] >= NEAREST):
+            share = (NEAREST - a[2]) / (b[2] - a[2])
+            kept.append((a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share, NEAREST))
+    return kept
+
+
+def _edges(corners: Sequence[Point]) -> list[Vector]:
+    """For each edge of a convex polygon (a, b, c): a x + b y + c is the distance of (x, y) inwards, in pixels."""
+    area = 0.0
+    pairs = list(zip(corners, [*corners[1:], corners[0]], strict=True))
+    for (ax, ay), (bx, by) in pairs:
+        area += ax * by - bx * ay
+    side = 1.0 if area > 0 else -1.0
+    edges = []
+    for (ax, ay), (bx, by) in pairs:
+        length = math.sqrt((bx - ax) * (bx - ax) + (by - ay) * (by - ay))
+        if length > 1e-9:
+            across, down = side * (ay - by) / length, side * (bx - ax) / length
+            edges.append((across, down, -(across * ax + down * ay)))
+    return edges
+
+
+def polygon_fragments(canvas: Canvas, camera: Camera, points: Sequence[Vector]) -> Iterator[Fragments]:
+    """The pixels of a convex polygon given in view coordinates."""
+    clipped = _clip(points)
+    if len(clipped) < 3:
+        return
+    corners = [camera.screen(point) for point in clipped]
+    columns, rows = [x for x, _ in corners], [y for _, y in corners]
+    edges = _edges(corners)
+    if not edges:
+        return
+
+    def coverage(x: Floats, y: Floats) -> Floats:
+        inside = edges[0][0] * x + (edges[0][1] * y + edges[0][2])
+        for across, down, shift in edges[1:]:
+            inside = np.minimum(inside, across * x + (down * y + shift))
+        return limit(inside + 0.5)
+
+    box = (min(columns) - 0.5, min(rows) - 0.5, max(columns) + 0.5, max(rows) + 0.5)
+    yield from fragments(canvas, box, coverage)
+
+
+def fill_polygon(
+    canvas: Canvas, camera: Camera, points: Sequence[Vector], colours: tuple[Colour, Colour], label: int
+) -> None:
+    """Paint a flat convex polygon, in world coordinates, from the first colour at its foot to the second on top."""
+    seen = [camera.view(point) for point in points]
+    depth = max(NEAREST, min(point[2] for point in seen))
+    low, high = planar(colours[0]), planar(colours[1])
+    ahead = [camera.screen(point)[1] for point in seen if point[2] >= NEAREST] or [0.0]
+    bottom, size = max(ahead), max(max(ahead) - min(ahead), 1.0)
+    for pixels in polygon_fragments(canvas, camera, seen):
+        colour = mix(low, high, limit((bottom - pixels.y) / size)) if low is not high else low
+        canvas.blend(pixels, colour, depth, label)
+
+
+def paint_plane(
+    canvas: Canvas,
+    camera: Camera,
+    plane: Plane,
+    outline: Sequence[Point],
+    shader: Shader,
+    label: int | None,
+) -> None:
+    """Paint a convex part of a plane, pixel by pixel.
+
+    Args:
+        canvas: what is painted on.
+        camera: what it is seen through.
+        plane: where the part lies.
+        outline: the part's corners as (u, v) in metres.
+        shader: what says the colours; labels that it gives win over `label`.
+        label: the class of what is painted, or None to keep the labels that are there.
+    """
+    origin = camera.view(plane.origin)
+    along = unit(subtract(camera.view(plane.along), origin))
+    up = subtract(camera.view(plane.up), origin)
+    slant = dot(up, along)
+    up = unit((up[0] - slant * along[0], up[1] - slant * along[1], up[2] - slant * along[2]))
+    normal = cross(along, up)
+    height = dot(normal, origin)
+    if -1e-6 < height < 1e-6:
+        return
+    corners = [
+        (
+            origin[0] + u * along[0] + v * up[0],
+            origin[1] + u * along[1] + v * up[1],
+            origin[2] + u * along[2] + v * up[2],
+        )
+        for u, v in outline
+    ]
+    lift = Lift(camera=camera, origin=origin, along=along, up=up, normal=normal, height=height)
+    bounds = (
+        (min(u for u, _ in outline), max(u for u, _ in outline)),
+        (
+            min(v for _, v in outline),
+            max(v for _, v in outline),
+        ),
+    )
+    for pixels in polygon_fragments(canvas, camera, corners):
+        surface = lift(pixels, bounds)
+        paint = shader(surface)
+        chosen = label if paint.label is None else paint.label
+        canvas.blend(pixels, paint.colour, surface.depth, None, paint.opacity)
+        if chosen is not None:
+            canvas.mark(pixels, chosen, paint.opacity if paint.extent is None else paint.extent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lift:
+    """Takes pixels to the plane that they show; all vectors in view coordinates."""
+
+    camera: Camera
+    origin: Vector
+    along: Vector
+    up: Vector
+    normal: Vector
+    height: float
+
+    def __call__(self, pixels: Fragments, bounds: tuple[Point, Point]) -> Surface:
+        """The places on the plane, none outside the bounds of u and of v."""
+        focal = self.camera.focal
+        x = (pixels.x - self.camera.centre[0]) / focal
+        y = (self.camera.centre[1] - pixels.y) / focal
+        nearness = (x * self.normal[0] + y * self.normal[1] + self.normal[2]) / self.height
+        depth = 1.0 / limit(nearness, 1 / FARTHEST, 1 / NEAREST)
+        u = depth * (x * self.along[0] + y * self.along[1] + self.along[2]) - dot(self.origin, self.along)
+        v = depth * (x * self.up[0] + y * self.up[1] + self.up[2]) - dot(self.origin, self.up)
+        size = depth / focal
+        stretch = depth / abs(self.height)
+        return Surface(
+            u=limit(u, *bounds[0]),
+            v=limit(v, *bounds[1]),
+            depth=depth,
+            pixel_u=size * (1 + stretch * abs(self.along[2])),
+            pixel_v=size * (1 + stretch * abs(self.up[2])),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rod:
+    """A rod with round ends, in world coordinates and metres; equal ends make a ball."""
+
+    start: Vector
+    end: Vector
+    start_radius: float
+    end_radius: float
+    colour: Colour
+
+
+def fill_rod(canvas: Canvas, camera: Camera, rod: Rod, glow: Vector, label: int) -> None:
+    """Paint a rod, never under a pixel thin, brighter on the side towards `glow` (screen x and y, strength)."""
+    start, end = camera.view(rod.start), camera.view(rod.end)
+    if min(start[2], end[2]) < NEAREST:
+        return
+    (ax, ay), (bx, by) = camera.screen(start), camera.screen(end)
+    dx, dy = bx - ax, by - ay
+    first, last = (
+        max(0.5, rod.start_radius * camera.focal / start[2]),
+        max(0.5, rod.end_radius * camera.focal / end[2]),
+    )
+    square = max(dx * dx + dy * dy, 1e-9)
+    reach = max(first, last) + 0.5
+    box = (min(ax, bx) - reach, min(ay, by) - reach, max(ax, bx) + reach, max(ay, by) + reach)
+
+    def offset(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
+        share = limit(((x - ax) * dx + (y - ay) * dy) / square)
+        return x - ax - share * dx, y - ay - share * dy, first + (last - first) * share
+
+    def coverage(x: Floats, y: Floats) -> Floats:
+        across, down, radius = offset(x, y)
+        return limit(radius + 0.5 - np.sqrt(across * across + down * down))
+
+    colour = planar(rod.colour)
+    for pixels in fragments(canvas, box, coverage):
+        across, down, radius = offset(pixels.x, pixels.y)
+        shine = 1 + glow[2] * limit((across * glow[0] + down * glow[1]) / radius, -1.0, 1.0)
+        canvas.blend(pixels, colour * shine, (start[2] + end[2]) / 2, label)
