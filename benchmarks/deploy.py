@@ -33,14 +33,14 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from refinenet import RefineNet
-from refinenet.backends import open_backend
-from refinenet.backends.base import BackendName, Precision
 from refinenet.datasets.street_scenes import draw_street
+from refinenet.inference.backends import open_backend
+from refinenet.inference.backends.base import BackendName, Precision
+from refinenet.inference.transforms import prepare
+from refinenet.inference.upsampling import largest_class
 from refinenet.io.console import print_table
 from refinenet.models.decoder import ChainedResidualPooling
 from refinenet.models.network import Network
-from refinenet.transforms import prepare
-from refinenet.upsampling import largest_class
 
 NUM_CLASSES = 21
 PLAIN = "plain network"

@@ -27,16 +27,16 @@ from PIL import Image
 from torch import Tensor
 
 from refinenet import RefineNet
-from refinenet.backends import open_backend
-from refinenet.backends.base import BackendName
 from refinenet.datasets.street_scenes import draw_street
+from refinenet.inference.backends import open_backend
+from refinenet.inference.backends.base import BackendName
+from refinenet.inference.segmenter import Segmenter
+from refinenet.inference.transforms import prepare
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
 from refinenet.io.images import decode, encode
 from refinenet.labels import Colour
-from refinenet.segmenter import Segmenter
 from refinenet.sinks import Kind, choose_kinds, render, usual_suffix
-from refinenet.transforms import prepare
 
 DRAWN = 6
 """Different pictures; further files are copies."""

@@ -20,11 +20,11 @@ from deploy import make_network, make_plain
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from refinenet.backends.pytorch import PyTorchBackend
+from refinenet.inference.backends.pytorch import PyTorchBackend
+from refinenet.inference.upsampling import resize
 from refinenet.io.console import print_table
 from refinenet.models.inference_graph import fuse
 from refinenet.models.network import Network
-from refinenet.upsampling import resize
 
 PLAIN = "plain network"
 LARGEST_BATCH = 256

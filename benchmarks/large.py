@@ -27,8 +27,8 @@ import numpy.typing as npt
 import rasterio
 
 from refinenet.datasets.street_scenes import draw_street
+from refinenet.inference.sliding_window import STRIDE, Axis
 from refinenet.io.console import print_table
-from refinenet.windows import STRIDE, Axis
 
 STREET = (720, 960)
 BORDER = 8

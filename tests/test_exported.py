@@ -21,7 +21,7 @@ from PIL import Image
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.inference import Protocol
+from refinenet.inference.protocol import Protocol
 from refinenet.models.model_file import save
 
 SIZES = [(1, 1), (33, 47), (97, 130)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from refinenet.backends.pytorch import PyTorchBackend
+from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.models.inference_graph import fuse
 from refinenet.models.network import Architecture, ModelType, Network
 

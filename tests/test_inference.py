@@ -14,11 +14,11 @@ from model_parts import small_network
 from torch import Tensor
 from torch.nn import functional
 
-from refinenet.backends.pytorch import PyTorchBackend
-from refinenet.inference import PLAIN, Protocol, average_probabilities, choose_protocol
+from refinenet.inference.backends.pytorch import PyTorchBackend
+from refinenet.inference.protocol import PLAIN, Protocol, average_probabilities, choose_protocol
+from refinenet.inference.segmenter import Segmenter
+from refinenet.inference.sliding_window import Axis, blend_windows
 from refinenet.labels import LabelSet
-from refinenet.segmenter import Segmenter
-from refinenet.windows import Axis, blend_windows
 
 WEIGHTS = torch.randn(4, 3, 1, 1, generator=torch.Generator().manual_seed(1)) * 5
 

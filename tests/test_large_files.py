@@ -21,11 +21,11 @@ from rasterio.control import GroundControlPoint
 from rasterio.transform import from_origin
 from torch import Tensor
 
+from refinenet.inference.segmenter import Segmenter
 from refinenet.io.images import decode
 from refinenet.io.large_upright import open_upright
 from refinenet.labels import LabelSet
 from refinenet.large_images import segment_large
-from refinenet.segmenter import Segmenter
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -241,7 +241,7 @@ import sys
 import torch
 from refinenet.labels import LabelSet
 from refinenet.large_images import segment_large
-from refinenet.segmenter import Segmenter
+from refinenet.inference.segmenter import Segmenter
 
 class FortyClasses:
     device = torch.device("cpu")

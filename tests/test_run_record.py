@@ -19,15 +19,15 @@ import pytest
 import torch
 from PIL import Image
 
-from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.datasets.catalog import Dataset
 from refinenet.environment import describe_run
+from refinenet.inference.backends.pytorch import PyTorchBackend
+from refinenet.inference.segmenter import Segmenter
 from refinenet.labels import LabelSet
 from refinenet.metric_loggers import Logger, LoggerConfig, Row, open_loggers
 from refinenet.models.network import Architecture, Network
 from refinenet.run_record import CLASS_IOU, MOST_CLASSES, draw_curves
 from refinenet.sample_sheet import choose_samples, draw_samples
-from refinenet.segmenter import Segmenter
 
 RGB = npt.NDArray[np.uint8]
 CLASSES = LabelSet(names=("sky", "road", "tram"), colours=((10, 120, 230), (128, 64, 128), (200, 0, 50)))

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset, open_dataset
+from refinenet.inference.segmenter import Segmenter
 from refinenet.labels import LabelMap, LabelSet
-from refinenet.segmenter import Segmenter
 from refinenet.temperature import fit_temperature
 
 LABELS = LabelSet(names=("a", "b", "c"), colours=((255, 0, 0), (0, 255, 0), (0, 0, 255)))

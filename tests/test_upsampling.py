@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from refinenet.upsampling import VALUES_AT_ONCE, largest_class, resize
+from refinenet.inference.upsampling import VALUES_AT_ONCE, largest_class, resize
 
 
 def resize_all(logits: Tensor, size: tuple[int, int]) -> Tensor:

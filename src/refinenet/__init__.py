@@ -17,15 +17,15 @@ from refinenet._version import __version__
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
     from refinenet.examination import evaluate_predictions
+    from refinenet.inference.segmenter import Segmentation
     from refinenet.labels import LabelSet
-    from refinenet.segmenter import Segmentation
 
 __all__ = ["LabelSet", "RefineNet", "Segmentation", "__version__", "evaluate_predictions"]
 
 _HOMES = {
     "LabelSet": "refinenet.labels",
     "RefineNet": "refinenet.api",
-    "Segmentation": "refinenet.segmenter",
+    "Segmentation": "refinenet.inference.segmenter",
     "evaluate_predictions": "refinenet.examination",
 }
 

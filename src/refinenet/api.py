@@ -17,9 +17,6 @@ import numpy.typing as npt
 import torch
 
 from refinenet._version import __version__
-from refinenet.backends import AUTO, check_backend, choose_backend, open_backend
-from refinenet.backends.base import BackendName, Precision
-from refinenet.backends.graph import ExportedModel
 from refinenet.batch import FileResult, SegmentLarge, Steps, segment_files, take_all
 from refinenet.datasets.catalog import DatasetSource, TrainingSource, open_dataset, with_value_range
 from refinenet.datasets.street_scenes import draw_street
@@ -30,7 +27,18 @@ from refinenet.examination import check_masks, examine, open_split
 from refinenet.exported.opening import choose_engine, graph_kind, open_exported
 from refinenet.exporting import SIZES, Certificate, Int8, check_target, export_model
 from refinenet.exporting import Precision as ExportPrecision
-from refinenet.inference import Protocol, choose_protocol
+from refinenet.inference.backends import AUTO, check_backend, choose_backend, open_backend
+from refinenet.inference.backends.base import BackendName, Precision
+from refinenet.inference.backends.graph import ExportedModel
+from refinenet.inference.protocol import Protocol, choose_protocol
+from refinenet.inference.segmenter import (
+    Output,
+    Segmentation,
+    Segmenter,
+    check_abstention,
+    check_output,
+    choose_palette,
+)
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_same_file
 from refinenet.io.images import ChannelOrder, ImageSource, check_channel_order, knows_its_order, read_image
@@ -45,7 +53,6 @@ from refinenet.models.model_file import ModelCard, load, save
 from refinenet.models.network import ModelType, Network
 from refinenet.models.tensor_files import digest
 from refinenet.quantisation import MAX_DROP
-from refinenet.segmenter import Output, Segmentation, Segmenter, check_abstention, check_output, choose_palette
 from refinenet.sinks import Kind
 from refinenet.submission import Submission, plan_submission, write_submission
 from refinenet.temperature import FittedTemperature, fit_temperature

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from refinenet.backends.base import BackendError
 from refinenet.deploy_record import GREY, LABEL_FILES, FileState, FolderRecord, file_state, open_record
+from refinenet.inference.backends.base import BackendError
+from refinenet.inference.segmenter import OUTPUTS, Output, Segmentation
 from refinenet.io.console import describe_error, print_note, progress_bar
 from refinenet.io.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
 from refinenet.io.image_files import TooLargeError
@@ -25,7 +26,6 @@ from refinenet.io.sample_values import Decoded, Note
 from refinenet.io.signals import Interruption
 from refinenet.large_images import LargeSegmentation
 from refinenet.overlap import overlapped
-from refinenet.segmenter import OUTPUTS, Output, Segmentation
 from refinenet.sinks import Kind, write
 from refinenet.work_plan import Work, WorkItem, skip
 

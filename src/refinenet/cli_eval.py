@@ -25,7 +25,7 @@ from refinenet.io.console import say
 
 if TYPE_CHECKING:
     from refinenet.evaluation import Evaluation
-    from refinenet.inference import Protocol
+    from refinenet.inference.protocol import Protocol
     from refinenet.submission import Submission
 
 MEASURING, WAYS = "What is measured", "How images are put before the network"
@@ -178,7 +178,7 @@ def _choose_protocol(
         )
     if overlap is not None and window is None:
         raise typer.BadParameter("It is of use with --window only.", param_hint="--overlap")
-    from refinenet.inference import PLAIN, Protocol
+    from refinenet.inference.protocol import PLAIN, Protocol
 
     return Protocol(
         scales=PLAIN.scales if scales is None else _read_scales(scales),

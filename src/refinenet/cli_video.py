@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from refinenet.segmenter import Segmentation
+    from refinenet.inference.segmenter import Segmentation
 
 
 def has_video(sources: Sequence[str]) -> bool:
@@ -50,8 +50,8 @@ def deploy_video(
     Raises:
         ValueError, OSError: as `RefineNet.deploy_video`, or several sources.
     """
+    from refinenet.inference.segmenter import OUTPUTS
     from refinenet.io.files import refuse_to_replace
-    from refinenet.segmenter import OUTPUTS
     from refinenet.video import choose_output, plan_output, segment_video
 
     if len(sources) > 1:

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.datasets.street_scenes import draw_street
+from refinenet.inference.segmenter import Segmentation
 from refinenet.legend import add_legend
-from refinenet.segmenter import Segmentation
 
 
 def draw_demo(

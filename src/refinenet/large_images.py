@@ -21,14 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from refinenet.inference import Protocol
-from refinenet.io.console import progress_bar
-from refinenet.io.files import refuse_same_file
-from refinenet.io.large_target import TILE, LargeTarget, check_suffix, open_target
-from refinenet.io.large_upright import open_upright
-from refinenet.io.raster import LargeSource
-from refinenet.io.sample_values import AS_DECLARED, RGB, Mask, Note, Reading
-from refinenet.segmenter import (
+from refinenet.inference.protocol import Protocol
+from refinenet.inference.segmenter import (
     OUTPUTS,
     Output,
     Scores,
@@ -37,9 +31,15 @@ from refinenet.segmenter import (
     check_abstention,
     choose_palette,
 )
-from refinenet.transforms import prepare
-from refinenet.upsampling import resize
-from refinenet.windows import Axis, Block, blend_windows
+from refinenet.inference.sliding_window import Axis, Block, blend_windows
+from refinenet.inference.transforms import prepare
+from refinenet.inference.upsampling import resize
+from refinenet.io.console import progress_bar
+from refinenet.io.files import refuse_same_file
+from refinenet.io.large_target import TILE, LargeTarget, check_suffix, open_target
+from refinenet.io.large_upright import open_upright
+from refinenet.io.raster import LargeSource
+from refinenet.io.sample_values import AS_DECLARED, RGB, Mask, Note, Reading
 
 WINDOW = (768, 768)
 """Height and width of windows: with the bundled model, the process stays below 2 GiB (`benchmarks/large.py`)."""

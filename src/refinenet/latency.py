@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.backends import list_backends, open_backend
-from refinenet.backends.base import BackendError, BackendName, Precision
-from refinenet.backends.graph import ExportedModel
-from refinenet.inference import Protocol
+from refinenet.inference.backends import list_backends, open_backend
+from refinenet.inference.backends.base import BackendError, BackendName, Precision
+from refinenet.inference.backends.graph import ExportedModel
+from refinenet.inference.protocol import Protocol
+from refinenet.inference.segmenter import Backend, Segmenter
 from refinenet.io.console import print_note
 from refinenet.io.threads import ThreadLock
 from refinenet.labels import LabelSet
 from refinenet.metrics import ConfusionMatrix
 from refinenet.models.network import Network
-from refinenet.segmenter import Backend, Segmenter
 from refinenet.settings import is_number
 
 SCALES = (1.0, 0.75, 0.5, 0.35, 0.25)

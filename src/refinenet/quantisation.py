@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from refinenet.backends.openvino import require_openvino
 from refinenet.datasets.catalog import Sample
+from refinenet.inference.backends.openvino import require_openvino
+from refinenet.inference.transforms import prepare
 from refinenet.io.files import write_atomically
 from refinenet.labels import LabelSet
 from refinenet.metrics import ConfusionMatrix
 from refinenet.quantised_graph import QuantisedGraph
-from refinenet.transforms import prepare
 
 Image = npt.NDArray[np.float32]
 Measure = Callable[[Any], float]

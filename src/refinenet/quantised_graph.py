@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.backends.openvino import require_openvino
+from refinenet.inference.backends.openvino import require_openvino
 
 Array = npt.NDArray[Any]
 Constants = Mapping[str, Array]

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from refinenet.backends import OF_PYTORCH, check_backend
-from refinenet.backends.base import BackendName, Precision
 from refinenet.deploy_record import GREY, LABEL_FILES
+from refinenet.inference.backends import OF_PYTORCH, check_backend
+from refinenet.inference.backends.base import BackendName, Precision
+from refinenet.inference.segmenter import Output, check_output
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_blocked, sweep_leftovers_of
 from refinenet.models.factory import open_model
@@ -29,7 +30,6 @@ from refinenet.models.tensor_files import digest
 from refinenet.ray_reader import Deaths, read_image
 from refinenet.ray_record import RayResult, Record, failed
 from refinenet.ray_worker import Job, Worker
-from refinenet.segmenter import Output, check_output
 from refinenet.storage import as_place, is_here
 
 RayDevice = Literal["cpu", "cuda"]

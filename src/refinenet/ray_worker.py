@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from refinenet._version import __version__
-from refinenet.backends import open_backend
-from refinenet.backends.base import BackendName, Precision
+from refinenet.inference.backends import open_backend
+from refinenet.inference.backends.base import BackendName, Precision
+from refinenet.inference.segmenter import Output, Segmentation, Segmenter
 from refinenet.io.console import describe_error
 from refinenet.io.files import refuse_same_file
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
 from refinenet.ray_reader import as_table, given_up
-from refinenet.segmenter import Output, Segmentation, Segmenter
 from refinenet.storage import find_stamps, write_content
 
 

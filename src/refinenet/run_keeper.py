@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
-from refinenet.backends.pytorch import PyTorchBackend
 from refinenet.datasets.catalog import Dataset
 from refinenet.evaluate import PROTOCOL, evaluate
+from refinenet.inference.backends.pytorch import PyTorchBackend
+from refinenet.inference.segmenter import Segmenter
 from refinenet.keeper import Measurement
 from refinenet.learner import Learner
 from refinenet.models.model_file import ModelCard, save
 from refinenet.run_folder import RunFolder
 from refinenet.run_record import CLASS_IOU, draw_curves
 from refinenet.sample_sheet import choose_samples, draw_samples
-from refinenet.segmenter import Segmenter
 
 SAMPLES = 4
 """Validation images whose predictions are drawn at the end of an epoch."""

@@ -15,10 +15,10 @@ from PIL import Image, ImageDraw, ImageFont
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import count_each
 from refinenet.datasets.contact_sheet import choose_images
+from refinenet.inference.segmenter import Segmenter
 from refinenet.io.images import write
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, format_share, hatch
-from refinenet.segmenter import Segmenter
 
 LOOKED_AT = 64
 """Label maps, evenly spread, that samples are chosen from."""

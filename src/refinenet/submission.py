@@ -23,11 +23,11 @@ import numpy as np
 from refinenet.datasets.catalog import UNLABELLED, Dataset, DatasetSource, Sample, Server, find_server
 from refinenet.distributed import is_launched
 from refinenet.evaluate import Answer, Examinee
+from refinenet.inference.segmenter import Segmenter
 from refinenet.io.console import progress_bar
 from refinenet.io.files import stream_atomically
 from refinenet.io.images import encode
 from refinenet.labels import LabelMap
-from refinenet.segmenter import Segmenter
 
 AddFile = Callable[[str, bytes], None]
 """Takes a path in an archive and what is to stand there."""

@@ -12,11 +12,11 @@ from refinenet.augmentation.mixing import rare_classes
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import ClassCounts, count_classes, log_weights, median_frequency_weights
 from refinenet.distributed import Engine
+from refinenet.inference.backends.memory import keep_freed_memory
 from refinenet.io.console import print_note
 from refinenet.io.signals import Interruption
 from refinenet.learner import Learner
 from refinenet.loader import Loader
-from refinenet.memory import keep_freed_memory
 from refinenet.metric_loggers import open_loggers
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network

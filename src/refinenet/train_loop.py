@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from refinenet.distributed import is_lost_process
+from refinenet.inference.segmenter import NotFiniteError
 from refinenet.io.console import print_note, progress_bar
 from refinenet.io.signals import Interruption
 from refinenet.keeper import Batches, Keeper, Measurement
@@ -17,7 +18,6 @@ from refinenet.metric_loggers import MetricLoggers
 from refinenet.position import Position, state_files
 from refinenet.run_folder import RunFolder
 from refinenet.schedules import rate_factor
-from refinenet.segmenter import NotFiniteError
 
 _STEPS_ARE_DONE = 1000
 """A reason to stop that is no number of a signal."""

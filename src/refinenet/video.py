@@ -17,10 +17,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.inference.segmenter import OUTPUTS, Output, Segmentation
 from refinenet.io.console import print_note, progress_bar
 from refinenet.io.files import refuse_same_file, replacing
 from refinenet.io.signals import Interruption
-from refinenet.segmenter import OUTPUTS, Output, Segmentation
 from refinenet.video_file import VideoFile, VideoForm, check_container
 from refinenet.video_folder import FrameFolder, check_empty
 from refinenet.video_frames import Frame, Sound

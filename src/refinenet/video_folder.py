@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from refinenet.inference.segmenter import Output, Segmentation
 from refinenet.io.files import make_folders
-from refinenet.segmenter import Output, Segmentation
 from refinenet.video_frames import Frame, Sound
 
 LIST = "frames.jsonl"

@@ -13,9 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from refinenet.backends.graph import OPENVINO_FILES, Engine, Graph, require_onnxruntime, require_openvino, start_engine
 from refinenet.exported.contract import Checked
 from refinenet.exported.parcel import pack, unpack
+from refinenet.inference.backends.graph import (
+    OPENVINO_FILES,
+    Engine,
+    Graph,
+    require_onnxruntime,
+    require_openvino,
+    start_engine,
+)
 
 SECONDS = 120
 """Of computing, that reading and trying may take."""

@@ -15,7 +15,10 @@ from typing import Any
 
 import torch
 
-from refinenet.backends.graph import (
+from refinenet.exported.contract import HEADER_KEY
+from refinenet.exported.parcel import pack, unpack
+from refinenet.exported.seal import is_sealed
+from refinenet.inference.backends.graph import (
     ENGINES,
     ONNX_FILE,
     OPENVINO_FILES,
@@ -26,9 +29,6 @@ from refinenet.backends.graph import (
     require_onnxruntime,
     require_openvino,
 )
-from refinenet.exported.contract import HEADER_KEY
-from refinenet.exported.parcel import pack, unpack
-from refinenet.exported.seal import is_sealed
 from refinenet.io.console import print_note
 from refinenet.models.exported_graph import CERTIFICATE_ENDING
 from refinenet.models.model_file import ModelCard, read_header

@@ -18,10 +18,10 @@ import torch
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.exporting.formats import Runner
 from refinenet.exporting.questions import to_images
+from refinenet.inference.transforms import prepare
+from refinenet.inference.upsampling import largest_class
 from refinenet.labels import LabelSet
 from refinenet.models.exported_graph import DeployedNetwork
-from refinenet.transforms import prepare
-from refinenet.upsampling import largest_class
 
 SIZES = ((360, 480), (512, 512))
 """Heights and widths that are timed by default."""

@@ -8,13 +8,13 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from refinenet.inference.segmenter import NotFiniteError
 from refinenet.keeper import Measurement
 from refinenet.learner import Learner
 from refinenet.pretrain.classifier import write_encoder
 from refinenet.pretrain.config import PretrainConfig
 from refinenet.pretrain.loader import ImageLoader
 from refinenet.run_folder import RunFolder
-from refinenet.segmenter import NotFiniteError
 
 FEW = 5
 """So many guesses are allowed in the second accuracy, where there are more classes."""

@@ -14,10 +14,10 @@ import torch
 from refinenet.distributed import Engine, launch
 from refinenet.environment import describe_run
 from refinenet.image_folder import ImageFolder, open_image_folder
+from refinenet.inference.backends.memory import keep_freed_memory
 from refinenet.io.console import print_note
 from refinenet.io.signals import Interruption
 from refinenet.learner import Learner
-from refinenet.memory import keep_freed_memory
 from refinenet.metric_loggers import open_loggers
 from refinenet.models.encoders.encoder import describe_taps
 from refinenet.models.factory import choose_device

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refinenet.backends import onnxruntime, openvino
-from refinenet.backends.graph import Engine, Graph, Run, require_openvino, start_engine
-from refinenet.backends.translation_cache import translated
+from refinenet.inference.backends import onnxruntime, openvino
+from refinenet.inference.backends.graph import Engine, Graph, Run, require_openvino, start_engine
+from refinenet.inference.backends.translation_cache import translated
 from refinenet.io.threads import TRACING, ThreadLock
 from refinenet.models.inference_graph import Weights, note_weights
 from refinenet.models.network import Network

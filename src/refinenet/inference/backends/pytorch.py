@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from refinenet.inference.backends.memory import keep_freed_memory
 from refinenet.io.threads import ThreadLock, survive_fork
-from refinenet.memory import keep_freed_memory
 from refinenet.models.inference_graph import Weights, fuse, note_weights
 from refinenet.models.network import Network
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from refinenet._version import __version__
-from refinenet.backends.base import BackendError
-from refinenet.backends.graph import Engine, Graph, start_engine
+from refinenet.inference.backends.base import BackendError
+from refinenet.inference.backends.graph import Engine, Graph, start_engine
 from refinenet.io.console import print_note
 from refinenet.io.sealed_folder import read_sealed, write_sealed
 from refinenet.models.inference_graph import fuse

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from refinenet.backends.base import BackendError
-from refinenet.backends.pytorch import PyTorchBackend
+from refinenet.inference.backends.base import BackendError
+from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.io.console import print_note
 from refinenet.models.network import Network
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.backends.base import BackendError
+from refinenet.inference.backends.base import BackendError
 
 Floats = npt.NDArray[np.float32]
 Run = Callable[[Floats], Floats]

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from refinenet.backends.base import BackendError
-from refinenet.backends.pytorch import PyTorchBackend
-from refinenet.backends.translated import GraphBackend, TranslatedBackend
+from refinenet.inference.backends.base import BackendError
+from refinenet.inference.backends.pytorch import PyTorchBackend
+from refinenet.inference.backends.translated import GraphBackend, TranslatedBackend
 from refinenet.io.console import print_note
 from refinenet.io.threads import ThreadLock
 from refinenet.models.network import Network

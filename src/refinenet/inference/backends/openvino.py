@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from refinenet.backends.base import BackendError
-from refinenet.backends.graph import OPENVINO_FILES, Graph, require_openvino
+from refinenet.inference.backends.base import BackendError
+from refinenet.inference.backends.graph import OPENVINO_FILES, Graph, require_openvino
 from refinenet.models.exported_graph import EXAMPLE_SHAPE, FREE_SIZES, Logits
 from refinenet.models.network import Network
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from refinenet.inference.sliding_window import Axis, blend_windows
+from refinenet.inference.upsampling import resize
 from refinenet.settings import is_number
-from refinenet.upsampling import resize
-from refinenet.windows import Axis, blend_windows
 
 Look = Callable[[Tensor], Tensor]
 """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, h, w)`, which are resized to H and W."""

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, get_args
 
-from refinenet.backends.base import PRECISIONS, BackendName, Precision
+from refinenet.inference.backends.base import PRECISIONS, BackendName, Precision
 
 if TYPE_CHECKING:
-    from refinenet.backends.auto import AutoBackend
-    from refinenet.backends.graph import ExportedModel
-    from refinenet.backends.pytorch import PyTorchBackend
-    from refinenet.backends.translated import GraphBackend, TranslatedBackend
+    from refinenet.inference.backends.auto import AutoBackend
+    from refinenet.inference.backends.graph import ExportedModel
+    from refinenet.inference.backends.pytorch import PyTorchBackend
+    from refinenet.inference.backends.translated import GraphBackend, TranslatedBackend
     from refinenet.models.network import Network
 
 
@@ -65,7 +65,7 @@ def check_backend(name: str, precision: str) -> BackendName:
 
 def list_backends(model: Network | ExportedModel, chosen: BackendName) -> Iterator[tuple[BackendName, Precision]]:
     """What can run a model here, beside the backend chosen for it; that comes first, in float32."""
-    from refinenet.backends.graph import ExportedModel
+    from refinenet.inference.backends.graph import ExportedModel
 
     first = chosen
     yield chosen, "float32"
@@ -76,7 +76,7 @@ def list_backends(model: Network | ExportedModel, chosen: BackendName) -> Iterat
         yield "openvino", "float32"
         chosen = "openvino"
     if chosen == "openvino":
-        from refinenet.backends.graph import computes_in_bfloat16
+        from refinenet.inference.backends.graph import computes_in_bfloat16
 
         if computes_in_bfloat16():
             yield "openvino", "bfloat16"
@@ -98,27 +98,27 @@ def open_backend(
     Raises:
         ValueError: as `check_backend`, it is not installed, or it cannot run where the network is.
     """
-    from refinenet.backends.graph import ExportedModel
+    from refinenet.inference.backends.graph import ExportedModel
 
     check_backend(name, precision)
     if isinstance(model, ExportedModel):
-        from refinenet.backends.translated import GraphBackend
+        from refinenet.inference.backends.translated import GraphBackend
 
         assert name in ("openvino", "onnxruntime")
         return GraphBackend(model.graph, name, precision, model.classes, str(model.path))
     if name == "pytorch":
-        from refinenet.backends.pytorch import PyTorchBackend
+        from refinenet.inference.backends.pytorch import PyTorchBackend
 
         return PyTorchBackend(model, precision)
     if name == "compiled":
-        from refinenet.backends.compiled import CompiledBackend
+        from refinenet.inference.backends.compiled import CompiledBackend
 
         return CompiledBackend(model, precision)
-    from refinenet.backends.translated import TranslatedBackend
+    from refinenet.inference.backends.translated import TranslatedBackend
 
     wanted = TranslatedBackend(model, name, precision)
     if not or_pytorch:
         return wanted
-    from refinenet.backends.auto import AutoBackend
+    from refinenet.inference.backends.auto import AutoBackend
 
     return AutoBackend(model, wanted)

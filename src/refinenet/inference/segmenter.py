@@ -19,16 +19,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from refinenet.backends.base import BackendError
-from refinenet.inference import PLAIN, Protocol, average_probabilities
+from refinenet.inference.backends.base import BackendError
+from refinenet.inference.protocol import PLAIN, Protocol, average_probabilities
+from refinenet.inference.transforms import prepare
+from refinenet.inference.upsampling import largest_class, resize
 from refinenet.io.files import write_atomically
 from refinenet.io.images import ChannelOrder, encode
 from refinenet.io.sample_values import Mask
 from refinenet.io.threads import survive_fork
 from refinenet.labels import Colour, LabelMap, LabelSet
 from refinenet.settings import is_within
-from refinenet.transforms import prepare
-from refinenet.upsampling import largest_class, resize
 
 Output = Literal["labels", "colour", "overlay", "confidence", "palette"]
 OUTPUTS: tuple[Output, ...] = get_args(Output)
