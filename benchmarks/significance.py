@@ -23,9 +23,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.metrics import Differences, compare_counts
-from refinenet.metrics.bootstrap import interval, resample
-from refinenet.metrics.regions import ious, mean
+from refinenet.evaluation.metrics import Differences, compare_counts
+from refinenet.evaluation.metrics.regions import ious, mean
+from refinenet.evaluation.metrics.significance import interval, resample
 
 Counts = npt.NDArray[np.int64]
 Shift = npt.NDArray[np.float64]

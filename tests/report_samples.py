@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.distributed import ALONE
-from refinenet.evaluate import Answer, Examinee
-from refinenet.evaluation import Evaluation
-from refinenet.examination import examine
+from refinenet.evaluation.evaluator import Answer, Examinee
+from refinenet.evaluation.pipeline import examine
+from refinenet.evaluation.results import Evaluation
 from refinenet.labels import LabelSet, voc_colours
 
 HOSTILE_CLASS = "</script><script>alert(1)</script>"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
+from refinenet.evaluation.metrics.boundary import BANDS, DILATION_RATIO, TOLERANCE_RATIO, BoundaryCounts, reach
 from refinenet.labels import LabelMap
-from refinenet.metrics.boundaries import BANDS, DILATION_RATIO, TOLERANCE_RATIO, BoundaryCounts, reach
 
 Mask = npt.NDArray[np.bool_]
 
@@ -136,7 +136,7 @@ def test_boundary_f_is_that_of_a_distance_transform(case: Case, distance: int) -
     with pytest.MonkeyPatch.context() as patch:
         if distance:
             ratio = distance / math.hypot(*case.truth.shape)
-            patch.setattr("refinenet.metrics.boundaries.TOLERANCE_RATIO", ratio)
+            patch.setattr("refinenet.evaluation.metrics.boundary.TOLERANCE_RATIO", ratio)
         counts.add(case.truth, case.prediction)
     for label in {0, case.classes // 2, case.classes - 1}:
         true, found = outline(case.truth, label), outline(case.seen, label)

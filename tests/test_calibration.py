@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassCalibrationError
 
-from refinenet.metrics.calibration import BINS, COVERAGE_AT, ConfidenceCounts
+from refinenet.evaluation.metrics.calibration import BINS, COVERAGE_AT, ConfidenceCounts
 
 Floats = npt.NDArray[np.float32]
 

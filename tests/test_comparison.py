@@ -16,12 +16,12 @@ import pytest
 from conftest import CommandLine
 from significance import WAYS, Population, simulate
 
-from refinenet.comparison import compare
-from refinenet.evaluation import RESULTS_VERSION, Evaluation, Seconds
+from refinenet.evaluation.comparison import compare
+from refinenet.evaluation.metrics import Tally, compare_counts, make_figures
+from refinenet.evaluation.metrics.paired import correct
+from refinenet.evaluation.results import RESULTS_VERSION, Evaluation, Seconds
+from refinenet.evaluation.results_file import MAX_BYTES
 from refinenet.labels import LabelSet
-from refinenet.metrics import Tally, compare_counts, make_figures
-from refinenet.metrics.paired import correct
-from refinenet.results_file import MAX_BYTES
 
 Counts = npt.NDArray[np.int64]
 LABELS = LabelSet.numbered(3)
@@ -280,7 +280,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 def test_a_huge_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_BYTES <= 512 * 2**20
-    monkeypatch.setattr("refinenet.results_file.MAX_BYTES", 100)
+    monkeypatch.setattr("refinenet.evaluation.results_file.MAX_BYTES", 100)
     with pytest.raises(ValueError, match="MiB"):
         compare(save(tmp_path / "a.json", 1), tmp_path / "a.json")
 

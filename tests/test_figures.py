@@ -13,10 +13,10 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from significance import WAYS, Population
 
+from refinenet.evaluation.metrics import CONFIDENT, Figures, Tally, make_figures
+from refinenet.evaluation.metrics.regions import ious, mean
+from refinenet.evaluation.metrics.significance import DRAWS, draw_times, interval, resample
 from refinenet.labels import LabelMap
-from refinenet.metrics import CONFIDENT, Figures, Tally, make_figures
-from refinenet.metrics.bootstrap import DRAWS, draw_times, interval, resample
-from refinenet.metrics.regions import ious, mean
 
 V = 255
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from refinenet.metrics import ConfusionMatrix, Scores
+from refinenet.evaluation.metrics import ConfusionMatrix, Scores
 
 TRUTH = [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 255, 255], [2, 2, 1, 1]]
 PREDICTION = [[0, 0, 1, 1], [0, 1, 1, 1], [2, 2, 0, 3], [2, 0, 1, 1]]

@@ -29,12 +29,12 @@ from report_samples import (
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.distributed import ALONE
-from refinenet.evaluate import Answer, Examinee
-from refinenet.examination import examine
+from refinenet.evaluation.evaluator import Answer, Examinee
+from refinenet.evaluation.pipeline import examine
+from refinenet.evaluation.report.confusions import draw_matrix, largest
+from refinenet.evaluation.report.spots import find_spot
+from refinenet.evaluation.report.views import CONFIDENTLY_WRONG, WRONG
 from refinenet.labels import LabelSet
-from refinenet.report.confusions import draw_matrix, largest
-from refinenet.report.spots import find_spot
-from refinenet.report.views import CONFIDENTLY_WRONG, WRONG
 
 TOP, GAP = 58, 10
 """Where the pictures of a strip begin, and what lies between them."""

@@ -25,8 +25,8 @@ from png_miniatures import noise, save
 
 from refinenet import RefineNet, evaluate_predictions
 from refinenet.datasets.catalog import open_dataset
+from refinenet.evaluation.submission import plan_submission
 from refinenet.labels import LabelSet
-from refinenet.submission import plan_submission
 
 # What the servers take for each class, written out from the owners' pages.
 CITYSCAPES_IDS = {
@@ -336,7 +336,7 @@ def test_a_full_disk_is_told_by_the_file_s_name_and_leaves_nothing(tmp_path: Pat
 import resource, signal, sys
 import numpy as np
 from refinenet.datasets.catalog import open_dataset
-from refinenet.submission import plan_submission
+from refinenet.evaluation.submission import plan_submission
 dataset = open_dataset("voc", sys.argv[1])("test")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))

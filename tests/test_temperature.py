@@ -14,9 +14,9 @@ from torch import Tensor
 
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset, open_dataset
+from refinenet.evaluation.calibration import fit_temperature
 from refinenet.inference.segmenter import Segmenter
 from refinenet.labels import LabelMap, LabelSet
-from refinenet.temperature import fit_temperature
 
 LABELS = LabelSet(names=("a", "b", "c"), colours=((255, 0, 0), (0, 255, 0), (0, 0, 255)))
 TRUE_TEMPERATURE = 2.5

@@ -16,7 +16,7 @@ from refinenet._version import __version__
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
-    from refinenet.examination import evaluate_predictions
+    from refinenet.evaluation.pipeline import evaluate_predictions
     from refinenet.inference.segmenter import Segmentation
     from refinenet.labels import LabelSet
 
@@ -26,7 +26,7 @@ _HOMES = {
     "LabelSet": "refinenet.labels",
     "RefineNet": "refinenet.api",
     "Segmentation": "refinenet.inference.segmenter",
-    "evaluate_predictions": "refinenet.examination",
+    "evaluate_predictions": "refinenet.evaluation.pipeline",
 }
 
 

@@ -21,9 +21,11 @@ from refinenet.batch import FileResult, SegmentLarge, Steps, segment_files, take
 from refinenet.datasets.catalog import DatasetSource, TrainingSource, open_dataset, with_value_range
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.distributed import launch
-from refinenet.evaluate import examine_model
-from refinenet.evaluation import Evaluation
-from refinenet.examination import check_masks, examine, open_split
+from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
+from refinenet.evaluation.evaluator import examine_model
+from refinenet.evaluation.pipeline import check_masks, examine, open_split
+from refinenet.evaluation.results import Evaluation
+from refinenet.evaluation.submission import Submission, plan_submission, write_submission
 from refinenet.exported.opening import choose_engine, graph_kind, open_exported
 from refinenet.exporting import SIZES, Certificate, Int8, check_target, export_model
 from refinenet.exporting import Precision as ExportPrecision
@@ -54,8 +56,6 @@ from refinenet.models.network import ModelType, Network
 from refinenet.models.tensor_files import digest
 from refinenet.quantisation import MAX_DROP
 from refinenet.sinks import Kind
-from refinenet.submission import Submission, plan_submission, write_submission
-from refinenet.temperature import FittedTemperature, fit_temperature
 from refinenet.train_result import TrainResult
 from refinenet.video import RETRIES, VideoResult, segment_video
 from refinenet.work_plan import Work, plan_work

@@ -24,9 +24,9 @@ from refinenet.cli_options import (
 from refinenet.io.console import say
 
 if TYPE_CHECKING:
-    from refinenet.evaluation import Evaluation
+    from refinenet.evaluation.results import Evaluation
+    from refinenet.evaluation.submission import Submission
     from refinenet.inference.protocol import Protocol
-    from refinenet.submission import Submission
 
 MEASURING, WAYS = "What is measured", "How images are put before the network"
 _OF_COMPARE = {"compare", "as_json"}
@@ -102,7 +102,7 @@ def evaluate(
     on |= {"output_file": output, "report": report, "progress": not as_json, "check": check}
     if predictions is not None:
         refuse_idle_options(context, _OF_PREDICTIONS, "--predictions", "It measures what is predicted already")
-        from refinenet.examination import evaluate_predictions
+        from refinenet.evaluation.pipeline import evaluate_predictions
 
         result: Evaluation | Submission = evaluate_predictions(dataset, predictions, **on)
     else:
@@ -158,7 +158,7 @@ def calibrate(
 
 
 def _compare(first: Path, second: Path, *, as_json: bool) -> None:
-    from refinenet.comparison import compare
+    from refinenet.evaluation.comparison import compare
 
     found = compare(first, second)
     if as_json:

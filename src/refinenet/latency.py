@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.inference.backends import list_backends, open_backend
 from refinenet.inference.backends.base import BackendError, BackendName, Precision
 from refinenet.inference.backends.graph import ExportedModel
@@ -23,7 +24,6 @@ from refinenet.inference.segmenter import Backend, Segmenter
 from refinenet.io.console import print_note
 from refinenet.io.threads import ThreadLock
 from refinenet.labels import LabelSet
-from refinenet.metrics import ConfusionMatrix
 from refinenet.models.network import Network
 from refinenet.settings import is_number
 

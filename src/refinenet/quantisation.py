@@ -21,11 +21,11 @@ import numpy.typing as npt
 import torch
 
 from refinenet.datasets.catalog import Sample
+from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.inference.backends.openvino import require_openvino
 from refinenet.inference.transforms import prepare
 from refinenet.io.files import write_atomically
 from refinenet.labels import LabelSet
-from refinenet.metrics import ConfusionMatrix
 from refinenet.quantised_graph import QuantisedGraph
 
 Image = npt.NDArray[np.float32]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from refinenet.datasets.catalog import Dataset
-from refinenet.evaluate import PROTOCOL, evaluate
+from refinenet.evaluation.evaluator import PROTOCOL, evaluate
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.segmenter import Segmenter
 from refinenet.keeper import Measurement

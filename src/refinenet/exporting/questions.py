@@ -13,11 +13,11 @@ import torch
 
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes import draw_street
+from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.exporting.comparison import Case, Scored
 from refinenet.exporting.formats import Answer, Images, Runner
 from refinenet.io.console import progress_bar
 from refinenet.labels import LabelSet
-from refinenet.metrics import ConfusionMatrix
 from refinenet.models.exported_graph import DeployedNetwork
 
 CASES = ((1, 1, 1), (1, 1, 37), (3, 5, 2), (3, 33, 47), (2, 127, 129), (1, 360, 480))

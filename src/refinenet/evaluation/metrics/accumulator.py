@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.evaluation.metrics.boundary import BoundaryCounts
+from refinenet.evaluation.metrics.calibration import ConfidenceCounts
+from refinenet.evaluation.metrics.confusion import ConfusionMatrix
+from refinenet.evaluation.metrics.regions import Counts
 from refinenet.labels import LabelMap
-from refinenet.metrics.boundaries import BoundaryCounts
-from refinenet.metrics.calibration import ConfidenceCounts
-from refinenet.metrics.confusion import ConfusionMatrix
-from refinenet.metrics.regions import Counts
 
 if TYPE_CHECKING:  # figures that are read from a file need no torch
     from refinenet.distributed import Processes

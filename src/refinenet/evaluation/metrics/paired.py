@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.metrics.bootstrap import LEVEL, Interval, draw_times
-from refinenet.metrics.regions import Counts, divide, ious, mean
+from refinenet.evaluation.metrics.regions import Counts, divide, ious, mean
+from refinenet.evaluation.metrics.significance import LEVEL, Interval, draw_times
 
 SUMMARY = ("miou", "pixel_accuracy", "mean_accuracy")
 """The figures of all classes together."""

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.metrics import bootstrap, boundaries, calibration, confusion
-from refinenet.metrics.bootstrap import Interval
-from refinenet.metrics.calibration import Coverage, ReliabilityBin
-from refinenet.metrics.confusion import Scores
-from refinenet.metrics.regions import Counts, divide, ious, mean, one_or_none, or_none
-from refinenet.metrics.tally import CONFIDENT, Tally
+from refinenet.evaluation.metrics import boundary, calibration, confusion, significance
+from refinenet.evaluation.metrics.accumulator import CONFIDENT, Tally
+from refinenet.evaluation.metrics.calibration import Coverage, ReliabilityBin
+from refinenet.evaluation.metrics.confusion import Scores
+from refinenet.evaluation.metrics.regions import Counts, divide, ious, mean, one_or_none, or_none
+from refinenet.evaluation.metrics.significance import Interval
 
 RULES: Mapping[str, str] = {
     "miou, class_iou, pixel_accuracy, mean_accuracy": confusion.RULE,
@@ -25,15 +25,15 @@ RULES: Mapping[str, str] = {
         "from the same matrix: TP / (TP + FP), TP / (TP + FN), 2 TP / (2 TP + FP + FN); mean_dice over the classes "
         "that occur in truth or prediction"
     ),
-    "boundary_iou, boundary_miou": boundaries.BOUNDARY_IOU_RULE,
-    "trimap_miou": boundaries.TRIMAP_RULE,
-    "boundary_f": boundaries.BOUNDARY_F_RULE,
+    "boundary_iou, boundary_miou": boundary.BOUNDARY_IOU_RULE,
+    "trimap_miou": boundary.TRIMAP_RULE,
+    "boundary_f": boundary.BOUNDARY_F_RULE,
     "calibration_error": calibration.CALIBRATION_RULE,
     "coverage": calibration.COVERAGE_RULE,
     "confident_mistakes": (
         f"share of an image's pixels with truth that are wrong with a confidence of {CONFIDENT} or more"
     ),
-    "intervals": bootstrap.INTERVAL_RULE,
+    "intervals": significance.INTERVAL_RULE,
     "null": "nothing was there to measure",
 }
 """By the names that results have them under."""
@@ -118,7 +118,7 @@ def make_figures(tally: Tally, *, has_confidence: bool) -> Figures:
         mean_dice=one_or_none(mean(dice)),
         boundary_miou=one_or_none(mean(tally.boundaries.boundary_iou())),
         boundary_f=one_or_none(mean(tally.boundaries.boundary_f())),
-        trimap_miou=dict(zip(boundaries.BANDS, trimap, strict=True)),
+        trimap_miou=dict(zip(boundary.BANDS, trimap, strict=True)),
         abstained=one_or_none(divide(tally.matrix.abstained.sum(), truth.sum())),
         intervals=_intervals(tally),
         classes=_class_figures(tally, overlap, dice),
@@ -130,9 +130,9 @@ def make_figures(tally: Tally, *, has_confidence: bool) -> Figures:
 
 def _intervals(tally: Tally) -> dict[str, Interval | None]:
     both = np.concatenate([tally.image_regions, tally.image_boundaries], axis=1)
-    drawn = bootstrap.resample(both, _summary)
+    drawn = significance.resample(both, _summary)
     names = ("miou", "pixel_accuracy", "mean_accuracy", "boundary_miou")
-    return {name: bootstrap.interval(values) for name, values in zip(names, drawn.T, strict=True)}
+    return {name: significance.interval(values) for name, values in zip(names, drawn.T, strict=True)}
 
 
 def _summary(sums: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -146,7 +146,7 @@ def _summary(sums: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 
 def _class_figures(tally: Tally, overlap: Counts, dice: npt.NDArray[np.float64]) -> tuple[ClassFigures, ...]:
     hits, truth, prediction = overlap
-    drawn = bootstrap.resample(tally.image_regions, ious)
+    drawn = significance.resample(tally.image_regions, ious)
     columns = (
         ious(overlap),
         divide(hits, prediction),
@@ -159,7 +159,7 @@ def _class_figures(tally: Tally, overlap: Counts, dice: npt.NDArray[np.float64])
     return tuple(
         ClassFigures(
             iou=iou,
-            iou_interval=bootstrap.interval(draws),
+            iou_interval=significance.interval(draws),
             precision=precision,
             recall=recall,
             dice=one_dice,

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from refinenet.datasets.catalog import Dataset
+from refinenet.evaluation.metrics import ConfidenceCounts
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.console import progress_bar
-from refinenet.metrics import ConfidenceCounts
 
 PIXELS = 100_000
 """Of all images together, evenly shared, that the temperature is fitted to."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from refinenet.datasets.catalog import Dataset, Sample
-from refinenet.evaluate import Answer, Examinee
+from refinenet.evaluation.evaluator import Answer, Examinee
 from refinenet.io.image_files import read_mask
 from refinenet.labels import LabelMap
 

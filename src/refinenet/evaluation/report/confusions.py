@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.evaluation.metrics import Figures
 from refinenet.labels import LabelMap, LabelSet
-from refinenet.metrics import Figures
 
 RIGHT, WRONG = (0, 114, 178), (213, 94, 0)
 """Blue and vermilion, which the colour-blind tell apart. Source: Okabe and Ito, Color Universal Design, 2008."""

@@ -8,18 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from refinenet.datasets.catalog import Dataset, Sample
-from refinenet.evaluate import Answer
-from refinenet.evaluation import Evaluation
+from refinenet.evaluation.evaluator import Answer
+from refinenet.evaluation.report.confusions import draw_matrix, row_shares
+from refinenet.evaluation.report.images import PICTURES, draw_entry
+from refinenet.evaluation.report.markup import Markup
+from refinenet.evaluation.report.page import draw_page
+from refinenet.evaluation.report.plots import draw_curves
+from refinenet.evaluation.report.sections import MOST_IN_TABLE
+from refinenet.evaluation.report.selection import Choice, choose
+from refinenet.evaluation.report.views import Look
+from refinenet.evaluation.results import Evaluation
 from refinenet.io.files import write_atomically
 from refinenet.io.images import write
-from refinenet.report.choice import Choice, choose
-from refinenet.report.confusions import draw_matrix, row_shares
-from refinenet.report.curves import draw_curves
-from refinenet.report.entries import PICTURES, draw_entry
-from refinenet.report.markup import Markup
-from refinenet.report.page import draw_page
-from refinenet.report.sections import MOST_IN_TABLE
-from refinenet.report.views import Look
 
 PAGE = "report.html"
 

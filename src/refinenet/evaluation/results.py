@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from refinenet.evaluation.metrics import RULE, RULES, Figures, ImageFigures, Scores
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
 from refinenet.labels import LabelSet
-from refinenet.metrics import RULE, RULES, Figures, ImageFigures, Scores
 
 RESULTS_VERSION = 2
 """Of the JSON file; before version 2 it held no images, and no version."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from refinenet.metrics import Figures, ImageFigures
+from refinenet.evaluation.metrics import Figures, ImageFigures
 
 Group = Literal["worst", "best", "class", "mistakes"]
 

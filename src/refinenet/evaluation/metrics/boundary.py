@@ -14,9 +14,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.evaluation.metrics.neighbourhood import contours, near_bits, near_other_labels
+from refinenet.evaluation.metrics.regions import Counts, count_classes, divide, ious, mean
 from refinenet.labels import LabelMap
-from refinenet.metrics.neighbourhood import contours, near_bits, near_other_labels
-from refinenet.metrics.regions import Counts, count_classes, divide, ious, mean
 
 DILATION_RATIO = 0.02
 """Of the image's diagonal: how far the boundary region of boundary IoU reaches."""

@@ -1,5 +1,5 @@
 """The evaluation report: one page that opens anywhere, and its pictures as files."""
 
-from refinenet.report.writing import check_folder, write_report
+from refinenet.evaluation.report.writer import check_folder, write_report
 
 __all__ = ["check_folder", "write_report"]

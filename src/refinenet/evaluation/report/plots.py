@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from refinenet.evaluation import percent
-from refinenet.metrics import Calibration, Figures
-from refinenet.report.markup import Markup
+from refinenet.evaluation.metrics import Calibration, Figures
+from refinenet.evaluation.report.markup import Markup
+from refinenet.evaluation.results import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

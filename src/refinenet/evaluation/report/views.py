@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from refinenet.evaluation.metrics import CONFIDENT
 from refinenet.io.images import encode
 from refinenet.labels import Colour, LabelMap, LabelSet
 from refinenet.legend import FONT_SIZE, MARGIN, fit_text, hatch
-from refinenet.metrics import CONFIDENT
 
 WRONG: Colour = (230, 97, 1)
 CONFIDENTLY_WRONG: Colour = (78, 20, 140)

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.evaluation import percent
+from refinenet.evaluation.metrics.paired import PAIRED_RULE, SUMMARY, Difference, compare_counts
+from refinenet.evaluation.metrics.regions import Counts, divide, ious, mean, one_or_none, or_none
+from refinenet.evaluation.metrics.significance import LEVEL
+from refinenet.evaluation.results import percent
+from refinenet.evaluation.results_file import Results, read_results, shorten
 from refinenet.io.console import print_table, say
-from refinenet.metrics.bootstrap import LEVEL
-from refinenet.metrics.paired import PAIRED_RULE, SUMMARY, Difference, compare_counts
-from refinenet.metrics.regions import Counts, divide, ious, mean, one_or_none, or_none
-from refinenet.results_file import Results, read_results, shorten
 
 _FIRST_FEW = 3
 _ALPHA = f"{1 - LEVEL:.0%}".replace("%", " %")

@@ -9,16 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from refinenet.evaluation import percent
-from refinenet.io.images import write
-from refinenet.labels import LabelMap, LabelSet
-from refinenet.legend import format_share
-from refinenet.metrics import CONFIDENT, ImageFigures
-from refinenet.report.choice import Choice
-from refinenet.report.confusions import mixups
-from refinenet.report.markup import Markup, element
-from refinenet.report.spots import Spot, find_spot
-from refinenet.report.views import (
+from refinenet.evaluation.metrics import CONFIDENT, ImageFigures
+from refinenet.evaluation.report.confusions import mixups
+from refinenet.evaluation.report.markup import Markup, element
+from refinenet.evaluation.report.selection import Choice
+from refinenet.evaluation.report.spots import Spot, find_spot
+from refinenet.evaluation.report.views import (
     VIEWS,
     Look,
     Pixels,
@@ -29,6 +25,10 @@ from refinenet.report.views import (
     enlarge,
     photo_uri,
 )
+from refinenet.evaluation.results import percent
+from refinenet.io.images import write
+from refinenet.labels import LabelMap, LabelSet
+from refinenet.legend import format_share
 
 PICTURES = "pictures"
 """The folder of the files, in the report's."""

@@ -16,12 +16,12 @@ import torch
 from refinenet._version import __version__
 from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.distributed import ALONE, Processes
-from refinenet.evaluation import Evaluation, Seconds
+from refinenet.evaluation.metrics import ConfusionMatrix, Scores, Tally, make_figures
+from refinenet.evaluation.results import Evaluation, Seconds
 from refinenet.inference.protocol import PLAIN
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.console import progress_bar
 from refinenet.labels import LabelMap
-from refinenet.metrics import ConfusionMatrix, Scores, Tally, make_figures
 
 PROTOCOL = PLAIN.describe()
 """That of training's validation."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from refinenet.evaluation import Evaluation, percent
+from refinenet.evaluation.metrics import ClassFigures, Interval
+from refinenet.evaluation.report.images import draw_swatch
+from refinenet.evaluation.report.markup import Markup, element, join
+from refinenet.evaluation.results import Evaluation, percent
 from refinenet.labels import LabelSet
-from refinenet.metrics import ClassFigures, Interval
-from refinenet.report.entries import draw_swatch
-from refinenet.report.markup import Markup, element, join
 
 _COLUMNS = (
     "id", "class", "IoU %", "95 % of IoU", "precision %", "recall %", "Dice %", "boundary IoU %", "boundary F %",

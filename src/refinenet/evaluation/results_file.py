@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from refinenet.evaluation import RESULTS_VERSION
+from refinenet.evaluation.metrics.regions import Counts
+from refinenet.evaluation.results import RESULTS_VERSION
 from refinenet.labels import LabelSet, voc_colours
-from refinenet.metrics.regions import Counts
 
 MAX_BYTES = 256 * 2**20
 """Of a file; 5,000 images with 170 classes take less than 10 MiB."""

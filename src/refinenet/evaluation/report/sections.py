@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.evaluation import Evaluation
+from refinenet.evaluation.metrics import CONFIDENT, RULES, Figures
+from refinenet.evaluation.report.confusions import largest, row_shares
+from refinenet.evaluation.report.images import draw_class_list
+from refinenet.evaluation.report.markup import Markup, element, join
+from refinenet.evaluation.report.plots import Curve
+from refinenet.evaluation.report.selection import LEAST_SHARE, Choice, Group
+from refinenet.evaluation.report.tables import scroll_box
+from refinenet.evaluation.report.views import Pixels, drawing_uri
+from refinenet.evaluation.results import Evaluation
 from refinenet.labels import LabelSet
 from refinenet.legend import format_share
-from refinenet.metrics import CONFIDENT, RULES, Figures
-from refinenet.report.choice import LEAST_SHARE, Choice, Group
-from refinenet.report.confusions import largest, row_shares
-from refinenet.report.curves import Curve
-from refinenet.report.entries import draw_class_list
-from refinenet.report.markup import Markup, element, join
-from refinenet.report.tables import scroll_box
-from refinenet.report.views import Pixels, drawing_uri
 
 MOST_IN_TABLE = 32
 """Classes that the confusion matrix is a table for; of more, a picture."""

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from string import Template
 
-from refinenet.evaluation import Evaluation
-from refinenet.report.choice import Choice
-from refinenet.report.curves import Curve
-from refinenet.report.markup import Markup, data_block, element
-from refinenet.report.sections import draw_confusions, draw_curve_section, draw_images, draw_rules
-from refinenet.report.tables import draw_class_table, draw_summary
-from refinenet.report.views import Pixels
+from refinenet.evaluation.report.markup import Markup, data_block, element
+from refinenet.evaluation.report.plots import Curve
+from refinenet.evaluation.report.sections import draw_confusions, draw_curve_section, draw_images, draw_rules
+from refinenet.evaluation.report.selection import Choice
+from refinenet.evaluation.report.tables import draw_class_table, draw_summary
+from refinenet.evaluation.report.views import Pixels
+from refinenet.evaluation.results import Evaluation
 
 
 def draw_page(
@@ -44,4 +44,4 @@ def draw_page(
 
 
 def _read(name: str) -> str:
-    return (files("refinenet.report") / name).read_text(encoding="utf-8")
+    return (files("refinenet.evaluation.report") / name).read_text(encoding="utf-8")

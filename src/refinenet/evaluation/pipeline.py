@@ -17,13 +17,13 @@ from refinenet.datasets.catalog import (
     open_dataset,
 )
 from refinenet.distributed import ALONE, CPU, Processes, is_launched, launch
-from refinenet.evaluate import Examinee, measure
-from refinenet.evaluation import Evaluation
+from refinenet.evaluation.evaluator import Examinee, measure
+from refinenet.evaluation.predictions import examine_predictions
+from refinenet.evaluation.report import check_folder, write_report
+from refinenet.evaluation.results import Evaluation
+from refinenet.evaluation.submission import Submission, copy_answers
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_unwritable
-from refinenet.predictions import examine_predictions
-from refinenet.report import check_folder, write_report
-from refinenet.submission import Submission, copy_answers
 
 
 def open_split(

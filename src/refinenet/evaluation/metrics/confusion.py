@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.evaluation.metrics.regions import Counts, divide, ious, mean, one_or_none, or_none
 from refinenet.labels import LabelMap
-from refinenet.metrics.regions import Counts, divide, ious, mean, one_or_none, or_none
 
 RULE = (
     "one confusion matrix (int64 pixels) over all images; pixels with the ignore index in the truth dropped; "

@@ -22,7 +22,7 @@ import numpy as np
 
 from refinenet.datasets.catalog import UNLABELLED, Dataset, DatasetSource, Sample, Server, find_server
 from refinenet.distributed import is_launched
-from refinenet.evaluate import Answer, Examinee
+from refinenet.evaluation.evaluator import Answer, Examinee
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.console import progress_bar
 from refinenet.io.files import stream_atomically

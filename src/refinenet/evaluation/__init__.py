@@ -1,0 +1,1 @@
+"""One pass over a dataset to metrics, report and comparison."""
