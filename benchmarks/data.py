@@ -40,11 +40,11 @@ from refinenet.datasets.street_scenes import draw_street
 from refinenet.io.console import print_table
 from refinenet.io.images import write
 from refinenet.io.parallel import map_parallel
-from refinenet.loader import Loader
-from refinenet.losses import cross_entropy
-from refinenet.optimisation import build_optimiser
-from refinenet.sample_cache import cache_samples
-from refinenet.train_config import TrainConfig
+from refinenet.training.config import TrainConfig
+from refinenet.training.loading.loader import Loader
+from refinenet.training.loading.sample_cache import cache_samples
+from refinenet.training.losses import cross_entropy
+from refinenet.training.optimisation import build_optimiser
 
 CPU = torch.device("cpu")
 OURS, BARE, APPETITE = "our loader", "bare decoding", "the network's appetite"

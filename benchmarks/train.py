@@ -36,12 +36,12 @@ from refinenet.datasets.catalog import open_dataset
 from refinenet.distributed import launch
 from refinenet.inference.backends.memory import keep_freed_memory
 from refinenet.io.console import print_table
-from refinenet.learner import Learner
-from refinenet.loader import Loader, Part
 from refinenet.models.decoder import ChainedResidualPooling
 from refinenet.models.network import MODEL_TYPES, Architecture, Network
-from refinenet.optimisation import build_optimiser, choose_precision
-from refinenet.train_config import TrainConfig
+from refinenet.training.config import TrainConfig
+from refinenet.training.engine.learner import Learner
+from refinenet.training.loading.loader import Loader, Part
+from refinenet.training.optimisation import build_optimiser, choose_precision
 
 OURS, PUBLISHED = "ours", "as published"
 KEEPING, WITH_LOADER = "as published, keeping freed memory", "ours, with the loader"

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from refinenet import RefineNet
-from refinenet.checkpoints import Checkpoints
-from refinenet.train_result import TrainResult
+from refinenet.training.records.checkpoints import Checkpoints
+from refinenet.training.train_result import TrainResult
 
 CLASSES = 3
 SETTINGS: dict[str, Any] = {

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from refinenet.augmentation import AugmentationConfig
-from refinenet.augmentation.augmentation import Augmentation, to_tensors
-from refinenet.augmentation.mixing import Mixing, draw_partners, rare_classes
-from refinenet.augmentation.place import draw_pixel
+from refinenet.training.augmentation import AugmentationConfig
+from refinenet.training.augmentation.geometry import draw_pixel
+from refinenet.training.augmentation.mixing import Mixing, draw_partners, rare_classes
+from refinenet.training.augmentation.pipeline import Augmentation, to_tensors
 
 Pixels = npt.NDArray[np.uint8]
 Sample = tuple[Pixels, Pixels]

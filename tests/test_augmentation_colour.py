@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from refinenet.augmentation import AugmentationConfig
-from refinenet.augmentation.colour import ColourChange, draw_colour, vary_colour
+from refinenet.training.augmentation import AugmentationConfig
+from refinenet.training.augmentation.colour import ColourChange, draw_colour, vary_colour
 
 
 def recolour(images: Tensor, *changes: ColourChange) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from refinenet.checkpoints import Checkpoint, Checkpoints
+from refinenet.training.records.checkpoints import Checkpoint, Checkpoints
 
 FILES = {"model.safetensors": bytes(range(256)) * 40, "state.pt": b"state", "empty": b""}
 

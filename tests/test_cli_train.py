@@ -12,7 +12,7 @@ import torch
 from conftest import CommandLine
 from safetensors.torch import load_file
 
-from refinenet.recipe import read_recipe, recipe_descriptions
+from refinenet.training.records.recipes import read_recipe, recipe_descriptions
 
 SMALL = """
 description = "A small network on drawn streets."

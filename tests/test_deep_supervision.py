@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from refinenet.deep_supervision import DeepSupervision
-from refinenet.losses import LossConfig, count, supervised_loss
 from refinenet.models.network import Architecture, ModelType, Network
+from refinenet.training.losses import LossConfig, count, supervised_loss
+from refinenet.training.losses.deep_supervision import DeepSupervision
 
 
 def build(model_type: ModelType = "lightweight", encoder: str = "mobilenetv2_050") -> DeepSupervision:

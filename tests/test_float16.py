@@ -12,9 +12,9 @@ from small_runs import new_network
 from torch import Tensor
 
 from refinenet.distributed import launch
-from refinenet.learner import Learner
-from refinenet.loader import Part
-from refinenet.train_config import TrainConfig
+from refinenet.training.config import TrainConfig
+from refinenet.training.engine.learner import Learner
+from refinenet.training.loading.loader import Part
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refinenet.image_folder import open_image_folder
+from refinenet.training.pretraining.image_folder import open_image_folder
 
 
 def touch(root: Path, *names: str) -> None:
@@ -100,5 +100,5 @@ def test_images_are_read_upright_and_without_transparency(tmp_path: Path) -> Non
 
 
 def test_listing_needs_no_torch() -> None:
-    code = "import sys, refinenet.image_folder\nsys.exit('torch' in sys.modules)"
+    code = "import sys, refinenet.training.pretraining.image_folder\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -26,9 +26,9 @@ from refinenet.datasets.catalog import Dataset
 from refinenet.io.image_files import read_mask
 from refinenet.io.images import decode
 from refinenet.labels import LabelSet
-from refinenet.loader import Loader, batch_size
-from refinenet.loading_processes import LoadingProcesses
-from refinenet.train_config import TrainConfig
+from refinenet.training.config import TrainConfig
+from refinenet.training.loading.loader import Loader, batch_size
+from refinenet.training.loading.worker_pool import LoadingProcesses
 
 Pixels = npt.NDArray[np.uint8]
 Seen = tuple[Tensor, Tensor, tuple[str, ...]]
@@ -383,8 +383,8 @@ import sys, time
 import numpy as np, torch
 from refinenet.datasets.catalog import Dataset
 from refinenet.labels import LabelSet
-from refinenet.loader import Loader
-from refinenet.train_config import TrainConfig
+from refinenet.training.loading.loader import Loader
+from refinenet.training.config import TrainConfig
 dataset = Dataset(
     name="black", split="train", label_set=LabelSet.numbered(5), items=["0", "1"] * 9,
     read_image=lambda _: np.zeros((16, 16, 3), np.uint8), read_labels=lambda _: np.zeros((16, 16), np.uint8),

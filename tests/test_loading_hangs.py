@@ -13,12 +13,12 @@ import torch
 from held_files import held, is_there
 from small_runs import CLASSES, train, write_pictures
 
-from refinenet import loading_processes
 from refinenet.datasets.catalog import open_dataset
 from refinenet.io.image_files import RGB
 from refinenet.io.images import decode
-from refinenet.loader import Loader
-from refinenet.train_config import TrainConfig
+from refinenet.training.config import TrainConfig
+from refinenet.training.loading import worker_pool
+from refinenet.training.loading.loader import Loader
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are held by a lease")
 
@@ -26,8 +26,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are held 
 def test_a_file_that_cannot_be_read_for_long_ends_the_training_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loading_processes, "WARN_AFTER", 1.0)
-    monkeypatch.setattr(loading_processes, "GIVE_UP_AFTER", 2.0)
+    monkeypatch.setattr(worker_pool, "WARN_AFTER", 1.0)
+    monkeypatch.setattr(worker_pool, "GIVE_UP_AFTER", 2.0)
     pictures = write_pictures(tmp_path / "pictures")
     with held(pictures / "images" / "train" / "5.png") as somebody_waits:
         with pytest.raises(TimeoutError, match=r"^The loading process \d+ has been busy for 2 s with .*/5\.png") as end:
@@ -42,7 +42,7 @@ def test_a_file_that_cannot_be_read_for_long_ends_the_training_by_name(
 
 
 def test_a_process_that_goes_on_after_the_warning_is_forgiven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading_processes, "WARN_AFTER", 0.5)
+    monkeypatch.setattr(worker_pool, "WARN_AFTER", 0.5)
     errors = tmp_path / "errors"
     dataset = open_dataset(write_pictures(tmp_path / "pictures"))("train")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from refinenet.losses import LossConfig
+from refinenet.training.losses import LossConfig
 
 ALONE: dict[str, Any] = {"cross_entropy_weight": 0, "dice_weight": 0}
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_f1_score, multiclass_jaccard_index
 from torchvision.ops import sigmoid_focal_loss
 
-from refinenet.losses import LossConfig, count, cross_entropy, dice, supervised_loss, training_loss
+from refinenet.training.losses import LossConfig, count, cross_entropy, dice, supervised_loss, training_loss
 
 VOID = 255
 CERTAIN = 1e4

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from refinenet.optimisation import OptimiserConfig, build_optimiser, choose_precision
+from refinenet.training.optimisation import OptimiserConfig, build_optimiser, choose_precision
 
 
 class SmallNetwork(nn.Module):

@@ -24,9 +24,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from refinenet import RefineNet
-from refinenet.image_folder import open_image_folder
-from refinenet.pretrain import PretrainResult, pretrain_encoder
-from refinenet.pretrain.classifier import ImageClassifier
+from refinenet.training.pretraining import PretrainResult, pretrain_encoder
+from refinenet.training.pretraining.classifier import ImageClassifier
+from refinenet.training.pretraining.image_folder import open_image_folder
 
 ENCODER = "mobilenetv2_050"
 STEPS = 6

@@ -12,10 +12,10 @@ from class_folders import DIRECTIONS, SMALL, draw_stripes, write_class_folders
 from PIL import Image
 from torch import Tensor
 
-from refinenet.image_folder import open_image_folder
-from refinenet.loader import Part
-from refinenet.pretrain.config import PretrainConfig
-from refinenet.pretrain.loader import ImageLoader
+from refinenet.training.loading.loader import Part
+from refinenet.training.pretraining.config import PretrainConfig
+from refinenet.training.pretraining.image_folder import open_image_folder
+from refinenet.training.pretraining.loader import ImageLoader
 
 CPU = torch.device("cpu")
 

@@ -9,8 +9,15 @@ from typing import Any
 
 import pytest
 
-from refinenet.recipe import Recipe, merge, read_recipe, recipe_descriptions, recipe_names, write_recipe
-from refinenet.train_config import TrainConfig
+from refinenet.training.config import TrainConfig
+from refinenet.training.records.recipes import (
+    Recipe,
+    merge,
+    read_recipe,
+    recipe_descriptions,
+    recipe_names,
+    write_recipe,
+)
 
 OF_THE_MACHINE = {"workers", "cache", "augment_on", "compile"}
 NAMES = [

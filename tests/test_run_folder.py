@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from refinenet.io.locks import only_one
-from refinenet.run_folder import RunFolder
+from refinenet.training.records.folder import RunFolder
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from refinenet.run_folder import RunFolder
+from refinenet.training.records.folder import RunFolder
 with RunFolder(Path(sys.argv[1])).lock():
     if len(sys.argv) > 2 and os.fork() == 0:
         os.close(1)

@@ -24,10 +24,10 @@ from refinenet.environment import describe_run
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.segmenter import Segmenter
 from refinenet.labels import LabelSet
-from refinenet.metric_loggers import Logger, LoggerConfig, Row, open_loggers
 from refinenet.models.network import Architecture, Network
-from refinenet.run_record import CLASS_IOU, MOST_CLASSES, draw_curves
-from refinenet.sample_sheet import choose_samples, draw_samples
+from refinenet.training.loggers import Logger, LoggerConfig, Row, open_loggers
+from refinenet.training.records.curves import CLASS_IOU, MOST_CLASSES, draw_curves
+from refinenet.training.sample_sheet import choose_samples, draw_samples
 
 RGB = npt.NDArray[np.uint8]
 CLASSES = LabelSet(names=("sky", "road", "tram"), colours=((10, 120, 230), (128, 64, 128), (200, 0, 50)))
@@ -220,7 +220,7 @@ def test_tensorboard_gets_what_was_measured_and_goes_on_after_a_stop(tmp_path: P
 def test_a_full_disk_is_told_and_over_when_there_is_room_again(tmp_path: Path) -> None:
     """A limit on the size of files, in a process of its own, stands in for the full disk."""
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom refinenet.metric_loggers import open_loggers\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom refinenet.training.loggers import open_loggers\n"
         "loggers = open_loggers(('tensorboard',), Path(sys.argv[1]), {}, first_step=1)\n"
         "def limit(size):\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))\n"

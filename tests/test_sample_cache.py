@@ -13,10 +13,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from refinenet import RefineNet, sample_cache
+from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset
 from refinenet.labels import LabelSet
-from refinenet.sample_cache import cache_samples
+from refinenet.training.loading import sample_cache
+from refinenet.training.loading.sample_cache import cache_samples
 
 
 def read_and_count(log: Path, channels: tuple[int, ...], item: str) -> npt.NDArray[np.uint8]:

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 
 from refinenet import RefineNet
-from refinenet.stages import read_stages
+from refinenet.training.stages import read_stages
 
 SMALL: dict[str, Any] = {"crop_size": [32, 32], "batch_size": 2, "workers": 0, "epochs": 1}
 START = (

@@ -18,7 +18,7 @@ import pytest
 from held_files import catches, copies, held, is_there, wait_until
 from small_runs import command, different, resume, state, train, write_pictures
 
-from refinenet.checkpoints import Checkpoints
+from refinenet.training.records.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are held by a lease")
 

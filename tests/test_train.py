@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from refinenet import RefineNet, train
+from refinenet import RefineNet
 from refinenet.datasets.catalog import open_dataset
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.recipe import read_recipe
-from refinenet.train_config import TrainConfig
+from refinenet.training import run
+from refinenet.training.config import TrainConfig
+from refinenet.training.records.recipes import read_recipe
 
 SMALL: dict[str, Any] = {
     "epochs": 2,
@@ -166,14 +167,14 @@ def test_drawn_streets_are_the_same_streets_when_a_run_is_taken_up(tmp_path: Pat
 def test_weights_and_training_follow_from_seeds_and_the_user_s_generator_stays_as_it_was(tmp_path: Path) -> None:
     settings = {**SMALL, "epochs": 1, "crop_size": [32, 32], "loggers": [], "check": False, "progress": False}
 
-    def train(state: int, output: str) -> tuple[RefineNet, torch.Tensor]:
+    def run(state: int, output: str) -> tuple[RefineNet, torch.Tensor]:
         torch.manual_seed(state)
         r = RefineNet(encoder="mobilenetv2_050", device="cpu")
         r.train(dataset="streets:4:48x32", output=tmp_path / output, **settings)
         return r, torch.rand(4)
 
-    first, drawn = train(1, "a")
-    second, drawn_next = train(2, "b")
+    first, drawn = run(1, "a")
+    second, drawn_next = run(2, "b")
     assert all(torch.equal(tensor, weights(second)[name]) for name, tensor in weights(first).items())
     for state, found in ((1, drawn), (2, drawn_next)):
         torch.manual_seed(state)
@@ -389,7 +390,7 @@ def test_a_model_that_was_changed_by_hand_is_no_new_network(tmp_path: Path, caps
 def test_classes_that_a_count_of_some_images_has_not_met_weigh_most(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "FREQUENCY_SAMPLES", 2)
+    monkeypatch.setattr(run, "FREQUENCY_SAMPLES", 2)
     settings = {**SMALL, "epochs": 1, "class_weights": "median"}
     small_network().train("streets:4:24x24", output=tmp_path / "run", **settings)
     said = capsys.readouterr().err

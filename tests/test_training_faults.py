@@ -22,8 +22,8 @@ from refinenet import RefineNet, cli
 from refinenet.datasets.catalog import open_dataset
 from refinenet.distributed import launch
 from refinenet.models.network import Network
-from refinenet.train_config import TrainConfig
-from refinenet.tuning import fits_into_memory
+from refinenet.training.config import TrainConfig
+from refinenet.training.engine.auto_settings import fits_into_memory
 
 FROZEN: dict[str, Any] = {"batch_norm": "frozen", "learning_rate": 1e-12}
 """Nothing is learned."""

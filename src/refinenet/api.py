@@ -56,12 +56,12 @@ from refinenet.models.network import ModelType, Network
 from refinenet.models.tensor_files import digest
 from refinenet.quantisation import MAX_DROP
 from refinenet.sinks import Kind
-from refinenet.train_result import TrainResult
+from refinenet.training.train_result import TrainResult
 from refinenet.video import RETRIES, VideoResult, segment_video
 from refinenet.work_plan import Work, plan_work
 
 if TYPE_CHECKING:
-    from refinenet.train import TrainRun
+    from refinenet.training.run import TrainRun
 
 
 class RefineNet:
@@ -540,8 +540,8 @@ class RefineNet:
             ValueError: a setting, a file or the number of classes is not allowed; it is named.
         """
         # What only training needs, torchvision above all, takes longer to import than all else.
-        from refinenet.run_start import RunOptions
-        from refinenet.train_request import TrainRequest, prepare_runs
+        from refinenet.training.start import RunOptions
+        from refinenet.training.train_request import TrainRequest, prepare_runs
 
         request = TrainRequest(
             dataset=dataset,

@@ -13,7 +13,7 @@ from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Device, Root, 
 from refinenet.io.console import say
 
 if TYPE_CHECKING:
-    from refinenet.train_result import TrainResult
+    from refinenet.training.train_result import TrainResult
 
 
 def train(
@@ -124,8 +124,8 @@ def _choose_start(
 
     The seed of the training is that of a new network's weights, too, unless the recipe says another one for them.
     """
-    from refinenet.recipe import merge, read_recipe
-    from refinenet.train_config import TrainConfig
+    from refinenet.training.config import TrainConfig
+    from refinenet.training.records.recipes import merge, read_recipe
 
     settings = chosen
     if recipe is not None:
@@ -139,7 +139,7 @@ def _choose_start(
 
 
 def _show_recipes(as_json: bool) -> None:
-    from refinenet.recipe import recipe_descriptions
+    from refinenet.training.records.recipes import recipe_descriptions
 
     found = recipe_descriptions()
     say(found if as_json else "\n\n".join(f"{name}\n{_indent(told)}" for name, told in found.items()))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trials import Tally, contents, is_whole, newest
 
-from refinenet.checkpoints import Checkpoints
+from refinenet.training.records.checkpoints import Checkpoints
 
 STEPS = (10, 20, 30)
 NEWEST, OLDER, OLDEST = "step-000030", "step-000020", "step-000010"

@@ -18,7 +18,7 @@ from typing import Any
 from file_calls import LOOKS, REAL, redirected
 from trials import Tally, contents, is_whole, leftovers, newest, torn
 
-from refinenet.checkpoints import Checkpoints
+from refinenet.training.records.checkpoints import Checkpoints
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)
 _MAY_BE_DONE_WITHOUT = (*LOOKS, "mkdir", "read")
@@ -206,7 +206,7 @@ def _save(checkpoints: Checkpoints, step: int, fault: Fault) -> tuple[bool, str]
 
 def _save_in_a_process(checkpoints: Checkpoints, step: int, fault: Fault) -> tuple[bool, str]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["refinenet.checkpoints"])
+    context.set_forkserver_preload(["refinenet.training.records.checkpoints"])
     process = context.Process(target=_save, args=(checkpoints, step, fault))
     process.start()
     process.join()

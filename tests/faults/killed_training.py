@@ -13,7 +13,7 @@ from pathlib import Path
 from resume_exactly import SETTINGS, STEPS, STEPS_PER_EPOCH, begin, count_different
 from trials import Tally
 
-from refinenet.checkpoints import Checkpoints
+from refinenet.training.records.checkpoints import Checkpoints
 
 EVERY_STEP = "checkpoint_minutes=0.00001"
 

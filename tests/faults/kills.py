@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from trials import Tally, leftovers, torn
 
-from refinenet.checkpoints import Checkpoint, Checkpoints
-from refinenet.run_folder import RunFolder
+from refinenet.training.records.checkpoints import Checkpoint, Checkpoints
+from refinenet.training.records.folder import RunFolder
 
 FLOATS = 400_000
 """Of each of two tensors: 3.2 MB to save."""
@@ -80,7 +80,7 @@ def kill(kills: int, seed: int, folder: Path) -> Tally:
     """Begin, kill and take up runs; each run is killed ten times, then a new one is begun."""
     chance = random.Random(seed)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "refinenet.run_folder"])
+    context.set_forkserver_preload(["torch", "refinenet.training.records.folder"])
     tally = Tally(f"kill -9 at random moments, seed {seed}")
     longest = SAVES * _seconds_to_save(folder / "timed")
     saved = seen = 0

@@ -19,7 +19,7 @@ from typing import Any
 from file_calls import REAL, redirected
 from trials import Tally, contents, is_whole
 
-from refinenet.checkpoints import Checkpoints
+from refinenet.training.records.checkpoints import Checkpoints
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trials import Tally, contents, is_whole, leftovers, newest
 
-from refinenet.checkpoints import Checkpoints
+from refinenet.training.records.checkpoints import Checkpoints
 
 SIZE = 240_000
 """Of each of two files: half a megabyte to save."""

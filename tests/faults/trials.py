@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from refinenet.checkpoints import Checkpoint, Checkpoints
 from refinenet.io.sealed_folder import read_sealed
+from refinenet.training.records.checkpoints import Checkpoint, Checkpoints
 
 
 @dataclass

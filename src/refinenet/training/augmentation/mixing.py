@@ -1,0 +1,95 @@
+"""Parts of one training image pasted over another: ClassMix, CutMix, copy-paste of rare classes.
+
+Shape letters: h and w height and width of the crop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from refinenet.training.augmentation.config import AugmentationConfig
+from refinenet.training.augmentation.geometry import Pair, present
+
+Mixing = Literal["cut_mix", "paste_classes", "paste_rare"]
+"""The kinds, each with its probability's name in the configuration, in the order in which they are done."""
+
+
+class Partner(NamedTuple):
+    """Another sample that a sample gets something from."""
+
+    kind: Mixing
+    sample: int
+    """Which of the dataset's samples."""
+
+
+def rare_classes(shares: Sequence[float], below: float) -> tuple[int, ...]:
+    """The ids of the classes whose share of the labelled pixels is smaller than `below`.
+
+    Args:
+        shares: By class, in [0, 1], as `ClassCounts.shares`.
+        below: A share in [0, 1].
+    """
+    return tuple(index for index, share in enumerate(shares) if share < below)
+
+
+def draw_partners(config: AugmentationConfig, random: Generator, index: int, samples: int) -> list[Partner]:
+    """Whom a sample gets something from.
+
+    Args:
+        config: How often.
+        random: Where draws come from.
+        index: Which sample of the dataset it is; it is its own partner only where it is alone.
+        samples: How many there are.
+    """
+    return [
+        Partner(kind, (index + 1 + int(random.integers(max(1, samples - 1)))) % samples)
+        for kind in get_args(Mixing)
+        if getattr(config, kind) and random.random() < getattr(config, kind)
+    ]
+
+
+def mix(pair: Pair, other: Pair, kind: Mixing, ignore_index: int, rare: Sequence[int], random: Generator) -> Pair:
+    """Paste a part of another image, labels included.
+
+    Args:
+        pair: `(3, h, w)` uint8 and `(h, w)` ids.
+        other: The same of the other image.
+        kind: Which part.
+        ignore_index: The id of void.
+        rare: The ids of the rare classes.
+        random: Where draws come from.
+    """
+    if kind == "cut_mix":
+        pasted = _draw_rectangle(other[1], random)
+    elif kind == "paste_classes":
+        classes = present(other[1], ignore_index)
+        chosen = random.permutation(classes)[: len(classes) // 2].tolist()
+        pasted = _where(other[1], chosen, ignore_index)
+    else:
+        pasted = _where(other[1], rare, ignore_index)
+    return torch.where(pasted, other[0], pair[0]), torch.where(pasted, other[1], pair[1])
+
+
+def _where(labels: Tensor, classes: Sequence[int], ignore_index: int) -> Tensor:
+    # A table instead of `isin`, which sorts.
+    is_chosen = torch.zeros(ignore_index + 1, dtype=torch.bool)
+    is_chosen[list(classes)] = True
+    return is_chosen.to(labels.device)[labels.int()]
+
+
+def _draw_rectangle(labels: Tensor, random: Generator) -> Tensor:
+    """A rectangle of the image's shape whose area is drawn evenly, its middle too; what juts out is lost."""
+    side = math.sqrt(random.uniform())
+    inside = torch.zeros_like(labels, dtype=torch.bool)
+    rows, columns = (
+        slice(max(0, round(middle - side * length / 2)), max(0, round(middle + side * length / 2)))
+        for length, middle in ((length, random.uniform(0, length)) for length in labels.shape)
+    )
+    inside[rows, columns] = True
+    return inside

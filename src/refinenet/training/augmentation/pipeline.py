@@ -1,0 +1,88 @@
+"""All variations of a training image in their order, every draw from a generator of the image's own.
+
+Shape letters: N batch, H and W height and width of an image, h and w of the crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from refinenet.labels import LabelMap
+from refinenet.training.augmentation.colour import draw_colour, vary_colour
+from refinenet.training.augmentation.config import AugmentationConfig
+from refinenet.training.augmentation.geometry import Pair, draw_pixel, place
+from refinenet.training.augmentation.mixing import Mixing, Partner, draw_partners, mix
+from refinenet.training.augmentation.occlusion import cut_out
+
+
+class Augmentation:
+    """Vary images and their label maps together, into training pairs of fixed size.
+
+    For each image: `draw_partners`, then `vary` with those that it names, then `draw_colour`, all with one generator;
+    `vary_colour` on whole batches. All but the draws work on any device.
+
+    Args:
+        config: How.
+        ignore_index: What padding and covered parts get in the label map.
+        rare: The ids of the rare classes, for `paste_rare`.
+
+    Raises:
+        ValueError: rare classes shall be pasted, and there are none.
+    """
+
+    def __init__(self, config: AugmentationConfig, ignore_index: int, rare: Sequence[int] = ()) -> None:
+        if config.paste_rare and not rare:
+            raise ValueError(
+                f"paste_rare={config.paste_rare} pastes classes with less than rare_below={config.rare_below} of the "
+                "labelled pixels, but no class is that rare. Raise rare_below, or set paste_rare=0."
+            )
+        self._config, self._ignore_index, self._rare = config, ignore_index, tuple(rare)
+
+    def draw_partners(self, random: Generator, index: int, samples: int) -> list[Partner]:
+        """The samples that something of is pasted over the sample `index` of so many."""
+        return draw_partners(self._config, random, index, samples)
+
+    def vary(self, pair: Pair, others: Sequence[tuple[Mixing, Pair]], random: Generator) -> Pair:
+        """Resize, turn, crop, mirror, mix and cover.
+
+        Args:
+            pair: `(3, H, W)` uint8 and `(H, W)` uint8 or int32 ids.
+            others: The same of each partner, with what is to be pasted of it.
+            random: Where draws come from.
+
+        Returns:
+            `(3, h, w)` uint8 and `(h, w)` ids.
+        """
+        varied = self._place(pair, random)
+        for kind, other in others:
+            over = draw_pixel(other[1], self._ignore_index, random, self._rare) if kind == "paste_rare" else None
+            placed = self._place(other, random, over)
+            varied = mix(varied, placed, kind, self._ignore_index, self._rare, random)
+        if self._config.cutout and random.random() < self._config.cutout:
+            varied = cut_out(varied, self._ignore_index, random)
+        return varied
+
+    def _place(self, pair: Pair, random: Generator, over: tuple[int, int] | None = None) -> Pair:
+        if over is None and self._config.class_crops and random.random() < self._config.class_crops:
+            over = draw_pixel(pair[1], self._ignore_index, random)
+        return place(pair, self._config, self._ignore_index, random, over)
+
+    def draw_colour(self, random: Generator) -> list[float]:
+        """The six numbers of a `ColourChange`."""
+        return list(draw_colour(self._config, random))
+
+    def vary_colour(self, images: Tensor, changes: Tensor) -> Tensor:
+        """Change the colours of `(N, 3, h, w)` uint8 by `(N, 6)` drawn numbers; float32 in [0, 1]."""
+        return vary_colour(images, changes)
+
+
+def to_tensors(pixels: npt.NDArray[np.uint8], labels: LabelMap) -> Pair:
+    """`(H, W, 3)` uint8 and `(H, W)` ids to `(3, H, W)` uint8 and `(H, W)` uint8, or int32 for ids of 16 bits."""
+    ids = labels if labels.dtype == np.uint8 else labels.astype(np.int32)
+    return torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(ids)

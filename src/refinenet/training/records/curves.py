@@ -1,0 +1,154 @@
+"""What a run shows of itself: what it ran on, and its curves."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from refinenet.io.files import write_atomically
+from refinenet.training.loggers import Row, read_number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CLASS_IOU = "val_iou/"
+"""What the names of the columns with the IoU of a class begin with; the name of the class follows."""
+MOST_CLASSES = 60
+"""Classes whose curves are drawn: of more, the worst ones."""
+
+_WIDTH, _DPI = 10, 120
+_COLOURS = ("#0072b2", "#d55e00", "#009e73")
+"""Blue, vermilion and green, which the colour-blind tell apart. Source: Okabe and Ito, Color Universal Design, 2008."""
+
+
+def draw_curves(rows: Sequence[Row], path: Path) -> Path:
+    """Draw how a run went: loss, validation mIoU with its best epoch, learning rates, and the IoU of each class.
+
+    Args:
+        rows: Those of the run's log.csv: "epoch" and, where they are there, "loss", "val_miou", "learning_rate",
+            "encoder_learning_rate", and `CLASS_IOU` columns. What was not measured in an epoch is empty.
+        path: The `.png` to write, whole or not at all.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: there is no row with an epoch.
+        OSError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    if not _points(rows, "epoch")[0]:
+        raise ValueError("There are no curves to draw: no row has an epoch.")
+    classes = _class_names(rows)
+    wanted = [
+        (2.6, _draw_loss, True),
+        (2.6, _draw_miou, bool(_points(rows, "val_miou")[0])),
+        (1.7, _draw_rates, bool(_points(rows, "learning_rate")[0])),
+        (0.5 + 0.2 * min(len(classes), MOST_CLASSES), _draw_classes, bool(classes)),
+    ]
+    parts = [(height, draw) for height, draw, is_there in wanted if is_there]
+    heights = [height for height, _ in parts]
+    figure = Figure(figsize=(_WIDTH, sum(heights) + 0.5), dpi=_DPI, layout="constrained")
+    panels = figure.subplots(len(parts), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for panel, (_, draw) in zip(panels[:, 0], parts, strict=True):
+        draw(panel, rows)
+    _finish(panels[-1, 0], rows)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", pad_inches=0.1, bbox_inches="tight")
+    return write_atomically(path, content.getvalue())
+
+
+def _points(rows: Sequence[Row], name: str) -> tuple[list[float], list[float]]:
+    """Epochs in which a figure was measured, and the figure."""
+    pairs = [(read_number(row.get("epoch")), read_number(row.get(name))) for row in rows]
+    found = [(epoch, value) for epoch, value in pairs if epoch is not None and value is not None]
+    return [epoch for epoch, _ in found], [value for _, value in found]
+
+
+def _class_names(rows: Sequence[Row]) -> list[str]:
+    """The names of the columns with the IoU of a class, of those that were measured at all."""
+    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name.startswith(CLASS_IOU)]
+    return [name for name in names if _points(rows, name)[0]]
+
+
+def _worst(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """The classes that ended worst, `MOST_CLASSES` of them, in their order."""
+    last = {name: _points(rows, name)[1][-1] for name in names}
+    shown = set(sorted(names, key=lambda name: last[name])[:MOST_CLASSES])
+    return [name for name in names if name in shown]
+
+
+def _draw_loss(panel: Axes, rows: Sequence[Row]) -> None:
+    _draw_line(panel, *_points(rows, "loss"), _COLOURS[0])
+    panel.set_title("Training loss, mean over the epoch", loc="left")
+
+
+def _draw_miou(panel: Axes, rows: Sequence[Row]) -> None:
+    epochs, values = _points(rows, "val_miou")
+    best = int(np.argmax(values))
+    _draw_line(panel, epochs, [100 * value for value in values], _COLOURS[2])
+    panel.plot([epochs[best]], [100 * values[best]], "o", color=_COLOURS[1], markersize=7, clip_on=False, zorder=3)
+    panel.set_title(f"Validation mIoU in %: at best {100 * values[best]:.2f}, in epoch {epochs[best]:g}", loc="left")
+
+
+def _draw_rates(panel: Axes, rows: Sequence[Row]) -> None:
+    decoder, encoder = _points(rows, "learning_rate"), _points(rows, "encoder_learning_rate")
+    is_one = decoder == encoder  # of two lines, one would lie on the other
+    _draw_line(panel, *decoder, _COLOURS[0], "both encoder and decoder" if is_one else "decoder")
+    if not is_one:
+        _draw_line(panel, *encoder, _COLOURS[1], "encoder")
+    panel.set_title("Learning rate at the end of the epoch", loc="left")
+    panel.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    panel.set_ylim(bottom=0)
+    if encoder[0]:
+        panel.legend(frameon=False, loc="upper right")
+
+
+def _draw_line(panel: Axes, epochs: list[float], values: list[float], colour: str, label: str = "") -> None:
+    if values:
+        marker = "." if len(values) < 40 else ""
+        panel.plot(epochs, values, color=colour, linewidth=1.6, marker=marker, label=label)
+    panel.grid(visible=True, color="#e5e5e5", linewidth=0.8)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_classes(panel: Axes, rows: Sequence[Row]) -> None:
+    """A map: a line for each class, its IoU as colour, and in figures at the end."""
+    all_names = _class_names(rows)
+    names = _worst(rows, all_names)
+    measured = sorted({epoch for name in names for epoch in _points(rows, name)[0]})
+    table = np.full((len(names), len(measured)), np.nan)
+    for k, name in enumerate(names):
+        for epoch, value in zip(*_points(rows, name), strict=True):
+            table[k, measured.index(epoch)] = 100 * value
+    middles = [(early + late) / 2 for early, late in itertools.pairwise(measured)]
+    edges = [measured[0] - 0.5, *middles, measured[-1] + 0.5]
+    panel.pcolormesh(edges, np.arange(len(names) + 1) - 0.5, table, cmap="viridis", vmin=0, vmax=100)
+    panel.set_yticks(range(len(names)), [_shorten(name.removeprefix(CLASS_IOU)) for name in names], fontsize=8)
+    panel.invert_yaxis()
+    right = panel.secondary_yaxis("right")
+    ends = [[value for value in line if not np.isnan(value)][-1] for line in table]
+    right.set_yticks(range(len(names)), [f"{end:.1f}" for end in ends], fontsize=8)
+    right.tick_params(length=0)
+    shown = "each class" if len(names) == len(all_names) else f"the {len(names)} worst of {len(all_names)} classes"
+    panel.set_title(f"Validation IoU of {shown} in %: dark 0, bright 100, at the right the last one", loc="left")
+
+
+def _shorten(name: str) -> str:
+    """A class name as it fits beside the map, with nothing that Matplotlib would take for a formula."""
+    return (name if len(name) <= 24 else f"{name[:23]}…").replace("$", r"\$")
+
+
+def _finish(panel: Axes, rows: Sequence[Row]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = _points(rows, "epoch")[0]
+    panel.set_xlim(epochs[0] - 0.5, max(epochs[-1], epochs[0] + 1) + 0.5)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    panel.set_xlabel("epoch")

@@ -1,0 +1,222 @@
+"""Recipes: training runs written down, to be repeated.
+
+A recipe is a TOML file. Only its description has to be there:
+
+    description = "What is trained and how, and where the settings are from: the paper and its section."
+    dataset = "nyu"                  # as `refinenet train --dataset` takes it: a name, a folder, or a list of such
+    root = "/data/nyu"               # where a dataset known by name lies, the first one of a list
+
+    [network]                        # what training begins with
+    model_type = "lightweight"       # a new network: arguments of the class RefineNet,
+    num_layers = 50                  # or else encoder = "mobilenetv2_100"
+    encoder_weights = "imagenet"     # or a file; without it the encoder begins with random weights, too
+    seed = 42                        # from which the random weights follow; without it, train's seed is taken
+    # model = "camvid"               # or, instead of all these, a model to go on from: a name or a file
+
+    [train]                          # fields of TrainConfig
+    epochs = 100
+
+    [[stages]]                       # trainings after each other, each from the best model of the one before
+    dataset = "coco"                 # by default the dataset above, and its root
+    root = "/data/coco"
+    epochs = 20                      # fields of TrainConfig that differ from [train]
+
+Paths start at the folder of the file. Recipes that come with the package lie in `recipes/` and are known by name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from refinenet.datasets.catalog import TrainingSource
+from refinenet.training.records.recipe_file import EXCLUDED, find_problems, place_paths, read_toml
+
+PACKAGED = Path(__file__).parents[1] / "recipes"
+"""The folder of the recipes that are known by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training written down."""
+
+    name: str
+    """Of a packaged recipe, or else the path of the file."""
+    description: str
+    """What is trained and how, and where the settings are from."""
+    dataset: TrainingSource | None = None
+    """What to train on, and in the stages that name nothing else."""
+    root: str | os.PathLike[str] | None = None
+    """Where the (first) dataset lies, if it is known by name."""
+    network: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `RefineNet`."""
+    train: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `TrainConfig`, for all stages that do not say otherwise."""
+    stages: tuple[Mapping[str, Any], ...] = ()
+    """Trainings after each other: maps with perhaps "dataset" and "root", and fields of `TrainConfig`."""
+
+    @property
+    def whole_stages(self) -> list[dict[str, Any]]:
+        """The stages, each with its dataset and all of its settings.
+
+        Raises:
+            ValueError: a stage has no dataset, and the recipe names none for all.
+        """
+        whole = []
+        for number, stage in enumerate(self.stages, start=1):
+            if "dataset" not in stage and self.dataset is None:
+                raise ValueError(f"Stage {number} of the recipe {self.name} has no dataset: name one for it.")
+            root = {} if self.root is None else {"root": self.root}
+            data = {} if "dataset" in stage else {"dataset": self.dataset, **root}
+            whole.append({**data, **self.train, **stage})
+        return whole
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that come with the package."""
+    return sorted(path.stem for path in PACKAGED.glob("*.toml"))
+
+
+def recipe_descriptions() -> dict[str, str]:
+    """What each recipe that comes with the package is for, by name."""
+    return {name: read_toml(PACKAGED / f"{name}.toml")["description"] for name in recipe_names()}
+
+
+def read_recipe(source: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        source: The name of one that comes with the package, or a TOML file.
+
+    Raises:
+        ValueError: there is no recipe of this name, or the file is none, or it holds a key or a value that is not
+            allowed; says which, and what is allowed.
+        OSError: the file cannot be read.
+    """
+    packaged = source in recipe_names()
+    path = PACKAGED / f"{source}.toml" if packaged else Path(source)
+    if not packaged and not path.suffix and not path.exists():
+        names = ", ".join(recipe_names())
+        raise ValueError(f"There is no recipe {os.fspath(source)!r}. There are {names}; or name a TOML file.")
+    values = read_toml(path)
+    problems = find_problems(values)
+    if problems:
+        raise ValueError(f"The recipe in {path} cannot be used: {'; '.join(problems)}.")
+    placed = values if packaged else place_paths(path.parent, values)
+    _check_settings(path, placed)
+    return Recipe(
+        name=path.stem if packaged else str(path),
+        description=placed["description"],
+        dataset=placed.get("dataset"),
+        root=placed.get("root"),
+        network=placed.get("network", {}),
+        train=placed.get("train", {}),
+        stages=tuple(placed.get("stages", ())),
+    )
+
+
+def merge(
+    recipe: Recipe,
+    *,
+    dataset: TrainingSource | None = None,
+    root: str | os.PathLike[str] | None = None,
+    network: Mapping[str, Any] | None = None,
+    train: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """A recipe in which what a user says takes the place of what it says.
+
+    Args:
+        recipe: What to begin with.
+        dataset: Takes the place of the recipe's dataset and root; stages with a dataset of their own keep it.
+        root: Where the (first) dataset lies.
+        network: Arguments of `RefineNet`; None asks for nothing. What cannot be said beside one is left out: an
+            `encoder` takes the place of `num_layers`.
+        train: Fields of `TrainConfig`, for all stages.
+
+    Raises:
+        ValueError: a dataset or root is given, but each stage has its own.
+    """
+    is_placeless = bool(recipe.stages) and all("dataset" in stage for stage in recipe.stages)
+    if is_placeless and (dataset is not None or root is not None):
+        raise ValueError(
+            f"Each stage of the recipe {recipe.name} names its own dataset: give no dataset and no root. To train on "
+            "others, write a recipe like it."
+        )
+    asked = {key: value for key, value in (network or {}).items() if value is not None}
+    excluded = {other for key in asked for other in EXCLUDED[key]}
+    return replace(
+        recipe,
+        dataset=recipe.dataset if dataset is None else dataset,
+        root=recipe.root if dataset is None and root is None else root,
+        network={key: value for key, value in recipe.network.items() if key not in excluded} | asked,
+        train={**recipe.train, **(train or {})},
+        stages=tuple({**stage, **(train or {})} for stage in recipe.stages),
+    )
+
+
+def write_recipe(recipe: Recipe) -> str:
+    """The text of a recipe file that says the same from any folder: paths in it are absolute.
+
+    Settings of None are left out, which says the same: None is their default wherever it is allowed. So are datasets
+    given as functions, which no file can keep.
+    """
+    import tomli_w
+
+    stages = [_without_none({**recipe.train, **stage}) for stage in recipe.stages]
+    common = _shared(stages) if stages else _without_none(recipe.train)
+    parts = {
+        "description": recipe.description,
+        "dataset": recipe.dataset,
+        "root": recipe.root,
+        "network": _without_none(recipe.network),
+        "train": common,
+        "stages": [{key: value for key, value in stage.items() if key not in common} for stage in stages],
+    }
+    plain: dict[str, Any] = _plain(place_paths(Path.cwd(), _without_none(parts)))
+    return tomli_w.dumps({key: value for key, value in plain.items() if value not in ({}, [])})
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _shared(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings that all stages have alike."""
+    alike = {key: value for key, value in stages[0].items() if all(stage.get(key) == value for stage in stages[1:])}
+    return {key: value for key, value in alike.items() if key not in ("dataset", "root")}
+
+
+def _plain(values: Any) -> Any:
+    """Values as TOML has them: lists for tuples, texts for paths; what has a function in it is left out."""
+    if isinstance(values, Mapping):
+        return {key: _plain(value) for key, value in values.items() if not _has_function(value)}
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    return os.fspath(values) if isinstance(values, os.PathLike) else values
+
+
+def _has_function(value: Any) -> bool:
+    return any(map(callable, value)) if isinstance(value, list | tuple) else callable(value)
+
+
+def _check_settings(path: Path, values: Mapping[str, Any]) -> None:
+    """Let `TrainConfig` judge the settings of all stages.
+
+    Raises:
+        ValueError: one is unknown or out of its range.
+    """
+    from refinenet.training.config import TrainConfig
+
+    common = values.get("train", {})
+    parts = [] if values.get("stages") else [("[train]", common)]
+    for number, stage in enumerate(values.get("stages", ()), start=1):
+        own = {key: value for key, value in stage.items() if key not in ("dataset", "root")}
+        parts.append((f"stage {number}", {**common, **own}))
+    for where, settings in parts:
+        try:
+            TrainConfig.from_dict(settings)
+        except ValueError as error:
+            raise ValueError(f"The recipe in {path} cannot be used: {where}: {error}") from error

@@ -1,0 +1,123 @@
+"""How a run is measured, and what it keeps and shows: the models, curves, sample predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from refinenet.datasets.catalog import Dataset
+from refinenet.evaluation.evaluator import PROTOCOL, evaluate
+from refinenet.inference.backends.pytorch import PyTorchBackend
+from refinenet.inference.segmenter import Segmenter
+from refinenet.models.model_file import ModelCard, save
+from refinenet.training.engine.keeper import Measurement
+from refinenet.training.engine.learner import Learner
+from refinenet.training.records.curves import CLASS_IOU, draw_curves
+from refinenet.training.records.folder import RunFolder
+from refinenet.training.sample_sheet import choose_samples, draw_samples
+
+SAMPLES = 4
+"""Validation images whose predictions are drawn at the end of an epoch."""
+_COLUMNS = (
+    "epoch",
+    "loss",
+    "learning_rate",
+    "encoder_learning_rate",
+    "val_miou",
+    "val_pixel_accuracy",
+    "images_per_second",
+    "seconds",
+)
+"""Of the log; the IoU of each class follows."""
+
+
+class RunKeeper:
+    """Measures a network by its mIoU, and keeps it; the `Keeper` of a `TrainLoop`.
+
+    Args:
+        folder: Where.
+        card: What to say of the models; the scores and this run's settings are added to it.
+        learner: Whose network is kept.
+        train_set: What it learns from.
+        val_set: What it is measured on.
+        show: Whether to show progress.
+    """
+
+    goal = "mIoU"
+    told: tuple[str, ...] = ("loss", "val_miou", "val_pixel_accuracy", "images_per_second", "seconds")
+
+    def __init__(
+        self, folder: RunFolder, card: ModelCard, learner: Learner, train_set: Dataset, val_set: Dataset, *, show: bool
+    ) -> None:
+        self.folder, self.card, self.learner = folder, card, learner
+        self.train_set, self.val_set, self.show = train_set, val_set, show
+        self._ious = tuple(f"{CLASS_IOU}{name}" for name in val_set.label_set.names)
+        self.columns = (*_COLUMNS, *self._ious)
+        self._samples: list[int] = []
+
+    def measure(self, after_each: Callable[[], None]) -> Measurement:
+        """Segment the validation images and count; see `Keeper`."""
+        scores, _ = evaluate(
+            self._segmenter(),
+            self.val_set,
+            progress=self.show,
+            processes=self.learner.processes,
+            after_image=after_each,
+        )
+        facts = {
+            "dataset": self.val_set.name,
+            "split": self.val_set.split,
+            "images": len(self.val_set),
+            "miou": scores.miou,
+            "pixel_accuracy": scores.pixel_accuracy,
+            "protocol": PROTOCOL,
+        }
+        columns = {"val_miou": scores.miou, "val_pixel_accuracy": scores.pixel_accuracy}
+        columns |= zip(self._ious, scores.class_iou, strict=True)
+        return Measurement(score=scores.miou or 0.0, columns=columns, facts=facts)
+
+    def keep_best(self, epoch: int, measurement: Measurement) -> bool:
+        """Keep the network as the best model so far; returns whether that is done."""
+        path = self.folder.best_model
+        return self.folder.attempt("the best model", lambda: self._save(path, epoch, measurement))
+
+    def end_epoch(self, epoch: int, measurement: Measurement | None) -> None:
+        """Keep the network as the last model, and draw curves and samples."""
+        self.keep_last(epoch, measurement)
+        self.folder.attempt("the curves", self._draw_curves)
+        if measurement is not None:
+            self.folder.attempt("the samples", lambda: self._draw_samples(epoch))
+
+    def keep_last(self, epoch: int, measurement: Measurement | None = None) -> None:
+        """Keep the network as the last model."""
+        self.folder.attempt("the last model", lambda: self._save(self.folder.last_model, epoch, measurement))
+
+    def _segmenter(self) -> Segmenter:
+        return Segmenter(PyTorchBackend(self.learner.measured), self.val_set.label_set)
+
+    def _draw_curves(self) -> None:
+        rows = self.folder.read_log()
+        if rows:  # a disk may have been too full for the log so far
+            draw_curves(rows, self.folder.path / "curves.png")
+
+    def _draw_samples(self, epoch: int) -> None:
+        self._samples = self._samples or choose_samples(self.val_set, SAMPLES)
+        path = self.folder.path / "samples" / f"epoch-{epoch:03d}.png"
+        draw_samples(self.val_set, self._segmenter(), self._samples, path, f"Epoch {epoch}. ")
+
+    def _save(self, path: Path, epoch: int, measurement: Measurement | None) -> None:
+        recipe = {
+            **self.card.recipe,
+            "dataset": self.train_set.name,
+            "train_images": len(self.train_set),
+            "epoch": epoch,
+            "torch": torch.__version__,
+            **asdict(self.learner.config),
+            "precision": self.learner.engine.arithmetic,
+        }
+        network, scores = self.learner.measured, {} if measurement is None else measurement.facts
+        card = replace(self.card, architecture=network.architecture, scores=scores, recipe=recipe)
+        save(path, network, card, "float32")
