@@ -22,15 +22,15 @@ from torch import Tensor
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.exported.opening import open_exported
-from refinenet.exporting import Certificate
+from refinenet.export import Certificate
+from refinenet.export.loading.loader import open_exported
+from refinenet.export.quantisation import MAX_DROP
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import Precision
 from refinenet.inference.backends.graph import ExportedModel, computes_in_bfloat16
 from refinenet.inference.transforms import prepare
 from refinenet.io.console import print_table
 from refinenet.models.network import Network
-from refinenet.quantisation import MAX_DROP
 
 PLAIN = "the plain network"
 

@@ -19,8 +19,8 @@ from exported_files import make_tiny, write_openvino
 from onnx import TensorProto, helper, numpy_helper
 
 from refinenet import RefineNet
-from refinenet.exported.onnx_rules import check_onnx
-from refinenet.exported.openvino_rules import check_openvino
+from refinenet.export.loading.onnx import check_onnx
+from refinenet.export.loading.openvino import check_openvino
 
 SECRET = "nobody may read or change this"
 
@@ -403,7 +403,7 @@ BOMBS: dict[str, tuple[Callable[[Any], object], str]] = {
 _MEASURED = """
 import json, resource, sys
 from pathlib import Path
-from refinenet.exported.opening import open_exported
+from refinenet.export.loading.loader import open_exported
 told = {}
 for path in sys.argv[1:]:
     try:

@@ -19,8 +19,8 @@ from openvino import opset13 as operations
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Sample
 from refinenet.datasets.street_scenes import draw_street
+from refinenet.export.quantisation import Quantised, as_input, measure_on, quantise, save
 from refinenet.models.network import Network
-from refinenet.quantisation import Quantised, as_input, measure_on, quantise, save
 
 SIZES = [(64, 96), (61, 83), (72, 80)]
 """Heights and widths of the calibration images."""
@@ -207,7 +207,7 @@ def test_labels_are_measured_like_logits(model: Any, measure: Callable[[Any], fl
 
 def test_no_usage_data_is_sent() -> None:
     program = (
-        "import os;from refinenet.quantisation import require_nncf;require_nncf();assert 'NNCF_CI' not in os.environ;"
+        "import os;from refinenet.export.quantisation import require_nncf;require_nncf();assert 'NNCF_CI' not in os.environ;"
         "from nncf.telemetry import wrapper; print(isinstance(wrapper.telemetry, wrapper.NNCFTelemetry))"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NNCF")}

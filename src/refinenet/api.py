@@ -26,9 +26,10 @@ from refinenet.evaluation.evaluator import examine_model
 from refinenet.evaluation.pipeline import check_masks, examine, open_split
 from refinenet.evaluation.results import Evaluation
 from refinenet.evaluation.submission import Submission, plan_submission, write_submission
-from refinenet.exported.opening import choose_engine, graph_kind, open_exported
-from refinenet.exporting import SIZES, Certificate, Int8, check_target, export_model
-from refinenet.exporting import Precision as ExportPrecision
+from refinenet.export import SIZES, Certificate, Int8, check_target, export_model
+from refinenet.export import Precision as ExportPrecision
+from refinenet.export.loading.loader import choose_engine, graph_kind, open_exported
+from refinenet.export.quantisation import MAX_DROP
 from refinenet.inference.backends import AUTO, check_backend, choose_backend, open_backend
 from refinenet.inference.backends.base import BackendName, Precision
 from refinenet.inference.backends.graph import ExportedModel
@@ -54,7 +55,6 @@ from refinenet.models.inference_graph import Weights, note_weights
 from refinenet.models.model_file import ModelCard, load, save
 from refinenet.models.network import ModelType, Network
 from refinenet.models.tensor_files import digest
-from refinenet.quantisation import MAX_DROP
 from refinenet.sinks import Kind
 from refinenet.training.train_result import TrainResult
 from refinenet.video import RETRIES, VideoResult, segment_video

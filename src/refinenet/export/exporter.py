@@ -15,19 +15,19 @@ import torch
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes.scene import LARGEST
 from refinenet.environment import describe_run
-from refinenet.exporting.certificate import Certificate, describe_files
-from refinenet.exporting.comparison import Bounds, Case, Comparison
-from refinenet.exporting.formats import OPSET, Format, Runner, find_format, write_openvino
-from refinenet.exporting.int8 import Int8
-from refinenet.exporting.latency import SIZES, time_both
-from refinenet.exporting.metadata import Facts, describe
-from refinenet.exporting.questions import ask, compare_on_dataset, compare_on_streets, draw
+from refinenet.export.certificate import Certificate, describe_files
+from refinenet.export.formats import OPSET, Format, Runner, find_format, write_openvino
+from refinenet.export.int8 import Int8
+from refinenet.export.latency import SIZES, time_both
+from refinenet.export.metadata import Facts, describe
+from refinenet.export.parity import Bounds, Case, Comparison
+from refinenet.export.quantisation import require_nncf
+from refinenet.export.questions import ask, compare_on_dataset, compare_on_streets, draw
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
 from refinenet.models.exported_graph import INPUT, LABELS, LOGITS, DeployedNetwork, network_to_deploy, trace
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
-from refinenet.quantisation import require_nncf
 
 Precision = Literal["float32", "int8"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from refinenet.datasets.catalog import Dataset
-from refinenet.exporting.comparison import Bounds
+from refinenet.export.parity import Bounds
+from refinenet.export.quantisation import MAX_DROP, Image, as_input, measure_on, quantise
 from refinenet.io.console import print_note
-from refinenet.quantisation import MAX_DROP, Image, as_input, measure_on, quantise
 
 CALIBRATION_IMAGES = 60
 

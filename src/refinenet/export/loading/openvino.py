@@ -11,7 +11,16 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from refinenet.exported.contract import HEADER_KEY, INPUT, LABELS, LOGITS, MAX_NODES, MAX_RANK, Checked, check_classes
+from refinenet.export.loading.schema import (
+    HEADER_KEY,
+    INPUT,
+    LABELS,
+    LOGITS,
+    MAX_NODES,
+    MAX_RANK,
+    Checked,
+    check_classes,
+)
 from refinenet.inference.backends.graph import OPENVINO_FILES
 
 MAX_XML_BYTES = 64 * 1024**2

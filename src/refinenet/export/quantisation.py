@@ -22,11 +22,11 @@ import torch
 
 from refinenet.datasets.catalog import Sample
 from refinenet.evaluation.metrics import ConfusionMatrix
+from refinenet.export.quantised_graph import QuantisedGraph
 from refinenet.inference.backends.openvino import require_openvino
 from refinenet.inference.transforms import prepare
 from refinenet.io.files import write_atomically
 from refinenet.labels import LabelSet
-from refinenet.quantised_graph import QuantisedGraph
 
 Image = npt.NDArray[np.float32]
 Measure = Callable[[Any], float]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from refinenet.exporting.metadata import Facts
+from refinenet.export.metadata import Facts
 from refinenet.models.exported_graph import INPUT, LABELS, LOGITS
 
 LARGEST_BATCH = 8

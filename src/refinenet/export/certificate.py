@@ -10,8 +10,8 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from refinenet.exporting.comparison import Bounds, Comparison
-from refinenet.exporting.latency import Latency
+from refinenet.export.latency import Latency
+from refinenet.export.parity import Bounds, Comparison
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
 from refinenet.models.exported_graph import CERTIFICATE_ENDING

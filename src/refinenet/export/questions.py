@@ -14,8 +14,8 @@ import torch
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.evaluation.metrics import ConfusionMatrix
-from refinenet.exporting.comparison import Case, Scored
-from refinenet.exporting.formats import Answer, Images, Runner
+from refinenet.export.formats import Answer, Images, Runner
+from refinenet.export.parity import Case, Scored
 from refinenet.io.console import progress_bar
 from refinenet.labels import LabelSet
 from refinenet.models.exported_graph import DeployedNetwork

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from refinenet.exported.contract import Checked
-from refinenet.exported.parcel import pack, unpack
+from refinenet.export.loading.parcel import pack, unpack
+from refinenet.export.loading.schema import Checked
 from refinenet.inference.backends.graph import (
     OPENVINO_FILES,
     Engine,
@@ -51,7 +51,7 @@ def main() -> None:
 
 def _load_libraries(engine: Engine, *, is_onnx: bool) -> None:
     """Before memory is limited: they are not the file's fault."""
-    importlib.import_module(f"refinenet.exported.{'onnx' if is_onnx else 'openvino'}_rules")
+    importlib.import_module(f"refinenet.export.loading.{'onnx' if is_onnx else 'openvino'}")
     if engine == "openvino":
         require_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME")
     else:
@@ -89,10 +89,10 @@ def _address_space() -> int:
 
 def _check(files: Mapping[str, bytes]) -> Checked:
     if len(files) == 1:
-        from refinenet.exported.onnx_rules import check_onnx
+        from refinenet.export.loading.onnx import check_onnx
 
         return check_onnx(*files.values())
-    from refinenet.exported.openvino_rules import check_openvino
+    from refinenet.export.loading.openvino import check_openvino
 
     return check_openvino(*(files[name] for name in OPENVINO_FILES))
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from refinenet.exported.contract import HEADER_KEY
-from refinenet.exported.parcel import pack, unpack
-from refinenet.exported.seal import is_sealed
+from refinenet.export.loading.checksum import is_sealed
+from refinenet.export.loading.parcel import pack, unpack
+from refinenet.export.loading.schema import HEADER_KEY
 from refinenet.inference.backends.graph import (
     ENGINES,
     ONNX_FILE,
@@ -38,7 +38,7 @@ from refinenet.models.tensor_files import MAX_FILE_BYTES, printable
 _KINDS: Mapping[str, GraphKind] = {".onnx": "onnx", ".xml": "openvino"}
 _PATIENCE = 300
 """Seconds after which a file is given up that is still being looked at."""
-_LOOK = "import sys; sys.path[:] = {path!r}; from refinenet.exported.inspector import main; main()"
+_LOOK = "import sys; sys.path[:] = {path!r}; from refinenet.export.loading.sandbox import main; main()"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.exporting.formats import Runner
-from refinenet.exporting.questions import to_images
+from refinenet.export.formats import Runner
+from refinenet.export.questions import to_images
 from refinenet.inference.transforms import prepare
 from refinenet.inference.upsampling import largest_class
 from refinenet.labels import LabelSet

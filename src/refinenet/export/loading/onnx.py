@@ -12,7 +12,16 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError
 
-from refinenet.exported.contract import HEADER_KEY, INPUT, LABELS, LOGITS, MAX_NODES, MAX_RANK, Checked, check_classes
+from refinenet.export.loading.schema import (
+    HEADER_KEY,
+    INPUT,
+    LABELS,
+    LOGITS,
+    MAX_NODES,
+    MAX_RANK,
+    Checked,
+    check_classes,
+)
 from refinenet.inference.backends.graph import ONNX_FILE
 
 OLDEST_OPSET = 13
