@@ -28,6 +28,7 @@ from torch import Tensor
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
+from refinenet.deployment.outputs import Kind, choose_kinds, render, usual_suffix
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import BackendName
 from refinenet.inference.segmenter import Segmenter
@@ -36,7 +37,6 @@ from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
 from refinenet.io.images import decode, encode
 from refinenet.labels import Colour
-from refinenet.sinks import Kind, choose_kinds, render, usual_suffix
 
 DRAWN = 6
 """Different pictures; further files are copies."""

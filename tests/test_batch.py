@@ -25,17 +25,17 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from refinenet import RefineNet
-from refinenet.batch import Steps, segment_files
 from refinenet.cli import main
 from refinenet.datasets.street_scenes import draw_street
+from refinenet.deployment.files import Steps, segment_files
+from refinenet.deployment.large_images import LargeSegmentation
+from refinenet.deployment.region_polygons import to_geojson
+from refinenet.deployment.run_lengths import find_regions
+from refinenet.deployment.work_plan import plan_work
 from refinenet.inference.segmenter import Segmentation, Segmenter
 from refinenet.io.images import read_image
 from refinenet.io.sample_values import Decoded
 from refinenet.labels import LabelSet
-from refinenet.large_images import LargeSegmentation
-from refinenet.region_polygons import to_geojson
-from refinenet.run_lengths import find_regions
-from refinenet.work_plan import plan_work
 
 SIZE = (48, 64)
 MANY = 24

@@ -21,11 +21,11 @@ from rasterio.control import GroundControlPoint
 from rasterio.transform import from_origin
 from torch import Tensor
 
+from refinenet.deployment.large_images import segment_large
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.images import decode
 from refinenet.io.large_upright import open_upright
 from refinenet.labels import LabelSet
-from refinenet.large_images import segment_large
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -231,7 +231,7 @@ _LIMITED = """
 import resource, sys
 import torch
 from test_large_files import Brightness, SEGMENTER
-from refinenet.large_images import segment_large
+from refinenet.deployment.large_images import segment_large
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 segment_large(SEGMENTER, sys.argv[1], sys.argv[2], "overlay", progress=False)
 """
@@ -240,7 +240,7 @@ _MEASURED = """
 import sys
 import torch
 from refinenet.labels import LabelSet
-from refinenet.large_images import segment_large
+from refinenet.deployment.large_images import segment_large
 from refinenet.inference.segmenter import Segmenter
 
 class FortyClasses:

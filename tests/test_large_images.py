@@ -16,9 +16,9 @@ from PIL import Image
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
+from refinenet.deployment.large_images import segment_large
 from refinenet.inference.protocol import Protocol
 from refinenet.inference.segmenter import OUTPUTS, Output, Segmenter
-from refinenet.large_images import segment_large
 
 Pixels = npt.NDArray[np.uint8]
 WINDOW = (128, 160)

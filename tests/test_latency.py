@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from refinenet import RefineNet
+from refinenet.deployment.latency_budget import SCALES, choose
 from refinenet.labels import LabelSet
-from refinenet.latency import SCALES, choose
 
 LABELS = LabelSet.numbered(2)
 

@@ -21,11 +21,11 @@ from PIL import Image
 from torch import Tensor
 
 from refinenet import RefineNet
+from refinenet.deployment.large_images import segment_large
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.images import decode, read_image
 from refinenet.io.sample_values import Reading
 from refinenet.labels import LabelSet
-from refinenet.large_images import segment_large
 from refinenet.models.model_file import load
 
 Array = npt.NDArray[Any]

@@ -18,11 +18,11 @@ from small_store import running_store
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.ray_engine import segment_with_ray, share_out
-from refinenet.ray_places import pair_places
-from refinenet.ray_reader import Deaths, as_table, read_image
-from refinenet.ray_record import RayResult
-from refinenet.storage import list_names, read_content, write_content
+from refinenet.deployment.ray.engine import segment_with_ray, share_out
+from refinenet.deployment.ray.journal import RayResult
+from refinenet.deployment.ray.ray_places import pair_places
+from refinenet.deployment.ray.storage import list_names, read_content, write_content
+from refinenet.deployment.ray.tasks import Deaths, as_table, read_image
 
 BAD = "07.jpg"
 

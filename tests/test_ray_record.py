@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from refinenet.ray_record import Record
-from refinenet.storage import find_stamps
+from refinenet.deployment.ray.journal import Record
+from refinenet.deployment.ray.storage import find_stamps
 
 CLASSES = ("sky", "road", "tree")
 

@@ -21,11 +21,11 @@ from video_samples import moving_street, read_sound, read_video, write_sound, wr
 
 from refinenet import RefineNet
 from refinenet.cli import main
+from refinenet.deployment.video.reader import Frame, Recording
+from refinenet.deployment.video.video_source import find_source, is_video
+from refinenet.deployment.video.writer import VideoFile, VideoForm
 from refinenet.inference.segmenter import Output
 from refinenet.io.image_files import MAX_PIXELS
-from refinenet.video_file import VideoFile, VideoForm
-from refinenet.video_frames import Frame, Recording
-from refinenet.video_source import find_source, is_video
 
 
 def deploy(model: RefineNet, source: Path, output: Path, kind: Output | None = None) -> int:

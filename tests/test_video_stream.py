@@ -19,9 +19,9 @@ from PIL import Image
 from video_samples import moving_street, read_sound, read_video, write_video
 
 from refinenet import RefineNet
-from refinenet.video_frames import Frame, Sound
-from refinenet.video_source import find_source
-from refinenet.video_stream import VideoStream
+from refinenet.deployment.video.reader import Frame, Sound
+from refinenet.deployment.video.stream import VideoStream
+from refinenet.deployment.video.video_source import find_source
 
 
 @pytest.fixture

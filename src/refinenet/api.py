@@ -17,9 +17,14 @@ import numpy.typing as npt
 import torch
 
 from refinenet._version import __version__
-from refinenet.batch import FileResult, SegmentLarge, Steps, segment_files, take_all
 from refinenet.datasets.catalog import DatasetSource, TrainingSource, open_dataset, with_value_range
 from refinenet.datasets.street_scenes import draw_street
+from refinenet.deployment.files import FileResult, SegmentLarge, Steps, segment_files, take_all
+from refinenet.deployment.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
+from refinenet.deployment.latency_budget import Choices
+from refinenet.deployment.outputs import Kind
+from refinenet.deployment.video.runner import RETRIES, VideoResult, segment_video
+from refinenet.deployment.work_plan import Work, plan_work
 from refinenet.distributed import launch
 from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
 from refinenet.evaluation.evaluator import examine_model
@@ -47,18 +52,13 @@ from refinenet.io.files import refuse_same_file
 from refinenet.io.images import ChannelOrder, ImageSource, check_channel_order, knows_its_order, read_image
 from refinenet.io.sample_values import Decoded, Note, Reading, ValueRange, check_value_range
 from refinenet.labels import LabelSet
-from refinenet.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
-from refinenet.latency import Choices
 from refinenet.models.class_mapping import check_same_classes
 from refinenet.models.factory import Start, choose_device, told_as_exported
 from refinenet.models.inference_graph import Weights, note_weights
 from refinenet.models.model_file import ModelCard, load, save
 from refinenet.models.network import ModelType, Network
 from refinenet.models.tensor_files import digest
-from refinenet.sinks import Kind
 from refinenet.training.train_result import TrainResult
-from refinenet.video import RETRIES, VideoResult, segment_video
-from refinenet.work_plan import Work, plan_work
 
 if TYPE_CHECKING:
     from refinenet.training.run import TrainRun

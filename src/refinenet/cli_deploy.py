@@ -35,9 +35,9 @@ from refinenet.io.files import quote_controls
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
-    from refinenet.batch import FileResult
-    from refinenet.large_images import Windows
-    from refinenet.work_plan import Work
+    from refinenet.deployment.files import FileResult
+    from refinenet.deployment.large_images import Windows
+    from refinenet.deployment.work_plan import Work
 
 STANDARD = "-"
 _NETWORK = {"images", "output", "model", "kind", "device", "backend", "precision"}
@@ -164,7 +164,7 @@ def deploy(
     if images == [STANDARD]:
         refuse_idle_options(context, _OF_INPUT, "IMAGES", "Standard input is one image, read as a whole")
     windows = _read_windows(window, overlap)
-    from refinenet.batch import take_all
+    from refinenet.deployment.files import take_all
 
     work = _plan(images, output, kinds, recursive)
     teller = _Teller(is_silent=as_json or json_lines == STANDARD, keeps=as_json)
@@ -187,7 +187,7 @@ def deploy(
 
 
 def _plan(images: list[str], output: str | None, kinds: list[str], recursive: bool) -> Work:
-    from refinenet.work_plan import plan_bytes, plan_work
+    from refinenet.deployment.work_plan import plan_bytes, plan_work
 
     if images == [STANDARD]:
         return plan_bytes(sys.stdin.buffer.read(), Path(str(output)), kinds)
@@ -210,7 +210,7 @@ def _check_lines(json_lines: str | None) -> None:
 
 
 def _read_windows(window: str | None, overlap: float | None) -> Windows | None:
-    from refinenet.large_images import OVERLAP, Windows
+    from refinenet.deployment.large_images import OVERLAP, Windows
 
     if window is None and overlap is None:
         return None
@@ -262,7 +262,7 @@ def _lines_to(target: str | None, work: Work) -> Iterator[Callable[[FileResult],
         stream = sys.stdout
         yield lambda result: print(json.dumps(result.to_dict()), file=stream, flush=True)
         return
-    from refinenet.deploy_record import JOURNAL_FILE, SETTINGS_FILE
+    from refinenet.deployment.journal import JOURNAL_FILE, SETTINGS_FILE
     from refinenet.io.files import is_same_file, make_folders
 
     path = Path(target)
@@ -300,7 +300,7 @@ def _write_to_standard_output(
     reading: dict[str, Any],
     announce: Callable[[], None],
 ) -> None:
-    from refinenet.sinks import choose_kinds, render, usual_suffix
+    from refinenet.deployment.outputs import choose_kinds, render, usual_suffix
 
     chosen = choose_kinds(kinds) or ("labels",)
     if len(chosen) > 1:

@@ -13,7 +13,7 @@ from refinenet.cli_options import complain
 from refinenet.io.console import progress_bar, say
 
 if TYPE_CHECKING:
-    from refinenet.ray_record import RayResult
+    from refinenet.deployment.ray.journal import RayResult
 
 Engine = Annotated[
     Literal["local", "ray"],
@@ -51,12 +51,12 @@ def deploy_with_ray(
     Raises:
         ValueError: some images could not be segmented, or as `segment_with_ray`.
     """
+    from refinenet.deployment.ray.engine import segment_with_ray
+    from refinenet.deployment.ray.journal import failed
+    from refinenet.deployment.ray.ray_places import find_skipped, pair_places
     from refinenet.inference.backends import choose_backend
     from refinenet.inference.segmenter import OUTPUTS
     from refinenet.models.factory import choose_device
-    from refinenet.ray_engine import segment_with_ray
-    from refinenet.ray_places import find_skipped, pair_places
-    from refinenet.ray_record import failed
 
     kind = next((picture for picture in OUTPUTS if [picture] == list(kinds)), None)
     if kinds and kind is None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def has_video(sources: Sequence[str]) -> bool:
     """Whether one of them is taken for a video, a stream or a camera."""
-    from refinenet.video_source import is_video
+    from refinenet.deployment.video.video_source import is_video
 
     return any(is_video(source) for source in sources)
 
@@ -50,9 +50,9 @@ def deploy_video(
     Raises:
         ValueError, OSError: as `RefineNet.deploy_video`, or several sources.
     """
+    from refinenet.deployment.video.runner import choose_output, plan_output, segment_video
     from refinenet.inference.segmenter import OUTPUTS
     from refinenet.io.files import refuse_to_replace
-    from refinenet.video import choose_output, plan_output, segment_video
 
     if len(sources) > 1:
         raise ValueError(f"One video at a time, and without images beside it: {', '.join(map(str, sources))}.")

@@ -8,8 +8,8 @@ from pathlib import Path
 from posixpath import splitext
 
 from refinenet.datasets.catalog import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
-from refinenet.sources import Problem, walk_images
-from refinenet.storage import as_place, is_here, join, list_names
+from refinenet.deployment.inputs import Problem, walk_images
+from refinenet.deployment.ray.storage import as_place, is_here, join, list_names
 
 DEFAULT_FOLDER = "segmented"
 

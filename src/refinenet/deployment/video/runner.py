@@ -17,15 +17,15 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.deployment.video.reader import Frame, Sound
+from refinenet.deployment.video.stream import VideoStream
+from refinenet.deployment.video.video_folder import FrameFolder, check_empty
+from refinenet.deployment.video.video_source import VideoSource, find_source
+from refinenet.deployment.video.writer import VideoFile, VideoForm, check_container
 from refinenet.inference.segmenter import OUTPUTS, Output, Segmentation
 from refinenet.io.console import print_note, progress_bar
 from refinenet.io.files import refuse_same_file, replacing
 from refinenet.io.signals import Interruption
-from refinenet.video_file import VideoFile, VideoForm, check_container
-from refinenet.video_folder import FrameFolder, check_empty
-from refinenet.video_frames import Frame, Sound
-from refinenet.video_source import VideoSource, find_source
-from refinenet.video_stream import VideoStream
 
 RETRIES = 6
 """Attempts to reach a stream that broke off, in half a minute."""

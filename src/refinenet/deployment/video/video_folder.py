@@ -7,9 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from refinenet.deployment.video.reader import Frame, Sound
 from refinenet.inference.segmenter import Output, Segmentation
 from refinenet.io.files import make_folders
-from refinenet.video_frames import Frame, Sound
 
 LIST = "frames.jsonl"
 """A line of JSON for each picture: its `index` from 0, `file`, `seconds` from the video's beginning, `areas` of the

@@ -11,8 +11,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from refinenet.video_frames import Frame, Recording, Sound
-from refinenet.video_source import VideoSource
+from refinenet.deployment.video.reader import Frame, Recording, Sound
+from refinenet.deployment.video.video_source import VideoSource
 
 LOOK_AHEAD = 8
 """Frames and pieces of sound that wait, decoded, at most."""

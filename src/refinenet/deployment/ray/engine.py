@@ -18,7 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from refinenet.deploy_record import GREY, LABEL_FILES
+from refinenet.deployment.journal import GREY, LABEL_FILES
+from refinenet.deployment.ray.journal import RayResult, Record, failed
+from refinenet.deployment.ray.ray_worker import Job, Worker
+from refinenet.deployment.ray.storage import as_place, is_here
+from refinenet.deployment.ray.tasks import Deaths, read_image
 from refinenet.inference.backends import OF_PYTORCH, check_backend
 from refinenet.inference.backends.base import BackendName, Precision
 from refinenet.inference.segmenter import Output, check_output
@@ -27,10 +31,6 @@ from refinenet.io.files import refuse_blocked, sweep_leftovers_of
 from refinenet.models.factory import open_model
 from refinenet.models.model_file import make_header
 from refinenet.models.tensor_files import digest
-from refinenet.ray_reader import Deaths, read_image
-from refinenet.ray_record import RayResult, Record, failed
-from refinenet.ray_worker import Job, Worker
-from refinenet.storage import as_place, is_here
 
 RayDevice = Literal["cpu", "cuda"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from refinenet.deployment.ray.storage import find_stamps, is_here, read_content
 from refinenet.io.console import describe_error
 from refinenet.io.images import decode
-from refinenet.storage import find_stamps, is_here, read_content
 
 DEATHS = 3
 """How many processes may die over an image before it is given up."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from refinenet.deployment.video.video_source import VideoSource
 from refinenet.io.image_files import MAX_PIXELS, RGB
-from refinenet.video_source import VideoSource
 
 if TYPE_CHECKING:
     from av import AudioStream, Packet, VideoFrame, VideoStream

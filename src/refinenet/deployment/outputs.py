@@ -14,12 +14,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from refinenet.deployment.region_polygons import require_features, to_geojson
+from refinenet.deployment.run_lengths import find_regions
 from refinenet.inference.segmenter import OUTPUTS, Segmentation, check_output
 from refinenet.io.files import write_atomically
 from refinenet.io.large_target import TIFF_SUFFIXES
 from refinenet.labels import LabelSet
-from refinenet.region_polygons import require_features, to_geojson
-from refinenet.run_lengths import find_regions
 
 Kind = Literal["labels", "colour", "overlay", "confidence", "palette", "probabilities", "coco", "geojson"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

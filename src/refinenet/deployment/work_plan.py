@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from refinenet.deploy_record import SETTINGS_FILE
+from refinenet.deployment.inputs import STANDARD_INPUT, FoundImage, find_images, names_one_file
+from refinenet.deployment.journal import SETTINGS_FILE
+from refinenet.deployment.outputs import Kind, check_target, choose_kinds, usual_suffix
 from refinenet.io.files import refuse_address
 from refinenet.io.image_files import DOWNLOAD
 from refinenet.io.large_target import TIFF_SUFFIXES
-from refinenet.sinks import Kind, check_target, choose_kinds, usual_suffix
-from refinenet.sources import STANDARD_INPUT, FoundImage, find_images, names_one_file
 
 RESULT_SUFFIXES = (".png", ".jpg", ".jpeg", ".npz", ".json", ".geojson", *TIFF_SUFFIXES)
 DEFAULT_FOLDER = Path("segmented")

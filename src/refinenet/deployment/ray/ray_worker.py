@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from refinenet._version import __version__
+from refinenet.deployment.ray.storage import find_stamps, write_content
+from refinenet.deployment.ray.tasks import as_table, given_up
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import BackendName, Precision
 from refinenet.inference.segmenter import Output, Segmentation, Segmenter
@@ -17,8 +19,6 @@ from refinenet.io.console import describe_error
 from refinenet.io.files import refuse_same_file
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
-from refinenet.ray_reader import as_table, given_up
-from refinenet.storage import find_stamps, write_content
 
 
 @dataclass(frozen=True, kw_only=True)

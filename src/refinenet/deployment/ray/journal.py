@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from refinenet.deployment.ray.storage import find_stamps, is_here, join, list_names, read_content, write_content
 from refinenet.io.console import describe_error
 from refinenet.io.files import make_folders, sweep_leftovers
 from refinenet.io.locks import sole_owner
-from refinenet.storage import find_stamps, is_here, join, list_names, read_content, write_content
 
 FOLDER = ".refinenet"
 """Where, in a folder of results, the record lies."""

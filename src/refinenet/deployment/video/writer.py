@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.video_frames import Sound
+from refinenet.deployment.video.reader import Sound
 
 if TYPE_CHECKING:
     from av import AudioStream, VideoFrame, VideoStream

@@ -14,7 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from refinenet.deploy_record import GREY, LABEL_FILES, FileState, FolderRecord, file_state, open_record
+from refinenet.deployment.journal import GREY, LABEL_FILES, FileState, FolderRecord, file_state, open_record
+from refinenet.deployment.large_images import LargeSegmentation
+from refinenet.deployment.outputs import Kind, write
+from refinenet.deployment.overlap import overlapped
+from refinenet.deployment.work_plan import Work, WorkItem, skip
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.segmenter import OUTPUTS, Output, Segmentation
 from refinenet.io.console import describe_error, print_note, progress_bar
@@ -24,10 +28,6 @@ from refinenet.io.large_target import TIFF_SUFFIXES
 from refinenet.io.raster import is_installed, needs_windows
 from refinenet.io.sample_values import Decoded, Note
 from refinenet.io.signals import Interruption
-from refinenet.large_images import LargeSegmentation
-from refinenet.overlap import overlapped
-from refinenet.sinks import Kind, write
-from refinenet.work_plan import Work, WorkItem, skip
 
 Read = Callable[[Path | bytes], Decoded]
 """From an image file or its bytes to its pixels."""
