@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from refinenet.cli_options import DATASET_HELP, AsJson, ClassSet, Device, Root, parse_settings, read_value
+from refinenet.cli.options import DATASET_HELP, AsJson, ClassSet, Device, Root, parse_settings, read_value
 from refinenet.io.console import say
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from refinenet.cli_options import AsJson, Device, parse_settings
+from refinenet.cli.options import AsJson, Device, parse_settings
 from refinenet.io.console import say
 
 

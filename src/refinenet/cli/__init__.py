@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from refinenet import cli_data, cli_deploy, cli_eval, cli_export, cli_pretrain, cli_train
 from refinenet._version import __version__
-from refinenet.cli_options import AsJson, Model, complain
+from refinenet.cli import data, deploy, eval, export, pretrain, train
+from refinenet.cli.options import AsJson, Model, complain
 from refinenet.io.console import check_output, describe_error, say, secure_streams
 from refinenet.io.files import quote_controls
 
@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(cli_data.app, name="data")
+app.add_typer(data.app, name="data")
 
 
 def _tell_version(asked: bool) -> None:
@@ -46,16 +46,16 @@ def options(
     """RefineNet: high-resolution semantic segmentation to train, evaluate and deploy."""
 
 
-app.command()(cli_train.train)
-app.command()(cli_pretrain.pretrain)
+app.command()(train.train)
+app.command()(pretrain.pretrain)
 
 
-app.command("eval")(cli_eval.evaluate)
-app.command()(cli_eval.calibrate)
+app.command("eval")(eval.evaluate)
+app.command()(eval.calibrate)
 
 
-app.command()(cli_deploy.deploy)
-app.command()(cli_export.export)
+app.command()(deploy.deploy)
+app.command()(export.export)
 
 
 @app.command()
@@ -120,7 +120,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Draw a street, segment it, and write picture, label map and overlay side by side."""
-    from refinenet.demo import draw_demo
+    from refinenet.cli.demo import draw_demo
     from refinenet.io.images import write
 
     picture, segmentation = draw_demo(_make(model=model).segment, seed)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from refinenet.cli_options import complain
+from refinenet.cli.options import complain
 from refinenet.io.console import progress_bar, say
 
 if TYPE_CHECKING:

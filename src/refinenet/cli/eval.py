@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from refinenet.cli_options import (
+from refinenet.cli.options import (
     DATASET_HELP,
     AsJson,
     Backend,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from refinenet.cli_options import AsJson, Root
+from refinenet.cli.options import AsJson, Root
 from refinenet.io.console import say
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from refinenet import cli_video
-from refinenet.cli_options import (
+from refinenet.cli import video
+from refinenet.cli.options import (
     AbstainBelow,
     AsJson,
     Backend,
@@ -29,7 +29,7 @@ from refinenet.cli_options import (
     read_window,
     refuse_idle_options,
 )
-from refinenet.cli_ray import Engine, Workers, deploy_with_ray
+from refinenet.cli.ray import Engine, Workers, deploy_with_ray
 from refinenet.io.console import check_output, describe_error, say
 from refinenet.io.files import quote_controls
 
@@ -140,9 +140,9 @@ def deploy(
         return
     if workers is not None:
         raise typer.BadParameter("Workers are Ray's: add --engine ray.", param_hint="--workers")
-    if cli_video.has_video(images):
+    if video.has_video(images):
         refuse_idle_options(context, _OF_VIDEO, "IMAGES", "A video is segmented frame by frame")
-        cli_video.deploy_video(
+        video.deploy_video(
             images,
             output,
             kinds,

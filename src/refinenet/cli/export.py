@@ -7,15 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from refinenet.cli_options import (
-    DATASET_HELP,
-    AsJson,
-    ClassSet,
-    Model,
-    Root,
-    default_model_notice,
-    refuse_idle_options,
-)
+from refinenet.cli.options import DATASET_HELP, AsJson, ClassSet, Model, Root, default_model_notice, refuse_idle_options
 from refinenet.io.console import say
 
 _ALWAYS = {"output", "model", "size", "as_json"}
