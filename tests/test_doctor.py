@@ -22,8 +22,8 @@ from refinenet.datasets.catalog import find_root
 from refinenet.datasets.doctor.duplicates import find_near
 from refinenet.datasets.doctor.examination import examine
 from refinenet.datasets.info import describe
-from refinenet.io.quoting import write_command
-from refinenet.io.safely import map_safely
+from refinenet.io.console import write_command
+from refinenet.io.parallel import map_safely
 
 SIZE = (96, 72)
 WARNINGS = {

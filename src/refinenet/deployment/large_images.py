@@ -36,9 +36,7 @@ from refinenet.inference.transforms import prepare
 from refinenet.inference.upsampling import resize
 from refinenet.io.console import progress_bar
 from refinenet.io.files import refuse_same_file
-from refinenet.io.large_target import TILE, LargeTarget, check_suffix, open_target
-from refinenet.io.large_upright import open_upright
-from refinenet.io.raster import LargeSource
+from refinenet.io.raster import TILE, LargeSource, LargeTarget, check_suffix, open_target, open_upright
 from refinenet.io.sample_values import AS_DECLARED, RGB, Mask, Note, Reading
 
 WINDOW = (768, 768)

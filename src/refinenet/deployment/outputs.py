@@ -18,7 +18,7 @@ from refinenet.deployment.region_polygons import require_features, to_geojson
 from refinenet.deployment.run_lengths import find_regions
 from refinenet.inference.segmenter import OUTPUTS, Segmentation, check_output
 from refinenet.io.files import write_atomically
-from refinenet.io.large_target import TIFF_SUFFIXES
+from refinenet.io.raster import TIFF_SUFFIXES
 from refinenet.labels import LabelSet
 
 Kind = Literal["labels", "colour", "overlay", "confidence", "palette", "probabilities", "coco", "geojson"]

@@ -6,6 +6,8 @@ import errno
 import io
 import json
 import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -182,3 +184,8 @@ def print_note(text: str, *, enabled: bool = True) -> None:
     """Print a line on standard error, with what would steer the terminal in escapes."""
     if enabled:
         Console(stderr=True).print(quote_controls(text, keep_lines=True), markup=False, highlight=False, soft_wrap=True)
+
+
+def write_command(words: Sequence[str], system: str = os.name) -> str:
+    """A command to be copied into a shell; `system` is as `os.name`, where "nt" is Windows."""
+    return subprocess.list2cmdline(words) if system == "nt" else shlex.join(words)

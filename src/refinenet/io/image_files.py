@@ -30,9 +30,45 @@ from PIL import (
 )
 
 from refinenet.io.files import quote_controls, refuse_address
-from refinenet.io.png_checksums import SIGNATURE, is_changed
 from refinenet.io.sample_values import RGB as RGB
 from refinenet.labels import Colour, LabelMap
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PIECE = 2**20
+
+
+def is_changed(file: bytes) -> bool:
+    """Whether the bytes of a PNG file were changed since they were written, or lack their end; others are sound."""
+    if not file.startswith(SIGNATURE):
+        return False
+    return is_changed_stream(io.BytesIO(file))
+
+
+def is_changed_stream(file: BinaryIO) -> bool:
+    """As `is_changed`, of a PNG file that is open at its start: it is read chunk by chunk."""
+    file.seek(len(SIGNATURE))
+    while len(start := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", start)
+        checksum, length = _checksum(file, kind, length)
+        stored = file.read(4)
+        if length > 0 or len(stored) < 4:
+            return True
+        # A capital letter marks a chunk that the pixels depend on; sloppy programs damage the others.
+        if kind[:1].isupper() and checksum != int.from_bytes(stored):
+            return True
+        if kind == b"IEND":
+            return False
+    return True
+
+
+def _checksum(file: BinaryIO, kind: bytes, length: int) -> tuple[int, int]:
+    """The CRC-32 of a chunk, and how many of its bytes are missing."""
+    checksum = zlib.crc32(kind)
+    while length > 0 and (piece := file.read(min(length, _PIECE))):
+        checksum = zlib.crc32(piece, checksum)
+        length -= len(piece)
+    return checksum, length
+
 
 MAX_PIXELS = 50_000_000
 """The most pixels (H times W) that are decoded from a file, bytes or a Pillow image."""

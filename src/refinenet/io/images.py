@@ -29,8 +29,7 @@ from refinenet.io.image_files import (
     read_picture,
     to_sixteen_bits,
 )
-from refinenet.io.large_upright import read_whole
-from refinenet.io.raster import is_installed
+from refinenet.io.raster import is_installed, read_whole
 from refinenet.io.sample_values import (
     AS_DECLARED,
     RGB,

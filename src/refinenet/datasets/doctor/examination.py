@@ -19,7 +19,7 @@ from refinenet.datasets.doctor.sources import Source, open_source
 from refinenet.datasets.doctor.split_rules import judge_classes, judge_equal_files, judge_repetitions
 from refinenet.datasets.folder.classes_file import Meaning
 from refinenet.io.console import progress_bar
-from refinenet.io.safely import map_safely
+from refinenet.io.parallel import map_safely
 
 QUICK_SAMPLES = 100
 """Samples of each split that a quick check reads."""

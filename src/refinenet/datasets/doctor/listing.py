@@ -19,8 +19,8 @@ from refinenet.datasets.file_pairs import (
 from refinenet.datasets.folder.layouts import Layout, SplitFiles
 from refinenet.datasets.folder.plain_layouts import find_pair
 from refinenet.datasets.folder.split_files import SPLIT_FOLDERS
+from refinenet.io.console import write_command
 from refinenet.io.image_files import IMAGE_SUFFIXES, walk_names
-from refinenet.io.quoting import write_command
 
 LOSSY_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in MASK_SUFFIXES)
 

@@ -28,7 +28,7 @@ from refinenet.datasets.folder.classes_file import Meaning, of_ids
 from refinenet.io.console import progress_bar
 from refinenet.io.files import write_atomically
 from refinenet.io.images import encode, write
-from refinenet.io.safely import map_safely
+from refinenet.io.parallel import map_safely
 from refinenet.labels import LabelSet
 
 

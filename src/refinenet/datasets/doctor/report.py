@@ -11,8 +11,7 @@ from typing import Any
 
 from refinenet.datasets.doctor.findings import KINDS, Finding
 from refinenet.datasets.folder.classes_file import KEYS
-from refinenet.io.console import say
-from refinenet.io.quoting import write_command
+from refinenet.io.console import say, write_command
 
 _WIDTH = 100
 _KEY = re.compile(rf"({'|'.join(KEYS)}): ")
