@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refinenet.models.encoders.depthwise import StridedDepthwiseConvolution, replace_strided_depthwise
+from refinenet.models.encoders.mobilenetv2 import StridedDepthwiseConvolution, replace_strided_depthwise
 
 
 def make_features(dtype: torch.dtype = torch.float32) -> Tensor:

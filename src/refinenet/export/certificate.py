@@ -14,7 +14,7 @@ from refinenet.export.latency import Latency
 from refinenet.export.parity import Bounds, Comparison
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
-from refinenet.models.exported_graph import CERTIFICATE_ENDING
+from refinenet.models.inference_graph import CERTIFICATE_ENDING
 
 CERTIFICATE_VERSION = 1
 ENDING = CERTIFICATE_ENDING

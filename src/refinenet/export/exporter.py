@@ -25,7 +25,7 @@ from refinenet.export.quantisation import require_nncf
 from refinenet.export.questions import ask, compare_on_dataset, compare_on_streets, draw
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
-from refinenet.models.exported_graph import INPUT, LABELS, LOGITS, DeployedNetwork, network_to_deploy, trace
+from refinenet.models.inference_graph import INPUT, LABELS, LOGITS, DeployedNetwork, network_to_deploy, trace
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
 

@@ -22,7 +22,7 @@ from refinenet.export.loading.checksum import OPEN_SEAL, SEAL_KEY, close_seal
 from refinenet.export.metadata import Facts
 from refinenet.export.triton import write_repository
 from refinenet.inference.backends.openvino import require_openvino
-from refinenet.models.exported_graph import INPUT, LABELS, LOGITS
+from refinenet.models.inference_graph import INPUT, LABELS, LOGITS
 from refinenet.models.model_file import HEADER_KEY
 
 OPSET = 20

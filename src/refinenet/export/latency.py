@@ -21,7 +21,7 @@ from refinenet.export.questions import to_images
 from refinenet.inference.transforms import prepare
 from refinenet.inference.upsampling import largest_class
 from refinenet.labels import LabelSet
-from refinenet.models.exported_graph import DeployedNetwork
+from refinenet.models.inference_graph import DeployedNetwork
 
 SIZES = ((360, 480), (512, 512))
 """Heights and widths that are timed by default."""

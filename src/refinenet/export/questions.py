@@ -18,7 +18,7 @@ from refinenet.export.formats import Answer, Images, Runner
 from refinenet.export.parity import Case, Scored
 from refinenet.io.console import progress_bar
 from refinenet.labels import LabelSet
-from refinenet.models.exported_graph import DeployedNetwork
+from refinenet.models.inference_graph import DeployedNetwork
 
 CASES = ((1, 1, 1), (1, 1, 37), (3, 5, 2), (3, 33, 47), (2, 127, 129), (1, 360, 480))
 """Batch, height and width of the drawn streets: odd and even, a single pixel, single rows, several images."""

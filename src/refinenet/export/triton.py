@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from refinenet.export.metadata import Facts
-from refinenet.models.exported_graph import INPUT, LABELS, LOGITS
+from refinenet.models.inference_graph import INPUT, LABELS, LOGITS
 
 LARGEST_BATCH = 8
 """Images of one size that the server puts together, at most, where requests for them wait."""

@@ -13,10 +13,9 @@ import torch
 from refinenet.distributed import local_device
 from refinenet.io.files import refuse_address
 from refinenet.labels import LabelSet
-from refinenet.models.encoder_weights import load_encoder_weights
 from refinenet.models.encoders.encoder import PUBLISHED_RESNETS
-from refinenet.models.exported_graph import EXPORTED_SUFFIXES
-from refinenet.models.importers import import_checkpoint
+from refinenet.models.importers import import_checkpoint, load_encoder_weights
+from refinenet.models.inference_graph import EXPORTED_SUFFIXES
 from refinenet.models.model_file import BUNDLED, ModelCard, bundled_path, load
 from refinenet.models.network import Architecture, ModelType, Network
 from refinenet.models.tensor_files import is_safetensors

@@ -30,7 +30,7 @@ from refinenet.inference.backends.graph import (
     require_openvino,
 )
 from refinenet.io.console import print_note
-from refinenet.models.exported_graph import CERTIFICATE_ENDING
+from refinenet.models.inference_graph import CERTIFICATE_ENDING
 from refinenet.models.model_file import ModelCard, read_header
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import MAX_FILE_BYTES, printable

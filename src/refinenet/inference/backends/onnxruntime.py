@@ -8,7 +8,7 @@ import warnings
 import torch
 
 from refinenet.inference.backends.graph import ONNX_FILE, Graph, require_onnxruntime
-from refinenet.models.exported_graph import EXAMPLE_SHAPE, FREE_SIZES, Logits
+from refinenet.models.inference_graph import EXAMPLE_SHAPE, FREE_SIZES, Logits
 from refinenet.models.network import Network
 
 PACKAGES = ("onnx", "onnxscript")

@@ -9,7 +9,7 @@ import torch
 
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.backends.graph import OPENVINO_FILES, Graph, require_openvino
-from refinenet.models.exported_graph import EXAMPLE_SHAPE, FREE_SIZES, Logits
+from refinenet.models.inference_graph import EXAMPLE_SHAPE, FREE_SIZES, Logits
 from refinenet.models.network import Network
 
 __all__ = ["PACKAGES", "require_openvino", "translate"]

@@ -12,9 +12,8 @@ from types import MappingProxyType
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refinenet.models.encoders.depthwise import replace_strided_depthwise
 from refinenet.models.encoders.feature_info import IMAGENET, STRIDES, Normalisation, Tap
-from refinenet.models.encoders.mobilenetv2 import MobileNetV2
+from refinenet.models.encoders.mobilenetv2 import MobileNetV2, replace_strided_depthwise
 from refinenet.models.encoders.resnet import BLOCKS, ResNet
 
 PUBLISHED_RESNETS = tuple(int(name.removeprefix("resnet")) for name in BLOCKS)
