@@ -15,7 +15,7 @@ from PIL import ImageFont
 
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import count_classes
-from refinenet.datasets.contact_sheet import LOOKED_AT, choose_images, draw_contact_sheet
+from refinenet.datasets.info import LOOKED_AT, choose_images, draw_contact_sheet
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.legend import LegendEntry, draw_legend, fit_text, format_share, hatch
 

@@ -19,8 +19,8 @@ from planted_samples import NAMES, Spot, draw, draw_folder, save
 
 from refinenet.datasets import doctor
 from refinenet.datasets.catalog import find_root
-from refinenet.datasets.doctor.duplicates import find_near
 from refinenet.datasets.doctor.examination import examine
+from refinenet.datasets.doctor.split_rules import find_near
 from refinenet.datasets.info import describe
 from refinenet.io.console import write_command
 from refinenet.io.parallel import map_safely

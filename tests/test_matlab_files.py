@@ -20,8 +20,7 @@ from scipy.io import loadmat, savemat
 from scipy.io.matlab import MatlabObject
 from scipy.sparse import csc_matrix
 
-from refinenet.datasets.formats.matlab import read_variable, to_ids, translate
-from refinenet.datasets.formats.matlab_hdf5 import hdf5_shape, read_hdf5, read_referenced
+from refinenet.datasets.formats.matlab import hdf5_shape, read_hdf5, read_referenced, read_variable, to_ids, translate
 
 HEADER = b"MATLAB 5.0 MAT-file, Platform: GLNXA64".ljust(124) + b"\0\1IM"
 IDS = np.arange(12).reshape(3, 4) * 41

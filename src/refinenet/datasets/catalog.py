@@ -15,6 +15,7 @@ from refinenet.datasets.dataset import UNLABELLED, Dataset, Sample, Splits, join
 from refinenet.datasets.file_pairs import FOREIGN_SUFFIXES
 from refinenet.datasets.folder.classes_file import read_classes_file
 from refinenet.datasets.folder.folder import FolderSplits
+from refinenet.datasets.folder.layouts import find_layout, find_splits
 from refinenet.datasets.metadata import Download, Facts, Published, Server
 from refinenet.datasets.published.ade20k import ADE20K
 from refinenet.datasets.published.camvid import CAMVID
@@ -26,6 +27,7 @@ from refinenet.datasets.published.person_part import PERSON_PART
 from refinenet.datasets.published.prepared_masks import open_fastest, prepared_folder
 from refinenet.datasets.published.sunrgbd import SUNRGBD
 from refinenet.datasets.published.voc import SBD, VOC, VOC_AUG
+from refinenet.datasets.street_scenes import dataset
 from refinenet.datasets.street_scenes import dataset as streets
 from refinenet.io.files import refuse_address
 from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
@@ -253,3 +255,24 @@ def _open_published(name: str, root: Path, split: str) -> Dataset:
             f"{error} {how_to_get} Then pass root= (--root) that folder, or name it in the environment "
             f"variable REFINENET_{plain.upper()}.{prepare}{own}"
         ) from error
+
+
+_PLAIN = ("train", "val", "test")
+
+
+def split_names(source: str) -> tuple[str, ...]:
+    """The splits that a dataset has: train, val, test, and any others of a folder of one's own.
+
+    Splits that are made of these, such as VOC's trainval, are not among them: their images would count twice.
+
+    Args:
+        source: As `open_dataset` takes it.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: as `find_layout`, for a folder of one's own.
+    """
+    if source in PUBLISHED:
+        return tuple(split for split in _PLAIN if split in PUBLISHED[source].splits)
+    if source.partition(":")[0] == "streets":
+        return tuple(dataset.FIRST_SEEDS)
+    return find_splits(find_layout(Path(source)))

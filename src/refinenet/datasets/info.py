@@ -2,20 +2,226 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refinenet.datasets.catalog import Dataset, open_dataset
-from refinenet.datasets.class_statistics import ClassCounts, count_classes, log_weights, median_frequency_weights
-from refinenet.datasets.contact_sheet import draw_contact_sheet
-from refinenet.datasets.split_names import split_names
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from refinenet.datasets.catalog import Dataset, Sample, open_dataset, split_names
+from refinenet.datasets.class_statistics import (
+    ClassCounts,
+    ImageCount,
+    count_classes,
+    count_each,
+    log_weights,
+    median_frequency_weights,
+)
 from refinenet.io.console import print_note, print_table
 from refinenet.io.images import write
 from refinenet.labels import LabelSet
-from refinenet.legend import format_share
+from refinenet.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, format_share, hatch
+
+LOOKED_AT = 64
+"""Label maps, evenly spread, that are read to choose images from."""
+MAX_SHEET_PIXELS = 100_000_000
+MAX_LEGEND = 300
+"""Classes in the legend: of more, the most frequent ones."""
+
+_SMALLEST_CELL = 32
+_NARROWEST = 320
+_CAPTION = 24
+_GAP = MARGIN
+_BETWEEN = 2
+_PAPER, _FRAME, _GREY = (255, 255, 255), (225, 225, 225), (110, 110, 110)
+_VISIBLE = 0.25
+"""A class shows in an image where it has at least this share of the most that any image looked at has of it."""
+
+
+def draw_contact_sheet(
+    dataset: Dataset,
+    *,
+    count: int = 12,
+    columns: int = 4,
+    cell: tuple[int, int] = (240, 320),
+    counts: ClassCounts | None = None,
+    workers: int | None = None,
+) -> npt.NDArray[np.uint8]:
+    """Draw images of a dataset, each to the left of its overlay, with a legend below.
+
+    The images are chosen, always in the same way, so that as many classes as possible show, and otherwise evenly
+    over the dataset. Pixels without a class are hatched. Images keep their proportions and are scaled to their cell.
+
+    Args:
+        dataset: What to draw.
+        count: Images, at most.
+        columns: Images in a row, at most.
+        cell: Height and width in pixels that an image is fitted into; its overlay takes as much again.
+        counts: `count_classes` of the whole dataset, where it is known: the legend then gives its shares, and no class
+            is overlooked. Without it, both come from `LOOKED_AT` label maps.
+        workers: Processes that read label maps; by default one for each core, and 0 reads in this process.
+
+    Returns:
+        `(H, W, 3)` uint8 RGB.
+
+    Raises:
+        ValueError: nothing to draw, a count, number of columns or cell that cannot be drawn, or a damaged file.
+        OSError: a file cannot be read.
+    """
+    shown = min(count, len(dataset))
+    _check(dataset, count, columns, cell)
+    indices = _candidates(len(dataset), max(shown, LOOKED_AT), counts)
+    looked = list(count_each(dataset, indices, workers=workers))
+    chosen = choose_images(indices, np.stack([found.pixels for found in looked]), shown)
+    columns = min(columns, shown)
+    width = max(_NARROWEST, (_pair_width(cell) + _GAP) * columns + _GAP)
+    cells = [_draw_cell(dataset[index], dataset.label_set, cell) for index in chosen]
+    title = f"{dataset.name}, {dataset.split}: {shown:,} of {len(dataset):,} images"
+    return np.concatenate(
+        [
+            _draw_line(title, width, FONT_SIZE + 5, (0, 0, 0)),
+            _arrange(cells, columns, width),
+            *_draw_legend(dataset, looked, counts, width),
+        ]
+    )
+
+
+def choose_images(indices: Sequence[int], pixels: npt.NDArray[np.int64], count: int) -> list[int]:
+    """Choose the images in which the most classes show, and then those farthest from the ones chosen.
+
+    Args:
+        indices: Of the images to choose from, ascending.
+        pixels: `(len(indices), K)` pixels by class of each of them.
+        count: How many to choose.
+
+    Returns:
+        `count` of `indices`, or all where there are fewer, ascending.
+    """
+    shows = (pixels > 0) & (pixels >= _VISIBLE * pixels.max(axis=0))
+    places = np.asarray(indices)
+    distance = np.full(len(places), np.inf)
+    unseen = np.ones(pixels.shape[1], bool)
+    for _ in range(min(count, len(places))):
+        gains = (shows & unseen).sum(axis=1)
+        best = int(np.argmax(gains if gains.any() else distance))
+        unseen &= ~shows[best]
+        distance = np.minimum(distance, abs(places - places[best]))
+    return [index for index, far in zip(indices, distance, strict=True) if far == 0]
+
+
+def _check(dataset: Dataset, count: int, columns: int, cell: tuple[int, int]) -> None:
+    problems = []
+    if not len(dataset):
+        problems.append(f"{dataset.name} has no images in its split {dataset.split!r}")
+    if count < 1 or columns < 1:
+        problems.append(f"count and columns are 1 or more, not {count} and {columns}")
+    if min(cell) < _SMALLEST_CELL:
+        problems.append(f"a cell is {_SMALLEST_CELL} pixels or more high and wide, not {cell[0]} and {cell[1]}")
+    if not problems:
+        shown = min(count, len(dataset))
+        rows = math.ceil(shown / columns)
+        area = rows * (cell[0] + _CAPTION + _GAP) * min(columns, shown) * (_pair_width(cell) + _GAP)
+        if area > MAX_SHEET_PIXELS:
+            problems.append(
+                f"{shown} images in cells of {cell[1]}x{cell[0]} make {area:,} pixels, {MAX_SHEET_PIXELS:,} are "
+                "allowed: ask for fewer images or smaller cells"
+            )
+    if problems:
+        raise ValueError("No contact sheet can be drawn: " + "; ".join(problems) + ".")
+
+
+def _candidates(images: int, spread_over: int, counts: ClassCounts | None) -> list[int]:
+    spread = np.linspace(0, images - 1, min(images, spread_over)).round().astype(int).tolist()
+    clearest = [index for index in counts.clearest if index is not None] if counts else []
+    return sorted({*spread, *clearest[:MAX_LEGEND]})
+
+
+def _pair_width(cell: tuple[int, int]) -> int:
+    return 2 * cell[1] + _BETWEEN
+
+
+def _draw_cell(sample: Sample, label_set: LabelSet, cell: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Image and overlay, with name and size below: `(cell height + _CAPTION, pair width, 3)`."""
+    height, width = sample.labels.shape
+    scale = min(cell[0] / height, cell[1] / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    image = _resize(sample.image, size, Image.Resampling.BICUBIC)
+    colours = _resize(label_set.colourise(sample.labels), size)
+    void = _resize(np.where(sample.labels == label_set.ignore_index, np.uint8(255), np.uint8(0)), size) > 127
+    mixed = ((image.astype(np.uint16) + colours + 1) // 2).astype(np.uint8)
+    overlay = np.where(void[..., np.newaxis], hatch(image, void), mixed)
+    sheet = Image.new("RGB", (_pair_width(cell), cell[0] + _CAPTION), _PAPER)
+    for picture, left in ((image, 0), (overlay, cell[1] + _BETWEEN)):
+        sheet.paste(_FRAME, (left, 0, left + cell[1], cell[0]))
+        place = left + (cell[1] - size[0]) // 2, (cell[0] - size[1]) // 2
+        sheet.paste(Image.fromarray(picture), place)
+    _write_caption(sheet, sample.name, f"{width}x{height}", cell[0])
+    return np.asarray(sheet)
+
+
+def _resize(
+    pixels: npt.NDArray[np.uint8], size: tuple[int, int], enlarge: Image.Resampling = Image.Resampling.NEAREST
+) -> npt.NDArray[np.uint8]:
+    """Reduced pixels are averaged, so that thin things leave a trace."""
+    is_larger = size[0] * size[1] > pixels.shape[0] * pixels.shape[1]
+    return np.asarray(Image.fromarray(pixels).resize(size, enlarge if is_larger else Image.Resampling.BOX))
+
+
+def _write_caption(sheet: Image.Image, name: str, size: str, top: int) -> None:
+    font = ImageFont.load_default(FONT_SIZE)
+    draw, middle = ImageDraw.Draw(sheet), top + _CAPTION // 2
+    room = sheet.width - font.getlength(size) - _GAP
+    if room < sheet.width / 2:
+        size, room = "", sheet.width
+    draw.text((0, middle), fit_text(name, font, room, keep_end=True), fill="black", font=font, anchor="lm")
+    draw.text((sheet.width, middle), size, fill=_GREY, font=font, anchor="rm")
+
+
+def _arrange(cells: Sequence[npt.NDArray[np.uint8]], columns: int, sheet_width: int) -> npt.NDArray[np.uint8]:
+    height, width = cells[0].shape[:2]
+    rows = math.ceil(len(cells) / columns)
+    grid = np.full((rows * (height + _GAP), sheet_width, 3), _PAPER, np.uint8)
+    for k, drawn in enumerate(cells):
+        top, left = k // columns * (height + _GAP), k % columns * (width + _GAP) + _GAP
+        grid[top : top + height, left : left + width] = drawn
+    return grid
+
+
+def _draw_line(text: str, width: int, size: int, colour: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    font = ImageFont.load_default(size)
+    line = Image.new("RGB", (width, size + 2 * MARGIN), _PAPER)
+    shortened = fit_text(text, font, width - 2 * MARGIN)
+    ImageDraw.Draw(line).text((_GAP, line.height // 2), shortened, fill=colour, font=font, anchor="lm")
+    return np.asarray(line)
+
+
+def _draw_legend(
+    dataset: Dataset, looked: Sequence[ImageCount], counts: ClassCounts | None, width: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """What the figures are, and the legend."""
+    if counts:
+        pixels, void, images = np.array(counts.pixels), counts.void, counts.images
+    else:
+        pixels = np.sum([found.pixels for found in looked], axis=0)
+        void, images = sum(found.void for found in looked), len(looked)
+    occurring = np.flatnonzero(pixels).tolist()
+    listed = sorted(sorted(occurring, key=lambda k: -pixels[k])[:MAX_LEGEND])
+    total = max(1, int(pixels.sum()))
+    names, colours = dataset.label_set.names, dataset.label_set.colours
+    entries = [LegendEntry(colour=colours[k], name=f"{k} {names[k]}", share=int(pixels[k]) / total) for k in listed]
+    if void:
+        entries.append(LegendEntry(colour=None, name="no class (void)", share=void / (void + int(pixels.sum()))))
+    note = f"{len(occurring)} of {len(names)} classes occur in the {images:,} label maps counted"
+    if len(listed) < len(occurring):
+        note += f", the {len(listed)} most frequent ones are listed"
+    note += "; shares of the labelled pixels, of void in all pixels"
+    return _draw_line(note, width, FONT_SIZE, _GREY), draw_legend(entries, width)
+
 
 SIZES_LISTED = 10
 """Image sizes that are listed, the most frequent ones."""

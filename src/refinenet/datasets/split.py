@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from refinenet.datasets.file_pairs import pair_names
-from refinenet.datasets.folder.layouts import find_layout
-from refinenet.datasets.folder.plain_layouts import find_lists, find_pair
+from refinenet.datasets.folder.layouts import find_layout, find_lists, find_pair
 from refinenet.datasets.folder.split_files import SPLIT_FOLDERS, list_split
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically

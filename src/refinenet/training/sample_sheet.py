@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import count_each
-from refinenet.datasets.contact_sheet import choose_images
+from refinenet.datasets.info import choose_images
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.images import write
 from refinenet.labels import LabelMap, LabelSet

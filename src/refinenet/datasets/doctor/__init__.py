@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from refinenet.datasets.doctor.changes import Change, Changes
 from refinenet.datasets.doctor.examination import Examination, check_masks, examine
 from refinenet.datasets.doctor.findings import KINDS, Finding
 from refinenet.datasets.doctor.repair import check_target, fix
-from refinenet.datasets.doctor.report import Report
+from refinenet.datasets.doctor.report import Change, Changes, Report
 
 __all__ = ["KINDS", "Change", "Changes", "Examination", "Finding", "Report"]
 __all__ += ["check", "check_masks", "check_target", "examine", "fix"]

@@ -16,8 +16,7 @@ from refinenet.datasets.file_pairs import (
     find_stem,
     remove_mark,
 )
-from refinenet.datasets.folder.layouts import Layout, SplitFiles
-from refinenet.datasets.folder.plain_layouts import find_pair
+from refinenet.datasets.folder.layouts import Layout, SplitFiles, find_pair
 from refinenet.datasets.folder.split_files import SPLIT_FOLDERS
 from refinenet.io.console import write_command
 from refinenet.io.image_files import IMAGE_SUFFIXES, walk_names

@@ -10,11 +10,21 @@ from pathlib import Path
 import numpy as np
 
 from refinenet.datasets.doctor import mask_values
-from refinenet.datasets.doctor.advice import advise_colours, advise_few_painted, advise_ids, ask_for_colours, say_where
 from refinenet.datasets.doctor.file_rules import name_pair
 from refinenet.datasets.doctor.findings import Finding, find
 from refinenet.datasets.doctor.listing import shorten
-from refinenet.datasets.doctor.mask_values import Values, count_colours, count_ids, points_of, write_classes
+from refinenet.datasets.doctor.mask_values import (
+    Values,
+    advise_colours,
+    advise_few_painted,
+    advise_ids,
+    ask_for_colours,
+    count_colours,
+    count_ids,
+    points_of,
+    say_where,
+    write_classes,
+)
 from refinenet.datasets.doctor.scan import Facts, MaskFacts
 from refinenet.datasets.doctor.value_matching import Codes, Fit, can_snap, fit
 from refinenet.datasets.folder.classes_file import PALETTE_ORIGIN, Meaning, of_colours

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from refinenet.datasets.formats.coco_crowds import CrowdReport, Crowds, decide_crowds
 from refinenet.datasets.formats.coco_entries import CROWD, RUNS, Entries
 from refinenet.datasets.formats.invalid_labels import InvalidLabels, InvalidLabelsError
-from refinenet.datasets.formats.label_names import find_background, find_id, is_background, is_void
+from refinenet.datasets.formats.lookup import find_background, find_id, is_background, is_void
 from refinenet.datasets.formats.polygons import fill_outline, fill_runs
 from refinenet.labels import LabelMap, LabelSet, voc_colours
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from refinenet.datasets.formats.invalid_labels import InvalidLabels, InvalidLabelsError
-from refinenet.datasets.formats.label_names import find_background, find_id, is_background, is_void
+from refinenet.datasets.formats.lookup import find_background, find_id, is_background, is_void
 from refinenet.io.image_files import MAX_PIXELS, read_picture
 from refinenet.labels import LabelMap, LabelSet, voc_colours
 

@@ -5,14 +5,14 @@ H is height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.io.image_files import read_colour_mask
-from refinenet.labels import Colour
+from refinenet.io.image_files import read_colour_mask, read_mask
+from refinenet.labels import Colour, LabelMap, LabelSet
 
 
 def pack_colours(colours: Sequence[Colour] | npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
@@ -64,3 +64,74 @@ def read_painted(path: Path, colours: Sequence[Colour], ids: Sequence[int], refu
             f"({strange.sum()} pixels in all have such colours), which {refusal}"
         )
     return np.asarray(ids, np.int64)[order][place]
+
+
+Table = npt.NDArray[np.int16]
+"""`(256,)` int16: the class of each stored value, 255 for void, -1 for values that must not occur."""
+VOID = 255
+
+
+def make_table(class_of_value: Mapping[int, int], void: Iterable[int] = ()) -> Table:
+    """The table of some stored values, 0 to 255, and their classes, below 255; `void` are values without a class."""
+    table = np.full(256, -1, np.int16)
+    table[list(void)] = VOID
+    for value, identifier in class_of_value.items():
+        table[value] = identifier
+    return table
+
+
+def read_with_table(table: Table, meaning: str, path: Path) -> LabelMap:
+    """Read a mask of stored values.
+
+    Args:
+        table: Of `make_table`.
+        meaning: What messages say of the values that may occur.
+        path: The mask's file.
+
+    Returns:
+        `(H, W)` uint8 ids, 255 for void.
+
+    Raises:
+        ValueError: as `read_mask`, or a value must not occur; the file, the value and its place are named.
+        OSError: as `read_mask`.
+    """
+    values = read_mask(path)
+    ids = table[np.minimum(values, VOID)]
+    strange = (ids < 0) | (values > VOID)
+    if strange.any():
+        row, column = np.argwhere(strange)[0]
+        raise ValueError(
+            f"{path} has the value {values[row, column]} at row {row}, column {column} ({strange.sum()} pixels in all "
+            f"have such values). {meaning}"
+        )
+    return ids.astype(np.uint8)
+
+
+_BACKGROUND = ("background", "_background_")
+_VOID = ("ignore", "ignored", "__ignore__", "void")
+
+
+def is_background(label: str) -> bool:
+    """Whether a label, in any capitals, means what no object covers."""
+    return label.lower() in _BACKGROUND
+
+
+def is_void(label: str) -> bool:
+    """Whether a label, in any capitals, means pixels that have no class."""
+    return label.lower() in _VOID
+
+
+def find_background(label_set: LabelSet) -> int:
+    """The id of pixels that no object covers: the background's, or void where it is none of the classes."""
+    found = (k for k, name in enumerate(label_set.names) if is_background(name))
+    return next(found, label_set.ignore_index)
+
+
+def find_id(label: str, label_set: LabelSet) -> int | None:
+    """The id of the class that a label names, void for labels that mean it, or None where a label is none of these."""
+    if label in label_set.names:
+        return label_set.names.index(label)
+    background = find_background(label_set)
+    if is_background(label) and background != label_set.ignore_index:
+        return background
+    return label_set.ignore_index if is_void(label) else None

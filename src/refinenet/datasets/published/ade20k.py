@@ -10,7 +10,7 @@ from pathlib import Path
 
 from refinenet.datasets.dataset import UNLABELLED, Dataset
 from refinenet.datasets.file_pairs import open_folders, open_images
-from refinenet.datasets.formats.tables import make_table, read_with_table
+from refinenet.datasets.formats.lookup import make_table, read_with_table
 from refinenet.datasets.metadata import Published, Server, read_facts
 from refinenet.datasets.published.devkit import require_folder
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from refinenet.datasets.dataset import UNLABELLED, Dataset, from_files, place, without_labels
-from refinenet.datasets.formats.tables import make_table, read_with_table
+from refinenet.datasets.formats.lookup import make_table, read_with_table
 from refinenet.datasets.metadata import Published, Server, read_facts
 
 FACTS = read_facts("cityscapes")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from refinenet.datasets.dataset import Dataset, from_files, place
 from refinenet.datasets.file_pairs import open_folders, pair_files
 from refinenet.datasets.formats.coco import CocoInstances, open_instances
-from refinenet.datasets.formats.tables import make_table, read_with_table
+from refinenet.datasets.formats.lookup import make_table, read_with_table
 from refinenet.datasets.metadata import Published, read_facts
 from refinenet.io.image_files import list_files
 from refinenet.io.images import decode

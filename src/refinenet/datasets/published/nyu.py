@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from refinenet.datasets.dataset import Dataset
 from refinenet.datasets.file_pairs import open_folders
-from refinenet.datasets.formats.matlab import to_ids, translate
-from refinenet.datasets.formats.matlab_hdf5 import hdf5_shape, read_hdf5
+from refinenet.datasets.formats.matlab import hdf5_shape, read_hdf5, to_ids, translate
 from refinenet.datasets.metadata import Published, read_facts
 from refinenet.labels import LabelMap
 

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.datasets.dataset import Dataset
-from refinenet.datasets.formats.matlab import read_variable, to_ids, translate
-from refinenet.datasets.formats.matlab_hdf5 import hdf5_shape, read_referenced
+from refinenet.datasets.formats.matlab import hdf5_shape, read_referenced, read_variable, to_ids, translate
 from refinenet.datasets.metadata import Published, read_facts
 from refinenet.datasets.published.devkit import not_found, require_folder
 from refinenet.io.images import decode

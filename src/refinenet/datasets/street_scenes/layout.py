@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from refinenet.datasets.street_scenes.buildings import Building, paint_building
+from refinenet.datasets.street_scenes.buildings import Building, draw_facade, paint_building
 from refinenet.datasets.street_scenes.canvas import Camera, Canvas, Dice, Point
-from refinenet.datasets.street_scenes.facades import draw_facade
 from refinenet.datasets.street_scenes.ground import MARKING, YELLOW, Ground, Patch, SideStreet
 from refinenet.datasets.street_scenes.occupants import Side, Standing, draw_traffic, furnish
 from refinenet.datasets.street_scenes.weather import PAVEMENT, TREE, Weather

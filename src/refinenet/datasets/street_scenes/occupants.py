@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from refinenet.datasets.street_scenes.barriers import Barrier, draw_barrier, paint_barrier
 from refinenet.datasets.street_scenes.canvas import Camera, Canvas, Dice
-from refinenet.datasets.street_scenes.furniture import Post, Tree, draw_post, draw_tree, paint_post, paint_tree
+from refinenet.datasets.street_scenes.furniture import (
+    Barrier,
+    Post,
+    Tree,
+    draw_barrier,
+    draw_post,
+    draw_tree,
+    paint_barrier,
+    paint_post,
+    paint_tree,
+)
 from refinenet.datasets.street_scenes.ground import SideStreet
 from refinenet.datasets.street_scenes.people import Person, draw_cyclist, draw_walker, paint_person
 from refinenet.datasets.street_scenes.vehicles import Vehicle, draw_vehicle, paint_vehicle
