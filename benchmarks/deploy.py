@@ -36,7 +36,7 @@ from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import BackendName, Precision
-from refinenet.inference.transforms import prepare
+from refinenet.inference.segmenter import prepare
 from refinenet.inference.upsampling import largest_class
 from refinenet.io.console import print_table
 from refinenet.models.decoder import ChainedResidualPooling

@@ -31,8 +31,7 @@ from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.outputs import Kind, choose_kinds, render, usual_suffix
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import BackendName
-from refinenet.inference.segmenter import Segmenter
-from refinenet.inference.transforms import prepare
+from refinenet.inference.segmenter import Segmenter, prepare
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
 from refinenet.io.images import decode, encode

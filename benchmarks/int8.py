@@ -28,7 +28,7 @@ from refinenet.export.quantisation import MAX_DROP
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import Precision
 from refinenet.inference.backends.graph import ExportedModel, computes_in_bfloat16
-from refinenet.inference.transforms import prepare
+from refinenet.inference.segmenter import prepare
 from refinenet.io.console import print_table
 from refinenet.models.network import Network
 

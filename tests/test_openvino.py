@@ -16,9 +16,8 @@ from torch.nn import functional
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.inference.backends.auto import AutoBackend
 from refinenet.inference.backends.pytorch import PyTorchBackend
-from refinenet.inference.backends.translated import TranslatedBackend
+from refinenet.inference.backends.translated import AutoBackend, TranslatedBackend
 from refinenet.models.model_file import save
 
 pytest.importorskip("openvino", reason="pip install 'refinenet[openvino]'")

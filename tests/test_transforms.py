@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from refinenet.inference.transforms import prepare
+from refinenet.inference.segmenter import prepare
 
 
 def test_prepare_scales_and_puts_channels_first() -> None:

@@ -30,9 +30,9 @@ from refinenet.inference.segmenter import (
     Segmenter,
     check_abstention,
     choose_palette,
+    prepare,
 )
 from refinenet.inference.sliding_window import Axis, Block, blend_windows
-from refinenet.inference.transforms import prepare
 from refinenet.inference.upsampling import resize
 from refinenet.io.console import progress_bar
 from refinenet.io.files import refuse_same_file

@@ -18,7 +18,7 @@ import torch
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.formats import Runner
 from refinenet.export.questions import to_images
-from refinenet.inference.transforms import prepare
+from refinenet.inference.segmenter import prepare
 from refinenet.inference.upsampling import largest_class
 from refinenet.labels import LabelSet
 from refinenet.models.inference_graph import DeployedNetwork

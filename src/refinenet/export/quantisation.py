@@ -24,7 +24,7 @@ from refinenet.datasets.catalog import Sample
 from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.export.quantised_graph import QuantisedGraph
 from refinenet.inference.backends.openvino import require_openvino
-from refinenet.inference.transforms import prepare
+from refinenet.inference.segmenter import prepare
 from refinenet.io.files import write_atomically
 from refinenet.labels import LabelSet
 

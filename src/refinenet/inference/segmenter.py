@@ -21,7 +21,6 @@ from torch import Tensor
 
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.protocol import PLAIN, Protocol, average_probabilities
-from refinenet.inference.transforms import prepare
 from refinenet.inference.upsampling import largest_class, resize
 from refinenet.io.files import write_atomically
 from refinenet.io.images import ChannelOrder, encode
@@ -29,6 +28,18 @@ from refinenet.io.sample_values import Mask
 from refinenet.io.threads import survive_fork
 from refinenet.labels import Colour, LabelMap, LabelSet
 from refinenet.settings import is_within
+
+
+def prepare(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    """`(H, W, 3)` uint8 RGB to `(1, 3, H, W)` float32 in [0, 1], channels last in memory."""
+    if device.type == "cpu":
+        # By NumPy: PyTorch's threads, woken for less than a millisecond, would wait busily beside the engine's.
+        return torch.from_numpy(np.divide(pixels, np.float32(255), dtype=np.float32, order="C")[None]).permute(
+            0, 3, 1, 2
+        )
+    image = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None]
+    return image.to(torch.float32).div(255).contiguous(memory_format=torch.channels_last)
+
 
 Output = Literal["labels", "colour", "overlay", "confidence", "palette"]
 OUTPUTS: tuple[Output, ...] = get_args(Output)

@@ -11,7 +11,7 @@ import torch
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import ClassCounts, count_classes, log_weights, median_frequency_weights
 from refinenet.distributed import Engine
-from refinenet.inference.backends.memory import keep_freed_memory
+from refinenet.inference.backends.pytorch import keep_freed_memory
 from refinenet.io.console import print_note
 from refinenet.io.signals import Interruption
 from refinenet.models.model_file import ModelCard

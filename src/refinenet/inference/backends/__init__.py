@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 from refinenet.inference.backends.base import PRECISIONS, BackendName, Precision
 
 if TYPE_CHECKING:
-    from refinenet.inference.backends.auto import AutoBackend
     from refinenet.inference.backends.graph import ExportedModel
     from refinenet.inference.backends.pytorch import PyTorchBackend
-    from refinenet.inference.backends.translated import GraphBackend, TranslatedBackend
+    from refinenet.inference.backends.translated import AutoBackend, GraphBackend, TranslatedBackend
     from refinenet.models.network import Network
 
 
@@ -111,7 +110,7 @@ def open_backend(
 
         return PyTorchBackend(model, precision)
     if name == "compiled":
-        from refinenet.inference.backends.compiled import CompiledBackend
+        from refinenet.inference.backends.pytorch import CompiledBackend
 
         return CompiledBackend(model, precision)
     from refinenet.inference.backends.translated import TranslatedBackend
@@ -119,6 +118,6 @@ def open_backend(
     wanted = TranslatedBackend(model, name, precision)
     if not or_pytorch:
         return wanted
-    from refinenet.inference.backends.auto import AutoBackend
+    from refinenet.inference.backends.translated import AutoBackend
 
     return AutoBackend(model, wanted)

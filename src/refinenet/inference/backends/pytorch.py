@@ -5,17 +5,42 @@ Shape letters: N batch, K classes, H height, W width.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from refinenet.inference.backends.memory import keep_freed_memory
+from refinenet.inference.backends.base import BackendError
+from refinenet.io.console import print_note
 from refinenet.io.threads import ThreadLock, survive_fork
 from refinenet.models.inference_graph import Weights, fuse, note_weights
 from refinenet.models.network import Network
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+KEPT_BYTES = 2**30
+"""Freed memory that at most waits for its next use."""
+
+
+def keep_freed_memory() -> None:
+    """Let freed memory wait for its next use instead of going back to the system: on Linux with glibc, for the process.
+
+    A network's pass takes and frees hundreds of megabytes. By its defaults glibc hands them back each time, and the
+    system fills them with zeros again, page by page: up to half of a pass's time. Where the environment sets any of
+    glibc's own `MALLOC_...` variables, and on other systems, nothing is changed.
+
+    Source: `man 3 mallopt`.
+    """
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -74,3 +99,41 @@ class PyTorchBackend:
 
     def _make_run(self, fused: Network) -> Callable[[Tensor], Tensor]:
         return fused.logits
+
+
+class CompiledBackend(PyTorchBackend):
+    """Runs a fused copy of a network through `torch.compile`.
+
+    The first image takes up to a minute, as does the first of another size; then any size runs. PyTorch keeps what it
+    compiled on the disk (`TORCHINDUCTOR_CACHE_DIR`).
+
+    Args:
+        network: Stays as it is.
+        precision: As for `PyTorchBackend`.
+
+    Raises:
+        ValueError: as `PyTorchBackend`.
+    """
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling; dropout off, batch norm fixed.
+
+        Raises:
+            BackendError: PyTorch cannot compile the network here.
+        """
+        from torch._dynamo.exc import BackendCompilerFailed
+        from torch._inductor.exc import InductorError
+
+        try:
+            return super().__call__(images)
+        except (BackendCompilerFailed, InductorError) as error:
+            raise BackendError(
+                f"PyTorch cannot compile the network here ({str(error).strip().splitlines()[0]}). On CPUs it needs a "
+                "C++ compiler (g++ or clang++); backend='pytorch' needs none."
+            ) from error
+
+    def _make_run(self, fused: Network) -> Callable[[Tensor], Tensor]:
+        print_note("PyTorch compiles the network, up to a minute for the first image and the first of another size.")
+        # Weights are constants to the compiler: the fused copy is never changed, but made anew.
+        run: Callable[[Tensor], Tensor] = torch.compile(fused.logits, options={"freezing": True})
+        return run

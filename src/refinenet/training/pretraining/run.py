@@ -13,7 +13,7 @@ import torch
 
 from refinenet.distributed import Engine, launch
 from refinenet.environment import describe_run
-from refinenet.inference.backends.memory import keep_freed_memory
+from refinenet.inference.backends.pytorch import keep_freed_memory
 from refinenet.io.console import print_note
 from refinenet.io.signals import Interruption
 from refinenet.models.encoders.encoder import describe_taps
