@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.evaluation.metrics import Differences, compare_counts
-from refinenet.evaluation.metrics.regions import ious, mean
+from refinenet.evaluation.metrics.confusion import ious, mean
 from refinenet.evaluation.metrics.significance import interval, resample
 
 Counts = npt.NDArray[np.int64]

@@ -18,9 +18,8 @@ from significance import WAYS, Population, simulate
 
 from refinenet.evaluation.comparison import compare
 from refinenet.evaluation.metrics import Tally, compare_counts, make_figures
-from refinenet.evaluation.metrics.paired import correct
-from refinenet.evaluation.results import RESULTS_VERSION, Evaluation, Seconds
-from refinenet.evaluation.results_file import MAX_BYTES
+from refinenet.evaluation.metrics.significance import correct
+from refinenet.evaluation.results import MAX_BYTES, RESULTS_VERSION, Evaluation, Seconds
 from refinenet.labels import LabelSet
 
 Counts = npt.NDArray[np.int64]
@@ -280,7 +279,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 def test_a_huge_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_BYTES <= 512 * 2**20
-    monkeypatch.setattr("refinenet.evaluation.results_file.MAX_BYTES", 100)
+    monkeypatch.setattr("refinenet.evaluation.results.MAX_BYTES", 100)
     with pytest.raises(ValueError, match="MiB"):
         compare(save(tmp_path / "a.json", 1), tmp_path / "a.json")
 

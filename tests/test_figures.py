@@ -14,7 +14,7 @@ from scipy import stats
 from significance import WAYS, Population
 
 from refinenet.evaluation.metrics import CONFIDENT, Figures, Tally, make_figures
-from refinenet.evaluation.metrics.regions import ious, mean
+from refinenet.evaluation.metrics.confusion import ious, mean
 from refinenet.evaluation.metrics.significance import DRAWS, draw_times, interval, resample
 from refinenet.labels import LabelMap
 

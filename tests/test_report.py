@@ -31,9 +31,9 @@ from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.distributed import ALONE
 from refinenet.evaluation.evaluator import Answer, Examinee
 from refinenet.evaluation.pipeline import examine
-from refinenet.evaluation.report.confusions import draw_matrix, largest
-from refinenet.evaluation.report.spots import find_spot
-from refinenet.evaluation.report.views import CONFIDENTLY_WRONG, WRONG
+from refinenet.evaluation.report.images import CONFIDENTLY_WRONG, WRONG
+from refinenet.evaluation.report.plots import draw_matrix, largest
+from refinenet.evaluation.report.selection import find_spot
 from refinenet.labels import LabelSet
 
 TOP, GAP = 58, 10

@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.evaluation.metrics.paired import PAIRED_RULE, SUMMARY, Difference, compare_counts
-from refinenet.evaluation.metrics.regions import Counts, divide, ious, mean, one_or_none, or_none
-from refinenet.evaluation.metrics.significance import LEVEL
-from refinenet.evaluation.results import percent
-from refinenet.evaluation.results_file import Results, read_results, shorten
+from refinenet.evaluation.metrics.confusion import Counts, divide, ious, mean, one_or_none, or_none
+from refinenet.evaluation.metrics.significance import LEVEL, PAIRED_RULE, SUMMARY, Difference, compare_counts
+from refinenet.evaluation.results import Results, percent, read_results, shorten
 from refinenet.io.console import print_table, say
 
 _FIRST_FEW = 3

@@ -1,11 +1,18 @@
 """Figures of merit: what is counted, and by which rule a figure comes of it."""
 
-from refinenet.evaluation.metrics.accumulator import CONFIDENT, Tally
+from refinenet.evaluation.metrics.accumulator import (
+    CONFIDENT,
+    RULES,
+    Calibration,
+    ClassFigures,
+    Figures,
+    ImageFigures,
+    Tally,
+    make_figures,
+)
 from refinenet.evaluation.metrics.calibration import ConfidenceCounts, Coverage, ReliabilityBin
 from refinenet.evaluation.metrics.confusion import RULE, ConfusionMatrix, Scores
-from refinenet.evaluation.metrics.figures import RULES, Calibration, ClassFigures, Figures, ImageFigures, make_figures
-from refinenet.evaluation.metrics.paired import PAIRED_RULE, Difference, Differences, compare_counts
-from refinenet.evaluation.metrics.significance import Interval
+from refinenet.evaluation.metrics.significance import PAIRED_RULE, Difference, Differences, Interval, compare_counts
 
 __all__ = [
     "CONFIDENT",

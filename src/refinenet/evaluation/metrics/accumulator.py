@@ -5,19 +5,32 @@ Shape letters: H height, W width, N images, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.evaluation.metrics import boundary, calibration, confusion, significance
 from refinenet.evaluation.metrics.boundary import BoundaryCounts
-from refinenet.evaluation.metrics.calibration import ConfidenceCounts
-from refinenet.evaluation.metrics.confusion import ConfusionMatrix
-from refinenet.evaluation.metrics.regions import Counts
+from refinenet.evaluation.metrics.calibration import ConfidenceCounts, Coverage, ReliabilityBin
+from refinenet.evaluation.metrics.confusion import (
+    ConfusionMatrix,
+    Counts,
+    Scores,
+    divide,
+    ious,
+    mean,
+    one_or_none,
+    or_none,
+)
+from refinenet.evaluation.metrics.significance import Interval
 from refinenet.labels import LabelMap
 
-if TYPE_CHECKING:  # figures that are read from a file need no torch
+if TYPE_CHECKING:
     from refinenet.distributed import Processes
+
 
 CONFIDENT = 0.9
 """From this confidence on a mistake is a confident one: seldom the network's fault, often the label's."""
@@ -87,3 +100,176 @@ class Tally:
             self.image_boundaries,
             self.confident_mistakes,
         )
+
+
+RULES: Mapping[str, str] = {
+    "miou, class_iou, pixel_accuracy, mean_accuracy": confusion.RULE,
+    "frequency_weighted_iou": "IoU of the classes in the truth, weighted by their pixels in the truth",
+    "precision, recall, dice": (
+        "from the same matrix: TP / (TP + FP), TP / (TP + FN), 2 TP / (2 TP + FP + FN); mean_dice over the classes "
+        "that occur in truth or prediction"
+    ),
+    "boundary_iou, boundary_miou": boundary.BOUNDARY_IOU_RULE,
+    "trimap_miou": boundary.TRIMAP_RULE,
+    "boundary_f": boundary.BOUNDARY_F_RULE,
+    "calibration_error": calibration.CALIBRATION_RULE,
+    "coverage": calibration.COVERAGE_RULE,
+    "confident_mistakes": (
+        f"share of an image's pixels with truth that are wrong with a confidence of {CONFIDENT} or more"
+    ),
+    "intervals": significance.INTERVAL_RULE,
+    "null": "nothing was there to measure",
+}
+"""By the names that results have them under."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassFigures:
+    """Of one class; in [0, 1], None where there is none."""
+
+    iou: float | None
+    iou_interval: Interval | None
+    precision: float | None
+    recall: float | None
+    dice: float | None
+    boundary_iou: float | None
+    boundary_f: float | None
+    pixels: int
+    """In the truth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFigures:
+    """Of one image; in [0, 1], None where there is none."""
+
+    miou: float | None
+    """Over the classes that occur in its truth or its prediction."""
+    pixel_accuracy: float | None
+    boundary_miou: float | None
+    confident_mistakes: float | None
+    """Share of its pixels that are wrong with high confidence; None where confidence is not known."""
+    regions: Counts
+    """`(3, K)`: its pixels of each class in both, in the truth and in the prediction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What a confidence is worth."""
+
+    error: float | None
+    """Expected calibration error, in [0, 1]."""
+    reliability: tuple[ReliabilityBin, ...]
+    coverage: tuple[Coverage, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Of all images together; in [0, 1], None where there is none."""
+
+    scores: Scores
+    frequency_weighted_iou: float | None
+    mean_dice: float | None
+    boundary_miou: float | None
+    boundary_f: float | None
+    """Mean over the classes that have an outline."""
+    trimap_miou: Mapping[int, float | None]
+    """By the width of the band in pixels."""
+    abstained: float | None
+    """Share of the pixels with truth that no class was predicted for."""
+    intervals: Mapping[str, Interval | None]
+    """Of miou, pixel_accuracy, mean_accuracy and boundary_miou, 95 %."""
+    classes: tuple[ClassFigures, ...]
+    """By class id."""
+    confusion: npt.NDArray[np.int64]
+    """`(K, K)`: pixels, row the true class, column the predicted one."""
+    calibration: Calibration | None
+    """None where no confidence is known."""
+    images: tuple[ImageFigures, ...]
+    """In the dataset's order."""
+
+
+def make_figures(tally: Tally, *, has_confidence: bool) -> Figures:
+    """All figures of what a tally has counted."""
+    overlap = tally.matrix.overlap()
+    hits, truth, prediction = overlap
+    dice = divide(2 * hits, truth + prediction)
+    in_truth = truth > 0
+    pixels = int(truth.sum())
+    trimap = or_none(tally.boundaries.trimap_miou())
+    return Figures(
+        scores=tally.matrix.scores(),
+        frequency_weighted_iou=float((truth * ious(overlap))[in_truth].sum() / pixels) if pixels else None,
+        mean_dice=one_or_none(mean(dice)),
+        boundary_miou=one_or_none(mean(tally.boundaries.boundary_iou())),
+        boundary_f=one_or_none(mean(tally.boundaries.boundary_f())),
+        trimap_miou=dict(zip(boundary.BANDS, trimap, strict=True)),
+        abstained=one_or_none(divide(tally.matrix.abstained.sum(), truth.sum())),
+        intervals=_intervals(tally),
+        classes=_class_figures(tally, overlap, dice),
+        confusion=tally.matrix.counts,
+        calibration=_calibration(tally, pixels) if has_confidence else None,
+        images=_image_figures(tally, has_confidence=has_confidence),
+    )
+
+
+def _intervals(tally: Tally) -> dict[str, Interval | None]:
+    both = np.concatenate([tally.image_regions, tally.image_boundaries], axis=1)
+    drawn = significance.resample(both, _summary)
+    names = ("miou", "pixel_accuracy", "mean_accuracy", "boundary_miou")
+    return {name: significance.interval(values) for name, values in zip(names, drawn.T, strict=True)}
+
+
+def _summary(sums: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """`(r, 6, K)` to `(r, 4)`."""
+    regions, edges = sums[:, :3], sums[:, 3:]
+    hits, truth = regions[:, 0], regions[:, 1]
+    return np.stack(
+        [mean(ious(regions)), divide(hits.sum(-1), truth.sum(-1)), mean(divide(hits, truth)), mean(ious(edges))], axis=1
+    )
+
+
+def _class_figures(tally: Tally, overlap: Counts, dice: npt.NDArray[np.float64]) -> tuple[ClassFigures, ...]:
+    hits, truth, prediction = overlap
+    drawn = significance.resample(tally.image_regions, ious)
+    columns = (
+        ious(overlap),
+        divide(hits, prediction),
+        divide(hits, truth),
+        dice,
+        tally.boundaries.boundary_iou(),
+        tally.boundaries.boundary_f(),
+    )
+    rows = zip(*map(or_none, columns), drawn.T, truth, strict=True)
+    return tuple(
+        ClassFigures(
+            iou=iou,
+            iou_interval=significance.interval(draws),
+            precision=precision,
+            recall=recall,
+            dice=one_dice,
+            boundary_iou=boundary_iou,
+            boundary_f=boundary_f,
+            pixels=int(pixels),
+        )
+        for iou, precision, recall, one_dice, boundary_iou, boundary_f, draws, pixels in rows
+    )
+
+
+def _calibration(tally: Tally, pixels: int) -> Calibration:
+    counts = tally.confidence
+    return Calibration(error=counts.error(), reliability=counts.reliability(), coverage=counts.coverage(pixels))
+
+
+def _image_figures(tally: Tally, *, has_confidence: bool) -> tuple[ImageFigures, ...]:
+    hits, truth = tally.image_regions[:, 0].sum(-1), tally.image_regions[:, 1].sum(-1)
+    mistakes = divide(tally.confident_mistakes, truth)
+    columns = (
+        mean(ious(tally.image_regions)),
+        divide(hits, truth),
+        mean(ious(tally.image_boundaries)),
+        mistakes if has_confidence else np.full(len(truth), np.nan),
+    )
+    return tuple(
+        ImageFigures(miou=miou, pixel_accuracy=accuracy, boundary_miou=edges, confident_mistakes=wrong, regions=regions)
+        for miou, accuracy, edges, wrong, regions in zip(*map(or_none, columns), tally.image_regions, strict=True)
+    )

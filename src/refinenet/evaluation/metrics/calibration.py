@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.evaluation.metrics.regions import divide, one_or_none
+from refinenet.evaluation.metrics.confusion import divide, one_or_none
 
 BINS = 15
 """Of the reliability curve and of the calibration error, equally wide."""

@@ -9,14 +9,11 @@ from pathlib import Path
 
 from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.evaluation.evaluator import Answer
-from refinenet.evaluation.report.confusions import draw_matrix, row_shares
-from refinenet.evaluation.report.images import PICTURES, draw_entry
+from refinenet.evaluation.report.images import PICTURES, Look, draw_entry
 from refinenet.evaluation.report.markup import Markup
-from refinenet.evaluation.report.page import draw_page
-from refinenet.evaluation.report.plots import draw_curves
-from refinenet.evaluation.report.sections import MOST_IN_TABLE
+from refinenet.evaluation.report.page import MOST_IN_TABLE, draw_page
+from refinenet.evaluation.report.plots import draw_curves, draw_matrix, row_shares
 from refinenet.evaluation.report.selection import Choice, choose
-from refinenet.evaluation.report.views import Look
 from refinenet.evaluation.results import Evaluation
 from refinenet.io.files import write_atomically
 from refinenet.io.images import write
