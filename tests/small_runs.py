@@ -14,7 +14,7 @@ from torch import nn
 
 from refinenet import RefineNet
 from refinenet.training.records.checkpoints import Checkpoints
-from refinenet.training.train_result import TrainResult
+from refinenet.training.run import TrainResult
 
 CLASSES = 3
 SETTINGS: dict[str, Any] = {

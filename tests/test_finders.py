@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from refinenet.training.engine.batch_size_finder import find_batch_size
+from refinenet.training.engine.auto_settings import find_batch_size, find_learning_rate
 from refinenet.training.engine.learner import is_out_of_memory
-from refinenet.training.engine.learning_rate_finder import find_learning_rate
 
 
 def falling_loss(rate: float) -> float:

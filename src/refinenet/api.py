@@ -58,7 +58,7 @@ from refinenet.models.inference_graph import Weights, note_weights
 from refinenet.models.model_file import ModelCard, load, save
 from refinenet.models.network import ModelType, Network
 from refinenet.models.tensor_files import digest
-from refinenet.training.train_result import TrainResult
+from refinenet.training.run import TrainResult
 
 if TYPE_CHECKING:
     from refinenet.training.run import TrainRun
@@ -540,8 +540,8 @@ class RefineNet:
             ValueError: a setting, a file or the number of classes is not allowed; it is named.
         """
         # What only training needs, torchvision above all, takes longer to import than all else.
+        from refinenet.training.stages import TrainRequest, prepare_runs
         from refinenet.training.start import RunOptions
-        from refinenet.training.train_request import TrainRequest, prepare_runs
 
         request = TrainRequest(
             dataset=dataset,

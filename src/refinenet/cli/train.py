@@ -13,7 +13,7 @@ from refinenet.cli.options import DATASET_HELP, AsJson, ClassSet, Device, Root, 
 from refinenet.io.console import say
 
 if TYPE_CHECKING:
-    from refinenet.training.train_result import TrainResult
+    from refinenet.training.run import TrainResult
 
 
 def train(

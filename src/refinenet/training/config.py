@@ -14,8 +14,7 @@ from refinenet.settings import DEFAULT_SEED, is_number
 from refinenet.training.augmentation.config import AugmentationConfig
 from refinenet.training.loggers import LoggerConfig
 from refinenet.training.losses.config import LossConfig
-from refinenet.training.optimisation import OptimiserConfig
-from refinenet.training.schedules import ScheduleConfig
+from refinenet.training.optimisation import OptimiserConfig, ScheduleConfig
 
 Place = Literal["workers", "device"]
 Cache = Literal["none", "memory", "disk"]

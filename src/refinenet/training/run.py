@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +27,23 @@ from refinenet.training.loading.sample_cache import cache_samples
 from refinenet.training.loggers import open_loggers
 from refinenet.training.records.folder import RunFolder
 from refinenet.training.segmentation_task import RunKeeper
-from refinenet.training.train_result import TrainResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a training run left."""
+
+    folder: Path
+    """Holds all that the run left; see `RunFolder`."""
+    model: Path
+    """The model of the epoch with the best validation mIoU."""
+    best_miou: float | None
+    """Validation mIoU of that model, in [0, 1]; None where none was measured before the run was stopped."""
+    epochs: int
+    """Epochs trained in all."""
+    is_over: bool
+    """Whether the run is over; False where `stop_after` stopped it before its end."""
+
 
 FREQUENCY_SAMPLES = 1000
 """Images, spread over the dataset, that class frequencies are counted on."""

@@ -17,8 +17,7 @@ from refinenet.labels import LabelMap
 from refinenet.training.augmentation.colour import draw_colour, vary_colour
 from refinenet.training.augmentation.config import AugmentationConfig
 from refinenet.training.augmentation.geometry import Pair, draw_pixel, place
-from refinenet.training.augmentation.mixing import Mixing, Partner, draw_partners, mix
-from refinenet.training.augmentation.occlusion import cut_out
+from refinenet.training.augmentation.mixing import Mixing, Partner, cut_out, draw_partners, mix
 
 
 class Augmentation:

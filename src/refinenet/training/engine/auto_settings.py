@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from refinenet.datasets.catalog import Dataset
@@ -14,11 +16,145 @@ from refinenet.distributed import Engine
 from refinenet.io.console import print_note
 from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
-from refinenet.training.engine.batch_size_finder import find_batch_size
 from refinenet.training.engine.learner import Learner, is_out_of_memory
-from refinenet.training.engine.learning_rate_finder import find_learning_rate
 from refinenet.training.loading.loader import Loader, Part
 from refinenet.training.losses import LossConfig
+
+MARGIN = 0.1
+"""Share of the largest batch that fits which is left free: other steps need a little more memory than the one tried,
+and allocators fragment."""
+
+
+def find_batch_size(fits: Callable[[int], bool], most: int, multiple_of: int = 1) -> int:
+    """The largest batch that fits, less a margin; found by doubling, then by halving what is between.
+
+    Where `most` fits it is the answer, since memory is not what limits it; else `MARGIN` is taken off the largest batch
+    that fits, but never below `multiple_of`.
+
+    Args:
+        fits: Whether a training step with so many images runs without filling the memory (see `is_out_of_memory`); a
+            batch smaller than one that fits is taken to fit. On a CPU a system such as Linux grants more memory than it
+            has and ends the process when it is used, so there it has to compare with what is free.
+        most: The largest batch that makes sense, such as all training images.
+        multiple_of: What the batch has to be a multiple of.
+
+    Returns:
+        A multiple of `multiple_of`, at most `most`.
+
+    Raises:
+        ValueError: no batch is allowed, or not even the smallest fits.
+    """
+    if multiple_of < 1 or most < multiple_of:
+        raise ValueError(f"There is no batch size from {multiple_of} to {most} that is a multiple of {multiple_of}.")
+    units = most // multiple_of
+    if not fits(multiple_of):
+        raise ValueError(
+            f"Not even a batch of {multiple_of} images fits into memory. "
+            "Take a smaller crop_size or a smaller network, or close what else uses the memory."
+        )
+    fitting = 1
+    while fitting < units and fits(min(2 * fitting, units) * multiple_of):
+        fitting = min(2 * fitting, units)
+    if fitting == units:
+        return units * multiple_of
+    failing = min(2 * fitting, units)
+    while failing - fitting > 1:
+        middle = (fitting + failing) // 2
+        if fits(middle * multiple_of):
+            fitting = middle
+        else:
+            failing = middle
+    return max(1, int(fitting * (1 - MARGIN))) * multiple_of
+
+
+EXPLOSION = 4.0
+"""The search ends where the smoothed loss is this many times its least value."""
+LEAST_FALL = 0.05
+"""Share of its first value by which the smoothed loss has to fall for a rate to be suggested."""
+SMOOTHING = 0.04
+"""Standard deviation of the smoothing, as a share of the steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRateSearch:
+    """What a range test saw, to draw and to judge; all tuples are of the same length."""
+
+    rates: tuple[float, ...]
+    """Learning rates, rising by the same factor from step to step."""
+    losses: tuple[float, ...]
+    """The loss of each step."""
+    smoothed: tuple[float, ...]
+    """The losses under a Gaussian window over neighbouring steps, which shifts nothing to higher rates."""
+    suggestion: float
+    """The rate of the steepest descent."""
+
+
+def find_learning_rate(
+    step: Callable[[float], float], *, lowest: float = 1e-7, highest: float = 1.0, steps: int = 100
+) -> LearningRateSearch:
+    """Try learning rates from `lowest` to `highest` on a network in training, and suggest one.
+
+    The network is worse afterwards: the caller restores its weights, and those of the optimiser.
+
+    Args:
+        step: Takes a training step at a learning rate and returns the loss before it.
+        lowest: The first rate, so low that nothing happens.
+        highest: The last rate.
+        steps: How many rates to try, from 10 up.
+
+    Raises:
+        ValueError: a range that is none, or the loss never fell, so that no rate can be suggested.
+    """
+    if not 0 < lowest < highest < math.inf or steps < 10:
+        raise ValueError(
+            "The search takes 10 or more steps between rates 0 < lowest < highest, "
+            f"not {steps} steps from {lowest} to {highest}."
+        )
+    rates = np.geomspace(lowest, highest, steps).tolist()
+    width = max(1.0, SMOOTHING * steps)
+    losses: list[float] = []
+    for rate in rates:
+        loss = step(rate)
+        if not math.isfinite(loss):
+            break
+        losses.append(loss)
+        if _has_exploded(_smooth(losses, width)):
+            break
+    smoothed = _smooth(losses, width)
+    return LearningRateSearch(
+        rates=tuple(rates[: len(losses)]),
+        losses=tuple(losses),
+        smoothed=tuple(smoothed),
+        suggestion=_steepest_descent(rates[: len(losses)], smoothed),
+    )
+
+
+def _smooth(losses: Sequence[float], width: float) -> list[float]:
+    """Weighted means over neighbours, with a Gaussian of this standard deviation in steps."""
+    places = np.arange(len(losses))
+    weights = np.exp(-0.5 * ((places[:, None] - places) / width) ** 2)
+    smoothed: list[float] = (weights @ np.asarray(losses, dtype=np.float64) / weights.sum(axis=1)).tolist()
+    return smoothed
+
+
+def _has_exploded(smoothed: Sequence[float]) -> bool:
+    best = min(smoothed)
+    return smoothed[-1] > best + (EXPLOSION - 1) * abs(best)
+
+
+def _steepest_descent(rates: Sequence[float], smoothed: Sequence[float]) -> float:
+    """The rate where the loss falls fastest on its way to its least value; the steps are even in the logarithm."""
+    bottom = int(np.argmin(smoothed)) if smoothed else 0
+    if bottom == 0 or smoothed[0] - smoothed[bottom] < LEAST_FALL * abs(smoothed[0]):
+        seen = (
+            f"it was {smoothed[0]:.4g} at first and {smoothed[bottom]:.4g} at best" if smoothed else "it is not finite"
+        )
+        raise ValueError(
+            f"No learning rate can be suggested, since the loss did not fall in {len(smoothed)} steps: {seen}. "
+            "Name a learning_rate, or see whether the labels fit the images."
+        )
+    return rates[int(np.argmin(np.gradient(smoothed)[: bottom + 1]))]
+
 
 CPU_BATCH = 8
 """Images in a batch where memory is not what limits them."""

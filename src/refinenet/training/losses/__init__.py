@@ -17,8 +17,7 @@ from torch import Tensor
 from refinenet.training.losses.config import ClassWeights, LossConfig
 from refinenet.training.losses.cross_entropy import counted_mass, cross_entropy_total
 from refinenet.training.losses.distillation import soft_target_total
-from refinenet.training.losses.lovasz import lovasz_total
-from refinenet.training.losses.overlap import dice_total
+from refinenet.training.losses.overlap import dice_total, lovasz_total
 
 __all__ = [
     "ClassWeights",

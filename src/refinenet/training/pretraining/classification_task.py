@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from refinenet.inference.segmenter import NotFiniteError
-from refinenet.training.engine.keeper import Measurement
 from refinenet.training.engine.learner import Learner
+from refinenet.training.engine.trainer import Measurement
 from refinenet.training.pretraining.classifier import write_encoder
 from refinenet.training.pretraining.config import PretrainConfig
 from refinenet.training.pretraining.loader import ImageLoader

@@ -12,8 +12,7 @@ from refinenet.settings import is_number
 from refinenet.training.augmentation.config import AugmentationConfig
 from refinenet.training.config import TrainConfig
 from refinenet.training.loggers import LoggerConfig
-from refinenet.training.optimisation import OptimiserConfig
-from refinenet.training.schedules import Schedule, ScheduleConfig
+from refinenet.training.optimisation import OptimiserConfig, Schedule, ScheduleConfig
 
 _PARTS = (OptimiserConfig, ScheduleConfig, BatchNormConfig, LoggerConfig)
 _Rule = tuple[str, Callable[[Any], bool], str]
