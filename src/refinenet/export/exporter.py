@@ -15,14 +15,10 @@ import torch
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes.scene import LARGEST
 from refinenet.environment import describe_run
-from refinenet.export.certificate import Certificate, describe_files
-from refinenet.export.formats import OPSET, Format, Runner, find_format, write_openvino
-from refinenet.export.int8 import Int8
-from refinenet.export.latency import SIZES, time_both
-from refinenet.export.metadata import Facts, describe
-from refinenet.export.parity import Bounds, Case, Comparison
-from refinenet.export.quantisation import require_nncf
-from refinenet.export.questions import ask, compare_on_dataset, compare_on_streets, draw
+from refinenet.export.certificate import SIZES, Certificate, describe_files, time_both
+from refinenet.export.formats import OPSET, Facts, Format, Runner, describe, find_format, write_openvino
+from refinenet.export.parity import Bounds, Case, Comparison, ask, compare_on_dataset, compare_on_streets, draw
+from refinenet.export.quantisation import Int8, require_nncf
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
 from refinenet.models.inference_graph import INPUT, LABELS, LOGITS, DeployedNetwork, network_to_deploy, trace

@@ -6,10 +6,11 @@ Shape letters: N batch, K classes, H and W height and width of the image.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,12 +19,127 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from refinenet._version import __version__
 from refinenet.export.loading.checksum import OPEN_SEAL, SEAL_KEY, close_seal
-from refinenet.export.metadata import Facts
-from refinenet.export.triton import write_repository
 from refinenet.inference.backends.openvino import require_openvino
+from refinenet.models.encoders.feature_info import STRIDES
 from refinenet.models.inference_graph import INPUT, LABELS, LOGITS
-from refinenet.models.model_file import HEADER_KEY
+from refinenet.models.model_file import HEADER_KEY, ModelCard, make_header
+from refinenet.models.network import Network
+from refinenet.models.tensor_files import digest
+
+SUGGESTED_SIDE = 512
+"""Side of the images that readers take which want to know one; all sizes are allowed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """All that is written beside a graph."""
+
+    card: ModelCard
+    """Of the network, with the hash of its weights."""
+    header: str
+    """JSON text of `model_file.make_header`, in ASCII, on one line."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names by id."""
+        return self.card.label_set.names
+
+    def text_entries(self) -> Mapping[str, str]:
+        """Entries for formats that hold a text under each key.
+
+        "refinenet" is the header. The others are those that Ultralytics' `AutoBackend` reads (docs.ultralytics.com,
+        "Export"): Python literals as texts. "palette" holds a list of RGB colours, 0 to 255, as JSON.
+        """
+        return {
+            HEADER_KEY: self.header,
+            "task": "semantic",
+            "names": repr(dict(enumerate(self.names))),
+            "stride": str(STRIDES[-1]),
+            "channels": "3",
+            "batch": "1",
+            "imgsz": repr([SUGGESTED_SIDE, SUGGESTED_SIDE]),
+            "args": repr({"dynamic": True}),
+            "description": f"RefineNet ({self.card.architecture.model_type}, {self.card.architecture.encoder})",
+            "author": "refinenet",
+            "version": __version__,
+            "license": self.card.licence,
+            "palette": json.dumps(self.card.label_set.to_dict()["colours"]),
+        }
+
+    def model_info(self) -> Mapping[str, Any]:
+        """What OpenVINO's Model API reads from a file's "model_info".
+
+        It hands over images in BGR from 0 to 255, and splits labels at spaces, for which names have underscores here.
+        Its masks are those of the logits at a quarter of the size, enlarged; "labels" has the finer ones.
+        Source: openvinotoolkit.github.io/model_api, "Segmentation".
+        """
+        return {
+            "model_type": "Segmentation",
+            "labels": " ".join(name.replace(" ", "_") for name in self.names),
+            "reverse_input_channels": "True",
+            "scale_values": "255.0",
+            "return_soft_prediction": "False",
+            "blur_strength": "-1",
+        }
+
+
+def describe(network: Network, card: ModelCard) -> Facts:
+    """What is written beside the graph of a network."""
+    known = replace(card, weights_sha256=card.weights_sha256 or digest(network.state_dict()))
+    header = make_header(network, known, known.weights_sha256)
+    return Facts(card=known, header=json.dumps(header, sort_keys=True, allow_nan=False))
+
+
+LARGEST_BATCH = 8
+"""Images of one size that the server puts together, at most, where requests for them wait."""
+
+_CONFIG = """\
+name: {name}
+backend: "onnxruntime"
+max_batch_size: {largest_batch}
+input [
+  {{ name: "{images}" data_type: TYPE_FP32 format: FORMAT_NCHW dims: [ 3, -1, -1 ] }}
+]
+output [
+  {{ name: "{labels}" data_type: {label_type} dims: [ -1, -1 ] label_filename: "labels.txt" }},
+  {{ name: "{logits}" data_type: TYPE_FP32 dims: [ {classes}, -1, -1 ] }}
+]
+dynamic_batching {{ }}
+version_policy: {{ latest {{ num_versions: 1 }} }}
+"""
+
+
+def model_name(folder: Path) -> str:
+    """What the server calls a model: the folder's name without its ending, of letters, digits, "-" and "_"."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", folder.stem) or "refinenet"
+
+
+def write_repository(folder: Path, facts: Facts, write_onnx: Callable[[Path], None]) -> None:
+    """Write a repository with one model.
+
+    Args:
+        folder: Where; it is not there yet.
+        facts: What is said of the network.
+        write_onnx: Writes the graph to a path.
+    """
+    name = model_name(folder)
+    (folder / name / "1").mkdir(parents=True)
+    classes = len(facts.names)
+    config = _CONFIG.format(
+        name=json.dumps(name),
+        largest_batch=LARGEST_BATCH,
+        images=INPUT,
+        labels=LABELS,
+        logits=LOGITS,
+        label_type="TYPE_UINT8" if classes <= 255 else "TYPE_INT32",
+        classes=classes,
+    )
+    (folder / name / "config.pbtxt").write_text(config, "utf-8")
+    (folder / name / "labels.txt").write_text("".join(f"{label}\n" for label in facts.names), "utf-8")
+    write_onnx(folder / name / "1" / "model.onnx")
+
 
 OPSET = 20
 """Version of ONNX's operators."""

@@ -12,7 +12,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from refinenet.datasets.catalog import Sample
+from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.evaluation.metrics import ConfusionMatrix
+from refinenet.export.parity import Bounds
 from refinenet.export.quantised_graph import QuantisedGraph
 from refinenet.inference.backends.openvino import require_openvino
 from refinenet.inference.segmenter import prepare
+from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
 from refinenet.labels import LabelSet
 
@@ -246,3 +248,51 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
+
+
+CALIBRATION_IMAGES = 60
+
+
+@dataclass(kw_only=True)
+class Int8:
+    """How a graph is to be quantised, and, once it is, what had to stay in float."""
+
+    calibration: Dataset
+    """Whose images show which values occur, evenly chosen; other ones than those that mIoU is measured on."""
+    measured_on: Dataset
+    max_drop: float = MAX_DROP
+    """Of mIoU, in [0, 1]."""
+    images: int = CALIBRATION_IMAGES
+    progress: bool = True
+    kept: Sequence[str] = field(default=(), init=False)
+    """What stays in float, the most sensitive first."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """By what the export is kept: not by each logit, but by how good it is."""
+        return Bounds(
+            least_agreement=None,
+            least_agreement_of_a_case=None,
+            largest_relative_difference=None,
+            largest_miou_loss=self.max_drop,
+        )
+
+    def apply(self, model: Any) -> Any:
+        """An `openvino.Model` in int8, of one in float.
+
+        Raises:
+            ValueError: as `quantisation.quantise`.
+        """
+        print_note(f"Quantising on {self._count} images, measuring on {len(self.measured_on)}.", enabled=self.progress)
+        measure = measure_on(self.measured_on, self.measured_on.label_set)
+        found = quantise(model, self._read(), measure, max_drop=self.max_drop)
+        self.kept = found.kept
+        return found.model
+
+    @property
+    def _count(self) -> int:
+        return min(self.images, len(self.calibration))
+
+    def _read(self) -> Iterator[Image]:
+        for index in np.linspace(0, len(self.calibration) - 1, self._count).astype(int).tolist():
+            yield as_input(self.calibration[index].image)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from refinenet.export.loading.checksum import is_sealed
-from refinenet.export.loading.parcel import pack, unpack
+from refinenet.export.loading.sandbox import pack, unpack
 from refinenet.export.loading.schema import HEADER_KEY
 from refinenet.inference.backends.graph import (
     ENGINES,

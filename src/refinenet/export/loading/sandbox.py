@@ -6,14 +6,15 @@ A file that needs more, or brings the engine down, ends this process and not the
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from refinenet.export.loading.parcel import pack, unpack
 from refinenet.export.loading.schema import Checked
 from refinenet.inference.backends.graph import (
     OPENVINO_FILES,
@@ -23,6 +24,30 @@ from refinenet.inference.backends.graph import (
     require_openvino,
     start_engine,
 )
+
+
+def pack(facts: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
+    """Facts, JSON-ready, and files as bytes that `unpack` takes apart."""
+    sizes = {name: len(content) for name, content in files.items()}
+    return json.dumps({"facts": facts, "sizes": sizes}).encode() + b"\n" + b"".join(files.values())
+
+
+def unpack(parcel: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The facts and files of `pack`.
+
+    Raises:
+        ValueError, KeyError: it is none of those.
+    """
+    end = parcel.index(b"\n")
+    told = json.loads(parcel[:end])
+    files, start = {}, end + 1
+    for name, size in told["sizes"].items():
+        files[name] = parcel[start : start + size]
+        start += size
+    if start != len(parcel):
+        raise ValueError(f"a parcel of {len(parcel)} bytes instead of {start}")
+    return told["facts"], files
+
 
 SECONDS = 120
 """Of computing, that reading and trying may take."""
