@@ -28,10 +28,9 @@ from refinenet import RefineNet
 from refinenet.cli import main
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.files import Steps, segment_files
+from refinenet.deployment.inputs import plan_work
 from refinenet.deployment.large_images import LargeSegmentation
-from refinenet.deployment.region_polygons import to_geojson
-from refinenet.deployment.run_lengths import find_regions
-from refinenet.deployment.work_plan import plan_work
+from refinenet.deployment.outputs import find_regions, to_geojson
 from refinenet.inference.segmenter import Segmentation, Segmenter
 from refinenet.io.images import read_image
 from refinenet.io.sample_values import Decoded

@@ -20,8 +20,7 @@ from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.ray.engine import segment_with_ray, share_out
 from refinenet.deployment.ray.journal import RayResult
-from refinenet.deployment.ray.ray_places import pair_places
-from refinenet.deployment.ray.storage import list_names, read_content, write_content
+from refinenet.deployment.ray.storage import list_names, pair_places, read_content, write_content
 from refinenet.deployment.ray.tasks import Deaths, as_table, read_image
 
 BAD = "07.jpg"

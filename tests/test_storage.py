@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 from small_store import running_store
 
-from refinenet.deployment.ray.ray_places import pair_places
-from refinenet.deployment.ray.storage import as_place, find_stamps, join, list_names, read_content, write_content
+from refinenet.deployment.ray.storage import (
+    as_place,
+    find_stamps,
+    join,
+    list_names,
+    pair_places,
+    read_content,
+    write_content,
+)
 
 SUFFIXES = (".jpg", ".png")
 

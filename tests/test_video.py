@@ -21,8 +21,7 @@ from video_samples import moving_street, read_sound, read_video, write_sound, wr
 
 from refinenet import RefineNet
 from refinenet.cli import main
-from refinenet.deployment.video.reader import Frame, Recording
-from refinenet.deployment.video.video_source import find_source, is_video
+from refinenet.deployment.video.reader import Frame, Recording, find_source, is_video
 from refinenet.deployment.video.writer import VideoFile, VideoForm
 from refinenet.inference.segmenter import Output
 from refinenet.io.image_files import MAX_PIXELS

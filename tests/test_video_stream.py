@@ -19,9 +19,8 @@ from PIL import Image
 from video_samples import moving_street, read_sound, read_video, write_video
 
 from refinenet import RefineNet
-from refinenet.deployment.video.reader import Frame, Sound
+from refinenet.deployment.video.reader import Frame, Sound, find_source
 from refinenet.deployment.video.stream import VideoStream
-from refinenet.deployment.video.video_source import find_source
 
 
 @pytest.fixture

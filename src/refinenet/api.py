@@ -20,11 +20,11 @@ from refinenet._version import __version__
 from refinenet.datasets.catalog import DatasetSource, TrainingSource, open_dataset, with_value_range
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.files import FileResult, SegmentLarge, Steps, segment_files, take_all
+from refinenet.deployment.inputs import Work, plan_work
 from refinenet.deployment.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
 from refinenet.deployment.latency_budget import Choices
 from refinenet.deployment.outputs import Kind
 from refinenet.deployment.video.runner import RETRIES, VideoResult, segment_video
-from refinenet.deployment.work_plan import Work, plan_work
 from refinenet.distributed import launch
 from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
 from refinenet.evaluation.evaluator import examine_model

@@ -36,8 +36,8 @@ from refinenet.io.files import quote_controls
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
     from refinenet.deployment.files import FileResult
+    from refinenet.deployment.inputs import Work
     from refinenet.deployment.large_images import Windows
-    from refinenet.deployment.work_plan import Work
 
 STANDARD = "-"
 _NETWORK = {"images", "output", "model", "kind", "device", "backend", "precision"}
@@ -187,7 +187,7 @@ def deploy(
 
 
 def _plan(images: list[str], output: str | None, kinds: list[str], recursive: bool) -> Work:
-    from refinenet.deployment.work_plan import plan_bytes, plan_work
+    from refinenet.deployment.inputs import plan_bytes, plan_work
 
     if images == [STANDARD]:
         return plan_bytes(sys.stdin.buffer.read(), Path(str(output)), kinds)

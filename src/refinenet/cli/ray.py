@@ -53,7 +53,7 @@ def deploy_with_ray(
     """
     from refinenet.deployment.ray.engine import segment_with_ray
     from refinenet.deployment.ray.journal import failed
-    from refinenet.deployment.ray.ray_places import find_skipped, pair_places
+    from refinenet.deployment.ray.storage import find_skipped, pair_places
     from refinenet.inference.backends import choose_backend
     from refinenet.inference.segmenter import OUTPUTS
     from refinenet.models.factory import choose_device

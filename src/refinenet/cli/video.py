@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def has_video(sources: Sequence[str]) -> bool:
     """Whether one of them is taken for a video, a stream or a camera."""
-    from refinenet.deployment.video.video_source import is_video
+    from refinenet.deployment.video.reader import is_video
 
     return any(is_video(source) for source in sources)
 

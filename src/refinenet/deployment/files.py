@@ -8,17 +8,18 @@ from __future__ import annotations
 import time
 import unicodedata
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from refinenet.deployment.inputs import Work, WorkItem, skip
 from refinenet.deployment.journal import GREY, LABEL_FILES, FileState, FolderRecord, file_state, open_record
 from refinenet.deployment.large_images import LargeSegmentation
 from refinenet.deployment.outputs import Kind, write
-from refinenet.deployment.overlap import overlapped
-from refinenet.deployment.work_plan import Work, WorkItem, skip
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.segmenter import OUTPUTS, Output, Segmentation
 from refinenet.io.console import describe_error, print_note, progress_bar
@@ -27,6 +28,66 @@ from refinenet.io.image_files import TooLargeError
 from refinenet.io.raster import TIFF_SUFFIXES, is_installed, needs_windows
 from refinenet.io.sample_values import Decoded, Note
 from refinenet.io.signals import Interruption
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
+Done = TypeVar("Done")
+Result = TypeVar("Result")
+
+READERS = 2
+WRITERS = 2
+AHEAD = 4
+"""Items that at most are being read or wait to be worked on; memory stays bounded."""
+BEHIND = 4
+"""Results that at most are being written or wait for it."""
+
+
+def overlapped(
+    items: Iterable[Item],
+    read: Callable[[Item], Read],
+    work: Callable[[Read], Done],
+    write: Callable[[Done], Result],
+) -> Generator[Result]:
+    """`write(work(read(item)))` for each item, in order: `work` in this thread, the others beside it in threads.
+
+    Who stops in the middle (closes the iterator) waits for what is being written; what was only read is dropped.
+
+    Args:
+        items: Taken as they are needed.
+        read: What can be done ahead; it waits for files or frees the interpreter's lock, or nothing is won.
+        work: The heavy part, one item after the other.
+        write: What can be done behind; as `read`.
+
+    Raises:
+        Exception: what the functions raise.
+    """
+    remaining = iter(items)
+    reading: deque[Future[Read]] = deque()
+    writing: deque[Future[Result]] = deque()
+    readers, writers = ThreadPoolExecutor(READERS, "read"), ThreadPoolExecutor(WRITERS, "write")
+
+    def read_ahead() -> None:
+        while len(reading) < AHEAD:
+            for item in remaining:
+                reading.append(readers.submit(read, item))
+                break
+            else:
+                return
+
+    try:
+        read_ahead()
+        while reading or writing:
+            if reading:
+                done = work(reading.popleft().result())
+                read_ahead()
+                writing.append(writers.submit(write, done))
+                del done
+            while writing and (len(writing) >= BEHIND or not reading or writing[0].done()):
+                yield writing.popleft().result()
+    finally:
+        readers.shutdown(cancel_futures=True)
+        writers.shutdown()
+
 
 Read = Callable[[Path | bytes], Decoded]
 """From an image file or its bytes to its pixels."""

@@ -6,20 +6,151 @@ Shape letters: H height, W width, K classes.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 
-from refinenet.deployment.region_polygons import require_features, to_geojson
-from refinenet.deployment.run_lengths import find_regions
 from refinenet.inference.segmenter import OUTPUTS, Segmentation, check_output
 from refinenet.io.files import write_atomically
 from refinenet.io.raster import TIFF_SUFFIXES
-from refinenet.labels import LabelSet
+from refinenet.labels import LabelMap, LabelSet
+
+
+def require_features() -> Any:
+    """The module `rasterio.features`.
+
+    Raises:
+        ValueError: rasterio is not installed.
+    """
+    try:
+        import rasterio.features
+    except ImportError as error:
+        raise ValueError("GeoJSON needs rasterio, which is not installed: pip install 'refinenet[polygons]'") from error
+    return rasterio.features
+
+
+def to_geojson(labels: LabelMap, label_set: LabelSet) -> dict[str, Any]:
+    """The regions of a label map as a GeoJSON FeatureCollection of polygons.
+
+    A region is what hangs together by the sides of pixels. Coordinates are whole pixels, x to the right and y down, (0,
+    0) the image's upper left corner: not degrees, as RFC 7946 has them of maps.
+
+    Args:
+        labels: `(H, W)` ids; those of the ignore index get no polygon.
+        label_set: What they mean.
+
+    Returns:
+        Features with the properties `id`, `class`, `colour` ("#rrggbb") and `area` (pixels).
+
+    Raises:
+        ValueError: rasterio is not installed.
+    """
+    found = require_features().shapes(labels, mask=labels != label_set.ignore_index, connectivity=4)
+    return {
+        "type": "FeatureCollection",
+        "features": [_feature(geometry["coordinates"], int(value), label_set) for geometry, value in found],
+    }
+
+
+def _feature(rings: list[list[tuple[float, float]]], label: int, label_set: LabelSet) -> dict[str, Any]:
+    whole = [[[round(x), round(y)] for x, y in ring] for ring in rings]
+    red, green, blue = label_set.colours[label]
+    return {
+        "type": "Feature",
+        "properties": {
+            "id": label,
+            "class": label_set.names[label],
+            "colour": f"#{red:02x}{green:02x}{blue:02x}",
+            "area": _area(whole[0]) - sum(_area(ring) for ring in whole[1:]),
+        },
+        "geometry": {"type": "Polygon", "coordinates": whole},
+    }
+
+
+def _area(ring: list[list[int]]) -> int:
+    """Of a closed ring, by the shoelace formula."""
+    return abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in itertools.pairwise(ring))) // 2
+
+
+Lengths = npt.NDArray[np.int64]
+
+_BITS, _SIGN, _MORE, _FIRST = 5, 0x10, 0x20, 48
+"""Bits of a character, which of them carries the sign, what tells that more characters follow, the first character."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """All pixels of one class."""
+
+    label: int
+    area: int
+    """Its pixels."""
+    box: tuple[int, int, int, int]
+    """x and y of its upper left corner, width and height, in pixels."""
+    counts: Lengths
+    """`(R,)` int64: pixels outside, inside, outside, ..., down the columns from left to right; together H times W."""
+
+    def to_coco(self, size: tuple[int, ...]) -> dict[str, Any]:
+        """COCO's `segmentation` in its compressed form, as pycocotools reads it; `size` is height and width."""
+        return {"size": list(size), "counts": compress(self.counts)}
+
+
+def find_regions(labels: LabelMap, void: int) -> Iterator[Region]:
+    """The pixels of each class that occurs, in the order of their ids.
+
+    Args:
+        labels: `(H, W)` ids.
+        void: The id of pixels without a class, which are left out.
+    """
+    height = labels.shape[0]
+    flat = labels.ravel(order="F")
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1]).astype(np.int64)
+    ends = np.append(starts[1:], flat.size)
+    run_labels = flat[starts]
+    for label in np.unique(run_labels):
+        if label != void:
+            chosen = run_labels == label
+            yield _region(int(label), starts[chosen], ends[chosen], flat.size, height)
+
+
+def _region(label: int, starts: Lengths, ends: Lengths, pixels: int, height: int) -> Region:
+    counts = np.empty(2 * len(starts), np.int64)
+    counts[0::2] = starts - np.concatenate([[0], ends[:-1]])
+    counts[1::2] = ends - starts
+    if ends[-1] < pixels:
+        counts = np.append(counts, pixels - ends[-1])
+    first, last = starts // height, (ends - 1) // height
+    spans = bool((first != last).any())  # a run over two columns reaches the image's lower and upper side
+    top = 0 if spans else int((starts % height).min())
+    bottom = height - 1 if spans else int(((ends - 1) % height).max())
+    left, right = int(first.min()), int(last.max())
+    box = (left, top, right - left + 1, bottom - top + 1)
+    return Region(label=label, area=int((ends - starts).sum()), box=box, counts=counts)
+
+
+def compress(counts: Lengths) -> str:
+    """Run lengths as COCO's text: from the fourth on as differences to the last but one, five bits to a character."""
+    rest = counts.copy()
+    rest[3:] -= counts[1:-2]
+    characters = np.zeros((len(rest), 1 + 64 // _BITS), np.uint8)
+    unfinished = np.ones(len(rest), bool)
+    for place in range(characters.shape[1]):
+        bits = rest & (_MORE - 1)
+        rest >>= _BITS
+        more = np.where(bits & _SIGN, rest != -1, rest != 0)
+        characters[:, place] = np.where(unfinished, bits + _MORE * more + _FIRST, 0)
+        unfinished &= more
+        if not unfinished.any():
+            break
+    return characters[characters > 0].tobytes().decode("ascii")
+
 
 Kind = Literal["labels", "colour", "overlay", "confidence", "palette", "probabilities", "coco", "geojson"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -20,9 +20,8 @@ from typing import Any, Literal, get_args
 
 from refinenet.deployment.journal import GREY, LABEL_FILES
 from refinenet.deployment.ray.journal import RayResult, Record, failed
-from refinenet.deployment.ray.ray_worker import Job, Worker
 from refinenet.deployment.ray.storage import as_place, is_here
-from refinenet.deployment.ray.tasks import Deaths, read_image
+from refinenet.deployment.ray.tasks import Deaths, Job, Worker, read_image
 from refinenet.inference.backends import OF_PYTORCH, check_backend
 from refinenet.inference.backends.base import BackendName, Precision
 from refinenet.inference.segmenter import Output, check_output

@@ -17,11 +17,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.deployment.video.reader import Frame, Sound
+from refinenet.deployment.video.reader import Frame, Sound, VideoSource, find_source
 from refinenet.deployment.video.stream import VideoStream
-from refinenet.deployment.video.video_folder import FrameFolder, check_empty
-from refinenet.deployment.video.video_source import VideoSource, find_source
-from refinenet.deployment.video.writer import VideoFile, VideoForm, check_container
+from refinenet.deployment.video.writer import FrameFolder, VideoFile, VideoForm, check_container, check_empty
 from refinenet.inference.segmenter import OUTPUTS, Output, Segmentation
 from refinenet.io.console import print_note, progress_bar
 from refinenet.io.files import refuse_same_file, replacing

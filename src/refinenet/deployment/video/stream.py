@@ -11,8 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from refinenet.deployment.video.reader import Frame, Recording, Sound
-from refinenet.deployment.video.video_source import VideoSource
+from refinenet.deployment.video.reader import Frame, Recording, Sound, VideoSource
 
 LOOK_AHEAD = 8
 """Frames and pieces of sound that wait, decoded, at most."""
