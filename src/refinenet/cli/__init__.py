@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from refinenet._version import __version__
-from refinenet.cli import data, deploy, eval, export, pretrain, train
+from refinenet.cli import data, deploy, eval, export, train
+from refinenet.cli import train as pretrain
 from refinenet.cli.options import AsJson, Model, complain
 from refinenet.io.console import check_output, describe_error, say, secure_streams
 from refinenet.io.files import quote_controls

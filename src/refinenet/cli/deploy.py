@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
-from refinenet.cli import video
 from refinenet.cli.options import (
     AbstainBelow,
     AsJson,
@@ -29,15 +29,161 @@ from refinenet.cli.options import (
     read_window,
     refuse_idle_options,
 )
-from refinenet.cli.ray import Engine, Workers, deploy_with_ray
-from refinenet.io.console import check_output, describe_error, say
+from refinenet.io.console import check_output, describe_error, progress_bar, say
 from refinenet.io.files import quote_controls
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from refinenet.api import RefineNet
     from refinenet.deployment.files import FileResult
     from refinenet.deployment.inputs import Work
     from refinenet.deployment.large_images import Windows
+    from refinenet.deployment.ray.journal import RayResult
+    from refinenet.inference.segmenter import Segmentation
+
+
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="ray works on all machines of a cluster (RAY_ADDRESS), or in several processes of this one."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="With ray: how many hold the network; by default one for each GPU, or two cores."),
+]
+
+
+def deploy_with_ray(
+    images: Sequence[str],
+    output: str | None,
+    kinds: Sequence[str],
+    arguments: Mapping[str, Any],
+    *,
+    recursive: bool,
+    workers: int | None,
+    as_json: bool,
+    announce: Callable[[], None],
+) -> None:
+    """Segment images with Ray and tell what became of them, of those that failed at the end.
+
+    Args:
+        images: Files and folders, as paths or URIs.
+        output: Where results go: a file for one image, a folder for several.
+        kinds: Which picture to write; one, or none for the usual one.
+        arguments: Of the network: model, device, backend, precision, as for `ray_engine.segment_with_ray`.
+        recursive: Whether folders in folders are meant, too.
+        workers: How many hold the network.
+        as_json: Whether to tell it to a machine.
+        announce: Called with each result, to say which model is used.
+
+    Raises:
+        ValueError: some images could not be segmented, or as `segment_with_ray`.
+    """
+    from refinenet.deployment.ray.engine import segment_with_ray
+    from refinenet.deployment.ray.journal import failed
+    from refinenet.deployment.ray.storage import find_skipped, pair_places
+    from refinenet.inference.backends import choose_backend
+    from refinenet.inference.segmenter import OUTPUTS
+    from refinenet.models.factory import choose_device
+
+    kind = next((picture for picture in OUTPUTS if [picture] == list(kinds)), None)
+    if kinds and kind is None:
+        raise ValueError(f"With Ray, --kind is one of {', '.join(OUTPUTS)}, once, not {', '.join(kinds)}.")
+    on = choose_device(arguments["device"]).type
+    backend = choose_backend(arguments["backend"], on, arguments["precision"])
+    settings: dict[str, Any] = {**arguments, "backend": backend}
+    pairs, folder = pair_places(images, output, recursive=recursive)
+    skipped = find_skipped(images, output, recursive=recursive)
+    results: list[RayResult] = [failed(place, str(folder), problem) for place, problem in skipped.items()]
+    # Ray tells of processes that died on standard output, which is for what was asked for.
+    with redirect_stdout(sys.stderr), progress_bar(not as_json) as bar:
+        task = bar.add_task("segment", total=len(pairs), status="")
+        for result in segment_with_ray(pairs, record=folder, kind=kind, workers=workers, **settings):
+            if result.error is None:
+                announce()
+            results.append(result)
+            bar.update(task, advance=1)
+    _tell(results, folder, as_json=as_json)
+
+
+def _tell(results: Sequence[RayResult], folder: str | None, *, as_json: bool) -> None:
+    failed = [result for result in results if result.error is not None]
+    new = sum(result.is_new for result in results) - len(failed)
+    old = len(results) - new - len(failed)
+    if as_json:
+        say([result.to_dict() for result in results])
+    else:
+        text = f"{new} of {len(results)} images segmented"
+        text += f", {old} were done before, by the same model and settings" if old else ""
+        say(f"{text}: {folder or results[0].output}.")
+    for result in failed:
+        complain(str(result.error))
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(results)} images could not be segmented.")
+
+
+def has_video(sources: Sequence[str]) -> bool:
+    """Whether one of them is taken for a video, a stream or a camera."""
+    from refinenet.deployment.video.reader import is_video
+
+    return any(is_video(source) for source in sources)
+
+
+def deploy_video(
+    sources: Sequence[str],
+    output: str | None,
+    kinds: Sequence[str],
+    network: Mapping[str, Any],
+    *,
+    abstain_below: float,
+    overwrite: bool,
+    as_json: bool,
+    announce: Callable[[], None],
+) -> None:
+    """Segment one video and say what was written.
+
+    Args:
+        sources: The video, alone.
+        output: As for `RefineNet.deploy_video`; by default, for a file, `NAME_overlay.mp4` (or the kind's name) beside
+            it.
+        kinds: Which picture of each frame; one, or none for the usual one.
+        network: Arguments for `RefineNet`.
+        abstain_below: As for `RefineNet.segment`.
+        overwrite: Whether a video may be replaced whose name nobody said.
+        as_json: Whether to print for machines, and no progress.
+        announce: Called with the first frame, to say which model is used.
+
+    Raises:
+        ValueError, OSError: as `RefineNet.deploy_video`, or several sources.
+    """
+    from refinenet.deployment.video.runner import choose_output, plan_output, segment_video
+    from refinenet.inference.segmenter import OUTPUTS
+    from refinenet.io.files import refuse_to_replace
+
+    if len(sources) > 1:
+        raise ValueError(f"One video at a time, and without images beside it: {', '.join(map(str, sources))}.")
+    kind = next((picture for picture in OUTPUTS if [picture] == list(kinds)), None)
+    if kinds and kind is None:
+        raise ValueError(f"Of a video, --kind is one of {', '.join(OUTPUTS)}, once, not {', '.join(kinds)}.")
+    target = Path(output) if output else choose_output(sources[0], kind)
+    if not (output or overwrite):
+        refuse_to_replace([target])
+    plan_output(sources[0], target, kind)  # what is wrong with it is said before the model is loaded
+    from refinenet.api import RefineNet
+
+    model = RefineNet(**network)
+
+    def segment(frame: npt.NDArray[np.uint8]) -> Segmentation:
+        announce()
+        return model.segment(frame, channel_order="rgb", abstain_below=abstain_below)
+
+    result = segment_video(segment, sources[0], target, kind, progress=not as_json)
+    if as_json:
+        say({key: str(value) if isinstance(value, Path) else value for key, value in asdict(result).items()})
+    else:
+        say(result.describe())
+
 
 STANDARD = "-"
 _NETWORK = {"images", "output", "model", "kind", "device", "backend", "precision"}
@@ -140,9 +286,9 @@ def deploy(
         return
     if workers is not None:
         raise typer.BadParameter("Workers are Ray's: add --engine ray.", param_hint="--workers")
-    if video.has_video(images):
+    if has_video(images):
         refuse_idle_options(context, _OF_VIDEO, "IMAGES", "A video is segmented frame by frame")
-        video.deploy_video(
+        deploy_video(
             images,
             output,
             kinds,
