@@ -31,7 +31,8 @@ from refinenet.deployment.files import Steps, segment_files
 from refinenet.deployment.inputs import plan_work
 from refinenet.deployment.large_images import LargeSegmentation
 from refinenet.deployment.outputs import find_regions, to_geojson
-from refinenet.inference.segmenter import Segmentation, Segmenter
+from refinenet.inference.segmentation import Segmentation
+from refinenet.inference.segmenter import Segmenter
 from refinenet.io.images import read_image
 from refinenet.io.sample_values import Decoded
 from refinenet.labels import LabelSet

@@ -19,7 +19,7 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 
 from refinenet import RefineNet
-from refinenet.inference.segmenter import Scores, Segmentation
+from refinenet.inference.segmentation import Scores, Segmentation
 from refinenet.labels import LabelSet
 
 PIXELS = np.random.default_rng(7).integers(0, 256, (40, 56, 3), np.uint8)

@@ -18,7 +18,8 @@ from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.large_images import segment_large
 from refinenet.inference.protocol import Protocol
-from refinenet.inference.segmenter import OUTPUTS, Output, Segmenter
+from refinenet.inference.segmentation import OUTPUTS, Output
+from refinenet.inference.segmenter import Segmenter
 
 Pixels = npt.NDArray[np.uint8]
 WINDOW = (128, 160)

@@ -17,7 +17,7 @@ from refinenet._version import __version__
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
     from refinenet.evaluation.pipeline import evaluate_predictions
-    from refinenet.inference.segmenter import Segmentation
+    from refinenet.inference.segmentation import Segmentation
     from refinenet.labels import LabelSet
 
 __all__ = ["LabelSet", "RefineNet", "Segmentation", "__version__", "evaluate_predictions"]

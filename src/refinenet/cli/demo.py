@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.inference.segmenter import Segmentation
+from refinenet.inference.segmentation import Segmentation
 from refinenet.legend import add_legend
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from refinenet.deployment.inputs import Work
     from refinenet.deployment.large_images import Windows
     from refinenet.deployment.ray.journal import RayResult
-    from refinenet.inference.segmenter import Segmentation
+    from refinenet.inference.segmentation import Segmentation
 
 
 Engine = Annotated[
@@ -84,7 +84,7 @@ def deploy_with_ray(
     from refinenet.deployment.ray.journal import failed
     from refinenet.deployment.ray.storage import find_skipped, pair_places
     from refinenet.inference.backends import choose_backend
-    from refinenet.inference.segmenter import OUTPUTS
+    from refinenet.inference.segmentation import OUTPUTS
     from refinenet.models.factory import choose_device
 
     kind = next((picture for picture in OUTPUTS if [picture] == list(kinds)), None)
@@ -158,7 +158,7 @@ def deploy_video(
         ValueError, OSError: as `RefineNet.deploy_video`, or several sources.
     """
     from refinenet.deployment.video.runner import choose_output, plan_output, segment_video
-    from refinenet.inference.segmenter import OUTPUTS
+    from refinenet.inference.segmentation import OUTPUTS
     from refinenet.io.files import refuse_to_replace
 
     if len(sources) > 1:

@@ -21,7 +21,7 @@ from refinenet.deployment.journal import GREY, LABEL_FILES, FileState, FolderRec
 from refinenet.deployment.large_images import LargeSegmentation
 from refinenet.deployment.outputs import Kind, write
 from refinenet.inference.backends.base import BackendError
-from refinenet.inference.segmenter import OUTPUTS, Output, Segmentation
+from refinenet.inference.segmentation import OUTPUTS, Output, Segmentation
 from refinenet.io.console import describe_error, print_note, progress_bar
 from refinenet.io.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
 from refinenet.io.image_files import TooLargeError

@@ -22,16 +22,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from refinenet.inference.protocol import Protocol
-from refinenet.inference.segmenter import (
-    OUTPUTS,
-    Output,
-    Scores,
-    Segmentation,
-    Segmenter,
-    check_abstention,
-    choose_palette,
-    prepare,
-)
+from refinenet.inference.segmentation import OUTPUTS, Output, Scores, Segmentation
+from refinenet.inference.segmenter import Segmenter, check_abstention, choose_palette, prepare
 from refinenet.inference.sliding_window import Axis, Block, blend_windows
 from refinenet.inference.upsampling import resize
 from refinenet.io.console import progress_bar

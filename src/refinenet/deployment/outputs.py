@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.inference.segmenter import OUTPUTS, Segmentation, check_output
+from refinenet.inference.segmentation import OUTPUTS, Segmentation, check_output
 from refinenet.io.files import write_atomically
 from refinenet.io.raster import TIFF_SUFFIXES
 from refinenet.labels import LabelMap, LabelSet

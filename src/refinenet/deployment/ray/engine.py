@@ -24,7 +24,7 @@ from refinenet.deployment.ray.storage import as_place, is_here
 from refinenet.deployment.ray.tasks import Deaths, Job, Worker, read_image
 from refinenet.inference.backends import OF_PYTORCH, check_backend
 from refinenet.inference.backends.base import BackendName, Precision
-from refinenet.inference.segmenter import Output, check_output
+from refinenet.inference.segmentation import Output, check_output
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_blocked, sweep_leftovers_of
 from refinenet.models.factory import open_model

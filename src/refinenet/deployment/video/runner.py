@@ -20,7 +20,7 @@ import numpy.typing as npt
 from refinenet.deployment.video.reader import Frame, Sound, VideoSource, find_source
 from refinenet.deployment.video.stream import VideoStream
 from refinenet.deployment.video.writer import FrameFolder, VideoFile, VideoForm, check_container, check_empty
-from refinenet.inference.segmenter import OUTPUTS, Output, Segmentation
+from refinenet.inference.segmentation import OUTPUTS, Output, Segmentation
 from refinenet.io.console import print_note, progress_bar
 from refinenet.io.files import refuse_same_file, replacing
 from refinenet.io.signals import Interruption
