@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.inference.backends import open_backend
-from refinenet.inference.backends.base import BackendName, Precision
+from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.segmenter import prepare
 from refinenet.inference.upsampling import largest_class
 from refinenet.io.console import print_table
@@ -44,7 +44,7 @@ from refinenet.models.network import Network
 
 NUM_CLASSES = 21
 PLAIN = "plain network"
-OURS: dict[str, tuple[BackendName, Precision]] = {
+OURS: dict[str, tuple[BackendName, InferencePrecision]] = {
     "ours, PyTorch": ("pytorch", "float32"),
     "ours, PyTorch compiled": ("compiled", "float32"),
     "ours, ONNX Runtime": ("onnxruntime", "float32"),
@@ -134,7 +134,7 @@ def list_makers(encoder: str, image: Tensor, peers: bool) -> dict[str, Callable[
         plain = make_plain(make_network(encoder))
         return lambda: plain(contiguous).argmax(1)
 
-    def make_ours(name: BackendName, precision: Precision) -> Candidate:
+    def make_ours(name: BackendName, precision: InferencePrecision) -> Candidate:
         return partial(find_labels, open_backend(make_network(encoder), name, precision), image)
 
     def make_peer(make: Callable[[], Peer]) -> Candidate:

@@ -26,7 +26,7 @@ from refinenet.export import Certificate
 from refinenet.export.loading.loader import open_exported
 from refinenet.export.quantisation import MAX_DROP
 from refinenet.inference.backends import open_backend
-from refinenet.inference.backends.base import Precision
+from refinenet.inference.backends.base import InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel, computes_in_bfloat16
 from refinenet.inference.segmenter import prepare
 from refinenet.io.console import print_table
@@ -51,7 +51,7 @@ def time_all(network: RefineNet, exported: Path, size: int, rounds: int) -> dict
     image = prepare(draw_street(0, size, size)[0], torch.device("cpu"))
     plain, contiguous = make_plain(network.network), image.contiguous()
 
-    def ours(model: Network | ExportedModel, precision: Precision) -> Callable[[], Tensor]:
+    def ours(model: Network | ExportedModel, precision: InferencePrecision) -> Callable[[], Tensor]:
         return partial(find_labels, open_backend(model, "openvino", precision), image)
 
     int8, _ = open_exported(exported, "openvino")

@@ -27,7 +27,7 @@ import numpy.typing as npt
 import rasterio
 
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.inference.sliding_window import STRIDE, Axis
+from refinenet.inference.sliding_window import STRIDE, WindowGrid
 from refinenet.io.console import print_table
 
 STREET = (720, 960)
@@ -80,7 +80,7 @@ def segment(source: Path, target: Path, settings: dict[str, Any]) -> dict[str, f
 def near_borders(side: int, window: int, overlap: float) -> npt.NDArray[np.bool_]:
     """`(side,)`: whether a pixel is near the middle of what two windows have in common."""
     near = np.zeros(side, bool)
-    for first, second in itertools.pairwise(Axis(side, window, overlap).starts):
+    for first, second in itertools.pairwise(WindowGrid(side, window, overlap).starts):
         middle = (first + window + second) // 2
         near[middle - BORDER : middle + BORDER] = True
     return near
@@ -90,7 +90,7 @@ def choose_part(width: int, height: int, settings: dict[str, Any], longest: int)
     """A part of up to `longest` pixels on each side that begins half a step after a window, at a whole stride."""
 
     def begin(side: int, window: int) -> int:
-        starts = Axis(side, window, settings["overlap"]).starts
+        starts = WindowGrid(side, window, settings["overlap"]).starts
         index = max(0, min(len(starts) - 2, len(starts) // 3))
         return sum(starts[index : index + 2]) // 2 // STRIDE * STRIDE
 

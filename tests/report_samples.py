@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.distributed import ALONE
-from refinenet.evaluation.evaluator import Answer, Examinee
+from refinenet.evaluation.evaluator import Prediction, Predictor
 from refinenet.evaluation.pipeline import examine
 from refinenet.evaluation.results import Evaluation
 from refinenet.labels import LabelSet, voc_colours
@@ -50,22 +50,22 @@ def make_dataset(label_set: LabelSet = CLASSES) -> Dataset:
     )
 
 
-def make_examinee(*, confident: bool = True, last: int = TREE) -> Examinee:
+def make_examinee(*, confident: bool = True, last: int = TREE) -> Predictor:
     """Says the class `last` where it is wrong."""
 
-    def answer(sample: Sample) -> Answer:
+    def answer(sample: Sample) -> Prediction:
         number = IMAGES.index(sample.name)
         labels = sample.labels.copy()
         labels[:, : WRONG_COLUMNS[number]] = last
         confidence = np.full(labels.shape, 0.97, np.float32)
         confidence[:, CONFIDENT_COLUMNS : WRONG_COLUMNS[number]] = 0.5
-        return Answer(labels, confidence if confident else None)
+        return Prediction(labels, confidence if confident else None)
 
-    return Examinee(answer=answer, has_confidence=confident, protocol="made up", model_sha256=None)
+    return Predictor(answer=answer, has_confidence=confident, protocol="made up", model_sha256=None)
 
 
 def report(
-    folder: Path, examinee: Examinee | None = None, label_set: LabelSet = CLASSES, images: int = len(IMAGES)
+    folder: Path, examinee: Predictor | None = None, label_set: LabelSet = CLASSES, images: int = len(IMAGES)
 ) -> Evaluation:
     """Evaluate and write the report."""
     whole = make_dataset(label_set)

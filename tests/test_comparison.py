@@ -17,7 +17,7 @@ from conftest import CommandLine
 from significance import WAYS, Population, simulate
 
 from refinenet.evaluation.comparison import compare
-from refinenet.evaluation.metrics import Tally, compare_counts, make_figures
+from refinenet.evaluation.metrics import MetricAccumulator, compare_counts, compute_metrics
 from refinenet.evaluation.metrics.significance import correct
 from refinenet.evaluation.results import MAX_BYTES, RESULTS_VERSION, Evaluation, Seconds
 from refinenet.labels import LabelSet
@@ -98,7 +98,7 @@ def test_a_class_in_one_image_says_nothing_of_others() -> None:
 def save(path: Path, seed: int, images: int = 12, noise: float = 0.2, classes: int = 3) -> Path:
     """An evaluation of label maps that are right but for noise, written as `refinenet eval` writes it."""
     truths, random = np.random.default_rng(0), np.random.default_rng(seed)
-    tally = Tally(3, 255, images)
+    tally = MetricAccumulator(3, 255, images)
     for index in range(images):
         truth = truths.integers(0, classes, (6, 8)).astype(np.uint8)
         wrong = random.random(truth.shape) < noise
@@ -107,7 +107,7 @@ def save(path: Path, seed: int, images: int = 12, noise: float = 0.2, classes: i
         dataset="mine",
         split="val",
         label_set=LABELS,
-        figures=make_figures(tally, has_confidence=False),
+        figures=compute_metrics(tally, has_confidence=False),
         names=[f"image {index}" for index in range(images)],
         seconds=1.0,
         parts=Seconds(load=0, network=0, figures=0),

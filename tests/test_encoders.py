@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from refinenet import RefineNet
-from refinenet.models.encoders.encoder import Encoder, describe_taps
+from refinenet.models.encoders.encoder import Encoder, feature_info
 from refinenet.models.network import Architecture, Network
 
 
@@ -78,7 +78,7 @@ def test_misspelt_encoder_is_refused_with_suggestions(encoder: str, suggested: s
 @pytest.mark.parametrize("encoder", ["", "hf-hub:someone/model", "../resnet50", "https://example.org/x", "\x1b[31m"])
 def test_what_is_no_name_of_timm_is_refused(encoder: str) -> None:
     with pytest.raises(ValueError, match="timm has no encoder named") as refused:
-        describe_taps(encoder)
+        feature_info(encoder)
     assert str(refused.value).isprintable()
 
 

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from significance import WAYS, Population
 
-from refinenet.evaluation.metrics import CONFIDENT, Figures, Tally, make_figures
+from refinenet.evaluation.metrics import CONFIDENT, MetricAccumulator, Metrics, compute_metrics
 from refinenet.evaluation.metrics.confusion import ious, mean
 from refinenet.evaluation.metrics.significance import DRAWS, draw_times, interval, resample
 from refinenet.labels import LabelMap
@@ -34,9 +34,9 @@ def test_four_by_four_pixels_by_hand() -> None:
     prediction = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [0, 0, 1, 1], [V, 0, 1, 2]], np.uint8)
     confidence = np.full((4, 4), 0.75, np.float32)
     confidence[0, 2] = 0.95  # the only mistake with a class, and a confident one
-    tally = Tally(3, V, 1)
+    tally = MetricAccumulator(3, V, 1)
     tally.add(0, truth, prediction, confidence)
-    found = make_figures(tally, has_confidence=True)
+    found = compute_metrics(tally, has_confidence=True)
     assert found.scores.class_iou == (7 / 9, 6 / 7, None)
     assert found.scores.miou == pytest.approx((7 / 9 + 6 / 7) / 2)
     assert found.scores.pixel_accuracy == 13 / 15
@@ -84,8 +84,8 @@ class Pictures:
     predictions: list[LabelMap]
     confidences: list[npt.NDArray[np.float32]]
 
-    def tally(self, start: int = 0, step: int = 1) -> Tally:
-        tally = Tally(self.classes, self.void, len(self.truths))
+    def tally(self, start: int = 0, step: int = 1) -> MetricAccumulator:
+        tally = MetricAccumulator(self.classes, self.void, len(self.truths))
         for index in range(start, len(self.truths), step):
             tally.add(index, self.truths[index], self.predictions[index], self.confidences[index])
         return tally
@@ -140,7 +140,7 @@ NO_TRUTH = Pictures(
 @given(pictures())
 @example(NO_TRUTH)
 def test_figures_are_those_of_sets_of_pixels(case: Pictures) -> None:
-    found = make_figures(case.tally(), has_confidence=True)
+    found = compute_metrics(case.tally(), has_confidence=True)
     pairs = [
         (t, p)
         for truth, prediction in zip(case.truths, case.predictions, strict=True)
@@ -169,19 +169,19 @@ def test_figures_are_those_of_sets_of_pixels(case: Pictures) -> None:
 @given(pictures())
 @example(NO_TRUTH)
 def test_an_image_has_the_figures_that_it_would_have_alone(case: Pictures) -> None:
-    found = make_figures(case.tally(), has_confidence=True)
+    found = compute_metrics(case.tally(), has_confidence=True)
     for index, image in enumerate(found.images):
-        alone = Tally(case.classes, case.void, 1)
+        alone = MetricAccumulator(case.classes, case.void, 1)
         truth, prediction, confidence = case.truths[index], case.predictions[index], case.confidences[index]
         alone.add(0, truth, prediction, confidence)
-        figures = make_figures(alone, has_confidence=True)
+        figures = compute_metrics(alone, has_confidence=True)
         assert close(image.miou, figures.scores.miou)
         assert close(image.pixel_accuracy, figures.scores.pixel_accuracy)
         assert close(image.boundary_miou, figures.boundary_miou)
         counts = truth != case.void
         wrong = (prediction != truth) & (prediction != case.void) & (confidence >= CONFIDENT) & counts
         assert close(image.confident_mistakes, wrong.sum() / counts.sum() if counts.any() else None)
-    assert all(one.confident_mistakes is None for one in make_figures(case.tally(), has_confidence=False).images)
+    assert all(one.confident_mistakes is None for one in compute_metrics(case.tally(), has_confidence=False).images)
 
 
 @settings(max_examples=20, deadline=None)
@@ -189,15 +189,15 @@ def test_an_image_has_the_figures_that_it_would_have_alone(case: Pictures) -> No
 def test_two_tallies_add_up_to_one(case: Pictures) -> None:
     """As two processes share the images."""
     parts = [case.tally(start, 2) for start in (0, 1)]
-    total = Tally(case.classes, case.void, len(case.truths))
+    total = MetricAccumulator(case.classes, case.void, len(case.truths))
     for part in parts:
         for sums, counts in zip(total._arrays(), part._arrays(), strict=True):
             sums += counts
-    assert_same(make_figures(total, has_confidence=True), make_figures(case.tally(), has_confidence=True))
+    assert_same(compute_metrics(total, has_confidence=True), compute_metrics(case.tally(), has_confidence=True))
 
 
-def assert_same(one: Figures, other: Figures) -> None:
-    for name in Figures.__dataclass_fields__:
+def assert_same(one: Metrics, other: Metrics) -> None:
+    for name in Metrics.__dataclass_fields__:
         if name not in ("confusion", "images"):
             assert getattr(one, name) == getattr(other, name)
     assert (one.confusion == other.confusion).all()

@@ -17,7 +17,7 @@ from torch.nn import functional
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.protocol import PLAIN, Protocol, average_probabilities, choose_protocol
 from refinenet.inference.segmenter import Segmenter
-from refinenet.inference.sliding_window import Axis, blend_windows
+from refinenet.inference.sliding_window import WindowGrid, blend_windows
 from refinenet.labels import LabelSet
 
 WEIGHTS = torch.randn(4, 3, 1, 1, generator=torch.Generator().manual_seed(1)) * 5
@@ -186,7 +186,7 @@ def test_large_windows_lie_alike_to_the_strides_and_are_seamless(side: int, over
         return image[:, :, rows, columns]
 
     image = picture(3, side)
-    blocks = list(blend_windows(look, Axis(3, 256, overlap), Axis(side, 256, overlap)))
+    blocks = list(blend_windows(look, WindowGrid(3, 256, overlap), WindowGrid(side, 256, overlap)))
     torch.testing.assert_close(torch.cat([block.logits for block in blocks], -1), image[0], rtol=0, atol=1e-6)
     assert all(start % 32 == 0 and 256 - 32 < stop - start <= 256 for start, stop in seen)
     assert (seen[0][0], seen[-1][1]) == (0, side)

@@ -19,7 +19,7 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 
 from refinenet import RefineNet
-from refinenet.inference.segmentation import Scores, Segmentation
+from refinenet.inference.segmentation import Logits, Segmentation
 from refinenet.labels import LabelSet
 
 PIXELS = np.random.default_rng(7).integers(0, 256, (40, 56, 3), np.uint8)
@@ -45,7 +45,7 @@ def _planted(classes: int) -> Segmentation:
     label_set = LabelSet.numbered(classes)
     labels = label_set.cast(np.arange(classes * 2).reshape(2, classes) % classes)
     labels[0, 0] = label_set.ignore_index
-    scores = Scores(values=torch.zeros(classes, 2, classes), size=(2, classes), temperature=1.0)
+    scores = Logits(values=torch.zeros(classes, 2, classes), size=(2, classes), temperature=1.0)
     image = np.zeros((2, classes, 3), np.uint8)
     return Segmentation(image=image, labels=labels, label_set=label_set, scores=scores)
 

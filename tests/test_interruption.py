@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from refinenet.io.signals import Interruption
+from refinenet.io.signals import StopRequest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the test needs signals")
 
@@ -32,7 +32,7 @@ def send(number: int) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_is_a_request_and_handlers_come_back(number: signal.Signals) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with Interruption() as interruption:
+    with StopRequest() as interruption:
         assert interruption.asked_by is None
         send(number)
         send(signal.SIGTERM)
@@ -43,7 +43,7 @@ def test_the_first_signal_is_a_request_and_handlers_come_back(number: signal.Sig
 @pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGINT])
 def test_what_nohup_or_a_script_s_background_ignores_stays_ignored(ignored: signal.Signals) -> None:
     signal.signal(ignored, signal.SIG_IGN)
-    with Interruption() as interruption:
+    with StopRequest() as interruption:
         send(ignored)
         assert interruption.asked_by is None
         send(signal.SIGTERM)
@@ -58,7 +58,7 @@ def test_nobody_has_to_be_there_to_read_what_is_said(monkeypatch: pytest.MonkeyP
     os.close(reader)
     for stream in (os.fdopen(writer, "w"), io.StringIO()):
         monkeypatch.setattr(sys, "stderr", stream)
-        with Interruption() as interruption:
+        with StopRequest() as interruption:
             send(signal.SIGINT)
         assert interruption.asked_by is signal.SIGINT
 
@@ -66,6 +66,6 @@ def test_nobody_has_to_be_there_to_read_what_is_said(monkeypatch: pytest.MonkeyP
 def test_a_first_ctrl_c_says_what_follows(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with os.fdopen(os.dup(2), "w") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
-        with Interruption():
+        with StopRequest():
             send(signal.SIGINT)
     assert capfd.readouterr().err == "\nStopping after this step, whose state is kept. Ctrl-C again ends at once.\n"

@@ -28,7 +28,7 @@ from refinenet.io.images import decode
 from refinenet.labels import LabelSet
 from refinenet.training.config import TrainConfig
 from refinenet.training.loading.loader import Loader, batch_size
-from refinenet.training.loading.worker_pool import LoadingProcesses
+from refinenet.training.loading.worker_pool import WorkerPool
 
 Pixels = npt.NDArray[np.uint8]
 Seen = tuple[Tensor, Tensor, tuple[str, ...]]
@@ -371,7 +371,7 @@ def test_the_signals_that_reach_the_whole_group_do_not_end_loading_processes() -
 
 def test_signals_that_arrive_while_loading_processes_start_do_not_end_them() -> None:
     for _ in range(20):
-        with LoadingProcesses[str, int](len, 2, int) as processes:
+        with WorkerPool[str, int](len, 2, int) as processes:
             for pid in processes.pids:
                 os.kill(pid, signal.SIGTERM)
                 os.kill(pid, signal.SIGINT)

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from refinenet.evaluation.metrics import ConfusionMatrix, Scores
+from refinenet.evaluation.metrics import ConfusionMatrix, SegmentationScores
 
 TRUTH = [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 255, 255], [2, 2, 1, 1]]
 PREDICTION = [[0, 0, 1, 1], [0, 1, 1, 1], [2, 2, 0, 3], [2, 0, 1, 1]]
 
 
-def scores_of(truth: object, prediction: object, num_classes: int) -> Scores:
+def scores_of(truth: object, prediction: object, num_classes: int) -> SegmentationScores:
     matrix = ConfusionMatrix(num_classes, 255)
     matrix.add(np.array(truth, np.uint8), np.array(prediction, np.uint8))
     return matrix.scores()
@@ -54,7 +54,9 @@ def test_a_class_that_is_never_found_counts_as_zero() -> None:
 
 
 def test_nothing_counted_gives_no_figure() -> None:
-    nothing = Scores(miou=None, pixel_accuracy=None, mean_accuracy=None, class_iou=(None, None), classes_averaged=0)
+    nothing = SegmentationScores(
+        miou=None, pixel_accuracy=None, mean_accuracy=None, class_iou=(None, None), classes_averaged=0
+    )
     assert ConfusionMatrix(2, 255).scores() == nothing
     assert scores_of([[255, 255]], [[0, 1]], 2) == nothing
 

@@ -23,7 +23,7 @@ import pytest
 from hostile_server import HostileServer, answer, hang, hostile_server, redirect, serve, status
 from PIL import Image
 
-from refinenet.datasets.catalog import PUBLISHED, Dataset, Download, Facts, Published, prepared_folder
+from refinenet.datasets.catalog import PUBLISHED, Dataset, DatasetInfo, Download, PublishedDataset, prepared_folder
 from refinenet.datasets.preparation import PrepareReport, list_datasets, prepare
 from refinenet.datasets.published.prepared_masks import open_prepared, write_listing, write_sample
 from refinenet.io.download.download import Patience
@@ -120,9 +120,9 @@ def as_tar(files: Mapping[str, bytes], **link: str) -> bytes:
 TRAIN, VAL = as_zip(owner_files("train")), as_tar(owner_files("val"))
 
 
-def published(address: str, downloads: tuple[Download, ...] | None = None) -> Published:
+def published(address: str, downloads: tuple[Download, ...] | None = None) -> PublishedDataset:
     names = ("train.zip", "val.tgz")
-    facts = Facts(
+    facts = DatasetInfo(
         title="Texts, 3 classes",
         protocol="by reading them",
         label_set=LABEL_SET,
@@ -136,7 +136,7 @@ def published(address: str, downloads: tuple[Download, ...] | None = None) -> Pu
         how_to_get="Write them yourself.",
         more={},
     )
-    return Published(facts=facts, open_split=open_text_split)
+    return PublishedDataset(facts=facts, open_split=open_text_split)
 
 
 def plan(server: HostileServer) -> None:

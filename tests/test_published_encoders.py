@@ -15,7 +15,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refinenet.models.encoders.encoder import PUBLISHED_TAPS, Encoder, name_in_features
+from refinenet.models.encoders.encoder import FEATURE_INFO, Encoder, name_in_features
 
 PUBLISHED = ["resnet50", "resnet101", "resnet152", "mobilenetv2_100"]
 
@@ -57,7 +57,7 @@ def tapped(name: str, oracle: nn.Module, images: Tensor) -> list[Tensor]:
     maps: list[Tensor] = []
     hooks = [
         oracle.get_submodule(tap.module).register_forward_hook(lambda *call: maps.append(call[2]))
-        for tap in PUBLISHED_TAPS[name]
+        for tap in FEATURE_INFO[name]
     ]
     oracle(images)
     for hook in hooks:

@@ -15,7 +15,7 @@ import scipy.io
 from png_miniatures import bands, noise, save
 
 from refinenet.datasets.dataset import Dataset
-from refinenet.datasets.metadata import Published
+from refinenet.datasets.metadata import PublishedDataset
 from refinenet.datasets.published.ade20k import ADE20K
 from refinenet.datasets.published.camvid import CAMVID, split_of
 from refinenet.datasets.published.cityscapes import CITYSCAPES
@@ -47,7 +47,7 @@ def first_row(dataset: Dataset, index: int = 0) -> list[int]:
 
 @pytest.mark.parametrize(("write", "published", "expected"), ALL)
 def test_official_layouts_are_read(
-    write: Callable[[Path], None], published: Published, expected: list[int], tmp_path: Path
+    write: Callable[[Path], None], published: PublishedDataset, expected: list[int], tmp_path: Path
 ) -> None:
     write(tmp_path)
     train, val = (published.open_split(tmp_path, split) for split in ("train", "val"))
@@ -66,7 +66,7 @@ def test_official_layouts_are_read(
 
 @pytest.mark.parametrize(("write", "published", "expected"), ALL)
 def test_datasets_travel_to_worker_processes(
-    write: Callable[[Path], None], published: Published, expected: list[int], tmp_path: Path
+    write: Callable[[Path], None], published: PublishedDataset, expected: list[int], tmp_path: Path
 ) -> None:
     write(tmp_path)
     dataset = published.open_split(tmp_path, "train")
@@ -78,7 +78,7 @@ def test_datasets_travel_to_worker_processes(
 
 @pytest.mark.parametrize(("write", "published", "expected"), ALL)
 def test_absent_damaged_and_unpaired_files_are_named(
-    write: Callable[[Path], None], published: Published, expected: list[int], tmp_path: Path
+    write: Callable[[Path], None], published: PublishedDataset, expected: list[int], tmp_path: Path
 ) -> None:
     with pytest.raises(FileNotFoundError, match=str(tmp_path / "nowhere")):
         published.open_split(tmp_path / "nowhere", "train")

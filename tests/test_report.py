@@ -29,7 +29,7 @@ from report_samples import (
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.distributed import ALONE
-from refinenet.evaluation.evaluator import Answer, Examinee
+from refinenet.evaluation.evaluator import Prediction, Predictor
 from refinenet.evaluation.pipeline import examine
 from refinenet.evaluation.report.images import CONFIDENTLY_WRONG, WRONG
 from refinenet.evaluation.report.plots import draw_matrix, largest
@@ -165,10 +165,10 @@ def test_one_class_and_no_image_with_a_figure(tmp_path: Path) -> None:
     one = LabelSet(names=("all",), colours=((1, 2, 3),))
     void = np.full((HEIGHT, WIDTH), 255, np.uint8)
 
-    def answer(sample: Sample) -> Answer:
-        return Answer(np.zeros_like(void), np.ones(void.shape, np.float32))
+    def answer(sample: Sample) -> Prediction:
+        return Prediction(np.zeros_like(void), np.ones(void.shape, np.float32))
 
-    examinee = Examinee(answer=answer, has_confidence=True, protocol="made up", model_sha256="0")
+    examinee = Predictor(answer=answer, has_confidence=True, protocol="made up", model_sha256="0")
     for name, labels in (("void", void), ("all", np.zeros_like(void))):
         data = Dataset(
             name=name,
@@ -188,7 +188,7 @@ def test_an_impossible_folder_is_refused_before_anything_is_measured(tmp_path: P
     (tmp_path / "file").write_text("")
     (tmp_path / "folder" / "report.html").mkdir(parents=True)
 
-    def answer(sample: Sample) -> Answer:
+    def answer(sample: Sample) -> Prediction:
         raise AssertionError("measured")
 
     with pytest.raises(ValueError, match="Name another folder"):
@@ -199,7 +199,7 @@ def test_only_images_shown_are_asked_for_again(tmp_path: Path) -> None:
     asked: list[str] = []
     examinee = make_examinee()
 
-    def answer(sample: Sample) -> Answer:
+    def answer(sample: Sample) -> Prediction:
         asked.append(sample.name)
         return examinee.answer(sample)
 

@@ -20,23 +20,22 @@ from refinenet._version import __version__
 from refinenet.datasets.catalog import DatasetSource, TrainingSource, open_dataset, with_value_range
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.files import FileResult, SegmentLarge, Steps, segment_files, take_all
-from refinenet.deployment.inputs import Work, plan_work
+from refinenet.deployment.inputs import JobList, plan_work
 from refinenet.deployment.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
-from refinenet.deployment.latency_budget import Choices
+from refinenet.deployment.latency_budget import LatencyTuner
 from refinenet.deployment.outputs import Kind
 from refinenet.deployment.video.runner import RETRIES, VideoResult, segment_video
 from refinenet.distributed import launch
 from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
-from refinenet.evaluation.evaluator import examine_model
+from refinenet.evaluation.evaluator import model_predictor
 from refinenet.evaluation.pipeline import check_masks, examine, open_split
 from refinenet.evaluation.results import Evaluation
 from refinenet.evaluation.submission import Submission, plan_submission, write_submission
-from refinenet.export import SIZES, Certificate, Int8, check_target, export_model
-from refinenet.export import Precision as ExportPrecision
+from refinenet.export import SIZES, Certificate, ExportPrecision, Int8, check_target, export_model
 from refinenet.export.loading.loader import choose_engine, graph_kind, open_exported
 from refinenet.export.quantisation import MAX_DROP
 from refinenet.inference.backends import AUTO, check_backend, choose_backend, open_backend
-from refinenet.inference.backends.base import BackendName, Precision
+from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel
 from refinenet.inference.protocol import Protocol, choose_protocol
 from refinenet.inference.segmentation import Output, Segmentation, check_output
@@ -47,7 +46,7 @@ from refinenet.io.images import ChannelOrder, ImageSource, check_channel_order, 
 from refinenet.io.sample_values import Decoded, Note, Reading, ValueRange, check_value_range
 from refinenet.labels import LabelSet
 from refinenet.models.class_mapping import check_same_classes
-from refinenet.models.factory import Start, choose_device, told_as_exported
+from refinenet.models.factory import ModelSpec, choose_device, told_as_exported
 from refinenet.models.inference_graph import Weights, note_weights
 from refinenet.models.model_file import ModelCard, load, save
 from refinenet.models.network import ModelType, Network
@@ -106,12 +105,12 @@ class RefineNet:
         device: str | torch.device | None = None,
         seed: int | None = None,
         backend: BackendName | Literal["auto"] = "auto",
-        precision: Precision = "float32",
+        precision: InferencePrecision = "float32",
         channel_order: ChannelOrder = "rgb",
     ) -> None:
         check_channel_order(channel_order)
         self._channel_order: ChannelOrder = channel_order
-        start = Start(
+        start = ModelSpec(
             model_type=model_type,
             num_layers=num_layers,
             encoder=encoder,
@@ -120,7 +119,7 @@ class RefineNet:
             encoder_weights=encoder_weights,
             seed=seed,
         )
-        self._precision: Precision = precision
+        self._precision: InferencePrecision = precision
         self._chooses = backend == AUTO
         self._backend = check_backend(_choose_backend(start, backend, device, precision), precision)
         self._classes_asked_for, self._origin = num_classes is not None, start.origin
@@ -159,7 +158,7 @@ class RefineNet:
     def _adopt(self, model: Network | ExportedModel, card: ModelCard) -> None:
         self._model, self._card, self._noted = model, card, _note(model)
         backend = open_backend(model, self._backend, self._precision, or_pytorch=self._chooses)
-        self._choices = Choices(model, self._backend, card.label_set, card.temperature)
+        self._choices = LatencyTuner(model, self._backend, card.label_set, card.temperature)
         self._segmenter = Segmenter(backend, card.label_set, temperature=card.temperature)
 
     def _warn_of_random_weights(self) -> None:
@@ -369,7 +368,7 @@ class RefineNet:
 
     def deploy_work(
         self,
-        work: Work,
+        work: JobList,
         overwrite: bool = False,
         windows: Windows | None = None,
         max_latency_ms: float | None = None,
@@ -534,10 +533,10 @@ class RefineNet:
             ValueError: a setting, a file or the number of classes is not allowed; it is named.
         """
         # What only training needs, torchvision above all, takes longer to import than all else.
-        from refinenet.training.stages import TrainRequest, prepare_runs
+        from refinenet.training.stages import TrainArguments, prepare_runs
         from refinenet.training.start import RunOptions
 
-        request = TrainRequest(
+        request = TrainArguments(
             dataset=dataset,
             root=root,
             output=output,
@@ -624,7 +623,7 @@ class RefineNet:
             check_masks(dataset, split, processes, progress=progress)
         weights = _digest(self._model, self.card)
         return examine(
-            examine_model(self._segmenter.under(chosen), weights, abstain_below),
+            model_predictor(self._segmenter.under(chosen), weights, abstain_below),
             data,
             official,
             output_file=output_file,
@@ -844,14 +843,16 @@ def _digest(model: Network | ExportedModel, card: ModelCard) -> str:
     return card.weights_sha256 or digest(model.state_dict())
 
 
-def _choose_backend(start: Start, backend: str, device: str | torch.device | None, precision: str) -> str:
+def _choose_backend(start: ModelSpec, backend: str, device: str | torch.device | None, precision: str) -> str:
     """Choose what runs the network or the exported file that a user asked for."""
     if start.model is not None and graph_kind(start.model) is not None:
         return choose_engine(start.model, None if backend == AUTO else backend)
     return choose_backend(backend, choose_device(device).type, precision)
 
 
-def _open(start: Start, backend: str, device: str | torch.device | None) -> tuple[Network | ExportedModel, ModelCard]:
+def _open(
+    start: ModelSpec, backend: str, device: str | torch.device | None
+) -> tuple[Network | ExportedModel, ModelCard]:
     """Open the network that a user asked for, or the exported file, with its card."""
     if start.model is None or graph_kind(start.model) is None:
         return start.open(device, _draw_calibration_images)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from refinenet.io.sealed_folder import read_sealed, write_sealed
+from refinenet.io.sealed_folder import read_checksummed, write_checksummed
 from refinenet.labels import LabelSet
 from refinenet.models.model_file import ModelCard, load, save
 from refinenet.models.network import Architecture, Network
@@ -68,7 +68,7 @@ def read_published(path: Path) -> object:
 
 
 def read_run(path: Path) -> object:
-    return read_sealed(path.parent)
+    return read_checksummed(path.parent)
 
 
 def count(path: Path, read: Callable[[Path], object], number: int, seed: int) -> Mapping[str, int]:
@@ -94,7 +94,7 @@ def run(number: int, seed: int) -> dict[str, Mapping[str, int]]:
         folder = Path(name)
         save(folder / "model.safetensors", Network(CARD.architecture), CARD, "float16")
         torch.save({"state_dict": {f"layer{k}": torch.randn(50, 20) for k in range(20)}}, folder / "published.pth")
-        write_sealed(folder / "step", 7, {"state.safetensors": random.Random(0).randbytes(20_000)})
+        write_checksummed(folder / "step", 7, {"state.safetensors": random.Random(0).randbytes(20_000)})
         return {
             "model file": count(folder / "model.safetensors", read_model, number, seed),
             "published archive": count(folder / "published.pth", read_published, number, seed),

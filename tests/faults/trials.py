@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from refinenet.io.sealed_folder import read_sealed
+from refinenet.io.sealed_folder import read_checksummed
 from refinenet.training.records.checkpoints import Checkpoint, Checkpoints
 
 
@@ -60,7 +60,7 @@ def torn(folder: Path) -> list[str]:
     for path in folder.iterdir() if folder.is_dir() else ():
         if re.fullmatch(r"step-[\d.]+", path.name):
             try:
-                read_sealed(path)
+                read_checksummed(path)
             except ValueError as error:
                 found.append(f"{path.name}: {error}")
     return found

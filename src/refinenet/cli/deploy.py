@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from refinenet.api import RefineNet
     from refinenet.deployment.files import FileResult
-    from refinenet.deployment.inputs import Work
+    from refinenet.deployment.inputs import JobList
     from refinenet.deployment.large_images import Windows
     from refinenet.deployment.ray.journal import RayResult
     from refinenet.inference.segmentation import Segmentation
@@ -332,7 +332,7 @@ def deploy(
     teller.finish(len(work.items))
 
 
-def _plan(images: list[str], output: str | None, kinds: list[str], recursive: bool) -> Work:
+def _plan(images: list[str], output: str | None, kinds: list[str], recursive: bool) -> JobList:
     from refinenet.deployment.inputs import plan_bytes, plan_work
 
     if images == [STANDARD]:
@@ -399,7 +399,7 @@ class _Teller:
 
 
 @contextmanager
-def _lines_to(target: str | None, work: Work) -> Iterator[Callable[[FileResult], object]]:
+def _lines_to(target: str | None, work: JobList) -> Iterator[Callable[[FileResult], object]]:
     """How to write a line of JSON for a result as soon as it is known."""
     if target is None:
         yield lambda _: None

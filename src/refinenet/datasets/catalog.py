@@ -16,7 +16,7 @@ from refinenet.datasets.file_pairs import FOREIGN_SUFFIXES
 from refinenet.datasets.folder.classes_file import read_classes_file
 from refinenet.datasets.folder.folder import FolderSplits
 from refinenet.datasets.folder.layouts import find_layout, find_splits
-from refinenet.datasets.metadata import Download, Facts, Published, Server
+from refinenet.datasets.metadata import DatasetInfo, Download, PublishedDataset, Server
 from refinenet.datasets.published.ade20k import ADE20K
 from refinenet.datasets.published.camvid import CAMVID
 from refinenet.datasets.published.cityscapes import CITYSCAPES
@@ -40,10 +40,10 @@ __all__ = [
     "PUBLISHED",
     "UNLABELLED",
     "Dataset",
+    "DatasetInfo",
     "DatasetSource",
     "Download",
-    "Facts",
-    "Published",
+    "PublishedDataset",
     "Sample",
     "Server",
     "Splits",
@@ -66,7 +66,7 @@ __all__ = [
     "with_value_range",
 ]
 
-PUBLISHED: Mapping[str, Published] = MappingProxyType(
+PUBLISHED: Mapping[str, PublishedDataset] = MappingProxyType(
     {
         "nyu": NYU,
         "voc": VOC,

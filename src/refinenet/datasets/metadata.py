@@ -30,7 +30,7 @@ class Download:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class DatasetInfo:
     """What a dataset is, and how one gets it."""
 
     title: str
@@ -52,14 +52,14 @@ class Facts:
     """What only this dataset has, such as its map from stored values to classes."""
 
 
-def read_facts(name: str) -> Facts:
+def read_info(name: str) -> DatasetInfo:
     """The facts in the package's `datasets/<name>.json`."""
     text = (resources.files("refinenet.datasets.published") / f"{name}.json").read_text("utf-8")
     values: dict[str, Any] = json.loads(text)
     label_set = LabelSet.from_dict({key: values.pop(key) for key in ("names", "colours", "ignore_index")})
     downloads = tuple(Download(**download) for download in values.pop("downloads"))
     known = {key: values.pop(key) for key in ("title", "protocol", "images", "size", "licence", "page", "how_to_get")}
-    return Facts(label_set=label_set, downloads=downloads, more=values, **known)
+    return DatasetInfo(label_set=label_set, downloads=downloads, more=values, **known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +83,10 @@ class Server:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class PublishedDataset:
     """A published dataset: its facts, and how its owner's files are read."""
 
-    facts: Facts
+    facts: DatasetInfo
     open_split: Callable[[Path, str], Dataset]
     """From the dataset's root and the name of one of its splits to the dataset; it raises FileNotFoundError, naming
     what it looked for, where the data are not there, and ValueError where they are damaged."""

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from rich.progress import Progress
 
-from refinenet.datasets.catalog import NAMES, PUBLISHED, Dataset, Download, Published, find_root, prepared_folder
+from refinenet.datasets.catalog import NAMES, PUBLISHED, Dataset, Download, PublishedDataset, find_root, prepared_folder
 from refinenet.datasets.published.prepared_masks import open_prepared, write_split
 from refinenet.io.console import print_note, progress_bar
 from refinenet.io.download.archives import forget, is_interrupted, is_unpacked, unpack, was_empty
@@ -75,7 +75,7 @@ def prepare(
     name: str,
     root: Path,
     *,
-    published: Published | None = None,
+    published: PublishedDataset | None = None,
     mirror: str | None = None,
     download: bool = True,
     keep_archives: bool = True,
@@ -124,14 +124,14 @@ def prepare(
     return PrepareReport(name=name, root=root, splits=tuple(reports), problems=tuple(map(str, problems)))
 
 
-def _find(name: str) -> Published:
+def _find(name: str) -> PublishedDataset:
     if name not in PUBLISHED:
         known = "needs no files: the package draws it" if name in NAMES else "is not known"
         raise ValueError(f"The dataset {name!r} {known}. Those that can be prepared are {', '.join(PUBLISHED)}.")
     return PUBLISHED[name]
 
 
-def _describe(name: str, published: Published) -> ListedDataset:
+def _describe(name: str, published: PublishedDataset) -> ListedDataset:
     facts, root = published.facts, find_root(name)
     state: Literal["absent", "there", "prepared"] = "absent"
     if any((prepared_folder(root, name, split) / "samples.tsv").is_file() for split in published.splits):
@@ -151,7 +151,7 @@ def _describe(name: str, published: Published) -> ListedDataset:
     )
 
 
-def _open(name: str, published: Published, root: Path, split: str) -> Dataset | _Trouble:
+def _open(name: str, published: PublishedDataset, root: Path, split: str) -> Dataset | _Trouble:
     try:
         prepared = open_prepared(root, name, split, published.facts.label_set)
         return published.open_split(root, split) if prepared is None else prepared
@@ -159,7 +159,7 @@ def _open(name: str, published: Published, root: Path, split: str) -> Dataset | 
         return error
 
 
-def _is_settled(published: Published, root: Path) -> bool:
+def _is_settled(published: PublishedDataset, root: Path) -> bool:
     """Whether no file was begun and not finished."""
     return not any(
         (root / f"{file.file}.part").exists()
@@ -168,7 +168,7 @@ def _is_settled(published: Published, root: Path) -> bool:
     )
 
 
-def _put_aside(published: Published, root: Path, found: Mapping[str, Dataset | _Trouble]) -> list[Exception]:
+def _put_aside(published: PublishedDataset, root: Path, found: Mapping[str, Dataset | _Trouble]) -> list[Exception]:
     """Archives that were unpacked though they are empty or, where no split opens, wrong: the next run fetches anew."""
     missing = [split for split in found.values() if isinstance(split, Exception)]
     if not missing:
@@ -245,7 +245,7 @@ class _Fetcher:
 
 def _convert(
     name: str,
-    published: Published,
+    published: PublishedDataset,
     root: Path,
     split: str,
     dataset: Dataset | _Trouble,
@@ -268,7 +268,7 @@ def _convert(
     return _open(name, published, root, split)
 
 
-def _report(split: str, dataset: Dataset | _Trouble, published: Published) -> SplitReport:
+def _report(split: str, dataset: Dataset | _Trouble, published: PublishedDataset) -> SplitReport:
     expected = published.facts.images.get(split)
     if isinstance(dataset, Exception):
         return SplitReport(split=split, images=None, published=expected, note=str(dataset))
@@ -278,7 +278,7 @@ def _report(split: str, dataset: Dataset | _Trouble, published: Published) -> Sp
 
 
 def _failure(
-    name: str, published: Published, root: Path, problems: Sequence[Exception], reports: Sequence[SplitReport]
+    name: str, published: PublishedDataset, root: Path, problems: Sequence[Exception], reports: Sequence[SplitReport]
 ) -> Exception:
     """What to raise where nothing is ready."""
     facts = published.facts

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from refinenet.deployment.inputs import Work, WorkItem, skip
+from refinenet.deployment.inputs import Job, JobList, skip
 from refinenet.deployment.journal import GREY, LABEL_FILES, FileState, FolderRecord, file_state, open_record
 from refinenet.deployment.large_images import LargeSegmentation
 from refinenet.deployment.outputs import Kind, write
@@ -27,7 +27,7 @@ from refinenet.io.files import refuse_same_file, refuse_to_replace, sweep_leftov
 from refinenet.io.image_files import TooLargeError
 from refinenet.io.raster import TIFF_SUFFIXES, is_installed, needs_windows
 from refinenet.io.sample_values import Decoded, Note
-from refinenet.io.signals import Interruption
+from refinenet.io.signals import StopRequest
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
@@ -148,7 +148,7 @@ class FileResult:
 
 def segment_files(
     steps: Steps,
-    work: Work,
+    work: JobList,
     settings: Mapping[str, Any] | None = None,
     *,
     overwrite: bool = False,
@@ -209,7 +209,7 @@ def take_all(
         SystemExit: another signal asked to stop.
     """
     started, taken, made = time.perf_counter(), 0, 0
-    with Interruption() as interruption, progress_bar(progress and count > 1) as bar, closing(results):
+    with StopRequest() as interruption, progress_bar(progress and count > 1) as bar, closing(results):
         task = bar.add_task("segmenting", total=count, status="")
         for result in results:
             take(result)
@@ -228,7 +228,7 @@ def take_all(
 class _Job:
     """An image on its way through the three steps."""
 
-    item: WorkItem
+    item: Job
     state: FileState = field(default_factory=dict)
     seconds: float = 0.0
     pixels: Decoded | None = None
@@ -248,14 +248,14 @@ class _Run:
         self._once = " This is reported of the first such image only." if is_several else ""
         self._done: dict[str, Mapping[str, Any]] = {}
 
-    def prepare(self, items: Sequence[WorkItem]) -> list[WorkItem]:
+    def prepare(self, items: Sequence[Job]) -> list[Job]:
         """Find out what is done, and skip images whose results cannot be written.
 
         Raises:
             ValueError: files are in the way that are not results.
         """
         assert self._record is not None
-        alike: dict[str, WorkItem] = {}
+        alike: dict[str, Job] = {}
         is_one_name = self._record.is_one_name()
         prepared = []
         for item in items:
@@ -271,7 +271,7 @@ class _Run:
             prepared.append(skip(item, problem))
         return prepared
 
-    def read(self, item: WorkItem) -> _Job:
+    def read(self, item: Job) -> _Job:
         job = _Job(item=item)
         if item.problem is not None:
             job.result = FileResult(image=item.source, outputs={}, error=item.problem)
@@ -334,7 +334,7 @@ class _Run:
                 job.large = self._steps.segment_large(job.item.source, job.item.targets[picture], stored_as)
                 self._report(job.large.notes)
 
-    def _make_way(self, item: WorkItem) -> None:
+    def _make_way(self, item: Job) -> None:
         if self._record is not None:
             self._record.make_way(list(item.targets.values()))
 
@@ -376,7 +376,7 @@ class _Run:
         job.result = result
 
 
-def _find_double(item: WorkItem, alike: dict[str, WorkItem]) -> ValueError | None:
+def _find_double(item: Job, alike: dict[str, Job]) -> ValueError | None:
     """Why an image is skipped where its result's name differs from another one's in capitals or accents alone."""
     name = unicodedata.normalize("NFC", item.place.casefold())
     first = alike.setdefault(name, item)
@@ -388,7 +388,7 @@ def _find_double(item: WorkItem, alike: dict[str, WorkItem]) -> ValueError | Non
     )
 
 
-def _asks_for_windows(item: WorkItem) -> bool:
+def _asks_for_windows(item: Job) -> bool:
     """Whether a result is to be TIFF, or the image is a TIFF that can be read in windows only."""
     endings = {target.suffix.lower() for target in item.targets.values()}
     return bool(endings & set(TIFF_SUFFIXES)) or (
@@ -411,7 +411,7 @@ def _tried(job: _Job, step: Callable[[_Job], None]) -> _Job:
     return job
 
 
-def _find_done(record: FolderRecord, item: WorkItem) -> Mapping[str, Any] | None:
+def _find_done(record: FolderRecord, item: Job) -> Mapping[str, Any] | None:
     entry = record.find_done(item.place, item.source, list(item.targets.values()))
     if entry is None or not isinstance(entry.get("areas"), dict):
         return None
@@ -425,6 +425,6 @@ def _find_done(record: FolderRecord, item: WorkItem) -> Mapping[str, Any] | None
     return entry if all(isinstance(number, int | float) for number in numbers) else None
 
 
-def _from_entry(item: WorkItem, entry: Mapping[str, Any]) -> FileResult:
+def _from_entry(item: Job, entry: Mapping[str, Any]) -> FileResult:
     facts = {key: entry[key] for key in _NOTED if key in entry}
     return FileResult(image=item.source, outputs=item.targets, was_there=True, **facts)

@@ -251,7 +251,7 @@ DEFAULT_FOLDER = Path("segmented")
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkItem:
+class Job:
     """An image and the files that its results go to."""
 
     source: Path
@@ -270,10 +270,10 @@ class WorkItem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class JobList:
     """All that is to be done."""
 
-    items: Sequence[WorkItem]
+    items: Sequence[Job]
     kinds: tuple[Kind, ...]
     folder: Path | None
     """The folder of results, which keeps a record; None for one image without one."""
@@ -287,7 +287,7 @@ def plan_work(
     kinds: Sequence[str] = (),
     *,
     recursive: bool = False,
-) -> Work:
+) -> JobList:
     """Find the images and say where each result goes; nothing is opened or made.
 
     What cannot be segmented is an item with its problem: a folder that cannot be read, and of several images with one
@@ -324,15 +324,15 @@ def plan_work(
     chosen = chosen or ("labels",)
     items = _without_clashes([_as_item(image, folder, chosen) for image in found], folder)
     _refuse_mixing(items, folder)
-    return Work(items=items, kinds=chosen, folder=folder)
+    return JobList(items=items, kinds=chosen, folder=folder)
 
 
-def _as_item(image: FoundImage, folder: Path, kinds: tuple[Kind, ...]) -> WorkItem:
+def _as_item(image: FoundImage, folder: Path, kinds: tuple[Kind, ...]) -> Job:
     targets = {} if image.problem is not None else _targets(folder, image.place, kinds)
-    return WorkItem(source=image.file, place=image.place, targets=targets, problem=image.problem)
+    return Job(source=image.file, place=image.place, targets=targets, problem=image.problem)
 
 
-def plan_bytes(content: bytes, output: Path, kinds: Sequence[str] = ()) -> Work:
+def plan_bytes(content: bytes, output: Path, kinds: Sequence[str] = ()) -> JobList:
     """As `plan_work`, for an image that came through standard input.
 
     Raises:
@@ -342,7 +342,7 @@ def plan_bytes(content: bytes, output: Path, kinds: Sequence[str] = ()) -> Work:
     return replace(work, items=[replace(item, content=content) for item in work.items])
 
 
-def _plan_single(source: Path, output: Path | None, kinds: tuple[Kind, ...]) -> Work:
+def _plan_single(source: Path, output: Path | None, kinds: tuple[Kind, ...]) -> JobList:
     if output is None:
         chosen = kinds or ("labels",)
         targets = {kind: source.with_name(f"{source.stem}_{kind}{usual_suffix(kind)}") for kind in chosen}
@@ -351,8 +351,8 @@ def _plan_single(source: Path, output: Path | None, kinds: tuple[Kind, ...]) -> 
     else:
         chosen = (check_target(output, kinds[0] if kinds else None),)
         targets = {chosen[0]: output}
-    items = [WorkItem(source=source, place=source.stem, targets=targets)]
-    return Work(items=items, kinds=chosen, folder=None, is_named=output is not None)
+    items = [Job(source=source, place=source.stem, targets=targets)]
+    return JobList(items=items, kinds=chosen, folder=None, is_named=output is not None)
 
 
 def _is_result(path: Path) -> bool:
@@ -364,21 +364,21 @@ def _targets(folder: Path, place: str, kinds: tuple[Kind, ...]) -> dict[Kind, Pa
     return {kind: home / f"{place}{usual_suffix(kind)}" for kind, home in homes.items()}
 
 
-def _without_clashes(items: Sequence[WorkItem], folder: Path) -> list[WorkItem]:
+def _without_clashes(items: Sequence[Job], folder: Path) -> list[Job]:
     """The items, of which those are skipped whose result would replace another one's, or the folder's record."""
-    first: dict[str, WorkItem] = {}
+    first: dict[str, Job] = {}
     return [
         item if item.problem is not None else skip(item, _find_clash(item, first.setdefault(item.place, item), folder))
         for item in items
     ]
 
 
-def skip(item: WorkItem, problem: ValueError | OSError | None) -> WorkItem:
+def skip(item: Job, problem: ValueError | OSError | None) -> Job:
     """The item without targets, or the item itself where there is no problem."""
     return item if problem is None else replace(item, targets={}, problem=problem)
 
 
-def _find_clash(item: WorkItem, first: WorkItem, folder: Path) -> ValueError | None:
+def _find_clash(item: Job, first: Job, folder: Path) -> ValueError | None:
     if folder / SETTINGS_FILE in item.targets.values():
         return ValueError(
             f"{item.source}: its result would be {folder / SETTINGS_FILE}, where the folder's record is. "
@@ -394,7 +394,7 @@ def _find_clash(item: WorkItem, first: WorkItem, folder: Path) -> ValueError | N
     )
 
 
-def _refuse_mixing(items: Sequence[WorkItem], folder: Path) -> None:
+def _refuse_mixing(items: Sequence[Job], folder: Path) -> None:
     parents = {path.parent for item in items for path in item.targets.values()}
     homes = {os.path.realpath(parent) for parent in parents}
     mixed = next((item.source for item in items if os.path.realpath(item.source.parent) in homes), None)

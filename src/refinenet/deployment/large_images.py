@@ -22,13 +22,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from refinenet.inference.protocol import Protocol
-from refinenet.inference.segmentation import OUTPUTS, Output, Scores, Segmentation
+from refinenet.inference.segmentation import OUTPUTS, Logits, Output, Segmentation
 from refinenet.inference.segmenter import Segmenter, check_abstention, choose_palette, prepare
-from refinenet.inference.sliding_window import Axis, Block, blend_windows
+from refinenet.inference.sliding_window import Block, WindowGrid, blend_windows
 from refinenet.inference.upsampling import resize
 from refinenet.io.console import progress_bar
 from refinenet.io.files import refuse_same_file
-from refinenet.io.raster import TILE, LargeSource, LargeTarget, check_suffix, open_target, open_upright
+from refinenet.io.raster import TILE, RasterReader, RasterWriter, check_suffix, open_target, open_upright
 from refinenet.io.sample_values import AS_DECLARED, RGB, Mask, Note, Reading
 
 WINDOW = (768, 768)
@@ -123,13 +123,13 @@ class _Work:
     """One image on its way."""
 
     def __init__(
-        self, segmenter: Segmenter, image: LargeSource, output: Output, abstain_below: float, memory: int
+        self, segmenter: Segmenter, image: RasterReader, output: Output, abstain_below: float, memory: int
     ) -> None:
         self.segmenter, self.image, self.output, self.abstain_below = segmenter, image, output, abstain_below
         protocol = segmenter.protocol
         assert protocol.window is not None
-        self.rows = Axis(image.height, protocol.window[0], protocol.overlap)
-        self.columns = Axis(image.width, protocol.window[1], protocol.overlap)
+        self.rows = WindowGrid(image.height, protocol.window[0], protocol.overlap)
+        self.columns = WindowGrid(image.width, protocol.window[1], protocol.overlap)
         self.strips = _choose_strips(self.rows, image.width, len(segmenter.label_set), memory)
         self.windows = len(self.rows) * sum(len(self.columns.touching(strip)) for strip in self.strips)
         self.counts = np.zeros(segmenter.label_set.ignore_index + 1, np.int64)
@@ -158,7 +158,7 @@ class _Work:
             for strip in self.strips:
                 self._run_strip(strip, target, tell)
 
-    def _run_strip(self, strip: slice, target: LargeTarget, tell: Callable[[], None]) -> None:
+    def _run_strip(self, strip: slice, target: RasterWriter, tell: Callable[[], None]) -> None:
         touched = self.columns.touching(strip)
         reach = slice(self.columns.starts[touched[0]], self.columns.place(touched[-1]).stop)
         pixels = _Rows(self.image, self.rows.window, reach)
@@ -182,7 +182,7 @@ class _Work:
 
     def _draw(self, block: Block, pixels: _Rows) -> npt.NDArray[Any]:
         size = block.logits.shape[1], block.logits.shape[2]
-        scores = Scores(values=block.logits, size=size, temperature=self.segmenter.temperature)
+        scores = Logits(values=block.logits, size=size, temperature=self.segmenter.temperature)
         seen, valid = pixels.cut(block.rows, block.columns), pixels.cut_mask(block.rows, block.columns)
         segmentation: Segmentation = self.segmenter.name(seen, scores, self.abstain_below, valid)
         self.data_pixels += segmentation.labels.size if valid is None else int(valid.sum())
@@ -209,7 +209,7 @@ class _Work:
 class _Rows:
     """The rows of some columns of an image that windows look at now; each is read once."""
 
-    def __init__(self, image: LargeSource, height: int, columns: slice) -> None:
+    def __init__(self, image: RasterReader, height: int, columns: slice) -> None:
         self._image, self._columns = image, columns
         shape = height, columns.stop - columns.start
         self._pixels = np.empty((*shape, 3), np.uint8)
@@ -246,7 +246,7 @@ class _Rows:
         self._top, self._bottom = rows.start, rows.stop
 
 
-def _choose_strips(rows: Axis, width: int, classes: int, memory: int) -> list[slice]:
+def _choose_strips(rows: WindowGrid, width: int, classes: int, memory: int) -> list[slice]:
     """Strips of columns, from left to right, so narrow that the rows in flight fit into memory."""
     logits, image, pictures = 4 * classes * rows.longest_overlap, 3 * 2 * rows.window, 2 * 3 * rows.window
     count = math.ceil(width * (logits + image + pictures) / memory)

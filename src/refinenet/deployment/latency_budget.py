@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.inference.backends import list_backends, open_backend
-from refinenet.inference.backends.base import BackendError, BackendName, Precision
+from refinenet.inference.backends.base import BackendError, BackendName, InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel
 from refinenet.inference.protocol import Protocol
 from refinenet.inference.segmenter import Backend, Segmenter
@@ -66,7 +66,7 @@ class Choice:
         }
 
 
-class Choices:
+class LatencyTuner:
     """What was chosen for a model, kept for images of the same size and the same time.
 
     Args:
@@ -80,7 +80,7 @@ class Choices:
         self, model: Network | ExportedModel, backend: BackendName, label_set: LabelSet, temperature: float
     ) -> None:
         self._model, self._backend, self._label_set, self._temperature = model, backend, label_set, temperature
-        self._opened: dict[tuple[BackendName, Precision], Backend] = {}
+        self._opened: dict[tuple[BackendName, InferencePrecision], Backend] = {}
         self._made: dict[tuple[float, ...], Choice] = {}
         self._lock = ThreadLock()
 
@@ -113,7 +113,7 @@ class Choices:
             print_note("Hardly anything of the full answer is left: allow more time, or take a smaller network.")
         return made
 
-    def _open(self, name: BackendName, precision: Precision) -> Backend:
+    def _open(self, name: BackendName, precision: InferencePrecision) -> Backend:
         """A backend of the model, opened once."""
         if (name, precision) not in self._opened:
             self._opened[name, precision] = open_backend(self._model, name, precision)

@@ -57,7 +57,7 @@ class Side:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class EvaluationComparison:
     """Two models on the same images."""
 
     first: Side
@@ -136,7 +136,7 @@ class Comparison:
         )
 
 
-def compare(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> Comparison:
+def compare(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> EvaluationComparison:
     """Compare two results files of the same images, which `Evaluation.save` wrote.
 
     Raises:
@@ -148,7 +148,7 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> Co
     found = compare_counts(one.counts, other.counts)
     figures = zip(_summary(one.counts), _summary(other.counts), strict=True)
     by_class = zip(or_none(ious(one.counts.sum(0))), or_none(ious(other.counts.sum(0))), strict=True)
-    return Comparison(
+    return EvaluationComparison(
         first=_side(one),
         second=_side(other),
         dataset=one.dataset,

@@ -18,7 +18,7 @@ import torch
 from refinenet._version import __version__
 from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.distributed import ALONE, Processes
-from refinenet.evaluation.metrics import ConfusionMatrix, Scores, Tally, make_figures
+from refinenet.evaluation.metrics import ConfusionMatrix, MetricAccumulator, SegmentationScores, compute_metrics
 from refinenet.evaluation.results import Evaluation, Seconds
 from refinenet.inference.protocol import PLAIN
 from refinenet.inference.segmenter import Segmenter
@@ -31,7 +31,7 @@ PROTOCOL = PLAIN.describe()
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """What is said of an image."""
 
     labels: LabelMap
@@ -41,10 +41,10 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examinee:
+class Predictor:
     """What is measured: a model, or label maps of any origin."""
 
-    answer: Callable[[Sample], Answer]
+    answer: Callable[[Sample], Prediction]
     has_confidence: bool
     protocol: str
     """How images were put before the network, in words."""
@@ -52,7 +52,7 @@ class Examinee:
     """Of the model's weights, where it is one."""
 
 
-def examine_model(segmenter: Segmenter, model_sha256: str, abstain_below: float = 0.0) -> Examinee:
+def model_predictor(segmenter: Segmenter, model_sha256: str, abstain_below: float = 0.0) -> Predictor:
     """A model to be measured.
 
     Args:
@@ -61,12 +61,12 @@ def examine_model(segmenter: Segmenter, model_sha256: str, abstain_below: float 
         abstain_below: Pixels of less confidence than this get no class.
     """
 
-    def answer(sample: Sample) -> Answer:
+    def answer(sample: Sample) -> Prediction:
         found = segmenter.segment(sample.image, abstain_below)
-        return Answer(found.labels, found.confidence)
+        return Prediction(found.labels, found.confidence)
 
     withheld = f"; no class below a confidence of {abstain_below:g}" if abstain_below else ""
-    return Examinee(
+    return Predictor(
         answer=answer,
         has_confidence=True,
         protocol=segmenter.protocol.describe() + withheld,
@@ -75,7 +75,7 @@ def examine_model(segmenter: Segmenter, model_sha256: str, abstain_below: float 
 
 
 def measure(
-    examinee: Examinee, dataset: Dataset, *, progress: bool, processes: Processes, official: str = ""
+    examinee: Predictor, dataset: Dataset, *, progress: bool, processes: Processes, official: str = ""
 ) -> Evaluation:
     """All figures of a model, or of label maps, on a dataset.
 
@@ -90,7 +90,7 @@ def measure(
         ValueError: an image, a mask or a prediction cannot be used; the file is named.
     """
     label_set = dataset.label_set
-    tally = Tally(len(label_set), label_set.ignore_index, len(dataset))
+    tally = MetricAccumulator(len(label_set), label_set.ignore_index, len(dataset))
     parts = np.zeros(3)
     start = last = time.perf_counter()
     for index, sample in _share_images(dataset, progress, processes):
@@ -106,7 +106,7 @@ def measure(
         dataset=dataset.name,
         split=dataset.split,
         label_set=label_set,
-        figures=make_figures(tally, has_confidence=examinee.has_confidence),
+        figures=compute_metrics(tally, has_confidence=examinee.has_confidence),
         names=tuple(dataset.items),
         seconds=time.perf_counter() - start,
         parts=Seconds(load=load, network=network, figures=figures),
@@ -124,7 +124,7 @@ def evaluate(
     progress: bool = True,
     processes: Processes = ALONE,
     after_image: Callable[[], object] | None = None,
-) -> tuple[Scores, float]:
+) -> tuple[SegmentationScores, float]:
     """Segment every image of a dataset and count no more than training needs.
 
     Args:
@@ -163,7 +163,7 @@ def _share_images(
                 after_image()
 
 
-def _count(tally: Tally, index: int, sample: Sample, answer: Answer) -> None:
+def _count(tally: MetricAccumulator, index: int, sample: Sample, answer: Prediction) -> None:
     try:
         tally.add(index, sample.labels, answer.labels, answer.confidence)
     except ValueError as error:
@@ -174,7 +174,7 @@ FIRST_FEW = 3
 """Files that a message names of many."""
 
 
-def examine_predictions(folder: str | os.PathLike[str], dataset: Dataset) -> Examinee:
+def examine_predictions(folder: str | os.PathLike[str], dataset: Dataset) -> Predictor:
     """Label maps in a folder, to be measured on a dataset.
 
     Args:
@@ -192,13 +192,13 @@ def examine_predictions(folder: str | os.PathLike[str], dataset: Dataset) -> Exa
         raise FileNotFoundError(f"There is no folder of predictions {base}.")
     files = _find_files(base, dataset)
 
-    def answer(sample: Sample) -> Answer:
+    def answer(sample: Sample) -> Prediction:
         path = files[sample.name]
         labels = read_mask(path)
         _check_labels(path, labels, sample, dataset)
-        return Answer(dataset.label_set.cast(labels), None)
+        return Prediction(dataset.label_set.cast(labels), None)
 
-    return Examinee(
+    return Predictor(
         answer=answer, has_confidence=False, protocol=f"predictions read from the files in {base}", model_sha256=None
     )
 

@@ -17,7 +17,7 @@ from refinenet.datasets.catalog import (
     open_dataset,
 )
 from refinenet.distributed import ALONE, CPU, Processes, is_launched, launch
-from refinenet.evaluation.evaluator import Examinee, examine_predictions, measure
+from refinenet.evaluation.evaluator import Predictor, examine_predictions, measure
 from refinenet.evaluation.report import check_folder, write_report
 from refinenet.evaluation.results import Evaluation
 from refinenet.evaluation.submission import Submission, copy_answers
@@ -69,7 +69,7 @@ def check_masks(dataset: DatasetSource, split: str, processes: Processes, *, pro
 
 
 def examine(
-    examinee: Examinee,
+    examinee: Predictor,
     dataset: Dataset,
     official: str = "",
     *,

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from refinenet.evaluation.metrics import RULE, RULES, Figures, ImageFigures, Scores
+from refinenet.evaluation.metrics import RULE, RULES, ImageFigures, Metrics, SegmentationScores
 from refinenet.evaluation.metrics.confusion import Counts
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
@@ -41,7 +41,7 @@ class Evaluation:
     dataset: str
     split: str
     label_set: LabelSet
-    figures: Figures
+    figures: Metrics
     names: Sequence[str]
     """Of the images, in the dataset's order."""
     seconds: float
@@ -56,7 +56,7 @@ class Evaluation:
     package_version: str
 
     @property
-    def scores(self) -> Scores:
+    def scores(self) -> SegmentationScores:
         """mIoU, accuracies and IoU by class."""
         return self.figures.scores
 

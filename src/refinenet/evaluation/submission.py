@@ -22,7 +22,7 @@ import numpy as np
 
 from refinenet.datasets.catalog import UNLABELLED, Dataset, DatasetSource, Sample, Server, find_server
 from refinenet.distributed import is_launched
-from refinenet.evaluation.evaluator import Answer, Examinee
+from refinenet.evaluation.evaluator import Prediction, Predictor
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.console import progress_bar
 from refinenet.io.files import stream_atomically
@@ -140,10 +140,10 @@ def write_submission(segmenter: Segmenter, submission: Submission, *, progress: 
             bar.advance(task)
 
 
-def copy_answers(examinee: Examinee, add: AddLabels) -> Examinee:
+def copy_answers(examinee: Predictor, add: AddLabels) -> Predictor:
     """An examinee whose answers are kept, too, in the order in which it is asked."""
 
-    def answer(sample: Sample) -> Answer:
+    def answer(sample: Sample) -> Prediction:
         found = examinee.answer(sample)
         add(sample.name, found.labels)
         return found

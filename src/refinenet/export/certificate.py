@@ -18,7 +18,7 @@ import torch
 
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.formats import Runner
-from refinenet.export.parity import Bounds, Comparison, to_images
+from refinenet.export.parity import ParityReport, ParityTolerance, to_images
 from refinenet.inference.segmenter import prepare
 from refinenet.inference.upsampling import largest_class
 from refinenet.io.console import print_table
@@ -133,8 +133,8 @@ class Certificate:
     """Names, types and shapes of what goes in and out."""
     files: Mapping[str, Mapping[str, Any]]
     """SHA-256 and bytes of each file, by its path relative to the certificate's folder."""
-    bounds: Bounds
-    comparison: Comparison
+    bounds: ParityTolerance
+    comparison: ParityReport
     latency: Sequence[Latency]
     made: Mapping[str, Any]
     """When, by which versions, on what machine."""

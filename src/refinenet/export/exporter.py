@@ -17,7 +17,15 @@ from refinenet.datasets.street_scenes.scene import LARGEST
 from refinenet.environment import describe_run
 from refinenet.export.certificate import SIZES, Certificate, describe_files, time_both
 from refinenet.export.formats import OPSET, Facts, Format, Runner, describe, find_format, write_openvino
-from refinenet.export.parity import Bounds, Case, Comparison, ask, compare_on_dataset, compare_on_streets, draw
+from refinenet.export.parity import (
+    ParityCase,
+    ParityReport,
+    ParityTolerance,
+    ask,
+    compare_on_dataset,
+    compare_on_streets,
+    draw,
+)
 from refinenet.export.quantisation import Int8, require_nncf
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
@@ -25,10 +33,10 @@ from refinenet.models.inference_graph import INPUT, LABELS, LOGITS, DeployedNetw
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
 
-Precision = Literal["float32", "int8"]
+ExportPrecision = Literal["float32", "int8"]
 
 
-def check_target(path: str | os.PathLike[str], precision: Precision = "float32") -> Format:
+def check_target(path: str | os.PathLike[str], precision: ExportPrecision = "float32") -> Format:
     """Refuse, before any work, what cannot be written.
 
     Args:
@@ -42,8 +50,8 @@ def check_target(path: str | os.PathLike[str], precision: Precision = "float32")
         ValueError: no format ends so, or what it needs is not installed.
         OSError: a folder is in the way of a file, or a file of a folder, or nothing may be written there.
     """
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, not {precision!r}.")
+    if precision not in get_args(ExportPrecision):
+        raise ValueError(f"precision is one of {', '.join(get_args(ExportPrecision))}, not {precision!r}.")
     found, target = find_format(path), Path(path)
     if precision == "int8":
         require_nncf()
@@ -69,7 +77,7 @@ def export_model(
     *,
     dataset: Dataset | None = None,
     sizes: Sequence[tuple[int, int]] = SIZES,
-    bounds: Bounds | None = None,
+    bounds: ParityTolerance | None = None,
     int8: Int8 | None = None,
     progress: bool = True,
 ) -> Certificate:
@@ -93,7 +101,7 @@ def export_model(
     """
     chosen = check_target(path, "int8" if int8 is not None else "float32")
     _check_sizes(sizes)
-    allowed = bounds or (Bounds() if int8 is None else int8.bounds)
+    allowed = bounds or (ParityTolerance() if int8 is None else int8.bounds)
     published, deployed = DeployedNetwork(copy.deepcopy(network).cpu()).eval(), network_to_deploy(network)
     ask(published, draw((1, 33, 47), seed=0))  # a network that says nothing needs no half a minute to be found out
     facts = describe(published.network, card)
@@ -143,21 +151,21 @@ def _trace(deployed: DeployedNetwork) -> torch.export.ExportedProgram:
 
 
 def _add_dataset(
-    streets: Sequence[Case],
+    streets: Sequence[ParityCase],
     published: DeployedNetwork,
     run: Runner,
     dataset: Dataset | None,
     facts: Facts,
     *,
     progress: bool,
-) -> Comparison:
+) -> ParityReport:
     if dataset is None:
-        return Comparison(cases=streets, scored=None)
+        return ParityReport(cases=streets, scored=None)
     cases, scored = compare_on_dataset(published, run, dataset, facts.card.label_set, progress=progress)
-    return Comparison(cases=[*streets, *cases], scored=scored)
+    return ParityReport(cases=[*streets, *cases], scored=scored)
 
 
-def _refuse(comparison: Comparison, bounds: Bounds, path: str | os.PathLike[str]) -> None:
+def _refuse(comparison: ParityReport, bounds: ParityTolerance, path: str | os.PathLike[str]) -> None:
     problems = comparison.problems(bounds)
     if problems:
         raise ValueError(

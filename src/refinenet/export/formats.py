@@ -145,9 +145,9 @@ OPSET = 20
 """Version of ONNX's operators."""
 
 Images = npt.NDArray[np.float32]
-Answer = tuple[npt.NDArray[Any], npt.NDArray[np.float32]]
+GraphOutput = tuple[npt.NDArray[Any], npt.NDArray[np.float32]]
 """Labels `(N, H, W)` and logits `(N, K, ceil(H/4), ceil(W/4))`."""
-Runner = Callable[[Images], Answer]
+Runner = Callable[[Images], GraphOutput]
 """Float32 RGB images `(N, 3, H, W)` in [0, 1] to what the graph says of them."""
 
 
@@ -216,7 +216,7 @@ def _open_onnx(path: Path) -> Runner:
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def run(images: Images) -> Answer:
+    def run(images: Images) -> GraphOutput:
         try:
             labels, logits = session.run([LABELS, LOGITS], {INPUT: images})
         except (errors.Fail, errors.InvalidArgument, errors.RuntimeException, errors.NotImplemented) as error:
@@ -262,7 +262,7 @@ def _open_openvino(path: Path) -> Runner:
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
 
-    def run(images: Images) -> Answer:
+    def run(images: Images) -> GraphOutput:
         answer = request.infer({INPUT: images})
         return answer[LABELS].copy(), answer[LOGITS].copy()
 
@@ -276,7 +276,7 @@ def _write_program(program: torch.export.ExportedProgram, facts: Facts, path: Pa
 def _open_program(path: Path) -> Runner:
     module = torch.export.load(path).module()
 
-    def run(images: Images) -> Answer:
+    def run(images: Images) -> GraphOutput:
         try:
             with torch.inference_mode():
                 labels, logits = module(torch.from_numpy(images))

@@ -13,14 +13,14 @@ import torch
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.evaluation.metrics import ConfusionMatrix
-from refinenet.export.formats import Answer, Images, Runner
+from refinenet.export.formats import GraphOutput, Images, Runner
 from refinenet.io.console import progress_bar
 from refinenet.labels import LabelSet
 from refinenet.models.inference_graph import DeployedNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bounds:
+class ParityTolerance:
     """By what an export is kept or refused; None where something does not count."""
 
     least_agreement: float | None = 0.999
@@ -34,7 +34,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class ParityCase:
     """How far two answers to the same images are apart."""
 
     source: str
@@ -70,10 +70,10 @@ class Scored:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ParityReport:
     """All that was compared."""
 
-    cases: Sequence[Case]
+    cases: Sequence[ParityCase]
     """At least one."""
     scored: Scored | None
     """Where a dataset was given."""
@@ -107,11 +107,11 @@ class Comparison:
             return None
         return self.scored.miou_before - self.scored.miou_after
 
-    def problems(self, bounds: Bounds) -> list[str]:
+    def problems(self, bounds: ParityTolerance) -> list[str]:
         """In what the export is beyond bounds, in words."""
         return [*self._label_problems(bounds), *self._value_problems(bounds)]
 
-    def _label_problems(self, bounds: Bounds) -> Iterator[str]:
+    def _label_problems(self, bounds: ParityTolerance) -> Iterator[str]:
         least, least_of_a_case = bounds.least_agreement, bounds.least_agreement_of_a_case
         if least is not None and self.agreement < least:
             yield f"labels agree on {100 * self.agreement:.3f} % of the pixels, {100 * least:g} % are needed"
@@ -122,7 +122,7 @@ class Comparison:
                 f"{100 * least_of_a_case:g} % are needed"
             )
 
-    def _value_problems(self, bounds: Bounds) -> Iterator[str]:
+    def _value_problems(self, bounds: ParityTolerance) -> Iterator[str]:
         largest, loss = bounds.largest_relative_difference, bounds.largest_miou_loss
         if largest is not None and not self.largest_relative_difference <= largest:
             yield (
@@ -151,7 +151,7 @@ CASES = ((1, 1, 1), (1, 1, 37), (3, 5, 2), (3, 33, 47), (2, 127, 129), (1, 360, 
 _SMALLEST_STREET = 32
 
 
-def ask(deployed: DeployedNetwork, images: Images) -> Answer:
+def ask(deployed: DeployedNetwork, images: Images) -> GraphOutput:
     """What a network in PyTorch says of images `(N, 3, H, W)`.
 
     Raises:
@@ -164,7 +164,7 @@ def ask(deployed: DeployedNetwork, images: Images) -> Answer:
     return labels.numpy(), logits.numpy()
 
 
-def compare(source: str, expected: Answer, found: Answer) -> Case:
+def compare(source: str, expected: GraphOutput, found: GraphOutput) -> ParityCase:
     """How far the answer of a graph is from that of the network in PyTorch.
 
     Raises:
@@ -178,7 +178,7 @@ def compare(source: str, expected: Answer, found: Answer) -> Case:
             )
     (labels, logits), (found_labels, found_logits) = expected, found
     difference = np.abs(found_logits.astype(np.float64) - logits).max()
-    return Case(
+    return ParityCase(
         source=source,
         shape=(labels.shape[0], labels.shape[1], labels.shape[2]),
         agreement=float((found_labels == labels).mean()),
@@ -203,7 +203,9 @@ def draw(shape: tuple[int, int, int], seed: int) -> Images:
     return to_images([street[top : top + height, left : left + width] for street in streets])
 
 
-def compare_on_streets(deployed: DeployedNetwork, run: Runner, sizes: Sequence[tuple[int, int]] = ()) -> Iterator[Case]:
+def compare_on_streets(
+    deployed: DeployedNetwork, run: Runner, sizes: Sequence[tuple[int, int]] = ()
+) -> Iterator[ParityCase]:
     """Compare on drawn streets of all sizes of `CASES`, and single ones of other heights and widths.
 
     Raises:
@@ -215,7 +217,7 @@ def compare_on_streets(deployed: DeployedNetwork, run: Runner, sizes: Sequence[t
         yield compare(source, ask(deployed, images), _ask_export(run, images, source))
 
 
-def _ask_export(run: Runner, images: Images, source: str) -> Answer:
+def _ask_export(run: Runner, images: Images, source: str) -> GraphOutput:
     try:
         return run(images)
     except RuntimeError as error:
@@ -224,7 +226,7 @@ def _ask_export(run: Runner, images: Images, source: str) -> Answer:
 
 def compare_on_dataset(
     deployed: DeployedNetwork, run: Runner, dataset: Dataset, label_set: LabelSet, *, progress: bool
-) -> tuple[list[Case], Scored]:
+) -> tuple[list[ParityCase], Scored]:
     """Compare on each image of a dataset, and measure both.
 
     Raises:

@@ -22,7 +22,7 @@ import torch
 
 from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.evaluation.metrics import ConfusionMatrix
-from refinenet.export.parity import Bounds
+from refinenet.export.parity import ParityTolerance
 from refinenet.export.quantised_graph import QuantisedGraph
 from refinenet.inference.backends.openvino import require_openvino
 from refinenet.inference.segmenter import prepare
@@ -268,9 +268,9 @@ class Int8:
     """What stays in float, the most sensitive first."""
 
     @property
-    def bounds(self) -> Bounds:
+    def bounds(self) -> ParityTolerance:
         """By what the export is kept: not by each logit, but by how good it is."""
-        return Bounds(
+        return ParityTolerance(
             least_agreement=None,
             least_agreement_of_a_case=None,
             largest_relative_difference=None,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from refinenet.inference.sliding_window import Axis, blend_windows
+from refinenet.inference.sliding_window import WindowGrid, blend_windows
 from refinenet.inference.upsampling import resize
 from refinenet.settings import is_number
 
@@ -198,7 +198,7 @@ def _look(backend: Look, image: Tensor, protocol: Protocol) -> Tensor:
     if protocol.window is None or (protocol.window[0] >= height and protocol.window[1] >= width):
         return resize(backend(image), (height, width))
     rows, columns = (
-        Axis(side, part, protocol.overlap) for side, part in zip((height, width), protocol.window, strict=True)
+        WindowGrid(side, part, protocol.overlap) for side, part in zip((height, width), protocol.window, strict=True)
     )
     total: Tensor | None = None
     for block in blend_windows(partial(_look_at, backend, image), rows, columns):

@@ -34,7 +34,7 @@ OVERLAY_OPACITY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scores:
+class Logits:
     """What the network says of an image, from which labels and probabilities follow."""
 
     values: Tensor
@@ -84,7 +84,7 @@ class Segmentation:
     """`(H, W)` ids, uint8 (uint16 past 255 classes); what they mean says `label_set`. Pixels that were left without a
     class for want of confidence have its ignore index."""
     label_set: LabelSet
-    scores: Scores = field(repr=False)
+    scores: Logits = field(repr=False)
     valid: Mask | None = field(default=None, repr=False)
     """`(H, W)` bool: where the image has data, None for everywhere. Elsewhere it is black, labels are the ignore index,
     and confidence and probabilities are 0."""

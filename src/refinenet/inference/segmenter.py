@@ -15,7 +15,7 @@ from torch import Tensor
 
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.protocol import PLAIN, Protocol, average_probabilities
-from refinenet.inference.segmentation import Output, Scores, Segmentation
+from refinenet.inference.segmentation import Logits, Output, Segmentation
 from refinenet.inference.upsampling import resize
 from refinenet.io.images import ChannelOrder
 from refinenet.io.sample_values import Mask
@@ -129,7 +129,7 @@ class Segmenter:
     def name(
         self,
         pixels: npt.NDArray[np.uint8],
-        scores: Scores,
+        scores: Logits,
         abstain_below: float = 0.0,
         valid: Mask | None = None,
         channel_order: ChannelOrder = "rgb",
@@ -166,14 +166,14 @@ class Segmenter:
         """What the network says of the whole image, once: `(H, W, 3)` uint8 RGB to logits `(K, H, W)`."""
         return resize(self._look_once(pixels), pixels.shape[:2])[0]
 
-    def _run(self, pixels: npt.NDArray[np.uint8]) -> Scores:
+    def _run(self, pixels: npt.NDArray[np.uint8]) -> Logits:
         survive_fork()
         size = pixels.shape[0], pixels.shape[1]
         if self.protocol.is_plain:
-            return Scores(values=self._look_once(pixels)[0], size=size, temperature=self.temperature)
+            return Logits(values=self._look_once(pixels)[0], size=size, temperature=self.temperature)
         image = prepare(pixels, self.backend.device)
         found = _check(average_probabilities(self.backend, image, self.protocol, self.temperature))
-        return Scores(values=found, size=size, temperature=None)
+        return Logits(values=found, size=size, temperature=None)
 
     def _look_once(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         return _check(self.backend(prepare(pixels, self.backend.device)))

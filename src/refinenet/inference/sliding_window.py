@@ -34,7 +34,7 @@ class Block(NamedTuple):
     """`(K, height, width)` float32, averaged over the windows that see it."""
 
 
-class Axis:
+class WindowGrid:
     """Windows along one side of an image, evenly spread from one end to the other.
 
     Windows of `SNAPPED` pixels and more begin at multiples of `STRIDE`: a network that halves its maps five times says
@@ -98,7 +98,7 @@ class Axis:
         return total
 
 
-def blend_windows(look: LookAt, rows: Axis, columns: Axis, part: slice | None = None) -> Iterator[Block]:
+def blend_windows(look: LookAt, rows: WindowGrid, columns: WindowGrid, part: slice | None = None) -> Iterator[Block]:
     """Average the logits of windows, each pixel weighed by a Gaussian around the middle of its window.
 
     What windows say of a pixel is added up only while a window is to come that sees it, so that of the image's height
@@ -128,7 +128,7 @@ def blend_windows(look: LookAt, rows: Axis, columns: Axis, part: slice | None = 
 
 
 def _blend_row(
-    look: LookAt, place: slice, row_weights: Tensor, columns: Axis, part: slice
+    look: LookAt, place: slice, row_weights: Tensor, columns: WindowGrid, part: slice
 ) -> Iterator[tuple[slice, Tensor]]:
     """The sums `(K, h, width)` of one row of windows, for one stretch of columns after the other."""
     shared: Tensor | None = None

@@ -66,7 +66,7 @@ class _Bands:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placing:
+class Georeference:
     """Where on Earth an image lies, in rasterio's terms; all fields are empty where nobody said so."""
 
     crs: Any = None
@@ -83,7 +83,7 @@ class Placing:
         return any(value is not None for value in (self.crs, self.transform, self.gcps, self.rpcs))
 
 
-class LargeSource:
+class RasterReader:
     """An image file to be read by parts; see `open_source`."""
 
     def __init__(self, path: Path, dataset: Any, reading: Reading = AS_DECLARED) -> None:
@@ -102,7 +102,7 @@ class LargeSource:
             notes = [unused_alpha(str(path), self._bands.alpha), *notes]
             self._bands = replace(self._bands, alpha=None)
         self._notes = tuple(notes)
-        self.original: LargeSource | None = None
+        self.original: RasterReader | None = None
         """The file that this is a turned copy of."""
         if self._palette is None and self._type != np.uint8:
             self._look()
@@ -262,7 +262,7 @@ def _is_value(band: npt.NDArray[Any], value: float | None) -> Mask:
 
 
 @contextmanager
-def open_source(path: str | os.PathLike[str], reading: Reading = AS_DECLARED) -> Iterator[LargeSource]:
+def open_source(path: str | os.PathLike[str], reading: Reading = AS_DECLARED) -> Iterator[RasterReader]:
     """Open an image file of any size: TIFF (BigTIFF and GeoTIFF, too), PNG, JPEG or BMP.
 
     Args:
@@ -278,7 +278,7 @@ def open_source(path: str | os.PathLike[str], reading: Reading = AS_DECLARED) ->
     with _open_dataset(name) as dataset:
         if dataset.driver == "PNG":
             _check_sums(name)
-        yield LargeSource(name, dataset, reading)
+        yield RasterReader(name, dataset, reading)
 
 
 @contextmanager
@@ -458,10 +458,10 @@ def _read_palette(dataset: Any) -> npt.NDArray[np.uint8]:
     return palette
 
 
-def _read_placing(dataset: Any) -> Placing:
+def _read_placing(dataset: Any) -> Georeference:
     points, system = dataset.gcps
     tags = {key: value for key, value in dataset.tags().items() if key == "AREA_OR_POINT"}
-    return Placing(
+    return Georeference(
         crs=dataset.crs,
         transform=None if dataset.transform.is_identity else dataset.transform,
         gcps=(points, system) if points else None,
@@ -476,7 +476,7 @@ TILE = 512
 """Side of the tiles of TIFF files, in pixels."""
 
 
-class LargeTarget:
+class RasterWriter:
     """A picture to be written from top to bottom; see `open_target`.
 
     Rows are held until they fill tiles, because a tile that is written twice leaves its first form in the file.
@@ -520,10 +520,10 @@ def open_target(
     path: str | os.PathLike[str],
     shape: tuple[int, ...],
     dtype: npt.DTypeLike,
-    placing: Placing,
+    placing: Georeference,
     palette: Sequence[Colour] | None = None,
     nodata: int | None = None,
-) -> Iterator[LargeTarget]:
+) -> Iterator[RasterWriter]:
     """Open a picture for writing; `path` holds it when the block has ended well, and else what was there before.
 
     A PNG file is made at the end from a TIFF beside it, which is removed; its georeferencing lies, as GDAL and QGIS
@@ -547,11 +547,11 @@ def open_target(
             with _open_tiff(temporary, shape, dtype, placing, palette) as dataset:
                 if nodata is not None:
                     dataset.nodata = nodata
-                yield LargeTarget(dataset)
+                yield RasterWriter(dataset)
             return
         with scratch_file(Path(path).resolve()) as tiff:
             with _open_tiff(tiff, shape, dtype, placing, palette) as dataset:
-                yield LargeTarget(dataset)
+                yield RasterWriter(dataset)
             _convert_to_png(tiff, temporary, Path(path), placing)
 
 
@@ -576,7 +576,7 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def _open_tiff(
-    path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, placing: Placing, palette: Sequence[Colour] | None
+    path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, placing: Georeference, palette: Sequence[Colour] | None
 ) -> Iterator[Any]:
     rasterio = require_rasterio()
     photometric = "palette" if palette is not None else "rgb" if len(shape) == 3 else "minisblack"
@@ -597,7 +597,7 @@ def _open_tiff(
         yield dataset
 
 
-def _convert_to_png(tiff: Path, png: Path, target: Path, placing: Placing) -> None:
+def _convert_to_png(tiff: Path, png: Path, target: Path, placing: Georeference) -> None:
     rasterio = require_rasterio()
     notes, kept = png.with_name(f"{png.name}.aux.xml"), target.with_name(f"{target.name}.aux.xml")
     try:
@@ -619,7 +619,7 @@ STEP = 512
 
 
 @contextmanager
-def open_upright(path: str | os.PathLike[str], reading: Reading = AS_DECLARED) -> Iterator[LargeSource]:
+def open_upright(path: str | os.PathLike[str], reading: Reading = AS_DECLARED) -> Iterator[RasterReader]:
     """As `large_source.open_source`, turned upright as `images.decode` does it.
 
     What is turned can be read a few rows at a time after it was copied: to the system's folder for temporary files
@@ -660,7 +660,7 @@ def read_whole(path: str | os.PathLike[str], reading: Reading = AS_DECLARED) -> 
         return Decoded(pixels=pixels, valid=None if valid.all() else valid, notes=source.notes())
 
 
-def _copy_upright(source: LargeSource, orientation: int, path: Path) -> None:
+def _copy_upright(source: RasterReader, orientation: int, path: Path) -> None:
     rasterio = require_rasterio()
     lies = orientation >= 5
     height, width = (source.width, source.height) if lies else (source.height, source.width)

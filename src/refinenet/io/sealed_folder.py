@@ -32,7 +32,7 @@ def check_names(names: Mapping[str, bytes]) -> None:
         raise ValueError(f"Files of a checkpoint have plain names other than {META}, not {', '.join(wrong)}.")
 
 
-def write_sealed(folder: Path, step: int, files: Mapping[str, bytes]) -> None:
+def write_checksummed(folder: Path, step: int, files: Mapping[str, bytes]) -> None:
     """Make a folder of files, flush it to the disk (fsync), and read it back.
 
     Raises:
@@ -51,7 +51,7 @@ def write_sealed(folder: Path, step: int, files: Mapping[str, bytes]) -> None:
         raise OSError(errno.EIO, f"what was written does not read back: {error}") from error
 
 
-def read_sealed(folder: Path) -> tuple[int, dict[str, bytes]]:
+def read_checksummed(folder: Path) -> tuple[int, dict[str, bytes]]:
     """The step and the files of a sealed folder.
 
     Raises:

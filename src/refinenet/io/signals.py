@@ -14,7 +14,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 _TOLD = b"\nStopping after this step, whose state is kept. Ctrl-C again ends at once.\n"
 
 
-class Interruption:
+class StopRequest:
     """While the context lasts, the first of `SIGNALS` only sets `asked_by`; a second Ctrl-C ends the process at once.
 
     Signals that the process ignores stay ignored.
@@ -25,7 +25,7 @@ class Interruption:
     asked_by: signal.Signals | None = None
     """The signal that asked to stop, if any."""
 
-    def __enter__(self) -> Interruption:
+    def __enter__(self) -> StopRequest:
         self._handlers = {}
         if threading.current_thread() is threading.main_thread():
             # What the process was told to ignore, by nohup or as a script's background job, it goes on ignoring.

@@ -28,7 +28,7 @@ DEFAULT_CLASSES = 21
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
+class ModelSpec:
     """What a user says of the network to begin with; None leaves it to the model file, or to what is usual.
 
     Raises:

@@ -30,7 +30,7 @@ from refinenet._version import __version__
 from refinenet.io.files import write_atomically
 from refinenet.io.sample_values import ValueRange, check_value_range
 from refinenet.labels import LabelSet
-from refinenet.models.encoders.encoder import PUBLISHED_TAPS, base_name
+from refinenet.models.encoders.encoder import FEATURE_INFO, base_name
 from refinenet.models.network import Architecture, Network
 from refinenet.models.tensor_files import check_tensors, digest, printable, read_safetensors, refuse_doubled_keys
 
@@ -185,7 +185,7 @@ def load(path: Path) -> tuple[Network, ModelCard]:
             "Copy or download it again."
         )
     # A published network is its weights alone, and needs no random ones first; timm's may hold tables beside.
-    published = base_name(card.architecture.encoder) in PUBLISHED_TAPS
+    published = base_name(card.architecture.encoder) in FEATURE_INFO
     network = network if published else Network(card.architecture)
     own = {name: tensor.to(expected[name].dtype, copy=True) for name, tensor in tensors.items()}
     network.load_state_dict(own, assign=published)

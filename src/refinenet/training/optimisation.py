@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 Optimiser = Literal["adamw", "sgd"]
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+TrainPrecision = Literal["auto", "float32", "bfloat16", "float16"]
 
 _RANGES = {
     "learning_rate": (1e-12, 100),
@@ -28,7 +28,7 @@ _RANGES = {
     "ema_decay": (0, 1 - 1e-9),
 }
 _INSTEAD_OF_NUMBERS = {"learning_rate": "auto", "encoder_learning_rate": None}
-_CHOICES = {"optimiser": Optimiser, "precision": Precision}
+_CHOICES = {"optimiser": Optimiser, "precision": TrainPrecision}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class OptimiserConfig:
     ema_decay: float = 0.99
     """What is measured and kept is an exponential moving average of the weights over the steps with this decay, such as
     0.995; 0 for the weights themselves."""
-    precision: Precision = "auto"
+    precision: TrainPrecision = "auto"
     """Of the network's arithmetic; "auto" is bfloat16 where the device computes in it, else float32. "float16" is for
     GPUs without bfloat16."""
 
@@ -121,7 +121,7 @@ def build_optimiser(
     return torch.optim.AdamW(groups)
 
 
-def choose_precision(precision: Precision, device: torch.device) -> Arithmetic:
+def choose_precision(precision: TrainPrecision, device: torch.device) -> Arithmetic:
     """What training computes in; "auto" is bfloat16 where the device has instructions for it, else float32.
 
     Raises:

@@ -14,19 +14,19 @@ from refinenet.datasets.class_statistics import ClassCounts, count_classes, log_
 from refinenet.distributed import Engine
 from refinenet.inference.backends.pytorch import keep_freed_memory
 from refinenet.io.console import print_note
-from refinenet.io.signals import Interruption
+from refinenet.io.signals import StopRequest
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
 from refinenet.training.augmentation.mixing import rare_classes
 from refinenet.training.config import TrainConfig
 from refinenet.training.engine.learner import Learner
-from refinenet.training.engine.state import Beginning, find_position
-from refinenet.training.engine.trainer import TrainLoop, telling_how_it_goes_on
+from refinenet.training.engine.state import Beginning, restore_state
+from refinenet.training.engine.trainer import Trainer, telling_how_it_goes_on
 from refinenet.training.loading.loader import Loader
 from refinenet.training.loading.sample_cache import cache_samples
 from refinenet.training.loggers import open_loggers
 from refinenet.training.records.folder import RunFolder
-from refinenet.training.segmentation_task import RunKeeper
+from refinenet.training.segmentation_task import SegmentationTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class TrainRun:
         keep_freed_memory()
         folder, config, show = self.folder, self.config, self.show
         with ExitStack() as stack:
-            interruption = stack.enter_context(Interruption())
+            interruption = stack.enter_context(StopRequest())
             if self.processes.is_first:
                 stack.enter_context(folder.lock())
             self.processes.wait()  # none empties a cache in the folder of a run that others are training
@@ -108,12 +108,12 @@ class TrainRun:
             loader = stack.enter_context(self._open_loader(stack, counts))
             self._tell_of_batches(loader)
             learner = self._make_learner(counts)
-            position = find_position(folder, learner, self.beginning, show=show)
+            position = restore_state(folder, learner, self.beginning, show=show)
             names = config.loggers if self.processes.is_first else ()
             loggers = open_loggers(names, folder.path, asdict(config), first_step=position.epoch + 1)
             stack.callback(folder.attempt, "the loggers' last figures", loggers.close, is_last=True)
-            keeper = RunKeeper(folder, self.card, learner, self.train_set, self.val_set, show=show)
-            loop = TrainLoop(
+            keeper = SegmentationTask(folder, self.card, learner, self.train_set, self.val_set, show=show)
+            loop = Trainer(
                 learner, loader, keeper, folder, loggers, interruption, position, steps=self.stop_after, show=show
             )
             loop.run()

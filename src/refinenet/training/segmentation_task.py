@@ -175,7 +175,7 @@ _COLUMNS = (
 """Of the log; the IoU of each class follows."""
 
 
-class RunKeeper:
+class SegmentationTask:
     """Measures a network by its mIoU, and keeps it; the `Keeper` of a `TrainLoop`.
 
     Args:

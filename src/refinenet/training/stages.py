@@ -26,12 +26,12 @@ from refinenet.models.network import Network
 from refinenet.training.records.folder import RunFolder, folder_name, next_folder
 from refinenet.training.records.recipes import merge, place_training, read_recipe
 from refinenet.training.run import TrainRun
-from refinenet.training.start import RunOptions, Training, ask_the_doctor, begin_run, describe_source, take_up_run
+from refinenet.training.start import RunOptions, TrainingData, ask_the_doctor, begin_run, describe_source, take_up_run
 
 
 def read_stages(
     source: str | os.PathLike[str] | Sequence[Mapping[str, Any]], common: Mapping[str, Any]
-) -> list[Training]:
+) -> list[TrainingData]:
     """The stages in a YAML file or a list.
 
     Args:
@@ -55,14 +55,14 @@ def read_stages(
     return stages
 
 
-def _read_stage(entry: Any, common: Mapping[str, Any]) -> Training:
+def _read_stage(entry: Any, common: Mapping[str, Any]) -> TrainingData:
     if not isinstance(entry, Mapping) or not entry.get("dataset"):
         raise ValueError(f"it needs the key 'dataset' and may have 'root' and settings; it is {entry!r}.")
     dataset = entry["dataset"]
     if not all(isinstance(part, str | os.PathLike) for part in (dataset if isinstance(dataset, list) else [dataset])):
         raise ValueError(f"its dataset is a name, a folder or a list of such, not {dataset!r}.")
     settings = {key: value for key, value in entry.items() if key not in ("dataset", "root")}
-    return Training(dataset=dataset, root=entry.get("root"), settings={**common, **settings})
+    return TrainingData(dataset=dataset, root=entry.get("root"), settings={**common, **settings})
 
 
 def _read_file(path: Path) -> list[Any]:
@@ -87,7 +87,7 @@ def _read_file(path: Path) -> list[Any]:
 def begin_stages(
     network: Network,
     card: ModelCard,
-    stages: Sequence[Training],
+    stages: Sequence[TrainingData],
     output: str | os.PathLike[str] | None,
     options: RunOptions,
 ) -> Iterator[TrainRun]:
@@ -152,7 +152,7 @@ def resume_runs(folder: Path, device: torch.device, options: RunOptions) -> Iter
 
 
 def _runs(
-    folder: Path, stages: Sequence[Training], start: tuple[Network, ModelCard], options: RunOptions
+    folder: Path, stages: Sequence[TrainingData], start: tuple[Network, ModelCard], options: RunOptions
 ) -> Iterator[TrainRun]:
     device = start[0].mean.device
     for number, stage in enumerate(stages, start=1):
@@ -169,13 +169,13 @@ def _runs(
         start, options = (network.to(device), card), replace(options, classes_fixed=False, origin=origin)
 
 
-def _name(number: int, stage: Training) -> str:
+def _name(number: int, stage: TrainingData) -> str:
     names = [part if callable(part) else Path(part).name for part in as_sources(stage.dataset)]
     return f"{number}-{folder_name('+'.join(map(str, names)))}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRequest:
+class TrainArguments:
     """The arguments of `RefineNet.train` that say what is to be trained on, and how; see there.
 
     Raises:
@@ -197,7 +197,7 @@ class TrainRequest:
             raise ValueError("A recipe says what is trained on: pass no resume and no stages beside it.")
 
 
-def prepare_runs(network: Network, card: ModelCard, request: TrainRequest, options: RunOptions) -> Iterable[TrainRun]:
+def prepare_runs(network: Network, card: ModelCard, request: TrainArguments, options: RunOptions) -> Iterable[TrainRun]:
     """The runs to carry out, one after the other: each is to be run before the next is asked for.
 
     Args:
@@ -215,7 +215,7 @@ def prepare_runs(network: Network, card: ModelCard, request: TrainRequest, optio
         raise ValueError("Pass one of dataset (a name or a folder), stages, or resume (the folder of a run).")
     if request.dataset is not None:
         folder = None if request.output is None else RunFolder(Path(request.output))
-        training = Training(dataset=request.dataset, root=request.root, settings=request.settings)
+        training = TrainingData(dataset=request.dataset, root=request.root, settings=request.settings)
         return [begin_run(network, card, training, folder, options)]
     if request.root is not None:
         raise ValueError("root= goes with dataset=: a stage has a root of its own, and a resumed run keeps its.")
@@ -230,7 +230,7 @@ def prepare_runs(network: Network, card: ModelCard, request: TrainRequest, optio
     return resume_runs(Path(request.resume), network.mean.device, options)
 
 
-def _follow_recipe(request: TrainRequest) -> TrainRequest:
+def _follow_recipe(request: TrainArguments) -> TrainArguments:
     """The same request without a recipe, having taken over what that says."""
     if request.recipe is None:
         return request
@@ -240,7 +240,7 @@ def _follow_recipe(request: TrainRequest) -> TrainRequest:
     return replace(request, recipe=None, dataset=recipe.dataset, root=recipe.root, settings=recipe.train)
 
 
-def _choose_classes(request: TrainRequest) -> TrainRequest:
+def _choose_classes(request: TrainArguments) -> TrainArguments:
     if request.classes is None:
         return request
     if request.dataset is None:

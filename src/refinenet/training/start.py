@@ -49,7 +49,7 @@ A_FUNCTION = "a function of the caller's"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class TrainingData:
     """What to train on, and how.
 
     Raises:
@@ -69,7 +69,7 @@ class Training:
         TrainConfig.from_dict(self.settings)
 
 
-def ask_the_doctor(training: Training, *, progress: bool) -> None:
+def ask_the_doctor(training: TrainingData, *, progress: bool) -> None:
     """Refuse data that training would fail on, or learn something wrong from; say what else is to be known of them."""
     for number, source in enumerate(as_sources(training.dataset)):
         if callable(source) or is_drawn(os.fspath(source)):
@@ -82,7 +82,7 @@ def ask_the_doctor(training: Training, *, progress: bool) -> None:
             print_note(f"Warning: {finding.told()}", enabled=progress)
 
 
-def describe_source(training: Training) -> dict[str, Any]:
+def describe_source(training: TrainingData) -> dict[str, Any]:
     """What is noted of a training's data, "dataset" and "root", to find them again from any working directory."""
     dataset, root = training.dataset, training.root
     first = as_sources(dataset)[0]
@@ -126,7 +126,7 @@ class RunOptions:
 
 
 def begin_run(
-    network: Network, card: ModelCard, training: Training, folder: RunFolder | None, options: RunOptions
+    network: Network, card: ModelCard, training: TrainingData, folder: RunFolder | None, options: RunOptions
 ) -> TrainRun:
     """Prepare a run in a new folder, where everything that it starts from is kept.
 
@@ -212,7 +212,7 @@ def _tell_start(card: ModelCard, origin: Mapping[str, Any]) -> str:
 def _describe_beginning(
     network: Network,
     card: ModelCard,
-    training: Training,
+    training: TrainingData,
     config: TrainConfig,
     folder: RunFolder,
     noted: Mapping[str, Any],

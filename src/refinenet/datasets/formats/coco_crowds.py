@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from refinenet.datasets.metadata import read_facts
+from refinenet.datasets.metadata import read_info
 
 Crowds = Literal["auto", "labels", "void"]
 """What becomes of crowds: labels of their category, void, or whichever of the two the file shows to be meant."""
@@ -153,5 +153,5 @@ def _are_own(categories: Collection[tuple[int, str]]) -> bool:
 
 @lru_cache(maxsize=1)
 def _own_categories() -> frozenset[tuple[int, str]]:
-    facts = read_facts("coco_stuff")
+    facts = read_info("coco_stuff")
     return frozenset((int(value) + 1, facts.label_set.names[k]) for value, k in facts.more["class_of_value"].items())

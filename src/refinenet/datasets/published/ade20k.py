@@ -11,10 +11,10 @@ from pathlib import Path
 from refinenet.datasets.dataset import UNLABELLED, Dataset
 from refinenet.datasets.file_pairs import open_folders, open_images
 from refinenet.datasets.formats.lookup import make_table, read_with_table
-from refinenet.datasets.metadata import Published, Server, read_facts
+from refinenet.datasets.metadata import PublishedDataset, Server, read_info
 from refinenet.datasets.published.devkit import require_folder
 
-FACTS = read_facts("ade20k")
+FACTS = read_info("ade20k")
 FOLDER = "ADEChallengeData2016"
 TEST_PLACES = ("release_test", f"{FOLDER}/release_test", f"{FOLDER}/images", "images", "")
 TABLE = make_table({k + 1: k for k in range(len(FACTS.label_set))}, void=[0])
@@ -57,4 +57,4 @@ SERVER = Server(
 )
 """It takes 1 to 150, as the owner's masks have them, in files called as the images, but .png. Source: the challenge's
 development kit, CSAILVision/sceneparsing."""
-ADE20K = Published(facts=FACTS, open_split=open_split, server=SERVER)
+ADE20K = PublishedDataset(facts=FACTS, open_split=open_split, server=SERVER)

@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from refinenet.datasets.dataset import Dataset, from_files, place
 from refinenet.datasets.file_pairs import open_folders
-from refinenet.datasets.metadata import Published, read_facts
+from refinenet.datasets.metadata import PublishedDataset, read_info
 from refinenet.io.image_files import list_files, read_colour_mask, read_mask
 from refinenet.labels import LabelMap
 
-FACTS = read_facts("camvid")
+FACTS = read_info("camvid")
 VOID_ON_DISK = 11
 ORIGINAL_IMAGES, ORIGINAL_MASKS = "701_StillsRaw_full", "LabeledApproved_full"
 MASK_ENDING = "_L.png"
@@ -139,4 +139,4 @@ def _read_colours(path: Path) -> LabelMap:
     return CLASSES[row_of]
 
 
-CAMVID = Published(facts=FACTS, open_split=open_split, splits=("train", "val", "test"))
+CAMVID = PublishedDataset(facts=FACTS, open_split=open_split, splits=("train", "val", "test"))

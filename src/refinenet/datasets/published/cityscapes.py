@@ -11,9 +11,9 @@ from pathlib import Path
 
 from refinenet.datasets.dataset import UNLABELLED, Dataset, from_files, place, without_labels
 from refinenet.datasets.formats.lookup import make_table, read_with_table
-from refinenet.datasets.metadata import Published, Server, read_facts
+from refinenet.datasets.metadata import PublishedDataset, Server, read_info
 
-FACTS = read_facts("cityscapes")
+FACTS = read_info("cityscapes")
 LARGEST_ID = 33
 NUMBER_PLATE = 255
 """The id -1 of number plates, as eight bits hold it."""
@@ -75,4 +75,4 @@ SERVER = Server(
 )
 """It takes label ids, not the 19 classes' own, in files that begin with city, sequence and frame, one for each image,
 wherever they lie in the archive. Source: cityscapesScripts, evaluation/evalPixelLevelSemanticLabeling.py."""
-CITYSCAPES = Published(facts=FACTS, open_split=open_split, server=SERVER)
+CITYSCAPES = PublishedDataset(facts=FACTS, open_split=open_split, server=SERVER)

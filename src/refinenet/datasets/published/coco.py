@@ -12,19 +12,19 @@ from refinenet.datasets.dataset import Dataset, from_files, place
 from refinenet.datasets.file_pairs import open_folders, pair_files
 from refinenet.datasets.formats.coco import CocoInstances, open_instances
 from refinenet.datasets.formats.lookup import make_table, read_with_table
-from refinenet.datasets.metadata import Published, read_facts
+from refinenet.datasets.metadata import PublishedDataset, read_info
 from refinenet.io.image_files import list_files
 from refinenet.io.images import decode
 from refinenet.labels import LabelMap
 
-FACTS = read_facts("coco")
+FACTS = read_info("coco")
 CLASS_OF_CATEGORY = {int(category): k for category, k in FACTS.more["class_of_category"].items()}
 SMALLEST_AREA = 1000
 """Training takes only images whose objects of the 20 classes have more than so many pixels together.
 
 Source: torchvision's reference training on COCO, `references/segmentation/coco_utils.py`.
 """
-STUFF_FACTS = read_facts("coco_stuff")
+STUFF_FACTS = read_info("coco_stuff")
 STUFF_TABLE = make_table({int(value): k for value, k in STUFF_FACTS.more["class_of_value"].items()}, void=[255])
 STUFF_MEANING = (
     "Masks of COCO-Stuff hold COCO's category ids less one (0 to 181, without eleven that no category has), and 255 "
@@ -140,5 +140,5 @@ def _either(folders: list[Path]) -> str:
     return " or ".join(str(folder) for folder in folders)
 
 
-COCO = Published(facts=FACTS, open_split=open_split)
-COCO_STUFF = Published(facts=STUFF_FACTS, open_split=open_stuff_split)
+COCO = PublishedDataset(facts=FACTS, open_split=open_split)
+COCO_STUFF = PublishedDataset(facts=STUFF_FACTS, open_split=open_stuff_split)

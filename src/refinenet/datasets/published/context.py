@@ -13,12 +13,12 @@ import numpy as np
 
 from refinenet.datasets.dataset import Dataset, from_files, place
 from refinenet.datasets.formats.matlab import read_variable, to_ids, translate
-from refinenet.datasets.metadata import Facts, Published, read_facts
+from refinenet.datasets.metadata import DatasetInfo, PublishedDataset, read_info
 from refinenet.datasets.published.devkit import check_presence, find_folder, not_found, read_names, require_folder
 from refinenet.io.image_files import read_mask
 from refinenet.labels import LabelMap
 
-FACTS, FACTS_59 = read_facts("context"), read_facts("context_59")
+FACTS, FACTS_59 = read_info("context"), read_info("context_59")
 VOC_PLACES = ("VOCdevkit/VOC2010", "VOC2010", "")
 MAT_PLACES = ("trainval", "pascal-context/trainval", "VOCdevkit/VOC2010/trainval", "VOC2010/trainval")
 CONVERTED = "SegmentationClassContext"
@@ -46,7 +46,7 @@ def open_59(root: Path, split: str) -> Dataset:
     return _open(FACTS_59, "context:59", root, split)
 
 
-def _open(facts: Facts, name: str, root: Path, split: str) -> Dataset:
+def _open(facts: DatasetInfo, name: str, root: Path, split: str) -> Dataset:
     voc = require_folder(root, VOC_PLACES, "JPEGImages", "PASCAL VOC 2010")
     masks = find_folder(root, MAT_PLACES, ".")
     slow_sources = []
@@ -85,5 +85,5 @@ def _read_labels(has_background: bool, path: Path) -> LabelMap:
     return translate(ids, table if has_background else table - np.uint8(1), str(path))  # 0 becomes 255
 
 
-CONTEXT = Published(facts=FACTS, open_split=open_60)
-CONTEXT_59 = Published(facts=FACTS_59, open_split=open_59)
+CONTEXT = PublishedDataset(facts=FACTS, open_split=open_60)
+CONTEXT_59 = PublishedDataset(facts=FACTS_59, open_split=open_59)

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from refinenet.datasets.dataset import Dataset
 from refinenet.datasets.file_pairs import open_folders
 from refinenet.datasets.formats.matlab import hdf5_shape, read_hdf5, to_ids, translate
-from refinenet.datasets.metadata import Published, read_facts
+from refinenet.datasets.metadata import PublishedDataset, read_info
 from refinenet.labels import LabelMap
 
-FACTS = read_facts("nyu")
+FACTS = read_info("nyu")
 FILE = "nyu_depth_v2_labeled.mat"
 SAMPLES_FOR_BORDER = 32
 Crop = tuple[slice, slice]
@@ -98,4 +98,4 @@ def _locate(path: Path, item: str) -> str:
     return f"{path}, image {item}"
 
 
-NYU = Published(facts=FACTS, open_split=open_split)
+NYU = PublishedDataset(facts=FACTS, open_split=open_split)

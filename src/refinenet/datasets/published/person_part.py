@@ -9,12 +9,12 @@ import numpy as np
 
 from refinenet.datasets.dataset import Dataset, from_files, place
 from refinenet.datasets.formats.matlab import Array, read_variable, to_ids
-from refinenet.datasets.metadata import Published, read_facts
+from refinenet.datasets.metadata import PublishedDataset, read_info
 from refinenet.datasets.published.devkit import check_presence, find_folder, not_found, read_names, require_folder
 from refinenet.io.image_files import read_mask
 from refinenet.labels import LabelMap
 
-FACTS = read_facts("person_part")
+FACTS = read_info("person_part")
 VOC_PLACES = ("VOCdevkit/VOC2010", "VOC2010", "")
 PNG_FOLDER, MAT_FOLDER = "pascal_person_part_gt", "Annotations_Part"
 MASK_PLACES = ("", "pascal_person_part", "trainval", "pascal_part")
@@ -99,4 +99,4 @@ def _draw(labels: LabelMap, parts: Array, path: Path) -> None:
         labels[to_ids(mask.numbers(), f"{path}, {part}") != 0] = classes[part]
 
 
-PERSON_PART = Published(facts=FACTS, open_split=open_split)
+PERSON_PART = PublishedDataset(facts=FACTS, open_split=open_split)

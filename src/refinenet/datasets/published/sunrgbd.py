@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from refinenet.datasets.dataset import Dataset
 from refinenet.datasets.formats.matlab import hdf5_shape, read_referenced, read_variable, to_ids, translate
-from refinenet.datasets.metadata import Published, read_facts
+from refinenet.datasets.metadata import PublishedDataset, read_info
 from refinenet.datasets.published.devkit import not_found, require_folder
 from refinenet.io.images import decode
 from refinenet.labels import LabelMap
 
-FACTS = read_facts("sunrgbd")
+FACTS = read_info("sunrgbd")
 IMAGE_PLACES = ("SUNRGBD", "")
 TOOLBOX_PLACES = ("SUNRGBDtoolbox", "SUNRGBD/SUNRGBDtoolbox", "")
 META, LABELS, SPLITS = "Metadata/SUNRGBDMeta.mat", "Metadata/SUNRGBD2Dseg.mat", "traintestSUNRGBD/allsplit.mat"
@@ -112,4 +112,4 @@ def _locate(path: Path, scenes: Mapping[str, _Scene], item: str) -> str:
     return f"{path}, image {scenes[item].position + 1} ({item})"
 
 
-SUNRGBD = Published(facts=FACTS, open_split=open_split)
+SUNRGBD = PublishedDataset(facts=FACTS, open_split=open_split)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from refinenet.datasets.dataset import UNLABELLED, Dataset, from_files, place, without_labels
 from refinenet.datasets.formats.matlab import read_variable, to_ids
-from refinenet.datasets.metadata import Facts, Published, Server, read_facts
+from refinenet.datasets.metadata import DatasetInfo, PublishedDataset, Server, read_info
 from refinenet.datasets.published.devkit import check_presence, read_names, require_folder
 from refinenet.io.image_files import list_files, read_mask
 from refinenet.labels import LabelMap
 
-FACTS, SBD_FACTS, AUG_FACTS = (read_facts(name) for name in ("voc", "sbd", "voc_aug"))
+FACTS, SBD_FACTS, AUG_FACTS = (read_info(name) for name in ("voc", "sbd", "voc_aug"))
 VOC_PLACES = ("VOCdevkit/VOC2012", "VOC2012", "")
 SBD_PLACES = ("benchmark_RELEASE/dataset", "dataset", "VOCdevkit/VOCaug/dataset", "VOCaug/dataset", "")
 VAL_IDS = frozenset(
@@ -117,7 +117,7 @@ def open_aug(root: Path, split: str) -> Dataset:
     )
 
 
-def _open_segmentation(facts: Facts, name: str, folder: Path, split: str) -> Dataset:
+def _open_segmentation(facts: DatasetInfo, name: str, folder: Path, split: str) -> Dataset:
     items = read_names(_list(folder, split))
     check_presence(folder / "JPEGImages", ".jpg", items)
     image_file = partial(place, folder / "JPEGImages", ".jpg")
@@ -179,6 +179,6 @@ comp6 for those with any other data but the test images. Weights from ImageNet, 
 data, so that what the recipes of this package train belongs in comp6. Who trained on VOC alone, from random weights,
 renames the folder to comp5. Source: the challenge's page, http://host.robots.ox.ac.uk/pascal/VOC/voc2012/.
 """
-VOC = Published(facts=FACTS, open_split=open_voc, splits=("train", "val", "trainval"), server=SERVER)
-SBD = Published(facts=SBD_FACTS, open_split=open_sbd, splits=("train", "val", "train_noval"))
-VOC_AUG = Published(facts=AUG_FACTS, open_split=open_aug)
+VOC = PublishedDataset(facts=FACTS, open_split=open_voc, splits=("train", "val", "trainval"), server=SERVER)
+SBD = PublishedDataset(facts=SBD_FACTS, open_split=open_sbd, splits=("train", "val", "train_noval"))
+VOC_AUG = PublishedDataset(facts=AUG_FACTS, open_split=open_aug)

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.datasets.dataset import Dataset, Splits
-from refinenet.datasets.metadata import read_facts
+from refinenet.datasets.metadata import read_info
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.datasets.street_scenes.scene import LARGEST
 from refinenet.labels import LabelMap
 
-LABEL_SET = read_facts("camvid").label_set
+LABEL_SET = read_info("camvid").label_set
 FIRST_SEEDS: Mapping[str, int] = MappingProxyType({"train": 1_000_000, "val": 2_000_000, "test": 3_000_000})
 MAX_COUNT = 1_000_000
 SMALL = 480 * 360

@@ -23,7 +23,7 @@ from refinenet.deployment.ray.journal import RayResult, Record, failed
 from refinenet.deployment.ray.storage import as_place, is_here
 from refinenet.deployment.ray.tasks import Deaths, Job, Worker, read_image
 from refinenet.inference.backends import OF_PYTORCH, check_backend
-from refinenet.inference.backends.base import BackendName, Precision
+from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.segmentation import Output, check_output
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_blocked, sweep_leftovers_of
@@ -56,7 +56,7 @@ def segment_with_ray(
     *,
     model: str | os.PathLike[str] = "camvid",
     backend: BackendName = "pytorch",
-    precision: Precision = "float32",
+    precision: InferencePrecision = "float32",
     kind: Output | None = None,
     device: RayDevice | None = None,
     workers: int | None = None,

@@ -14,7 +14,7 @@ import numpy as np
 from refinenet._version import __version__
 from refinenet.deployment.ray.storage import find_stamps, is_here, read_content, write_content
 from refinenet.inference.backends import open_backend
-from refinenet.inference.backends.base import BackendName, Precision
+from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.segmentation import Output, Segmentation
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.console import describe_error
@@ -116,7 +116,7 @@ class Job:
     network: Network
     card: ModelCard
     backend: BackendName
-    precision: Precision
+    precision: InferencePrecision
     device: str
     """"cpu" or "cuda", which is the GPU that Ray gives to a worker."""
     threads: int

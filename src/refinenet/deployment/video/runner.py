@@ -23,7 +23,7 @@ from refinenet.deployment.video.writer import FrameFolder, VideoFile, VideoForm,
 from refinenet.inference.segmentation import OUTPUTS, Output, Segmentation
 from refinenet.io.console import print_note, progress_bar
 from refinenet.io.files import refuse_same_file, replacing
-from refinenet.io.signals import Interruption
+from refinenet.io.signals import StopRequest
 
 RETRIES = 6
 """Attempts to reach a stream that broke off, in half a minute."""
@@ -146,7 +146,7 @@ def segment_video(
     began = time.monotonic()
     with (
         closing(VideoStream(found, retries, print_note)) as stream,
-        Interruption() as interruption,
+        StopRequest() as interruption,
         _open_sink(plan, stream) as sink,
     ):
         frames = _pass_frames(segment, stream, sink, interruption, progress=progress)
@@ -171,7 +171,7 @@ def _pass_frames(
     segment: Callable[[npt.NDArray[np.uint8]], Segmentation],
     stream: VideoStream,
     sink: Sink,
-    interruption: Interruption,
+    interruption: StopRequest,
     *,
     progress: bool,
 ) -> int:
@@ -191,7 +191,7 @@ def _pass_frames(
     return frames
 
 
-def _explain_nothing(source: VideoSource, interruption: Interruption) -> None:
+def _explain_nothing(source: VideoSource, interruption: StopRequest) -> None:
     """There was no frame, so there is no result.
 
     Raises:

@@ -4,14 +4,14 @@ from refinenet.evaluation.metrics.accumulator import (
     CONFIDENT,
     RULES,
     Calibration,
-    ClassFigures,
-    Figures,
+    ClassMetrics,
     ImageFigures,
-    Tally,
-    make_figures,
+    MetricAccumulator,
+    Metrics,
+    compute_metrics,
 )
 from refinenet.evaluation.metrics.calibration import ConfidenceCounts, Coverage, ReliabilityBin
-from refinenet.evaluation.metrics.confusion import RULE, ConfusionMatrix, Scores
+from refinenet.evaluation.metrics.confusion import RULE, ConfusionMatrix, SegmentationScores
 from refinenet.evaluation.metrics.significance import PAIRED_RULE, Difference, Differences, Interval, compare_counts
 
 __all__ = [
@@ -20,18 +20,18 @@ __all__ = [
     "RULE",
     "RULES",
     "Calibration",
-    "ClassFigures",
+    "ClassMetrics",
     "ConfidenceCounts",
     "ConfusionMatrix",
     "Coverage",
     "Difference",
     "Differences",
-    "Figures",
     "ImageFigures",
     "Interval",
+    "MetricAccumulator",
+    "Metrics",
     "ReliabilityBin",
-    "Scores",
-    "Tally",
+    "SegmentationScores",
     "compare_counts",
-    "make_figures",
+    "compute_metrics",
 ]

@@ -18,7 +18,7 @@ from refinenet.evaluation.metrics.calibration import ConfidenceCounts, Coverage,
 from refinenet.evaluation.metrics.confusion import (
     ConfusionMatrix,
     Counts,
-    Scores,
+    SegmentationScores,
     divide,
     ious,
     mean,
@@ -36,7 +36,7 @@ CONFIDENT = 0.9
 """From this confidence on a mistake is a confident one: seldom the network's fault, often the label's."""
 
 
-class Tally:
+class MetricAccumulator:
     """Counts, whole numbers all of them: of several processes they add up to those of one, to the last digit.
 
     Args:
@@ -124,7 +124,7 @@ RULES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassFigures:
+class ClassMetrics:
     """Of one class; in [0, 1], None where there is none."""
 
     iou: float | None
@@ -163,10 +163,10 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
+class Metrics:
     """Of all images together; in [0, 1], None where there is none."""
 
-    scores: Scores
+    scores: SegmentationScores
     frequency_weighted_iou: float | None
     mean_dice: float | None
     boundary_miou: float | None
@@ -178,7 +178,7 @@ class Figures:
     """Share of the pixels with truth that no class was predicted for."""
     intervals: Mapping[str, Interval | None]
     """Of miou, pixel_accuracy, mean_accuracy and boundary_miou, 95 %."""
-    classes: tuple[ClassFigures, ...]
+    classes: tuple[ClassMetrics, ...]
     """By class id."""
     confusion: npt.NDArray[np.int64]
     """`(K, K)`: pixels, row the true class, column the predicted one."""
@@ -188,7 +188,7 @@ class Figures:
     """In the dataset's order."""
 
 
-def make_figures(tally: Tally, *, has_confidence: bool) -> Figures:
+def compute_metrics(tally: MetricAccumulator, *, has_confidence: bool) -> Metrics:
     """All figures of what a tally has counted."""
     overlap = tally.matrix.overlap()
     hits, truth, prediction = overlap
@@ -196,7 +196,7 @@ def make_figures(tally: Tally, *, has_confidence: bool) -> Figures:
     in_truth = truth > 0
     pixels = int(truth.sum())
     trimap = or_none(tally.boundaries.trimap_miou())
-    return Figures(
+    return Metrics(
         scores=tally.matrix.scores(),
         frequency_weighted_iou=float((truth * ious(overlap))[in_truth].sum() / pixels) if pixels else None,
         mean_dice=one_or_none(mean(dice)),
@@ -212,7 +212,7 @@ def make_figures(tally: Tally, *, has_confidence: bool) -> Figures:
     )
 
 
-def _intervals(tally: Tally) -> dict[str, Interval | None]:
+def _intervals(tally: MetricAccumulator) -> dict[str, Interval | None]:
     both = np.concatenate([tally.image_regions, tally.image_boundaries], axis=1)
     drawn = significance.resample(both, _summary)
     names = ("miou", "pixel_accuracy", "mean_accuracy", "boundary_miou")
@@ -228,7 +228,9 @@ def _summary(sums: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     )
 
 
-def _class_figures(tally: Tally, overlap: Counts, dice: npt.NDArray[np.float64]) -> tuple[ClassFigures, ...]:
+def _class_figures(
+    tally: MetricAccumulator, overlap: Counts, dice: npt.NDArray[np.float64]
+) -> tuple[ClassMetrics, ...]:
     hits, truth, prediction = overlap
     drawn = significance.resample(tally.image_regions, ious)
     columns = (
@@ -241,7 +243,7 @@ def _class_figures(tally: Tally, overlap: Counts, dice: npt.NDArray[np.float64])
     )
     rows = zip(*map(or_none, columns), drawn.T, truth, strict=True)
     return tuple(
-        ClassFigures(
+        ClassMetrics(
             iou=iou,
             iou_interval=significance.interval(draws),
             precision=precision,
@@ -255,12 +257,12 @@ def _class_figures(tally: Tally, overlap: Counts, dice: npt.NDArray[np.float64])
     )
 
 
-def _calibration(tally: Tally, pixels: int) -> Calibration:
+def _calibration(tally: MetricAccumulator, pixels: int) -> Calibration:
     counts = tally.confidence
     return Calibration(error=counts.error(), reliability=counts.reliability(), coverage=counts.coverage(pixels))
 
 
-def _image_figures(tally: Tally, *, has_confidence: bool) -> tuple[ImageFigures, ...]:
+def _image_figures(tally: MetricAccumulator, *, has_confidence: bool) -> tuple[ImageFigures, ...]:
     hits, truth = tally.image_regions[:, 0].sum(-1), tally.image_regions[:, 1].sum(-1)
     mistakes = divide(tally.confident_mistakes, truth)
     columns = (

@@ -65,7 +65,7 @@ RULE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
+class SegmentationScores:
     """Figures in [0, 1]; None where nothing was there to measure."""
 
     miou: float | None
@@ -132,11 +132,11 @@ class ConfusionMatrix:
         """`(3, K)`: all pixels of each class in both, in the truth and in the prediction."""
         return np.stack([np.diag(self.counts), self.counts.sum(1) + self.abstained, self.counts.sum(0)])
 
-    def scores(self) -> Scores:
+    def scores(self) -> SegmentationScores:
         """The figures of all pixels counted so far."""
         hits, true, _ = overlap = self.overlap()
         class_iou = ious(overlap)
-        return Scores(
+        return SegmentationScores(
             miou=one_or_none(mean(class_iou)),
             pixel_accuracy=one_or_none(divide(hits.sum(), true.sum())),
             mean_accuracy=one_or_none(mean(divide(hits, true))),

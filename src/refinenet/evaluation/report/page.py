@@ -10,7 +10,7 @@ from string import Template
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.evaluation.metrics import CONFIDENT, RULES, ClassFigures, Figures, Interval
+from refinenet.evaluation.metrics import CONFIDENT, RULES, ClassMetrics, Interval, Metrics
 from refinenet.evaluation.report.images import Pixels, draw_class_list, draw_swatch, drawing_uri
 from refinenet.evaluation.report.markup import Markup, data_block, element, join
 from refinenet.evaluation.report.plots import Curve, largest, row_shares
@@ -108,7 +108,7 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{percent(value)} %"
 
 
-def _draw_row(k: int, found: ClassFigures, label_set: LabelSet) -> Markup:
+def _draw_row(k: int, found: ClassMetrics, label_set: LabelSet) -> Markup:
     low = None if found.iou_interval is None else found.iou_interval[0]
     name = element("th", draw_swatch(label_set, k), element("span", label_set.names[k]), scope="row", class_="class")
     return element(
@@ -149,7 +149,7 @@ _GROUPS: Mapping[Group, tuple[str, str]] = {
 }
 
 
-def draw_confusions(figures: Figures, label_set: LabelSet, picture: Pixels | None) -> Markup:
+def draw_confusions(figures: Metrics, label_set: LabelSet, picture: Pixels | None) -> Markup:
     """The largest confusions in words, and the matrix.
 
     Args:
@@ -179,7 +179,7 @@ def draw_confusions(figures: Figures, label_set: LabelSet, picture: Pixels | Non
     return join((listed, element("p", note + "Right ones are blue, wrong ones orange.", class_="note"), matrix))
 
 
-def draw_curve_section(curves: Sequence[Curve], figures: Figures) -> Markup:
+def draw_curve_section(curves: Sequence[Curve], figures: Metrics) -> Markup:
     """The curves beside each other, each with its words; a note on those that cannot be drawn."""
     drawn = [
         element(

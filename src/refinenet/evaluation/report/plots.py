@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.evaluation.metrics import Calibration, Figures
+from refinenet.evaluation.metrics import Calibration, Metrics
 from refinenet.evaluation.report.markup import Markup
 from refinenet.evaluation.results import percent
 from refinenet.labels import LabelMap, LabelSet
@@ -44,12 +44,12 @@ class Curve:
     png: bytes
 
 
-def draw_curves(figures: Figures) -> tuple[Curve, ...]:
+def draw_curves(figures: Metrics) -> tuple[Curve, ...]:
     """The curves that there are figures for."""
     return tuple(_draw_curves(figures))
 
 
-def _draw_curves(figures: Figures) -> Iterator[Curve]:
+def _draw_curves(figures: Metrics) -> Iterator[Curve]:
     bands = [(width, 100 * value) for width, value in figures.trimap_miou.items() if value is not None]
     if bands:
         yield _draw_bands(bands)
@@ -180,14 +180,14 @@ class Confusion:
     """Of the labelled pixels of the true class, in [0, 1]; of one image (`mixups`), of all that it has labelled."""
 
 
-def row_shares(figures: Figures) -> npt.NDArray[np.float64]:
+def row_shares(figures: Metrics) -> npt.NDArray[np.float64]:
     """`(K, K)`: of the pixels of each true class, the share called each class; rows of absent classes are 0."""
     totals = np.array([found.pixels for found in figures.classes], np.int64)
     shares: npt.NDArray[np.float64] = figures.confusion / np.maximum(totals, 1)[:, np.newaxis]
     return shares
 
 
-def largest(figures: Figures, count: int) -> list[Confusion]:
+def largest(figures: Metrics, count: int) -> list[Confusion]:
     """The confusions that take the largest share of a class, largest first; very rare classes are left out."""
     shares = row_shares(figures)
     np.fill_diagonal(shares, 0)

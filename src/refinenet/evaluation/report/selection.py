@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.evaluation.metrics import Figures, ImageFigures
+from refinenet.evaluation.metrics import ImageFigures, Metrics
 
 Group = Literal["worst", "best", "class", "mistakes"]
 
@@ -37,12 +37,12 @@ class Choice:
     """In the group "class": those that are nowhere worse than here."""
 
 
-def choose(figures: Figures) -> tuple[Choice, ...]:
+def choose(figures: Metrics) -> tuple[Choice, ...]:
     """All images to show, group by group, each in its order; an image may be in several groups."""
     return tuple(_choose(figures))
 
 
-def _choose(figures: Figures) -> Iterator[Choice]:
+def _choose(figures: Metrics) -> Iterator[Choice]:
     worst, best = _extremes([found.miou for found in figures.images])
     yield from _ranked("worst", worst)
     yield from _ranked("best", best)
@@ -63,7 +63,7 @@ def _extremes(values: Sequence[float | None]) -> tuple[list[int], list[int]]:
     return order[:count], order[count:][: -MOST_BEST - 1 : -1]
 
 
-def _worst_of_classes(figures: Figures) -> dict[int, list[int]]:
+def _worst_of_classes(figures: Metrics) -> dict[int, list[int]]:
     """For the worst classes, the image in which each has its lowest IoU; by image, as several may have the same."""
     known = {k: found.iou for k, found in enumerate(figures.classes) if found.iou is not None}
     chosen: dict[int, list[int]] = defaultdict(list)

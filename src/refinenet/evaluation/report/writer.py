@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from refinenet.datasets.catalog import Dataset, Sample
-from refinenet.evaluation.evaluator import Answer
+from refinenet.evaluation.evaluator import Prediction
 from refinenet.evaluation.report.images import PICTURES, Look, draw_entry
 from refinenet.evaluation.report.markup import Markup
 from refinenet.evaluation.report.page import MOST_IN_TABLE, draw_page
@@ -43,7 +43,7 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def write_report(
-    evaluation: Evaluation, dataset: Dataset, answer: Callable[[Sample], Answer], folder: str | os.PathLike[str]
+    evaluation: Evaluation, dataset: Dataset, answer: Callable[[Sample], Prediction], folder: str | os.PathLike[str]
 ) -> Path:
     """Write a page on an evaluation, `report.html`, and its pictures as PNG files in the folder `pictures` beside it.
 
@@ -76,7 +76,7 @@ def write_report(
 
 
 def _draw_entries(
-    evaluation: Evaluation, dataset: Dataset, answer: Callable[[Sample], Answer], folder: Path
+    evaluation: Evaluation, dataset: Dataset, answer: Callable[[Sample], Prediction], folder: Path
 ) -> dict[Choice, Markup]:
     """Read and answer each image once, whatever it is shown for; the entries are in the order of the choices."""
     choices = choose(evaluation.figures)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, get_args
 
-from refinenet.inference.backends.base import PRECISIONS, BackendName, Precision
+from refinenet.inference.backends.base import PRECISIONS, BackendName, InferencePrecision
 
 if TYPE_CHECKING:
     from refinenet.inference.backends.graph import ExportedModel
@@ -54,15 +54,17 @@ def check_backend(name: str, precision: str) -> BackendName:
     chosen = next((known for known in BACKENDS if known == name), None)
     if chosen is None:
         raise ValueError(f"backend is one of {AUTO}, {', '.join(BACKENDS)}, not {name!r}.")
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, not {precision!r}.")
+    if precision not in get_args(InferencePrecision):
+        raise ValueError(f"precision is one of {', '.join(get_args(InferencePrecision))}, not {precision!r}.")
     if precision not in PRECISIONS[chosen]:
         able = ", ".join(f"{known} ({', '.join(PRECISIONS[known])})" for known in BACKENDS)
         raise ValueError(f"The backend {name} does not compute in {precision}; these do: {able}.")
     return chosen
 
 
-def list_backends(model: Network | ExportedModel, chosen: BackendName) -> Iterator[tuple[BackendName, Precision]]:
+def list_backends(
+    model: Network | ExportedModel, chosen: BackendName
+) -> Iterator[tuple[BackendName, InferencePrecision]]:
     """What can run a model here, beside the backend chosen for it; that comes first, in float32."""
     from refinenet.inference.backends.graph import ExportedModel
 
@@ -84,7 +86,7 @@ def list_backends(model: Network | ExportedModel, chosen: BackendName) -> Iterat
 
 
 def open_backend(
-    model: Network | ExportedModel, name: BackendName, precision: Precision, *, or_pytorch: bool = False
+    model: Network | ExportedModel, name: BackendName, precision: InferencePrecision, *, or_pytorch: bool = False
 ) -> PyTorchBackend | TranslatedBackend | GraphBackend | AutoBackend:
     """The backend of a name for a network, or for a graph that it can run.
 

@@ -9,10 +9,10 @@ from typing import Literal
 BackendName = Literal["pytorch", "compiled", "openvino", "onnxruntime"]
 
 
-Precision = Literal["float32", "bfloat16", "float16"]
+InferencePrecision = Literal["float32", "bfloat16", "float16"]
 
 
-PRECISIONS: Mapping[BackendName, tuple[Precision, ...]] = MappingProxyType(
+PRECISIONS: Mapping[BackendName, tuple[InferencePrecision, ...]] = MappingProxyType(
     {
         "pytorch": ("float32", "bfloat16", "float16"),
         "compiled": ("float32", "bfloat16", "float16"),

@@ -19,7 +19,7 @@ from refinenet._version import __version__
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.backends.graph import Engine, Graph, start_engine
 from refinenet.io.console import print_note
-from refinenet.io.sealed_folder import read_sealed, write_sealed
+from refinenet.io.sealed_folder import read_checksummed, write_checksummed
 from refinenet.models.inference_graph import fuse
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest
@@ -88,7 +88,7 @@ def _read(folder: Path) -> Graph | None:
         print_note(f"{folder} is not used ({error}); the network is translated again.")
     else:
         try:
-            return Graph(dict(read_sealed(folder)[1]))
+            return Graph(dict(read_checksummed(folder)[1]))
         except ValueError as error:
             print_note(f"{folder} is damaged ({error}); the network is translated again.")
     if folder.is_symlink():
@@ -192,7 +192,7 @@ def _keep(files: Mapping[str, bytes], folder: Path) -> None:
             parent.mkdir(mode=_PRIVATE_FOLDER, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
             graph = Path(temporary) / "graph"
-            write_sealed(graph, 0, files)
+            write_checksummed(graph, 0, files)
             for file in graph.iterdir():
                 file.chmod(_PRIVATE_FILE)
             graph.chmod(_PRIVATE_FOLDER)

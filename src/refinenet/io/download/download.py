@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from refinenet.io.download.http import BLOCK, MAX_UNANNOUNCED, Answer, PassingError, Version, ask, check_address
+from refinenet.io.download.http import BLOCK, MAX_UNANNOUNCED, PassingError, Response, Version, ask, check_address
 from refinenet.io.files import write_atomically
 from refinenet.io.locks import only_one
 
@@ -196,7 +196,7 @@ def _known_version(job: _Job) -> Version | None:
     )
 
 
-def _check(job: _Job, answer: Answer) -> None:
+def _check(job: _Job, answer: Response) -> None:
     if not answer.ends_clearly and not job.hashes:
         raise OSError(
             f"{job.address}: the server does not say how long the file is, so nobody can know whether it came whole. "
@@ -210,7 +210,7 @@ def _check(job: _Job, answer: Answer) -> None:
         )
 
 
-def _start_anew(job: _Job, answer: Answer, was_asked_to_continue: bool) -> None:
+def _start_anew(job: _Job, answer: Response, was_asked_to_continue: bool) -> None:
     if was_asked_to_continue:
         job.note(f"{job.target.name}: the server has another version, or cannot continue a file. Starting anew.")
     job.part.unlink(missing_ok=True)
@@ -218,7 +218,7 @@ def _start_anew(job: _Job, answer: Answer, was_asked_to_continue: bool) -> None:
     _write_json(job.beside(".part.json"), version)
 
 
-def _store(job: _Job, answer: Answer) -> None:
+def _store(job: _Job, answer: Response) -> None:
     have, size = answer.start, answer.version.size
     try:
         with job.part.open("ab") as stream:

@@ -204,7 +204,7 @@ def _through(proxy: str, context: ssl.SSLContext) -> urllib3.ProxyManager:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Response:
     """A file, or its rest, ready to be read; to be closed afterwards."""
 
     start: int
@@ -274,7 +274,7 @@ def check_address(url: str) -> None:
         raise ValueError(f"{url!r} is not an address: {error}.") from error
 
 
-def ask(url: str, timeout: float, *, have: int = 0, version: Version | None = None) -> Answer:
+def ask(url: str, timeout: float, *, have: int = 0, version: Version | None = None) -> Response:
     """Ask for a file.
 
     Args:
@@ -367,7 +367,7 @@ def _redirect(visited: list[str], location: str) -> str:
 
 def _understand(
     url: str, exchange: tuple[_Exchange, urllib3.BaseHTTPResponse], have: int, version: Version | None
-) -> Answer:
+) -> Response:
     response = exchange[1]
     status = response.status
     if status in (200, 206):
@@ -396,13 +396,13 @@ def _reject_encodings(url: str, response: urllib3.BaseHTTPResponse) -> None:
             raise OSError(f"{url} comes encoded as {', '.join(encodings)!r}, which was not asked for. Use a mirror.")
 
 
-def _whole(exchange: _Exchange, response: urllib3.BaseHTTPResponse) -> Answer:
+def _whole(exchange: _Exchange, response: urllib3.BaseHTTPResponse) -> Response:
     is_chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
     lengths = set(response.headers.getlist("Content-Length"))
     if not is_chunked and lengths and not (len(lengths) == 1 and re.fullmatch(r"\d{1,18}", min(lengths))):
         raise PassingError(f"the server states no sound Content-Length ({', '.join(sorted(lengths))[:60]!r})")
     size = int(min(lengths)) if lengths and not is_chunked else None
-    return Answer(
+    return Response(
         start=0,
         version=Version(validator=_validator(response), size=size),
         ends_clearly=is_chunked or size is not None,
@@ -410,7 +410,7 @@ def _whole(exchange: _Exchange, response: urllib3.BaseHTTPResponse) -> Answer:
     )
 
 
-def _rest(exchange: _Exchange, response: urllib3.BaseHTTPResponse, have: int, version: Version | None) -> Answer:
+def _rest(exchange: _Exchange, response: urllib3.BaseHTTPResponse, have: int, version: Version | None) -> Response:
     text = response.headers.get("Content-Range", "").strip()
     match = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", text)
     first, last, size = map(int, match.groups()) if match else (0, 0, 0)
@@ -422,7 +422,7 @@ def _rest(exchange: _Exchange, response: urllib3.BaseHTTPResponse, have: int, ve
     )
     if not (fits and is_same):
         raise PassingError(f"the server's part ({text[:60]!r}) does not fit to what was asked for", is_misfit=True)
-    return Answer(start=have, version=version or came, ends_clearly=True, exchange=exchange)
+    return Response(start=have, version=version or came, ends_clearly=True, exchange=exchange)
 
 
 def _validator(response: urllib3.BaseHTTPResponse) -> str | None:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refinenet.models.encoders.feature_info import IMAGENET, STRIDES, Normalisation, Tap
+from refinenet.models.encoders.feature_info import IMAGENET, STRIDES, FeatureInfo, Normalisation
 from refinenet.models.encoders.mobilenetv2 import MobileNetV2, replace_strided_depthwise
 from refinenet.models.encoders.resnet import BLOCKS, ResNet
 
@@ -21,23 +21,23 @@ PUBLISHED_RESNETS = tuple(int(name.removeprefix("resnet")) for name in BLOCKS)
 MOBILENETV2 = "mobilenetv2_100"
 
 MOBILENETV2_TAPS = (
-    Tap(module="blocks.1", channels=24, stride=4),
-    Tap(module="blocks.2", channels=32, stride=8),
-    Tap(module="blocks.3", channels=64, stride=16),
-    Tap(module="blocks.4", channels=96, stride=16),
-    Tap(module="blocks.5", channels=160, stride=32),
-    Tap(module="blocks.6", channels=320, stride=32),
+    FeatureInfo(module="blocks.1", channels=24, stride=4),
+    FeatureInfo(module="blocks.2", channels=32, stride=8),
+    FeatureInfo(module="blocks.3", channels=64, stride=16),
+    FeatureInfo(module="blocks.4", channels=96, stride=16),
+    FeatureInfo(module="blocks.5", channels=160, stride=32),
+    FeatureInfo(module="blocks.6", channels=320, stride=32),
 )
 """Where Light-Weight RefineNet reads a MobileNetV2: two maps at strides 16 and 32 (BMVC 2018)."""
 
 RESNET_TAPS = (
-    Tap(module="layer1", channels=256, stride=4),
-    Tap(module="layer2", channels=512, stride=8),
-    Tap(module="layer3", channels=1024, stride=16),
-    Tap(module="layer4", channels=2048, stride=32),
+    FeatureInfo(module="layer1", channels=256, stride=4),
+    FeatureInfo(module="layer2", channels=512, stride=8),
+    FeatureInfo(module="layer3", channels=1024, stride=16),
+    FeatureInfo(module="layer4", channels=2048, stride=32),
 )
 
-PUBLISHED_TAPS: Mapping[str, tuple[Tap, ...]] = MappingProxyType(
+FEATURE_INFO: Mapping[str, tuple[FeatureInfo, ...]] = MappingProxyType(
     {MOBILENETV2: MOBILENETV2_TAPS, **dict.fromkeys(BLOCKS, RESNET_TAPS)}
 )
 """Encoders of the papers, built here, by timm's names; of all others timm's last map of each stride is read."""
@@ -62,9 +62,9 @@ class Encoder(nn.Module):
 
     def __init__(self, name: str, *, pretrained: bool = False) -> None:
         super().__init__()
-        self.taps = describe_taps(name)
+        self.taps = feature_info(name)
         # The published encoders take any size; the others get images padded to whole cells of their coarsest map.
-        self.size_multiple = 1 if base_name(name) in PUBLISHED_TAPS else STRIDES[-1]
+        self.size_multiple = 1 if base_name(name) in FEATURE_INFO else STRIDES[-1]
         self.features = _build_features(name, self.taps, pretrained=pretrained)
         replace_strided_depthwise(self.features)
         # Transformers such as Swin put out (N, H, W, C) and say so.
@@ -121,31 +121,31 @@ def base_name(name: str) -> str:
     return name.partition(".")[0]
 
 
-def describe_taps(name: str) -> tuple[Tap, ...]:
+def feature_info(name: str) -> tuple[FeatureInfo, ...]:
     """The feature maps that the decoder reads from an encoder, fine to coarse.
 
     Raises:
         ValueError: timm has no such model, or it lacks a feature map at stride 4, 8, 16 or 32.
     """
-    if name in PUBLISHED_TAPS:
-        return PUBLISHED_TAPS[name]
+    if name in FEATURE_INFO:
+        return FEATURE_INFO[name]
     from refinenet.models.encoders.timm import check_name, find_taps
 
     check_name(name)
-    return PUBLISHED_TAPS.get(base_name(name)) or find_taps(name)
+    return FEATURE_INFO.get(base_name(name)) or find_taps(name)
 
 
 def _find_normalisation(name: str) -> Normalisation:
-    if name in PUBLISHED_TAPS:
+    if name in FEATURE_INFO:
         return IMAGENET
     from refinenet.models.encoders.timm import find_normalisation
 
     return find_normalisation(name)
 
 
-def _build_features(name: str, taps: tuple[Tap, ...], *, pretrained: bool) -> nn.Module:
+def _build_features(name: str, taps: tuple[FeatureInfo, ...], *, pretrained: bool) -> nn.Module:
     base = base_name(name)
-    if base not in PUBLISHED_TAPS:
+    if base not in FEATURE_INFO:
         from refinenet.models.encoders.timm import build_features
 
         return build_features(name, taps, pretrained=pretrained)

@@ -13,7 +13,7 @@ IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tap:
+class FeatureInfo:
     """A feature map that the decoder reads."""
 
     module: str

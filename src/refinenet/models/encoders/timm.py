@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from refinenet.models.encoders.feature_info import IMAGENET, STRIDES, Normalisation, Tap
+from refinenet.models.encoders.feature_info import IMAGENET, STRIDES, FeatureInfo, Normalisation
 
 
 def check_name(name: str) -> None:
@@ -36,7 +36,7 @@ def check_name(name: str) -> None:
     raise ValueError(f"timm has no encoder named {name!r}.{hint} timm.list_models() lists all.")
 
 
-def find_taps(name: str) -> tuple[Tap, ...]:
+def find_taps(name: str) -> tuple[FeatureInfo, ...]:
     """The last feature map of each stride, fine to coarse.
 
     Raises:
@@ -64,7 +64,7 @@ def find_taps(name: str) -> tuple[Tap, ...]:
     _refuse_fixed_size(name)
     last = [max(index for index, value in enumerate(strides) if value == stride) for stride in STRIDES]
     names, channels = info.module_name(), info.channels()
-    return tuple(Tap(module=names[i], channels=channels[i], stride=strides[i]) for i in last)
+    return tuple(FeatureInfo(module=names[i], channels=channels[i], stride=strides[i]) for i in last)
 
 
 def find_normalisation(name: str) -> Normalisation:
@@ -73,7 +73,7 @@ def find_normalisation(name: str) -> Normalisation:
     return (config.mean, config.std) if config else IMAGENET
 
 
-def build_features(name: str, taps: Sequence[Tap], *, pretrained: bool) -> nn.Module:
+def build_features(name: str, taps: Sequence[FeatureInfo], *, pretrained: bool) -> nn.Module:
     """A network cut down to its feature maps.
 
     Raises:

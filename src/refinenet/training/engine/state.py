@@ -14,7 +14,7 @@ from refinenet.training.records.folder import POSITION, RunFolder
 
 
 @dataclass(kw_only=True)
-class Position:
+class TrainState:
     """How far a run has come; a checkpoint keeps it."""
 
     epoch: int = 0
@@ -52,12 +52,12 @@ class Beginning:
     """The same for people: the text of a recipe file, if there is one."""
 
 
-def state_files(learner: Learner, position: Position) -> dict[str, bytes]:
+def state_files(learner: Learner, position: TrainState) -> dict[str, bytes]:
     """The files of a checkpoint; to be asked for on all processes at once, of use to the first one, which writes."""
     return {**learner.state(), POSITION: json.dumps(asdict(position)).encode()}
 
 
-def find_position(folder: RunFolder, learner: Learner, beginning: Beginning | None, *, show: bool) -> Position:
+def restore_state(folder: RunFolder, learner: Learner, beginning: Beginning | None, *, show: bool) -> TrainState:
     """Where to begin: at the start of a new run, or where the folder's newest good checkpoint is.
 
     Args:
@@ -81,7 +81,7 @@ def find_position(folder: RunFolder, learner: Learner, beginning: Beginning | No
         print_note(f"Warning: {message}", enabled=processes.is_first)
     try:
         learner.load_state(checkpoint.files)
-        position = Position(**json.loads(checkpoint.files[POSITION]))
+        position = TrainState(**json.loads(checkpoint.files[POSITION]))
     except (RuntimeError, KeyError, ValueError, TypeError, *CORRUPT_FILE_ERRORS) as error:
         raise ValueError(f"{checkpoint.folder} is of another run: {error}") from error
     where = f"step {checkpoint.step}, of epoch {position.epoch + 1}" if not position.is_over else "its end"
@@ -89,8 +89,8 @@ def find_position(folder: RunFolder, learner: Learner, beginning: Beginning | No
     return position
 
 
-def _begin(folder: RunFolder, learner: Learner, beginning: Beginning, *, show: bool) -> Position:
-    position = Position()
+def _begin(folder: RunFolder, learner: Learner, beginning: Beginning, *, show: bool) -> TrainState:
+    position = TrainState()
     files = state_files(learner, position)
     if learner.processes.is_first:
         folder.refuse_begun()  # another one may have begun since this was looked at first

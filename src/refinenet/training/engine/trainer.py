@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from refinenet.distributed import is_lost_process
 from refinenet.inference.segmenter import NotFiniteError
 from refinenet.io.console import print_note, progress_bar
-from refinenet.io.signals import Interruption
+from refinenet.io.signals import StopRequest
 from refinenet.training.engine.learner import Learner, is_out_of_memory
-from refinenet.training.engine.state import Position, state_files
+from refinenet.training.engine.state import TrainState, state_files
 from refinenet.training.loading.loader import Part
 from refinenet.training.loggers import MetricLoggers
 from refinenet.training.optimisation import rate_factor
@@ -44,7 +44,7 @@ class Measurement:
     """What a model's file says of it, JSON-ready."""
 
 
-class Keeper(Protocol):
+class Task(Protocol):
     """What differs between trainings: how a network is measured, and what is kept and shown of it.
 
     Where the disk is full or fails while something is kept, that is said and training goes on.
@@ -104,7 +104,7 @@ def telling_how_it_goes_on(folder: RunFolder, *, show: bool) -> Iterator[None]:
         raise
 
 
-class TrainLoop:
+class Trainer:
     """Trains to the end, or until it is asked to stop.
 
     Args:
@@ -123,11 +123,11 @@ class TrainLoop:
         self,
         learner: Learner,
         batches: Batches,
-        keeper: Keeper,
+        keeper: Task,
         folder: RunFolder,
         loggers: MetricLoggers,
-        interruption: Interruption,
-        position: Position,
+        interruption: StopRequest,
+        position: TrainState,
         *,
         steps: int | None = None,
         show: bool = True,

@@ -25,7 +25,7 @@ from refinenet.training.augmentation.geometry import Pair
 from refinenet.training.augmentation.mixing import Partner
 from refinenet.training.augmentation.pipeline import Augmentation, to_tensors
 from refinenet.training.config import TrainConfig
-from refinenet.training.loading.worker_pool import LoadingProcesses
+from refinenet.training.loading.worker_pool import WorkerPool
 
 _ORDER, _SAMPLE = 0, 1
 """What a generator is for."""
@@ -216,9 +216,7 @@ class Loader:
         """Whole batches in an epoch; what is left over of its order is dropped."""
         self._augmentation = Augmentation(config, dataset.label_set.ignore_index, rare)
         self._reader = _Reader(dataset, self._augmentation, raw=config.augment_on == "device")
-        self._loading = LoadingProcesses(
-            self._reader, config.workers, partial(torch.set_num_threads, 1), self._describe
-        )
+        self._loading = WorkerPool(self._reader, config.workers, partial(torch.set_num_threads, 1), self._describe)
 
     def __enter__(self) -> Loader:
         return self

@@ -48,7 +48,7 @@ class _Worker(NamedTuple):
     """Tasks without a result yet, the one that it works on first."""
 
 
-class LoadingProcesses(Generic[Task, Result]):
+class WorkerPool(Generic[Task, Result]):
     """`map(function, tasks)` in processes that wait for more when it is done. Use it in a `with` block.
 
     Why it is not PyTorch's DataLoader: that one learns of a dead process by a handler of SIGCHLD, which raises at
@@ -89,7 +89,7 @@ class LoadingProcesses(Generic[Task, Result]):
             theirs.close()
             self._workers.append(_Worker(process, ours, deque()))
 
-    def __enter__(self) -> LoadingProcesses[Task, Result]:
+    def __enter__(self) -> WorkerPool[Task, Result]:
         return self
 
     def __exit__(

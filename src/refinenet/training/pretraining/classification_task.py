@@ -20,7 +20,7 @@ FEW = 5
 """So many guesses are allowed in the second accuracy, where there are more classes."""
 
 
-class EncoderKeeper:
+class ClassificationTask:
     """Measures a classifier by its accuracy, and keeps its encoder; the `Keeper` of a `TrainLoop`.
 
     Args:

@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 
 from refinenet.training.augmentation.colour import ColourChange, draw_colour, vary_colour
 from refinenet.training.loading.loader import Part, draw_order, share_parts
-from refinenet.training.loading.worker_pool import LoadingProcesses
+from refinenet.training.loading.worker_pool import WorkerPool
 from refinenet.training.pretraining.config import PretrainConfig
 from refinenet.training.pretraining.image_folder import ImageFolder, LabelledImage
 
@@ -102,7 +102,7 @@ class ImageLoader:
         self.steps_per_epoch = len(folder.train) // self.batch_size
         """Whole batches in an epoch; what is left over of its order is dropped."""
         begin = partial(torch.set_num_threads, 1)
-        self._loading = LoadingProcesses(_Reader(config), config.workers, begin, _name_files)
+        self._loading = WorkerPool(_Reader(config), config.workers, begin, _name_files)
 
     def __enter__(self) -> ImageLoader:
         return self

@@ -15,16 +15,16 @@ from refinenet.distributed import Engine, launch
 from refinenet.environment import describe_run
 from refinenet.inference.backends.pytorch import keep_freed_memory
 from refinenet.io.console import print_note
-from refinenet.io.signals import Interruption
-from refinenet.models.encoders.encoder import describe_taps
+from refinenet.io.signals import StopRequest
+from refinenet.models.encoders.encoder import feature_info
 from refinenet.models.factory import choose_device
 from refinenet.models.network import Network
 from refinenet.training.engine.learner import Learner
-from refinenet.training.engine.state import Beginning, find_position
-from refinenet.training.engine.trainer import TrainLoop, telling_how_it_goes_on
+from refinenet.training.engine.state import Beginning, restore_state
+from refinenet.training.engine.trainer import Trainer, telling_how_it_goes_on
 from refinenet.training.loggers import open_loggers
 from refinenet.training.optimisation import choose_precision
-from refinenet.training.pretraining.classification_task import EncoderKeeper
+from refinenet.training.pretraining.classification_task import ClassificationTask
 from refinenet.training.pretraining.classifier import ImageClassifier
 from refinenet.training.pretraining.config import PretrainConfig
 from refinenet.training.pretraining.image_folder import ImageFolder, open_image_folder
@@ -110,7 +110,7 @@ def _make_plan(folder: str | os.PathLike[str] | None, encoder: str | None, setti
     if folder is None or encoder is None:
         raise ValueError("Name a folder of images and an encoder, or a run to resume.")
     config = PretrainConfig.from_dict(settings)
-    describe_taps(encoder)
+    feature_info(encoder)
     return _Plan(encoder=encoder, images=open_image_folder(folder), config=config)
 
 
@@ -171,7 +171,7 @@ def _carry_out(
     keep_freed_memory()
     config, processes = plan.config, engine.processes
     with ExitStack() as stack:
-        interruption = stack.enter_context(Interruption())
+        interruption = stack.enter_context(StopRequest())
         if processes.is_first:
             stack.enter_context(folder.lock())
         stack.enter_context(telling_how_it_goes_on(folder, show=show))
@@ -181,12 +181,12 @@ def _carry_out(
             print_note(told, enabled=show)
         learner = _make_learner(plan, engine, device)
         beginning = Beginning(description=_describe(plan)) if is_new else None
-        position = find_position(folder, learner, beginning, show=show)
+        position = restore_state(folder, learner, beginning, show=show)
         names = config.loggers if processes.is_first else ()
         loggers = open_loggers(names, folder.path, asdict(config), first_step=position.epoch + 1)
         stack.callback(folder.attempt, "the loggers' last figures", loggers.close, is_last=True)
-        keeper = EncoderKeeper(folder, plan.encoder, plan.images.classes, config, learner, loader)
-        loop = TrainLoop(learner, loader, keeper, folder, loggers, interruption, position, steps=steps, show=show)
+        keeper = ClassificationTask(folder, plan.encoder, plan.images.classes, config, learner, loader)
+        loop = Trainer(learner, loader, keeper, folder, loggers, interruption, position, steps=steps, show=show)
         loop.run()
         processes.wait()
     return PretrainResult(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refinenet.io.files import flush_folder, make_folders, sweep_leftovers, write_atomically
-from refinenet.io.sealed_folder import check_names, damage_told, read_sealed, read_step, write_sealed
+from refinenet.io.sealed_folder import check_names, damage_told, read_checksummed, read_step, write_checksummed
 
 SPACE_RESERVE = 1.2
 """How many times its size must be free on the disk before a checkpoint is written."""
@@ -110,7 +110,7 @@ class Checkpoints:
         messages = self._look_at_pointer()
         for candidate in self._candidates():
             try:
-                step, files = read_sealed(candidate.folder)
+                step, files = read_checksummed(candidate.folder)
             except ValueError as error:
                 messages.append(_put_aside(candidate.folder, error))
                 continue
@@ -150,7 +150,7 @@ class Checkpoints:
     def _write(self, step: int, files: Mapping[str, bytes]) -> Path:
         temporary = self._temporary(_name(step, 1))
         try:
-            write_sealed(temporary, step, files)
+            write_checksummed(temporary, step, files)
             folder = self._free_name(step)
             temporary.rename(folder)
         except BaseException:
