@@ -22,7 +22,7 @@ from torch import Tensor
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.export import Certificate
+from refinenet.export.certificate import Certificate
 from refinenet.export.loading.loader import open_exported
 from refinenet.export.quantisation import MAX_DROP
 from refinenet.inference.backends import open_backend

@@ -28,7 +28,7 @@ from torch.nn import functional
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.export import Certificate
+from refinenet.export.certificate import Certificate
 from refinenet.labels import LabelSet, voc_colours
 from refinenet.models.model_file import read_header
 

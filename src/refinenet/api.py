@@ -31,9 +31,10 @@ from refinenet.evaluation.evaluator import model_predictor
 from refinenet.evaluation.pipeline import check_masks, examine, open_split
 from refinenet.evaluation.results import Evaluation
 from refinenet.evaluation.submission import Submission, plan_submission, write_submission
-from refinenet.export import SIZES, Certificate, ExportPrecision, Int8, check_target, export_model
+from refinenet.export.certificate import SIZES, Certificate
+from refinenet.export.exporter import ExportPrecision, check_target, export_model
 from refinenet.export.loading.loader import choose_engine, graph_kind, open_exported
-from refinenet.export.quantisation import MAX_DROP
+from refinenet.export.quantisation import MAX_DROP, Int8
 from refinenet.inference.backends import AUTO, check_backend, choose_backend, open_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel

@@ -1,1 +1,89 @@
-"""Images with label maps: published, folders, formats, drawn, examined."""
+"""Images with label maps: published datasets, folders, drawn streets; described, split, prepared, repaired.
+
+Begin with `catalog.open_dataset`, which turns a name or a folder into splits, and `dataset.Dataset`.
+"""
+
+from typing import TYPE_CHECKING
+
+from refinenet._lazy import attach
+
+if TYPE_CHECKING:
+    from refinenet.datasets.catalog import (
+        FOREIGN_SUFFIXES,
+        IMAGE_SUFFIXES,
+        PUBLISHED,
+        UNLABELLED,
+        Dataset,
+        DatasetSource,
+        Sample,
+        Server,
+        TrainingSource,
+        as_sources,
+        choose_classes,
+        find_root,
+        find_server,
+        has_suffix,
+        is_drawn,
+        is_own,
+        is_unlabelled,
+        list_files,
+        no_labels,
+        open_dataset,
+        open_training_datasets,
+        read_classes,
+        with_value_range,
+    )
+    from refinenet.datasets.class_statistics import (
+        ClassCounts,
+        count_classes,
+        count_each,
+        log_weights,
+        median_frequency_weights,
+    )
+    from refinenet.datasets.info import choose_images, describe, write_contact_sheet
+    from refinenet.datasets.preparation import PrepareReport, list_datasets, prepare
+    from refinenet.datasets.split import split_folder
+    from refinenet.datasets.street_scenes import draw_street
+    from refinenet.datasets.street_scenes.scene import LARGEST
+else:
+    __getattr__, __dir__ = attach(__name__)
+
+__all__ = [
+    "FOREIGN_SUFFIXES",
+    "IMAGE_SUFFIXES",
+    "LARGEST",
+    "PUBLISHED",
+    "UNLABELLED",
+    "ClassCounts",
+    "Dataset",
+    "DatasetSource",
+    "PrepareReport",
+    "Sample",
+    "Server",
+    "TrainingSource",
+    "as_sources",
+    "choose_classes",
+    "choose_images",
+    "count_classes",
+    "count_each",
+    "describe",
+    "draw_street",
+    "find_root",
+    "find_server",
+    "has_suffix",
+    "is_drawn",
+    "is_own",
+    "is_unlabelled",
+    "list_datasets",
+    "list_files",
+    "log_weights",
+    "median_frequency_weights",
+    "no_labels",
+    "open_dataset",
+    "open_training_datasets",
+    "prepare",
+    "read_classes",
+    "split_folder",
+    "with_value_range",
+    "write_contact_sheet",
+]

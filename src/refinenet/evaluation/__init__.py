@@ -1,1 +1,37 @@
-"""One pass over a dataset to metrics, report and comparison."""
+"""One pass over a dataset to metrics, report, comparison and submission.
+
+Begin with `pipeline`, the order of events, and `evaluator`, the pass itself.
+"""
+
+from typing import TYPE_CHECKING
+
+from refinenet._lazy import attach
+
+if TYPE_CHECKING:
+    from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
+    from refinenet.evaluation.comparison import compare
+    from refinenet.evaluation.evaluator import PROTOCOL, evaluate, model_predictor
+    from refinenet.evaluation.metrics import ConfusionMatrix
+    from refinenet.evaluation.pipeline import check_masks, evaluate_predictions, examine, open_split
+    from refinenet.evaluation.results import Evaluation
+    from refinenet.evaluation.submission import Submission, plan_submission, write_submission
+else:
+    __getattr__, __dir__ = attach(__name__)
+
+__all__ = [
+    "PROTOCOL",
+    "ConfusionMatrix",
+    "Evaluation",
+    "FittedTemperature",
+    "Submission",
+    "check_masks",
+    "compare",
+    "evaluate",
+    "evaluate_predictions",
+    "examine",
+    "fit_temperature",
+    "model_predictor",
+    "open_split",
+    "plan_submission",
+    "write_submission",
+]

@@ -1,8 +1,29 @@
-"""Networks in the formats of other programs: written, run by the program itself, compared, certified, then kept."""
+"""Networks in the formats of other programs: written, compared, certified; and read back with distrust.
 
-from refinenet.export.certificate import SIZES, Certificate
-from refinenet.export.exporter import ExportPrecision, check_target, export_model
-from refinenet.export.parity import ParityTolerance
-from refinenet.export.quantisation import Int8
+Begin with `exporter.export_model`; `loading` reads such files.
+"""
 
-__all__ = ["SIZES", "Certificate", "ExportPrecision", "Int8", "ParityTolerance", "check_target", "export_model"]
+from typing import TYPE_CHECKING
+
+from refinenet._lazy import attach
+
+if TYPE_CHECKING:
+    from refinenet.export.certificate import SIZES, Certificate
+    from refinenet.export.exporter import ExportPrecision, check_target, export_model
+    from refinenet.export.loading.loader import choose_engine, graph_kind, open_exported
+    from refinenet.export.quantisation import MAX_DROP, Int8
+else:
+    __getattr__, __dir__ = attach(__name__)
+
+__all__ = [
+    "MAX_DROP",
+    "SIZES",
+    "Certificate",
+    "ExportPrecision",
+    "Int8",
+    "check_target",
+    "choose_engine",
+    "export_model",
+    "graph_kind",
+    "open_exported",
+]

@@ -1,1 +1,89 @@
-"""One image to its result."""
+"""One image to its `Segmentation`: protocols, sliding windows and backends.
+
+Begin with `segmenter.Segmenter`.
+"""
+
+from typing import TYPE_CHECKING
+
+from refinenet._lazy import attach
+
+if TYPE_CHECKING:
+    from refinenet.inference.backends import (
+        AUTO,
+        OF_PYTORCH,
+        check_backend,
+        choose_backend,
+        list_backends,
+        open_backend,
+    )
+    from refinenet.inference.backends.base import BackendError, BackendName, InferencePrecision
+    from refinenet.inference.backends.graph import (
+        ENGINES,
+        ONNX_FILE,
+        OPENVINO_FILES,
+        Engine,
+        ExportedModel,
+        Graph,
+        GraphKind,
+        require_onnxruntime,
+        require_openvino,
+        start_engine,
+    )
+    from refinenet.inference.backends.pytorch import PyTorchBackend, keep_freed_memory
+    from refinenet.inference.protocol import PLAIN, Protocol, choose_protocol
+    from refinenet.inference.segmentation import OUTPUTS, Logits, Output, Segmentation, check_output
+    from refinenet.inference.segmenter import (
+        Backend,
+        NotFiniteError,
+        Segmenter,
+        check_abstention,
+        choose_palette,
+        prepare,
+    )
+    from refinenet.inference.sliding_window import Block, WindowGrid, blend_windows
+    from refinenet.inference.upsampling import largest_class, resize
+else:
+    __getattr__, __dir__ = attach(__name__)
+
+__all__ = [
+    "AUTO",
+    "ENGINES",
+    "OF_PYTORCH",
+    "ONNX_FILE",
+    "OPENVINO_FILES",
+    "OUTPUTS",
+    "PLAIN",
+    "Backend",
+    "BackendError",
+    "BackendName",
+    "Block",
+    "Engine",
+    "ExportedModel",
+    "Graph",
+    "GraphKind",
+    "InferencePrecision",
+    "Logits",
+    "NotFiniteError",
+    "Output",
+    "Protocol",
+    "PyTorchBackend",
+    "Segmentation",
+    "Segmenter",
+    "WindowGrid",
+    "blend_windows",
+    "check_abstention",
+    "check_backend",
+    "check_output",
+    "choose_backend",
+    "choose_palette",
+    "choose_protocol",
+    "keep_freed_memory",
+    "largest_class",
+    "list_backends",
+    "open_backend",
+    "prepare",
+    "require_onnxruntime",
+    "require_openvino",
+    "resize",
+    "start_engine",
+]

@@ -1,1 +1,177 @@
-"""Files, images, downloads and the terminal, without pytorch."""
+"""Files, images, downloads, locks and the terminal; nothing here imports PyTorch.
+
+Begin with `images.decode` (anything to pixels) and `files.write_atomically` (files whole or not at all).
+"""
+
+from typing import TYPE_CHECKING
+
+from refinenet._lazy import attach
+
+if TYPE_CHECKING:
+    from refinenet.io.console import (
+        check_output,
+        describe_error,
+        print_note,
+        print_table,
+        progress_bar,
+        say,
+        secure_streams,
+        write_command,
+    )
+    from refinenet.io.download.archives import forget, is_interrupted, is_unpacked, unpack, was_empty
+    from refinenet.io.download.download import PATIENCE, Patience, fetch
+    from refinenet.io.files import (
+        flush_folder,
+        is_same_file,
+        make_folders,
+        quote_controls,
+        refuse_address,
+        refuse_blocked,
+        refuse_same_file,
+        refuse_to_replace,
+        refuse_unwritable,
+        replacing,
+        stream_atomically,
+        sweep_leftovers,
+        sweep_leftovers_of,
+        write_atomically,
+    )
+    from refinenet.io.image_files import (
+        DEEP_MODES,
+        DOWNLOAD,
+        HEIF_SUFFIXES,
+        IMAGE_SUFFIXES,
+        MAX_PIXELS,
+        RGB,
+        Picture,
+        TooLargeError,
+        has_suffix,
+        list_files,
+        open_picture,
+        open_verified,
+        read_colour_mask,
+        read_colours,
+        read_ids,
+        read_mask,
+        read_picture,
+        to_sixteen_bits,
+        walk_names,
+    )
+    from refinenet.io.images import (
+        ChannelOrder,
+        ImageSource,
+        check_channel_order,
+        decode,
+        encode,
+        knows_its_order,
+        read_image,
+        write,
+    )
+    from refinenet.io.locks import only_one, sole_owner
+    from refinenet.io.parallel import map_parallel, map_safely
+    from refinenet.io.raster import (
+        TIFF_SUFFIXES,
+        TILE,
+        RasterReader,
+        RasterWriter,
+        check_suffix,
+        is_installed,
+        needs_windows,
+        open_target,
+        open_upright,
+    )
+    from refinenet.io.sample_values import AS_DECLARED, Decoded, Mask, Note, Reading, ValueRange, check_value_range
+    from refinenet.io.sealed_folder import check_names, damage_told, read_checksummed, read_step, write_checksummed
+    from refinenet.io.signals import StopRequest
+    from refinenet.io.threads import TRACING, ThreadLock, survive_fork
+else:
+    __getattr__, __dir__ = attach(__name__)
+
+__all__ = [
+    "AS_DECLARED",
+    "DEEP_MODES",
+    "DOWNLOAD",
+    "HEIF_SUFFIXES",
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "PATIENCE",
+    "RGB",
+    "TIFF_SUFFIXES",
+    "TILE",
+    "TRACING",
+    "ChannelOrder",
+    "Decoded",
+    "ImageSource",
+    "Mask",
+    "Note",
+    "Patience",
+    "Picture",
+    "RasterReader",
+    "RasterWriter",
+    "Reading",
+    "StopRequest",
+    "ThreadLock",
+    "TooLargeError",
+    "ValueRange",
+    "check_channel_order",
+    "check_names",
+    "check_output",
+    "check_suffix",
+    "check_value_range",
+    "damage_told",
+    "decode",
+    "describe_error",
+    "encode",
+    "fetch",
+    "flush_folder",
+    "forget",
+    "has_suffix",
+    "is_installed",
+    "is_interrupted",
+    "is_same_file",
+    "is_unpacked",
+    "knows_its_order",
+    "list_files",
+    "make_folders",
+    "map_parallel",
+    "map_safely",
+    "needs_windows",
+    "only_one",
+    "open_picture",
+    "open_target",
+    "open_upright",
+    "open_verified",
+    "print_note",
+    "print_table",
+    "progress_bar",
+    "quote_controls",
+    "read_checksummed",
+    "read_colour_mask",
+    "read_colours",
+    "read_ids",
+    "read_image",
+    "read_mask",
+    "read_picture",
+    "read_step",
+    "refuse_address",
+    "refuse_blocked",
+    "refuse_same_file",
+    "refuse_to_replace",
+    "refuse_unwritable",
+    "replacing",
+    "say",
+    "secure_streams",
+    "sole_owner",
+    "stream_atomically",
+    "survive_fork",
+    "sweep_leftovers",
+    "sweep_leftovers_of",
+    "to_sixteen_bits",
+    "unpack",
+    "walk_names",
+    "was_empty",
+    "write",
+    "write_atomically",
+    "write_checksummed",
+    "write_command",
+]

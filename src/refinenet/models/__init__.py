@@ -1,1 +1,98 @@
-"""Networks and the files that hold them."""
+"""Networks (encoders, decoder, classifier), the files that hold them, and importers of published weights.
+
+Begin with `network.Network`, whose `forward` is the architecture, and `model_file` for what a file holds.
+"""
+
+from typing import TYPE_CHECKING
+
+from refinenet._lazy import attach
+
+if TYPE_CHECKING:
+    from refinenet.models.batch_norm import (
+        BatchNormConfig,
+        apply_batch_norm,
+        refuse_single_values,
+        refuse_unlearned_statistics,
+    )
+    from refinenet.models.class_mapping import check_same_classes, take_classes
+    from refinenet.models.decoder import upsample
+    from refinenet.models.encoders.encoder import PUBLISHED_RESNETS, Encoder, feature_info
+    from refinenet.models.encoders.feature_info import STRIDES
+    from refinenet.models.factory import ModelSpec, choose_device, locate_model, open_model, told_as_exported
+    from refinenet.models.inference_graph import (
+        CERTIFICATE_ENDING,
+        EXAMPLE_SHAPE,
+        FREE_SIZES,
+        INPUT,
+        LABELS,
+        LOGITS,
+        DeployedNetwork,
+        Logits,
+        Weights,
+        fuse,
+        network_to_deploy,
+        note_weights,
+        trace,
+    )
+    from refinenet.models.model_file import (
+        BUNDLED,
+        HEADER_KEY,
+        ModelCard,
+        describe_bundled,
+        load,
+        make_header,
+        read_header,
+        save,
+    )
+    from refinenet.models.network import Architecture, ModelType, Network
+    from refinenet.models.tensor_files import CORRUPT_FILE_ERRORS, MAX_FILE_BYTES, check_tensors, digest, printable
+else:
+    __getattr__, __dir__ = attach(__name__)
+
+__all__ = [
+    "BUNDLED",
+    "CERTIFICATE_ENDING",
+    "CORRUPT_FILE_ERRORS",
+    "EXAMPLE_SHAPE",
+    "FREE_SIZES",
+    "HEADER_KEY",
+    "INPUT",
+    "LABELS",
+    "LOGITS",
+    "MAX_FILE_BYTES",
+    "PUBLISHED_RESNETS",
+    "STRIDES",
+    "Architecture",
+    "BatchNormConfig",
+    "DeployedNetwork",
+    "Encoder",
+    "Logits",
+    "ModelCard",
+    "ModelSpec",
+    "ModelType",
+    "Network",
+    "Weights",
+    "apply_batch_norm",
+    "check_same_classes",
+    "check_tensors",
+    "choose_device",
+    "describe_bundled",
+    "digest",
+    "feature_info",
+    "fuse",
+    "load",
+    "locate_model",
+    "make_header",
+    "network_to_deploy",
+    "note_weights",
+    "open_model",
+    "printable",
+    "read_header",
+    "refuse_single_values",
+    "refuse_unlearned_statistics",
+    "save",
+    "take_classes",
+    "told_as_exported",
+    "trace",
+    "upsample",
+]
