@@ -7,7 +7,8 @@ A step goes forwards, backwards and updates the weights, on a batch that lies re
 `refinenet train` at its default settings: channels last, the device's best precision, max pools in parts. "As
 published" is the same network with the same first weights in PyTorch eager, channels first, float32, one 5x5 max pool,
 and with the same optimiser and loss. On a CPU, part of the difference is that `refinenet` keeps freed memory
-(`refinenet.inference.backends.pytorch`), which PyTorch alone does not do; --keeping also times the published network in a process that
+(`inference.backends.pytorch`), which PyTorch alone does not do;
+--keeping also times the published network in a process that
 does.
 
 With a dataset ours is also timed with its loader: a ratio to ours of nearly 1 says that loading keeps up.

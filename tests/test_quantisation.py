@@ -207,7 +207,8 @@ def test_labels_are_measured_like_logits(model: Any, measure: Callable[[Any], fl
 
 def test_no_usage_data_is_sent() -> None:
     program = (
-        "import os;from refinenet.export.quantisation import require_nncf;require_nncf();assert 'NNCF_CI' not in os.environ;"
+        "import os;from refinenet.export.quantisation import require_nncf;require_nncf();"
+        "assert 'NNCF_CI' not in os.environ;"
         "from nncf.telemetry import wrapper; print(isinstance(wrapper.telemetry, wrapper.NNCFTelemetry))"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NNCF")}

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from refinenet._version import __version__
-from refinenet.cli import data, deploy, eval, export, train
+from refinenet.cli import data, deploy, export, train
+from refinenet.cli import eval as eval_command
 from refinenet.cli import train as pretrain
 from refinenet.cli.options import AsJson, Model, complain
 from refinenet.io.console import check_output, describe_error, say, secure_streams
@@ -18,6 +19,8 @@ from refinenet.io.files import quote_controls
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
+
+__all__ = ["main"]
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -51,8 +54,8 @@ app.command()(train.train)
 app.command()(pretrain.pretrain)
 
 
-app.command("eval")(eval.evaluate)
-app.command()(eval.calibrate)
+app.command("eval")(eval_command.evaluate)
+app.command()(eval_command.calibrate)
 
 
 app.command()(deploy.deploy)

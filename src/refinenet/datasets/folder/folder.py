@@ -1,4 +1,4 @@
-"""A folder of one's own, or a YAML file that names its parts: what `refinenet.datasets.folder.layouts` finds, opened."""
+"""A folder of one's own, or a YAML file that names its parts: what `datasets.folder.layouts` finds, opened."""
 
 from __future__ import annotations
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, get_args
 
 from refinenet.inference.backends.base import PRECISIONS, BackendName, InferencePrecision
 

@@ -1,0 +1,46 @@
+"""The plan of the house: few entries at the top, and packages that use of each other what their doors list."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import refinenet
+
+ROOT = Path(refinenet.__file__).parent
+
+
+def listed(package: Path) -> set[str]:
+    """The names in a door's `__all__`."""
+    for node in ast.parse((package / "__init__.py").read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+def is_public(module: str, name: str) -> bool:
+    """Whether a door on the way to a module lists a name, or it is a door itself; other modules are private."""
+    parts = module.split(".")[1:]
+    doors = [ROOT.joinpath(*parts[:k]) for k in range(1, len(parts) + 1)]
+    return any(name in listed(door) or (door / name / "__init__.py").exists() for door in doors if door.is_dir())
+
+
+def test_packages_use_of_each_other_what_doors_list() -> None:
+    private = set()
+    for path in ROOT.rglob("*.py"):
+        home = path.relative_to(ROOT).parts[0]
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("refinenet."):
+                package = str(node.module).split(".")[1]
+                if package == home or not (ROOT / package).is_dir():
+                    continue
+                private |= {
+                    (str(path.relative_to(ROOT)), node.module, alias.name)
+                    for alias in node.names
+                    if not is_public(str(node.module), alias.name)
+                }
+    assert not private
+
+
+def test_the_top_level_has_few_entries() -> None:
+    assert len([path for path in ROOT.iterdir() if path.name != "__pycache__"]) <= 20
