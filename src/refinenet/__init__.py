@@ -25,7 +25,7 @@ __all__ = ["LabelSet", "RefineNet", "Segmentation", "__version__", "evaluate_pre
 _HOMES = {
     "LabelSet": "refinenet.labels",
     "RefineNet": "refinenet.api",
-    "Segmentation": "refinenet.inference.segmenter",
+    "Segmentation": "refinenet.inference.segmentation",
     "evaluate_predictions": "refinenet.evaluation.pipeline",
 }
 

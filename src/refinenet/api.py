@@ -39,8 +39,8 @@ from refinenet.inference.backends import AUTO, check_backend, choose_backend, op
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel
 from refinenet.inference.protocol import Protocol, choose_protocol
-from refinenet.inference.segmentation import Output, Segmentation, check_output
-from refinenet.inference.segmenter import Segmenter, check_abstention, choose_palette
+from refinenet.inference.segmentation import Output, Segmentation, check_output, choose_palette
+from refinenet.inference.segmenter import Segmenter, check_abstention
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_same_file
 from refinenet.io.images import ChannelOrder, ImageSource, check_channel_order, knows_its_order, read_image

@@ -30,7 +30,7 @@ from refinenet.io.sample_values import Decoded, Note
 from refinenet.io.signals import StopRequest
 
 Item = TypeVar("Item")
-Read = TypeVar("Read")
+Loaded = TypeVar("Loaded")
 Done = TypeVar("Done")
 Result = TypeVar("Result")
 
@@ -44,8 +44,8 @@ BEHIND = 4
 
 def overlapped(
     items: Iterable[Item],
-    read: Callable[[Item], Read],
-    work: Callable[[Read], Done],
+    read: Callable[[Item], Loaded],
+    work: Callable[[Loaded], Done],
     write: Callable[[Done], Result],
 ) -> Generator[Result]:
     """`write(work(read(item)))` for each item, in order: `work` in this thread, the others beside it in threads.
@@ -62,7 +62,7 @@ def overlapped(
         Exception: what the functions raise.
     """
     remaining = iter(items)
-    reading: deque[Future[Read]] = deque()
+    reading: deque[Future[Loaded]] = deque()
     writing: deque[Future[Result]] = deque()
     readers, writers = ThreadPoolExecutor(READERS, "read"), ThreadPoolExecutor(WRITERS, "write")
 

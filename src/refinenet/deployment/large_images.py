@@ -22,8 +22,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from refinenet.inference.protocol import Protocol
-from refinenet.inference.segmentation import OUTPUTS, Logits, Output, Segmentation
-from refinenet.inference.segmenter import Segmenter, check_abstention, choose_palette, prepare
+from refinenet.inference.segmentation import OUTPUTS, Logits, Output, Segmentation, choose_palette
+from refinenet.inference.segmenter import Segmenter, check_abstention, prepare
 from refinenet.inference.sliding_window import Block, WindowGrid, blend_windows
 from refinenet.inference.upsampling import resize
 from refinenet.io.console import progress_bar

@@ -31,13 +31,12 @@ if TYPE_CHECKING:
     )
     from refinenet.inference.backends.pytorch import PyTorchBackend, keep_freed_memory
     from refinenet.inference.protocol import PLAIN, Protocol, choose_protocol
-    from refinenet.inference.segmentation import OUTPUTS, Logits, Output, Segmentation, check_output
+    from refinenet.inference.segmentation import OUTPUTS, Logits, Output, Segmentation, check_output, choose_palette
     from refinenet.inference.segmenter import (
         Backend,
         NotFiniteError,
         Segmenter,
         check_abstention,
-        choose_palette,
         prepare,
     )
     from refinenet.inference.sliding_window import Block, WindowGrid, blend_windows

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,15 +22,29 @@ from refinenet.io.files import write_atomically
 from refinenet.io.images import ChannelOrder, encode
 from refinenet.io.sample_values import Mask
 from refinenet.io.threads import survive_fork
-from refinenet.labels import LabelMap, LabelSet
+from refinenet.labels import Colour, LabelMap, LabelSet
 
 Output = Literal["labels", "colour", "overlay", "confidence", "palette"]
-
-
 OUTPUTS: tuple[Output, ...] = get_args(Output)
-
-
 OVERLAY_OPACITY = 0.5
+
+
+def in_order(picture: npt.NDArray[np.uint8], channel_order: ChannelOrder) -> npt.NDArray[np.uint8]:
+    """An RGB picture `(H, W, 3)` in another order of its channels, or such a picture in RGB again."""
+    return picture if channel_order == "rgb" else np.ascontiguousarray(picture[..., ::-1])
+
+
+def choose_palette(output: Output, label_set: LabelSet) -> Sequence[Colour] | None:
+    """The colours that a file of one kind of picture stores beside its ids; None for kinds without a palette.
+
+    Raises:
+        ValueError: a palette is asked for and the label set has more classes than a palette can show.
+    """
+    if output != "palette":
+        return None
+    if label_set.dtype is not np.uint8:
+        raise ValueError(f"A palette is for at most 255 classes, and there are {len(label_set)}. Write labels instead.")
+    return label_set.colours
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,7 +6,6 @@ Shape letters: H height, W width, K classes.
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +14,12 @@ from torch import Tensor
 
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.protocol import PLAIN, Protocol, average_probabilities
-from refinenet.inference.segmentation import Logits, Output, Segmentation
+from refinenet.inference.segmentation import Logits, Segmentation, in_order
 from refinenet.inference.upsampling import resize
 from refinenet.io.images import ChannelOrder
 from refinenet.io.sample_values import Mask
 from refinenet.io.threads import survive_fork
-from refinenet.labels import Colour, LabelMap, LabelSet
+from refinenet.labels import LabelMap, LabelSet
 from refinenet.settings import is_within
 
 
@@ -33,24 +32,6 @@ def prepare(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
         )
     image = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None]
     return image.to(torch.float32).div(255).contiguous(memory_format=torch.channels_last)
-
-
-def in_order(picture: npt.NDArray[np.uint8], channel_order: ChannelOrder) -> npt.NDArray[np.uint8]:
-    """An RGB picture `(H, W, 3)` in another order of its channels, or such a picture in RGB again."""
-    return picture if channel_order == "rgb" else np.ascontiguousarray(picture[..., ::-1])
-
-
-def choose_palette(output: Output, label_set: LabelSet) -> Sequence[Colour] | None:
-    """The colours that a file of one kind of picture stores beside its ids; None for kinds without a palette.
-
-    Raises:
-        ValueError: a palette is asked for and the label set has more classes than a palette can show.
-    """
-    if output != "palette":
-        return None
-    if label_set.dtype is not np.uint8:
-        raise ValueError(f"A palette is for at most 255 classes, and there are {len(label_set)}. Write labels instead.")
-    return label_set.colours
 
 
 def check_abstention(below: float) -> None:

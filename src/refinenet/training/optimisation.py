@@ -146,7 +146,7 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
 
 Schedule = Literal["polynomial", "cosine", "steps", "constant"]
 
-_RANGES_of_schedules = {
+_SCHEDULE_RANGES = {
     "warm_up": (0, 0.99),
     "polynomial_power": (0, 100),
     "lowest_rate": (0, 1),
@@ -192,7 +192,7 @@ class ScheduleConfig:
         found = []
         if self.schedule not in get_args(Schedule):
             found.append(f"schedule is one of {', '.join(get_args(Schedule))}, not {self.schedule!r}")
-        found += find_outside(self, _RANGES_of_schedules)
+        found += find_outside(self, _SCHEDULE_RANGES)
         if not _are_rising(self.step_epochs):
             found.append(f"step_epochs are numbers above 0, each larger than the last, not {self.step_epochs!r}")
         return [*found, *self._useless_settings()]

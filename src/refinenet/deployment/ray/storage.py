@@ -201,7 +201,7 @@ def pair_places(
         if len(places) > 1 or not _is_image(places[0]) or _is_folder(places[0]):
             raise ValueError(f"Several images need a folder for their results, not one file: {target}.")
         return [(places[0], target)], None
-    found = {image: name for place in places for image, name in _find_of_ray_places(place, recursive, target)}
+    found = {image: name for place in places for image, name in _find_images(place, recursive, target)}
     # A picture of a kind that is not read fails alone: its place is in nobody's way.
     pairs = [
         (image, join(target, f"{splitext(name)[0] if _is_image(name) else name}.png")) for image, name in found.items()
@@ -230,13 +230,13 @@ def find_skipped(images: Sequence[str], output: str | None = None, *, recursive:
     return {place: problem for place, problem in skipped.items() if not f"{_whole(place)}/".startswith(target)}
 
 
-def _find_of_ray_places(place: str, recursive: bool, target: str) -> list[tuple[str, str]]:
+def _find_images(place: str, recursive: bool, target: str) -> list[tuple[str, str]]:
     """Images with their names in the folder that they were found in."""
     if _is_image(place) and not _is_folder(place):
         return [(place, place.replace("\\", "/").rpartition("/")[2])]
     base, results = f"{_whole(place)}/", f"{_whole(target)}/"
     below = results.removeprefix(base) if results.startswith(base) else ""  # what an earlier run made is not meant
-    names, problems = _list_of_ray_places(place)
+    names, problems = _list_directory(place)
     names = [name for name in names if not below or not name.startswith(below)]
     chosen = [name for name in names if recursive or "/" not in name]
     if not any(map(_is_image, chosen)) and not problems:
@@ -245,7 +245,7 @@ def _find_of_ray_places(place: str, recursive: bool, target: str) -> list[tuple[
     return [(join(place, name), name) for name in chosen]
 
 
-def _list_of_ray_places(place: str) -> tuple[list[str], dict[str, Problem]]:
+def _list_directory(place: str) -> tuple[list[str], dict[str, Problem]]:
     if not is_here(place) or not _is_folder(place):
         return list_names(place, (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)), {}
     names, problems = walk_images(Path(place), recursive=True)
