@@ -114,7 +114,7 @@ FIRST, SECOND, THIRD = ({"epoch": 1, "miou": 0.125}, {"epoch": 2, "miou": 0.375}
 def test_a_full_disk_at_the_best_epoch_does_not_end_the_training(
     epoch: int, meanwhile: dict[str, float], at_the_end: dict[str, float], tmp_path: Path
 ) -> None:
-    script = Path(__file__).parent / "faults" / "full_disk_training.py"
+    script = Path(__file__).parents[1] / "faults" / "full_disk_training.py"
     enter = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*enter, "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True).returncode:
         pytest.skip("no disk may be made here")

@@ -31,7 +31,7 @@ CAMVID_CLASSES = {
     "Pedestrian": (64, 64, 0),
     "Bicyclist": (0, 128, 192),
 }
-CAMVID = Path(os.environ.get("REFINENET_CAMVID") or Path(__file__).parent.parent / "data" / "camvid")
+CAMVID = Path(os.environ.get("REFINENET_CAMVID") or Path(__file__).parents[2] / "data" / "camvid")
 LAYOUTS = {
     "camvid": ("{split}", "{split}annot"),
     "nyu": ("{split}_images", "{split}_labels"),

@@ -20,7 +20,7 @@ from small_runs import resume, state
 
 from refinenet import RefineNet
 
-ARCHIVE = Path(__file__).parent / "stored" / "1.0.0a1.tar.xz"
+ARCHIVE = Path(__file__).parents[1] / "stored" / "1.0.0a1.tar.xz"
 WRITTEN_IN = "/tmp/oldfiles/out"
 """Where the run, the results and the photographs lay when they were written."""
 

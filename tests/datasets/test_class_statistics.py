@@ -18,7 +18,7 @@ from refinenet.datasets.catalog import Dataset, open_dataset
 from refinenet.datasets.class_statistics import ClassCounts, count_classes, log_weights, median_frequency_weights
 from refinenet.labels import LabelMap, LabelSet
 
-CAMVID = Path(os.environ.get("REFINENET_CAMVID") or Path(__file__).parent.parent / "data" / "camvid")
+CAMVID = Path(os.environ.get("REFINENET_CAMVID") or Path(__file__).parents[2] / "data" / "camvid")
 VOID = 255
 CAMVID_PIXELS = (10682767, 14750079, 623349, 20076880, 2845085, 6166762, 743859, 714595, 3719877, 405385, 184967)
 CAMVID_IMAGES = (366, 365, 366, 367, 349, 319, 351, 173, 360, 317, 201)

@@ -20,7 +20,7 @@ from video_samples import moving_street, write_video
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 
-README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 QUICK = ", epochs=1, crop_size=[48, 48], batch_size=2, workers=0"
 QUICK_OPTIONS = " --epochs 1 --batch-size 2 --set crop_size=[48,48] --set workers=0"
 NAMES_A_NETWORK = ("--model", "--stages", "lightweight_nyu")

@@ -1,6 +1,6 @@
 """Drawn folders with planted faults, and a table of what the doctor finds of them.
 
-    python tests/planted_faults.py --images 2000 --size 480x360
+    python tests/helpers/planted_faults.py --images 2000 --size 480x360
 
 draws one large folder with most kinds of faults and small ones with faults that concern a whole folder, checks them
 all, and prints for each kind how many were planted, found, and found where none was planted.

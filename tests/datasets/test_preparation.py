@@ -470,7 +470,7 @@ def test_the_list_knows_what_is_there(tmp_path: Path, monkeypatch: pytest.Monkey
 PREPARE = """
 import sys
 from pathlib import Path
-from test_prepare import prepare, published
+from test_preparation import prepare, published
 address, root, workers = sys.argv[1:]
 prepare("texts", Path(root), published=published(address), workers=int(workers))
 """

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 """What conda-forge calls differently from PyPI."""
 
