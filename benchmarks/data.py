@@ -1,9 +1,9 @@
-"""Images per second: our loader, the same work by torchvision's reference transforms, and the network's appetite.
+"""Loading throughput: our loader, torchvision's reference transforms, and the rate at which the network trains.
 
     python benchmarks/data.py [--dataset camvid --root FOLDER] [--images 1000] [--rounds 5] [--workers 2]
 
-By default the images are streets of 480x360 pixels, drawn and saved as PNG files, taken again and again. Each round
-times every candidate once, in turn, so that a machine whose speed drifts slows all of them alike; the ratios are
+By default the images are drawn streets of 480x360 pixels, saved as PNG files and read repeatedly. Each round
+times every candidate once, in turn, so that drifting machine speed affects all of them equally; the ratios are
 medians over rounds.
 
 "Bare decoding" opens image and mask with Pillow and makes arrays of them, nothing else, in as many processes. The
@@ -80,7 +80,7 @@ class ReferenceDataset(TorchDataset[tuple[Tensor, Tensor]]):
 
 
 def decode_files(paths: tuple[str, str]) -> int:
-    """Pillow and NumPy alone; returns the number of pixels, so that nothing large travels back."""
+    """Decode with Pillow and NumPy alone; return the number of pixels, which is small to send back."""
     pixels = np.asarray(Image.open(paths[0]).convert("RGB"))
     ids = np.asarray(Image.open(paths[1]))
     return int(pixels.shape[0] * ids.shape[1])
@@ -92,7 +92,7 @@ def decode_all(files: list[tuple[str, str]], workers: int) -> int:
 
 
 def count(batches: Iterator[tuple[Tensor, Tensor]]) -> int:
-    """Go through batches and count their images."""
+    """Iterate over batches and count their images."""
     return sum(len(images) for images, _ in batches)
 
 
@@ -111,7 +111,7 @@ def make_step(network: RefineNet, config: TrainConfig) -> Callable[[Tensor, Tens
 
 
 def train(step: Callable[[Tensor, Tensor], None], batches: Iterator[tuple[Tensor, Tensor]], steps: int) -> int:
-    """Train on so many batches; returns the number of images."""
+    """Train on a number of batches and return the number of images."""
     images = 0
     for batch in itertools.islice(batches, steps):
         step(*batch)
@@ -128,7 +128,7 @@ def take(loader: Loader, epochs: Iterator[int]) -> Iterator[tuple[Tensor, Tensor
 def make_candidates(
     dataset: Dataset, config: TrainConfig, ours: Loader, cached: Loader, steps: int
 ) -> dict[str, Callable[[], int]]:
-    """What is timed: functions that work on some images and say on how many."""
+    """Functions to be timed; each processes some images and returns their number."""
     epochs = itertools.count()
     files = [(str(dataset.image_file(item)), dataset.locate(item)) for item in dataset.items]
     reference: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
@@ -149,7 +149,7 @@ def make_candidates(
 
 
 def save_streets(folder: Path, images: int) -> Dataset:
-    """Drawn streets of 480x360 pixels as PNG files, opened as a folder of one's own."""
+    """Save drawn streets of 480x360 pixels as PNG files and open them as a folder dataset."""
     label_set = open_dataset("streets")("train").label_set
     for number in range(images):
         picture, labels = draw_street(number, 360, 480)
@@ -161,7 +161,7 @@ def save_streets(folder: Path, images: int) -> Dataset:
 
 
 def time_rounds(candidates: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
-    """Images per second of each candidate in each round, after one round that does not count."""
+    """Images per second of each candidate in each round, after a warm-up round."""
     speeds: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(rounds + 1):
         for name, work in candidates.items():
@@ -191,7 +191,7 @@ def main() -> None:
             dataset = open_dataset(arguments.dataset, arguments.root)("train")
         dataset = replace(dataset, items=list(islice(cycle(dataset.items), arguments.images)))
         cached = stack.enter_context(cache_samples(dataset, "memory", folder / "benchmark"))
-        # Their processes start before the network takes memory, as they do in training.
+        # Loading processes start before the network allocates memory, as in training.
         ours, from_memory = (stack.enter_context(Loader(each, config, CPU)) for each in (dataset, cached))
         candidates = make_candidates(dataset, config, ours, from_memory, arguments.steps)
         speeds = time_rounds(candidates, arguments.rounds)

@@ -1,13 +1,13 @@
-"""From a prepared image to its label map: ours by every backend and precision, the plain network, peers; in one run.
+"""Inference speed: our network in every backend and precision, the plain network, and peers, in one run.
 
     python benchmarks/deploy.py [--encoder mobilenetv2_100] [--size 512] [--rounds 12] [--no-peers] [--no-memory]
 
-"Plain" is the same network with the same weights as it was published: PyTorch eager, channels first, one 5x5 max pool.
+"Plain" is the published network with the same weights: PyTorch eager, channels first, one 5x5 max pool.
 Peers are networks from PyPI with the same kind of encoder and random weights, as their users run them (PyTorch eager,
-channels first), and translated for OpenVINO, their best export; those whose package is not installed are left out
+channels first), and translated for OpenVINO, their best export; peers whose package is not installed are skipped
 (`pip install segmentation-models-pytorch transformers`).
 
-Each round times every candidate once, in turn, so that a machine whose speed drifts slows all of them alike; the ratios
+Each round times every candidate once, in turn, so that drifting machine speed affects all of them equally; the ratios
 are medians over rounds. Memory is the most that a process held that did nothing else, PyTorch and all. The floor is
 the network's multiply-adds at the speed of large float32 matrix products on the same cores.
 """
@@ -57,7 +57,7 @@ Candidate = Callable[[], Tensor]
 
 
 def make_plain(network: Network) -> nn.Module:
-    """A copy of the network with 5x5 pools, channels first in memory."""
+    """Copy the network with 5x5 pools, channels first in memory."""
     plain = copy.deepcopy(network)
     chains = [module for module in plain.modules() if isinstance(module, ChainedResidualPooling)]
     for chain in chains:
@@ -72,12 +72,12 @@ def make_network(encoder: str) -> Network:
 
 
 def find_labels(backend: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-    """Labels `(1, H, W)` of a prepared image, as `Segmenter` finds them."""
+    """Labels `(1, H, W)` of a prepared image, computed as in `Segmenter`."""
     return largest_class(backend(image)[0], (image.shape[2], image.shape[3]))[None]
 
 
 class Peer(nn.Module):
-    """Another network up to its label map."""
+    """A peer network with upsampling and argmax."""
 
     def __init__(self, network: nn.Module, find_logits: Callable[[Any], Tensor]) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Peer(nn.Module):
 
 
 def make_peers() -> dict[str, Callable[[], Peer]]:
-    """What makes each peer whose package is installed."""
+    """Factories of the peers whose package is installed."""
 
     def make_lraspp() -> Peer:
         made = torchvision.models.segmentation.lraspp_mobilenet_v3_large(
@@ -127,7 +127,7 @@ def translate_peer(peer: Peer, image: Tensor) -> Candidate:
 
 
 def list_makers(encoder: str, image: Tensor, peers: bool) -> dict[str, Callable[[], Candidate]]:
-    """What makes each candidate: a function from nothing to a label map."""
+    """Factories of the candidates; a candidate is a function without arguments that returns a label map."""
     contiguous = image.contiguous()
 
     def make_plain_candidate() -> Candidate:
@@ -151,7 +151,7 @@ def list_makers(encoder: str, image: Tensor, peers: bool) -> dict[str, Callable[
 
 
 def time_rounds(candidates: dict[str, Candidate], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each candidate in each round, after one round that does not count."""
+    """Seconds of each candidate in each round, after a warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(rounds + 1):
         for name, run in candidates.items():
@@ -163,7 +163,7 @@ def time_rounds(candidates: dict[str, Candidate], rounds: int) -> dict[str, list
 
 
 def find_floor(network: nn.Module, image: Tensor) -> float:
-    """Seconds that the network's convolutions would take at the speed of large matrix products."""
+    """Seconds for the network's convolutions at the speed of large matrix products."""
     with FlopCounterMode(display=False) as counter:
         network(image)
     side = 2048
@@ -177,7 +177,7 @@ def find_floor(network: nn.Module, image: Tensor) -> float:
 
 
 def measure_memory(arguments: argparse.Namespace, name: str) -> str:
-    """Megabytes that a process of its own takes for one candidate."""
+    """Megabytes used by a separate process that runs one candidate."""
     command = [sys.executable, __file__, "--encoder", arguments.encoder, "--size", str(arguments.size), "--only", name]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     return found.stdout.split()[-1]
@@ -186,7 +186,7 @@ def measure_memory(arguments: argparse.Namespace, name: str) -> str:
 def run_alone(run: Candidate) -> None:
     for _ in range(3):
         run()
-    status = Path("/proc/self/status").read_text()  # unlike getrusage's, its peak is not that of the parent
+    status = Path("/proc/self/status").read_text()  # unlike getrusage, this peak does not include the parent's
     print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
 
 

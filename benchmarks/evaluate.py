@@ -1,9 +1,9 @@
-"""What the figures of an evaluation cost: time beside the network's, and memory as images come.
+"""Cost of evaluation metrics: time relative to the network, and memory over the number of images.
 
     python benchmarks/evaluate.py [--model camvid] [--size 480x360] [--images 48] [--many 10000]
 
-The first table is of drawn streets, measured by the model; the second of as many small pictures as `--many` says, drawn
-in memory and measured by a small network: what the process holds in memory after each tenth of them.
+The first table evaluates the model on drawn streets. The second evaluates a small network on `--many` small images, drawn
+in memory, and shows the resident memory after each tenth of them.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from refinenet.io.console import print_table
 from refinenet.labels import LabelMap
 
 SMALL = (48, 64)
-"""Height and width of the many pictures."""
+"""Height and width of the small images."""
 
 
 def resident() -> float:
-    """Memory that this process holds, in MiB (Linux)."""
+    """Resident memory of this process in MiB (Linux)."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * 4096 / 2**20
 
 
 def measure_time(model: str, size: str, images: int) -> None:
-    """Print where the time of an evaluation goes."""
+    """Print the time of each part of an evaluation."""
     network = RefineNet(model=model)
     network.eval(f"streets:2:{size}", progress=False)
     parts = network.eval(f"streets:{images}:{size}", progress=False).parts
@@ -42,7 +42,7 @@ def measure_time(model: str, size: str, images: int) -> None:
 
 
 def measure_memory(images: int) -> None:
-    """Print what the process holds as images come."""
+    """Print the resident memory over the number of images."""
     label_set, held = LabelSet.numbered(11), []
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (*SMALL, 3), np.uint8)

@@ -1,11 +1,11 @@
-"""From image files to result files: what each step costs, and a folder's throughput against the network's, in one run.
+"""Folder runs: the cost of each step, and throughput relative to the network alone, in one run.
 
     python benchmarks/files.py [--images 40] [--size 960x720] [--backend openvino] [--kind labels] [--rounds 3]
 
 Drawn streets are written as JPEG files (quality 90). Steps are timed one by one, without overlap: wall-clock time, and
-the processor time of all threads, which a busy machine disturbs less. Then each round lets the network see as many
-prepared images, and the folder be deployed by `RefineNet.deploy_files`, in turn, so that a machine whose speed drifts
-slows both alike; shares are medians over rounds.
+the processor time of all threads, which a busy machine disturbs less. Each round then runs the network on the same number of
+prepared images and `RefineNet.deploy_files` on the folder, in turn, so that a machine whose speed drifts
+affects both equally; ratios are medians over rounds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from refinenet.io.images import decode, encode
 from refinenet.labels import Colour
 
 DRAWN = 6
-"""Different pictures; further files are copies."""
+"""Number of distinct images; further files are copies."""
 STEPS = ("decode", "prepare", "network", "post", "encode", "write")
 
 
@@ -51,7 +51,7 @@ class Stopwatch:
 
     @contextmanager
     def time(self, step: str) -> Iterator[None]:
-        """Note what the context takes."""
+        """Record the time of the context."""
         wall, processor = time.perf_counter(), time.process_time()
         yield
         self.wall[step].append(1000 * (time.perf_counter() - wall))
@@ -59,20 +59,20 @@ class Stopwatch:
 
 
 class TimedBackend:
-    """A backend whose calls are timed as the step "network"."""
+    """Backend wrapper that times calls as the step "network"."""
 
     def __init__(self, network: RefineNet, backend: BackendName, watch: Stopwatch) -> None:
         self._run, self._watch = open_backend(network.network, backend, "float32"), watch
         self.device = self._run.device
 
     def __call__(self, images: Tensor) -> Tensor:
-        """As the backend."""
+        """Run the backend and record its time."""
         with self._watch.time("network"):
             return self._run(images)
 
 
 def draw_files(folder: Path, count: int, width: int, height: int) -> list[Path]:
-    """JPEG files of drawn streets."""
+    """Save drawn streets as JPEG files."""
     contents = []
     for seed in range(min(DRAWN, count)):
         content = io.BytesIO()
@@ -86,7 +86,7 @@ def draw_files(folder: Path, count: int, width: int, height: int) -> list[Path]:
 
 
 def time_steps(network: RefineNet, backend: BackendName, paths: list[Path], kind: Kind, results: Path) -> Stopwatch:
-    """Each step of each file, one after the other; the first file does not count."""
+    """Time each step of each file without overlap; the first file is a warm-up."""
     watch = Stopwatch()
     segmenter = Segmenter(
         TimedBackend(network, backend, watch), network.label_set, temperature=network.card.temperature
@@ -111,7 +111,7 @@ def time_steps(network: RefineNet, backend: BackendName, paths: list[Path], kind
 
 
 def time_levels(network: RefineNet, path: Path) -> list[list[str]]:
-    """PNG of a label map and of an overlay by zlib's level: milliseconds and bytes; and the package's own choice."""
+    """Milliseconds and bytes of a label map and an overlay as PNG at each zlib level, and at the package's setting."""
     found = network.segment(path)
     rows = []
     for name, pixels, palette in (("labels", found.labels, found.label_set.colours), ("overlay", found.overlay, None)):

@@ -1,15 +1,15 @@
-"""How well, and how soon, the bundled model learns a small set of one's own.
+"""Fine-tuning: accuracy and time of the bundled model on a small custom dataset.
 
     python benchmarks/fine_tune.py [--epochs 60] [--images 60] [--seed 0] [--keep FOLDER] [--draw-only]
 
-The set is drawn here: pictures of 320x240 pixels with three classes. The ground is grass, gravel or a mixture of both;
+The dataset is drawn here: pictures of 320x240 pixels with three classes. The ground is grass, gravel or a mixture of both;
 on it lie pieces of wickerwork and of cracked clay, of any shape and size, over each other, in light that changes over
-the picture. Colours are drawn alike for all three classes, so that no colour tells what a pixel is; texture does.
+the picture. Colours have the same distribution in all three classes, so only texture distinguishes them.
 
-It is written as a user's folder (images/, masks/, classes.yaml), of which `refinenet train` keeps every fifth picture
+It is written as a user's folder (images/, masks/, classes.yaml), of which `refinenet train` uses every fifth picture
 for validation; then `refinenet train --recipe few_images` and `refinenet eval` run as a user runs them. Seconds are
-those of the whole training command, from start to end; CPU seconds are what all of its processes have computed in that
-time, which other work on the machine hardly changes.
+those of the whole training command, from start to end; CPU seconds are those of all its processes, which other work on the machine hardly
+affects.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Plane = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture in the making."""
+    """An image and its label map while they are drawn."""
 
     pixels: npt.NDArray[np.float64]
     """`(H, W, 3)` RGB, 0 to 255."""
@@ -62,21 +62,21 @@ def draw_noise(random: Generator, slope: float) -> Plane:
 
 
 def draw_colour(random: Generator) -> npt.NDArray[np.float64]:
-    """An earthy colour, `(3,)` RGB, for whatever class."""
+    """Draw an earthy colour, `(3,)` RGB, independent of the class."""
     return random.uniform((70, 65, 45), (190, 180, 150))
 
 
 def paint(values: Plane, random: Generator, contrast: float) -> npt.NDArray[np.float64]:
-    """A texture, about -1 to 1, in a colour of any kind: `(H, W, 3)`."""
+    """Colour a texture with values of about -1 to 1: `(H, W, 3)`."""
     dark, bright = draw_colour(random), draw_colour(random)
     middle = (dark + bright) / 2
-    # Most of a texture is light and dark; some of it is another colour.
+    # A texture varies mostly in brightness and a little in colour.
     tint = (bright - dark) / 2 * 0.4
     return np.asarray(middle * (1 + contrast * values[..., None]) + tint * values[..., None])
 
 
 def draw_ground(random: Generator) -> npt.NDArray[np.float64]:
-    """Grass, gravel, and where each of them lies."""
+    """Draw grass and gravel, and the mixture of both."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     blades = draw_noise(random, 0.4)
     lean = random.uniform(-0.4, 0.4)
@@ -89,7 +89,7 @@ def draw_ground(random: Generator) -> npt.NDArray[np.float64]:
 
 
 def warp(random: Generator, strength: float) -> tuple[Plane, Plane]:
-    """Turned coordinates of a crumpled sheet, in pixels."""
+    """Rotated and distorted coordinates, in pixels."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(float)
     rows += strength * draw_noise(random, 1.9)
     columns += strength * draw_noise(random, 1.9)
@@ -98,7 +98,7 @@ def warp(random: Generator, strength: float) -> tuple[Plane, Plane]:
 
 
 def draw_wicker(random: Generator) -> npt.NDArray[np.float64]:
-    """Canes over and under each other."""
+    """Draw woven canes."""
     down, across = (axis * 2 * np.pi / random.uniform(12, 18) for axis in warp(random, 6))
     over = np.sin(down / 2) * np.sin(across / 2) > 0
     canes = np.where(over, np.abs(np.sin(down / 2)), np.abs(np.sin(across / 2))) * 2 - 1.2
@@ -106,7 +106,7 @@ def draw_wicker(random: Generator) -> npt.NDArray[np.float64]:
 
 
 def draw_clay(random: Generator) -> npt.NDArray[np.float64]:
-    """Plates with cracks between them: distances to the two nearest of points in a jittered grid."""
+    """Draw plates with cracks between them, from the distances to the two nearest points of a jittered grid."""
     down, across = warp(random, 4)
     size = random.uniform(10, 17)
     shifts = random.uniform(0, 1, (64, 64, 2))
@@ -123,7 +123,7 @@ def draw_clay(random: Generator) -> npt.NDArray[np.float64]:
 
 
 def draw_outline(random: Generator) -> npt.NDArray[np.bool_]:
-    """A shape without corners, somewhere: `(H, W)`."""
+    """Draw a smooth shape at a random place: `(H, W)`."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     down, across = rows - random.uniform(0, HEIGHT), (columns - random.uniform(0, WIDTH)) * random.uniform(0.6, 1.6)
     angle = np.arctan2(down, across)
@@ -135,7 +135,7 @@ def draw_outline(random: Generator) -> npt.NDArray[np.bool_]:
 
 
 def lay(scene: Scene, random: Generator) -> Scene:
-    """The scene with one more thing on it, and the shadow that it throws."""
+    """Add an object and its shadow to the scene."""
     label = int(random.integers(1, len(CLASSES)))
     texture = draw_wicker(random) if CLASSES[label] == "wicker" else draw_clay(random)
     inside = draw_outline(random)
@@ -147,7 +147,7 @@ def lay(scene: Scene, random: Generator) -> Scene:
 
 
 def draw_picture(seed: int, number: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """A picture `(240, 320, 3)` uint8 RGB and its ids `(240, 320)` uint8."""
+    """Draw an image `(240, 320, 3)` uint8 RGB and its ids `(240, 320)` uint8."""
     random = np.random.default_rng([seed, number])
     scene = Scene(draw_ground(random), np.zeros((HEIGHT, WIDTH), np.uint8))
     for _ in range(random.integers(4, 10)):
@@ -159,7 +159,7 @@ def draw_picture(seed: int, number: int) -> tuple[npt.NDArray[np.uint8], npt.NDA
 
 
 def write_set(folder: Path, images: int, seed: int) -> None:
-    """The set as a user's folder."""
+    """Write the dataset as a user's folder."""
     for number in range(images):
         pixels, ids = draw_picture(seed, number)
         write(folder / "images" / f"{number:03d}.jpg", pixels)
@@ -168,7 +168,7 @@ def write_set(folder: Path, images: int, seed: int) -> None:
 
 
 def run(*arguments: str | Path) -> tuple[str, float, float]:
-    """What `refinenet ARGUMENTS` prints, its seconds, and the CPU seconds of all its processes."""
+    """Run `refinenet ARGUMENTS`; return its output, its seconds, and the CPU seconds of all its processes."""
     command = [sys.executable, "-m", "refinenet", *map(str, arguments)]
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -178,7 +178,7 @@ def run(*arguments: str | Path) -> tuple[str, float, float]:
 
 
 def report(evaluation: dict[str, Any], command: list[str], epochs: int, seconds: float, busy: float) -> None:
-    """Print the figures."""
+    """Print the results."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     ious = evaluation["class_iou"]
     rows = [
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="a folder to keep the set and the run in")
+    parser.add_argument("--keep", type=Path, help="folder for the dataset and the run")
     parser.add_argument("--draw-only", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

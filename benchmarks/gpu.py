@@ -1,8 +1,8 @@
-"""On an NVIDIA GPU: images per second at the best batch, and milliseconds of one image; ours and the plain network.
+"""GPU inference: images per second at the best batch size, and milliseconds for one image; ours and the plain network.
 
     python benchmarks/gpu.py [--encoder resnet50] [--size 512] [--rounds 20]
 
-"Plain" is the same network with the same weights as it was published: PyTorch eager, channels first, float32, one 5x5
+"Plain" is the published network with the same weights: PyTorch eager, channels first, float32, one 5x5
 max pool. Ours are `PyTorchBackend` in each of its precisions, and the same in float16 compiled with CUDA graphs. All go
 from prepared images on the GPU to label maps. Batches double until they no longer fit; the best one counts. The floor
 is the network's multiply-adds at the speed of large float16 matrix products on the same GPU.
@@ -33,7 +33,7 @@ Labels = Callable[[Tensor], Tensor]
 
 
 def make_candidates(network: Network) -> dict[str, Labels]:
-    """What is timed: functions from images to label maps."""
+    """Functions to be timed, from images to label maps."""
 
     def ours(precision: str) -> Labels:
         backend = PyTorchBackend(network, precision)
@@ -52,7 +52,7 @@ def make_candidates(network: Network) -> dict[str, Labels]:
 
 
 def time_once(run: Labels, images: Tensor) -> float:
-    """Milliseconds, from a GPU at rest to a GPU at rest."""
+    """Milliseconds between two synchronisations of the GPU."""
     torch.cuda.synchronize()
     started = time.perf_counter()
     run(images)
@@ -61,7 +61,7 @@ def time_once(run: Labels, images: Tensor) -> float:
 
 
 def time_rounds(candidates: dict[str, Labels], images: Tensor, rounds: int) -> dict[str, float]:
-    """Median milliseconds of each candidate that the images fit for, all timed once in each round."""
+    """Median milliseconds of each candidate for which the images fit into memory; each is timed once per round."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(rounds + 3):
         for name in list(times):
@@ -77,7 +77,7 @@ def time_rounds(candidates: dict[str, Labels], images: Tensor, rounds: int) -> d
 
 
 def find_floor(network: Network, image: Tensor) -> float:
-    """Milliseconds of the network's multiply-adds for an image at the speed of large float16 matrix products."""
+    """Milliseconds for the network's multiply-adds on one image at the speed of large float16 matrix products."""
     with FlopCounterMode(display=False) as counter:
         network(image)
     side = 8192

@@ -1,9 +1,9 @@
-"""What int8 costs and gives: the bundled model exported as a user does it, then timed beside itself, in one run.
+"""Int8: accuracy and speed of the bundled model before and after quantisation, in one run.
 
     REFINENET_CAMVID=... python benchmarks/int8.py [--dataset camvid] [--max-drop 0.005] [--size 512] [--rounds 12]
 
 The model is quantised on images of the dataset's training split and measured on its validation split by
-`RefineNet.export`; the certificate says mIoU before and after, and what stays in float. "Plain" and the rounds are
+`RefineNet.export`; the certificate records mIoU before and after, and the layers that stay in floating point. "Plain" and the rounds are
 those of `deploy.py`; all candidates have the same weights, and the exported file is run as `RefineNet(model=...)` does.
 """
 
@@ -36,7 +36,7 @@ PLAIN = "the plain network"
 
 
 def print_quality(certificate: Certificate) -> None:
-    """Print mIoU, agreement and what stayed in float."""
+    """Print mIoU, agreement and the layers that stayed in floating point."""
     found = certificate.comparison
     assert found.scored is not None
     before, after = found.scored.miou_before, found.scored.miou_after
@@ -72,7 +72,7 @@ def time_all(network: RefineNet, exported: Path, size: int, rounds: int) -> dict
 
 
 def print_speed(seconds: dict[str, list[float]], title: str) -> None:
-    """Medians, and medians of the ratios to the plain network."""
+    """Print medians, and medians of the ratios to the plain network."""
     rows = []
     for name, values in seconds.items():
         ratio = statistics.median(p / v for p, v in zip(seconds[PLAIN], values, strict=True))

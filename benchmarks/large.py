@@ -1,9 +1,9 @@
-"""Peak memory, speed and seams of a segmentation in windows, on a large image that is drawn for it.
+"""Large images: peak memory, speed and seams of sliding-window segmentation on a drawn image.
 
     python benchmarks/large.py [--size 20000x15000] [--window 768x768] [--overlap 0.75] [--backend openvino]
 
-The image is streets beside each other, mirrored in turn, under colours that vary slowly; it is written and read by
-parts. The segmentation runs in a process of its own, whose peak resident memory is what the system counted. Then a part
+The image consists of adjacent, alternately mirrored streets with slowly varying colours; it is written and read in
+parts. The segmentation runs in a separate process, whose peak resident memory is reported by the system. Then a part
 of the image is cut out so that windows fall half a step beside those of the whole image, as far as they can: a seam
 would show as pixels that get another label there, along the lines where another window begins to count most. Other
 pixels are compared, too: what differs there are not seams, but what the network makes of other surroundings.
@@ -46,7 +46,7 @@ print(json.dumps({"windows": found.windows, "seconds": found.seconds}))
 
 
 class Place(NamedTuple):
-    """A part of the image."""
+    """A rectangular part of the image."""
 
     top: int
     left: int
@@ -70,15 +70,15 @@ def draw(path: Path, width: int, height: int) -> None:
 
 
 def segment(source: Path, target: Path, settings: dict[str, Any]) -> dict[str, float]:
-    """Segment in another process; windows, seconds, and its peak resident memory in GiB."""
+    """Segment in another process; return the number of windows, seconds, and peak resident memory in GiB."""
     command = [sys.executable, "-c", _RUN, str(source), str(target), json.dumps(settings)]
     found: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    # Of the largest child so far, in KiB on Linux: the whole image is the first one and the largest.
+    # The maximum over all children so far, in KiB on Linux: the whole image comes first and is the largest.
     return found | {"peak": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20}
 
 
 def near_borders(side: int, window: int, overlap: float) -> npt.NDArray[np.bool_]:
-    """`(side,)`: whether a pixel is near the middle of what two windows have in common."""
+    """Whether each pixel of a side is near the middle of the overlap of two windows, `(side,)`."""
     near = np.zeros(side, bool)
     for first, second in itertools.pairwise(WindowGrid(side, window, overlap).starts):
         middle = (first + window + second) // 2
@@ -87,7 +87,7 @@ def near_borders(side: int, window: int, overlap: float) -> npt.NDArray[np.bool_
 
 
 def choose_part(width: int, height: int, settings: dict[str, Any], longest: int) -> Place:
-    """A part of up to `longest` pixels on each side that begins half a step after a window, at a whole stride."""
+    """Choose a part of at most `longest` pixels per side that starts half a step after a window, at a multiple of the stride."""
 
     def begin(side: int, window: int) -> int:
         starts = WindowGrid(side, window, settings["overlap"]).starts
@@ -109,7 +109,7 @@ def cut(source: Path, target: Path, part: Place) -> None:
 
 
 def compare(labels: Path, shifted: Path, part: Place, settings: dict[str, Any]) -> dict[str, float]:
-    """Shares of equal labels near borders and elsewhere, away from the part's own edges."""
+    """Fractions of equal labels near window borders and elsewhere, away from the edges of the part."""
     rows, columns = slice(part.top, part.top + part.height), slice(part.left, part.left + part.width)
     with rasterio.open(labels) as whole, rasterio.open(shifted) as other:
         equal = whole.read(1, window=((rows.start, rows.stop), (columns.start, columns.stop))) == other.read(1)

@@ -1,8 +1,8 @@
-"""How large the networks of the papers are: parameters, and multiply-adds of an image.
+"""Sizes of the papers' networks: parameters, and multiply-adds for one image.
 
     python benchmarks/networks.py [--size 512] [--classes 21]
 
-Counted from the networks themselves, whose weights are not made for it. Multiply-adds are those of convolutions, half
+Counted on the networks themselves, without allocating weights. Multiply-adds are those of convolutions, half
 of PyTorch's floating point operations, up to the logits at a quarter of the image's size.
 """
 
@@ -29,7 +29,7 @@ NETWORKS: tuple[tuple[ModelType, str], ...] = (
 
 @torch.no_grad()
 def count(model_type: ModelType, encoder: str, classes: int, size: int) -> tuple[int, int]:
-    """Parameters, and multiply-adds of an image of `size` by `size` pixels."""
+    """Count parameters, and multiply-adds for an image of `size` by `size` pixels."""
     with torch.device("meta"):
         network = Network(Architecture(model_type=model_type, encoder=encoder, num_classes=classes)).eval()
         images = torch.empty(1, 3, size, size)

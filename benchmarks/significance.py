@@ -1,4 +1,4 @@
-"""How often `refinenet eval --compare` says "significant at 5 %": where there is no difference, and where there is one.
+"""Error rates of `refinenet eval --compare`: how often it reports significance with and without a true difference.
 
     python benchmarks/significance.py [--simulations 2000] [--images 30 100 500]
         [--differences 0 0.002 0.01] [--population 20000] [--draws 999]
@@ -9,7 +9,7 @@ and by chance harder for one of them. In the population the true difference in m
 three ways: both models are alike; the second is better at the two rarest classes and worse at the others; it is better
 at every other class and worse at the rest. Type I errors should be 5 %.
 
-Beside `compare_counts` (bootstrap-t) stand the plain percentile bootstrap, and what is said of pixel accuracy and of a
+Beside `compare_counts` (bootstrap-t) the table shows the plain percentile bootstrap, and the results for pixel accuracy and a
 rare class's IoU: errors where the models are alike, true differences in the other two ways.
 
 Shape letters: N images, K classes.
@@ -41,16 +41,16 @@ WAYS: dict[str, Callable[[float], Shift]] = {
     "rare classes against the others": lambda shift: np.where(_RARE, -0.4, shift),
     "every other class against the rest": lambda shift: np.where(_ODD, shift, 0.5),
 }
-"""From a number that is calibrated to how much easier each class is for the second model, in logits."""
+"""Maps a calibrated parameter to the advantage of the second model in each class, in logits."""
 
 
 class Population:
-    """Images, and what two models made of them.
+    """Simulated images and the predictions of two models for them.
 
     Args:
-        images: How many.
-        own: Standard deviation, in logits, of what is hard for one model only, in an image and in a class of it.
-        seed: Of the chance.
+        images: Number of images.
+        own: Standard deviation, in logits, of the difficulty that affects one model only, per image and per class of it.
+        seed: Seed of the random draws.
     """
 
     def __init__(self, images: int, own: float = 0.3, seed: int = 1) -> None:
@@ -67,7 +67,7 @@ class Population:
         self._share = share / share.sum(-1, keepdims=True)
 
     def segment(self, way: Callable[[float], Shift], difference: float) -> Counts:
-        """`(N, 2, 3, K)`: pixels of both models, whose mIoU over all images differ by `difference`, exactly."""
+        """Pixel counts `(N, 2, 3, K)` of both models, whose mIoU over all images differs by exactly `difference`."""
         low, high = -3.0, 3.0
         for _ in range(30):
             middle = (low + high) / 2
@@ -89,14 +89,14 @@ class Population:
 def simulate(
     population: Counts, images: int, simulations: int, draws: int, seed: int = 2
 ) -> list[tuple[Counts, Differences]]:
-    """Counts `(N, 2, 3, K)` of images taken from a population, and what the comparison says of them."""
+    """Sample counts `(N, 2, 3, K)` from a population and compare the two models."""
     random = np.random.default_rng(seed)
     taken = (population[random.integers(0, len(population), images)] for _ in range(simulations))
     return [(counts, compare_counts(counts[:, 0], counts[:, 1], draws)) for counts in taken]
 
 
 def percentile_says(counts: Counts, draws: int) -> bool:
-    """Whether the plain percentile interval of the difference in mIoU leaves 0 out."""
+    """Whether the plain percentile interval of the difference in mIoU excludes 0."""
     found = interval(resample(counts, lambda sums: mean(ious(sums))[:, 1] - mean(ious(sums))[:, 0], draws))
     return found is not None and not found[0] <= 0 <= found[1]
 

@@ -1,19 +1,18 @@
-"""Images per second in training: our step beside the same network as it was published; in one run.
+"""Training speed: images per second of our step and of the network as published, in one run.
 
     python benchmarks/train.py [--device cpu] [--encoder mobilenetv2_100] [--crop 352 480] [--rounds 10]
                                [--keeping] [--dataset camvid --root FOLDER]
 
-A step goes forwards, backwards and updates the weights, on a batch that lies ready on the device. "Ours" is the step of
+A step is a forward pass, a backward pass and an update of the weights, on a batch that is already on the device. "Ours" is the step of
 `refinenet train` at its default settings: channels last, the device's best precision, max pools in parts. "As
 published" is the same network with the same first weights in PyTorch eager, channels first, float32, one 5x5 max pool,
 and with the same optimiser and loss. On a CPU, part of the difference is that `refinenet` keeps freed memory
-(`inference.backends.pytorch`), which PyTorch alone does not do;
---keeping also times the published network in a process that
+(`inference.backends.pytorch`), which PyTorch alone does not do; --keeping also times the published network in a process that
 does.
 
-With a dataset ours is also timed with its loader: a ratio to ours of nearly 1 says that loading keeps up.
+With a dataset, our step is also timed with its loader: a ratio near 1 means that loading keeps up.
 
-Each candidate has a process of its own. Each round times all of them once, in turn, so that a machine whose speed
+Each candidate runs in a separate process. Each round times all of them once, in turn, so that a machine whose speed
 drifts slows all of them alike; the ratios are medians over rounds.
 """
 
@@ -50,7 +49,7 @@ NUM_CLASSES, IGNORE_INDEX = 11, 255
 
 
 def make_published(network: Network) -> Network:
-    """A copy of the network with 5x5 pools, channels first in memory."""
+    """Copy the network with 5x5 pools, channels first in memory."""
     published = copy.deepcopy(network)
     chains = [module for module in published.modules() if isinstance(module, ChainedResidualPooling)]
     for chain in chains:
@@ -59,7 +58,7 @@ def make_published(network: Network) -> Network:
 
 
 def make_batch(size: int, crop: tuple[int, int], device: torch.device) -> Part:
-    """A batch of noise, a tenth of its pixels without a class."""
+    """Draw a batch of noise; a tenth of its pixels have no class."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(NUM_CLASSES, (size, *crop), generator=generator)
     labels[torch.rand(labels.shape, generator=generator) < 0.1] = IGNORE_INDEX
@@ -90,21 +89,21 @@ def make_published_step(network: Network, config: TrainConfig) -> Callable[[Part
 
 
 def compare_logits(one: Network, other: Network, images: Tensor) -> str:
-    """How far two networks' float32 logits lie apart."""
+    """Largest difference between the float32 logits of two networks."""
     with torch.no_grad():
         first, second = (network.eval()(images) for network in (one, other))
     return f"{(first - second).abs().max().item():.1e} (the largest logit is {second.abs().max().item():.2g})"
 
 
 def make_network(arguments: argparse.Namespace) -> Network:
-    """Our network, the same every time."""
+    """Create our network with fixed weights."""
     torch.manual_seed(0)
     architecture = Architecture(model_type=arguments.model_type, encoder=arguments.encoder, num_classes=NUM_CLASSES)
     return Network(architecture).to(arguments.device).to(memory_format=torch.channels_last)
 
 
 def load(arguments: argparse.Namespace, config: TrainConfig) -> Iterator[Part]:
-    """Batches of a dataset without end; classes that the network does not have are void."""
+    """Yield batches of a dataset endlessly; classes that the network does not have are void."""
     dataset = open_dataset(arguments.dataset, arguments.root)("train")
     with Loader(dataset, config, torch.device(arguments.device)) as loader:
         for epoch in count():
@@ -113,7 +112,7 @@ def load(arguments: argparse.Namespace, config: TrainConfig) -> Iterator[Part]:
 
 
 def make_candidate(name: str, arguments: argparse.Namespace) -> Callable[[], int]:
-    """What is timed: a function that takes some steps and says on how many images."""
+    """The function to be timed; it takes some steps and returns the number of images."""
     device, crop = torch.device(arguments.device), (arguments.crop[0], arguments.crop[1])
     config = TrainConfig(crop_size=crop, batch_size=arguments.batch, workers=arguments.workers)
     if name != PUBLISHED:
@@ -121,7 +120,7 @@ def make_candidate(name: str, arguments: argparse.Namespace) -> Callable[[], int
     parts: Iterator[Part] = repeat(make_batch(arguments.batch, crop, device))
     if name == WITH_LOADER:
         parts = load(arguments, config)
-        next(parts)  # Its processes start before the network takes memory, as they do in training.
+        next(parts)  # Loading processes start before the network allocates memory, as in training.
     network, is_ours = make_network(arguments), name in (OURS, WITH_LOADER)
     step = make_our_step(network, config, device) if is_ours else make_published_step(make_published(network), config)
 
@@ -138,7 +137,7 @@ def make_candidate(name: str, arguments: argparse.Namespace) -> Callable[[], int
 
 
 def time_when_asked(name: str, arguments: argparse.Namespace, connection: Connection) -> None:
-    """Be one candidate: as long as True comes in, take steps and answer with images per second."""
+    """Run one candidate: while True is received, take steps and send back images per second."""
     take_steps = make_candidate(name, arguments)
     while connection.recv():
         started = time.perf_counter()
@@ -147,7 +146,7 @@ def time_when_asked(name: str, arguments: argparse.Namespace, connection: Connec
 
 
 def time_rounds(names: list[str], arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """Images per second of each candidate in each round, after one round that does not count."""
+    """Images per second of each candidate in each round, after a warm-up round."""
     processes = multiprocessing.get_context("spawn")
     connections: dict[str, Connection] = {}
     for name in names:
@@ -167,7 +166,7 @@ def time_rounds(names: list[str], arguments: argparse.Namespace) -> dict[str, li
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--model-type", choices=MODEL_TYPES, default="lightweight")
@@ -198,7 +197,7 @@ def main() -> None:
 
 
 def print_speeds(speeds: dict[str, list[float]], arguments: argparse.Namespace, precision: str) -> None:
-    """A table of all candidates."""
+    """Print a table of all candidates."""
 
     def ratio(name: str, other: str) -> str:
         return f"{statistics.median(a / b for a, b in zip(speeds[name], speeds[other], strict=True)):.2f}x"
