@@ -2,13 +2,13 @@
 
     python benchmarks/data.py [--dataset camvid --root FOLDER] [--images 1000] [--rounds 5] [--workers 2]
 
-By default the images are drawn streets of 480x360 pixels, saved as PNG files and read repeatedly. Each round
-times every candidate once, in turn, so that drifting machine speed affects all of them equally; the ratios are
-medians over rounds.
+By default the images are drawn streets of 480x360 pixels, saved as PNG files and read repeatedly. Each round times
+every candidate once, in turn, so that drifting machine speed affects all of them equally; the ratios are medians over
+rounds.
 
 "Bare decoding" opens image and mask with Pillow and makes arrays of them, nothing else, in as many processes. The
-network is the light-weight MobileNetV2 at the default training settings (crop 320x320, batch 8): its appetite is what a
-step of training, forwards, backwards and update, eats when batches cost nothing.
+network is the light-weight MobileNetV2 at the default training settings (crop 320x320, batch 8): demand is the rate
+of training steps (forward, backward, update) when batches cost nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from refinenet.training.losses import cross_entropy
 from refinenet.training.optimisation import build_optimiser
 
 CPU = torch.device("cpu")
-OURS, BARE, APPETITE = "our loader", "bare decoding", "the network's appetite"
+OURS, BARE, DEMAND = "our loader", "bare decoding", "training demand"
 
 
 class ReferenceDataset(TorchDataset[tuple[Tensor, Tensor]]):
@@ -143,7 +143,7 @@ def make_candidates(
         OURS: lambda: count(take(ours, epochs)),
         "our loader, images cached in memory": lambda: count(take(cached, epochs)),
         "torchvision's reference transforms": lambda: count(iter(reference)),
-        APPETITE: lambda: train(step, iter([ready] * steps), steps),
+        DEMAND: lambda: train(step, iter([ready] * steps), steps),
         "training, loader and network": lambda: train(step, take(ours, epochs), 4 * steps),
     }
 
@@ -199,13 +199,11 @@ def main() -> None:
     def ratio(name: str, other: str) -> str:
         return f"{statistics.median(a / b for a, b in zip(speeds[name], speeds[other], strict=True)):.2f}x"
 
-    rows = [
-        [name, f"{statistics.median(speeds[name]):.1f}", ratio(name, APPETITE), ratio(name, BARE)] for name in speeds
-    ]
+    rows = [[name, f"{statistics.median(speeds[name]):.1f}", ratio(name, DEMAND), ratio(name, BARE)] for name in speeds]
     title = (
         f"{dataset.name}, {len(dataset)} images, {config.workers} loading processes, {torch.get_num_threads()} threads"
     )
-    print_table(title, ["", "images/s (median)", "against the appetite", "against bare decoding"], rows)
+    print_table(title, ["", "images/s (median)", "multiple of demand", "against bare decoding"], rows)
 
 
 if __name__ == "__main__":

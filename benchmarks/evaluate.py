@@ -2,8 +2,8 @@
 
     python benchmarks/evaluate.py [--model camvid] [--size 480x360] [--images 48] [--many 10000]
 
-The first table evaluates the model on drawn streets. The second evaluates a small network on `--many` small images, drawn
-in memory, and shows the resident memory after each tenth of them.
+The first table evaluates the model on drawn streets. The second evaluates a small network on `--many` small images,
+drawn in memory, and shows the resident memory after each tenth of them.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     REFINENET_CAMVID=... python benchmarks/int8.py [--dataset camvid] [--max-drop 0.005] [--size 512] [--rounds 12]
 
 The model is quantised on images of the dataset's training split and measured on its validation split by
-`RefineNet.export`; the certificate records mIoU before and after, and the layers that stay in floating point. "Plain" and the rounds are
-those of `deploy.py`; all candidates have the same weights, and the exported file is run as `RefineNet(model=...)` does.
+`RefineNet.export`; the certificate records mIoU before and after, and the layers that stay in floating point. "Plain"
+and the rounds are those of `deploy.py`; all candidates have the same weights, and the exported file is run as
+`RefineNet(model=...)` does.
 """
 
 from __future__ import annotations

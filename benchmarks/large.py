@@ -87,7 +87,7 @@ def near_borders(side: int, window: int, overlap: float) -> npt.NDArray[np.bool_
 
 
 def choose_part(width: int, height: int, settings: dict[str, Any], longest: int) -> Place:
-    """Choose a part of at most `longest` pixels per side that starts half a step after a window, at a multiple of the stride."""
+    """Choose a part of at most `longest` pixels per side that starts half a step after a window, at a whole stride."""
 
     def begin(side: int, window: int) -> int:
         starts = WindowGrid(side, window, settings["overlap"]).starts

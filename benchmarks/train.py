@@ -3,17 +3,16 @@
     python benchmarks/train.py [--device cpu] [--encoder mobilenetv2_100] [--crop 352 480] [--rounds 10]
                                [--keeping] [--dataset camvid --root FOLDER]
 
-A step is a forward pass, a backward pass and an update of the weights, on a batch that is already on the device. "Ours" is the step of
-`refinenet train` at its default settings: channels last, the device's best precision, max pools in parts. "As
-published" is the same network with the same first weights in PyTorch eager, channels first, float32, one 5x5 max pool,
-and with the same optimiser and loss. On a CPU, part of the difference is that `refinenet` keeps freed memory
-(`inference.backends.pytorch`), which PyTorch alone does not do; --keeping also times the published network in a process that
-does.
+A step is a forward pass, a backward pass and an update of the weights, on a batch that is already on the device.
+"Ours" is the step of `refinenet train` at its default settings: channels last, the device's best precision, max pools
+in parts. "As published" is the same network with the same first weights in PyTorch eager, channels first, float32,
+one 5x5 max pool, and with the same optimiser and loss. On a CPU, part of the difference is that `refinenet` keeps
+freed memory (`inference.backends.pytorch`), which PyTorch alone does not do; --keeping also times the published
+network in a process that does.
 
 With a dataset, our step is also timed with its loader: a ratio near 1 means that loading keeps up.
 
-Each candidate runs in a separate process. Each round times all of them once, in turn, so that a machine whose speed
-drifts slows all of them alike; the ratios are medians over rounds.
+Each candidate runs in a separate process. Each round times all of them once, in turn, so that drifting machine speed affects all of them equally; the ratios are medians over rounds.
 """
 
 from __future__ import annotations
