@@ -12,7 +12,8 @@ network in a process that does.
 
 With a dataset, our step is also timed with its loader: a ratio near 1 means that loading keeps up.
 
-Each candidate runs in a separate process. Each round times all of them once, in turn, so that drifting machine speed affects all of them equally; the ratios are medians over rounds.
+Each candidate runs in a separate process. Each round times all of them once, in turn, so that drifting machine speed
+affects all of them equally; the ratios are medians over rounds.
 """
 
 from __future__ import annotations
