@@ -49,10 +49,6 @@ if TYPE_CHECKING:
         list_files,
         open_picture,
         open_verified,
-        read_colour_mask,
-        read_colours,
-        read_ids,
-        read_mask,
         read_picture,
         to_sixteen_bits,
         walk_names,
@@ -68,18 +64,10 @@ if TYPE_CHECKING:
         write,
     )
     from refinenet.io.locks import only_one, sole_owner
+    from refinenet.io.mask_files import read_colour_mask, read_colours, read_ids, read_mask
     from refinenet.io.parallel import map_parallel, map_safely
-    from refinenet.io.raster import (
-        TIFF_SUFFIXES,
-        TILE,
-        RasterReader,
-        RasterWriter,
-        check_suffix,
-        is_installed,
-        needs_windows,
-        open_target,
-        open_upright,
-    )
+    from refinenet.io.raster import RasterReader, is_installed, needs_windows, open_upright
+    from refinenet.io.raster_writer import TIFF_SUFFIXES, TILE, RasterWriter, check_suffix, open_target
     from refinenet.io.sample_values import AS_DECLARED, Decoded, Mask, Note, Reading, ValueRange, check_value_range
     from refinenet.io.sealed_folder import check_names, damage_told, read_checksummed, read_step, write_checksummed
     from refinenet.io.signals import StopRequest

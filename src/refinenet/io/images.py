@@ -22,13 +22,12 @@ from refinenet.io.image_files import (
     DOWNLOAD,
     Picture,
     convert,
-    count_pages,
     load_picture,
-    needs_gdal,
     open_file,
     read_picture,
     to_sixteen_bits,
 )
+from refinenet.io.image_headers import count_pages, needs_gdal
 from refinenet.io.raster import is_installed, read_whole
 from refinenet.io.sample_values import (
     AS_DECLARED,
