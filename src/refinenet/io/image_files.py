@@ -186,9 +186,7 @@ def _correct_bmp(image: BmpImagePlugin.BmpImageFile) -> None:
 def _correct_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
     """Correct 8-bit colour maps, which Pillow reads as black, and numbers whose bytes it swaps a second time."""
     colour_map = image.tag_v2.get(ExifTags.Base.ColorMap) if image.mode in ("P", "PA") else None
-    if (
-        colour_map and max(colour_map) <= 255
-    ):  # libtiff's rule for files of old programs, which wrote 8 bits instead of 16
+    if colour_map and max(colour_map) <= 255:  # libtiff's rule for files of old programs
         image.palette = ImagePalette.raw("RGB;L", bytes(colour_map))
     raw_mode = _raw_mode(image)
     if image.tile and image.tile[0][0] == "libtiff" and raw_mode in _NATIVE:

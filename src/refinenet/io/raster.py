@@ -196,7 +196,7 @@ class RasterReader:
             samples, _, mask = self._read_samples(piece, slice(0, self.width))
             values.append(samples)
             valid.append(np.ones(samples.shape[:2], np.bool_) if mask is None else mask)
-        self._scale.look(np.concatenate(values), np.concatenate(valid))
+        self._scale.check_range(np.concatenate(values), np.concatenate(valid))
 
 
 @contextmanager
