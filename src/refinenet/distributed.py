@@ -43,6 +43,7 @@ class Processes:
         """Return the sum over all processes of tensors of the same shape; exact for whole numbers."""
         if self.count == 1:
             return values
+        # A copy, because all_reduce works in place.
         total = values.detach().to(self.device, copy=True)
         distributed.all_reduce(total)
         return total.to(values.device)

@@ -44,5 +44,5 @@ def _version(package: str) -> str | None:
 def _cpu_name() -> str:
     """Return the name of the processor from Linux, or else from Python."""
     path = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", path.read_text(), re.MULTILINE) if path.exists() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    line = re.search(r"^model name\s*:\s*(.+)$", path.read_text(), re.MULTILINE) if path.exists() else None
+    return line[1].strip() if line else platform.processor() or platform.machine()

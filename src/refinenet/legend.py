@@ -94,6 +94,7 @@ def hatch(picture: npt.NDArray[np.uint8], where: npt.NDArray[np.bool_]) -> npt.N
     Returns:
         `(H, W, 3)` uint8 RGB, a copy.
     """
+    # Diagonals are lines of equal row + column: two pixels white, four dark.
     is_line = np.indices(where.shape).sum(axis=0) % 6 < 2
     drawn = np.where(is_line[..., np.newaxis], np.uint8(255), picture // 2)
     return np.where(where[..., np.newaxis], drawn, picture)

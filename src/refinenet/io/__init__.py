@@ -1,6 +1,7 @@
-"""Files, images, downloads, locks and the terminal; nothing here imports PyTorch.
+"""Files, images, masks, rasters, downloads, locks and the terminal; nothing here imports PyTorch.
 
-Begin with `images.decode` (anything to pixels) and `files.write_atomically` (files whole or not at all).
+Start reading at `images.decode` (any image source to pixels), `mask_files.read_mask` (label maps),
+`raster.RasterReader` (large files by parts) and `files.write_atomically` (files complete or not at all).
 """
 
 from typing import TYPE_CHECKING

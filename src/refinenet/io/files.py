@@ -66,16 +66,16 @@ def refuse_address(what: str, value: object, advice: str) -> None:
     if not isinstance(value, str | os.PathLike):
         return
     text = os.fspath(value)
-    found = _ADDRESS.match(text) if isinstance(text, str) else None
-    if found is None or os.path.lexists(text):
+    match = _ADDRESS.match(text) if isinstance(text, str) else None
+    if match is None or os.path.lexists(text):
         return
     # `Path` collapses two slashes into one.
-    address = text if text[found.end() :].startswith("//") else f"{found[0]}/{text[found.end() :]}"
-    scheme = (found[1] or found[2]).lower()
+    address = text if text[match.end() :].startswith("//") else f"{match[0]}/{text[match.end() :]}"
+    scheme = (match[1] or match[2]).lower()
     if scheme == "data":
         shown = f"{text[:24]}..." if len(text) > 27 else text
         raise ValueError(f"{what} is a file, not the data address {shown!r}. {advice}")
-    if not text[found.end() :].startswith("/"):
+    if not text[match.end() :].startswith("/"):
         return
     if scheme == "file":
         advice = f"Pass the path itself: {urlsplit(address).path or '/'}."
@@ -183,6 +183,7 @@ def scratch_file(path: Path) -> Iterator[Path]:
         OSError: Its folder cannot be created.
     """
     make_folders(path.parent)
+    # In the same folder, because a rename is atomic only within a file system; random, for writers at the same time.
     temporary = path.with_name(f".{path.name[:_LONGEST_STEM]}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
@@ -287,6 +288,7 @@ def make_folders(folder: Path) -> None:
             errno.EEXIST, f"the folder {dangling} is a link to {_read_link(dangling)}, which cannot be reached"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    # A new folder is an entry in its parent, so the parents are flushed.
     for made in missing:
         flush_folder(made.parent)
 

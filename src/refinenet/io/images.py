@@ -193,8 +193,8 @@ def read_stream(stream: Readable) -> tuple[str, bytes]:
         ValueError: It is closed, or not open for reading.
         OSError: It cannot be read.
     """
-    own = next((text for key in ("filename", "name") if isinstance(text := getattr(stream, key, None), str)), "")
-    name = f"The file object {own!r}" if own else f"The file object ({type(stream).__name__})"
+    given_name = next((text for key in ("filename", "name") if isinstance(text := getattr(stream, key, None), str)), "")
+    name = f"The file object {given_name!r}" if given_name else f"The file object ({type(stream).__name__})"
     if inspect.iscoroutinefunction(stream.read):
         raise TypeError(f"{name} is asynchronous: pass its `file`, or the bytes of `await upload.read()`.")
     if isinstance(stream, io.TextIOBase):
@@ -282,8 +282,10 @@ def encode(pixels: npt.NDArray[Any], suffix: str, *, palette: Sequence[Colour] |
     if image_format is None:
         raise ValueError(f"Images are written as .png, .jpg or .jpeg, not {suffix!r}.")
     _check_writable(pixels, image_format, palette)
+    # Pillow reads the bytes as they lie in memory, so they must be contiguous and in native byte order.
     image = Image.fromarray(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("=")))
     if palette is not None:
+        # A palette of fewer than 256 colours would change the bits per pixel, so it is filled up with black.
         image.putpalette(bytes(value for colour in palette for value in colour).ljust(768, b"\0"))
     content = io.BytesIO()
     options = {"quality": 95, "subsampling": 0} if image_format == "JPEG" else {"compress_level": _level(pixels)}
@@ -384,6 +386,7 @@ def _from_array(array: npt.NDArray[Any], channel_order: str, reading: Reading) -
     else:
         pixels = scale(samples)
     scale.check_range(colours, valid)
+    # After scaling: `check_range` and the alpha channel do not depend on the order of colours.
     if channel_order == "bgr" and pixels.shape[2] >= 3:
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
     return Decoded(pixels=over_black(pixels), valid=valid, notes=scale.notes())

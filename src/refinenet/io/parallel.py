@@ -55,6 +55,7 @@ def map_parallel(
             while running:
                 yield from running.popleft().result()
         finally:
+            # A caller that stops early should not wait for chunks that have not started.
             pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -122,11 +123,11 @@ def map_safely(
 
 def _one_by_one(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result | None]:
     for item in items:
-        found: list[Result | None] = [None]
+        result: list[Result | None] = [None]
         with suppress(BrokenProcessPool):
-            found = list(map_parallel(function, [item], workers=1))
-        yield from found
-        if found == [None]:
+            result = list(map_parallel(function, [item], workers=1))
+        yield from result
+        if result == [None]:
             return
 
 

@@ -75,13 +75,13 @@ def check_bands(bands: Sequence[int]) -> tuple[int, ...]:
     Raises:
         ValueError: They are not one or three whole numbers from 1 up.
     """
-    found = tuple(bands) if isinstance(bands, Sequence) and not isinstance(bands, str) else ()
-    if len(found) not in (1, 3) or any(type(band) is not int or band < 1 for band in found):
+    numbers = tuple(bands) if isinstance(bands, Sequence) and not isinstance(bands, str) else ()
+    if len(numbers) not in (1, 3) or any(type(band) is not int or band < 1 for band in numbers):
         raise ValueError(
             f"bands are three numbers from 1 up, for red, green and blue, or one for grey, not {bands!r}: "
             "(3, 2, 1) in Python, --bands 3,2,1 on the command line."
         )
-    return found
+    return numbers
 
 
 def check_value_range(value_range: Sequence[float]) -> ValueRange:
@@ -132,15 +132,16 @@ class Scale:
                 values = np.where(gaps[..., np.newaxis], values.dtype.type(0), values)
             return to_bytes(values, self.name)
         low, high = self.range
+        # float32 holds integers up to 2^24 exactly: enough for 16 bits, not for 32.
         work: Any = np.float32 if self.dtype.itemsize <= 2 else np.float64
-        found: npt.NDArray[Any] = values.astype(work)
+        samples: npt.NDArray[Any] = values.astype(work)
         if gaps is not None:
-            found[gaps] = low
-        if not np.isfinite(found).all():
-            _check_finite(found, self.name)
-        self._seen += found.size
-        self._clipped += int(np.count_nonzero((found < low) | (found > high)))
-        scaled = (np.clip(found, low, high) - work(low)) * work(255 / (high - low))
+            samples[gaps] = low
+        if not np.isfinite(samples).all():
+            _check_finite(samples, self.name)
+        self._seen += samples.size
+        self._clipped += int(np.count_nonzero((samples < low) | (samples > high)))
+        scaled = (np.clip(samples, low, high) - work(low)) * work(255 / (high - low))
         rounded: npt.NDArray[np.uint8] = (scaled + work(0.5)).astype(np.uint8)
         return rounded
 
@@ -161,6 +162,7 @@ class Scale:
             return
         least, most = float(data.min()), float(data.max())
         is_deep = self.dtype.kind in "iu" and self.dtype.itemsize > 1
+        # A few hot pixels must not hide that the rest is dark.
         typical = float(np.percentile(data, 99)) if is_deep else most
         share = (typical - low) / (high - low)
         if least == most or share > (_SMALL_SHARE_DEEP if is_deep else _SMALL_SHARE):
@@ -176,10 +178,10 @@ class Scale:
 
     def notes(self) -> tuple[Note, ...]:
         """Return the notes on what has been read so far."""
-        found = [] if self._fill is None else [self._fill]
+        reported = [] if self._fill is None else [self._fill]
         if self._is_skipped and self._requested is not None:
             low, high = self._requested
-            found.append(
+            reported.append(
                 Note(
                     "range-of-model",
                     f"{self.name} has 8 bits: the model's own value range {low:g},{high:g} is not applied to it.",
@@ -187,14 +189,14 @@ class Scale:
             )
         if self._clipped and self.range is not None:
             low, high = self.range
-            found.append(
+            reported.append(
                 Note(
                     "clipped",
                     f"{self.name}: {self._clipped:,} of {self._seen:,} values ({self._clipped / self._seen:.2%}) are "
                     f"outside the value range {low:g},{high:g} and are clipped to it.",
                 )
             )
-        return tuple(found)
+        return tuple(reported)
 
 
 def _range_of(dtype: np.dtype[Any]) -> ValueRange:
@@ -214,6 +216,7 @@ def to_bytes(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
     if kind is np.bool_:
         return np.where(array, np.uint8(255), np.uint8(0))
     if kind is np.uint16:
+        # 65535 / 255 = 257; adding half of it rounds to nearest, in uint32 because the sum may exceed 65535.
         return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if kind not in (np.float16, np.float32, np.float64):
         raise TypeError(

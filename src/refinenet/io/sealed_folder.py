@@ -87,10 +87,10 @@ def damage_told() -> Iterator[None]:
 def _checked_files(folder: Path, recorded: Mapping[str, tuple[int, str]]) -> Iterator[tuple[str, bytes]]:
     for name, (size, digest) in recorded.items():
         with damage_told():
-            found = (folder / name).stat().st_size
-            content = (folder / name).read_bytes() if found == size else b""
-        if found != size:
-            raise ValueError(f"{name} has {found} bytes instead of {size}")
+            actual = (folder / name).stat().st_size
+            content = (folder / name).read_bytes() if actual == size else b""
+        if actual != size:
+            raise ValueError(f"{name} has {actual} bytes instead of {size}")
         if _digest(content) != digest:
             raise ValueError(f"the SHA-256 of {name} differs")
         yield name, content
@@ -117,6 +117,7 @@ def _read_metadata(folder: Path) -> tuple[int, dict[str, tuple[int, str]]]:
 
 def _signed(metadata: Mapping[str, Any]) -> bytes:
     """Return metadata as JSON with its own SHA-256, so that every changed bit is detected."""
+    # Sorted keys and a fixed layout make the bytes unique, so a file can be compared with what it should be.
     digest = _digest(json.dumps(metadata, sort_keys=True).encode())
     return (json.dumps({**metadata, "sha256": digest}, indent=2, sort_keys=True) + "\n").encode()
 

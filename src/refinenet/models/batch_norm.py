@@ -231,9 +231,9 @@ class _StatisticsOfAllProcesses(torch.autograd.Function):
         mean = values.sum(dim=1) / max(count, 1)
         squares = (values - mean[:, None]).square().sum(dim=1)
         # Means and squared differences (Chan et al., 1979) avoid the cancellation of sums of squares.
-        own = torch.cat([mean, squares, torch.full_like(mean[:1], count)]).double()
-        gathered = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
-        distributed.all_gather(gathered, own)
+        local = torch.cat([mean, squares, torch.full_like(mean[:1], count)]).double()
+        gathered = [torch.empty_like(local) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(gathered, local)
         stacked = torch.stack(gathered)
         means, squares, counts = stacked[:, : len(mean)], stacked[:, len(mean) : -1], stacked[:, -1:]
         total = int(counts.sum())

@@ -79,6 +79,7 @@ class MaxPool5x5(nn.Module):
         height = features.shape[2]
         rows = max(4, VALUES_PER_BAND // (features.numel() // height))
         pooled = torch.empty_like(features)
+        # A 5x5 square reaches two rows beyond its centre, so each band is read with a margin of two.
         for top in range(0, height, rows):
             bottom, margin = min(top + rows, height), min(top, 2)
             band = self._pool(features[:, :, top - margin : bottom + 2])

@@ -138,7 +138,7 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
     """
     refuse_address("model", model, DOWNLOAD)
     if Path(model).suffix.lower() in EXPORTED_SUFFIXES:
-        raise ValueError(told_as_exported(model))
+        raise ValueError(_exported_message(model))
     path = bundled_path(str(model)) if str(model) in BUNDLED else Path(model)
     try:
         if is_safetensors(path):
@@ -155,7 +155,7 @@ def locate_model(model: str | os.PathLike[str]) -> str:
     return named if named in BUNDLED else str(Path(named).resolve())
 
 
-def told_as_exported(model: str | os.PathLike[str]) -> str:
+def _exported_message(model: str | os.PathLike[str]) -> str:
     """Return the message that an exported graph cannot be used as a network."""
     return (
         f"{model} is an exported graph: it can segment and be evaluated, but has no weights to train, calibrate, "
@@ -169,11 +169,11 @@ def check_requested(card: ModelCard, model: str | os.PathLike[str], **requested:
     Raises:
         ValueError: They contradict each other.
     """
-    found = card.architecture.to_dict()
+    actual = card.architecture.to_dict()
     for key, value in requested.items():
-        if value is not None and value != found[key]:
+        if value is not None and value != actual[key]:
             raise ValueError(
-                f"{model} has {key}={found[key]!r}, not {value!r}. Leave {key} out: the file determines it."
+                f"{model} has {key}={actual[key]!r}, not {value!r}. Leave {key} out: the file determines it."
             )
 
 

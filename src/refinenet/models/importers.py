@@ -52,8 +52,8 @@ def import_checkpoint(path: Path) -> Network:
     counters = [name for name in expected if name.endswith("num_batches_tracked")]
     given = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
     given = {**dict.fromkeys(counters, torch.tensor(0)), **given}
-    own = network.state_dict()
-    check_tensors(given, {name: own[ours] for name, ours in expected.items()}, path)
+    needed = network.state_dict()
+    check_tensors(given, {name: needed[ours] for name, ours in expected.items()}, path)
     network = Network(architecture)
     renamed = {expected[name]: tensor for name, tensor in given.items()}
     network.load_state_dict({**renamed, "mean": network.mean, "std": network.std})

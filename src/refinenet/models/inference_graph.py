@@ -65,9 +65,9 @@ def fuse(network: Network) -> Network:
             if isinstance(module, RefineBlock):
                 merged = [_merge_pointwise(adaptation) for adaptation in module.adaptations]
                 module.adaptations = nn.ModuleList(merged)
-        expected, found = plain.logits(image), fused.logits(image)
+        expected, actual = plain.logits(image), fused.logits(image)
     # An encoder may use the output of a convolution before its batch norm, too, which hooks cannot detect.
-    close = (found - expected).abs().max() <= _ALLOWED_DIFFERENCE * expected.abs().max()
+    close = (actual - expected).abs().max() <= _ALLOWED_DIFFERENCE * expected.abs().max()
     return fused if bool(close) else plain
 
 

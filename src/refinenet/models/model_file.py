@@ -126,6 +126,7 @@ def save(
     stored = {name: _as_stored(tensor, dtype) for name, tensor in network.state_dict().items()}
     check_tensors(stored, stored, f"the model to be saved to {path}")
     header = make_header(network, card, digest(stored))
+    # The header hash is computed over the encoded file, so zeros of the same length keep its place.
     sealed = {**header, "format_version": FORMAT_VERSION, _SEAL: _NO_HASH}
     content = safetensors.torch.save(stored, {HEADER_KEY: json.dumps(sealed, sort_keys=True, allow_nan=False)})
     write_atomically(path, _seal_header(content))
@@ -140,8 +141,8 @@ def _seal_header(content: bytes) -> bytes:
         "ascii"
     )  # our JSON is a string inside the JSON of the header, so its quotes are escaped
     assert start.count(escaped + _NO_HASH.encode("ascii")) == 1
-    found = _hash_header(json.loads(start[8:]), _NO_HASH).encode("ascii")
-    return start.replace(escaped + _NO_HASH.encode("ascii"), escaped + found) + body
+    actual = _hash_header(json.loads(start[8:]), _NO_HASH).encode("ascii")
+    return start.replace(escaped + _NO_HASH.encode("ascii"), escaped + actual) + body
 
 
 def _hash_header(header: Mapping[str, Any], stated: str) -> str:
@@ -178,17 +179,17 @@ def load(path: Path) -> tuple[Network, ModelCard]:
         raise ValueError(f"{path} is not a usable model file of this package: {reason}") from error
     expected = network.state_dict()
     check_tensors(tensors, expected, path)
-    found = digest(tensors)
-    if found != card.weights_sha256:
+    actual = digest(tensors)
+    if actual != card.weights_sha256:
         raise ValueError(
-            f"{path} is damaged: its weights have the SHA-256 {found}, its header says {card.weights_sha256}. "
+            f"{path} is damaged: its weights have the SHA-256 {actual}, its header says {card.weights_sha256}. "
             "Copy or download it again."
         )
     # A published network consists of its weights alone, so it needs no initialisation; timm's may hold other tables.
     published = base_name(card.architecture.encoder) in FEATURE_INFO
     network = network if published else Network(card.architecture)
-    own = {name: tensor.to(expected[name].dtype, copy=True) for name, tensor in tensors.items()}
-    network.load_state_dict(own, assign=published)
+    stored = {name: tensor.to(expected[name].dtype, copy=True) for name, tensor in tensors.items()}
+    network.load_state_dict(stored, assign=published)
     if _preprocessing(network) != preprocessing:
         raise ValueError(
             f"{path} contradicts itself: its header says the images are prepared by "
@@ -213,10 +214,10 @@ def _read_sealed_header(index: Mapping[str, Any]) -> tuple[ModelCard, dict[str, 
         stated = header.pop(_SEAL, None)
         if not (isinstance(stated, str) and _SHA256.fullmatch(stated)):
             raise ValueError(f"its header has no {_SEAL!r} of 64 hexadecimal digits: it is damaged")
-        found = _hash_header(index, stated)
-        if found != stated:
+        actual = _hash_header(index, stated)
+        if actual != stated:
             raise ValueError(
-                f"it is damaged: its header has the SHA-256 {found} and states {stated}. Copy or download it again, "
+                f"it is damaged: its header has the SHA-256 {actual} and states {stated}. Copy or download it again, "
                 "or save the model again with this package to change its header"
             )
     return _read_entries(header)

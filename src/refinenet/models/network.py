@@ -79,6 +79,7 @@ class Network(nn.Module):
         self.decoder = Decoder(self.encoder.channels, architecture.decoder)
         self.dropout = nn.Dropout(architecture.decoder.classifier_dropout)
         self.classifier = nn.Conv2d(self.decoder.channels, architecture.num_classes, kernel_size=3, padding=1)
+        # Buffers: they move with the network, and are saved with its weights, but are not trained.
         self.register_buffer("mean", torch.tensor(self.encoder.mean)[:, None, None])
         self.register_buffer("std", torch.tensor(self.encoder.std)[:, None, None])
 

@@ -90,6 +90,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ValueError: The file is damaged, or its header is too long or has a repeated name.
     """
     content = path.read_bytes()
+    # Checked before parsing: a false length must not make JSON read the whole file.
     length = int.from_bytes(content[:8], "little")
     if length > min(MAX_HEADER_BYTES, len(content) - 8):
         raise ValueError(f"{path} is damaged: its header claims {length} bytes.")
@@ -219,10 +220,10 @@ def check_tensors(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], s
         ("of another type", [f"{name} {given[name].dtype} instead of {expected[name].dtype}" for name in mistyped]),
         ("with values that are not finite numbers", broken),
     ]
-    found = [f"{len(names)} {kind}: {enumerate_names(names)}" for kind, names in problems if names]
-    if found:
+    descriptions = [f"{len(names)} {kind}: {enumerate_names(names)}" for kind, names in problems if names]
+    if descriptions:
         raise ValueError(
-            f"The tensors of {source} do not fit the network they seem to be made for. " + "; ".join(found)
+            f"The tensors of {source} do not fit the network they seem to be made for. " + "; ".join(descriptions)
         )
 
 

@@ -152,6 +152,7 @@ def _download(job: _Job) -> None:
             return _attempt(job)
         except PassingError as error:
             have = job.have()
+            # Progress of a megabyte resets the count, so a slow connection may need any number of attempts.
             failures = 0 if have >= most + BLOCK else failures + 1
             most = max(most, have)
             wait = job.patience.pause * 2 ** max(failures - 1, 0) if error.wait is None else error.wait
@@ -170,6 +171,7 @@ def _attempt(job: _Job) -> None:
     version, have = _known_version(job), job.have()
     if version and have and have == version.size:
         return
+    # Without a validator or a hash nothing would show that the rest belongs to another version.
     can_resume = version and (version.validator or job.hashes) and have < (version.size or have + 1)
     have = have if can_resume else 0
     try:
@@ -257,6 +259,7 @@ def _finish(job: _Job) -> None:
             f"It was quarantined as {quarantined}. Run again to download it again; if it is the same, use a mirror."
         )
     record = {"url": job.url, "from": job.address, "bytes": job.have(), "sha256": _digest("sha256", job.part)}
+    # The record comes last: a target without a record counts as put there by the user, never as wrong.
     job.part.replace(job.target)
     _write_json(job.beside(".fetched.json"), record)  # also flushes the folder, and with it the rename
     job.beside(".part.json").unlink(missing_ok=True)

@@ -225,7 +225,7 @@ class Response:
             PassingError: The connection broke, or nothing or next to nothing arrived for `timeout` seconds.
         """
         left = BLOCK if self.version.size is None else self.version.size - self.start
-        waited, came = 0.0, 0
+        waited, received = 0.0, 0
         while left > 0:
             begin = time.monotonic()
             block = self._take(timeout - waited)
@@ -236,11 +236,11 @@ class Response:
                 block = block if self.version.size is None else block[:left]
                 yield block
                 left -= 0 if self.version.size is None else len(block)
-                came += len(block)
+                received += len(block)
             if waited >= timeout:
-                if came < MIN_SPEED * waited:
-                    raise PassingError(f"the server sent only {came:,} bytes in {waited:.3g} s")
-                waited, came = 0.0, 0
+                if received < MIN_SPEED * waited:
+                    raise PassingError(f"the server sent only {received:,} bytes in {waited:.3g} s")
+                waited, received = 0.0, 0
 
     def _take(self, seconds: float) -> bytes | None:
         try:
@@ -418,13 +418,13 @@ def _rest(exchange: _Exchange, response: urllib3.BaseHTTPResponse, have: int, ve
     first, last, size = map(int, match.groups()) if match else (0, 0, 0)
     length = str(last - first + 1)
     fits = first == have <= last < size and response.headers.get("Content-Length", length) == length
-    came = Version(validator=_validator(response), size=size)
+    offered = Version(validator=_validator(response), size=size)
     is_same = version is None or (
-        version.size in (None, size) and (came.validator is None or came.validator == version.validator)
+        version.size in (None, size) and (offered.validator is None or offered.validator == version.validator)
     )
     if not (fits and is_same):
         raise PassingError(f"the server's part ({text[:60]!r}) does not match the request", is_misfit=True)
-    return Response(start=have, version=version or came, ends_clearly=True, exchange=exchange)
+    return Response(start=have, version=version or offered, ends_clearly=True, exchange=exchange)
 
 
 def _validator(response: urllib3.BaseHTTPResponse) -> str | None:
