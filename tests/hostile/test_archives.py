@@ -1,4 +1,4 @@
-"""Unpacking archives that were made to do harm: refused with the entry's name, and never a byte outside the target."""
+"""Hostile archives: an error that names the entry, and never a byte outside the target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model files that are damaged or lie: an error that says what is wrong, never weights other than those saved."""
+"""Damaged and hostile model files: an error that says what is wrong, never other weights than the saved ones."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Damaged and hostile image files: refused with a clear error, at once, and nothing else ever happens."""
+"""Damaged and hostile image files: a clear error, at once, and no other effect."""
 
 import os
 import random

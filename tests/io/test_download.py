@@ -1,4 +1,4 @@
-"""Fetching files from servers that misbehave: a real server, real sockets, short pauses."""
+"""Downloads from servers that misbehave: a real server, real sockets, short pauses."""
 
 from __future__ import annotations
 

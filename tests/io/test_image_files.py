@@ -1,4 +1,4 @@
-"""Image files into pixels: every format, mode and orientation."""
+"""Decoding of image files: every format, mode and orientation."""
 
 import io
 import struct

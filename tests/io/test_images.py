@@ -1,4 +1,4 @@
-"""Arrays and tensors into pixels, and pixels into files: against values worked out by hand."""
+"""Decoding of arrays and tensors, and encoding of files, against values computed by hand."""
 
 import io
 import subprocess

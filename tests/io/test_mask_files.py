@@ -1,4 +1,4 @@
-"""Mask files into ids and colours: what is stored, or a refusal, never something near it."""
+"""Reading of mask files: exactly the stored ids and colours, or an error."""
 
 import io
 from pathlib import Path

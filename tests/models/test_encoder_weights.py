@@ -1,4 +1,4 @@
-"""Encoder weights from files: what goes in is what timm's own network with those weights computes."""
+"""Encoder weights from files, against timm's own network with the same weights."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Published checkpoints as people have them: wrapped, old, partly damaged, or something else altogether."""
+"""Import of published checkpoints: plain, wrapped, old, damaged, or something else altogether."""
 
 import io
 import zipfile

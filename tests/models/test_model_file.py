@@ -1,4 +1,4 @@
-"""The model file: what goes in comes out, an independent reader understands it, and it needs nothing else."""
+"""Model files: round trips, an independent reader, and no need for anything else."""
 
 import hashlib
 import json

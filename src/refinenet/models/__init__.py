@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from refinenet.models.decoder import upsample
     from refinenet.models.encoders.encoder import PUBLISHED_RESNETS, Encoder, feature_info
     from refinenet.models.encoders.feature_info import STRIDES
-    from refinenet.models.factory import ModelSpec, choose_device, locate_model, open_model
+    from refinenet.models.factory import ModelSpec, choose_device, exported_model_message, locate_model, open_model
     from refinenet.models.inference_graph import (
         CERTIFICATE_ENDING,
         EXAMPLE_SHAPE,
@@ -78,6 +78,7 @@ __all__ = [
     "choose_device",
     "describe_bundled",
     "digest",
+    "exported_model_message",
     "feature_info",
     "fuse",
     "load",

@@ -138,7 +138,7 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
     """
     refuse_address("model", model, DOWNLOAD)
     if Path(model).suffix.lower() in EXPORTED_SUFFIXES:
-        raise ValueError(_exported_message(model))
+        raise ValueError(exported_model_message(model))
     path = bundled_path(str(model)) if str(model) in BUNDLED else Path(model)
     try:
         if is_safetensors(path):
@@ -155,7 +155,7 @@ def locate_model(model: str | os.PathLike[str]) -> str:
     return named if named in BUNDLED else str(Path(named).resolve())
 
 
-def _exported_message(model: str | os.PathLike[str]) -> str:
+def exported_model_message(model: str | os.PathLike[str]) -> str:
     """Return the message that an exported graph cannot be used as a network."""
     return (
         f"{model} is an exported graph: it can segment and be evaluated, but has no weights to train, calibrate, "
