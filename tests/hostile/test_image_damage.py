@@ -176,5 +176,5 @@ def test_a_mask_whose_checksum_is_not_that_of_its_pixels_is_refused(tmp_path: Pa
     content[place + 4 + struct.unpack_from(">I", content, place - 4)[0]] ^= 1
     path = save(tmp_path / "mask.png", bytes(content))
     assert images.decode(path).shape == (1, 2, 3)
-    with pytest.raises(ValueError, match=r"mask\.png is damaged: its checksums say .* Get it again"):
+    with pytest.raises(ValueError, match=r"mask\.png is damaged: its checksums do not match .* Get a new copy"):
         mask_files.read_mask(path)

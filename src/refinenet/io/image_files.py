@@ -101,9 +101,7 @@ def open_verified(path: str | os.PathLike[str]) -> Picture:
         content = stream.read()
     picture = read_picture(io.BytesIO(content), quote_controls(path))
     if is_changed(content):
-        raise ValueError(
-            f"{quote_controls(path)} is damaged: its checksums say that it is not what was written. Get it again."
-        )
+        raise ValueError(f"{quote_controls(path)} is damaged: its checksums do not match its content. Get a new copy.")
     return picture
 
 
@@ -300,8 +298,8 @@ def _refuse_many_scans(image: Image.Image, name: str) -> None:
     width, height = image.size
     if scans * width * height > MAX_SCANNED_PIXELS:
         raise _ManyScansError(
-            f"{name} is a progressive JPEG of {scans:,} scans, which would take very long to read: for {width} x "
-            f"{height} pixels at most {MAX_SCANNED_PIXELS // (width * height):,} are read. Save it anew as a plain "
+            f"{name} is a progressive JPEG of {scans:,} scans, which would take very long to decode: for {width} x "
+            f"{height} pixels at most {MAX_SCANNED_PIXELS // (width * height):,} are read. Save it again as a plain "
             "JPEG or PNG."
         )
 
@@ -317,13 +315,12 @@ def _clear_errors(name: str) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         raise ValueError(
-            f"{name} is not a JPEG, PNG, WebP, BMP, TIFF or GIF image, or its start is damaged. "
-            "Save it anew as one of them."
+            f"{name} is not a JPEG, PNG, WebP, BMP, TIFF or GIF image, or its start is damaged. Save it as one of them."
         ) from error
     except PILLOW_ERRORS as error:
         raise ValueError(
             f"{name} is damaged, incomplete or of a kind that cannot be read "
-            f"({type(error).__name__}: {error}). Get it again, or save it anew as PNG."
+            f"({type(error).__name__}: {error}). Get a new copy, or save it again as PNG."
         ) from error
 
 

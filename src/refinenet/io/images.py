@@ -179,7 +179,7 @@ def _as_bytes(content: bytes | bytearray | memoryview) -> bytes:
 
 def _hint_at(image: object) -> str:
     if hasattr(image, "iter_content") or hasattr(image, "aread"):
-        return " Of a response from a server pass the bytes: response.content."
+        return " For a response from a server, pass its bytes: response.content."
     if isinstance(image, list | tuple):
         return " Pass one image at a time, or numpy.asarray of rows of pixels."
     return ""

@@ -44,8 +44,8 @@ def read_ids(picture: Picture) -> LabelMap:
     """
     if picture.format == "GIF":
         raise ValueError(
-            f"{picture.name} is a GIF: programs that write one renumber its values, unseen, so it is no label map of "
-            "ids. Save the ids as PNG from where they come from."
+            f"{picture.name} is a GIF: programs that write one renumber its values silently, so it cannot hold ids. "
+            "Save the ids as PNG in the program that made them."
         )
     image = picture.image
     if image.mode == "F":
@@ -59,7 +59,7 @@ def read_ids(picture: Picture) -> LabelMap:
             "the id of each pixel's class. Save the ids, or give the colours of the classes in classes.yaml."
         )
     if picture.is_white_zero:
-        raise ValueError(f"{picture.name} stores white as 0, so its ids are not clear. Save it as PNG.")
+        raise ValueError(f"{picture.name} stores white as 0, so its ids are ambiguous. Save it as PNG.")
     ids = np.asarray(image)
     if picture.is_signed and image.mode == "L":
         ids = ids.view(np.int8)  # Pillow reads -1 as 255, which would be void
@@ -102,7 +102,7 @@ def read_colour_mask(path: str | os.PathLike[str]) -> RGB:
         raise ValueError(f"{picture.name} has mode {picture.image.mode}: save a mask of colours as 8-bit RGB.")
     pixels = read_colours(picture, path)
     if pixels.shape[2] == 4 and pixels[..., 3].min() < 255:
-        raise ValueError(f"{picture.name} is partly transparent, so its colours are not clear. Save it without alpha.")
+        raise ValueError(f"{picture.name} is partly transparent, so its colours are ambiguous. Save it without alpha.")
     return np.ascontiguousarray(pixels[..., :3])
 
 
@@ -144,7 +144,7 @@ def _refuse_missing_colours(picture: Picture) -> None:
     if indices.max() >= count:
         raise ValueError(
             f"{picture.name} has the index {indices.max()}, but its palette has {count} colours only. "
-            "Save the mask anew, as RGB or with its whole palette."
+            "Save the mask again, as RGB or with its whole palette."
         )
 
 
@@ -159,7 +159,7 @@ def _to_eight_bits(high: npt.NDArray[np.uint8], low: npt.NDArray[np.uint8], name
 
 def _too_deep(name: str) -> ValueError:
     return ValueError(
-        f"{name} has 16 bits a channel, and its values are no 8-bit colours: each has to be 0 to 255, or that times "
+        f"{name} has 16 bits a channel, and its values are not 8-bit colours: all have to be 0 to 255, or these times "
         "256 or 257. Save a mask of colours as 8-bit RGB."
     )
 
@@ -183,6 +183,6 @@ def _read_lossless(path: str | os.PathLike[str]) -> Picture:
         kind = "TIFF file compressed as JPEG or WebP" if picture.format == "TIFF" else f"{picture.format} file"
         raise ValueError(
             f"{picture.name} is a {kind}, a lossy format that changes labels: a mask is PNG, "
-            "TIFF or BMP. Make it anew from its source; converting this file does not bring labels back."
+            "TIFF or BMP. Create it again from its source; converting this file does not restore labels."
         )
     return picture

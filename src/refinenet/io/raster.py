@@ -274,7 +274,7 @@ def _find_driver(path: Path) -> str:
         raise type(error)(error.errno, f"Cannot read {path}: {error.strerror}") from error
     driver = next((driver for sign, driver in _STARTS.items() if start.startswith(sign)), None)
     if driver is None:
-        raise ValueError(f"{path} is not a TIFF, PNG, JPEG or BMP image: in windows, these are read.")
+        raise ValueError(f"{path} is not a TIFF, PNG, JPEG or BMP image, and only these are read in windows.")
     return driver
 
 
@@ -282,7 +282,7 @@ def _check_checksums(path: Path) -> None:
     """Check the checksums of a PNG file, because GDAL reads what is missing of a truncated one as black."""
     with path.open("rb") as stream:
         if is_changed_stream(stream):
-            raise ValueError(f"{path} is damaged: its checksums say that it is not what was written. Get it again.")
+            raise ValueError(f"{path} is damaged: its checksums do not match its content. Get a new copy.")
 
 
 @contextmanager
@@ -293,7 +293,8 @@ def _as_value_error(path: Path) -> Iterator[None]:
     except errors.RasterioError as error:
         reason = error.__cause__ or error
         raise ValueError(
-            f"{path} is damaged, incomplete or of a kind that cannot be read ({reason}). Get it again, or save it anew."
+            f"{path} is damaged, incomplete or of a kind that cannot be read ({reason}). "
+            "Get a new copy, or save it again."
         ) from error
 
 

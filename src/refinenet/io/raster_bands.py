@@ -147,7 +147,7 @@ def read_bits(path: Path, dataset: Any) -> int:
     bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", str(size))
     is_odd = bits not in ("1", "2", "4", "8") and not (bits.isdecimal() and 8 < int(bits) <= 64)
     if is_odd or "MINISWHITE" in dataset.tags(ns="IMAGE_STRUCTURE"):
-        raise ValueError(f"{path} has samples of {bits} bits or white as 0; {_WANTED} are read. Save it anew.")
+        raise ValueError(f"{path} has samples of {bits} bits or white as 0; {_WANTED} are read. Save it as one.")
     return int(bits)
 
 

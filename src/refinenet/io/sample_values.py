@@ -171,7 +171,7 @@ class Scale:
         self._fill = Note(
             "dark",
             f"{self.name} has values from {least:g} to {most:g}, 99 % of them up to {typical:g}, where {low:g} is "
-            f"black and {high:g} is white, so the network sees it nearly black. If {top:g} is to be white, add "
+            f"black and {high:g} is white, so the network sees it nearly black. If {top:g} should be white, add "
             f"--value-range {min(0, math.floor(least)):g},{top:g} (value_range=({min(0, math.floor(least)):g}, "
             f"{top:g})).",
         )
@@ -229,7 +229,7 @@ def to_bytes(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
     if low < 0 or high > 1:
         raise ValueError(
             f"{name} has values from {low:g} to {high:g}: floating-point images range from 0 to 1. Divide by 255 if "
-            "they range to 255, clip them if they only just leave the range, or say which values are black and white: "
+            "they range to 255, clip them if they exceed the range slightly, or say which values are black and white: "
             "value_range=(0, 255) (--value-range 0,255)."
         )
     scaled: npt.NDArray[Any] = array.astype(np.result_type(kind, np.float32)) * 255
