@@ -80,7 +80,17 @@ if TYPE_CHECKING:
         open_target,
         open_upright,
     )
-    from refinenet.io.sample_values import AS_DECLARED, Decoded, Mask, Note, Reading, ValueRange, check_value_range
+    from refinenet.io.sample_values import (
+        AS_DECLARED,
+        Decoded,
+        ImageWarning,
+        Mask,
+        Note,
+        Reading,
+        ValueRange,
+        check_value_range,
+        first_of_each_kind,
+    )
     from refinenet.io.sealed_folder import check_names, damage_told, read_checksummed, read_step, write_checksummed
     from refinenet.io.signals import StopRequest
     from refinenet.io.threads import TRACING, ThreadLock, survive_fork
@@ -102,6 +112,7 @@ __all__ = [
     "ChannelOrder",
     "Decoded",
     "ImageSource",
+    "ImageWarning",
     "Mask",
     "Note",
     "Patience",
@@ -123,6 +134,7 @@ __all__ = [
     "describe_error",
     "encode",
     "fetch",
+    "first_of_each_kind",
     "flush_folder",
     "forget",
     "has_suffix",

@@ -14,6 +14,7 @@ from refinenet.datasets.class_statistics import ClassCounts, count_classes, log_
 from refinenet.distributed import Engine
 from refinenet.inference.backends.pytorch import keep_freed_memory
 from refinenet.io.console import print_note
+from refinenet.io.sample_values import first_of_each_kind
 from refinenet.io.signals import StopRequest
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
@@ -99,6 +100,7 @@ class TrainRun:
         keep_freed_memory()
         folder, config, show = self.folder, self.config, self.show
         with ExitStack() as stack:
+            stack.enter_context(first_of_each_kind())
             interruption = stack.enter_context(StopRequest())
             if self.processes.is_first:
                 stack.enter_context(folder.lock())

@@ -8,6 +8,7 @@ Shape letters: n images of a part of a batch, H and W height and width of an ima
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from numpy.random import Generator, SeedSequence, default_rng
 from torch import Tensor
 
 from refinenet.datasets.catalog import Dataset
+from refinenet.io.sample_values import ImageWarning
 from refinenet.training.augmentation.geometry import Pair
 from refinenet.training.augmentation.mixing import Partner
 from refinenet.training.augmentation.pipeline import Augmentation, to_tensors
@@ -59,6 +61,14 @@ class _BadSample:
     """Why a sample could not be read, handed from a loading process as it is."""
 
     error: ValueError | OSError
+
+
+class _Loaded(NamedTuple):
+    """What a loading process hands over for a part of a batch."""
+
+    samples: _Varied | _Raw | _BadSample
+    warnings: tuple[Warning, ...]
+    """Those of reading it: shown by the training process, which sees the warnings of all processes."""
 
 
 class _Varied(NamedTuple):
@@ -102,8 +112,14 @@ class _Reader:
     def __init__(self, dataset: Dataset, augmentation: Augmentation, *, raw: bool) -> None:
         self._dataset, self._augmentation, self._raw = dataset, augmentation, raw
 
-    def __call__(self, keys: Sequence[_Key]) -> _Varied | _Raw | _BadSample:
-        """What a loading process does with the keys of a part."""
+    def __call__(self, keys: Sequence[_Key]) -> _Loaded:
+        """Load the samples of a part's keys, in a loading process."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ImageWarning)
+            samples = self._load(keys)
+        return _Loaded(samples, tuple(warning.message for warning in caught if isinstance(warning.message, Warning)))
+
+    def _load(self, keys: Sequence[_Key]) -> _Varied | _Raw | _BadSample:
         try:
             if self._raw:
                 return _Raw.pack([pair for key in keys for pair in self._read(key, self._begin(key)[1])])
@@ -262,7 +278,10 @@ class Loader:
         for share in share_parts(steps, self.batch_size, self._config.accumulation, self._rank, self._processes):
             yield [_Key(seed, epoch, position, order[position]) for position in share]
 
-    def _finish(self, keys: Sequence[_Key], read: _Varied | _Raw | _BadSample) -> Part:
+    def _finish(self, keys: Sequence[_Key], loaded: _Loaded) -> Part:
+        for warning in loaded.warnings:
+            warnings.warn(warning, stacklevel=2)
+        read = loaded.samples
         if isinstance(read, _BadSample):
             raise read.error
         if isinstance(read, _Raw):
