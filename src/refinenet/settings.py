@@ -1,16 +1,29 @@
-"""Whether the values of settings are numbers, and within their ranges."""
+"""The base class of every configuration, and the checks of single values.
+
+A configuration is a frozen dataclass beside the code that it configures. Its annotations are its rules:
+
+    @dataclass(frozen=True, kw_only=True)
+    class BlurConfig(Settings):
+        blur: Annotated[float, Range(0, 1)] = 0.0
+        kernel: Literal["box", "gaussian"] = "box"
+        size: Annotated[int, Range(1)] | Literal["auto"] = "auto"
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 DEFAULT_SEED = 42
-"""The seed of trainings and new networks when nobody says another."""
+"""The seed of trainings and new networks unless the user passes one."""
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a finite number; True and False are none."""
+    """Whether a value is a finite number; True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -20,9 +33,165 @@ def is_within(value: object, low: float, high: float) -> bool:
 
 
 def find_outside(config: object, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
-    """What is to be said of the fields of a configuration that are no numbers in their ranges, ends included."""
+    """Describe the fields of a configuration that are not numbers in their ranges, both ends included."""
     return [
         f"{name} is a number from {low} to {high}, not {getattr(config, name)!r}"
         for name, (low, high) in ranges.items()
         if not is_within(getattr(config, name), low, high)
     ]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Allowed range of an annotated number: `Annotated[float, Range(0, 180)]`."""
+
+    low: float = -math.inf
+    """Least value."""
+    high: float = math.inf
+    """Greatest value."""
+    above: float = -math.inf
+    """Values have to be greater than this."""
+    below: float = math.inf
+    """Values have to be less than this."""
+
+    def allows(self, value: float) -> bool:
+        """Whether a number is in the range."""
+        return self.low <= value <= self.high and self.above < value < self.below
+
+    def describe(self, kind: str) -> str:
+        """Return the range in words, after those for the kind of number."""
+        if math.isfinite(self.low) and math.isfinite(self.high):
+            return f"{kind} from {self.low} to {self.high}"
+        limits = (("of at least", self.low), ("above", self.above), ("of at most", self.high), ("below", self.below))
+        return f"{kind} " + " and ".join(f"{word} {limit}" for word, limit in limits if math.isfinite(limit))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Any other rule for an annotated value: `Annotated[str, Rule(bool, "the path of a model file")]`."""
+
+    allows: Callable[[Any], bool]
+    """Whether a value, already of the annotated type, keeps the rule."""
+    description: str
+    """What is allowed, to follow "must be"."""
+
+    def describe(self, kind: str) -> str:  # noqa: ARG002 - the rule says all of it
+        """Return what is allowed."""
+        return self.description
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base class of configurations: values are checked against the annotations, and unknown names are rejected.
+
+    Fields may be numbers, text, True or False, None, `Literal`, tuples and unions of these, annotated with `Range` or
+    `Rule` (from `typing.Annotated`). Subclasses report settings that do not go together in `_conflicts`.
+
+    Raises:
+        ValueError: Values of the wrong type or out of range, or settings that do not go together; all are reported.
+    """
+
+    _title: ClassVar[str] = "settings"
+    """Name of the settings in messages."""
+
+    def __post_init__(self) -> None:
+        problems = self.problems()
+        if problems:
+            raise ValueError("; ".join(problems) + ".")
+
+    def problems(self) -> list[str]:
+        """Describe every invalid value, or, if all values are valid by themselves, every conflict between them."""
+        invalid = [
+            f"{name} must be {_describe(kind)}, not {getattr(self, name)!r}"
+            for name, kind in _field_types(type(self)).items()
+            if not _accepts(kind, getattr(self, name))
+        ]
+        return invalid or self._conflicts()
+
+    def _conflicts(self) -> list[str]:
+        """Describe settings that do not go together or have no effect; called only if each value is valid by itself.
+
+        Subclasses add theirs to those of `super()`, which may be another part of the same configuration.
+        """
+        return []
+
+    def _unused(self, names: tuple[str, ...], reason: str) -> list[str]:
+        """Describe settings that differ from their defaults although, for the given reason, they have no effect."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return [
+            f"{name}={getattr(self, name)!r} has no effect because {reason}: leave it at {defaults[name]!r}"
+            for name in names
+            if getattr(self, name) != defaults[name]
+        ]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build a configuration from a mapping, such as one read from JSON or TOML; lists become tuples.
+
+        Raises:
+            ValueError: A name is unknown, or a value is not allowed.
+        """
+        known = sorted(field.name for field in fields(cls))
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            near = [match for name in unknown for match in get_close_matches(name, known, n=1)]
+            hint = f" Did you mean {', '.join(near)}?" if near else ""
+            raise ValueError(f"Unknown {cls._title}: {', '.join(unknown)}.{hint} Known are {', '.join(known)}.")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _field_types(settings: type[Settings]) -> dict[str, Any]:
+    hints = get_type_hints(settings, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(settings)}
+
+
+def _accepts(kind: Any, value: Any) -> bool:
+    """Whether a value has an annotated type and keeps the rules in the annotation."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _accepts(parts[0], value) and all(rule.allows(value) for rule in parts[1:])
+    if origin in (Union, UnionType):
+        return any(_accepts(part, value) for part in parts)
+    if origin is Literal:
+        # The types are compared first because 1 == True, and because arrays have no single truth value.
+        return any(type(value) is type(part) and value == part for part in parts)
+    if origin is tuple:
+        return isinstance(value, tuple) and _accepts_items(parts, value)
+    if kind is float:
+        return is_number(value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _accepts_items(kinds: tuple[Any, ...], values: tuple[Any, ...]) -> bool:
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(values)
+    return len(kinds) == len(values) and all(_accepts(kind, value) for kind, value in zip(kinds, values, strict=True))
+
+
+_NAMES: dict[Any, str] = {
+    float: "a number",
+    int: "a whole number",
+    bool: "True or False",
+    str: "text",
+    type(None): "None",
+}
+
+
+def _describe(kind: Any) -> str:
+    """Return what an annotated type allows, to follow "must be"."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        description = _describe(parts[0])
+        for rule in parts[1:]:
+            description = rule.describe(description)
+        return description
+    if origin in (Union, UnionType):
+        return " or ".join(map(_describe, parts))
+    if origin is Literal:
+        return f'"{parts[0]}"' if len(parts) == 1 else f"one of {', '.join(map(str, parts))}"
+    if origin is tuple:
+        size = "values" if parts[-1] is Ellipsis else f"{len(parts)} values"
+        return f"a tuple of {size}, each {_describe(parts[0])}"
+    return _NAMES[kind] if kind in _NAMES else str(kind.__name__)
