@@ -1,4 +1,4 @@
-"""Training on images of 12 bits: reported once, and seen alike by student and teacher."""
+"""Training on 12-bit images: warned of once, and read alike for student and teacher."""
 
 from __future__ import annotations
 

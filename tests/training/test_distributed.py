@@ -36,7 +36,7 @@ def run(command: list[str]) -> None:
 
 
 def last_checkpoint(folder: Path) -> Path:
-    """That of the last step; it may have been kept twice, before and after it was measured."""
+    """That of the last step; it may have been saved twice, before and after the measurement."""
     return max((folder / "checkpoints").glob(f"step-{STEPS:06d}*"))
 
 
@@ -89,7 +89,7 @@ def test_two_processes_measure_as_one_to_the_last_digit(train: list[str], one: P
 
 
 def test_a_killed_process_ends_the_training_of_both_and_is_named(train: list[str], tmp_path: Path) -> None:
-    """For real: kill -9 of one of two; nothing hangs, and the run goes on afterwards."""
+    """For real: kill -9 of one of two; nothing hangs, and the run can be resumed afterwards."""
     command = torchrun(*train, "--set", "checkpoint_minutes=0.0001", "--output", str(tmp_path))
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
         first = tmp_path / "checkpoints" / "step-000001"

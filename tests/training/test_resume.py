@@ -1,4 +1,4 @@
-"""Nothing is lost when training stops, however it stops, and it goes on as if it had not."""
+"""A training that was stopped continues bit for bit as if it had not been."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trainings on the command line that are stopped, at moments that a file chooses which nobody can open for a while."""
+"""Trainings on the command line, stopped while they wait for a file that the test holds."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def waiting(
 
 
 def assert_goes_on(output: Path, whole: Path) -> None:
-    """Taken up, a run ends bit for bit where one ends that was never stopped."""
+    """A run that is resumed ends bit for bit like one that was never stopped."""
     resumed = resume(output)
     assert (resumed.is_over, resumed.epochs) == (True, 2)
     assert different(state(output), state(whole)) == []
@@ -89,7 +89,7 @@ def test_a_process_that_is_ended_keeps_its_run(
     with waiting(pictures, SECOND_STEP, tmp_path, checkpoint_minutes=0.0001) as (process, said):
         os.kill(process.pid, number)
     assert process.returncode == code
-    assert (f"The run in {tmp_path} goes on from step 2 with --resume" in said[0]) == (number != signal.SIGKILL)
+    assert (f"The run in {tmp_path} continues from step 2 with --resume" in said[0]) == (number != signal.SIGKILL)
     assert "Traceback" not in said[0]
     assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == (1 if number == signal.SIGKILL else 2)
     assert_goes_on(tmp_path, whole)
@@ -98,12 +98,12 @@ def test_a_process_that_is_ended_keeps_its_run(
 def test_a_process_that_is_ended_on_a_full_disk_says_how_far_it_goes_back(
     pictures: Path, whole: Path, run_refinenet: CommandLine, tmp_path: Path
 ) -> None:
-    """From a step on no file may become larger than 0 bytes."""
+    """From one step on, no file may become larger than 0 bytes."""
     with waiting(pictures, SECOND_STEP, tmp_path, checkpoint_minutes=0.0001) as (process, said):
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))
         os.kill(process.pid, signal.SIGTERM)
     assert process.returncode == 143
-    assert f"The last state could not be kept. The run in {tmp_path} goes on from step 1 with --resume" in said[0]
+    assert f"The last state could not be saved. The run in {tmp_path} continues from step 1 with --resume" in said[0]
     resumed = run_refinenet("train", "--resume", tmp_path, timeout=LIMIT)
     assert resumed.returncode == 0, resumed.stderr
     assert_goes_on(tmp_path, whole)
@@ -132,7 +132,7 @@ def test_a_training_that_is_ended_while_it_measures_goes_on(pictures: Path, whol
     with waiting(pictures, "val/1.png", tmp_path) as (process, said):
         os.kill(process.pid, signal.SIGTERM)
     assert process.returncode == 128 + signal.SIGTERM
-    assert f"The run in {tmp_path} goes on from step" in said[0]
+    assert f"The run in {tmp_path} continues from step" in said[0]
     assert not (tmp_path / "log.csv").exists()
     checkpoint = Checkpoints(tmp_path / "checkpoints").load_newest()
     assert checkpoint is not None
@@ -150,8 +150,8 @@ def test_a_loading_process_that_is_killed_ends_the_training_by_name(
         os.kill(workers[1], signal.SIGKILL)
         assert process.wait(LIMIT) == 1
         wait_until(lambda: not any(map(is_there, workers)), "a loading process is left", LIMIT)
-    assert f"Error: The loading process {workers[1]} was ended by SIGKILL. Where nobody did that," in said[0]
-    assert f"The run in {tmp_path} goes on from step" in said[0]
+    assert f"Error: The loading process {workers[1]} was ended by SIGKILL. Unless you did that," in said[0]
+    assert f"The run in {tmp_path} continues from step" in said[0]
     assert "Traceback" not in said[0]
     assert_goes_on(tmp_path, whole)
 
@@ -176,7 +176,7 @@ def test_a_full_disk_at_the_best_epoch_does_not_end_the_training(
     )
     assert process.stderr.count("Warning: the best model") == 1
     assert re.search(
-        "Warning: the best model could not be written: .*No space left on device. Training goes on, and tries again.",
+        "Warning: the best model could not be written: .*No space left on device. Training continues, and tries again.",
         process.stderr,
     )
     assert process.stderr.count("Now the best model could be written again.") == 1
