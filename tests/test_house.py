@@ -1,4 +1,4 @@
-"""The plan of the house: few entries at the top, and packages that use of each other what their doors list."""
+"""Structure of the package: few entries at the top, and packages that use only the public names of each other."""
 
 from __future__ import annotations
 

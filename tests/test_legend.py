@@ -1,4 +1,4 @@
-"""The legend below a picture."""
+"""Legend below a picture."""
 
 from __future__ import annotations
 

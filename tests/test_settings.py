@@ -1,4 +1,4 @@
-"""Settings: values are checked against their annotations, unknown names and useless settings are rejected."""
+"""Settings: values are checked against annotations; unknown names and settings without effect are rejected."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
     r = RefineNet(model="camvid")
     segmentation = r.segment("street.jpg")
 
-Nothing is imported before it is asked for: `import refinenet` costs milliseconds, the first network seconds.
+Imports are lazy: `import refinenet` takes milliseconds, creating the first network seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lazy doors of packages: a name's module is imported when the name is asked for (PEP 562)."""
+"""Lazy packages: the module of a name is imported when the name is first used (PEP 562)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 
 def attach(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Make `__getattr__` and `__dir__` of a package from the imports that type checkers read in its `__init__.py`.
+    """Return `__getattr__` and `__dir__` for a package, from the `TYPE_CHECKING` imports in its `__init__.py`.
 
     Args:
         package: The package's `__name__`.
 
     Returns:
-        The two functions; they raise AttributeError for names that the package does not list.
+        The two functions. `__getattr__` raises AttributeError for names that the package does not import.
     """
 
     @cache

@@ -1,3 +1,3 @@
-"""The version of the package; `pyproject.toml` has the same."""
+"""Version of the package; keep it equal to the one in `pyproject.toml`."""
 
 __version__ = "1.0.0a1"

@@ -47,7 +47,7 @@ from refinenet.io.images import ChannelOrder, ImageSource, check_channel_order, 
 from refinenet.io.sample_values import Decoded, Note, Reading, ValueRange, check_value_range
 from refinenet.labels import LabelSet
 from refinenet.models.class_mapping import check_same_classes
-from refinenet.models.factory import ModelSpec, choose_device, told_as_exported
+from refinenet.models.factory import ModelSpec, choose_device, exported_model_message
 from refinenet.models.inference_graph import Weights, note_weights
 from refinenet.models.model_file import ModelCard, load, save
 from refinenet.models.network import ModelType, Network
@@ -147,7 +147,7 @@ class RefineNet:
         """
         if isinstance(self._model, Network):
             return self._model
-        raise ValueError(told_as_exported(self._model.path))
+        raise ValueError(exported_model_message(self._model.path))
 
     @property
     def parameters(self) -> int | None:

@@ -1,4 +1,4 @@
-"""The processes that train or measure together: one alone, or as many as torchrun started, on however many machines."""
+"""Processes that train or evaluate together: a single one, or those started by torchrun on one or more machines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, distributed
 
-if TYPE_CHECKING:  # it takes seconds to import, which who segments a picture need not wait for
+if TYPE_CHECKING:  # importing it takes seconds, and inference does not need it
     from lightning.fabric import Fabric
     from lightning.fabric.plugins import Precision
 
@@ -21,106 +21,107 @@ Arithmetic = Literal["float32", "bfloat16", "float16"]
 CPU = torch.device("cpu")
 
 PATIENCE = timedelta(minutes=10)
-"""How long a process waits for the others before it takes them for dead."""
+"""Time after which a process considers others dead that do not respond."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that work together, and which one this is; alone, all questions answer themselves."""
+    """Group of processes that work together, and the rank of this one; works for a single process, too."""
 
     rank: int = 0
-    """Number of this process, from 0."""
+    """Index of this process, from 0."""
     count: int = 1
     device: torch.device = CPU
-    """Where tensors have to be to travel between processes."""
+    """Device on which tensors are exchanged between processes."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes files and talks to the user."""
+        """Whether this process is the one that writes files and prints."""
         return self.rank == 0
 
     def add_up(self, values: Tensor) -> Tensor:
-        """The sum of all processes' tensors, which have one shape; exact for whole numbers."""
+        """Return the sum over all processes of tensors of the same shape; exact for whole numbers."""
         if self.count == 1:
             return values
+        # A copy, because all_reduce works in place.
         total = values.detach().to(self.device, copy=True)
         distributed.all_reduce(total)
         return total.to(values.device)
 
     def largest(self, value: int) -> int:
-        """The largest of all processes' numbers."""
+        """Return the largest value of all processes."""
         return max(int(tensor) for tensor in self.gather(torch.tensor([value])))
 
     def gather(self, values: Tensor) -> list[Tensor]:
-        """All processes' tensors, which have one shape, by rank."""
+        """Return the tensors of all processes, of the same shape, in order of rank."""
         if self.count == 1:
             return [values]
-        own = values.to(self.device)
-        found = [torch.empty_like(own) for _ in range(self.count)]
-        distributed.all_gather(found, own)
-        return [tensor.to(values.device) for tensor in found]
+        local = values.to(self.device)
+        gathered = [torch.empty_like(local) for _ in range(self.count)]
+        distributed.all_gather(gathered, local)
+        return [tensor.to(values.device) for tensor in gathered]
 
     def take_from_first(self, tensors: list[Tensor]) -> None:
-        """Overwrite tensors of all processes with the first one's."""
+        """Overwrite the tensors of all processes with those of the first one."""
         if self.count > 1:
             for tensor in tensors:
                 distributed.broadcast(tensor, src=0)
 
     def wait(self) -> None:
-        """Wait until all processes have come here."""
+        """Wait until all processes have reached this call."""
         self.add_up(torch.zeros(1))
 
     def tell(self, text: str) -> str:
-        """What the first process says, for all."""
-        said = [text]
+        """Return the text of the first process in all processes."""
+        shared = [text]
         if self.count > 1:
-            distributed.broadcast_object_list(said, src=0, device=self.device)
-        return said[0]
+            distributed.broadcast_object_list(shared, src=0, device=self.device)
+        return shared[0]
 
 
 ALONE = Processes()
 
 
 def is_launched() -> bool:
-    """Whether torchrun started this process as one of several."""
+    """Whether this process is one of several started by torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def local_device(device: torch.device) -> torch.device:
-    """The device of this process: of a machine's GPUs, each of its processes takes its own.
+    """Return the device of this process; each process of a machine uses its own GPU.
 
     Raises:
-        ValueError: one GPU is named for several processes.
+        ValueError: One GPU is given for several processes.
     """
     if device.type == "cuda" and device.index is None and is_launched():
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     if device.type == "cuda" and is_launched():
-        raise ValueError(f"Under torchrun each process takes a GPU of its own: say 'cuda', not '{device}'.")
+        raise ValueError(f"Under torchrun each process uses its own GPU: pass 'cuda', not '{device}'.")
     return device
 
 
 @dataclass(frozen=True)
 class Engine:
-    """What spreads a network over devices and processes, and chooses the arithmetic of its layers."""
+    """Lightning Fabric with the process group and the arithmetic of a run."""
 
     fabric: Fabric
     processes: Processes
     arithmetic: Arithmetic
     scaler: torch.amp.GradScaler | None
-    """Of the loss, in float16."""
+    """Scaler of the loss, for float16."""
 
 
 def launch(device: torch.device, arithmetic: Arithmetic = "float32") -> Engine:
-    """Set up the engine; under torchrun the processes find each other here.
+    """Set up the engine; under torchrun the processes connect here.
 
     Args:
-        device: Where this process computes.
-        arithmetic: Of the network; "float16" scales the loss.
+        device: Device of this process.
+        arithmetic: Arithmetic of the network; "float16" scales the loss.
     """
     from lightning.fabric import Fabric
     from lightning.fabric.strategies.ddp import DDPStrategy
 
-    for name in ("lightning.fabric", "lightning.pytorch"):  # they announce what was asked for
+    for name in ("lightning.fabric", "lightning.pytorch"):  # they print the settings that the user just passed
         logging.getLogger(name).setLevel(logging.WARNING)
     scaler = torch.amp.GradScaler(device.type) if arithmetic == "float16" else None
     plugin = _precision(arithmetic, device, scaler)
@@ -144,12 +145,12 @@ def launch(device: torch.device, arithmetic: Arithmetic = "float32") -> Engine:
 
 
 def is_lost_process(error: RuntimeError) -> bool:
-    """Whether an error says that another process of those that work together is gone, or does not answer."""
+    """Whether an error means that another process of the group is gone or does not respond."""
     return isinstance(error, distributed.DistBackendError) or "gloo/transport" in str(error)
 
 
 def _leave() -> None:
-    """Close the connections to the others: the threads that serve them would abort a process that ends before."""
+    """Close the connections to the others; a process that exits while their threads run would abort."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 

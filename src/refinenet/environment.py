@@ -1,4 +1,4 @@
-"""Versions, machine and command of a run, as it is recorded beside what it makes."""
+"""Versions, machine and command of a run, recorded beside its results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PACKAGES = ("refinenet", "torch", "torchvision", "timm", "lightning", "numpy", 
 
 
 def describe_run() -> dict[str, Any]:
-    """What a run is carried out with, JSON-ready: versions, machine, command, time (UTC) and number of processes."""
+    """Return versions, machine, command, time (UTC) and number of processes as JSON-ready values."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(sys.argv),
@@ -42,7 +42,7 @@ def _version(package: str) -> str | None:
 
 
 def _cpu_name() -> str:
-    """The processor as Linux names it, or else as well as Python knows it."""
+    """Return the name of the processor from Linux, or else from Python."""
     path = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", path.read_text(), re.MULTILINE) if path.exists() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    line = re.search(r"^model name\s*:\s*(.+)$", path.read_text(), re.MULTILINE) if path.exists() else None
+    return line[1].strip() if line else platform.processor() or platform.machine()

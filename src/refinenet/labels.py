@@ -1,4 +1,4 @@
-"""Label sets: what the ids of a label map mean and how they are drawn.
+"""Label sets: names and colours of the ids in a label map.
 
 Shape letters: H height, W width, K number of classes.
 """
@@ -21,11 +21,12 @@ MAX_NAME_LENGTH = 200
 
 
 def voc_colours(count: int) -> tuple[Colour, ...]:
-    """The first `count` colours of PASCAL VOC's colour map, RGB, 0 to 255: id bits dealt out to R, G, B from the top.
+    """Return the first `count` colours of the PASCAL VOC colour map, RGB, 0 to 255; they repeat after 256 ids.
 
-    Source: the VOC development kit, `VOClabelcolormap`. Colours repeat after 256 ids.
+    Source: `VOClabelcolormap` of the VOC development kit.
     """
 
+    # Every third bit of the id belongs to one channel, the lowest id bits to the highest bits of the channel.
     def channel(identifier: int, first_bit: int) -> int:
         return sum((identifier >> (3 * level + first_bit) & 1) << (7 - level) for level in range(8))
 
@@ -34,11 +35,11 @@ def voc_colours(count: int) -> tuple[Colour, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSet:
-    """The classes that a label map's ids stand for: id k is `names[k]`, drawn in `colours[k]`.
+    """Classes of a label map: id k is `names[k]`, drawn in `colours[k]`.
 
     Raises:
-        ValueError: no class or too many, a name empty, doubled, too long or with control characters, a colour
-            outside 0 to 255, or not one colour for each name. All problems are reported together.
+        ValueError: There is no class or too many, a name is empty, repeated, too long or has control characters, a
+            colour is outside 0 to 255, or there is not one colour per name. All problems are reported together.
     """
 
     names: tuple[str, ...]
@@ -58,16 +59,16 @@ class LabelSet:
 
     @property
     def ignore_index(self) -> int:
-        """The id of pixels that have no class (void): 255, or 65535 where there are more than 255 classes."""
+        """Id of pixels without a class (void): 255, or 65535 for more than 255 classes."""
         return 255 if len(self) <= 255 else 65_535
 
     @property
     def dtype(self) -> type[np.uint8] | type[np.uint16]:
-        """The type of this set's label maps: uint8, or uint16 where there are more than 255 classes."""
+        """Type of label maps: uint8, or uint16 for more than 255 classes."""
         return np.uint8 if len(self) <= 255 else np.uint16
 
     def cast(self, ids: npt.NDArray[Any]) -> LabelMap:
-        """Ids of any integer type, all of this set, as a label map of its own type."""
+        """Convert ids of any integer type, all valid in this set, to a label map of `dtype`."""
         return ids.astype(np.uint8) if self.dtype is np.uint8 else ids.astype(np.uint16)
 
     def colourise(self, labels: LabelMap) -> npt.NDArray[np.uint8]:
@@ -84,7 +85,7 @@ class LabelSet:
         return table[labels]
 
     def to_dict(self) -> dict[str, Any]:
-        """The set as JSON-ready values, read back by `from_dict`."""
+        """Return the set as JSON-ready values for `from_dict`."""
         return {
             "names": list(self.names),
             "colours": [list(colour) for colour in self.colours],
@@ -93,10 +94,10 @@ class LabelSet:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LabelSet:
-        """Build a set from the values that `to_dict` gives.
+        """Build a set from the values that `to_dict` returns.
 
         Raises:
-            ValueError: a key missing, unknown, of the wrong type or out of range.
+            ValueError: A key is missing or unknown, or a value is of the wrong type or out of range.
         """
         allowed = {"names", "colours", "ignore_index"}
         if not isinstance(values, Mapping) or set(values) != allowed:
@@ -116,7 +117,7 @@ class LabelSet:
 
     @classmethod
     def numbered(cls, count: int) -> LabelSet:
-        """A set for a model whose class names nobody recorded: "class 0", "class 1", ... in VOC's colours."""
+        """Return a set of placeholder names, "class 0", "class 1", ..., in VOC colours."""
         if not 1 <= count <= MAX_CLASSES:
             raise ValueError(f"A label set has 1 to {MAX_CLASSES} classes, not {count}.")
         return cls(names=tuple(f"class {k}" for k in range(count)), colours=voc_colours(count))
@@ -136,8 +137,8 @@ def _name_problems(names: tuple[str, ...]) -> list[str]:
                 f"the name of class {k} is {_shorten(name)}, not 1 to {MAX_NAME_LENGTH} printable characters"
             )
     counts = Counter(name for name in names if isinstance(name, str))
-    doubled = sorted(name for name, count in counts.items() if count > 1)
-    return problems + [f"the name {_shorten(name)} is used more than once" for name in doubled]
+    repeated = sorted(name for name, count in counts.items() if count > 1)
+    return problems + [f"the name {_shorten(name)} is used more than once" for name in repeated]
 
 
 def _colour_problems(colours: tuple[Colour, ...], count: int) -> list[str]:

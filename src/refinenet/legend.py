@@ -1,4 +1,4 @@
-"""A legend below a picture: which colour is which class.
+"""Legend below a picture, with the colour of each class.
 
 Shape letters: H height, W width.
 """
@@ -23,7 +23,7 @@ _BOX = 16
 _GAP = 6
 _BETWEEN_COLUMNS = 36
 _LONGEST_NAME = 200
-"""Pixels; longer names are shortened."""
+"""Maximum width of a name in pixels; longer names are shortened."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class LegendEntry:
     """A line of a legend."""
 
     colour: Colour | None
-    """RGB; None is drawn hatched, as `hatch` draws pixels without a class."""
+    """RGB; None is drawn hatched, like pixels without a class."""
     name: str
     share: float
     """Share of the pixels, in [0, 1]."""
@@ -40,7 +40,7 @@ class LegendEntry:
 def add_legend(
     picture: npt.NDArray[np.uint8], label_set: LabelSet, areas: Mapping[str, float]
 ) -> npt.NDArray[np.uint8]:
-    """Put a white strip with colour, name and area of each class that occurs below a picture.
+    """Add a white strip below a picture, with colour, name and area of each class that occurs.
 
     Args:
         picture: `(H, W, 3)` uint8 RGB.
@@ -59,14 +59,14 @@ def add_legend(
 
 
 def draw_legend(entries: Sequence[LegendEntry], width: int) -> npt.NDArray[np.uint8]:
-    """Colours, names and shares in aligned columns, to be read downwards.
+    """Draw colours, names and shares in aligned columns, which are read downwards.
 
     Args:
-        entries: What to show.
-        width: Of the strip, in pixels.
+        entries: Lines of the legend.
+        width: Width of the strip in pixels.
 
     Returns:
-        `(H, width, 3)` uint8 RGB, as high as it needs to be, on white.
+        `(H, width, 3)` uint8 RGB on white, as high as needed.
     """
     font = ImageFont.load_default(FONT_SIZE)
     names = [fit_text(entry.name, font, _LONGEST_NAME) for entry in entries]
@@ -85,7 +85,7 @@ def draw_legend(entries: Sequence[LegendEntry], width: int) -> npt.NDArray[np.ui
 
 
 def hatch(picture: npt.NDArray[np.uint8], where: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """Draw pixels without a class: darkened to half, below white diagonal lines.
+    """Draw pixels without a class: at half brightness, under white diagonal lines.
 
     Args:
         picture: `(H, W, 3)` uint8 RGB.
@@ -94,6 +94,7 @@ def hatch(picture: npt.NDArray[np.uint8], where: npt.NDArray[np.bool_]) -> npt.N
     Returns:
         `(H, W, 3)` uint8 RGB, a copy.
     """
+    # Diagonals are lines of equal row + column: two pixels white, four dark.
     is_line = np.indices(where.shape).sum(axis=0) % 6 < 2
     drawn = np.where(is_line[..., np.newaxis], np.uint8(255), picture // 2)
     return np.where(where[..., np.newaxis], drawn, picture)
@@ -102,24 +103,24 @@ def hatch(picture: npt.NDArray[np.uint8], where: npt.NDArray[np.bool_]) -> npt.N
 def fit_text(
     text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float, *, keep_end: bool = False
 ) -> str:
-    """A text that is drawn on one line no longer than `width` pixels; what is too long is cut off for "...".
+    """Shorten a text with "..." to at most `width` pixels on one line.
 
-    Pillow's own font, the only one that is everywhere, has the letters of ASCII: accents are left out, and other
+    Pillow's built-in font, the only one available everywhere, has only ASCII letters: accents are left out, and other
     letters become question marks.
     """
     letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     plain = "".join(letter if " " <= letter <= "~" else "?" for letter in letters)
     if font.getlength(plain) <= width:
         return plain
-    for kept in range(min(len(plain) - 1, round(width)), 0, -1):
-        shortened = f"...{plain[-kept:].lstrip()}" if keep_end else f"{plain[:kept].rstrip()}..."
+    for length in range(min(len(plain) - 1, round(width)), 0, -1):
+        shortened = f"...{plain[-length:].lstrip()}" if keep_end else f"{plain[:length].rstrip()}..."
         if font.getlength(shortened) <= width:
             return shortened
     return ""
 
 
 def format_share(share: float) -> str:
-    """A share in [0, 1] in per cent, with one decimal; what is there at all is not called 0.0 %."""
+    """Format a share in [0, 1] in per cent with one decimal; a small share above 0 becomes "<0.1 %"."""
     return "<0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 

@@ -1,4 +1,4 @@
-"""Unpacking archives that were made to do harm: refused with the entry's name, and never a byte outside the target."""
+"""Hostile archives: an error that names the entry, and never a byte outside the target."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_what_stands_in_the_way_stays(what: str, tmp_path: Path) -> None:
     else:
         (target / "set").symlink_to(tmp_path / ("elsewhere" if what == "link" else "nowhere"))
     before = tree(tmp_path)
-    with pytest.raises(FileExistsError, match=r"stand in the way"):
+    with pytest.raises(FileExistsError, match=r"are in the way"):
         unpack(archive, target)
     assert tree(tmp_path) == before
 
@@ -206,7 +206,7 @@ BAD_NAMES = {
     ".unpacked/a.json": "is reserved",
     ".Unpacking-x/a": "is reserved",
     "./.unpacked": "is reserved",
-    ".": "which is none",
+    ".": "which is not valid",
 }
 
 
@@ -228,7 +228,7 @@ def test_names_with_nul_are_refused(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
-    refuses(make_tar(tmp_path / "a", [tar_entry("a\udcffb")], form=tarfile.GNU_FORMAT), "no UTF-8")
+    refuses(make_tar(tmp_path / "a", [tar_entry("a\udcffb")], form=tarfile.GNU_FORMAT), "not UTF-8")
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
@@ -239,10 +239,10 @@ def test_names_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
         (("Folder/1", "folder/2"), "'Folder' and 'folder' differ only in case"),
         (("caf\u00e9", "cafe\u0301"), "differ only in case or in how letters are encoded"),
         (("STRASSE", "straße"), "differ only in case"),
-        (("a", "a/b"), "'a' stands there twice"),
-        (("a/b", "a"), "'a' stands there twice"),
-        (("a", "./a"), "'a' stands there twice"),
-        (("a/b", "a//b"), "'a/b' stands there twice"),
+        (("a", "a/b"), "'a' occurs twice"),
+        (("a/b", "a"), "'a' occurs twice"),
+        (("a", "./a"), "'a' occurs twice"),
+        (("a/b", "a//b"), "'a/b' occurs twice"),
     ],
 )
 def test_names_that_meet_are_refused(kind: str, names: tuple[str, str], message: str, tmp_path: Path) -> None:
@@ -252,8 +252,8 @@ def test_names_that_meet_are_refused(kind: str, names: tuple[str, str], message:
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_doubled_names_are_refused(tmp_path: Path) -> None:
     (tmp_path / "zip").mkdir()
-    refuses(make_zip(tmp_path / "zip" / "a", [("one", b"1"), ("one", b"2")]), "'one' stands there twice")
-    refuses(make_tar(tmp_path / "a", [tar_entry("one"), tar_entry("one")]), "'one' stands there twice")
+    refuses(make_zip(tmp_path / "zip" / "a", [("one", b"1"), ("one", b"2")]), "'one' occurs twice")
+    refuses(make_tar(tmp_path / "a", [tar_entry("one"), tar_entry("one")]), "'one' occurs twice")
 
 
 def test_names_that_are_good_though_unusual(tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_what_is_no_archive_is_said(content: bytes, message: str, tmp_path: Path
 def test_a_tar_that_is_cut_off_between_two_entries_is_refused(tmp_path: Path) -> None:
     content = make("tar", tmp_path / "a", {"one": b"1", "two": b"2"}).read_bytes()
     (tmp_path / "a").write_bytes(content[:1024])
-    refuses(tmp_path / "a", "cut off after 1 entries")
+    refuses(tmp_path / "a", "truncated after 1 entries")
 
 
 def test_a_bomb_behind_the_end_is_stopped(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_a_zip_that_leads_before_its_beginning_is_refused(tmp_path: Path) -> Non
     content = bytearray(make("zip", tmp_path / "a", {"one": b"1"}).read_bytes())
     content[-6:-2] = (int.from_bytes(content[-6:-2], "little") + 20).to_bytes(4, "little")
     (tmp_path / "a").write_bytes(content)
-    refuses(tmp_path / "a", "Get the archive again")
+    refuses(tmp_path / "a", "Download the archive again")
 
 
 def test_a_missing_archive_is_a_missing_file(tmp_path: Path) -> None:

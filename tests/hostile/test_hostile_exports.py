@@ -308,7 +308,7 @@ def test_lies_in_the_header(case: str, tmp_path: Path) -> None:
         (["{}", "{}"], "2 entries 'refinenet'"),
         ([""], "no usable export"),
         (["[" * 100_000], "no usable export"),
-        (['{"format_version": 1, "format_version": 1}'], "stands twice"),
+        (['{"format_version": 1, "format_version": 1}'], "occurs twice"),
         (['{"format_version": NaN}'], "NaN is no number"),
         (["x" * (10 * 1024**2 + 1)], "10485761 characters"),
     ],

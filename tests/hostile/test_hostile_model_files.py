@@ -1,4 +1,4 @@
-"""Model files that are damaged or lie: an error that says what is wrong, never weights other than those saved."""
+"""Damaged and hostile model files: an error that says what is wrong, never other weights than the saved ones."""
 
 import json
 import random
@@ -61,7 +61,7 @@ def test_truncations_are_noticed(good: Path, tmp_path: Path) -> None:
     lengths = {*range(10), body // 2, body - 1, body, body + 1, len(content) - 1, *range(0, len(content), 100_003)}
     for length in sorted(lengths):
         path.write_bytes(content[:length])
-        refuse(path, "damaged|has 0 bytes|no safetensors")
+        refuse(path, "damaged|has 0 bytes|not a safetensors")
 
 
 def test_trailing_bytes_are_noticed(good: Path, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_header_length_that_lies(length: int, good: Path, tmp_path: Path) -> Non
 def test_header_that_is_none(header: bytes, tmp_path: Path) -> None:
     path = tmp_path / "none.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    refuse(path, "damaged|no usable model file of this package")
+    refuse(path, "damaged|not a usable model file of this package")
 
 
 def test_tensor_named_twice_is_refused(good: Path, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_tensor_named_twice_is_refused(good: Path, tmp_path: Path) -> None:
     mean = json.dumps(json.loads(content[8:end])["mean"])
     header = content[8:end].rstrip()[:-1] + b', "mean": ' + mean.encode() + b"}"
     path.write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
-    refuse(path, "a name stands twice")
+    refuse(path, "a name occurs twice")
 
 
 def set_first_value(parts: Parts, name: str, value: float) -> None:
@@ -175,17 +175,17 @@ HEADER_LIES: list[tuple[str, Any, str]] = [
     ("weights_sha256", "", "header says"),
     ("architecture.depth", 50, "depth"),
     ("architecture.encoder", None, "encoder"),
-    ("architecture.encoder", ["test_resnet"], "encoder is a timm model name"),
+    ("architecture.encoder", ["test_resnet"], "encoder must be a timm model name"),
     ("architecture.encoder", "../../etc/passwd", "no encoder named"),
     ("architecture.encoder", "https://example.org/model", "no encoder named"),
     ("architecture.encoder", "vit_tiny_patch16_224", "cannot carry"),
     ("architecture.encoder", "x" * 10**6, "no encoder named"),
     ("architecture.encoder", "resnet50", "do not fit"),
     ("architecture.model_type", "full", "do not fit"),
-    ("architecture.model_type", "huge", "model_type is one of"),
-    ("architecture.model_type", {}, "model_type is one of"),
-    ("architecture.num_classes", 4, "label set names 3 classes, the network tells 4 apart"),
-    *((("architecture.num_classes", value, "num_classes is a whole number from 1 to 65535"))
+    ("architecture.model_type", "huge", "model_type must be one of"),
+    ("architecture.model_type", {}, "model_type must be one of"),
+    ("architecture.num_classes", 4, "label set names 3 classes, the network has 4"),
+    *((("architecture.num_classes", value, "num_classes must be a whole number from 1 to 65535"))
       for value in (10**9, 0, -1, 1.5, 3.0, "3", True, [3], 10**400)),
     ("label_set.names", ["road", "sky"], "names and 3 colours"),
     ("label_set.names", ["road", "sky", "a\x1b[31mb"], "class 2"),
@@ -225,14 +225,14 @@ def test_lies_in_our_header(where: str, value: Any, message: str, good: Path, tm
 def test_our_header_that_is_none(text: str, good: Path, tmp_path: Path) -> None:
     path = tmp_path / "none.safetensors"
     Parts.read(good).write_texts(path, text)
-    refuse(path, "no usable model file of this package")
+    refuse(path, "not a usable model file of this package")
 
 
 def test_not_a_number_in_our_header_is_refused(good: Path, tmp_path: Path) -> None:
     parts, path = Parts.read(good), tmp_path / "nan.safetensors"
     parts.ours["scores"]["miou"] = float("nan")
     parts.write(path)
-    refuse(path, "NaN is no number of JSON")
+    refuse(path, "NaN is not a JSON number")
 
 
 def test_file_put_together_again_is_the_same_model(good: Path, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_every_word_of_the_header_is_sealed(text: bytes, good: Path, tmp_path: P
     content, path = bytearray(good.read_bytes()), tmp_path / "flipped.safetensors"
     content[content.index(text) + len(text) - 1] ^= 1
     path.write_bytes(content)
-    refuse(path, "damaged|contradicts itself|no usable model file")
+    refuse(path, "damaged|contradicts itself|not a usable model file")
 
 
 def test_a_header_without_its_hash_is_refused(good: Path, tmp_path: Path) -> None:

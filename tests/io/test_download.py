@@ -1,4 +1,4 @@
-"""Fetching files from servers that misbehave: a real server, real sockets, short pauses."""
+"""Downloads from servers that misbehave: a real server, real sockets, short pauses."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_senseless_retry_after_is_no_reason_to_wait(value: str, server: Hostil
 
 
 @pytest.mark.parametrize(
-    ("code", "advice"), [(401, "login"), (403, "browser"), (404, "owner's page"), (410, "taken away"), (451, "mirror")]
+    ("code", "advice"), [(401, "login"), (403, "browser"), (404, "owner's page"), (410, "removed"), (451, "mirror")]
 )
 def test_a_refusal_ends_at_once_and_says_what_to_do(
     code: int, advice: str, server: HostileServer, tmp_path: Path
@@ -173,13 +173,13 @@ def test_redirects_are_followed(code: int, server: HostileServer, tmp_path: Path
 @pytest.mark.parametrize(
     ("location", "problem"),
     [
-        ("ftp://127.0.0.1/file", "no http:// or https:// address"),
-        ("file:///etc/passwd", "no http:// or https:// address"),
-        ("FILE:/etc/passwd", "no http:// or https:// address"),
-        ("data:text/plain,hello", "no http:// or https:// address"),
+        ("ftp://127.0.0.1/file", "not an http:// or https:// address"),
+        ("file:///etc/passwd", "not an http:// or https:// address"),
+        ("FILE:/etc/passwd", "not an http:// or https:// address"),
+        ("data:text/plain,hello", "not an http:// or https:// address"),
         ("http:///file", "in a circle"),
-        ("http://[::1/file", "no http:// or https:// address"),
-        ("", "no http:// or https:// address"),
+        ("http://[::1/file", "not an http:// or https:// address"),
+        ("", "not an http:// or https:// address"),
         ("/file", "in a circle"),
         ("/other", "in a circle"),
     ],
@@ -275,7 +275,7 @@ def test_a_slow_server_is_borne(server: HostileServer, tmp_path: Path) -> None:
 def test_nobody_there_is_said(tmp_path: Path) -> None:
     with hostile_server() as server:
         url = server.address + "/file"
-    with pytest.raises(OSError, match=rf"{url} could not be fetched: .*does not answer .*refused.*Run again later"):
+    with pytest.raises(OSError, match=rf"{url} could not be downloaded: .*does not answer .*refused.*Run again later"):
         fetch(url, tmp_path / "file", patience=QUICK)
 
 
@@ -284,7 +284,7 @@ def test_a_wrong_hash_is_put_aside_and_the_second_run_starts_anew(
     sha256: str | None, md5: str | None, server: HostileServer, tmp_path: Path
 ) -> None:
     url = server.plan("/file", serve(OTHER))
-    with pytest.raises(ValueError, match="not the file that is wanted") as caught:
+    with pytest.raises(ValueError, match="not the expected file") as caught:
         fetch(url, tmp_path / "file", patience=QUICK, sha256=sha256, md5=md5)
     came = hashlib.sha256(OTHER) if sha256 else hashlib.md5(OTHER)
     assert f"{came.hexdigest()}, expected is {sha256 or md5}" in str(caught.value)
@@ -312,7 +312,7 @@ def test_another_version_while_resuming_starts_anew_and_says_so(server: HostileS
     url = server.plan("/file", serve(CONTENT, cut=5000), serve(OTHER, etag='"two"'))
     fetch(url, tmp_path / "file", patience=QUICK, note=notes.append)
     assert (tmp_path / "file").read_bytes() == OTHER
-    assert "Starting anew" in notes[1]
+    assert "Starting again" in notes[1]
     assert server.requests[1][1]["If-Range"] == '"one"'
 
 
@@ -424,7 +424,7 @@ def test_a_length_that_is_too_long_is_an_error_until_it_is_mended(server: Hostil
 @pytest.mark.parametrize("length", [1000, 250_000])
 def test_a_length_that_is_too_short_is_found_by_the_hash(length: int, server: HostileServer, tmp_path: Path) -> None:
     url = server.plan("/file", answer(CONTENT, Content_Length=str(length)))
-    with pytest.raises(ValueError, match="not the file that is wanted"):
+    with pytest.raises(ValueError, match="not the expected file"):
         fetch(url, tmp_path / "file", patience=QUICK, sha256=SHA256)
     assert (tmp_path / "file.wrong").read_bytes() == CONTENT[:length]
 
@@ -490,7 +490,7 @@ def test_a_file_that_is_wrong_already_is_put_aside(server: HostileServer, tmp_pa
     assert (tmp_path / "file.wrong").read_bytes() == OTHER
     (tmp_path / "file").write_bytes(CONTENT[:-1])
     fetch(url, tmp_path / "file", note=notes.append)
-    assert "it has 307,199 bytes, 307,200 had come" in notes[1]
+    assert "it has 307,199 bytes instead of 307,200" in notes[1]
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
@@ -521,7 +521,7 @@ def test_a_file_from_a_mirror_is_known_by_its_owner_s_address(server: HostileSer
 def test_a_part_from_a_mirror_is_not_continued_from_the_owner(server: HostileServer, tmp_path: Path) -> None:
     mirror = server.plan("/inside/file", serve(OTHER, cut=1000), status(500))
     owner = server.plan("/file", serve(CONTENT))
-    with pytest.raises(OSError, match=rf"{mirror} could not be fetched"):
+    with pytest.raises(OSError, match=rf"{mirror} could not be downloaded"):
         fetch(owner, tmp_path / "file", mirror=mirror, patience=QUICK)
     assert fetch(owner, tmp_path / "file", patience=QUICK).read_bytes() == CONTENT
     assert server.ranges()[-1] is None
@@ -558,7 +558,7 @@ def test_a_full_disk_is_said_and_the_part_kept(server: HostileServer, tmp_path: 
     """A limit on the size of files stands for a full disk."""
     url = server.plan("/file", serve(CONTENT))
     _, message = run(LIMIT + FETCH, url, tmp_path / "file").communicate(timeout=60)
-    assert "file.part: File too large. What has come is kept: make room and run again" in message
+    assert "file.part: File too large. The downloaded part is kept: make room and run again" in message
     assert (tmp_path / "file.part").read_bytes() == CONTENT[:100_000]
     assert fetch(url, tmp_path / "file").read_bytes() == CONTENT
     assert server.ranges()[-1] == "bytes=100000-"
@@ -596,7 +596,7 @@ def test_of_several_at_once_one_fetches_and_the_others_wait(server: HostileServe
         for future in [pool.submit(work) for _ in range(4)]:
             future.result()
     assert len(server.requests) == 2
-    assert sum("somebody else is fetching it" in note for note in notes) == 3
+    assert sum("another process is downloading it" in note for note in notes) == 3
     assert names(tmp_path) == ["file", "file.fetched.json"]
 
 

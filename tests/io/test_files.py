@@ -1,4 +1,4 @@
-"""Files that are never half-written, not when the disk is full and not when the process is killed."""
+"""Atomic writing of files, also on a full disk and when the process is killed."""
 
 from __future__ import annotations
 

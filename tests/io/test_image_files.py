@@ -1,4 +1,4 @@
-"""Image files into pixels: every format, mode and orientation."""
+"""Decoding of image files: every format, mode and orientation."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ import pytest
 from picture_bytes import PICTURE, chunk, colours_of, file_bytes, png, save
 from PIL import Image
 
-from refinenet.io import image_files, images
+from refinenet.io import image_files, images, mask_files
 
 # Six different pixels, so that no two orientations look alike.
 SIX_PIXELS = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
@@ -110,7 +110,7 @@ def test_integers_past_sixteen_bits_are_refused(value: int, tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"deep\.tif has .*int32.*--value-range"):
         images.decode(path)  # no range is declared for 32 bits: the caller names it
     with pytest.raises(ValueError, match=rf"deep\.tif has values from .*{value}"):
-        image_files.read_mask(path)
+        mask_files.read_mask(path)
 
 
 def test_float_files_range_to_one() -> None:
@@ -180,8 +180,8 @@ def test_orientation_is_honoured(orientation: int, image_format: str, options: d
     assert images.decode(Image.open(io.BytesIO(content)))[..., 0].tolist() == UPRIGHT[orientation]
     if image_format != "WEBP":
         path = save(tmp_path / "mask", content)
-        assert image_files.read_mask(path).tolist() == UPRIGHT[orientation]
-        assert image_files.read_colour_mask(path)[..., 1].tolist() == UPRIGHT[orientation]
+        assert mask_files.read_mask(path).tolist() == UPRIGHT[orientation]
+        assert mask_files.read_colour_mask(path)[..., 1].tolist() == UPRIGHT[orientation]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -193,12 +193,12 @@ def test_orientation_of_jpeg_sixteen_bits_and_palette(orientation: int, tmp_path
     result = images.decode(file_bytes(blocks, "JPEG", exif=exif, quality=95))
     assert np.abs(result[8::16, 8::16, 0].astype(int) - expected * 40).max() <= 2
     deep = save(tmp_path / "deep.png", file_bytes(Image.fromarray(SIX_PIXELS * np.uint16(300)), "PNG", exif=exif))
-    assert image_files.read_mask(deep).tolist() == (expected * 300).tolist()
+    assert mask_files.read_mask(deep).tolist() == (expected * 300).tolist()
     palette = Image.fromarray(SIX_PIXELS)
     palette.putpalette(range(100, 124))
     indexed = save(tmp_path / "indexed.png", file_bytes(palette, "PNG", exif=exif))
-    assert image_files.read_mask(indexed).tolist() == expected.tolist()
-    assert image_files.read_colour_mask(indexed)[..., 0].tolist() == (100 + 3 * expected).tolist()
+    assert mask_files.read_mask(indexed).tolist() == expected.tolist()
+    assert mask_files.read_colour_mask(indexed)[..., 0].tolist() == (100 + 3 * expected).tolist()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -1,4 +1,4 @@
-"""Arrays and tensors into pixels, and pixels into files: against values worked out by hand."""
+"""Decoding of arrays and tensors, and encoding of files, against values computed by hand."""
 
 import io
 import subprocess
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from refinenet.io import image_files, images
+from refinenet.io import images, mask_files
 
 GREY_STEPS = [0, 1, 127, 128, 254, 255]
 
@@ -196,15 +196,15 @@ def test_written_label_map_keeps_ids_and_shows_colours(tmp_path: Path) -> None:
         assert np.asarray(image).tolist() == ids.tolist()
         assert (image.getpalette() or [])[:15] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0, 0, 0, 0]
         assert len(image.getpalette() or []) == 768
-    np.testing.assert_array_equal(image_files.read_mask(path), ids)
-    same(image_files.read_colour_mask(path), [[[1, 2, 3], [4, 5, 6], [7, 8, 9], [0, 0, 0]]])
+    np.testing.assert_array_equal(mask_files.read_mask(path), ids)
+    same(mask_files.read_colour_mask(path), [[[1, 2, 3], [4, 5, 6], [7, 8, 9], [0, 0, 0]]])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "<u2", ">u2"])
 def test_written_ids_come_back(dtype: str, tmp_path: Path) -> None:
     ids = np.array([[0, 1, 200], [17, 255, 254]], dtype)
     ids = ids * ids.dtype.type(257) if ids.itemsize == 2 else ids
-    back = image_files.read_mask(images.write(tmp_path / "a.png", ids[:, ::-1]))
+    back = mask_files.read_mask(images.write(tmp_path / "a.png", ids[:, ::-1]))
     assert back.dtype == ids.dtype.newbyteorder("=")
     np.testing.assert_array_equal(back, ids[:, ::-1])
 

@@ -1,4 +1,4 @@
-"""Images and results as they come: file objects, addresses, channel orders, label files, folders with bad entries."""
+"""Inputs and outputs of all kinds: file objects, addresses, channel orders, label files, folders with bad entries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work in several processes: in order, lazily, and with errors and killed processes told."""
+"""Parallel maps: in order, lazily, and with errors and killed processes reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch norm that is frozen or synchronised, against PyTorch's own and against values worked out by hand."""
+"""Batch norm that is frozen or synchronised, against PyTorch's own and against values computed by hand."""
 
 from __future__ import annotations
 

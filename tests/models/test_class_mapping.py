@@ -1,4 +1,4 @@
-"""Which rows of a trained classifier another set of classes keeps."""
+"""Adaptation of a trained classifier to other classes: the weights that it keeps."""
 
 from __future__ import annotations
 

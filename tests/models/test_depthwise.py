@@ -1,4 +1,4 @@
-"""Strided depthwise convolutions against PyTorch's own, and what they replace in a network."""
+"""Strided depthwise convolutions against those of PyTorch, and their replacement in a network."""
 
 import timm
 import torch

@@ -1,4 +1,4 @@
-"""Encoder weights from files: what goes in is what timm's own network with those weights computes."""
+"""Encoder weights from files, against timm's own network with the same weights."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from refinenet.models.network import Network
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 
-MOBILENET_TAPS = (1, 2, 3, 4, 5, 6)
+MOBILENET_FEATURES = (1, 2, 3, 4, 5, 6)
 """Stages of timm's MobileNetV2 whose last block the published decoder reads."""
 
 
@@ -68,7 +68,7 @@ def mobilenet_features(network: nn.Module, stem_input: Tensor) -> Iterator[Tenso
     features = parts["bn1"](parts["conv_stem"](stem_input))
     for index, stage in enumerate(parts["blocks"].children()):
         features = stage(features)
-        if index in MOBILENET_TAPS:
+        if index in MOBILENET_FEATURES:
             yield features
 
 

@@ -1,4 +1,4 @@
-"""Encoders from timm: which carry a RefineNet, which are refused, and what is said then."""
+"""Encoders from timm: those that a RefineNet can use, and the errors for others."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Published checkpoints as people have them: wrapped, old, partly damaged, or something else altogether."""
+"""Import of published checkpoints: plain, wrapped, old, damaged, or something else altogether."""
 
 import io
 import zipfile
@@ -182,15 +182,15 @@ def test_resnet_with_a_block_too_few_is_refused(tmp_path: Path) -> None:
 
 
 NO_MODELS: dict[str, tuple[Any, str]] = {
-    "other network": ({"features.0.weight": torch.zeros(2)}, r"no known RefineNet format.* features\.0\.weight"),
+    "other network": ({"features.0.weight": torch.zeros(2)}, r"not in a known RefineNet format.* features\.0\.weight"),
     "empty": ({}, "holds an empty map"),
     "empty wrapper": ({"model": {}}, "holds an empty map"),
     "list": ([torch.zeros(2)], "an object of type list"),
     "tensor": (torch.zeros(2), "an object of type Tensor"),
     "nothing": (None, "an object of type NoneType"),
-    "nested lists": ({"model": [[[[1, 2], 3]]]}, "not tensors are: model"),
-    "numbers": ({"clf_conv.weight": 3, "\x1b]0;x": 4}, r"not tensors are: clf_conv\.weight, \\x1b\]0;x"),
-    "numbers as names": ({1: torch.zeros(2)}, "not tensors are: 1"),
+    "nested lists": ({"model": [[[[1, 2], 3]]]}, "these are not tensors: model"),
+    "numbers": ({"clf_conv.weight": 3, "\x1b]0;x": 4}, r"these are not tensors: clf_conv\.weight, \\x1b\]0;x"),
+    "numbers as names": ({1: torch.zeros(2)}, "these are not tensors: 1"),
     "flat classifier": ({"segm.weight": torch.zeros(21)}, "no classifier"),
     "no classes": ({"segm.weight": torch.zeros(0, 256, 3, 3)}, "classifier for 0 classes"),
     "far too many classes": (

@@ -1,4 +1,4 @@
-"""A fused network answers as the network does, in fewer operations, and changes nothing of it."""
+"""Fused networks: the same results in fewer operations, without changes to the original."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model file: what goes in comes out, an independent reader understands it, and it needs nothing else."""
+"""Model files: round trips, an independent reader, and no need for anything else."""
 
 import hashlib
 import json
@@ -178,7 +178,7 @@ def test_unknown_type_is_refused(saved: Path) -> None:
 
 
 def test_card_whose_parts_contradict_each_other_is_refused() -> None:
-    with pytest.raises(ValueError, match="names 4 classes, the network tells 3 apart"):
+    with pytest.raises(ValueError, match="names 4 classes, the network has 3"):
         replace(CARD, label_set=LabelSet.numbered(4))
 
 
@@ -188,7 +188,7 @@ def test_card_whose_parts_contradict_each_other_is_refused() -> None:
 )
 def test_contradicting_arguments_are_refused(argument: str, value: Any, saved: Path) -> None:
     arguments: dict[str, Any] = {"model": saved, argument: value}
-    with pytest.raises(ValueError, match=r"model\.safetensors has .*Leave .* out: the file says it"):
+    with pytest.raises(ValueError, match=r"model\.safetensors has .*Leave .* out: the file determines it"):
         RefineNet(**arguments)
 
 

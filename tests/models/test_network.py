@@ -1,4 +1,4 @@
-"""The network's parts against values worked out by hand, its sizes against the published table."""
+"""Parts of the network against values computed by hand, its sizes against the published table."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Our networks answer what the published ones answered, for the weights of the published files."""
+"""Parity of our networks with the published ones, for the published weights."""
 
 from pathlib import Path
 

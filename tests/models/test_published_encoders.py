@@ -1,4 +1,4 @@
-"""The encoders of the papers against timm's networks: the same names, the same numbers; and without timm."""
+"""Encoders of the papers against timm's networks: the same names and values, without importing timm."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from typing import NoReturn, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.io.image_files import read_mask
 from refinenet.io.images import decode, read_image
+from refinenet.io.mask_files import read_mask
 from refinenet.io.sample_values import ImageWarning, Reading, ValueRange
 from refinenet.labels import LabelMap, LabelSet
 

@@ -25,7 +25,8 @@ from refinenet.inference.segmentation import OUTPUTS, Output, Segmentation
 from refinenet.io.console import describe_error, print_note, progress_bar
 from refinenet.io.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
 from refinenet.io.image_files import TooLargeError
-from refinenet.io.raster import TIFF_SUFFIXES, is_installed, needs_windows
+from refinenet.io.raster import is_installed, needs_windows
+from refinenet.io.raster_writer import TIFF_SUFFIXES
 from refinenet.io.sample_values import Decoded, Note
 from refinenet.io.signals import StopRequest
 

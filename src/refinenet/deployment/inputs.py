@@ -15,7 +15,7 @@ from refinenet.deployment.journal import SETTINGS_FILE
 from refinenet.deployment.outputs import Kind, check_target, choose_kinds, usual_suffix
 from refinenet.io.files import refuse_address
 from refinenet.io.image_files import DOWNLOAD
-from refinenet.io.raster import TIFF_SUFFIXES
+from refinenet.io.raster_writer import TIFF_SUFFIXES
 
 STANDARD_INPUT = "-"
 LIST_MARK = "@"

@@ -1,6 +1,7 @@
-"""Files, images, downloads, locks and the terminal; nothing here imports PyTorch.
+"""Files, images, masks, rasters, downloads, locks and the terminal; nothing here imports PyTorch.
 
-Begin with `images.decode` (anything to pixels) and `files.write_atomically` (files whole or not at all).
+Start reading at `images.decode` (any image source to pixels), `mask_files.read_mask` (label maps),
+`raster.RasterReader` (large files by parts) and `files.write_atomically` (files complete or not at all).
 """
 
 from typing import TYPE_CHECKING
@@ -49,10 +50,6 @@ if TYPE_CHECKING:
         list_files,
         open_picture,
         open_verified,
-        read_colour_mask,
-        read_colours,
-        read_ids,
-        read_mask,
         read_picture,
         to_sixteen_bits,
         walk_names,
@@ -68,18 +65,10 @@ if TYPE_CHECKING:
         write,
     )
     from refinenet.io.locks import only_one, sole_owner
+    from refinenet.io.mask_files import read_colour_mask, read_colours, read_ids, read_mask
     from refinenet.io.parallel import map_parallel, map_safely
-    from refinenet.io.raster import (
-        TIFF_SUFFIXES,
-        TILE,
-        RasterReader,
-        RasterWriter,
-        check_suffix,
-        is_installed,
-        needs_windows,
-        open_target,
-        open_upright,
-    )
+    from refinenet.io.raster import RasterReader, is_installed, needs_windows, open_upright
+    from refinenet.io.raster_writer import TIFF_SUFFIXES, TILE, RasterWriter, check_suffix, open_target
     from refinenet.io.sample_values import (
         AS_DECLARED,
         Decoded,

@@ -1,4 +1,4 @@
-"""What long work shows on a terminal: progress bars on standard error, tables on standard output."""
+"""Terminal output: progress bars and notes on standard error, tables and results on standard output."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from refinenet.io.files import quote_controls
 
 
 class _LastingStream(io.FileIO):
-    """Standard output or error that does not stop the work when it cannot be written; the first failure is remembered.
+    """Standard output or error that keeps the first failure to write instead of raising it.
 
-    Its reader may be gone (`| head`), or the disk that it goes to full.
+    Its reader may be gone (`| head`), or the disk may be full, and neither should stop the work.
     """
 
     failure: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write as much as can be written, and claim to have written all."""
+        """Write as much as possible, and report all as written."""
         view = memoryview(data).cast("B")
         written = 0
         while self.failure is None and written < len(view):
@@ -56,10 +56,10 @@ _CLOSED: set[str] = set()
 
 
 def secure_streams() -> None:
-    """Make standard output and error safe to print to, whatever they are.
+    """Make standard output and error safe to print to.
 
-    Those that are closed (`>&-`, a daemon, pythonw) become the null device: else the next file that is opened would
-    take their place, and what other libraries print would be written into it.
+    Closed streams (`>&-`, a daemon, pythonw) become the null device: otherwise the next file that is opened would get
+    their number, and whatever other libraries print would be written into it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = getattr(sys, name)
@@ -70,7 +70,7 @@ def secure_streams() -> None:
                 os.dup2(null, number)
                 os.close(null)
                 null = number
-            # Where Python itself has opened a file under the number, that file stays, and is not printed to.
+            # If Python itself has opened a file under the number, that file stays, and is not printed to.
             setattr(sys, name, _reopen(null, "utf-8") if number else os.fdopen(null))
         elif number and _is_own(stream, number):
             setattr(sys, name, _reopen(number, stream.encoding))
@@ -85,27 +85,27 @@ def _is_open(number: int) -> bool:
 
 
 def _is_own(stream: Any, number: int) -> bool:
-    """Whether a stream is the process's own, not one that a test or a notebook put there, nor a Windows console."""
+    """Whether a stream is the original one, not a replacement by a test or a notebook, nor a Windows console."""
     is_usual = type(stream) is io.TextIOWrapper and stream in (sys.__stdout__, sys.__stderr__)
     return is_usual and stream.fileno() == number and not (sys.platform == "win32" and stream.isatty())
 
 
 def _reopen(number: int, encoding: str) -> io.TextIOWrapper:
     raw = _LastingStream(number, "w", closefd=False)
-    # Names of files may be any bytes.
+    # File names may hold arbitrary bytes, which no encoding can represent.
     return io.TextIOWrapper(
         io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=number == 2 or raw.isatty()
     )
 
 
 def check_output(*, is_result: bool = False) -> None:
-    """Find out whether standard output took everything.
+    """Check that everything printed to standard output was written.
 
     Args:
-        is_result: Whether it is where a file was to go, so that a reader that hangs up early is an error as well.
+        is_result: Whether the result itself goes there, so that a reader that closes early is an error, too.
 
     Raises:
-        OSError: it was not, for another reason than that its reader had enough; or it is closed and `is_result`.
+        OSError: It could not be written, except for a reader that closed early; or it is closed and `is_result`.
     """
     if is_result and "stdout" in _CLOSED:
         raise OSError(errno.EBADF, "Standard output is closed, and the result was to go there")
@@ -118,21 +118,21 @@ def check_output(*, is_result: bool = False) -> None:
 
 
 class _WordsColumn(ProgressColumn):
-    """A text of each task as it is: no markup, and nothing in it that steers the terminal."""
+    """Column with a plain text of each task, without markup or control characters."""
 
     def __init__(self, read: Callable[[Task], object]) -> None:
         super().__init__()
         self._read = read
 
     def render(self, task: Task) -> Text:
-        """The text of a task."""
+        """Return the text of a task."""
         return Text(quote_controls(self._read(task)))
 
 
 def progress_bar(enabled: bool) -> Progress:
-    """A bar with a count, elapsed and remaining time, where standard error is a terminal.
+    """Return a progress bar with count, elapsed and remaining time, disabled if standard error is not a terminal.
 
-    Tasks carry the field `status`, a short text.
+    Tasks have the field `status`, a short text.
     """
     console = Console(stderr=True)
     return Progress(
@@ -150,7 +150,7 @@ def progress_bar(enabled: bool) -> Progress:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table, its first column to the left and the others to the right; texts are shown as they are."""
+    """Print a table with a left-aligned first column and right-aligned others; markup is not interpreted."""
     table = Table(title=_plain(title), title_justify="left")
     for index, column in enumerate(columns):
         table.add_column(_plain(column), justify="left" if index == 0 else "right")
@@ -164,16 +164,16 @@ def _plain(text: str) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """An error in words: of the system's errors without their numbers; never empty."""
+    """Describe an error in words, without the error numbers of the system; never empty."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
     return str(error).strip() or type(error).__name__
 
 
 def say(what: Any) -> None:
-    """Print a text on standard output, what would steer the terminal in escapes, or other values as JSON, for machines.
+    """Print a text, with control characters escaped, or another value as JSON on standard output.
 
-    Of the processes that torchrun starts, which all have the same to say, the first one speaks.
+    Under torchrun only the first process prints.
     """
     if os.environ.get("RANK", "0") != "0":
         return
@@ -181,11 +181,11 @@ def say(what: Any) -> None:
 
 
 def print_note(text: str, *, enabled: bool = True) -> None:
-    """Print a line on standard error, with what would steer the terminal in escapes."""
+    """Print a line on standard error, with control characters escaped."""
     if enabled:
         Console(stderr=True).print(quote_controls(text, keep_lines=True), markup=False, highlight=False, soft_wrap=True)
 
 
 def write_command(words: Sequence[str], system: str = os.name) -> str:
-    """A command to be copied into a shell; `system` is as `os.name`, where "nt" is Windows."""
+    """Return a command that can be pasted into a shell; `system` is a value of `os.name`, with "nt" for Windows."""
     return subprocess.list2cmdline(words) if system == "nt" else shlex.join(words)

@@ -1,4 +1,4 @@
-"""Files that are never half-written: every file the package makes goes through here."""
+"""Atomic writing of files: every file that the package writes goes through here."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from urllib.parse import urlsplit
 
 _TEMPORARY = re.compile(r"\.(.*)\.[0-9a-f]{8}\.tmp", re.DOTALL)
 _LONGEST_STEM = 50
-"""Characters of a file's name in that of its temporary file: at most 200 bytes, with room for the rest in 255."""
+"""Characters of a file name that its temporary file keeps: at most 200 bytes, of the 255 that a name may have."""
 _ADDRESS = re.compile(
     r"(?:(?=[^/]*://)([a-z][a-z0-9+.-]+)|"
     r"(https?|ftps?|sftp|s3a?|gs|gcs|azure|az|abfss?|wasbs?|hf|hdfs|file|data|wandb|mlflow|ssh|smb|webdavs?)):",
     re.IGNORECASE,
 )
-"""The scheme of an address; with one slash after it, as `Path` leaves it, of well-known ones alone."""
+"""Scheme of an address. With a single slash after it, as `Path` leaves it, only well-known schemes match."""
 _CANNOT_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EPERM}
-"""What file systems say that cannot flush a folder, or do not let it be opened."""
+"""Errors of file systems that cannot flush a folder, or do not let it be opened."""
 
 
-_STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode's categories of what is not to be seen but does something: control and format characters (those that turn the
-direction of writing among them), halves of surrogate pairs (how Python keeps bytes that are not text), line ends."""
+_CONTROLS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories of invisible characters with an effect: control and format characters (some reverse the writing
+direction), surrogates (how Python represents bytes that are not text), and line ends."""
 
 
 def quote_controls(text: object, *, keep_lines: bool = False) -> str:
-    r"""A text in which nothing steers a terminal or a log: such characters are written as `\x1b`, `\u202e`, `\udcff`.
+    r"""Escape characters that control a terminal or a log, as `\x1b`, `\u202e`, `\udcff`.
 
     Args:
-        text: What to print; a path or another value is turned into text.
-        keep_lines: Whether line breaks stay, as in a message of several lines; names have none to keep.
+        text: Text, or a path or other value, which is converted to text.
+        keep_lines: Whether to keep line breaks, as in a message of several lines.
     """
     plain = str(text)
     if plain.isprintable():
@@ -47,7 +47,7 @@ def quote_controls(text: object, *, keep_lines: bool = False) -> str:
 
 
 def _quote_control(character: str, keep_lines: bool) -> str:
-    if unicodedata.category(character) not in _STEERING or (keep_lines and character == "\n"):
+    if unicodedata.category(character) not in _CONTROLS or (keep_lines and character == "\n"):
         return character
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
@@ -56,26 +56,26 @@ def refuse_address(what: str, value: object, advice: str) -> None:
     """Refuse an address such as `https://...`, `s3://...` or `data:...` where a file or folder is needed.
 
     Args:
-        what: What is named, to begin the message with.
-        value: What a user passed; anything but a text or a path passes, and so does what is there as a file.
+        what: Beginning of the message, such as "An image".
+        value: Value that a user passed; accepted if it is not a text or path, or if such a file exists.
         advice: What to do instead.
 
     Raises:
-        ValueError: it is an address.
+        ValueError: It is an address.
     """
     if not isinstance(value, str | os.PathLike):
         return
     text = os.fspath(value)
-    found = _ADDRESS.match(text) if isinstance(text, str) else None
-    if found is None or os.path.lexists(text):
+    match = _ADDRESS.match(text) if isinstance(text, str) else None
+    if match is None or os.path.lexists(text):
         return
-    # `Path` makes one slash of two.
-    address = text if text[found.end() :].startswith("//") else f"{found[0]}/{text[found.end() :]}"
-    scheme = (found[1] or found[2]).lower()
+    # `Path` collapses two slashes into one.
+    address = text if text[match.end() :].startswith("//") else f"{match[0]}/{text[match.end() :]}"
+    scheme = (match[1] or match[2]).lower()
     if scheme == "data":
         shown = f"{text[:24]}..." if len(text) > 27 else text
         raise ValueError(f"{what} is a file, not the data address {shown!r}. {advice}")
-    if not text[found.end() :].startswith("/"):
+    if not text[match.end() :].startswith("/"):
         return
     if scheme == "file":
         advice = f"Pass the path itself: {urlsplit(address).path or '/'}."
@@ -83,18 +83,18 @@ def refuse_address(what: str, value: object, advice: str) -> None:
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
-    """Write `content` so that `path` holds, after a crash or a full disk too, all of it or what was there before.
+    """Write a file completely or not at all, even after a crash or on a full disk.
 
-    Missing folders are made. The bytes go to a temporary file beside the target, are flushed to the disk
-    (fsync) and then renamed over it; the folder is flushed last. A symbolic link is followed, so that the file it
-    points to is replaced and the link stays.
+    Missing folders are created. The bytes go to a temporary file beside the target, are flushed to the disk (fsync)
+    and then renamed over it; the folder is flushed last. A symbolic link is followed, so that the file it points to
+    is replaced and the link stays.
 
     Returns:
         The path written.
 
     Raises:
         ValueError: `path` is a pipe or a device, which must not be replaced by a file.
-        OSError: `path` is a folder, its folder cannot be made or written, or the disk is full. Nothing is left behind.
+        OSError: `path` is a folder, its folder cannot be created or written, or the disk is full; nothing is left.
     """
     target = Path(path)
     with replacing(target) as temporary, _naming(target):
@@ -104,13 +104,13 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
 
 @contextmanager
 def stream_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """As `write_atomically`, for what is too large for memory: a stream to write to, and to seek in, opened at once.
+    """Open a seekable stream to write a file as `write_atomically` does, for content that is too large for memory.
 
-    `path` holds all that was written once the `with` block has ended, and what was there before if it raised.
+    The file replaces `path` at the end of the `with` block, unless the block raises.
 
     Raises:
-        ValueError: as `write_atomically`.
-        OSError: as `write_atomically`.
+        ValueError: As `write_atomically`.
+        OSError: As `write_atomically`.
     """
     target = Path(path)
     with replacing(target) as temporary:
@@ -123,7 +123,7 @@ def stream_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 class _NamedFile(io.FileIO):
-    """A new file whose errors name the one that is to be made of it."""
+    """Temporary file whose errors name the file that it will become."""
 
     def __init__(self, temporary: Path, target: Path) -> None:
         super().__init__(temporary, "xb")
@@ -136,14 +136,14 @@ class _NamedFile(io.FileIO):
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary name beside `path`, whose file takes the place of `path` when the context ends without an error.
+    """Yield the name of a temporary file beside `path` that replaces `path` at the end, unless the context raises.
 
-    It is flushed to the disk first. After an error, or where none was written, it is removed, and `path` is as it was.
-    Missing folders are made; a symbolic link is followed.
+    It is flushed to the disk first. After an error it is removed, and `path` is unchanged. Missing folders are created;
+    a symbolic link is followed.
 
     Raises:
         ValueError: `path` is a pipe or a device, which must not be replaced by a file.
-        OSError: `path` is a folder, its folder cannot be made or written, or no file was written.
+        OSError: `path` is a folder, its folder cannot be created or written, or no file was written.
     """
     target = Path(path)
     _refuse_no_file(target)
@@ -152,6 +152,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         make_folders(place.parent)
     with scratch_file(place) as temporary:
         yield temporary
+        # Content first, then the name: a rename that reaches the disk before the content would leave an empty file.
         with _naming(target):
             _flush(temporary)
             temporary.replace(place)
@@ -159,7 +160,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _follow(target: Path) -> Path:
-    """The file that a path leads to, over any links; it need not be there yet."""
+    """Return the file that a path leads to through any links; it need not exist yet."""
     place = Path(os.path.realpath(target))
     if place.is_symlink():
         raise OSError(errno.ELOOP, f"Cannot write {target}: it is a link that leads in a circle. Name another file.")
@@ -176,12 +177,13 @@ def _naming(target: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch_file(path: Path) -> Iterator[Path]:
-    """The name of a file beside `path` that is removed at the end, if it is there; missing folders are made.
+    """Yield the name of a temporary file beside `path`, which is removed at the end; missing folders are created.
 
     Raises:
-        OSError: its folder cannot be made.
+        OSError: Its folder cannot be created.
     """
     make_folders(path.parent)
+    # In the same folder, because a rename is atomic only within a file system; random, for writers at the same time.
     temporary = path.with_name(f".{path.name[:_LONGEST_STEM]}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
@@ -190,26 +192,26 @@ def scratch_file(path: Path) -> Iterator[Path]:
 
 
 def refuse_unwritable(path: str | os.PathLike[str]) -> None:
-    """Refuse, before long work, a file that cannot be written at its end.
+    """Check before long work that its result can be written.
 
     Raises:
         ValueError: `path` is a pipe or a device.
-        OSError: `path` is a folder, or something that it would lie in is none, or may not be written to.
+        OSError: `path` is a folder, or it would lie in something that is not a folder or not writable.
     """
     target = Path(path)
     _refuse_no_file(target)
     nearest = next(parent for parent in _follow(target).parents if os.path.lexists(parent))
     if not nearest.is_dir():
-        raise NotADirectoryError(f"Cannot write {target}: {nearest} is no folder.")
+        raise NotADirectoryError(f"Cannot write {target}: {nearest} is not a folder.")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise PermissionError(f"Cannot write {target}: nothing may be written into {nearest}.")
+        raise PermissionError(f"Cannot write {target}: the folder {nearest} is not writable.")
 
 
 def refuse_blocked(target: Path) -> None:
-    """Refuse a place in a folder of results that no file can be written to, or that leads out of the folder.
+    """Check that a file can be written to a place in a folder of results, and does not lead out of the folder.
 
     Raises:
-        OSError: it is a link or a folder, or the system does not allow the name (too long, no permission).
+        OSError: It is a link or a folder, or the system does not allow the name (too long, no permission).
     """
     try:
         mode = target.lstat().st_mode
@@ -219,7 +221,7 @@ def refuse_blocked(target: Path) -> None:
         raise type(error)(error.errno, f"Cannot write {target}: {error.strerror}") from error
     if stat.S_ISLNK(mode):
         raise FileExistsError(
-            f"Cannot write {target}: it is a link to {_read_link(target)}, which would be written in its place. "
+            f"Cannot write {target}: it is a link to {_read_link(target)}, which would be overwritten instead. "
             "Remove the link."
         )
     if stat.S_ISDIR(mode):
@@ -233,14 +235,14 @@ def _read_link(link: Path) -> str:
         return "another place"
 
 
-_WRITE_HERE = "Write to a folder here, and copy what it holds from there."
+_WRITE_HERE = "Write to a folder of this machine, and copy it from there."
 
 
 def _refuse_no_file(target: Path) -> None:
     refuse_address("An output", target, _WRITE_HERE)
     try:
         mode = target.stat().st_mode
-    except OSError:  # nothing there, a name too long, a circle of links, a failing disk: writing reports what matters
+    except OSError:  # missing, name too long, circular links, failing disk: writing will report what matters
         return
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(f"Cannot write {target}: it is a folder. Name a file in it.")
@@ -254,11 +256,12 @@ def _flush(path: Path) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a file that is not there yet, and flush it to the disk (fsync).
+    """Write a new file, and flush it to the disk (fsync).
 
     Raises:
-        OSError: there is such a file, or it cannot be written; it may be there in part.
+        OSError: The file exists, or cannot be written; it may be left incomplete.
     """
+    # O_BINARY: Windows would translate line ends otherwise.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         remaining = memoryview(content)
@@ -270,10 +273,10 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def make_folders(folder: Path) -> None:
-    """Make a folder and those that it lies in, where they are missing, so that they outlast a loss of power.
+    """Create a folder and its missing parents, so that they survive a loss of power.
 
     Raises:
-        OSError: one of them cannot be made.
+        OSError: One of them cannot be created.
     """
     missing = [ancestor for ancestor in (folder, *folder.parents) if not os.path.exists(ancestor)]
     if not missing and os.path.isdir(folder):
@@ -285,17 +288,18 @@ def make_folders(folder: Path) -> None:
             errno.EEXIST, f"the folder {dangling} is a link to {_read_link(dangling)}, which cannot be reached"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    # A new folder is an entry in its parent, so the parents are flushed.
     for made in missing:
         flush_folder(made.parent)
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush to the disk what was made, renamed and removed in a folder, where the file system can.
+    """Flush to the disk which files were created, renamed and removed in a folder, if the file system can.
 
     Raises:
-        OSError: the disk fails.
+        OSError: The disk fails.
     """
-    if os.name == "nt":  # Windows cannot open a folder to flush it, and orders renames itself.
+    if os.name == "nt":  # Windows cannot open a folder to flush it, and keeps the order of renames itself
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -309,10 +313,10 @@ def flush_folder(folder: Path) -> None:
 
 
 def sweep_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder, if it is there; nobody may be writing to it.
+    """Remove the temporary files that killed processes left in a folder; no process may be writing to it.
 
     Raises:
-        OSError: the folder cannot be read.
+        OSError: The folder cannot be read.
     """
     _sweep(folder, lambda _: True)
 
@@ -320,14 +324,14 @@ def sweep_leftovers(folder: Path) -> None:
 def sweep_leftovers_of(targets: Iterable[Path]) -> None:
     """Remove the temporary files that killed processes left of these files; others may be writing beside them.
 
-    A folder that cannot be read is left as it is: whoever writes into it says so.
+    A folder that cannot be read is skipped: writing into it will report the error.
     """
     stems: dict[Path, set[str]] = {}
     for target in targets:
         stems.setdefault(target.parent, set()).add(target.name[:_LONGEST_STEM])
-    for folder, own in stems.items():
+    for folder, names in stems.items():
         with suppress(OSError):
-            _sweep(folder, own.__contains__)
+            _sweep(folder, names.__contains__)
 
 
 def _sweep(folder: Path, is_ours: Callable[[str], bool]) -> None:
@@ -338,28 +342,28 @@ def _sweep(folder: Path, is_ours: Callable[[str], bool]) -> None:
 
 
 def refuse_to_replace(targets: Iterable[Path]) -> None:
-    """Refuse to write where something is, at places that nobody named.
+    """Refuse to replace files at places that the user did not name.
 
     Raises:
-        FileExistsError: something is at one of them.
+        FileExistsError: One of them exists.
     """
-    there = next((target for target in targets if os.path.lexists(target)), None)
-    if there is not None:
+    existing = next((target for target in targets if os.path.lexists(target)), None)
+    if existing is not None:
         raise FileExistsError(
-            f"{there} is there already. Replace it with --overwrite (overwrite=True), or say with --output where the "
-            "result goes."
+            f"{existing} exists already. Replace it with --overwrite (overwrite=True), or name another place with "
+            "--output."
         )
 
 
 def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
-    """Whether two paths lead to one file, which need not be there yet."""
+    """Whether two paths lead to the same file, which need not exist yet."""
     if os.path.exists(one) and os.path.exists(other):
         return os.path.samefile(one, other)
     return os.path.realpath(one) == os.path.realpath(other)
 
 
 def refuse_same_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Refuse to write a result over what it is made from.
+    """Refuse to overwrite an input with its result.
 
     Raises:
         ValueError: `target` is `source`, or a link to it.

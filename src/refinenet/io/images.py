@@ -1,4 +1,4 @@
-"""Images between files, arrays and tensors: what comes in becomes RGB, what goes out a file. H is height, W width."""
+"""Decoding of files, arrays and tensors to RGB images, and encoding to files. H is height, W width."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ from refinenet.io.image_files import (
     DOWNLOAD,
     Picture,
     convert,
-    count_pages,
     load_picture,
-    needs_gdal,
     open_file,
     read_picture,
     to_sixteen_bits,
 )
+from refinenet.io.image_headers import count_pages, needs_gdal
 from refinenet.io.raster import is_installed, read_whole
 from refinenet.io.sample_values import (
     AS_DECLARED,
@@ -49,28 +48,28 @@ from refinenet.labels import Colour
 
 @runtime_checkable
 class TensorLike(Protocol):
-    """What is used of a PyTorch tensor, so that images can be read without PyTorch."""
+    """The part of a PyTorch tensor that is used here, so that images can be read without PyTorch."""
 
     def detach(self) -> Any:
-        """The tensor without its gradient."""
+        """Return the tensor without its gradient."""
 
     def cpu(self) -> Any:
-        """The tensor in main memory."""
+        """Return the tensor in main memory."""
 
     def numpy(self) -> Any:
-        """The tensor as a NumPy array."""
+        """Return the tensor as a NumPy array."""
 
 
 ChannelOrder = Literal["rgb", "bgr"]
-"""How the channels of an array follow each other; "bgr" is OpenCV's."""
+"""Order of the channels of an array; "bgr" is that of OpenCV."""
 
 
 @runtime_checkable
 class Readable(Protocol):
-    """What is used of a binary file object: an open file, `io.BytesIO`, an uploaded file of a web framework."""
+    """A binary file object: an open file, `io.BytesIO`, an uploaded file of a web framework."""
 
     def read(self) -> Any:
-        """All bytes from where it stands."""
+        """Read all bytes from the current position."""
 
 
 ImageSource = (
@@ -85,35 +84,35 @@ def decode(
     bands: Sequence[int] | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> RGB:
-    """Read an image from wherever it is.
+    """Read an image from a file, bytes, a Pillow image, an array or a tensor.
 
     Files, bytes and Pillow images (JPEG, PNG, WebP, BMP, TIFF, GIF) are turned upright by their EXIF
-    orientation; transparency is laid over black; 16 bits are scaled to 8; of an animation the first
-    frame is taken, with a `UserWarning` (of a Pillow image, the frame it stands at). Where a file has no data, by its
-    alpha, mask or value for no data, the image is black. What else was decided, such as which of more than three bands
-    are used, and values that fill only a small part of their range, are reported by a `UserWarning`.
+    orientation; transparency is laid over black; 16 bits are scaled to 8. Of an animation the first frame is read
+    (of a Pillow image, the current one), with a `UserWarning`. Pixels without data, by the alpha, mask or nodata value
+    of a file, are black. Other choices, such as which of more than three bands are used, and values that fill only a
+    small part of their range are reported by a `UserWarning`, too.
 
     Args:
-        image: a path, the bytes of a file (bytes, bytearray, memoryview), a binary file object, a Pillow image, a
+        image: A path, the bytes of a file (bytes, bytearray, memoryview), a binary file object, a Pillow image, a
             NumPy array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`, where C is 1, 3 or, with alpha, 4;
             any number where bands are chosen. Arrays and tensors are uint8, bool, uint16 (0 to 65535) or floating-point
             (0 to 1); with a value range, of any numbers. The source is never modified. A seekable file object is read
             from its beginning, whatever its position, which is restored afterwards; any other, such as a pipe or an
             HTTP response, is read to its end. It is not closed.
-        channel_order: how the channels of an array or tensor follow each other; "bgr" for OpenCV's.
-        bands: numbers of the bands for red, green and blue, or of one for grey, from 1; by default those that the file
-            declares as red, green and blue, or its only one.
-        value_range: the stored values that become black and white, such as (0, 4095) for 12 bits; others are clipped
-            and counted. By default the range of the type.
+        channel_order: Order of the channels of an array or tensor; "bgr" for OpenCV.
+        bands: Bands for red, green and blue, or one for grey, numbered from 1; by default those that the file declares
+            as red, green and blue, or its only one.
+        value_range: Stored values that become black and white, such as (0, 4095) for 12 bits; others are clipped and
+            counted. By default the range of the type.
 
     Returns:
         `(H, W, 3)` uint8 RGB, contiguous, a copy.
 
     Raises:
-        ValueError: not an image, damaged, past `image_files.MAX_PIXELS` (files, bytes, Pillow images), of a wrong
-            shape, with values out of range, or a `channel_order` for a source that knows its own.
-        TypeError: the source or its dtype is none of the above, or a file object is open for text or asynchronous.
-        OSError: the file is missing (`FileNotFoundError`), a folder (`IsADirectoryError`) or may not be read
+        ValueError: Not an image, damaged, larger than `image_files.MAX_PIXELS` (files, bytes, Pillow images), of a
+            wrong shape, with values out of range, or a `channel_order` for a source that knows its own.
+        TypeError: The source or its dtype is not one of the above, or a file object is open for text or asynchronous.
+        OSError: The file is missing (`FileNotFoundError`), a folder (`IsADirectoryError`) or not readable
             (`PermissionError`).
     """
     reading = Reading(bands=None if bands is None else tuple(bands), value_range=value_range)
@@ -124,7 +123,7 @@ def decode(
 
 
 def read_image(image: ImageSource, *, channel_order: ChannelOrder = "rgb", reading: Reading = AS_DECLARED) -> Decoded:
-    """As `decode`, with where there are data, and what is to be reported instead of warnings."""
+    """Read an image as `decode` does, and return where it has data, and notes instead of warnings."""
     check_channel_order(channel_order)
     if isinstance(image, np.ndarray):
         return _from_array(image, channel_order, reading)
@@ -156,17 +155,17 @@ def _buffered(content: bytes) -> io.BufferedReader:
 
 
 def check_channel_order(channel_order: str) -> None:
-    """Refuse another order than "rgb" and "bgr".
+    """Check that a channel order is "rgb" or "bgr".
 
     Raises:
-        ValueError: it is another one.
+        ValueError: It is another one.
     """
     if channel_order not in ("rgb", "bgr"):
         raise ValueError(f"channel_order is 'rgb' or 'bgr', not {channel_order!r}.")
 
 
 def knows_its_order(image: object) -> bool:
-    """Whether an image has its channels in a known order, as files and Pillow images do, unlike arrays and tensors."""
+    """Whether the channel order of an image is known, as for files and Pillow images, but not arrays and tensors."""
     return not isinstance(image, np.ndarray | TensorLike)
 
 
@@ -181,22 +180,22 @@ def _as_bytes(content: bytes | bytearray | memoryview) -> bytes:
 
 def _hint_at(image: object) -> str:
     if hasattr(image, "iter_content") or hasattr(image, "aread"):
-        return " Of a response from a server pass the bytes: response.content."
+        return " For a response from a server, pass its bytes: response.content."
     if isinstance(image, list | tuple):
         return " Pass one image at a time, or numpy.asarray of rows of pixels."
     return ""
 
 
 def read_stream(stream: Readable) -> tuple[str, bytes]:
-    """What messages call a binary file object, and its bytes; see `decode`.
+    """Return the name of a binary file object for messages, and its bytes; see `decode`.
 
     Raises:
-        TypeError: it is open for text, or asynchronous.
-        ValueError: it is closed, or not open for reading.
-        OSError: it cannot be read.
+        TypeError: It is open for text, or asynchronous.
+        ValueError: It is closed, or not open for reading.
+        OSError: It cannot be read.
     """
-    own = next((text for key in ("filename", "name") if isinstance(text := getattr(stream, key, None), str)), "")
-    name = f"The file object {own!r}" if own else f"The file object ({type(stream).__name__})"
+    given_name = next((text for key in ("filename", "name") if isinstance(text := getattr(stream, key, None), str)), "")
+    name = f"The file object {given_name!r}" if given_name else f"The file object ({type(stream).__name__})"
     if inspect.iscoroutinefunction(stream.read):
         raise TypeError(f"{name} is asynchronous: pass its `file`, or the bytes of `await upload.read()`.")
     if isinstance(stream, io.TextIOBase):
@@ -217,7 +216,7 @@ def read_stream(stream: Readable) -> tuple[str, bytes]:
 
 
 def _read_from_start(stream: Any) -> Any:
-    """Read a whole stream and restore its position; read one that cannot be rewound from where it stands."""
+    """Read a whole stream and restore its position; one that cannot be rewound is read from its current position."""
     try:
         if hasattr(stream, "seekable") and not stream.seekable():
             return stream.read()
@@ -247,8 +246,8 @@ def _from_stream(stream: io.BufferedReader, name: str, path: Path | None, readin
 
 
 def _has_mask_beside(path: Path) -> bool:
-    """Whether GDAL's files beside an image say where it has no data."""
-    # Unlike the methods of `Path`, `os.path.isfile` is False for names that are too long.
+    """Whether GDAL's files beside an image mark pixels without data."""
+    # `os.path.isfile` returns False for names that are too long, where `Path.is_file` raises.
     notes = Path(f"{path}.aux.xml")
     return os.path.isfile(f"{path}.msk") or (os.path.isfile(notes) and b"NoDataValue" in notes.read_bytes())
 
@@ -268,7 +267,7 @@ def _from_raster(stream: io.BufferedReader, name: str, path: Path | None, readin
 
 
 def encode(pixels: npt.NDArray[Any], suffix: str, *, palette: Sequence[Colour] | None = None) -> bytes:
-    """Make an image file, without any metadata.
+    """Encode an image file, without any metadata.
 
     Args:
         pixels: `(H, W, 3)` uint8 RGB, or, for PNG, `(H, W)` uint8 or uint16 ids.
@@ -276,16 +275,18 @@ def encode(pixels: npt.NDArray[Any], suffix: str, *, palette: Sequence[Colour] |
         palette: RGB colours of uint8 ids, at most 256; the file still stores the ids. Further ids are black.
 
     Raises:
-        ValueError: another suffix or shape, no pixels, a label map as JPEG (it would change ids), a palette
+        ValueError: Another suffix or shape, no pixels, a label map as JPEG (it would change ids), a palette
             for anything but uint8 ids, or a side longer than the format allows.
-        TypeError: another dtype.
+        TypeError: Another dtype.
     """
     image_format = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}.get(suffix.lower())
     if image_format is None:
         raise ValueError(f"Images are written as .png, .jpg or .jpeg, not {suffix!r}.")
     _check_writable(pixels, image_format, palette)
+    # Pillow reads the bytes as they lie in memory, so they must be contiguous and in native byte order.
     image = Image.fromarray(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("=")))
     if palette is not None:
+        # A palette of fewer than 256 colours would change the bits per pixel, so it is filled up with black.
         image.putpalette(bytes(value for colour in palette for value in colour).ljust(768, b"\0"))
     content = io.BytesIO()
     options = {"quality": 95, "subsampling": 0} if image_format == "JPEG" else {"compress_level": _level(pixels)}
@@ -297,24 +298,24 @@ def encode(pixels: npt.NDArray[Any], suffix: str, *, palette: Sequence[Colour] |
 
 
 def _level(pixels: npt.NDArray[Any]) -> int:
-    """How hard zlib tries, from 1 to 9.
+    """Return the compression level of zlib, from 1 to 9.
 
-    Its usual 6 takes several times as long, for a tenth less of a picture's bytes and a third less of a label map's few
-    (`benchmarks/files.py`).
+    The default 6 takes several times as long, and saves only a tenth of the bytes of a picture and a third of the few
+    bytes of a label map (`benchmarks/files.py`).
     """
     return 1 if pixels.ndim == 3 else 3
 
 
 def write(path: str | os.PathLike[str], pixels: npt.NDArray[Any], *, palette: Sequence[Colour] | None = None) -> Path:
-    """Write `encode(pixels, suffix of path, palette=palette)` to `path`, whole or not at all.
+    """Write `encode(pixels, suffix of path, palette=palette)` to `path`, completely or not at all.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: as `encode`.
-        TypeError: as `encode`.
-        OSError: as `write_atomically`.
+        ValueError: As `encode`.
+        TypeError: As `encode`.
+        OSError: As `write_atomically`.
     """
     return write_atomically(path, encode(pixels, Path(path).suffix, palette=palette))
 
@@ -331,7 +332,7 @@ def _from_picture(picture: Picture, reading: Reading) -> Decoded:
     elif pixels.shape[2] == 4:
         valid = opaque_somewhere(pixels[..., 3])
     scale = Scale(picture.name, pixels.dtype, reading)
-    scale.look(pixels[..., :3], valid)
+    scale.check_range(pixels[..., :3], valid)
     if scale.range is not None:
         pixels[..., :3] = scale(pixels[..., :3], valid)
     laid = pixels if pixels.shape[2] == 3 else over_black(pixels)
@@ -345,7 +346,7 @@ def _from_deep_picture(picture: Picture, reading: Reading) -> Decoded:
         grey = to_sixteen_bits(grey, picture.name)
     scale = Scale(picture.name, grey.dtype, reading)
     grey = grey[..., np.newaxis]
-    scale.look(grey, valid)
+    scale.check_range(grey, valid)
     pixels = over_black(scale(grey, valid))
     return Decoded(pixels=pixels, valid=valid, notes=scale.notes())
 
@@ -360,7 +361,7 @@ def _tensor_to_array(tensor: Any, reading: Reading) -> npt.NDArray[Any]:
             "If the channels come last, use tensor.permute(2, 0, 1)."
         )
     tensor = tensor.detach().cpu()
-    if str(tensor.dtype) == "torch.bfloat16":  # NumPy has no such type.
+    if str(tensor.dtype) == "torch.bfloat16":  # NumPy has no such type
         tensor = tensor.float()
     array: npt.NDArray[Any] = tensor.numpy()
     return np.moveaxis(array, 0, -1) if array.ndim == 3 else array
@@ -385,7 +386,8 @@ def _from_array(array: npt.NDArray[Any], channel_order: str, reading: Reading) -
         pixels = np.concatenate([scale(colours), alpha], axis=2)
     else:
         pixels = scale(samples)
-    scale.look(colours, valid)
+    scale.check_range(colours, valid)
+    # After scaling: `check_range` and the alpha channel do not depend on the order of colours.
     if channel_order == "bgr" and pixels.shape[2] >= 3:
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
     return Decoded(pixels=over_black(pixels), valid=valid, notes=scale.notes())

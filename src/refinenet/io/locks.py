@@ -1,4 +1,9 @@
-"""One process at a time: locks on files, which the system gives back when their owner dies, however it dies."""
+"""Locks on files, so that one process works at a time; the system releases them when their holder dies.
+
+Why not filelock: on its native locks it cannot say who holds one, which is what a refused user needs to know. Where a
+file system has no locks it writes marker files, which outlive a killed process and then block the next one, or raises
+an error; here work continues without a lock. And it leaves the lock file in place afterwards.
+"""
 
 from __future__ import annotations
 
@@ -17,29 +22,29 @@ else:
     import fcntl
 
 _FAR_BYTE = 1 << 30
-"""Windows bars others from reading a locked byte, so it locks one behind the end of the file."""
+"""Byte that is locked on Windows: one beyond the end of the file, because others cannot read a locked byte."""
 
 
 @contextmanager
 def only_one(path: Path, waiting: Callable[[], object]) -> Iterator[None]:
-    """Hold a lock, for as long as the context lasts; whoever asks for it meanwhile waits.
+    """Hold a lock inside the context; others that ask for it meanwhile wait.
 
-    In file systems that know no locks nobody waits.
+    On file systems without locks nobody waits.
 
     Args:
-        path: The file that stands for the lock; it is made, and removed afterwards.
-        waiting: Called once where somebody else holds it.
+        path: The lock file, which is created, and removed afterwards.
+        waiting: Called once if the lock is held by another.
     """
-    has_told = False
+    has_reported = False
 
     def take(stream: FileIO) -> None:
-        nonlocal has_told
+        nonlocal has_reported
         try:
             _lock(stream, wait=False)
         except BlockingIOError:
-            if not has_told:
+            if not has_reported:
                 waiting()
-            has_told = True
+            has_reported = True
             _lock(stream, wait=True)
 
     with _held(path, take):
@@ -48,20 +53,20 @@ def only_one(path: Path, waiting: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def sole_owner(path: Path, claim: str) -> Iterator[None]:
-    """Hold a lock, for as long as the context lasts; whoever asks for it meanwhile is refused at once.
+    """Hold a lock inside the context; others that ask for it meanwhile are refused at once.
 
-    In file systems that know no locks nobody is refused.
+    On file systems without locks nobody is refused.
 
     Args:
-        path: The file that stands for the lock; it is made, says who holds it, and is removed afterwards.
-        claim: What nobody else may do meanwhile, to begin the refusal with: "RUN is being trained in".
+        path: The lock file, which is created, names the holder, and is removed afterwards.
+        claim: Beginning of the error for others, such as "RUN is being trained in".
 
     Raises:
-        ValueError: somebody else holds it, who is named.
-        OSError: the file cannot be made.
+        ValueError: Another process holds the lock; the message names it.
+        OSError: The lock file cannot be created.
     """
     with _held(path, lambda stream: _take_or_refuse(stream, claim)) as stream:
-        with suppress(OSError):  # only a kindness to whoever is refused, which a full disk may deny
+        with suppress(OSError):  # the name is only for the error message, so a full disk must not stop the work
             stream.truncate(0)
             stream.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
@@ -80,23 +85,23 @@ def _take_or_refuse(stream: FileIO, claim: str) -> None:
 def _held(path: Path, take: Callable[[FileIO], None]) -> Iterator[FileIO]:
     while True:
         with _open(path) as stream:
-            # A worker process, forked off, would hold the lock for as long as it outlives its parent.
+            # A forked worker inherits the open file and its lock, which it would keep after the death of its parent.
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=stream.close)
             is_locked = True
             try:
                 take(stream)
             except OSError:
-                is_locked = False  # The file system knows no locks.
+                is_locked = False  # the file system has no locks
             if not is_locked:
                 yield stream
                 return
-            # Whoever held it may have removed the file: then this lock is nobody's.
+            # The previous holder may have removed the file meanwhile; a lock on a removed file excludes nobody.
             if _is_still(path, stream.fileno()):
                 try:
                     yield stream
                 finally:
-                    with suppress(OSError):  # Windows removes no open files
+                    with suppress(OSError):  # Windows does not remove open files
                         path.unlink(missing_ok=True)
                 return
 
@@ -119,8 +124,8 @@ def _lock(stream: FileIO, *, wait: bool) -> None:
     """Lock an open file.
 
     Raises:
-        BlockingIOError: somebody else has locked it, and `wait` is off.
-        OSError: the file system knows no locks.
+        BlockingIOError: Another process has locked it, and `wait` is off.
+        OSError: The file system has no locks.
     """
     if sys.platform == "win32":
         _lock_on_windows(stream, wait=wait)

@@ -1,4 +1,4 @@
-"""Work on many files at once, in processes of its own, in order."""
+"""Parallel maps over many items in worker processes, with results in order."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WAITING_PER_WORKER = 4
-"""Chunks that are handed out ahead for each process; results wait in no greater number, so memory stays bounded."""
+"""Chunks in flight per process, including results that wait to be read, so that memory stays bounded."""
 
 
 def map_parallel(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int | None = None, chunk: int = 8
 ) -> Iterator[Result]:
-    """`map(function, items)` in processes, results in order.
+    """Do `map(function, items)` in worker processes, with results in order.
 
     Args:
-        function: What to do with an item; it can be pickled, as can items and results.
-        items: What to do it with; read as it goes on.
-        workers: Processes; by default one for each core that this process may use, and 0 works in this process.
-        chunk: Items that are handed to a process at once.
+        function: Function of an item; function, items and results have to be picklable.
+        items: Items, read lazily.
+        workers: Number of processes; by default one per core that this process may use. 0 works in this process.
+        chunk: Items that are sent to a process at once.
 
     Raises:
-        RuntimeError: a process was killed.
-        Exception: what `function` raises.
+        RuntimeError: A process was killed.
+        Exception: Whatever `function` raises.
     """
     count = _cores() if workers is None else workers
     if count < 1:
         yield from map(function, items)
         return
-    # Where it is safe, processes start as copies: scripts need no `if __name__ == "__main__":` then.
+    # Forked processes, where forking is safe, need no `if __name__ == "__main__":` in scripts.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     chunks = _batched(items, chunk)
     with ProcessPoolExecutor(count, context, _Worker.begin, (function,)) as pool:
@@ -55,11 +55,12 @@ def map_parallel(
             while running:
                 yield from running.popleft().result()
         finally:
+            # A caller that stops early should not wait for chunks that have not started.
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _end_with_parent() -> None:
-    """A process whose parent was killed would wait for work for ever."""
+    """Exit with the parent; a worker whose parent was killed would wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -67,7 +68,7 @@ def _end_with_parent() -> None:
 
 
 class _Worker:
-    """What a process works with: the function reaches it once, not with every chunk, as it may hold a whole listing."""
+    """State of a worker process. The function is sent once, not with every chunk, as it may hold a whole listing."""
 
     function: Callable[[Any], Any]
 
@@ -92,19 +93,19 @@ def _cores() -> int:
 
 
 TIME_LIMIT = 120
-"""Seconds after which work on one item is given up; on Windows there is no limit."""
+"""Seconds after which a worker gives up on an item; on Windows there is no limit."""
 
 
 def map_safely(
     function: Callable[[Item], Result], items: Sequence[Item], *, workers: int | None = None, seconds: int = TIME_LIMIT
 ) -> Iterator[Result | None]:
-    """`map_parallel(function, items)`, with None for an item whose process was killed, or took too long.
+    """Do `map_parallel(function, items)`, with None for items whose process was killed or took too long.
 
     Args:
-        function: What to do with an item.
-        items: What to do it with.
-        workers: Processes, as `map_parallel` takes them; with 0 nothing is caught.
-        seconds: The limit for one item.
+        function: Function of an item.
+        items: Items.
+        workers: Number of processes, as for `map_parallel`; with 0 nothing is caught.
+        seconds: Time limit for an item.
     """
     limited = partial(_with_limit, function, seconds)
     done = 0
@@ -114,7 +115,7 @@ def map_safely(
                 yield result
                 done += 1
         except BrokenProcessPool:
-            # Which of the items under way it was is not known: they go on one by one until it is found.
+            # Several items were in flight, and which one killed its process is unknown: try them one by one.
             for survivor in _one_by_one(limited, items[done:]):
                 yield survivor
                 done += 1
@@ -122,18 +123,18 @@ def map_safely(
 
 def _one_by_one(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result | None]:
     for item in items:
-        found: list[Result | None] = [None]
+        result: list[Result | None] = [None]
         with suppress(BrokenProcessPool):
-            found = list(map_parallel(function, [item], workers=1))
-        yield from found
-        if found == [None]:
+            result = list(map_parallel(function, [item], workers=1))
+        yield from result
+        if result == [None]:
             return
 
 
 def _with_limit(function: Callable[[Item], Result], seconds: int, item: Item) -> Result:
     if multiprocessing.parent_process() is None or not hasattr(signal, "alarm"):
         return function(item)
-    # Nothing handles the alarm, so it kills this process, even inside a decoder that never returns to Python.
+    # Without a handler the alarm kills this process, even inside a decoder that never returns to Python.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(seconds)
     try:

@@ -1,4 +1,4 @@
-"""The samples of images as bytes: which bands, which range of values, and where there are no data.
+"""Samples of images as bytes: bands, range of values, and pixels without data.
 
 Shape letters: H height, W width, C channels.
 """
@@ -20,18 +20,18 @@ Mask = npt.NDArray[np.bool_]
 ValueRange = tuple[float, float]
 
 _USUAL_TOPS = (1, 255, 1023, 4095, 10_000, 16_383, 65_535)
-"""The largest values of fractions, of 8, 10 and 12 bits, of Sentinel-2's reflectance, and of 14 and 16 bits."""
+"""Largest values of fractions, 8, 10 and 12 bits, Sentinel-2 reflectance, and 14 and 16 bits."""
 _SMALL_SHARE_DEEP = 1 / 3
-"""Of the range of whole numbers above 8 bits: 14 bits in 16 fill a quarter, few scenes lie that low altogether."""
+"""Share of the range of integers above 8 bits: 14 bits in 16 fill a quarter, and few scenes are that dark."""
 _SMALL_SHARE = 1 / 16
-"""Of the range of bytes and fractions, which dark scenes fill by less than a third, too."""
+"""Share of the range of bytes and fractions, of which dark scenes fill less than a third, too."""
 
 
 class Note(NamedTuple):
-    """What a caller should know about how an image was read."""
+    """Note for the user about how an image was read."""
 
     kind: str
-    """The same for images of which the same holds, so that it is reported once in a run."""
+    """Kind of the note; each kind is reported once in a run."""
     text: str
 
 
@@ -73,18 +73,18 @@ def first_of_each_kind() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How the samples of an image become RGB.
+    """Settings for reading the samples of an image as RGB.
 
     Raises:
-        ValueError: bands that are not one or three numbers from 1 up, or a value range that does not ascend.
+        ValueError: bands are not one or three numbers from 1 up, or the value range does not ascend.
     """
 
     bands: tuple[int, ...] | None = None
-    """Numbers of the bands for red, green and blue, or for grey, from 1; None for those that the file declares."""
+    """Bands for red, green and blue, or for grey, numbered from 1; None for those that the file declares."""
     value_range: ValueRange | None = None
-    """The values, as stored, that become black and white; None for those of the type."""
+    """Stored values that become black and white; None for the range of the type."""
     is_from_model: bool = False
-    """Whether the value range is the model's own: images of 8 bits are then read as ever, with a note."""
+    """Whether the value range comes from the model; it is then not applied to 8-bit images, with a note."""
 
     def __post_init__(self) -> None:
         if self.bands is not None:
@@ -98,35 +98,35 @@ AS_DECLARED = Reading()
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decoded:
-    """An image that was read."""
+    """Decoded image."""
 
     pixels: RGB
     """`(H, W, 3)` uint8 RGB, upright; black where there are no data."""
     valid: Mask | None = None
-    """`(H, W)` bool: where there are data; None where there are data everywhere."""
+    """`(H, W)` bool: where there are data; None if there are data everywhere."""
     notes: tuple[Note, ...] = ()
 
 
 def check_bands(bands: Sequence[int]) -> tuple[int, ...]:
-    """Band numbers as a tuple.
+    """Check band numbers and return them as a tuple.
 
     Raises:
-        ValueError: not one or three whole numbers from 1 up.
+        ValueError: They are not one or three whole numbers from 1 up.
     """
-    found = tuple(bands) if isinstance(bands, Sequence) and not isinstance(bands, str) else ()
-    if len(found) not in (1, 3) or any(type(band) is not int or band < 1 for band in found):
+    numbers = tuple(bands) if isinstance(bands, Sequence) and not isinstance(bands, str) else ()
+    if len(numbers) not in (1, 3) or any(type(band) is not int or band < 1 for band in numbers):
         raise ValueError(
             f"bands are three numbers from 1 up, for red, green and blue, or one for grey, not {bands!r}: "
             "(3, 2, 1) in Python, --bands 3,2,1 on the command line."
         )
-    return found
+    return numbers
 
 
 def check_value_range(value_range: Sequence[float]) -> ValueRange:
-    """A value range as two floats.
+    """Check a value range and return it as two floats.
 
     Raises:
-        ValueError: not two finite numbers, the first below the second.
+        ValueError: It is not two finite numbers, the first below the second.
     """
     values = tuple(value_range) if isinstance(value_range, Sequence) and not isinstance(value_range, str) else ()
     numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
@@ -139,30 +139,30 @@ def check_value_range(value_range: Sequence[float]) -> ValueRange:
 
 
 class Scale:
-    """From stored samples to bytes, part by part of one image.
+    """Conversion of the stored samples of one image to bytes, part by part.
 
     Args:
-        name: What messages call the image.
-        dtype: Of the samples.
-        reading: Its value range counts.
-        bits: How many bits of a whole number the file declares; by default all.
+        name: Name of the image in messages.
+        dtype: Type of the samples.
+        reading: Settings, of which the value range is used.
+        bits: Bits of an integer sample that the file declares; by default all.
     """
 
     def __init__(self, name: str, dtype: np.dtype[Any], reading: Reading, bits: int | None = None) -> None:
-        self.name, self.dtype, self._asked = name, dtype, reading.value_range
+        self.name, self.dtype, self._requested = name, dtype, reading.value_range
         self._is_skipped = reading.is_from_model and dtype in (np.dtype(np.uint8), np.dtype(np.bool_))
-        self.range = None if self._is_skipped else self._asked
+        self.range = None if self._is_skipped else self._requested
         if self.range is None and bits is not None and 8 < bits < 16:
             self.range = (0.0, 2.0**bits - 1)
         self._clipped = self._seen = 0
         self._fill: Note | None = None
 
     def __call__(self, values: npt.NDArray[Any], valid: Mask | None = None) -> npt.NDArray[np.uint8]:
-        """`(H, W, C)` samples as bytes; pixels that are not `valid` become 0 and may hold anything.
+        """Convert `(H, W, C)` samples to bytes; pixels that are not `valid` become 0, whatever they hold.
 
         Raises:
-            ValueError: a value is not allowed without a value range.
-            TypeError: the type of the samples is not allowed without a value range.
+            ValueError: A value is not allowed without a value range.
+            TypeError: The type of the samples is not allowed without a value range.
         """
         gaps = None if valid is None or valid.all() else ~valid
         if self.range is None:
@@ -170,24 +170,25 @@ class Scale:
                 values = np.where(gaps[..., np.newaxis], values.dtype.type(0), values)
             return to_bytes(values, self.name)
         low, high = self.range
+        # float32 holds integers up to 2^24 exactly: enough for 16 bits, not for 32.
         work: Any = np.float32 if self.dtype.itemsize <= 2 else np.float64
-        found: npt.NDArray[Any] = values.astype(work)
+        samples: npt.NDArray[Any] = values.astype(work)
         if gaps is not None:
-            found[gaps] = low
-        if not np.isfinite(found).all():
-            _check_finite(found, self.name)
-        self._seen += found.size
-        self._clipped += int(np.count_nonzero((found < low) | (found > high)))
-        scaled = (np.clip(found, low, high) - work(low)) * work(255 / (high - low))
+            samples[gaps] = low
+        if not np.isfinite(samples).all():
+            _check_finite(samples, self.name)
+        self._seen += samples.size
+        self._clipped += int(np.count_nonzero((samples < low) | (samples > high)))
+        scaled = (np.clip(samples, low, high) - work(low)) * work(255 / (high - low))
         rounded: npt.NDArray[np.uint8] = (scaled + work(0.5)).astype(np.uint8)
         return rounded
 
-    def look(self, values: npt.NDArray[Any], valid: Mask | None = None) -> None:
-        """Find out from samples of the image whether its values fill their range.
+    def check_range(self, values: npt.NDArray[Any], valid: Mask | None = None) -> None:
+        """Check on a part of the image whether its values fill their range, for `notes`.
 
         Args:
-            values: `(H, W, C)`, or `(H, W)`: the image or some of it.
-            valid: `(H, W)`: where there are data.
+            values: `(H, W, C)` or `(H, W)`: the image or a part of it.
+            valid: `(H, W)` bool: where there are data.
         """
         low, high = self.range or _range_of(self.dtype)
         if self.dtype.kind == "b" or (
@@ -199,6 +200,7 @@ class Scale:
             return
         least, most = float(data.min()), float(data.max())
         is_deep = self.dtype.kind in "iu" and self.dtype.itemsize > 1
+        # A few hot pixels must not hide that the rest is dark.
         typical = float(np.percentile(data, 99)) if is_deep else most
         share = (typical - low) / (high - low)
         if least == most or share > (_SMALL_SHARE_DEEP if is_deep else _SMALL_SHARE):
@@ -207,17 +209,17 @@ class Scale:
         self._fill = Note(
             "dark",
             f"{self.name} has values from {least:g} to {most:g}, 99 % of them up to {typical:g}, where {low:g} is "
-            f"black and {high:g} is white, so the network sees it nearly black. If {top:g} is to be white, add "
+            f"black and {high:g} is white, so the network sees it nearly black. If {top:g} should be white, add "
             f"--value-range {min(0, math.floor(least)):g},{top:g} (value_range=({min(0, math.floor(least)):g}, "
             f"{top:g})).",
         )
 
     def notes(self) -> tuple[Note, ...]:
-        """What is to be reported by now."""
-        found = [] if self._fill is None else [self._fill]
-        if self._is_skipped and self._asked is not None:
-            low, high = self._asked
-            found.append(
+        """Return the notes on what has been read so far."""
+        reported = [] if self._fill is None else [self._fill]
+        if self._is_skipped and self._requested is not None:
+            low, high = self._requested
+            reported.append(
                 Note(
                     "range-of-model",
                     f"{self.name} has 8 bits: the model's own value range {low:g},{high:g} is not applied to it.",
@@ -225,14 +227,14 @@ class Scale:
             )
         if self._clipped and self.range is not None:
             low, high = self.range
-            found.append(
+            reported.append(
                 Note(
                     "clipped",
                     f"{self.name}: {self._clipped:,} of {self._seen:,} values ({self._clipped / self._seen:.2%}) are "
                     f"outside the value range {low:g},{high:g} and are clipped to it.",
                 )
             )
-        return tuple(found)
+        return tuple(reported)
 
 
 def _range_of(dtype: np.dtype[Any]) -> ValueRange:
@@ -240,11 +242,11 @@ def _range_of(dtype: np.dtype[Any]) -> ValueRange:
 
 
 def to_bytes(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
-    """Samples as uint8: uint8 as they are, bool as 0 and 255, uint16 from 0 to 65535 and floating-point from 0 to 1.
+    """Convert samples to uint8: bool to 0 and 255, uint16 from 0 to 65535 and floating-point from 0 to 1.
 
     Raises:
-        ValueError: a value is out of range; messages call the array `name`.
-        TypeError: another dtype.
+        ValueError: A value is out of range; `name` is used in the message.
+        TypeError: Another dtype.
     """
     kind = array.dtype.type
     if kind is np.uint8:
@@ -252,6 +254,7 @@ def to_bytes(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
     if kind is np.bool_:
         return np.where(array, np.uint8(255), np.uint8(0))
     if kind is np.uint16:
+        # 65535 / 255 = 257; adding half of it rounds to nearest, in uint32 because the sum may exceed 65535.
         return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if kind not in (np.float16, np.float32, np.float64):
         raise TypeError(
@@ -264,7 +267,7 @@ def to_bytes(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
     if low < 0 or high > 1:
         raise ValueError(
             f"{name} has values from {low:g} to {high:g}: floating-point images range from 0 to 1. Divide by 255 if "
-            "they range to 255, clip them if they only just leave the range, or say which values are black and white: "
+            "they range to 255, clip them if they exceed the range slightly, or say which values are black and white: "
             "value_range=(0, 255) (--value-range 0,255)."
         )
     scaled: npt.NDArray[Any] = array.astype(np.result_type(kind, np.float32)) * 255
@@ -282,25 +285,26 @@ def _check_finite(array: npt.NDArray[Any], name: str) -> None:
 
 
 def over_black(pixels: npt.NDArray[np.uint8]) -> RGB:
-    """`(H, W, C)` of 1, 3 or, with alpha, 4 channels to `(H, W, 3)`, laid over black: always a copy."""
+    """Lay `(H, W, C)` of 1, 3 or, with alpha, 4 channels over black, as `(H, W, 3)`; always a copy."""
     if pixels.shape[2] < 4:
         return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
     alpha = pixels[..., 3:].astype(np.uint16)
+    # Adding half of the divisor rounds to nearest; 255 * 255 + 127 fits into uint16.
     return ((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8, order="C")
 
 
 def opaque_somewhere(alpha: npt.NDArray[Any]) -> Mask | None:
-    """`(H, W)`: where alpha is above 0; None for everywhere."""
+    """Return where alpha is above 0, `(H, W)` bool, or None if it is everywhere."""
     return None if alpha.all() else alpha != 0
 
 
 def is_transparency(alpha: npt.NDArray[Any]) -> bool:
-    """Whether a raster's band marked as alpha can be one: it has no values between 0 and the largest of its type."""
+    """Whether a band marked as alpha can be transparency: it has only 0 and the largest value of its type."""
     return bool(((alpha == 0) | (alpha == np.iinfo(alpha.dtype).max)).all())
 
 
 def unused_alpha(name: str, band: int) -> Note:
-    """That a band is marked as alpha and is none."""
+    """Return the note that a band is marked as alpha but does not look like transparency."""
     return Note(
         "alpha",
         f"{name}: band {band} is marked as alpha but has values between transparent and opaque, as near infrared has "

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop where everything can be kept."""
+"""Ctrl-C and SIGTERM as a request to stop at the next point where the state can be saved."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""Ctrl-C, what systems end a process by, and the end of the terminal that it was started from."""
-_TOLD = b"\nStopping after this step, whose state is kept. Ctrl-C again ends at once.\n"
+"""Ctrl-C, termination by the system, and the end of the terminal that the process was started from."""
+_STOPPING = b"\nStopping after this step, whose state is kept. Ctrl-C again ends at once.\n"
 
 
 class StopRequest:
-    """While the context lasts, the first of `SIGNALS` only sets `asked_by`; a second Ctrl-C ends the process at once.
+    """Context in which the first of `SIGNALS` only sets `asked_by`; a second Ctrl-C ends the process at once.
 
-    Signals that the process ignores stay ignored.
-
-    Outside the main thread Python gives signals to others, and this does nothing.
+    Signals that the process ignores stay ignored. Outside the main thread, which receives all signals, it does nothing.
     """
 
     asked_by: signal.Signals | None = None
-    """The signal that asked to stop, if any."""
+    """Signal that requested the stop, if any."""
 
     def __enter__(self) -> StopRequest:
         self._handlers = {}
         if threading.current_thread() is threading.main_thread():
-            # What the process was told to ignore, by nohup or as a script's background job, it goes on ignoring.
-            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-            self._handlers = {number: signal.signal(number, self._take) for number in heard}
+            # Signals that nohup or a shell's background job has set to be ignored stay ignored.
+            handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._handlers = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
     def __exit__(
@@ -39,21 +37,21 @@ class StopRequest:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _take(self, number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         is_first, self.asked_by = self.asked_by is None, self.asked_by or signal.Signals(number)
         if signal.SIGINT in self._handlers:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         if number == signal.SIGINT and is_first:
-            # Not by print, which this may have interrupted; whoever read it may be gone by the same Ctrl-C.
+            # Not print, which the signal may have interrupted. The same Ctrl-C may have ended the reader of stderr.
             with suppress(OSError, ValueError):
-                os.write(sys.stderr.fileno(), _TOLD)
+                os.write(sys.stderr.fileno(), _STOPPING)
 
     def stop(self, number: int) -> None:
-        """End as a signal would have ended the process.
+        """Exit as the signal would have ended the process.
 
         Raises:
-            KeyboardInterrupt: for Ctrl-C.
-            SystemExit: for another, with the exit code that shells give to a process that it ended: 143 for SIGTERM.
+            KeyboardInterrupt: For Ctrl-C.
+            SystemExit: For other signals, with the exit code that shells report for them, such as 143 for SIGTERM.
         """
         if number == signal.SIGINT:
             raise KeyboardInterrupt

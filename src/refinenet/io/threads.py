@@ -1,4 +1,4 @@
-"""What threads and forked processes need: locks of one's own, and PyTorch's threads after a fork."""
+"""Locks for threads that survive copies and forks, and PyTorch's threads after a fork."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LIMITED = threading.local()
 
 
 class ThreadLock:
-    """A re-entrant lock for the threads of one process; copies, unpickled ones and those in a forked child are free."""
+    """Re-entrant lock for the threads of one process; copies and locks in a forked child are released."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -37,7 +37,7 @@ class ThreadLock:
         return ThreadLock, ()
 
     def renew(self) -> None:
-        """Forget whoever holds it: after a fork that thread does not exist in the child."""
+        """Release the lock in a forked child, where the thread that held it does not exist."""
         self._lock = threading.RLock()
 
 
@@ -50,24 +50,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_locks)
 
 TRACING = ThreadLock()
-"""Held while PyTorch traces or compiles a network, which changes the state of the process."""
+"""Lock for tracing and compiling by PyTorch, which change global state."""
 _WARNINGS = ThreadLock()
 
 
 @contextmanager
 def warnings_ignored(category: type[Warning] = Warning) -> Iterator[None]:
-    """Ignore warnings of a category. `warnings.catch_warnings` changes the process: one thread at a time uses it."""
+    """Ignore warnings of a category, one thread at a time, because `warnings.catch_warnings` changes global state."""
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore", category)
         yield
 
 
 def survive_fork() -> None:
-    """In a process that was forked from one that had loaded this package, let PyTorch compute with one thread.
+    """Let PyTorch compute with one thread in a process that was forked from one that had loaded this package.
 
-    The threads of OpenMP, by which PyTorch computes on CPUs, do not survive a fork, and it would wait for them
-    for ever.
-    Processes that are started by "spawn" or "forkserver" have all threads. Costs nothing elsewhere.
+    PyTorch's OpenMP threads do not survive a fork, and it would wait for them for ever. Processes that are started by
+    "spawn" or "forkserver" have all their threads. This call costs nothing elsewhere.
     """
     process = os.getpid()
     if process == _HOME or getattr(_LIMITED, "process", None) == process or "torch" not in sys.modules:
@@ -75,8 +74,8 @@ def survive_fork() -> None:
     torch = sys.modules["torch"]
     if not hasattr(_LIMITED, "process") and torch.get_num_threads() > 1:
         print_note(
-            "This process was forked: PyTorch computes with one thread here, its others do not survive a fork. Start "
-            'processes by "spawn" or "forkserver" to have them all.'
+            "This process was forked: PyTorch uses one thread here, because threads do not survive a fork. Start "
+            'processes by "spawn" or "forkserver" to use all threads.'
         )
     torch.set_num_threads(1)
     _LIMITED.process = process

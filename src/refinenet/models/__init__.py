@@ -1,6 +1,6 @@
-"""Networks (encoders, decoder, classifier), the files that hold them, and importers of published weights.
+"""Networks (encoders, decoder, classifier), model files, and importers of published weights.
 
-Begin with `network.Network`, whose `forward` is the architecture, and `model_file` for what a file holds.
+Start reading at `network.Network`, whose `forward` is the architecture, and at `model_file` for the file format.
 """
 
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from refinenet.models.decoder import upsample
     from refinenet.models.encoders.encoder import PUBLISHED_RESNETS, Encoder, feature_info
     from refinenet.models.encoders.feature_info import STRIDES
-    from refinenet.models.factory import ModelSpec, choose_device, locate_model, open_model, told_as_exported
+    from refinenet.models.factory import ModelSpec, choose_device, exported_model_message, locate_model, open_model
     from refinenet.models.inference_graph import (
         CERTIFICATE_ENDING,
         EXAMPLE_SHAPE,
@@ -78,6 +78,7 @@ __all__ = [
     "choose_device",
     "describe_bundled",
     "digest",
+    "exported_model_message",
     "feature_info",
     "fuse",
     "load",
@@ -92,7 +93,6 @@ __all__ = [
     "refuse_unlearned_statistics",
     "save",
     "take_classes",
-    "told_as_exported",
     "trace",
     "upsample",
 ]

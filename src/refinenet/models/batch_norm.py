@@ -18,7 +18,7 @@ from refinenet.settings import Settings
 BatchNormMode = Literal["train", "frozen_statistics", "frozen", "synchronised"]
 
 _COARSEST = 32
-"""Stride of the coarsest feature maps: a crop of so many pixels becomes one value."""
+"""Stride of the coarsest feature maps: a crop of this size becomes a single value."""
 
 _ORDINARY = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -28,7 +28,7 @@ class BatchNormConfig(Settings):
     """What batch norm does in training.
 
     Raises:
-        ValueError: a value that is not allowed.
+        ValueError: A value that is not allowed.
     """
 
     batch_norm: BatchNormMode = "train"
@@ -38,22 +38,22 @@ class BatchNormConfig(Settings):
 
 
 def apply_batch_norm(network: nn.Module, config: BatchNormConfig, processes: int) -> nn.Module:
-    """Make the batch norms of a network do what is wanted, and go on so whenever it is put into training mode.
+    """Set the mode of all batch norms of a network, for every time that it is in training mode.
 
-    They are replaced in place, around the same parameters and buffers: `state_dict` keeps its names and values. What an
-    earlier call made of them is undone. To be called after the network went to its device and before an optimiser, an
-    average or a wrapper is built.
+    They are replaced in place, with the same parameters and buffers, so `state_dict` keeps its names and values. An
+    earlier call is undone. Call it after the network was moved to its device, and before an optimiser, an average or a
+    wrapper is built.
 
     Args:
-        network: Holds the batch norms.
-        config: What they are to do.
-        processes: How many train together; one alone has nothing to synchronise.
+        network: Network with the batch norms.
+        config: Mode of the batch norms.
+        processes: Number of training processes; a single one has nothing to synchronise.
 
     Returns:
         The network.
 
     Raises:
-        ValueError: something is to be done with batch norm, but the network has none, or one of an unknown kind.
+        ValueError: The mode is not "train", and the network has no batch norm, or one of an unknown kind.
     """
     mode = "train" if config.batch_norm == "synchronised" and processes == 1 else config.batch_norm
     norms = [(name, norm) for name, norm in network.named_modules(remove_duplicate=False) if _is_batch_norm(norm)]
@@ -71,16 +71,16 @@ def apply_batch_norm(network: nn.Module, config: BatchNormConfig, processes: int
 
 
 def refuse_unlearned_statistics(network: nn.Module, config: BatchNormConfig) -> None:
-    """Refuse to keep statistics that no batch norm of a network has ever learned: 0 and 1 normalise nothing.
+    """Refuse to freeze statistics that were never learned: a mean of 0 and a variance of 1 do not normalise.
 
     Raises:
-        ValueError: statistics are to be kept, and the network is new.
+        ValueError: Statistics should be frozen, and the network is new.
     """
     if config.batch_norm not in ("frozen_statistics", "frozen"):
         return
     tracked = [(norm.running_mean, norm.running_var) for norm in _batch_norms(network) if norm.track_running_stats]
     new = [not mean.any() and bool((var == 1).all()) for mean, var in tracked]
-    if sum(new) > len(new) / 2:  # in an encoder with weights a few may be new that were put in as identities
+    if sum(new) > len(new) / 2:  # a trained encoder may have a few new ones that were added as identities
         raise ValueError(
             f'batch_norm="{config.batch_norm}" keeps the statistics that the network came with, and this one has '
             'learned none yet: begin with a model or with encoder_weights="imagenet" (--encoder-weights imagenet), or '
@@ -89,16 +89,16 @@ def refuse_unlearned_statistics(network: nn.Module, config: BatchNormConfig) -> 
 
 
 def refuse_single_values(network: nn.Module, config: BatchNormConfig, images: int, size: tuple[int, int]) -> None:
-    """Refuse batches whose coarsest feature maps have one value per channel, of which there are no statistics.
+    """Refuse batches whose coarsest feature maps have a single value per channel, which has no statistics.
 
     Args:
-        network: What is to be trained.
-        config: What its batch norms are to do.
-        images: How many the statistics are taken over at once.
+        network: Network to train.
+        config: Mode of the batch norms.
+        images: Number of images that statistics are computed over.
         size: Height and width of these images.
 
     Raises:
-        ValueError: batch norms would see one value, and are to take its statistics.
+        ValueError: Batch norms would compute the statistics of a single value.
     """
     learns = config.batch_norm in ("train", "synchronised") and any(_batch_norms(network))
     if learns and images == 1 and max(size) <= _COARSEST:
@@ -109,7 +109,7 @@ def refuse_single_values(network: nn.Module, config: BatchNormConfig, images: in
 
 
 def has_activation(module: nn.Module) -> bool:
-    """Whether it is timm's `BatchNormAct2d`, with an activation inside as `act`; told without importing timm."""
+    """Whether a module is timm's `BatchNormAct2d`, with its activation as `act`; works without importing timm."""
     kind = type(module)
     return kind.__name__ == "BatchNormAct2d" and kind.__module__.partition(".")[0] == "timm"
 
@@ -123,10 +123,10 @@ def _is_batch_norm(module: nn.Module) -> bool:
 
 
 def _check_kind(name: str, norm: Any) -> None:
-    """Refuse what a replacement would compute differently.
+    """Refuse batch norms for which a replacement would compute something else.
 
     Raises:
-        ValueError: it is of an unknown kind.
+        ValueError: It is of an unknown kind.
     """
     is_known = type(norm) in (*_ORDINARY, _BatchNorm, _TorchSynchronisedBatchNorm) or has_activation(norm)
     if not (is_known and norm.affine and norm.track_running_stats and norm.momentum is not None):
@@ -137,7 +137,7 @@ def _check_kind(name: str, norm: Any) -> None:
 
 
 def _replacement(norm: Any, mode: BatchNormMode) -> nn.Module:
-    """A batch norm of the same name, parameters, buffers and children."""
+    """Return a batch norm with the same parameters, buffers and children."""
     settings = {"num_features": norm.num_features, "eps": norm.eps, "momentum": norm.momentum, "device": "meta"}
     replacement: nn.Module
     if mode == "synchronised" and norm.weight.device.type != "cpu":
@@ -154,14 +154,14 @@ def _replacement(norm: Any, mode: BatchNormMode) -> nn.Module:
 
 
 def _pass_through_children(norm: nn.Module, features: Tensor) -> Tensor:
-    """Do what timm puts into a batch norm, to be done after it: `drop`, then `act`."""
+    """Apply the layers that timm puts into a batch norm: `drop`, then `act`."""
     for child in norm.children():
         features = child(features)
     return features
 
 
 class _BatchNorm(nn.BatchNorm2d):
-    """A batch norm of tensors `(N, C, ...)` with a mode of `BatchNormConfig`; "synchronised" is for CPUs."""
+    """Batch norm of tensors `(N, C, ...)` with a mode of `BatchNormConfig`; "synchronised" only on CPUs."""
 
     def __init__(self, mode: BatchNormMode, **settings: Any) -> None:
         super().__init__(**settings)
@@ -187,6 +187,7 @@ class _BatchNorm(nn.BatchNorm2d):
 
     def _normalise_together(self, features: Tensor) -> Tensor:
         mean, variance, count = _StatisticsOfAllProcesses.apply(features)
+        # As in PyTorch, running statistics use the unbiased variance, normalisation the biased one.
         self._track(mean.detach(), variance.detach() * count / (count - 1))
         shape = (1, -1) + (1,) * (features.ndim - 2)
         factor = self.weight * torch.rsqrt(variance + self.eps)
@@ -207,24 +208,25 @@ class _TorchSynchronisedBatchNorm(nn.SyncBatchNorm):
 
 
 class _StatisticsOfAllProcesses(torch.autograd.Function):
-    """Mean and biased variance of each channel over the tensors `(N, C, ...)` of all processes, whatever their sizes.
+    """Mean and biased variance per channel over the tensors `(N, C, ...)` of all processes, which may differ in size.
 
-    Gradients are those of the sum of all processes' losses. The same numbers come out in each process, to the last bit.
+    Gradients are those of the sum of the losses of all processes. The result is the same in each process to the last
+    bit.
     """
 
     @staticmethod
     def forward(context: Any, features: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Returns mean `(C,)`, variance `(C,)`, float32 (or float64 for such features), and the number of values."""
+        """Return mean `(C,)`, variance `(C,)`, float32 (or float64 for such features), and the number of values."""
         values = _by_channel(features)
         count = values.shape[1]
         mean = values.sum(dim=1) / max(count, 1)
         squares = (values - mean[:, None]).square().sum(dim=1)
-        # Means and squared differences from them (Chan et al., 1979) keep the digits that sums of squares would lose.
-        own = torch.cat([mean, squares, torch.full_like(mean[:1], count)]).double()
-        gathered = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
-        distributed.all_gather(gathered, own)
-        everyone = torch.stack(gathered)
-        means, squares, counts = everyone[:, : len(mean)], everyone[:, len(mean) : -1], everyone[:, -1:]
+        # Means and squared differences (Chan et al., 1979) avoid the cancellation of sums of squares.
+        local = torch.cat([mean, squares, torch.full_like(mean[:1], count)]).double()
+        gathered = [torch.empty_like(local) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(gathered, local)
+        stacked = torch.stack(gathered)
+        means, squares, counts = stacked[:, : len(mean)], stacked[:, len(mean) : -1], stacked[:, -1:]
         total = int(counts.sum())
         if total < 2:
             raise ValueError("Batch norm in training needs more than 1 value per channel: take a larger batch or crop.")
@@ -241,6 +243,7 @@ class _StatisticsOfAllProcesses(torch.autograd.Function):
         distributed.all_reduce(combined)
         of_mean, of_variance = combined / context.total
         differences = _by_channel(features) - mean[:, None]
+        # d mean / d x = 1 / n and d variance / d x = 2 (x - mean) / n; both gradients are divided by n above.
         gradient = of_mean[:, None] + 2 * of_variance[:, None] * differences
         others = features.shape[:1] + features.shape[2:]
         by_image: Tensor = gradient.unflatten(1, others).transpose(0, 1)
@@ -248,6 +251,6 @@ class _StatisticsOfAllProcesses(torch.autograd.Function):
 
 
 def _by_channel(features: Tensor) -> Tensor:
-    """`(N, C, ...)` to `(C, values)`, in float32 or, if it is that, float64."""
+    """Reshape `(N, C, ...)` to `(C, values)` in at least float32."""
     wide = features.to(torch.promote_types(features.dtype, torch.float32))
     return wide.transpose(0, 1).flatten(1)

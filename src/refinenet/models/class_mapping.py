@@ -1,4 +1,4 @@
-"""Whether a model's classes are a dataset's, and how to make them so."""
+"""Comparison of the classes of a model with those of a dataset, and adaptation of the classifier."""
 
 from __future__ import annotations
 
@@ -12,68 +12,68 @@ from refinenet.models.network import Network
 
 
 class Labelled(Protocol):
-    """A dataset, as far as its classes are concerned."""
+    """The part of a dataset that describes its classes."""
 
     @property
     def name(self) -> str:
-        """The name that messages give it."""
+        """Name of the dataset in messages."""
 
     @property
     def label_set(self) -> LabelSet:
-        """Its classes."""
+        """Classes of the dataset."""
 
 
 def check_same_classes(ours: LabelSet, dataset: Labelled) -> None:
-    """Refuse to measure a model on other classes than its own; placeholder names fit any.
+    """Check that a model and a dataset have the same classes; placeholder names match any name.
 
     Raises:
-        ValueError: number or names of the classes differ.
+        ValueError: The number or the names of the classes differ.
     """
     theirs = dataset.label_set
     if len(ours) != len(theirs):
         raise ValueError(
-            f"The model tells {len(ours)} classes apart, the dataset {dataset.name} has {len(theirs)}: "
-            "take another model or dataset, or train this model on it first."
+            f"The model has {len(ours)} classes, the dataset {dataset.name} has {len(theirs)}: "
+            "use another model or dataset, or train this model on it first."
         )
     different = [(a, b) for a, b in zip(ours.names, theirs.names, strict=True) if a != b]
     if different and not ours.is_numbered() and not theirs.is_numbered():
         raise ValueError(
-            f"The model's classes are not those of {dataset.name}: {different[0][0]!r} stands where the dataset "
-            f"has {different[0][1]!r}. Scores would mean nothing."
+            f"The model's classes are not those of {dataset.name}: it has {different[0][0]!r} where the dataset "
+            f"has {different[0][1]!r}. Scores would be meaningless."
         )
 
 
 def take_classes(
     network: Network, card: ModelCard, dataset: Labelled, *, fixed: bool, progress: bool
 ) -> tuple[Network, ModelCard]:
-    """The network and card to train on a dataset's classes.
+    """Return the network and card to train on the classes of a dataset.
 
-    A classifier's rows are kept for the classes that the dataset has too, by name, in capitals or not where that leaves
-    no doubt, and are new for the others. A model
-    whose classes have placeholder names only, as many as the dataset has, takes the names and keeps all rows.
+    The classifier keeps its weights for classes that the dataset has, too, by name, ignoring case if that is
+    unambiguous; other classes get new weights. A model with placeholder names only, as many as the dataset has classes,
+    takes the names and keeps all weights.
 
     Args:
-        network: What is there; it is not changed.
-        card: What is said of it.
-        dataset: Whose classes to take.
-        fixed: Whether the user asked for the number of classes that the network has.
-        progress: Whether to say which classes are kept and which are new.
+        network: The network, which is not changed.
+        card: Card of the network.
+        dataset: Dataset with the new classes.
+        fixed: Whether the user chose the number of classes of the network.
+        progress: Whether to print which classes are kept.
 
     Raises:
-        ValueError: the number of classes is fixed, and another one than the dataset's.
+        ValueError: The number of classes is fixed, and differs from that of the dataset.
     """
     ours, theirs = card.label_set, dataset.label_set
     if fixed and len(ours) != len(theirs):
         raise ValueError(
             f"The model was made for num_classes={len(ours)}, the dataset {dataset.name} has {len(theirs)}. "
-            "Leave num_classes out, and the dataset says it."
+            "Leave num_classes out: the dataset determines it."
         )
     if ours.names != theirs.names and not (ours.is_numbered() and len(ours) == len(theirs)):
         rows = _match_names(ours.names, theirs.names)
-        kept = [name for name, row in zip(theirs.names, rows, strict=True) if row is not None]
+        retained = [name for name, row in zip(theirs.names, rows, strict=True) if row is not None]
         network = network.with_classes(rows)
-        told = f"keeps {', '.join(kept)}" if kept else "is new, as no class has the same name"
-        message = f"The classifier for the {len(theirs)} classes of {dataset.name} {told}."
+        result = f"keeps {', '.join(retained)}" if retained else "is new, as no class has the same name"
+        message = f"The classifier for the {len(theirs)} classes of {dataset.name} {result}."
         print_note(message, enabled=progress and card.weights_sha256 != "")
     return network, ModelCard(
         architecture=network.architecture, label_set=theirs, licence=card.licence, value_range=card.value_range
@@ -81,7 +81,7 @@ def take_classes(
 
 
 def _match_names(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
-    """For each of their names the place of the same one among ours, if any."""
+    """Return for each of their names the index of the same name among ours, if any."""
     folded_ours, folded_theirs = ([name.casefold() for name in names] for names in (ours, theirs))
 
     def find(name: str) -> int | None:

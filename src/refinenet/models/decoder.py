@@ -1,4 +1,4 @@
-"""The decoder: one RefineBlock for each stride, coarse to fine.
+"""Decoder: one RefineBlock per stride, coarse to fine.
 
 Shape letters: N batch, C channels, h and w height and width of a feature map.
 Sources: Lin et al., RefineNet, CVPR 2017; Nekrasov et al., Light-Weight RefineNet, BMVC 2018.
@@ -17,28 +17,28 @@ from torch.nn import functional
 POOLING_STAGES = 4
 
 VALUES_PER_BAND = 2**20
-"""Values that `MaxPool5x5` pools at a time on a CPU."""
+"""Number of values that `MaxPool5x5` pools at a time on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """All in which the published decoders differ."""
+    """Configuration of a decoder: everything in which the published ones differ."""
 
     kernel_size: Literal[1, 3]
-    """Side of every convolution's kernel."""
+    """Kernel size of all convolutions."""
     widths: tuple[int, int, int, int] = (512, 256, 256, 256)
     """Channels of the blocks at strides 32, 16, 8, 4."""
     adaptive_units: int = 0
-    """Residual conv units that each tap passes before the fusion."""
+    """Residual conv units for each encoder feature map before the fusion."""
     output_units: int = 0
     """Residual conv units after the pooling."""
     fusion_convolution: bool = True
-    """Whether taps that meet a coarser block pass one more convolution before the sum."""
+    """Whether encoder feature maps pass one more convolution before they are added to the result of a coarser block."""
     activation: type[nn.ReLU] | type[nn.ReLU6] = nn.ReLU
     encoder_dropout: float = 0.5
-    """Probability, in training, of dropping a value of the taps at strides 32 and 16."""
+    """Dropout probability of the encoder feature maps at strides 32 and 16."""
     classifier_dropout: float = 0.0
-    """Probability, in training, of dropping a value of the map that the classifier reads."""
+    """Dropout probability of the feature map that the classifier reads."""
 
 
 FULL = DecoderConfig(kernel_size=3, adaptive_units=2, output_units=3, classifier_dropout=0.5)
@@ -53,7 +53,7 @@ def _convolution(channels_in: int, channels_out: int, kernel_size: int, *, bias:
 
 
 class ResidualConvUnit(nn.Module):
-    """Two convolutions, each behind a ReLU, added to the input, whose sign is kept: no ReLU works in place."""
+    """Two convolutions, each after a ReLU, added to the input. No ReLU is in place, so the input keeps its sign."""
 
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
@@ -68,17 +68,18 @@ class ResidualConvUnit(nn.Module):
 
 
 class MaxPool5x5(nn.Module):
-    """The largest value of each 5x5 square, stride 1, same size."""
+    """Max pooling over 5x5 squares with stride 1, same size."""
 
     def forward(self, features: Tensor) -> Tensor:
         """`(N, C, h, w)` to the same shape."""
         if features.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._pool(features)
-        # PyTorch makes an int64 index for each value, wanted or not. Bands of rows keep these in the processor's cache
-        # and below the size from which each allocation costs fresh pages: six times the speed at 128x128.
+        # PyTorch computes an int64 index for each value, needed or not. Bands of rows keep these in the processor's
+        # cache and below the size from which each allocation costs new pages: six times the speed at 128x128.
         height = features.shape[2]
         rows = max(4, VALUES_PER_BAND // (features.numel() // height))
         pooled = torch.empty_like(features)
+        # A 5x5 square reaches two rows beyond its centre, so each band is read with a margin of two.
         for top in range(0, height, rows):
             bottom, margin = min(top + rows, height), min(top, 2)
             band = self._pool(features[:, :, top - margin : bottom + 2])
@@ -87,17 +88,17 @@ class MaxPool5x5(nn.Module):
 
     @staticmethod
     def _pool(features: Tensor) -> Tensor:
-        """A maximum over columns of maxima over rows is the maximum over the square, at 10 comparisons for 25.
+        """Pool rows, then columns: the same maximum with 10 comparisons instead of 25.
 
-        In this order the gradient goes, among equal values, to the first of the square, row by row: where it goes from
-        one 5x5 pool.
+        In this order the gradient of equal values goes to the first one of the square, row by row, as in a single 5x5
+        pool.
         """
         rows = functional.max_pool2d(features, (1, 5), stride=1, padding=(0, 2))
         return functional.max_pool2d(rows, (5, 1), stride=1, padding=(2, 0))
 
 
 class ChainedResidualPooling(nn.Module):
-    """A chain of 5x5 max pooling and convolution; each link reads the link before, and all are added to the input."""
+    """Chain of 5x5 max pooling and convolution; each link reads the previous one, and all are added to the input."""
 
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
@@ -114,20 +115,20 @@ class ChainedResidualPooling(nn.Module):
 
 
 class RefineBlock(nn.Module):
-    """Adapt the taps of one stride, fuse them with the coarser block's result, pool, refine.
+    """RefineBlock: adapts the feature maps of one stride, fuses them with the coarser block's result, pools, refines.
 
     Args:
-        tap_channels: Channels of each tap of this stride.
-        dropout: Probability of dropping a tap's value in training.
+        feature_channels: Channels of each encoder feature map of this stride.
+        dropout: Dropout probability of the encoder feature maps.
         width: Channels inside the block.
-        width_out: Channels that the next, finer block takes; None for the last block, which hands on `width` as it is.
-        fuses: Whether a coarser block's result comes in.
-        config: The decoder's data.
+        width_out: Channels of the next, finer block; None for the last block, which returns `width` channels.
+        fuses: Whether the block takes the result of a coarser one.
+        config: Configuration of the decoder.
     """
 
     def __init__(
         self,
-        tap_channels: Sequence[int],
+        feature_channels: Sequence[int],
         *,
         dropout: float,
         width: int,
@@ -145,17 +146,17 @@ class RefineBlock(nn.Module):
             reduction = _convolution(channels, width, config.kernel_size)
             return nn.Sequential(nn.Dropout(dropout), reduction, *units(config.adaptive_units), *fusion)
 
-        self.adaptations = nn.ModuleList(adaptation(channels) for channels in tap_channels)
+        self.adaptations = nn.ModuleList(adaptation(channels) for channels in feature_channels)
         self.activation = config.activation()
         self.pooling = ChainedResidualPooling(width, config.kernel_size)
-        hand_on = [_convolution(width, width_out, config.kernel_size)] if width_out is not None else []
-        self.output = nn.Sequential(*units(config.output_units), *hand_on)
+        projection = [_convolution(width, width_out, config.kernel_size)] if width_out is not None else []
+        self.output = nn.Sequential(*units(config.output_units), *projection)
 
-    def forward(self, taps: Sequence[Tensor], coarser: Tensor | None) -> Tensor:
-        """Refine `coarser` `(N, width, h', w')` with this stride's taps `(N, C, h, w)` into `(N, width_out, h, w)`."""
-        paths = [adapt(tap) for adapt, tap in zip(self.adaptations, taps, strict=True)]
+    def forward(self, features: Sequence[Tensor], coarser: Tensor | None) -> Tensor:
+        """Refine `coarser` `(N, width, h', w')` with feature maps `(N, C, h, w)` into `(N, width_out, h, w)`."""
+        paths = [adapt(feature) for adapt, feature in zip(self.adaptations, features, strict=True)]
         if coarser is not None:
-            paths.append(upsample(coarser, taps[0], align_corners=True))
+            paths.append(upsample(coarser, features[0], align_corners=True))
         fused = paths[0]
         for path in paths[1:]:
             fused = fused + path
@@ -169,11 +170,11 @@ def upsample(features: Tensor, like: Tensor, *, align_corners: bool) -> Tensor:
 
 
 class Decoder(nn.Module):
-    """Four RefineBlocks, from stride 32 to stride 4.
+    """Decoder of four RefineBlocks, from stride 32 to stride 4.
 
     Args:
-        channels: Channels of the taps, a group for each stride 4, 8, 16, 32, as `Encoder.channels` gives them.
-        config: The decoder's data.
+        channels: Channels of the encoder feature maps, a group per stride 4, 8, 16, 32, as in `Encoder.channels`.
+        config: Configuration of the decoder.
     """
 
     def __init__(self, channels: Sequence[Sequence[int]], config: DecoderConfig) -> None:
@@ -181,23 +182,23 @@ class Decoder(nn.Module):
         self.channels = config.widths[-1]
         self.blocks = nn.ModuleList(
             RefineBlock(
-                tap_channels,
+                feature_channels,
                 dropout=config.encoder_dropout if index < 2 else 0.0,
                 width=config.widths[index],
                 width_out=config.widths[index + 1] if index < 3 else None,
                 fuses=index > 0,
                 config=config,
             )
-            for index, tap_channels in enumerate(reversed(channels))
+            for index, feature_channels in enumerate(reversed(channels))
         )
 
     def forward(self, groups: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Groups of feature maps at strides 4, 8, 16, 32 to one map `(N, channels, h, w)` at stride 4."""
+        """Decode groups of feature maps at strides 4, 8, 16, 32 to one map `(N, channels, h, w)` at stride 4."""
         return self.stages(groups)[-1]
 
     def stages(self, groups: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        """As `forward`, but what each block puts out, `(N, width_out, h, w)` at strides 32, 16, 8, 4."""
+        """Return the outputs of all blocks, `(N, width_out, h, w)` at strides 32, 16, 8, 4."""
         refined: list[Tensor] = []
-        for block, taps in zip(self.blocks, reversed(groups), strict=True):
-            refined.append(block(taps, refined[-1] if refined else None))
+        for block, features in zip(self.blocks, reversed(groups), strict=True):
+            refined.append(block(features, refined[-1] if refined else None))
         return refined

@@ -1,4 +1,4 @@
-"""From what users name a model by to a network and its card."""
+"""Networks and their cards from the arguments of users: names, files, or the choice of a new network."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from refinenet.settings import DEFAULT_SEED
 DOWNLOAD = "Download it first (with `hf download OWNER/NAME` from Hugging Face), and pass the file."
 
 DEFAULT_CLASSES = 21
-"""Classes of an untrained network when nobody says: PASCAL VOC's, as the networks were published."""
+"""Default number of classes of an untrained network: those of PASCAL VOC, as in the papers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """What a user says of the network to begin with; None leaves it to the model file, or to what is usual.
+    """Request for a network; None leaves a field to the model file, or to its default.
 
     Raises:
-        ValueError: a value is not allowed, or two contradict each other.
+        ValueError: A value is not allowed, or two contradict each other.
     """
 
     model_type: ModelType | None = None
@@ -42,22 +42,22 @@ class ModelSpec:
     model: str | os.PathLike[str] | None = None
     encoder_weights: str | os.PathLike[str] | None = None
     seed: int | None = None
-    """From which the random weights of a new network follow."""
+    """Seed of the random weights of a new network."""
 
     def __post_init__(self) -> None:
         for key, value in (("model", self.model), ("encoder_weights", self.encoder_weights)):
             refuse_address(key, value, DOWNLOAD)
         if self.model is not None and not (isinstance(self.model, str | os.PathLike) and os.fspath(self.model)):
             raise ValueError(
-                f"model is a file, or the name of a model that ships with the package, not {self.model!r}."
+                f"model must be a file, or the name of a model that ships with the package, not {self.model!r}."
             )
         if self.encoder == "":
-            raise ValueError("encoder is the name of a network, such as 'mobilenetv2_100', not ''.")
+            raise ValueError("encoder must be the name of a network, such as 'mobilenetv2_100', not ''.")
         if self.num_layers is not None and not (type(self.num_layers) is int and self.num_layers in PUBLISHED_RESNETS):
-            raise ValueError(f"num_layers is one of {PUBLISHED_RESNETS}, not {self.num_layers!r}.")
+            raise ValueError(f"num_layers must be one of {PUBLISHED_RESNETS}, not {self.num_layers!r}.")
         if self.num_layers is not None and self.encoder is not None:
             raise ValueError(
-                f"num_layers={self.num_layers} means a ResNet, encoder={self.encoder!r} another: pass one of the two."
+                f"num_layers={self.num_layers} means a ResNet, encoder={self.encoder!r} another network: pass one."
             )
         if self.model is not None and self.encoder_weights is not None:
             raise ValueError("A saved model has its encoder's weights: pass model or encoder_weights, not both.")
@@ -68,13 +68,13 @@ class ModelSpec:
 
     @property
     def encoder_name(self) -> str | None:
-        """The encoder that is asked for, by timm's name."""
+        """Requested encoder, by its timm name."""
         return self.encoder if self.num_layers is None else f"resnet{self.num_layers}"
 
     @property
     def origin(self) -> Mapping[str, Any]:
-        """The arguments of `RefineNet` that make the same network again, for a dataset that says its classes."""
-        asked = {
+        """Arguments of `RefineNet` that create the same network again, except for its number of classes."""
+        arguments = {
             "model": self.model,
             "model_type": self.model_type,
             "num_layers": self.num_layers,
@@ -82,7 +82,7 @@ class ModelSpec:
             "encoder_weights": self.encoder_weights,
             "seed": self._seed if self.model is None else None,
         }
-        return {key: value for key, value in asked.items() if value is not None}
+        return {key: value for key, value in arguments.items() if value is not None}
 
     @property
     def _seed(self) -> int:
@@ -91,15 +91,15 @@ class ModelSpec:
     def open(
         self, device: str | torch.device | None, calibration_images: Callable[[], torch.Tensor]
     ) -> tuple[Network, ModelCard]:
-        """Open the network, on a device and in evaluation mode, with its card.
+        """Create or load the network, on a device and in evaluation mode, with its card.
 
         Args:
             device: As for `choose_device`.
             calibration_images: As for `load_encoder_weights`.
 
         Raises:
-            ValueError: an argument contradicts the model file, or a file cannot be used.
-            OSError: a file cannot be read.
+            ValueError: An argument contradicts the model file, or a file cannot be used.
+            OSError: A file cannot be read.
         """
         chosen = choose_device(device)
         network, card = self._open_network(calibration_images)
@@ -119,26 +119,26 @@ class ModelSpec:
         return new_model(architecture, self.encoder_weights, self._seed, calibration_images)
 
     def check(self, card: ModelCard) -> None:
-        """Refuse a model file that is not what was asked for.
+        """Check that a model file is what was requested.
 
         Raises:
-            ValueError: as `check_asked`.
+            ValueError: As `check_requested`.
         """
         assert self.model is not None
-        asked = {"model_type": self.model_type, "encoder": self.encoder_name, "num_classes": self.num_classes}
-        check_asked(card, self.model, **asked)
+        requested = {"model_type": self.model_type, "encoder": self.encoder_name, "num_classes": self.num_classes}
+        check_requested(card, self.model, **requested)
 
 
 def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
     """Load a bundled model by its name, a model file, or a published checkpoint.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no model, is damaged, or is an exported one, which is no network any more.
+        FileNotFoundError: The file is missing.
+        ValueError: The file is not a model, is damaged, or is an exported graph, which is not a network any more.
     """
     refuse_address("model", model, DOWNLOAD)
     if Path(model).suffix.lower() in EXPORTED_SUFFIXES:
-        raise ValueError(told_as_exported(model))
+        raise ValueError(exported_model_message(model))
     path = bundled_path(str(model)) if str(model) in BUNDLED else Path(model)
     try:
         if is_safetensors(path):
@@ -150,29 +150,31 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
 
 
 def locate_model(model: str | os.PathLike[str]) -> str:
-    """What `open_model` takes for the same model from any working folder."""
+    """Return the argument of `open_model` for the same model from any working folder."""
     named = os.fspath(model)
     return named if named in BUNDLED else str(Path(named).resolve())
 
 
-def told_as_exported(model: str | os.PathLike[str]) -> str:
-    """Why an exported file does not do, and what does."""
+def exported_model_message(model: str | os.PathLike[str]) -> str:
+    """Return the message that an exported graph cannot be used as a network."""
     return (
-        f"{model} is an exported graph: it segments and can be measured, but has no weights to train, calibrate, save "
-        "or convert. Use the model file (.safetensors) that it was exported from, and export again."
+        f"{model} is an exported graph: it can segment and be evaluated, but has no weights to train, calibrate, "
+        "save or convert. Use the model file (.safetensors) that it was exported from, and export again."
     )
 
 
-def check_asked(card: ModelCard, model: str | os.PathLike[str], **asked: str | int | None) -> None:
-    """Hold what a user asked for against what a model is; None asks for nothing.
+def check_requested(card: ModelCard, model: str | os.PathLike[str], **requested: str | int | None) -> None:
+    """Check what a user requested against the architecture of a model; None requests nothing.
 
     Raises:
-        ValueError: the two contradict each other.
+        ValueError: They contradict each other.
     """
-    found = card.architecture.to_dict()
-    for key, value in asked.items():
-        if value is not None and value != found[key]:
-            raise ValueError(f"{model} has {key}={found[key]!r}, not {value!r}. Leave {key} out: the file says it.")
+    actual = card.architecture.to_dict()
+    for key, value in requested.items():
+        if value is not None and value != actual[key]:
+            raise ValueError(
+                f"{model} has {key}={actual[key]!r}, not {value!r}. Leave {key} out: the file determines it."
+            )
 
 
 def new_model(
@@ -181,13 +183,13 @@ def new_model(
     seed: int,
     calibration_images: Callable[[], torch.Tensor],
 ) -> tuple[Network, ModelCard]:
-    """Build an untrained network, its encoder from "imagenet", a file, or random weights (None).
+    """Build an untrained network, with encoder weights from "imagenet", a file, or random ones (None).
 
-    Random weights follow from the seed alone; PyTorch's own generator stays as it is.
+    Random weights depend on the seed alone; PyTorch's global generator is not advanced.
 
     Raises:
-        ValueError: the encoder or its weights cannot be used.
-        OSError: the file cannot be read.
+        ValueError: The encoder or its weights cannot be used.
+        OSError: The file cannot be read.
     """
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
@@ -198,19 +200,23 @@ def new_model(
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or else a GPU where there is one; of several processes each has its own.
+    """Return the requested device, or else a GPU if there is one; each of several processes gets its own.
 
     Raises:
-        ValueError: there is no such device here.
+        ValueError: The device is not available.
     """
     if device is None:
         return local_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         chosen = local_device(torch.device(device))
         torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch's, by the kind of device
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # raised by PyTorch, depending on the kind of device
         reason = str(error).splitlines()[0]
-        raise ValueError(f"The device {str(device)!r} cannot be used here ({reason}). Try 'cpu'.") from error
+        raise ValueError(f"The device {str(device)!r} cannot be used ({reason}). Try 'cpu'.") from error
     return chosen
 
 

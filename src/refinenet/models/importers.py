@@ -1,8 +1,8 @@
-"""Published PyTorch checkpoints, read into our networks: a table of names for each format, and no guessing.
+"""Importers of published PyTorch checkpoints, with a table of names for each format.
 
-Understood are the files of light-weight-refinenet (ResNet-50, -101, -152 and MobileNetV2), refinenet-pytorch
+Supported are the files of light-weight-refinenet (ResNet-50, -101, -152 and MobileNetV2), refinenet-pytorch
 (ResNet-101) and the predecessor of this package (full and light-weight, ResNet-50, -101, -152), plain or wrapped as
-their training scripts did. Family, depth and number of classes are read off the tensors.
+by their training scripts. Model type, depth and number of classes are inferred from the tensors.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ _LAYER_BLOCKS_TO_DEPTH = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 1
 
 
 def import_checkpoint(path: Path) -> Network:
-    """Build the network that a published checkpoint belongs to and load its weights.
+    """Build the network of a published checkpoint and load its weights.
 
     Returns:
         The network, float32 on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: the file cannot be read, is of no known format, or a tensor is missing, unexpected, misshapen or
-            not finite; the message names the tensors.
+        ValueError: The file cannot be read, is not in a known format, or a tensor is missing, unexpected, of another
+            shape or not finite; the message names the tensors.
     """
     tensors = read_checkpoint(path)
     architecture = infer_architecture(tensors, path)
     with torch.device("meta"):  # shapes first: a file cannot make us allocate more than it holds
         network = Network(architecture)
     expected = {published: ours for ours, published in _published_names(network).items()}
-    # Absent from files of 2018, and of no effect on what a network answers.
+    # Missing from files of 2018, and without effect on inference.
     counters = [name for name in expected if name.endswith("num_batches_tracked")]
     given = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
     given = {**dict.fromkeys(counters, torch.tensor(0)), **given}
-    own = network.state_dict()
-    check_tensors(given, {name: own[ours] for name, ours in expected.items()}, path)
+    needed = network.state_dict()
+    check_tensors(given, {name: needed[ours] for name, ours in expected.items()}, path)
     network = Network(architecture)
     renamed = {expected[name]: tensor for name, tensor in given.items()}
     network.load_state_dict({**renamed, "mean": network.mean, "std": network.std})
@@ -61,15 +61,15 @@ def import_checkpoint(path: Path) -> Network:
 
 
 def infer_architecture(tensors: Mapping[str, Tensor], path: Path) -> Architecture:
-    """Read family, encoder and number of classes off a published checkpoint's tensor names and shapes.
+    """Infer model type, encoder and number of classes from the tensor names and shapes of a published checkpoint.
 
     Raises:
-        ValueError: the tensors are of no known format.
+        ValueError: The tensors are not in a known format.
     """
     classifier = tensors.get("clf_conv.weight", tensors.get("segm.weight"))
     if classifier is None or classifier.ndim != 4:
         raise ValueError(
-            f"{path} is of no known RefineNet format: it has no classifier clf_conv.weight or segm.weight. "
+            f"{path} is not in a known RefineNet format: it has no classifier clf_conv.weight or segm.weight. "
             f"Its tensors are: {enumerate_names(tensors)}."
         )
     num_classes = classifier.shape[0]
@@ -96,7 +96,7 @@ def infer_architecture(tensors: Mapping[str, Tensor], path: Path) -> Architectur
 
 
 def _published_names(network: Network) -> dict[str, str]:
-    """Published tensor names by ours, for all tensors of a network but its normalisation."""
+    """Return published tensor names by ours, for all tensors of a network except its normalisation."""
     if network.architecture.encoder == "mobilenetv2_100":
         modules = _mobilenetv2_names()
     else:
@@ -106,13 +106,13 @@ def _published_names(network: Network) -> dict[str, str]:
         if ours in ("mean", "std"):
             continue
         module, _, tensor = ours.rpartition(".")
-        # A ResNet's encoder has kept torchvision's names.
+        # The encoder of a ResNet has the names of torchvision.
         names[ours] = f"{modules.get(module, module.removeprefix('encoder.features.'))}.{tensor}"
     return names
 
 
 def _resnet_decoder_names(architecture: Architecture) -> dict[str, str]:
-    """Published names of the decoder's modules in the ResNet networks; stage 1 is the coarsest, as block 0 is."""
+    """Return published names of the decoder modules of ResNet networks; stage 1 is the coarsest, like our block 0."""
     config = architecture.decoder
     names = {"classifier": "clf_conv"}
     for index in range(4):
@@ -144,7 +144,7 @@ def _pooling_names(block: str, published: str) -> dict[str, str]:
 
 
 def _mobilenetv2_names() -> dict[str, str]:
-    """Published names of the MobileNetV2 network's modules; `crp4` is the coarsest, our block 0."""
+    """Return published names of the modules of the MobileNetV2 network; `crp4` is the coarsest, our block 0."""
     features = "encoder.features"
     names = {f"{features}.conv_stem": "layer1.0", f"{features}.bn1": "layer1.1", "classifier": "segm"}
     first = f"{features}.blocks_0.0"
@@ -161,33 +161,33 @@ def _mobilenetv2_names() -> dict[str, str]:
             for step, convolution in enumerate(("conv_pw", "conv_dw", "conv_pwl")):
                 names[f"{ours}.{convolution}"] = f"{published}.{step}.0"
                 names[f"{ours}.bn{step + 1}"] = f"{published}.{step}.1"
-    taps = [("conv7", "conv8"), ("conv5", "conv6"), ("conv4",), ("conv3",)]
-    for index, published_taps in enumerate(taps):
+    reductions = [("conv7", "conv8"), ("conv5", "conv6"), ("conv4",), ("conv3",)]
+    for index, published_names in enumerate(reductions):
         block = f"decoder.blocks.{index}"
-        names |= {f"{block}.adaptations.{tap}.1": name for tap, name in enumerate(published_taps)}
+        names |= {f"{block}.adaptations.{path}.1": name for path, name in enumerate(published_names)}
         names |= _pooling_names(block, f"crp{4 - index}.0")
         names[f"{block}.output.0"] = f"conv_adapt{4 - index}"
     return names
 
 
 HEAD_PREFIXES = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm.", "norm_pre.", "head_norm.")
-"""Tensors of a classification head, which an encoder leaves behind."""
+"""Prefixes of the tensors of a classification head, which an encoder does not have."""
 
 
 def load_encoder_weights(network: Network, path: Path, calibration_images: Callable[[], Tensor]) -> None:
     """Load weights from a file into a network's encoder.
 
     Args:
-        network: Changed in place.
+        network: Network, changed in place.
         path: A `.safetensors` or `torch.save` file in the layout of timm or torchvision, or a `.npz` of a MobileNetV2
             with folded batch norm: `NN.w` (out, in / groups, kh, kw) and `NN.b` float32 in the order of the network,
             52 convolutions and the classifier, for RGB input in [-1, 1].
-        calibration_images: Makes `(N, 3, H, W)` float32 RGB images in [0, 1], on which folded batch norms measure
-            their statistics.
+        calibration_images: Returns `(N, 3, H, W)` float32 RGB images in [0, 1], on which the statistics of folded
+            batch norms are measured.
 
     Raises:
-        ValueError: the file is damaged, or its tensors do not fit the encoder; they are named.
-        OSError: the file cannot be read.
+        ValueError: The file is damaged, or its tensors do not fit the encoder; they are named.
+        OSError: The file cannot be read.
     """
     if path.suffix == ".npz":
         _load_folded_mobilenetv2(network, path, calibration_images())
@@ -222,6 +222,7 @@ def _load_folded_mobilenetv2(network: Network, path: Path, images: Tensor) -> No
             convolution.weight.copy_(weight)
             norm.bias.copy_(bias)
             norm.reset_running_stats()
+            # Cancels the division by sqrt(1 + eps): with new statistics the batch norm adds its bias alone.
             norm.weight.fill_((1 + norm.eps) ** 0.5)
     _unfold_batch_norms(network, [norm for _, norm in pairs], images)
 
@@ -233,11 +234,11 @@ def _read_arrays(path: Path) -> dict[str, Tensor]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: torch.from_numpy(archive[name]) for name in archive.files}
     except (ValueError, TypeError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged or no .npz of arrays: {error}") from error
+        raise ValueError(f"{path} is damaged or not an .npz of arrays: {error}") from error
 
 
 def _convolutions(features: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """The convolutions of a MobileNetV2 with their batch norms, in the network's order, without the added expand."""
+    """Return the convolutions of a MobileNetV2 with their batch norms, without the added expand convolution."""
     modules = [module for name, module in features.named_modules() if "_expand" not in name]
     convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
     norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
@@ -245,17 +246,17 @@ def _convolutions(features: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm
 
 
 def _accept_normalised_images(weight: Tensor, bias: Tensor, network: Network) -> tuple[Tensor, Tensor]:
-    """Fold into the stem the change from our normalised images n to its 2 x - 1, where x = n * std + mean."""
+    """Fold the change of input from our normalised images n to 2 x - 1, with x = n * std + mean, into the stem."""
     mean, std = network.mean, network.std
     return weight * 2 * std, bias + (weight * (2 * mean - 1)).sum((1, 2, 3))
 
 
 @torch.no_grad()
 def _unfold_batch_norms(network: Network, norms: list[nn.BatchNorm2d], images: Tensor) -> None:
-    """Give folded batch norms statistics to train with, and scale and shift so that the function stays the same.
+    """Set statistics of folded batch norms for training, with weight and bias such that the function stays the same.
 
-    The statistics are measured on the images, layer by layer, in one pass: each batch norm sees its input
-    through layers whose function is already final.
+    All statistics can be measured in a single pass, because the function of the layers before each batch norm does not
+    change.
     """
     measured: dict[nn.BatchNorm2d, tuple[Tensor, Tensor]] = {}
 

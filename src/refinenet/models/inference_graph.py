@@ -1,6 +1,6 @@
-"""The same function in fewer steps: batch norm folded into convolutions, 1x1 convolutions after each other made one.
+"""Networks prepared for inference and export: fused layers, and the module that is traced.
 
-Shape letters: C channels.
+Shape letters: N batch, C channels, K classes, H and W height and width of the image.
 """
 
 from __future__ import annotations
@@ -21,37 +21,39 @@ from refinenet.models.decoder import RefineBlock, upsample
 from refinenet.models.network import Network
 
 _EXAMPLE = (1, 3, 64, 64)
-"""Shape of the image that shows which batch norm follows which convolution."""
+"""Shape of the image for finding out which batch norm follows which convolution."""
 _ALLOWED_DIFFERENCE = 1e-3
-"""Of the fused network's logits for that image from the network's own, as a share of the largest."""
+"""Maximum difference of the logits after fusion, relative to the largest logit."""
 
 
 Weights = tuple[int, ...]
 
 
 def note_weights(network: Network, *, buffers: bool = True) -> Weights:
-    """Numbers that change with every change of a weight in place but through `.data`, and with every new tensor.
+    """Return numbers that change with every new tensor and every in-place change, except through `.data`.
 
     Args:
-        network: Is looked at.
-        buffers: Whether those count, too. They are new tensors wherever a network is moved or cast.
+        network: The network.
+        buffers: Whether to include buffers, which become new tensors when a network is moved or cast.
     """
     tensors = (*network.parameters(), *(network.buffers() if buffers else ()))
-    # Tensors made in inference mode do not count their changes.
+    # Tensors created in inference mode have no version counter.
     return tuple(
         number for tensor in tensors for number in (id(tensor), 0 if tensor.is_inference() else tensor._version)
     )
 
 
 def fuse(network: Network) -> Network:
-    """A copy of a network for inference: the same answers, to rounding, in fewer operations.
+    """Return a copy of a network for inference, with the same results up to rounding in fewer operations.
+
+    Batch norms are folded into convolutions, and consecutive 1x1 convolutions are merged.
 
     Args:
-        network: Stays as it is.
+        network: The network, which is not changed.
 
     Returns:
-        On the same device, in evaluation mode, without gradients. Its weights are others than the network's: it is to
-        be run, not to be trained or saved. A network that cannot be fused is copied as it is.
+        A network on the same device, in evaluation mode, without gradients. Its weights differ from the original: it
+        cannot be trained or saved. If fusion is not possible, it is a plain copy.
     """
     plain = copy.deepcopy(network).eval().requires_grad_(False)
     fused = copy.deepcopy(plain)
@@ -63,15 +65,15 @@ def fuse(network: Network) -> Network:
             if isinstance(module, RefineBlock):
                 merged = [_merge_pointwise(adaptation) for adaptation in module.adaptations]
                 module.adaptations = nn.ModuleList(merged)
-        expected, found = plain.logits(image), fused.logits(image)
-    # An encoder may use a convolution's output twice, before and after its batch norm, which no hook can see.
-    close = (found - expected).abs().max() <= _ALLOWED_DIFFERENCE * expected.abs().max()
+        expected, actual = plain.logits(image), fused.logits(image)
+    # An encoder may use the output of a convolution before its batch norm, too, which hooks cannot detect.
+    close = (actual - expected).abs().max() <= _ALLOWED_DIFFERENCE * expected.abs().max()
     return fused if bool(close) else plain
 
 
 def _find_pairs(network: Network, image: Tensor) -> list[tuple[str, str]]:
-    """Names of convolutions and of the batch norms that take their outputs; each of both runs once."""
-    outputs: list[tuple[Tensor, str]] = []  # kept, so that no two tensors are the same object
+    """Find pairs of a convolution and the batch norm that takes its output, by name, where each runs exactly once."""
+    outputs: list[tuple[Tensor, str]] = []  # kept alive, so that each tensor has a unique id
     inputs: list[tuple[Tensor, str]] = []
     hooks = []
     for name, module in network.named_modules():
@@ -102,14 +104,14 @@ def _fold(network: Network, convolution_name: str, norm_name: str) -> None:
 
 
 def _merge_pointwise(adaptation: nn.Module) -> nn.Module:
-    """Two 1x1 convolutions without bias, one right after the other, as their product."""
+    """Merge two consecutive 1x1 convolutions without bias into their product, in float64 for accuracy."""
     assert isinstance(adaptation, nn.Sequential)
     parts = [part for part in adaptation if not isinstance(part, nn.Dropout)]
     kernels = [part.weight for part in parts if isinstance(part, nn.Conv2d) and _is_pointwise(part)]
     if len(parts) != 2 or len(kernels) != 2:
         return nn.Sequential(*parts)
     first, second = (kernel.double().flatten(1) for kernel in kernels)
-    # On the meta device no random numbers are drawn: training, which is measured in between, draws the same ones.
+    # On the meta device no random numbers are drawn, so that a validation during training does not change it.
     merged = nn.Conv2d(first.shape[1], second.shape[0], 1, bias=False, device="meta")
     weight = (second @ first)[:, :, None, None].to(kernels[0].dtype)
     merged.weight = nn.Parameter(weight, requires_grad=False)
@@ -121,35 +123,35 @@ def _is_pointwise(convolution: nn.Conv2d) -> bool:
 
 
 INPUT, LABELS, LOGITS = "images", "labels", "logits"
-"""What the graph's input and outputs are called in every format."""
+"""Names of the input and outputs of the graph in every format."""
 
 CERTIFICATE_ENDING = ".certificate.json"
+"""Suffix of the certificate, after the name of the exported file."""
 EXPORTED_SUFFIXES = (".onnx", ".xml")
-"""Of the files of exported graphs: ONNX, OpenVINO."""
-"""What follows an exported file's name in that of its certificate."""
+"""Suffixes of exported graphs: ONNX, OpenVINO."""
 EXAMPLE_SHAPE = (2, 3, 65, 97)
-"""Of the images that a network is traced with: none of its sides has a special size."""
+"""Shape of the images for tracing; no size in it is special, such as a multiple of a stride."""
 _FREE = torch.export.Dim.DYNAMIC
 FREE_SIZES: Mapping[str, Any] = MappingProxyType({INPUT: {0: _FREE, 2: _FREE, 3: _FREE}})
 
 
 class Logits(nn.Module):
-    """A network whose answer is its logits before upsampling."""
+    """Network that returns logits before upsampling."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, ceil(H/4), ceil(W/4))`."""
+        """Map float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, ceil(H/4), ceil(W/4))`."""
         return self.network.logits(images)
 
 
 class DeployedNetwork(nn.Module):
-    """A network as other programs run it: images in, ids and logits out, normalisation inside.
+    """Network for other programs: from images to ids and logits, with normalisation inside.
 
     Args:
-        network: Is shared, not copied.
+        network: The network, which is shared, not copied.
     """
 
     def __init__(self, network: Network) -> None:
@@ -164,8 +166,8 @@ class DeployedNetwork(nn.Module):
             images: `(N, 3, H, W)` float32 RGB in [0, 1], any H and W from 1 up.
 
         Returns:
-            Label ids `(N, H, W)`, uint8 (int32 past 255 classes): where the logits, resized bilinearly to the image's
-            size, are largest. And these logits before resizing, `(N, K, ceil(H/4), ceil(W/4))` float32.
+            Label ids `(N, H, W)`, uint8 (int32 for more than 255 classes): the argmax of the logits, resized bilinearly
+            to the size of the image; and the logits before resizing, `(N, K, ceil(H/4), ceil(W/4))` float32.
         """
         logits = self.network.logits(images)
         labels = upsample(logits, images, align_corners=False).argmax(1)
@@ -173,24 +175,24 @@ class DeployedNetwork(nn.Module):
 
 
 def label_type(num_classes: int) -> torch.dtype:
-    """The type of the label ids of a graph: uint8, or int32 past 255 classes."""
+    """Return the type of the label ids of a graph: uint8, or int32 for more than 255 classes."""
     return torch.uint8 if num_classes <= 255 else torch.int32
 
 
 def network_to_deploy(network: Network) -> DeployedNetwork:
-    """A copy on the CPU in evaluation mode, of the same mathematics: what is traced for every format."""
+    """Return the fused copy of a network on the CPU in evaluation mode that is traced for every format."""
     return DeployedNetwork(fuse(network).cpu().to(memory_format=torch.contiguous_format)).eval()
 
 
 def trace(deployed: DeployedNetwork) -> torch.export.ExportedProgram:
-    """A network as PyTorch's exported program, in which N, H and W are free from 1 up.
+    """Trace a network as an exported program of PyTorch, in which N, H and W are free from 1 up.
 
-    The trace meets questions on whether feature maps have one row, one column or more, whose answers decide on how
-    tensors lie in memory and not on any value. It writes the answers for its example down as conditions; they are
-    taken off here, because small images are images. Whoever exports compares on small images what this rests on.
+    Tracing branches on whether feature maps have one row or column or more, which affects the memory layout of tensors,
+    but no value. It records the branches of the example as guards, which are removed here, because images may be small.
+    The exporter checks this by comparing results on small images.
 
     Args:
-        deployed: On the CPU, in evaluation mode.
+        deployed: The network on the CPU, in evaluation mode.
     """
     with TRACING:
         program = torch.export.export(deployed, (torch.zeros(EXAMPLE_SHAPE),), dynamic_shapes=dict(FREE_SIZES))

@@ -1,12 +1,12 @@
-"""The model file: one safetensors file with a JSON header that says all that is needed to use the weights.
+"""Model file: a safetensors file with a JSON header that describes everything needed to use the weights.
 
-The header's metadata holds, under the key "refinenet", a JSON object: format version, architecture, label set,
-preprocessing, scores with their protocol, licence, recipe, package version and the SHA-256 of the weights; and, where
-one was fitted, the temperature that makes confidence mean what it says.
+The metadata of the header hold, under the key "refinenet", a JSON object: format version, architecture, label set,
+preprocessing, scores with their protocol, licence, recipe, package version and the SHA-256 of the weights; and the
+temperature that calibrates confidence, if one was fitted.
 
-Since format version 2 it also holds "header_sha256": the SHA-256 of the whole safetensors header (each tensor's type,
-shape and place, and all metadata) as JSON with sorted keys, `json.dumps(header, sort_keys=True)` in Python, in which
-64 zeros stand for this hash itself. Version 1 has no such hash; its files are read as before.
+Since format version 2 it also holds "header_sha256": the SHA-256 of the whole safetensors header (type, shape and
+offsets of each tensor, and all metadata) as JSON with sorted keys, `json.dumps(header, sort_keys=True)` in Python, in
+which 64 zeros replace this hash itself. Version 1 has no such hash; its files can still be read.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from refinenet.models.network import Architecture, Network
 from refinenet.models.tensor_files import check_tensors, digest, printable, read_safetensors, refuse_doubled_keys
 
 FORMAT_VERSION = 2
-"""Of new model files."""
+"""Format version of new model files."""
 UNSEALED_VERSION = 1
-"""Of model files before, whose header had no hash, and of the headers in exported files, which have a hash of their own
-(`exported.seal`)."""
+"""Format version without a hash of the header: of earlier model files, and of headers in exported files, which have
+their own checksum (`export.loading.checksum`)."""
 BUNDLED = ("camvid",)
 """Models that ship inside the package, by name."""
 
 _DOMAINS: Mapping[str, str] = {"camvid": "urban street scenes seen from a car"}
-"""What the training images of the bundled models show."""
+"""Subject of the training images of the bundled models."""
 
 HEADER_KEY = "refinenet"
 _HEADER_TYPES: Mapping[str, type] = {
@@ -61,73 +61,72 @@ _SEAL = "header_sha256"
 _NO_HASH = "0" * 64
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _OPTIONAL_TYPES: Mapping[str, type] = {"temperature": float, "value_range": list}
-"""Entries that are written only where they say something."""
+"""Entries that are written only if they differ from the default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a model file says of its weights.
+    """Description of the weights in a model file.
 
     Raises:
-        ValueError: the architecture and the label set are not of the same number of classes, or the temperature is not
-            above 0.
+        ValueError: Architecture and label set differ in the number of classes, or the temperature is not above 0.
     """
 
     architecture: Architecture
     label_set: LabelSet
     scores: Mapping[str, Any] = field(default_factory=dict)
-    """Measured figures and the protocol that they were measured by; empty when nothing was measured."""
+    """Metrics and the protocol of their evaluation; empty if nothing was evaluated."""
     licence: str = "not stated"
     """Terms under which the weights may be used."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    """How the weights were made."""
+    """Record of how the weights were trained."""
     weights_sha256: str = ""
-    """Hexadecimal SHA-256 of the weights as stored (`digest`); empty for weights that were never saved."""
+    """Hexadecimal SHA-256 of the weights as stored (`digest`); empty if the weights were never saved."""
     temperature: float = 1.0
-    """What logits are divided by before they become probabilities (`temperature.fit_temperature`); above 0."""
+    """Divisor of the logits before softmax (`calibration.fit_temperature`); above 0."""
     value_range: ValueRange | None = None
-    """The stored values of images that were black and white in training; None for those of their types."""
+    """Stored values of images that were black and white in training; None for the range of their type."""
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
-            raise ValueError(f"the temperature is a number above 0, not {self.temperature!r}")
+            raise ValueError(f"the temperature must be a number above 0, not {self.temperature!r}")
         if self.value_range is not None:
             object.__setattr__(self, "value_range", check_value_range(self.value_range))
         if len(self.label_set) != self.architecture.num_classes:
             raise ValueError(
-                f"the label set names {len(self.label_set)} classes, the network tells "
-                f"{self.architecture.num_classes} apart"
+                f"the label set names {len(self.label_set)} classes, the network has {self.architecture.num_classes}"
             )
 
 
 def bundled_path(name: str) -> Path:
-    """Where a model that ships inside the package lies."""
+    """Return the path of a model that ships inside the package."""
     return Path(str(resources.files("refinenet"))) / "models" / "pretrained" / f"{name}.safetensors"
 
 
 def save(
     path: str | os.PathLike[str], network: Network, card: ModelCard, dtype: Literal["float32", "float16"]
 ) -> ModelCard:
-    """Write a model file, whole or not at all.
+    """Write a model file, completely or not at all.
 
     Args:
-        path: Where; missing folders are made.
-        network: The weights to store.
-        card: What to say of them.
+        path: The file; missing folders are created.
+        network: Network with the weights.
+        card: Description of the weights.
         dtype: "float16" halves the file: kernels and matrices; normalisation and biases stay float32.
 
     Returns:
-        The card with the stored weights' hash.
+        The card with the hash of the stored weights.
 
     Raises:
-        ValueError: a weight is not a finite number, or has none in float16.
-        OSError: the file cannot be written.
+        ValueError: A weight is not finite, or is not in float16.
+        OSError: The file cannot be written.
     """
     if dtype not in ("float32", "float16"):
         raise ValueError(f"Weights are stored as float32 or float16, not {dtype!r}.")
     stored = {name: _as_stored(tensor, dtype) for name, tensor in network.state_dict().items()}
     check_tensors(stored, stored, f"the model to be saved to {path}")
     header = make_header(network, card, digest(stored))
+    # The header hash is computed over the encoded file, so zeros of the same length keep its place.
     sealed = {**header, "format_version": FORMAT_VERSION, _SEAL: _NO_HASH}
     content = safetensors.torch.save(stored, {HEADER_KEY: json.dumps(sealed, sort_keys=True, allow_nan=False)})
     write_atomically(path, _seal_header(content))
@@ -135,17 +134,19 @@ def save(
 
 
 def _seal_header(content: bytes) -> bytes:
-    """A safetensors file whose header states its own hash instead of zeros."""
+    """Replace the zeros in the header of a safetensors file by the hash of the header."""
     end = 8 + int.from_bytes(content[:8], "little")
     start, body = content[:end], content[end:]
-    escaped = rf"\"{_SEAL}\": \"".encode("ascii")  # our JSON is a text inside the header's JSON
+    escaped = rf"\"{_SEAL}\": \"".encode(
+        "ascii"
+    )  # our JSON is a string inside the JSON of the header, so its quotes are escaped
     assert start.count(escaped + _NO_HASH.encode("ascii")) == 1
-    found = _hash_header(json.loads(start[8:]), _NO_HASH).encode("ascii")
-    return start.replace(escaped + _NO_HASH.encode("ascii"), escaped + found) + body
+    actual = _hash_header(json.loads(start[8:]), _NO_HASH).encode("ascii")
+    return start.replace(escaped + _NO_HASH.encode("ascii"), escaped + actual) + body
 
 
 def _hash_header(header: Mapping[str, Any], stated: str) -> str:
-    """SHA-256, hexadecimal, of a safetensors header with zeros for the hash that it states."""
+    """Return the hexadecimal SHA-256 of a safetensors header, with zeros in place of the hash that it states."""
     metadata = header["__metadata__"]
     opened = metadata[HEADER_KEY].replace(f'"{_SEAL}": "{stated}"', f'"{_SEAL}": "{_NO_HASH}"')
     content = {**header, "__metadata__": {**metadata, HEADER_KEY: opened}}
@@ -162,11 +163,11 @@ def load(path: Path) -> tuple[Network, ModelCard]:
     """Read a model file.
 
     Returns:
-        The network, float32 on the CPU, in evaluation mode, and what the file says of it.
+        The network, float32 on the CPU, in evaluation mode, and its card.
 
     Raises:
-        ValueError: the file is damaged, was not written by this package, or its parts contradict each other.
-        OSError: the file cannot be read.
+        ValueError: The file is damaged, was not written by this package, or its parts contradict each other.
+        OSError: The file cannot be read.
     """
     tensors, index = read_safetensors(path)
     try:
@@ -175,20 +176,20 @@ def load(path: Path) -> tuple[Network, ModelCard]:
             network = Network(card.architecture)
     except (ValueError, TypeError, RecursionError) as error:
         reason = printable(str(error), limit=500)
-        raise ValueError(f"{path} is no usable model file of this package: {reason}") from error
+        raise ValueError(f"{path} is not a usable model file of this package: {reason}") from error
     expected = network.state_dict()
     check_tensors(tensors, expected, path)
-    found = digest(tensors)
-    if found != card.weights_sha256:
+    actual = digest(tensors)
+    if actual != card.weights_sha256:
         raise ValueError(
-            f"{path} is damaged: its weights have the SHA-256 {found}, its header says {card.weights_sha256}. "
+            f"{path} is damaged: its weights have the SHA-256 {actual}, its header says {card.weights_sha256}. "
             "Copy or download it again."
         )
-    # A published network is its weights alone, and needs no random ones first; timm's may hold tables beside.
+    # A published network consists of its weights alone, so it needs no initialisation; timm's may hold other tables.
     published = base_name(card.architecture.encoder) in FEATURE_INFO
     network = network if published else Network(card.architecture)
-    own = {name: tensor.to(expected[name].dtype, copy=True) for name, tensor in tensors.items()}
-    network.load_state_dict(own, assign=published)
+    stored = {name: tensor.to(expected[name].dtype, copy=True) for name, tensor in tensors.items()}
+    network.load_state_dict(stored, assign=published)
     if _preprocessing(network) != preprocessing:
         raise ValueError(
             f"{path} contradicts itself: its header says the images are prepared by "
@@ -198,37 +199,37 @@ def load(path: Path) -> tuple[Network, ModelCard]:
 
 
 def describe_bundled(name: str) -> str:
-    """What a bundled model knows: how many classes, of which scenes, and their names."""
+    """Describe a bundled model: number of classes, kind of scenes, and class names."""
     with safetensors.safe_open(bundled_path(name), "pt") as stream:
         header = _parse_header(stream.metadata() or {}, (UNSEALED_VERSION, FORMAT_VERSION))
-    header.pop(_SEAL, None)  # compared where the model is loaded
+    header.pop(_SEAL, None)  # checked when the model is loaded
     card, _ = _read_entries(header)
     return f"{len(card.label_set)} classes of {_DOMAINS[name]} ({', '.join(card.label_set.names)})"
 
 
 def _read_sealed_header(index: Mapping[str, Any]) -> tuple[ModelCard, dict[str, Any]]:
-    """As `read_header`, of a model file, whose header is compared with its own hash where it has one."""
+    """Read the header of a model file as `read_header` does, and check its own hash if it has one."""
     header = _parse_header(index.get("__metadata__") or {}, (UNSEALED_VERSION, FORMAT_VERSION))
     if header["format_version"] == FORMAT_VERSION:
         stated = header.pop(_SEAL, None)
         if not (isinstance(stated, str) and _SHA256.fullmatch(stated)):
             raise ValueError(f"its header has no {_SEAL!r} of 64 hexadecimal digits: it is damaged")
-        found = _hash_header(index, stated)
-        if found != stated:
+        actual = _hash_header(index, stated)
+        if actual != stated:
             raise ValueError(
-                f"it is damaged: its header has the SHA-256 {found} and states {stated}. Copy or download it again, "
-                "or save the model again with this package to change what it says"
+                f"it is damaged: its header has the SHA-256 {actual} and states {stated}. Copy or download it again, "
+                "or save the model again with this package to change its header"
             )
     return _read_entries(header)
 
 
 def make_header(network: Network, card: ModelCard, weights_sha256: str) -> dict[str, Any]:
-    """What a file says of a network: JSON-ready values, which `read_header` reads again.
+    """Return the header of a file as JSON-ready values for `read_header`.
 
     Args:
-        network: What the file holds.
-        card: What is said of it.
-        weights_sha256: Hexadecimal SHA-256 of its weights.
+        network: The network in the file.
+        card: Description of the weights.
+        weights_sha256: Hexadecimal SHA-256 of the weights.
     """
     return {
         "format_version": UNSEALED_VERSION,
@@ -246,7 +247,7 @@ def make_header(network: Network, card: ModelCard, weights_sha256: str) -> dict[
 
 
 def _preprocessing(network: Network) -> dict[str, Any]:
-    """How images become what the first layer sees: (value - mean) / std of each channel."""
+    """Return the normalisation of images before the first layer: (value - mean) / std per channel."""
     return {
         "channel_order": "RGB",
         "range": [0.0, 1.0],
@@ -256,13 +257,13 @@ def _preprocessing(network: Network) -> dict[str, Any]:
 
 
 def read_header(metadata: Mapping[str, str]) -> tuple[ModelCard, dict[str, Any]]:
-    """The card and the preprocessing that a file's metadata state.
+    """Return the card and the preprocessing from the metadata of a file.
 
     Args:
-        metadata: Of which the entry "refinenet" is the text of `make_header`'s JSON.
+        metadata: Metadata, with the JSON of `make_header` under "refinenet".
 
     Raises:
-        ValueError, TypeError, RecursionError: they state neither, or what is not allowed.
+        ValueError, TypeError, RecursionError: They are missing, or a value is not allowed.
     """
     return _read_entries(_parse_header(metadata, (UNSEALED_VERSION,)))
 
@@ -274,7 +275,9 @@ def _parse_header(metadata: Mapping[str, str], versions: Sequence[int]) -> dict[
     if not isinstance(header, dict):
         raise ValueError(f"its header's {HEADER_KEY!r} is not a JSON object")
     version = header.get("format_version")
-    if type(version) is not int or version not in versions:  # first: another version may have other entries
+    if (
+        type(version) is not int or version not in versions
+    ):  # checked first, because another version may have other entries
         raise ValueError(
             f"its format version is {printable(repr(version))}, this package reads "
             f"{' and '.join(map(str, versions))}; a newer package may read it"
@@ -303,4 +306,4 @@ def _read_entries(header: Mapping[str, Any]) -> tuple[ModelCard, dict[str, Any]]
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,4 +1,4 @@
-"""The network: images in, logits out, normalisation inside.
+"""RefineNet: from images to logits, with normalisation inside.
 
 Shape letters: N batch, K classes, H and W height and width of the image.
 """
@@ -25,48 +25,48 @@ DECODERS: Mapping[str, DecoderConfig] = MappingProxyType({"full": FULL, "lightwe
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What a network is built from; with its weights, all there is to know of it.
+    """Architecture of a network: everything but its weights.
 
     Raises:
-        ValueError: a model type, an encoder or a number of classes that is not allowed.
+        ValueError: The model type, encoder or number of classes is not allowed.
     """
 
     model_type: ModelType
     """"full" (3x3 convolutions and residual conv units) or "lightweight" (1x1 convolutions, none)."""
     encoder: str
-    """A timm model name."""
+    """Name of a timm model."""
     num_classes: int
-    """Classes that the network tells apart, 1 to 65,535."""
+    """Number of classes, 1 to 65,535."""
 
     def __post_init__(self) -> None:
         if self.model_type not in MODEL_TYPES:
-            raise ValueError(f"model_type is one of {', '.join(MODEL_TYPES)}, not {self.model_type!r}.")
+            raise ValueError(f"model_type must be one of {', '.join(MODEL_TYPES)}, not {self.model_type!r}.")
         if not isinstance(self.encoder, str):
-            raise ValueError(f"encoder is a timm model name, not {self.encoder!r}.")
+            raise ValueError(f"encoder must be a timm model name, not {self.encoder!r}.")
         if type(self.num_classes) is not int or not 1 <= self.num_classes <= MAX_CLASSES:
-            raise ValueError(f"num_classes is a whole number from 1 to {MAX_CLASSES}, not {self.num_classes!r}.")
+            raise ValueError(f"num_classes must be a whole number from 1 to {MAX_CLASSES}, not {self.num_classes!r}.")
 
     @property
     def decoder(self) -> DecoderConfig:
-        """The decoder that goes with this family and encoder."""
+        """Decoder configuration of this model type and encoder."""
         if self.model_type == "lightweight" and base_name(self.encoder) == MOBILENETV2:
             return LIGHTWEIGHT_MOBILE
         return DECODERS[self.model_type]
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-ready values."""
+        """Return the fields as JSON-ready values."""
         return asdict(self)
 
 
 class Network(nn.Module):
-    """A RefineNet for semantic segmentation.
+    """RefineNet for semantic segmentation.
 
     Args:
-        architecture: What to build.
-        pretrained: Whether to start the encoder from timm's ImageNet weights (needs a network the first time).
+        architecture: Architecture to build.
+        pretrained: Whether to load timm's ImageNet weights into the encoder (downloads them the first time).
 
     Raises:
-        ValueError: an encoder that cannot be used or whose weights cannot be fetched.
+        ValueError: The encoder cannot be used or its weights cannot be downloaded.
     """
 
     mean: Tensor
@@ -79,19 +79,20 @@ class Network(nn.Module):
         self.decoder = Decoder(self.encoder.channels, architecture.decoder)
         self.dropout = nn.Dropout(architecture.decoder.classifier_dropout)
         self.classifier = nn.Conv2d(self.decoder.channels, architecture.num_classes, kernel_size=3, padding=1)
+        # Buffers: they move with the network, and are saved with its weights, but are not trained.
         self.register_buffer("mean", torch.tensor(self.encoder.mean)[:, None, None])
         self.register_buffer("std", torch.tensor(self.encoder.std)[:, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float32 RGB images `(N, 3, H, W)` in [0, 1], any H and W from 1 up, to logits `(N, K, H, W)`."""
+        """Map float32 RGB images `(N, 3, H, W)` in [0, 1], any H and W from 1 up, to logits `(N, K, H, W)`."""
         return upsample(self.logits(images), images, align_corners=False)
 
     def logits(self, images: Tensor) -> Tensor:
-        """As `forward`, before upsampling: logits `(N, K, ceil(H/4), ceil(W/4))`."""
+        """Return the logits before upsampling, `(N, K, ceil(H/4), ceil(W/4))`."""
         return self.classify(self.decoder(self.encode(images)))
 
     def encode(self, images: Tensor) -> list[list[Tensor]]:
-        """Images as for `forward` to what the decoder takes: groups of feature maps at strides 4, 8, 16, 32."""
+        """Map images to the input of the decoder: groups of feature maps at strides 4, 8, 16, 32."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"The network takes RGB images (N, 3, H, W), not a tensor of shape {tuple(images.shape)}.")
         if not images.is_floating_point():
@@ -100,15 +101,15 @@ class Network(nn.Module):
         return features
 
     def classify(self, refined: Tensor) -> Tensor:
-        """What the decoder puts out, `(N, C, h, w)`, to logits `(N, K, h, w)`."""
+        """Map the output of the decoder, `(N, C, h, w)`, to logits `(N, K, h, w)`."""
         logits: Tensor = self.classifier(self.dropout(refined))
         return logits
 
     def with_classes(self, rows: Sequence[int | None]) -> Network:
-        """This network with another classifier, on the same device.
+        """Return this network with another classifier, on the same device.
 
         Args:
-            rows: For each class of the new network the class of this one that it continues, or None to learn it anew.
+            rows: For each class of the new network the class of this one with its weights, or None for new weights.
         """
         network = Network(replace(self.architecture, num_classes=len(rows)))
         network.to(self.mean.device)

@@ -1,4 +1,4 @@
-"""Named tensors from files: read without running code, into private memory, and compared before they are used."""
+"""Named tensors from files: read without running code, into private memory, and checked before use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from refinenet.io.console import print_note
 
 WRAPPERS = ("segmenter", "model", "weights", "state_dict")
-"""Keys under which training scripts kept the weights in their `torch.save` files."""
+"""Keys under which training scripts store the weights in `torch.save` files."""
 
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_HEADER_BYTES = 10 * 1024**2
@@ -47,7 +47,7 @@ CORRUPT_FILE_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What torch.load raises on damaged or hostile files."""
+"""Errors of torch.load on damaged or hostile files."""
 
 _NUMPY_SCALARS: list[Any] = [
     np.dtype,
@@ -57,15 +57,15 @@ _NUMPY_SCALARS: list[Any] = [
     (type(np.float64(0)).__reduce__(np.float64(0))[0], "numpy.core.multiarray.scalar"),
     (type(np.float64(0)).__reduce__(np.float64(0))[0], "numpy._core.multiarray.scalar"),
 ]
-"""Training scripts saved their best score as a NumPy number beside the weights."""
+"""Types of NumPy numbers, which training scripts saved as their best score beside the weights."""
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file starts as a safetensors file does: 8 bytes of length, then a JSON object.
+    """Whether a file starts like a safetensors file: 8 bytes of length, then a JSON object.
 
     Raises:
-        ValueError: the file is empty or larger than 2 GiB.
-        OSError: there is no such file, it is a folder, or it cannot be read.
+        ValueError: The file is empty or larger than 2 GiB.
+        OSError: The file is missing, a folder, or not readable.
     """
     if path.is_dir():
         inside = path / "best.safetensors"
@@ -81,15 +81,16 @@ def is_safetensors(path: Path) -> bool:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a safetensors file into private memory, so that a change of the file later changes nothing here.
+    """Read a safetensors file into private memory, so that later changes of the file have no effect.
 
     Returns:
-        The tensors by name, and the header: each tensor's type, shape and place, and texts under "__metadata__".
+        The tensors by name, and the header: type, shape and offsets of each tensor, and texts under "__metadata__".
 
     Raises:
-        ValueError: the file is damaged, or its header is too long or names something twice.
+        ValueError: The file is damaged, or its header is too long or has a repeated name.
     """
     content = path.read_bytes()
+    # Checked before parsing: a false length must not make JSON read the whole file.
     length = int.from_bytes(content[:8], "little")
     if length > min(MAX_HEADER_BYTES, len(content) - 8):
         raise ValueError(f"{path} is damaged: its header claims {length} bytes.")
@@ -97,36 +98,36 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         header = json.loads(content[8 : 8 + length], object_pairs_hook=refuse_doubled_keys)
         tensors = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
     return tensors, header
 
 
 def refuse_doubled_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object of its parsed pairs: an `object_pairs_hook` that raises ValueError where a name comes twice."""
+    """Build a JSON object from its pairs: an `object_pairs_hook` that raises ValueError for a repeated name."""
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise ValueError("a name stands twice in its header")
+        raise ValueError("a name occurs twice in its header")
     return values
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read a `torch.save` file's tensors by name, wrappers and `module.` prefixes taken off; its code is never run.
+    """Read the tensors of a `torch.save` file, without wrappers and `module.` prefixes; its code is never run.
 
     Raises:
-        ValueError: the file is damaged, wants to run code, or holds no tensors by name.
+        ValueError: The file is damaged, would run code, or does not hold named tensors.
     """
     try:
-        # An open file, since from a path's suffix torch.load would conclude what the file is.
+        # An open file, because torch.load infers the format from the suffix of a path.
         with path.open("rb") as stream, torch.serialization.safe_globals(_NUMPY_SCALARS):
             has_checksums = check_archive(stream)
             stream.seek(0)
             content = torch.load(stream, map_location="cpu", weights_only=True)
     except CORRUPT_FILE_ERRORS as error:
-        # torch's own texts advise to switch the protection off
+        # torch's own messages advise users to switch the protection off, so they are not shown
         reason = f": {error}" if type(error) is ValueError else ""
         raise ValueError(
             f"{path} cannot be read as a model: it is damaged, or it is a pickle that holds more than weights, "
-            f"and code in model files is never run here. ({type(error).__name__}{reason})"
+            f"and code in model files is never run. ({type(error).__name__}{reason})"
         ) from error
     if not has_checksums:
         print_note(
@@ -140,18 +141,18 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def check_archive(stream: BinaryIO) -> bool:
-    """Compare the parts of a `torch.save` archive with their CRC-32, which `torch.load` does not.
+    """Check the CRC-32 of the parts of a `torch.save` archive, which `torch.load` does not check.
 
     Returns:
         Whether the file is an archive; older formats have no checksums.
 
     Raises:
-        ValueError, zipfile.BadZipFile, zlib.error, RuntimeError: a part is damaged, compressed by other means than
+        ValueError, zipfile.BadZipFile, zlib.error, RuntimeError: A part is damaged, compressed by another method than
             deflate, or larger than a model file may be. Archives may be compressed a thousandfold; `torch.save` never
-            does it, but `torch.load` unpacks them.
+            compresses, but `torch.load` unpacks.
     """
     stream.seek(0)
-    looks_like_archive = stream.read(4) == _ARCHIVE_START  # all that torch.load looks at
+    looks_like_archive = stream.read(4) == _ARCHIVE_START  # torch.load checks no more than this
     if not looks_like_archive and not zipfile.is_zipfile(stream):
         return False
     try:
@@ -170,7 +171,7 @@ def _find_damaged_part(stream: BinaryIO) -> str | None:
         parts = archive.infolist()
         unpacked = sum(part.file_size for part in parts)
         if unpacked > MAX_FILE_BYTES:
-            raise ValueError(f"unpacked it has {unpacked} bytes, a model file has up to {MAX_FILE_BYTES}")
+            raise ValueError(f"unpacked it has {unpacked} bytes, a model file has at most {MAX_FILE_BYTES}")
         if len({part.filename for part in parts}) != len(parts):
             raise ValueError("two parts of the archive have the same name")
         if any(part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for part in parts):
@@ -189,20 +190,20 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not content:
         found = "an empty map" if isinstance(content, Mapping) else f"an object of type {type(content).__name__}"
         raise ValueError(f"{path} holds {found}, not the weights of a network.")
-    strangers = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
-    if strangers:
+    foreign = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if foreign:
         raise ValueError(
-            f"{path} holds no plain map of tensors; not tensors are: {enumerate_names(map(str, strangers))}. "
-            f"Weights may lie at the top or under one of the keys {', '.join(WRAPPERS)}."
+            f"{path} does not hold tensors by name; these are not tensors: {enumerate_names(map(str, foreign))}. "
+            f"Weights may be at the top level or under one of the keys {', '.join(WRAPPERS)}."
         )
     return dict(content)
 
 
 def check_tensors(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: object) -> None:
-    """Compare a file's tensors with those that a network needs; of `expected` only shapes and types are read.
+    """Check the tensors of a file against those of a network; only shapes and types of `expected` are used.
 
     Raises:
-        ValueError: tensors are missing, unexpected, misshapen, of another type or not finite. All are named.
+        ValueError: Tensors are missing, unexpected, of another shape or type, or not finite. All are named.
     """
     shared = sorted(set(given) & set(expected))
     misshapen = [name for name in shared if given[name].shape != expected[name].shape]
@@ -219,41 +220,41 @@ def check_tensors(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], s
         ("of another type", [f"{name} {given[name].dtype} instead of {expected[name].dtype}" for name in mistyped]),
         ("with values that are not finite numbers", broken),
     ]
-    found = [f"{len(names)} {kind}: {enumerate_names(names)}" for kind, names in problems if names]
-    if found:
+    descriptions = [f"{len(names)} {kind}: {enumerate_names(names)}" for kind, names in problems if names]
+    if descriptions:
         raise ValueError(
-            f"The tensors of {source} do not fit the network they seem to be made for. " + "; ".join(found)
+            f"The tensors of {source} do not fit the network they seem to be made for. " + "; ".join(descriptions)
         )
 
 
 def printable(text: str, limit: int = 100) -> str:
-    """The start of a text from a file, in which nothing that steers a terminal is left."""
+    """Return the beginning of a text from a file, with control characters escaped."""
     shown = text if text.isprintable() else repr(text)[1:-1]
     return shown if len(shown) <= limit else shown[:limit] + "..."
 
 
 def _has_type_for(given: Tensor, expected: Tensor) -> bool:
-    """Whether a tensor's values can stand for the expected ones: floats for floats, whole numbers for whole numbers."""
+    """Whether a tensor has a type that can be converted: floats to floats, integers to integers."""
     allowed = _FLOATS if expected.is_floating_point() else _WHOLE_NUMBERS
     return given.layout == torch.strided and given.dtype in allowed
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether a tensor of a type that is allowed has neither infinities nor NaN."""
+    """Whether a tensor has neither infinities nor NaN."""
     values = tensor.detach().cpu()
-    # By NumPy: on a busy machine PyTorch's threads wait for each other, at each of hundreds of small tensors.
+    # NumPy, because PyTorch would synchronise its threads for each of hundreds of small tensors.
     return bool(np.isfinite((values.float() if values.dtype == torch.bfloat16 else values).numpy()).all())
 
 
 def enumerate_names(names: Iterable[str], limit: int = 8) -> str:
-    """The first `limit` names, safe to print, and how many more there are."""
+    """List the first `limit` names, safe to print, and the number of others."""
     listed = [printable(name) for name in names]
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256, hexadecimal, over name, type, shape and little-endian bytes of all tensors, ordered by name."""
+    """Return the hexadecimal SHA-256 over name, type, shape and little-endian bytes of all tensors, sorted by name."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]

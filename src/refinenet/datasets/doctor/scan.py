@@ -20,8 +20,9 @@ from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.doctor.listing import Pair
 from refinenet.datasets.doctor.value_matching import Codes, Fit, find_areas, fit, is_blended
 from refinenet.datasets.formats.lookup import pack_colours
-from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS, Picture, open_verified, read_colours, read_ids
+from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS, Picture, open_verified
 from refinenet.io.images import decode
+from refinenet.io.mask_files import read_colours, read_ids
 from refinenet.labels import LabelMap
 
 

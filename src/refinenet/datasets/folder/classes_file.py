@@ -23,7 +23,8 @@ import numpy as np
 import yaml
 
 from refinenet.datasets.formats.lookup import read_painted, split_palette
-from refinenet.io.image_files import open_picture, read_mask
+from refinenet.io.image_files import open_picture
+from refinenet.io.mask_files import read_mask
 from refinenet.io.parallel import map_parallel
 from refinenet.labels import Colour, LabelMap, LabelSet, voc_colours
 

@@ -1,8 +1,8 @@
-"""Unpack zip and tar archives that strangers made: plain files and folders below the target, or nothing at all.
+"""Unpacking of untrusted zip and tar archives: plain files and folders below the target, or nothing at all.
 
-An archive is unpacked into a hidden folder inside the target; only when all of it has been read and found sound do its
-files move to their places. Permissions, owners and times in the archive are not taken over. `extractall` is not used:
-Python's own filters for it have been got round more than once (CVE-2025-4517, for one).
+An archive is unpacked into a hidden folder inside the target; its files move to their places only after all of it has
+been read and found valid. Permissions, owners and times in the archive are ignored. `extractall` is not used because
+Python's own filters for it have been bypassed more than once (such as CVE-2025-4517).
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from refinenet.io.files import write_atomically
 
 MAX_PART = 255
 MAX_NAME = 1024
-"""Bytes in UTF-8: of each part of a name, and of the whole."""
+"""Maximum UTF-8 bytes of a whole name; of each part of it, `MAX_PART`."""
 RESERVED = ".unpack"
-"""How the names of our own markers and temporary folders begin."""
+"""Prefix of the names of our own markers and temporary folders."""
 
 
 class Names:
-    """The names met so far in one archive."""
+    """Names found so far in an archive."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[str, bool]] = {}
 
     def place(self, name: str, *, is_folder: bool) -> PurePosixPath:
-        """The place that a name means, relative to the folder.
+        """Return the path for a name, relative to the target.
 
         Args:
-            name: As the archive has it.
-            is_folder: Whether it is a folder's.
+            name: Name as in the archive.
+            is_folder: Whether it is the name of a folder.
 
         Raises:
-            ValueError: the name leads outside, is unusual, or was met before, if only in another spelling.
+            ValueError: The name leads outside, is unusual, or occurred before, perhaps in another spelling.
         """
         parts = _parts(name)
         if not parts and not is_folder:
-            raise ValueError(f"a file has the name {_short(name)}, which is none")
+            raise ValueError(f"a file has the name {_short(name)}, which is not valid")
         for depth in range(1, len(parts) + 1):
             self._register("/".join(parts[:depth]), is_folder or depth < len(parts))
         return PurePosixPath(*parts)
@@ -67,7 +67,7 @@ class Names:
                 "are one on some systems"
             )
         if key in self._seen and not (is_folder and was_folder):
-            raise ValueError(f"the name {_short(place)} stands there twice")
+            raise ValueError(f"the name {_short(place)} occurs twice")
         self._seen[key] = (place, is_folder)
 
 
@@ -75,7 +75,7 @@ def _parts(name: str) -> list[str]:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     problem = None
     if not name.isprintable():
-        problem = "has characters that cannot be printed, or is no UTF-8"
+        problem = "has characters that cannot be printed, or is not UTF-8"
     elif "\\" in name or ":" in name:
         problem = "has a backslash or a colon"
     elif name.startswith("/"):
@@ -103,10 +103,10 @@ def _short(name: str) -> str:
 
 MAX_ENTRIES = 1_000_000
 LARGEST_READ = 1 << 22
-"""Bytes that Python's tar reader may take into memory at once: far above any sound header."""
+"""Maximum bytes that Python's tar reader may read at once: far above any valid header."""
 
 Progress = Callable[[int, int], None]
-"""Called with how much is done, and of how much."""
+"""Called with the amount done, and the total."""
 
 _ZIP, _GZIP = (b"PK\3\4", b"PK\5\6"), b"\x1f\x8b"
 _DAMAGE = (
@@ -120,7 +120,7 @@ _DAMAGE = (
     RecursionError,
     NotImplementedError,
 )
-"""What Python's readers of archives raise at damaged ones."""
+"""Errors of Python's archive readers on damaged archives."""
 _KINDS = {
     tarfile.LNKTYPE: "a hard link",
     tarfile.SYMTYPE: "a symbolic link",
@@ -132,36 +132,36 @@ _KINDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A file or a folder in an archive."""
+    """File or folder in an archive."""
 
     name: str
-    """As the archive has it, unchecked."""
+    """Name as in the archive, unchecked."""
     content: IO[bytes] | None
-    """To be read before the next entry is asked for; None for a folder."""
+    """Content, to be read before the next entry; None for a folder."""
 
 
 @contextmanager
 def open_archive(archive: Path, allowed: int, progress: Progress) -> Iterator[Iterator[Entry]]:
-    """The entries of an archive, known by its content.
+    """Open the entries of an archive, whose format is recognised by its content.
 
     Args:
         archive: A zip, tar or tar.gz file.
-        allowed: Bytes that it may grow to.
-        progress: Told how far it is.
+        allowed: Maximum bytes of all unpacked files.
+        progress: Called with the amount done, and the total.
 
     Raises:
-        ValueError: it is no such archive, damaged, or holds something else than plain files and folders; also whatever
-            ValueError is raised inside the context, with the archive named.
+        ValueError: It is not such an archive, damaged, or holds something else than plain files and folders. A
+            ValueError raised inside the context is raised again with the name of the archive.
     """
     try:
         with archive.open("rb") as stream:
             yield _entries(stream, allowed, progress, archive.stat().st_size)
     except (*_DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # The disk's trouble; EINVAL is a damaged archive that leads before its own beginning.
+            raise  # an error of the disk; EINVAL is a damaged archive with an offset before its own beginning
         raise ValueError(
             f"{archive} was not unpacked: {str(error).rstrip('.') or type(error).__name__}. Nothing of it was kept. "
-            "Get the archive again, from its owner or a mirror."
+            "Download the archive again, from its owner or a mirror."
         ) from error
 
 
@@ -221,7 +221,7 @@ def _tar_entries(reader: _Reader, report: Callable[[], None]) -> Iterator[Entry]
     count = 0
     with tarfile.open(fileobj=reader, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
         while (member := archive.next()) is not None:
-            vars(archive)["members"].clear()  # It would remember all of them.
+            vars(archive)["members"].clear()  # it would keep all of them in memory
             count += 1
             _check_count(count)
             _check_tar_member(member)
@@ -231,10 +231,11 @@ def _tar_entries(reader: _Reader, report: Callable[[], None]) -> Iterator[Entry]
                 with closing(content):
                     yield Entry(name=member.name, content=content)
             report()
-        # The reader takes a damaged header for the end, as it does the end of a file that was cut off.
+        # The reader takes a damaged header, or the end of a truncated file, for the end of the archive. A valid archive
+        # ends with blocks of zeros.
         if not reader.last or reader.last.strip(b"\0"):
-            raise ValueError(f"it is damaged or cut off after {count:,} entries")
-        while reader.read(1 << 20):  # gzip's checksum comes at the very end.
+            raise ValueError(f"it is damaged or truncated after {count:,} entries")
+        while reader.read(1 << 20):  # the checksum of gzip comes at the very end
             pass
 
 
@@ -252,16 +253,16 @@ def _check_count(count: int) -> None:
 
 
 class _Reader(io.RawIOBase):
-    """What the tar reader reads from: forwards only, a little at a time, and not without end."""
+    """Stream for the tar reader: forward only, in small pieces, and limited in size."""
 
     def __init__(self, stream: IO[bytes] | gzip.GzipFile, allowed: int) -> None:
         super().__init__()
         self._stream, self._allowed, self._position = stream, allowed, 0
         self.last = b""
-        """The bytes last read."""
+        """Bytes of the last read."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next `size` bytes."""
+        """Read the next `size` bytes."""
         if not 0 <= size <= LARGEST_READ:
             raise ValueError(f"a header at byte {self._position:,} claims to have {size:,} bytes")
         self.last = self._stream.read(size)
@@ -271,13 +272,13 @@ class _Reader(io.RawIOBase):
         return self.last
 
     def tell(self) -> int:
-        """How many bytes have been read."""
+        """Return the number of bytes read."""
         return self._position
 
     def seek(self, position: int, whence: int = 0, /) -> int:
-        """Go forward to a place counted from the start."""
+        """Move forward to an offset from the start."""
         if whence:
-            raise ValueError("only places counted from the start are known")
+            raise ValueError("only offsets from the start are supported")
         if position < self._position:
             raise ValueError(f"it leads back from byte {self._position:,} to {position:,}")
         while self._position < position and self.read(min(position - self._position, LARGEST_READ)):
@@ -286,30 +287,30 @@ class _Reader(io.RawIOBase):
 
 
 MAX_RATIO = 200
-"""An archive may grow to this many times its size; those of images hardly grow at all."""
+"""Maximum ratio of unpacked to packed size; archives of images hardly grow at all."""
 SMALL = 1 << 20
-"""Bytes that any archive may grow to."""
+"""Unpacked bytes that every archive may have."""
 BLOCK = 1 << 20
 
 
 def unpack(archive: Path, target: Path, *, origin: str | None = None, progress: Progress | None = None) -> None:
-    """Unpack a zip, tar or tar.gz archive, known by its content, into a folder.
+    """Unpack a zip, tar or tar.gz archive, recognised by its content, into a folder.
 
-    A second run finds that the archive has been unpacked and does nothing; after an interrupted one it begins again.
-    Files that are there already with the same content stay.
+    A second call finds that the archive has been unpacked and does nothing; after an interruption it starts again.
+    Existing files with the same content stay.
 
     Args:
         archive: The archive.
-        target: The folder; it is made where it is missing.
-        origin: The address that it is known by: what another one's archive of the same name held does not count.
-        progress: Told how far it is.
+        target: The folder, which is created if missing.
+        origin: Address of the archive; an archive of the same name from another address is unpacked again.
+        progress: Called with the amount done, and the total.
 
     Raises:
-        ValueError: the archive is damaged, or holds something that does not belong there, such as a link, a name that
-            leads outside, two names that are one on some systems, or far more bytes than its size lets expect. The
-            entry is named, and nothing is left behind.
-        FileExistsError: another file is in the place of one of the archive's; nothing was moved.
-        OSError: the disk is full, or something cannot be read or written.
+        ValueError: The archive is damaged, or holds something that is not allowed, such as a link, a name that leads
+            outside, two names that are the same on some systems, or far more bytes than its size suggests. The entry
+            is named, and nothing is left behind.
+        FileExistsError: Another file is in the place of one of the archive; nothing was moved.
+        OSError: The disk is full, or something cannot be read or written.
     """
     if is_unpacked(archive, target, origin=origin):
         return
@@ -318,9 +319,9 @@ def unpack(archive: Path, target: Path, *, origin: str | None = None, progress: 
         shutil.rmtree(temporary)
     temporary.mkdir(parents=True)
     try:
-        count = _extract(archive, temporary, progress or _say_nothing)
+        count = _extract(archive, temporary, progress or _ignore)
         if hasattr(os, "sync"):
-            os.sync()  # The marker must not outlive, in a power failure, the files that it vouches for.
+            os.sync()  # before the marker: after a loss of power it must not vouch for files that were lost
         _refuse_conflicts(archive, temporary, target)
         tops = sorted(path.name for path in temporary.iterdir())
         _merge(temporary, target)
@@ -331,12 +332,12 @@ def unpack(archive: Path, target: Path, *, origin: str | None = None, progress: 
 
 
 def marker_of(archive: Path, target: Path) -> Path:
-    """The file that says that an archive has been unpacked into a folder; to unpack it again, delete this file."""
+    """Return the file that marks an archive as unpacked into a folder; delete it to unpack the archive again."""
     return target / ".unpacked" / f"{archive.name}.json"
 
 
 def is_unpacked(archive: Path, target: Path, *, origin: str | None = None) -> bool:
-    """Whether this archive, which need not be there any more, was unpacked, and what it held is still in the folder."""
+    """Whether this archive, which may be deleted by now, was unpacked, and its content is still in the folder."""
     try:
         marker = json.loads(marker_of(archive, target).read_text("utf-8"))
         is_here = all((target / name).exists() for name in marker["holds"])
@@ -355,45 +356,45 @@ def was_empty(archive: Path, target: Path) -> bool:
 
 
 def forget(archive: Path, target: Path) -> None:
-    """Unpack the archive anew when it is next asked for; what it held stays.
+    """Remove the marker of an archive, so that it is unpacked again next time; its files stay.
 
     Raises:
-        OSError: the marker cannot be removed.
+        OSError: The marker cannot be removed.
     """
     marker_of(archive, target).unlink(missing_ok=True)
 
 
 def is_interrupted(archive: Path, target: Path, *, origin: str | None = None) -> bool:
-    """Whether the archive, or what was begun of unpacking it, is there, but its unpacking was not finished."""
+    """Whether unpacking of the archive was started or is possible, but has not been finished."""
     temporary = target / f".unpacking-{archive.name[:50]}"
     return (archive.exists() or temporary.exists()) and not is_unpacked(archive, target, origin=origin)
 
 
-def _say_nothing(*_: object) -> None:
-    """For callers who do not listen."""
+def _ignore(*_: object) -> None:
+    """Ignore progress."""
 
 
 def _extract(archive: Path, folder: Path, progress: Progress) -> int:
-    """Unpack into an empty folder; the number of files."""
+    """Unpack into an empty folder, and return the number of files."""
     allowed = max(archive.stat().st_size * MAX_RATIO, SMALL)
     free = shutil.disk_usage(folder).free
-    names, spent, files = Names(), 0, 0
+    names, written, files = Names(), 0, 0
     with open_archive(archive, allowed, progress) as entries:
         for entry in entries:
             place = folder / names.place(entry.name, is_folder=entry.content is None)
             (place if entry.content is None else place.parent).mkdir(parents=True, exist_ok=True)
             for count in _write(place, entry):
-                spent += count
-                if spent > allowed:
+                written += count
+                if written > allowed:
                     raise ValueError(f"at {entry.name!r} it has grown to more than {allowed:,} bytes: a bomb")
-                if spent > free:
+                if written > free:
                     raise OSError(errno.ENOSPC, f"{archive} does not fit into the {free:,} bytes of the disk")
             files += entry.content is not None
     return files
 
 
 def _write(place: Path, entry: Entry) -> Iterator[int]:
-    """Write a file, block by block; the number of bytes of each, before it is written."""
+    """Write a file block by block, and yield the size of each block before it is written."""
     if entry.content is None:
         return
     with place.open("xb") as stream:
@@ -406,7 +407,7 @@ def _refuse_conflicts(archive: Path, source: Path, target: Path) -> None:
     conflicts = sorted(_conflicts(source, target))
     if conflicts:
         raise FileExistsError(
-            f"{archive} was not unpacked: {len(conflicts)} other files or links stand in the way, such as "
+            f"{archive} was not unpacked: {len(conflicts)} other files or links are in the way, such as "
             f"{conflicts[0]}. Move them away, or name another folder."
         )
 

@@ -1,12 +1,12 @@
-"""Fetch a file from the web so that it arrives whole or not at all, however the connection and the server behave.
+"""Downloads that arrive completely or not at all, however the connection and the server behave.
 
-What has come lies in `NAME.part` until all of it is there and has been verified; `NAME.part.json` says which version of
-the file it belongs to, so that a later attempt, or a later run, goes on where the last one ended. `NAME.fetched.json`
-records afterwards where the file came from, its size and its SHA-256.
+Downloaded bytes lie in `NAME.part` until the file is complete and verified. `NAME.part.json` says which version of the
+file they belong to, so that a later attempt, or a later run, resumes the download. `NAME.fetched.json` records the
+address of the file, its size and its SHA-256 afterwards.
 
-Names, places and hashes come from the caller, never from the server. By HTTP's rules a file ends where its
-Content-Length says, whatever follows: only a hash tells that this was a lie. Where none is known, a file that came
-earlier is known again by the address and the size recorded; the recorded SHA-256 is for people who compare.
+Names, places and hashes come from the caller, never from the server. By the rules of HTTP a file ends where its
+Content-Length says, and only a hash can disprove that. Without a known hash, an existing file is recognised by the
+recorded address and size; the recorded SHA-256 is for people to compare.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from refinenet.io.files import write_atomically
 from refinenet.io.locks import only_one
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there and the bytes that there will be, None where the server does not say."""
+"""Called with the number of bytes downloaded, and of all bytes, or None if the server does not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long to try."""
+    """Limits on attempts and waiting."""
 
     attempts: int = 6
-    """Attempts in a row, each bringing less than a megabyte, after which it gives up."""
+    """Maximum number of consecutive attempts that bring less than a megabyte each."""
     timeout: float = 30.0
-    """Seconds that the server may be silent, or send next to nothing of the file; after twice as many it must be
-    connected and its status and headers complete (for each address that it redirects to)."""
+    """Seconds that the server may send nothing, or next to nothing, of the file. Connection, status and headers must be
+    complete after twice as many, for each redirect."""
     pause: float = 1.0
-    """Seconds before the second attempt; each pause is twice as long as the one before."""
+    """Seconds before the second attempt; the pauses double from there (exponential backoff)."""
     longest_pause: float = 120.0
-    """Seconds at most between two attempts; a server that asks for a longer pause is given up."""
+    """Maximum seconds between two attempts; a server that asks for a longer pause is given up."""
     max_unannounced: int = MAX_UNANNOUNCED
-    """Bytes at most of a file whose length the server does not announce; a server that sends more is given up."""
+    """Maximum bytes of a file whose length the server does not announce."""
 
 
 PATIENCE = Patience()
@@ -62,27 +62,27 @@ def fetch(
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Path:
-    """Fetch `url` to the file `target`, unless it is there already.
+    """Download `url` to the file `target`, unless it exists already.
 
-    A file that is there is taken as it is where its hash is right or, where none is known, `url` and its size are the
-    recorded ones or nothing is recorded (somebody put it there). One that is wrong is renamed to `NAME.wrong`.
+    An existing file is accepted if its hash is right or, without a known hash, if `url` and its size are the recorded
+    ones or nothing is recorded (the user put it there). A wrong file is renamed to `NAME.wrong`.
 
     Args:
-        url: An http or https address. Redirects may lead to others of them, but never from https to http.
-        target: The file to make; missing folders are made.
-        mirror: An address to fetch the same file from instead.
-        sha256: In hexadecimal digits, where it is known.
-        md5: The same; used only where `sha256` is not known.
-        patience: How long to try.
-        progress: Told how many bytes are there.
-        note: Told, in a sentence, of each failed attempt and each new beginning.
+        url: An http or https address. Redirects are followed, but never from https to http.
+        target: The file to write; missing folders are created.
+        mirror: Another address to download the same file from.
+        sha256: Hexadecimal SHA-256, if known.
+        md5: Hexadecimal MD5, used only without `sha256`.
+        patience: Limits on attempts and waiting.
+        progress: Called with the number of bytes.
+        note: Called with a sentence on each failed attempt and each restart.
 
     Returns:
         `target`.
 
     Raises:
-        ValueError: the address is none, or the file has another hash than expected; it was put aside.
-        OSError: the server refuses, the connection fails again and again, or the disk is full. What has come is kept.
+        ValueError: The address is not valid, or the file has another hash than expected and was quarantined.
+        OSError: The server refuses, the connection fails repeatedly, or the disk is full. Downloaded bytes are kept.
     """
     check_address(mirror or url)
     job = _Job(
@@ -91,31 +91,31 @@ def fetch(
         target=target,
         hashes={name: value.lower() for name, value in (("sha256", sha256), ("md5", md5)) if value},
         patience=patience,
-        progress=progress or _say_nothing,
-        note=note or _say_nothing,
+        progress=progress or _ignore,
+        note=note or _ignore,
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    waiting = partial(job.note, f"{target.name}: somebody else is fetching it; waiting for that.")
+    waiting = partial(job.note, f"{target.name}: another process is downloading it; waiting.")
     with only_one(job.beside(".lock"), waiting):
         if not _is_there(job):
-            _bring(job)
+            _download(job)
             _finish(job)
     return target
 
 
-def _say_nothing(*_: object) -> None:
-    """For callers who do not listen."""
+def _ignore(*_: object) -> None:
+    """Ignore progress and notes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     url: str
-    """The owner's, by which the file is known."""
+    """Address of the owner, which identifies the file."""
     address: str
-    """Where it is fetched from."""
+    """Address that the file is downloaded from."""
     target: Path
     hashes: Mapping[str, str]
-    """By algorithm, the strongest first."""
+    """Expected hash by algorithm, the strongest first."""
     patience: Patience
     progress: Progress
     note: Callable[[str], None]
@@ -135,34 +135,35 @@ def _is_there(job: _Job) -> bool:
     if not job.target.exists():
         return False
     if not job.target.is_file():
-        raise FileExistsError(f"{job.target} is to become a file, and something else is there. Move it away.")
-    trouble = _wrong_hash(job, job.target) if job.hashes else _wrong_record(job)
-    if trouble is None:
+        raise FileExistsError(f"{job.target} exists and is not a file. Move it away.")
+    problem = _wrong_hash(job, job.target) if job.hashes else _wrong_record(job)
+    if problem is None:
         return True
-    aside = job.target.replace(job.beside(".wrong"))
-    job.note(f"{job.target} is not the file that is wanted ({trouble}). It is now {aside.name}; fetching it anew.")
+    quarantined = job.target.replace(job.beside(".wrong"))
+    job.note(f"{job.target} is not the expected file ({problem}). Renamed to {quarantined.name}; downloading again.")
     return False
 
 
-def _bring(job: _Job) -> None:
-    """Make attempts until the part is whole."""
+def _download(job: _Job) -> None:
+    """Try until the part is complete."""
     failures, most = 0, job.have()
     while True:
         try:
             return _attempt(job)
-        except PassingError as trouble:
+        except PassingError as error:
             have = job.have()
+            # Progress of a megabyte resets the count, so a slow connection may need any number of attempts.
             failures = 0 if have >= most + BLOCK else failures + 1
             most = max(most, have)
-            wait = job.patience.pause * 2 ** max(failures - 1, 0) if trouble.wait is None else trouble.wait
-            if failures >= job.patience.attempts or (trouble.wait or 0) > job.patience.longest_pause:
-                asked = "" if trouble.wait is None else f" and asks to wait {trouble.wait:,.0f} s"
+            wait = job.patience.pause * 2 ** max(failures - 1, 0) if error.wait is None else error.wait
+            if failures >= job.patience.attempts or (error.wait or 0) > job.patience.longest_pause:
+                asked = "" if error.wait is None else f" and asks to wait {error.wait:,.0f} s"
                 raise OSError(
-                    f"{job.address} could not be fetched: {trouble}{asked}. Run again later, or use a mirror"
-                    + (f": {job.part} keeps the {have:,} bytes that have come." if have else ".")
-                ) from trouble
+                    f"{job.address} could not be downloaded: {error}{asked}. Run again later, or use a mirror"
+                    + (f"; {job.part} keeps the {have:,} bytes downloaded so far." if have else ".")
+                ) from error
             wait = min(wait, job.patience.longest_pause)
-            job.note(f"{job.target.name}: {trouble}. Trying again in {wait:.3g} s.")
+            job.note(f"{job.target.name}: {error}. Trying again in {wait:.3g} s.")
             time.sleep(wait)
 
 
@@ -170,23 +171,24 @@ def _attempt(job: _Job) -> None:
     version, have = _known_version(job), job.have()
     if version and have and have == version.size:
         return
+    # Without a validator or a hash nothing would show that the rest belongs to another version.
     can_resume = version and (version.validator or job.hashes) and have < (version.size or have + 1)
     have = have if can_resume else 0
     try:
-        answer = ask(job.address, job.patience.timeout, have=have, version=version)
-    except PassingError as trouble:
-        if trouble.is_misfit:
+        response = ask(job.address, job.patience.timeout, have=have, version=version)
+    except PassingError as error:
+        if error.is_misfit:
             job.part.unlink(missing_ok=True)
         raise
-    with closing(answer):
-        _check(job, answer)
-        if answer.start == 0:
-            _start_anew(job, answer, bool(have))
-        _store(job, answer)
+    with closing(response):
+        _check(job, response)
+        if response.start == 0:
+            _restart(job, response, bool(have))
+        _store(job, response)
 
 
 def _known_version(job: _Job) -> Version | None:
-    """The version that the part belongs to, where that is recorded and the part comes from the same address."""
+    """Return the version that the part belongs to, if it is recorded and the part comes from the same address."""
     values = _read_json(job.beside(".part.json"))
     validator, size = values.get("validator"), values.get("bytes")
     if values.get("url") != job.address:
@@ -196,13 +198,13 @@ def _known_version(job: _Job) -> Version | None:
     )
 
 
-def _check(job: _Job, answer: Response) -> None:
-    if not answer.ends_clearly and not job.hashes:
+def _check(job: _Job, response: Response) -> None:
+    if not response.ends_clearly and not job.hashes:
         raise OSError(
-            f"{job.address}: the server does not say how long the file is, so nobody can know whether it came whole. "
-            "Fetch it by other means, or use a mirror."
+            f"{job.address}: the server does not say how long the file is, so it cannot be checked to be complete. "
+            "Download it by other means, or use a mirror."
         )
-    needed, free = (answer.version.size or 0) - answer.start, shutil.disk_usage(job.target.parent).free
+    needed, free = (response.version.size or 0) - response.start, shutil.disk_usage(job.target.parent).free
     if needed > free:
         raise OSError(
             errno.ENOSPC,
@@ -210,19 +212,19 @@ def _check(job: _Job, answer: Response) -> None:
         )
 
 
-def _start_anew(job: _Job, answer: Response, was_asked_to_continue: bool) -> None:
+def _restart(job: _Job, response: Response, was_asked_to_continue: bool) -> None:
     if was_asked_to_continue:
-        job.note(f"{job.target.name}: the server has another version, or cannot continue a file. Starting anew.")
+        job.note(f"{job.target.name}: the server has another version, or cannot resume a download. Starting again.")
     job.part.unlink(missing_ok=True)
-    version = {"url": job.address, "validator": answer.version.validator, "bytes": answer.version.size}
+    version = {"url": job.address, "validator": response.version.validator, "bytes": response.version.size}
     _write_json(job.beside(".part.json"), version)
 
 
-def _store(job: _Job, answer: Response) -> None:
-    have, size = answer.start, answer.version.size
+def _store(job: _Job, response: Response) -> None:
+    have, size = response.start, response.version.size
     try:
         with job.part.open("ab") as stream:
-            for block in answer.blocks(job.patience.timeout):
+            for block in response.blocks(job.patience.timeout):
                 stream.write(block)
                 have += len(block)
                 if size is None and have > job.patience.max_unannounced:
@@ -232,39 +234,41 @@ def _store(job: _Job, answer: Response) -> None:
             os.fsync(stream.fileno())
     except OSError as error:
         raise OSError(
-            error.errno, f"Cannot write {job.part}: {error.strerror}. What has come is kept: make room and run again"
+            error.errno,
+            f"Cannot write {job.part}: {error.strerror}. The downloaded part is kept: make room and run again",
         ) from error
     if size is None and have > job.patience.max_unannounced:
         job.part.unlink()
         raise OSError(
             f"{job.address}: the server does not say how long the file is, and sent more than "
-            f"{job.patience.max_unannounced:,} bytes. Fetch it by other means, or use a mirror."
+            f"{job.patience.max_unannounced:,} bytes. Download it by other means, or use a mirror."
         )
     if size is not None and job.have() != size:
         raise PassingError(f"the connection ended after {have:,} of {size:,} bytes")
 
 
 def _finish(job: _Job) -> None:
-    trouble = _wrong_hash(job, job.part) if job.hashes else None
-    if trouble:
+    problem = _wrong_hash(job, job.part) if job.hashes else None
+    if problem:
         with job.part.open("rb") as stream:
             is_page = stream.read(200).lstrip().lower().startswith((b"<!doctype", b"<html"))
-        aside = job.part.replace(job.beside(".wrong"))
+        quarantined = job.part.replace(job.beside(".wrong"))
         job.beside(".part.json").unlink(missing_ok=True)
         raise ValueError(
-            f"{job.address} is not the file that is wanted: {trouble}.{' It is a web page.' if is_page else ''} "
-            f"It was put aside as {aside}. Run again to fetch it anew; if it comes the same, use a mirror."
+            f"{job.address} is not the expected file: {problem}.{' It is a web page.' if is_page else ''} "
+            f"It was quarantined as {quarantined}. Run again to download it again; if it is the same, use a mirror."
         )
     record = {"url": job.url, "from": job.address, "bytes": job.have(), "sha256": _digest("sha256", job.part)}
+    # The record comes last: a target without a record counts as put there by the user, never as wrong.
     job.part.replace(job.target)
-    _write_json(job.beside(".fetched.json"), record)  # This flushes the folder with the renamed file, too.
+    _write_json(job.beside(".fetched.json"), record)  # also flushes the folder, and with it the rename
     job.beside(".part.json").unlink(missing_ok=True)
 
 
 def _wrong_hash(job: _Job, path: Path) -> str | None:
     name, expected = next(iter(job.hashes.items()))
-    came = _digest(name, path)
-    return None if came == expected else f"its {name.upper()} is {came}, expected is {expected}"
+    actual = _digest(name, path)
+    return None if actual == expected else f"its {name.upper()} is {actual}, expected is {expected}"
 
 
 def _wrong_record(job: _Job) -> str | None:
@@ -272,7 +276,7 @@ def _wrong_record(job: _Job) -> str | None:
     if record.get("url", job.url) != job.url:
         return f"it came from {record['url']}"
     recorded, size = record.get("bytes"), job.target.stat().st_size
-    return f"it has {size:,} bytes, {recorded:,} had come" if isinstance(recorded, int) and recorded != size else None
+    return f"it has {size:,} bytes instead of {recorded:,}" if isinstance(recorded, int) and recorded != size else None
 
 
 def _digest(name: str, path: Path) -> str:
@@ -281,7 +285,7 @@ def _digest(name: str, path: Path) -> str:
 
 
 def _read_json(path: Path) -> Mapping[str, object]:
-    """The object in a small file of ours; nothing where it is missing or damaged."""
+    """Read the object in one of our small JSON files; empty if the file is missing or damaged."""
     try:
         values = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):

@@ -1,12 +1,12 @@
-"""Ask a web server for a file, or for the rest of one, and believe nothing that cannot be checked.
+"""HTTP requests for a file, or for the rest of one, from servers that are not trusted.
 
-Only http and https, with certificates verified, and never from https to http. urllib3 speaks the protocol; proxies come
-from the environment (`https_proxy`, `no_proxy`).
+Only http and https are used, with verified certificates, and never redirected from https to http. urllib3 speaks the
+protocol; proxies come from the environment (`https_proxy`, `no_proxy`).
 
-No server can hold a caller up for longer than the deadlines below. A socket's own timeout does not do that: it starts
-anew with each byte, so a server that sends one byte now and then never meets it, be it within a status line, a header,
-a TLS handshake, a chunk's size or a trailer. Therefore each request runs in a thread of its own (`_Exchange`). Whoever
-waits for it waits no longer than the deadline, and then shuts the connection down, which ends that thread as well.
+No server can block a caller for longer than the deadlines below. The timeout of a socket does not ensure that: it
+restarts with each byte, so a server that sends one byte now and then never exceeds it, within a status line, a header,
+a TLS handshake, a chunk size or a trailer. Therefore each request runs in its own thread (`_Exchange`). The caller
+waits no longer than the deadline, and then shuts the connection down, which ends that thread as well.
 """
 
 from __future__ import annotations
@@ -34,54 +34,54 @@ from urllib3.exceptions import HTTPError
 
 MAX_REDIRECTS = 10
 BLOCK = 1 << 20
-SLOWEST = 1_000
-"""Bytes per second; a server that sends less is taken for dead."""
+MIN_SPEED = 1_000
+"""Minimum bytes per second; a slower server is considered dead."""
 ANSWER_DEADLINE = 2
-"""Within this many times the allowed silence a server is connected and its status and headers are complete."""
+"""Deadline for connection, status and headers, as a multiple of the timeout."""
 MAX_UNANNOUNCED = 16 << 30
-"""Bytes of a file whose length the server does not announce, at most."""
+"""Maximum bytes of a file whose length the server does not announce."""
 PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ADVICE: Mapping[int, str] = {
-    401: "It wants a login: fetch the file with your browser",
-    403: "It does not give this file out: fetch it with your browser",
+    401: "It requires a login: download the file with your browser",
+    403: "It does not allow access to this file: download it with your browser",
     404: "The file has moved: look for it on its owner's page",
-    410: "The file was taken away: look for it on its owner's page",
+    410: "The file was removed: look for it on its owner's page",
 }
 
 
 class PassingError(Exception):
-    """Trouble that may be gone at the next attempt."""
+    """A temporary error, which may be gone at the next attempt."""
 
     def __init__(self, text: str, *, wait: float | None = None, is_misfit: bool = False) -> None:
         super().__init__(text)
         self.wait = wait
-        """Seconds after which the server wants to be asked again."""
+        """Seconds that the server asks to wait before the next attempt."""
         self.is_misfit = is_misfit
-        """Whether the part that was to be continued is of no use."""
+        """Whether the part that should be resumed is of no use."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """What tells one version of a file from another."""
+    """Version of a file on a server."""
 
     validator: str | None
-    """What the server knows it by: a strong ETag, else its date."""
+    """Strong ETag, or else the date of the last change."""
     size: int | None
-    """In bytes, where the server says so."""
+    """Size in bytes, if the server says it."""
 
 
 class _Exchange:
-    """One request and its response, in a thread of its own; see the top of this file.
+    """A request and its response in a separate thread; see the top of this file.
 
     Args:
-        url: Its address.
-        headers: Of the request.
+        url: The address.
+        headers: Headers of the request.
         timeout: Seconds that the server may be silent.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str], timeout: float) -> None:
         self._url, self._headers, self._timeout = url, headers, timeout
-        # Few blocks wait, so that a server that is faster than the disk does not fill the memory.
+        # The queue is short, so that a server that is faster than the disk does not fill the memory.
         self._items: queue.Queue[urllib3.BaseHTTPResponse | bytes | Exception | None] = queue.Queue(maxsize=4)
         self._lock, self._is_closed = threading.Lock(), False
         self._sockets: list[socket.socket] = []
@@ -89,11 +89,11 @@ class _Exchange:
         self._thread.start()
 
     def take(self, seconds: float) -> urllib3.BaseHTTPResponse | bytes:
-        """The response, then the blocks of its body as they come; an empty one is its end.
+        """Return the response, then the blocks of its body as they arrive; an empty block is the end.
 
         Raises:
-            queue.Empty: nothing came within so many seconds.
-            OSError, HTTPException, HTTPError, ValueError: what went wrong.
+            queue.Empty: Nothing arrived within `seconds`.
+            OSError, HTTPException, HTTPError, ValueError: The request failed.
         """
         item = self._items.get(timeout=max(0.0, seconds))
         assert item is not None, "the thread of a download ended without a result"
@@ -102,7 +102,7 @@ class _Exchange:
         return item
 
     def close(self) -> None:
-        """Hang up, whatever the thread waits for."""
+        """Close the connection, whatever the thread waits for."""
         with self._lock:
             self._is_closed = True
             for line in self._sockets:
@@ -146,7 +146,7 @@ class _Exchange:
         )
 
     def _keep(self, line: socket.socket) -> None:
-        """Remember a connection by a second handle, as TLS takes the first one over."""
+        """Keep a second handle of a connection, because TLS takes over the first one."""
         handle = line.dup()
         with self._lock:
             if self._is_closed:
@@ -156,16 +156,16 @@ class _Exchange:
 
 
 def _shut(line: socket.socket) -> None:
-    with suppress(OSError):  # the other side was faster
+    with suppress(OSError):  # the server was faster
         line.shutdown(socket.SHUT_RDWR)
     line.close()
 
 
 def _pool_manager(url: str, keep: Callable[[socket.socket], None]) -> urllib3.PoolManager:
-    """What makes connections, through the proxy that the environment names, if any; `keep` gets each new connection.
+    """Return a pool manager, with the proxy of the environment, if any; `keep` is called with each new connection.
 
     Raises:
-        ValueError: the proxy is of a kind that is not supported.
+        ValueError: The proxy is of a kind that is not supported.
     """
 
     class Plain(HTTPConnection):
@@ -205,42 +205,42 @@ def _through(proxy: str, context: ssl.SSLContext) -> urllib3.ProxyManager:
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """A file, or its rest, ready to be read; to be closed afterwards."""
+    """Response with a file, or the rest of one, to be read and then closed."""
 
     start: int
-    """The place in the file of the first byte that comes."""
+    """Offset in the file of the first byte of the response."""
     version: Version
     ends_clearly: bool
-    """Whether a broken connection can be told from the end of the file."""
+    """Whether a broken connection can be distinguished from the end of the file."""
     exchange: _Exchange
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.exchange.close()
 
     def blocks(self, timeout: float) -> Iterator[bytes]:
-        """The bytes as they come, never more than were announced, perhaps fewer.
+        """Yield the bytes as they arrive: at most as many as were announced, but perhaps fewer.
 
         Raises:
-            PassingError: the connection broke, or for `timeout` seconds there came nothing or next to nothing.
+            PassingError: The connection broke, or nothing or next to nothing arrived for `timeout` seconds.
         """
         left = BLOCK if self.version.size is None else self.version.size - self.start
-        waited, came = 0.0, 0
+        waited, received = 0.0, 0
         while left > 0:
             begin = time.monotonic()
             block = self._take(timeout - waited)
-            waited += time.monotonic() - begin  # not what the caller needs to write it
+            waited += time.monotonic() - begin  # without the time in which the caller writes the block
             if block is not None:
                 if not block:
                     return
                 block = block if self.version.size is None else block[:left]
                 yield block
                 left -= 0 if self.version.size is None else len(block)
-                came += len(block)
+                received += len(block)
             if waited >= timeout:
-                if came < SLOWEST * waited:
-                    raise PassingError(f"the server sent only {came:,} bytes in {waited:.3g} s")
-                waited, came = 0.0, 0
+                if received < MIN_SPEED * waited:
+                    raise PassingError(f"the server sent only {received:,} bytes in {waited:.3g} s")
+                waited, received = 0.0, 0
 
     def _take(self, seconds: float) -> bytes | None:
         try:
@@ -254,14 +254,14 @@ class Response:
 
 
 def check_address(url: str) -> None:
-    """Reject what is not an http or https address.
+    """Check that an address is a valid http or https address.
 
     Raises:
-        ValueError: the address has another scheme, no host, an invalid port, a login, or characters that none may have.
+        ValueError: It has another scheme, no host, an invalid port, a login, or characters that are not allowed.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"Files are fetched from http:// and https:// addresses, not from {url!r}.")
+        raise ValueError(f"Files are downloaded from http:// and https:// addresses, not from {url!r}.")
     if any(character <= " " or character == "\x7f" for character in url):
         raise ValueError(
             f"{url!r} is not an address: it has spaces or control characters. Write them as %20 and so on."
@@ -275,18 +275,18 @@ def check_address(url: str) -> None:
 
 
 def ask(url: str, timeout: float, *, have: int = 0, version: Version | None = None) -> Response:
-    """Ask for a file.
+    """Request a file.
 
     Args:
-        url: Its address.
+        url: Address of the file.
         timeout: Seconds that the server may be silent.
-        have: How many of its bytes are there; where it is above 0, the rest is asked for.
-        version: The version that those bytes belong to.
+        have: Number of bytes that are downloaded already; if above 0, the rest is requested.
+        version: Version that these bytes belong to.
 
     Raises:
-        PassingError: no answer, or one that asks to come again, or one that does not fit to the question.
-        ValueError: the address is none.
-        OSError: the server refuses, leads elsewhere, or cannot prove who it is.
+        PassingError: There is no response, or one that asks to try later, or does not match the request.
+        ValueError: The address is not valid.
+        OSError: The server refuses, redirects elsewhere, or cannot prove its identity.
     """
     headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
     if have:
@@ -324,27 +324,27 @@ def _response(exchange: _Exchange, url: str, timeout: float) -> urllib3.BaseHTTP
         seconds = ANSWER_DEADLINE * timeout
         raise PassingError(f"{host} does not answer: its headers were not complete after {seconds:.3g} s") from error
     except (OSError, HTTPException, HTTPError) as error:
-        _raise_if_unproven(host, error)
+        _raise_if_unverified(host, error)
         raise PassingError(f"{host} does not answer ({error!r})") from error
     assert not isinstance(response, bytes)
     return response
 
 
-def _raise_if_unproven(host: str, error: BaseException) -> None:
-    """Certificates that do not hold will not hold at the next attempt either."""
+def _raise_if_unverified(host: str, error: BaseException) -> None:
+    """Raise an error for an invalid certificate, which will be invalid at the next attempt, too."""
     cause: BaseException | None = error
     while cause is not None:
         for part in (cause, *cause.args):
             if isinstance(part, ssl.SSLCertVerificationError):
                 raise OSError(
-                    f"{host} cannot prove who it is ({part.verify_message}), so nothing was fetched. Check this "
-                    "computer's date and certificates, or fetch the file by other means."
+                    f"{host} cannot prove who it is ({part.verify_message}), so nothing was downloaded. Check the date "
+                    "and certificates of this computer, or download the file by other means."
                 ) from error
         cause = cause.__cause__ or cause.__context__
 
 
 def _redirect(visited: list[str], location: str) -> str:
-    # As browsers do it: what is no ASCII in a header is Latin-1.
+    # As in browsers: non-ASCII bytes in a header are Latin-1.
     wanted = quote(location, safe=string.punctuation, encoding="iso-8859-1", errors="replace")
     try:
         target = urljoin(visited[-1], wanted)
@@ -353,7 +353,7 @@ def _redirect(visited: list[str], location: str) -> str:
     except ValueError:
         target, is_address = wanted, False
     if not is_address:
-        problem = f"to {target!r}, which is no http:// or https:// address"
+        problem = f"to {target!r}, which is not an http:// or https:// address"
     elif target.startswith("http:") and visited[-1].startswith("https:"):
         problem = f"from https to the unprotected {target!r}"
     elif target in visited:
@@ -362,7 +362,9 @@ def _redirect(visited: list[str], location: str) -> str:
         problem = f"on and on, {len(visited)} times so far"
     else:
         return target
-    raise OSError(f"{visited[0]} leads {problem}. That is not followed: fetch the file by other means or use a mirror.")
+    raise OSError(
+        f"{visited[0]} leads {problem}. This is not followed: download the file by other means or use a mirror."
+    )
 
 
 def _understand(
@@ -377,30 +379,30 @@ def _understand(
     if status == 206 and have:
         return _rest(*exchange, have, version)
     if status == 206:
-        raise PassingError("the server sent a part of the file that was not asked for")
+        raise PassingError("the server sent a part of the file that was not requested")
     if status == 416 and have:
         raise PassingError("the server does not have the rest of this file", is_misfit=True)
     answer = f"HTTP {status} {responses.get(status, '')}".rstrip()
     if status in PASSING_STATUS or status < 200:
         raise PassingError(f"the server answers {answer}", wait=_retry_after(response))
-    advice = _ADVICE.get(status, "Fetch the file by other means")
-    raise OSError(f"{url}: the server answers {answer}. {advice} and put it into its place, or use a mirror.")
+    advice = _ADVICE.get(status, "Download the file by other means")
+    raise OSError(f"{url}: the server answers {answer}. {advice} and put it in its place, or use a mirror.")
 
 
 def _reject_encodings(url: str, response: urllib3.BaseHTTPResponse) -> None:
-    """The file itself was asked for; a packed one that is kept as it comes would be another file."""
+    """Reject compressed responses, which would be stored as they arrive, as another file."""
     content, transfer = (response.headers.getlist(f"{name}-Encoding") for name in ("Content", "Transfer"))
     for encodings, allowed in ((content, {"", "identity"}), (transfer, {"", "identity", "chunked"})):
         named = [name.strip().lower() for encoding in encodings for name in encoding.split(",")]
         if not set(named) <= allowed or named.count("chunked") > 1:
-            raise OSError(f"{url} comes encoded as {', '.join(encodings)!r}, which was not asked for. Use a mirror.")
+            raise OSError(f"{url} comes encoded as {', '.join(encodings)!r}, which was not requested. Use a mirror.")
 
 
 def _whole(exchange: _Exchange, response: urllib3.BaseHTTPResponse) -> Response:
     is_chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
     lengths = set(response.headers.getlist("Content-Length"))
     if not is_chunked and lengths and not (len(lengths) == 1 and re.fullmatch(r"\d{1,18}", min(lengths))):
-        raise PassingError(f"the server states no sound Content-Length ({', '.join(sorted(lengths))[:60]!r})")
+        raise PassingError(f"the server states an invalid Content-Length ({', '.join(sorted(lengths))[:60]!r})")
     size = int(min(lengths)) if lengths and not is_chunked else None
     return Response(
         start=0,
@@ -416,13 +418,13 @@ def _rest(exchange: _Exchange, response: urllib3.BaseHTTPResponse, have: int, ve
     first, last, size = map(int, match.groups()) if match else (0, 0, 0)
     length = str(last - first + 1)
     fits = first == have <= last < size and response.headers.get("Content-Length", length) == length
-    came = Version(validator=_validator(response), size=size)
+    offered = Version(validator=_validator(response), size=size)
     is_same = version is None or (
-        version.size in (None, size) and (came.validator is None or came.validator == version.validator)
+        version.size in (None, size) and (offered.validator is None or offered.validator == version.validator)
     )
     if not (fits and is_same):
-        raise PassingError(f"the server's part ({text[:60]!r}) does not fit to what was asked for", is_misfit=True)
-    return Response(start=have, version=version or came, ends_clearly=True, exchange=exchange)
+        raise PassingError(f"the server's part ({text[:60]!r}) does not match the request", is_misfit=True)
+    return Response(start=have, version=version or offered, ends_clearly=True, exchange=exchange)
 
 
 def _validator(response: urllib3.BaseHTTPResponse) -> str | None:
@@ -431,12 +433,12 @@ def _validator(response: urllib3.BaseHTTPResponse) -> str | None:
 
 
 def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
-    """Seconds, from either of the two forms of the header; None where it is missing or damaged."""
+    """Return the seconds of Retry-After, in either of its two forms; None if it is missing or invalid."""
     text = response.headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d{1,9}", text):
         return float(text)
     try:
         date = email.utils.parsedate_to_datetime(text)
         return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
-    except (ValueError, OverflowError):  # no date, or one that no calendar has
+    except (ValueError, OverflowError):  # not a date, or one that does not exist
         return None

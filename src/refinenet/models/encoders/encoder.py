@@ -1,4 +1,4 @@
-"""Encoders: the published ones, and any timm network that offers feature maps at strides 4, 8, 16 and 32.
+"""Encoders: the published ones, and any timm network with feature maps at strides 4, 8, 16 and 32.
 
 Shape letters: N batch, C channels, H height, W width of the image.
 """
@@ -20,7 +20,7 @@ PUBLISHED_RESNETS = tuple(int(name.removeprefix("resnet")) for name in BLOCKS)
 
 MOBILENETV2 = "mobilenetv2_100"
 
-MOBILENETV2_TAPS = (
+MOBILENETV2_FEATURES = (
     FeatureInfo(module="blocks.1", channels=24, stride=4),
     FeatureInfo(module="blocks.2", channels=32, stride=8),
     FeatureInfo(module="blocks.3", channels=64, stride=16),
@@ -28,9 +28,9 @@ MOBILENETV2_TAPS = (
     FeatureInfo(module="blocks.5", channels=160, stride=32),
     FeatureInfo(module="blocks.6", channels=320, stride=32),
 )
-"""Where Light-Weight RefineNet reads a MobileNetV2: two maps at strides 16 and 32 (BMVC 2018)."""
+"""Feature maps of MobileNetV2 in Light-Weight RefineNet, with two at strides 16 and 32 each (BMVC 2018)."""
 
-RESNET_TAPS = (
+RESNET_FEATURES = (
     FeatureInfo(module="layer1", channels=256, stride=4),
     FeatureInfo(module="layer2", channels=512, stride=8),
     FeatureInfo(module="layer3", channels=1024, stride=16),
@@ -38,49 +38,49 @@ RESNET_TAPS = (
 )
 
 FEATURE_INFO: Mapping[str, tuple[FeatureInfo, ...]] = MappingProxyType(
-    {MOBILENETV2: MOBILENETV2_TAPS, **dict.fromkeys(BLOCKS, RESNET_TAPS)}
+    {MOBILENETV2: MOBILENETV2_FEATURES, **dict.fromkeys(BLOCKS, RESNET_FEATURES)}
 )
-"""Encoders of the papers, built here, by timm's names; of all others timm's last map of each stride is read."""
+"""Feature maps of the encoders of the papers, by timm name; of other encoders the last map of each stride is read."""
 
 
 class Encoder(nn.Module):
-    """A network cut down to its feature maps: a published one, or any of timm's.
+    """Encoder without its classification head: a published one, or any of timm.
 
     Args:
-        name: A timm model name, such as "resnet50" or "mobilenetv2_100".
-        pretrained: Whether to fetch timm's ImageNet weights (needs a network the first time).
+        name: Name of a timm model, such as "resnet50" or "mobilenetv2_100".
+        pretrained: Whether to load timm's ImageNet weights (downloads them the first time).
 
     Raises:
         ValueError: timm has no such model, it lacks a feature map at stride 4, 8, 16 or 32, or its ImageNet
-            weights cannot be fetched.
+            weights cannot be downloaded.
     """
 
     mean: tuple[float, float, float]
-    """Channel means, RGB in [0, 1], of the images that its ImageNet weights expect."""
+    """Channel means, RGB in [0, 1], that the ImageNet weights expect."""
     std: tuple[float, float, float]
-    """Channel standard deviations that go with `mean`."""
+    """Channel standard deviations, likewise."""
 
     def __init__(self, name: str, *, pretrained: bool = False) -> None:
         super().__init__()
-        self.taps = feature_info(name)
-        # The published encoders take any size; the others get images padded to whole cells of their coarsest map.
+        self.feature_info = feature_info(name)
+        # The published encoders take any size; for others images are padded to a multiple of the coarsest stride.
         self.size_multiple = 1 if base_name(name) in FEATURE_INFO else STRIDES[-1]
-        self.features = _build_features(name, self.taps, pretrained=pretrained)
+        self.features = _build_features(name, self.feature_info, pretrained=pretrained)
         replace_strided_depthwise(self.features)
-        # Transformers such as Swin put out (N, H, W, C) and say so.
+        # Transformers such as Swin return (N, H, W, C), and declare it.
         self.channels_last = getattr(self.features, "output_fmt", "NCHW") == "NHWC"
         self.mean, self.std = _find_normalisation(name)
 
     @property
     def channels(self) -> tuple[tuple[int, ...], ...]:
-        """Channels of the feature maps, a group for each stride 4, 8, 16, 32."""
-        return tuple(tuple(tap.channels for tap in self.taps if tap.stride == stride) for stride in STRIDES)
+        """Channels of the feature maps, a group per stride 4, 8, 16, 32."""
+        return tuple(tuple(info.channels for info in self.feature_info if info.stride == stride) for stride in STRIDES)
 
     def forward(self, images: Tensor) -> list[list[Tensor]]:
         """Encode normalised images `(N, 3, H, W)`.
 
         Returns:
-            For each stride s of 4, 8, 16, 32 its group of feature maps `(N, C, ceil(H/s), ceil(W/s))`.
+            A group of feature maps `(N, C, ceil(H/s), ceil(W/s))` for each stride s of 4, 8, 16, 32.
         """
         features = self.features(self._pad(images))
         if self.channels_last:
@@ -88,14 +88,14 @@ class Encoder(nn.Module):
         return [
             [
                 self._crop(feature, images, stride)
-                for tap, feature in zip(self.taps, features, strict=True)
-                if tap.stride == stride
+                for info, feature in zip(self.feature_info, features, strict=True)
+                if info.stride == stride
             ]
             for stride in STRIDES
         ]
 
     def _pad(self, images: Tensor) -> Tensor:
-        """Add the mean colour (0 after normalisation) at the bottom and right, up to a multiple of `size_multiple`."""
+        """Pad at the bottom and right with the mean colour (0 after normalisation) to a multiple of `size_multiple`."""
         if self.size_multiple == 1:
             return images
         height, width = images.shape[-2:]
@@ -104,7 +104,7 @@ class Encoder(nn.Module):
         return functional.pad(images, (0, beside, 0, below))
 
     def _crop(self, feature: Tensor, images: Tensor, stride: int) -> Tensor:
-        """Take off a map's cells that lie wholly on what `_pad` added."""
+        """Crop the cells of a feature map that lie completely on padding."""
         if self.size_multiple == 1:
             return feature
         height, width = images.shape[-2:]
@@ -112,27 +112,27 @@ class Encoder(nn.Module):
 
 
 def _round_up(length: int, multiple: int) -> int:
-    """The next multiple, in a form that torch.export can reason about for a length that it does not know."""
+    """Round up to a multiple, in a form that torch.export can reason about for symbolic lengths."""
     return (length + multiple - 1) // multiple * multiple
 
 
 def base_name(name: str) -> str:
-    """A timm name without the tag of its weights: "resnet50" of "resnet50.tv_in1k"."""
+    """Return a timm name without the tag of its weights: "resnet50" for "resnet50.tv_in1k"."""
     return name.partition(".")[0]
 
 
 def feature_info(name: str) -> tuple[FeatureInfo, ...]:
-    """The feature maps that the decoder reads from an encoder, fine to coarse.
+    """Return the feature maps of an encoder that the decoder reads, fine to coarse.
 
     Raises:
         ValueError: timm has no such model, or it lacks a feature map at stride 4, 8, 16 or 32.
     """
     if name in FEATURE_INFO:
         return FEATURE_INFO[name]
-    from refinenet.models.encoders.timm import check_name, find_taps
+    from refinenet.models.encoders.timm import check_name, find_feature_info
 
     check_name(name)
-    return FEATURE_INFO.get(base_name(name)) or find_taps(name)
+    return FEATURE_INFO.get(base_name(name)) or find_feature_info(name)
 
 
 def _find_normalisation(name: str) -> Normalisation:
@@ -143,12 +143,12 @@ def _find_normalisation(name: str) -> Normalisation:
     return find_normalisation(name)
 
 
-def _build_features(name: str, taps: tuple[FeatureInfo, ...], *, pretrained: bool) -> nn.Module:
+def _build_features(name: str, chosen: tuple[FeatureInfo, ...], *, pretrained: bool) -> nn.Module:
     base = base_name(name)
     if base not in FEATURE_INFO:
         from refinenet.models.encoders.timm import build_features
 
-        return build_features(name, taps, pretrained=pretrained)
+        return build_features(name, chosen, pretrained=pretrained)
     features = ResNet(base) if base in BLOCKS else MobileNetV2()
     if pretrained:
         from refinenet.models.encoders.timm import fetch_weights
@@ -161,17 +161,18 @@ def _build_features(name: str, taps: tuple[FeatureInfo, ...], *, pretrained: boo
 
 
 def name_in_features(name: str, expected: Mapping[str, Tensor]) -> str:
-    """A tensor's name in a network cut down to its features: `blocks.0.0.bn1.weight` is `blocks_0.0.bn1.weight` there.
+    """Return the name of a tensor in an encoder, where `blocks.0.0.bn1.weight` is called `blocks_0.0.bn1.weight`.
 
     Args:
-        name: That of timm or torchvision.
-        expected: The tensors of the network cut down.
+        name: Name in the network of timm or torchvision.
+        expected: Tensors of the encoder.
     """
     flat = re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name)
+    # The first block of the published MobileNetV2 lies inside the added expand convolution's module.
     grafted = flat.replace("blocks_0.0.", "blocks_0.0.block.", 1)
     return next((candidate for candidate in (name, flat, grafted) if candidate in expected), name)
 
 
 def added_tensors(expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the expand convolution of the published MobileNetV2, which classification networks lack."""
+    """Return the tensors of the expand convolution that only the published MobileNetV2 has."""
     return {name: tensor for name, tensor in expected.items() if "_expand." in name}

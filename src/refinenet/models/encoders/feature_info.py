@@ -1,11 +1,11 @@
-"""What is between an encoder and the rest: how images are to be normalised for it, which maps a decoder reads."""
+"""Interface of encoders: normalisation of images, and feature maps for the decoder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 STRIDES = (4, 8, 16, 32)
-"""Image pixels per feature pixel, along each axis, of the maps that every encoder has to have."""
+"""Strides of the feature maps that every encoder must have: image pixels per feature pixel along each axis."""
 
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Channel means and standard deviations of images, RGB in [0, 1]."""
@@ -14,10 +14,10 @@ IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureInfo:
-    """A feature map that the decoder reads."""
+    """Description of a feature map, as in timm."""
 
     module: str
-    """Timm's name of the module that puts it out."""
+    """Name of the module, in timm, that returns the map."""
     channels: int
     stride: int
     """One of `STRIDES`."""

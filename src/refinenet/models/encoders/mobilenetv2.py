@@ -1,6 +1,6 @@
-"""MobileNetV2 (Sandler et al., CVPR 2018) down to its feature maps, as Light-Weight RefineNet was published with it.
+"""MobileNetV2 encoder (Sandler et al., CVPR 2018) as published with Light-Weight RefineNet.
 
-Names of weights are those of timm's "mobilenetv2_100", and so are, for the same seed, new values. Unlike there, the
+Tensor names are those of timm's "mobilenetv2_100", and so are the initial values for the same seed. Unlike there, the
 first block has an expand convolution, too.
 
 Shape letters: N batch, C channels, H height, W width of the image, h and w those of a feature map.
@@ -19,7 +19,7 @@ STEM = 32
 
 
 class Stage(NamedTuple):
-    """Blocks after each other with the same number of channels (a line of the paper's table 2)."""
+    """Sequence of blocks with the same number of channels (a line of table 2 in the paper)."""
 
     expansion: int
     channels: int
@@ -28,7 +28,7 @@ class Stage(NamedTuple):
 
 
 FIRST_CHANNELS = 16
-"""Of the first block."""
+"""Channels of the first block."""
 STAGES = (
     Stage(expansion=6, channels=24, blocks=2, stride=2),
     Stage(expansion=6, channels=32, blocks=3, stride=2),
@@ -37,15 +37,15 @@ STAGES = (
     Stage(expansion=6, channels=160, blocks=3, stride=2),
     Stage(expansion=6, channels=320, blocks=1, stride=1),
 )
-"""Those after the first block: the maps of each are read."""
+"""Stages after the first block; the feature map of each is returned."""
 
 _EXPAND = STEM * STEM
-"""Weights of the added expand convolution, for each of which a random number is drawn as it is made."""
+"""Weights of the added expand convolution; creating it draws a random number for each."""
 _HEAD = STAGES[-1].channels * 1280 + 1280 * 1000
-"""Weights of timm's last convolution and classifier, for which random numbers are drawn as they are made and again as
-they get their values."""
+"""Weights of timm's last convolution and classifier, which draw random numbers at creation and again at
+initialisation."""
 _TRIALS = 1000 + 2 * (8 * 8 + 8)
-"""Random numbers that timm draws beside: biases of the classifier, and layers that it makes only to look at them."""
+"""Other random numbers that timm draws: biases of the classifier, and layers that it creates only to inspect them."""
 
 
 class MobileNetV2(nn.Module):
@@ -68,7 +68,7 @@ class MobileNetV2(nn.Module):
         _initialise(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images `(N, 3, H, W)` to the map of each of `STAGES`, `(N, C, h, w)`, at strides 4 to 32."""
+        """Map normalised images `(N, 3, H, W)` to feature maps `(N, C, h, w)` of `STAGES`, at strides 4 to 32."""
         features = self.blocks_0(self.act1(self.bn1(self.conv_stem(images))))
         maps = []
         for number in range(1, len(STAGES) + 1):
@@ -94,7 +94,7 @@ class _InvertedResidual(nn.Module):
         self.has_shortcut = stride == 1 and channels == out
 
     def forward(self, features: Tensor) -> Tensor:
-        """`(N, C, h, w)` to `(N, out, ceil(h/stride), ceil(w/stride))`."""
+        """Map `(N, C, h, w)` to `(N, out, ceil(h/stride), ceil(w/stride))`."""
         wide = self.act1(self.bn1(self.conv_pw(features)))
         wide = self.act2(self.bn2(self.conv_dw(wide)))
         projected: Tensor = self.bn3(self.conv_pwl(wide))
@@ -102,9 +102,9 @@ class _InvertedResidual(nn.Module):
 
 
 class _ExpandedFirstBlock(nn.Module):
-    """A 1x1 expand convolution that starts as the identity, before the first block.
+    """First block after a 1x1 expand convolution that starts as the identity.
 
-    Behind ReLU6 the identity changes nothing, so weights trained without it give the same features.
+    After a ReLU6 the identity has no effect, so weights trained without it give the same features.
     """
 
     def __init__(self) -> None:
@@ -139,12 +139,12 @@ class _FirstBlock(nn.Module):
 
 @torch.no_grad()
 def _initialise(network: MobileNetV2) -> None:
-    """Normal distributions by the number of outputs of each kernel; the added expand convolution is the identity."""
+    """Initialise from normal distributions by the fan-out of each kernel; the expand convolution is the identity."""
     if network.conv_stem.weight.is_meta:
-        return  # weights without values, which are read from a file
+        return  # the weights will be read from a file
     first = network.blocks_0[0]
     assert isinstance(first, _ExpandedFirstBlock)
-    # Numbers are passed over so that a seed gives the weights that it gives in timm; the expand convolution comes last.
+    # Random numbers are skipped, so that a seed gives the same weights as in timm.
     torch.rand(_HEAD + _TRIALS - _EXPAND)
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module is not first.conv_expand:
@@ -156,18 +156,18 @@ def _initialise(network: MobileNetV2) -> None:
 
 
 OPTIONS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-"""What a convolution is made from, besides its weights."""
+"""Arguments of a convolution."""
 
 
 class StridedDepthwiseConvolution(nn.Conv2d):
-    """A depthwise convolution that trains in float32 on a CPU, whatever autocast says.
+    """Depthwise convolution that trains in float32 on a CPU, even under autocast.
 
     oneDNN has no fast kernel for its gradient in bfloat16: 81 ms instead of 6 ms for 96 channels of 160x160 in a batch
     of 8, a tenth of a training step of MobileNetV2.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """`(N, C, h, w)` to `(N, C, h', w')`, in the type that autocast asks for."""
+        """Map `(N, C, h, w)` to `(N, C, h', w')`, in the type of autocast."""
         if features.device.type != "cpu" or not (torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()):
             return super().forward(features)
         with torch.autocast("cpu", enabled=False):
@@ -176,17 +176,17 @@ class StridedDepthwiseConvolution(nn.Conv2d):
 
 
 def replace_strided_depthwise(network: nn.Module) -> None:
-    """Make every depthwise convolution with a stride inside `network` a `StridedDepthwiseConvolution`, same weights."""
+    """Make strided depthwise convolutions in `network` `StridedDepthwiseConvolution`s of the same weights."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            # Subclasses, such as those that pad as TensorFlow does, stay what they are.
+            # Subclasses, such as those that pad as TensorFlow does, are not replaced.
             if type(child) is nn.Conv2d and 1 < child.in_channels == child.groups and child.stride != (1, 1):
                 parent.add_module(name, _with_weights_of(child))
 
 
 def _with_weights_of(convolution: nn.Conv2d) -> StridedDepthwiseConvolution:
     options: dict[str, Any] = {name: getattr(convolution, name) for name in OPTIONS}
-    # On the meta device no random numbers are drawn: networks start from the same weights as without this.
+    # On the meta device no random numbers are drawn, so other layers get the same initial weights as without this.
     replacement = StridedDepthwiseConvolution(**options, device="meta")
     replacement.weight, replacement.bias = convolution.weight, convolution.bias
     return replacement.train(convolution.training)

@@ -1,6 +1,6 @@
-"""ResNet (He et al., CVPR 2016) down to its feature maps, with the stride of a stage in its first 3x3 convolution.
+"""ResNet encoder (He et al., CVPR 2016), with the stride of a stage in its first 3x3 convolution.
 
-Names of weights are those of torchvision's and timm's networks, and so are, for the same seed, new values.
+Tensor names are those of torchvision and timm, and so are the initial values for the same seed.
 
 Shape letters: N batch, C channels, H height, W width of the image, h and w those of a feature map.
 """
@@ -16,17 +16,17 @@ from torch import Tensor, nn
 BLOCKS: Mapping[str, tuple[int, int, int, int]] = MappingProxyType(
     {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 )
-"""Blocks of each stage (table 1 of the paper)."""
+"""Number of blocks per stage (table 1 of the paper)."""
 WIDTHS = (64, 128, 256, 512)
 """Channels of the 3x3 convolutions of each stage."""
 EXPANSION = 4
-"""Channels that a block puts out, by those of its 3x3 convolution."""
+"""Ratio of the output channels of a block to those of its 3x3 convolution."""
 _CLASSIFIER_DRAWS = EXPANSION * WIDTHS[-1] * 1000 + 1000
-"""Random numbers that timm's network takes for its classifier, before its convolutions get their values."""
+"""Random numbers that timm draws for its classifier before it initialises the convolutions."""
 
 
 class ResNet(nn.Module):
-    """The stages of a ResNet, without its classifier.
+    """ResNet without its classifier.
 
     Args:
         name: "resnet50", "resnet101" or "resnet152".
@@ -47,7 +47,7 @@ class ResNet(nn.Module):
         _initialise(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images `(N, 3, H, W)` to maps `(N, C, ceil(H/s), ceil(W/s))` for the strides s of 4, 8, 16, 32."""
+        """Map normalised images `(N, 3, H, W)` to maps `(N, C, ceil(H/s), ceil(W/s))` at strides s of 4, 8, 16, 32."""
         features = self.maxpool(self.act1(self.bn1(self.conv1(images))))
         maps = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -63,7 +63,7 @@ def _make_stage(channels: int, width: int, count: int) -> nn.Sequential:
 
 
 class _Bottleneck(nn.Module):
-    """Three convolutions, 1x1, 3x3 and 1x1, beside which the input passes by, projected where its shape changes."""
+    """Three convolutions, 1x1, 3x3 and 1x1, added to the input, which is projected if its shape changes."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class _Bottleneck(nn.Module):
             self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out))
 
     def forward(self, features: Tensor) -> Tensor:
-        """`(N, C, h, w)` to `(N, 4 * width, ceil(h/stride), ceil(w/stride))`."""
+        """Map `(N, C, h, w)` to `(N, 4 * width, ceil(h/stride), ceil(w/stride))`."""
         residual = self.act1(self.bn1(self.conv1(features)))
         residual = self.act2(self.bn2(self.conv2(residual)))
         residual = self.bn3(self.conv3(residual))
@@ -93,10 +93,10 @@ class _Bottleneck(nn.Module):
 
 
 def _initialise(network: ResNet) -> None:
-    """He et al.'s normal distribution; each block starts as the identity (Goyal et al., 2017, section 5.1)."""
+    """Initialise as He et al.; each block starts as the identity (Goyal et al., 2017, section 5.1)."""
     if network.conv1.weight.is_meta:
-        return  # weights without values, which are read from a file
-    torch.rand(_CLASSIFIER_DRAWS)  # so that a seed gives the weights that it gives in timm
+        return  # the weights will be read from a file
+    torch.rand(_CLASSIFIER_DRAWS)  # so that a seed gives the same weights as in timm
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

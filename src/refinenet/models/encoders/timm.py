@@ -1,6 +1,6 @@
-"""Encoders from timm: any of its networks that offers feature maps at strides 4, 8, 16 and 32.
+"""Encoders from timm: any of its networks with feature maps at strides 4, 8, 16 and 32.
 
-Importing timm takes more than a second, as it imports torchvision: this file is imported only where timm is needed.
+Importing timm takes more than a second, as it imports torchvision, so this module is imported only when needed.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from refinenet.models.encoders.feature_info import IMAGENET, STRIDES, FeatureInf
 
 
 def check_name(name: str) -> None:
-    """Refuse what timm has no network for.
+    """Check that timm has a network of this name.
 
     Raises:
-        ValueError: it has none of this name, or no weights of its tag; similar ones are named.
+        ValueError: It has no network of this name, or no weights of this tag; the message suggests similar ones.
     """
     if timm.is_model(name):
         try:
@@ -36,13 +36,13 @@ def check_name(name: str) -> None:
     raise ValueError(f"timm has no encoder named {name!r}.{hint} timm.list_models() lists all.")
 
 
-def find_taps(name: str) -> tuple[FeatureInfo, ...]:
-    """The last feature map of each stride, fine to coarse.
+def find_feature_info(name: str) -> tuple[FeatureInfo, ...]:
+    """Return the last feature map of each stride, fine to coarse.
 
     Raises:
-        ValueError: the network lacks a feature map at stride 4, 8, 16 or 32.
+        ValueError: The network lacks a feature map at stride 4, 8, 16 or 32.
     """
-    with torch.device("meta"):  # its facts are wanted, not its weights
+    with torch.device("meta"):  # only the description is needed, not the weights
         try:
             info = timm.create_model(name, features_only=True).feature_info
         except (
@@ -52,8 +52,8 @@ def find_taps(name: str) -> tuple[FeatureInfo, ...]:
             TypeError,
             ValueError,
             AssertionError,
-        ) as error:  # timm's, of networks without such maps
-            raise ValueError(f"The encoder {name!r} offers no feature maps: {error}") from error
+        ) as error:  # raised by timm for networks without feature maps
+            raise ValueError(f"The encoder {name!r} has no feature maps: {error}") from error
     strides = info.reduction()
     missing = [stride for stride in STRIDES if stride not in strides]
     if missing:
@@ -68,35 +68,35 @@ def find_taps(name: str) -> tuple[FeatureInfo, ...]:
 
 
 def find_normalisation(name: str) -> Normalisation:
-    """Channel means and standard deviations, RGB in [0, 1], of the images that the network's weights expect."""
+    """Return the channel means and standard deviations, RGB in [0, 1], that the network's weights expect."""
     config = timm.models.get_pretrained_cfg(name)
     return (config.mean, config.std) if config else IMAGENET
 
 
-def build_features(name: str, taps: Sequence[FeatureInfo], *, pretrained: bool) -> nn.Module:
-    """A network cut down to its feature maps.
+def build_features(name: str, chosen: Sequence[FeatureInfo], *, pretrained: bool) -> nn.Module:
+    """Build a network that returns the chosen feature maps.
 
     Raises:
-        ValueError: as `fetch_weights`.
+        ValueError: As `fetch_weights`.
     """
     with torch.device("meta"):
-        offered = timm.create_model(name, features_only=True).feature_info.module_name()
-    indices = tuple(offered.index(tap.module) for tap in taps)
+        available = timm.create_model(name, features_only=True).feature_info.module_name()
+    indices = tuple(available.index(info.module) for info in chosen)
     features: nn.Module = _create(name, pretrained, features_only=True, out_indices=indices, **_size_options(name))
     return features
 
 
 def _size_options(name: str) -> dict[str, bool]:
-    """Networks built for one image size (Swin) can be told to take any."""
+    """Return the option for networks of a fixed image size (Swin) to take any size."""
     config = timm.models.get_pretrained_cfg(name)
     return {"strict_img_size": False} if config and config.fixed_input_size else {}
 
 
 def _refuse_fixed_size(name: str) -> None:
-    """Refuse a network that cannot be told to take images of any size.
+    """Refuse a network that cannot take images of any size.
 
     Raises:
-        ValueError: timm cannot build it so, or it fails on an image of another size than its own.
+        ValueError: timm cannot build it that way, or it fails on an image of another size than its own.
     """
     options = _size_options(name)
     if not options:
@@ -105,7 +105,13 @@ def _refuse_fixed_size(name: str) -> None:
         with torch.device("meta"), torch.no_grad():
             features = timm.create_model(name, features_only=True, **options).eval()
             features(torch.empty(1, 3, 320, 96))
-    except (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError) as error:  # timm's, PyTorch's
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # raised by timm or PyTorch
         raise ValueError(
             f"The encoder {name!r} cannot be built by timm for images of any size, as a RefineNet takes. Choose "
             "another, such as resnet50, convnext_tiny or swin_tiny_patch4_window7_224."
@@ -113,10 +119,10 @@ def _refuse_fixed_size(name: str) -> None:
 
 
 def fetch_weights(name: str) -> dict[str, Tensor]:
-    """The ImageNet weights of a classification network; PyTorch's generator stays as it is.
+    """Download the ImageNet weights of a classification network; PyTorch's random generator is not advanced.
 
     Raises:
-        ValueError: there are none, or they cannot be fetched.
+        ValueError: There are none, or they cannot be downloaded.
     """
     with torch.random.fork_rng(devices=()):
         weights: dict[str, Tensor] = _create(name, True).state_dict()

@@ -1,4 +1,4 @@
-"""Bands, places without data and value ranges of rasters, against planted truth.
+"""Bands, pixels without data and value ranges of rasters, against known values.
 
 The network names the brightest channel of each pixel.
 """
