@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from markupsafe import escape
 from PIL import Image
 from report_samples import (
     CLASSES,
@@ -21,9 +21,11 @@ from report_samples import (
     ROAD,
     TREE,
     WIDTH,
+    make_dataset,
     make_examinee,
     numbered,
     report,
+    truth,
 )
 
 from refinenet import RefineNet
@@ -68,7 +70,7 @@ def _strip(path: Path) -> list[npt.NDArray[np.uint8]]:
 
 
 def test_the_worst_image_is_the_worst(page: str) -> None:
-    assert _names(page, "worst") == [html.escape(HOSTILE_IMAGE), "second", "third"]
+    assert _names(page, "worst") == [str(escape(HOSTILE_IMAGE)), "second", "third"]
     assert _names(page, "best") == ["fourth"]
 
 
@@ -125,6 +127,20 @@ def test_foreign_text_is_text_and_nothing_is_fetched(page: str) -> None:
     assert "default-src 'none'" in page
     assert not re.search(r'(?:src|href)="(?!data:|#|pictures/)', page)
     assert not re.search(r"@import|url\((?!#|&quot;#)", page)
+
+
+def test_names_neither_leave_attributes_nor_steer_the_text_around_them(tmp_path: Path) -> None:
+    name = "a\" onmouseover='x' \u202egnp.\u200f\x1b[31m\n\x00\udcff"
+    data = replace(make_dataset(), name=name, items=(name,), read_labels=lambda _: truth())
+    wrong = Prediction(np.zeros_like(truth()), np.ones((HEIGHT, WIDTH), np.float32))
+    predictor = replace(make_examinee(), answer=lambda _: wrong, protocol=name)
+    examine(predictor, data, report=tmp_path, progress=False, processes=ALONE)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not set(page) & set("\u202e\u200f\x1b\x00")
+    assert _names(page, "worst") == [str(escape(name.encode("unicode_escape", "surrogatepass").decode()))]
+    pictures = re.findall(r"<img [^>]*>", page)
+    assert pictures
+    assert not any("onmouseover" in re.sub(r'"[^"]*"', "", picture) for picture in pictures)
 
 
 def test_absent_classes_have_dashes_and_are_named(page: str) -> None:
