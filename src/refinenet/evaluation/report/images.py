@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from refinenet.evaluation.metrics import CONFIDENT, ImageFigures
+from refinenet.evaluation.metrics import CONFIDENT, ImageMetrics
 from refinenet.evaluation.report.plots import mixups
 from refinenet.evaluation.report.selection import Choice, Group, Spot, find_spot
 from refinenet.evaluation.results import percent
@@ -38,7 +38,7 @@ _QUALITY = 80
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Look:
+class ImageView:
     """An image with its truth and an answer, all of one size."""
 
     image: Pixels
@@ -54,7 +54,7 @@ class Look:
         """H and W."""
         return self.truth.shape[0], self.truth.shape[1]
 
-    def shrink(self) -> Look:
+    def shrink(self) -> ImageView:
         """As small as the page shows it: label maps by nearest neighbours, the image by means."""
         height, width = self.size
         scale = min(1.0, WIDEST / width, HIGHEST / height)
@@ -64,7 +64,7 @@ class Look:
         image = np.asarray(Image.fromarray(self.image).resize((new_width, new_height), Image.Resampling.BOX))
         return self._pick(image, np.ix_(rows, columns))
 
-    def crop(self, rows: slice, columns: slice) -> Look:
+    def crop(self, rows: slice, columns: slice) -> ImageView:
         """A part of it."""
         return self._pick(self.image[rows, columns], (rows, columns))
 
@@ -81,8 +81,8 @@ class Look:
         wrong: Mask = self.wrong(label_set) & said & (self.confidence >= CONFIDENT)
         return wrong
 
-    def _pick(self, image: Pixels, places: Any) -> Look:
-        return Look(
+    def _pick(self, image: Pixels, places: Any) -> ImageView:
+        return ImageView(
             image=image,
             truth=self.truth[places],
             prediction=self.prediction[places],
@@ -90,7 +90,7 @@ class Look:
         )
 
 
-def draw_views(look: Look, label_set: LabelSet) -> tuple[Pixels, ...]:
+def draw_views(look: ImageView, label_set: LabelSet) -> tuple[Pixels, ...]:
     """The image, truth and prediction in the classes' colours with void hatched, and the mistakes on a pale image.
 
     Returns:
@@ -215,7 +215,7 @@ class Entry:
 
 
 def make_entry(
-    choice: Choice, name: str, metrics: ImageFigures, view: Look, label_set: LabelSet, folder: Path
+    choice: Choice, name: str, metrics: ImageMetrics, view: ImageView, label_set: LabelSet, folder: Path
 ) -> Entry:
     """Write the full-size pictures of an image and return its entry for the page.
 
@@ -265,7 +265,7 @@ def _frame(image: Pixels, spot: Spot) -> Pixels:
     return draw_frame(image, rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
 
 
-def _reasons(choice: Choice, figures: ImageFigures, label_set: LabelSet) -> Iterator[str]:
+def _reasons(choice: Choice, figures: ImageMetrics, label_set: LabelSet) -> Iterator[str]:
     if choice.group == "class":
         ious = []
         for k in choice.classes:
@@ -279,7 +279,7 @@ def _reasons(choice: Choice, figures: ImageFigures, label_set: LabelSet) -> Iter
         yield f"mIoU {percent(figures.miou)} %, {percent(figures.pixel_accuracy)} % of its pixels right."
 
 
-def _describe_mistakes(look: Look, spot: Spot | None, label_set: LabelSet) -> Iterator[str]:
+def _describe_mistakes(look: ImageView, spot: Spot | None, label_set: LabelSet) -> Iterator[str]:
     names = label_set.names
     if spot is None:
         found = mixups(look.truth, look.prediction, label_set, 3)
@@ -313,7 +313,7 @@ def _make_tiles(name: str, views: Sequence[Pixels], whole: Pixels | None) -> Ite
         yield Tile(caption="where it is", uri=photo_uri(whole), alt=alt, width=width, height=height, view=None)
 
 
-def _classes_in(view: Look, label_set: LabelSet) -> tuple[int, ...]:
+def _classes_in(view: ImageView, label_set: LabelSet) -> tuple[int, ...]:
     """The ids that cover enough of the ground truth or the prediction to be in the legend."""
 
     def shares(labels: LabelMap) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.evaluation.evaluator import Prediction
-from refinenet.evaluation.report.images import PICTURES, Entry, Look, make_entry
+from refinenet.evaluation.report.images import PICTURES, Entry, ImageView, make_entry
 from refinenet.evaluation.report.page import MOST_IN_TABLE, render_page
 from refinenet.evaluation.report.plots import draw_curves, draw_matrix, row_shares
 from refinenet.evaluation.report.selection import Choice, choose
@@ -86,7 +86,7 @@ def _make_entries(
     for index, reasons in by_image.items():
         sample, metrics = dataset[index], evaluation.figures.images[index]
         found = answer(sample)
-        view = Look(image=sample.image, truth=sample.labels, prediction=found.labels, confidence=found.confidence)
+        view = ImageView(image=sample.image, truth=sample.labels, prediction=found.labels, confidence=found.confidence)
         for choice in reasons:
             entries[choice] = make_entry(choice, sample.name, metrics, view, evaluation.label_set, folder)
     return [entries[choice] for choice in choices]
