@@ -28,7 +28,7 @@ from refinenet.deployment.video.runner import RETRIES, VideoResult, segment_vide
 from refinenet.distributed import launch
 from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
 from refinenet.evaluation.evaluator import model_predictor
-from refinenet.evaluation.pipeline import check_masks, examine, open_split
+from refinenet.evaluation.pipeline import check_masks, open_split, run_evaluation
 from refinenet.evaluation.results import Evaluation
 from refinenet.evaluation.submission import Submission, plan_submission, write_submission
 from refinenet.export.certificate import SIZES, Certificate
@@ -621,7 +621,7 @@ class RefineNet:
         if check:
             check_masks(dataset, split, processes, progress=progress)
         weights = _digest(self._model, self.card)
-        return examine(
+        return run_evaluation(
             model_predictor(self._segmenter.under(chosen), weights, abstain_below),
             data,
             official,

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import count_each
 from refinenet.datasets.info import choose_images
-from refinenet.evaluation.evaluator import PROTOCOL, evaluate
+from refinenet.evaluation.evaluator import PROTOCOL, validate
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.images import write
@@ -209,7 +209,7 @@ class SegmentationTask:
 
     def measure(self, after_each: Callable[[], None]) -> Measurement:
         """Segment the validation images and count pixels; see `Task`."""
-        scores, _ = evaluate(
+        scores = validate(
             self._segmenter(),
             self.val_set,
             progress=self.show,
