@@ -28,7 +28,7 @@ from refinenet.deployment.video.runner import RETRIES, VideoResult, segment_vide
 from refinenet.distributed import launch
 from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
 from refinenet.evaluation.evaluator import model_predictor
-from refinenet.evaluation.pipeline import check_masks, examine, open_split
+from refinenet.evaluation.pipeline import check_masks, open_split, run_evaluation
 from refinenet.evaluation.results import Evaluation
 from refinenet.evaluation.submission import Submission, plan_submission, write_submission
 from refinenet.export.certificate import SIZES, Certificate
@@ -534,10 +534,10 @@ class RefineNet:
             ValueError: a setting, a file or the number of classes is not allowed; it is named.
         """
         # What only training needs, torchvision above all, takes longer to import than all else.
-        from refinenet.training.stages import TrainArguments, prepare_runs
-        from refinenet.training.start import RunOptions
+        from refinenet.training.stages import prepare_runs
+        from refinenet.training.start import TrainArguments
 
-        request = TrainArguments(
+        arguments = TrainArguments(
             dataset=dataset,
             root=root,
             output=output,
@@ -546,16 +546,14 @@ class RefineNet:
             recipe=recipe,
             classes=classes,
             settings=settings,
-        )
-        options = RunOptions(
-            classes_fixed=self._classes_asked_for,
-            origin=self._origin,
             check=check,
             stop_after=stop_after,
             progress=progress,
+            classes_fixed=self._classes_asked_for,
+            origin=self._origin,
         )
         with torch.random.fork_rng(range(torch.cuda.device_count()) if self.network.mean.is_cuda else ()):
-            for run in prepare_runs(self.network, self.card, request, options):
+            for run in prepare_runs(self.network, self.card, arguments):
                 result = self._carry_out(run)
                 if not result.is_over:
                     break
@@ -623,7 +621,7 @@ class RefineNet:
         if check:
             check_masks(dataset, split, processes, progress=progress)
         weights = _digest(self._model, self.card)
-        return examine(
+        return run_evaluation(
             model_predictor(self._segmenter.under(chosen), weights, abstain_below),
             data,
             official,

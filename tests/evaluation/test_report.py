@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from markupsafe import escape
 from PIL import Image
 from report_samples import (
     CLASSES,
@@ -21,16 +21,18 @@ from report_samples import (
     ROAD,
     TREE,
     WIDTH,
-    make_examinee,
+    make_dataset,
+    make_predictor,
     numbered,
     report,
+    truth,
 )
 
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.distributed import ALONE
 from refinenet.evaluation.evaluator import Prediction, Predictor
-from refinenet.evaluation.pipeline import examine
+from refinenet.evaluation.pipeline import run_evaluation
 from refinenet.evaluation.report.images import CONFIDENTLY_WRONG, WRONG
 from refinenet.evaluation.report.plots import draw_matrix, largest
 from refinenet.evaluation.report.selection import find_spot
@@ -68,7 +70,7 @@ def _strip(path: Path) -> list[npt.NDArray[np.uint8]]:
 
 
 def test_the_worst_image_is_the_worst(page: str) -> None:
-    assert _names(page, "worst") == [html.escape(HOSTILE_IMAGE), "second", "third"]
+    assert _names(page, "worst") == [str(escape(HOSTILE_IMAGE)), "second", "third"]
     assert _names(page, "best") == ["fourth"]
 
 
@@ -127,6 +129,20 @@ def test_foreign_text_is_text_and_nothing_is_fetched(page: str) -> None:
     assert not re.search(r"@import|url\((?!#|&quot;#)", page)
 
 
+def test_names_neither_leave_attributes_nor_steer_the_text_around_them(tmp_path: Path) -> None:
+    name = "a\" onmouseover='x' \u202egnp.\u200f\x1b[31m\n\x00\udcff"
+    data = replace(make_dataset(), name=name, items=(name,), read_labels=lambda _: truth())
+    wrong = Prediction(np.zeros_like(truth()), np.ones((HEIGHT, WIDTH), np.float32))
+    predictor = replace(make_predictor(), predict=lambda _: wrong, protocol=name)
+    run_evaluation(predictor, data, report=tmp_path, progress=False, processes=ALONE)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not set(page) & set("\u202e\u200f\x1b\x00")
+    assert _names(page, "worst") == [str(escape(name.encode("unicode_escape", "surrogatepass").decode()))]
+    pictures = re.findall(r"<img [^>]*>", page)
+    assert pictures
+    assert not any("onmouseover" in re.sub(r'"[^"]*"', "", picture) for picture in pictures)
+
+
 def test_absent_classes_have_dashes_and_are_named(page: str) -> None:
     row = next(row for row in _section(page, "classes").split("<tr") if ">absent<" in row)
     assert row.count(">-</td>") == 8
@@ -134,7 +150,7 @@ def test_absent_classes_have_dashes_and_are_named(page: str) -> None:
 
 
 def test_without_confidence_the_page_says_so(tmp_path: Path) -> None:
-    report(tmp_path, make_examinee(confident=False))
+    report(tmp_path, make_predictor(confident=False))
     page = (tmp_path / "report.html").read_text()
     assert "not known: there is no confidence" in page
     assert "there is no reliability and no coverage curve" in page
@@ -151,7 +167,7 @@ def test_the_largest_confusions_are_told(tmp_path: Path, page: str) -> None:
 
 
 def test_many_classes_make_a_picture_of_the_matrix(tmp_path: Path) -> None:
-    report(tmp_path, make_examinee(last=299), numbered(300))
+    report(tmp_path, make_predictor(last=299), numbered(300))
     page = (tmp_path / "report.html").read_text()
     assert "Confusion matrix of 300 classes" in page
     assert "<strong>class 299</strong>" in page
@@ -165,10 +181,10 @@ def test_one_class_and_no_image_with_a_figure(tmp_path: Path) -> None:
     one = LabelSet(names=("all",), colours=((1, 2, 3),))
     void = np.full((HEIGHT, WIDTH), 255, np.uint8)
 
-    def answer(sample: Sample) -> Prediction:
+    def predict(sample: Sample) -> Prediction:
         return Prediction(np.zeros_like(void), np.ones(void.shape, np.float32))
 
-    examinee = Predictor(answer=answer, has_confidence=True, protocol="made up", model_sha256="0")
+    predictor = Predictor(predict=predict, has_confidence=True, protocol="made up", model_sha256="0")
     for name, labels in (("void", void), ("all", np.zeros_like(void))):
         data = Dataset(
             name=name,
@@ -178,7 +194,7 @@ def test_one_class_and_no_image_with_a_figure(tmp_path: Path) -> None:
             read_image=lambda _: np.zeros((HEIGHT, WIDTH, 3), np.uint8),
             read_labels=lambda _, labels=labels: labels,  # type: ignore[misc]
         )
-        examine(examinee, data, report=tmp_path / name, progress=False, processes=ALONE)
+        run_evaluation(predictor, data, report=tmp_path / name, progress=False, processes=ALONE)
     assert "There is no image with a figure." in (tmp_path / "void" / "report.html").read_text()
     assert "Nothing is confused." in (tmp_path / "all" / "report.html").read_text()
 
@@ -188,22 +204,22 @@ def test_an_impossible_folder_is_refused_before_anything_is_measured(tmp_path: P
     (tmp_path / "file").write_text("")
     (tmp_path / "folder" / "report.html").mkdir(parents=True)
 
-    def answer(sample: Sample) -> Prediction:
+    def predict(sample: Sample) -> Prediction:
         raise AssertionError("measured")
 
     with pytest.raises(ValueError, match="Name another folder"):
-        report(tmp_path / place, replace(make_examinee(), answer=answer))
+        report(tmp_path / place, replace(make_predictor(), predict=predict))
 
 
 def test_only_images_shown_are_asked_for_again(tmp_path: Path) -> None:
     asked: list[str] = []
-    examinee = make_examinee()
+    predictor = make_predictor()
 
-    def answer(sample: Sample) -> Prediction:
+    def predict(sample: Sample) -> Prediction:
         asked.append(sample.name)
-        return examinee.answer(sample)
+        return predictor.predict(sample)
 
-    report(tmp_path, replace(examinee, answer=answer))
+    report(tmp_path, replace(predictor, predict=predict))
     assert max(asked.count(name) for name in IMAGES) == 2
 
 

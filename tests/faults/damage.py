@@ -31,7 +31,7 @@ def damage(seed: int, folder: Path, flips: int = 20) -> list[Tally]:
             case for name in files for case in ((_without(name), 20, name), (_with_a_folder(name), 20, name))
         ],
         "a file of the newest swapped with an older one's": [(_swapped_file(name), 10, NEWEST) for name in files],
-        "newest deleted or emptied": [(_deleted, 20, "gone"), (_emptied, 20, "meta.json")],
+        "newest deleted or emptied": [(_deleted, 20, "missing"), (_emptied, 20, "meta.json")],
         "newest swapped with an older one": [(_swapped(name), 30, "renamed") for name in (OLDER, OLDEST)],
         "latest.json damaged": [(_pointer(text), 30, "latest.json") for text in _BAD_POINTERS],
         "latest.json missing or old": [
@@ -60,12 +60,12 @@ def _try(do: Damage, step: int, word: str, folder: Path, tally: Tally) -> None:
         return
     if found.step != step or not is_whole(found):
         tally.lost.append(f"{folder}: step {found.step} instead of {step}, whole: {is_whole(found)}")
-    if any(word in text for text in found.set_aside) != bool(word) or bool(found.set_aside) != bool(word):
-        tally.silent.append(f"{folder}: said {found.set_aside}")
+    if any(word in text for text in found.quarantined) != bool(word) or bool(found.quarantined) != bool(word):
+        tally.silent.append(f"{folder}: said {found.quarantined}")
     Checkpoints(folder).save(found.step + 1, contents(found.step + 1))
     again = newest(folder)
-    if again.step != found.step + 1 or again.set_aside:
-        tally.other.append(f"{folder}: after the next save step {again.step} and {again.set_aside}")
+    if again.step != found.step + 1 or again.quarantined:
+        tally.other.append(f"{folder}: after the next save step {again.step} and {again.quarantined}")
 
 
 def _fill(folder: Path) -> None:

@@ -156,7 +156,7 @@ def sweep_loading(folder: Path) -> Tally:
                 step = 2
             met, number = fault.is_met, number + 1
             tally.trials += met
-            if step != 2 or newest(folder / "checkpoints").set_aside:
+            if step != 2 or newest(folder / "checkpoints").quarantined:
                 tally.silent.append(f"operation {number - 1} ({fault.name if met else '-'}): step {step} was taken")
     return tally
 
@@ -239,8 +239,8 @@ def _judge_newest(scene: Scene, folder: Path, names: set[str], outcome: str, jud
         judgement.lost(f"step {checkpoint.step} is not what was saved")
     if checkpoint.step < (scene.step if outcome == "saved" else max(scene.before, default=0)):
         judgement.lost(f"step {checkpoint.step} is the newest")
-    if checkpoint.set_aside:
-        judgement.other(f"a false alarm: {checkpoint.set_aside}")
+    if checkpoint.quarantined:
+        judgement.other(f"a false alarm: {checkpoint.quarantined}")
     gone = names - {path.name for path in folder.iterdir()}
     if "untouched" in outcome and gone:
         judgement.lost(f"{', '.join(gone)} gone although the save failed")

@@ -69,7 +69,7 @@ def save_until_killed(folder: str, keep: int, answers: Connection) -> None:
     with run.lock():
         newest = checkpoints.load_newest()
         step = newest.step if newest else 0
-        answers.send((step, newest.set_aside if newest else (), leftovers(run.path)))
+        answers.send((step, newest.quarantined if newest else (), leftovers(run.path)))
         while True:
             step += 1
             checkpoints.save(step, _contents(step))
@@ -146,5 +146,5 @@ def _look_at(run: _Run, tally: Tally) -> None:
         tally.lost.append(f"{run.folder}: step {run.acknowledged} was acknowledged, {step} is the newest")
     if checkpoint and not _is_whole(checkpoint):
         tally.lost.append(f"{run.folder}: step {step} is not what was saved")
-    if checkpoint and checkpoint.set_aside:
-        tally.other.append(f"{run.folder}: a kill alone made it say {checkpoint.set_aside}")
+    if checkpoint and checkpoint.quarantined:
+        tally.other.append(f"{run.folder}: a kill alone made it say {checkpoint.quarantined}")

@@ -157,5 +157,5 @@ def _judge(folder: Path, acknowledged: int, case: str, tally: Tally) -> None:
         tally.lost.append(f"{case}: step {acknowledged} was acknowledged, {step} is the newest")
     if found and not is_whole(found, 300):
         tally.lost.append(f"{case}: step {step} is not what was saved")
-    if found and found.set_aside:
-        tally.other.append(f"{case}: a false alarm: {found.set_aside}")
+    if found and found.quarantined:
+        tally.other.append(f"{case}: a false alarm: {found.quarantined}")

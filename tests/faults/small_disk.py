@@ -104,7 +104,7 @@ def _problems(folder: Path, good: int) -> list[str]:
     checkpoint = newest(folder)
     problems = [f"step {checkpoint.step} is the newest, {good} was acknowledged"] if checkpoint.step < good else []
     problems += [] if is_whole(checkpoint, SIZE) else [f"step {checkpoint.step} is not what was saved"]
-    problems += list(checkpoint.set_aside)
+    problems += list(checkpoint.quarantined)
     return problems + ([f"left over {leftovers(folder)}"] if leftovers(folder) else [])
 
 

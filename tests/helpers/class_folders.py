@@ -1,4 +1,4 @@
-"""Small folders of drawn images, one folder for each class: stripes, which are told apart by direction and tint."""
+"""Small folders of drawn images, one folder per class: stripes that differ in direction and tint."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def draw_stripes(name: str, seed: int, size: int = 40) -> npt.NDArray[np.uint8]:
 
 
 def write_class_folders(root: Path, images: int, first: int = 0) -> Path:
-    """`root/CLASS/NUMBER.png`, so many images of each class."""
+    """Write `root/CLASS/NUMBER.png`, this number of images of each class."""
     for name in DIRECTIONS:
         (root / name).mkdir(parents=True)
         for number in range(first, first + images):

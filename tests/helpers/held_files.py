@@ -1,4 +1,4 @@
-"""Files that nobody can open for a while, as on a disk that does not answer, and processes that wait for them."""
+"""Files that cannot be opened for a while, as on a disk that does not respond, and processes that wait for them."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.distributed import ALONE
 from refinenet.evaluation.evaluator import Prediction, Predictor
-from refinenet.evaluation.pipeline import examine
+from refinenet.evaluation.pipeline import run_evaluation
 from refinenet.evaluation.results import Evaluation
 from refinenet.labels import LabelSet, voc_colours
 
@@ -50,10 +50,10 @@ def make_dataset(label_set: LabelSet = CLASSES) -> Dataset:
     )
 
 
-def make_examinee(*, confident: bool = True, last: int = TREE) -> Predictor:
+def make_predictor(*, confident: bool = True, last: int = TREE) -> Predictor:
     """Says the class `last` where it is wrong."""
 
-    def answer(sample: Sample) -> Prediction:
+    def predict(sample: Sample) -> Prediction:
         number = IMAGES.index(sample.name)
         labels = sample.labels.copy()
         labels[:, : WRONG_COLUMNS[number]] = last
@@ -61,11 +61,11 @@ def make_examinee(*, confident: bool = True, last: int = TREE) -> Predictor:
         confidence[:, CONFIDENT_COLUMNS : WRONG_COLUMNS[number]] = 0.5
         return Prediction(labels, confidence if confident else None)
 
-    return Predictor(answer=answer, has_confidence=confident, protocol="made up", model_sha256=None)
+    return Predictor(predict=predict, has_confidence=confident, protocol="made up", model_sha256=None)
 
 
 def report(
-    folder: Path, examinee: Predictor | None = None, label_set: LabelSet = CLASSES, images: int = len(IMAGES)
+    folder: Path, predictor: Predictor | None = None, label_set: LabelSet = CLASSES, images: int = len(IMAGES)
 ) -> Evaluation:
     """Evaluate and write the report."""
     whole = make_dataset(label_set)
@@ -77,7 +77,7 @@ def report(
         read_image=whole.read_image,
         read_labels=whole.read_labels,
     )
-    return examine(examinee or make_examinee(), part, report=folder, progress=False, processes=ALONE)
+    return run_evaluation(predictor or make_predictor(), part, report=folder, progress=False, processes=ALONE)
 
 
 def numbered(count: int) -> LabelSet:

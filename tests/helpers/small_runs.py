@@ -26,11 +26,11 @@ SETTINGS: dict[str, Any] = {
     "ema_decay": 0.9,
     "workers": 0,
 }
-"""Two epochs of two steps, where nothing else is said."""
+"""Two epochs of two steps, by default."""
 
 
 def write_pictures(root: Path, train: int = 8, val: int = 2, label: int | None = None) -> Path:
-    """A folder of one's own with pictures of 40x40 pixels; `label` stands everywhere in the masks."""
+    """Write a dataset folder of 40x40 images; `label`, if given, fills all masks."""
     random = np.random.default_rng(0)
     for split, count in (("train", train), ("val", val)):
         for name in ("images", "masks"):
@@ -46,12 +46,12 @@ def write_pictures(root: Path, train: int = 8, val: int = 2, label: int | None =
 
 
 def new_network() -> RefineNet:
-    """The same each time, and the same as the command line makes it; `train` moves it in place."""
+    """Return a new network, the same each time and on the command line; `train` changes it in place."""
     return RefineNet(encoder="mobilenetv2_050", device="cpu", num_classes=CLASSES)
 
 
 def settled_network() -> RefineNet:
-    """One whose batch norms have seen images, so that they may be frozen."""
+    """Return a network whose batch norms have seen images, so that they may be frozen."""
     r = new_network()
     norms = [module for module in r.network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -77,14 +77,14 @@ def resume(output: Path) -> TrainResult:
 
 
 def command(dataset: Path, output: Path, **more: Any) -> list[str]:
-    """The arguments of the same training on the command line."""
+    """Return the command line of the same training."""
     settings = [f"{key}={value}".replace("'", '"') for key, value in {**SETTINGS, **more}.items()]
     words = ["train", "--dataset", str(dataset), "--output", str(output), "--encoder", "mobilenetv2_050", "--no-check"]
     return [sys.executable, "-m", "refinenet", *words, *(word for each in settings for word in ("--set", each))]
 
 
 def state(output: Path, step: int | None = None) -> dict[str, torch.Tensor]:
-    """What the next steps follow from, as a step's checkpoint keeps it, by default the newest."""
+    """Return the training state in a step's checkpoint, by default the newest."""
     step = Checkpoints(output / "checkpoints").steps()[-1] if step is None else step
     folder = max((output / "checkpoints").glob(f"step-{step:06d}*"))
     found = {
@@ -99,6 +99,6 @@ def state(output: Path, step: int | None = None) -> dict[str, torch.Tensor]:
 
 
 def different(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> list[str]:
-    """Names of tensors that are not the same, bit by bit."""
+    """Return the names of tensors that differ in any bit."""
     assert ours.keys() == theirs.keys()
     return [name for name in ours if not torch.equal(ours[name], theirs[name])]

@@ -164,7 +164,7 @@ def test_what_has_no_batch_norm_or_one_of_an_unknown_kind_is_refused() -> None:
         apply(unknown, "frozen")
     assert [type(module) for module in apply(unknown, "train").children()] == [nn.Conv2d, SplitBatchNorm2d]
     wrong: Any = "sync"
-    with pytest.raises(ValueError, match="batch_norm is one of train, frozen_statistics, frozen, synchronised, not"):
+    with pytest.raises(ValueError, match="must be one of train, frozen_statistics, frozen, synchronised, not"):
         BatchNormConfig(batch_norm=wrong)
 
 

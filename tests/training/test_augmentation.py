@@ -1,4 +1,4 @@
-"""Augmentation: above all, that image and label map never part company."""
+"""Augmentation, and above all that image and label map stay aligned."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def blobs(height: int, width: int, seed: int, side: int = 20) -> Sample:
     ],
 )
 def test_each_pixel_keeps_its_label(kinds: tuple[Mixing, ...], settings: dict[str, Any], seed: int) -> None:
-    """The mask is drawn from the image's own pixels; without resizing it still is, exactly, whatever is done."""
+    """The mask follows from the image's pixels; without resizing it still does, exactly, whatever is done."""
     others = [(kind, speckled(30, 25, seed + 1, first=100)) for kind in kinds]
     image, mask = vary(speckled(24, 40, seed), seed, others, crop_size=(32, 32), **{**STILL, **settings})
     assert (image.shape, mask.shape) == ((32, 32, 3), (32, 32))
@@ -111,7 +111,7 @@ def test_image_and_mask_stay_in_step_under_every_variation(settings: dict[str, A
 
 
 def test_the_label_map_is_not_shifted_against_the_image() -> None:
-    """The bright area of an image, in pixels, equals that of its class on average, however it is resized."""
+    """On average the bright area of an image equals that of its class, in pixels, however it is resized."""
     labels = np.zeros((8, 101), np.uint8)
     labels[:, 37:] = 1
     offsets = []
@@ -190,7 +190,7 @@ def test_half_of_the_images_are_mirrored_and_none_where_that_is_off() -> None:
 
 
 def test_scales_fill_their_range() -> None:
-    """The area of an image after resizing says by what factor: drawn evenly from 0.5 to 2, and not from elsewhere."""
+    """The area after resizing shows the factor: uniform from 0.5 to 2."""
     sample = np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), np.uint8)
     sides = [float((vary(sample, seed, crop_size=(41, 41))[1] == 0).sum()) ** 0.5 for seed in range(200)]
     assert 10 <= min(sides) < 12
@@ -199,7 +199,7 @@ def test_scales_fill_their_range() -> None:
 
 
 def test_crops_lie_anywhere_in_the_image() -> None:
-    """The first pixel that a crop shows is drawn evenly from all that it can be."""
+    """The first pixel of a crop is uniform over all possible ones."""
     labels = np.arange(10, dtype=np.uint8)[None].repeat(4, 0)
     sample = np.zeros((4, 10, 3), np.uint8), labels
     firsts = [int(vary(sample, seed, crop_size=(4, 6), **STILL)[1][0, 0]) for seed in range(500)]
@@ -209,7 +209,7 @@ def test_crops_lie_anywhere_in_the_image() -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_images_are_turned_as_torchvision_turns_them(seed: int) -> None:
-    """The angle is found by drawing again: the first number is the scale, the second the angle."""
+    """The angle is drawn again from the same seed: the first number is the scale, the second the angle."""
     pixels, labels = blobs(60, 91, seed)
     image, mask = vary((pixels, labels), seed, crop_size=(60, 91), **STILL, rotation=60.0)
     random = np.random.default_rng(seed)
@@ -230,7 +230,7 @@ def test_images_are_turned_as_torchvision_turns_them(seed: int) -> None:
 
 
 def test_angles_fill_their_range_to_both_sides() -> None:
-    """The direction from a dot in the middle to one on its right says how far an image was turned."""
+    """The direction from a dot in the centre to one on its right shows the rotation."""
     labels = np.zeros((101, 101), np.uint8)
     labels[49:52, 85:88] = 1
     angles = []
@@ -364,7 +364,7 @@ def test_classes_below_a_share_are_rare() -> None:
         ({"crop_size": (0, 5)}, "crop_size"),
         ({"crop_size": (5,)}, "crop_size"),
         ({"crop_size": (5, 5, 5)}, "crop_size"),
-        ({"crop_size": 320}, "crop_size is height and width, whole numbers from 1 up, not 320"),
+        ({"crop_size": 320}, "crop_size must be height and width, whole numbers of at least 1, not 320"),
         ({"crop_size": (5.5, 5)}, "crop_size"),
         ({"crop_size": (True, 5)}, "crop_size"),
         ({"scale": (2.0, 0.5)}, "lower end first"),
@@ -372,16 +372,16 @@ def test_classes_below_a_share_are_rare() -> None:
         ({"scale": (1.0, 21.0)}, "scale"),
         ({"scale": (float("nan"), 1.0)}, "scale"),
         ({"scale": 1.0}, "scale"),
-        ({"flip": "no"}, "flip is True or False, not 'no'"),
+        ({"flip": "no"}, "flip must be True or False, not 'no'"),
         ({"colour_jitter": 1.0}, "colour_jitter"),
         ({"colour_jitter": -0.1}, "colour_jitter"),
         ({"colour_jitter": float("nan")}, "colour_jitter"),
         ({"colour_jitter": "0.3"}, "colour_jitter"),
-        ({"rotation": 181}, "rotation is a number from 0 to 180, not 181"),
-        ({"hue": 0.6}, "hue is a number from 0 to 0.5, not 0.6"),
-        ({"gamma": -0.1}, "gamma is a number from 0 to 4, not -0.1"),
+        ({"rotation": 181}, "rotation must be a number from 0 to 180, not 181"),
+        ({"hue": 0.6}, "hue must be a number from 0 to 0.5, not 0.6"),
+        ({"gamma": -0.1}, "gamma must be a number from 0 to 4, not -0.1"),
         *(
-            ({name: value}, f"{name} is a number from 0 to 1, not {value}")
+            ({name: value}, f"{name} must be a number from 0 to 1, not {value}")
             for name in ("class_crops", "blur", "cutout", "paste_classes", "cut_mix", "paste_rare", "rare_below")
             for value in (-0.1, 1.1, float("nan"), True)
         ),

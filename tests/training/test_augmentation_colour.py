@@ -21,7 +21,7 @@ def recolour(images: Tensor, *changes: ColourChange) -> Tensor:
 
 
 def draw(seeds: int, **settings: Any) -> ColourChange:
-    """Changes as columns of so many draws."""
+    """Changes as columns, one row per draw."""
     config = AugmentationConfig(**settings)
     return ColourChange(*np.array([draw_colour(config, np.random.default_rng(seed)) for seed in range(seeds)]).T)
 

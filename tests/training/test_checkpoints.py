@@ -1,4 +1,4 @@
-"""Checkpoints: saved whole, found again, and never given up for lost in silence."""
+"""Checkpoints: saved as a whole, found again, and never lost without a message."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILES = {"model.safetensors": bytes(range(256)) * 40, "state.pt": b"state", "emp
 
 
 def saved(folder: Path, *steps: int, keep: int = 3) -> Checkpoints:
-    """Checkpoints whose files tell their step."""
+    """Checkpoints whose files contain their step."""
     checkpoints = Checkpoints(folder, keep)
     for step in steps:
         checkpoints.save(step, {**FILES, "state.pt": str(step).encode()})
@@ -64,21 +64,21 @@ def test_a_step_can_be_saved_again_and_again(tmp_path: Path) -> None:
     for number in range(4):
         checkpoints.save(2, {"again": bytes([number])})
         found = newest(checkpoints)
-        assert (found.step, found.files, found.set_aside) == (2, {"again": bytes([number])}, ())
+        assert (found.step, found.files, found.quarantined) == (2, {"again": bytes([number])}, ())
         assert len(names(tmp_path)) == 3, "one before, the one saved again, and latest.json"
     assert newest(saved(tmp_path, 3)).step == 3
     assert names(tmp_path)[1] == "step-000001"
 
 
 def test_what_was_just_saved_is_kept_whatever_its_step(tmp_path: Path) -> None:
-    """Folders with higher steps may be broken: nobody has looked."""
+    """Folders with higher steps may be broken: they have not been checked."""
     saved(tmp_path, 100, 200, 300)
     for step in (100, 200, 300):
         (tmp_path / f"step-{step:06d}" / "state.pt").write_bytes(b"rotten")
     saved(tmp_path, 50)
     found = newest(Checkpoints(tmp_path))
     assert found.step == 50
-    assert len(found.set_aside) >= 2
+    assert len(found.quarantined) >= 2
 
 
 def test_an_order_of_steps_beyond_six_digits_is_kept(tmp_path: Path) -> None:
@@ -92,13 +92,13 @@ def test_a_broken_one_is_put_aside_and_the_one_before_taken(tmp_path: Path) -> N
     path.write_bytes(b"4")
     found = newest(checkpoints)
     assert (found.step, found.files["state.pt"]) == (2, b"2")
-    assert found.set_aside[0] == (
+    assert found.quarantined[0] == (
         f"The checkpoint {tmp_path / 'step-000003'} is broken (the SHA-256 of state.pt differs); "
-        "it is put aside as step-000003.corrupt."
+        "it is quarantined as step-000003.corrupt."
     )
     assert (tmp_path / "step-000003.corrupt" / "state.pt").read_bytes() == b"4", "nothing is removed"
-    assert "which was put aside as step-000003.corrupt" in newest(checkpoints).set_aside[0], "and nothing forgotten"
-    assert newest(saved(tmp_path, 3)).set_aside == ()
+    assert "which was quarantined as step-000003.corrupt" in newest(checkpoints).quarantined[0], "and nothing forgotten"
+    assert newest(saved(tmp_path, 3)).quarantined == ()
 
 
 def test_broken_ones_of_one_name_do_not_meet(tmp_path: Path) -> None:
@@ -115,12 +115,12 @@ def test_where_none_is_good_it_never_starts_anew(tmp_path: Path) -> None:
     for step in (1, 2):
         shutil.rmtree(tmp_path / f"step-{step:06d}")
         (tmp_path / f"step-{step:06d}").mkdir()
-    with pytest.raises(ValueError, match=r"no good checkpoint any more.*step-000002.*step-000001.*cannot be taken up"):
+    with pytest.raises(ValueError, match=r"no good checkpoint any more.*step-000002.*step-000001.*cannot be resumed"):
         checkpoints.load_newest()
     with pytest.raises(ValueError, match="no good checkpoint any more"):
         checkpoints.load_newest()
     (tmp_path / "latest.json").unlink()
-    with pytest.raises(ValueError, match="put aside"):
+    with pytest.raises(ValueError, match="quarantined"):
         checkpoints.load_newest()
 
 
@@ -130,9 +130,9 @@ def test_a_deleted_newest_is_missed(tmp_path: Path) -> None:
     for _ in range(2):
         found = newest(checkpoints)
         assert found.step == 1
-        assert "names 'step-000002' as the newest checkpoint, which is gone" in found.set_aside[0]
+        assert "names 'step-000002' as the newest checkpoint, which is missing" in found.quarantined[0]
     shutil.rmtree(tmp_path / "step-000001")
-    with pytest.raises(ValueError, match="which is gone"):
+    with pytest.raises(ValueError, match="which is missing"):
         checkpoints.load_newest()
 
 
@@ -143,7 +143,7 @@ def test_what_a_folder_holds_counts_not_its_name(tmp_path: Path) -> None:
     (tmp_path / "x").rename(tmp_path / "step-000001")
     found = newest(checkpoints)
     assert (found.step, found.files["state.pt"], found.folder.name) == (3, b"3", "step-000001")
-    assert found.set_aside == (f"{found.folder} holds the checkpoint of step 3: it was renamed.",)
+    assert found.quarantined == (f"{found.folder} holds the checkpoint of step 3: it was renamed.",)
     for step in (3, 4, 5):
         assert newest(saved(tmp_path, step)).step == step
     assert len(names(tmp_path)) == 4
@@ -166,7 +166,7 @@ def test_of_the_first_one_it_is_not_said_that_others_are_kept(tmp_path: Path, mo
     free = os.statvfs(tmp_path)
     none = os.statvfs_result((free.f_bsize, 1, 20_000, 0, 0, 9, 9, 9, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda path: none)
-    with pytest.raises(OSError, match=r"step 0 in .*, there is none before it: No space left on device") as caught:
+    with pytest.raises(OSError, match=r"step 0 in .*, there is no earlier one: No space left on device") as caught:
         saved(tmp_path, 0)
     assert "untouched" not in str(caught.value)
     assert names(tmp_path) == []
@@ -175,7 +175,7 @@ def test_of_the_first_one_it_is_not_said_that_others_are_kept(tmp_path: Path, mo
 def test_a_disk_that_lies_is_found_out_before_anything_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says that all is written, and has lost the second half."""
+    """A write that reports success, and has lost the second half."""
     saved(tmp_path, 1, keep=1)
     really_write = os.write
 
@@ -212,14 +212,14 @@ def test_leftovers_are_swept_and_nothing_else(tmp_path: Path) -> None:
     others = ["step-000003.corrupt", "mine", "step-000004.tmp-notes", ".mine.tmp"]
     for name in others:
         (tmp_path / name).mkdir()
-    assert newest(checkpoints).set_aside == ()
+    assert newest(checkpoints).quarantined == ()
     checkpoints.sweep()
     assert names(tmp_path) == sorted(["latest.json", "step-000001", *others])
     Checkpoints(tmp_path / "nowhere").sweep()
 
 
 def resealed(path: Path, **changes: object) -> None:
-    """Write a meta.json that says something else and is sealed by the rule: its SHA-256 is of the sorted rest."""
+    """Write a meta.json with other content and a valid checksum: the SHA-256 of the sorted rest."""
     facts = {**json.loads(path.read_text()), **changes}
     del facts["sha256"]
     facts["sha256"] = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -243,4 +243,4 @@ def test_a_sealed_but_wrong_meta_file_is_damage(changes: dict[str, object], mess
     resealed(tmp_path / "step-000002" / "meta.json", **changes)
     found = newest(checkpoints)
     assert found.step == 1, "the rule of the seal is known"
-    assert message in found.set_aside[0]
+    assert message in found.quarantined[0]

@@ -1,4 +1,4 @@
-"""The finders of learning rate and batch size, on functions whose answers are known."""
+"""The searches for learning rate and batch size, on functions with known results."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from small_runs import new_network
 from torch import Tensor
 
 from refinenet.distributed import launch
+from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
 from refinenet.training.engine.learner import Learner
 from refinenet.training.loading.loader import Part
@@ -20,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def learner() -> Learner:
+def learner() -> Learner[Network]:
     config = TrainConfig(crop_size=(32, 32), batch_size=2, ema_decay=0.9, learning_rate=1e-3)
     return Learner(new_network().network, config, launch(CPU, "float16"), ignore_index=255)
 
@@ -33,7 +34,7 @@ def part() -> Part:
     return Part(images=images, labels=labels, names=("a", "b"))
 
 
-def everything(learner: Learner) -> dict[str, Tensor]:
+def everything(learner: Learner[Network]) -> dict[str, Tensor]:
     return {
         f"{kind} {name}": tensor.clone()
         for kind, network in (("weights", learner.network), ("average", learner.measured))
@@ -42,7 +43,7 @@ def everything(learner: Learner) -> dict[str, Tensor]:
 
 
 @contextmanager
-def infinite_gradients(learner: Learner) -> Iterator[None]:
+def infinite_gradients(learner: Learner[Network]) -> Iterator[None]:
     weight = learner.network.classifier.weight
     # PyTorch annotates this method of a parameter not at all.
     handle = weight.register_hook(lambda gradient: torch.full_like(gradient, math.inf))  # type: ignore[no-untyped-call]
@@ -50,7 +51,9 @@ def infinite_gradients(learner: Learner) -> Iterator[None]:
     handle.remove()
 
 
-def test_a_step_with_too_large_gradients_is_left_out_and_the_scale_halved(learner: Learner, part: Part) -> None:
+def test_a_step_with_too_large_gradients_is_left_out_and_the_scale_halved(
+    learner: Learner[Network], part: Part
+) -> None:
     scaler = learner.engine.scaler
     assert scaler is not None
     learner.step([part], 1.0, 0)
@@ -65,7 +68,7 @@ def test_a_step_with_too_large_gradients_is_left_out_and_the_scale_halved(learne
     assert not torch.equal(learner.network.classifier.weight, before["weights classifier.weight"])
 
 
-def test_gradients_that_no_scale_makes_finite_are_told(learner: Learner, part: Part) -> None:
+def test_gradients_that_no_scale_makes_finite_are_told(learner: Learner[Network], part: Part) -> None:
     """A scale of 2**16 is below 1 after 17 halvings."""
     with infinite_gradients(learner):
         losses = [learner.step([part], 1.0, number) for number in range(18)]

@@ -1,4 +1,4 @@
-"""Folders of classified images: what is found in them, and what is said of those that cannot be used."""
+"""Folders of classified images: what is found in them, and the errors for those that cannot be used."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "error", "words"),
     [
-        (["train/a/1.jpg"], FileNotFoundError, "val does not.*or name .*train itself"),
+        (["train/a/1.jpg"], FileNotFoundError, "val does not.*or pass .*train itself"),
         (["val/a/1.jpg"], FileNotFoundError, "val holds folders of classes, .*train does not"),
         (["1.jpg"], FileNotFoundError, "holds no folders: put the images of each class"),
         (["only/1.jpg", "only/2.jpg"], ValueError, "one class only, 'only'"),

@@ -1,4 +1,4 @@
-"""Which signals ask a training to stop, and what is said of it."""
+"""Signals that ask a training to stop, and the messages on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the test needs 
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    """Those of the test process, as they were."""
+    """Restore the handlers of the test process."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     yield

@@ -1,4 +1,4 @@
-"""Training batches: the same however many processes load and train, and wherever a training was taken up."""
+"""Training batches: the same however many processes load and train, and wherever a training was resumed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the test needs 
 
 @pytest.fixture(autouse=True)
 def _no_hang() -> Iterator[None]:
-    """What waits for a process that is no more would wait for ever."""
+    """Waiting for a process that has ended would take forever."""
 
     def stop(*_: object) -> None:
         raise TimeoutError("a test of the loader hangs")
@@ -70,7 +70,7 @@ def _no_hang() -> Iterator[None]:
 
 
 def read_numbered(channels: tuple[int, ...], item: str) -> Pixels:
-    """Everywhere the item's number; of its label map, five classes."""
+    """The item's number everywhere; its label map has five classes."""
     if channels:
         return np.full((12, 16, 3), int(item), np.uint8)
     return np.random.default_rng(int(item)).integers(0, 5, (12, 16), dtype=np.uint8)
@@ -89,7 +89,7 @@ def numbered(count: int) -> Dataset:
 
 
 def textured(count: int) -> Dataset:
-    """Images in which everything can be told apart, of different sizes."""
+    """Images of different sizes, in which all pixels differ."""
 
     def read_image(item: str) -> Pixels:
         random = np.random.default_rng(int(item))
@@ -137,7 +137,7 @@ def assert_equal(ours: list[tuple[Tensor, Tensor, Any]], theirs: list[tuple[Tens
 
 
 def numbers(steps: list[list[Seen]]) -> list[int]:
-    """Which images of `numbered` were seen, by their pixels."""
+    """Return which images of `numbered` were loaded, by their pixels."""
     found = [int(image) for images, _, _ in joined(steps) for image in (images[:, 0, 0, 0] * 255).round()]
     assert found == [int(name) for _, _, names in joined(steps) for name in names]
     return found
@@ -300,7 +300,7 @@ def test_a_file_that_cannot_be_used_is_named(workers: int, on: str, tmp_path: Pa
 @pytest.mark.parametrize("moment", ["before", "between", "waiting", "reading"])
 @pytest.mark.parametrize("on", ["workers", "device"])
 def test_a_killed_loading_process_ends_the_epoch_at_once_and_by_name(moment: str, on: str, tmp_path: Path) -> None:
-    """A process is killed before the epoch, between two batches, when all it was asked for is done, in reading."""
+    """A process is killed before the epoch, between two batches, after its last task, or while reading."""
     read = itertools.count(1)  # each loading process goes on with a copy of its own
 
     def read_slowly(item: str) -> Pixels:
@@ -354,7 +354,7 @@ def test_a_loading_process_that_fails_by_itself_is_named(capfd: pytest.CaptureFi
     def fail(item: str) -> Pixels:
         raise TypeError("what nobody thought of")
 
-    with pytest.raises(ChildProcessError, match=r"loading process \d+ ended with exit code 1\. What it printed"):
+    with pytest.raises(ChildProcessError, match=r"loading process \d+ ended with exit code 1\. Its output above"):
         load(replace(numbered(8), read_image=fail), **PLAIN, workers=2)
     assert "what nobody thought of" in capfd.readouterr().err
 

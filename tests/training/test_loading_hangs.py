@@ -37,7 +37,7 @@ def test_a_file_that_cannot_be_read_for_long_ends_the_training_by_name(
     told = capfd.readouterr().err
     assert told.count("Warning: the loading process") == 1
     assert f"process {pid} has been busy for 1 s with " in told
-    assert f"Where it hangs, end it (kill -9 {pid}) and go on with --resume." in told
+    assert f"If it hangs, end it (kill -9 {pid}) and continue with --resume." in told
     assert not is_there(int(pid))
 
 

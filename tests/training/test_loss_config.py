@@ -15,13 +15,13 @@ ALONE: dict[str, Any] = {"cross_entropy_weight": 0, "dice_weight": 0}
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"label_smoothing": 1}, "label_smoothing is a number from 0 to 0.999999, not 1"),
-        ({"hard_pixels": 0}, "hard_pixels is a number from 1e-06 to 1, not 0"),
+        ({"label_smoothing": 1}, "label_smoothing must be a number from 0 to 0.999999, not 1"),
+        ({"hard_pixels": 0}, "hard_pixels must be a number from 1e-06 to 1, not 0"),
         ({"focal_gamma": -1}, "focal_gamma .* not -1"),
         ({"dice_weight": math.nan}, "dice_weight .* not nan"),
         ({"lovasz_weight": True}, "lovasz_weight .* not True"),
-        ({"class_weights": "rare"}, "class_weights is one of log, median, none, not 'rare'"),
-        ({"teacher": ""}, "teacher is the path of a model file, or None, not ''"),
+        ({"class_weights": "rare"}, "class_weights must be one of log, median, none, not 'rare'"),
+        ({"teacher": ""}, "teacher must be the path of a model file or None, not ''"),
         ({"teacher": "a", "teacher_temperature": 0}, "teacher_temperature .* not 0"),
         ({"deep_supervision": "yes", "hard_pixels": 2}, "hard_pixels .* not 2; deep_supervision .* not 'yes'"),
         (ALONE, "No loss is left"),
@@ -36,7 +36,7 @@ ALONE: dict[str, Any] = {"cross_entropy_weight": 0, "dice_weight": 0}
         ),
         ({"teacher_temperature": 2}, "teacher_temperature=2 has no effect because no teacher is given"),
         ({"teacher": "a", "teacher_weight": 0}, "teacher has no effect because teacher_weight is 0"),
-        ({"focal_gamma": 2, "label_smoothing": 0.1}, "focal_gamma and label_smoothing undo each other"),
+        ({"focal_gamma": 2, "label_smoothing": 0.1}, "focal_gamma and label_smoothing work against each other"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], named: str) -> None:

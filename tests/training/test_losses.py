@@ -1,4 +1,4 @@
-"""What training minimises, against sums worked out by hand, definitions written out anew and other libraries."""
+"""Losses, against sums worked out by hand, definitions written out again, and other libraries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CERTAIN = 1e4
 """A logit above zeros that makes a probability of exactly 1."""
 WEIGHTS = torch.tensor([0.3, 3.0, 1.0, 7.0, 2.0])
 PLAIN: dict[str, Any] = {"class_weights": "none", "dice_weight": 0}
-"""Cross-entropy and nothing else, whatever the defaults are."""
+"""Cross-entropy alone, whatever the defaults are."""
 ALONE: dict[str, Any] = {**PLAIN, "cross_entropy_weight": 0}
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -65,7 +65,7 @@ def loss_of(
 
 
 def pixels_of_two_classes(*surprises: float) -> Tensor:
-    """Logits `(1, 2, 1, W)` whose cross-entropy towards class 0 is so much."""
+    """Logits `(1, 2, 1, W)` with these cross-entropies for class 0."""
     odds = [math.log(math.expm1(surprise)) for surprise in surprises]
     return torch.tensor([[0.0] * len(odds), odds]).reshape(1, 2, 1, -1)
 
@@ -255,7 +255,7 @@ def test_soft_targets_are_the_divergence_from_the_teacher(temperature: float) ->
 
 
 def test_soft_targets_by_hand() -> None:
-    """The teacher says 3/4, the network 1/2; a network of the teacher's mind loses nothing."""
+    """The teacher's probability is 3/4, the network's 1/2; a network that agrees with the teacher has no loss."""
     teacher = torch.tensor([math.log(3), 0.0]).reshape(1, 2, 1, 1)
     labels = torch.ones(1, 1, 1, dtype=torch.int64)
     settings = {**ALONE, "teacher": "model.safetensors", "teacher_weight": 2}

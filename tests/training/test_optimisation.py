@@ -102,18 +102,21 @@ def test_a_learning_rate_that_is_still_to_be_found_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"optimiser": "adam"}, "optimiser is one of adamw, sgd, not 'adam'"),
-        ({"learning_rate": 0}, 'learning_rate is a number from 1e-12 to 100 or "auto", not 0'),
-        ({"learning_rate": None}, "learning_rate is a number"),
-        ({"encoder_learning_rate": "auto"}, "encoder_learning_rate is a number from 1e-12 to 100, not 'auto'"),
-        ({"encoder_learning_rate": 0.1, "learning_rate": "auto"}, "encoder_learning_rate is left out"),
-        ({"weight_decay": -1}, "weight_decay is a number"),
-        ({"optimiser": "sgd", "momentum": 1}, "momentum is a number"),
+        ({"optimiser": "adam"}, "optimiser must be one of adamw, sgd, not 'adam'"),
+        ({"learning_rate": 0}, 'learning_rate must be a number from 1e-12 to 100 or "auto", not 0'),
+        ({"learning_rate": None}, "learning_rate must be a number"),
+        (
+            {"encoder_learning_rate": "auto"},
+            "encoder_learning_rate must be a number from 1e-12 to 100 or None, not 'auto'",
+        ),
+        ({"encoder_learning_rate": 0.1, "learning_rate": "auto"}, "encoder_learning_rate has to be left out"),
+        ({"weight_decay": -1}, "weight_decay must be a number"),
+        ({"optimiser": "sgd", "momentum": 1}, "momentum must be a number"),
         ({"momentum": 0.5}, 'momentum is for optimiser="sgd"'),
-        ({"gradient_clipping": -1}, "gradient_clipping is a number"),
-        ({"ema_decay": 1}, "ema_decay is a number"),
-        ({"precision": "float64"}, "precision is one of auto, float32, bfloat16, float16, not 'float64'"),
-        ({"precision": "bf16", "ema_decay": "0.9"}, "ema_decay is .*; precision is one of"),
+        ({"gradient_clipping": -1}, "gradient_clipping must be a number"),
+        ({"ema_decay": 1}, "ema_decay must be a number"),
+        ({"precision": "float64"}, "precision must be one of auto, float32, bfloat16, float16, not 'float64'"),
+        ({"precision": "bf16", "ema_decay": "0.9"}, "ema_decay must be .*; precision must be one of"),
     ],
 )
 def test_settings_out_of_range_or_without_effect_are_refused(settings: dict[str, Any], message: str) -> None:

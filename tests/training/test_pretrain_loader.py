@@ -1,4 +1,4 @@
-"""Batches for pre-training: what is seen of an image, in which order, and how processes share it."""
+"""Batches for pre-training: crops, order, and sharing between processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_two_processes_share_what_one_gets(few: Path) -> None:
 
 
 def crops(folder: Path, epoch: int = 0, first_step: int = 0, **settings: Any) -> dict[str, Tensor]:
-    """What an epoch shows of each image, by its file."""
+    """Return the crops of an epoch, by file."""
     config = PretrainConfig(**{**SMALL, "workers": 0, **settings})
     with ImageLoader(open_image_folder(folder), config, CPU) as loader:
         parts = [part for step in loader.epoch(epoch, first_step) for part in step]

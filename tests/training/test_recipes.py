@@ -1,4 +1,4 @@
-"""Recipes: those that come with the package, one's own, and what users say beside them."""
+"""Recipes: packaged ones, custom ones, and how users override them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def configs(recipe: Recipe) -> list[TrainConfig]:
-    """What each training of a recipe is configured with."""
+    """Return the configuration of each training of a recipe."""
     stages: list[dict[str, Any]] = recipe.whole_stages or [dict(recipe.train)]
     settings = [{k: v for k, v in stage.items() if k not in ("dataset", "root")} for stage in stages]
     return [TrainConfig.from_dict(values) for values in settings]
@@ -179,7 +179,7 @@ def test_what_is_written_holds_from_any_folder(tmp_path: Path, monkeypatch: pyte
 
 
 def test_settings_that_toml_has_no_word_for_survive_being_written(tmp_path: Path) -> None:
-    """None is left out, also where it takes a common setting back; tuples become lists; functions cannot be kept."""
+    """None is left out, even if it overrides a common setting; tuples become lists; functions cannot be saved."""
     recipe = Recipe(
         name="run",
         description='Quotes " and \\ and\nlines',
@@ -249,40 +249,43 @@ def test_what_a_user_asks_of_the_network_puts_aside_what_contradicts_it(
 
 NAMED = 'description = "d"\n'
 BAD_RECIPES = [
-    ("", "description is a text that says what the recipe is for, not None"),
+    ("", "description must be a text that says what the recipe is for, not None"),
     ("description = 3", "not 3"),
-    ('description = " "', "description is a text"),
-    (NAMED + "colour = 1", "colour is none of its keys, which are description, dataset, root, network, train, stages"),
-    (NAMED + "dataset = 3", "dataset is a name, a folder, or a list of such, not 3"),
-    (NAMED + "dataset = []", "dataset is a name, a folder, or a list of such, not "),
-    (NAMED + 'dataset = ["camvid", 3]', "dataset is a name, a folder, or a list of such, not "),
-    (NAMED + "root = 3", "root is a folder, not 3"),
-    (NAMED + "network = 3", r"network is written as \[network\], not as 3"),
-    (NAMED + "[[network]]\nencoder = 3", r"network is written as \[network\], not as \["),
-    (NAMED + "[network]\ncolour = 1", r"\[network\] has the keys model_type, num_layers, .* not colour"),
-    (NAMED + '[network]\nmodel_type = "heavy"', "model_type is one of full, lightweight, not 'heavy'"),
-    (NAMED + "[network]\nnum_layers = 34", "num_layers is one of 50, 101, 152, not 34"),
-    (NAMED + "[network]\nnum_layers = [50]", "num_layers is one of 50, 101, 152, not "),
-    (NAMED + "[network]\nencoder = 3", "encoder is a text, not 3"),
-    (NAMED + '[network]\nencoder = "a"\nnum_layers = 50', "encoder leaves nothing for num_layers to say"),
-    (NAMED + '[network]\nmodel = "a"\nencoder_weights = "b"', "model leaves nothing for encoder_weights to say"),
+    ('description = " "', "description must be a text"),
+    (
+        NAMED + "colour = 1",
+        "colour is not one of its keys, which are description, dataset, root, network, train, stages",
+    ),
+    (NAMED + "dataset = 3", "dataset must be a name, a folder, or a list of these, not 3"),
+    (NAMED + "dataset = []", "dataset must be a name, a folder, or a list of these, not "),
+    (NAMED + 'dataset = ["camvid", 3]', "dataset must be a name, a folder, or a list of these, not "),
+    (NAMED + "root = 3", "root must be a folder, not 3"),
+    (NAMED + "network = 3", r"network must be written as \[network\], not as 3"),
+    (NAMED + "[[network]]\nencoder = 3", r"network must be written as \[network\], not as \["),
+    (NAMED + "[network]\ncolour = 1", r"\[network\] may have the keys model_type, num_layers, .* not colour"),
+    (NAMED + '[network]\nmodel_type = "heavy"', "model_type must be one of full, lightweight, not 'heavy'"),
+    (NAMED + "[network]\nnum_layers = 34", "num_layers must be one of 50, 101, 152, not 34"),
+    (NAMED + "[network]\nnum_layers = [50]", "num_layers must be one of 50, 101, 152, not "),
+    (NAMED + "[network]\nencoder = 3", "encoder must be a text, not 3"),
+    (NAMED + '[network]\nencoder = "a"\nnum_layers = 50', "encoder cannot be combined with num_layers"),
+    (NAMED + '[network]\nmodel = "a"\nencoder_weights = "b"', "model cannot be combined with encoder_weights"),
     (
         NAMED + "[train]\nepoch = 3",
         r"\[train\]: Unknown training settings: epoch\. Did you mean epochs\? Known .*epochs",
     ),
-    (NAMED + '[train]\nepochs = "three"', r"\[train\]: epochs is a whole number from 1 up, not 'three'"),
+    (NAMED + '[train]\nepochs = "three"', r"\[train\]: epochs must be a whole number of at least 1, not 'three'"),
     (NAMED + '[train]\ndataset = "camvid"', r"\[train\]: Unknown training settings: dataset"),
-    (NAMED + "[train]\nteacher = 3", r"\[train\]: teacher is .* not 3"),
+    (NAMED + "[train]\nteacher = 3", r"\[train\]: teacher must be .* not 3"),
     (NAMED + "[train]\nlearning_rate = nan", r"\[train\]: learning_rate .* not nan"),
-    (NAMED + "[train]\nseed = 2026-01-01", r"\[train\]: seed is a whole number"),
-    (NAMED + "train = [1]", r"train is written as \[train\], not as \[1\]"),
-    (NAMED + "[stages]\nepochs = 3", r"stages is written as \[\[stages\]\], not as {'epochs': 3}"),
-    (NAMED + "stages = [3]", r"stage 1 is written as \[\[stages\]\], not as 3"),
-    (NAMED + "[[stages]]\nepochs = 0", "stage 1: epochs is a whole number from 1 up, not 0"),
-    (NAMED + "[[stages]]\n[[stages]]\ndataset = 3", "in stage 2, dataset is a name"),
-    (NAMED + "[[stages]]\nroot = 3", "in stage 1, root is a folder, not 3"),
+    (NAMED + "[train]\nseed = 2026-01-01", r"\[train\]: seed must be a whole number"),
+    (NAMED + "train = [1]", r"train must be written as \[train\], not as \[1\]"),
+    (NAMED + "[stages]\nepochs = 3", r"stages must be written as \[\[stages\]\], not as {'epochs': 3}"),
+    (NAMED + "stages = [3]", r"stage 1 must be written as \[\[stages\]\], not as 3"),
+    (NAMED + "[[stages]]\nepochs = 0", "stage 1: epochs must be a whole number of at least 1, not 0"),
+    (NAMED + "[[stages]]\n[[stages]]\ndataset = 3", "in stage 2, dataset must be a name"),
+    (NAMED + "[[stages]]\nroot = 3", "in stage 1, root must be a folder, not 3"),
     (NAMED + "[[stages]]\nnetwork = 3", "stage 1: Unknown training settings: network"),
-    (NAMED + "[[stages]]\nlearning_rate = -1\n[train]\nlearning_rate = 1", "stage 1: learning_rate is a number"),
+    (NAMED + "[[stages]]\nlearning_rate = -1\n[train]\nlearning_rate = 1", "stage 1: learning_rate must be a number"),
     ("description", "is not a TOML file"),
     (NAMED + NAMED, "is not a TOML file"),
     ("description = " + "[" * 100_000, "is not a TOML file"),

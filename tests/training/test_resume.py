@@ -1,31 +1,18 @@
-"""Nothing is lost when training stops, however it stops, and it goes on as if it had not."""
+"""A training that was stopped continues bit for bit as if it had not been."""
 
 from __future__ import annotations
 
-import os
-import resource
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import CommandLine
 from small_runs import state
 
 from refinenet import RefineNet
 
 STEPS = 6
 """Of the training below: three epochs of two steps."""
-
-COMMAND = [
-    *(sys.executable, "-m", "refinenet", "train", "--dataset", "streets:8:64x64", "--encoder", "mobilenetv2_050"),
-    *("--epochs", "3", "--batch-size", "4", "--set", "crop_size=[32,32]", "--set", "ema_decay=0.9", "--no-check"),
-    *("--set", "accumulation=2", "--set", "warm_up=0.4", "--set", "precision=float32", "--set", "loggers=[]"),
-]
 
 
 def train(output: Path, **more: Any) -> RefineNet:
@@ -71,62 +58,6 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_where_it_would_have(
     resumed = RefineNet(device="cpu").train(resume=tmp_path, progress=False)
     assert (resumed.is_over, resumed.epochs) == (True, 3)
     assert_equal(tmp_path, whole)
-
-
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
-)
-def test_a_process_that_is_ended_keeps_its_run(
-    number: int, code: int, whole: Path, run_refinenet: CommandLine, tmp_path: Path
-) -> None:
-    """For real: kill, Ctrl-C and kill -9, in the middle of the training."""
-    command = [*COMMAND, "--set", "workers=0", "--set", "checkpoint_minutes=0.0001", "--output", str(tmp_path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        first, deadline = tmp_path / "checkpoints" / "step-000001", time.monotonic() + 120
-        while not first.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(process.pid, number)
-        said = process.communicate(timeout=60)[1]
-    assert process.returncode == code
-    assert (f"The run in {tmp_path} goes on from step" in said) == (number != signal.SIGKILL)
-    assert "Traceback" not in said
-    resumed = run_refinenet("train", "--resume", tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
-    assert_equal(tmp_path, whole)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
-def test_a_process_that_is_ended_on_a_full_disk_says_how_far_it_goes_back(
-    whole: Path, run_refinenet: CommandLine, tmp_path: Path
-) -> None:
-    """From a step on no file may become larger than 0 bytes."""
-    command = [*COMMAND, "--set", "workers=0", "--set", "checkpoint_minutes=0.0001", "--output", str(tmp_path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        first, deadline = tmp_path / "checkpoints" / "step-000001", time.monotonic() + 120
-        while not first.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))
-        os.kill(process.pid, signal.SIGTERM)
-        said = process.communicate(timeout=60)[1]
-    assert process.returncode == 143
-    kept = max(int(path.name[5:11]) for path in (tmp_path / "checkpoints").glob("step-*"))
-    assert f"The last state could not be kept. The run in {tmp_path} goes on from step {kept} with --resume" in said
-    resumed = run_refinenet("train", "--resume", tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
-    assert_equal(tmp_path, whole)
-
-
-def test_a_second_training_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    with subprocess.Popen([*COMMAND, "--output", str(tmp_path)], stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "run.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGSTOP)
-        try:
-            with pytest.raises(ValueError, match=f"{tmp_path} is being trained"):
-                RefineNet(device="cpu").train(resume=tmp_path, progress=False)
-        finally:
-            process.kill()
 
 
 def test_a_broken_checkpoint_is_put_aside_and_the_one_before_taken(

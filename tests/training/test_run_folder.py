@@ -1,4 +1,4 @@
-"""The folder of a run: one training at a time, a log without gaps or doubles, and writes that may fail."""
+"""The folder of a run: one training at a time, a log without gaps or duplicates, and writes that may fail."""
 
 from __future__ import annotations
 
@@ -120,10 +120,10 @@ def test_leftovers_of_killed_processes_are_swept_by_the_owner_of_the_lock(tmp_pa
 
 def test_the_newest_checkpoint_is_found_or_missed_aloud(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    with pytest.raises(ValueError, match=r"holds no checkpoint: the run cannot be taken up"):
+    with pytest.raises(ValueError, match=r"holds no checkpoint: the run cannot be resumed"):
         folder.newest_checkpoint()
     (tmp_path / "checkpoint.pt").write_bytes(b"of an earlier version")
-    with pytest.raises(ValueError, match=r"earlier version, whose checkpoint\.pt .* Begin a new run from its model"):
+    with pytest.raises(ValueError, match=r"earlier version, whose checkpoint\.pt .* Start a new run from its model"):
         folder.newest_checkpoint()
     folder.checkpoints.save(5, {"state.pt": b"x"})
     assert folder.newest_checkpoint().files == {"state.pt": b"x"}
@@ -131,11 +131,11 @@ def test_the_newest_checkpoint_is_found_or_missed_aloud(tmp_path: Path) -> None:
 
 def test_no_run_is_begun_among_the_checkpoints_of_another(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    assert not folder.is_begun
+    assert not folder.is_started
     folder.checkpoints.save(0, {"state.pt": b"x"})
-    assert not folder.is_begun, "killed before it was written down how it is begun, and before it learned anything"
+    assert not folder.is_started, "killed before it was written down how it is begun, and before it learned anything"
     folder.checkpoints.save(1, {"state.pt": b"x"})
-    assert folder.is_begun
+    assert folder.is_started
     with pytest.raises(FileNotFoundError, match=r"run\.json is missing"):
         folder.read_description()
 
@@ -181,7 +181,7 @@ def test_a_failing_write_is_said_once_until_it_works_again(tmp_path: Path, capsy
     assert folder.attempt("log.csv", lambda: folder.log({}, 1))
     assert capsys.readouterr().err == ""
     assert not folder.attempt("log.csv", fail)
-    assert "log.csv could not be written: No space left on device. Training goes on" in capsys.readouterr().err
+    assert "log.csv could not be written: No space left on device. Training continues" in capsys.readouterr().err
     assert not folder.attempt("log.csv", fail)
     assert capsys.readouterr().err == ""
     assert not folder.attempt("a checkpoint", fail)

@@ -1,4 +1,4 @@
-"""What a run shows of itself: its machine, its curves, its sample sheets, and its figures in TensorBoard."""
+"""What a run records and draws: its machine, curves, sample sheets, and metrics in TensorBoard."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def count(picture: RGB, colour: Sequence[int]) -> int:
 
 
 def test_curves_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
-    """Loss in blue and mIoU in green, its best point in vermilion; only figures that are there have a panel."""
+    """Loss in blue and mIoU in green, its best point in vermilion; only metrics that were measured have a panel."""
     blue, green, vermilion = (0, 114, 178), (0, 158, 115), (213, 94, 0)
     loss = pixels(draw_curves([{"epoch": "1", "loss": "1"}, {"epoch": "2", "loss": "nan"}], tmp_path / "a.png"))
     assert count(loss, blue) > 10
@@ -236,7 +236,7 @@ def test_a_full_disk_is_told_and_over_when_there_is_room_again(tmp_path: Path) -
 
 @pytest.mark.parametrize("names", [("csv",), ("tensorboard", "tensorboard"), "tensorboard", ["wandb"], (3,), None])
 def test_loggers_are_named_rightly(names: Any) -> None:
-    with pytest.raises(ValueError, match="loggers are some of tensorboard, wandb, mlflow, each once, not "):
+    with pytest.raises(ValueError, match="loggers must be some of tensorboard, wandb, mlflow, each once, not "):
         LoggerConfig(loggers=names)
     assert LoggerConfig(loggers=()).loggers == ()
 

@@ -1,4 +1,4 @@
-"""The cache of decoded samples: read once, then as quick as memory, gone at the end."""
+"""The cache of decoded samples: decoded once, then read from memory, removed at the end."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ needs_shared_memory = pytest.mark.skipif(sys.platform != "linux", reason="/dev/s
 
 @needs_shared_memory
 def test_too_little_memory_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Containers have 64 MB by default: nothing would be kept, without a word."""
+    """Containers have 64 MB by default: nothing would be cached, without a message."""
     monkeypatch.setattr(sample_cache, "KEPT_FREE", 10**18)
     with (
         pytest.raises(ValueError, match=r"cache='disk', or give a container more by --shm-size"),

@@ -19,7 +19,7 @@ def factors(**settings: Any) -> list[float]:
 
 
 def torch_factors(build: Any, *, warm_up_steps: int = 0) -> list[float]:
-    """The rates that a scheduler of PyTorch gives from a highest rate of 1, after a linear warm-up."""
+    """Return the rates of a PyTorch scheduler with a highest rate of 1, after a linear warm-up."""
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = build(optimiser)
     if warm_up_steps:
@@ -87,17 +87,20 @@ def test_a_step_that_the_run_does_not_have_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"schedule": "linear"}, "schedule is one of polynomial, cosine, steps, constant, not 'linear'"),
-        ({"warm_up": 1.0}, "warm_up is a number from 0 to 0.99, not 1.0"),
-        ({"warm_up": True}, "warm_up is a number"),
-        ({"lowest_rate": float("nan")}, "lowest_rate is a number from 0 to 1, not nan"),
-        ({"polynomial_power": -1}, "polynomial_power is a number"),
+        ({"schedule": "linear"}, "schedule must be one of polynomial, cosine, steps, constant, not 'linear'"),
+        ({"warm_up": 1.0}, "warm_up must be a number from 0 to 0.99, not 1.0"),
+        ({"warm_up": True}, "warm_up must be a number"),
+        ({"lowest_rate": float("nan")}, "lowest_rate must be a number from 0 to 1, not nan"),
+        ({"polynomial_power": -1}, "polynomial_power must be a number"),
         ({"schedule": "steps"}, "needs step_epochs"),
         ({"schedule": "steps", "step_epochs": (3, 3)}, r"each larger than the last, not \(3, 3\)"),
         ({"schedule": "steps", "step_epochs": (0, 3)}, "numbers above 0"),
-        ({"schedule": "steps", "step_epochs": ("3",)}, "step_epochs are numbers"),
-        ({"schedule": "steps", "step_epochs": 3}, "step_epochs are numbers above 0, each larger than the last, not 3"),
-        ({"schedule": "steps", "step_epochs": (3,), "step_factor": 2}, "step_factor is a number"),
+        ({"schedule": "steps", "step_epochs": ("3",)}, "step_epochs must be numbers"),
+        (
+            {"schedule": "steps", "step_epochs": 3},
+            "step_epochs must be numbers above 0, each larger than the last, not 3",
+        ),
+        ({"schedule": "steps", "step_epochs": (3,), "step_factor": 2}, "step_factor must be a number"),
         ({"step_epochs": (3,)}, 'step_epochs is for schedule="steps"; with "polynomial" leave it out'),
         ({"schedule": "cosine", "step_factor": 0.5}, 'step_factor is for schedule="steps"'),
         ({"schedule": "cosine", "polynomial_power": 2}, 'polynomial_power is for schedule="polynomial"'),
@@ -110,5 +113,5 @@ def test_settings_out_of_range_or_without_effect_are_refused(settings: dict[str,
 
 
 def test_all_problems_are_reported_together() -> None:
-    with pytest.raises(ValueError, match=r"warm_up is .*; polynomial_power is .*; step_factor is"):
+    with pytest.raises(ValueError, match=r"warm_up must be .*; polynomial_power must be .*; step_factor must be"):
         ScheduleConfig(warm_up=2, polynomial_power=-1, step_factor=0)

@@ -1,4 +1,4 @@
-"""Training in stages: each begins with the best model of the one before, and none is lost."""
+"""Training in stages: each starts from the best model of the one before, and none is lost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ START = (
 
 
 def write_plan(path: Path, folder: Path) -> Path:
-    """Streets, then a folder with three classes of its own; JSON is YAML, too."""
+    """Streets, then a folder with three other classes; JSON is YAML, too."""
     stages = [{"dataset": "streets:4:64x48", **SMALL}, {"dataset": str(folder), **SMALL, "epochs": 2}]
     path.write_text(json.dumps({"stages": stages}), "utf-8")
     return path
@@ -54,7 +54,7 @@ def test_a_stage_begins_with_the_best_model_of_the_one_before(drawn_folder: Path
 
 
 def test_without_a_learning_rate_that_moves_anything_the_weights_pass_through(tmp_path: Path) -> None:
-    """Rates of 1e-12 change no weight that can be seen: the last stage ends where the first began."""
+    """Rates of 1e-12 do not visibly change any weight: the last stage ends where the first started."""
     torch.manual_seed(1)
     network = RefineNet(encoder="mobilenetv2_050", num_classes=11, device="cpu")
     before = network.network.classifier.weight.detach().clone()
@@ -112,12 +112,12 @@ def test_a_training_that_is_over_is_answered_with_its_result(tmp_path: Path) -> 
 @pytest.mark.parametrize(("plan", "words"), [
     ("stages: []", "at least one stage"),
     ("stages: [{epochs: 3}]", "Stage 1: it needs the key 'dataset'"),
-    ("stages: [{dataset: 'streets:2', epochs: 0}]", "Stage 1: epochs is a whole number from 1 up, not 0"),
+    ("stages: [{dataset: 'streets:2', epochs: 0}]", "Stage 1: epochs must be a whole number of at least 1, not 0"),
     ("stages: [{dataset: 'streets:2'}, {dataset: 'streets:2', colour: 1}]", "Stage 2: Unknown training settings: col"),
-    ("stages: [{dataset: [3]}]", r"Stage 1: its dataset is a name, a folder or a list of such, not \[3\]"),
-    ("stages: [{dataset: voc, root: [5]}]", r"Stage 1: root is a folder, not \[5\]"),
-    ("stages: 3", "has to hold one key, 'stages'"),
-    ("stage: []", "has to hold one key, 'stages'"),
+    ("stages: [{dataset: [3]}]", r"Stage 1: its dataset must be a name, a folder or a list of these, not \[3\]"),
+    ("stages: [{dataset: voc, root: [5]}]", r"Stage 1: root must be a folder, not \[5\]"),
+    ("stages: 3", "must hold one key, 'stages'"),
+    ("stage: []", "must hold one key, 'stages'"),
     ("a: [", "is not a YAML file"),
 ])  # fmt: skip
 def test_a_plan_that_cannot_be_followed_is_refused_with_its_stage(plan: str, words: str, tmp_path: Path) -> None:
@@ -160,11 +160,11 @@ def test_the_data_of_a_stage_that_is_over_may_be_gone(drawn_folder: Path, tmp_pa
 
 
 def test_a_single_stage_is_not_resumed_alone(tmp_path: Path) -> None:
-    """Else the stages after it would never be trained, without a word."""
+    """Otherwise the stages after it would never be trained, without a message."""
     network = RefineNet(encoder="mobilenetv2_050", device="cpu")
     out = tmp_path / "out"
     result = network.train(stages=[{"dataset": "streets:2:48x32", **SMALL}], output=out, progress=False)
-    with pytest.raises(ValueError, match=f"go on with --resume {out}"):
+    with pytest.raises(ValueError, match=f"continue it with --resume {out}"):
         network.train(resume=result.folder, progress=False)
 
 

@@ -1,4 +1,4 @@
-"""Training by soft targets: who may teach, what is learned, and that a run goes on with the teacher it had."""
+"""Knowledge distillation: valid teachers, what is learned, and that a resumed run keeps its teacher."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_teachers_of_stages_lie_beside_their_file_and_are_looked_for_at_once(
 
 
 def test_a_student_is_drawn_to_its_teacher(tmp_path: Path) -> None:
-    """Taught by nothing else, a network comes nearer to the teacher's probabilities."""
+    """With no other loss, a network approaches the teacher's probabilities."""
     settings: dict[str, Any] = {**SETTINGS, "epochs": 8, "scale": [1.0, 1.0], "flip": False, "colour_jitter": 0.0}
     settings |= {"class_crops": 0.0, "batch_size": 2, "crop_size": [64, 64]}
     settings |= {"cross_entropy_weight": 0.0, "dice_weight": 0.0, "teacher": "camvid", "teacher_weight": 1.0}
@@ -68,7 +68,7 @@ def test_a_student_is_drawn_to_its_teacher(tmp_path: Path) -> None:
 def test_a_run_goes_on_with_the_teacher_that_it_had(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Named from one folder, found from another; with other weights in its file it is another one."""
+    """Given relative to one folder, found from another; with other weights in its file it is rejected."""
     monkeypatch.chdir(tmp_path)
     new_network().save("teacher.safetensors")
     train(pictures, tmp_path / "run", teacher="teacher.safetensors", stop_after=1)

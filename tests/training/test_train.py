@@ -1,4 +1,4 @@
-"""Training: what it leaves, what it refuses, and that nothing is lost when it is stopped."""
+"""Training: its results, its errors, and that nothing is lost when it is stopped."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ CHANGES = [
 
 @pytest.mark.parametrize(("change", "words"), CHANGES)
 def test_a_run_is_not_taken_up_with_other_data(change: str, words: str, begun: Path, tmp_path: Path) -> None:
-    """The run lies beside its data, at the place where they were, so that it finds them."""
+    """Put the run beside its data, at their recorded path, so that it finds them."""
     shutil.copytree(begun, tmp_path / "kept")
     images, masks = begun / "data" / "images", begun / "data" / "masks"
     try:
@@ -147,7 +147,7 @@ def test_a_run_is_not_taken_up_with_other_data(change: str, words: str, begun: P
 
 
 def test_a_run_is_taken_up_when_its_data_have_moved_and_it_finds_them(begun: Path, tmp_path: Path) -> None:
-    """Behind a link that stands where they were, or where its description is told to look; times do not count."""
+    """Behind a link at their recorded path, or at a path edited into its description; times do not count."""
     shutil.copytree(begun / "run", tmp_path / "run")
     shutil.copytree(begun / "data", tmp_path / "elsewhere", copy_function=shutil.copyfile)
     path = tmp_path / "run" / "run.json"
@@ -195,9 +195,9 @@ def test_another_seed_makes_another_network_and_a_model_needs_none() -> None:
 def test_smaller_batches_than_asked_for_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {**SMALL, "epochs": 1, "crop_size": [32, 32], "loggers": [], "batch_size": 8, "check": False}
     small_network().train(dataset="streets:5:48x32", output=tmp_path / "a", **settings)
-    assert "Batches have 5 instead of 8 images: of the 5 that" in capsys.readouterr().err
+    assert "Batches have 5 instead of 8 images: of the 5 training images" in capsys.readouterr().err
     small_network().train(dataset="streets:5:48x32", output=tmp_path / "b", **settings, accumulation=2)
-    assert "Batches have 4 instead of 8 images: of the 5 that" in capsys.readouterr().err
+    assert "Batches have 4 instead of 8 images: of the 5 training images" in capsys.readouterr().err
     small_network().train(dataset="streets:8:48x32", output=tmp_path / "c", **settings)
     assert "Batches have" not in capsys.readouterr().err
 
@@ -261,7 +261,7 @@ def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
 
 
 def test_the_average_of_the_weights_is_what_is_measured_and_kept(tmp_path: Path) -> None:
-    """With a decay of almost 1 and no warm-up left, hardly anything of the last steps is in the average."""
+    """With a decay of almost 1 and no warm-up left, the last steps hardly change the average."""
     r = small_network()
     r.train(dataset="streets:8:64x64", output=tmp_path, progress=False, **SMALL, ema_decay=0.9)
     checkpoint = max((tmp_path / "checkpoints").glob("step-*"))
@@ -295,7 +295,7 @@ def test_a_new_network_takes_the_classes_of_a_folder(drawn_folder: Path, tmp_pat
 
 
 def test_a_trained_network_keeps_the_classes_that_it_knows_by_name(tmp_path: Path) -> None:
-    """A learning rate of nearly nothing shows what the classifier starts from."""
+    """A learning rate near 0 shows the classifier's initial weights."""
     first = small_network()
     first.train(dataset="streets:4:64x64", output=tmp_path / "a", progress=False, **{**SMALL, "epochs": 1})
     root = tmp_path / "two"
@@ -337,7 +337,7 @@ def test_several_datasets_are_trained_on_together(tmp_path: Path) -> None:
         ({"scale": [2.0, 1.0]}, "scale"),
         ({"colour_jitter": 1.0}, "colour_jitter"),
         ({"precision": "half"}, "precision"),
-        ({"seed": 2**70}, r"seed is a whole number up to 2\^63 - 1"),
+        ({"seed": 2**70}, r"seed must be a whole number from 0 to 2\^63 - 1"),
     ],
 )
 def test_settings_out_of_range_are_named(settings: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -379,7 +379,7 @@ def test_a_model_that_was_changed_by_hand_is_no_new_network(tmp_path: Path, caps
         next(r.network.parameters()).add_(0.01)
     r.train("streets:4:64x64", output=tmp_path / "run", stop_after=1, **SMALL)
     assert (
-        "The network begins with a model's weights, whose terms go on into the new one: Non-comm"
+        "Training starts from a model's weights, whose terms apply to the new model: Non-comm"
         in capsys.readouterr().err
     )
     noted = RefineNet(model=tmp_path / "run" / "last.safetensors", device="cpu").card

@@ -1,4 +1,4 @@
-"""What training does about a full memory, losses that are no numbers, unlabelled pictures and a lack of progress."""
+"""How training handles full memory, losses that are not finite, unlabelled images and a lack of progress."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_second_lack_of_memory_ends_the_run_with_advice(pictures: Path, tmp_pa
 
 @contextmanager
 def spoiled(spoil: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
-    """Change what networks answer in training, of each step, counted from 1."""
+    """Change the output of networks in training, by step, counted from 1."""
     steps = 0
 
     def hook(module: nn.Module, inputs: Any, logits: Any) -> Any:
@@ -130,7 +130,7 @@ def spoiled(spoil: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
 
 
 def spoil_gradient(logits: Tensor) -> Tensor:
-    """Logits as they are, with a gradient that is too large for numbers."""
+    """Return the same logits with a gradient that overflows."""
     return logits + 1e38 * (logits - logits.detach())
 
 
@@ -173,9 +173,9 @@ def test_three_steps_in_a_row_that_are_not_finite_end_the_run(
     assert first.startswith("Warning: the loss became nan")
     assert second.startswith("Warning: the loss became nan")
     assert re.match(
-        r"Error: Training diverged in epoch 2: the loss of 3 steps in a row was no finite number; the last batch: "
+        r"Error: Training diverged in epoch 2: the loss of 3 steps in a row was not finite; the last batch: "
         rf"{pictures}/images/train/\d\.png, {pictures}/images/train/\d\.png\. "
-        rf"The last good model is kept in {tmp_path / 'best.safetensors'}\. Begin a new run with",
+        rf"The last good model is {tmp_path / 'best.safetensors'}\. Start a new run with",
         last,
     )
     assert RefineNet(model=tmp_path / "best.safetensors", device="cpu").card.recipe["epoch"] == 1

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from refinenet.io.images import decode, read_image
 from refinenet.io.mask_files import read_mask
-from refinenet.io.sample_values import Reading, ValueRange
+from refinenet.io.sample_values import ImageWarning, Reading, ValueRange
 from refinenet.labels import LabelMap, LabelSet
 
 Result = TypeVar("Result")
@@ -136,7 +136,7 @@ def _read_scaled(image_file: Callable[[str], Path | None], value_range: ValueRan
     decoded = read_image(path, reading=Reading(value_range=value_range, is_from_model=True))
     for note in decoded.notes:
         if note.kind != "range-of-model":
-            warnings.warn(note.text, stacklevel=2)
+            warnings.warn(ImageWarning(note), stacklevel=2)
     return decoded.pixels
 
 

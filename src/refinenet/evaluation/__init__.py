@@ -1,6 +1,6 @@
-"""One pass over a dataset to metrics, report, comparison and submission.
+"""Evaluation of a model or of label maps on a dataset: metrics, report, comparison, submission.
 
-Begin with `pipeline`, the order of events, and `evaluator`, the pass itself.
+Begin with `pipeline`, the order of events, and `evaluator`, the pass over the images.
 """
 
 from typing import TYPE_CHECKING
@@ -10,9 +10,9 @@ from refinenet._lazy import attach
 if TYPE_CHECKING:
     from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
     from refinenet.evaluation.comparison import compare
-    from refinenet.evaluation.evaluator import PROTOCOL, evaluate, model_predictor
+    from refinenet.evaluation.evaluator import PROTOCOL, model_predictor, validate
     from refinenet.evaluation.metrics import ConfusionMatrix
-    from refinenet.evaluation.pipeline import check_masks, evaluate_predictions, examine, open_split
+    from refinenet.evaluation.pipeline import check_masks, evaluate_predictions, open_split, run_evaluation
     from refinenet.evaluation.results import Evaluation
     from refinenet.evaluation.submission import Submission, plan_submission, write_submission
 else:
@@ -26,12 +26,12 @@ __all__ = [
     "Submission",
     "check_masks",
     "compare",
-    "evaluate",
     "evaluate_predictions",
-    "examine",
     "fit_temperature",
     "model_predictor",
     "open_split",
     "plan_submission",
+    "run_evaluation",
+    "validate",
     "write_submission",
 ]

@@ -1,4 +1,6 @@
-"""Measure a segmenter, or label maps of any origin, on a dataset, image by image.
+"""Evaluate a model, or label maps from files, on a dataset: one pass, image by image.
+
+`evaluate` computes all metrics, `validate` those that training needs after an epoch; both run `_run_pass`.
 
 Shape letters: H height, W width.
 """
@@ -27,131 +29,158 @@ from refinenet.io.mask_files import read_mask
 from refinenet.labels import LabelMap
 
 PROTOCOL = PLAIN.describe()
-"""That of training's validation."""
+"""Protocol of the validation during training, in words."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said of an image."""
+    """Label map predicted for an image."""
 
     labels: LabelMap
-    """`(H, W)` ids; the ignore index where no class is said."""
+    """`(H, W)` ids; the ignore index where no class is predicted."""
     confidence: npt.NDArray[np.float32] | None
-    """`(H, W)` float32 in [0, 1], where it is known."""
+    """`(H, W)` float32 in [0, 1], if known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """What is measured: a model, or label maps of any origin."""
+    """Source of the predictions to evaluate: a model, or label maps in files."""
 
-    answer: Callable[[Sample], Prediction]
+    predict: Callable[[Sample], Prediction]
     has_confidence: bool
     protocol: str
-    """How images were put before the network, in words."""
+    """How images are passed to the network, in words."""
     model_sha256: str | None
-    """Of the model's weights, where it is one."""
+    """SHA-256 of the model's weights; None without a model."""
 
 
 def model_predictor(segmenter: Segmenter, model_sha256: str, abstain_below: float = 0.0) -> Predictor:
-    """A model to be measured.
+    """Return the predictor of a model.
 
     Args:
-        segmenter: What runs it.
-        model_sha256: Of its weights as stored.
-        abstain_below: Pixels of less confidence than this get no class.
+        segmenter: Runs the model.
+        model_sha256: SHA-256 of its weights as stored.
+        abstain_below: Least confidence of a pixel that is given a class.
     """
 
-    def answer(sample: Sample) -> Prediction:
-        found = segmenter.segment(sample.image, abstain_below)
-        return Prediction(found.labels, found.confidence)
+    def predict(sample: Sample) -> Prediction:
+        segmentation = segmenter.segment(sample.image, abstain_below)
+        return Prediction(segmentation.labels, segmentation.confidence)
 
-    withheld = f"; no class below a confidence of {abstain_below:g}" if abstain_below else ""
+    abstention = f"; no class below a confidence of {abstain_below:g}" if abstain_below else ""
     return Predictor(
-        answer=answer,
+        predict=predict,
         has_confidence=True,
-        protocol=segmenter.protocol.describe() + withheld,
+        protocol=segmenter.protocol.describe() + abstention,
         model_sha256=model_sha256,
     )
 
 
-def measure(
-    examinee: Predictor, dataset: Dataset, *, progress: bool, processes: Processes, official: str = ""
+def evaluate(
+    predictor: Predictor, dataset: Dataset, *, progress: bool, processes: Processes, official: str = ""
 ) -> Evaluation:
-    """All figures of a model, or of label maps, on a dataset.
+    """Compute all metrics of a predictor on a dataset.
 
     Args:
-        examinee: What to measure.
-        dataset: What to measure it on.
-        progress: Whether to show progress.
-        processes: Those that share the images; all get the same figures, equal to those of one process alone.
-        official: How those who published the dataset measure on it, in words.
+        predictor: The model or label maps to evaluate.
+        dataset: Images with ground truth.
+        progress: Whether to show a progress bar.
+        processes: Processes that share the images; all get the same metrics, equal to those of a single process.
+        official: Protocol of the dataset's publishers, in words.
 
     Raises:
-        ValueError: an image, a mask or a prediction cannot be used; the file is named.
+        ValueError: an image, a mask or a prediction cannot be used; the message names the file.
     """
     label_set = dataset.label_set
-    tally = MetricAccumulator(len(label_set), label_set.ignore_index, len(dataset))
-    parts = np.zeros(3)
-    start = last = time.perf_counter()
-    for index, sample in _share_images(dataset, progress, processes):
-        loaded = time.perf_counter()
-        answer = examinee.answer(sample)
-        answered = time.perf_counter()
-        _count(tally, index, sample, answer)
-        parts += loaded - last, answered - loaded, time.perf_counter() - answered
-        last = time.perf_counter()
-    tally.add_up(processes)
+    accumulator = MetricAccumulator(len(label_set), label_set.ignore_index, len(dataset))
+
+    def count(index: int, sample: Sample, prediction: Prediction) -> None:
+        accumulator.add(index, sample.labels, prediction.labels, prediction.confidence)
+
+    start = time.perf_counter()
+    parts = _run_pass(predictor.predict, dataset, count, progress, processes)
+    accumulator.add_up(lambda counts: processes.add_up(torch.from_numpy(counts)).numpy())
     load, network, figures = processes.add_up(torch.from_numpy(parts)).tolist()
     return Evaluation(
         dataset=dataset.name,
         split=dataset.split,
         label_set=label_set,
-        figures=compute_metrics(tally, has_confidence=examinee.has_confidence),
+        figures=compute_metrics(accumulator, has_confidence=predictor.has_confidence),
         names=tuple(dataset.items),
         seconds=time.perf_counter() - start,
         parts=Seconds(load=load, network=network, figures=figures),
-        protocol=examinee.protocol,
+        protocol=predictor.protocol,
         official=official,
-        model_sha256=examinee.model_sha256,
+        model_sha256=predictor.model_sha256,
         package_version=__version__,
     )
 
 
-def evaluate(
+def validate(
     segmenter: Segmenter,
     dataset: Dataset,
     *,
     progress: bool = True,
     processes: Processes = ALONE,
     after_image: Callable[[], object] | None = None,
-) -> tuple[SegmentationScores, float]:
-    """Segment every image of a dataset and count no more than training needs.
+) -> SegmentationScores:
+    """Compute mIoU, accuracies and the IoU of each class, without the cost of the other metrics.
 
     Args:
-        segmenter: What to measure.
-        dataset: What to measure it on.
-        progress: Whether to show progress.
-        processes: Those that share the images; all get the same figures, equal to those of one process alone.
-        after_image: Called after each image, on all processes equally often; it may end the work by an exception.
-
-    Returns:
-        The figures, and the seconds it took.
+        segmenter: Runs the model.
+        dataset: Images with ground truth.
+        progress: Whether to show a progress bar.
+        processes: Processes that share the images; all get the same scores, equal to those of a single process.
+        after_image: Called after each image, equally often in all processes; it may stop the pass by an exception.
 
     Raises:
-        ValueError: an image or mask cannot be used; the file is named.
+        ValueError: an image or mask cannot be used; the message names the file.
     """
     matrix = ConfusionMatrix(len(dataset.label_set), dataset.label_set.ignore_index)
-    start = time.perf_counter()
-    for _, sample in _share_images(dataset, progress, processes, after_image):
-        matrix.add(sample.labels, segmenter.predict(sample.image))
+
+    def predict(sample: Sample) -> Prediction:
+        return Prediction(segmenter.predict(sample.image), None)  # labels alone need no softmax at full size
+
+    def count(_: int, sample: Sample, prediction: Prediction) -> None:
+        matrix.add(sample.labels, prediction.labels)
+
+    _run_pass(predict, dataset, count, progress, processes, after_image)
     matrix.counts = processes.add_up(torch.from_numpy(matrix.counts)).numpy()
-    return matrix.scores(), time.perf_counter() - start
+    return matrix.scores()
+
+
+def _run_pass(
+    predict: Callable[[Sample], Prediction],
+    dataset: Dataset,
+    count: Callable[[int, Sample, Prediction], None],
+    progress: bool,
+    processes: Processes,
+    after_image: Callable[[], object] | None = None,
+) -> npt.NDArray[np.float64]:
+    """Load, predict and count the images of this process.
+
+    Returns:
+        `(3,)` seconds spent on loading, predicting and counting.
+    """
+    seconds = np.zeros(3)
+    last = time.perf_counter()
+    for index, sample in _share_images(dataset, progress, processes, after_image):
+        loaded = time.perf_counter()
+        prediction = predict(sample)
+        predicted = time.perf_counter()
+        try:
+            count(index, sample, prediction)
+        except ValueError as error:
+            raise ValueError(f"{sample.name}: {error}") from error
+        seconds += loaded - last, predicted - loaded, time.perf_counter() - predicted
+        last = time.perf_counter()
+    return seconds
 
 
 def _share_images(
-    dataset: Dataset, progress: bool, processes: Processes, after_image: Callable[[], object] | None = None
+    dataset: Dataset, progress: bool, processes: Processes, after_image: Callable[[], object] | None
 ) -> Iterator[tuple[int, Sample]]:
-    """The images of this process with their indices: every so many-th one."""
+    """Yield the samples of this process with their indices: the process of rank r takes images r, r + count, ..."""
     with progress_bar(progress) as bar:
         task = bar.add_task(f"Evaluating on {dataset.name} {dataset.split}", total=len(dataset), status="")
         for first in range(0, len(dataset), processes.count):
@@ -159,69 +188,63 @@ def _share_images(
             if index < len(dataset):
                 yield index, dataset[index]
             bar.advance(task, min(processes.count, len(dataset) - first))
+            # Also without an image in the last round: `after_image` may wait for the other processes.
             if after_image is not None:
                 after_image()
-
-
-def _count(tally: MetricAccumulator, index: int, sample: Sample, answer: Prediction) -> None:
-    try:
-        tally.add(index, sample.labels, answer.labels, answer.confidence)
-    except ValueError as error:
-        raise ValueError(f"{sample.name}: {error}") from error
 
 
 FIRST_FEW = 3
 """Files that a message names of many."""
 
 
-def examine_predictions(folder: str | os.PathLike[str], dataset: Dataset) -> Predictor:
-    """Label maps in a folder, to be measured on a dataset.
+def folder_predictor(folder: str | os.PathLike[str], dataset: Dataset) -> Predictor:
+    """Return the predictor that reads label maps from a folder.
 
     Args:
-        folder: It holds a PNG for each image, called as the image: `city/one.png` or, where no two images have that
-            name, `one.png`. Its pixels are class ids in the dataset's order, grey or with a palette, of 8 or 16 bits;
-            the dataset's ignore index stands for no class, which counts as a miss.
-        dataset: What they are predictions for.
+        folder: Holds a PNG for each image, named like the image: `city/one.png` or, if no two images share that name,
+            `one.png`. Its pixels are class ids in the dataset's order, grey or with a palette, of 8 or 16 bits;
+            the dataset's ignore index means that no class is predicted, which counts as a miss.
+        dataset: Dataset of the images.
 
     Raises:
-        ValueError: names of images do not tell them apart.
-        FileNotFoundError: the folder, or a file in it, is not there; all missing ones are counted, the first named.
+        ValueError: images in different folders share a name, and so would their predictions.
+        FileNotFoundError: the folder or a file in it is missing; the message counts the missing files and names some.
     """
     base = Path(folder)
     if not base.is_dir():
         raise FileNotFoundError(f"There is no folder of predictions {base}.")
     files = _find_files(base, dataset)
 
-    def answer(sample: Sample) -> Prediction:
+    def predict(sample: Sample) -> Prediction:
         path = files[sample.name]
         labels = read_mask(path)
         _check_labels(path, labels, sample, dataset)
         return Prediction(dataset.label_set.cast(labels), None)
 
     return Predictor(
-        answer=answer, has_confidence=False, protocol=f"predictions read from the files in {base}", model_sha256=None
+        predict=predict, has_confidence=False, protocol=f"predictions read from the files in {base}", model_sha256=None
     )
 
 
 def _find_files(base: Path, dataset: Dataset) -> dict[str, Path]:
-    """The file of each image: below its folders, or all of them side by side."""
+    """Return the file of each image, in folders like the images' or all in one folder."""
     nested = {item: base / f"{item}.png" for item in dataset.items}
     flat = {item: base / f"{Path(item).name}.png" for item in dataset.items}
-    found = nested if any(path.is_file() for path in nested.values()) else flat
-    missing = [path for path in found.values() if not path.is_file()]
+    files = nested if any(path.is_file() for path in nested.values()) else flat
+    missing = [path for path in files.values() if not path.is_file()]
     if missing:
         named = ", ".join(str(path.relative_to(base)) for path in missing[:FIRST_FEW])
         more = ", ..." if len(missing) > FIRST_FEW else ""
         raise FileNotFoundError(
-            f"{base} lacks predictions for {len(missing)} of the {len(found)} images of {dataset.name} "
-            f"{dataset.split}: {named}{more}. There has to be a PNG of class ids for each image, called as the image."
+            f"{base} lacks predictions for {len(missing)} of the {len(files)} images of {dataset.name} "
+            f"{dataset.split}: {named}{more}. Each image needs a PNG of class ids with the image's name."
         )
-    if len(set(found.values())) < len(found):
+    if len(set(files.values())) < len(files):
         raise ValueError(
-            f"Images of {dataset.name} in different folders have the same name, so that {base} does not say which "
-            "prediction is whose: lay the predictions in folders like those of the images."
+            f"Images of {dataset.name} in different folders have the same name, so the predictions in {base} cannot be "
+            "told apart: put the predictions in folders like those of the images."
         )
-    return found
+    return files
 
 
 def _check_labels(path: Path, labels: LabelMap, sample: Sample, dataset: Dataset) -> None:
@@ -229,14 +252,14 @@ def _check_labels(path: Path, labels: LabelMap, sample: Sample, dataset: Dataset
         height, width = sample.labels.shape
         raise ValueError(
             f"{path} has {labels.shape[1]}x{labels.shape[0]} pixels (width x height), the image {width}x{height}. "
-            "They must be equal: resize what the network said before choosing classes."
+            "Both must have the same size: upsample the logits before taking the argmax."
         )
     classes, void = len(dataset.label_set), dataset.label_set.ignore_index
-    strange = (labels >= classes) & (labels != void)
-    if strange.any():
-        row, column = (int(place[0]) for place in strange.nonzero())
+    invalid = (labels >= classes) & (labels != void)
+    if invalid.any():
+        row, column = (int(positions[0]) for positions in invalid.nonzero())
         raise ValueError(
-            f"{path} has the id {labels[row, column]} at row {row}, column {column} ({strange.sum()} pixels in all "
+            f"{path} has the id {labels[row, column]} at row {row}, column {column} ({invalid.sum()} pixels in all "
             f"have such ids). Allowed are 0 to {classes - 1}, in the order {', '.join(dataset.label_set.names[:3])}, "
             f"..., and {void} for pixels without a predicted class."
         )

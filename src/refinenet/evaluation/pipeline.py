@@ -17,10 +17,10 @@ from refinenet.datasets.catalog import (
     open_dataset,
 )
 from refinenet.distributed import ALONE, CPU, Processes, is_launched, launch
-from refinenet.evaluation.evaluator import Predictor, examine_predictions, measure
+from refinenet.evaluation.evaluator import Predictor, evaluate, folder_predictor
 from refinenet.evaluation.report import check_folder, write_report
 from refinenet.evaluation.results import Evaluation
-from refinenet.evaluation.submission import Submission, copy_answers
+from refinenet.evaluation.submission import Submission, record_predictions
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_unwritable
 
@@ -68,8 +68,8 @@ def check_masks(dataset: DatasetSource, split: str, processes: Processes, *, pro
         print_note(f"Warning: {finding.told()}", enabled=progress)
 
 
-def examine(
-    examinee: Predictor,
+def run_evaluation(
+    predictor: Predictor,
     dataset: Dataset,
     official: str = "",
     *,
@@ -82,7 +82,7 @@ def examine(
     """Measure, write what was asked for, and print a table; of several processes the first one writes and prints.
 
     Args:
-        examinee: What to measure.
+        predictor: What to measure.
         dataset: What to measure it on.
         official: As `open_split` gives it.
         output_file: A JSON file for the figures.
@@ -100,18 +100,18 @@ def examine(
     if output_file is not None:
         refuse_unwritable(output_file)
     shows = progress and processes.is_first
-    measured = partial(measure, dataset=dataset, progress=shows, processes=processes, official=official)
+    measured = partial(evaluate, dataset=dataset, progress=shows, processes=processes, official=official)
     if submission is None:
-        evaluation = measured(examinee)
+        evaluation = measured(predictor)
     else:
         with submission.writing() as add:
-            evaluation = measured(copy_answers(examinee, add))
+            evaluation = measured(record_predictions(predictor, add))
     if shows:
         evaluation.print()
     if output_file is not None and processes.is_first:
         evaluation.save(output_file)
     if folder is not None and processes.is_first:
-        page = write_report(evaluation, dataset, examinee.answer, folder)
+        page = write_report(evaluation, dataset, predictor.predict, folder)
         print_note(f"Report: {page}", enabled=shows)
     if submission is not None:
         print_note(submission.describe(), enabled=shows)
@@ -133,7 +133,7 @@ def evaluate_predictions(
 
     Args:
         dataset: As `datasets.open_dataset` takes it.
-        predictions: A folder with a PNG of class ids for each image (`predictions.examine_predictions`).
+        predictions: A folder with a PNG of class ids for each image (`predictions.folder_predictor`).
         root: Where a named dataset lies.
         split: Which part of it.
         output_file: A JSON file for the figures.
@@ -153,8 +153,8 @@ def evaluate_predictions(
     processes = launch(CPU).processes if is_launched() else ALONE
     if check:
         check_masks(dataset, split, processes, progress=progress)
-    return examine(
-        examine_predictions(predictions, data),
+    return run_evaluation(
+        folder_predictor(predictions, data),
         data,
         official,
         output_file=output_file,

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from refinenet.evaluation.metrics import RULE, RULES, ImageFigures, Metrics, SegmentationScores
+from refinenet.evaluation.metrics import RULE, RULES, ImageMetrics, Metrics, SegmentationScores
 from refinenet.evaluation.metrics.confusion import Counts
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
@@ -156,7 +156,7 @@ class Evaluation:
                 "pixels": self._pixels(found),
             }
 
-    def _pixels(self, found: ImageFigures) -> dict[str, list[int]]:
+    def _pixels(self, found: ImageMetrics) -> dict[str, list[int]]:
         """Of each class that occurs: pixels in both, in the truth and in the prediction."""
         return {
             name: counts.tolist()

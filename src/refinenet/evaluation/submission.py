@@ -140,15 +140,15 @@ def write_submission(segmenter: Segmenter, submission: Submission, *, progress: 
             bar.advance(task)
 
 
-def copy_answers(examinee: Predictor, add: AddLabels) -> Predictor:
-    """An examinee whose answers are kept, too, in the order in which it is asked."""
+def record_predictions(predictor: Predictor, add: AddLabels) -> Predictor:
+    """An predictor whose answers are kept, too, in the order in which it is asked."""
 
-    def answer(sample: Sample) -> Prediction:
-        found = examinee.answer(sample)
+    def predict(sample: Sample) -> Prediction:
+        found = predictor.predict(sample)
         add(sample.name, found.labels)
         return found
 
-    return replace(examinee, answer=answer)
+    return replace(predictor, predict=predict)
 
 
 @contextmanager

@@ -69,7 +69,17 @@ if TYPE_CHECKING:
     from refinenet.io.parallel import map_parallel, map_safely
     from refinenet.io.raster import RasterReader, is_installed, needs_windows, open_upright
     from refinenet.io.raster_writer import TIFF_SUFFIXES, TILE, RasterWriter, check_suffix, open_target
-    from refinenet.io.sample_values import AS_DECLARED, Decoded, Mask, Note, Reading, ValueRange, check_value_range
+    from refinenet.io.sample_values import (
+        AS_DECLARED,
+        Decoded,
+        ImageWarning,
+        Mask,
+        Note,
+        Reading,
+        ValueRange,
+        check_value_range,
+        first_of_each_kind,
+    )
     from refinenet.io.sealed_folder import check_names, damage_told, read_checksummed, read_step, write_checksummed
     from refinenet.io.signals import StopRequest
     from refinenet.io.threads import TRACING, ThreadLock, survive_fork
@@ -91,6 +101,7 @@ __all__ = [
     "ChannelOrder",
     "Decoded",
     "ImageSource",
+    "ImageWarning",
     "Mask",
     "Note",
     "Patience",
@@ -112,6 +123,7 @@ __all__ = [
     "describe_error",
     "encode",
     "fetch",
+    "first_of_each_kind",
     "flush_folder",
     "forget",
     "has_suffix",

@@ -33,6 +33,7 @@ from refinenet.io.sample_values import (
     AS_DECLARED,
     RGB,
     Decoded,
+    ImageWarning,
     Mask,
     Note,
     Reading,
@@ -117,7 +118,7 @@ def decode(
     reading = Reading(bands=None if bands is None else tuple(bands), value_range=value_range)
     decoded = read_image(image, channel_order=channel_order, reading=reading)
     for note in decoded.notes:
-        warnings.warn(note.text, stacklevel=2)
+        warnings.warn(ImageWarning(note), stacklevel=2)
     return decoded.pixels
 
 

@@ -6,7 +6,9 @@ Shape letters: H height, W width, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,6 +33,42 @@ class Note(NamedTuple):
     kind: str
     """Kind of the note; each kind is reported once in a run."""
     text: str
+
+
+class ImageWarning(UserWarning):
+    """A note on how an image was read, as a warning; it can be pickled.
+
+    Args:
+        note: Its text is the message; its kind tells which warnings of a run say the same.
+    """
+
+    def __init__(self, note: Note) -> None:
+        super().__init__(note)
+        self.note = note
+
+    def __str__(self) -> str:
+        return self.note.text
+
+
+@contextmanager
+def first_of_each_kind() -> Iterator[None]:
+    """Show only the first `ImageWarning` of each kind for as long as the context lasts; other warnings as ever."""
+    seen: set[str] = set()
+    show = warnings.showwarning
+
+    def show_first(message: Warning | str, *details: Any, **more: Any) -> None:
+        if isinstance(message, ImageWarning):
+            if message.note.kind in seen:
+                return
+            seen.add(message.note.kind)
+        show(message, *details, **more)
+
+    # Not a filter: these match texts, which name the file and its values and so differ from image to image.
+    warnings.showwarning = show_first
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
+
+from refinenet.settings import Settings
 
 BatchNormMode = Literal["train", "frozen_statistics", "frozen", "synchronised"]
 
@@ -22,7 +24,7 @@ _ORDINARY = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchNormConfig:
+class BatchNormConfig(Settings):
     """What batch norm does in training.
 
     Raises:
@@ -33,17 +35,6 @@ class BatchNormConfig:
     """"train": statistics of the batch, in each process its own. "frozen_statistics": the running statistics that the
     network came with, factors and offsets being trained, as the papers did with their small batches. "frozen": factors
     and offsets stay, too. "synchronised": statistics of the batches of all processes together."""
-
-    def __post_init__(self) -> None:
-        problems = self.problems()
-        if problems:
-            raise ValueError("; ".join(problems) + ".")
-
-    def problems(self) -> list[str]:
-        """What is wrong with the values, all of it."""
-        if self.batch_norm in get_args(BatchNormMode):
-            return []
-        return [f"batch_norm is one of {', '.join(get_args(BatchNormMode))}, not {self.batch_norm!r}"]
 
 
 def apply_batch_norm(network: nn.Module, config: BatchNormConfig, processes: int) -> nn.Module:

@@ -1,6 +1,7 @@
-"""A run from its settings to its model.
+"""Training: a run from its settings to its model.
 
-Begin with `stages` (which runs a call means), `run.TrainRun` (one run) and `engine.trainer` (the loop, written out).
+Start reading with `stages` (the runs that a call of `train` means), `run.TrainRun` (one run) and `engine.trainer` (the
+training loop).
 """
 
 from typing import TYPE_CHECKING
@@ -12,13 +13,12 @@ if TYPE_CHECKING:
     from refinenet.training.pretraining import pretrain_encoder
     from refinenet.training.records.recipes import merge, read_recipe, recipe_descriptions
     from refinenet.training.run import TrainResult, TrainRun
-    from refinenet.training.stages import TrainArguments, prepare_runs
-    from refinenet.training.start import RunOptions
+    from refinenet.training.stages import prepare_runs
+    from refinenet.training.start import TrainArguments
 else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
-    "RunOptions",
     "TrainArguments",
     "TrainConfig",
     "TrainResult",

@@ -1,4 +1,4 @@
-"""A training run in its folder: begun, carried out, and taken up again."""
+"""One training run in its folder: `TrainRun.run` puts its parts together and trains to the end."""
 
 from __future__ import annotations
 
@@ -14,170 +14,176 @@ from refinenet.datasets.class_statistics import ClassCounts, count_classes, log_
 from refinenet.distributed import Engine
 from refinenet.inference.backends.pytorch import keep_freed_memory
 from refinenet.io.console import print_note
-from refinenet.io.signals import StopRequest
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
 from refinenet.training.augmentation.mixing import rare_classes
 from refinenet.training.config import TrainConfig
 from refinenet.training.engine.learner import Learner
-from refinenet.training.engine.state import Beginning, restore_state
-from refinenet.training.engine.trainer import Trainer, telling_how_it_goes_on
+from refinenet.training.engine.state import TrainState, restore_state, start_state
+from refinenet.training.engine.trainer import Trainer, hold
 from refinenet.training.loading.loader import Loader
 from refinenet.training.loading.sample_cache import cache_samples
 from refinenet.training.loggers import open_loggers
 from refinenet.training.records.folder import RunFolder
+from refinenet.training.records.run_record import RunRecord
 from refinenet.training.segmentation_task import SegmentationTask
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What a training run left."""
+    """Result of a training run."""
 
     folder: Path
-    """Holds all that the run left; see `RunFolder`."""
+    """Folder of the run, with everything it wrote; see `RunFolder`."""
     model: Path
-    """The model of the epoch with the best validation mIoU."""
+    """Model of the epoch with the best validation mIoU."""
     best_miou: float | None
-    """Validation mIoU of that model, in [0, 1]; None where none was measured before the run was stopped."""
+    """Validation mIoU of that model, in [0, 1]; None if none was measured before the run was stopped."""
     epochs: int
-    """Epochs trained in all."""
+    """Number of epochs trained in all."""
     is_over: bool
-    """Whether the run is over; False where `stop_after` stopped it before its end."""
+    """Whether the run is finished; False if `stop_after` stopped it before its end."""
 
 
 FREQUENCY_SAMPLES = 1000
-"""Images, spread over the dataset, that class frequencies are counted on."""
+"""Number of images, spread over the dataset, on which class frequencies are counted."""
 
 
+@dataclass(kw_only=True)
 class TrainRun:
-    """One training run in its folder; it can be stopped at any time and taken up again where it was.
+    """One training run in its folder; it can be stopped at any time and resumed where it was."""
 
-    Args:
-        network: Trained in place.
-        card: What to say of the model; its recipe is replaced by this run's.
-        train_set: What to learn from.
-        val_set: What to choose the best epoch by.
-        config: How to train.
-        folder: Where to put the results.
-        engine: What spreads the work over devices and processes.
-        beginning: What is kept of a new run; without one, the run that the folder keeps is taken up.
-        teacher: A network whose probabilities are soft targets.
-        stop_after: Steps after which to stop, for now.
-        progress: Whether to show progress.
-    """
+    network: Network
+    """Trained in place."""
+    record: RunRecord
+    """How the run was started; its card describes the model, its config the training."""
+    train_set: Dataset
+    val_set: Dataset
+    """Dataset by which the best epoch is chosen."""
+    folder: RunFolder
+    engine: Engine
+    """Spreads the work over devices and processes."""
+    recipe: str | None = None
+    """Text of the recipe file of a new run; None resumes the run in the folder."""
+    teacher: Network | None = None
+    """Network whose probabilities are soft targets."""
+    stop_after: int | None = None
+    """Number of steps after which to stop, for now."""
+    progress: bool = True
 
-    def __init__(
-        self,
-        network: Network,
-        card: ModelCard,
-        train_set: Dataset,
-        val_set: Dataset,
-        config: TrainConfig,
-        folder: RunFolder,
-        *,
-        engine: Engine,
-        beginning: Beginning | None = None,
-        teacher: Network | None = None,
-        stop_after: int | None = None,
-        progress: bool = True,
-    ) -> None:
-        self.network, self.card, self.config, self.folder = network, card, config, folder
-        self.train_set, self.val_set, self.teacher, self.beginning = train_set, val_set, teacher, beginning
-        self.engine, self.processes = engine, engine.processes
-        self.show = progress and self.processes.is_first
-        self.stop_after = stop_after
+    @property
+    def card(self) -> ModelCard:
+        """Metadata of the network that is trained."""
+        return self.record.card
+
+    @property
+    def config(self) -> TrainConfig:
+        """Settings of the run."""
+        return self.record.config
+
+    @property
+    def show(self) -> bool:
+        """Whether this process shows progress."""
+        return self.progress and self.engine.processes.is_first
 
     def run(self) -> TrainResult:
         """Train to the last epoch.
 
         Raises:
-            ValueError: an image or mask cannot be used, training diverged, what the folder keeps is of another run, or
-                another process trains there.
-            OSError: a file cannot be read, or a new run cannot be written.
-            KeyboardInterrupt, SystemExit: the user or the system stopped it; what was reached is kept.
+            ValueError: An image or mask cannot be used, training diverged, the folder holds another run, or another
+                process trains there.
+            OSError: A file cannot be read, or a new run cannot be written.
+            KeyboardInterrupt, SystemExit: The user or the system stopped it; the state reached is kept.
         """
         keep_freed_memory()
-        folder, config, show = self.folder, self.config, self.show
+        folder, processes = self.folder, self.engine.processes
         with ExitStack() as stack:
-            interruption = stack.enter_context(StopRequest())
-            if self.processes.is_first:
-                stack.enter_context(folder.lock())
-            self.processes.wait()  # none empties a cache in the folder of a run that others are training
-            stack.enter_context(telling_how_it_goes_on(folder, show=show))
+            stop_request = stack.enter_context(hold(folder, processes, show=self.show))
             counts = self._count_classes()
             loader = stack.enter_context(self._open_loader(stack, counts))
-            self._tell_of_batches(loader)
+            self._report_batches(loader)
             learner = self._make_learner(counts)
-            position = restore_state(folder, learner, self.beginning, show=show)
-            names = config.loggers if self.processes.is_first else ()
-            loggers = open_loggers(names, folder.path, asdict(config), first_step=position.epoch + 1)
-            stack.callback(folder.attempt, "the loggers' last figures", loggers.close, is_last=True)
-            keeper = SegmentationTask(folder, self.card, learner, self.train_set, self.val_set, show=show)
-            loop = Trainer(
-                learner, loader, keeper, folder, loggers, interruption, position, steps=self.stop_after, show=show
+            state = self._start_or_restore(learner)
+            names = self.config.loggers if processes.is_first else ()
+            loggers = open_loggers(names, folder.path, asdict(self.config), first_step=state.epoch + 1)
+            stack.callback(folder.attempt, "the loggers' last metrics", loggers.close, is_last=True)
+            task = SegmentationTask(folder, self.card, learner, self.train_set, self.val_set, show=self.show)
+            trainer = Trainer(
+                learner, loader, task, folder, loggers, stop_request, state, steps=self.stop_after, show=self.show
             )
-            loop.run()
-            if self.processes.is_first and not position.is_over:
-                keeper.keep_last(position.epoch)
-            self.processes.wait()
+            trainer.run()
+            if processes.is_first and not state.is_finished:
+                task.save_last(state.epoch)
+            processes.wait()
         return TrainResult(
             folder=folder.path,
             model=folder.model,
-            best_miou=position.best_score,
-            epochs=position.epoch,
-            is_over=position.is_over,
+            best_miou=state.best_score,
+            epochs=state.epoch,
+            is_over=state.is_finished,
         )
 
-    def _tell_of_batches(self, loader: Loader) -> None:
-        """Say where batches are smaller than asked for, or leave out much of each epoch."""
+    def _start_or_restore(self, learner: Learner[Network]) -> TrainState:
+        if self.recipe is None:
+            return restore_state(self.folder, learner, show=self.show)
+        return start_state(self.folder, learner, self.record.to_dict(), self.recipe, show=self.show)
+
+    def _report_batches(self, loader: Loader) -> None:
+        """Report batches that are smaller than configured, or leave out much of each epoch."""
         size, images = loader.batch_size, len(self.train_set)
         if size != self.config.batch_size:
-            told = f"Batches have {size} instead of {self.config.batch_size} images"
-            print_note(f"{told}: of the {images} that there are, so many can be shared evenly.", enabled=self.show)
+            print_note(
+                f"Batches have {size} instead of {self.config.batch_size} images: of the {images} training images, "
+                "that many can be shared evenly.",
+                enabled=self.show,
+            )
         left_out = images - loader.steps_per_epoch * size
         if left_out > images / 10:
-            told = f"Each epoch leaves out {left_out} of {images} images, each time others"
-            print_note(f"{told}: its batches are whole.", enabled=self.show)
+            message = f"Each epoch leaves out {left_out} of {images} images, different ones each time"
+            print_note(f"{message}: its batches are whole.", enabled=self.show)
 
     def _open_loader(self, stack: ExitStack, counts: ClassCounts | None) -> Loader:
-        """The loader, whose processes are forked before threads and memory have grown; datasets are cached first."""
-        kind, place = self.config.cache, self.folder.path
-        rank = self.processes.rank
-        self.train_set = stack.enter_context(cache_samples(self.train_set, kind, place / f"cached-train-{rank}"))
-        self.val_set = stack.enter_context(cache_samples(self.val_set, kind, place / f"cached-val-{rank}"))
+        """Open the loader, and the caches of the datasets before it.
+
+        Its processes are forked here, before this process has threads and much memory, which a fork would copy.
+        """
+        kind, path = self.config.cache, self.folder.path
+        rank = self.engine.processes.rank
+        self.train_set = stack.enter_context(cache_samples(self.train_set, kind, path / f"cached-train-{rank}"))
+        self.val_set = stack.enter_context(cache_samples(self.val_set, kind, path / f"cached-val-{rank}"))
         return Loader(
             self.train_set,
             self.config,
             self.network.mean.device,
             rank=rank,
-            processes=self.processes.count,
+            processes=self.engine.processes.count,
             rare=() if counts is None else rare_classes(counts.shares, self.config.rare_below),
         )
 
     def _count_classes(self) -> ClassCounts | None:
-        """How often classes occur, where a setting asks for it."""
+        """Count the pixels of each class, if a setting needs it."""
         if self.config.class_weights == "none" and not self.config.paste_rare:
             return None
         indices = np.unique(np.linspace(0, len(self.train_set) - 1, FREQUENCY_SAMPLES).round().astype(int)).tolist()
         return count_classes(self.train_set, indices=indices, workers=self.config.workers, progress=self.show)
 
-    def _tell_of_unseen(self, counts: ClassCounts) -> None:
-        """Say which classes were in none of the images that were counted, where these were not all."""
+    def _report_unseen(self, counts: ClassCounts) -> None:
+        """Report the classes that were in none of the images counted, if these were not all."""
         names = self.train_set.label_set.names
         unseen = [name for name, pixels in zip(names, counts.pixels, strict=True) if not pixels]
         if unseen and len(self.train_set) > FREQUENCY_SAMPLES:
             print_note(
                 f"Warning: of {len(self.train_set)} images {FREQUENCY_SAMPLES} were counted for class_weights, and "
-                f"none has {', '.join(unseen)}: the largest weight is taken.",
+                f"none has {', '.join(unseen)}: they get the largest weight.",
                 enabled=self.show,
             )
 
-    def _make_learner(self, counts: ClassCounts | None) -> Learner:
+    def _make_learner(self, counts: ClassCounts | None) -> Learner[Network]:
         weights = None
         if counts is not None and self.config.class_weights != "none":
             by_log = self.config.class_weights == "log"
             weights = log_weights(counts.pixels) if by_log else median_frequency_weights(counts)
-            self._tell_of_unseen(counts)
+            self._report_unseen(counts)
         return Learner(
             self.network,
             self.config,

@@ -1,4 +1,4 @@
-"""How a run is measured, and what it keeps and shows: the models, curves, sample predictions."""
+"""The task of training a segmentation network: how it is measured, its models, curves and sample predictions."""
 
 from __future__ import annotations
 
@@ -14,78 +14,79 @@ from PIL import Image, ImageDraw, ImageFont
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import count_each
 from refinenet.datasets.info import choose_images
-from refinenet.evaluation.evaluator import PROTOCOL, evaluate
+from refinenet.evaluation.evaluator import PROTOCOL, validate
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.images import write
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, format_share, hatch
 from refinenet.models.model_file import ModelCard, save
+from refinenet.models.network import Network
 from refinenet.training.engine.learner import Learner
 from refinenet.training.engine.trainer import Measurement
 from refinenet.training.records.curves import CLASS_IOU, draw_curves
 from refinenet.training.records.folder import RunFolder
 
-LOOKED_AT = 64
-"""Label maps, evenly spread, that samples are chosen from."""
+CANDIDATES = 64
+"""Number of label maps, evenly spread over the dataset, from which samples are chosen."""
 CELL = (240, 320)
-"""Height and width in pixels that an image is fitted into."""
+"""Height and width in pixels of the cell of an image."""
 MOST_LISTED = 40
-"""Classes that the legend lists in any case; of more, it lists those that occur."""
+"""Largest number of classes that the legend lists completely; of more, it lists those that occur."""
 
 _CAPTION, _GAP = 24, MARGIN
-_TITLES = ("image", "truth (striped: no class)", "prediction")
+_TITLES = ("image", "ground truth (striped: no class)", "prediction")
 _FRAME, _GREY = (225, 225, 225), (110, 110, 110)
 _WIDTH = 3 * CELL[1] + 4 * _GAP
 
 
 def choose_samples(dataset: Dataset, count: int) -> list[int]:
-    """The images to show: always the same, with as many classes as possible, and otherwise evenly over the dataset.
+    """Choose the images to show: always the same, with as many classes as possible, otherwise evenly spread.
 
     Args:
-        dataset: Where they come from.
-        count: How many, at most.
+        dataset: Dataset to choose from.
+        count: Largest number of images.
 
     Raises:
-        ValueError: the dataset is empty, or a mask is damaged.
-        OSError: a mask cannot be read.
+        ValueError: The dataset is empty, or a mask is damaged.
+        OSError: A mask cannot be read.
     """
     if not len(dataset):
         raise ValueError(f"{dataset.name} has no images in its split {dataset.split!r} to show samples of.")
-    spread = np.linspace(0, len(dataset) - 1, min(len(dataset), LOOKED_AT)).round().astype(int).tolist()
+    spread = np.linspace(0, len(dataset) - 1, min(len(dataset), CANDIDATES)).round().astype(int).tolist()
     indices = sorted(set(spread))
-    pixels = np.stack([found.pixels for found in count_each(dataset, indices, workers=0)])
+    pixels = np.stack([counts.pixels for counts in count_each(dataset, indices, workers=0)])
     return choose_images(indices, pixels, count)
 
 
 def draw_samples(dataset: Dataset, segmenter: Segmenter, chosen: Sequence[int], path: Path, title: str = "") -> Path:
-    """Draw images beside their truth and the network's prediction, in the colours of the classes, with a legend below.
+    """Draw images beside their ground truth and prediction, in the colours of the classes, with a legend below.
 
     Args:
-        dataset: Where they come from.
-        segmenter: Says what it sees in them.
-        chosen: Indices of the images, such as those of `choose_samples`; one at least.
+        dataset: Dataset of the images.
+        segmenter: Segmenter that predicts.
+        chosen: Indices of the images, such as those of `choose_samples`; at least one.
         path: The `.png` to write, whole or not at all.
-        title: A line above, such as the epoch.
+        title: Line above the images, such as the epoch.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: an image or mask is damaged, or the network's answer is not finite.
-        OSError: a file cannot be read or written.
+        ValueError: An image or mask is damaged, or the network's output is not finite.
+        OSError: A file cannot be read or written.
     """
     label_set = dataset.label_set
-    seen = np.zeros(len(label_set), np.int64)
-    counted = np.zeros(len(label_set), np.int64)
+    predicted = np.zeros(len(label_set), np.int64)
+    labelled = np.zeros(len(label_set), np.int64)
     strips = [_draw_heading(title, dataset)]
     for index in chosen:
         sample = dataset[index]
         prediction = segmenter.predict(sample.image)
         strips.append(_draw_row(sample.name, sample.image, sample.labels, prediction, label_set))
-        counted += _count(sample.labels, label_set)
-        seen += _count(prediction, label_set)
-    return write(path, np.concatenate([*strips, _draw_classes(label_set, counted, seen)]))
+        labelled += _count(sample.labels, label_set)
+        predicted += _count(prediction, label_set)
+    return write(path, np.concatenate([*strips, _draw_classes(label_set, labelled, predicted)]))
 
 
 def _count(labels: LabelMap, label_set: LabelSet) -> npt.NDArray[np.int64]:
@@ -93,22 +94,22 @@ def _count(labels: LabelMap, label_set: LabelSet) -> npt.NDArray[np.int64]:
 
 
 def _draw_heading(title: str, dataset: Dataset) -> npt.NDArray[np.uint8]:
-    """What is shown, and the names of the columns."""
+    """Draw the title and the names of the columns."""
     strip = Image.new("RGB", (_WIDTH, 2 * _CAPTION + 2 * _GAP), "white")
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(FONT_SIZE)
     large = ImageFont.load_default(FONT_SIZE + 5)
-    told = fit_text(f"{title} {dataset.name}, {dataset.split}".strip(), large, _WIDTH - 2 * _GAP)
-    draw.text((_GAP, _GAP + _CAPTION // 2), told, fill="black", font=large, anchor="lm")
+    text = fit_text(f"{title} {dataset.name}, {dataset.split}".strip(), large, _WIDTH - 2 * _GAP)
+    draw.text((_GAP, _GAP + _CAPTION // 2), text, fill="black", font=large, anchor="lm")
     for k, name in enumerate(_TITLES):
-        place = _GAP + k * (CELL[1] + _GAP), strip.height - _CAPTION // 2
-        draw.text(place, name, fill=_GREY, font=font, anchor="lm")
+        position = _GAP + k * (CELL[1] + _GAP), strip.height - _CAPTION // 2
+        draw.text(position, name, fill=_GREY, font=font, anchor="lm")
     return np.asarray(strip)
 
 
 def _draw_row(
     name: str, image: npt.NDArray[np.uint8], truth: LabelMap, prediction: LabelMap, label_set: LabelSet
 ) -> npt.NDArray[np.uint8]:
-    """An image, its truth and the prediction, with its name and the share of pixels that are right below."""
+    """Draw an image, its ground truth and prediction; below, its name and the share of correct pixels."""
     labelled = truth != label_set.ignore_index
     size = _fit(truth.shape[0], truth.shape[1])
     striped = hatch(np.full((size[1], size[0], 3), 128, np.uint8), np.ones((size[1], size[0]), bool))
@@ -123,45 +124,45 @@ def _draw_row(
         left = _GAP + k * (CELL[1] + _GAP)
         strip.paste(_FRAME, (left, 0, left + CELL[1], CELL[0]))
         strip.paste(Image.fromarray(picture), (left + (CELL[1] - size[0]) // 2, (CELL[0] - size[1]) // 2))
-    right = int((truth == prediction)[labelled].sum()) / max(1, int(labelled.sum()))
-    _write_caption(strip, name, f"{format_share(right)} of the labelled pixels right" if labelled.any() else "")
+    correct = int((truth == prediction)[labelled].sum()) / max(1, int(labelled.sum()))
+    _write_caption(strip, name, f"{format_share(correct)} of the labelled pixels correct" if labelled.any() else "")
     return np.asarray(strip)
 
 
 def _fit(height: int, width: int) -> tuple[int, int]:
-    """Width and height of an image in its cell."""
+    """Return the width and height of an image in its cell."""
     scale = min(CELL[0] / height, CELL[1] / width)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _resize(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """By nearest neighbours, so that colours stay those of the classes."""
+    """Resize by nearest neighbour, so that colours stay those of the classes."""
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST))
 
 
-def _write_caption(strip: Image.Image, name: str, told: str) -> None:
+def _write_caption(strip: Image.Image, name: str, text: str) -> None:
     font = ImageFont.load_default(FONT_SIZE)
     draw, middle = ImageDraw.Draw(strip), CELL[0] + _CAPTION // 2
     room = 2 * CELL[1]
     draw.text((_GAP, middle), fit_text(name, font, room, keep_end=True), fill="black", font=font, anchor="lm")
-    draw.text((_GAP + 2 * (CELL[1] + _GAP), middle), told, fill="black", font=font, anchor="lm")
+    draw.text((_GAP + 2 * (CELL[1] + _GAP), middle), text, fill="black", font=font, anchor="lm")
 
 
 def _draw_classes(
-    label_set: LabelSet, counted: npt.NDArray[np.int64], seen: npt.NDArray[np.int64]
+    label_set: LabelSet, labelled: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.uint8]:
-    """The legend, with the share of each class in the truth."""
-    total = max(1, int(counted.sum()))
-    is_listed = (counted + seen > 0) | (len(label_set) <= MOST_LISTED)
+    """Draw the legend, with the share of each class in the ground truth."""
+    total = max(1, int(labelled.sum()))
+    is_listed = (labelled + predicted > 0) | (len(label_set) <= MOST_LISTED)
     entries = [
-        LegendEntry(colour=label_set.colours[k], name=label_set.names[k], share=int(counted[k]) / total)
+        LegendEntry(colour=label_set.colours[k], name=label_set.names[k], share=int(labelled[k]) / total)
         for k in np.flatnonzero(is_listed).tolist()
     ]
     return draw_legend(entries, _WIDTH)
 
 
 SAMPLES = 4
-"""Validation images whose predictions are drawn at the end of an epoch."""
+"""Number of validation images whose predictions are drawn after an epoch."""
 _COLUMNS = (
     "epoch",
     "loss",
@@ -172,26 +173,33 @@ _COLUMNS = (
     "images_per_second",
     "seconds",
 )
-"""Of the log; the IoU of each class follows."""
+"""Columns of the log; the IoU of each class follows."""
 
 
 class SegmentationTask:
-    """Measures a network by its mIoU, and keeps it; the `Keeper` of a `TrainLoop`.
+    """Measures a network by its mIoU and saves it; the `Task` of a `Trainer`.
 
     Args:
-        folder: Where.
-        card: What to say of the models; the scores and this run's settings are added to it.
-        learner: Whose network is kept.
-        train_set: What it learns from.
-        val_set: What it is measured on.
+        folder: Folder for models and pictures.
+        card: Metadata of the models; the scores and this run's settings are added.
+        learner: Learner of the network.
+        train_set: Training data.
+        val_set: Data to measure on.
         show: Whether to show progress.
     """
 
     goal = "mIoU"
-    told: tuple[str, ...] = ("loss", "val_miou", "val_pixel_accuracy", "images_per_second", "seconds")
+    printed: tuple[str, ...] = ("loss", "val_miou", "val_pixel_accuracy", "images_per_second", "seconds")
 
     def __init__(
-        self, folder: RunFolder, card: ModelCard, learner: Learner, train_set: Dataset, val_set: Dataset, *, show: bool
+        self,
+        folder: RunFolder,
+        card: ModelCard,
+        learner: Learner[Network],
+        train_set: Dataset,
+        val_set: Dataset,
+        *,
+        show: bool,
     ) -> None:
         self.folder, self.card, self.learner = folder, card, learner
         self.train_set, self.val_set, self.show = train_set, val_set, show
@@ -200,15 +208,15 @@ class SegmentationTask:
         self._samples: list[int] = []
 
     def measure(self, after_each: Callable[[], None]) -> Measurement:
-        """Segment the validation images and count; see `Keeper`."""
-        scores, _ = evaluate(
+        """Segment the validation images and count pixels; see `Task`."""
+        scores = validate(
             self._segmenter(),
             self.val_set,
             progress=self.show,
             processes=self.learner.processes,
             after_image=after_each,
         )
-        facts = {
+        summary = {
             "dataset": self.val_set.name,
             "split": self.val_set.split,
             "images": len(self.val_set),
@@ -218,22 +226,22 @@ class SegmentationTask:
         }
         columns = {"val_miou": scores.miou, "val_pixel_accuracy": scores.pixel_accuracy}
         columns |= zip(self._ious, scores.class_iou, strict=True)
-        return Measurement(score=scores.miou or 0.0, columns=columns, facts=facts)
+        return Measurement(score=scores.miou or 0.0, columns=columns, summary=summary)
 
-    def keep_best(self, epoch: int, measurement: Measurement) -> bool:
-        """Keep the network as the best model so far; returns whether that is done."""
+    def save_best(self, epoch: int, measurement: Measurement) -> bool:
+        """Save the network as the best model so far, and return whether it was saved."""
         path = self.folder.best_model
         return self.folder.attempt("the best model", lambda: self._save(path, epoch, measurement))
 
     def end_epoch(self, epoch: int, measurement: Measurement | None) -> None:
-        """Keep the network as the last model, and draw curves and samples."""
-        self.keep_last(epoch, measurement)
+        """Save the network as the last model, and draw curves and samples."""
+        self.save_last(epoch, measurement)
         self.folder.attempt("the curves", self._draw_curves)
         if measurement is not None:
             self.folder.attempt("the samples", lambda: self._draw_samples(epoch))
 
-    def keep_last(self, epoch: int, measurement: Measurement | None = None) -> None:
-        """Keep the network as the last model."""
+    def save_last(self, epoch: int, measurement: Measurement | None = None) -> None:
+        """Save the network as the last model."""
         self.folder.attempt("the last model", lambda: self._save(self.folder.last_model, epoch, measurement))
 
     def _segmenter(self) -> Segmenter:
@@ -241,7 +249,7 @@ class SegmentationTask:
 
     def _draw_curves(self) -> None:
         rows = self.folder.read_log()
-        if rows:  # a disk may have been too full for the log so far
+        if rows:  # the disk may have been too full for the log so far
             draw_curves(rows, self.folder.path / "curves.png")
 
     def _draw_samples(self, epoch: int) -> None:
@@ -259,6 +267,6 @@ class SegmentationTask:
             **asdict(self.learner.config),
             "precision": self.learner.engine.arithmetic,
         }
-        network, scores = self.learner.measured, {} if measurement is None else measurement.facts
+        network, scores = self.learner.measured, {} if measurement is None else measurement.summary
         card = replace(self.card, architecture=network.architecture, scores=scores, recipe=recipe)
         save(path, network, card, "float32")

@@ -5,9 +5,8 @@ Shape letters: H height, W width, N images, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +26,6 @@ from refinenet.evaluation.metrics.confusion import (
 )
 from refinenet.evaluation.metrics.significance import Interval
 from refinenet.labels import LabelMap
-
-if TYPE_CHECKING:
-    from refinenet.distributed import Processes
-
 
 CONFIDENT = 0.9
 """From this confidence on a mistake is a confident one: seldom the network's fault, often the label's."""
@@ -80,12 +75,15 @@ class MetricAccumulator:
         self.confidence.add(sure, is_right)
         self.confident_mistakes[index] = ((sure >= CONFIDENT) & ~is_right).sum()
 
-    def add_up(self, processes: Processes) -> None:
-        """Make the counts of all processes those of each."""
-        import torch
+    def add_up(self, sum_over_processes: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]) -> None:
+        """Replace the counts of this process by the sums over all processes.
 
+        Args:
+            sum_over_processes: Returns the sum of all processes' arrays, which have one shape. It is passed in so that
+                metrics need no PyTorch.
+        """
         for counts in self._arrays():
-            counts[...] = processes.add_up(torch.from_numpy(counts)).numpy()
+            counts[...] = sum_over_processes(counts)
 
     def _arrays(self) -> tuple[npt.NDArray[np.int64], ...]:
         return (
@@ -139,7 +137,7 @@ class ClassMetrics:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageFigures:
+class ImageMetrics:
     """Of one image; in [0, 1], None where there is none."""
 
     miou: float | None
@@ -184,36 +182,36 @@ class Metrics:
     """`(K, K)`: pixels, row the true class, column the predicted one."""
     calibration: Calibration | None
     """None where no confidence is known."""
-    images: tuple[ImageFigures, ...]
+    images: tuple[ImageMetrics, ...]
     """In the dataset's order."""
 
 
-def compute_metrics(tally: MetricAccumulator, *, has_confidence: bool) -> Metrics:
-    """All figures of what a tally has counted."""
-    overlap = tally.matrix.overlap()
+def compute_metrics(accumulator: MetricAccumulator, *, has_confidence: bool) -> Metrics:
+    """All figures of what a accumulator has counted."""
+    overlap = accumulator.matrix.overlap()
     hits, truth, prediction = overlap
     dice = divide(2 * hits, truth + prediction)
     in_truth = truth > 0
     pixels = int(truth.sum())
-    trimap = or_none(tally.boundaries.trimap_miou())
+    trimap = or_none(accumulator.boundaries.trimap_miou())
     return Metrics(
-        scores=tally.matrix.scores(),
+        scores=accumulator.matrix.scores(),
         frequency_weighted_iou=float((truth * ious(overlap))[in_truth].sum() / pixels) if pixels else None,
         mean_dice=one_or_none(mean(dice)),
-        boundary_miou=one_or_none(mean(tally.boundaries.boundary_iou())),
-        boundary_f=one_or_none(mean(tally.boundaries.boundary_f())),
+        boundary_miou=one_or_none(mean(accumulator.boundaries.boundary_iou())),
+        boundary_f=one_or_none(mean(accumulator.boundaries.boundary_f())),
         trimap_miou=dict(zip(boundary.BANDS, trimap, strict=True)),
-        abstained=one_or_none(divide(tally.matrix.abstained.sum(), truth.sum())),
-        intervals=_intervals(tally),
-        classes=_class_figures(tally, overlap, dice),
-        confusion=tally.matrix.counts,
-        calibration=_calibration(tally, pixels) if has_confidence else None,
-        images=_image_figures(tally, has_confidence=has_confidence),
+        abstained=one_or_none(divide(accumulator.matrix.abstained.sum(), truth.sum())),
+        intervals=_intervals(accumulator),
+        classes=_class_figures(accumulator, overlap, dice),
+        confusion=accumulator.matrix.counts,
+        calibration=_calibration(accumulator, pixels) if has_confidence else None,
+        images=_image_figures(accumulator, has_confidence=has_confidence),
     )
 
 
-def _intervals(tally: MetricAccumulator) -> dict[str, Interval | None]:
-    both = np.concatenate([tally.image_regions, tally.image_boundaries], axis=1)
+def _intervals(accumulator: MetricAccumulator) -> dict[str, Interval | None]:
+    both = np.concatenate([accumulator.image_regions, accumulator.image_boundaries], axis=1)
     drawn = significance.resample(both, _summary)
     names = ("miou", "pixel_accuracy", "mean_accuracy", "boundary_miou")
     return {name: significance.interval(values) for name, values in zip(names, drawn.T, strict=True)}
@@ -229,17 +227,17 @@ def _summary(sums: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 
 
 def _class_figures(
-    tally: MetricAccumulator, overlap: Counts, dice: npt.NDArray[np.float64]
+    accumulator: MetricAccumulator, overlap: Counts, dice: npt.NDArray[np.float64]
 ) -> tuple[ClassMetrics, ...]:
     hits, truth, prediction = overlap
-    drawn = significance.resample(tally.image_regions, ious)
+    drawn = significance.resample(accumulator.image_regions, ious)
     columns = (
         ious(overlap),
         divide(hits, prediction),
         divide(hits, truth),
         dice,
-        tally.boundaries.boundary_iou(),
-        tally.boundaries.boundary_f(),
+        accumulator.boundaries.boundary_iou(),
+        accumulator.boundaries.boundary_f(),
     )
     rows = zip(*map(or_none, columns), drawn.T, truth, strict=True)
     return tuple(
@@ -257,21 +255,21 @@ def _class_figures(
     )
 
 
-def _calibration(tally: MetricAccumulator, pixels: int) -> Calibration:
-    counts = tally.confidence
+def _calibration(accumulator: MetricAccumulator, pixels: int) -> Calibration:
+    counts = accumulator.confidence
     return Calibration(error=counts.error(), reliability=counts.reliability(), coverage=counts.coverage(pixels))
 
 
-def _image_figures(tally: MetricAccumulator, *, has_confidence: bool) -> tuple[ImageFigures, ...]:
-    hits, truth = tally.image_regions[:, 0].sum(-1), tally.image_regions[:, 1].sum(-1)
-    mistakes = divide(tally.confident_mistakes, truth)
+def _image_figures(accumulator: MetricAccumulator, *, has_confidence: bool) -> tuple[ImageMetrics, ...]:
+    hits, truth = accumulator.image_regions[:, 0].sum(-1), accumulator.image_regions[:, 1].sum(-1)
+    mistakes = divide(accumulator.confident_mistakes, truth)
     columns = (
-        mean(ious(tally.image_regions)),
+        mean(ious(accumulator.image_regions)),
         divide(hits, truth),
-        mean(ious(tally.image_boundaries)),
+        mean(ious(accumulator.image_boundaries)),
         mistakes if has_confidence else np.full(len(truth), np.nan),
     )
     return tuple(
-        ImageFigures(miou=miou, pixel_accuracy=accuracy, boundary_miou=edges, confident_mistakes=wrong, regions=regions)
-        for miou, accuracy, edges, wrong, regions in zip(*map(or_none, columns), tally.image_regions, strict=True)
+        ImageMetrics(miou=miou, pixel_accuracy=accuracy, boundary_miou=edges, confident_mistakes=wrong, regions=regions)
+        for miou, accuracy, edges, wrong, regions in zip(*map(or_none, columns), accumulator.image_regions, strict=True)
     )

@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from refinenet.evaluation.metrics import CONFIDENT, ImageFigures
-from refinenet.evaluation.report.markup import Markup, element
+from refinenet.evaluation.metrics import CONFIDENT, ImageMetrics
 from refinenet.evaluation.report.plots import mixups
-from refinenet.evaluation.report.selection import Choice, Spot, find_spot
+from refinenet.evaluation.report.selection import Choice, Group, Spot, find_spot
 from refinenet.evaluation.results import percent
 from refinenet.io.images import encode, write
 from refinenet.labels import Colour, LabelMap, LabelSet
@@ -39,7 +38,7 @@ _QUALITY = 80
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Look:
+class ImageView:
     """An image with its truth and an answer, all of one size."""
 
     image: Pixels
@@ -55,7 +54,7 @@ class Look:
         """H and W."""
         return self.truth.shape[0], self.truth.shape[1]
 
-    def shrink(self) -> Look:
+    def shrink(self) -> ImageView:
         """As small as the page shows it: label maps by nearest neighbours, the image by means."""
         height, width = self.size
         scale = min(1.0, WIDEST / width, HIGHEST / height)
@@ -65,7 +64,7 @@ class Look:
         image = np.asarray(Image.fromarray(self.image).resize((new_width, new_height), Image.Resampling.BOX))
         return self._pick(image, np.ix_(rows, columns))
 
-    def crop(self, rows: slice, columns: slice) -> Look:
+    def crop(self, rows: slice, columns: slice) -> ImageView:
         """A part of it."""
         return self._pick(self.image[rows, columns], (rows, columns))
 
@@ -82,8 +81,8 @@ class Look:
         wrong: Mask = self.wrong(label_set) & said & (self.confidence >= CONFIDENT)
         return wrong
 
-    def _pick(self, image: Pixels, places: Any) -> Look:
-        return Look(
+    def _pick(self, image: Pixels, places: Any) -> ImageView:
+        return ImageView(
             image=image,
             truth=self.truth[places],
             prediction=self.prediction[places],
@@ -91,7 +90,7 @@ class Look:
         )
 
 
-def draw_views(look: Look, label_set: LabelSet) -> tuple[Pixels, ...]:
+def draw_views(look: ImageView, label_set: LabelSet) -> tuple[Pixels, ...]:
     """The image, truth and prediction in the classes' colours with void hatched, and the mistakes on a pale image.
 
     Returns:
@@ -184,46 +183,74 @@ _ALT = {
 }
 
 
-def draw_entry(
-    choice: Choice, name: str, figures: ImageFigures, look: Look, label_set: LabelSet, folder: Path
-) -> Markup:
-    """Write the pictures of an image as files, and make its part of the page.
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One picture of an entry."""
+
+    caption: str
+    uri: str
+    """`data:` address of the picture."""
+    alt: str
+    width: int
+    height: int
+    view: str | None
+    """One of `VIEWS`, which the page's slider compares; None for other pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """An image as the page shows it."""
+
+    group: Group
+    rank: int
+    """Position in the group, from 1."""
+    name: str
+    sentences: tuple[str, ...]
+    """Why the image is shown, and what is wrong in it."""
+    tiles: tuple[Tile, ...]
+    classes: tuple[int, ...]
+    """Ids in the legend."""
+    file: str
+    """Path of the full-size picture, relative to the page."""
+
+
+def make_entry(
+    choice: Choice, name: str, metrics: ImageMetrics, view: ImageView, label_set: LabelSet, folder: Path
+) -> Entry:
+    """Write the full-size pictures of an image and return its entry for the page.
 
     Args:
-        choice: What it is shown for.
-        name: Of the image.
-        figures: Of the image.
-        look: The image with its truth and the answer.
-        label_set: What ids mean.
-        folder: The report's; files go to its `PICTURES`.
+        choice: Why the image is shown.
+        name: Name of the image.
+        metrics: Metrics of the image.
+        view: The image with its ground truth and prediction.
+        label_set: Names and colours of the classes.
+        folder: Folder of the report; files go to its subfolder `PICTURES`.
 
     Raises:
         OSError: a file cannot be written.
     """
     stem = f"{choice.group}-{choice.rank:02d}-{file_name(name)}"
     title = f"{choice.group} {choice.rank}: {name}"
-    spot = find_spot(look.confidently_wrong(label_set)) if choice.group == "mistakes" else None
+    spot = find_spot(view.confidently_wrong(label_set)) if choice.group == "mistakes" else None
     if spot is None:
-        write(folder / PICTURES / f"{stem}.png", draw_strip(title, draw_views(look, label_set)))
-        shown, whole = look.shrink(), None
+        write(folder / PICTURES / f"{stem}.png", draw_strip(title, draw_views(view, label_set)))
+        shown, whole = view.shrink(), None
     else:
-        framed = replace(look, image=_frame(look.image, spot))
+        framed = replace(view, image=_frame(view.image, spot))
         part = framed.crop(spot.shown_rows, spot.shown_columns)
-        details = [enlarge(view) for view in draw_views(part, label_set)]
+        details = [enlarge(picture) for picture in draw_views(part, label_set)]
         write(folder / PICTURES / f"{stem}.png", draw_strip(title, draw_views(framed, label_set)))
         write(folder / PICTURES / f"{stem}-detail.png", draw_strip(f"{title}, detail", details))
         shown, whole = part.shrink(), framed.shrink().image
-    told = [*_tell(choice, figures, label_set), *_tell_mistakes(look, spot, label_set)]
-    address = f"{PICTURES}/{stem}.png"
-    return element(
-        "article",
-        element("h4", f"{choice.rank}. ", element("span", name, class_="name")),
-        *(element("p", sentence) for sentence in told),
-        _draw_tiles(name, draw_views(shown, label_set), whole),
-        _draw_legend(shown, label_set),
-        element("p", "Full size: ", element("a", address, href=address), class_="file"),
-        class_="entry",
-        id=f"{choice.group}-{choice.rank}",
+    return Entry(
+        group=choice.group,
+        rank=choice.rank,
+        name=name,
+        sentences=(*_reasons(choice, metrics, label_set), *_describe_mistakes(view, spot, label_set)),
+        tiles=tuple(_make_tiles(name, draw_views(shown, label_set), whole)),
+        classes=_classes_in(shown, label_set),
+        file=f"{PICTURES}/{stem}.png",
     )
 
 
@@ -233,25 +260,12 @@ def file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[-_LONGEST_NAME:].strip("._")
 
 
-def draw_class_list(classes: Sequence[int], label_set: LabelSet) -> Markup:
-    """Colours and names of classes, and how void is drawn."""
-    entries = [element("li", draw_swatch(label_set, k), element("span", label_set.names[k])) for k in classes]
-    void = element("li", element("span", class_="swatch void"), element("span", "no class (void)"))
-    return element("ul", *entries, void, class_="legend")
-
-
-def draw_swatch(label_set: LabelSet, k: int) -> Markup:
-    """A box in the colour of a class."""
-    red, green, blue = label_set.colours[k]
-    return element("span", class_="swatch", style=f"background:rgb({red} {green} {blue})")
-
-
 def _frame(image: Pixels, spot: Spot) -> Pixels:
     rows, columns = spot.rows, spot.columns
     return draw_frame(image, rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
 
 
-def _tell(choice: Choice, figures: ImageFigures, label_set: LabelSet) -> Iterator[str]:
+def _reasons(choice: Choice, figures: ImageMetrics, label_set: LabelSet) -> Iterator[str]:
     if choice.group == "class":
         ious = []
         for k in choice.classes:
@@ -265,7 +279,7 @@ def _tell(choice: Choice, figures: ImageFigures, label_set: LabelSet) -> Iterato
         yield f"mIoU {percent(figures.miou)} %, {percent(figures.pixel_accuracy)} % of its pixels right."
 
 
-def _tell_mistakes(look: Look, spot: Spot | None, label_set: LabelSet) -> Iterator[str]:
+def _describe_mistakes(look: ImageView, spot: Spot | None, label_set: LabelSet) -> Iterator[str]:
     names = label_set.names
     if spot is None:
         found = mixups(look.truth, look.prediction, label_set, 3)
@@ -288,27 +302,22 @@ def _tell_mistakes(look: Look, spot: Spot | None, label_set: LabelSet) -> Iterat
     )
 
 
-def _draw_tiles(name: str, views: Sequence[Pixels], whole: Pixels | None) -> Markup:
+def _make_tiles(name: str, views: Sequence[Pixels], whole: Pixels | None) -> Iterator[Tile]:
     addresses = [photo_uri(views[0]), *map(drawing_uri, views[1:])]
     height, width = views[0].shape[:2]
-    tiles = [
-        _draw_tile(view, address, _ALT[view].format(name), width, height, view)
-        for view, address in zip(VIEWS, addresses, strict=True)
-    ]
+    for view, address in zip(VIEWS, addresses, strict=True):
+        yield Tile(caption=view, uri=address, alt=_ALT[view].format(name), width=width, height=height, view=view)
     if whole is not None:
         alt = f"The whole image {name}, the spot framed"
-        tiles.append(_draw_tile("where it is", photo_uri(whole), alt, whole.shape[1], whole.shape[0], None))
-    return element("div", *tiles, class_="tiles")
+        height, width = whole.shape[:2]
+        yield Tile(caption="where it is", uri=photo_uri(whole), alt=alt, width=width, height=height, view=None)
 
 
-def _draw_tile(caption: str, address: str, alt: str, width: int, height: int, view: str | None) -> Markup:
-    picture = element("img", src=address, alt=alt, width=width, height=height, decoding="async", data_view=view)
-    return element("figure", picture, element("figcaption", caption), class_="tile")
+def _classes_in(view: ImageView, label_set: LabelSet) -> tuple[int, ...]:
+    """The ids that cover enough of the ground truth or the prediction to be in the legend."""
 
-
-def _draw_legend(look: Look, label_set: LabelSet) -> Markup:
     def shares(labels: LabelMap) -> np.ndarray:
         return np.bincount(labels.ravel(), minlength=label_set.ignore_index + 1)[: len(label_set)] / labels.size
 
-    present = np.maximum(shares(look.truth), shares(look.prediction)) >= _LEAST_NAMED
-    return draw_class_list(np.flatnonzero(present).tolist(), label_set)
+    present = np.maximum(shares(view.truth), shares(view.prediction)) >= _LEAST_NAMED
+    return tuple(np.flatnonzero(present).tolist())

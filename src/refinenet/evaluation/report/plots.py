@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.evaluation.metrics import Calibration, Metrics
-from refinenet.evaluation.report.markup import Markup
 from refinenet.evaluation.results import percent
 from refinenet.labels import LabelMap, LabelSet
 
@@ -39,8 +38,8 @@ class Curve:
     title: str
     told: str
     """What it shows, in words."""
-    svg: Markup
-    """In the page's colours, without a ground."""
+    svg: str
+    """In the page's colours, on a transparent background."""
     png: bytes
 
 
@@ -158,7 +157,7 @@ def _finish(figure: Figure, name: str, title: str, told: str) -> Curve:
     drawn = _HEAD.sub("", svg.getvalue())
     for colour, on_page in _ON_PAGE.items():
         drawn = drawn.replace(colour, on_page)
-    return Curve(name=name, title=title, told=told, svg=Markup(drawn), png=png.getvalue())
+    return Curve(name=name, title=title, told=told, svg=drawn, png=png.getvalue())
 
 
 RIGHT, WRONG = (0, 114, 178), (213, 94, 0)

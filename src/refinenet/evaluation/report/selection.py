@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.evaluation.metrics import ImageFigures, Metrics
+from refinenet.evaluation.metrics import ImageMetrics, Metrics
 
 Group = Literal["worst", "best", "class", "mistakes"]
 
@@ -76,14 +76,14 @@ def _worst_of_classes(figures: Metrics) -> dict[int, list[int]]:
     return dict(chosen)
 
 
-def _iou(image: ImageFigures, k: int) -> float | None:
+def _iou(image: ImageMetrics, k: int) -> float | None:
     """Of a class in one image, where it has enough pixels there."""
     hits, truth, prediction = (int(count) for count in image.regions[:, k])
     enough = truth > 0 and truth >= LEAST_SHARE * image.regions[1].sum()
     return hits / (truth + prediction - hits) if enough else None
 
 
-def _mistaken(images: Sequence[ImageFigures]) -> list[int]:
+def _mistaken(images: Sequence[ImageMetrics]) -> list[int]:
     shares = {index: found.confident_mistakes for index, found in enumerate(images) if found.confident_mistakes}
     return sorted(shares, key=lambda index: -shares[index])[:MOST_MISTAKES]
 

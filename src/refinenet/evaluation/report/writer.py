@@ -9,9 +9,8 @@ from pathlib import Path
 
 from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.evaluation.evaluator import Prediction
-from refinenet.evaluation.report.images import PICTURES, Look, draw_entry
-from refinenet.evaluation.report.markup import Markup
-from refinenet.evaluation.report.page import MOST_IN_TABLE, draw_page
+from refinenet.evaluation.report.images import PICTURES, Entry, ImageView, make_entry
+from refinenet.evaluation.report.page import MOST_IN_TABLE, render_page
 from refinenet.evaluation.report.plots import draw_curves, draw_matrix, row_shares
 from refinenet.evaluation.report.selection import Choice, choose
 from refinenet.evaluation.results import Evaluation
@@ -70,25 +69,24 @@ def write_report(
     matrix = draw_matrix(row_shares(figures)) if len(evaluation.label_set) > MOST_IN_TABLE else None
     if matrix is not None:
         write(path / PICTURES / "confusion.png", matrix)
-    entries = _draw_entries(evaluation, dataset, answer, path)
-    page = draw_page(evaluation, curves, matrix, entries)
-    return write_atomically(path / PAGE, page.encode("utf-8", "replace"))
+    entries = _make_entries(evaluation, dataset, answer, path)
+    page = render_page(evaluation, curves, matrix, entries)
+    return write_atomically(path / PAGE, page.encode())
 
 
-def _draw_entries(
+def _make_entries(
     evaluation: Evaluation, dataset: Dataset, answer: Callable[[Sample], Prediction], folder: Path
-) -> dict[Choice, Markup]:
-    """Read and answer each image once, whatever it is shown for; the entries are in the order of the choices."""
+) -> list[Entry]:
+    """Read and predict each image once, however often it is shown; entries are in the order of the choices."""
     choices = choose(evaluation.figures)
     by_image: dict[int, list[Choice]] = defaultdict(list)
     for choice in choices:
         by_image[choice.index].append(choice)
-    drawn: dict[Choice, Markup] = {}
-    for index, shown_for in by_image.items():
-        sample = dataset[index]
+    entries: dict[Choice, Entry] = {}
+    for index, reasons in by_image.items():
+        sample, metrics = dataset[index], evaluation.figures.images[index]
         found = answer(sample)
-        look = Look(image=sample.image, truth=sample.labels, prediction=found.labels, confidence=found.confidence)
-        for choice in shown_for:
-            image = evaluation.figures.images[index]
-            drawn[choice] = draw_entry(choice, sample.name, image, look, evaluation.label_set, folder)
-    return {choice: drawn[choice] for choice in choices}
+        view = ImageView(image=sample.image, truth=sample.labels, prediction=found.labels, confidence=found.confidence)
+        for choice in reasons:
+            entries[choice] = make_entry(choice, sample.name, metrics, view, evaluation.label_set, folder)
+    return [entries[choice] for choice in choices]

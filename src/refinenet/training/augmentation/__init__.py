@@ -1,4 +1,4 @@
-"""How training images are varied: a file for each kind, `AugmentationConfig` and `Augmentation` over all of them."""
+"""Augmentation of training images: one file for each kind, `pipeline.Augmentation` over all of them."""
 
 from refinenet.training.augmentation.config import AugmentationConfig
 

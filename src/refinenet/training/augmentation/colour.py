@@ -1,4 +1,4 @@
-"""Changes of colour and sharpness: drawn for each image by itself, made in whole batches on the device.
+"""Random changes of colour and sharpness: drawn per image, applied to whole batches on the device.
 
 Shape letters: N batch, h and w height and width of the crop.
 """
@@ -19,22 +19,22 @@ BLUR_SIGMAS = (0.3, 2.0)
 """Range of the standard deviations, in pixels, of the Gaussian that blurs."""
 _BLUR_SIZE = 13
 _LUMA = (0.2989, 0.587, 0.114)
-"""Grey from RGB by ITU-R BT.601, as Pillow and torchvision take it."""
+"""Weights of RGB in grey, by ITU-R BT.601, as in Pillow and torchvision."""
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
-"""Luma and two axes of colour, those of NTSC, from RGB."""
+"""From RGB to luma and the two colour axes of NTSC."""
 
 
 class ColourChange(NamedTuple):
-    """How an image changes; a batch of them is a tensor `(N, 6)`."""
+    """Parameters of the change of an image; those of a batch are a tensor `(N, 6)`."""
 
     brightness: float = 1.0
     """Factor."""
     contrast: float = 1.0
-    """Factor of the distance to the mean grey."""
+    """Factor of the difference from the image's mean grey."""
     saturation: float = 1.0
-    """Factor of the distance to each pixel's grey."""
+    """Factor of the difference from each pixel's grey."""
     hue: float = 0.0
-    """Turn of the colour circle, as a part of the whole."""
+    """Turn of the colour circle, as a fraction of the circle."""
     gamma: float = 1.0
     """Exponent."""
     sigma: float = 0.0
@@ -42,7 +42,7 @@ class ColourChange(NamedTuple):
 
 
 def draw_colour(config: AugmentationConfig, random: Generator) -> ColourChange:
-    """Draw how an image changes."""
+    """Draw the change of an image."""
     low, high = 1 - config.colour_jitter, 1 + config.colour_jitter
     exponent = math.log1p(config.gamma)
     return ColourChange(
@@ -64,7 +64,7 @@ def vary_colour(images: Tensor, changes: Tensor) -> Tensor:
 
     Args:
         images: `(N, 3, h, w)` uint8 RGB.
-        changes: `(N, 6)` float32, the rows `ColourChange`; on the CPU.
+        changes: `(N, 6)` float32 on the CPU, each row a `ColourChange`.
 
     Returns:
         `(N, 3, h, w)` float32 in [0, 1].
@@ -72,7 +72,8 @@ def vary_colour(images: Tensor, changes: Tensor) -> Tensor:
     hue, gamma, sigma = changes.T[3:]
     brightness, contrast, saturation = changes.T[:3, :, None, None].to(images.device)
     luma = torch.tensor(_LUMA, device=images.device)
-    # All these are linear in a pixel's colour, so together they are one matrix and, for the contrast, an offset.
+    # All of these are linear in a pixel's colour: together they are one matrix and, for the contrast, an offset. One
+    # product per batch replaces six passes over the images.
     mixing = saturation * torch.eye(3, device=images.device) + (1 - saturation) * luma
     if hue.any():
         mixing = _turns(hue).to(images.device) @ mixing
@@ -89,7 +90,7 @@ def vary_colour(images: Tensor, changes: Tensor) -> Tensor:
 
 
 def _turns(hues: Tensor) -> Tensor:
-    """`(N, 3, 3)` matrices that turn the colours of RGB."""
+    """Return `(N, 3, 3)` matrices that turn the hue of RGB colours."""
     to_yiq = torch.tensor(_YIQ, dtype=torch.float64)
     angles = -2 * math.pi * hues.double()
     turns = torch.eye(3, dtype=torch.float64).repeat(len(hues), 1, 1)
@@ -104,5 +105,5 @@ def _blur(image: Tensor, sigma: float) -> Tensor:
     rows, columns = (min(_BLUR_SIZE, 2 * length - 1) for length in image.shape[1:])
     blurred: Tensor = v2.functional.gaussian_blur(image, [1, rows], [sigma, sigma])
     blurred = v2.functional.gaussian_blur(blurred, [columns, 1], [sigma, sigma])
-    # Weights whose sum is rounded can lift white above 1.
+    # The sum of the rounded weights may be above 1, and white then too.
     return blurred.clamp_(0, 1)

@@ -1,4 +1,4 @@
-"""Parts of one training image pasted over another: ClassMix, CutMix, copy-paste of rare classes.
+"""Mixing of training images: ClassMix, CutMix, copy-paste of rare classes; and cutout.
 
 Shape letters: h and w height and width of the crop.
 """
@@ -17,35 +17,35 @@ from refinenet.training.augmentation.config import AugmentationConfig
 from refinenet.training.augmentation.geometry import MEAN_COLOUR, Pair, present
 
 Mixing = Literal["cut_mix", "paste_classes", "paste_rare"]
-"""The kinds, each with its probability's name in the configuration, in the order in which they are done."""
+"""Kinds of mixing, named like their probabilities in the configuration, in the order in which they are applied."""
 
 
 class Partner(NamedTuple):
-    """Another sample that a sample gets something from."""
+    """Another sample of which a part is pasted over a sample."""
 
     kind: Mixing
     sample: int
-    """Which of the dataset's samples."""
+    """Index of the sample in the dataset."""
 
 
 def rare_classes(shares: Sequence[float], below: float) -> tuple[int, ...]:
-    """The ids of the classes whose share of the labelled pixels is smaller than `below`.
+    """Return the ids of the classes whose share of the labelled pixels is smaller than `below`.
 
     Args:
-        shares: By class, in [0, 1], as `ClassCounts.shares`.
-        below: A share in [0, 1].
+        shares: Share of each class, in [0, 1], as `ClassCounts.shares`.
+        below: Share in [0, 1].
     """
     return tuple(index for index, share in enumerate(shares) if share < below)
 
 
 def draw_partners(config: AugmentationConfig, random: Generator, index: int, samples: int) -> list[Partner]:
-    """Whom a sample gets something from.
+    """Draw the samples of which parts are pasted over a sample.
 
     Args:
-        config: How often.
-        random: Where draws come from.
-        index: Which sample of the dataset it is; it is its own partner only where it is alone.
-        samples: How many there are.
+        config: Probabilities.
+        random: Generator of the draws.
+        index: Index of the sample in the dataset; it is its own partner only if it is alone.
+        samples: Number of samples in the dataset.
     """
     return [
         Partner(kind, (index + 1 + int(random.integers(max(1, samples - 1)))) % samples)
@@ -55,15 +55,15 @@ def draw_partners(config: AugmentationConfig, random: Generator, index: int, sam
 
 
 def mix(pair: Pair, other: Pair, kind: Mixing, ignore_index: int, rare: Sequence[int], random: Generator) -> Pair:
-    """Paste a part of another image, labels included.
+    """Paste a part of another image over an image, labels included.
 
     Args:
         pair: `(3, h, w)` uint8 and `(h, w)` ids.
         other: The same of the other image.
-        kind: Which part.
-        ignore_index: The id of void.
-        rare: The ids of the rare classes.
-        random: Where draws come from.
+        kind: Kind of mixing, which determines the part.
+        ignore_index: Id of void pixels.
+        rare: Ids of the rare classes.
+        random: Generator of the draws.
     """
     if kind == "cut_mix":
         pasted = _draw_rectangle(other[1], random)
@@ -77,15 +77,15 @@ def mix(pair: Pair, other: Pair, kind: Mixing, ignore_index: int, rare: Sequence
 
 
 def _where(labels: Tensor, classes: Sequence[int], ignore_index: int) -> Tensor:
-    # A table instead of `isin`, which sorts.
+    # A lookup table, because `isin` sorts.
     is_chosen = torch.zeros(ignore_index + 1, dtype=torch.bool)
     is_chosen[list(classes)] = True
     return is_chosen.to(labels.device)[labels.int()]
 
 
 def _draw_rectangle(labels: Tensor, random: Generator) -> Tensor:
-    """A rectangle of the image's shape whose area is drawn evenly, its middle too; what juts out is lost."""
-    side = math.sqrt(random.uniform())
+    """Draw a rectangle with the image's aspect ratio, its area and centre uniform, clipped to the image."""
+    side = math.sqrt(random.uniform())  # a uniform area is that of a side that is the root of a uniform number
     inside = torch.zeros_like(labels, dtype=torch.bool)
     rows, columns = (
         slice(max(0, round(middle - side * length / 2)), max(0, round(middle + side * length / 2)))
@@ -96,7 +96,7 @@ def _draw_rectangle(labels: Tensor, random: Generator) -> Tensor:
 
 
 CUTOUT_SIDES = (0.1, 0.5)
-"""From which part of the image's side to which part those of the rectangle are drawn."""
+"""Range of the rectangle's sides as shares of the image's."""
 
 
 def cut_out(pair: Pair, ignore_index: int, random: Generator) -> Pair:
@@ -104,8 +104,8 @@ def cut_out(pair: Pair, ignore_index: int, random: Generator) -> Pair:
 
     Args:
         pair: `(3, h, w)` uint8 and `(h, w)` ids.
-        ignore_index: The id of void.
-        random: Where draws come from.
+        ignore_index: Id of void pixels.
+        random: Generator of the draws.
     """
     image, labels = pair[0].clone(), pair[1].clone()
     rows, columns = (_draw_stretch(length, random) for length in labels.shape)

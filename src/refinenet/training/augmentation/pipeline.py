@@ -1,4 +1,4 @@
-"""All variations of a training image in their order, every draw from a generator of the image's own.
+"""The augmentation of a training image from start to end, every draw from its own generator.
 
 Shape letters: N batch, H and W height and width of an image, h and w of the crop.
 """
@@ -21,18 +21,18 @@ from refinenet.training.augmentation.mixing import Mixing, Partner, cut_out, dra
 
 
 class Augmentation:
-    """Vary images and their label maps together, into training pairs of fixed size.
+    """Augments images together with their label maps, into training pairs of fixed size.
 
-    For each image: `draw_partners`, then `vary` with those that it names, then `draw_colour`, all with one generator;
-    `vary_colour` on whole batches. All but the draws work on any device.
+    For each image call `draw_partners`, then `vary` with the samples that it names, then `draw_colour`, in this order,
+    because all draw from one generator; `vary_colour` takes whole batches. All but the draws work on any device.
 
     Args:
-        config: How.
-        ignore_index: What padding and covered parts get in the label map.
-        rare: The ids of the rare classes, for `paste_rare`.
+        config: Settings of the augmentation.
+        ignore_index: Id of padding and covered parts in the label map.
+        rare: Ids of the rare classes, for `paste_rare`.
 
     Raises:
-        ValueError: rare classes shall be pasted, and there are none.
+        ValueError: Rare classes are to be pasted, and there are none.
     """
 
     def __init__(self, config: AugmentationConfig, ignore_index: int, rare: Sequence[int] = ()) -> None:
@@ -44,16 +44,16 @@ class Augmentation:
         self._config, self._ignore_index, self._rare = config, ignore_index, tuple(rare)
 
     def draw_partners(self, random: Generator, index: int, samples: int) -> list[Partner]:
-        """The samples that something of is pasted over the sample `index` of so many."""
+        """Draw the samples of which parts are pasted over the sample `index`."""
         return draw_partners(self._config, random, index, samples)
 
     def vary(self, pair: Pair, others: Sequence[tuple[Mixing, Pair]], random: Generator) -> Pair:
-        """Resize, turn, crop, mirror, mix and cover.
+        """Resize, rotate, crop, mirror, mix and cover an image.
 
         Args:
             pair: `(3, H, W)` uint8 and `(H, W)` uint8 or int32 ids.
-            others: The same of each partner, with what is to be pasted of it.
-            random: Where draws come from.
+            others: The same of each partner, with the kind of mixing.
+            random: Generator of the draws.
 
         Returns:
             `(3, h, w)` uint8 and `(h, w)` ids.
@@ -73,15 +73,15 @@ class Augmentation:
         return place(pair, self._config, self._ignore_index, random, over)
 
     def draw_colour(self, random: Generator) -> list[float]:
-        """The six numbers of a `ColourChange`."""
+        """Draw the six numbers of a `ColourChange`."""
         return list(draw_colour(self._config, random))
 
     def vary_colour(self, images: Tensor, changes: Tensor) -> Tensor:
-        """Change the colours of `(N, 3, h, w)` uint8 by `(N, 6)` drawn numbers; float32 in [0, 1]."""
+        """Change the colours of `(N, 3, h, w)` uint8 by drawn numbers `(N, 6)`; returns float32 in [0, 1]."""
         return vary_colour(images, changes)
 
 
 def to_tensors(pixels: npt.NDArray[np.uint8], labels: LabelMap) -> Pair:
-    """`(H, W, 3)` uint8 and `(H, W)` ids to `(3, H, W)` uint8 and `(H, W)` uint8, or int32 for ids of 16 bits."""
+    """Convert `(H, W, 3)` uint8 and `(H, W)` ids to `(3, H, W)` uint8 and `(H, W)` uint8, or int32 for 16-bit ids."""
     ids = labels if labels.dtype == np.uint8 else labels.astype(np.int32)
     return torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(ids)

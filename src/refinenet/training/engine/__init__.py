@@ -1,1 +1,1 @@
-"""Engine."""
+"""The engine of a training: `Trainer` (the loop), `Learner` (one step), `TrainState`, and settings that are "auto"."""

@@ -1,4 +1,4 @@
-"""Settings that are found by trying them on the network, the data and the device at hand."""
+"""Settings "auto": the batch size and learning rate that suit the network, the data and the device."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from refinenet.training.loading.loader import Loader, Part
 from refinenet.training.losses import LossConfig
 
 MARGIN = 0.1
-"""Share of the largest batch that fits which is left free: other steps need a little more memory than the one tried,
-and allocators fragment."""
+"""Share taken off the largest batch that fits: other steps need a little more memory than the trial, and allocators
+fragment."""
 
 
 def find_batch_size(fits: Callable[[int], bool], most: int, multiple_of: int = 1) -> int:
-    """The largest batch that fits, less a margin; found by doubling, then by halving what is between.
+    """Find the largest batch that fits, less a margin, by doubling and then bisection.
 
-    Where `most` fits it is the answer, since memory is not what limits it; else `MARGIN` is taken off the largest batch
-    that fits, but never below `multiple_of`.
+    If `most` fits it is returned, since memory is not the limit; else `MARGIN` is taken off the largest batch that
+    fits, but never below `multiple_of`.
 
     Args:
-        fits: Whether a training step with so many images runs without filling the memory (see `is_out_of_memory`); a
-            batch smaller than one that fits is taken to fit. On a CPU a system such as Linux grants more memory than it
-            has and ends the process when it is used, so there it has to compare with what is free.
-        most: The largest batch that makes sense, such as all training images.
-        multiple_of: What the batch has to be a multiple of.
+        fits: Whether a training step with this number of images runs without filling the memory (see
+            `is_out_of_memory`); batches smaller than one that fits are assumed to fit. On a CPU it has to compare with
+            the free memory, because Linux grants more than it has and kills the process that uses it.
+        most: Largest useful batch, such as all training images.
+        multiple_of: Divisor of the batch.
 
     Returns:
         A multiple of `multiple_of`, at most `most`.
 
     Raises:
-        ValueError: no batch is allowed, or not even the smallest fits.
+        ValueError: No batch is allowed, or not even the smallest fits.
     """
     if multiple_of < 1 or most < multiple_of:
         raise ValueError(f"There is no batch size from {multiple_of} to {most} that is a multiple of {multiple_of}.")
@@ -50,7 +50,7 @@ def find_batch_size(fits: Callable[[int], bool], most: int, multiple_of: int = 1
     if not fits(multiple_of):
         raise ValueError(
             f"Not even a batch of {multiple_of} images fits into memory. "
-            "Take a smaller crop_size or a smaller network, or close what else uses the memory."
+            "Use a smaller crop_size or network, or close other programs that use the memory."
         )
     fitting = 1
     while fitting < units and fits(min(2 * fitting, units) * multiple_of):
@@ -68,25 +68,25 @@ def find_batch_size(fits: Callable[[int], bool], most: int, multiple_of: int = 1
 
 
 EXPLOSION = 4.0
-"""The search ends where the smoothed loss is this many times its least value."""
+"""The search ends when the smoothed loss is this many times its minimum."""
 LEAST_FALL = 0.05
-"""Share of its first value by which the smoothed loss has to fall for a rate to be suggested."""
+"""Least fall of the smoothed loss, as a share of its first value, for a rate to be suggested."""
 SMOOTHING = 0.04
-"""Standard deviation of the smoothing, as a share of the steps."""
+"""Standard deviation of the smoothing, as a share of the number of steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRateSearch:
-    """What a range test saw, to draw and to judge; all tuples are of the same length."""
+    """Result of a learning rate range test; all tuples have the same length."""
 
     rates: tuple[float, ...]
-    """Learning rates, rising by the same factor from step to step."""
+    """Learning rates, a geometric sequence."""
     losses: tuple[float, ...]
-    """The loss of each step."""
+    """Loss of each step."""
     smoothed: tuple[float, ...]
-    """The losses under a Gaussian window over neighbouring steps, which shifts nothing to higher rates."""
+    """Losses smoothed by a symmetric Gaussian window, which, unlike a running mean, does not lag behind the rates."""
     suggestion: float
-    """The rate of the steepest descent."""
+    """Rate at which the loss falls fastest."""
 
 
 def find_learning_rate(
@@ -94,16 +94,17 @@ def find_learning_rate(
 ) -> LearningRateSearch:
     """Try learning rates from `lowest` to `highest` on a network in training, and suggest one.
 
-    The network is worse afterwards: the caller restores its weights, and those of the optimiser.
+    Source: Smith, Cyclical Learning Rates for Training Neural Networks, 2017 (the range test). The network is worse
+    afterwards: use a copy.
 
     Args:
-        step: Takes a training step at a learning rate and returns the loss before it.
-        lowest: The first rate, so low that nothing happens.
-        highest: The last rate.
-        steps: How many rates to try, from 10 up.
+        step: Does a training step at a learning rate and returns the loss before it.
+        lowest: First rate, so low that the loss hardly changes.
+        highest: Last rate.
+        steps: Number of rates to try, at least 10.
 
     Raises:
-        ValueError: a range that is none, or the loss never fell, so that no rate can be suggested.
+        ValueError: The range is invalid, or the loss never fell, so that no rate can be suggested.
     """
     if not 0 < lowest < highest < math.inf or steps < 10:
         raise ValueError(
@@ -130,9 +131,9 @@ def find_learning_rate(
 
 
 def _smooth(losses: Sequence[float], width: float) -> list[float]:
-    """Weighted means over neighbours, with a Gaussian of this standard deviation in steps."""
-    places = np.arange(len(losses))
-    weights = np.exp(-0.5 * ((places[:, None] - places) / width) ** 2)
+    """Smooth losses by a Gaussian with this standard deviation in steps."""
+    steps = np.arange(len(losses))
+    weights = np.exp(-0.5 * ((steps[:, None] - steps) / width) ** 2)
     smoothed: list[float] = (weights @ np.asarray(losses, dtype=np.float64) / weights.sum(axis=1)).tolist()
     return smoothed
 
@@ -143,47 +144,47 @@ def _has_exploded(smoothed: Sequence[float]) -> bool:
 
 
 def _steepest_descent(rates: Sequence[float], smoothed: Sequence[float]) -> float:
-    """The rate where the loss falls fastest on its way to its least value; the steps are even in the logarithm."""
+    """Return the rate at which the loss falls fastest before its minimum, per step and so per logarithm of the rate."""
     bottom = int(np.argmin(smoothed)) if smoothed else 0
     if bottom == 0 or smoothed[0] - smoothed[bottom] < LEAST_FALL * abs(smoothed[0]):
-        seen = (
+        observation = (
             f"it was {smoothed[0]:.4g} at first and {smoothed[bottom]:.4g} at best" if smoothed else "it is not finite"
         )
         raise ValueError(
-            f"No learning rate can be suggested, since the loss did not fall in {len(smoothed)} steps: {seen}. "
-            "Name a learning_rate, or see whether the labels fit the images."
+            f"No learning rate can be suggested, since the loss did not fall in {len(smoothed)} steps: {observation}. "
+            "Set learning_rate to a number, or check that the labels fit the images."
         )
     return rates[int(np.argmin(np.gradient(smoothed)[: bottom + 1]))]
 
 
 CPU_BATCH = 8
-"""Images in a batch where memory is not what limits them."""
+"""Images in a batch on a CPU, where memory is not the limit."""
 LARGEST_BATCH = 256
-"""Larger batches need other learning rates, and bring no speed."""
+"""Largest batch that is tried: larger ones need other learning rates, and bring no speed."""
 TRIAL_STEPS = 100
 FEW_BATCHES = 4
-"""With fewer in an epoch the trial sees every image so often that it is learned by heart."""
+"""Batches in an epoch below which the trial sees every image so often that the network memorises it."""
 
 
 def fill_in(
     network: Network, config: TrainConfig, train_set: Dataset, engine: Engine, *, progress: bool
 ) -> TrainConfig:
-    """Find what is left to be found ("auto"): first the batch size, then the learning rate for it.
+    """Replace settings that are "auto": first the batch size, then the learning rate for it.
 
     Args:
-        network: It is not changed.
-        config: How to train.
-        train_set: What to learn from.
-        engine: What the training uses.
-        progress: Whether to say what was found.
+        network: Network to train; it is not changed.
+        config: Settings of the training.
+        train_set: Training data.
+        engine: Engine of the training.
+        progress: Whether to report the values found.
 
     Raises:
-        ValueError: several processes train together, or no learning rate can be suggested.
+        ValueError: Several processes train together, or no learning rate can be suggested.
     """
     if "auto" not in (config.batch_size, config.learning_rate):
         return config
     if engine.processes.count > 1:
-        raise ValueError("batch_size and learning_rate have to be numbers where several processes train together.")
+        raise ValueError("batch_size and learning_rate must be numbers if several processes train together.")
     if config.batch_size == "auto":
         config = replace(config, batch_size=_batch_size(network, config, train_set, engine))
         print_note(f"batch_size=auto: {config.batch_size} images.", enabled=progress)
@@ -206,14 +207,14 @@ def _batch_size(network: Network, config: TrainConfig, train_set: Dataset, engin
 def fits_into_memory(
     network: Network, config: TrainConfig, train_set: Dataset, engine: Engine, batch_size: int
 ) -> bool:
-    """Whether a step with so many images, in the parts that are configured, runs in one go.
+    """Whether a training step with this number of images fits into memory without being split.
 
     Args:
-        network: It is not changed.
-        config: How to train.
-        train_set: What the labels are of.
-        engine: What the training uses.
-        batch_size: Images of a step.
+        network: Network to train; it is not changed.
+        config: Settings of the training.
+        train_set: Training data, for its label set.
+        engine: Engine of the training.
+        batch_size: Images per step.
     """
     device = network.mean.device
     images = torch.zeros(batch_size // config.accumulation, 3, *config.crop_size, device=device)
@@ -238,22 +239,22 @@ def _learning_rate(network: Network, config: TrainConfig, train_set: Dataset, en
     with Loader(train_set, plain, network.mean.device) as loader:
         if loader.steps_per_epoch < FEW_BATCHES:
             print_note(
-                f"Warning: in the {TRIAL_STEPS} steps of learning_rate=auto each of the {len(train_set)} images comes "
-                f"up to {TRIAL_STEPS // loader.steps_per_epoch} times: it finds the rate at which these are learned by "
-                "heart, which may be too high for a whole training. If loss or validation mIoU get no better, name a "
-                "rate, such as learning_rate=0.001.",
+                f"Warning: the {TRIAL_STEPS} steps of learning_rate=auto use each of the {len(train_set)} images up to "
+                f"{TRIAL_STEPS // loader.steps_per_epoch} times and find the rate at which these are memorised, which "
+                "may be too high for a whole training. If loss or validation mIoU do not improve, set a rate, such as "
+                "learning_rate=0.001.",
                 enabled=progress,
             )
         batches = _endless(loader)
         return find_learning_rate(lambda rate: learner.step(next(batches), rate, 0), steps=TRIAL_STEPS).suggestion
 
 
-def _trial(network: Network, config: TrainConfig, train_set: Dataset, engine: Engine) -> Learner:
-    """A learner whose network may be spoilt; a teacher changes neither rate nor, by much, memory."""
-    untaught = {name: getattr(LossConfig(), name) for name in ("teacher", "teacher_weight", "teacher_temperature")}
+def _trial(network: Network, config: TrainConfig, train_set: Dataset, engine: Engine) -> Learner[Network]:
+    """Return a learner with a copy of the network and no teacher, which hardly changes rate and memory."""
+    overrides = {name: getattr(LossConfig(), name) for name in ("teacher", "teacher_weight", "teacher_temperature")}
     if not (config.cross_entropy_weight or config.dice_weight or config.lovasz_weight):
-        untaught["cross_entropy_weight"] = 1.0
-    config = replace(config, compile=False, **untaught)
+        overrides["cross_entropy_weight"] = 1.0
+    config = replace(config, compile=False, **overrides)
     return Learner(copy.deepcopy(network), config, engine, ignore_index=train_set.label_set.ignore_index)
 
 

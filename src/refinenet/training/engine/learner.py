@@ -1,4 +1,4 @@
-"""A network in training, with everything that moves its weights: one step at a time.
+"""A network in training, with all that updates its weights: one step at a time.
 
 Shape letters: N batch, K classes, h and w height and width of the crop.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors.torch import load as unpack
@@ -27,30 +27,32 @@ from refinenet.training.losses.deep_supervision import DeepSupervision
 from refinenet.training.optimisation import build_optimiser
 
 WEIGHTS, AVERAGE, OTHERS = "weights.safetensors", "average.safetensors", "learning.pt"
-"""The files of a state."""
+"""Files of a checkpoint."""
 
 LEAST_SCALE = 1.0
-"""Of losses in float16: gradients that are not finite without being scaled are wrong, not too large."""
+"""Least scale of losses in float16: gradients that are not finite even without scaling are wrong, not too large."""
 
+Trained = TypeVar("Trained", bound=nn.Module)
+"""Kind of network that is trained; its submodule `encoder` has a learning rate of its own."""
 Piece = tuple[Tensor, Tensor]
 """Images `(n, 3, h, w)` float32 in [0, 1] and labels `(n, h, w)` int64."""
 
 
-class Learner:
-    """A network, its optimiser and its average.
+class Learner(Generic[Trained]):
+    """A network with its optimiser and the moving average of its weights.
 
     Args:
-        network: Trained in place.
-        config: How.
-        engine: Spreads it over devices and processes.
-        ignore_index: The id of pixels that do not count.
+        network: Network to train, in place.
+        config: Settings of the training.
+        engine: Spreads the work over devices and processes.
+        ignore_index: Id of pixels that do not count.
         class_weights: `(K,)` float32, or None for equal weights.
-        teacher: A network whose probabilities are soft targets.
+        teacher: Network whose probabilities are soft targets.
     """
 
     def __init__(
         self,
-        network: Network,
+        network: Trained,
         config: TrainConfig,
         engine: Engine,
         *,
@@ -59,56 +61,62 @@ class Learner:
         teacher: Network | None = None,
     ) -> None:
         self.network, self.config, self.engine, self.processes = network, config, engine, engine.processes
+        self._device = next(network.parameters()).device
         self._ignore_index, self._class_weights, self._teacher = ignore_index, class_weights, teacher
         network.to(memory_format=torch.channels_last)
         apply_batch_norm(network, config, self.processes.count)
-        self._trained: nn.Module = DeepSupervision(network) if config.deep_supervision else network
+        encoder = network.get_submodule("encoder")
+        self._trained: nn.Module = network
+        if config.deep_supervision:
+            assert isinstance(network, Network)
+            self._trained = DeepSupervision(network)
         self._average = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
-        self._optimiser = build_optimiser(self._trained, config, encoder=network.encoder)
+        self._optimiser = build_optimiser(self._trained, config, encoder=encoder)
         self._spread, self._spread_optimiser = engine.fabric.setup(self._trained, self._optimiser)
         self._model = torch.compile(self._spread) if config.compile else self._spread
         self.splits = 1
-        """In how many pieces a part of a batch is computed; more where memory did not suffice."""
-        self.may_split = self.processes.count == 1  # the others would not know of it
-        """Whether a step that memory does not suffice for is tried in halves."""
+        """Pieces in which each part of a batch is computed; more if memory did not suffice."""
+        self.may_split = self.processes.count == 1  # other processes would not split, and wait in vain
+        """Whether a step that does not fit into memory is tried again in halves."""
 
     @property
     def highest_rates(self) -> tuple[float, float]:
-        """The highest learning rates of the encoder, and of the rest."""
+        """Highest learning rates of the encoder and of the rest."""
         first, *_, last = self._optimiser.param_groups
         return float(first["highest_rate"]), float(last["highest_rate"])
 
     @property
-    def measured(self) -> Network:
-        """The network to measure and keep: the average of the weights, where there is one."""
+    def measured(self) -> Trained:
+        """Network to measure and save: with the average of the weights, if there is one."""
         if self._average is None:
             return self.network
-        averaged: Network = self._average.module
+        averaged: Trained = self._average.module
         return averaged
 
     def step(self, parts: Sequence[Part], rate_factor: float, number: int) -> float:
-        """Learn from one batch.
+        """Do one step of training.
 
         Args:
             parts: This process's share of the batch, computed one after the other.
-            rate_factor: The share of their highest values that the learning rates have.
-            number: Steps done before this one, over all epochs.
+            rate_factor: Share of their highest values that the learning rates have.
+            number: Number of steps done before this one, over all epochs.
 
         Returns:
-            The loss of the whole batch, over all processes. Where it or its gradients were not finite all stays as it
-            was, and it is nan; but for gradients that float16's scaler may have made too large, and makes smaller.
+            The loss of the whole batch, over all processes. If it or its gradients are not finite, nothing changes and
+            it is nan; except for gradients that float16's scaler may have made too large, and now scales less.
 
         Raises:
-            RuntimeError, MemoryError: memory does not suffice, not even for halves.
+            RuntimeError, MemoryError: Memory does not suffice, not even for halves.
         """
         self._spread.train()
         for group in self._optimiser.param_groups:
             group["lr"] = rate_factor * group["highest_rate"]
+        # The forward pass updates these before it is known whether the step counts.
         statistics = [buffer.clone() for buffer in self.network.buffers()]
         loss = self._backward_if_it_fits(parts)
         if loss is None:
             self._restore(statistics)
-            self._split_from_now_on()
+            self._split_in_halves()
             loss = self._backward(parts)
         norm = self._clip() if math.isfinite(loss) else math.nan
         if not math.isfinite(norm):
@@ -120,7 +128,7 @@ class Learner:
         return loss
 
     def _scale_less(self) -> bool:
-        """Let float16's scaler, if there is one, leave out the step and scale less; False where that does not help."""
+        """Let float16's scaler, if there is one, skip the step and scale less; return whether that can help."""
         scaler = self.engine.scaler
         if scaler is None:
             return False
@@ -128,27 +136,28 @@ class Learner:
         return float(scaler.get_scale()) >= LEAST_SCALE
 
     def _clip(self) -> float:
-        """Shorten gradients that are too long; returns their length before."""
+        """Clip the gradients, and return their norm before."""
         longest = self.config.gradient_clipping or math.inf
         fabric = self.engine.fabric
         norm = fabric.clip_gradients(self._spread, self._spread_optimiser, max_norm=longest, error_if_nonfinite=False)
         return math.nan if norm is None else float(norm)
 
     def _restore(self, statistics: Sequence[Tensor]) -> None:
-        """Undo what a forward pass did to the statistics of the batch norms."""
+        """Undo what a forward pass did to the statistics of batch norms."""
         for buffer, value in zip(self.network.buffers(), statistics, strict=True):
             buffer.copy_(value)
 
-    def _split_from_now_on(self) -> None:
-        print_note("Memory did not suffice: from here on each batch is computed in halves, one after the other.")
+    def _split_in_halves(self) -> None:
+        print_note("Memory did not suffice: from now on each batch is computed in halves, one after the other.")
         self.splits = 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def _backward_if_it_fits(self, parts: Sequence[Part]) -> float | None:
-        """As `_backward`; None where memory did not suffice, but may for halves.
+        """As `_backward`; None if memory did not suffice, but may for halves.
 
-        Whoever tries again has to do it after the error is gone: it holds on to all that was computed until then.
+        The caller tries again outside this `except` block: until the error is released, its traceback keeps all tensors
+        of the failed attempt alive.
         """
         try:
             return self._backward(parts)
@@ -159,7 +168,7 @@ class Learner:
             return None
 
     def _backward(self, parts: Sequence[Part]) -> float:
-        """Compute the gradients of a whole batch's loss; returns the loss."""
+        """Compute the gradients of the loss of a whole batch, and return the loss."""
         self._spread_optimiser.zero_grad()
         pieces = [piece for part in parts for piece in _split(part, self.splits)]
         weights, ignored = self._class_weights, self._ignore_index
@@ -169,20 +178,20 @@ class Learner:
         for number, (images, labels) in enumerate(pieces, start=1):
             with self.engine.fabric.no_backward_sync(self._spread, enabled=number < len(pieces)):
                 loss = self._loss(images, labels, counts)
-                # Gradients of several processes are averaged, and these losses are shares of one sum.
+                # DDP averages gradients over processes, but these losses are shares of one sum: undo its division.
                 self.engine.fabric.backward(loss * self.processes.count)
             total += loss.detach()
         return float(self.processes.add_up(total))
 
     def _loss(self, images: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
-        answer = self._model(images)
-        stages = answer if isinstance(answer, tuple) else (answer,)
+        output = self._model(images)
+        stages = output if isinstance(output, tuple) else (output,)
         return supervised_loss(
-            stages, labels, self._class_weights, self.config, self._ignore_index, counts, self._teach(images)
+            stages, labels, self._class_weights, self.config, self._ignore_index, counts, self._soft_targets(images)
         )
 
-    def _teach(self, images: Tensor) -> Tensor | None:
+    def _soft_targets(self, images: Tensor) -> Tensor | None:
         if self._teacher is None:
             return None
         with torch.no_grad(), self.engine.fabric.autocast():
@@ -190,15 +199,15 @@ class Learner:
             return logits
 
     def share_buffers(self) -> None:
-        """Give all processes the first one's statistics, so that all measure the same network."""
+        """Copy the first process's buffers to all, so that all measure the same network."""
         self.processes.take_from_first([*self.network.buffers(), *self.measured.buffers()])
 
     def state(self) -> dict[str, bytes]:
-        """All that the next steps follow from, as the contents of files; to be asked for on all processes at once.
+        """Return all that the next steps depend on, as the contents of files; to be called on all processes at once.
 
-        Only the first process gets it, which writes it; the others get nothing.
+        Only the first process gets the files, to write them; the others get none.
         """
-        scaler, device = self.engine.scaler, self.network.mean.device
+        scaler, device = self.engine.scaler, self._device
         random = self.processes.gather(torch.get_rng_state())
         device_random = self.processes.gather(torch.cuda.get_rng_state(device)) if device.type == "cuda" else []
         if not self.processes.is_first:
@@ -212,18 +221,18 @@ class Learner:
         }
         content = io.BytesIO()
         torch.save(others, content)
-        found = {WEIGHTS: pack(_tensors(self._trained)), OTHERS: content.getvalue()}
+        files = {WEIGHTS: pack(_tensors(self._trained)), OTHERS: content.getvalue()}
         if self._average is not None:
-            found[AVERAGE] = pack(_tensors(self._average.module))
-        return found
+            files[AVERAGE] = pack(_tensors(self._average.module))
+        return files
 
     def load_state(self, files: Mapping[str, bytes]) -> None:
-        """Go back to a state.
+        """Restore what `state` returned.
 
         Raises:
-            KeyError, RuntimeError, ValueError, TypeError: it is of another network or training.
+            KeyError, RuntimeError, ValueError, TypeError: The files are of another network or training.
         """
-        device = self.network.mean.device
+        device = self._device
         self._trained.load_state_dict(unpack(files[WEIGHTS]))
         if self._average is not None:
             self._average.module.load_state_dict(unpack(files[AVERAGE]))
@@ -232,6 +241,7 @@ class Learner:
         if self.engine.scaler is not None:
             self.engine.scaler.load_state_dict(others["scaler"])
         self.splits, rank = others["splits"], self.processes.rank
+        # With another number of processes no generator has a successor: those of a new run are as good.
         if len(others["random"]) == self.processes.count:
             torch.set_rng_state(others["random"][rank])
             if device.type == "cuda" and others["device_random"]:
@@ -246,7 +256,7 @@ def _split(part: Part, pieces: int) -> list[Piece]:
     return list(zip(part.images.chunk(pieces), part.labels.chunk(pieces), strict=True))
 
 
-_SIGNS_OF_FULL_MEMORY = (
+_OUT_OF_MEMORY_MESSAGES = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     "CUDA error: out of memory",
@@ -257,7 +267,7 @@ _SIGNS_OF_FULL_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory of a device or of the machine is full."""
+    """Whether an error means that the memory of a device or of the machine is full."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS_OF_FULL_MEMORY)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY_MESSAGES)

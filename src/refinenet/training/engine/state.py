@@ -1,4 +1,4 @@
-"""How far a run has come: kept in its checkpoints, and found there again."""
+"""How far a run has come: saved with its checkpoints and restored from them."""
 
 from __future__ import annotations
 
@@ -10,95 +10,114 @@ from typing import Any
 from refinenet.io.console import print_note
 from refinenet.models.tensor_files import CORRUPT_FILE_ERRORS
 from refinenet.training.engine.learner import Learner
-from refinenet.training.records.folder import POSITION, RunFolder
+from refinenet.training.records.folder import IS_FINISHED, STATE, RunFolder
 
 
 @dataclass(kw_only=True)
 class TrainState:
-    """How far a run has come; a checkpoint keeps it."""
+    """How far a run has come; saved with each checkpoint."""
 
     epoch: int = 0
-    """Whole epochs trained and measured."""
+    """Number of whole epochs trained and measured."""
     step: int = 0
     """Steps done in the current epoch."""
     loss: float = 0.0
-    """Sum of the losses of these steps, as far as they were finite."""
+    """Sum of the finite losses of these steps."""
     bad_losses: int = 0
-    """How many of them were not."""
+    """How many of their losses were not finite."""
     bad_steps: int = 0
-    """Steps in a row, up to now, whose loss was not finite."""
+    """Number of consecutive steps, up to now, whose loss was not finite."""
     seconds: float = 0.0
-    """What these steps took."""
+    """Duration of these steps."""
     best_score: float | None = None
-    """Of the best model that is kept, if any."""
+    """Score of the best model that is saved, if any."""
     best_epoch: int = 0
-    """The epoch, counted from 1, that it is of; 0 where there is none."""
-    is_over: bool = False
+    """Epoch of the best model, counted from 1; 0 if there is none."""
+    is_finished: bool = False
     """Whether nothing is left to do."""
 
     @property
     def mean_loss(self) -> float:
-        """Of the steps of the current epoch whose loss was finite."""
+        """Mean of the finite losses of the current epoch."""
         return self.loss / max(1, self.step - self.bad_losses)
 
+    def to_json(self) -> bytes:
+        """Return the content of the checkpoint's file, in which `is_finished` has its older name, "is_over"."""
+        values = asdict(self)
+        values[IS_FINISHED] = values.pop("is_finished")
+        return json.dumps(values).encode()
 
-@dataclass(frozen=True, kw_only=True)
-class Beginning:
-    """What is kept of how a run is begun."""
+    @classmethod
+    def from_json(cls, content: bytes) -> TrainState:
+        """Read what `to_json` returned.
 
-    description: Mapping[str, Any]
-    """All that it takes to begin it again, JSON-ready."""
-    recipe: str | None = None
-    """The same for people: the text of a recipe file, if there is one."""
-
-
-def state_files(learner: Learner, position: TrainState) -> dict[str, bytes]:
-    """The files of a checkpoint; to be asked for on all processes at once, of use to the first one, which writes."""
-    return {**learner.state(), POSITION: json.dumps(asdict(position)).encode()}
+        Raises:
+            ValueError, KeyError, TypeError: The content is not that of a state.
+        """
+        values = json.loads(content)
+        return cls(is_finished=values.pop(IS_FINISHED), **values)
 
 
-def restore_state(folder: RunFolder, learner: Learner, beginning: Beginning | None, *, show: bool) -> TrainState:
-    """Where to begin: at the start of a new run, or where the folder's newest good checkpoint is.
+def state_files(learner: Learner[Any], state: TrainState) -> dict[str, bytes]:
+    """Return the files of a checkpoint; to be called on all processes at once, for the first one to write."""
+    return {**learner.state(), STATE: state.to_json()}
+
+
+def start_state(
+    folder: RunFolder, learner: Learner[Any], description: Mapping[str, Any], recipe: str | None = None, *, show: bool
+) -> TrainState:
+    """Write the first checkpoint and the description of a new run.
 
     Args:
-        folder: The run's.
-        learner: What is in training; it is brought to where the checkpoint was.
-        beginning: What is kept of a new run; without one, the run that the folder keeps is taken up.
-        show: Whether to say where it goes on.
+        folder: Folder of the run.
+        learner: Network and optimiser at their start.
+        description: Content of run.json: what it takes to start the run again, JSON-ready.
+        recipe: Text of a recipe file with the same settings, if there is one.
+        show: Whether to say where the results go.
 
     Raises:
-        ValueError: the folder holds a run already, or none that can be taken up, or another one than this.
-        OSError: a checkpoint cannot be read, or a new run cannot be written.
+        ValueError: The folder holds a run already.
+        OSError: The run cannot be written.
     """
-    if beginning is not None:
-        return _begin(folder, learner, beginning, show=show)
+    state = TrainState()
+    files = state_files(learner, state)
+    if learner.processes.is_first:
+        folder.refuse_started()  # another run may have started here since this was first checked
+        if recipe is not None:
+            folder.write("recipe.toml", recipe.encode())
+        # run.json makes the folder a run, so it comes last: whatever has it can be resumed.
+        folder.checkpoints.save(0, files)
+        folder.write_description(description)
+        advice = f" A stopped run continues with --resume {folder.to_resume}." if folder.can_resume else ""
+        print_note(f"Results go to {folder.path}.{advice}", enabled=show)
+    learner.processes.wait()
+    return state
+
+
+def restore_state(folder: RunFolder, learner: Learner[Any], *, show: bool) -> TrainState:
+    """Restore a run from the newest good checkpoint in its folder.
+
+    Args:
+        folder: Folder of the run.
+        learner: Network and optimiser, which get the values of the checkpoint.
+        show: Whether to say where the run continues.
+
+    Raises:
+        ValueError: The folder holds no run that can be resumed, or another run.
+        OSError: A checkpoint cannot be read.
+    """
     processes = learner.processes
-    # The first process puts broken checkpoints aside; the others then find the same one as it.
+    # The first process quarantines broken checkpoints; the others wait for that, and so find the same one.
     checkpoint = folder.newest_checkpoint() if processes.is_first else None
     processes.wait()
     checkpoint = checkpoint or folder.newest_checkpoint()
-    for message in checkpoint.set_aside:
+    for message in checkpoint.quarantined:
         print_note(f"Warning: {message}", enabled=processes.is_first)
     try:
         learner.load_state(checkpoint.files)
-        position = TrainState(**json.loads(checkpoint.files[POSITION]))
+        state = TrainState.from_json(checkpoint.files[STATE])
     except (RuntimeError, KeyError, ValueError, TypeError, *CORRUPT_FILE_ERRORS) as error:
         raise ValueError(f"{checkpoint.folder} is of another run: {error}") from error
-    where = f"step {checkpoint.step}, of epoch {position.epoch + 1}" if not position.is_over else "its end"
-    print_note(f"Going on in {folder.path} from {where}.", enabled=show)
-    return position
-
-
-def _begin(folder: RunFolder, learner: Learner, beginning: Beginning, *, show: bool) -> TrainState:
-    position = TrainState()
-    files = state_files(learner, position)
-    if learner.processes.is_first:
-        folder.refuse_begun()  # another one may have begun since this was looked at first
-        if beginning.recipe is not None:
-            folder.write("recipe.toml", beginning.recipe.encode())
-        folder.checkpoints.save(0, files)
-        folder.begin(beginning.description)
-        advice = f" A stopped run goes on with --resume {folder.to_resume}." if folder.can_resume else ""
-        print_note(f"Results go to {folder.path}.{advice}", enabled=show)
-    learner.processes.wait()
-    return position
+    where = f"step {checkpoint.step}, of epoch {state.epoch + 1}" if not state.is_finished else "its end"
+    print_note(f"Resuming the run in {folder.path} from {where}.", enabled=show)
+    return state

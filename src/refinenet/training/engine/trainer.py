@@ -1,17 +1,18 @@
-"""The training loop written out, whatever is trained: the order of lines is the order of events."""
+"""The training loop, for any task: the order of lines is the order of events."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from refinenet.distributed import is_lost_process
+from refinenet.distributed import Processes, is_lost_process
 from refinenet.inference.segmenter import NotFiniteError
 from refinenet.io.console import print_note, progress_bar
+from refinenet.io.sample_values import first_of_each_kind
 from refinenet.io.signals import StopRequest
 from refinenet.training.engine.learner import Learner, is_out_of_memory
 from refinenet.training.engine.state import TrainState, state_files
@@ -22,174 +23,191 @@ from refinenet.training.records.folder import RunFolder
 
 
 class Batches(Protocol):
-    """Gives a process its share of the training batches, as `Loader` does."""
+    """Training batches of one process, as from `Loader`."""
 
     batch_size: int
-    """Images of a step over all training processes."""
+    """Images per step over all training processes."""
     steps_per_epoch: int
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[Part]]:
-        """The parts of each step of an epoch, from a step on; both are counted from 0."""
+        """Yield the parts of each step of an epoch, from a step on; both are counted from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """How good a network was found to be."""
+    """How good a network is on the validation data."""
 
     score: float
-    """What the best epoch is chosen by: the higher, the better; in [0, 1]."""
+    """Score by which the best epoch is chosen, in [0, 1]; higher is better."""
     columns: Mapping[str, float | None]
-    """Figures by the columns of the log that they go to; None where there was nothing to measure."""
-    facts: Mapping[str, Any]
-    """What a model's file says of it, JSON-ready."""
+    """Metrics by column of the log; None if there was nothing to measure."""
+    summary: Mapping[str, Any]
+    """Scores in the model's file, JSON-ready."""
 
 
 class Task(Protocol):
-    """What differs between trainings: how a network is measured, and what is kept and shown of it.
+    """What is specific to what is trained: how it is measured, and what is saved and drawn of it.
 
-    Where the disk is full or fails while something is kept, that is said and training goes on.
+    A full or failing disk is reported by its methods, and training continues.
     """
 
     goal: str
-    """What the score of a measurement is called."""
+    """Name of the score of a measurement."""
     columns: tuple[str, ...]
-    """Of the log, in order: what is measured, and of "epoch", "loss", "learning_rate", "encoder_learning_rate",
-    "images_per_second" and "seconds" as many as are of interest."""
-    told: tuple[str, ...]
-    """Those that are said on the terminal."""
+    """Columns of the log, in order: the metrics, and any of "epoch", "loss", "learning_rate", "encoder_learning_rate",
+    "images_per_second" and "seconds"."""
+    printed: tuple[str, ...]
+    """Columns that are printed."""
 
     def measure(self, after_each: Callable[[], None]) -> Measurement:
         """Measure the network, all processes together.
 
         Args:
-            after_each: To be called after each image or batch, on all processes equally often; it may end the work by
+            after_each: To be called after each image or batch, equally often on all processes; it may end the work by
                 an exception.
 
         Raises:
-            NotFiniteError: the network's answer is no finite numbers.
+            NotFiniteError: The network's output is not finite.
         """
 
-    def keep_best(self, epoch: int, measurement: Measurement) -> bool:
-        """Keep the network as the best model so far; returns whether that is done. Only the first process is asked."""
+    def save_best(self, epoch: int, measurement: Measurement) -> bool:
+        """Save the network as the best model so far, and return whether it was saved. First process only."""
 
     def end_epoch(self, epoch: int, measurement: Measurement | None) -> None:
-        """Keep the network as the last model, and show what else there is to show. Only the first process is asked."""
+        """Save the network as the last model, and draw what there is to draw. First process only."""
 
 
 _STEPS_ARE_DONE = 1000
-"""A reason to stop that is no number of a signal."""
+"""Reason to stop that is not the number of a signal."""
 
 BAD_STEPS = 3
-"""Steps in a row with a loss that is no finite number, after which training stops."""
+"""Consecutive steps without a finite loss after which training stops."""
 
 
 class DivergenceError(ValueError):
-    """Training came to numbers that are none; to go on from there would come to the same."""
+    """The loss or the weights are not finite any more; resuming would lead to the same."""
 
 
 class _StoppedEarlyError(Exception):
-    """The steps that were asked for are done."""
+    """The requested number of steps is done."""
 
 
 @contextmanager
-def telling_how_it_goes_on(folder: RunFolder, *, show: bool) -> Iterator[None]:
-    """Where a run ends before its time, say from which step and how it goes on; not where that would change nothing."""
+def _hint_at_resuming(folder: RunFolder, *, show: bool) -> Iterator[None]:
+    """Say how to resume a run that ends early, and from which step; not if resuming would change nothing."""
     try:
         yield
     except DivergenceError:
         raise
     except BaseException:
-        if show and folder.is_begun:
-            print_note(folder.kept)
+        if show and folder.is_started:
+            print_note(folder.stop_message)
         raise
+
+
+@contextmanager
+def hold(folder: RunFolder, processes: Processes, *, show: bool) -> Iterator[StopRequest]:
+    """Hold the folder of a run while it trains.
+
+    Signals only ask to stop; no other process trains there; a run that ends early says how to resume it; warnings that
+    images have in common are shown once.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(first_of_each_kind())
+        stop_request = stack.enter_context(StopRequest())
+        if processes.is_first:
+            stack.enter_context(folder.lock())
+        processes.wait()  # until the lock is held: no process may empty the cache of a run that others train
+        stack.enter_context(_hint_at_resuming(folder, show=show))
+        yield stop_request
 
 
 class Trainer:
     """Trains to the end, or until it is asked to stop.
 
     Args:
-        learner: The network and what moves it.
-        batches: What it learns from.
-        keeper: Measures it, and keeps the best model and the last.
-        folder: Where checkpoints and the log go.
-        loggers: What else is told of each epoch.
-        interruption: Says when to stop.
-        position: Where to begin; it is moved on.
-        steps: How many to train before it stops, for now; by default all.
+        learner: Network and optimiser.
+        batches: Training batches.
+        task: Measures the network, and saves the best and the last model.
+        folder: Folder for checkpoints and log.
+        loggers: Further loggers of each epoch.
+        stop_request: Signals to stop.
+        state: Where to begin; updated in place.
+        steps: Number of steps after which to stop, for now; by default all are done.
         show: Whether to show progress.
     """
 
     def __init__(
         self,
-        learner: Learner,
+        learner: Learner[Any],
         batches: Batches,
-        keeper: Task,
+        task: Task,
         folder: RunFolder,
         loggers: MetricLoggers,
-        interruption: StopRequest,
-        position: TrainState,
+        stop_request: StopRequest,
+        state: TrainState,
         *,
         steps: int | None = None,
         show: bool = True,
     ) -> None:
-        self.learner, self.batches, self.keeper = learner, batches, keeper
-        self.folder, self.loggers, self.interruption, self.position = folder, loggers, interruption, position
+        self.learner, self.batches, self.task = learner, batches, task
+        self.folder, self.loggers, self.stop_request, self.state = folder, loggers, stop_request, state
         self.config, self.processes = learner.config, learner.processes
         self.steps, self.show = steps, show
         self._left = math.inf if steps is None else steps
         self._saved_at = time.monotonic()
 
     def run(self) -> None:
-        """Train until `position.is_over`, or until the steps are done that it was asked for.
+        """Train until `state.is_finished`, or until the requested steps are done.
 
         Raises:
-            ValueError: an image or mask cannot be used, memory does not suffice, or training diverged.
-            KeyboardInterrupt, SystemExit: the user or the system stopped it; what was reached is kept.
+            ValueError: An image or mask cannot be used, memory does not suffice, or training diverged.
+            KeyboardInterrupt, SystemExit: The user or the system stopped it; the state reached is kept.
         """
         try:
-            while not self.position.is_over:
-                if self.position.step < self.batches.steps_per_epoch:
+            while not self.state.is_finished:
+                if self.state.step < self.batches.steps_per_epoch:
                     self._train_epoch()
                 self._end_epoch()
         except _StoppedEarlyError:
             is_told_whole = self.folder.is_behind or not self.folder.can_resume
-            way = self.folder.kept if is_told_whole else self.folder.way_on
-            print_note(f"Stopped after {self.steps} steps, as asked. {way}", enabled=self.show)
+            hint = self.folder.stop_message if is_told_whole else self.folder.resume_hint
+            print_note(f"Stopped after {self.steps} steps, as asked. {hint}", enabled=self.show)
         except RuntimeError as error:
             if not is_lost_process(error):
                 raise
             raise ChildProcessError(
-                "Another process of this training has ended: what torchrun prints says which one, and what that one "
-                "said before, why."
+                "Another process of this training has ended: the output of torchrun says which one, and its own output "
+                "above says why."
             ) from error
         else:
-            print_note(f"Warning: {self.folder.kept}", enabled=self.show and self.folder.is_behind)
+            print_note(f"Warning: {self.folder.stop_message}", enabled=self.show and self.folder.is_behind)
 
     def _train_epoch(self) -> None:
-        position, steps = self.position, self.batches.steps_per_epoch
+        state, steps = self.state, self.batches.steps_per_epoch
         with progress_bar(self.show) as bar:
-            task = bar.add_task(self._title(), total=steps, completed=position.step, status="")
+            task = bar.add_task(self._title(), total=steps, completed=state.step, status="")
             started = time.perf_counter()
-            for parts in self._read():
+            for parts in self._load():
                 self._count(self._learn(parts), parts)
                 now = time.perf_counter()
-                position.seconds, started = position.seconds + now - started, now
-                speed = position.step * self.batches.batch_size / position.seconds
-                bar.update(task, advance=1, status=f"loss {position.mean_loss:.3f}, {speed:.1f} images/s")
+                state.seconds, started = state.seconds + now - started, now
+                speed = state.step * self.batches.batch_size / state.seconds
+                bar.update(task, advance=1, status=f"loss {state.mean_loss:.3f}, {speed:.1f} images/s")
                 self._save_or_stop()
 
-    def _read(self) -> Iterator[list[Part]]:
-        """The batches that are left of the epoch."""
+    def _load(self) -> Iterator[list[Part]]:
+        """Yield the remaining batches of the epoch."""
         try:
-            yield from self.batches.epoch(self.position.epoch, first_step=self.position.step)
+            yield from self.batches.epoch(self.state.epoch, first_step=self.state.step)
         except (OSError, ValueError):
             self._save_before_failing()
             raise
 
     def _save_before_failing(self) -> None:
-        """Keep the state where data cannot be read: the step before is whole.
+        """Save the state when data cannot be read: the step before is complete.
 
-        With several processes the others would have to be there, too, and do not know.
+        With several processes the others would have to take part, and do not know.
         """
         if self.processes.count == 1:
             self._save()
@@ -203,36 +221,36 @@ class Trainer:
                 raise
             raise ValueError(
                 f"Memory does not suffice for a batch of {self.batches.batch_size} in {self.config.accumulation} "
-                f"parts. Begin a new run with a smaller batch_size or crop_size, or with more accumulation. ({error})"
+                f"parts. Start a new run with a smaller batch_size or crop_size, or with more accumulation. ({error})"
             ) from error
 
     def _steps_done(self) -> int:
-        return self.position.epoch * self.batches.steps_per_epoch + self.position.step
+        return self.state.epoch * self.batches.steps_per_epoch + self.state.step
 
     def _rate_factor(self, number: int) -> float:
-        """What share of their highest values the learning rates have in a step, counted from 0 over all epochs."""
+        """Return the share of their highest values that the learning rates have in a step, counted over all epochs."""
         steps = self.batches.steps_per_epoch
         return rate_factor(number, steps * self.config.epochs, steps, self.config)
 
     def _count(self, loss: float, parts: Sequence[Part]) -> None:
-        position = self.position
-        position.step += 1
+        state = self.state
+        state.step += 1
         if math.isfinite(loss):
-            position.loss += loss
-            position.bad_steps = 0
+            state.loss += loss
+            state.bad_steps = 0
             return
-        position.bad_losses += 1
-        position.bad_steps += 1
+        state.bad_losses += 1
+        state.bad_steps += 1
         names = ", ".join(name for part in parts for name in part.names)
-        if position.bad_steps == BAD_STEPS:
-            sign = f"the loss of {BAD_STEPS} steps in a row was no finite number; the last batch: {names}"
-            raise self._divergence(sign)
+        if state.bad_steps == BAD_STEPS:
+            symptom = f"the loss of {BAD_STEPS} steps in a row was not finite; the last batch: {names}"
+            raise self._divergence(symptom)
         print_note(f"Warning: the loss became {loss}; this step changes nothing. Its batch: {names}.")
 
-    def _divergence(self, sign: str) -> DivergenceError:
-        good = f"The last good model is kept in {self.folder.model}. " if self.folder.model.exists() else ""
+    def _divergence(self, symptom: str) -> DivergenceError:
+        last_good = f"The last good model is {self.folder.model}. " if self.folder.model.exists() else ""
         return DivergenceError(
-            f"Training diverged in epoch {self.position.epoch + 1}: {sign}. {good}Begin a new run with a smaller "
+            f"Training diverged in epoch {self.state.epoch + 1}: {symptom}. {last_good}Start a new run with a smaller "
             "learning_rate, with gradient_clipping=1, or with precision='float32'."
         )
 
@@ -240,101 +258,103 @@ class Trainer:
         self._left -= 1
         is_due = time.monotonic() - self._saved_at >= 60 * self.config.checkpoint_minutes
         reason = self._reason_to_stop()
+        # A save is collective, and clocks differ: all processes save if one of them is due.
         if reason or self.processes.largest(int(is_due)):
             self._save()
         if reason:
             self._stop(reason)
 
     def _reason_to_stop(self) -> int:
-        """The number of the signal that asked any process to stop, `_STEPS_ARE_DONE`, or 0; the same on all."""
-        own = self.interruption.asked_by or (_STEPS_ARE_DONE if self._left <= 0 else 0)
-        return self.processes.largest(int(own))
+        """Return the signal that asked any process to stop, `_STEPS_ARE_DONE`, or 0; the same on all processes."""
+        reason = self.stop_request.asked_by or (_STEPS_ARE_DONE if self._left <= 0 else 0)
+        return self.processes.largest(int(reason))
 
     def _stop(self, reason: int) -> None:
         if reason == _STEPS_ARE_DONE:
             raise _StoppedEarlyError
-        self.interruption.stop(reason)
+        self.stop_request.stop(reason)
 
     def _stop_if_asked(self) -> None:
-        """Stop in the middle of measuring; the epoch is measured anew when the run goes on."""
+        """Stop in the middle of measuring; the epoch is measured again when the run is resumed."""
         reason = self._reason_to_stop() if self._left > 0 else 0
         if reason:
             self._save()
             self._stop(reason)
 
     def _save(self) -> None:
-        files = state_files(self.learner, self.position)
+        files = state_files(self.learner, self.state)
         if self.processes.is_first:
-            self.folder.keep_state(self._steps_done(), files)
-        self.processes.wait()  # nobody leaves, and has all ended, while the first one writes
+            self.folder.save_checkpoint(self._steps_done(), files)
+        self.processes.wait()  # if another process ended now, torchrun would kill the first one while it writes
         self._saved_at = time.monotonic()
 
     def _end_epoch(self) -> None:
-        position, config = self.position, self.config
-        epoch = position.epoch + 1
+        state, config = self.state, self.config
+        epoch = state.epoch + 1
         is_last = epoch == config.epochs
         measurement = self._measure() if is_last or epoch % config.validate_every == 0 else None
-        if measurement is not None and (position.best_score is None or measurement.score > position.best_score):
-            is_kept = self.processes.is_first and self.keeper.keep_best(epoch, measurement)
-            if self.processes.largest(int(is_kept)):  # else the disk is full, and a later epoch may become the best
-                position.best_score, position.best_epoch = measurement.score, epoch
+        if measurement is not None and (state.best_score is None or measurement.score > state.best_score):
+            is_saved = self.processes.is_first and self.task.save_best(epoch, measurement)
+            if self.processes.largest(int(is_saved)):  # else the disk is full, and a later epoch may become the best
+                state.best_score, state.best_epoch = measurement.score, epoch
         has_stalled = (
             config.patience is not None
             and measurement is not None
-            and position.best_score is not None
-            and epoch - position.best_epoch >= config.patience
+            and state.best_score is not None
+            and epoch - state.best_epoch >= config.patience
             and not is_last
         )
         if has_stalled:
-            told = f"No better {self.keeper.goal} since epoch {position.best_epoch}: training ends here."
-            print_note(told, enabled=self.show)
+            message = f"No better {self.task.goal} since epoch {state.best_epoch}: training ends here."
+            print_note(message, enabled=self.show)
         if self.processes.is_first:
             self._record(epoch, measurement)
-        position.is_over = is_last or has_stalled
-        position.epoch, position.step, position.loss, position.seconds, position.bad_losses = epoch, 0, 0.0, 0.0, 0
+        state.is_finished = is_last or has_stalled
+        state.epoch, state.step, state.loss, state.seconds, state.bad_losses = epoch, 0, 0.0, 0.0, 0
+        # After models and log: a kill before this point repeats the end of the epoch, and loses nothing.
         self._save()
         reason = self._reason_to_stop()
-        # Of a training in stages the next one would begin.
-        if reason and (not position.is_over or self.folder.part_of is not None):
+        # A training in stages would start its next stage.
+        if reason and (not state.is_finished or self.folder.part_of is not None):
             self._stop(reason)
 
     def _measure(self) -> Measurement:
         self.learner.share_buffers()
         try:
-            return self.keeper.measure(self._stop_if_asked)
+            return self.task.measure(self._stop_if_asked)
         except NotFiniteError as error:
-            raise self._divergence("the network's answer is not finite") from error
+            raise self._divergence("the network's output is not finite") from error
         except (OSError, ValueError):
             self._save_before_failing()
             raise
 
     def _title(self) -> str:
-        best = self.position.best_score
-        told = "" if best is None else f", best {self.keeper.goal} {100 * best:.1f}"
-        return f"Epoch {self.position.epoch + 1}/{self.config.epochs}{told}"
+        best = self.state.best_score
+        suffix = "" if best is None else f", best {self.task.goal} {100 * best:.1f}"
+        return f"Epoch {self.state.epoch + 1}/{self.config.epochs}{suffix}"
 
     def _record(self, epoch: int, measurement: Measurement | None) -> None:
-        """Log an epoch, say it, and keep and show what there is of it."""
+        """Log and print an epoch, and let the task save and draw what belongs to it."""
         row = self._row(epoch, measurement)
-        told = ", ".join(f"{name} {row[name]}" for name in self.keeper.told if row[name])
-        print_note(f"epoch {epoch}/{self.config.epochs}: {told}", enabled=self.show)
-        figures = {name: value for name, value in row.items() if name != "epoch"}
+        summary = ", ".join(f"{name} {row[name]}" for name in self.task.printed if row[name])
+        print_note(f"epoch {epoch}/{self.config.epochs}: {summary}", enabled=self.show)
+        metrics = {name: value for name, value in row.items() if name != "epoch"}
         self.folder.attempt("the log", lambda: self.folder.log(row, epoch))
-        self.folder.attempt("the loggers' files", lambda: self.loggers.log(figures, epoch))
-        self.keeper.end_epoch(epoch, measurement)
+        self.folder.attempt("the loggers' files", lambda: self.loggers.log(metrics, epoch))
+        self.task.end_epoch(epoch, measurement)
 
     def _row(self, epoch: int, measurement: Measurement | None) -> dict[str, str]:
-        """A row of log.csv."""
-        position, steps = self.position, self.batches.steps_per_epoch
+        """Return a row of log.csv."""
+        state, steps = self.state, self.batches.steps_per_epoch
         factor, (encoder_rate, rate) = self._rate_factor(epoch * steps - 1), self.learner.highest_rates
-        figures = {
+        values = {
             "epoch": str(epoch),
-            "loss": f"{position.mean_loss:.4f}",
+            "loss": f"{state.mean_loss:.4f}",
             "learning_rate": f"{factor * rate:.3g}",
             "encoder_learning_rate": f"{factor * encoder_rate:.3g}",
-            "images_per_second": f"{steps * self.batches.batch_size / max(position.seconds, 1e-9):.2f}",
-            "seconds": f"{position.seconds:.1f}",
+            "images_per_second": f"{steps * self.batches.batch_size / max(state.seconds, 1e-9):.2f}",
+            "seconds": f"{state.seconds:.1f}",
         }
         measured = {} if measurement is None else measurement.columns
-        figures |= {name: f"{value:.4f}" for name, value in measured.items() if value is not None}
-        return {name: figures.get(name, "") for name in self.keeper.columns}
+        values |= {name: f"{value:.4f}" for name, value in measured.items() if value is not None}
+        return {name: values.get(name, "") for name in self.task.columns}

@@ -1,79 +1,251 @@
-"""Training batches: read and varied in processes of their own; every draw follows from seed, epoch and position.
+"""Training batches, loaded and augmented in worker processes.
 
-A sample's pixels therefore depend neither on the number of processes that load, nor on how many train, nor on where a
-training was taken up.
+Every draw follows from seed, epoch and position in the epoch. A sample's pixels therefore depend neither on the number
+of processes that load or train, nor on the step at which a training was resumed.
 
 Shape letters: n images of a part of a batch, H and W height and width of an image, h and w of the crop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, tee
 from types import TracebackType
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from numpy.random import Generator, SeedSequence, default_rng
 from torch import Tensor
 
 from refinenet.datasets.catalog import Dataset
+from refinenet.io.sample_values import ImageWarning
 from refinenet.training.augmentation.geometry import Pair
 from refinenet.training.augmentation.mixing import Partner
 from refinenet.training.augmentation.pipeline import Augmentation, to_tensors
 from refinenet.training.config import TrainConfig
 from refinenet.training.loading.worker_pool import WorkerPool
 
+Task = TypeVar("Task")
+Read = TypeVar("Read")
+
 _ORDER, _SAMPLE = 0, 1
-"""What a generator is for."""
+"""Last number of a seed, by its purpose: the order of an epoch and its first sample must not share a generator."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """The images that a process computes on at once: a batch, or a part of it."""
+    """Images that a process computes on at once: a batch, or a part of one."""
 
     images: Tensor
     """`(n, 3, h, w)` float32 in [0, 1]."""
     labels: Tensor
     """`(n, h, w)` int64."""
     names: tuple[str, ...]
-    """The images' files, or what the dataset calls them."""
+    """Files of the images, or their names in the dataset."""
 
 
-class _Key(NamedTuple):
-    """A sample and what its draws follow from."""
+class SampleKey(NamedTuple):
+    """A sample, and the seed of its draws."""
 
     seed: int
     epoch: int
     position: int
-    """Where the sample stands in the epoch's order."""
+    """Position of the sample in the epoch's order."""
     sample: int
-    """Which of the dataset's samples it is."""
+    """Index of the sample in the dataset."""
+
+    def generator(self) -> Generator:
+        """Return the generator of all draws for the sample."""
+        # SeedSequence hashes all four numbers, so that neighbouring positions and seeds give unrelated draws.
+        return default_rng(SeedSequence([self.seed, self.epoch, self.position, _SAMPLE]))
 
 
-@dataclass(frozen=True)
-class _BadSample:
-    """Why a sample could not be read, handed from a loading process as it is."""
+class Share(NamedTuple):
+    """Share of a training process in each batch."""
 
-    error: ValueError | OSError
+    rank: int = 0
+    """Number of the process, from 0."""
+    processes: int = 1
+    """Number of processes that train together."""
+
+
+class LoadingConfig(Protocol):
+    """Settings of loading, part of those of a training."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the order and the draws."""
+
+    @property
+    def accumulation(self) -> int:
+        """Parts of a batch."""
+
+    @property
+    def workers(self) -> int:
+        """Loading processes."""
+
+
+class _Loaded(NamedTuple, Generic[Read]):
+    """What a loading process returns for a task."""
+
+    result: Read | ValueError | OSError
+    warnings: tuple[Warning, ...]
+
+
+class _Recorder(Generic[Task, Read]):
+    """A reader whose errors and warnings are returned with its result.
+
+    A raised error would end a loading process. A warning would be shown by each of them again; the training process,
+    which sees those of all, shows it once. Where it loads itself, its warnings need no detour.
+    """
+
+    def __init__(self, read: Callable[[Task], Read], *, is_worker: bool) -> None:
+        self._read, self._is_worker = read, is_worker
+
+    def __call__(self, task: Task) -> _Loaded[Read]:
+        if not self._is_worker:
+            return _Loaded(self._attempt(task), ())
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ImageWarning)
+            result = self._attempt(task)
+        return _Loaded(result, tuple(each.message for each in caught if isinstance(each.message, Warning)))
+
+    def _attempt(self, task: Task) -> Read | ValueError | OSError:
+        try:
+            return self._read(task)
+        except (ValueError, OSError) as error:
+            return error
+
+
+class BatchLoader(ABC, Generic[Task, Read]):
+    """Batches of one of the processes that train together, whatever their samples are. Use it in a `with` block.
+
+    The loading processes are forked in the constructor: call it before this process takes much memory.
+
+    Args:
+        read: Reads the samples of a task, in a loading process.
+        describe: From a task to the names of its files.
+        config: Settings of loading.
+        samples: Number of training samples.
+        batch_size: Images per step over all training processes.
+        share: This process's share.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Task], Read],
+        describe: Callable[[Task], str],
+        config: LoadingConfig,
+        samples: int,
+        batch_size: int,
+        share: Share,
+    ) -> None:
+        self._seed, self._accumulation, self._samples = config.seed, config.accumulation, samples
+        self._share = share
+        self.batch_size = batch_size
+        """Images per step over all training processes."""
+        self.steps_per_epoch = samples // batch_size
+        """Whole batches in an epoch; the rest of its order is dropped."""
+        recorder = _Recorder(read, is_worker=config.workers > 0)
+        self._pool = WorkerPool(recorder, config.workers, partial(torch.set_num_threads, 1), describe)
+
+    @abstractmethod
+    def _task(self, keys: list[SampleKey]) -> Task:
+        """Return the task of loading these training samples."""
+
+    @abstractmethod
+    def _finish(self, task: Task, read: Read) -> Part:
+        """Put together a part on the device."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the loading processes."""
+        self._pool.close()
+
+    @property
+    def worker_pids(self) -> tuple[int, ...]:
+        """Process ids of the loading processes."""
+        return self._pool.pids
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[Part]]:
+        """Yield this process's share of the batches of an epoch.
+
+        Args:
+            epoch: Number of the epoch, from 0; order and augmentation follow from it and the seed.
+            first_step: First step to load.
+
+        Yields:
+            For each optimiser step its parts, `accumulation` of them, in order. The parts of all ranks together are
+            the batch that one process alone would get.
+
+        Raises:
+            ValueError: An image or mask cannot be used; the file is named.
+            OSError: A file cannot be read; or, as ChildProcessError, a loading process was killed; or, as TimeoutError,
+                one hangs.
+        """
+        parts = self._load(self._tasks(epoch, first_step))
+        while step := list(islice(parts, self._accumulation)):
+            yield step
+
+    def _tasks(self, epoch: int, first_step: int) -> Iterator[Task]:
+        order = draw_order(self._seed, epoch, self._samples)
+        steps = range(first_step, self.steps_per_epoch)
+        for positions in share_parts(steps, self.batch_size, self._accumulation, self._share):
+            yield self._task([SampleKey(self._seed, epoch, position, order[position]) for position in positions])
+
+    def _load(self, tasks: Iterator[Task]) -> Iterator[Part]:
+        tasks, submitted = tee(tasks)
+        for task, loaded in zip(tasks, self._pool.map(submitted), strict=True):
+            for warning in loaded.warnings:
+                warnings.warn(warning, stacklevel=2)
+            if isinstance(loaded.result, ValueError | OSError):
+                raise loaded.result
+            yield self._finish(task, loaded.result)
+
+
+def draw_order(seed: int, epoch: int, samples: int) -> list[int]:
+    """Return the order of the samples in an epoch, counted from 0."""
+    order: list[int] = default_rng(SeedSequence([seed, epoch, 0, _ORDER])).permutation(samples).tolist()
+    return order
+
+
+def share_parts(steps: range, batch_size: int, accumulation: int, share: Share) -> Iterator[range]:
+    """Yield, for each part of the batches of some steps, the positions in the epoch's order of this process's samples.
+
+    The processes share each part, not each batch: together they then have the same images in a part as one process
+    alone, and synchronised batch norms the same statistics.
+    """
+    part = batch_size // accumulation
+    size = part // share.processes
+    for start in range(steps.start * batch_size, steps.stop * batch_size, part):
+        yield range(start + share.rank * size, start + (share.rank + 1) * size)
 
 
 class _Varied(NamedTuple):
-    """The samples of a part, but for their colours."""
+    """Augmented samples of a part, except for their colours."""
 
     images: Tensor
     """`(n, 3, h, w)` uint8."""
     labels: Tensor
     """`(n, h, w)` uint8 or int32."""
     colours: Tensor
-    """`(n, 6)` float32: how the colours are to change (`colour.ColourChange`)."""
+    """`(n, 6)` float32: drawn changes of the colours (`colour.ColourChange`)."""
 
 
 class _Raw(NamedTuple):
-    """Samples as they were read, each followed by its partners, in few tensors: each takes a file of shared memory."""
+    """Samples as they were read, each followed by its partners; in two tensors, since each takes a file descriptor."""
 
     pixels: Tensor
     ids: Tensor
@@ -97,22 +269,19 @@ class _Raw(NamedTuple):
 
 
 class _Reader:
-    """Reads and varies samples, each with draws of its own; loading processes have a copy of it."""
+    """Reads and augments samples, each with its own generator; every loading process has a copy."""
 
     def __init__(self, dataset: Dataset, augmentation: Augmentation, *, raw: bool) -> None:
         self._dataset, self._augmentation, self._raw = dataset, augmentation, raw
 
-    def __call__(self, keys: Sequence[_Key]) -> _Varied | _Raw | _BadSample:
-        """What a loading process does with the keys of a part."""
-        try:
-            if self._raw:
-                return _Raw.pack([pair for key in keys for pair in self._read(key, self._begin(key)[1])])
-            return self.vary(keys)
-        except (ValueError, OSError) as error:
-            return _BadSample(error)
+    def __call__(self, keys: Sequence[SampleKey]) -> _Varied | _Raw:
+        """Read the samples of a part, and augment them unless the device does."""
+        if self._raw:
+            return _Raw.pack([pair for key in keys for pair in self._read(key, self._begin(key)[1])])
+        return self.vary(keys)
 
-    def vary(self, keys: Sequence[_Key], read: Iterator[Pair] | None = None) -> _Varied:
-        """Vary samples with their partners, which are read here unless they were `read` before."""
+    def vary(self, keys: Sequence[SampleKey], read: Iterator[Pair] | None = None) -> _Varied:
+        """Augment samples with their partners, which are read here unless they were `read` before."""
         images, labels, colours = [], [], []
         for key in keys:
             random, partners = self._begin(key)
@@ -124,32 +293,32 @@ class _Reader:
             colours.append(self._augmentation.draw_colour(random))
         return _Varied(torch.stack(images), torch.stack(labels), torch.tensor(colours))
 
-    def _begin(self, key: _Key) -> tuple[Generator, list[Partner]]:
-        random = default_rng(SeedSequence([key.seed, key.epoch, key.position, _SAMPLE]))
+    def _begin(self, key: SampleKey) -> tuple[Generator, list[Partner]]:
+        random = key.generator()
         return random, self._augmentation.draw_partners(random, key.sample, len(self._dataset))
 
-    def samples(self, key: _Key) -> list[int]:
-        """Which of the dataset's samples are read for a key."""
+    def samples(self, key: SampleKey) -> list[int]:
+        """Return the indices of the samples that are read for a key."""
         return _with_partners(key, self._begin(key)[1])
 
-    def _read(self, key: _Key, partners: Sequence[Partner]) -> list[Pair]:
+    def _read(self, key: SampleKey, partners: Sequence[Partner]) -> list[Pair]:
         samples = (self._dataset[number] for number in _with_partners(key, partners))
         return [to_tensors(sample.image, sample.labels) for sample in samples]
 
 
-def _with_partners(key: _Key, partners: Sequence[Partner]) -> list[int]:
+def _with_partners(key: SampleKey, partners: Sequence[Partner]) -> list[int]:
     return [key.sample, *(partner.sample for partner in partners)]
 
 
 def batch_size(dataset: Dataset, config: TrainConfig, processes: int = 1) -> int:
-    """Images of a step over all training processes: as configured, or as many as there are that can be shared evenly.
+    """Return the images per step over all training processes: as configured, or fewer if the dataset is smaller.
 
     Raises:
-        ValueError: they cannot be shared evenly between processes and parts.
+        ValueError: They cannot be shared evenly between processes and parts.
     """
     shares = processes * config.accumulation
     if config.batch_size == "auto":
-        raise ValueError("batch_size is still to be found (see tuning); name a number.")
+        raise ValueError('batch_size="auto" has to be replaced by a number before images are loaded.')
     if config.batch_size % shares:
         raise ValueError(
             f"batch_size={config.batch_size} images cannot be shared evenly between {processes} training processes "
@@ -164,39 +333,19 @@ def batch_size(dataset: Dataset, config: TrainConfig, processes: int = 1) -> int
     return size
 
 
-def draw_order(seed: int, epoch: int, samples: int) -> list[int]:
-    """The order in which an epoch, counted from 0, goes through the samples."""
-    order: list[int] = default_rng(SeedSequence([seed, epoch, 0, _ORDER])).permutation(samples).tolist()
-    return order
-
-
-def share_parts(steps: range, batch_size: int, accumulation: int, rank: int, processes: int) -> Iterator[range]:
-    """For each part of the batches of some steps, where in the order the samples stand that are this process's.
-
-    Each part is shared between the processes, so that together they see in it what one alone would: batch norms that
-    are synchronised then have the same statistics.
-    """
-    part = batch_size // accumulation
-    size = part // processes
-    for start in range(steps.start * batch_size, steps.stop * batch_size, part):
-        yield range(start + rank * size, start + (rank + 1) * size)
-
-
-class Loader:
-    """The training batches of one of the processes that train together. Use it in a `with` block.
-
-    Its loading processes start here, as copies of this one: before the training has taken memory, at best.
+class Loader(BatchLoader[list[SampleKey], _Varied | _Raw]):
+    """Training batches of a segmentation dataset; see `BatchLoader`.
 
     Args:
-        dataset: What to read.
-        config: How to read and vary it.
-        device: Where the batches go.
-        rank: Which training process this is, from 0.
-        processes: How many train together.
-        rare: The ids of the rare classes, for `paste_rare` (`mixing.rare_classes`).
+        dataset: Dataset to load.
+        config: Settings of loading and augmentation.
+        device: Device of the batches.
+        rank: Number of this training process, from 0.
+        processes: Number of processes that train together.
+        rare: Ids of the rare classes, for `paste_rare` (`mixing.rare_classes`).
 
     Raises:
-        ValueError: batches cannot be shared evenly, or there is no rare class to paste.
+        ValueError: Batches cannot be shared evenly, or there is no rare class to paste.
     """
 
     def __init__(
@@ -208,72 +357,25 @@ class Loader:
         processes: int = 1,
         rare: Sequence[int] = (),
     ) -> None:
-        self._dataset, self._config, self._device = dataset, config, device
-        self._rank, self._processes = rank, processes
-        self.batch_size = batch_size(dataset, config, processes)
-        """Images of a step over all training processes."""
-        self.steps_per_epoch = len(dataset) // self.batch_size
-        """Whole batches in an epoch; what is left over of its order is dropped."""
+        self._dataset, self._device = dataset, device
         self._augmentation = Augmentation(config, dataset.label_set.ignore_index, rare)
         self._reader = _Reader(dataset, self._augmentation, raw=config.augment_on == "device")
-        self._loading = WorkerPool(self._reader, config.workers, partial(torch.set_num_threads, 1), self._describe)
+        size = batch_size(dataset, config, processes)
+        super().__init__(self._reader, self._describe, config, len(dataset), size, Share(rank, processes))
 
-    def __enter__(self) -> Loader:
-        return self
+    def _task(self, keys: list[SampleKey]) -> list[SampleKey]:
+        return keys
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the loading processes."""
-        self._loading.close()
-
-    @property
-    def worker_pids(self) -> tuple[int, ...]:
-        """The process ids of the loading processes."""
-        return self._loading.pids
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[Part]]:
-        """What this training process computes on in an epoch.
-
-        Args:
-            epoch: From 0; order and variation follow from it and the seed.
-            first_step: Steps before it are not loaded.
-
-        Yields:
-            For each optimiser step its parts, `accumulation` of them, in order. The parts of all ranks together are
-            the batch that one process alone would get.
-
-        Raises:
-            ValueError: an image or mask cannot be used; the file is named.
-            OSError: a file cannot be read; or, as ChildProcessError, a loading process was killed; or, as TimeoutError,
-                one hangs.
-        """
-        keys, tasks = tee(self._tasks(epoch, first_step))
-        parts = map(self._finish, keys, self._loading.map(tasks))
-        while step := list(islice(parts, self._config.accumulation)):
-            yield step
-
-    def _tasks(self, epoch: int, first_step: int) -> Iterator[list[_Key]]:
-        seed, order = self._config.seed, draw_order(self._config.seed, epoch, len(self._dataset))
-        steps = range(first_step, self.steps_per_epoch)
-        for share in share_parts(steps, self.batch_size, self._config.accumulation, self._rank, self._processes):
-            yield [_Key(seed, epoch, position, order[position]) for position in share]
-
-    def _finish(self, keys: Sequence[_Key], read: _Varied | _Raw | _BadSample) -> Part:
-        if isinstance(read, _BadSample):
-            raise read.error
+    def _finish(self, task: list[SampleKey], read: _Varied | _Raw) -> Part:
         if isinstance(read, _Raw):
-            read = self._reader.vary(keys, read.unpack(self._device))
+            read = self._reader.vary(task, read.unpack(self._device))
         with _one_thread() if self._device.type == "cpu" else nullcontext():
             images = self._augmentation.vary_colour(_move(read.images, self._device), read.colours)
             labels = _move(read.labels, self._device).long()
-        return Part(images=images, labels=labels, names=tuple(self._name(key.sample) for key in keys))
+        return Part(images=images, labels=labels, names=tuple(self._name(key.sample) for key in task))
 
-    def _describe(self, keys: Sequence[_Key]) -> str:
-        """All that a loading process reads for the keys of a part."""
+    def _describe(self, keys: Sequence[SampleKey]) -> str:
+        """Name all files that a loading process reads for a part."""
         numbers = dict.fromkeys(number for key in keys for number in self._reader.samples(key))
         return ", ".join(map(self._name, numbers))
 
@@ -284,7 +386,7 @@ class Loader:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """On a CPU the processes that load have the other cores: several threads would wait for each other, not work."""
+    """Use one thread: the loading processes use the other cores, and more threads would only wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -296,5 +398,5 @@ def _one_thread() -> Iterator[None]:
 def _move(values: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or values.is_cuda:
         return values.to(device)
-    # From pinned memory it travels while the device computes.
+    # From pinned memory the copy overlaps with computation.
     return values.pin_memory().to(device, non_blocking=True)

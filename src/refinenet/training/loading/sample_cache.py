@@ -1,7 +1,7 @@
-"""Decoded images and label maps that wait for their next epoch, in memory or on disk.
+"""Cache of decoded images and label maps, in memory or on disk.
 
-A sample is read from its files once; from then on it lies as raw values in a folder, from which every process reads it
-in a fraction of the time. "memory" is such a folder in the system's memory (/dev/shm).
+A sample is decoded once; from then on its raw values lie in a folder, from which every process reads them in a fraction
+of the time. With "memory" the folder is in the system's shared memory (/dev/shm).
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from refinenet.io.console import print_note
 
 SHARED_MEMORY = Path("/dev/shm")
 KEPT_FREE = 2**30
-"""Bytes that stay free where the cache lies; past that, samples are read from their files each time."""
+"""Bytes that the cache leaves free; beyond that, samples are read from their files each time."""
 _PREFIX = "refinenet-cache-"
 _FULL, _LOCK = "full", "lock"
 
 
 @contextmanager
 def cache_samples(dataset: Dataset, kind: str, folder: Path) -> Iterator[Dataset]:
-    """The dataset with its samples kept decoded until the end.
+    """Yield the dataset with its samples cached until the context ends.
 
     Args:
-        dataset: Whose samples to keep.
+        dataset: Dataset to cache.
         kind: "none", "memory" or "disk".
-        folder: Where "disk" keeps them; it is emptied first and removed at the end.
+        folder: Folder of the cache for "disk"; it is emptied first and removed at the end.
 
     Raises:
-        ValueError: there is no memory that processes share by name (only Linux has /dev/shm), or too little of it.
+        ValueError: There is no shared memory (only Linux has /dev/shm), or too little of it.
     """
     if kind == "none":
         yield dataset
@@ -49,8 +49,8 @@ def cache_samples(dataset: Dataset, kind: str, folder: Path) -> Iterator[Dataset
         numbers = {item: number for number, item in enumerate(dataset.items)}
         yield replace(
             dataset,
-            read_image=partial(_read_kept, place, "image", numbers, dataset.read_image),
-            read_labels=partial(_read_kept, place, "labels", numbers, dataset.read_labels),
+            read_image=partial(_read_cached, place, "image", numbers, dataset.read_image),
+            read_labels=partial(_read_cached, place, "labels", numbers, dataset.read_labels),
         )
         if (place / _FULL).exists():
             print_note(
@@ -70,7 +70,7 @@ def _disk_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _memory_folder() -> Iterator[Path]:
-    """A folder in memory; what killed processes have left there is removed."""
+    """Make a folder in shared memory, and remove those that killed processes have left there."""
     if not SHARED_MEMORY.is_dir():
         raise ValueError(
             "cache='memory' needs /dev/shm, which only Linux has. Use cache='disk': the system keeps it in memory."
@@ -80,11 +80,11 @@ def _memory_folder() -> Iterator[Path]:
             f"cache='memory' needs more than {KEPT_FREE:,} bytes in /dev/shm; {_free(SHARED_MEMORY):,} are free. Use "
             "cache='disk', or give a container more by --shm-size."
         )
-    for left in SHARED_MEMORY.glob(f"{_PREFIX}*"):
+    for leftover in SHARED_MEMORY.glob(f"{_PREFIX}*"):
         # Another process may have removed it, or another user made it.
-        with suppress(FileNotFoundError, PermissionError), _lock(left) as is_ours:
+        with suppress(FileNotFoundError, PermissionError), _lock(leftover) as is_ours:
             if is_ours:
-                shutil.rmtree(left, ignore_errors=True)
+                shutil.rmtree(leftover, ignore_errors=True)
     with ExitStack() as stack:
         folder = _make_marked(stack)
         try:
@@ -94,10 +94,10 @@ def _memory_folder() -> Iterator[Path]:
 
 
 def _make_marked(stack: ExitStack) -> Path:
-    """A new folder in memory, marked as in use until the stack ends."""
+    """Make a new folder in shared memory, marked as in use until the stack closes."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=SHARED_MEMORY))
-        # Before it is marked, another process may take it for a left one and remove it: then another one is made.
+        # Until it is marked, another process may take it for a leftover and remove it: then make another one.
         with suppress(FileNotFoundError), ExitStack() as attempt:
             if attempt.enter_context(_lock(folder)) and (folder / _LOCK).exists():
                 stack.push(attempt.pop_all())
@@ -106,9 +106,9 @@ def _make_marked(stack: ExitStack) -> Path:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[bool]:
-    """Mark a folder as in use by this process and its children; False where another one uses it.
+    """Mark a folder as in use by this process and its children; yields False if another process uses it.
 
-    The system takes the mark away when the process ends, however it does.
+    The system removes the mark when the process ends, even if it is killed.
     """
     import fcntl  # Windows has none, and no /dev/shm
 
@@ -125,25 +125,26 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _read_kept(
+def _read_cached(
     folder: Path, kind: str, numbers: Mapping[str, int], read: Callable[[str], npt.NDArray[Any]], item: str
 ) -> npt.NDArray[Any]:
     path = folder / f"{numbers[item]}-{kind}.npy"
     try:
-        kept: npt.NDArray[Any] = np.load(path, allow_pickle=False)
-        return kept
+        cached: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+        return cached
     except FileNotFoundError:
         values = read(item)
-    with suppress(OSError):  # Whatever is wrong with the disk, training can do without the cache.
-        _keep(path, values)
+    with suppress(OSError):  # whatever is wrong with the disk, training can do without the cache
+        _save(path, values)
     return values
 
 
-def _keep(path: Path, values: npt.NDArray[Any]) -> None:
+def _save(path: Path, values: npt.NDArray[Any]) -> None:
     if _free(path.parent) < KEPT_FREE + values.nbytes:
         (path.parent / _FULL).touch()
         return
-    # Not by `write_atomically`: a cache need not outlive a power cut, and waiting for the disk would cost more than it.
+    # Not with `write_atomically`: a cache need not survive a power cut, so it does not wait for the disk. The rename
+    # alone makes the file appear as a whole.
     content = io.BytesIO()
     np.save(content, values)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")

@@ -1,4 +1,4 @@
-"""Processes that live as long as a training and work on one task after the other, in order; none can die unnoticed."""
+"""Worker processes that live as long as a training and work on tasks in order; none can die unnoticed."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 AHEAD = 2
-"""Tasks that each process is given before its first result is taken."""
+"""Tasks that each process is given in advance."""
 WARN_AFTER = 60.0
-"""Seconds without the result that is waited for, after which this is said."""
+"""Seconds of waiting for a result after which a warning is printed."""
 GIVE_UP_AFTER = 540.0
-"""Seconds after which it is an error; less than training processes wait for each other (`distributed.PATIENCE`), so
-that the one that knows the reason is the one that tells it."""
-_GLANCE = 0.5
-"""Seconds between two looks at what is waited for; a process that was stopped meanwhile (Ctrl-Z) counts as one look."""
+"""Seconds of waiting for a result after which it is an error; less than training processes wait for each other
+(`distributed.PATIENCE`), so that the error comes from the process that knows the reason."""
+_POLL = 0.5
+"""Seconds between two polls. Waiting is counted in polls, not by the clock: a training that was stopped (Ctrl-Z) for an
+hour has then waited for one poll."""
 _SECONDS_TO_END = 5
 _GROUP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Signals that terminals and batch systems send to all processes of a group."""
+"""Signals that terminals and batch systems send to all processes of a process group."""
 _NO_SHARED_MEMORY = 28
-"""The exit code of a process that finds no room for its result."""
+"""Exit code of a process whose result does not fit into shared memory."""
 _SHARED_MEMORY_ADVICE = (
     "Shared memory (/dev/shm) is full: lower batch_size, use workers=0, or give a container more by --shm-size."
 )
@@ -45,45 +46,44 @@ class _Worker(NamedTuple):
     process: BaseProcess
     connection: Connection
     given: deque[Any]
-    """Tasks without a result yet, the one that it works on first."""
+    """Tasks without a result yet, the current one first."""
 
 
 class WorkerPool(Generic[Task, Result]):
-    """`map(function, tasks)` in processes that wait for more when it is done. Use it in a `with` block.
+    """`map(function, tasks)` in processes that wait for more tasks afterwards. Use it in a `with` block.
 
-    Why it is not PyTorch's DataLoader: that one learns of a dead process by a handler of SIGCHLD, which raises at
-    whatever line the main thread happens to be, be it in the middle of writing a checkpoint or of ending a run in
-    order. This one raises where results are taken and nowhere else. It also says which process hangs, and with what.
+    Why not PyTorch's DataLoader: it notices a dead process by a handler of SIGCHLD, which raises at whatever line the
+    main thread happens to be, even while it writes a checkpoint or shuts down. This pool raises only where results are
+    taken. It also says which process hangs, and on which file.
 
-    Unlike those of an executor they are never started anew: a process that is killed takes memory or files with it that
-    the next one would miss as well.
+    Unlike those of an executor, its processes are never restarted: what killed one, such as a full memory, would kill
+    the next.
 
     Args:
-        function: What to do with a task; it can be pickled, as can tasks and results. Tensors pass through memory that
-            is shared.
-        workers: Processes; 0 works in this process.
-        begin: What each process does first.
-        describe: What messages call a task.
+        function: Applied to each task; it can be pickled, as can tasks and results. Tensors pass through shared memory.
+        workers: Number of processes; with 0 tasks run in this process.
+        initializer: Called first in each process.
+        describe: From a task to its name in messages.
     """
 
     def __init__(
         self,
         function: Callable[[Task], Result],
         workers: int,
-        begin: Callable[[], object],
+        initializer: Callable[[], object],
         describe: Callable[[Task], str] = str,
     ) -> None:
         self._function, self._count, self._describe = function, workers, describe
-        # Where it is safe, processes start as copies: scripts need no `if __name__ == "__main__":` then.
+        # Forked processes need no `if __name__ == "__main__":` in scripts; forking is safe on Linux only.
         linux = sys.platform == "linux"
         context = multiprocessing.get_context("fork") if linux else multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
         self._numbers = itertools.count()
-        # It also acts when the interpreter ends, before that waits for its child processes.
+        # Also runs at the interpreter's exit, before multiprocessing joins its child processes (by the priority).
         self._end = Finalize(self, _end, args=(self._workers,), exitpriority=10)
         for _ in range(workers):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(function, begin, theirs), daemon=True)
+            process = context.Process(target=_work, args=(function, initializer, theirs), daemon=True)
             with _blocked_signals():
                 process.start()
             theirs.close()
@@ -99,20 +99,20 @@ class WorkerPool(Generic[Task, Result]):
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """The ids of the processes."""
+        """Process ids of the workers."""
         return tuple(worker.process.pid or 0 for worker in self._workers)
 
     def close(self) -> None:
-        """End the processes, at once: they keep nothing."""
+        """End the processes at once: they have nothing to save."""
         self._end()
 
     def map(self, tasks: Iterable[Task]) -> Iterator[Result]:
-        """The results of tasks, in order.
+        """Yield the results of tasks, in order.
 
         Raises:
-            ChildProcessError: a process was killed; its id is named.
-            TimeoutError: a process has hung for `GIVE_UP_AFTER` seconds; its id and its task are named.
-            ValueError: `close` was called before.
+            ChildProcessError: A process was killed; its id is named.
+            TimeoutError: A process has hung for `GIVE_UP_AFTER` seconds; its id and its task are named.
+            ValueError: The pool is closed.
         """
         if not self._count:
             yield from map(self._function, tasks)
@@ -137,7 +137,7 @@ class WorkerPool(Generic[Task, Result]):
 
     def _receive(self, worker: _Worker, number: int) -> Result:
         received, result = -1, None
-        # Lower numbers were asked for by somebody who has stopped before the end of the tasks.
+        # Lower numbers belong to an earlier call of `map` whose caller stopped before the end.
         while received < number:
             self._wait(worker)
             with self._watched(worker):
@@ -146,19 +146,21 @@ class WorkerPool(Generic[Task, Result]):
         return cast(Result, result)
 
     def _wait(self, worker: _Worker) -> None:
-        """Wait until a process has a result; that it takes long is said once."""
-        waited, is_said = 0.0, False
+        """Wait until a process has a result, and warn once if it takes long."""
+        waited, is_reported = 0.0, False
         ends: list[Any] = [worker.connection, *(each.process.sentinel for each in self._workers)]
         while True:
-            waited += 0 if wait(ends, _GLANCE) else _GLANCE
+            waited += 0 if wait(ends, _POLL) else _POLL
             self._check()
             if worker.connection.poll():
                 return
             if waited >= GIVE_UP_AFTER:
-                raise TimeoutError(f"The {self._describe_hang(worker, waited)} It was given up; --resume goes on.")
-            if waited >= WARN_AFTER and not is_said:
-                pid, is_said = worker.process.pid, True
-                advice = f"Where it hangs, end it (kill -9 {pid}) and go on with --resume."
+                raise TimeoutError(
+                    f"The {self._describe_hang(worker, waited)} It was given up; continue with --resume."
+                )
+            if waited >= WARN_AFTER and not is_reported:
+                pid, is_reported = worker.process.pid, True
+                advice = f"If it hangs, end it (kill -9 {pid}) and continue with --resume."
                 print_note(f"Warning: the {self._describe_hang(worker, waited)} {advice}")
 
     def _describe_hang(self, worker: _Worker, seconds: float) -> str:
@@ -167,7 +169,7 @@ class WorkerPool(Generic[Task, Result]):
 
     @contextmanager
     def _watched(self, worker: _Worker) -> Iterator[None]:
-        """Where talking to a process fails because it has ended, say this."""
+        """Raise ChildProcessError if communication with a process fails because it has ended."""
         try:
             yield
         except (EOFError, ConnectionError, FileNotFoundError):
@@ -185,19 +187,19 @@ def _describe_end(process: BaseProcess) -> str:
     code = process.exitcode or 0
     cause = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     advice = {
-        -signal.SIGKILL: "Where nobody did that, the system ran out of memory: lower workers, batch_size or crop_size, "
+        -signal.SIGKILL: "Unless you did that, the system ran out of memory: lower workers, batch_size or crop_size, "
         "or use cache='disk' or 'none'.",
         -getattr(signal, "SIGBUS", 0): _SHARED_MEMORY_ADVICE,
         _NO_SHARED_MEMORY: _SHARED_MEMORY_ADVICE,
-    }.get(code, "What it printed before may say why; with workers=0 images load in the training process.")
+    }.get(code, "Its output above may say why; with workers=0 images load in the training process.")
     return f"The loading process {process.pid} {cause}. {advice}"
 
 
 @contextmanager
 def _blocked_signals() -> Iterator[None]:
-    """Hold back the signals of a group, so that one that arrives while a process starts does not end that process.
+    """Block the signals of a process group, so that one that arrives while a process starts does not end it.
 
-    A child inherits the mask and lifts it once it ignores these signals. Windows sends none of them to a child.
+    A child inherits the mask, and lifts it once it ignores these signals. On Windows children do not get them.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -218,16 +220,16 @@ def _end(workers: list[_Worker]) -> None:
     workers.clear()
 
 
-def _work(function: Callable[[Any], Any], begin: Callable[[], object], connection: Connection) -> None:
-    # Ctrl-C and the signals of batch systems reach all processes; the training process decides what follows from them.
+def _work(function: Callable[[Any], Any], initializer: Callable[[], object], connection: Connection) -> None:
+    # Ctrl-C and the signals of batch systems reach all processes; the training process alone decides how to react.
     for number in _GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    begin()
-    # The connection alone would not tell that the parent is gone: processes forked later hold its other end, too.
+    initializer()
+    # The connection alone would not show that the parent is gone: workers forked later hold its other end as well.
     while connection in wait([connection, parent.sentinel]):
         try:
             number, task = connection.recv()
@@ -236,7 +238,7 @@ def _work(function: Callable[[Any], Any], begin: Callable[[], object], connectio
         result = function(task)
         try:
             connection.send((number, result))
-        except (RuntimeError, OSError) as error:  # PyTorch's own for a tensor that finds no room in shared memory
+        except (RuntimeError, OSError) as error:  # PyTorch raises RuntimeError if shared memory is full
             if "No space left on device" not in str(error) and getattr(error, "errno", 0) != errno.ENOSPC:
                 raise
             os._exit(_NO_SHARED_MEMORY)

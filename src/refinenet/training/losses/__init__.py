@@ -1,7 +1,7 @@
-"""What training minimises.
+"""Losses of training.
 
-A batch may be computed in parts, in several processes or one after the other: `count` gives, from the labels alone,
-what the sums are divided by, and adds up over the parts; `training_loss` gives a part's share, and the shares add up to
+A batch may be computed in parts, in several processes or one after the other: `count` returns, from the labels alone,
+the divisors of the sums, which add up over the parts; `training_loss` returns a part's share, and the shares add up to
 the loss of the whole batch.
 
 Shape letters: N images, K classes, H height, W width.
@@ -31,17 +31,17 @@ __all__ = [
 
 
 def count(labels: Tensor, class_weights: Tensor | None, config: LossConfig, ignore_index: int) -> Tensor:
-    """What the sums of a loss are divided by.
+    """Return the divisors of the sums of a loss.
 
     Args:
         labels: `(N, H, W)` int64 ids below K, or `ignore_index`.
         class_weights: `(K,)`, or None for equal weights.
-        config: The losses.
-        ignore_index: The id of pixels that do not count.
+        config: Settings of the loss.
+        ignore_index: Id of pixels that do not count.
 
     Returns:
-        `(3,)` float64 on the labels' device: the weights of the pixels that count in the cross-entropy, the labelled
-        pixels, the images that have labelled pixels. The counts of a batch are the sum of the counts of its parts.
+        `(3,)` float64 on the labels' device: the weight of the pixels that count in the cross-entropy, the number of
+        labelled pixels, the number of images with labelled pixels. The counts of a batch are the sum over its parts.
     """
     pixels = (labels != ignore_index).flatten(1).sum(1)
     mass = counted_mass(labels, class_weights, ignore_index, config.hard_pixels)
@@ -57,21 +57,22 @@ def training_loss(
     counts: Tensor,
     teacher_logits: Tensor | None = None,
 ) -> Tensor:
-    """A part's share of the loss of its batch.
+    """Return a part's share of the loss of its batch.
 
     Args:
-        logits: `(N, K, H, W)`, of the part; computed on in float32 if they are of less.
+        logits: `(N, K, H, W)` of the part; converted to float32 if of lower precision.
         labels: `(N, H, W)` int64 ids below K, or `ignore_index`.
         class_weights: `(K,)`, or None for equal weights.
-        config: The losses.
-        ignore_index: The id of pixels that do not count.
+        config: Settings of the loss.
+        ignore_index: Id of pixels that do not count.
         counts: `count` of the whole batch, the sum over its parts.
         teacher_logits: `(N, K, H, W)`, needed if the configuration names a teacher.
 
     Returns:
-        A scalar float32 (float64 for float64 logits); 0 with zero gradients where no pixel has a class.
+        A scalar float32 (float64 for float64 logits); 0 with zero gradients if no pixel has a class.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    # Counts of 0 become 1: without labels the sums are 0, and 0 / 1 has zero gradients where 0 / 0 has nan.
     mass, pixels, images = counts.where(counts > 0, 1).to(logits.dtype).unbind()
     terms = []
     if config.cross_entropy_weight:
@@ -107,16 +108,16 @@ def supervised_loss(
     counts: Tensor,
     teacher_logits: Tensor | None = None,
 ) -> Tensor:
-    """As `training_loss`, of several logits: the first count once, each of the others `config.deep_supervision` times.
+    """As `training_loss`, for several logits: the first with weight 1, the others with `config.deep_supervision`.
 
     Args:
-        stages: As `DeepSupervision` puts them out, `(N, K, H, W)` each, or the network's logits alone.
-        labels: As for `training_loss`, and so are the rest.
+        stages: Output of `DeepSupervision`, `(N, K, H, W)` each, or the network's logits alone.
+        labels: `(N, H, W)` int64 ids below K, or `ignore_index`.
         class_weights: `(K,)`, or None for equal weights.
-        config: The losses.
-        ignore_index: The id of pixels that do not count.
+        config: Settings of the loss.
+        ignore_index: Id of pixels that do not count.
         counts: `count` of the whole batch.
-        teacher_logits: `(N, K, H, W)`, targets of all stages.
+        teacher_logits: `(N, K, H, W)`, soft targets of all stages.
 
     Returns:
         A scalar float32.
@@ -128,12 +129,12 @@ def supervised_loss(
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None, ignore_index: int) -> Tensor:
-    """Mean cross-entropy over the pixels that have a class, weighted by class; a scalar, 0 where no pixel has one."""
+    """Return the mean cross-entropy over labelled pixels, weighted by class; a scalar, 0 without labelled pixels."""
     config = LossConfig(dice_weight=0)
     return training_loss(logits, labels, weights, config, ignore_index, count(labels, weights, config, ignore_index))
 
 
 def dice(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    """Mean Dice loss of the images that have labelled pixels; a scalar in [0, 1], 0 where none has."""
+    """Return the mean Dice loss of the images with labelled pixels; a scalar in [0, 1], 0 if there are none."""
     config = LossConfig(cross_entropy_weight=0, dice_weight=1)
     return training_loss(logits, labels, None, config, ignore_index, count(labels, None, config, ignore_index))

@@ -1,4 +1,4 @@
-"""Losses on the decoder's coarser stages, in training only.
+"""Deep supervision: classifiers on the decoder's coarser stages, in training only.
 
 Shape letters: N batch, K classes, H and W height and width of the image.
 """
@@ -12,13 +12,13 @@ from refinenet.models.network import Network
 
 
 class DeepSupervision(nn.Module):
-    """A network that is made to classify at the decoder's strides 32, 16 and 8 too, by a 1x1 convolution each.
+    """A network with further classifiers, 1x1 convolutions, at the decoder's strides 32, 16 and 8.
 
-    Source: Lee et al., Deeply-Supervised Nets, 2015. The network itself stays as it is, and is what is kept: its
-    weights are shared, not copied.
+    Source: Lee et al., Deeply-Supervised Nets, 2015. The network itself is unchanged, and is what is saved: its weights
+    are shared, not copied.
 
     Args:
-        network: Trained in place.
+        network: Network to train, in place.
     """
 
     def __init__(self, network: Network) -> None:
@@ -29,7 +29,11 @@ class DeepSupervision(nn.Module):
         self.classifiers = nn.ModuleList(nn.Conv2d(width, classes, kernel_size=1, device=device) for width in widths)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images as the network takes them to logits `(N, K, H, W)`, the network's own, then of strides 8, 16, 32."""
+        """Return logits `(N, K, H, W)`: the network's own, then those of strides 8, 16, 32.
+
+        Args:
+            images: `(N, 3, H, W)` float32 RGB in [0, 1].
+        """
         *coarser, finest = self.network.decoder.stages(self.network.encode(images))
         logits = [self.network.classify(finest)]
         logits += [classify(stage) for classify, stage in zip(self.classifiers, coarser, strict=True)][::-1]

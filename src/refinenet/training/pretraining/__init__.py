@@ -1,6 +1,6 @@
-"""Pre-training of encoders: on images sorted into folders by class, so that a new encoder needs no download.
+"""Pre-training of encoders on images sorted into folders by class, so that a new encoder needs no download.
 
-An `ImageClassifier` learns to tell the classes apart; its encoder is then what a RefineNet starts with.
+An `ImageClassifier` learns the classes; a RefineNet then starts from its encoder. Start reading with `run`.
 """
 
 from refinenet.training.pretraining.run import PretrainResult, pretrain_encoder

@@ -1,4 +1,4 @@
-"""An encoder that learns to tell what images show, and the file that it is kept in.
+"""The image classifier that pre-trains an encoder, and the encoder's file.
 
 Shape letters: N batch, K classes, C channels, H and W height and width of the image, h and w of a feature map.
 """
@@ -20,20 +20,20 @@ from refinenet.models.encoders.encoder import Encoder
 from refinenet.models.tensor_files import check_tensors
 
 HEADER = "refinenet_encoder"
-"""The entry of an encoder file's metadata that says in JSON what it is."""
+"""Entry of an encoder file's metadata that describes it in JSON."""
 
 
 class ImageClassifier(nn.Module):
-    """A network for whole images: an encoder, the means of its feature maps, and a linear classifier.
+    """Classifier of whole images: an encoder, the means of its feature maps, and a linear layer.
 
-    All maps that a decoder will read have a part in the answer, so that all of the encoder learns.
+    All feature maps that a decoder reads contribute, so that all of the encoder learns.
 
     Args:
         encoder: A timm model name.
-        classes: How many there are.
+        classes: Number of classes.
 
     Raises:
-        ValueError: an encoder that cannot be used.
+        ValueError: The encoder cannot be used.
     """
 
     mean: Tensor
@@ -49,30 +49,30 @@ class ImageClassifier(nn.Module):
         self.register_buffer("std", torch.tensor(self.encoder.std)[:, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, 1, 1)`, as of a map of one pixel."""
+        """Return logits `(N, K, 1, 1)`, like a map of one pixel, for float32 RGB images `(N, 3, H, W)` in [0, 1]."""
         groups = self.encoder((images - self.mean) / self.std)
         maps = [feature for group in groups for feature in group]
-        # Maps of different depth differ in scale, so each is normalised by itself.
+        # Feature maps of different depth differ in scale, so each is normalised separately.
         means = [norm(feature.mean((2, 3))) for norm, feature in zip(self.norms, maps, strict=True)]
         logits: Tensor = self.classifier(torch.cat(means, dim=1))
         return logits[:, :, None, None]
 
 
-def write_encoder(path: Path, name: str, encoder: Encoder, facts: Mapping[str, Any]) -> Path:
-    """Write an encoder as a file that `RefineNet(encoder_weights=...)` takes, whole or not at all.
+def write_encoder(path: Path, name: str, encoder: Encoder, metadata: Mapping[str, Any]) -> Path:
+    """Write an encoder to a file for `RefineNet(encoder_weights=...)`, whole or not at all.
 
     Args:
         path: The `.safetensors` file.
-        name: Of the encoder, as timm knows it.
-        encoder: Its weights.
-        facts: What else the file's header says of it, JSON-ready.
+        name: Name of the encoder in timm.
+        encoder: Encoder to write.
+        metadata: Further entries of the file's header, JSON-ready.
 
     Raises:
-        ValueError: a weight is not a finite number.
-        OSError: the file cannot be written.
+        ValueError: A weight is not a finite number.
+        OSError: The file cannot be written.
     """
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in encoder.features.state_dict().items()}
     check_tensors(tensors, tensors, f"the encoder to be saved to {path}")
     preprocessing = {"channel_order": "RGB", "range": [0.0, 1.0], "mean": encoder.mean, "std": encoder.std}
-    header = {"encoder": name, "preprocessing": preprocessing, "package_version": __version__, **facts}
+    header = {"encoder": name, "preprocessing": preprocessing, "package_version": __version__, **metadata}
     return write_atomically(path, pack(tensors, {HEADER: json.dumps(header, sort_keys=True, allow_nan=False)}))

@@ -1,4 +1,4 @@
-"""Images sorted into folders by their class, as ImageNet comes: listed and read. No torch."""
+"""Images sorted into one folder per class, as in ImageNet. No torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from refinenet.io.images import decode
 
 TRAIN, VAL = "train", "val"
 HELD_OUT = 10
-"""Where a folder has no parts, one of so many images of each class, the first one first, is kept for validation."""
+"""In a folder without splits, every tenth image of each class, from the first on, is used for validation."""
 
 
 class LabelledImage(NamedTuple):
@@ -24,55 +24,57 @@ class LabelledImage(NamedTuple):
 
     file: Path
     label: int
-    """The number of its class, from 0, in alphabetical order of the names."""
+    """Number of its class, from 0, in alphabetical order of the names."""
 
     def read(self) -> RGB:
-        """The image, `(H, W, 3)` uint8 RGB, upright.
+        """Read the image, `(H, W, 3)` uint8 RGB, upright.
 
         Raises:
-            ValueError: it is damaged or no image; it is named.
-            OSError: it cannot be read.
+            ValueError: It is damaged or not an image; it is named.
+            OSError: It cannot be read.
         """
         return decode(self.file)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder:
-    """The images of a folder, with what they show."""
+    """Images of a folder with their classes."""
 
     path: Path
     classes: tuple[str, ...]
-    """Names of the classes, which are those of their folders, in alphabetical order."""
+    """Names of the classes and of their folders, in alphabetical order."""
     train: tuple[LabelledImage, ...]
-    """What to learn from, class after class."""
+    """Training images, class after class."""
     val: tuple[LabelledImage, ...]
-    """What to measure on."""
+    """Validation images."""
 
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of what the images are called, in their order, and of their sizes in bytes.
+        """Return the hexadecimal SHA-256 of the names of the images, in their order, and of their sizes in bytes.
 
-        The folder is not in it, which may be moved; no image is opened.
+        The folder itself is not included and may be moved; no image is opened.
 
         Raises:
-            OSError: an image is gone.
+            OSError: An image is missing.
         """
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for part in (self.train, self.val):
-            facts = [[str(image.file.relative_to(self.path)), image.label, image.file.stat().st_size] for image in part]
-            found.update(f"{json.dumps(facts)}\n".encode())
-        return found.hexdigest()
+            entries = [
+                [str(image.file.relative_to(self.path)), image.label, image.file.stat().st_size] for image in part
+            ]
+            digest.update(f"{json.dumps(entries)}\n".encode())
+        return digest.hexdigest()
 
 
 def open_image_folder(folder: str | os.PathLike[str]) -> ImageFolder:
-    """List a folder's images; none of them is opened.
+    """List the images of a folder; none of them is opened.
 
     Args:
         folder: Holds `train/CLASS/IMAGE` and `val/CLASS/IMAGE`; or `CLASS/IMAGE`, of which the first and every tenth
-            image of each class, in alphabetical order, is kept for validation.
+            image of each class, in alphabetical order, is used for validation.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no folder in it.
-        ValueError: there is one class only, a class has no image (or no two, where one is to be kept for validation),
+        FileNotFoundError: There is no such folder, or no folder in it.
+        ValueError: There is only one class, a class has too few images (one, or two if one is needed for validation),
             or the classes of train and val differ; they are named.
     """
     root = Path(folder)
@@ -85,7 +87,7 @@ def open_image_folder(folder: str | os.PathLike[str]) -> ImageFolder:
         other = VAL if parts == [TRAIN] else TRAIN
         raise FileNotFoundError(
             f"{root / parts[0]} holds folders of classes, {root / other} does not. Put images of the same classes "
-            f"there, or name {root / parts[0]} itself, and every tenth of its images is kept for validation."
+            f"there, or pass {root / parts[0]} itself, and every tenth of its images is used for validation."
         )
     train, val = (_list_classes(root / name, least=1) for name in (TRAIN, VAL))
     if train.keys() != val.keys():
@@ -96,32 +98,32 @@ def open_image_folder(folder: str | os.PathLike[str]) -> ImageFolder:
     return ImageFolder(path=root, classes=tuple(train), train=_label(train), val=_label(val))
 
 
-def _hold_out(root: Path, found: Mapping[str, Sequence[Path]]) -> ImageFolder:
-    kept = {name: files[::HELD_OUT] for name, files in found.items()}
-    others = {name: [file for k, file in enumerate(files) if k % HELD_OUT] for name, files in found.items()}
-    return ImageFolder(path=root, classes=tuple(found), train=_label(others), val=_label(kept))
+def _hold_out(root: Path, images: Mapping[str, Sequence[Path]]) -> ImageFolder:
+    held_out = {name: files[::HELD_OUT] for name, files in images.items()}
+    others = {name: [file for k, file in enumerate(files) if k % HELD_OUT] for name, files in images.items()}
+    return ImageFolder(path=root, classes=tuple(images), train=_label(others), val=_label(held_out))
 
 
 def _list_classes(root: Path, least: int) -> dict[str, list[Path]]:
-    """The image files of each class, both in alphabetical order."""
+    """Return the image files of each class, both in alphabetical order."""
     names = _folders(root)
     if not names:
-        raise FileNotFoundError(f"{root} holds no folders: put the images of each class into a folder of its name.")
+        raise FileNotFoundError(f"{root} holds no folders: put the images of each class into a folder with its name.")
     if len(names) == 1:
-        raise ValueError(f"{root} holds one class only, {names[0]!r}: to tell classes apart takes two at least.")
-    found = {name: sorted(list_files(root / name, IMAGE_SUFFIXES)) for name in names}
-    poor = [f"{name!r} ({len(files)})" for name, files in found.items() if len(files) < least]
+        raise ValueError(f"{root} holds one class only, {names[0]!r}: a classifier needs at least two.")
+    images = {name: sorted(list_files(root / name, IMAGE_SUFFIXES)) for name in names}
+    poor = [f"{name!r} ({len(files)})" for name, files in images.items() if len(files) < least]
     if poor:
-        wanted = "an image" if least == 1 else f"{least} images, one of them to be kept for validation"
+        needed = "an image" if least == 1 else f"{least} images, one of them for validation"
         raise ValueError(
-            f"In {root} each class needs at least {wanted} (files ending in {', '.join(IMAGE_SUFFIXES)}, not in "
-            f"further folders). Too few are in {_enumerate(poor)}. Add images or remove the folders."
+            f"In {root} each class needs at least {needed} (files ending in {', '.join(IMAGE_SUFFIXES)}, not in "
+            f"subfolders). Too few are in {_enumerate(poor)}. Add images or remove the folders."
         )
-    return found
+    return images
 
 
 def _folders(root: Path) -> list[str]:
-    """The names of the folders in a folder, if it is one, in alphabetical order, hidden ones aside."""
+    """Return the names of the folders in a folder, if it is one, in alphabetical order, without hidden ones."""
     if not root.is_dir():
         return []
     return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))

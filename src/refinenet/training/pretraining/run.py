@@ -1,4 +1,4 @@
-"""A run of pre-training in its folder: begun, carried out, and taken up again."""
+"""A pre-training run in its folder, new or resumed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -15,13 +15,11 @@ from refinenet.distributed import Engine, launch
 from refinenet.environment import describe_run
 from refinenet.inference.backends.pytorch import keep_freed_memory
 from refinenet.io.console import print_note
-from refinenet.io.signals import StopRequest
 from refinenet.models.encoders.encoder import feature_info
 from refinenet.models.factory import choose_device
-from refinenet.models.network import Network
 from refinenet.training.engine.learner import Learner
-from refinenet.training.engine.state import Beginning, restore_state
-from refinenet.training.engine.trainer import Trainer, telling_how_it_goes_on
+from refinenet.training.engine.state import restore_state, start_state
+from refinenet.training.engine.trainer import Trainer, hold
 from refinenet.training.loggers import open_loggers
 from refinenet.training.optimisation import choose_precision
 from refinenet.training.pretraining.classification_task import ClassificationTask
@@ -32,29 +30,29 @@ from refinenet.training.pretraining.loader import ImageLoader
 from refinenet.training.records.folder import RunFolder, next_folder
 
 IGNORED = -100
-"""A label that no image has: in pre-training all count."""
+"""Ignore index that no image has as its label: in pre-training all images count."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainResult:
-    """What a run of pre-training left."""
+    """Result of a pre-training run."""
 
     folder: Path
-    """Holds all that the run left."""
+    """Folder of the run, with everything it wrote."""
     encoder: Path | None
-    """The encoder of the epoch with the best accuracy, for `RefineNet(encoder_weights=...)`; None where the run was
-    stopped before there was one."""
+    """Encoder of the epoch with the best accuracy, for `RefineNet(encoder_weights=...)`; None if the run was stopped
+    before there was one."""
     best_accuracy: float | None
-    """Share of the validation images, in [0, 1], that it classifies rightly."""
+    """Share of the validation images, in [0, 1], that it classifies correctly."""
     epochs: int
-    """Epochs trained in all."""
+    """Number of epochs trained in all."""
     is_over: bool
-    """Whether the run is over; False where `stop_after` stopped it before its end."""
+    """Whether the run is finished; False if `stop_after` stopped it before its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What is trained, on what, and how."""
+    """Encoder, data and settings of a run."""
 
     encoder: str
     images: ImageFolder
@@ -72,38 +70,38 @@ def pretrain_encoder(
     progress: bool = True,
     **settings: Any,
 ) -> PretrainResult:
-    """Train an encoder, from random weights, to tell the classes of images apart.
+    """Train an encoder, from random weights, to classify images.
 
     Args:
-        folder: The images, `train/CLASS/IMAGE` and `val/CLASS/IMAGE` or `CLASS/IMAGE`; see `open_image_folder`.
+        folder: Folder of images, `train/CLASS/IMAGE` and `val/CLASS/IMAGE` or `CLASS/IMAGE`; see `open_image_folder`.
         encoder: A timm model name, such as "mobilenetv2_100".
         output: Folder for the results; by default a new one below `runs/`.
-        resume: Folder of a stopped run to go on with, as it was begun, instead of all the above.
-        device: "cpu", "cuda", "cuda:1", ...; by default a GPU where there is one.
-        stop_after: Steps after which to stop, for now.
+        resume: Folder of a stopped run to resume as it was started, instead of all the above.
+        device: "cpu", "cuda", "cuda:1", ...; by default a GPU if there is one.
+        stop_after: Number of steps after which to stop, for now.
         progress: Whether to show progress.
         **settings: Fields of `PretrainConfig`.
 
     Returns:
-        Where the encoder is, and how good.
+        The encoder's file and its accuracy.
 
     Raises:
-        FileNotFoundError: the images or the run are not there.
-        ValueError: an argument or setting is not allowed, the folder's classes cannot be learned, an image cannot be
-            used, training diverged, or what a run keeps is damaged.
-        OSError: a file cannot be read, or a new run cannot be written.
-        KeyboardInterrupt, SystemExit: the user or the system stopped it; what was reached is kept.
+        FileNotFoundError: The images or the run are missing.
+        ValueError: An argument or setting is not allowed, the folder's classes cannot be learned, an image cannot be
+            used, training diverged, or the files of a run are damaged.
+        OSError: A file cannot be read, or a new run cannot be written.
+        KeyboardInterrupt, SystemExit: The user or the system stopped it; the state reached is kept.
     """
     if resume is not None and (folder is not None or encoder is not None or output is not None or settings):
-        raise ValueError("A stopped run goes on as it was begun: leave folder, encoder, output and settings out.")
+        raise ValueError("A stopped run is resumed as it was started: leave folder, encoder, output and settings out.")
     if stop_after is not None and (type(stop_after) is not int or stop_after < 1):
-        raise ValueError(f"stop_after is a number of steps, a whole number from 1 up, not {stop_after!r}.")
+        raise ValueError(f"stop_after must be a whole number of at least 1, in steps, not {stop_after!r}.")
     plan = _make_plan(folder, encoder, settings) if resume is None else _read_plan(_run_folder(resume))
     chosen = choose_device(device)
     engine = launch(chosen, choose_precision(plan.config.precision, chosen))
     show = progress and engine.processes.is_first
     run = _new_run(output, plan, engine) if resume is None else _run_folder(resume)
-    return _carry_out(plan, run, engine, chosen, is_new=resume is None, steps=stop_after, show=show)
+    return _train(plan, run, engine, chosen, is_new=resume is None, steps=stop_after, show=show)
 
 
 def _make_plan(folder: str | os.PathLike[str] | None, encoder: str | None, settings: Mapping[str, Any]) -> _Plan:
@@ -115,10 +113,10 @@ def _make_plan(folder: str | os.PathLike[str] | None, encoder: str | None, setti
 
 
 def _new_run(output: str | os.PathLike[str] | None, plan: _Plan, engine: Engine) -> RunFolder:
-    place = Path(output) if output is not None else next_folder(f"{plan.encoder}-encoder")
-    run = _run_folder(engine.processes.tell(str(place)))
-    run.refuse_begun()
-    engine.processes.wait()  # nobody makes the folder before all have seen that it is free
+    path = Path(output) if output is not None else next_folder(f"{plan.encoder}-encoder")
+    run = _run_folder(engine.processes.tell(str(path)))
+    run.refuse_started()
+    engine.processes.wait()  # no process makes the folder before all have seen that it is free
     return run
 
 
@@ -142,67 +140,63 @@ def _describe(plan: _Plan) -> dict[str, Any]:
 def _read_plan(run: RunFolder) -> _Plan:
     description = run.read_description()
     if "pretrained" not in description:
-        raise ValueError(f"{run.path} holds no run of pre-training. Go on with it by `refinenet train --resume`.")
+        raise ValueError(f"{run.path} holds no pre-training run. Continue it with `refinenet train --resume`.")
     try:
         encoder, classes = description["pretrained"], description["classes"]
         counts = description["train_images"], description["val_images"]
-        place, config = Path(description["images"]), PretrainConfig.from_dict(description["config"])
+        folder, config = Path(description["images"]), PretrainConfig.from_dict(description["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{run.path / 'run.json'} is damaged: {error!r}") from error
-    images = open_image_folder(place)
+    images = open_image_folder(folder)
     if list(images.classes) != classes or (len(images.train), len(images.val)) != counts:
         raise ValueError(
-            f"The images of the run in {run.path} have changed: it was begun with {counts[0]} for training and "
-            f"{counts[1]} for validation of {len(classes)} classes, and {place} now holds {len(images.train)} and "
+            f"The images of the run in {run.path} have changed: it was started with {counts[0]} for training and "
+            f"{counts[1]} for validation of {len(classes)} classes, and {folder} now holds {len(images.train)} and "
             f"{len(images.val)} of {len(images.classes)}."
         )
     if description.get("images_sha256", images.fingerprint()) != images.fingerprint():
         raise ValueError(
-            f"The images of the run in {run.path} have changed: {place} holds as many as it was begun with, but "
-            "others, by names or sizes. What it has measured would not be comparable: begin a new run."
+            f"The images of the run in {run.path} have changed: {folder} holds as many as it was started with, but "
+            "with other names or sizes. Its results would not be comparable: start a new run."
         )
     return _Plan(encoder=encoder, images=images, config=config)
 
 
-def _carry_out(
+def _train(
     plan: _Plan, folder: RunFolder, engine: Engine, device: torch.device, *, is_new: bool, steps: int | None, show: bool
 ) -> PretrainResult:
-    """Train to the end, a new run or the one that the folder keeps."""
+    """Train to the end: a new run, or the one in the folder."""
     keep_freed_memory()
     config, processes = plan.config, engine.processes
     with ExitStack() as stack:
-        interruption = stack.enter_context(StopRequest())
-        if processes.is_first:
-            stack.enter_context(folder.lock())
-        stack.enter_context(telling_how_it_goes_on(folder, show=show))
+        stop_request = stack.enter_context(hold(folder, processes, show=show))
         loader = stack.enter_context(ImageLoader(plan.images, config, device, processes.rank, processes.count))
         if loader.batch_size != config.batch_size:
-            told = f"Batches have {loader.batch_size} instead of {config.batch_size} images: there are no more."
-            print_note(told, enabled=show)
+            message = f"Batches have {loader.batch_size} instead of {config.batch_size} images: there are no more."
+            print_note(message, enabled=show)
         learner = _make_learner(plan, engine, device)
-        beginning = Beginning(description=_describe(plan)) if is_new else None
-        position = restore_state(folder, learner, beginning, show=show)
+        if is_new:
+            state = start_state(folder, learner, _describe(plan), show=show)
+        else:
+            state = restore_state(folder, learner, show=show)
         names = config.loggers if processes.is_first else ()
-        loggers = open_loggers(names, folder.path, asdict(config), first_step=position.epoch + 1)
-        stack.callback(folder.attempt, "the loggers' last figures", loggers.close, is_last=True)
-        keeper = ClassificationTask(folder, plan.encoder, plan.images.classes, config, learner, loader)
-        loop = Trainer(learner, loader, keeper, folder, loggers, interruption, position, steps=steps, show=show)
-        loop.run()
+        loggers = open_loggers(names, folder.path, asdict(config), first_step=state.epoch + 1)
+        stack.callback(folder.attempt, "the loggers' last metrics", loggers.close, is_last=True)
+        task = ClassificationTask(folder, plan.encoder, plan.images.classes, config, learner, loader)
+        Trainer(learner, loader, task, folder, loggers, stop_request, state, steps=steps, show=show).run()
         processes.wait()
     return PretrainResult(
         folder=folder.path,
         encoder=folder.best_model if folder.best_model.exists() else None,
-        best_accuracy=position.best_score,
-        epochs=position.epoch,
-        is_over=position.is_over,
+        best_accuracy=state.best_score,
+        epochs=state.epoch,
+        is_over=state.is_finished,
     )
 
 
-def _make_learner(plan: _Plan, engine: Engine, device: torch.device) -> Learner:
+def _make_learner(plan: _Plan, engine: Engine, device: torch.device) -> Learner[ImageClassifier]:
     seed = plan.config.seed
     torch.manual_seed(seed)
     classifier = ImageClassifier(plan.encoder, len(plan.images.classes)).to(device)
-    torch.manual_seed(seed + engine.processes.rank)  # each process drops out values of its own
-    # Of a network the learner needs an encoder and buffers, which a classifier has, too.
-    network = cast(Network, classifier)
-    return Learner(network, plan.config.learning, engine, ignore_index=IGNORED)
+    torch.manual_seed(seed + engine.processes.rank)  # dropout differs between processes
+    return Learner(classifier, plan.config.learning, engine, ignore_index=IGNORED)

@@ -1,7 +1,7 @@
-"""The checkpoints of a training run, kept so that neither a killed process nor a full or failing disk loses the run.
+"""Checkpoints of a training run, which neither a killed process nor a full or failing disk can lose.
 
-`step-000123/` holds the files of a checkpoint, sealed by `meta.json`; it gets that name when it is whole. `latest.json`
-names the newest. What is found broken is put aside as `*.corrupt`, never removed.
+`step-000123/` holds the files of a checkpoint, with their checksums in `meta.json`; it gets that name once it is
+complete. `latest.json` names the newest. Broken checkpoints are quarantined as `*.corrupt`, never removed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from refinenet.io.files import flush_folder, make_folders, sweep_leftovers, writ
 from refinenet.io.sealed_folder import check_names, damage_told, read_checksummed, read_step, write_checksummed
 
 SPACE_RESERVE = 1.2
-"""How many times its size must be free on the disk before a checkpoint is written."""
+"""Free disk space required before a checkpoint is written, as a multiple of its size."""
 
 _LATEST = "latest.json"
 _NAME = re.compile(r"step-(\d{6,18})(?:\.(\d{1,6}))?")
@@ -30,32 +30,32 @@ _TEMPORARY = re.compile(r"step-[\d.]+\.tmp-\d+-[0-9a-f]+")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as it was saved: each file has the size and the SHA-256 that were noted then."""
+    """A checkpoint as it was saved: the size and SHA-256 of each file have been verified."""
 
     step: int
-    """The step that it was saved at, whatever its folder is called now."""
+    """Step at which it was saved, whatever its folder is called now."""
     files: Mapping[str, bytes]
     """Contents by name."""
     folder: Path
-    """Where it was found."""
-    set_aside: tuple[str, ...] = ()
-    """What is to be said: of newer ones that are broken and put aside, or gone."""
+    """Folder it was read from."""
+    quarantined: tuple[str, ...] = ()
+    """Messages to report: on newer checkpoints that are broken and quarantined, or missing."""
 
 
 @dataclass(frozen=True)
 class _Candidate:
     folder: Path
     step: int
-    again: int
-    """Which of those saved at the same step, from 1."""
+    attempt: int
+    """Number of the checkpoint among those saved at the same step, from 1."""
 
 
 class Checkpoints:
-    """The folder of the checkpoints of one run. One process at a time may save to it.
+    """The checkpoints of one run. One process at a time may save to the folder.
 
     Args:
-        folder: Made when the first one is saved.
-        keep: How many steps to keep the checkpoints of, from 1 up.
+        folder: Folder of the checkpoints; made when the first one is saved.
+        keep: Number of steps whose checkpoints are kept, at least 1.
 
     Raises:
         ValueError: `keep` is less than 1.
@@ -69,72 +69,72 @@ class Checkpoints:
     def save(self, step: int, files: Mapping[str, bytes]) -> Path:
         """Save a checkpoint, then remove the oldest.
 
-        The files go to a temporary folder, are flushed to the disk (fsync), sealed, and read back; then the folder gets
-        its name, and `latest.json` names it. Only then older ones are removed.
+        The files are written to a temporary folder, flushed to the disk (fsync), checksummed, and read back; then the
+        folder gets its name, and `latest.json` names it. Only then are older ones removed.
 
         Args:
-            step: From 0 up. A step can be saved again: until all is done, the one saved before stays.
-            files: Contents by plain names.
+            step: Number of the step, from 0. A step can be saved again: its earlier checkpoint stays until all is done.
+            files: Contents by file name, without folders.
 
         Returns:
             The folder of the checkpoint.
 
         Raises:
-            ValueError: the step or a name is not allowed.
-            OSError: the disk is full or fails. The checkpoints before, if there are any, are untouched, and nothing
-                half-written is left.
+            ValueError: The step or a name is not allowed.
+            OSError: The disk is full or fails. Earlier checkpoints are untouched, and nothing half-written is left.
         """
         if not 0 <= step < 10**18:
-            raise ValueError(f"A checkpoint is saved at a step from 0 up, not {step}.")
+            raise ValueError(f"The step of a checkpoint must be a number of at least 0, not {step}.")
         check_names(files)
-        before = "those before it are untouched" if self.steps() else "there is none before it"
-        with _told(f"Cannot save the checkpoint of step {step} in {self.folder}, {before}"):
+        before = "earlier ones are untouched" if self.steps() else "there is no earlier one"
+        with _described(f"Cannot save the checkpoint of step {step} in {self.folder}, {before}"):
             make_folders(self.folder)
             self._check_space(sum(map(len, files.values())))
             folder = self._write(step, files)
-        with _told(f"The checkpoint {folder} is saved, but not all that goes with it is done"):
+        with _described(f"The checkpoint {folder} is saved, but not everything after it is done"):
+            # Only now, and before any is removed: at every moment it names a checkpoint that is complete on the disk.
             write_atomically(self.folder / _LATEST, (json.dumps({"checkpoint": folder.name}) + "\n").encode())
             self._prune(folder)
         return folder
 
     def load_newest(self) -> Checkpoint | None:
-        """Read the newest good checkpoint; newer ones that are broken are put aside as `*.corrupt`.
+        """Read the newest good checkpoint; newer ones that are broken are quarantined as `*.corrupt`.
 
         Returns:
-            The checkpoint, or None where none was ever saved.
+            The checkpoint, or None if none was ever saved.
 
         Raises:
-            ValueError: there were checkpoints, and none of them is good.
-            OSError: a checkpoint cannot be read for a reason that is no damage, such as missing rights.
+            ValueError: There were checkpoints, and none of them is good.
+            OSError: A checkpoint cannot be read although it may be good, for example for lack of permission.
         """
-        messages = self._look_at_pointer()
+        messages = self._check_latest()
         for candidate in self._candidates():
             try:
                 step, files = read_checksummed(candidate.folder)
             except ValueError as error:
-                messages.append(_put_aside(candidate.folder, error))
+                messages.append(_quarantine(candidate.folder, error))
                 continue
-            if candidate.folder.name != _name(step, candidate.again):
+            if candidate.folder.name != _name(step, candidate.attempt):
                 messages.append(f"{candidate.folder} holds the checkpoint of step {step}: it was renamed.")
             return Checkpoint(step, files, candidate.folder, tuple(messages))
         if messages or any(name.endswith(".corrupt") for name in self._names()):
-            told = " ".join(messages) or "What was there is put aside as *.corrupt."
-            raise ValueError(f"{self.folder} holds no good checkpoint any more: {told} The run cannot be taken up.")
+            details = " ".join(messages) or "All of them are quarantined as *.corrupt."
+            raise ValueError(f"{self.folder} holds no good checkpoint any more: {details} The run cannot be resumed.")
         return None
 
     def steps(self) -> list[int]:
-        """The steps in the names of the checkpoints that are there, good or not, the lowest first.
+        """Return the steps in the names of the checkpoints, good or not, in ascending order.
 
         Raises:
-            OSError: the folder cannot be read.
+            OSError: The folder cannot be read.
         """
         return sorted(int(match[1]) for name in self._names() if (match := _NAME.fullmatch(name)))
 
     def sweep(self) -> None:
-        """Remove what killed processes left half-written or half-removed; nobody may be saving meanwhile.
+        """Remove what killed processes left half-written or half-removed; no process may be saving meanwhile.
 
         Raises:
-            OSError: the folder cannot be read.
+            OSError: The folder cannot be read.
         """
         sweep_leftovers(self.folder)
         for name in self._names():
@@ -152,32 +152,33 @@ class Checkpoints:
         try:
             write_checksummed(temporary, step, files)
             folder = self._free_name(step)
+            # After the files are on the disk: a folder of this name is complete, even after a power cut.
             temporary.rename(folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        flush_folder(self.folder)
+        flush_folder(self.folder)  # a rename is on the disk only once the folder above it is
         return folder
 
     def _temporary(self, name: str) -> Path:
         return self.folder / f"{name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
 
     def _free_name(self, step: int) -> Path:
-        """A name behind those of the same step, so that none has to make room for it first."""
-        again = 1 + max((other.again for other in self._candidates() if other.step == step), default=0)
-        while (folder := self.folder / _name(step, again)).exists():
-            again += 1
+        """Return a name after those of the same step, so that none has to be removed or renamed first."""
+        attempt = 1 + max((other.attempt for other in self._candidates() if other.step == step), default=0)
+        while (folder := self.folder / _name(step, attempt)).exists():
+            attempt += 1
         return folder
 
     def _prune(self, saved: Path) -> None:
-        """Remove all but what was just saved and the newest of each of the newest steps."""
-        kept: set[int] = set()
+        """Remove all but the checkpoint just saved and the newest of each of the newest steps."""
+        retained: set[int] = set()
         for candidate in self._candidates():
-            if candidate.folder == saved or (candidate.step not in kept and len(kept) < self.keep):
-                kept.add(candidate.step)
+            if candidate.folder == saved or (candidate.step not in retained and len(retained) < self.keep):
+                retained.add(candidate.step)
                 continue
             doomed = self._temporary(candidate.folder.name)
-            candidate.folder.rename(doomed)  # so that a kill halfway leaves nothing that looks like a checkpoint
+            candidate.folder.rename(doomed)  # so that a kill half-way leaves nothing that looks like a checkpoint
             shutil.rmtree(doomed)
 
     def _names(self) -> list[str]:
@@ -187,51 +188,51 @@ class Checkpoints:
             return []
 
     def _candidates(self) -> list[_Candidate]:
-        """What has the name of a checkpoint, the newest first, by the step that a good seal tells, or else the name."""
-        found = []
+        """Return all with a checkpoint's name, newest first, by the step in a valid meta.json, or else in the name."""
+        candidates = []
         for name in self._names():
             if match := _NAME.fullmatch(name):
-                folder, step, again = self.folder / name, int(match[1]), int(match[2] or 1)
+                folder, step, attempt = self.folder / name, int(match[1]), int(match[2] or 1)
                 with suppress(ValueError):
                     step = read_step(folder)
-                found.append(_Candidate(folder, step, again))
-        return sorted(found, key=lambda candidate: (candidate.step, candidate.again), reverse=True)
+                candidates.append(_Candidate(folder, step, attempt))
+        return sorted(candidates, key=lambda candidate: (candidate.step, candidate.attempt), reverse=True)
 
-    def _look_at_pointer(self) -> list[str]:
-        """What is to be said of `latest.json`, which names the checkpoint that should be the newest at least."""
+    def _check_latest(self) -> list[str]:
+        """Return messages on `latest.json` if it is damaged, or names a checkpoint that is not there any more."""
         path, names = self.folder / _LATEST, self._names()
-        if _LATEST not in names:  # killed before the first was named
+        if _LATEST not in names:  # killed before it named the first one
             return []
         try:
             with damage_told():
                 name = json.loads(path.read_bytes())["checkpoint"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            return [f"{path} is damaged; the newest good checkpoint is looked for without it."]
+            return [f"{path} is damaged; the newest good checkpoint is found without it."]
         if isinstance(name, str) and _NAME.fullmatch(name) and name in names:
             return []
-        aside = [other for other in names if other.startswith(f"{name}.") and other.endswith(".corrupt")]
-        where = f"which was put aside as {aside[0]}" if aside else "which is gone"
+        corrupt = [other for other in names if other.startswith(f"{name}.") and other.endswith(".corrupt")]
+        where = f"which was quarantined as {corrupt[0]}" if corrupt else "which is missing"
         return [f"{path} names {name!r} as the newest checkpoint, {where}."]
 
 
-def _name(step: int, again: int) -> str:
-    return f"step-{step:06d}" if again == 1 else f"step-{step:06d}.{again}"
+def _name(step: int, attempt: int) -> str:
+    return f"step-{step:06d}" if attempt == 1 else f"step-{step:06d}.{attempt}"
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _described(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise OSError(error.errno or errno.EIO, f"{what}: {error.strerror or error}") from error
 
 
-def _put_aside(folder: Path, reason: ValueError) -> str:
-    aside = folder.with_name(f"{folder.name}.corrupt")
-    if aside.exists():
-        aside = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.corrupt")
+def _quarantine(folder: Path, reason: ValueError) -> str:
+    target = folder.with_name(f"{folder.name}.corrupt")
+    if target.exists():
+        target = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.corrupt")
     try:
-        folder.rename(aside)
+        folder.rename(target)
     except OSError as error:
-        return f"The checkpoint {folder} is broken ({reason}) and cannot be put aside: {error.strerror}."
-    return f"The checkpoint {folder} is broken ({reason}); it is put aside as {aside.name}."
+        return f"The checkpoint {folder} is broken ({reason}) and cannot be quarantined: {error.strerror}."
+    return f"The checkpoint {folder} is broken ({reason}); it is quarantined as {target.name}."

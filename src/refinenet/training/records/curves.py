@@ -1,4 +1,4 @@
-"""What a run shows of itself: what it ran on, and its curves."""
+"""Curves of a run, drawn from its log."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CLASS_IOU = "val_iou/"
-"""What the names of the columns with the IoU of a class begin with; the name of the class follows."""
+"""Prefix of the columns with the IoU of a class; the name of the class follows."""
 MOST_CLASSES = 60
-"""Classes whose curves are drawn: of more, the worst ones."""
+"""Largest number of classes that are drawn: of more, the worst ones."""
 
 _WIDTH, _DPI = 10, 120
 _COLOURS = ("#0072b2", "#d55e00", "#009e73")
-"""Blue, vermilion and green, which the colour-blind tell apart. Source: Okabe and Ito, Color Universal Design, 2008."""
+"""Blue, vermilion and green, distinct for colour-blind people. Source: Okabe and Ito, Color Universal Design, 2008."""
 
 
 def draw_curves(rows: Sequence[Row], path: Path) -> Path:
-    """Draw how a run went: loss, validation mIoU with its best epoch, learning rates, and the IoU of each class.
+    """Draw the curves of a run: loss, validation mIoU with its best epoch, learning rates, and the IoU of each class.
 
     Args:
-        rows: Those of the run's log.csv: "epoch" and, where they are there, "loss", "val_miou", "learning_rate",
-            "encoder_learning_rate", and `CLASS_IOU` columns. What was not measured in an epoch is empty.
+        rows: Rows of log.csv: "epoch" and, if present, "loss", "val_miou", "learning_rate", "encoder_learning_rate",
+            and `CLASS_IOU` columns. Metrics that were not measured in an epoch are empty.
         path: The `.png` to write, whole or not at all.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: there is no row with an epoch.
-        OSError: the file cannot be written.
+        ValueError: There is no row with an epoch.
+        OSError: The file cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -65,20 +65,20 @@ def draw_curves(rows: Sequence[Row], path: Path) -> Path:
 
 
 def _points(rows: Sequence[Row], name: str) -> tuple[list[float], list[float]]:
-    """Epochs in which a figure was measured, and the figure."""
+    """Return the epochs in which a metric was measured, and its values."""
     pairs = [(read_number(row.get("epoch")), read_number(row.get(name))) for row in rows]
-    found = [(epoch, value) for epoch, value in pairs if epoch is not None and value is not None]
-    return [epoch for epoch, _ in found], [value for _, value in found]
+    points = [(epoch, value) for epoch, value in pairs if epoch is not None and value is not None]
+    return [epoch for epoch, _ in points], [value for _, value in points]
 
 
 def _class_names(rows: Sequence[Row]) -> list[str]:
-    """The names of the columns with the IoU of a class, of those that were measured at all."""
+    """Return the columns with the IoU of a class, if it was measured at all."""
     names = [name for name in dict.fromkeys(key for row in rows for key in row) if name.startswith(CLASS_IOU)]
     return [name for name in names if _points(rows, name)[0]]
 
 
 def _worst(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
-    """The classes that ended worst, `MOST_CLASSES` of them, in their order."""
+    """Return the `MOST_CLASSES` classes with the lowest last IoU, in their order."""
     last = {name: _points(rows, name)[1][-1] for name in names}
     shown = set(sorted(names, key=lambda name: last[name])[:MOST_CLASSES])
     return [name for name in names if name in shown]
@@ -99,7 +99,7 @@ def _draw_miou(panel: Axes, rows: Sequence[Row]) -> None:
 
 def _draw_rates(panel: Axes, rows: Sequence[Row]) -> None:
     decoder, encoder = _points(rows, "learning_rate"), _points(rows, "encoder_learning_rate")
-    is_one = decoder == encoder  # of two lines, one would lie on the other
+    is_one = decoder == encoder  # one line would hide the other
     _draw_line(panel, *decoder, _COLOURS[0], "both encoder and decoder" if is_one else "decoder")
     if not is_one:
         _draw_line(panel, *encoder, _COLOURS[1], "encoder")
@@ -119,7 +119,7 @@ def _draw_line(panel: Axes, epochs: list[float], values: list[float], colour: st
 
 
 def _draw_classes(panel: Axes, rows: Sequence[Row]) -> None:
-    """A map: a line for each class, its IoU as colour, and in figures at the end."""
+    """Draw a heat map: a row for each class, its IoU as colour, and as a number at the end."""
     all_names = _class_names(rows)
     names = _worst(rows, all_names)
     measured = sorted({epoch for name in names for epoch in _points(rows, name)[0]})
@@ -141,7 +141,7 @@ def _draw_classes(panel: Axes, rows: Sequence[Row]) -> None:
 
 
 def _shorten(name: str) -> str:
-    """A class name as it fits beside the map, with nothing that Matplotlib would take for a formula."""
+    """Shorten a class name to fit beside the map, and escape what Matplotlib would take for a formula."""
     return (name if len(name) <= 24 else f"{name[:23]}…").replace("$", r"\$")
 
 

@@ -1,35 +1,34 @@
-"""What a dataset looks like without being read, by which a run that is taken up notices that it is another one."""
+"""Fingerprints of datasets, computed without reading them, by which a resumed run notices changes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from refinenet.datasets.catalog import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint:
-    """Hashes are SHA-256 in hexadecimal. No folder is in them, so that a dataset may be moved."""
+    """Fingerprint of a dataset. Hashes are hexadecimal SHA-256 and cover no folders: a dataset may be moved."""
 
     images: int
-    """How many there are."""
+    """Number of images."""
     names: str
-    """Of what the samples are called, in their order."""
+    """Hash of the names of the samples, in their order."""
     image_sizes: str | None
-    """Of the image files' sizes in bytes; None where not every image is a file of its own."""
+    """Hash of the sizes of the image files in bytes; None unless every image has its own file."""
     label_sizes: str | None
-    """Of the sizes of the files that hold the labels; None where these are not known, or slow to read: then `refinenet
-    data prepare` may put others in their place."""
+    """Hash of the sizes of the label files; None if these are unknown, or slow to read: then `refinenet data prepare`
+    may replace them."""
 
     def find_change(self, now: Fingerprint) -> str | None:
-        """How a dataset that looks like `now` differs from this one, in words to follow its name; None if it does not.
+        """Describe how a dataset has changed, in words to follow its name; None if it has not.
 
-        What only one of the two knows is not compared.
+        Hashes that one of the two lacks are not compared.
         """
         if self.images != now.images:
             return f"had {self.images} images and has {now.images}"
@@ -42,22 +41,17 @@ class Fingerprint:
         return None
 
 
-def describe_looks(datasets: Mapping[str, Dataset]) -> dict[str, Any]:
-    """The fingerprints of splits by their names, JSON-ready."""
-    return {split: asdict(take_fingerprint(dataset)) for split, dataset in datasets.items()}
-
-
-def find_changes(looks: Mapping[str, Fingerprint], datasets: Mapping[str, Dataset]) -> list[str]:
-    """What has changed in each of the splits whose looks were noted, in words; nothing where nothing has."""
-    changes = [(split, look.find_change(take_fingerprint(datasets[split]))) for split, look in looks.items()]
+def find_changes(before: Mapping[str, Fingerprint], datasets: Mapping[str, Dataset]) -> list[str]:
+    """Describe what has changed in each split since its fingerprint was taken; an empty list if nothing has."""
+    changes = [(split, each.find_change(take_fingerprint(datasets[split]))) for split, each in before.items()]
     return [f"{split} {change}" for split, change in changes if change is not None]
 
 
 def take_fingerprint(dataset: Dataset) -> Fingerprint:
-    """The fingerprint of a dataset; no file is opened.
+    """Return the fingerprint of a dataset; no file is opened.
 
     Raises:
-        OSError: a folder may not be looked into. A file that is missing is no error here, but a size of its own.
+        OSError: A folder may not be read. A missing file is not an error here; it counts as a size of -1.
     """
     return Fingerprint(
         images=len(dataset),
@@ -80,7 +74,7 @@ def _size(path: Path) -> int:
 
 
 def _hash(values: Iterable[str | int]) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for value in values:
-        found.update(f"{json.dumps(value)}\n".encode())
-    return found.hexdigest()
+        digest.update(f"{json.dumps(value)}\n".encode())
+    return digest.hexdigest()

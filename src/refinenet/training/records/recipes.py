@@ -1,27 +1,27 @@
-"""Recipes: training runs written down, to be repeated.
+"""Recipes: training runs in TOML files, to be repeated.
 
-A recipe is a TOML file. Only its description has to be there:
+Only the description of a recipe is required:
 
     description = "What is trained and how, and where the settings are from: the paper and its section."
-    dataset = "nyu"                  # as `refinenet train --dataset` takes it: a name, a folder, or a list of such
-    root = "/data/nyu"               # where a dataset known by name lies, the first one of a list
+    dataset = "nyu"                  # as for `refinenet train --dataset`: a name, a folder, or a list of these
+    root = "/data/nyu"               # folder of a published dataset, the first one of a list
 
-    [network]                        # what training begins with
+    [network]                        # network to start from
     model_type = "lightweight"       # a new network: arguments of the class RefineNet,
     num_layers = 50                  # or else encoder = "mobilenetv2_100"
-    encoder_weights = "imagenet"     # or a file; without it the encoder begins with random weights, too
-    seed = 42                        # from which the random weights follow; without it, train's seed is taken
-    # model = "camvid"               # or, instead of all these, a model to go on from: a name or a file
+    encoder_weights = "imagenet"     # or a file; without it the encoder starts from random weights, too
+    seed = 42                        # seed of the random weights; by default that of [train]
+    # model = "camvid"               # or, instead of all these, a model to start from: a name or a file
 
     [train]                          # fields of TrainConfig
     epochs = 100
 
-    [[stages]]                       # trainings after each other, each from the best model of the one before
-    dataset = "coco"                 # by default the dataset above, and its root
+    [[stages]]                       # consecutive trainings, each from the best model of the one before
+    dataset = "coco"                 # by default the dataset above, with its root
     root = "/data/coco"
     epochs = 20                      # fields of TrainConfig that differ from [train]
 
-Paths start at the folder of the file. Recipes that come with the package lie in `recipes/` and are known by name.
+Paths are relative to the folder of the file. Recipes that come with the package are in `recipes/` and have names.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from typing import Any, get_args
 from refinenet.datasets.catalog import PUBLISHED, TrainingSource, is_drawn
 
 LARGEST_FILE = 1 << 20
-"""Bytes."""
+"""Largest size of a recipe in bytes."""
 
 _KEYS = ("description", "dataset", "root", "network", "train", "stages")
 _TABLES = (("network", dict, "[network]"), ("train", dict, "[train]"), ("stages", list, "[[stages]]"))
@@ -48,19 +48,19 @@ EXCLUDED: Mapping[str, tuple[str, ...]] = {
     "seed": ("model",),
     "model": ("model_type", "num_layers", "encoder", "encoder_weights", "seed"),
 }
-"""What a network can be made from, and what else cannot be said beside it."""
+"""Keys of [network], each with those that it excludes."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a file as it stands.
+    """Read a TOML file.
 
     Raises:
-        ValueError: it is not in TOML, or too large for a recipe.
-        OSError: it cannot be read.
+        ValueError: It is not in TOML, or too large for a recipe.
+        OSError: It cannot be read.
     """
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise ValueError(f"{path} is no recipe: it is larger than {LARGEST_FILE:,} bytes.")
+            raise ValueError(f"{path} is not a recipe: it is larger than {LARGEST_FILE:,} bytes.")
         return tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not a TOML file: {error}") from error
@@ -69,7 +69,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def place_paths(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a recipe, whose paths start at a folder; names are left as they are."""
+    """Return the values of a recipe with relative paths joined to a folder; names are unchanged."""
     placed = place_training(folder, values)
     placed |= {key: place_training(folder, values[key]) for key in ("network", "train") if key in values}
     placed |= {"stages": [place_training(folder, stage) for stage in values["stages"]]} if "stages" in values else {}
@@ -77,7 +77,7 @@ def place_paths(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def place_training(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a training is told, whose paths start at a folder; names of datasets, models and weights are left."""
+    """Return training arguments with relative paths joined to a folder; names of datasets and models are unchanged."""
     from refinenet.models.model_file import BUNDLED
 
     def place(part: Any, names: Collection[str] = ()) -> Any:
@@ -99,24 +99,24 @@ def _is_list(value: object) -> bool:
 
 
 def find_problems(values: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the form of a recipe file, its settings aside."""
+    """Describe what is wrong with the structure of a recipe; the values of settings are checked elsewhere."""
     problems = [
-        f"{key} is none of its keys, which are {', '.join(_KEYS)}" for key in sorted(values.keys() - set(_KEYS))
+        f"{key} is not one of its keys, which are {', '.join(_KEYS)}" for key in sorted(values.keys() - set(_KEYS))
     ]
     description = values.get("description")
     if not isinstance(description, str) or not description.strip():
-        problems.append(f"description is a text that says what the recipe is for, not {_shorten(description)}")
+        problems.append(f"description must be a text that says what the recipe is for, not {_shorten(description)}")
     problems += _data_problems(values, "")
-    for name, kind, told in _TABLES:
+    for name, kind, syntax in _TABLES:
         if not isinstance(values.get(name, kind()), kind):
-            problems.append(f"{name} is written as {told}, not as {_shorten(values[name])}")
+            problems.append(f"{name} must be written as {syntax}, not as {_shorten(values[name])}")
     if isinstance(values.get("network"), dict):
         problems += _network_problems(values["network"])
     for number, stage in enumerate(values["stages"] if isinstance(values.get("stages"), list) else [], start=1):
         if isinstance(stage, dict):
             problems += _data_problems(stage, f"in stage {number}, ")
         else:
-            problems.append(f"stage {number} is written as [[stages]], not as {_shorten(stage)}")
+            problems.append(f"stage {number} must be written as [[stages]], not as {_shorten(stage)}")
     return problems
 
 
@@ -125,9 +125,9 @@ def _data_problems(values: Mapping[str, Any], where: str) -> list[str]:
     dataset = values.get("dataset", "none")
     parts = dataset if isinstance(dataset, list) else [dataset]
     if not parts or not all(isinstance(part, str) and part for part in parts):
-        problems.append(f"{where}dataset is a name, a folder, or a list of such, not {_shorten(dataset)}")
+        problems.append(f"{where}dataset must be a name, a folder, or a list of these, not {_shorten(dataset)}")
     if not isinstance(values.get("root", ""), str):
-        problems.append(f"{where}root is a folder, not {_shorten(values['root'])}")
+        problems.append(f"{where}root must be a folder, not {_shorten(values['root'])}")
     return problems
 
 
@@ -139,16 +139,18 @@ def _network_problems(network: Mapping[str, Any]) -> list[str]:
     choices: Mapping[str, Sequence[Any]] = {"model_type": get_args(ModelType), "num_layers": PUBLISHED_RESNETS}
     for key, value in network.items():
         if key not in EXCLUDED:
-            problems.append(f"[network] has the keys {', '.join(EXCLUDED)}, not {key}")
+            problems.append(f"[network] may have the keys {', '.join(EXCLUDED)}, not {key}")
         elif key in choices and (isinstance(value, bool) or value not in choices[key]):
-            problems.append(f"[network] {key} is one of {', '.join(map(str, choices[key]))}, not {_shorten(value)}")
+            problems.append(
+                f"[network] {key} must be one of {', '.join(map(str, choices[key]))}, not {_shorten(value)}"
+            )
         elif key == "seed" and type(value) is not int:
-            problems.append(f"[network] seed is a whole number, not {_shorten(value)}")
+            problems.append(f"[network] seed must be a whole number, not {_shorten(value)}")
         elif key not in (*choices, "seed") and (not isinstance(value, str) or not value):
-            problems.append(f"[network] {key} is a text, not {_shorten(value)}")
+            problems.append(f"[network] {key} must be a text, not {_shorten(value)}")
         beside = [other for other in EXCLUDED.get(key, ()) if other in network]
         if beside:
-            problems.append(f"[network] {key} leaves nothing for {' and '.join(beside)} to say")
+            problems.append(f"[network] {key} cannot be combined with {' and '.join(beside)}")
     return problems
 
 
@@ -158,34 +160,34 @@ def _shorten(value: object, limit: int = 80) -> str:
 
 
 PACKAGED = Path(__file__).parents[1] / "recipes"
-"""The folder of the recipes that are known by name."""
+"""Folder of the recipes that come with the package."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A training written down."""
+    """A training run as a recipe describes it."""
 
     name: str
-    """Of a packaged recipe, or else the path of the file."""
+    """Name of a packaged recipe, or else the path of the file."""
     description: str
     """What is trained and how, and where the settings are from."""
     dataset: TrainingSource | None = None
-    """What to train on, and in the stages that name nothing else."""
+    """Dataset, also of the stages that name none."""
     root: str | os.PathLike[str] | None = None
-    """Where the (first) dataset lies, if it is known by name."""
+    """Folder of the (first) dataset, if it is a published one."""
     network: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of `RefineNet`."""
     train: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `TrainConfig`, for all stages that do not say otherwise."""
+    """Fields of `TrainConfig`, for all stages that do not override them."""
     stages: tuple[Mapping[str, Any], ...] = ()
-    """Trainings after each other: maps with perhaps "dataset" and "root", and fields of `TrainConfig`."""
+    """Consecutive trainings: maps with optional "dataset" and "root", and fields of `TrainConfig`."""
 
     @property
     def whole_stages(self) -> list[dict[str, Any]]:
-        """The stages, each with its dataset and all of its settings.
+        """Stages with their datasets and all of their settings.
 
         Raises:
-            ValueError: a stage has no dataset, and the recipe names none for all.
+            ValueError: A stage has no dataset, and the recipe names none for all.
         """
         whole = []
         for number, stage in enumerate(self.stages, start=1):
@@ -198,12 +200,12 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """The names of the recipes that come with the package."""
+    """Return the names of the recipes that come with the package."""
     return sorted(path.stem for path in PACKAGED.glob("*.toml"))
 
 
 def recipe_descriptions() -> dict[str, str]:
-    """What each recipe that comes with the package is for, by name."""
+    """Return the description of each recipe that comes with the package, by name."""
     return {name: read_toml(PACKAGED / f"{name}.toml")["description"] for name in recipe_names()}
 
 
@@ -211,18 +213,18 @@ def read_recipe(source: str | os.PathLike[str]) -> Recipe:
     """Read a recipe.
 
     Args:
-        source: The name of one that comes with the package, or a TOML file.
+        source: Name of a recipe that comes with the package, or a TOML file.
 
     Raises:
-        ValueError: there is no recipe of this name, or the file is none, or it holds a key or a value that is not
-            allowed; says which, and what is allowed.
-        OSError: the file cannot be read.
+        ValueError: There is no recipe of this name, the file is not a recipe, or a key or value is not allowed; says
+            which, and what is allowed.
+        OSError: The file cannot be read.
     """
     packaged = source in recipe_names()
     path = PACKAGED / f"{source}.toml" if packaged else Path(source)
     if not packaged and not path.suffix and not path.exists():
         names = ", ".join(recipe_names())
-        raise ValueError(f"There is no recipe {os.fspath(source)!r}. There are {names}; or name a TOML file.")
+        raise ValueError(f"There is no recipe {os.fspath(source)!r}. There are {names}; or pass a TOML file.")
     values = read_toml(path)
     problems = find_problems(values)
     if problems:
@@ -248,42 +250,42 @@ def merge(
     network: Mapping[str, Any] | None = None,
     train: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """A recipe in which what a user says takes the place of what it says.
+    """Return a recipe whose values are overridden by those of the user.
 
     Args:
-        recipe: What to begin with.
-        dataset: Takes the place of the recipe's dataset and root; stages with a dataset of their own keep it.
-        root: Where the (first) dataset lies.
-        network: Arguments of `RefineNet`; None asks for nothing. What cannot be said beside one is left out: an
-            `encoder` takes the place of `num_layers`.
+        recipe: Recipe to start from.
+        dataset: Overrides the recipe's dataset and root; stages with their own dataset keep it.
+        root: Folder of the (first) dataset.
+        network: Arguments of `RefineNet`; None if not given. Each also removes the recipe's arguments that it excludes:
+            an `encoder` replaces `num_layers`.
         train: Fields of `TrainConfig`, for all stages.
 
     Raises:
-        ValueError: a dataset or root is given, but each stage has its own.
+        ValueError: A dataset or root is given, but each stage has its own.
     """
-    is_placeless = bool(recipe.stages) and all("dataset" in stage for stage in recipe.stages)
-    if is_placeless and (dataset is not None or root is not None):
+    have_datasets = bool(recipe.stages) and all("dataset" in stage for stage in recipe.stages)
+    if have_datasets and (dataset is not None or root is not None):
         raise ValueError(
-            f"Each stage of the recipe {recipe.name} names its own dataset: give no dataset and no root. To train on "
-            "others, write a recipe like it."
+            f"Each stage of the recipe {recipe.name} names its own dataset: pass neither dataset nor root. To train on "
+            "other data, write a recipe like it."
         )
-    asked = {key: value for key, value in (network or {}).items() if value is not None}
-    excluded = {other for key in asked for other in EXCLUDED[key]}
+    chosen = {key: value for key, value in (network or {}).items() if value is not None}
+    excluded = {other for key in chosen for other in EXCLUDED[key]}
     return replace(
         recipe,
         dataset=recipe.dataset if dataset is None else dataset,
         root=recipe.root if dataset is None and root is None else root,
-        network={key: value for key, value in recipe.network.items() if key not in excluded} | asked,
+        network={key: value for key, value in recipe.network.items() if key not in excluded} | chosen,
         train={**recipe.train, **(train or {})},
         stages=tuple({**stage, **(train or {})} for stage in recipe.stages),
     )
 
 
 def write_recipe(recipe: Recipe) -> str:
-    """The text of a recipe file that says the same from any folder: paths in it are absolute.
+    """Return the text of a recipe file that works from any folder: its paths are absolute.
 
-    Settings of None are left out, which says the same: None is their default wherever it is allowed. So are datasets
-    given as functions, which no file can keep.
+    Settings of None are left out, because TOML has no null, and None is their default wherever it is allowed. Datasets
+    that are functions are left out too.
     """
     import tomli_w
 
@@ -306,13 +308,13 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shared(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The settings that all stages have alike."""
+    """Return the settings that are the same in all stages."""
     alike = {key: value for key, value in stages[0].items() if all(stage.get(key) == value for stage in stages[1:])}
     return {key: value for key, value in alike.items() if key not in ("dataset", "root")}
 
 
 def _plain(values: Any) -> Any:
-    """Values as TOML has them: lists for tuples, texts for paths; what has a function in it is left out."""
+    """Convert values for TOML: tuples to lists, paths to texts; values that contain functions are left out."""
     if isinstance(values, Mapping):
         return {key: _plain(value) for key, value in values.items() if not _has_function(value)}
     if isinstance(values, list | tuple):
@@ -325,10 +327,10 @@ def _has_function(value: Any) -> bool:
 
 
 def _check_settings(path: Path, values: Mapping[str, Any]) -> None:
-    """Let `TrainConfig` judge the settings of all stages.
+    """Check the settings of all stages with `TrainConfig`.
 
     Raises:
-        ValueError: one is unknown or out of its range.
+        ValueError: A setting is unknown or out of its range.
     """
     from refinenet.training.config import TrainConfig
 

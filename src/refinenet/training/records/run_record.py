@@ -1,0 +1,95 @@
+"""How a run was started, as its `run.json` records it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from refinenet.environment import describe_run
+from refinenet.labels import LabelSet
+from refinenet.models.model_file import ModelCard
+from refinenet.models.network import Architecture
+from refinenet.training.config import TrainConfig
+from refinenet.training.records.fingerprint import Fingerprint
+from refinenet.training.records.folder import RunFolder
+
+FUNCTION = "a function of the caller's"
+"""Recorded in place of a dataset that is a function, which no file can hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """All that it takes to start a run again; written once, when it starts, and read when it is resumed."""
+
+    dataset: str | list[str]
+    """Names and folders that are valid in any working directory, or `FUNCTION`."""
+    root: str | None
+    """Folder of the (first) dataset, if it is a published one."""
+    config: TrainConfig
+    card: ModelCard
+    """Architecture, classes, licence and origin of the network that is trained."""
+    fingerprints: Mapping[str, Fingerprint]
+    """Of the datasets, by split."""
+    teacher_sha256: str | None
+    """Hexadecimal SHA-256 of the teacher's weights, if there is a teacher."""
+    arithmetic: str
+    processes: int
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether the dataset can be opened again from what is recorded."""
+        return FUNCTION not in self.dataset
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of run.json, with versions, machine and command added."""
+        return {
+            "source": {"dataset": self.dataset, "root": self.root},
+            "fingerprints": {split: asdict(fingerprint) for split, fingerprint in self.fingerprints.items()},
+            "arithmetic": self.arithmetic,
+            "teacher_sha256": self.teacher_sha256,
+            "config": asdict(self.config),
+            "architecture": self.card.architecture.to_dict(),
+            "label_set": self.card.label_set.to_dict(),
+            "licence": self.card.licence,
+            "recipe": dict(self.card.recipe),
+            **describe_run(),
+        }
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> RunRecord:
+        """Read the record of a run.
+
+        Raises:
+            FileNotFoundError: No run was started in the folder.
+            ValueError: The file is damaged, or the dataset was a function.
+        """
+        values = folder.read_description()
+        try:
+            record = cls._from_dict(values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder.path / 'run.json'} is damaged: {error!r}") from error
+        if not record.can_resume:
+            raise ValueError(f"The run in {folder.path} was given its dataset as a function, which no file can hold.")
+        return record
+
+    @classmethod
+    def _from_dict(cls, values: Mapping[str, Any]) -> RunRecord:
+        config = TrainConfig.from_dict(values["config"])
+        card = ModelCard(
+            architecture=Architecture(**values["architecture"]),
+            label_set=LabelSet.from_dict(values["label_set"]),
+            licence=values["licence"],
+            recipe=values["recipe"],
+            value_range=config.value_range,
+        )
+        return cls(
+            dataset=values["source"]["dataset"],
+            root=values["source"]["root"],
+            config=config,
+            card=card,
+            fingerprints={split: Fingerprint(**each) for split, each in values["fingerprints"].items()},
+            teacher_sha256=values["teacher_sha256"],
+            arithmetic=values["arithmetic"],
+            processes=values["processes"],
+        )
