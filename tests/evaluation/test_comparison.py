@@ -18,7 +18,7 @@ from significance import WAYS, Population, simulate
 
 from refinenet.evaluation.comparison import compare
 from refinenet.evaluation.metrics import MetricAccumulator, compare_counts, compute_metrics
-from refinenet.evaluation.metrics.significance import correct
+from refinenet.evaluation.metrics.significance import correct_p_values
 from refinenet.evaluation.results import MAX_BYTES, RESULTS_VERSION, Evaluation, Seconds
 from refinenet.labels import LabelSet
 
@@ -77,9 +77,9 @@ def test_the_standard_error_is_that_of_a_naive_bootstrap(population: Population)
 
 def test_holm_by_hand() -> None:
     """Of three known ones: 0.01 * 3; 0.04 * 2; then 0.03 * 2 comes before it, and 0.04 * 1 may not be below that."""
-    assert correct([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.06, 0.06])
-    assert correct([0.9, 0.8]) == (1.0, 1.0)
-    assert correct([]) == ()
+    assert correct_p_values([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.06, 0.06])
+    assert correct_p_values([0.9, 0.8]) == (1.0, 1.0)
+    assert correct_p_values([]) == ()
 
 
 def test_a_class_in_one_image_says_nothing_of_others() -> None:
@@ -221,7 +221,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "in another order",
     ),
     "class of no name": (lambda v: v["class_iou"].update({"": 0.5}), "printable characters"),
-    "an unknown class": (lambda v: pixels_of(v).update(x=[0, 0, 0]), "'x', which is no class"),
+    "an unknown class": (lambda v: pixels_of(v).update(x=[0, 0, 0]), "'x', which is not a class"),
     "negative": (lambda v: pixels_of(v).update({"class 0": [-1, 5, 5]}), "none is negative"),
     "a fraction": (lambda v: pixels_of(v).update({"class 0": [1.0, 5, 5]}), "three whole numbers"),
     "true": (lambda v: pixels_of(v).update({"class 0": [True, 5, 5]}), "three whole numbers"),
@@ -230,7 +230,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "too many predicted": (lambda v: pixels_of(v)["class 0"].__setitem__(2, 500), "contradict each other"),
     "beyond all images": (lambda v: pixels_of(v).update({"class 0": [1, 10**30, 1]}), "no image has so many"),
     "another truth": (move_truth, "truth of image 'image 0'.*1 of 12 images differ"),
-    "nothing of it": (lambda v: v.clear(), "no results file"),
+    "nothing of it": (lambda v: v.clear(), "not a results file"),
 }
 
 
@@ -251,11 +251,11 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, damage: str) -> None
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "no JSON, or damaged"),
-        (b'{"version": 2, "per_im', "no JSON, or damaged"),
+        (b"", "not valid JSON"),
+        (b'{"version": 2, "per_im', "not valid JSON"),
         (b"\xff\xfe", "UTF-8"),
-        (b"[]", "no results file"),
-        (b'{"miou": NaN}', "NaN, which is no number"),
+        (b"[]", "not a results file"),
+        (b'{"miou": NaN}', "NaN, which is not a JSON number"),
         (b'{"miou": -Infinity}', "-Infinity"),
         (b"[" * 200_000, "nested too deeply"),
         (b'{"a":' * 200_000, "nested too deeply"),

@@ -34,7 +34,7 @@ from refinenet.distributed import ALONE
 from refinenet.evaluation.evaluator import Prediction, Predictor
 from refinenet.evaluation.pipeline import run_evaluation
 from refinenet.evaluation.report.images import CONFIDENTLY_WRONG, WRONG
-from refinenet.evaluation.report.plots import draw_matrix, largest
+from refinenet.evaluation.report.plots import draw_matrix, largest_confusions
 from refinenet.evaluation.report.selection import find_spot
 from refinenet.labels import LabelSet
 
@@ -146,21 +146,21 @@ def test_names_neither_leave_attributes_nor_steer_the_text_around_them(tmp_path:
 def test_absent_classes_have_dashes_and_are_named(page: str) -> None:
     row = next(row for row in _section(page, "classes").split("<tr") if ">absent<" in row)
     assert row.count(">-</td>") == 8
-    assert "1, in no mean: absent" in page
+    assert "1, not in any mean: absent" in page
 
 
 def test_without_confidence_the_page_says_so(tmp_path: Path) -> None:
     report(tmp_path, make_predictor(confident=False))
     page = (tmp_path / "report.html").read_text()
-    assert "not known: there is no confidence" in page
-    assert "there is no reliability and no coverage curve" in page
+    assert "not known: the predictions have no confidence" in page
+    assert "there is no reliability or coverage curve" in page
     assert "not known" in _section(page, "mistakes")
     assert sorted(path.name for path in tmp_path.rglob("curve-*.png")) == ["curve-outlines.png"]
 
 
 def test_the_largest_confusions_are_told(tmp_path: Path, page: str) -> None:
     figures = report(tmp_path).figures
-    first = largest(figures, 3)[0]
+    first = largest_confusions(figures, 3)[0]
     assert (first.truth, first.prediction, first.pixels) == (HOSTILE, TREE, 16 * 60)
     assert first.share == pytest.approx(60 / 160)
     assert "37.5 % of its pixels (960)" in page
@@ -195,8 +195,8 @@ def test_one_class_and_no_image_with_a_figure(tmp_path: Path) -> None:
             read_labels=lambda _, labels=labels: labels,  # type: ignore[misc]
         )
         run_evaluation(predictor, data, report=tmp_path / name, progress=False, processes=ALONE)
-    assert "There is no image with a figure." in (tmp_path / "void" / "report.html").read_text()
-    assert "Nothing is confused." in (tmp_path / "all" / "report.html").read_text()
+    assert "No image has an mIoU." in (tmp_path / "void" / "report.html").read_text()
+    assert "No class is confused with another one." in (tmp_path / "all" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("place", ["file", "file/inside", "folder"])

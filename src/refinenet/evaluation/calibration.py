@@ -1,6 +1,6 @@
-"""Temperature scaling: one number that makes a network's confidence mean what it says (Guo et al., ICML 2017).
+"""Temperature scaling: calibration of a network's confidence by one number (Guo et al., ICML 2017).
 
-Logits are divided by it before they become probabilities. Which class is chosen stays as it is.
+Logits are divided by the temperature before the softmax, which does not change the predicted class.
 
 Shape letters: n pixels, K classes, H height, W width.
 """
@@ -22,24 +22,24 @@ from refinenet.inference.segmenter import Segmenter
 from refinenet.io.console import progress_bar
 
 PIXELS = 100_000
-"""Of all images together, evenly shared, that the temperature is fitted to."""
+"""Number of pixels that the temperature is fitted to, shared evenly among the images."""
 COLDEST, HOTTEST = 0.05, 20.0
-"""Between which it is looked for."""
+"""Bounds of the temperature."""
 SEED = 42
 _HALVINGS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedTemperature:
-    """A temperature, and what it is good for."""
+    """A fitted temperature with the calibration before and after."""
 
     value: float
     """Between `COLDEST` and `HOTTEST`."""
     pixels: int
-    """That it was fitted to."""
+    """Number of pixels that it was fitted to."""
     images: int
     loss_before: float
-    """Mean negative logarithm of the true class's probability on these pixels, at temperature 1."""
+    """Mean negative log-likelihood of the true class on these pixels, at temperature 1."""
     loss_after: float
     error_before: float
     """Expected calibration error on these pixels, in [0, 1], at temperature 1."""
@@ -47,15 +47,15 @@ class FittedTemperature:
 
 
 def fit_temperature(segmenter: Segmenter, dataset: Dataset, *, progress: bool) -> FittedTemperature:
-    """The temperature at which a network's probabilities fit a dataset best, by their likelihood.
+    """Fit the temperature that maximises the likelihood of the true classes.
 
     Args:
         segmenter: Runs the network.
-        dataset: Images that it has not learned from, such as a validation split.
-        progress: Whether to show progress.
+        dataset: Images that the network was not trained on, such as a validation split.
+        progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: there is no pixel with a class, or a file cannot be used.
+        ValueError: no pixel has a class, or a file cannot be used.
     """
     parts = list(_sample(segmenter, dataset, progress))
     if not parts or not sum(len(truth) for _, truth in parts):
@@ -74,15 +74,16 @@ def fit_temperature(segmenter: Segmenter, dataset: Dataset, *, progress: bool) -
 
 
 def _sample(segmenter: Segmenter, dataset: Dataset, progress: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits `(n, K)` and true classes `(n,)` of some pixels of each image, always the same ones."""
+    """Yield logits `(n, K)` and true classes `(n,)` of random pixels of each image, the same in every call."""
     share = max(1, PIXELS // max(1, len(dataset)))
     with progress_bar(progress) as bar:
         task = bar.add_task(f"Fitting a temperature to {dataset.name} {dataset.split}", total=len(dataset), status="")
         for index in range(len(dataset)):
             sample = dataset[index]
-            places = np.flatnonzero(sample.labels != dataset.label_set.ignore_index)
+            labelled = np.flatnonzero(sample.labels != dataset.label_set.ignore_index)
+            # Seeded by the image's index: the pixels of an image do not depend on the images before it.
             random = np.random.default_rng([SEED, index])
-            chosen = random.choice(places, min(share, len(places)), replace=False)
+            chosen = random.choice(labelled, min(share, len(labelled)), replace=False)
             logits = segmenter.logits(sample.image).flatten(1)
             truth = torch.from_numpy(sample.labels.ravel()[chosen].astype(np.int64))
             yield logits[:, torch.from_numpy(chosen).to(logits.device)].T.double().cpu(), truth
@@ -90,7 +91,11 @@ def _sample(segmenter: Segmenter, dataset: Dataset, progress: bool) -> Iterator[
 
 
 def _minimise(logits: Tensor, truth: Tensor) -> float:
-    """Where the loss, which is convex in 1 / temperature, has its least value; by halving in the logarithm."""
+    """Find the minimum of the loss by bisection of its slope, in the logarithm of 1 / temperature.
+
+    The loss is convex in b = 1 / temperature, so its slope, E[logit under softmax(b * logits)] - E[true logit], has one
+    zero.
+    """
     low, high = math.log(1 / HOTTEST), math.log(1 / COLDEST)
     right = logits.gather(1, truth[:, None]).mean()
     for _ in range(_HALVINGS):

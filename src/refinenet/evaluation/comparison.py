@@ -1,4 +1,4 @@
-"""Two evaluations of the same images side by side: what differs, and whether that can be luck.
+"""Comparison of two evaluations on the same images, with the significance of each difference.
 
 Shape letters: N images, K classes.
 """
@@ -25,18 +25,18 @@ _ALPHA = f"{1 - LEVEL:.0%}".replace("%", " %")
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A figure of both models, in [0, 1], None where there is none."""
+    """A metric of both models, in [0, 1]; None if undefined."""
 
     name: str
     first: float | None
     second: float | None
     difference: Difference
-    """The second less the first."""
+    """Second minus first."""
     p_corrected: float | None = None
-    """Of a class: p made larger for the number of classes (Holm)."""
+    """p of a class, corrected for the number of classes (Holm)."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values, without the name."""
+        """Return JSON-ready values, without the name."""
         interval = self.difference.interval
         return {
             "first": self.first,
@@ -49,7 +49,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One of the two that are compared."""
+    """One of the two evaluations compared."""
 
     file: str
     protocol: str | None
@@ -65,7 +65,7 @@ class EvaluationComparison:
     dataset: str
     split: str
     images: int
-    """N."""
+    """Number of images, N."""
     summary: tuple[Change, ...]
     """mIoU, pixel accuracy and mean accuracy."""
     classes: tuple[Change, ...]
@@ -74,28 +74,28 @@ class EvaluationComparison:
 
     @property
     def verdict(self) -> str:
-        """In words: whether the difference in mIoU is significant, and which is better."""
+        """Which model is better and whether the difference in mIoU is significant, in words."""
         change = self.summary[0]
         value, p = change.difference.value, change.difference.p
         if value is None:
-            return "There is no mIoU to compare: no pixel has a truth."
+            return "There is no mIoU to compare: no pixel has a ground truth."
         if value == 0:
             return f"Both have the same mIoU{'' if p is None else f' (p = {show_p(p)})'}."
         better, other = (self.second, self.first) if value > 0 else (self.first, self.second)
         by = f"{better.file} is better than {other.file} by {_points(abs(value))} points of mIoU"
         if p is None:
-            return f"{by} on these images; from {_few(self.images)} nothing can be said of others."
+            return f"{by} on these images; from {_few(self.images)} nothing can be said about other images."
         if change.difference.is_significant:
             return f"{by}: significant at {_ALPHA} (p = {show_p(p)})."
-        return f"{by}: not significant at {_ALPHA} (p = {show_p(p)}); other images might say the opposite."
+        return f"{by}: not significant at {_ALPHA} (p = {show_p(p)}); on other images it might be the other way round."
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """Classes that have no IoU in the first, or in the second: they are not compared."""
+        """Classes without an IoU in one of the two, which are not compared."""
         return tuple(change.name for change in self.classes if change.difference.value is None)
 
     def to_dict(self) -> dict[str, Any]:
-        """All as JSON-ready values; figures in [0, 1], absent ones null."""
+        """Return JSON-ready values; metrics in [0, 1], null if undefined."""
         return {
             "first": asdict(self.first),
             "second": asdict(self.second),
@@ -126,7 +126,7 @@ class EvaluationComparison:
 
     def _notes(self) -> Iterator[str]:
         if self.absent:
-            yield f"Not compared, for A or B has no such class in truth or prediction: {', '.join(self.absent)}."
+            yield f"Not compared, because A or B has no such class in truth or prediction: {', '.join(self.absent)}."
         significant = [
             change.name for change in self.classes if change.p_corrected is not None and change.p_corrected <= 1 - LEVEL
         ]
@@ -137,16 +137,16 @@ class EvaluationComparison:
 
 
 def compare(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> EvaluationComparison:
-    """Compare two results files of the same images, which `Evaluation.save` wrote.
+    """Compare two results files, written by `Evaluation.save` for the same images.
 
     Raises:
-        ValueError: one is no such file, or they are not of the same images, truths and classes; says what differs.
-        OSError: one is not there or cannot be read.
+        ValueError: one is not a results file, or images, ground truth or classes differ; the message says which.
+        OSError: a file is missing or cannot be read.
     """
     one, other = read_results(first), read_results(second)
     other = _align(one, other)
-    found = compare_counts(one.counts, other.counts)
-    figures = zip(_summary(one.counts), _summary(other.counts), strict=True)
+    differences = compare_counts(one.counts, other.counts)
+    summary = zip(_summary(one.counts), _summary(other.counts), strict=True)
     by_class = zip(or_none(ious(one.counts.sum(0))), or_none(ious(other.counts.sum(0))), strict=True)
     return EvaluationComparison(
         first=_side(one),
@@ -156,51 +156,51 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> Ev
         images=len(one.images),
         summary=tuple(
             Change(name=name, first=a, second=b, difference=difference)
-            for name, (a, b), difference in zip(SUMMARY, figures, found.summary, strict=True)
+            for name, (a, b), difference in zip(SUMMARY, summary, differences.summary, strict=True)
         ),
         classes=tuple(
             Change(name=name, first=a, second=b, difference=difference, p_corrected=corrected)
             for name, (a, b), difference, corrected in zip(
-                one.classes, by_class, found.classes, found.p_corrected, strict=True
+                one.classes, by_class, differences.classes, differences.p_corrected, strict=True
             )
         ),
-        draws=found.draws,
+        draws=differences.draws,
     )
 
 
 def _align(one: Results, other: Results) -> Results:
-    """`other` with its images in the order of `one`; refused where the two are not of the same data."""
+    """Return `other` with its images in the order of `one`; reject results of different data."""
     both = f"{one.path} and {other.path} cannot be compared"
     for key in ("dataset", "split"):
         if getattr(one, key) != getattr(other, key):
             ours, theirs = shorten(getattr(one, key)), shorten(getattr(other, key))
-            raise ValueError(f"{both}: their {key!r} is {ours} and {theirs}. Measure both on the same one.")
+            raise ValueError(f"{both}: their {key!r} is {ours} and {theirs}. Measure both on the same data.")
     if one.classes != other.classes:
-        raise ValueError(f"{both}: {_tell_classes(one, other)} Measure both with the same classes.")
+        raise ValueError(f"{both}: {_describe_classes(one, other)} Measure both with the same classes.")
     if set(one.images) != set(other.images):
-        raise ValueError(f"{both}: {_tell_images(one, other)} Measure both on the same images.")
-    place = {name: index for index, name in enumerate(other.images)}
-    counts = other.counts[[place[name] for name in one.images]]
+        raise ValueError(f"{both}: {_describe_images(one, other)} Measure both on the same images.")
+    position = {name: index for index, name in enumerate(other.images)}
+    counts = other.counts[[position[name] for name in one.images]]
     differs = np.argwhere(one.counts[:, 1] != counts[:, 1])
     if len(differs):
         image, label = differs[0]
         raise ValueError(
             f"{both}: in the truth of image {shorten(one.images[image])}, {one.counts[image, 1, label]} and "
-            f"{counts[image, 1, label]} 'pixels' are of {shorten(one.classes[label])}, and "
+            f"{counts[image, 1, label]} 'pixels' belong to {shorten(one.classes[label])}; "
             f"{len(set(differs[:, 0]))} of {len(one.images)} images differ. "
-            "Measure both with the same masks, in the same size."
+            "Measure both with the same masks in the same size."
         )
     return replace(other, images=one.images, counts=counts)
 
 
-def _tell_classes(one: Results, other: Results) -> str:
+def _describe_classes(one: Results, other: Results) -> str:
     if set(one.classes) == set(other.classes):
         return "the classes of their 'class_iou' are in another order."
     only = [[name for name in a.classes if name not in set(b.classes)] for a, b in ((one, other), (other, one))]
     return f"of their 'class_iou' only the first has {_list(only[0])}, only the second {_list(only[1])}."
 
 
-def _tell_images(one: Results, other: Results) -> str:
+def _describe_images(one: Results, other: Results) -> str:
     only = [[name for name in a.images if name not in set(b.images)] for a, b in ((one, other), (other, one))]
     return f"of their 'per_image' only the first has {_list(only[0])}, only the second {_list(only[1])}."
 
@@ -211,15 +211,15 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _summary(counts: Counts) -> tuple[float | None, ...]:
-    """The figures named by `SUMMARY`, from `(N, 3, K)`."""
+    """Compute the metrics in `SUMMARY` from counts `(N, 3, K)`."""
     sums = counts.sum(0)
     hits, truth, _ = sums
-    figures: tuple[npt.NDArray[np.float64], ...] = (
+    values: tuple[npt.NDArray[np.float64], ...] = (
         mean(ious(sums)),
         divide(hits.sum(), truth.sum()),
         mean(divide(hits, truth)),
     )
-    return tuple(map(one_or_none, figures))
+    return tuple(map(one_or_none, values))
 
 
 def _side(results: Results) -> Side:
@@ -234,13 +234,13 @@ def _describe(side: Side) -> str:
 def _row(change: Change) -> list[str]:
     difference = change.difference
     shown = "-" if difference.value is None else f"{100 * difference.value:+.2f}"
-    found = difference.interval
-    interval = "-" if found is None else f"{100 * found[0]:+.2f} to {100 * found[1]:+.2f}"
+    bounds = difference.interval
+    interval = "-" if bounds is None else f"{100 * bounds[0]:+.2f} to {100 * bounds[1]:+.2f}"
     return [change.name, percent(change.first), percent(change.second), shown, interval, show_p(difference.p)]
 
 
 def show_p(p: float | None) -> str:
-    """A p value, with as many digits as say something; "-" where there is none."""
+    """Format a p value with its significant digits, None as "-"."""
     return "-" if p is None else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 

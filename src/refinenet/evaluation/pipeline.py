@@ -1,4 +1,4 @@
-"""One evaluation from beginning to end: measure, keep the figures, show them."""
+"""One evaluation from start to end: evaluate, print, write the results, the report and the submission."""
 
 from __future__ import annotations
 
@@ -28,17 +28,20 @@ from refinenet.io.files import refuse_unwritable
 def open_split(
     dataset: DatasetSource, root: str | os.PathLike[str] | None, classes: str | None, split: str
 ) -> tuple[Dataset, str]:
-    """A split to measure on, and how those who published it measure, in words ("" where nobody says).
+    """Open a split to evaluate on.
 
     Args:
-        dataset: As `datasets.open_dataset` takes it.
-        root: Where a named dataset lies.
-        classes: Which set of classes, where a dataset has two.
-        split: Which part of it.
+        dataset: Dataset as accepted by `datasets.open_dataset`.
+        root: Folder of a named dataset.
+        classes: Class set, for datasets with two.
+        split: Name of the split.
+
+    Returns:
+        The split, and the official protocol of its publishers in words, "" if there is none.
 
     Raises:
-        FileNotFoundError: the data are not there; says where to get them.
-        ValueError: there is no such dataset, split or set of classes, or the split has no labels.
+        FileNotFoundError: the data are missing; the message says where to get them.
+        ValueError: there is no such dataset, split or class set, or the split has no labels.
     """
     source = dataset if classes is None else choose_classes(dataset, classes)
     name = "" if callable(source) else os.fspath(source)
@@ -49,10 +52,10 @@ def open_split(
 
 
 def check_masks(dataset: DatasetSource, split: str, processes: Processes, *, progress: bool) -> None:
-    """Ask of the masks of a folder of one's own what training asks, and print what else is to be known of them.
+    """Check the masks of a custom folder as training does, and print warnings about them.
 
     Raises:
-        ValueError: the doctor finds what would stop training on these masks, so that metrics would be wrong.
+        ValueError: the doctor finds faults that would stop training on these masks and make metrics wrong.
     """
     if callable(dataset) or not processes.is_first:
         return
@@ -61,9 +64,7 @@ def check_masks(dataset: DatasetSource, split: str, processes: Processes, *, pro
         return
     report = doctor.check_masks(name, split, progress=progress)
     if report.stops_training:
-        raise ValueError(
-            f"{report.text('measured on')}\n\nTo measure all the same: `--no-check`, in Python check=False."
-        )
+        raise ValueError(f"{report.text('measured on')}\n\nTo evaluate anyway: `--no-check`, in Python check=False.")
     for finding in report.findings:
         print_note(f"Warning: {finding.told()}", enabled=progress)
 
@@ -79,33 +80,33 @@ def run_evaluation(
     progress: bool = True,
     processes: Processes,
 ) -> Evaluation:
-    """Measure, write what was asked for, and print a table; of several processes the first one writes and prints.
+    """Evaluate, print a table and write the requested files; of several processes only the first prints and writes.
 
     Args:
-        predictor: What to measure.
-        dataset: What to measure it on.
-        official: As `open_split` gives it.
-        output_file: A JSON file for the figures.
-        report: A folder for a page on them, `report.html`, and its pictures.
-        submission: A file for the server of the dataset's owners, of the same label maps; of one process alone.
+        predictor: The model or label maps to evaluate.
+        dataset: Images with ground truth.
+        official: Official protocol, from `open_split`.
+        output_file: JSON file for the results.
+        report: Folder for the page `report.html` and its pictures.
+        submission: File of the same label maps for the dataset's evaluation server; needs a single process.
         progress: Whether to show progress and the table.
-        processes: Those that share the images.
+        processes: Processes that share the images.
 
     Raises:
-        ValueError: an image, a mask or a prediction cannot be used; the file is named. `report` is a file,
-            which is said before anything is measured.
-        OSError: a file cannot be written; where that can be known, it is said before, too.
+        ValueError: an image, a mask or a prediction cannot be used, and the message names the file; or `report` is a
+            file, which is checked before the evaluation.
+        OSError: a file cannot be written; as far as possible, this is checked before the evaluation.
     """
     folder = None if report is None else check_folder(report)
     if output_file is not None:
         refuse_unwritable(output_file)
     shows = progress and processes.is_first
-    measured = partial(evaluate, dataset=dataset, progress=shows, processes=processes, official=official)
+    evaluate_on = partial(evaluate, dataset=dataset, progress=shows, processes=processes, official=official)
     if submission is None:
-        evaluation = measured(predictor)
+        evaluation = evaluate_on(predictor)
     else:
         with submission.writing() as add:
-            evaluation = measured(record_predictions(predictor, add))
+            evaluation = evaluate_on(record_predictions(predictor, add))
     if shows:
         evaluation.print()
     if output_file is not None and processes.is_first:
@@ -129,24 +130,24 @@ def evaluate_predictions(
     progress: bool = True,
     check: bool = True,
 ) -> Evaluation:
-    """Measure label maps of any origin, as `RefineNet.eval` measures a model.
+    """Evaluate label maps from any source, as `RefineNet.eval` evaluates a model.
 
     Args:
-        dataset: As `datasets.open_dataset` takes it.
-        predictions: A folder with a PNG of class ids for each image (`predictions.folder_predictor`).
-        root: Where a named dataset lies.
-        split: Which part of it.
-        output_file: A JSON file for the figures.
-        report: A folder for a page on them, `report.html`, and its pictures.
-        classes: Which set of classes, where a dataset has two.
+        dataset: Dataset as accepted by `datasets.open_dataset`.
+        predictions: A folder with a PNG of class ids for each image (see `evaluator.folder_predictor`).
+        root: Folder of a named dataset.
+        split: Name of the split.
+        output_file: JSON file for the results.
+        report: Folder for the page `report.html` and its pictures.
+        classes: Class set, for datasets with two.
         progress: Whether to show progress and the table.
         check: As for `RefineNet.eval`.
 
     Returns:
-        All figures but those of confidence.
+        All metrics except those of confidence.
 
     Raises:
-        FileNotFoundError: data or predictions are not there; they are named.
+        FileNotFoundError: data or predictions are missing; the message names them.
         ValueError: a file cannot be used, or a value is not allowed.
     """
     data, official = open_split(dataset, root, classes, split)

@@ -1,4 +1,4 @@
-"""What an evaluation found: figures with the rules they follow, as a table, as JSON, as an object."""
+"""Results of an evaluation: as an object, as a table, and as a JSON file that is written and read here."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ from refinenet.io.files import write_atomically
 from refinenet.labels import LabelSet, voc_colours
 
 RESULTS_VERSION = 2
-"""Of the JSON file; before version 2 it held no images, and no version."""
+"""Version of the JSON file; before version 2 it held neither a version nor the counts of images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seconds:
-    """Where the time of an evaluation went, over all images and processes."""
+    """Time spent on each part of an evaluation, summed over all images and processes."""
 
     load: float
     """Reading and decoding images and masks."""
     network: float
-    """From the image to labels and confidence; with predictions from files, reading them."""
+    """From the image to labels and confidence, or reading predictions from files."""
     figures: float
-    """Counting."""
+    """Counting pixels for the metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What was measured, on what, how."""
+    """Metrics of a model or of label maps on a dataset, with how they were obtained."""
 
     dataset: str
     split: str
     label_set: LabelSet
     figures: Metrics
     names: Sequence[str]
-    """Of the images, in the dataset's order."""
+    """Names of the images, in the order of the dataset."""
     seconds: float
-    """Wall-clock time from the first image's loading to the last one's counting."""
+    """Wall-clock time, from loading the first image to counting the last one."""
     parts: Seconds
     protocol: str
-    """How the images were put before the network, in words."""
+    """How images were passed to the network, in words."""
     official: str
-    """How those who published the dataset measure on it, in words; empty where nobody says."""
+    """Protocol of the dataset's publishers, in words; empty if there is none."""
     model_sha256: str | None
-    """SHA-256 of the model's weights as stored (`tensors.digest`); None where predictions came from files."""
+    """SHA-256 of the model's weights as stored (`tensors.digest`); None for predictions from files."""
     package_version: str
 
     @property
     def scores(self) -> SegmentationScores:
-        """mIoU, accuracies and IoU by class."""
+        """mIoU, accuracies, and IoU by class."""
         return self.figures.scores
 
     @property
@@ -66,9 +66,9 @@ class Evaluation:
         return len(self.names)
 
     def summary(self) -> dict[str, Any]:
-        """All figures of the images together as JSON-ready values; in [0, 1], absent ones null."""
-        figures, scores, images = self.figures, self.scores, max(self.images, 1)
-        calibration = figures.calibration
+        """Return the metrics over all images as JSON-ready values, in [0, 1], null if undefined."""
+        metrics, scores, images = self.figures, self.scores, max(self.images, 1)
+        calibration = metrics.calibration
         return {
             "version": RESULTS_VERSION,
             "dataset": self.dataset,
@@ -77,20 +77,20 @@ class Evaluation:
             "miou": scores.miou,
             "pixel_accuracy": scores.pixel_accuracy,
             "mean_accuracy": scores.mean_accuracy,
-            "frequency_weighted_iou": figures.frequency_weighted_iou,
-            "mean_dice": figures.mean_dice,
-            "boundary_miou": figures.boundary_miou,
-            "boundary_f": figures.boundary_f,
-            "trimap_miou": {str(width): value for width, value in figures.trimap_miou.items()},
+            "frequency_weighted_iou": metrics.frequency_weighted_iou,
+            "mean_dice": metrics.mean_dice,
+            "boundary_miou": metrics.boundary_miou,
+            "boundary_f": metrics.boundary_f,
+            "trimap_miou": {str(width): value for width, value in metrics.trimap_miou.items()},
             "calibration_error": calibration.error if calibration else None,
-            "abstained": figures.abstained,
-            "intervals": {name: list(found) if found else None for name, found in figures.intervals.items()},
+            "abstained": metrics.abstained,
+            "intervals": {name: list(item) if item else None for name, item in metrics.intervals.items()},
             "class_iou": dict(zip(self.label_set.names, scores.class_iou, strict=True)),
-            "classes": dict(zip(self.label_set.names, map(asdict, figures.classes), strict=True)),
+            "classes": dict(zip(self.label_set.names, map(asdict, metrics.classes), strict=True)),
             "classes_averaged": scores.classes_averaged,
             "classes_absent": len(self.label_set) - scores.classes_averaged,
-            "reliability": [asdict(found) for found in calibration.reliability] if calibration else None,
-            "coverage": [asdict(found) for found in calibration.coverage] if calibration else None,
+            "reliability": [asdict(item) for item in calibration.reliability] if calibration else None,
+            "coverage": [asdict(item) for item in calibration.coverage] if calibration else None,
             "seconds": self.seconds,
             "seconds_per_image": {"all": self.seconds / images, **_share(self.parts, images)},
             "protocol": self.protocol,
@@ -102,7 +102,7 @@ class Evaluation:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """`summary`, with the confusion matrix (rows the true classes) and the figures of each image."""
+        """Return `summary` with the confusion matrix (rows are true classes) and the metrics of each image."""
         return {
             **self.summary(),
             "confusion_matrix": self.figures.confusion.tolist(),
@@ -110,65 +110,65 @@ class Evaluation:
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write `to_dict` as a JSON file; missing folders are made, an existing file is replaced."""
+        """Write `to_dict` as a JSON file; missing folders are created, an existing file is replaced."""
         return write_atomically(path, self._to_json().encode())
 
     def print(self) -> None:
-        """Print the figures as a table, in percent."""
-        figures = self.figures
+        """Print the metrics as tables, in percent."""
+        metrics = self.figures
         rows = [
             [
                 name,
-                *map(percent, (found.iou, found.precision, found.recall, found.boundary_iou)),
-                _range(found.iou_interval),
+                *map(percent, (item.iou, item.precision, item.recall, item.boundary_iou)),
+                _range(item.iou_interval),
             ]
-            for name, found in zip(self.label_set.names, figures.classes, strict=True)
+            for name, item in zip(self.label_set.names, metrics.classes, strict=True)
         ]
         title = f"{self.dataset} {self.split}: {self.images} images in {self.seconds:.1f} s"
         print_table(title, ["class", "IoU %", "precision %", "recall %", "boundary IoU %", "95 % of IoU"], rows)
         print_table("All classes", ["", "%", "95 %"], list(self._overall()))
 
     def _overall(self) -> Iterator[list[str]]:
-        figures, scores = self.figures, self.scores
-        intervals = figures.intervals
+        metrics, scores = self.figures, self.scores
+        intervals = metrics.intervals
         yield [f"mIoU over {scores.classes_averaged} classes", percent(scores.miou), _range(intervals["miou"])]
         yield ["pixel accuracy", percent(scores.pixel_accuracy), _range(intervals["pixel_accuracy"])]
         yield ["mean accuracy", percent(scores.mean_accuracy), _range(intervals["mean_accuracy"])]
-        yield ["boundary mIoU", percent(figures.boundary_miou), _range(intervals["boundary_miou"])]
-        yield ["boundary F-score", percent(figures.boundary_f), ""]
-        bands = [width for width in figures.trimap_miou if width in (2, 8)]
+        yield ["boundary mIoU", percent(metrics.boundary_miou), _range(intervals["boundary_miou"])]
+        yield ["boundary F-score", percent(metrics.boundary_f), ""]
+        bands = [width for width in metrics.trimap_miou if width in (2, 8)]
         yield from (
-            [f"mIoU within {width} pixels of outlines", percent(figures.trimap_miou[width]), ""] for width in bands
+            [f"mIoU within {width} pixels of outlines", percent(metrics.trimap_miou[width]), ""] for width in bands
         )
-        if figures.calibration is not None:
-            yield ["calibration error", percent(figures.calibration.error), ""]
-        if figures.abstained:
-            yield ["pixels without a predicted class", percent(figures.abstained), ""]
+        if metrics.calibration is not None:
+            yield ["calibration error", percent(metrics.calibration.error), ""]
+        if metrics.abstained:
+            yield ["pixels without a predicted class", percent(metrics.abstained), ""]
 
     def _images(self) -> Iterator[dict[str, Any]]:
-        for name, found in zip(self.names, self.figures.images, strict=True):
+        for name, item in zip(self.names, self.figures.images, strict=True):
             yield {
                 "name": name,
-                "miou": found.miou,
-                "pixel_accuracy": found.pixel_accuracy,
-                "boundary_miou": found.boundary_miou,
-                "confident_mistakes": found.confident_mistakes,
-                "pixels": self._pixels(found),
+                "miou": item.miou,
+                "pixel_accuracy": item.pixel_accuracy,
+                "boundary_miou": item.boundary_miou,
+                "confident_mistakes": item.confident_mistakes,
+                "pixels": self._pixels(item),
             }
 
-    def _pixels(self, found: ImageMetrics) -> dict[str, list[int]]:
-        """Of each class that occurs: pixels in both, in the truth and in the prediction."""
+    def _pixels(self, item: ImageMetrics) -> dict[str, list[int]]:
+        """Return, for each class that occurs, its pixels in both, in the truth and in the prediction."""
         return {
             name: counts.tolist()
-            for name, counts in zip(self.label_set.names, found.regions.T, strict=True)
+            for name, counts in zip(self.label_set.names, item.regions.T, strict=True)
             if counts.any()
         }
 
     def _to_json(self) -> str:
-        """Indented, but for rows and images: a line each."""
+        """Return indented JSON with a single line for each row of the matrix and each image."""
         head = json.dumps(self.summary(), indent=2, ensure_ascii=False).removesuffix("\n}")
         matrix = ",\n".join(f"    {row}" for row in self.figures.confusion.tolist())
-        images = ",\n".join(f"    {json.dumps(found, ensure_ascii=False)}" for found in self._images())
+        images = ",\n".join(f"    {json.dumps(item, ensure_ascii=False)}" for item in self._images())
         return f'{head},\n  "confusion_matrix": [\n{matrix}\n  ],\n  "per_image": [\n{images}\n  ]\n}}\n'
 
 
@@ -177,7 +177,7 @@ def _share(parts: Seconds, images: int) -> Mapping[str, float]:
 
 
 def percent(value: float | None) -> str:
-    """A figure in percent, "-" where there is none."""
+    """Format a value in percent, None as "-"."""
     return "-" if value is None else f"{100 * value:.2f}"
 
 
@@ -186,41 +186,41 @@ def _range(interval: tuple[float, float] | None) -> str:
 
 
 MAX_BYTES = 256 * 2**20
-"""Of a file; 5,000 images with 170 classes take less than 10 MiB."""
+"""Largest size of a results file; 5,000 images with 170 classes take less than 10 MiB."""
 MAX_COUNTS = 2**24
-"""Images times classes, which bounds the memory."""
+"""Largest number of images times classes, which bounds memory."""
 MAX_PIXELS = 2**53
-"""Of all images together: sums stay exact."""
+"""Largest number of pixels of all images together, so that sums in float64 stay exact."""
 _KINDS: Mapping[str, type] = {"dataset": str, "split": str, "images": int, "class_iou": dict, "per_image": list}
 AGAIN = "Measure again: refinenet eval --dataset ... --output FILE."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """What an evaluation counted, image by image."""
+    """Counts of an evaluation, image by image, read from its results file."""
 
     path: Path
     dataset: str
     split: str
     classes: tuple[str, ...]
-    """Names by id, K of them."""
+    """Names of the K classes, by id."""
     images: tuple[str, ...]
-    """Names, N of them, none twice."""
+    """Names of the N images, all different."""
     counts: Counts
     """`(N, 3, K)`: pixels of each class in both, in the truth and in the prediction."""
     protocol: str | None
-    """How the images were put before the network, in words."""
+    """How images were passed to the network, in words."""
     model_sha256: str | None
-    """Of the model's weights, where it was one."""
+    """SHA-256 of the model's weights; None without a model."""
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:
     """Read a results file.
 
     Raises:
-        ValueError: it is none, is damaged, too large, of another version, or its counts cannot be; says where and what
-            to do.
-        OSError: it is not there or cannot be read.
+        ValueError: the file is not a results file, is damaged, too large, of another version, or has impossible counts;
+            the message says where, and what to do.
+        OSError: the file is missing or cannot be read.
     """
     file = Path(path)
     try:
@@ -229,15 +229,15 @@ def read_results(path: str | os.PathLike[str]) -> Results:
     except RecursionError:
         raise ValueError(f"{file} cannot be used: it is nested too deeply for a results file. {AGAIN}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} cannot be used: it is no text in UTF-8 (byte {error.start}). {AGAIN}") from error
+        raise ValueError(f"{file} cannot be used: it is not UTF-8 text (byte {error.start}). {AGAIN}") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file} cannot be used: it is no JSON, or damaged ({error}). {AGAIN}") from error
+        raise ValueError(f"{file} cannot be used: it is not valid JSON ({error}). {AGAIN}") from error
     except ValueError as error:
         raise ValueError(f"{file} cannot be used: {error} {AGAIN}") from error
 
 
 def shorten(value: object, limit: int = 60) -> str:
-    """A value as a message shows it, whatever it is: printable, and not long."""
+    """Return any value as printable ASCII of limited length, for messages."""
     text = ascii(value if not isinstance(value, str) else value[: limit + 1])
     return text if len(text) <= limit else text[:limit] + "..."
 
@@ -265,15 +265,17 @@ def _refuse_doubled_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"it holds {name}, which is no number of JSON.")
+    raise ValueError(f"it holds {name}, which is not a JSON number.")
 
 
 def _to_results(file: Path, values: Any) -> Results:
     if not isinstance(values, dict) or ("per_image" not in values and "class_iou" not in values):
-        raise ValueError("it is no results file of `refinenet eval`.")
+        raise ValueError("it is not a results file of `refinenet eval`.")
     version = values.get("version")  # first: another version may have other keys
     if "version" not in values:
-        raise ValueError("it has no 'version': it is from an earlier package, which did not keep the images' counts.")
+        raise ValueError(
+            "it has no 'version': it is from an earlier package, which did not store the counts of each image."
+        )
     if type(version) is not int or version != RESULTS_VERSION:
         raise ValueError(f"its 'version' is {shorten(version)}, this package compares version {RESULTS_VERSION}.")
     for key, kind in _KINDS.items():
@@ -307,15 +309,17 @@ def _check_classes(names: tuple[str, ...]) -> None:
     try:
         LabelSet(names=names, colours=voc_colours(len(names)))
     except ValueError as error:
-        raise ValueError(f"the classes of its 'class_iou' are none: {error}") from error
+        raise ValueError(f"the classes of its 'class_iou' are not valid: {error}") from error
 
 
 def _image_names(values: dict[str, Any]) -> tuple[str, ...]:
     images = values["per_image"]
     if not images or len(images) != values["images"]:
-        raise ValueError(f"its 'images' is {values['images']}, its 'per_image' has {len(images)} of at least 1.")
+        raise ValueError(
+            f"its 'images' is {values['images']}, its 'per_image' has {len(images)}. Both must be equal and at least 1."
+        )
     if len(images) * len(values["class_iou"]) > MAX_COUNTS:
-        raise ValueError(f"{len(images)} images with {len(values['class_iou'])} classes are more than can be compared.")
+        raise ValueError(f"{len(images)} images with {len(values['class_iou'])} classes are too many to compare.")
     seen: dict[str, int] = {}
     for index, image in enumerate(images):
         where = f"its 'per_image'[{index}]"
@@ -325,7 +329,7 @@ def _image_names(values: dict[str, Any]) -> tuple[str, ...]:
         if not isinstance(name, str):
             raise ValueError(f"{where}['name'] is {shorten(name)}, not a text.")
         if name in seen:
-            raise ValueError(f"{where}['name'] is {shorten(name)}, the name of 'per_image'[{seen[name]}], too.")
+            raise ValueError(f"{where}['name'] is {shorten(name)}, also the name of 'per_image'[{seen[name]}].")
         if not isinstance(image.get("pixels"), dict):
             raise ValueError(f"{where}['pixels'] is {shorten(image.get('pixels'))}, not a JSON object.")
         seen[name] = index
@@ -340,21 +344,21 @@ def _read_counts(classes: tuple[str, ...], images: tuple[str, ...], entries: lis
         where = f"the 'pixels' of its image {shorten(image)}"
         for name, numbers in entry["pixels"].items():
             if name not in columns:
-                raise ValueError(f"{where} have {shorten(name)}, which is no class of its 'class_iou'.")
+                raise ValueError(f"{where} have {shorten(name)}, which is not a class of its 'class_iou'.")
             _check_numbers(numbers, f"{where} are {shorten(numbers)} for {shorten(name)}")
             pixels += numbers[1]
             if pixels > MAX_PIXELS:
-                raise ValueError(f"{where}, with those before it, are more than {MAX_PIXELS}.")
+                raise ValueError(f"{where}, with those before it, exceed the limit of {MAX_PIXELS} pixels.")
             counts[index, :, columns[name]] = numbers
         _, truth, prediction = counts[index].sum(1).tolist()
         if prediction > truth:
-            raise ValueError(f"{where} contradict each other: {prediction} are predicted, {truth} have a truth.")
+            raise ValueError(f"{where} contradict each other: {prediction} are predicted, {truth} have a ground truth.")
     return counts
 
 
 def _check_numbers(numbers: Any, where: str) -> None:
     if not (isinstance(numbers, list) and len(numbers) == 3 and all(type(number) is int for number in numbers)):
-        raise ValueError(f"{where}, not three whole numbers: in both, in the truth, in the prediction.")
+        raise ValueError(f"{where}, not three whole numbers: pixels in both, in the truth, in the prediction.")
     both, truth, prediction = numbers
     if not 0 <= both <= min(truth, prediction):
         raise ValueError(f"{where}: those in both cannot be more than in truth or prediction, and none is negative.")

@@ -1,6 +1,6 @@
-"""Files for the servers of datasets' owners, who measure on images whose labels they keep: a label map for each image.
+"""Submission files for evaluation servers of datasets whose test labels are secret: a label map for each image.
 
-What such a server takes is a fact of the dataset (`datasets.Server`). The same label maps give the same bytes.
+The format that a server accepts is declared by the dataset (`datasets.Server`). Equal label maps give equal bytes.
 
 Shape letters: H height, W width.
 """
@@ -30,26 +30,29 @@ from refinenet.io.images import encode
 from refinenet.labels import LabelMap
 
 AddFile = Callable[[str, bytes], None]
-"""Takes a path in an archive and what is to stand there."""
+"""Add a file to an archive: its path in the archive, and its content."""
 AddLabels = Callable[[str, LabelMap], None]
-"""Takes an item of a dataset and its label map, `(H, W)` ids of the dataset's classes."""
+"""Add the label map, `(H, W)` ids of the dataset's classes, of an item of the dataset."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """A file for a server, to be written."""
+    """A submission file to write."""
 
     path: Path
     dataset: Dataset
-    """Whose images' label maps it holds."""
+    """Dataset of the images whose label maps it holds."""
     server: Server
 
     @contextmanager
     def writing(self) -> Iterator[AddLabels]:
-        """What adds one label map after another; the file is there when the `with` block ends, and not if it raises.
+        """Open the file for writing; it appears when the `with` block ends, and not at all if the block raises.
+
+        Yields:
+            A function that adds the label map of an image.
 
         Raises:
-            ValueError: a pixel has no class; the image is named. The path is a pipe or a device.
+            ValueError: a pixel has no class, and the message names the image; or the path is a pipe or a device.
             OSError: the file cannot be written.
         """
         values = np.array(self.server.values, np.uint8)
@@ -58,8 +61,8 @@ class Submission:
             void = int((labels >= len(values)).sum())
             if void:
                 raise ValueError(
-                    f"{item}: {void:,} pixels have no class, but the server of {self.dataset.name} wants one for each. "
-                    "Leave abstain_below (--abstain-below) out."
+                    f"{item}: {void:,} pixels have no class, but the server of {self.dataset.name} needs a class for "
+                    "every pixel. Leave abstain_below (--abstain-below) out."
                 )
             picture = encode(values[labels], ".png", palette=self.server.palette)
             add_file(self.server.place(self.dataset.split, item), picture)
@@ -68,17 +71,17 @@ class Submission:
             yield add
 
     def describe(self) -> str:
-        """What was written, and what is to be done with it, in words."""
+        """Return what was written and what to do with it, in words."""
         count, split, wanted = len(self.dataset), self.dataset.split, self.server.test_images
-        told = f"Submission: {self.path}, {count:,} images of {self.dataset.name} {split}."
+        text = f"Submission: {self.path}, {count:,} images of {self.dataset.name} {split}."
         if split != UNLABELLED:
-            return f"{told} The server, {self.server.page}, measures {UNLABELLED}."
+            return f"{text} The server, {self.server.page}, evaluates the split {UNLABELLED}."
         if count != wanted:
-            return f"{told} It is not complete: {wanted:,} images were published, and the server wants them all."
-        return f"{told} Hand it in at {self.server.page}."
+            return f"{text} It is not complete: {wanted:,} images were published, and the server needs all of them."
+        return f"{text} Submit it at {self.server.page}."
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON-ready values."""
+        """Return the same as JSON-ready values."""
         return {
             "submission": str(self.path),
             "dataset": self.dataset.name,
@@ -91,22 +94,22 @@ class Submission:
 
 @dataclass(frozen=True, kw_only=True)
 class SubmissionPlan:
-    """A file for a server, before the dataset is opened."""
+    """A submission file, before the dataset is opened."""
 
     path: Path
     server: Server
 
     def of(self, dataset: Dataset) -> Submission:
-        """The file of one of the dataset's splits, with labels or without."""
+        """Return the submission of one of the dataset's splits, with labels or without."""
         return Submission(path=self.path, dataset=dataset, server=self.server)
 
 
 def plan_submission(path: str | os.PathLike[str], source: DatasetSource) -> SubmissionPlan:
-    """Find out what a server takes, before any data are looked for.
+    """Check what the server of a dataset accepts, before any data are opened.
 
     Args:
-        path: The file to write: `.zip` for Cityscapes and ADE20K, `.tgz` or `.tar.gz` for VOC 2012.
-        source: What the user names the dataset by.
+        path: File to write: `.zip` for Cityscapes and ADE20K, `.tgz` or `.tar.gz` for VOC 2012.
+        source: Dataset, as the user names it.
 
     Raises:
         ValueError: the dataset has no server, the file has another ending, or several processes would write it.
@@ -121,15 +124,15 @@ def plan_submission(path: str | os.PathLike[str], source: DatasetSource) -> Subm
 
 
 def write_submission(segmenter: Segmenter, submission: Submission, *, progress: bool) -> None:
-    """Segment all images, one by one, and write what is found; nothing is measured.
+    """Segment all images one by one and write their label maps, without evaluating them.
 
     Args:
-        segmenter: Its classes are those of the dataset.
-        submission: Where to, and of what.
-        progress: Whether to show progress.
+        segmenter: Segmenter with the classes of the dataset.
+        submission: The file to write.
+        progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: an image cannot be used; the file is named.
+        ValueError: an image cannot be used; the message names the file.
         OSError: the file cannot be written.
     """
     dataset = submission.dataset
@@ -141,12 +144,12 @@ def write_submission(segmenter: Segmenter, submission: Submission, *, progress: 
 
 
 def record_predictions(predictor: Predictor, add: AddLabels) -> Predictor:
-    """An predictor whose answers are kept, too, in the order in which it is asked."""
+    """Return a predictor that also passes each label map to `add`, in the order of the calls."""
 
     def predict(sample: Sample) -> Prediction:
-        found = predictor.predict(sample)
-        add(sample.name, found.labels)
-        return found
+        prediction = predictor.predict(sample)
+        add(sample.name, prediction.labels)
+        return prediction
 
     return replace(predictor, predict=predict)
 
@@ -156,7 +159,7 @@ def _pack_zip(stream: BinaryIO) -> Iterator[AddFile]:
     with zipfile.ZipFile(stream, "w") as archive:
 
         def add(name: str, content: bytes) -> None:
-            entry = zipfile.ZipInfo(name)  # of 1 January 1980, whatever the day
+            entry = zipfile.ZipInfo(name)  # dated 1 January 1980, so that equal label maps give equal bytes
             entry.create_system, entry.external_attr = 3, 0o644 << 16  # the same on all systems
             archive.writestr(entry, content)
 
@@ -171,7 +174,7 @@ def _pack_tgz(stream: BinaryIO) -> Iterator[AddFile]:
     ):
 
         def add(name: str, content: bytes) -> None:
-            entry = tarfile.TarInfo(name)  # of 1 January 1970, and nobody's
+            entry = tarfile.TarInfo(name)  # dated 1 January 1970, without an owner: equal bytes again
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
 

@@ -1,4 +1,4 @@
-"""Figures of merit: what is counted, and by which rule a figure comes of it."""
+"""Segmentation metrics: counts accumulated over images, and the rule by which each metric follows from them."""
 
 from refinenet.evaluation.metrics.accumulator import (
     CONFIDENT,

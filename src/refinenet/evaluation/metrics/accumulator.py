@@ -1,4 +1,6 @@
-"""All that one pass over a dataset counts; what it takes in memory is known before the first image.
+"""Accumulation of all counts of one pass over a dataset, and the metrics computed from them.
+
+Memory is allocated before the first image and does not grow.
 
 Shape letters: H height, W width, N images, K classes.
 """
@@ -28,15 +30,15 @@ from refinenet.evaluation.metrics.significance import Interval
 from refinenet.labels import LabelMap
 
 CONFIDENT = 0.9
-"""From this confidence on a mistake is a confident one: seldom the network's fault, often the label's."""
+"""Least confidence of a confident mistake, which is often a fault of the label rather than of the network."""
 
 
 class MetricAccumulator:
-    """Counts, whole numbers all of them: of several processes they add up to those of one, to the last digit.
+    """Counts of pixels, all integers, so that the sum over several processes equals the counts of one exactly.
 
     Args:
         num_classes: K.
-        ignore_index: Truth of pixels that do not count.
+        ignore_index: Id of pixels without ground truth.
         images: N.
     """
 
@@ -58,10 +60,10 @@ class MetricAccumulator:
         """Count the pixels of one image.
 
         Args:
-            index: Its number, below N.
+            index: Position of the image, below N.
             truth: `(H, W)` ids below K, or the ignore index.
-            prediction: The same; the ignore index where no class is predicted.
-            confidence: `(H, W)` float32 in [0, 1], where it is known.
+            prediction: `(H, W)` ids below K, or the ignore index where no class is predicted.
+            confidence: `(H, W)` float32 in [0, 1], if known.
 
         Raises:
             ValueError: truth and prediction differ in size, or an id is not below K.
@@ -71,9 +73,9 @@ class MetricAccumulator:
         if confidence is None:
             return
         counts = (truth != self._ignore_index) & (prediction != self._ignore_index)
-        sure, is_right = confidence[counts], (truth == prediction)[counts]
-        self.confidence.add(sure, is_right)
-        self.confident_mistakes[index] = ((sure >= CONFIDENT) & ~is_right).sum()
+        known, is_right = confidence[counts], (truth == prediction)[counts]
+        self.confidence.add(known, is_right)
+        self.confident_mistakes[index] = ((known >= CONFIDENT) & ~is_right).sum()
 
     def add_up(self, sum_over_processes: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]) -> None:
         """Replace the counts of this process by the sums over all processes.
@@ -118,12 +120,12 @@ RULES: Mapping[str, str] = {
     "intervals": significance.INTERVAL_RULE,
     "null": "nothing was there to measure",
 }
-"""By the names that results have them under."""
+"""Rule of each metric in words, by the keys of the results file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMetrics:
-    """Of one class; in [0, 1], None where there is none."""
+    """Metrics of one class, in [0, 1]; None if undefined."""
 
     iou: float | None
     iou_interval: Interval | None
@@ -133,26 +135,26 @@ class ClassMetrics:
     boundary_iou: float | None
     boundary_f: float | None
     pixels: int
-    """In the truth."""
+    """Pixels of the class in the ground truth."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMetrics:
-    """Of one image; in [0, 1], None where there is none."""
+    """Metrics of one image, in [0, 1]; None if undefined."""
 
     miou: float | None
-    """Over the classes that occur in its truth or its prediction."""
+    """Mean over the classes that occur in its truth or prediction."""
     pixel_accuracy: float | None
     boundary_miou: float | None
     confident_mistakes: float | None
-    """Share of its pixels that are wrong with high confidence; None where confidence is not known."""
+    """Share of its pixels that are wrong with high confidence; None if confidence is not known."""
     regions: Counts
-    """`(3, K)`: its pixels of each class in both, in the truth and in the prediction."""
+    """`(3, K)`: pixels of each class in both, in the truth and in the prediction."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What a confidence is worth."""
+    """How well confidence matches accuracy."""
 
     error: float | None
     """Expected calibration error, in [0, 1]."""
@@ -162,7 +164,7 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """Of all images together; in [0, 1], None where there is none."""
+    """Metrics of all images together, in [0, 1]; None if undefined."""
 
     scores: SegmentationScores
     frequency_weighted_iou: float | None
@@ -171,23 +173,23 @@ class Metrics:
     boundary_f: float | None
     """Mean over the classes that have an outline."""
     trimap_miou: Mapping[int, float | None]
-    """By the width of the band in pixels."""
+    """mIoU by the width of the band in pixels."""
     abstained: float | None
-    """Share of the pixels with truth that no class was predicted for."""
+    """Share of the labelled pixels without a predicted class."""
     intervals: Mapping[str, Interval | None]
-    """Of miou, pixel_accuracy, mean_accuracy and boundary_miou, 95 %."""
+    """95 % intervals of miou, pixel_accuracy, mean_accuracy and boundary_miou."""
     classes: tuple[ClassMetrics, ...]
-    """By class id."""
+    """Metrics by class id."""
     confusion: npt.NDArray[np.int64]
-    """`(K, K)`: pixels, row the true class, column the predicted one."""
+    """`(K, K)`: pixels; rows are true classes, columns predicted ones."""
     calibration: Calibration | None
-    """None where no confidence is known."""
+    """None if no confidence is known."""
     images: tuple[ImageMetrics, ...]
-    """In the dataset's order."""
+    """Metrics of each image, in the order of the dataset."""
 
 
 def compute_metrics(accumulator: MetricAccumulator, *, has_confidence: bool) -> Metrics:
-    """All figures of what a accumulator has counted."""
+    """Compute all metrics from the accumulated counts."""
     overlap = accumulator.matrix.overlap()
     hits, truth, prediction = overlap
     dice = divide(2 * hits, truth + prediction)
@@ -203,10 +205,10 @@ def compute_metrics(accumulator: MetricAccumulator, *, has_confidence: bool) -> 
         trimap_miou=dict(zip(boundary.BANDS, trimap, strict=True)),
         abstained=one_or_none(divide(accumulator.matrix.abstained.sum(), truth.sum())),
         intervals=_intervals(accumulator),
-        classes=_class_figures(accumulator, overlap, dice),
+        classes=_class_metrics(accumulator, overlap, dice),
         confusion=accumulator.matrix.counts,
         calibration=_calibration(accumulator, pixels) if has_confidence else None,
-        images=_image_figures(accumulator, has_confidence=has_confidence),
+        images=_image_metrics(accumulator, has_confidence=has_confidence),
     )
 
 
@@ -218,7 +220,7 @@ def _intervals(accumulator: MetricAccumulator) -> dict[str, Interval | None]:
 
 
 def _summary(sums: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """`(r, 6, K)` to `(r, 4)`."""
+    """Compute the four metrics `(r, 4)` from sums `(r, 6, K)`: of regions, then of boundary regions."""
     regions, edges = sums[:, :3], sums[:, 3:]
     hits, truth = regions[:, 0], regions[:, 1]
     return np.stack(
@@ -226,7 +228,7 @@ def _summary(sums: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     )
 
 
-def _class_figures(
+def _class_metrics(
     accumulator: MetricAccumulator, overlap: Counts, dice: npt.NDArray[np.float64]
 ) -> tuple[ClassMetrics, ...]:
     hits, truth, prediction = overlap
@@ -260,7 +262,7 @@ def _calibration(accumulator: MetricAccumulator, pixels: int) -> Calibration:
     return Calibration(error=counts.error(), reliability=counts.reliability(), coverage=counts.coverage(pixels))
 
 
-def _image_figures(accumulator: MetricAccumulator, *, has_confidence: bool) -> tuple[ImageMetrics, ...]:
+def _image_metrics(accumulator: MetricAccumulator, *, has_confidence: bool) -> tuple[ImageMetrics, ...]:
     hits, truth = accumulator.image_regions[:, 0].sum(-1), accumulator.image_regions[:, 1].sum(-1)
     mistakes = divide(accumulator.confident_mistakes, truth)
     columns = (

@@ -1,8 +1,8 @@
-"""How well outlines are met: boundary IoU, mIoU in bands around outlines, and the boundary F-score.
+"""Boundary metrics: boundary IoU, mIoU in bands around outlines (trimap), and boundary F-score.
 
-One rule for void in all three: it counts as a thing of its own, and the prediction is taken as void where the truth is.
-Where it touches a class there is an outline, on which truth and prediction agree as far as both have that class there;
-in datasets that draw void between things, such as PASCAL VOC, it is the only outline they have.
+All three treat void alike: it is a region like any class, and the prediction is set to void where the truth is void.
+The border between void and a class is therefore an outline, on which truth and prediction agree wherever both have that
+class. Datasets that draw void between objects, such as PASCAL VOC, have no other outlines.
 
 Shape letters: H height, W width, K classes, B bands.
 """
@@ -23,15 +23,15 @@ Bits = TypeVar("Bits", bound=np.unsignedinteger)
 
 
 def near_other_labels(labels: LabelMap, radii: Sequence[int]) -> Iterator[npt.NDArray[np.bool_]]:
-    """Which pixels have a pixel of another label near them.
+    """Find the pixels that have another label near them.
 
     Args:
         labels: `(H, W)` ids.
-        radii: Rising distances in pixels. Distance is the larger one of rows and columns (chessboard), so that a radius
-            r looks at the square of side 2 r + 1 around a pixel, as far as it lies in the image.
+        radii: Increasing distances in pixels, by chessboard distance (the larger of rows and columns): radius r covers
+            the square of side 2 r + 1 around a pixel, as far as it lies in the image.
 
     Yields:
-        For each radius a mask `(H, W)`.
+        A mask `(H, W)` for each radius.
     """
     reach = radii[-1]
     padded: Any = np.pad(labels, reach, mode="edge")
@@ -39,7 +39,8 @@ def near_other_labels(labels: LabelMap, radii: Sequence[int]) -> Iterator[npt.ND
     done = 0
     for radius in radii:
         while done < radius:
-            # Two windows of radius r, one 2 r pixels beside the other, cover one of radius 2 r.
+            # A window whose minimum and maximum differ holds two labels. Windows of radius r at offsets -s, 0 and s
+            # cover one of radius r + s if s is at most r: each round may double the radius.
             step = min(radius - done, done or 1)
             smallest, largest = _widen(smallest, step, np.minimum), _widen(largest, step, np.maximum)
             done += step
@@ -49,14 +50,14 @@ def near_other_labels(labels: LabelMap, radii: Sequence[int]) -> Iterator[npt.ND
 
 
 def _widen(values: LabelMap, step: int, combine: np.ufunc) -> LabelMap:
-    """The extremes of windows whose radius is `step` larger; the result has `step` fewer pixels on each side."""
+    """Return the extremes of windows whose radius is `step` larger; the result loses `step` pixels on each side."""
     rows = combine(combine(values[: -2 * step], values[2 * step :]), values[step:-step])
     widened: LabelMap = combine(combine(rows[:, : -2 * step], rows[:, 2 * step :]), rows[:, step:-step])
     return widened
 
 
 def contours(labels: LabelMap) -> npt.NDArray[np.bool_]:
-    """Which pixels have another label directly above, below, left or right of them, `(H, W)`."""
+    """Return `(H, W)`: pixels with another label directly above, below, left or right of them."""
     edge = np.zeros(labels.shape, np.bool_)
     down, right = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
     edge[1:] |= down
@@ -67,14 +68,16 @@ def contours(labels: LabelMap) -> npt.NDArray[np.bool_]:
 
 
 def near_bits(bits: npt.NDArray[Bits], radius: int) -> npt.NDArray[Bits]:
-    """The union of all bit sets that lie within a radius, by Euclidean distance between the pixels' centres.
+    """Return for each pixel the union of all bit sets within a radius, by Euclidean distance between pixel centres.
 
     Args:
-        bits: `(H, W)` unsigned: for each pixel a set of classes, one bit each.
-        radius: In pixels.
+        bits: `(H, W)` unsigned: a set of classes for each pixel, one bit per class.
+        radius: Radius in pixels.
     """
     height, width = bits.shape
-    found = np.zeros_like(bits)
+    union = np.zeros_like(bits)
+    # The disk is a stack of rows: at a vertical distance of `down` it reaches `across` pixels to each side. From
+    # the largest `down` to 0 the rows only grow, so one array, widened step by step, serves all of them.
     row_wise, reached = bits.copy(), 0
     for down in range(min(radius, height - 1), -1, -1):
         across = min(math.isqrt(radius**2 - down**2), width - 1)
@@ -82,17 +85,17 @@ def near_bits(bits: npt.NDArray[Bits], radius: int) -> npt.NDArray[Bits]:
             row_wise[:, step:] |= bits[:, : width - step]
             row_wise[:, : width - step] |= bits[:, step:]
         reached = max(reached, across)
-        found[down:] |= row_wise[: height - down]
-        found[: height - down] |= row_wise[down:]
-    return found
+        union[down:] |= row_wise[: height - down]
+        union[: height - down] |= row_wise[down:]
+    return union
 
 
 DILATION_RATIO = 0.02
-"""Of the image's diagonal: how far the boundary region of boundary IoU reaches."""
+"""Width of the boundary region of boundary IoU, as a share of the image's diagonal."""
 BANDS = (1, 2, 4, 8, 16, 32)
-"""Pixels from an outline of the truth, by chessboard distance: B bands, each in the next."""
+"""Widths in pixels, by chessboard distance, of the B nested bands around the outlines of the truth."""
 TOLERANCE_RATIO = 0.0075
-"""Of the image's diagonal: how far a predicted outline may be from the true one for the boundary F-score."""
+"""Tolerance of the boundary F-score between predicted and true outlines, as a share of the image's diagonal."""
 
 BOUNDARY_IOU_RULE = (
     "Boundary IoU (Cheng et al., CVPR 2021): the IoU of the pixels of a class that are within d pixels (chessboard) of "
@@ -110,19 +113,20 @@ BOUNDARY_F_RULE = (
     "al., BMVC 2013), rounded, at least 1; pixels added up over all images; void in the truth is void in the prediction"
 )
 _BITS = 64
+"""Classes whose outlines are compared at once: one bit each of a uint64."""
 
 
 def reach(ratio: float, height: int, width: int) -> int:
-    """Pixels that a share of an image's diagonal amounts to; at least 1."""
+    """Convert a share of an image's diagonal to pixels, at least 1."""
     return max(1, round(ratio * math.hypot(height, width)))
 
 
 class BoundaryCounts:
-    """What the figures of outlines come from, added up over images.
+    """Counts of the boundary metrics, summed over images.
 
     Args:
         num_classes: K.
-        ignore_index: Truth of pixels that do not count.
+        ignore_index: Id of pixels without ground truth.
     """
 
     def __init__(self, num_classes: int, ignore_index: int) -> None:
@@ -131,7 +135,7 @@ class BoundaryCounts:
         self.bands: Counts = np.zeros((len(BANDS), 3, num_classes), np.int64)
         """`(B, 3, K)`: pixels in bands around the truth's outlines."""
         self.outlines: npt.NDArray[np.int64] = np.zeros((2, 2, num_classes), np.int64)
-        """`(2, 2, K)`: of the truth and of the prediction, outline pixels that the other one meets, and all of them."""
+        """`(2, 2, K)`: for the truth and the prediction, outline pixels matched by the other one, and all of them."""
         self._classes, self._ignore_index = num_classes, ignore_index
 
     def add(self, truth: LabelMap, prediction: LabelMap) -> Counts:
@@ -139,10 +143,10 @@ class BoundaryCounts:
 
         Args:
             truth: `(H, W)` ids below K, or the ignore index.
-            prediction: The same.
+            prediction: `(H, W)` ids below K, or the ignore index.
 
         Returns:
-            `(3, K)`: this image's pixels in boundary regions.
+            `(3, K)`: pixels of this image in boundary regions.
         """
         seen = np.where(truth == self._ignore_index, truth, prediction)
         regions = self._count_regions(truth, seen)
@@ -152,20 +156,20 @@ class BoundaryCounts:
         return regions
 
     def boundary_iou(self) -> npt.NDArray[np.float64]:
-        """`(K,)`, NaN for classes without a boundary."""
+        """Return `(K,)`, NaN for classes without a boundary."""
         return ious(self.regions)
 
     def trimap_miou(self) -> npt.NDArray[np.float64]:
-        """`(B,)`, NaN where no pixel lies in the band."""
+        """Return `(B,)`, NaN if no pixel lies in the band."""
         return mean(ious(self.bands))
 
     def boundary_f(self) -> npt.NDArray[np.float64]:
-        """`(K,)`: F = 2 P R / (P + R); 0 where only one of truth and prediction has an outline, NaN where none has."""
-        met, all_of_them = self.outlines.swapaxes(0, 1)
-        recall, precision = np.nan_to_num(divide(met, all_of_them))
+        """Return `(K,)`: F = 2 P R / (P + R); 0 if only one of truth and prediction has an outline, NaN if none has."""
+        matched, outline = self.outlines.swapaxes(0, 1)
+        recall, precision = np.nan_to_num(divide(matched, outline))
         total = precision + recall
         score = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
-        return np.where(all_of_them.any(0), score, np.nan)
+        return np.where(outline.any(0), score, np.nan)
 
     def _count_regions(self, truth: LabelMap, seen: LabelMap) -> Counts:
         distance = reach(DILATION_RATIO, *truth.shape)
@@ -177,6 +181,7 @@ class BoundaryCounts:
         inside = np.zeros(truth.shape, bool)
         total = np.zeros_like(self.bands[0])
         for band, near in enumerate(near_other_labels(truth, BANDS)):
+            # Count only the pixels that this band adds to the previous one; the sums so far are the band's counts.
             added = near & ~inside
             true, predicted = truth[added], seen[added]
             total += self._count(true[true == predicted], true, predicted)
@@ -190,10 +195,10 @@ class BoundaryCounts:
         shared = np.intersect1d(ids[0], ids[1])
         for side in (0, 1):
             self.outlines[side, 1] += np.bincount(ids[side], minlength=self._classes)
-        for first in range(0, len(shared), _BITS):  # classes that only one of them has meet nothing
-            self._add_met(shared[first : first + _BITS], edges, ids, truth.shape, distance)
+        for first in range(0, len(shared), _BITS):  # classes in only one of them have no matches
+            self._add_matched(shared[first : first + _BITS], edges, ids, truth.shape, distance)
 
-    def _add_met(
+    def _add_matched(
         self,
         classes: npt.NDArray[np.intp],
         edges: list[tuple[npt.NDArray[np.intp], ...]],
@@ -201,22 +206,27 @@ class BoundaryCounts:
         shape: tuple[int, ...],
         distance: int,
     ) -> None:
-        """Count the outline pixels of some classes, a bit for each, that the other side meets."""
+        """Count the outline pixels of up to 64 classes that lie near an outline of their class on the other side.
+
+        Each class has one bit, so that a single dilation serves all of them: a pixel is matched if the bits of the
+        other side's outlines around it include the bit of its class.
+        """
+        # The smallest unsigned type with enough bits keeps the memory traffic of the dilation low.
         dtype = np.min_scalar_type(2 ** len(classes) - 1)
         bit_of = np.zeros(self._classes, dtype)
         bit_of[classes] = np.left_shift(np.array(1, dtype), np.arange(len(classes), dtype=dtype), dtype=dtype)
         for side, other in ((0, 1), (1, 0)):
             outline = np.zeros(shape, dtype)
             outline[edges[other]] = bit_of[ids[other]]
-            met = (near_bits(outline, distance)[edges[side]] & bit_of[ids[side]]) != 0
-            self.outlines[side, 0] += np.bincount(ids[side][met], minlength=self._classes)
+            matched = (near_bits(outline, distance)[edges[side]] & bit_of[ids[side]]) != 0
+            self.outlines[side, 0] += np.bincount(ids[side][matched], minlength=self._classes)
 
     def _count(self, hits: LabelMap, truth: LabelMap, prediction: LabelMap) -> Counts:
         return count_classes(hits, truth, prediction, self._classes, self._ignore_index)
 
 
 def _boundary_region(labels: LabelMap, distance: int) -> npt.NDArray[np.bool_]:
-    """Pixels within `distance` of another label, or of what lies outside of the image."""
+    """Return the pixels within `distance` of another label or of the image border."""
     (region,) = near_other_labels(labels, (distance,))
     region[:distance] = region[-distance:] = True
     region[:, :distance] = region[:, -distance:] = True

@@ -1,6 +1,6 @@
-"""Whether a confidence means what it says: calibration error, and accuracy against coverage.
+"""Calibration of confidence: expected calibration error, and accuracy against coverage.
 
-All that is kept is whole numbers, so that the figures do not depend on the order in which images come.
+All counts are integers, so that results do not depend on the order of the images.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy.typing as npt
 from refinenet.evaluation.metrics.confusion import divide, one_or_none
 
 BINS = 15
-"""Of the reliability curve and of the calibration error, equally wide."""
+"""Bins of equal width, of the reliability curve and the calibration error."""
 THRESHOLDS = 1500
-"""Steps in which the least confidence is told apart for the coverage curve; a multiple of `BINS`."""
+"""Steps of confidence that the coverage curve resolves; a multiple of `BINS`, so that bins are whole steps."""
 COVERAGE_AT = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
-"""Least confidences that accuracy and coverage are told for."""
+"""Confidence thresholds for which accuracy and coverage are reported."""
 
 CALIBRATION_RULE = (
     f"expected calibration error (Guo et al., ICML 2017): pixels in {BINS} bins of equal width by their confidence, "
@@ -29,58 +29,59 @@ COVERAGE_RULE = (
     "is right"
 )
 _UNIT = 2**24
-"""Confidences are added up in units of this fraction, which is what float32 resolves below 1."""
+"""Confidences are summed as integers in units of 1 / 2**24, the resolution of float32 just below 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReliabilityBin:
-    """Pixels of about one confidence."""
+    """Pixels with a confidence in one bin."""
 
     confidence: float | None
-    """Their mean confidence, in [0, 1]; None where there are none."""
+    """Their mean confidence, in [0, 1]; None for an empty bin."""
     accuracy: float | None
-    """The share of them that is right."""
+    """Share of them that is correct."""
     pixels: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """What a threshold on confidence gives."""
+    """Coverage and accuracy at one confidence threshold."""
 
     threshold: float
-    """The least confidence, in [0, 1]."""
+    """Confidence threshold, in [0, 1]."""
     coverage: float | None
-    """Share of the pixels that reach it."""
+    """Share of the labelled pixels that reach it."""
     accuracy: float | None
-    """Share of these that is right."""
+    """Share of these pixels that is correct."""
 
 
 class ConfidenceCounts:
-    """Pixels by confidence, and how many of them are right."""
+    """Histogram of wrong and correct pixels by confidence."""
 
     def __init__(self) -> None:
         self.pixels: npt.NDArray[np.int64] = np.zeros((2, THRESHOLDS), np.int64)
-        """`(2, THRESHOLDS)`: wrong and right ones, by confidence."""
+        """`(2, THRESHOLDS)`: wrong and correct pixels, by confidence."""
         self.confidence: npt.NDArray[np.int64] = np.zeros(BINS, np.int64)
-        """`(BINS,)`: sum of the confidences."""
+        """`(BINS,)`: sum of confidences in units of 2**-24."""
 
     def add(self, confidence: npt.NDArray[np.float32], is_right: npt.NDArray[np.bool_]) -> None:
         """Count pixels.
 
         Args:
             confidence: `(n,)` float32 in [0, 1].
-            is_right: `(n,)`.
+            is_right: `(n,)`: whether the predicted class is correct.
         """
         step = np.minimum((confidence * THRESHOLDS).astype(np.int32), THRESHOLDS - 1)
-        found = np.bincount(step + is_right * np.int32(THRESHOLDS), minlength=2 * THRESHOLDS)
-        self.pixels += found.reshape(2, THRESHOLDS)
+        # One bincount for both rows: correct pixels are counted `THRESHOLDS` places further on.
+        counts = np.bincount(step + is_right * np.int32(THRESHOLDS), minlength=2 * THRESHOLDS)
+        self.pixels += counts.reshape(2, THRESHOLDS)
         units = np.rint(confidence * np.float32(_UNIT))
-        # Sums below 2 ** 53 of whole numbers are exact in the float64 that bincount adds in.
+        # bincount sums weights in float64, which is exact for integers as long as the sums stay below 2**53.
         sums = np.bincount(step // (THRESHOLDS // BINS), weights=units, minlength=BINS)
         self.confidence += sums.astype(np.int64)
 
     def reliability(self) -> tuple[ReliabilityBin, ...]:
-        """The reliability curve, from low confidence to high."""
+        """Return the reliability curve, from low confidence to high."""
         wrong, right = self.pixels.reshape(2, BINS, -1).sum(-1)
         means, accuracies = divide(self.confidence, (wrong + right) * _UNIT), divide(right, wrong + right)
         return tuple(
@@ -89,29 +90,30 @@ class ConfidenceCounts:
         )
 
     def error(self) -> float | None:
-        """The expected calibration error, in [0, 1]."""
+        """Return the expected calibration error, in [0, 1]; None without pixels."""
         total = int(self.pixels.sum())
         gaps = [
-            abs(found.accuracy - found.confidence) * found.pixels
-            for found in self.reliability()
-            if found.accuracy is not None and found.confidence is not None
+            abs(bin_.accuracy - bin_.confidence) * bin_.pixels
+            for bin_ in self.reliability()
+            if bin_.accuracy is not None and bin_.confidence is not None
         ]
         return sum(gaps) / total if total else None
 
     def coverage(self, pixels: int) -> tuple[Coverage, ...]:
-        """Accuracy against coverage.
+        """Return accuracy against coverage.
 
         Args:
-            pixels: All that have a truth, also those without a predicted class.
+            pixels: Number of labelled pixels, including those without a predicted class.
         """
+        # Cumulative sums from the right: pixels whose confidence reaches each step.
         wrong, right = np.cumsum(self.pixels[:, ::-1], axis=1)[:, ::-1]
         steps = [round(threshold * THRESHOLDS) for threshold in COVERAGE_AT]
-        kept = wrong + right
+        covered = wrong + right
         return tuple(
             Coverage(
                 threshold=threshold,
-                coverage=kept[step] / pixels if pixels else None,
-                accuracy=one_or_none(divide(right[step], kept[step])),
+                coverage=covered[step] / pixels if pixels else None,
+                accuracy=one_or_none(divide(right[step], covered[step])),
             )
             for threshold, step in zip(COVERAGE_AT, steps, strict=True)
         )

@@ -1,4 +1,4 @@
-"""The evaluation report: one page that opens anywhere, and its pictures as files."""
+"""Evaluation report: one self-contained page, and its pictures as files."""
 
 from refinenet.evaluation.report.writer import check_folder, write_report
 

@@ -1,4 +1,4 @@
-"""One image of the report: its pictures in the page and as a file, with words on what is wrong in it."""
+"""One image of the report: its pictures on the page and in files, and sentences about its mistakes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from refinenet.evaluation.metrics import CONFIDENT, ImageMetrics
-from refinenet.evaluation.report.plots import mixups
+from refinenet.evaluation.report.plots import image_confusions
 from refinenet.evaluation.report.selection import Choice, Group, Spot, find_spot
 from refinenet.evaluation.results import percent
 from refinenet.io.images import encode, write
@@ -24,10 +24,10 @@ from refinenet.legend import FONT_SIZE, MARGIN, fit_text, format_share, hatch
 
 WRONG: Colour = (230, 97, 1)
 CONFIDENTLY_WRONG: Colour = (78, 20, 140)
-"""Orange and dark purple: the colour-blind tell them apart, from each other and from light grey."""
+"""Orange and dark purple: colour-blind readers can tell them from each other and from light grey."""
 VIEWS = ("image", "truth", "prediction", "mistakes")
 WIDEST, HIGHEST = 640, 900
-"""Pixels of pictures in the page."""
+"""Largest width and height of pictures on the page, in pixels."""
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -39,7 +39,7 @@ _QUALITY = 80
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageView:
-    """An image with its truth and an answer, all of one size."""
+    """An image with its ground truth and prediction, all of one size."""
 
     image: Pixels
     """`(H, W, 3)` uint8 RGB."""
@@ -47,7 +47,7 @@ class ImageView:
     """`(H, W)` ids, or the ignore index."""
     prediction: LabelMap
     confidence: npt.NDArray[np.float32] | None
-    """`(H, W)` in [0, 1], where it is known."""
+    """`(H, W)` in [0, 1], if known."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -55,60 +55,61 @@ class ImageView:
         return self.truth.shape[0], self.truth.shape[1]
 
     def shrink(self) -> ImageView:
-        """As small as the page shows it: label maps by nearest neighbours, the image by means."""
+        """Return it in the size of the page: label maps by nearest neighbour, the image by area means."""
         height, width = self.size
         scale = min(1.0, WIDEST / width, HIGHEST / height)
         new_height, new_width = max(1, round(scale * height)), max(1, round(scale * width))
         rows = ((np.arange(new_height) + 0.5) * height / new_height).astype(np.intp)
         columns = ((np.arange(new_width) + 0.5) * width / new_width).astype(np.intp)
         image = np.asarray(Image.fromarray(self.image).resize((new_width, new_height), Image.Resampling.BOX))
-        return self._pick(image, np.ix_(rows, columns))
+        return self._index(image, np.ix_(rows, columns))
 
     def crop(self, rows: slice, columns: slice) -> ImageView:
-        """A part of it."""
-        return self._pick(self.image[rows, columns], (rows, columns))
+        """Return a part of it."""
+        return self._index(self.image[rows, columns], (rows, columns))
 
     def wrong(self, label_set: LabelSet) -> Mask:
-        """`(H, W)`: pixels with a truth whose prediction is another, or none."""
+        """Return `(H, W)`: labelled pixels whose prediction is another class or none."""
         wrong: Mask = (self.truth != label_set.ignore_index) & (self.truth != self.prediction)
         return wrong
 
     def confidently_wrong(self, label_set: LabelSet) -> Mask:
-        """`(H, W)`: pixels whose predicted class is wrong with a confidence of `CONFIDENT` or more."""
+        """Return `(H, W)`: pixels whose predicted class is wrong with a confidence of `CONFIDENT` or more."""
         if self.confidence is None:
             return np.zeros(self.size, bool)
-        said = self.prediction != label_set.ignore_index
-        wrong: Mask = self.wrong(label_set) & said & (self.confidence >= CONFIDENT)
+        predicted = self.prediction != label_set.ignore_index
+        wrong: Mask = self.wrong(label_set) & predicted & (self.confidence >= CONFIDENT)
         return wrong
 
-    def _pick(self, image: Pixels, places: Any) -> ImageView:
+    def _index(self, image: Pixels, where: Any) -> ImageView:
         return ImageView(
             image=image,
-            truth=self.truth[places],
-            prediction=self.prediction[places],
-            confidence=None if self.confidence is None else self.confidence[places],
+            truth=self.truth[where],
+            prediction=self.prediction[where],
+            confidence=None if self.confidence is None else self.confidence[where],
         )
 
 
-def draw_views(look: ImageView, label_set: LabelSet) -> tuple[Pixels, ...]:
-    """The image, truth and prediction in the classes' colours with void hatched, and the mistakes on a pale image.
+def draw_views(view: ImageView, label_set: LabelSet) -> tuple[Pixels, ...]:
+    """Draw the image, truth and prediction in the classes' colours with void hatched, and mistakes on a pale image.
 
     Returns:
         Four pictures `(H, W, 3)` uint8 RGB, in the order of `VIEWS`.
     """
-    void = look.truth == label_set.ignore_index
-    truth = hatch(label_set.colourise(look.truth), void)
-    prediction = hatch(label_set.colourise(look.prediction), look.prediction == label_set.ignore_index)
-    luminance = (look.image @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    void = view.truth == label_set.ignore_index
+    truth = hatch(label_set.colourise(view.truth), void)
+    prediction = hatch(label_set.colourise(view.prediction), view.prediction == label_set.ignore_index)
+    # Rec. 601 luma, lightened to 140 to 230 in 16 steps: few colours, which PNG stores with a palette.
+    luminance = (view.image @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
     pale = (140 + luminance // 16 * 6).astype(np.uint8)
     mistakes = np.repeat(pale[..., np.newaxis], 3, axis=2)
-    mistakes[look.wrong(label_set)] = WRONG
-    mistakes[look.confidently_wrong(label_set)] = CONFIDENTLY_WRONG
-    return look.image, truth, prediction, hatch(mistakes, void)
+    mistakes[view.wrong(label_set)] = WRONG
+    mistakes[view.confidently_wrong(label_set)] = CONFIDENTLY_WRONG
+    return view.image, truth, prediction, hatch(mistakes, void)
 
 
 def draw_frame(image: Pixels, top: int, left: int, height: int, width: int) -> Pixels:
-    """A copy of an image with a frame, white between black, around a part of it."""
+    """Return a copy of an image with a frame around a part of it: white with a black edge, visible on any image."""
     picture = Image.fromarray(image)
     thick = max(1, round(max(image.shape[:2]) / 240))
     draw = ImageDraw.Draw(picture)
@@ -119,12 +120,12 @@ def draw_frame(image: Pixels, top: int, left: int, height: int, width: int) -> P
 
 
 def draw_strip(title: str, pictures: Sequence[Pixels], names: Sequence[str] = VIEWS) -> Pixels:
-    """Pictures of one size beside each other, each below its name, all below a title.
+    """Draw pictures of one size side by side, each below its name, all below a title.
 
     Args:
-        title: A line.
+        title: One line of text.
         pictures: `(H, W, 3)` uint8 RGB each.
-        names: Of the pictures.
+        names: Names of the pictures.
 
     Returns:
         `(H', W', 3)` uint8 RGB on white; picture k begins `2 * 24 + MARGIN` pixels below the top and
@@ -144,37 +145,38 @@ def draw_strip(title: str, pictures: Sequence[Pixels], names: Sequence[str] = VI
 
 
 def enlarge(picture: Pixels, least: int = 320) -> Pixels:
-    """A small picture made larger by a whole number, so that it is about `least` pixels high."""
+    """Enlarge a small picture by a whole number, to about `least` pixels in height."""
     times = max(1, round(least / picture.shape[0]))
     return picture.repeat(times, 0).repeat(times, 1)
 
 
 def photo_uri(image: Pixels) -> str:
-    """A photograph as a `data:` address, JPEG."""
+    """Return a photograph as a `data:` URI, JPEG."""
     content = io.BytesIO()
     Image.fromarray(image).save(content, "JPEG", quality=_QUALITY)
-    return _address("image/jpeg", content.getvalue())
+    return _data_uri("image/jpeg", content.getvalue())
 
 
 def drawing_uri(picture: Pixels) -> str:
-    """A picture of few colours as a `data:` address, PNG, with a palette where there are at most 256 of them."""
+    """Return a picture of few colours as a `data:` URI: PNG, with a palette if there are at most 256 colours."""
+    # One number for each colour, 0xRRGGBB, so that colours can be sorted and compared at once.
     codes = picture.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    found, places = np.unique(codes, return_inverse=True)
-    if len(found) > 256:
-        return _address("image/png", encode(picture, ".png"))
-    palette = [(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in found]
-    return _address("image/png", encode(places.reshape(codes.shape).astype(np.uint8), ".png", palette=palette))
+    colours, indices = np.unique(codes, return_inverse=True)
+    if len(colours) > 256:
+        return _data_uri("image/png", encode(picture, ".png"))
+    palette = [(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in colours]
+    return _data_uri("image/png", encode(indices.reshape(codes.shape).astype(np.uint8), ".png", palette=palette))
 
 
-def _address(kind: str, content: bytes) -> str:
+def _data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 PICTURES = "pictures"
-"""The folder of the files, in the report's."""
+"""Subfolder of the report for its picture files."""
 _LONGEST_NAME = 80
 _LEAST_NAMED = 0.002
-"""Share of an entry's pixels that a class has in truth or prediction to be in the entry's legend."""
+"""Share of an entry's pixels, in truth or prediction, from which on a class is in its legend."""
 _ALT = {
     "image": "The image {}",
     "truth": "Truth of {}, in the colours of the classes",
@@ -189,7 +191,7 @@ class Tile:
 
     caption: str
     uri: str
-    """`data:` address of the picture."""
+    """`data:` URI of the picture."""
     alt: str
     width: int
     height: int
@@ -255,7 +257,7 @@ def make_entry(
 
 
 def file_name(name: str) -> str:
-    """What is left of a name that every file system takes, its suffix aside: ASCII letters, digits, ".", "-", "_"."""
+    """Return a name that is valid on every file system: ASCII letters, digits, ".", "-", "_", without a suffix."""
     stem = re.sub(r"\.(png|jpe?g|webp|bmp|tiff?|gif)$", "", name, flags=re.IGNORECASE)
     return re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[-_LONGEST_NAME:].strip("._")
 
@@ -265,52 +267,54 @@ def _frame(image: Pixels, spot: Spot) -> Pixels:
     return draw_frame(image, rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
 
 
-def _reasons(choice: Choice, figures: ImageMetrics, label_set: LabelSet) -> Iterator[str]:
+def _reasons(choice: Choice, metrics: ImageMetrics, label_set: LabelSet) -> Iterator[str]:
     if choice.group == "class":
         ious = []
         for k in choice.classes:
-            hits, truth, prediction = (int(count) for count in figures.regions[:, k])
+            hits, truth, prediction = (int(count) for count in metrics.regions[:, k])
             ious.append(f"{label_set.names[k]} has an IoU of {percent(hits / (truth + prediction - hits))} %")
-        yield f"{', '.join(ious)}: nowhere lower than here."
+        yield f"{', '.join(ious)}, the lowest of all images."
     elif choice.group == "mistakes":
-        share = format_share(figures.confident_mistakes or 0)
+        share = format_share(metrics.confident_mistakes or 0)
         yield f"{share} of its pixels are wrong with a confidence of {CONFIDENT:g} or more."
     else:
-        yield f"mIoU {percent(figures.miou)} %, {percent(figures.pixel_accuracy)} % of its pixels right."
+        yield f"mIoU {percent(metrics.miou)} %, {percent(metrics.pixel_accuracy)} % of its pixels correct."
 
 
-def _describe_mistakes(look: ImageView, spot: Spot | None, label_set: LabelSet) -> Iterator[str]:
+def _describe_mistakes(view: ImageView, spot: Spot | None, label_set: LabelSet) -> Iterator[str]:
     names = label_set.names
     if spot is None:
-        found = mixups(look.truth, look.prediction, label_set, 3)
-        parts = [f"{names[one.truth]} called {names[one.prediction]} ({format_share(one.share)})" for one in found]
+        confusions = image_confusions(view.truth, view.prediction, label_set, 3)
+        parts = [
+            f"{names[one.truth]} predicted as {names[one.prediction]} ({format_share(one.share)})" for one in confusions
+        ]
         if parts:
-            yield f"Most pixels are lost to: {', '.join(parts)}."
+            yield f"Most frequent confusions: {', '.join(parts)}."
         return
-    part = look.crop(spot.rows, spot.columns)
+    part = view.crop(spot.rows, spot.columns)
     sure = part.confidently_wrong(label_set)
-    if part.confidence is None or not sure.any():  # a second answer may differ from the first in the last digits
+    if part.confidence is None or not sure.any():  # a second run may differ from the first in the last digits
         return
-    (first,) = mixups(part.truth[sure], part.prediction[sure], label_set, 1)
+    (first,) = image_confusions(part.truth[sure], part.prediction[sure], label_set, 1)
     meant = sure & (part.truth == first.truth) & (part.prediction == first.prediction)
-    sureness = percent(float(part.confidence[meant].mean()))
+    mean_confidence = percent(float(part.confidence[meant].mean()))
     yield (
         f"In the framed spot (from {spot.columns.start}, {spot.rows.start} to {spot.columns.stop}, {spot.rows.stop}; "
         f"pixels from the left and the top) the label says {names[first.truth]} and the model "
-        f"{names[first.prediction]}, on {first.pixels:,} pixels with a mean confidence of {sureness} %. "
-        "Which of the two is right?"
+        f"{names[first.prediction]}, on {first.pixels:,} pixels with a mean confidence of {mean_confidence} %. "
+        "Which of the two is correct?"
     )
 
 
 def _make_tiles(name: str, views: Sequence[Pixels], whole: Pixels | None) -> Iterator[Tile]:
-    addresses = [photo_uri(views[0]), *map(drawing_uri, views[1:])]
+    uris = [photo_uri(views[0]), *map(drawing_uri, views[1:])]
     height, width = views[0].shape[:2]
-    for view, address in zip(VIEWS, addresses, strict=True):
-        yield Tile(caption=view, uri=address, alt=_ALT[view].format(name), width=width, height=height, view=view)
+    for view, uri in zip(VIEWS, uris, strict=True):
+        yield Tile(caption=view, uri=uri, alt=_ALT[view].format(name), width=width, height=height, view=view)
     if whole is not None:
-        alt = f"The whole image {name}, the spot framed"
+        alt = f"The whole image {name} with the spot framed"
         height, width = whole.shape[:2]
-        yield Tile(caption="where it is", uri=photo_uri(whole), alt=alt, width=width, height=height, view=None)
+        yield Tile(caption="location", uri=photo_uri(whole), alt=alt, width=width, height=height, view=None)
 
 
 def _classes_in(view: ImageView, label_set: LabelSet) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from refinenet.evaluation.metrics import CONFIDENT, RULES, Interval
 from refinenet.evaluation.report.images import Entry, Pixels, drawing_uri
-from refinenet.evaluation.report.plots import Curve, largest, row_shares
+from refinenet.evaluation.report.plots import Curve, largest_confusions, row_shares
 from refinenet.evaluation.report.selection import LEAST_SHARE, Group
 from refinenet.evaluation.results import Evaluation, percent
 from refinenet.io.files import quote_controls
@@ -31,17 +31,17 @@ _COLUMNS = (
 )  # fmt: skip
 _GROUPS: Mapping[Group, tuple[str, str]] = {
     "worst": ("Worst images", "By mIoU over the classes that occur in the image's truth or prediction."),
-    "best": ("Best images", "By the same figure."),
+    "best": ("Best images", "By the same mIoU, best first."),
     "class": (
         "Where each class is worst",
-        "For the classes with the lowest IoU, the image in which it is lowest, of those in which the class has at "
-        f"least {LEAST_SHARE:.1%} of the pixels.",
+        "For each of the classes with the lowest IoU, the image in which its IoU is lowest, among images in which the "
+        f"class covers at least {LEAST_SHARE:.1%} of the pixels.",
     ),
     "mistakes": (
         "Confident mistakes",
         f"The images with the largest share of pixels that are wrong with a confidence of {CONFIDENT:g} or more, each "
-        "around the spot with most of them. Where a good model is sure and the label disagrees, it is often the label "
-        "that is wrong: look here first for mistakes in the dataset.",
+        "around the spot with most of them. Where a good model is confident and the label disagrees, the label is "
+        "often wrong: look here first for mistakes in the dataset.",
     ),
 }
 
@@ -87,10 +87,10 @@ def render_page(
         cards=list(_headlines(evaluation)),
         facts=[*_more_metrics(evaluation), *_metadata(evaluation)],
         columns=_COLUMNS,
-        confusions=largest(metrics, _MOST_CONFUSIONS if matrix is None else 2 * _MOST_CONFUSIONS),
+        confusions=largest_confusions(metrics, _MOST_CONFUSIONS if matrix is None else 2 * _MOST_CONFUSIONS),
         matrix=row_shares(metrics).tolist() if matrix is None else None,
         matrix_picture=None if matrix is None else _Picture(drawing_uri(matrix), matrix.shape[1]),
-        curves=[{"title": curve.title, "told": curve.told, "svg": Markup(curve.svg)} for curve in curves],
+        curves=[{"title": curve.title, "description": curve.description, "svg": Markup(curve.svg)} for curve in curves],
         most_listed=_MOST_LISTED,
         confident=f"{CONFIDENT:g}",
         groups=[_Section(group, *texts, _if_empty(group, evaluation)) for group, texts in _GROUPS.items()],
@@ -145,15 +145,15 @@ def _more_metrics(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     metrics, names = evaluation.figures, evaluation.label_set.names
     yield "boundary F-score", _percent(metrics.boundary_f)
     error = metrics.calibration.error if metrics.calibration else None
-    yield "calibration error", "not known: there is no confidence" if error is None else _percent(error)
+    yield "calibration error", "not known: the predictions have no confidence" if error is None else _percent(error)
     yield "frequency-weighted IoU", _percent(metrics.frequency_weighted_iou)
     yield "mean Dice", _percent(metrics.mean_dice)
     if metrics.abstained:
-        yield "without a predicted class", f"{_percent(metrics.abstained)} of the pixels"
-    absent = [name for name, found in zip(names, metrics.classes, strict=True) if found.iou is None]
+        yield "no class predicted", f"{_percent(metrics.abstained)} of the pixels"
+    absent = [name for name, one in zip(names, metrics.classes, strict=True) if one.iou is None]
     yield "classes", f"{len(names)}, of which {evaluation.scores.classes_averaged} occur"
     if absent:
-        yield "absent classes", f"{len(absent)}, in no mean: {', '.join(absent)}"
+        yield "absent classes", f"{len(absent)}, not in any mean: {', '.join(absent)}"
 
 
 def _metadata(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
@@ -163,11 +163,11 @@ def _metadata(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     yield "dataset", f"{evaluation.dataset}, split {evaluation.split}: {evaluation.images} images"
     yield "protocol", evaluation.protocol
     if evaluation.official:
-        yield "the owners measure", evaluation.official
-    yield "model (SHA-256)", evaluation.model_sha256 or "none: predictions came from files"
+        yield "official protocol", evaluation.official
+    yield "model (SHA-256)", evaluation.model_sha256 or "none: predictions read from files"
     yield "refinenet", evaluation.package_version
     shares = ", ".join(
-        f"{name} {seconds / images:.3f} s an image ({seconds / total:.0%})" for name, seconds in parts.items()
+        f"{name} {seconds / images:.3f} s per image ({seconds / total:.0%})" for name, seconds in parts.items()
     )
     yield "time", f"{evaluation.seconds:.1f} s; {shares}"
 
@@ -185,4 +185,4 @@ def _if_empty(group: Group, evaluation: Evaluation) -> str:
         return "The confidence of these predictions is not known."
     if group == "mistakes":
         return f"No pixel is wrong with a confidence of {CONFIDENT:g} or more."
-    return "There is no further image with a figure." if group == "best" else "There is no image with a figure."
+    return "There are no other images with an mIoU." if group == "best" else "No image has an mIoU."

@@ -1,4 +1,4 @@
-"""The curves of a report: mIoU near outlines, what a confidence is worth, and accuracy against coverage."""
+"""Plots of a report: mIoU near outlines, reliability, accuracy against coverage, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ if TYPE_CHECKING:
 
 _INK, _GRID, _FIRST, _SECOND = "#20242b", "#d4d8de", "#0072b2", "#d55e00"
 _ON_PAGE = {_INK: "currentColor", _GRID: "var(--line)", _FIRST: "var(--blue)", _SECOND: "var(--orange)"}
-"""What the colours become in the page, which is light or dark."""
+"""CSS colours that replace those of the plot, so that the page can be light or dark."""
 _SIZE, _DPI, _FONT = (4.2, 3.1), 160, 9
-_TOLD_AT = (0.5, 0.9, 0.99)
-"""Least confidences that the coverage curve names."""
+_THRESHOLDS = (0.5, 0.9, 0.99)
+"""Confidence thresholds marked on the coverage curve."""
 _HEAD = re.compile(r"^.*?(?=<svg)|<metadata>.*?</metadata>|<style[^>]*>.*?</style>", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A drawing, for the page and as a file."""
+    """A plot, for the page and as a file."""
 
     name: str
-    """Of its file, without the suffix."""
+    """Name of its file, without the suffix."""
     title: str
-    told: str
-    """What it shows, in words."""
+    description: str
+    """What it shows, in words; also for screen readers."""
     svg: str
     """In the page's colours, on a transparent background."""
     png: bytes
 
 
-def draw_curves(figures: Metrics) -> tuple[Curve, ...]:
-    """The curves that there are figures for."""
-    return tuple(_draw_curves(figures))
+def draw_curves(metrics: Metrics) -> tuple[Curve, ...]:
+    """Draw the curves for which metrics are known."""
+    return tuple(_draw_curves(metrics))
 
 
-def _draw_curves(figures: Metrics) -> Iterator[Curve]:
-    bands = [(width, 100 * value) for width, value in figures.trimap_miou.items() if value is not None]
+def _draw_curves(metrics: Metrics) -> Iterator[Curve]:
+    bands = [(width, 100 * value) for width, value in metrics.trimap_miou.items() if value is not None]
     if bands:
         yield _draw_bands(bands)
-    calibration = figures.calibration
+    calibration = metrics.calibration
     if calibration is not None and calibration.error is not None:
         yield _draw_reliability(calibration)
         yield _draw_coverage(calibration)
@@ -66,12 +66,12 @@ def _draw_bands(bands: list[tuple[int, float]]) -> Curve:
     panel.plot(widths, [value for _, value in bands], "o-", color=_FIRST, markersize=4)
     panel.set_xticks(widths, [str(width) for width in widths])
     panel.minorticks_off()
-    panel.set_xlabel("pixels from an outline, at most")
+    panel.set_xlabel("distance from an outline, up to (pixels)")
     panel.set_ylabel("mIoU in %")
-    _dress(panel)
+    _style(panel)
     (first, low), (last, high) = bands[0], bands[-1]
-    told = f"mIoU is {low:.1f} % within {first} pixel of outlines, {high:.1f} % within {last}."
-    return _finish(figure, "outlines", "mIoU near outlines", told)
+    description = f"mIoU is {low:.1f} % within {first} pixel of outlines, {high:.1f} % within {last}."
+    return _finish(figure, "outlines", "mIoU near outlines", description)
 
 
 def _draw_reliability(calibration: Calibration) -> Curve:
@@ -79,53 +79,53 @@ def _draw_reliability(calibration: Calibration) -> Curve:
     upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 1)})
     bins = calibration.reliability
     points = [
-        (100 * found.confidence, 100 * found.accuracy)
-        for found in bins
-        if found.confidence is not None and found.accuracy is not None
+        (100 * bin_.confidence, 100 * bin_.accuracy)
+        for bin_ in bins
+        if bin_.confidence is not None and bin_.accuracy is not None
     ]
     upper.plot([0, 100], [0, 100], "--", color=_INK, linewidth=0.8)
     upper.plot(*zip(*points, strict=True), "o-", color=_FIRST, markersize=4)
-    upper.set_ylabel("right, in %")
-    total, width = sum(found.pixels for found in bins), 100 / len(bins)
+    upper.set_ylabel("correct, in %")
+    total, width = sum(bin_.pixels for bin_ in bins), 100 / len(bins)
     middles = [(k + 0.5) * width for k in range(len(bins))]
-    lower.bar(middles, [100 * found.pixels / total for found in bins], 0.85 * width, color=_SECOND)
+    lower.bar(middles, [100 * bin_.pixels / total for bin_ in bins], 0.85 * width, color=_SECOND)
     lower.set_ylabel("% of pixels")
     lower.set_xlabel("confidence in %")
     lower.set_xlim(0, 100)
     for panel in (upper, lower):
-        _dress(panel)
-    told = (
-        f"The calibration error is {percent(calibration.error)} %: by so much the confidence differs from the share "
-        "that is right. Below the dashed line the model is too sure of itself, above it not sure enough."
+        _style(panel)
+    description = (
+        f"The calibration error is {percent(calibration.error)} %, the mean difference between confidence and "
+        "accuracy. Below the dashed line the model is overconfident, above it underconfident."
     )
-    return _finish(figure, "reliability", "What a confidence is worth", told)
+    return _finish(figure, "reliability", "Reliability", description)
 
 
 def _draw_coverage(calibration: Calibration) -> Curve:
     figure = _new_figure()
     panel = figure.subplots()
     points = {
-        found.threshold: (100 * found.coverage, 100 * found.accuracy)
-        for found in calibration.coverage
-        if found.coverage is not None and found.accuracy is not None
+        point.threshold: (100 * point.coverage, 100 * point.accuracy)
+        for point in calibration.coverage
+        if point.coverage is not None and point.accuracy is not None
     }
     panel.plot(*zip(*points.values(), strict=True), "o-", color=_FIRST, markersize=4)
-    named = [threshold for threshold in _TOLD_AT if threshold in points]
+    named = [threshold for threshold in _THRESHOLDS if threshold in points]
     for threshold in named:
         panel.annotate(
             f"{threshold:g}", points[threshold], (0, 6), textcoords="offset points", ha="center", color=_SECOND
         )
-    panel.set_xlabel("pixels kept, in % (numbers: least confidence)")
-    panel.set_ylabel("of these right, in %")
+    panel.set_xlabel("coverage in % (numbers: confidence threshold)")
+    panel.set_ylabel("accuracy in %")
     panel.margins(y=0.12)
-    _dress(panel)
+    _style(panel)
     parts = [
-        f"{points[threshold][1]:.1f} % of the {points[threshold][0]:.1f} % of pixels with a confidence of at least "
+        f"{points[threshold][1]:.1f} % on the {points[threshold][0]:.1f} % of pixels with a confidence of at least "
         f"{threshold:g}"
         for threshold in (0.0, *named)
         if threshold in points
     ]
-    return _finish(figure, "coverage", "Accuracy against coverage", f"Right are {'; '.join(parts)}.")
+    return _finish(figure, "coverage", "Accuracy against coverage", f"The accuracy is {'; '.join(parts)}.")
 
 
 def _new_figure() -> Figure:
@@ -134,7 +134,7 @@ def _new_figure() -> Figure:
     return Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
 
 
-def _dress(panel: Axes) -> None:
+def _style(panel: Axes) -> None:
     panel.grid(visible=True, color=_GRID, linewidth=0.7)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
@@ -146,10 +146,11 @@ def _dress(panel: Axes) -> None:
         label.set_fontsize(_FONT)
 
 
-def _finish(figure: Figure, name: str, title: str, told: str) -> Curve:
+def _finish(figure: Figure, name: str, title: str, description: str) -> Curve:
     import matplotlib
 
     svg, png = io.StringIO(), io.BytesIO()
+    # Text stays text in the SVG, so the page can select it and use its own font; the salt makes ids repeatable.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(svg, format="svg", transparent=True)
     figure.suptitle(title, fontsize=_FONT + 2, color=_INK)
@@ -157,52 +158,52 @@ def _finish(figure: Figure, name: str, title: str, told: str) -> Curve:
     drawn = _HEAD.sub("", svg.getvalue())
     for colour, on_page in _ON_PAGE.items():
         drawn = drawn.replace(colour, on_page)
-    return Curve(name=name, title=title, told=told, svg=drawn, png=png.getvalue())
+    return Curve(name=name, title=title, description=description, svg=drawn, png=png.getvalue())
 
 
 RIGHT, WRONG = (0, 114, 178), (213, 94, 0)
-"""Blue and vermilion, which the colour-blind tell apart. Source: Okabe and Ito, Color Universal Design, 2008."""
+"""Blue and vermilion, distinguishable for colour-blind readers. Source: Okabe and Ito, Color Universal Design, 2008."""
 LEAST_SHARE = 1e-4
-"""Of all labelled pixels, which a class has whose confusions are told: of a handful of pixels, any share is chance."""
+"""Share of all labelled pixels from which on a class's confusions are listed: in a few pixels, any share is chance."""
 _SIDE = 720
-"""Of the picture, in pixels, about."""
+"""Approximate side of the matrix picture, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """Pixels of one class that are called another one."""
+    """Pixels of one class that are predicted as another."""
 
     truth: int
     prediction: int
     pixels: int
     share: float
-    """Of the labelled pixels of the true class, in [0, 1]; of one image (`mixups`), of all that it has labelled."""
+    """Share of the true class's labelled pixels, in [0, 1]; from `image_confusions`, of all labelled pixels given."""
 
 
-def row_shares(figures: Metrics) -> npt.NDArray[np.float64]:
-    """`(K, K)`: of the pixels of each true class, the share called each class; rows of absent classes are 0."""
-    totals = np.array([found.pixels for found in figures.classes], np.int64)
-    shares: npt.NDArray[np.float64] = figures.confusion / np.maximum(totals, 1)[:, np.newaxis]
+def row_shares(metrics: Metrics) -> npt.NDArray[np.float64]:
+    """Return `(K, K)` shares of each true class's pixels by predicted class; rows of absent classes are 0."""
+    totals = np.array([one.pixels for one in metrics.classes], np.int64)
+    shares: npt.NDArray[np.float64] = metrics.confusion / np.maximum(totals, 1)[:, np.newaxis]
     return shares
 
 
-def largest(figures: Metrics, count: int) -> list[Confusion]:
-    """The confusions that take the largest share of a class, largest first; very rare classes are left out."""
-    shares = row_shares(figures)
+def largest_confusions(metrics: Metrics, count: int) -> list[Confusion]:
+    """Return the confusions with the largest share of a class, largest first; very rare classes are left out."""
+    shares = row_shares(metrics)
     np.fill_diagonal(shares, 0)
-    totals = np.array([found.pixels for found in figures.classes], np.int64)
+    totals = np.array([one.pixels for one in metrics.classes], np.int64)
     shares[totals < LEAST_SHARE * totals.sum()] = 0
-    return _ordered(figures.confusion, shares, count)
+    return _ordered(metrics.confusion, shares, count)
 
 
-def mixups(truth: LabelMap, prediction: LabelMap, label_set: LabelSet, count: int) -> list[Confusion]:
-    """Of one image, or of some of its pixels: the confusions with most pixels, those without a class left out.
+def image_confusions(truth: LabelMap, prediction: LabelMap, label_set: LabelSet, count: int) -> list[Confusion]:
+    """Return the confusions with most pixels in one image, or in some of its pixels; abstentions are left out.
 
     Args:
         truth: Ids of any shape.
-        prediction: The same.
-        label_set: What they mean.
-        count: How many, at most.
+        prediction: Ids of the same shape.
+        label_set: Classes of the ids.
+        count: Largest number of confusions.
     """
     labelled = truth != label_set.ignore_index
     wrong = labelled & (truth != prediction) & (prediction != label_set.ignore_index)
@@ -221,10 +222,12 @@ def mixups(truth: LabelMap, prediction: LabelMap, label_set: LabelSet, count: in
 
 
 def draw_matrix(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """The matrix as a picture: what is right in blue, what is wrong in vermilion, by the square root of the share.
+    """Draw the matrix: correct pixels in blue, wrong ones in vermilion, opacity by the square root of the share.
+
+    The square root keeps small confusions visible beside the large shares of the diagonal.
 
     Args:
-        shares: `(K, K)` in [0, 1]; of very many classes, several share a pixel, which shows the largest.
+        shares: `(K, K)` in [0, 1]; with very many classes, several cells share a pixel, which shows the largest.
 
     Returns:
         `(S, S, 3)` uint8 RGB, on white.
@@ -250,7 +253,7 @@ def _ordered(pixels: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], cou
 
 
 def _pool(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The largest value of each block, so that no more than `_SIDE` blocks are left in a row."""
+    """Return the largest value of each block, with blocks large enough that at most `_SIDE` of them fill a row."""
     block = -(-len(shares) // _SIDE)
     padding = -len(shares) % block
     padded = np.pad(shares, (0, padding))

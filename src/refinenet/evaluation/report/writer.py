@@ -1,4 +1,4 @@
-"""Writing a report: what to show, asked for once more image by image, drawn, and put into one page."""
+"""Writing of a report: select images, predict them once more, draw them, render the page."""
 
 from __future__ import annotations
 
@@ -21,61 +21,63 @@ PAGE = "report.html"
 
 
 def check_folder(folder: str | os.PathLike[str]) -> Path:
-    """Refuse, before long work, a folder that a report cannot be written to.
+    """Reject, before long work, a folder that a report cannot be written to.
 
     Returns:
-        The folder, which need not be there.
+        The folder, which need not exist.
 
     Raises:
-        ValueError: it, or what it would lie in, is a file; or something in it stands where the report writes.
-        PermissionError: nothing may be written there.
+        ValueError: the folder or one of its parents is a file, or something in it is in the way of the report.
+        PermissionError: the folder is not writable.
     """
     path = Path(folder)
     nearest = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
     if not nearest.is_dir():
-        raise ValueError(f"The report goes to a folder, and {nearest} is a file. Name another folder than {path}.")
+        raise ValueError(f"The report needs a folder, but {nearest} is a file. Name another folder than {path}.")
     if (path / PAGE).is_dir() or ((path / PICTURES).exists() and not (path / PICTURES).is_dir()):
-        raise ValueError(f"In {path} the report writes a file {PAGE} and a folder {PICTURES}. Name another folder.")
+        raise ValueError(
+            f"The report cannot write its file {PAGE} and folder {PICTURES} in {path}. Name another folder."
+        )
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise PermissionError(f"The report cannot be written to {path}: {nearest} may not be written to.")
+        raise PermissionError(f"The report cannot be written to {path}: {nearest} is not writable.")
     return path
 
 
 def write_report(
-    evaluation: Evaluation, dataset: Dataset, answer: Callable[[Sample], Prediction], folder: str | os.PathLike[str]
+    evaluation: Evaluation, dataset: Dataset, predict: Callable[[Sample], Prediction], folder: str | os.PathLike[str]
 ) -> Path:
-    """Write a page on an evaluation, `report.html`, and its pictures as PNG files in the folder `pictures` beside it.
+    """Write the page `report.html` and its pictures as PNG files in the folder `pictures` beside it.
 
-    Files of these names are replaced, all others are left; so pictures of an earlier report may stay.
+    Files with the same names are replaced, all others stay, including pictures of an earlier report.
 
     Args:
-        evaluation: What was found.
-        dataset: What was measured on.
-        answer: What was measured; it is asked again for the few dozen images that are shown.
-        folder: Where to; made where it is missing.
+        evaluation: The evaluation to report.
+        dataset: Dataset of the evaluation.
+        predict: The evaluated predictor; it is called again for the few dozen images that are shown.
+        folder: Folder of the report; created if missing.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        ValueError: an image, a mask or an answer cannot be used, or the folder is a file.
+        ValueError: an image, a mask or a prediction cannot be used, or the folder is a file.
         OSError: a file cannot be read or written.
     """
     path = check_folder(folder)
-    figures = evaluation.figures
-    curves = draw_curves(figures)
+    metrics = evaluation.figures
+    curves = draw_curves(metrics)
     for curve in curves:
         write_atomically(path / PICTURES / f"curve-{curve.name}.png", curve.png)
-    matrix = draw_matrix(row_shares(figures)) if len(evaluation.label_set) > MOST_IN_TABLE else None
+    matrix = draw_matrix(row_shares(metrics)) if len(evaluation.label_set) > MOST_IN_TABLE else None
     if matrix is not None:
         write(path / PICTURES / "confusion.png", matrix)
-    entries = _make_entries(evaluation, dataset, answer, path)
+    entries = _make_entries(evaluation, dataset, predict, path)
     page = render_page(evaluation, curves, matrix, entries)
     return write_atomically(path / PAGE, page.encode())
 
 
 def _make_entries(
-    evaluation: Evaluation, dataset: Dataset, answer: Callable[[Sample], Prediction], folder: Path
+    evaluation: Evaluation, dataset: Dataset, predict: Callable[[Sample], Prediction], folder: Path
 ) -> list[Entry]:
     """Read and predict each image once, however often it is shown; entries are in the order of the choices."""
     choices = choose(evaluation.figures)
@@ -85,8 +87,9 @@ def _make_entries(
     entries: dict[Choice, Entry] = {}
     for index, reasons in by_image.items():
         sample, metrics = dataset[index], evaluation.figures.images[index]
-        found = answer(sample)
-        view = ImageView(image=sample.image, truth=sample.labels, prediction=found.labels, confidence=found.confidence)
+        prediction = predict(sample)
+        labels, confidence = prediction.labels, prediction.confidence
+        view = ImageView(image=sample.image, truth=sample.labels, prediction=labels, confidence=confidence)
         for choice in reasons:
             entries[choice] = make_entry(choice, sample.name, metrics, view, evaluation.label_set, folder)
     return [entries[choice] for choice in choices]
