@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from refinenet.export.loading.checksum import is_sealed
-from refinenet.export.loading.sandbox import pack, unpack
 from refinenet.export.loading.schema import HEADER_KEY
 from refinenet.inference.backends.graph import (
     ENGINES,
@@ -29,6 +28,7 @@ from refinenet.inference.backends.graph import (
     require_onnxruntime,
     require_openvino,
 )
+from refinenet.inference.backends.isolated import pack, unpack
 from refinenet.io.console import print_note
 from refinenet.models.inference_graph import CERTIFICATE_ENDING
 from refinenet.models.model_file import ModelCard, read_header
@@ -89,8 +89,11 @@ def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]
     except (ValueError, TypeError, RecursionError) as error:
         reason = printable(str(error), limit=500)
         raise ValueError(f"{path} is no usable export of this package: {reason}") from error
+    if not found["has_bounded_memory"]:
+        print_note(f"{path} has operators or sizes that this package does not export: it runs in limited memory.")
     digest = hashlib.sha256(b"".join(files.values())).hexdigest()
-    return ExportedModel(path=path, graph=Graph(checked), classes=found["classes"], sha256=digest), card
+    graph = Graph(checked, has_bounded_memory=found["has_bounded_memory"])
+    return ExportedModel(path=path, graph=graph, classes=found["classes"], sha256=digest), card
 
 
 def _read(path: Path) -> dict[str, bytes]:

@@ -6,11 +6,17 @@ see in it what this one did not.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+import numpy as np
+
+from refinenet.export.loading.memory_bound import MAX_VALUES, Bounded, Operation, constant, is_proven
 from refinenet.export.loading.schema import (
     HEADER_KEY,
     INPUT,
@@ -72,6 +78,7 @@ def check_openvino(text: bytes, weights: bytes) -> Checked:
         files=dict(zip(OPENVINO_FILES, (ElementTree.tostring(net), weights), strict=True)),
         header=header,
         classes=classes,
+        has_bounded_memory=_has_bounded_memory(net, layers, weights),
     )
 
 
@@ -233,3 +240,151 @@ def _part(net: Element, name: str) -> Element:
     part = net.find(name)
     assert part is not None
     return part
+
+
+_ELEMENTWISE = {"Add": "add", "Divide": "divide", "FakeQuantize": "", "Maximum": "either", "Minimum": "either",
+                "Multiply": "multiply", "PRelu": "", "Power": "", "Subtract": "subtract"}  # fmt: skip
+_KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(_ELEMENTWISE, "elementwise"),
+        **dict.fromkeys(("AvgPool", "MaxPool"), "pool"),
+        **dict.fromkeys(("Clamp", "ReLU"), "clip"),
+        **dict.fromkeys(("Convolution", "GroupConvolution"), "convolution"),
+        **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceSum"), "reduce"),
+        **dict.fromkeys(("Split", "VariadicSplit"), "split"),
+        **dict.fromkeys(
+            ("BatchNormInference", "Elu", "Erf", "Exp", "Gelu", "HSigmoid", "HSwish", "HardSigmoid", "Mish", "Result",
+             "Sigmoid", "SoftPlus", "Sqrt", "Swish", "Tanh"), "same",
+        ),
+        "Ceiling": "ceil",
+        "Concat": "concat",
+        "Convert": "cast",
+        "Floor": "floor",
+        "Gather": "gather",
+        "Interpolate": "resize",
+        "Negative": "negate",
+        "Pad": "pad",
+        "Reshape": "reshape",
+        "ShapeOf": "shape",
+        "Slice": "slice",
+        "Squeeze": "squeeze",
+        "Unsqueeze": "unsqueeze",
+    }
+)  # fmt: skip
+"""Layers whose outputs' sizes are understood, in the words of `memory_bound`."""
+_EXACT_TYPES = {"f32": "<f4", "f64": "<f8", "i32": "<i4", "i64": "<i8"}
+_PRECISIONS = {"FP32", "FP64", "I32", "I64"}
+_NUMPY_SLICE = (0, 1, 2, 4, 3)
+"""OpenVINO has the steps of a slice before its axes."""
+
+
+def _has_bounded_memory(net: Element, layers: Mapping[str, Element], weights: bytes) -> bool:
+    try:
+        sources = _sources(net)
+        (result,) = (number for number, layer in layers.items() if layer.get("type") == "Result" and number in sources
+                     and LOGITS in str(_source_port(layers, sources[number][0]).get("names")).split(","))  # fmt: skip
+        needed = _needed(sources, result)
+        operations = list(_operations({number: layers[number] for number in layers if number in needed}, sources))
+        known = dict(_known({number: layers[number] for number in needed}, weights))
+        (image,) = (f"{number}:{port.get('id')}" for number in needed for port in layers[number].iter("port")
+                    if layers[number].get("type") == "Parameter")  # fmt: skip
+    except (ValueError, LookupError, TypeError):
+        return False
+    return is_proven(operations, known, image, f"{result}:")
+
+
+def _sources(net: Element) -> dict[str, dict[int, str]]:
+    """For each layer the outputs that feed its inputs, as "layer:port", by input."""
+    found: dict[str, dict[int, str]] = {}
+    for edge in _part(net, "edges"):
+        start = f"{edge.get('from-layer')}:{edge.get('from-port')}"
+        found.setdefault(edge.get("to-layer", ""), {})[int(edge.get("to-port", ""))] = start
+    return found
+
+
+def _source_port(layers: Mapping[str, Element], source: str) -> Element:
+    number, place = source.split(":")
+    return next(port for port in layers[number].iter("port") if port.get("id") == place)
+
+
+def _needed(sources: Mapping[str, Mapping[int, str]], result: str) -> set[str]:
+    waiting, needed = [result], set[str]()
+    while waiting:
+        number = waiting.pop()
+        if number not in needed:
+            needed.add(number)
+            waiting.extend(source.split(":")[0] for source in sources.get(number, {}).values())
+    return needed
+
+
+def _known(layers: Mapping[str, Element], weights: bytes) -> Iterator[tuple[str, Bounded]]:
+    for number, layer in layers.items():
+        if layer.get("type") != "Const":
+            continue
+        data, (port,) = layer.findall("data")[0], layer.iter("port")
+        shape = _integers(data, "shape")
+        kind = _EXACT_TYPES.get(data.get("element_type", ""))
+        if kind is None or math.prod(shape) > MAX_VALUES:
+            tensor = Bounded(tuple(map(constant, shape)))
+        else:
+            start, length = int(data.get("offset", "")), int(data.get("size", ""))
+            tensor = Bounded.known(np.frombuffer(weights[start : start + length], kind).reshape(shape))
+        yield f"{number}:{port.get('id')}", tensor
+
+
+def _operations(
+    layers: Mapping[str, Element], sources: Mapping[str, Mapping[int, str]]
+) -> Iterator[Operation]:
+    for number, layer in layers.items():
+        operator = layer.get("type", "")
+        if operator in ("Const", "Parameter"):
+            continue
+        given = sources.get(number, {})
+        inputs = [given.get(place, "") for place in range(max(given, default=-1) + 1)]
+        ports = [port for part in layer.findall("output") for port in part.iter("port")]
+        data = next(iter(layer.findall("data")), layer)
+        kind = _KINDS.get(operator, operator)
+        if kind == "cast" and ports[0].get("precision") not in _PRECISIONS:
+            kind = "same"
+        if operator == "Interpolate" and not _is_plain_resize(layer, data):
+            kind = operator
+        if operator == "Pad":
+            inputs = inputs[:3]
+        if operator == "Slice":
+            inputs = [inputs[place] if place < len(inputs) else "" for place in _NUMPY_SLICE]
+        outputs = [f"{number}:{port.get('id')}" for port in ports] or [f"{number}:"]
+        yield Operation(kind=kind, inputs=inputs, outputs=outputs, options=_options(operator, data, len(ports)))
+
+
+def _is_plain_resize(layer: Element, data: Element) -> bool:
+    pads = [*_integers(data, "pads_begin"), *_integers(data, "pads_end")]
+    return layer.get("version") == "opset11" and data.get("shape_calculation_mode") == "sizes" and not any(pads)
+
+
+def _integers(data: Element, name: str) -> list[int]:
+    return [int(text) for text in data.get(name, "").split(",") if text.strip()]
+
+
+def _options(operator: str, data: Element, outputs: int) -> dict[str, Any]:
+    begins, ends = _integers(data, "pads_begin"), _integers(data, "pads_end")
+    options: dict[str, Any] = {
+        "apart": True,
+        "ceil": data.get("rounding_type", "floor") != "floor",
+        "copies": data.get("special_zero") == "true",
+        "count": outputs,
+        "dilations": _integers(data, "dilations") or [1] * 4,
+        "function": _ELEMENTWISE.get(operator, ""),
+        "grouped": operator == "GroupConvolution",
+        "keep": data.get("keep_dims") == "true",
+        "kernel": _integers(data, "kernel"),
+        "limits": [float(data.get(name, "0")) for name in ("min", "max")],
+        "pads": list(zip(begins, ends, strict=True)),
+        "part": slice(None),
+        "same": data.get("auto_pad") in ("same_lower", "same_upper"),
+        "strides": _integers(data, "strides"),
+    }
+    if operator == "Concat":
+        options["axis"] = int(data.get("axis", ""))
+    if operator == "VariadicSplit":
+        options["lengths"] = 2
+    return options

@@ -34,7 +34,9 @@ class Checked:
     header: str
     """The text of the entry `HEADER_KEY`."""
     classes: int
-    """That the logits are of."""
+    """Number of classes of the logits."""
+    has_bounded_memory: bool
+    """Whether it is proven to need memory in proportion to the image (`memory_bound`)."""
 
     def __post_init__(self) -> None:
         if len(self.header) > MAX_HEADER_CHARACTERS:
