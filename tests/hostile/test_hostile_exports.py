@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -428,6 +429,80 @@ def test_graphs_that_want_all_memory(tmp_path: Path) -> None:
     for path, (case, (_, message)) in zip(paths, BOMBS.items(), strict=True):
         assert message in found["told"][str(path)], case
         assert str(path) in found["told"][str(path)]
+
+
+def grow(*steps: str) -> Callable[[Any], None]:
+    """Add a tensor of a size that is computed from the height of the image, in steps "output = operator inputs"."""
+
+    def change(model: Any) -> None:
+        numbers = {"axis": [2], "limit": [150], "zero": [0], "big": [40_000_000], "half": [2**31], "one": [1],
+                   "many": [500], "flat": [-1]}  # fmt: skip
+        model.graph.initializer.extend(constant(name, values) for name, values in numbers.items())
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "number"))
+        chain = ("shape = Shape images", "height = Gather shape axis", *steps)
+        ends = ("total = ReduceMax huge", "logits = Add pooled total")
+        model.graph.node[0].output[0] = "pooled"
+        for place, step in enumerate((*chain, *ends)):
+            output, _, rest = step.partition(" = ")
+            kind, *inputs = rest.split()
+            options = {"keepdims": 0} if kind == "ReduceMax" else {}
+            model.graph.node.insert(1 + place, helper.make_node(kind, inputs, [output], **options))
+
+    return change
+
+
+_PAST = ("past = Sub height limit", "over = Max past zero")
+_HUGE = ("much = Mul over big", "length = Add much one", "huge = Expand number length")
+GROWING: dict[str, Callable[[Any], None]] = {
+    "a maximum": grow(*_PAST, *_HUGE),
+    "a rectifier": grow("past = Sub height limit", "over = Relu past", *_HUGE),
+    "a rounded quotient": grow("over = Div height limit", *_HUGE),
+    "a remainder": grow("past = Div height limit", "over = Mod past big", *_HUGE),
+    "a power": grow(*_PAST, "length = Mul over over", "huge = ConstantOfShape length"),
+    "many small factors": grow(
+        *_PAST, "m1 = Mul over many", "m2 = Mul m1 many", "m3 = Mul m2 many", "huge = Expand number m3"
+    ),
+    "an overflow": grow("o1 = Mul height half", "o2 = Mul o1 half", "o3 = Add o2 big", "huge = Expand number o3"),
+    "an outer product": grow(
+        *_PAST, "length = Mul over many", "line = Reshape images flat", "part = Slice line zero length",
+        "row = Unsqueeze part zero", "column = Unsqueeze part one", "huge = Mul row column",
+    ),
+    "a value of the picture": grow(
+        "light = ReduceMax images", "whole = CastLike light one", "r = Reshape whole one", "length = Mul r big",
+        "huge = Expand number length",
+    ),
+}  # fmt: skip
+"""Harmless for the images that the sandbox tries, and too large for others."""
+
+
+@pytest.mark.parametrize("case", GROWING)
+def test_a_size_that_grows_only_with_larger_images_is_not_proven_harmless(case: str, tmp_path: Path) -> None:
+    model = make_tiny()
+    assert check_onnx(model.SerializeToString()).has_bounded_memory
+    GROWING[case](model)
+    assert not check_onnx(model.SerializeToString()).has_bounded_memory
+    write_openvino(model, tmp_path / "growing.xml")
+    text, weights = ((tmp_path / f"growing.{ending}").read_bytes() for ending in ("xml", "bin"))
+    assert not check_openvino(text, weights).has_bounded_memory
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as on Linux")
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_what_is_not_proven_harmless_runs_in_limited_memory(
+    backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, path = make_tiny(), tmp_path / "growing.onnx"
+    GROWING["a maximum"](model)
+    path.write_bytes(model.SerializeToString())
+    r = RefineNet(model=path, backend=backend)
+    assert "it runs in limited memory" in capsys.readouterr().err
+    small, large = np.zeros((100, 90, 3), np.uint8), np.zeros((400, 90, 3), np.uint8)
+    expected = r.segment(small).labels
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"growing\.onnx (fails on|answers) images of shape"):
+            r.segment(large)  # 40 GB
+        assert (r.segment(small).labels == expected).all()  # the process that ended is started again
+    assert (pickle.loads(pickle.dumps(r)).segment(small).labels == expected).all()  # noqa: S301  (its own pickle)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]
     files = _read(path)
     is_certified = _check_certificate(path, files)
     found, checked = _look_at(path, engine, files)
-    has_sums = _check_seal(path, files) or is_certified
+    has_sums = _check_seal(path, files, found["entries"]) or is_certified
     if not has_sums:
         print_note(f"{path} carries no checksum, and has no certificate beside it: damage cannot be detected.")
     try:
@@ -106,14 +106,14 @@ def _read(path: Path) -> dict[str, bytes]:
     return dict(zip(OPENVINO_FILES, (_read_file(path), _read_file(weights)), strict=True))
 
 
-def _check_seal(path: Path, files: Mapping[str, bytes]) -> bool:
-    """Whether the file carries its own hash, which is compared.
+def _check_seal(path: Path, files: Mapping[str, bytes], entries: Collection[str]) -> bool:
+    """Return whether the file carries a hash of itself, after comparing it.
 
     Raises:
         ValueError: the file is damaged.
     """
     try:
-        return is_sealed(list(files.values()))
+        return is_sealed(list(files.values()), entries)
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged, or was changed after it was exported: {error}. Copy it again, with all files that "

@@ -15,6 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
+from refinenet.export.loading.checksum import known_entries
 from refinenet.export.loading.memory_bound import MAX_VALUES, Bounded, Operation, constant, is_proven
 from refinenet.export.loading.schema import (
     HEADER_KEY,
@@ -73,6 +74,7 @@ def check_onnx(content: bytes) -> Checked:
         files={ONNX_FILE: reduced.SerializeToString()},
         header=_find_header(model),
         classes=classes,
+        entries=known_entries(entry.key for entry in model.metadata_props),
         has_bounded_memory=is_proven(_operations(reduced.graph), _known(reduced.graph), INPUT, LOGITS),
     )
 

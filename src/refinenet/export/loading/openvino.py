@@ -16,6 +16,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from refinenet.export.loading.checksum import known_entries
 from refinenet.export.loading.memory_bound import MAX_VALUES, Bounded, Operation, constant, is_proven
 from refinenet.export.loading.schema import (
     HEADER_KEY,
@@ -72,12 +73,14 @@ def check_openvino(text: bytes, weights: bytes) -> Checked:
     _check_input(layers)
     classes = _take_labels_off(net, layers)
     header = _find_header(net)
+    entries = known_entries(part.tag for rest in net.findall("rt_info") for part in rest.iter())
     for rest in net.findall("rt_info"):
         net.remove(rest)
     return Checked(
         files=dict(zip(OPENVINO_FILES, (ElementTree.tostring(net), weights), strict=True)),
         header=header,
         classes=classes,
+        entries=entries,
         has_bounded_memory=_has_bounded_memory(net, layers, weights),
     )
 

@@ -45,6 +45,7 @@ def main() -> None:
             facts = {
                 "header": checked.header,
                 "classes": checked.classes,
+                "entries": checked.entries,
                 "has_bounded_memory": checked.has_bounded_memory,
             }
             answer.write(pack(facts, checked.files))

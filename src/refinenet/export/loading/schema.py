@@ -5,7 +5,7 @@ Shape letters: N batch, K classes, H and W height and width of the image, h and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from refinenet.labels import MAX_CLASSES
@@ -35,6 +35,8 @@ class Checked:
     """The text of the entry `HEADER_KEY`."""
     classes: int
     """Number of classes of the logits."""
+    entries: Sequence[str]
+    """Names of the metadata entries that this package's exporter writes, too."""
     has_bounded_memory: bool
     """Whether it is proven to need memory in proportion to the image (`memory_bound`)."""
 

@@ -108,7 +108,7 @@ class IsolatedEngine:
             facts, files = self._ask(pack({"shape": images.shape}, {"images": images.tobytes()}))
         if "failed" in facts:
             raise ValueError(facts["failed"])
-        return np.frombuffer(files["logits"], np.float32).reshape(facts["shape"])
+        return np.frombuffer(files["logits"], np.float32).reshape(facts["shape"]).copy()  # writable, as PyTorch asks
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._process = subprocess.Popen(
