@@ -278,10 +278,8 @@ def _divide(first: Size, second: Size) -> Size:
     return first.times(1 / divisor).plus(-1, 1)  # whole numbers are rounded down, or towards zero
 
 
-
-
 def _unary(function: Callable[[Size], Size]) -> Callable[[Given, Mapping[str, Any]], Made]:
-    def rule(given: Given, options: Mapping[str, Any]) -> Made:
+    def rule(given: Given, _: Mapping[str, Any]) -> Made:
         tensor = _tensor(given, 0)
         if tensor.values is None:
             return [tensor], _NOTHING
@@ -304,7 +302,7 @@ def _cast(size: Size) -> Size:
     return size if number is not None and number == round(number) else size.plus(-1, 1)
 
 
-def _same(given: Given, options: Mapping[str, Any]) -> Made:
+def _same(given: Given, _: Mapping[str, Any]) -> Made:
     return [Bounded(_tensor(given, 0).shape)], _NOTHING
 
 
@@ -373,7 +371,7 @@ def _gather(given: Given, options: Mapping[str, Any]) -> Made:
     return [Bounded.of(np.asarray(np.take(values, indices, axis), dtype=object))], _NOTHING
 
 
-def _slice(given: Given, options: Mapping[str, Any]) -> Made:
+def _slice(given: Given, _: Mapping[str, Any]) -> Made:
     data = _tensor(given, 0)
     axes = _integers(given, 3) if len(given) > 3 and given[3] is not None else range(len(data.shape))
     steps = _integers(given, 4) if len(given) > 4 and given[4] is not None else [1] * len(axes)

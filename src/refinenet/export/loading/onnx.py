@@ -75,7 +75,7 @@ def check_onnx(content: bytes) -> Checked:
         header=_find_header(model),
         classes=classes,
         entries=known_entries(entry.key for entry in model.metadata_props),
-        has_bounded_memory=is_proven(_operations(reduced.graph), _known(reduced.graph), INPUT, LOGITS),
+        has_bounded_memory=_has_bounded_memory(reduced.graph),
     )
 
 
@@ -206,15 +206,15 @@ def _reduced(model: Any) -> Any:
 
 _ELEMENTWISE = {"Add": "add", "Clip": "either", "Div": "divide", "Max": "either", "Min": "either", "Mul": "multiply",
                 "PRelu": "", "Pow": "", "Sub": "subtract"}  # fmt: skip
+_UNCHANGED = """
+BatchNormalization Elu Erf Exp Gelu HardSigmoid HardSwish LeakyRelu Mish Sigmoid Softplus Sqrt Swish Tanh
+"""
 _KINDS: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(_ELEMENTWISE, "elementwise"),
         **dict.fromkeys(("AveragePool", "MaxPool"), "pool"),
         **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceSum"), "reduce"),
-        **dict.fromkeys(
-            ("BatchNormalization", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Sigmoid",
-             "Softplus", "Sqrt", "Swish", "Tanh"), "same",
-        ),
+        **dict.fromkeys(_UNCHANGED.split(), "same"),
         "Cast": "cast",
         "Ceil": "ceil",
         "Concat": "concat",
@@ -239,8 +239,13 @@ _KINDS: Mapping[str, str] = MappingProxyType(
 _EXACT_TYPES = {getattr(onnx.TensorProto, name) for name in ("FLOAT", "DOUBLE", "INT32", "INT64")}
 
 
-def _known(graph: Any) -> dict[str, Bounded]:
-    return {tensor.name: _bounded(tensor) for tensor in graph.initializer}
+def _has_bounded_memory(graph: Any) -> bool:
+    try:
+        known = {tensor.name: _bounded(tensor) for tensor in graph.initializer}
+        operations = list(_operations(graph))
+    except (ValueError, TypeError):  # attributes and values that are not what their operators have
+        return False
+    return is_proven(operations, known, INPUT, LOGITS)
 
 
 def _bounded(tensor: Any) -> Bounded:

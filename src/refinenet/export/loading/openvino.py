@@ -247,6 +247,9 @@ def _part(net: Element, name: str) -> Element:
 
 _ELEMENTWISE = {"Add": "add", "Divide": "divide", "FakeQuantize": "", "Maximum": "either", "Minimum": "either",
                 "Multiply": "multiply", "PRelu": "", "Power": "", "Subtract": "subtract"}  # fmt: skip
+_UNCHANGED = """
+BatchNormInference Elu Erf Exp Gelu HSigmoid HSwish HardSigmoid Mish Result Sigmoid SoftPlus Sqrt Swish Tanh
+"""
 _KINDS: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(_ELEMENTWISE, "elementwise"),
@@ -255,10 +258,7 @@ _KINDS: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("Convolution", "GroupConvolution"), "convolution"),
         **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceSum"), "reduce"),
         **dict.fromkeys(("Split", "VariadicSplit"), "split"),
-        **dict.fromkeys(
-            ("BatchNormInference", "Elu", "Erf", "Exp", "Gelu", "HSigmoid", "HSwish", "HardSigmoid", "Mish", "Result",
-             "Sigmoid", "SoftPlus", "Sqrt", "Swish", "Tanh"), "same",
-        ),
+        **dict.fromkeys(_UNCHANGED.split(), "same"),
         "Ceiling": "ceil",
         "Concat": "concat",
         "Convert": "cast",
@@ -335,9 +335,7 @@ def _known(layers: Mapping[str, Element], weights: bytes) -> Iterator[tuple[str,
         yield f"{number}:{port.get('id')}", tensor
 
 
-def _operations(
-    layers: Mapping[str, Element], sources: Mapping[str, Mapping[int, str]]
-) -> Iterator[Operation]:
+def _operations(layers: Mapping[str, Element], sources: Mapping[str, Mapping[int, str]]) -> Iterator[Operation]:
     for number, layer in layers.items():
         operator = layer.get("type", "")
         if operator in ("Const", "Parameter"):

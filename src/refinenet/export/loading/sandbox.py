@@ -24,7 +24,6 @@ from refinenet.inference.backends.isolated import (
     used_addresses,
 )
 
-
 SECONDS = 120
 """Of computing, that reading and trying may take."""
 TRIALS = ((1, 3, 128, 128), (2, 3, 33, 47))
