@@ -13,7 +13,7 @@ import sys
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -101,9 +101,8 @@ def read_export(path: Path) -> object:
     return checked.files, checked.classes, card, json.dumps(preprocessing)
 
 
-def mutate_each(path: Path, read: Callable[[Path], object], number: int, seed: int, results: Connection) -> None:
-    """Send for each mutation of a file whether it was refused, made no difference, or changed something silently."""
-    sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (of this process, to its end)
+def mutate_each(path: Path, read: Callable[[Path], object], number: int, seed: int) -> Iterator[str]:
+    """Yield for each mutation of a file whether it was refused, made no difference, or changed something silently."""
     beside = {other: other.read_bytes() for other in path.parent.iterdir()}
     expected, chance = read(path), random.Random(seed)
     for _ in range(number):
@@ -112,42 +111,47 @@ def mutate_each(path: Path, read: Callable[[Path], object], number: int, seed: i
             other.write_bytes(mutate(content, chance) if other == path else content)
             other.chmod(0o600)
         try:
-            results.send("equal" if read(path) == expected else "SILENT")
+            yield "equal" if read(path) == expected else "SILENT"
         except ValueError:
-            results.send("refused")
+            yield "refused"
         except Exception as error:  # noqa: BLE001 - what else is raised is what is looked for
-            results.send(f"CRASH {error!r}"[:200])
-    path.parent.mkdir(exist_ok=True)
-    for other, content in beside.items():
-        other.write_bytes(content)
+            yield f"CRASH {error!r}"[:200]
 
 
-def count(path: Path, read: Callable[[Path], object], number: int, seed: int) -> Mapping[str, int]:
-    """How many mutations were refused, made no difference, changed something silently, or crashed.
-
-    They are read in a process of its own, so that a crash of the interpreter is counted, too.
-    """
-    found, results = Counter[str](), multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(
-        target=mutate_each, args=(path, read, number, seed, results[1])
-    )
-    process.start()
-    results[1].close()
-    try:
-        while True:
-            found[results[0].recv()] += 1
-    except EOFError:
-        process.join()
-    if process.exitcode:
-        found[f"CRASH exit {process.exitcode}"] += 1
-    return found
-
-
-def run(number: int, seed: int, kinds: tuple[str, ...] = ()) -> dict[str, Mapping[str, int]]:
-    """A table of all kinds of file, or of some."""
+def mutate_all(kinds: Sequence[str], number: int, seed: int, results: Connection) -> None:
+    """Send the kind of file and what became of each mutation."""
+    sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (of this process, to its end)
     with tempfile.TemporaryDirectory() as name:
         files = make_files(Path(name))
-        return {kind: count(*files[kind], number, seed) for kind in kinds or files}
+        for kind in kinds or files:
+            results.send((kind, "begun"))
+            for found in mutate_each(*files[kind], number, seed):
+                results.send((kind, found))
+        results.send(("", "ended"))
+
+
+def run(number: int, seed: int, kinds: Sequence[str] = ()) -> dict[str, Counter[str]]:
+    """Count what became of the mutations of each kind of file, or of some.
+
+    They are read in a process of their own, so that a crash of the interpreter is counted, too; it ends the count.
+    """
+    table: dict[str, Counter[str]] = {}
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(target=mutate_all, args=(kinds, number, seed, sender))
+    process.start()
+    sender.close()
+    kind, found = "", ""
+    try:
+        while found != "ended":
+            kind, found = receiver.recv()
+            if found == "begun":
+                table[kind] = Counter()
+            elif kind:
+                table[kind][found] += 1
+    except EOFError:
+        table.setdefault(kind, Counter())["CRASH of the process"] += 1
+    process.join()
+    return table
 
 
 def make_files(folder: Path) -> dict[str, tuple[Path, Callable[[Path], object]]]:

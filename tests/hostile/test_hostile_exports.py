@@ -17,11 +17,15 @@ import numpy as np
 import onnx
 import pytest
 from exported_files import make_tiny, write_openvino
+from model_parts import CARD
 from onnx import TensorProto, helper, numpy_helper
 
 from refinenet import RefineNet
+from refinenet.export.formats import describe
+from refinenet.export.loading.checksum import EXPORTER_ENTRIES, OPEN_SEAL, SEAL_KEY, close_seal, is_sealed
 from refinenet.export.loading.onnx import check_onnx
 from refinenet.export.loading.openvino import check_openvino
+from refinenet.models.network import Network
 
 SECRET = "nobody may read or change this"
 
@@ -561,6 +565,60 @@ def test_an_answer_that_is_no_number(tmp_path: Path, street: Any) -> None:
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ValueError, match="not finite"):
         RefineNet(model=path).segment(street)
+
+
+def sealed_tiny(folder: Path) -> Any:
+    """A tiny graph with the metadata and the hash that the exporter writes."""
+    model, path = make_tiny(), folder / "sealed.onnx"
+    for key, text in describe(Network(CARD.architecture), CARD).text_entries().items():
+        if key != "refinenet":
+            model.metadata_props.add(key=key, value=text)
+    model.metadata_props.add(key=SEAL_KEY, value=OPEN_SEAL)
+    path.write_bytes(model.SerializeToString())
+    close_seal(path)
+    return onnx.load(path)
+
+
+def is_intact(model: Any) -> bool:
+    content = model.SerializeToString()
+    return is_sealed([content], check_onnx(content).entries)
+
+
+def test_damage_is_found_where_the_hash_itself_is_damaged_or_missing(tmp_path: Path) -> None:
+    assert is_intact(sealed_tiny(tmp_path))
+    for text in ("", "refinenet-content-sha256:", OPEN_SEAL.upper(), OPEN_SEAL, OPEN_SEAL * 2, "x" + OPEN_SEAL[1:]):
+        model = sealed_tiny(tmp_path)
+        model.metadata_props[-1].value = text
+        with pytest.raises(ValueError, match="hash"):
+            is_intact(model)
+    model = sealed_tiny(tmp_path)
+    model.metadata_props[-1].key = "refinenet_seam"
+    model.metadata_props[-1].value = ""
+    with pytest.raises(ValueError, match="and no readable hash"):
+        is_intact(model)
+    model = sealed_tiny(tmp_path)
+    del model.metadata_props[-1]
+    with pytest.raises(ValueError, match="and no readable hash"):
+        is_intact(model)
+    model = sealed_tiny(tmp_path)
+    model.graph.node[0].name = "changed"
+    with pytest.raises(ValueError, match="does not have the hash"):
+        is_intact(model)
+
+
+def test_a_foreign_file_may_mention_what_the_exporter_writes(tmp_path: Path) -> None:
+    model = make_tiny()
+    model.doc_string = "Not made by RefineNet (lightweight), {'dynamic': True}, refinenet_seal, blur_strength"
+    model.metadata_props.add(key="description", value="RefineNet (full, resnet50), refinenet-content-sha256:")
+    model.metadata_props.add(key="author", value="somebody")
+    assert not is_intact(model)
+    (tmp_path / "foreign.onnx").write_bytes(model.SerializeToString())
+    assert len(RefineNet(model=tmp_path / "foreign.onnx").label_set) == 3
+
+
+def test_the_entries_that_show_the_exporter_are_those_that_it_writes() -> None:
+    facts = describe(Network(CARD.architecture), CARD)
+    assert {*facts.text_entries(), *facts.model_info()} == {"refinenet", *EXPORTER_ENTRIES}
 
 
 LAUGHS = '<!DOCTYPE net [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>'
