@@ -116,6 +116,9 @@ def mutate_each(path: Path, read: Callable[[Path], object], number: int, seed: i
             yield "refused"
         except Exception as error:  # noqa: BLE001 - what else is raised is what is looked for
             yield f"CRASH {error!r}"[:200]
+    path.parent.mkdir(exist_ok=True)
+    for other, content in beside.items():
+        other.write_bytes(content)
 
 
 def mutate_all(kinds: Sequence[str], number: int, seed: int, results: Connection) -> None:

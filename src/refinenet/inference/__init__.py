@@ -1,6 +1,6 @@
 """One image to its `Segmentation`: protocols, sliding windows and backends.
 
-Begin with `segmenter.Segmenter`.
+Start reading at `segmenter.Segmenter`.
 """
 
 from typing import TYPE_CHECKING

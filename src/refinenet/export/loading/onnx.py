@@ -1,7 +1,7 @@
-"""What an ONNX file may hold: one graph of plain arithmetic, whole, with a header of this package.
+"""Checks of ONNX files: one whole graph of plain arithmetic, with a header of this package.
 
-Everything else is refused: other files that it points to, operators that run programs, branch, loop, draw at random or
-handle texts, other inputs and outputs. What is left is handed on without anything that is not needed.
+Everything else is refused: external data, operators that run programs, branch, loop, draw random numbers or process
+text, other inputs and outputs. The graph is then rebuilt from the checked parts that the logits need.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Sigmoid Sign Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeez
 Trilu Unsqueeze Where Xor
 """
 OPERATORS = frozenset(_OPERATORS.split())
-"""What PyTorch makes of networks, and what else computes numbers from numbers."""
+"""Operators of PyTorch's exporter, and others that compute numbers from numbers."""
 
 _NUMBERS = "FLOAT FLOAT16 BFLOAT16 DOUBLE INT8 UINT8 INT16 UINT16 INT32 UINT32 INT64 UINT64 BOOL"
 _TYPES = frozenset(getattr(onnx.TensorProto, name) for name in _NUMBERS.split())
@@ -55,7 +55,7 @@ def check_onnx(content: bytes) -> Checked:
     """Read an ONNX file's content.
 
     Raises:
-        ValueError: it is no ONNX model, or holds what is not allowed; says what was found.
+        ValueError: It is not an ONNX model, or has contents that are not allowed; names them.
     """
     try:
         model = onnx.ModelProto.FromString(content)
@@ -159,7 +159,7 @@ def _check_outputs(graph: Any) -> int:
 
 
 def _fits(value: Any, types: Sequence[int], shape: Sequence[int | None]) -> bool:
-    """Whether a value is a tensor of one of the types and of a shape, in which None stands for a free side."""
+    """Return whether a value is a tensor of one of the types and of a shape, in which None is a free side."""
     if value.type.WhichOneof("value") != "tensor_type" or value.type.tensor_type.elem_type not in types:
         return False
     sides = value.type.tensor_type.shape.dim
@@ -184,7 +184,7 @@ def _find_header(model: Any) -> str:
 
 
 def _reduced(model: Any) -> Any:
-    """The model without labels, which follow from the logits, and without texts."""
+    """Return the model without labels, which follow from the logits, and without texts."""
     graph = model.graph
     needed, kept = {LOGITS}, []
     for node in reversed(graph.node):

@@ -1,7 +1,7 @@
-"""What OpenVINO's files may hold: one graph of plain arithmetic, its weights, and a header of this package.
+"""Checks of OpenVINO's files: one graph of plain arithmetic, its weights, and a header of this package.
 
-The `.xml` file is parsed, checked, and written anew with nothing but what was checked, so that another parser cannot
-see in it what this one did not.
+The `.xml` file is parsed, checked, and written anew from the checked parts only, so that OpenVINO's own parser cannot
+read anything in it that this one did not.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ShapeOf Sigmoid Sign Slice SoftMax Softmax SoftPlus SoftSign SpaceToDepth Split 
 StridedSlice Subtract Swish Tanh Tile TopK Transpose Unsqueeze VariadicSplit
 """
 OPERATORS = frozenset(_OPERATORS.split())
-"""What OpenVINO makes of networks, and what else computes numbers from numbers."""
+"""Layers of OpenVINO's converter, and others that compute numbers from numbers."""
 
 _SETS = re.compile(r"opset([1-9]|1[0-9])")
 _NUMBERS = "f32 f16 bf16 f64 i8 u8 i16 u16 i32 u32 i64 u64 i4 u4 boolean"
@@ -54,18 +54,18 @@ _TYPES = frozenset(_NUMBERS.split())
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _LAYER_PARTS = {"data", "input", "output", "rt_info"}
 _KEPT_MARKS = {"decompression", "keep_const_precision", "nonconvertible_divide", "precise"}
-"""Of a layer's marks those that say how it is to be computed."""
+"""Runtime attributes of a layer that change how it is computed; all others are dropped."""
 
 
 def check_openvino(text: bytes, weights: bytes) -> Checked:
     """Read the content of OpenVINO's files.
 
     Args:
-        text: Of the `.xml` file.
-        weights: Of the `.bin` file.
+        text: Content of the `.xml` file.
+        weights: Content of the `.bin` file.
 
     Raises:
-        ValueError: they are no model, or hold what is not allowed; says what was found.
+        ValueError: They are not a model, or have contents that are not allowed; names them.
     """
     net = _parse(text)
     layers = _check_layers(net)
@@ -162,7 +162,7 @@ def _check_constants(layers: dict[str, Element], size: int) -> None:
 
 
 def _end_of(layer: Element) -> int:
-    """Where in the `.bin` file the values of a constant end."""
+    """Return the offset in the `.bin` file at which the values of a constant end."""
     data = layer.findall("data")
     found = dict(data[0].attrib) if len(data) == 1 else {}
     offset, size, shape = found.get("offset", ""), found.get("size", ""), found.get("shape", "")
@@ -183,7 +183,7 @@ def _check_input(layers: dict[str, Element]) -> None:
 
 
 def _take_labels_off(net: Element, layers: dict[str, Element]) -> int:
-    """Remove the output of labels, which follow from the logits; returns the number of classes."""
+    """Remove the output of labels, which follow from the logits; return the number of classes."""
     edges = _part(net, "edges")
     outputs = {}
     for edge in list(edges):

@@ -1,6 +1,6 @@
-"""The process that looks at a stranger's file: it reads it, checks it, and tries it, with little memory and time.
+"""Sandbox for untrusted exported files: a process that parses, checks and tries them with limited memory and time.
 
-A file that needs more, or brings the engine down, ends this process and not the one that asked. It may write no files.
+A file that needs more, or crashes the engine, ends this process and not its parent. It cannot write files.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from refinenet.inference.backends.isolated import (
 )
 
 SECONDS = 120
-"""Of computing, that reading and trying may take."""
+"""CPU time of reading and trying a file."""
 TRIALS = ((1, 3, 128, 128), (2, 3, 33, 47))
-"""Shapes of the images that the graph is tried on; of the first, a number for each pair of pixels is a gigabyte."""
+"""Shapes of the images that the graph is tried on; one number for each pair of pixels of the first is a gigabyte."""
 
 
 def main() -> None:
-    """Read a parcel from standard input, and write one to standard output: what was found, or why it is refused."""
+    """Read files from standard input; write the facts about them, or the reason of a refusal, to standard output."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answer:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # where engines print is not where the answer goes
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # engines print to standard output, too
         asked, files = unpack(sys.stdin.buffer.read())
         engine: Engine = asked["engine"]
         _load_libraries(engine, is_onnx=len(files) == 1)
