@@ -171,10 +171,10 @@ def make_files(folder: Path) -> dict[str, tuple[Path, Callable[[Path], object]]]
     with tarfile.open(STORED) as archive:
         for member in archive.getmembers():
             file = Path(member.name).name
-            content = archive.extractfile(member)
-            if file.startswith("exported.") and content is not None:
+            stored = archive.extractfile(member)
+            if file.startswith("exported.") and stored is not None:
                 kind = "onnx" if "onnx" in file else "xml"
-                (folder / kind / file).write_bytes(content.read())
+                (folder / kind / file).write_bytes(stored.read())
     return {
         "model file": (folder / "model" / "model.safetensors", read_model),
         "published archive": (folder / "published" / "published.pth", read_published),

@@ -25,6 +25,7 @@ from refinenet.export.formats import describe
 from refinenet.export.loading.checksum import EXPORTER_ENTRIES, OPEN_SEAL, SEAL_KEY, close_seal, is_sealed
 from refinenet.export.loading.onnx import check_onnx
 from refinenet.export.loading.openvino import check_openvino
+from refinenet.inference import Engine
 from refinenet.models.network import Network
 
 SECRET = "nobody may read or change this"
@@ -449,7 +450,7 @@ def grow(*steps: str) -> Callable[[Any], None]:
         for place, step in enumerate((*chain, *ends)):
             output, _, rest = step.partition(" = ")
             kind, *inputs = rest.split()
-            options = {"keepdims": 0} if kind == "ReduceMax" else {}
+            options: dict[str, Any] = {"keepdims": 0} if kind == "ReduceMax" else {}
             model.graph.node.insert(1 + place, helper.make_node(kind, inputs, [output], **options))
 
     return change
@@ -493,7 +494,7 @@ def test_a_size_that_grows_only_with_larger_images_is_not_proven_harmless(case: 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as on Linux")
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_what_is_not_proven_harmless_runs_in_limited_memory(
-    backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    backend: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, path = make_tiny(), tmp_path / "growing.onnx"
     GROWING["a maximum"](model)

@@ -9,6 +9,7 @@ import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,13 +29,14 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A small network on each backend, and small exported files."""
     path = tmp_path_factory.mktemp("threads") / "small.safetensors"
     suffix, _, engine = request.param.partition(" by ")
+    options: dict[str, Any] = {"backend": engine or None}
     if suffix.startswith("."):
         path = path.with_suffix(suffix)
         if suffix == ".xml":
             write_openvino(make_tiny(), path)
         else:
             path.write_bytes(make_tiny().SerializeToString())
-        return RefineNet(model=path, backend=engine or None)
+        return RefineNet(model=path, **options)
     RefineNet(encoder="test_resnet", num_classes=4, device="cpu", seed=1).save(path)
     return RefineNet(model=Path(path), device="cpu", backend=request.param)
 

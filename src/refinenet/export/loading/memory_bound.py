@@ -254,7 +254,7 @@ def _elementwise(given: Given, options: Mapping[str, Any]) -> Made:
         return [Bounded(tuple(shape))], _NOTHING
     if any(side.constant is None for side in shape) or math.prod(side.constant or 0 for side in shape) > MAX_VALUES:
         return [Bounded(tuple(shape))], _NOTHING
-    total = arrays[0]
+    total: Any = arrays[0]
     for values in arrays[1:]:
         total = np.frompyfunc(function, 2, 1)(total, values)
     return [_computed(total)], _NOTHING
