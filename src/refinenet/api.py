@@ -95,6 +95,12 @@ class RefineNet:
         OSError: a file cannot be read.
     """
 
+    _model: Network | ExportedModel
+    _card: ModelCard
+    _noted: Weights
+    _choices: LatencyTuner
+    _segmenter: Segmenter
+
     def __init__(
         self,
         model_type: ModelType | None = None,
@@ -157,10 +163,15 @@ class RefineNet:
         return sum(parameter.numel() for parameter in self._model.parameters())
 
     def _adopt(self, model: Network | ExportedModel, card: ModelCard) -> None:
-        self._model, self._card, self._noted = model, card, _note(model)
         backend = open_backend(model, self._backend, self._precision, or_pytorch=self._chooses)
-        self._choices = LatencyTuner(model, self._backend, card.label_set, card.temperature)
-        self._segmenter = Segmenter(backend, card.label_set, temperature=card.temperature)
+        # In one step, for concurrent calls: each sees the old model with its own card and segmenter, or the new one.
+        self.__dict__.update(
+            _model=model,
+            _card=card,
+            _noted=_note(model),
+            _choices=LatencyTuner(model, self._backend, card.label_set, card.temperature),
+            _segmenter=Segmenter(backend, card.label_set, temperature=card.temperature),
+        )
 
     def _warn_of_random_weights(self) -> None:
         """Say once that a new network predicts nothing of use before it is trained or given weights."""
@@ -755,7 +766,10 @@ class RefineNet:
                 raise ValueError("Int8 is fitted to images and measured on images: pass dataset (--dataset).")
             if calibration_split == split:
                 raise ValueError(f"Int8 is measured on other images than it is fitted to: {split!r} is named for both.")
-            calibration = open_split(dataset, root, classes, calibration_split)[0]
+            # The ranges that int8 is fitted to are those of images read as the network was trained on them.
+            calibration = with_value_range(
+                open_split(dataset, root, classes, calibration_split)[0], self.card.value_range
+            )
             int8 = Int8(calibration=calibration, measured_on=data, max_drop=max_drop, progress=progress)
         certificate = export_model(
             path, self.network, self.card, dataset=data, sizes=sizes, int8=int8, progress=progress

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -16,11 +17,16 @@ import numpy as np
 import onnx
 import pytest
 from exported_files import make_tiny, write_openvino
+from model_parts import CARD
 from onnx import TensorProto, helper, numpy_helper
 
 from refinenet import RefineNet
+from refinenet.export.formats import describe
+from refinenet.export.loading.checksum import EXPORTER_ENTRIES, OPEN_SEAL, SEAL_KEY, close_seal, is_sealed
 from refinenet.export.loading.onnx import check_onnx
 from refinenet.export.loading.openvino import check_openvino
+from refinenet.inference import Engine
+from refinenet.models.network import Network
 
 SECRET = "nobody may read or change this"
 
@@ -430,6 +436,80 @@ def test_graphs_that_want_all_memory(tmp_path: Path) -> None:
         assert str(path) in found["told"][str(path)]
 
 
+def grow(*steps: str) -> Callable[[Any], None]:
+    """Add a tensor of a size that is computed from the height of the image, in steps "output = operator inputs"."""
+
+    def change(model: Any) -> None:
+        numbers = {"axis": [2], "limit": [150], "zero": [0], "big": [40_000_000], "half": [2**31], "one": [1],
+                   "many": [500], "flat": [-1]}  # fmt: skip
+        model.graph.initializer.extend(constant(name, values) for name, values in numbers.items())
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "number"))
+        chain = ("shape = Shape images", "height = Gather shape axis", *steps)
+        ends = ("total = ReduceMax huge", "logits = Add pooled total")
+        model.graph.node[0].output[0] = "pooled"
+        for place, step in enumerate((*chain, *ends)):
+            output, _, rest = step.partition(" = ")
+            kind, *inputs = rest.split()
+            options: dict[str, Any] = {"keepdims": 0} if kind == "ReduceMax" else {}
+            model.graph.node.insert(1 + place, helper.make_node(kind, inputs, [output], **options))
+
+    return change
+
+
+_PAST = ("past = Sub height limit", "over = Max past zero")
+_HUGE = ("much = Mul over big", "length = Add much one", "huge = Expand number length")
+GROWING: dict[str, Callable[[Any], None]] = {
+    "a maximum": grow(*_PAST, *_HUGE),
+    "a rectifier": grow("past = Sub height limit", "over = Relu past", *_HUGE),
+    "a rounded quotient": grow("over = Div height limit", *_HUGE),
+    "a remainder": grow("past = Div height limit", "over = Mod past big", *_HUGE),
+    "a power": grow(*_PAST, "length = Mul over over", "huge = ConstantOfShape length"),
+    "many small factors": grow(
+        *_PAST, "m1 = Mul over many", "m2 = Mul m1 many", "m3 = Mul m2 many", "huge = Expand number m3"
+    ),
+    "an overflow": grow("o1 = Mul height half", "o2 = Mul o1 half", "o3 = Add o2 big", "huge = Expand number o3"),
+    "an outer product": grow(
+        *_PAST, "length = Mul over many", "line = Reshape images flat", "part = Slice line zero length",
+        "row = Unsqueeze part zero", "column = Unsqueeze part one", "huge = Mul row column",
+    ),
+    "a value of the picture": grow(
+        "light = ReduceMax images", "whole = CastLike light one", "r = Reshape whole one", "length = Mul r big",
+        "huge = Expand number length",
+    ),
+}  # fmt: skip
+"""Harmless for the images that the sandbox tries, and too large for others."""
+
+
+@pytest.mark.parametrize("case", GROWING)
+def test_a_size_that_grows_only_with_larger_images_is_not_proven_harmless(case: str, tmp_path: Path) -> None:
+    model = make_tiny()
+    assert check_onnx(model.SerializeToString()).has_bounded_memory
+    GROWING[case](model)
+    assert not check_onnx(model.SerializeToString()).has_bounded_memory
+    write_openvino(model, tmp_path / "growing.xml")
+    text, weights = ((tmp_path / f"growing.{ending}").read_bytes() for ending in ("xml", "bin"))
+    assert not check_openvino(text, weights).has_bounded_memory
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as on Linux")
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_what_is_not_proven_harmless_runs_in_limited_memory(
+    backend: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, path = make_tiny(), tmp_path / "growing.onnx"
+    GROWING["a maximum"](model)
+    path.write_bytes(model.SerializeToString())
+    r = RefineNet(model=path, backend=backend)
+    assert "it runs in limited memory" in capsys.readouterr().err
+    small, large = np.zeros((100, 90, 3), np.uint8), np.zeros((400, 90, 3), np.uint8)
+    expected = r.segment(small).labels
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"growing\.onnx (fails on|answers) images of shape"):
+            r.segment(large)  # 40 GB
+        assert (r.segment(small).labels == expected).all()  # the process that ended is started again
+    assert (pickle.loads(pickle.dumps(r)).segment(small).labels == expected).all()  # noqa: S301  (its own pickle)
+
+
 @pytest.mark.parametrize(
     "content",
     [b"x", b"\x00" * 1000, b"PK\x03\x04" + b"x" * 100, b"\x80\x04cos\nsystem\n", b"\x08" * 10**6, b"\xff" * 10**6,
@@ -486,6 +566,60 @@ def test_an_answer_that_is_no_number(tmp_path: Path, street: Any) -> None:
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ValueError, match="not finite"):
         RefineNet(model=path).segment(street)
+
+
+def sealed_tiny(folder: Path) -> Any:
+    """A tiny graph with the metadata and the hash that the exporter writes."""
+    model, path = make_tiny(), folder / "sealed.onnx"
+    for key, text in describe(Network(CARD.architecture), CARD).text_entries().items():
+        if key != "refinenet":
+            model.metadata_props.add(key=key, value=text)
+    model.metadata_props.add(key=SEAL_KEY, value=OPEN_SEAL)
+    path.write_bytes(model.SerializeToString())
+    close_seal(path)
+    return onnx.load(path)
+
+
+def is_intact(model: Any) -> bool:
+    content = model.SerializeToString()
+    return is_sealed([content], check_onnx(content).entries)
+
+
+def test_damage_is_found_where_the_hash_itself_is_damaged_or_missing(tmp_path: Path) -> None:
+    assert is_intact(sealed_tiny(tmp_path))
+    for text in ("", "refinenet-content-sha256:", OPEN_SEAL.upper(), OPEN_SEAL, OPEN_SEAL * 2, "x" + OPEN_SEAL[1:]):
+        model = sealed_tiny(tmp_path)
+        model.metadata_props[-1].value = text
+        with pytest.raises(ValueError, match="hash"):
+            is_intact(model)
+    model = sealed_tiny(tmp_path)
+    model.metadata_props[-1].key = "refinenet_seam"
+    model.metadata_props[-1].value = ""
+    with pytest.raises(ValueError, match="and no readable hash"):
+        is_intact(model)
+    model = sealed_tiny(tmp_path)
+    del model.metadata_props[-1]
+    with pytest.raises(ValueError, match="and no readable hash"):
+        is_intact(model)
+    model = sealed_tiny(tmp_path)
+    model.graph.node[0].name = "changed"
+    with pytest.raises(ValueError, match="does not have the hash"):
+        is_intact(model)
+
+
+def test_a_foreign_file_may_mention_what_the_exporter_writes(tmp_path: Path) -> None:
+    model = make_tiny()
+    model.doc_string = "Not made by RefineNet (lightweight), {'dynamic': True}, refinenet_seal, blur_strength"
+    model.metadata_props.add(key="description", value="RefineNet (full, resnet50), refinenet-content-sha256:")
+    model.metadata_props.add(key="author", value="somebody")
+    assert not is_intact(model)
+    (tmp_path / "foreign.onnx").write_bytes(model.SerializeToString())
+    assert len(RefineNet(model=tmp_path / "foreign.onnx").label_set) == 3
+
+
+def test_the_entries_that_show_the_exporter_are_those_that_it_writes() -> None:
+    facts = describe(Network(CARD.architecture), CARD)
+    assert {*facts.text_entries(), *facts.model_info()} == {"refinenet", *EXPORTER_ENTRIES}
 
 
 LAUGHS = '<!DOCTYPE net [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>'

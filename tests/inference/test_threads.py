@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import multiprocessing
 import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from exported_files import make_tiny, write_openvino
 
 from refinenet import RefineNet
 
@@ -18,10 +22,21 @@ RANDOM = np.random.default_rng(0)
 IMAGES = [RANDOM.integers(0, 256, (*size, 3), np.uint8) for size in ((40, 56), (64, 48), (33, 90)) * 2]
 
 
-@pytest.fixture(scope="module", params=["pytorch", "openvino", "onnxruntime", "auto"])
+@pytest.fixture(
+    scope="module", params=["pytorch", "openvino", "onnxruntime", "auto", ".onnx", ".onnx by openvino", ".xml"]
+)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RefineNet:
-    """A small network on each backend."""
+    """A small network on each backend, and small exported files."""
     path = tmp_path_factory.mktemp("threads") / "small.safetensors"
+    suffix, _, engine = request.param.partition(" by ")
+    options: dict[str, Any] = {"backend": engine or None}
+    if suffix.startswith("."):
+        path = path.with_suffix(suffix)
+        if suffix == ".xml":
+            write_openvino(make_tiny(), path)
+        else:
+            path.write_bytes(make_tiny().SerializeToString())
+        return RefineNet(model=path, **options)
     RefineNet(encoder="test_resnet", num_classes=4, device="cpu", seed=1).save(path)
     return RefineNet(model=Path(path), device="cpu", backend=request.param)
 
@@ -59,3 +74,28 @@ def test_a_forked_process_predicts_the_same(model: RefineNet) -> None:
         child.kill()  # not by SIGTERM, for which Ray's tests leave a handler that a blocked child never runs
         child.join()
     assert predict(model) == alone
+
+
+def test_asyncio_tasks_predict_what_one_call_predicts(model: RefineNet) -> None:
+    async def predict_together() -> list[bytes]:
+        found = await asyncio.gather(*(asyncio.to_thread(model.segment, image) for image in IMAGES * 4))
+        return [each.labels.tobytes() for each in found]
+
+    assert asyncio.run(predict_together()) == predict(model) * 4
+
+
+def test_weights_that_change_during_predictions_are_seen_by_later_ones(tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    RefineNet(encoder="test_resnet", num_classes=4, device="cpu", seed=1).save(path)
+    model = RefineNet(model=path, device="cpu", backend="pytorch")
+    before = model.segment(IMAGES[0]).labels.tobytes()
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(lambda: model.segment(IMAGES[0]).labels.tobytes()) for _ in range(40)]
+        with torch.no_grad():
+            for parameter in model.network.classifier.parameters():
+                parameter.neg_()
+        found += [pool.submit(lambda: model.segment(IMAGES[0]).labels.tobytes()) for _ in range(8)]
+        answers = [future.result() for future in found]
+    after = model.segment(IMAGES[0]).labels.tobytes()
+    assert before != after
+    assert answers[-1] == after

@@ -1,6 +1,6 @@
-"""Networks in the formats of other programs: written, compared, certified; and read back with distrust.
+"""Export of networks to the formats of other programs, with a certificate, and loading of such untrusted files.
 
-Begin with `exporter.export_model`; `loading` reads such files.
+Start reading at `exporter.export_model`; `loading` reads exported files.
 """
 
 from typing import TYPE_CHECKING

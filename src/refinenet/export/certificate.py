@@ -1,4 +1,4 @@
-"""The certificate of an export: what was compared, by which bounds it was kept, how good and how fast it is."""
+"""Certificate of an export: parity with PyTorch, tolerance, mIoU and latency."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ from refinenet.labels import LabelSet
 from refinenet.models.inference_graph import CERTIFICATE_ENDING, DeployedNetwork
 
 SIZES = ((360, 480), (512, 512))
-"""Heights and widths that are timed by default."""
+"""Default heights and widths of the timing."""
 ROUNDS = 5
 WARM_UP = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Milliseconds:
-    """Medians over the rounds."""
+    """Latency of the steps, as medians over the rounds."""
 
     pre: float
-    """From `(H, W, 3)` uint8 to what the network takes."""
+    """From `(H, W, 3)` uint8 to the network's input."""
     network: float
-    """The network; of an exported graph with resizing and argmax, which are part of it."""
+    """The network; in an exported graph including upsampling and argmax."""
     post: float
-    """From there to a label map in the label set's type; in PyTorch with resizing and argmax."""
+    """From its output to a label map; in PyTorch including upsampling and argmax."""
     total: float
-    """All three; a median of its own."""
+    """All three steps: the median of their sums."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Of one image at a time, both taken in turns."""
+    """Latency of one image at a time; network and export are timed in turns."""
 
     height: int
     width: int
     rounds: int
     before: Milliseconds
-    """Of the network in PyTorch as `segment` runs it, channels last."""
+    """The network in PyTorch, channels last."""
     after: Milliseconds
-    """Of the exported graph in its own program."""
+    """The exported graph in its own runtime."""
 
 
 Steps = tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[Any], Any]]
@@ -65,7 +65,7 @@ Steps = tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[Any], Any]]
 def time_both(
     deployed: DeployedNetwork, run: Runner, label_set: LabelSet, sizes: Sequence[tuple[int, int]]
 ) -> list[Latency]:
-    """Time a network in PyTorch and its exported graph on drawn streets of some heights and widths."""
+    """Time a network in PyTorch and its exported graph on drawn streets."""
     deployed.to(memory_format=torch.channels_last)
     before, after = _steps_before(deployed, label_set), _steps_after(run, label_set)
     found = []
@@ -114,33 +114,33 @@ def _median(rounds: list[tuple[float, float, float]]) -> Milliseconds:
 
 CERTIFICATE_VERSION = 1
 ENDING = CERTIFICATE_ENDING
-"""What follows the name of the exported file."""
+"""Suffix after the name of the exported file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """What is known of an exported network."""
+    """Facts about an exported network."""
 
     path: Path
     format: str
     precision: str
-    """Of the arithmetic: "float32" or "int8"."""
+    """Precision of the arithmetic: "float32" or "int8"."""
     kept_in_float: Sequence[str] = ()
-    """What of an int8 network is computed in float, the most sensitive first."""
+    """Layers of an int8 network that are computed in float, the most sensitive first."""
     model: Mapping[str, Any]
-    """Which network it is: architecture, number of classes, hash of the weights."""
+    """Architecture, number of classes and hash of the weights."""
     graph: Mapping[str, Any]
-    """Names, types and shapes of what goes in and out."""
+    """Names, types and shapes of inputs and outputs."""
     files: Mapping[str, Mapping[str, Any]]
-    """SHA-256 and bytes of each file, by its path relative to the certificate's folder."""
+    """SHA-256 and size of each file, by its path relative to the certificate's folder."""
     bounds: ParityTolerance
     comparison: ParityReport
     latency: Sequence[Latency]
     made: Mapping[str, Any]
-    """When, by which versions, on what machine."""
+    """Date, versions and machine."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON-ready values; shares in [0, 1], times in milliseconds."""
+        """Return all fields as JSON-ready values; shares in [0, 1], times in milliseconds."""
         return {
             "version": CERTIFICATE_VERSION,
             "format": self.format,
@@ -186,12 +186,12 @@ def _percent(value: float | None) -> str:
 
 
 def certificate_path(path: str | os.PathLike[str]) -> Path:
-    """Where the certificate of an exported file lies."""
+    """Return the path of an exported file's certificate."""
     return Path(f"{os.fspath(path)}{ENDING}")
 
 
 def describe_files(contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-    """SHA-256 and bytes of files, by name."""
+    """Return SHA-256 and size of files, by name."""
     return {
         name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         for name, content in contents.items()

@@ -1,4 +1,4 @@
-"""An export from beginning to end: trace, write to a place of its own, compare, and only then put it in its place."""
+"""Exporter: traces a network, writes it to a temporary folder, compares it, and only then moves it to its path."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ ExportPrecision = Literal["float32", "int8"]
 
 
 def check_target(path: str | os.PathLike[str], precision: ExportPrecision = "float32") -> Format:
-    """Refuse, before any work, what cannot be written.
+    """Check the path of an export before any work is done.
 
     Args:
-        path: Where the export is to go.
-        precision: Of its arithmetic.
+        path: Path of the export.
+        precision: Precision of its arithmetic.
 
     Returns:
-        The format that the name asks for.
+        The format, by the suffix.
 
     Raises:
-        ValueError: no format ends so, or what it needs is not installed.
-        OSError: a folder is in the way of a file, or a file of a folder, or nothing may be written there.
+        ValueError: No format has this suffix, or a package that it needs is not installed.
+        OSError: A folder is in the way of a file, or a file of a folder, or the folder is not writable.
     """
     if precision not in get_args(ExportPrecision):
         raise ValueError(f"precision is one of {', '.join(get_args(ExportPrecision))}, not {precision!r}.")
@@ -81,29 +81,29 @@ def export_model(
     int8: Int8 | None = None,
     progress: bool = True,
 ) -> Certificate:
-    """Write a network in the format of another program, after that program has said what PyTorch says.
+    """Write a network in the format of another program, if its output there equals that of PyTorch.
 
     Args:
-        path: Where: `.onnx`, `.xml` (OpenVINO, with a `.bin` beside it), `.pt2` or `.triton` (a folder). The
+        path: `.onnx`, `.xml` (OpenVINO, with a `.bin` beside it), `.pt2` or `.triton` (a folder). The
             certificate is written beside it, under the same name with `.certificate.json` after it.
         network: What to export.
-        card: What is said of it.
-        dataset: Images to compare and to measure on, too; with the network's classes.
-        sizes: Heights and widths of images to compare on, too, and to time.
-        bounds: By what it is kept or refused; by default those of its precision.
-        int8: How to quantise it, for `.xml` alone; it is compared and measured on the dataset all the same.
+        card: Its model card.
+        dataset: Additional images to compare and to measure mIoU on; with the network's classes.
+        sizes: Heights and widths of additional images to compare on, and to time.
+        bounds: Tolerance of the comparison; by default that of the precision.
+        int8: Quantisation, for `.xml` only.
         progress: Whether to show progress.
 
     Raises:
-        ValueError: no format ends so, what it needs is not installed, a size is none, the network cannot be traced, or
-            its export does not say the same. What was at `path` is then as it was.
-        OSError: it cannot be written.
+        ValueError: No format has this suffix, a package that it needs is not installed, a size is not valid, the
+            network cannot be traced, or its export is out of tolerance. A file at `path` stays unchanged.
+        OSError: The export cannot be written.
     """
     chosen = check_target(path, "int8" if int8 is not None else "float32")
     _check_sizes(sizes)
     allowed = bounds or (ParityTolerance() if int8 is None else int8.bounds)
     published, deployed = DeployedNetwork(copy.deepcopy(network).cpu()).eval(), network_to_deploy(network)
-    ask(published, draw((1, 33, 47), seed=0))  # a network that says nothing needs no half a minute to be found out
+    ask(published, draw((1, 33, 47), seed=0))  # reports broken weights before the export
     facts = describe(published.network, card)
     print_note(f"Writing {os.fspath(path)}: {chosen.name}; half a minute or so.", enabled=progress)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

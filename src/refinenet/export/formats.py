@@ -1,4 +1,4 @@
-"""The formats: how a traced network is written as each, and how each is run by its own program.
+"""Export formats: a writer for each, and a runner by the program that the format is for.
 
 Shape letters: N batch, K classes, H and W height and width of the image.
 """
@@ -29,15 +29,15 @@ from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest
 
 SUGGESTED_SIDE = 512
-"""Side of the images that readers take which want to know one; all sizes are allowed."""
+"""Image side for programs that ask for one; the graphs take all sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """All that is written beside a graph."""
+    """Metadata of a graph."""
 
     card: ModelCard
-    """Of the network, with the hash of its weights."""
+    """Model card, with the hash of the weights."""
     header: str
     """JSON text of `model_file.make_header`, in ASCII, on one line."""
 
@@ -47,7 +47,7 @@ class Facts:
         return self.card.label_set.names
 
     def text_entries(self) -> Mapping[str, str]:
-        """Entries for formats that hold a text under each key.
+        """Return metadata for formats that hold a text under each key.
 
         "refinenet" is the header. The others are those that Ultralytics' `AutoBackend` reads (docs.ultralytics.com,
         "Export"): Python literals as texts. "palette" holds a list of RGB colours, 0 to 255, as JSON.
@@ -69,10 +69,10 @@ class Facts:
         }
 
     def model_info(self) -> Mapping[str, Any]:
-        """What OpenVINO's Model API reads from a file's "model_info".
+        """Return the "model_info" that OpenVINO's Model API reads.
 
-        It hands over images in BGR from 0 to 255, and splits labels at spaces, for which names have underscores here.
-        Its masks are those of the logits at a quarter of the size, enlarged; "labels" has the finer ones.
+        The API passes images in BGR from 0 to 255, and splits labels at spaces, so that names have underscores here.
+        Its masks are upsampled from labels at a quarter of the size; the output "labels" is finer.
         Source: openvinotoolkit.github.io/model_api, "Segmentation".
         """
         return {
@@ -86,14 +86,14 @@ class Facts:
 
 
 def describe(network: Network, card: ModelCard) -> Facts:
-    """What is written beside the graph of a network."""
+    """Collect the metadata of a network's graph."""
     known = replace(card, weights_sha256=card.weights_sha256 or digest(network.state_dict()))
     header = make_header(network, known, known.weights_sha256)
     return Facts(card=known, header=json.dumps(header, sort_keys=True, allow_nan=False))
 
 
 LARGEST_BATCH = 8
-"""Images of one size that the server puts together, at most, where requests for them wait."""
+"""Greatest number of waiting images of one size that the server puts into a batch."""
 
 _CONFIG = """\
 name: {name}
@@ -112,16 +112,16 @@ version_policy: {{ latest {{ num_versions: 1 }} }}
 
 
 def model_name(folder: Path) -> str:
-    """What the server calls a model: the folder's name without its ending, of letters, digits, "-" and "_"."""
+    """Return the server's name for a model: the folder's name without suffix, in letters, digits, "-" and "_"."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", folder.stem) or "refinenet"
 
 
 def write_repository(folder: Path, facts: Facts, write_onnx: Callable[[Path], None]) -> None:
-    """Write a repository with one model.
+    """Write a model repository with one model.
 
     Args:
-        folder: Where; it is not there yet.
-        facts: What is said of the network.
+        folder: A folder that does not exist yet.
+        facts: Metadata of the network.
         write_onnx: Writes the graph to a path.
     """
     name = model_name(folder)
@@ -142,35 +142,35 @@ def write_repository(folder: Path, facts: Facts, write_onnx: Callable[[Path], No
 
 
 OPSET = 20
-"""Version of ONNX's operators."""
+"""Version of the ONNX operators."""
 
 Images = npt.NDArray[np.float32]
 GraphOutput = tuple[npt.NDArray[Any], npt.NDArray[np.float32]]
 """Labels `(N, H, W)` and logits `(N, K, ceil(H/4), ceil(W/4))`."""
 Runner = Callable[[Images], GraphOutput]
-"""Float32 RGB images `(N, 3, H, W)` in [0, 1] to what the graph says of them."""
+"""From float32 RGB images `(N, 3, H, W)` in [0, 1] to the outputs of the graph."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A format of another program."""
+    """An export format."""
 
     name: str
     packages: Sequence[str]
-    """Whose versions a certificate names, beside ours and PyTorch's."""
+    """Packages whose versions a certificate names, in addition to ours and PyTorch's."""
     require: Callable[[], object]
-    """Raises ValueError where what it needs is not installed."""
+    """Raises ValueError if a package that it needs is not installed."""
     write: Callable[[torch.export.ExportedProgram, Facts, Path], None]
-    """Writes a traced network to a path that is free."""
+    """Writes a traced network to a path that does not exist yet."""
     open: Callable[[Path], Runner]
-    """Opens what `write` wrote by the program that the format is for."""
+    """Opens such a file by the program that the format is for."""
 
 
 def require_onnx() -> Any:
-    """The module `onnx`, where all is there that writing and running ONNX files needs.
+    """Return the module `onnx`.
 
     Raises:
-        ValueError: something is not installed.
+        ValueError: It, ONNX Runtime or onnxscript is not installed.
     """
     try:
         found = [importlib.import_module(name) for name in ("onnx", "onnxruntime", "onnxscript")]
@@ -200,7 +200,7 @@ def _write_onnx(program: torch.export.ExportedProgram, facts: Facts, path: Path)
 
 
 def _name_sizes(graph: Any) -> None:
-    """Call the sizes of input and outputs what they are; the trace numbers them."""
+    """Name the free sides of inputs and outputs; the trace only numbers them."""
     batch, _, height, width = (size.dim_param for size in graph.input[0].type.tensor_type.shape.dim)
     names = {batch: "batch", height: "height", width: "width"}
     known = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in names))
@@ -235,10 +235,10 @@ def write_openvino(
     """Write a traced network as OpenVINO's `.xml` and `.bin`.
 
     Args:
-        program: As `exported_graph.trace` gives it.
-        facts: What is said of it.
-        path: A name that is free.
-        change: From the `openvino.Model` to the one to be written, of the same outputs in the same order.
+        program: The result of `inference_graph.trace`.
+        facts: Metadata of the network.
+        path: A path that does not exist yet.
+        change: Maps the `openvino.Model` to the one to write, which has the same outputs in the same order.
     """
     openvino = require_openvino()
     model = openvino.convert_model(program)
@@ -323,14 +323,14 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         ),
     }
 )
-"""By the ending of the file's name."""
+"""Formats by suffix."""
 
 
 def find_format(path: str | os.PathLike[str]) -> Format:
-    """The format that a file's name asks for.
+    """Return the format of a path by its suffix.
 
     Raises:
-        ValueError: none ends so, or what it needs is not installed.
+        ValueError: No format has this suffix, or a package that it needs is not installed.
     """
     suffix = Path(path).suffix
     if suffix not in FORMATS:

@@ -1,4 +1,4 @@
-"""Whether what an export says is what the network says: the figures, and the bounds that it is kept by."""
+"""Parity of an exported graph with its network in PyTorch: the comparison, and the tolerance that decides."""
 
 from __future__ import annotations
 
@@ -21,33 +21,38 @@ from refinenet.models.inference_graph import DeployedNetwork
 
 @dataclass(frozen=True, kw_only=True)
 class ParityTolerance:
-    """By what an export is kept or refused; None where something does not count."""
+    """Tolerance within which an export is written; None switches a criterion off.
+
+    Float32 engines add in another order, so that logits differ by rounding. Labels may then differ where two classes
+    are as good as equal, along the borders of objects: few pixels of all, but many of a tiny image.
+    """
 
     least_agreement: float | None = 0.999
-    """Share of all pixels that have the same label."""
+    """Least share of all pixels with the same label."""
     least_agreement_of_a_case: float | None = 0.99
-    """Of the pixels of any images compared at a time, however few."""
+    """The same within each comparison, however small its images are."""
     largest_relative_difference: float | None = 1e-3
-    """Of a logit, as a share of the range of all logits."""
+    """Greatest difference of a logit, as a share of the range of all logits."""
     largest_miou_loss: float | None = None
-    """On a dataset, in [0, 1]: what counts for networks whose arithmetic was made coarser."""
+    """Greatest loss of mIoU on a dataset, in [0, 1]: the criterion of int8, whose logits differ by design."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParityCase:
-    """How far two answers to the same images are apart."""
+    """Difference of two outputs for the same images."""
 
     source: str
-    """What the images are."""
+    """Name of the images."""
     shape: tuple[int, int, int]
     """Batch, height and width."""
     agreement: float
-    """Share of the pixels with the same label, in [0, 1]."""
+    """Share of pixels with the same label, in [0, 1]."""
     largest_difference: float
-    """Of the logits, absolute."""
+    """Greatest absolute difference of a logit."""
     lowest_logit: float
+    """Least logit of the network in PyTorch."""
     highest_logit: float
-    """Of the network in PyTorch."""
+    """Greatest logit of the network in PyTorch."""
 
     @property
     def pixels(self) -> int:
@@ -58,7 +63,7 @@ class ParityCase:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """How good the network and its export are on a dataset."""
+    """mIoU of the network and of its export on a dataset."""
 
     dataset: str
     split: str
@@ -71,26 +76,26 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class ParityReport:
-    """All that was compared."""
+    """Results of all comparisons."""
 
     cases: Sequence[ParityCase]
     """At least one."""
     scored: Scored | None
-    """Where a dataset was given."""
+    """mIoU before and after; None without a dataset."""
 
     @property
     def agreement(self) -> float:
-        """Share of all pixels compared that have the same label, in [0, 1]."""
+        """Share of all compared pixels with the same label, in [0, 1]."""
         return sum(case.agreement * case.pixels for case in self.cases) / sum(case.pixels for case in self.cases)
 
     @property
     def largest_difference(self) -> float:
-        """Of all logits compared, absolute."""
+        """Greatest absolute difference of a logit."""
         return max(case.largest_difference for case in self.cases)
 
     @property
     def logit_range(self) -> float:
-        """Between the lowest and the highest logit of the network in PyTorch."""
+        """Difference of the greatest and the least logit of the network in PyTorch."""
         return max(case.highest_logit for case in self.cases) - min(case.lowest_logit for case in self.cases)
 
     @property
@@ -102,13 +107,13 @@ class ParityReport:
 
     @property
     def miou_loss(self) -> float | None:
-        """By how much mIoU is lower after the export, in [-1, 1]; None where it was not measured."""
+        """Loss of mIoU by the export, in [-1, 1]; None if it was not measured."""
         if self.scored is None or self.scored.miou_before is None or self.scored.miou_after is None:
             return None
         return self.scored.miou_before - self.scored.miou_after
 
     def problems(self, bounds: ParityTolerance) -> list[str]:
-        """In what the export is beyond bounds, in words."""
+        """Describe in which respects the export is out of tolerance."""
         return [*self._label_problems(bounds), *self._value_problems(bounds)]
 
     def _label_problems(self, bounds: ParityTolerance) -> Iterator[str]:
@@ -152,10 +157,10 @@ _SMALLEST_STREET = 32
 
 
 def ask(deployed: DeployedNetwork, images: Images) -> GraphOutput:
-    """What a network in PyTorch says of images `(N, 3, H, W)`.
+    """Run a network in PyTorch on images `(N, 3, H, W)`.
 
     Raises:
-        ValueError: its logits are not finite numbers.
+        ValueError: Its logits are not finite.
     """
     with torch.inference_mode():
         labels, logits = deployed(torch.from_numpy(images))
@@ -165,10 +170,10 @@ def ask(deployed: DeployedNetwork, images: Images) -> GraphOutput:
 
 
 def compare(source: str, expected: GraphOutput, found: GraphOutput) -> ParityCase:
-    """How far the answer of a graph is from that of the network in PyTorch.
+    """Compare the output of a graph with that of the network in PyTorch.
 
     Raises:
-        ValueError: it has another shape or type.
+        ValueError: It has another shape or type.
     """
     for what, first, second in zip(("labels", "logits"), expected, found, strict=True):
         if first.shape != second.shape or first.dtype != second.dtype:
@@ -189,13 +194,13 @@ def compare(source: str, expected: GraphOutput, found: GraphOutput) -> ParityCas
 
 
 def to_images(pictures: Sequence[npt.NDArray[np.uint8]]) -> Images:
-    """`(H, W, 3)` uint8 RGB pictures of one size to `(N, 3, H, W)` float32 in [0, 1], contiguous."""
+    """Convert `(H, W, 3)` uint8 RGB images of one size to `(N, 3, H, W)` float32 in [0, 1], contiguous."""
     stacked = np.stack(pictures).transpose(0, 3, 1, 2)
     return np.ascontiguousarray(stacked, dtype=np.float32) / np.float32(255)
 
 
 def draw(shape: tuple[int, int, int], seed: int) -> Images:
-    """Drawn streets of a batch, height and width; small ones are cut out of the middle of larger ones."""
+    """Draw a batch of streets of a height and width; small ones are cut from the middle of larger ones."""
     batch, height, width = shape
     large = max(height, _SMALLEST_STREET), max(width, _SMALLEST_STREET)
     top, left = (large[0] - height) // 2, (large[1] - width) // 2
@@ -206,10 +211,10 @@ def draw(shape: tuple[int, int, int], seed: int) -> Images:
 def compare_on_streets(
     deployed: DeployedNetwork, run: Runner, sizes: Sequence[tuple[int, int]] = ()
 ) -> Iterator[ParityCase]:
-    """Compare on drawn streets of all sizes of `CASES`, and single ones of other heights and widths.
+    """Compare on drawn streets of all shapes in `CASES`, and of additional heights and widths.
 
     Raises:
-        ValueError: the graph does not run on a size, or says what is no answer.
+        ValueError: The graph does not run on a size, or its output has the wrong shape or type.
     """
     for number, shape in enumerate((*CASES, *((1, *size) for size in sizes if (1, *size) not in CASES))):
         source = "drawn streets {}x{}x{}".format(*shape)
@@ -227,10 +232,10 @@ def _ask_export(run: Runner, images: Images, source: str) -> GraphOutput:
 def compare_on_dataset(
     deployed: DeployedNetwork, run: Runner, dataset: Dataset, label_set: LabelSet, *, progress: bool
 ) -> tuple[list[ParityCase], Scored]:
-    """Compare on each image of a dataset, and measure both.
+    """Compare on each image of a dataset, and measure mIoU of both.
 
     Raises:
-        ValueError: an image or a mask cannot be used, or the graph does not run on it; the file is named.
+        ValueError: An image or a mask cannot be used, or the graph does not run on it; names the file.
     """
     cases = []
     before, after = (ConfusionMatrix(len(label_set), label_set.ignore_index) for _ in range(2))

@@ -1,6 +1,6 @@
 """One image to its `Segmentation`: protocols, sliding windows and backends.
 
-Begin with `segmenter.Segmenter`.
+Start reading at `segmenter.Segmenter`.
 """
 
 from typing import TYPE_CHECKING
@@ -29,6 +29,15 @@ if TYPE_CHECKING:
         require_openvino,
         start_engine,
     )
+    from refinenet.inference.backends.isolated import (
+        SIZE_FACTOR,
+        SPARE_BYTES,
+        load_engine,
+        pack,
+        set_limit,
+        unpack,
+        used_addresses,
+    )
     from refinenet.inference.backends.pytorch import PyTorchBackend, keep_freed_memory
     from refinenet.inference.protocol import PLAIN, Protocol, choose_protocol
     from refinenet.inference.segmentation import OUTPUTS, Logits, Output, Segmentation, check_output, choose_palette
@@ -52,6 +61,8 @@ __all__ = [
     "OPENVINO_FILES",
     "OUTPUTS",
     "PLAIN",
+    "SIZE_FACTOR",
+    "SPARE_BYTES",
     "Backend",
     "BackendError",
     "BackendName",
@@ -79,10 +90,15 @@ __all__ = [
     "keep_freed_memory",
     "largest_class",
     "list_backends",
+    "load_engine",
     "open_backend",
+    "pack",
     "prepare",
     "require_onnxruntime",
     "require_openvino",
     "resize",
+    "set_limit",
     "start_engine",
+    "unpack",
+    "used_addresses",
 ]

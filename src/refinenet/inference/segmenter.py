@@ -1,4 +1,4 @@
-"""From an image to its `Segmentation`: prepare, run a backend, argmax, name.
+"""Segmenter: prepares an image, runs a backend, and names the classes of the result.
 
 Shape letters: H height, W width, K classes.
 """
@@ -24,7 +24,7 @@ from refinenet.settings import is_within
 
 
 def prepare(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    """`(H, W, 3)` uint8 RGB to `(1, 3, H, W)` float32 in [0, 1], channels last in memory."""
+    """Convert `(H, W, 3)` uint8 RGB to `(1, 3, H, W)` float32 in [0, 1], channels last in memory."""
     if device.type == "cpu":
         # By NumPy: PyTorch's threads, woken for less than a millisecond, would wait busily beside the engine's.
         return torch.from_numpy(np.divide(pixels, np.float32(255), dtype=np.float32, order="C")[None]).permute(
@@ -35,30 +35,30 @@ def prepare(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
 
 
 def check_abstention(below: float) -> None:
-    """Refuse what is no confidence.
+    """Check a confidence threshold.
 
     Raises:
-        ValueError: it is not in [0, 1].
+        ValueError: It is not in [0, 1].
     """
     if not is_within(below, 0, 1):
         raise ValueError(f"abstain_below is a confidence from 0 to 1, not {below!r}.")
 
 
 class NotFiniteError(BackendError):
-    """A network whose answer is not finite numbers: its weights are broken."""
+    """Logits that are not finite numbers: the network's weights are broken."""
 
 
 class Backend(typing.Protocol):
-    """What runs a network: from any number of threads at once, after copying and pickling, and in forked processes."""
+    """Runs a network: from any number of threads at once, after copying and pickling, and in forked processes."""
 
     @property
     def device(self) -> torch.device:
-        """Where images have to be."""
+        """Device of the images."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Float32 RGB images `(N, 3, H, W)` in [0, 1] to float32 logits `(N, K, h, w)`.
 
-        h and w, as a rule a quarter of H and W, rounded up, are resized bilinearly to H and W.
+        h and w are usually a quarter of H and W, rounded up.
         """
 
 
@@ -67,9 +67,9 @@ class Segmenter:
 
     Args:
         backend: Runs the network.
-        label_set: What its classes are.
-        protocol: How it sees an image; by default whole, once.
-        temperature: What its logits are divided by before they become probabilities; above 1 it is less confident.
+        label_set: Names and colours of its classes.
+        protocol: Inference protocol; by default the whole image, once.
+        temperature: Divisor of the logits before softmax; above 1 the network is less confident.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class Segmenter:
         self.protocol, self.temperature = protocol, temperature
 
     def under(self, protocol: Protocol) -> Segmenter:
-        """This segmenter under another protocol."""
+        """Return this segmenter with another inference protocol."""
         return Segmenter(self.backend, self.label_set, protocol, self.temperature)
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> LabelMap:
-        """The label map of an image: `(H, W, 3)` uint8 RGB to `(H, W)` ids."""
+        """Predict the label map of an image: `(H, W, 3)` uint8 RGB to `(H, W)` ids."""
         return self.label_set.cast(self._run(pixels).labels())
 
     def segment(
@@ -93,12 +93,12 @@ class Segmenter:
         valid: Mask | None = None,
         channel_order: ChannelOrder = "rgb",
     ) -> Segmentation:
-        """The label map of an image with all that belongs to it.
+        """Segment an image.
 
         Args:
             pixels: `(H, W, 3)` uint8 RGB.
-            abstain_below: Pixels of less confidence than this get no class: the label set's ignore index.
-            valid: `(H, W)` bool: where the image has data; elsewhere there is no class. None for everywhere.
+            abstain_below: Pixels of lower confidence get the label set's ignore index instead of a class.
+            valid: `(H, W)` bool: where the image has data; other pixels get the ignore index. None for everywhere.
             channel_order: Order of the channels in the pictures of the result.
 
         Raises:
@@ -115,17 +115,17 @@ class Segmenter:
         valid: Mask | None = None,
         channel_order: ChannelOrder = "rgb",
     ) -> Segmentation:
-        """The segmentation that a network's answer means.
+        """Make the segmentation from logits.
 
         Args:
             pixels: The image, `(H, W, 3)` uint8 RGB.
-            scores: What the network says of it.
+            scores: Logits or probabilities of the network.
             abstain_below: As for `segment`.
             valid: As for `segment`.
             channel_order: As for `segment`.
 
         Raises:
-            NotFiniteError: the answer is not finite numbers.
+            NotFiniteError: The logits are not finite.
         """
         survive_fork()
         _check(scores.values)
@@ -144,25 +144,25 @@ class Segmenter:
         )
 
     def logits(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
-        """What the network says of the whole image, once: `(H, W, 3)` uint8 RGB to logits `(K, H, W)`."""
-        return resize(self._look_once(pixels), pixels.shape[:2])[0]
+        """Run the network once on the whole image: `(H, W, 3)` uint8 RGB to logits `(K, H, W)`."""
+        return resize(self._forward(pixels), pixels.shape[:2])[0]
 
     def _run(self, pixels: npt.NDArray[np.uint8]) -> Logits:
         survive_fork()
         size = pixels.shape[0], pixels.shape[1]
         if self.protocol.is_plain:
-            return Logits(values=self._look_once(pixels)[0], size=size, temperature=self.temperature)
+            return Logits(values=self._forward(pixels)[0], size=size, temperature=self.temperature)
         image = prepare(pixels, self.backend.device)
         found = _check(average_probabilities(self.backend, image, self.protocol, self.temperature))
         return Logits(values=found, size=size, temperature=None)
 
-    def _look_once(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
+    def _forward(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         return _check(self.backend(prepare(pixels, self.backend.device)))
 
 
 def _check(scores: Tensor) -> Tensor:
-    # A sum costs a ninth of looking at each number; of very large ones it overflows, and then each is looked at.
-    # The class of pixels that are not finite would be told without a word.
+    # A sum costs a ninth of a test of each number. It may overflow for large finite numbers, so each is tested then.
+    # Without this check, the argmax of NaN would silently be some class.
     if not scores.sum().isfinite() and not scores.isfinite().all():
         raise NotFiniteError("The network's answer is not finite: its weights are broken. Load or train another model.")
     return scores

@@ -1,4 +1,4 @@
-"""Windows over an image, and the logits of an image put together from those of its windows, a few rows at a time.
+"""Sliding windows over an image, and the blending of their logits, a few rows at a time.
 
 Shape letters: K classes, H height, W width, h and w those of a window.
 """
@@ -14,37 +14,37 @@ import torch
 from torch import Tensor
 
 SIGMA = 1 / 8
-"""Of the Gaussian that weighs a window's pixels, as a share of its side."""
+"""Standard deviation of the Gaussian that weighs a window's pixels, as a share of the window's side."""
 
 STRIDE = 32
-"""Of the network's coarsest maps, in pixels."""
+"""Stride of the network's coarsest feature maps, in pixels."""
 SNAPPED = 8 * STRIDE
-"""Length from which on windows begin at multiples of `STRIDE`; shorter ones would lose too much of their overlap."""
+"""Least side of windows that begin at multiples of `STRIDE`; smaller ones would lose too much of their overlap."""
 
 LookAt = Callable[[slice, slice], Tensor]
-"""Rows and columns of a window to the logits `(1, K, h, w)` of what is there."""
+"""From the rows and columns of a window to its logits `(1, K, h, w)`."""
 
 
 class Block(NamedTuple):
-    """A part of an image of which all is known."""
+    """A part of an image that no later window overlaps."""
 
     rows: slice
     columns: slice
     logits: Tensor
-    """`(K, height, width)` float32, averaged over the windows that see it."""
+    """`(K, height, width)` float32, the weighted mean over the windows that overlap the block."""
 
 
 class WindowGrid:
     """Windows along one side of an image, evenly spread from one end to the other.
 
-    Windows of `SNAPPED` pixels and more begin at multiples of `STRIDE`: a network that halves its maps five times says
-    different things of the same place when it lies differently to its strides, and windows that disagree for no better
-    reason would show. The last one may then be up to `STRIDE` - 1 pixels smaller.
+    Windows of `SNAPPED` pixels and more begin at multiples of `STRIDE`. A network that halves its maps five times
+    predicts differently for a place that lies differently in its grid of strides, and seams between windows would show
+    that. The last window may then be up to `STRIDE` - 1 pixels smaller.
 
     Args:
-        side: The image's, in pixels.
-        window: The windows', in pixels; a window larger than the image is as large as the image.
-        overlap: The least share of a window that it has in common with the next one.
+        side: Side of the image, in pixels.
+        window: Side of the windows, in pixels; limited to that of the image.
+        overlap: Least overlap of neighbouring windows, as a share of a window.
     """
 
     def __init__(self, side: int, window: int, overlap: float) -> None:
@@ -61,32 +61,33 @@ class WindowGrid:
         return len(self.starts)
 
     def place(self, index: int) -> slice:
-        """Where a window lies."""
+        """Return the pixels of a window."""
         return slice(self.starts[index], min(self.side, self.starts[index] + self.window))
 
     def next_start(self, index: int) -> int:
-        """Where the next window begins, or the image ends: no later window sees what is before."""
+        """Return where the next window begins, or the image ends: no later window overlaps what is before."""
         return self.side if index + 1 == len(self) else self.starts[index + 1]
 
     def touching(self, part: slice) -> list[int]:
-        """The windows that see any of a part of the side."""
+        """Return the windows that overlap a part of the side."""
         places = [self.place(index) for index in range(len(self))]
         return [index for index, place in enumerate(places) if place.start < part.stop and place.stop > part.start]
 
     @property
     def longest_overlap(self) -> int:
-        """The most pixels that windows have in common with later ones."""
+        """Most pixels that a window shares with later ones."""
         ends = (self.place(index).stop for index in range(len(self)))
         return max(int(end) - self.next_start(index) for index, end in enumerate(ends))
 
     def weights(self, index: int) -> Tensor:
-        """What the pixels of a window count, float32: a Gaussian around its middle; with the other windows', 1."""
+        """Return the weights of a window's pixels, float32: a Gaussian, normalised over all windows."""
         place = self.place(index)
         return self._gaussian[: place.stop - place.start] / self._total[place]
 
     @cached_property
     def _gaussian(self) -> Tensor:
         place = torch.arange(self.window) - (self.window - 1) / 2
+        # The border is four sigmas away (3e-4). The floor keeps the total away from 0, by which it is divided.
         return torch.exp(-0.5 * (place / (self.window * SIGMA)) ** 2).clamp(min=1e-4)
 
     @cached_property
@@ -99,19 +100,19 @@ class WindowGrid:
 
 
 def blend_windows(look: LookAt, rows: WindowGrid, columns: WindowGrid, part: slice | None = None) -> Iterator[Block]:
-    """Average the logits of windows, each pixel weighed by a Gaussian around the middle of its window.
+    """Average the logits of overlapping windows, weighted by a Gaussian around the middle of each window.
 
-    What windows say of a pixel is added up only while a window is to come that sees it, so that of the image's height
-    no more is in memory than what two rows of windows have in common.
+    Pixels near a window's border lack context, so that they count less. A sum is kept only while a later window
+    overlaps its pixels: memory holds the overlap of two rows of windows, not the whole height of the image.
 
     Args:
-        look: Asked for each window once, row by row from the top, in a row from the left.
+        look: Called once for each window, row by row from the top, in a row from the left.
         rows: The windows from top to bottom.
         columns: The windows from left to right.
-        part: The columns that are wanted; by default all.
+        part: The columns to return; by default all.
 
     Yields:
-        The blocks that the image, or this part of it, falls into: from the top, and from the left.
+        The blocks of the image, or of this part of it, from top left to bottom right.
     """
     part = part or slice(0, columns.side)
     shared: Tensor | None = None
@@ -130,7 +131,7 @@ def blend_windows(look: LookAt, rows: WindowGrid, columns: WindowGrid, part: sli
 def _blend_row(
     look: LookAt, place: slice, row_weights: Tensor, columns: WindowGrid, part: slice
 ) -> Iterator[tuple[slice, Tensor]]:
-    """The sums `(K, h, width)` of one row of windows, for one stretch of columns after the other."""
+    """Yield the weighted sums `(K, h, width)` of one row of windows, a stretch of columns at a time."""
     shared: Tensor | None = None
     for index in columns.touching(part):
         at, done = columns.place(index), columns.next_start(index) - columns.starts[index]

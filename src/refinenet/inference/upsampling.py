@@ -1,4 +1,4 @@
-"""Logits, a quarter of an image's size, at the image's own size: all of them, or only which class is largest.
+"""Upsampling of logits from a quarter of an image's size to its full size, and the argmax over classes.
 
 Shape letters: N batch, K classes, h and w height and width of the logits, H and W those of the image.
 """
@@ -10,23 +10,23 @@ from torch import Tensor
 from torch.nn import functional
 
 VALUES_AT_ONCE = 2**20
-"""That are interpolated together where the class is not plain: bounds memory."""
+"""Number of logits that are interpolated at a time, which bounds memory."""
 MOSTLY_UNCLEAR = 0.25
-"""Share of places without a plain class from which on it is faster to resize all logits."""
+"""Share of unclear places above which it is faster to resize all logits."""
 
 
 def resize(logits: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Logits `(N, K, h, w)` bilinearly to `(N, K, H, W)`, the classes of a pixel beside each other in memory."""
+    """Resize logits `(N, K, h, w)` bilinearly to `(N, K, H, W)`, channels last in memory."""
     if tuple(logits.shape[-2:]) == size:
         return logits
     return functional.interpolate(_classes_together(logits), size, mode="bilinear", align_corners=False)
 
 
 def _classes_together(logits: Tensor) -> Tensor:
-    """`(N, K, h, w)`, channels last in memory.
+    """Return `(N, K, h, w)`, channels last in memory.
 
-    Strides of a batch of one can be anything for PyTorch, which then takes another, several times slower way to resize:
-    they are made the usual ones.
+    With a batch of one, a tensor of unusual strides counts as channels last, too, but PyTorch resizes it by a path
+    that is several times slower; so the usual strides are made explicitly.
     """
     if len(logits) == 1:
         return logits[0].permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
@@ -34,11 +34,11 @@ def _classes_together(logits: Tensor) -> Tensor:
 
 
 def largest_class(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """The class whose logit, resized bilinearly to an image's size, is largest; of equal ones the first.
+    """Return the class of the largest logit after bilinear resizing to the image's size; of equal ones the first.
 
-    On the CPU, K maps of the image's size are not made. A resized logit is a mean of its four neighbours: where the
-    same class is largest in all four, it is so between them, too, and only what is left, along the borders of objects,
-    is interpolated; but if that is a good part of the image, all is.
+    On the CPU this avoids K maps of the image's size. A resized logit is a weighted mean of its four neighbours, with
+    the same weights for every class: a class that is largest at all four is largest between them. Only the other
+    pixels, along the borders of objects, are interpolated, unless they are a large share of the image.
 
     Args:
         logits: `(K, h, w)` float32, finite.
@@ -73,18 +73,19 @@ def largest_class(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class _Axis:
-    """Between which two of `known` values along a side each of `wanted` ones lies, as PyTorch's bilinear resizing."""
+    """Neighbours and weights of bilinear resizing along one side, as in PyTorch with `align_corners=False`."""
 
     def __init__(self, known: int, wanted: int) -> None:
+        # Pixels are areas: centre i + 0.5 of the large grid lies at (i + 0.5) * known / wanted of the small one.
         place = ((torch.arange(wanted, dtype=torch.float32) + 0.5) * (known / wanted) - 0.5).clamp(min=0)
         self.first = place.to(torch.int64).clamp(max=known - 1)
         self.second = (self.first + 1).clamp(max=known - 1)
         self.share = place - self.first
-        """What the second counts, in [0, 1)."""
+        """Weight of the second neighbour, in [0, 1)."""
 
 
 def _differs_from_neighbours(largest: Tensor) -> Tensor:
-    """`(h, w)`: whether a place, the next one, the one below or the one diagonally below differ."""
+    """Return `(h, w)` bool: whether a place differs from its right, lower or diagonal neighbour."""
     down = torch.cat([largest[1:], largest[-1:]])
     right, diagonal = (torch.cat([maps[:, 1:], maps[:, -1:]], dim=1) for maps in (largest, down))
     return (largest != down) | (largest != right) | (largest != diagonal)

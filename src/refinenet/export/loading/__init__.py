@@ -1,5 +1,5 @@
-"""Networks exported to other formats, run from these: `.onnx` files, and OpenVINO's `.xml` with `.bin` beside.
+"""Loading of exported files: `.onnx`, and OpenVINO's `.xml` with its `.bin`.
 
-Files may come from strangers. They are read once, into memory (`opening`, the door); a process of its own checks and
-tries them there (`inspector`), and what it found harmless, byte for byte, is what runs.
+The files are untrusted. `loader` reads them once, into memory; `sandbox`, a separate process, checks and tries them
+there, and exactly the bytes that it accepted are run.
 """

@@ -1,31 +1,30 @@
-"""A hash inside an exported file, of the file itself: it tells what was damaged on the way, not who made it.
+"""A hash of an exported file inside the file: it shows damage on the way, and does not prove who made the file.
 
-The file states it as `refinenet-content-sha256:` and 64 hexadecimal digits, in its metadata. It is the SHA-256 of the
-file with zeros for these digits, followed by the files beside it that belong to it (OpenVINO's weights).
+The metadata state it as `refinenet-content-sha256:` and 64 hexadecimal digits. It is the SHA-256 of the file with zeros
+in place of these digits, followed by the files that belong to it (OpenVINO's weights). The digits have a fixed width,
+so that the file keeps its length and every offset when they are filled in.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 SEAL_KEY = "refinenet_seal"
 """The entry of the metadata."""
 _MARK, _ZEROS = b"refinenet-content-sha256:", b"0" * 64
 OPEN_SEAL = (_MARK + _ZEROS).decode("ascii")
-"""What is written there first."""
-_TRACES = (
-    SEAL_KEY.encode("ascii"),
-    b"refinenet-content",
-    b"content-sha256:",
-    b"RefineNet (",
-    b"{'dynamic': True}",
-    b"return_soft_prediction",
-    b"blur_strength",
-)
-"""What the exporter writes into each file beside the header; several, since one damage seldom hits them all."""
+"""Value of the entry before the hash is known."""
+EXPORTER_ENTRIES = frozenset(
+    ("task", "names", "stride", "channels", "batch", "imgsz", "args", "description", "author", "version", "license",
+     "palette", "model_type", "labels", "reverse_input_channels", "scale_values", "return_soft_prediction",
+     "blur_strength")
+)  # fmt: skip
+"""Names of the metadata entries that the exporter writes in addition to the header and the hash."""
+ENOUGH_ENTRIES = 3
+"""That show that a file comes from the exporter: one or two other programs write, too, and one damage leaves more."""
 _SEAL = re.compile(_MARK + rb"([0-9a-f]{64})")
 
 
@@ -33,37 +32,45 @@ def close_seal(path: Path, others: Sequence[Path] = ()) -> None:
     """Put the hash into a file that was written with `OPEN_SEAL`.
 
     Args:
-        path: The file; nobody reads it yet.
+        path: The file, in a place where nobody reads it yet.
         others: The files that belong to it.
     """
     content = path.read_bytes()
     assert content.count(_MARK + _ZEROS) == 1
-    found = _hash([content, *(other.read_bytes() for other in others)])
-    path.write_bytes(content.replace(_MARK + _ZEROS, _MARK + found.encode("ascii")))
+    digest = _hash([content, *(other.read_bytes() for other in others)])
+    path.write_bytes(content.replace(_MARK + _ZEROS, _MARK + digest.encode("ascii")))
 
 
-def is_sealed(contents: Sequence[bytes]) -> bool:
-    """Whether the files carry a hash, and are as they were written.
+def known_entries(names: Iterable[str]) -> list[str]:
+    """Return those of the names of metadata entries that the exporter writes, sorted."""
+    return sorted({SEAL_KEY, *EXPORTER_ENTRIES}.intersection(names))
+
+
+def is_sealed(contents: Sequence[bytes], entries: Collection[str]) -> bool:
+    """Return whether the files carry a hash and are as they were written.
+
+    A missing hash is damage, too, where other metadata show that the exporter wrote the file: otherwise a damaged hash
+    would make all other damage invisible.
 
     Args:
-        contents: The sealed file first, then those that belong to it.
+        contents: The file with the hash first, then those that belong to it.
+        entries: Names of its metadata entries.
 
     Returns:
-        False for files that this package's exporter did not write, which have no hash.
+        False for files of other exporters, which have no hash.
 
     Raises:
-        ValueError: they are damaged: the hash is not their own, or it is damaged or missing beside other entries that
-            only the exporter writes.
+        ValueError: The files are damaged: the hash is wrong, or unreadable or missing in a file of the exporter.
     """
-    said: list[bytes] = _SEAL.findall(contents[0])
-    if not said:
-        found = [trace.decode("ascii") for trace in _TRACES if trace in contents[0]]
-        if found:
-            raise ValueError(f"it has entries of this package's exporter ({found[0]!r}) and no readable hash")
+    stated: list[bytes] = _SEAL.findall(contents[0])
+    if not stated:
+        ours = sorted(EXPORTER_ENTRIES.intersection(entries))
+        if SEAL_KEY in entries or len(ours) >= ENOUGH_ENTRIES:
+            raise ValueError(f"it has entries of this package's exporter ({', '.join(ours)}) and no readable hash")
         return False
-    emptied = contents[0].replace(_MARK + said[0], _MARK + _ZEROS)
-    if len(said) != 1 or _hash([emptied, *contents[1:]]).encode("ascii") != said[0]:
-        raise ValueError("the hash that it carries is not its own")
+    zeroed = contents[0].replace(_MARK + stated[0], _MARK + _ZEROS)
+    if len(stated) != 1 or _hash([zeroed, *contents[1:]]).encode("ascii") != stated[0]:
+        raise ValueError("its content does not have the hash that it states")
     return True
 
 

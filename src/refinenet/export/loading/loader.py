@@ -1,4 +1,4 @@
-"""From an exported file to a graph that can be run, and what is said of it."""
+"""Loader of exported files: a graph that can be run, and its model card."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from refinenet.export.loading.checksum import is_sealed
-from refinenet.export.loading.sandbox import pack, unpack
 from refinenet.export.loading.schema import HEADER_KEY
 from refinenet.inference.backends.graph import (
     ENGINES,
@@ -29,6 +28,7 @@ from refinenet.inference.backends.graph import (
     require_onnxruntime,
     require_openvino,
 )
+from refinenet.inference.backends.isolated import pack, unpack
 from refinenet.io.console import print_note
 from refinenet.models.inference_graph import CERTIFICATE_ENDING
 from refinenet.models.model_file import ModelCard, read_header
@@ -36,22 +36,22 @@ from refinenet.models.network import Network
 from refinenet.models.tensor_files import MAX_FILE_BYTES, printable
 
 _KINDS: Mapping[str, GraphKind] = {".onnx": "onnx", ".xml": "openvino"}
-_PATIENCE = 300
-"""Seconds after which a file is given up that is still being looked at."""
-_LOOK = "import sys; sys.path[:] = {path!r}; from refinenet.export.loading.sandbox import main; main()"
+_SECONDS = 300
+"""Seconds that the sandbox may take for a file."""
+_START_SANDBOX = "import sys; sys.path[:] = {path!r}; from refinenet.export.loading.sandbox import main; main()"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def graph_kind(model: str | os.PathLike[str]) -> GraphKind | None:
-    """The format of an exported file, by its suffix; None for all other files."""
+    """Return the format of an exported file by its suffix; None for all other files."""
     return _KINDS.get(Path(model).suffix.lower())
 
 
 def choose_engine(model: str | os.PathLike[str], asked: str | None) -> Engine:
-    """What runs an exported file: what is asked for, or else what is usual for its format.
+    """Return the engine for an exported file: the requested one, or the usual one of its format.
 
     Raises:
-        ValueError: that cannot run it, or is not installed.
+        ValueError: The engine cannot run the file, or is not installed.
     """
     kind = graph_kind(model)
     assert kind is not None
@@ -70,17 +70,17 @@ def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]
     """Read an exported file, check it, and try it.
 
     Returns:
-        The network, and what the file says of it.
+        The network and its model card.
 
     Raises:
-        ValueError: the file is damaged, was not exported by this package, or holds what is not allowed; it is named,
-            with what was found.
-        OSError: the file cannot be read.
+        ValueError: The file is damaged, has no header of this package, or has contents that are not allowed; names the
+            file and the contents.
+        OSError: The file cannot be read.
     """
     files = _read(path)
     is_certified = _check_certificate(path, files)
-    found, checked = _look_at(path, engine, files)
-    has_sums = _check_seal(path, files) or is_certified
+    found, checked = _try_in_sandbox(path, engine, files)
+    has_sums = _check_seal(path, files, found["entries"]) or is_certified
     if not has_sums:
         print_note(f"{path} carries no checksum, and has no certificate beside it: damage cannot be detected.")
     try:
@@ -89,12 +89,15 @@ def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]
     except (ValueError, TypeError, RecursionError) as error:
         reason = printable(str(error), limit=500)
         raise ValueError(f"{path} is no usable export of this package: {reason}") from error
+    if not found["has_bounded_memory"]:
+        print_note(f"{path} has operators or sizes that this package does not export: it runs in limited memory.")
     digest = hashlib.sha256(b"".join(files.values())).hexdigest()
-    return ExportedModel(path=path, graph=Graph(checked), classes=found["classes"], sha256=digest), card
+    graph = Graph(checked, has_bounded_memory=found["has_bounded_memory"])
+    return ExportedModel(path=path, graph=graph, classes=found["classes"], sha256=digest), card
 
 
 def _read(path: Path) -> dict[str, bytes]:
-    """The content of the file, or of OpenVINO's two, by the names that they have in a graph."""
+    """Read the file, or OpenVINO's two, by their names in a `Graph`."""
     if graph_kind(path) == "onnx":
         return {ONNX_FILE: _read_file(path)}
     weights = path.with_suffix(".bin")
@@ -103,14 +106,14 @@ def _read(path: Path) -> dict[str, bytes]:
     return dict(zip(OPENVINO_FILES, (_read_file(path), _read_file(weights)), strict=True))
 
 
-def _check_seal(path: Path, files: Mapping[str, bytes]) -> bool:
-    """Whether the file carries its own hash, which is compared.
+def _check_seal(path: Path, files: Mapping[str, bytes], entries: Collection[str]) -> bool:
+    """Return whether the file carries a hash of itself, after comparing it.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: The file is damaged.
     """
     try:
-        return is_sealed(list(files.values()))
+        return is_sealed(list(files.values()), entries)
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged, or was changed after it was exported: {error}. Copy it again, with all files that "
@@ -119,13 +122,13 @@ def _check_seal(path: Path, files: Mapping[str, bytes]) -> bool:
 
 
 def _check_certificate(path: Path, files: Mapping[str, bytes]) -> bool:
-    """Refuse a file that is not the one that the certificate beside it describes.
+    """Compare a file with the certificate beside it.
 
     Returns:
         Whether there is a certificate.
 
     Raises:
-        ValueError: it has changed, or the certificate is damaged.
+        ValueError: The file has changed, or the certificate is damaged.
     """
     certificate = path.with_name(path.name + CERTIFICATE_ENDING)
     if not certificate.is_file():
@@ -157,16 +160,16 @@ def _read_file(path: Path) -> bytes:
         return stream.read(MAX_FILE_BYTES)
 
 
-def _look_at(path: Path, engine: Engine, files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """What a process of its own finds in the files, and what it leaves of them."""
-    command = [sys.executable, "-c", _LOOK.format(path=sys.path)]
-    parcel = pack({"engine": engine}, files)
+def _try_in_sandbox(path: Path, engine: Engine, files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Check and try the files in the sandbox; return its facts, and the reduced files to run."""
+    command = [sys.executable, "-c", _START_SANDBOX.format(path=sys.path)]
+    message = pack({"engine": engine}, files)
     try:
         done = subprocess.run(
-            command, input=parcel, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_PATIENCE, check=False
+            command, input=message, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise ValueError(f"{path} is refused: trying it out took more than {_PATIENCE} s.") from error
+        raise ValueError(f"{path} is refused: trying it out took more than {_SECONDS} s.") from error
     try:
         found, checked = unpack(done.stdout)
     except (ValueError, KeyError) as error:
@@ -186,5 +189,5 @@ def _check_card(card: ModelCard, preprocessing: Mapping[str, Any], classes: int)
         raise ValueError(f"its images are to be {preprocessing}, not RGB in [0, 1]")
     if not _SHA256.fullmatch(card.weights_sha256):
         raise ValueError(f"its weights' SHA-256 is {card.weights_sha256!r}")
-    with torch.device("meta"):  # says whether there is such an encoder
+    with torch.device("meta"):  # raises for an unknown encoder, without making its weights
         Network(card.architecture)

@@ -1,17 +1,22 @@
-"""What an ONNX file may hold: one graph of plain arithmetic, whole, with a header of this package.
+"""Checks of ONNX files: one whole graph of plain arithmetic, with a header of this package.
 
-Everything else is refused: other files that it points to, operators that run programs, branch, loop, draw at random or
-handle texts, other inputs and outputs. What is left is handed on without anything that is not needed.
+Everything else is refused: external data, operators that run programs, branch, loop, draw random numbers or process
+text, other inputs and outputs. The graph is then rebuilt from the checked parts that the logits need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import numpy_helper
 
+from refinenet.export.loading.checksum import known_entries
+from refinenet.export.loading.memory_bound import MAX_VALUES, Bounded, Operation, constant, is_proven
 from refinenet.export.loading.schema import (
     HEADER_KEY,
     INPUT,
@@ -39,7 +44,7 @@ Sigmoid Sign Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeez
 Trilu Unsqueeze Where Xor
 """
 OPERATORS = frozenset(_OPERATORS.split())
-"""What PyTorch makes of networks, and what else computes numbers from numbers."""
+"""Operators of PyTorch's exporter, and others that compute numbers from numbers."""
 
 _NUMBERS = "FLOAT FLOAT16 BFLOAT16 DOUBLE INT8 UINT8 INT16 UINT16 INT32 UINT32 INT64 UINT64 BOOL"
 _TYPES = frozenset(getattr(onnx.TensorProto, name) for name in _NUMBERS.split())
@@ -50,7 +55,7 @@ def check_onnx(content: bytes) -> Checked:
     """Read an ONNX file's content.
 
     Raises:
-        ValueError: it is no ONNX model, or holds what is not allowed; says what was found.
+        ValueError: It is not an ONNX model, or has contents that are not allowed; names them.
     """
     try:
         model = onnx.ModelProto.FromString(content)
@@ -64,7 +69,14 @@ def check_onnx(content: bytes) -> Checked:
         _check_tensor(tensor)
     _check_input(graph)
     classes = _check_outputs(graph)
-    return Checked(files={ONNX_FILE: _reduced(model)}, header=_find_header(model), classes=classes)
+    reduced = _reduced(model)
+    return Checked(
+        files={ONNX_FILE: reduced.SerializeToString()},
+        header=_find_header(model),
+        classes=classes,
+        entries=known_entries(entry.key for entry in model.metadata_props),
+        has_bounded_memory=_has_bounded_memory(reduced.graph),
+    )
 
 
 def _check_whole(model: Any) -> None:
@@ -147,7 +159,7 @@ def _check_outputs(graph: Any) -> int:
 
 
 def _fits(value: Any, types: Sequence[int], shape: Sequence[int | None]) -> bool:
-    """Whether a value is a tensor of one of the types and of a shape, in which None stands for a free side."""
+    """Return whether a value is a tensor of one of the types and of a shape, in which None is a free side."""
     if value.type.WhichOneof("value") != "tensor_type" or value.type.tensor_type.elem_type not in types:
         return False
     sides = value.type.tensor_type.shape.dim
@@ -171,8 +183,8 @@ def _find_header(model: Any) -> str:
     return found[0]
 
 
-def _reduced(model: Any) -> bytes:
-    """The model without labels, which follow from the logits, and without texts."""
+def _reduced(model: Any) -> Any:
+    """Return the model without labels, which follow from the logits, and without texts."""
     graph = model.graph
     needed, kept = {LOGITS}, []
     for node in reversed(graph.node):
@@ -189,5 +201,107 @@ def _reduced(model: Any) -> bytes:
     reduced.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name in needed)
     reduced.graph.input.extend(value for value in graph.input if value.name == INPUT)
     reduced.graph.output.extend(value for value in graph.output if value.name == LOGITS)
-    content: bytes = reduced.SerializeToString()
-    return content
+    return reduced
+
+
+_ELEMENTWISE = {"Add": "add", "Clip": "either", "Div": "divide", "Max": "either", "Min": "either", "Mul": "multiply",
+                "PRelu": "", "Pow": "", "Sub": "subtract"}  # fmt: skip
+_UNCHANGED = """
+BatchNormalization Elu Erf Exp Gelu HardSigmoid HardSwish LeakyRelu Mish Sigmoid Softplus Sqrt Swish Tanh
+"""
+_KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(_ELEMENTWISE, "elementwise"),
+        **dict.fromkeys(("AveragePool", "MaxPool"), "pool"),
+        **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceSum"), "reduce"),
+        **dict.fromkeys(_UNCHANGED.split(), "same"),
+        "Cast": "cast",
+        "Ceil": "ceil",
+        "Concat": "concat",
+        "Conv": "convolution",
+        "Floor": "floor",
+        "Gather": "gather",
+        "GlobalAveragePool": "reduce",
+        "Identity": "identity",
+        "Neg": "negate",
+        "Pad": "pad",
+        "Relu": "clip",
+        "Reshape": "reshape",
+        "Resize": "resize",
+        "Shape": "shape",
+        "Slice": "slice",
+        "Split": "split",
+        "Squeeze": "squeeze",
+        "Unsqueeze": "unsqueeze",
+    }
+)  # fmt: skip
+"""Operators whose outputs' sizes are understood, in the words of `memory_bound`."""
+_EXACT_TYPES = {getattr(onnx.TensorProto, name) for name in ("FLOAT", "DOUBLE", "INT32", "INT64")}
+
+
+def _has_bounded_memory(graph: Any) -> bool:
+    try:
+        known = {tensor.name: _bounded(tensor) for tensor in graph.initializer}
+        operations = list(_operations(graph))
+    except (ValueError, TypeError):  # attributes and values that are not what their operators have
+        return False
+    return is_proven(operations, known, INPUT, LOGITS)
+
+
+def _bounded(tensor: Any) -> Bounded:
+    if tensor.data_type in _EXACT_TYPES and math.prod(tensor.dims) <= MAX_VALUES:
+        return Bounded.known(numpy_helper.to_array(tensor))
+    return Bounded(tuple(map(constant, tensor.dims)))
+
+
+def _operations(graph: Any) -> Iterator[Operation]:
+    for node in graph.node:
+        given = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        kind, inputs = _KINDS.get(node.op_type, node.op_type), list(node.input)
+        if node.op_type == "Cast" and given.get("to") not in _EXACT_TYPES:
+            kind = "same"
+        if node.op_type == "Clip":
+            inputs = [name for name in inputs if name]
+        if node.op_type == "Resize":
+            kind, inputs = _sized_resize(given, inputs)
+        options = _options(node.op_type, given, len(node.output))
+        if node.op_type == "Split" and len(inputs) > 1:
+            options["lengths"] = 1
+        yield Operation(kind=kind, inputs=inputs, outputs=list(node.output), options=options)
+
+
+def _sized_resize(given: Mapping[str, Any], inputs: list[str]) -> tuple[str, list[str]]:
+    if len(inputs) != 4 or given.get("keep_aspect_ratio_policy", b"stretch") != b"stretch" or inputs[1]:
+        return "Resize", inputs
+    return "resize", [inputs[0], inputs[3]]
+
+
+def _options(operator: str, given: Mapping[str, Any], outputs: int) -> dict[str, Any]:
+    kernel = list(given.get("kernel_shape", ()))
+    pads = list(given.get("pads", [0] * 8))
+    half = len(pads) // 2
+    options: dict[str, Any] = {
+        "apart": False,
+        "ceil": bool(given.get("ceil_mode", 0)),
+        "copies": not given.get("allowzero", 0),
+        "count": outputs,
+        "dilations": given.get("dilations", [1] * 4),
+        "function": _ELEMENTWISE.get(operator, ""),
+        "grouped": False,
+        "keep": bool(given.get("keepdims", 1)),
+        "kernel": kernel,
+        "limits": [0],
+        "pads": list(zip(pads[:half], pads[half:], strict=True)),
+        "part": slice(given.get("start", 0), given.get("end")),
+        "same": given.get("auto_pad", b"NOTSET") in (b"SAME_LOWER", b"SAME_UPPER"),
+        "strides": given.get("strides", [1] * 4),
+    }
+    if "axis" in given or operator in ("Gather", "Split"):
+        options["axis"] = given.get("axis", 0)
+    if "axes" in given:
+        options["axes"] = list(given["axes"])
+    elif operator == "GlobalAveragePool":
+        options["axes"] = [2, 3]
+    elif operator == "Resize":
+        options["axes"] = range(4)
+    return options

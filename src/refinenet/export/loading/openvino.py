@@ -1,16 +1,23 @@
-"""What OpenVINO's files may hold: one graph of plain arithmetic, its weights, and a header of this package.
+"""Checks of OpenVINO's files: one graph of plain arithmetic, its weights, and a header of this package.
 
-The `.xml` file is parsed, checked, and written anew with nothing but what was checked, so that another parser cannot
-see in it what this one did not.
+The `.xml` file is parsed, checked, and written anew from the checked parts only, so that OpenVINO's own parser cannot
+read anything in it that this one did not.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+import numpy as np
+
+from refinenet.export.loading.checksum import known_entries
+from refinenet.export.loading.memory_bound import MAX_VALUES, Bounded, Operation, constant, is_proven
 from refinenet.export.loading.schema import (
     HEADER_KEY,
     INPUT,
@@ -39,7 +46,7 @@ ShapeOf Sigmoid Sign Slice SoftMax Softmax SoftPlus SoftSign SpaceToDepth Split 
 StridedSlice Subtract Swish Tanh Tile TopK Transpose Unsqueeze VariadicSplit
 """
 OPERATORS = frozenset(_OPERATORS.split())
-"""What OpenVINO makes of networks, and what else computes numbers from numbers."""
+"""Layers of OpenVINO's converter, and others that compute numbers from numbers."""
 
 _SETS = re.compile(r"opset([1-9]|1[0-9])")
 _NUMBERS = "f32 f16 bf16 f64 i8 u8 i16 u16 i32 u32 i64 u64 i4 u4 boolean"
@@ -47,18 +54,18 @@ _TYPES = frozenset(_NUMBERS.split())
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _LAYER_PARTS = {"data", "input", "output", "rt_info"}
 _KEPT_MARKS = {"decompression", "keep_const_precision", "nonconvertible_divide", "precise"}
-"""Of a layer's marks those that say how it is to be computed."""
+"""Runtime attributes of a layer that change how it is computed; all others are dropped."""
 
 
 def check_openvino(text: bytes, weights: bytes) -> Checked:
     """Read the content of OpenVINO's files.
 
     Args:
-        text: Of the `.xml` file.
-        weights: Of the `.bin` file.
+        text: Content of the `.xml` file.
+        weights: Content of the `.bin` file.
 
     Raises:
-        ValueError: they are no model, or hold what is not allowed; says what was found.
+        ValueError: They are not a model, or have contents that are not allowed; names them.
     """
     net = _parse(text)
     layers = _check_layers(net)
@@ -66,12 +73,15 @@ def check_openvino(text: bytes, weights: bytes) -> Checked:
     _check_input(layers)
     classes = _take_labels_off(net, layers)
     header = _find_header(net)
+    entries = known_entries(part.tag for rest in net.findall("rt_info") for part in rest.iter())
     for rest in net.findall("rt_info"):
         net.remove(rest)
     return Checked(
         files=dict(zip(OPENVINO_FILES, (ElementTree.tostring(net), weights), strict=True)),
         header=header,
         classes=classes,
+        entries=entries,
+        has_bounded_memory=_has_bounded_memory(net, layers, weights),
     )
 
 
@@ -152,7 +162,7 @@ def _check_constants(layers: dict[str, Element], size: int) -> None:
 
 
 def _end_of(layer: Element) -> int:
-    """Where in the `.bin` file the values of a constant end."""
+    """Return the offset in the `.bin` file at which the values of a constant end."""
     data = layer.findall("data")
     found = dict(data[0].attrib) if len(data) == 1 else {}
     offset, size, shape = found.get("offset", ""), found.get("size", ""), found.get("shape", "")
@@ -173,7 +183,7 @@ def _check_input(layers: dict[str, Element]) -> None:
 
 
 def _take_labels_off(net: Element, layers: dict[str, Element]) -> int:
-    """Remove the output of labels, which follow from the logits; returns the number of classes."""
+    """Remove the output of labels, which follow from the logits; return the number of classes."""
     edges = _part(net, "edges")
     outputs = {}
     for edge in list(edges):
@@ -233,3 +243,149 @@ def _part(net: Element, name: str) -> Element:
     part = net.find(name)
     assert part is not None
     return part
+
+
+_ELEMENTWISE = {"Add": "add", "Divide": "divide", "FakeQuantize": "", "Maximum": "either", "Minimum": "either",
+                "Multiply": "multiply", "PRelu": "", "Power": "", "Subtract": "subtract"}  # fmt: skip
+_UNCHANGED = """
+BatchNormInference Elu Erf Exp Gelu HSigmoid HSwish HardSigmoid Mish Result Sigmoid SoftPlus Sqrt Swish Tanh
+"""
+_KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(_ELEMENTWISE, "elementwise"),
+        **dict.fromkeys(("AvgPool", "MaxPool"), "pool"),
+        **dict.fromkeys(("Clamp", "ReLU"), "clip"),
+        **dict.fromkeys(("Convolution", "GroupConvolution"), "convolution"),
+        **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceSum"), "reduce"),
+        **dict.fromkeys(("Split", "VariadicSplit"), "split"),
+        **dict.fromkeys(_UNCHANGED.split(), "same"),
+        "Ceiling": "ceil",
+        "Concat": "concat",
+        "Convert": "cast",
+        "Floor": "floor",
+        "Gather": "gather",
+        "Interpolate": "resize",
+        "Negative": "negate",
+        "Pad": "pad",
+        "Reshape": "reshape",
+        "ShapeOf": "shape",
+        "Slice": "slice",
+        "Squeeze": "squeeze",
+        "Unsqueeze": "unsqueeze",
+    }
+)  # fmt: skip
+"""Layers whose outputs' sizes are understood, in the words of `memory_bound`."""
+_EXACT_TYPES = {"f32": "<f4", "f64": "<f8", "i32": "<i4", "i64": "<i8"}
+_PRECISIONS = {"FP32", "FP64", "I32", "I64"}
+_NUMPY_SLICE = (0, 1, 2, 4, 3)
+"""OpenVINO has the steps of a slice before its axes."""
+
+
+def _has_bounded_memory(net: Element, layers: Mapping[str, Element], weights: bytes) -> bool:
+    try:
+        sources = _sources(net)
+        (result,) = (number for number, layer in layers.items() if layer.get("type") == "Result" and number in sources
+                     and LOGITS in str(_source_port(layers, sources[number][0]).get("names")).split(","))  # fmt: skip
+        needed = _needed(sources, result)
+        operations = list(_operations({number: layers[number] for number in layers if number in needed}, sources))
+        known = dict(_known({number: layers[number] for number in needed}, weights))
+        (image,) = (f"{number}:{port.get('id')}" for number in needed for port in layers[number].iter("port")
+                    if layers[number].get("type") == "Parameter")  # fmt: skip
+    except (ValueError, LookupError, TypeError):
+        return False
+    return is_proven(operations, known, image, f"{result}:")
+
+
+def _sources(net: Element) -> dict[str, dict[int, str]]:
+    """For each layer the outputs that feed its inputs, as "layer:port", by input."""
+    found: dict[str, dict[int, str]] = {}
+    for edge in _part(net, "edges"):
+        start = f"{edge.get('from-layer')}:{edge.get('from-port')}"
+        found.setdefault(edge.get("to-layer", ""), {})[int(edge.get("to-port", ""))] = start
+    return found
+
+
+def _source_port(layers: Mapping[str, Element], source: str) -> Element:
+    number, place = source.split(":")
+    return next(port for port in layers[number].iter("port") if port.get("id") == place)
+
+
+def _needed(sources: Mapping[str, Mapping[int, str]], result: str) -> set[str]:
+    waiting, needed = [result], set[str]()
+    while waiting:
+        number = waiting.pop()
+        if number not in needed:
+            needed.add(number)
+            waiting.extend(source.split(":")[0] for source in sources.get(number, {}).values())
+    return needed
+
+
+def _known(layers: Mapping[str, Element], weights: bytes) -> Iterator[tuple[str, Bounded]]:
+    for number, layer in layers.items():
+        if layer.get("type") != "Const":
+            continue
+        data, (port,) = layer.findall("data")[0], layer.iter("port")
+        shape = _integers(data, "shape")
+        kind = _EXACT_TYPES.get(data.get("element_type", ""))
+        if kind is None or math.prod(shape) > MAX_VALUES:
+            tensor = Bounded(tuple(map(constant, shape)))
+        else:
+            start, length = int(data.get("offset", "")), int(data.get("size", ""))
+            tensor = Bounded.known(np.frombuffer(weights[start : start + length], kind).reshape(shape))
+        yield f"{number}:{port.get('id')}", tensor
+
+
+def _operations(layers: Mapping[str, Element], sources: Mapping[str, Mapping[int, str]]) -> Iterator[Operation]:
+    for number, layer in layers.items():
+        operator = layer.get("type", "")
+        if operator in ("Const", "Parameter"):
+            continue
+        given = sources.get(number, {})
+        inputs = [given.get(place, "") for place in range(max(given, default=-1) + 1)]
+        ports = [port for part in layer.findall("output") for port in part.iter("port")]
+        data = next(iter(layer.findall("data")), layer)
+        kind = _KINDS.get(operator, operator)
+        if kind == "cast" and ports[0].get("precision") not in _PRECISIONS:
+            kind = "same"
+        if operator == "Interpolate" and not _is_plain_resize(layer, data):
+            kind = operator
+        if operator == "Pad":
+            inputs = inputs[:3]
+        if operator == "Slice":
+            inputs = [inputs[place] if place < len(inputs) else "" for place in _NUMPY_SLICE]
+        outputs = [f"{number}:{port.get('id')}" for port in ports] or [f"{number}:"]
+        yield Operation(kind=kind, inputs=inputs, outputs=outputs, options=_options(operator, data, len(ports)))
+
+
+def _is_plain_resize(layer: Element, data: Element) -> bool:
+    pads = [*_integers(data, "pads_begin"), *_integers(data, "pads_end")]
+    return layer.get("version") == "opset11" and data.get("shape_calculation_mode") == "sizes" and not any(pads)
+
+
+def _integers(data: Element, name: str) -> list[int]:
+    return [int(text) for text in data.get(name, "").split(",") if text.strip()]
+
+
+def _options(operator: str, data: Element, outputs: int) -> dict[str, Any]:
+    begins, ends = _integers(data, "pads_begin"), _integers(data, "pads_end")
+    options: dict[str, Any] = {
+        "apart": True,
+        "ceil": data.get("rounding_type", "floor") != "floor",
+        "copies": data.get("special_zero") == "true",
+        "count": outputs,
+        "dilations": _integers(data, "dilations") or [1] * 4,
+        "function": _ELEMENTWISE.get(operator, ""),
+        "grouped": operator == "GroupConvolution",
+        "keep": data.get("keep_dims") == "true",
+        "kernel": _integers(data, "kernel"),
+        "limits": [float(data.get(name, "0")) for name in ("min", "max")],
+        "pads": list(zip(begins, ends, strict=True)),
+        "part": slice(None),
+        "same": data.get("auto_pad") in ("same_lower", "same_upper"),
+        "strides": _integers(data, "strides"),
+    }
+    if operator == "Concat":
+        options["axis"] = int(data.get("axis", ""))
+    if operator == "VariadicSplit":
+        options["lengths"] = 2
+    return options

@@ -1,115 +1,71 @@
-"""The process that looks at a stranger's file: it reads it, checks it, and tries it, with little memory and time.
+"""Sandbox for untrusted exported files: a process that parses, checks and tries them with limited memory and time.
 
-A file that needs more, or brings the engine down, ends this process and not the one that asked. It may write no files.
+A file that needs more, or crashes the engine, ends this process and not its parent. It cannot write files.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from refinenet.export.loading.schema import Checked
-from refinenet.inference.backends.graph import (
-    OPENVINO_FILES,
-    Engine,
-    Graph,
-    require_onnxruntime,
-    require_openvino,
-    start_engine,
+from refinenet.inference.backends.graph import OPENVINO_FILES, Engine, Graph, start_engine
+from refinenet.inference.backends.isolated import (
+    SIZE_FACTOR,
+    SPARE_BYTES,
+    load_engine,
+    pack,
+    set_limit,
+    unpack,
+    used_addresses,
 )
 
-
-def pack(facts: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
-    """Facts, JSON-ready, and files as bytes that `unpack` takes apart."""
-    sizes = {name: len(content) for name, content in files.items()}
-    return json.dumps({"facts": facts, "sizes": sizes}).encode() + b"\n" + b"".join(files.values())
-
-
-def unpack(parcel: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The facts and files of `pack`.
-
-    Raises:
-        ValueError, KeyError: it is none of those.
-    """
-    end = parcel.index(b"\n")
-    told = json.loads(parcel[:end])
-    files, start = {}, end + 1
-    for name, size in told["sizes"].items():
-        files[name] = parcel[start : start + size]
-        start += size
-    if start != len(parcel):
-        raise ValueError(f"a parcel of {len(parcel)} bytes instead of {start}")
-    return told["facts"], files
-
-
 SECONDS = 120
-"""Of computing, that reading and trying may take."""
-SPARE_BYTES = 1024**3
-"""Of memory that they may take, beside a multiple of the file's size."""
-SIZE_FACTOR = 8
+"""CPU time of reading and trying a file."""
 TRIALS = ((1, 3, 128, 128), (2, 3, 33, 47))
-"""Shapes of the images that the graph is tried on; of the first, a number for each pair of pixels is a gigabyte."""
+"""Shapes of the images that the graph is tried on; one number for each pair of pixels of the first is a gigabyte."""
 
 
 def main() -> None:
-    """Read a parcel from standard input, and write one to standard output: what was found, or why it is refused."""
+    """Read files from standard input; write the facts about them, or the reason of a refusal, to standard output."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answer:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # where engines print is not where the answer goes
-        facts, files = unpack(sys.stdin.buffer.read())
-        engine: Engine = facts["engine"]
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # engines print to standard output, too
+        asked, files = unpack(sys.stdin.buffer.read())
+        engine: Engine = asked["engine"]
         _load_libraries(engine, is_onnx=len(files) == 1)
         _limit(sum(map(len, files.values())))
         try:
             checked = _check(files)
             _try(checked, engine)
-            answer.write(pack({"header": checked.header, "classes": checked.classes}, checked.files))
+            facts = {
+                "header": checked.header,
+                "classes": checked.classes,
+                "entries": checked.entries,
+                "has_bounded_memory": checked.has_bounded_memory,
+            }
+            answer.write(pack(facts, checked.files))
         except (ValueError, MemoryError) as error:
             answer.write(pack({"refused": str(error) or "it needs too much memory"}, {}))
 
 
 def _load_libraries(engine: Engine, *, is_onnx: bool) -> None:
-    """Before memory is limited: they are not the file's fault."""
+    """Import what checks and runs the file, before memory is limited, so that it is not counted."""
     importlib.import_module(f"refinenet.export.loading.{'onnx' if is_onnx else 'openvino'}")
-    if engine == "openvino":
-        require_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME")
-    else:
-        require_onnxruntime()
+    load_engine(engine)
 
 
 def _limit(size: int) -> None:
-    try:
-        import resource
-    except ImportError:  # Windows has other means
-        return
-    taken = _address_space()
-    _set(resource.RLIMIT_CPU, SECONDS)
-    _set(resource.RLIMIT_FSIZE, 0)
-    _set(resource.RLIMIT_CORE, 0)
+    """Limit computing time, memory and files; `size` is that of the exported file in bytes."""
+    taken = used_addresses()
+    set_limit("RLIMIT_CPU", SECONDS)
+    set_limit("RLIMIT_FSIZE", 0)
+    set_limit("RLIMIT_CORE", 0)
     if taken:
-        _set(resource.RLIMIT_AS, taken + SPARE_BYTES + SIZE_FACTOR * size)
-
-
-def _set(kind: int, wanted: int) -> None:
-    import resource
-
-    hard = resource.getrlimit(kind)[1]
-    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(kind, (limit, hard))
-
-
-def _address_space() -> int:
-    """Bytes of addresses that this process has; 0 where the system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
+        set_limit("RLIMIT_AS", taken + SPARE_BYTES + SIZE_FACTOR * size)
 
 
 def _check(files: Mapping[str, bytes]) -> Checked:

@@ -1,40 +1,44 @@
-"""What files of every format agree on. Nothing here needs PyTorch.
+"""Inputs, outputs and limits of exported files of every format. Nothing here needs PyTorch.
 
 Shape letters: N batch, K classes, H and W height and width of the image, h and w a quarter of these, rounded up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from refinenet.labels import MAX_CLASSES
 
 HEADER_KEY = "refinenet"
-"""The entry of the metadata that says what the network is: JSON, as in model files (`model_file.make_header`)."""
+"""Metadata entry of the header: JSON, as in model files (`model_file.make_header`)."""
 INPUT = "images"
-"""`(N, 3, H, W)` float32 RGB in [0, 1], of any N, H and W from 1 up."""
+"""`(N, 3, H, W)` float32 RGB in [0, 1], of any N, H and W from 1."""
 LABELS = "labels"
-"""`(N, H, W)` class ids; not used here, since they follow from the logits."""
+"""`(N, H, W)` class ids; unused, since they follow from the logits."""
 LOGITS = "logits"
 """`(N, K, h, w)` float32, before upsampling."""
 
 MAX_NODES = 20_000
-"""Operators of a graph, and tensors; the largest network that was exported has some 3,000."""
+"""Greatest number of operators, and of tensors; our largest export has about 3,000."""
 MAX_RANK = 8
 MAX_HEADER_CHARACTERS = 10 * 1024**2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A file that is what it has to be."""
+    """A file that passed all checks."""
 
     files: Mapping[str, bytes] = field(repr=False)
-    """Of a `backends.graph.Graph`."""
+    """Files of a `backends.graph.Graph`."""
     header: str
     """The text of the entry `HEADER_KEY`."""
     classes: int
-    """That the logits are of."""
+    """Number of classes of the logits."""
+    entries: Sequence[str]
+    """Names of the metadata entries that this package's exporter writes, too."""
+    has_bounded_memory: bool
+    """Whether it is proven to need memory in proportion to the image (`memory_bound`)."""
 
     def __post_init__(self) -> None:
         if len(self.header) > MAX_HEADER_CHARACTERS:
@@ -42,10 +46,10 @@ class Checked:
 
 
 def check_classes(number: int) -> int:
-    """The number of classes.
+    """Return the number of classes.
 
     Raises:
-        ValueError: it is out of range.
+        ValueError: It is out of range.
     """
     if not 1 <= number <= MAX_CLASSES:
         raise ValueError(f"its logits are of {number} classes, 1 to {MAX_CLASSES} are allowed")

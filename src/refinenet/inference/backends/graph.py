@@ -42,6 +42,8 @@ class Graph:
 
     files: Mapping[str, bytes] = field(repr=False)
     """The content of "network.onnx", or of "network.xml" and "network.bin"."""
+    has_bounded_memory: bool = True
+    """Whether it needs memory in proportion to the image; one that may not runs in a process of limited memory."""
 
     @property
     def kind(self) -> GraphKind:

@@ -17,6 +17,7 @@ from torch import Tensor
 from refinenet.inference.backends import onnxruntime, openvino
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.backends.graph import Engine, Graph, Run, require_openvino, start_engine
+from refinenet.inference.backends.isolated import IsolatedEngine
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.backends.translation_cache import translated
 from refinenet.io.console import print_note
@@ -76,7 +77,8 @@ class GraphBackend:
         self._classes, self._source = classes, source
 
     def _start(self) -> tuple[int, Run]:
-        self._running = os.getpid(), start_engine(self._graph, self._engine, self._precision, self._threads)
+        start = start_engine if self._graph.has_bounded_memory else IsolatedEngine
+        self._running = os.getpid(), start(self._graph, self._engine, self._precision, self._threads)
         return self._running
 
     def _runner(self) -> Run:
