@@ -95,7 +95,7 @@ def test_each_weight_is_in_one_group_with_its_highest_rate_and_frozen_ones_in_no
 
 
 def test_a_learning_rate_that_is_still_to_be_found_is_refused() -> None:
-    with pytest.raises(ValueError, match="found before an optimiser is built"):
+    with pytest.raises(ValueError, match="has to be replaced by a number before an optimiser is built"):
         build_optimiser(SmallNetwork(), OptimiserConfig(learning_rate="auto"))
 
 

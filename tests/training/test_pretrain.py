@@ -293,7 +293,7 @@ def test_runs_that_cannot_be_taken_up_say_why(few: Path, whole: Path, tmp_path: 
     with pytest.raises(FileNotFoundError, match="holds no training run"):
         pretrain(resume=tmp_path)
     (tmp_path / "run.json").write_text('{"source": {}}')
-    with pytest.raises(ValueError, match=r"no run of pre-training.*refinenet train --resume"):
+    with pytest.raises(ValueError, match=r"no pre-training run.*refinenet train --resume"):
         pretrain(resume=tmp_path)
     description = json.loads((whole / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps({**description, "config": {"epochs": -1}}))
@@ -306,7 +306,7 @@ def test_runs_that_cannot_be_taken_up_say_why(few: Path, whole: Path, tmp_path: 
     shutil.copytree(few, tmp_path / "moved")
     first = min((tmp_path / "moved").rglob("*.png"))
     first.rename(first.with_name("zz.png"))
-    with pytest.raises(ValueError, match=r"holds as many as it was begun with, but others"):
+    with pytest.raises(ValueError, match=r"holds as many as it was started with, but with other names"):
         pretrain(resume=tmp_path)
 
 
