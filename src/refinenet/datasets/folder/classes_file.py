@@ -12,12 +12,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from reprlib import repr as shorten  # a few words in YAML can stand for gigabytes
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import yaml
@@ -40,7 +42,7 @@ PALETTE_ORIGIN = "the palette of the masks"
 """The `origin` of a meaning that no file tells."""
 
 _MAX_ID = 65_535
-# Of a tag that does not fit its value, as in `!!bool x`, the YAML library says nothing of its own.
+# PyYAML lets the errors of Python's own conversions through where a tag does not fit its value, as in `!!bool x`.
 _YAML_ERRORS = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError)
 _WORTH_PROCESSES = 200
 """So many palette masks are read by several processes, on Linux."""
@@ -106,15 +108,54 @@ class Meaning:
         return self.label_set.cast(ids)
 
 
+_NULL, _INT, _MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "int", "merge"))
+_DECIMAL = re.compile(r"(?:0|-?[1-9][0-9]*)\Z")
+_RESOLVED = {_NULL: None, _INT: _DECIMAL, _MERGE: None}
+"""What plain text may stand for, with a pattern that takes the place of YAML 1.1's."""
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """A loader of text, decimal numbers and null; everything else that YAML 1.1 converts stays the text in the file.
+
+    YAML 1.1 reads `010` as 8, `1:30` as 90, `no` as False and `2020-01-01` as a date, so that class names would change.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
+        first: [(tag, _RESOLVED[tag] or pattern) for tag, pattern in resolvers if tag in _RESOLVED]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that stands twice, of which PyYAML silently takes the last value."""
+        written = [key for key, _ in node.value if key.tag != _MERGE]  # what `<<` brings in may be overridden
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        counts = Counter(self.construct_object(key, deep=True) for key in written)
+        for key, count in counts.most_common(1):
+            if count > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return mapping
+
+    def construct_decimal(self, node: yaml.ScalarNode) -> int:
+        """Return an integer, also where the file says `!!int`."""
+        text: str = self.construct_scalar(node)
+        if not _DECIMAL.match(text):
+            raise yaml.constructor.ConstructorError(None, None, f"{text!r} is no decimal number", node.start_mark)
+        return int(text)
+
+
+_PlainLoader.add_constructor(_INT, _PlainLoader.construct_decimal)
+_PlainLoader.add_constructor(_MERGE, _PlainLoader.construct_yaml_str)  # `<<` as a value
+
+
 def load_yaml(path: Path) -> Any:
-    """What a YAML file holds, plain values only.
+    """Return the contents of a YAML file: lists and mappings of text, decimal integers and None.
 
     Raises:
-        ValueError: it is damaged; it is named.
-        OSError: it cannot be read.
+        ValueError: The file is damaged, or a key stands twice in it; the file is named.
+        OSError: The file cannot be read.
     """
     try:
-        return yaml.safe_load(path.read_text("utf-8"))
+        return yaml.load(path.read_text("utf-8"), _PlainLoader)
     except _YAML_ERRORS as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -146,10 +187,7 @@ def parse_classes(values: Any, origin: str) -> Meaning:
         hint = hint_at_keys(values)
         raise ValueError(f"it needs the key 'names' and may have {sorted(KEYS[1:])}; it has {found}.{hint}")
     names = tuple(_as_name(name) for name in _list_names(values))
-    if "colours" in values:
-        colours = tuple(as_colour(value) for value in _as_list(values, "colours"))
-    else:
-        colours = voc_colours(len(names))
+    colours = _as_colours(_as_list(values, "colours"), "colours") if "colours" in values else voc_colours(len(names))
     label_set = LabelSet(names=names, colours=colours)
     ignored = _as_list(values, "ignore") if "ignore" in values else []
     kind = values.get("masks", "ids")
@@ -157,13 +195,13 @@ def parse_classes(values: Any, origin: str) -> Meaning:
         hint = " Did you mean 'colours'?" if kind == "colors" else ""
         raise ValueError(f"'masks' is ids or colours, not {shorten(kind)}.{hint}")
     if kind == "ids":
-        stored = _as_list(values, "values") if "values" in values else list(range(len(names)))
-        return replace(of_ids(label_set, stored, ignored, origin), has_colours="colours" in values)
+        stored = _parse_hex(_as_list(values, "values")) if "values" in values else list(range(len(names)))
+        return replace(of_ids(label_set, stored, _parse_hex(ignored), origin), has_colours="colours" in values)
     if "colours" not in values:
         raise ValueError("masks painted in colours need the key 'colours'.")
     if "values" in values:
         raise ValueError("'values' lists the ids in masks; masks painted in colours have none. Remove one of the two.")
-    return of_colours(label_set, [as_colour(value) for value in ignored], origin)
+    return of_colours(label_set, _as_colours(ignored, "ignore"), origin)
 
 
 def hint_at_keys(values: Any) -> str:
@@ -206,7 +244,7 @@ def of_ids(label_set: LabelSet, values: list[Any], ignored: list[Any], origin: s
     return Meaning(label_set=label_set, kind="ids", values=tuple(values), ignored_ids=tuple(ignored), origin=origin)
 
 
-def of_colours(label_set: LabelSet, ignored: list[Colour], origin: str) -> Meaning:
+def of_colours(label_set: LabelSet, ignored: Sequence[Colour], origin: str) -> Meaning:
     """The meaning of masks that are painted in the label set's colours, and in `ignored` colours.
 
     Raises:
@@ -234,10 +272,24 @@ def _as_list(values: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _as_name(value: Any) -> str:
-    # YAML reads no, yes, null and dates as something else than the words they are.
+    # Text of a number that `_PlainLoader` reads is that of the file: 7 is one, 07 and +7 are text.
     if type(value) not in (str, int):
-        raise ValueError(f"a class name is text, not {shorten(value)}: put it in quotes.")
+        raise ValueError(f"'names': a class name is text, not {shorten(value)}: put it in quotes.")
     return str(value)
+
+
+def _as_colours(values: list[Any], key: str) -> tuple[Colour, ...]:
+    try:
+        return tuple(as_colour(_parse_hex(value)) for value in values)
+    except ValueError as error:
+        raise ValueError(f"{key!r}: {error}") from error
+
+
+def _parse_hex(values: Any) -> Any:
+    """Convert the items of a list that are hexadecimal, such as 0x1F, to integers; return anything else as it is."""
+    if not isinstance(values, list):
+        return values
+    return [int(v, 16) if isinstance(v, str) and re.fullmatch("0x[0-9a-fA-F]+", v) else v for v in values]
 
 
 def as_colour(value: Any) -> Colour:
