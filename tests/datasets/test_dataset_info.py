@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from refinenet.datasets.catalog import Dataset, open_dataset
-from refinenet.datasets.info import DatasetInfo, describe, describe_splits, write_contact_sheet
+from refinenet.datasets.info import DatasetSummary, describe, describe_splits, write_contact_sheet
 from refinenet.labels import LabelSet
 
 CAMVID_VOID = 11
@@ -127,7 +127,9 @@ def test_splits_of_different_classes_are_an_error(mine: Path) -> None:
         describe_splits({"train": train, "val": other}, workers=0)
 
 
-def printed(info: DatasetInfo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+def printed(
+    info: DatasetSummary, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[str, str]:
     monkeypatch.setenv("COLUMNS", "80")
     info.print()
     found = capsys.readouterr()
@@ -199,7 +201,7 @@ def test_what_was_counted_helps_to_choose(tmp_path: Path) -> None:
         write_pair(tmp_path / "train", tmp_path / "trainannot", f"{k:03d}", [[8 if k == 51 else 0]])
     info = describe("camvid", root=tmp_path, workers=0)
 
-    def mixed_cars(info: DatasetInfo | None) -> int:
+    def mixed_cars(info: DatasetSummary | None) -> int:
         path = write_contact_sheet(tmp_path / "sheet.png", "camvid", root=tmp_path, count=2, info=info, workers=0)
         return int((np.asarray(Image.open(path)) == ((90 + 65) // 2, 45, (90 + 129) // 2)).all(axis=2).sum())
 

@@ -1,4 +1,4 @@
-"""A folder of one's own: its layouts, what its masks' values mean, and every way in which it can be wrong."""
+"""Dataset folders: layouts, the meaning of mask values, and every way in which they can be wrong."""
 
 from __future__ import annotations
 
@@ -274,9 +274,9 @@ def test_files_without_partner_are_named(tmp_path: Path) -> None:
         ("names: [~]", "'names': a class name is text, not None: put it in quotes"),
         ("names: [a, [b]]", r"'names': a class name is text, not \['b'\]"),
         ("names: [!!float 1]", "'names': a class name is text, not 1.0"),
-        ("names: [!!int 010]", "'010' is no decimal number"),
-        ("names: [a]\nnames: [b]", "the key 'names' stands twice"),
-        ("names: {0: a, 0: b}", "the key 0 stands twice"),
+        ("names: [!!int 010]", "'010' is not a decimal integer"),
+        ("names: [a]\nnames: [b]", "the key 'names' occurs twice"),
+        ("names: {0: a, 0: b}", "the key 0 occurs twice"),
         ("names: [a]\ncolours: red", "'colours' is a list, not 'red'"),
         ("names: [a]\ncolours: [red]", r"'colours': a colour is \[red, green, blue\], each from 0 to 255, not 'red'"),
         ("names: [a]\ncolours: [[0, 0, 256]]", r"not \[0, 0, 256\]"),

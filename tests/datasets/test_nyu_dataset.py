@@ -46,7 +46,7 @@ def write_plain_nyu(root: Path, labels: list[Ids], borders: tuple[int, int, int,
 
 
 def test_nyu_names_void_and_palette_and_trap_the_official_spelling_of_refridgerator() -> None:
-    label_set = NYU.facts.label_set
+    label_set = NYU.info.label_set
     assert list(label_set.names) == NAMES.replace("\n", "").split(",")
     assert label_set.names[23] == "refridgerator"
     assert label_set.colours == colours_of(voc_palette(), 1, 40)
@@ -68,7 +68,7 @@ def test_trap_nyu_axes_are_transposed(tmp_path: Path) -> None:
 
 
 def test_trap_nyu_s_894_ids_are_mapped_to_40_classes_which_the_file_does_not_tell(tmp_path: Path) -> None:
-    published_map = NYU.facts.more["map_894_to_40"]
+    published_map = NYU.info.more["map_894_to_40"]
     assert (len(published_map), published_map[0], published_map[20], published_map[3]) == (894, 40, 1, 22)
     every = np.arange(896).clip(max=894).reshape(28, 32)
     write_plain_nyu(tmp_path, [every])
@@ -97,7 +97,7 @@ def test_trap_nyu_s_white_border_is_cropped_from_images_and_labels_alike(tmp_pat
     inside = np.random.default_rng(0).integers(1, 895, (5, 6, 9))
     labels = [np.pad(ids, ((top, bottom), (left, right)), constant_values=21) for ids in inside]
     write_plain_nyu(tmp_path, labels, BORDER)
-    table = [255, *(identifier - 1 for identifier in NYU.facts.more["map_894_to_40"])]
+    table = [255, *(identifier - 1 for identifier in NYU.info.more["map_894_to_40"])]
     for split, numbers in (("val", (1, 2)), ("train", (3, 4, 5))):
         for sample, number in zip(NYU.open_split(tmp_path, split), numbers, strict=True):
             assert sample.labels.tolist() == [[table[k] for k in row] for row in inside[number - 1]]

@@ -122,7 +122,7 @@ TRAIN, VAL = as_zip(owner_files("train")), as_tar(owner_files("val"))
 
 def published(address: str, downloads: tuple[Download, ...] | None = None) -> PublishedDataset:
     names = ("train.zip", "val.tgz")
-    facts = DatasetInfo(
+    info = DatasetInfo(
         title="Texts, 3 classes",
         protocol="by reading them",
         label_set=LABEL_SET,
@@ -136,7 +136,7 @@ def published(address: str, downloads: tuple[Download, ...] | None = None) -> Pu
         how_to_get="Write them yourself.",
         more={},
     )
-    return PublishedDataset(facts=facts, open_split=open_text_split)
+    return PublishedDataset(info=info, open_split=open_text_split)
 
 
 def plan(server: HostileServer) -> None:
@@ -313,7 +313,7 @@ def test_files_of_one_name_are_one_file_and_each_is_used() -> None:
     """Several datasets may lie in one folder, and nothing is fetched in vain."""
     files: dict[str, str] = {}
     for name, dataset in PUBLISHED.items():
-        for file in dataset.facts.downloads:
+        for file in dataset.info.downloads:
             assert files.setdefault(file.file, file.url) == file.url, file.file
             assert file.file != "train_noval.txt" or name == "sbd"
 

@@ -52,7 +52,7 @@ def test_official_layouts_are_read(
     write(tmp_path)
     train, val = (published.open_split(tmp_path, split) for split in ("train", "val"))
     assert (len(train), len(val), train.split, val.split) == (3, 2, "train", "val")
-    assert train.label_set is published.facts.label_set
+    assert train.label_set is published.info.label_set
     assert train.label_set.ignore_index == 255
     for dataset in (train, val):
         for index, item in enumerate(dataset.items):
@@ -96,13 +96,13 @@ def test_absent_damaged_and_unpaired_files_are_named(
         published.open_split(tmp_path, "train")
 
 
-def test_facts_say_where_the_data_are_and_how_they_lie() -> None:
+def test_info_says_where_to_get_the_data_and_how_they_lie() -> None:
     for published in (CITYSCAPES, ADE20K, COCO_STUFF, CAMVID):
-        text = published.facts.how_to_get
+        text = published.info.how_to_get
         assert "http" in text
         assert "root" in text
         assert "TODO" not in text
-        for download in published.facts.downloads:
+        for download in published.info.downloads:
             assert download.url in text
 
 
@@ -110,7 +110,7 @@ def test_facts_say_where_the_data_are_and_how_they_lie() -> None:
 
 
 def test_cityscapes_classes_and_names() -> None:
-    label_set = CITYSCAPES.facts.label_set
+    label_set = CITYSCAPES.info.label_set
     expected = {
         0: ("road", (128, 64, 128)), 5: ("pole", (153, 153, 153)), 10: ("sky", (70, 130, 180)),
         13: ("car", (0, 0, 142)), 16: ("train", (0, 80, 100)), 18: ("bicycle", (119, 11, 32)),
@@ -150,7 +150,7 @@ def test_cityscapes_items_are_city_and_frame_of_any_number(tmp_path: Path) -> No
 def test_cityscapes_test_has_no_labels_because_its_masks_are_dummies(tmp_path: Path) -> None:
     miniatures.write_cityscapes(tmp_path)
     assert CITYSCAPES.splits == ("train", "val")
-    assert "test" not in CITYSCAPES.facts.images
+    assert "test" not in CITYSCAPES.info.images
     test = CITYSCAPES.open_split(tmp_path, "test")
     assert test.items == ["berlin/berlin_000000_000019"]
     assert test.read_image(test.items[0]).shape == (32, 40, 3)
@@ -248,7 +248,7 @@ def test_sixteen_bit_masks_with_large_values_are_refused(write: Callable[[Path],
 
 def test_ade20k_classes_of_one_colour_stay_apart_and_names_have_no_blanks_at_their_ends(tmp_path: Path) -> None:
     """Traps: road and skyscraper have the same colour, and the official names end in blanks ("bed ")."""
-    label_set = ADE20K.facts.label_set
+    label_set = ADE20K.info.label_set
     assert (label_set.names[6], label_set.names[48]) == ("road", "skyscraper")
     assert label_set.colours[6] == label_set.colours[48] == (140, 140, 140)
     assert (label_set.names[7], label_set.names[8], label_set.names[149]) == ("bed", "windowpane", "flag")
@@ -268,7 +268,7 @@ def test_ade20k_root_may_be_the_unpacked_folder_itself(tmp_path: Path) -> None:
 
 def test_coco_stuff_value_is_the_category_id_less_one_with_eleven_holes(tmp_path: Path) -> None:
     """Trap: the list of labels that comes with the masks counts from 1, the masks from 0."""
-    names = COCO_STUFF.facts.label_set.names
+    names = COCO_STUFF.info.label_set.names
     assert len(names) == 171
     # COCO's ids: 1 person, 11 fire hydrant, 13 stop sign, 90 toothbrush, 92 banner, 182 wood; 12 and 91 are holes.
     by_hand = {0: "person", 10: "fire hydrant", 12: "stop sign", 89: "toothbrush", 91: "banner", 181: "wood"}

@@ -28,9 +28,9 @@ LABELS = "SUNRGBDtoolbox/Metadata/SUNRGBD2Dseg.mat"
 
 
 def test_sunrgbd_names_void_and_palette_and_trap_they_are_nyu_s_first_37_with_two_other_names() -> None:
-    label_set = SUNRGBD.facts.label_set
+    label_set = SUNRGBD.info.label_set
     other = {"refridgerator": "fridge", "television": "tv"}
-    assert list(label_set.names) == [other.get(name, name) for name in NYU.facts.label_set.names[:37]]
+    assert list(label_set.names) == [other.get(name, name) for name in NYU.info.label_set.names[:37]]
     assert (label_set.ignore_index, label_set.colours[0], label_set.colours[36]) == (255, (119, 119, 119), (12, 83, 45))
 
 
@@ -110,7 +110,7 @@ def test_trap_sunrgbd_splits_are_directories_on_another_machine_in_another_order
 def test_trap_sunrgbd_holds_images_of_nyu_and_cannot_be_mixed_with_it(tmp_path: Path) -> None:
     write_sunrgbd(tmp_path)
     write_nyu(tmp_path)
-    assert "nyu" in SUNRGBD.facts.how_to_get
+    assert "nyu" in SUNRGBD.info.how_to_get
     with pytest.raises(ValueError, match="nyu and sunrgbd have different classes"):
         join([NYU.open_split(tmp_path, "train"), SUNRGBD.open_split(tmp_path, "train")])
 

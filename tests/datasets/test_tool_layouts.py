@@ -289,7 +289,7 @@ def test_labelme_has_the_classes_that_are_listed(names: str, expected: list[int]
     with pytest.raises(ValueError, match=r"val/b\.json has a shape of 'dog', which is none of car, cat"):
         open_split(tmp_path, "train")
     path.write_text("names: [cat, dog]\nvalues: [0, 255]\n")
-    with pytest.raises(ValueError, match="'values' and 'ignore' say what masks hold, and the labels here are shapes"):
+    with pytest.raises(ValueError, match="'values' and 'ignore' are for masks, but the labels here are shapes"):
         open_split(tmp_path, "train")
 
 

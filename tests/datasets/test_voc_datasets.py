@@ -33,13 +33,13 @@ MASK = np.array([[0, 15, 255], [20, 1, 15]])
 
 def test_names_void_and_palette() -> None:
     for published in (VOC, SBD, VOC_AUG):
-        label_set = published.facts.label_set
+        label_set = published.info.label_set
         assert list(label_set.names) == NAMES.split()
         assert label_set.ignore_index == 255
         assert [value for colour in label_set.colours for value in colour] == list(voc_palette()[: 3 * 21])
     # VOC's own note: a person is (192, 128, 128), a television (0, 64, 128).
-    assert VOC.facts.label_set.colours[15] == (192, 128, 128)
-    assert VOC.facts.label_set.colours[20] == (0, 64, 128)
+    assert VOC.info.label_set.colours[15] == (192, 128, 128)
+    assert VOC.info.label_set.colours[20] == (0, 64, 128)
 
 
 def test_voc_has_its_splits_in_the_order_of_its_lists(tmp_path: Path) -> None:
@@ -193,13 +193,13 @@ def test_trap_segmentation_class_aug_has_no_void_border_so_voc_s_masks_are_kept(
 
 def test_traps_of_the_downloads_wrong_file_names_and_a_dead_host() -> None:
     for published in (VOC, SBD, VOC_AUG):
-        for download in published.facts.downloads:
+        for download in published.info.downloads:
             assert download.url.rpartition("/")[2] == download.file
             assert "home.bharathh.info" not in download.url
-    assert "2012" in VOC.facts.downloads[0].file
-    assert VOC.facts.images == {"train": 1464, "val": 1449, "trainval": 2913}
-    assert VOC_AUG.facts.images == {"train": 10582, "val": 1449}
-    assert SBD.facts.images == {"train": 5623, "val": 2857, "train_noval": 5623}
+    assert "2012" in VOC.info.downloads[0].file
+    assert VOC.info.images == {"train": 1464, "val": 1449, "trainval": 2913}
+    assert VOC_AUG.info.images == {"train": 10582, "val": 1449}
+    assert SBD.info.images == {"train": 5623, "val": 2857, "train_noval": 5623}
 
 
 def test_what_is_absent_is_named_with_what_was_looked_for(tmp_path: Path) -> None:
@@ -212,8 +212,8 @@ def test_what_is_absent_is_named_with_what_was_looked_for(tmp_path: Path) -> Non
             published.open_split(tmp_path, "train")
         for part in parts:
             assert str(tmp_path / part) in str(caught.value)
-        assert "TODO" not in published.facts.how_to_get
-        assert "root" in published.facts.how_to_get
+        assert "TODO" not in published.info.how_to_get
+        assert "root" in published.info.how_to_get
     write_voc(tmp_path)
     with pytest.raises(FileNotFoundError, match="SBD not found"):
         VOC_AUG.open_split(tmp_path, "train")

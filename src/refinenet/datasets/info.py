@@ -229,7 +229,7 @@ _SIZES_PRINTED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetInfo:
+class DatasetSummary:
     """What `describe` finds."""
 
     name: str
@@ -282,7 +282,7 @@ def describe(
     root: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     progress: bool = True,
-) -> DatasetInfo:
+) -> DatasetSummary:
     """Count what the label maps of a dataset hold, in all of its splits.
 
     Args:
@@ -302,7 +302,7 @@ def describe(
 
 def describe_splits(
     splits: Mapping[str, Dataset], *, absent: Sequence[str] = (), workers: int | None = None, progress: bool = True
-) -> DatasetInfo:
+) -> DatasetSummary:
     """As `describe`, of splits that are open already, at least one; `absent` names those that are not there.
 
     Raises:
@@ -314,7 +314,7 @@ def describe_splits(
         if dataset.label_set.names != first.label_set.names:
             raise ValueError(f"The splits {first.split} and {split} of {first.name} have different classes.")
     counts = {split: count_classes(dataset, workers=workers, progress=progress) for split, dataset in splits.items()}
-    return DatasetInfo(name=first.name, label_set=first.label_set, splits=counts, absent=tuple(absent))
+    return DatasetSummary(name=first.name, label_set=first.label_set, splits=counts, absent=tuple(absent))
 
 
 def write_contact_sheet(
@@ -324,7 +324,7 @@ def write_contact_sheet(
     root: str | os.PathLike[str] | None = None,
     split: str | None = None,
     count: int = 12,
-    info: DatasetInfo | None = None,
+    info: DatasetSummary | None = None,
     workers: int | None = None,
 ) -> Path:
     """Draw some of a dataset's images with their labels (`draw_contact_sheet`) into a file.

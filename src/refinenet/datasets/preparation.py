@@ -105,12 +105,12 @@ def prepare(
     found = {split: _open(name, published, root, split) for split in published.splits}
     problems: list[Exception] = []
     is_whole = not any(isinstance(split, Exception) for split in found.values())
-    if download and published.facts.downloads and not (is_whole and _is_settled(published, root)):
+    if download and published.info.downloads and not (is_whole and _is_settled(published, root)):
         root.mkdir(parents=True, exist_ok=True)
         waiting = partial(print_note, f"Somebody else prepares {root}; waiting for that.", enabled=progress)
         with only_one(root / ".prepare.lock", waiting), progress_bar(progress) as bar:
             fetcher = _Fetcher(root, mirror, keep_archives, patience, bar)
-            problems = [error for file in published.facts.downloads if (error := fetcher.try_to_get(file))]
+            problems = [error for file in published.info.downloads if (error := fetcher.try_to_get(file))]
             found = {split: _open(name, published, root, split) for split in published.splits}
             problems += [] if problems else _put_aside(published, root, found)
     with progress_bar(progress) as bar:
@@ -132,7 +132,7 @@ def _find(name: str) -> PublishedDataset:
 
 
 def _describe(name: str, published: PublishedDataset) -> ListedDataset:
-    facts, root = published.facts, find_root(name)
+    info, root = published.info, find_root(name)
     state: Literal["absent", "there", "prepared"] = "absent"
     if any((prepared_folder(root, name, split) / "samples.tsv").is_file() for split in published.splits):
         state = "prepared"
@@ -140,12 +140,12 @@ def _describe(name: str, published: PublishedDataset) -> ListedDataset:
         state = "there"
     return ListedDataset(
         name=name,
-        title=facts.title,
-        classes=len(facts.label_set),
-        images=dict(facts.images),
-        size=facts.size,
-        licence=facts.licence,
-        page=facts.page,
+        title=info.title,
+        classes=len(info.label_set),
+        images=dict(info.images),
+        size=info.size,
+        licence=info.licence,
+        page=info.page,
         root=str(root),
         state=state,
     )
@@ -153,7 +153,7 @@ def _describe(name: str, published: PublishedDataset) -> ListedDataset:
 
 def _open(name: str, published: PublishedDataset, root: Path, split: str) -> Dataset | _Trouble:
     try:
-        prepared = open_prepared(root, name, split, published.facts.label_set)
+        prepared = open_prepared(root, name, split, published.info.label_set)
         return published.open_split(root, split) if prepared is None else prepared
     except (FileNotFoundError, ValueError) as error:
         return error
@@ -164,7 +164,7 @@ def _is_settled(published: PublishedDataset, root: Path) -> bool:
     return not any(
         (root / f"{file.file}.part").exists()
         or (file.unpack and is_interrupted(root / file.file, root, origin=file.url))
-        for file in published.facts.downloads
+        for file in published.info.downloads
     )
 
 
@@ -175,7 +175,7 @@ def _put_aside(published: PublishedDataset, root: Path, found: Mapping[str, Data
         return []
     is_nothing_there = len(missing) == len(found)
     problems: list[Exception] = []
-    for file in published.facts.downloads:
+    for file in published.info.downloads:
         target = root / file.file
         is_empty = was_empty(target, root)
         # With a hash it is what its owner offers: to fetch it again would change nothing.
@@ -269,7 +269,7 @@ def _convert(
 
 
 def _report(split: str, dataset: Dataset | _Trouble, published: PublishedDataset) -> SplitReport:
-    expected = published.facts.images.get(split)
+    expected = published.info.images.get(split)
     if isinstance(dataset, Exception):
         return SplitReport(split=split, images=None, published=expected, note=str(dataset))
     is_as_published = expected in (None, len(dataset))
@@ -281,14 +281,14 @@ def _failure(
     name: str, published: PublishedDataset, root: Path, problems: Sequence[Exception], reports: Sequence[SplitReport]
 ) -> Exception:
     """What to raise where nothing is ready."""
-    facts = published.facts
+    info = published.info
     if problems:
         kind = ValueError if any(isinstance(problem, ValueError) for problem in problems) else OSError
         return problems[0] if len(problems) == 1 else kind("\n".join(map(str, problems)))
     missing = " ".join(dict.fromkeys(report.note for report in reports))
-    if facts.downloads:
+    if info.downloads:
         return FileNotFoundError(f"{name} is not in {root}. {missing}")
     return FileNotFoundError(
-        f"{name} ({facts.licence}) has to be fetched by hand, from {facts.page}. {facts.how_to_get} "
+        f"{name} ({info.licence}) has to be fetched by hand, from {info.page}. {info.how_to_get} "
         f"Put it into {root} and run this again. {missing}"
     )

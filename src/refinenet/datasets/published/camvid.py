@@ -19,7 +19,7 @@ from refinenet.datasets.metadata import PublishedDataset, read_info
 from refinenet.io.image_files import list_files, read_colour_mask, read_mask
 from refinenet.labels import LabelMap
 
-FACTS = read_info("camvid")
+INFO = read_info("camvid")
 VOID_ON_DISK = 11
 ORIGINAL_IMAGES, ORIGINAL_MASKS = "701_StillsRaw_full", "LabeledApproved_full"
 MASK_ENDING = "_L.png"
@@ -46,7 +46,7 @@ def open_split(root: Path, split: str) -> Dataset:
     return open_folders(
         name="camvid",
         split=split,
-        label_set=FACTS.label_set,
+        label_set=INFO.label_set,
         images=root / split,
         masks=root / f"{split}annot",
         read_labels=_read_ids,
@@ -73,7 +73,7 @@ def split_of(name: str) -> str:
 
 def _read_ids(path: Path) -> LabelMap:
     labels = read_mask(path)
-    labels[labels == VOID_ON_DISK] = FACTS.label_set.ignore_index
+    labels[labels == VOID_ON_DISK] = INFO.label_set.ignore_index
     return labels
 
 
@@ -92,7 +92,7 @@ def _open_original(root: Path, split: str) -> Dataset:
     return from_files(
         name="camvid",
         split=split,
-        label_set=FACTS.label_set,
+        label_set=INFO.label_set,
         items=names,
         image_file=partial(place, images, ".png"),
         mask_file=partial(place, masks, MASK_ENDING),
@@ -111,12 +111,10 @@ def _read_list(listing: Path) -> list[str]:
 
 def _colour_table() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
     """The 32 colours as sorted whole numbers, and the class of each, void where it is in none of the 11."""
-    class_of = {
-        old: FACTS.label_set.names.index(new) for new, group in FACTS.more["classes_32"].items() for old in group
-    }
+    class_of = {old: INFO.label_set.names.index(new) for new, group in INFO.more["classes_32"].items() for old in group}
     rows = sorted(
-        (int.from_bytes(colour, "big"), class_of.get(name, FACTS.label_set.ignore_index))
-        for name, colour in FACTS.more["colours_32"].items()
+        (int.from_bytes(colour, "big"), class_of.get(name, INFO.label_set.ignore_index))
+        for name, colour in INFO.more["colours_32"].items()
     )
     return np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows], np.uint8)
 
@@ -139,4 +137,4 @@ def _read_colours(path: Path) -> LabelMap:
     return CLASSES[row_of]
 
 
-CAMVID = PublishedDataset(facts=FACTS, open_split=open_split, splits=("train", "val", "test"))
+CAMVID = PublishedDataset(info=INFO, open_split=open_split, splits=("train", "val", "test"))

@@ -13,12 +13,12 @@ from refinenet.datasets.dataset import UNLABELLED, Dataset, from_files, place, w
 from refinenet.datasets.formats.lookup import make_table, read_with_table
 from refinenet.datasets.metadata import PublishedDataset, Server, read_info
 
-FACTS = read_info("cityscapes")
+INFO = read_info("cityscapes")
 LARGEST_ID = 33
 NUMBER_PLATE = 255
 """The id -1 of number plates, as eight bits hold it."""
 TABLE = make_table(
-    {value: k for k, value in enumerate(FACTS.more["value_of_class"])}, void=[*range(LARGEST_ID + 1), NUMBER_PLATE]
+    {value: k for k, value in enumerate(INFO.more["value_of_class"])}, void=[*range(LARGEST_ID + 1), NUMBER_PLATE]
 )
 MEANING = "Masks of Cityscapes hold its label ids, 0 to 33, and 255 for number plates."
 IMAGE_ENDING, MASK_ENDING = "_leftImg8bit.png", "_gtFine_labelIds.png"
@@ -36,13 +36,13 @@ def open_split(root: Path, split: str) -> Dataset:
     image_file = partial(place, images, IMAGE_ENDING)
     if split == UNLABELLED:
         return without_labels(
-            name="cityscapes", split=split, label_set=FACTS.label_set, items=items, image_file=image_file
+            name="cityscapes", split=split, label_set=INFO.label_set, items=items, image_file=image_file
         )
     _check_pairs(items, _list_items(masks, MASK_ENDING))
     return from_files(
         name="cityscapes",
         split=split,
-        label_set=FACTS.label_set,
+        label_set=INFO.label_set,
         items=items,
         image_file=image_file,
         mask_file=partial(place, masks, MASK_ENDING),
@@ -71,8 +71,8 @@ def _place_in_archive(_split: str, item: str) -> str:
 
 
 SERVER = Server(
-    **FACTS.more["server"], archive="zip", place=_place_in_archive, values=tuple(FACTS.more["value_of_class"])
+    **INFO.more["server"], archive="zip", place=_place_in_archive, values=tuple(INFO.more["value_of_class"])
 )
 """It takes label ids, not the 19 classes' own, in files that begin with city, sequence and frame, one for each image,
 wherever they lie in the archive. Source: cityscapesScripts, evaluation/evalPixelLevelSemanticLabeling.py."""
-CITYSCAPES = PublishedDataset(facts=FACTS, open_split=open_split, server=SERVER)
+CITYSCAPES = PublishedDataset(info=INFO, open_split=open_split, server=SERVER)

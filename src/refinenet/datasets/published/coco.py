@@ -17,15 +17,15 @@ from refinenet.io.image_files import list_files
 from refinenet.io.images import decode
 from refinenet.labels import LabelMap
 
-FACTS = read_info("coco")
-CLASS_OF_CATEGORY = {int(category): k for category, k in FACTS.more["class_of_category"].items()}
+INFO = read_info("coco")
+CLASS_OF_CATEGORY = {int(category): k for category, k in INFO.more["class_of_category"].items()}
 SMALLEST_AREA = 1000
 """Training takes only images whose objects of the 20 classes have more than so many pixels together.
 
 Source: torchvision's reference training on COCO, `references/segmentation/coco_utils.py`.
 """
-STUFF_FACTS = read_info("coco_stuff")
-STUFF_TABLE = make_table({int(value): k for value, k in STUFF_FACTS.more["class_of_value"].items()}, void=[255])
+STUFF_INFO = read_info("coco_stuff")
+STUFF_TABLE = make_table({int(value): k for value, k in STUFF_INFO.more["class_of_value"].items()}, void=[255])
 STUFF_MEANING = (
     "Masks of COCO-Stuff hold COCO's category ids less one (0 to 181, without eleven that no category has), and 255 "
     "for none. Files of *_labelTrainIds.png, of the panoptic task or of stuff alone hold other values."
@@ -45,7 +45,7 @@ def open_split(root: Path, split: str) -> Dataset:
     images, masks = root / f"{split}2017", root / "masks" / f"{split}2017"
     json_file = root / "annotations" / f"instances_{split}2017.json"
     if masks.is_dir():
-        return open_folders(name="coco", split=split, label_set=FACTS.label_set, images=images, masks=masks)
+        return open_folders(name="coco", split=split, label_set=INFO.label_set, images=images, masks=masks)
     if not json_file.is_file() or not images.is_dir():
         raise FileNotFoundError(
             f"The dataset 'coco' has no split {split!r} here: it needs the folder {images}, and {json_file} or the "
@@ -55,7 +55,7 @@ def open_split(root: Path, split: str) -> Dataset:
     return Dataset(
         name="coco",
         split=split,
-        label_set=FACTS.label_set,
+        label_set=INFO.label_set,
         items=_choose(instances, split),
         read_image=partial(_read_image, images),
         read_labels=partial(_read_labels, instances),
@@ -88,8 +88,8 @@ def _read_labels(instances: CocoInstances, item: str) -> LabelMap:
     labels = np.zeros(instances.size(index), np.uint8)
     taken = np.zeros(labels.shape, bool)
     for category, is_crowd, region in instances.objects(index):
-        labels[region] = FACTS.label_set.ignore_index if is_crowd else CLASS_OF_CATEGORY[category]
-        labels[region & taken] = FACTS.label_set.ignore_index
+        labels[region] = INFO.label_set.ignore_index if is_crowd else CLASS_OF_CATEGORY[category]
+        labels[region & taken] = INFO.label_set.ignore_index
         taken |= region
     return labels
 
@@ -122,7 +122,7 @@ def open_stuff_split(root: Path, split: str) -> Dataset:
     return from_files(
         name="coco:stuff",
         split=split,
-        label_set=STUFF_FACTS.label_set,
+        label_set=STUFF_INFO.label_set,
         items=list(pairs),
         image_file=partial(place, images, ".jpg"),
         mask_file=partial(place, masks, ".png"),
@@ -140,5 +140,5 @@ def _either(folders: list[Path]) -> str:
     return " or ".join(str(folder) for folder in folders)
 
 
-COCO = PublishedDataset(facts=FACTS, open_split=open_split)
-COCO_STUFF = PublishedDataset(facts=STUFF_FACTS, open_split=open_stuff_split)
+COCO = PublishedDataset(info=INFO, open_split=open_split)
+COCO_STUFF = PublishedDataset(info=STUFF_INFO, open_split=open_stuff_split)

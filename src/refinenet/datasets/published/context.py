@@ -18,11 +18,11 @@ from refinenet.datasets.published.devkit import check_presence, find_folder, not
 from refinenet.io.image_files import read_mask
 from refinenet.labels import LabelMap
 
-FACTS, FACTS_59 = read_info("context"), read_info("context_59")
+INFO, INFO_59 = read_info("context"), read_info("context_59")
 VOC_PLACES = ("VOCdevkit/VOC2010", "VOC2010", "")
 MAT_PLACES = ("trainval", "pascal-context/trainval", "VOCdevkit/VOC2010/trainval", "VOC2010/trainval")
 CONVERTED = "SegmentationClassContext"
-CLASS_OF_ID = {int(identifier): index for identifier, index in FACTS.more["class_of_id"].items()}
+CLASS_OF_ID = {int(identifier): index for identifier, index in INFO.more["class_of_id"].items()}
 """The class, 1 to 59, of each of the 459 ids that has one; all others are background, 0."""
 
 
@@ -33,7 +33,7 @@ def open_60(root: Path, split: str) -> Dataset:
         FileNotFoundError: a list, an image or a mask is not there.
         ValueError: a list is damaged.
     """
-    return _open(FACTS, "context", root, split)
+    return _open(INFO, "context", root, split)
 
 
 def open_59(root: Path, split: str) -> Dataset:
@@ -43,10 +43,10 @@ def open_59(root: Path, split: str) -> Dataset:
         FileNotFoundError: a list, an image or a mask is not there.
         ValueError: a list is damaged.
     """
-    return _open(FACTS_59, "context:59", root, split)
+    return _open(INFO_59, "context:59", root, split)
 
 
-def _open(facts: DatasetInfo, name: str, root: Path, split: str) -> Dataset:
+def _open(info: DatasetInfo, name: str, root: Path, split: str) -> Dataset:
     voc = require_folder(root, VOC_PLACES, "JPEGImages", "PASCAL VOC 2010")
     masks = find_folder(root, MAT_PLACES, ".")
     slow_sources = []
@@ -64,11 +64,11 @@ def _open(facts: DatasetInfo, name: str, root: Path, split: str) -> Dataset:
     return from_files(
         name=name,
         split=split,
-        label_set=facts.label_set,
+        label_set=info.label_set,
         items=items,
         image_file=partial(place, voc / "JPEGImages", ".jpg"),
         mask_file=partial(place, masks, ending),
-        read_labels=partial(_read_labels, facts is FACTS),
+        read_labels=partial(_read_labels, info is INFO),
         slow_sources=slow_sources,
     )
 
@@ -85,5 +85,5 @@ def _read_labels(has_background: bool, path: Path) -> LabelMap:
     return translate(ids, table if has_background else table - np.uint8(1), str(path))  # 0 becomes 255
 
 
-CONTEXT = PublishedDataset(facts=FACTS, open_split=open_60)
-CONTEXT_59 = PublishedDataset(facts=FACTS_59, open_split=open_59)
+CONTEXT = PublishedDataset(info=INFO, open_split=open_60)
+CONTEXT_59 = PublishedDataset(info=INFO_59, open_split=open_59)

@@ -14,7 +14,7 @@ from refinenet.datasets.published.devkit import check_presence, find_folder, not
 from refinenet.io.image_files import read_mask
 from refinenet.labels import LabelMap
 
-FACTS = read_info("person_part")
+INFO = read_info("person_part")
 VOC_PLACES = ("VOCdevkit/VOC2010", "VOC2010", "")
 PNG_FOLDER, MAT_FOLDER = "pascal_person_part_gt", "Annotations_Part"
 MASK_PLACES = ("", "pascal_person_part", "trainval", "pascal_part")
@@ -43,7 +43,7 @@ def open_split(root: Path, split: str) -> Dataset:
     return from_files(
         name="person_part",
         split=split,
-        label_set=FACTS.label_set,
+        label_set=INFO.label_set,
         items=items,
         image_file=partial(place, voc / "JPEGImages", ".jpg"),
         mask_file=partial(place, masks, ending),
@@ -89,7 +89,7 @@ def _read_parts(path: Path) -> LabelMap:
 
 
 def _draw(labels: LabelMap, parts: Array, path: Path) -> None:
-    classes = FACTS.more["class_of_part"]
+    classes = INFO.more["class_of_part"]
     for name, mask in zip(parts.field("part_name"), parts.field("mask"), strict=True):
         part = name.text()
         if part not in classes:
@@ -99,4 +99,4 @@ def _draw(labels: LabelMap, parts: Array, path: Path) -> None:
         labels[to_ids(mask.numbers(), f"{path}, {part}") != 0] = classes[part]
 
 
-PERSON_PART = PublishedDataset(facts=FACTS, open_split=open_split)
+PERSON_PART = PublishedDataset(info=INFO, open_split=open_split)

@@ -20,7 +20,7 @@ from refinenet.datasets.published.devkit import not_found, require_folder
 from refinenet.io.images import decode
 from refinenet.labels import LabelMap
 
-FACTS = read_info("sunrgbd")
+INFO = read_info("sunrgbd")
 IMAGE_PLACES = ("SUNRGBD", "")
 TOOLBOX_PLACES = ("SUNRGBDtoolbox", "SUNRGBD/SUNRGBDtoolbox", "")
 META, LABELS, SPLITS = "Metadata/SUNRGBDMeta.mat", "Metadata/SUNRGBD2Dseg.mat", "traintestSUNRGBD/allsplit.mat"
@@ -48,7 +48,7 @@ def open_split(root: Path, split: str) -> Dataset:
     return Dataset(
         name="sunrgbd",
         split=split,
-        label_set=FACTS.label_set,
+        label_set=INFO.label_set,
         items=list(scenes),
         read_image=partial(_read_image, images, scenes),
         read_labels=partial(_read_labels, toolbox / LABELS, scenes),
@@ -105,11 +105,11 @@ def _read_labels(path: Path, scenes: Mapping[str, _Scene], item: str) -> LabelMa
     name = _locate(path, scenes, item)
     # HDF5 has MATLAB's axes in reverse.
     ids = to_ids(read_referenced(path, SEGMENTATIONS, scenes[item].position).T, name)
-    return translate(ids, np.arange(len(FACTS.label_set) + 1, dtype=np.uint8) - np.uint8(1), name)  # 0 becomes 255
+    return translate(ids, np.arange(len(INFO.label_set) + 1, dtype=np.uint8) - np.uint8(1), name)  # 0 becomes 255
 
 
 def _locate(path: Path, scenes: Mapping[str, _Scene], item: str) -> str:
     return f"{path}, image {scenes[item].position + 1} ({item})"
 
 
-SUNRGBD = PublishedDataset(facts=FACTS, open_split=open_split)
+SUNRGBD = PublishedDataset(info=INFO, open_split=open_split)

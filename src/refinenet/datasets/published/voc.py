@@ -17,11 +17,11 @@ from refinenet.datasets.published.devkit import check_presence, read_names, requ
 from refinenet.io.image_files import list_files, read_mask
 from refinenet.labels import LabelMap
 
-FACTS, SBD_FACTS, AUG_FACTS = (read_info(name) for name in ("voc", "sbd", "voc_aug"))
+INFO, SBD_INFO, AUG_INFO = (read_info(name) for name in ("voc", "sbd", "voc_aug"))
 VOC_PLACES = ("VOCdevkit/VOC2012", "VOC2012", "")
 SBD_PLACES = ("benchmark_RELEASE/dataset", "dataset", "VOCdevkit/VOCaug/dataset", "VOCaug/dataset", "")
 VAL_IDS = frozenset(
-    f"{year}_{number}" for year, numbers in SBD_FACTS.more["voc_2012_val"].items() for number in numbers.split()
+    f"{year}_{number}" for year, numbers in SBD_INFO.more["voc_2012_val"].items() for number in numbers.split()
 )
 """The 1,449 images of VOC 2012's segmentation val."""
 
@@ -33,7 +33,7 @@ def open_voc(root: Path, split: str) -> Dataset:
         FileNotFoundError: a list, an image or a mask is not there.
         ValueError: a list is damaged.
     """
-    return _open_segmentation(FACTS, "voc", _find_voc(root), split)
+    return _open_segmentation(INFO, "voc", _find_voc(root), split)
 
 
 def open_sbd(root: Path, split: str) -> Dataset:
@@ -61,7 +61,7 @@ def open_sbd(root: Path, split: str) -> Dataset:
     return from_files(
         name="sbd",
         split=split,
-        label_set=SBD_FACTS.label_set,
+        label_set=SBD_INFO.label_set,
         items=items,
         image_file=partial(place, folder / "img", ".jpg"),
         mask_file=partial(place, folder / "cls", ".mat"),
@@ -84,7 +84,7 @@ def open_aug(root: Path, split: str) -> Dataset:
     """
     voc = _find_voc(root)
     if split == "val":
-        return _open_segmentation(AUG_FACTS, "voc_aug", voc, "val")
+        return _open_segmentation(AUG_INFO, "voc_aug", voc, "val")
     lists = [_list(voc, "train"), _list(voc, "val")]
     own, val = map(read_names, lists)
     known = {*own, *val}
@@ -108,7 +108,7 @@ def open_aug(root: Path, split: str) -> Dataset:
     return from_files(
         name="voc_aug",
         split=split,
-        label_set=AUG_FACTS.label_set,
+        label_set=AUG_INFO.label_set,
         items=[*own, *added],
         image_file=partial(place, voc / "JPEGImages", ".jpg"),
         mask_file=partial(_place_mask, frozenset(own), voc / "SegmentationClass", others, ending),
@@ -117,17 +117,17 @@ def open_aug(root: Path, split: str) -> Dataset:
     )
 
 
-def _open_segmentation(facts: DatasetInfo, name: str, folder: Path, split: str) -> Dataset:
+def _open_segmentation(info: DatasetInfo, name: str, folder: Path, split: str) -> Dataset:
     items = read_names(_list(folder, split))
     check_presence(folder / "JPEGImages", ".jpg", items)
     image_file = partial(place, folder / "JPEGImages", ".jpg")
     if split == UNLABELLED:
-        return without_labels(name=name, split=split, label_set=facts.label_set, items=items, image_file=image_file)
+        return without_labels(name=name, split=split, label_set=info.label_set, items=items, image_file=image_file)
     check_presence(folder / "SegmentationClass", ".png", items)
     return from_files(
         name=name,
         split=split,
-        label_set=facts.label_set,
+        label_set=info.label_set,
         items=items,
         image_file=image_file,
         mask_file=partial(place, folder / "SegmentationClass", ".png"),
@@ -166,11 +166,11 @@ def _place_in_archive(split: str, item: str) -> str:
 
 
 SERVER = Server(
-    **FACTS.more["server"],
+    **INFO.more["server"],
     archive="tgz",
     place=_place_in_archive,
-    values=tuple(range(len(FACTS.label_set))),
-    palette=FACTS.label_set.colours,
+    values=tuple(range(len(INFO.label_set))),
+    palette=INFO.label_set.colours,
 )
 """It takes the results folder of VOC's development kit with a palette PNG of 0 to 20 for each image.
 
@@ -179,6 +179,6 @@ comp6 for those with any other data but the test images. Weights from ImageNet, 
 data, so that what the recipes of this package train belongs in comp6. Who trained on VOC alone, from random weights,
 renames the folder to comp5. Source: the challenge's page, http://host.robots.ox.ac.uk/pascal/VOC/voc2012/.
 """
-VOC = PublishedDataset(facts=FACTS, open_split=open_voc, splits=("train", "val", "trainval"), server=SERVER)
-SBD = PublishedDataset(facts=SBD_FACTS, open_split=open_sbd, splits=("train", "val", "train_noval"))
-VOC_AUG = PublishedDataset(facts=AUG_FACTS, open_split=open_aug)
+VOC = PublishedDataset(info=INFO, open_split=open_voc, splits=("train", "val", "trainval"), server=SERVER)
+SBD = PublishedDataset(info=SBD_INFO, open_split=open_sbd, splits=("train", "val", "train_noval"))
+VOC_AUG = PublishedDataset(info=AUG_INFO, open_split=open_aug)
