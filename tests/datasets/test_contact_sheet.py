@@ -15,7 +15,7 @@ from PIL import ImageFont
 
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import count_classes
-from refinenet.datasets.info import LOOKED_AT, choose_images, draw_contact_sheet
+from refinenet.datasets.info import CANDIDATES, choose_images, draw_contact_sheet
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.legend import LegendEntry, draw_legend, fit_text, format_share, hatch
 
@@ -178,9 +178,9 @@ def test_few_label_maps_are_read_of_a_large_dataset() -> None:
 
     draw_contact_sheet(dataset_of(labels, 5000), count=4, cell=(32, 32), workers=0)
     looked = sorted(set(read))
-    assert len(looked) == LOOKED_AT
+    assert len(looked) == CANDIDATES
     assert (looked[0], looked[-1]) == (0, 4999)
-    assert max(np.diff(looked)) <= 5000 / (LOOKED_AT - 1) + 1
+    assert max(np.diff(looked)) <= 5000 / (CANDIDATES - 1) + 1
 
 
 def test_a_class_in_one_image_of_thousands_is_shown_where_the_counts_are_known() -> None:

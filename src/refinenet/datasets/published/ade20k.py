@@ -1,6 +1,6 @@
 """ADE20K in the form of the SceneParsing challenge: 150 classes, 20,210 train and 2,000 val images.
 
-Masks hold 0 for what has no class, and 1 to 150. The full ADE20K with its 3,000 classes is another download.
+Masks hold 0 for pixels without a class, and 1 to 150. The full ADE20K with its 3,000 classes is another download.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ MEANING = "Masks of ADE20K SceneParsing hold 1 to 150 for its classes and 0 for 
 
 
 def open_split(root: Path, split: str) -> Dataset:
-    """One split, "train", "val" or, without labels, "test", of the folder `root`.
+    """Open the split "train", "val" or, without labels, "test".
 
-    It holds ADEChallengeData2016/ or is it; beside that or in it lies release_test/ with the images of test.
+    `root` is ADEChallengeData2016/ or contains it; release_test/ with the test images is beside or inside that folder.
 
     Raises:
-        FileNotFoundError: the data are not there.
-        ValueError: images and masks do not pair.
+        FileNotFoundError: The data are missing.
+        ValueError: Images and masks do not match.
     """
     if split == UNLABELLED:
         images = require_folder(root, TEST_PLACES, "testing", "The test images of ADE20K SceneParsing") / "testing"
@@ -55,6 +55,8 @@ SERVER = Server(
     place=_place_in_archive,
     values=tuple(range(1, len(INFO.label_set) + 1)),
 )
-"""It takes 1 to 150, as the owner's masks have them, in files called as the images, but .png. Source: the challenge's
-development kit, CSAILVision/sceneparsing."""
+"""The server takes values 1 to 150, like the owner's masks, in files named like the images, but .png.
+
+Source: the challenge's development kit, CSAILVision/sceneparsing.
+"""
 ADE20K = PublishedDataset(info=INFO, open_split=open_split, server=SERVER)

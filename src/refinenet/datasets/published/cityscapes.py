@@ -1,7 +1,7 @@
 """Cityscapes with fine annotations: 19 classes, 2,975 train and 500 val images of 27 cities.
 
-Masks are `*_gtFine_labelIds.png`, whose ids 0 to 33 are those of the benchmark's server; `*_labelTrainIds.png`, which
-its scripts can write beside them, are not read. The masks of test are dummies: of it there are images only.
+Masks are `*_gtFine_labelIds.png` with ids 0 to 33, as used by the benchmark's server; `*_labelTrainIds.png`, which its
+scripts can write beside them, are not read. The test masks are dummies, so test has images only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from refinenet.datasets.metadata import PublishedDataset, Server, read_info
 INFO = read_info("cityscapes")
 LARGEST_ID = 33
 NUMBER_PLATE = 255
-"""The id -1 of number plates, as eight bits hold it."""
+"""The id -1 of number plates, stored in 8 bits."""
 TABLE = make_table(
     {value: k for k, value in enumerate(INFO.more["value_of_class"])}, void=[*range(LARGEST_ID + 1), NUMBER_PLATE]
 )
@@ -25,11 +25,11 @@ IMAGE_ENDING, MASK_ENDING = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
 
 def open_split(root: Path, split: str) -> Dataset:
-    """One split, "train", "val" or, without labels, "test", of the folder `root`, which holds leftImg8bit/ and gtFine/.
+    """Open the split "train", "val" or, without labels, "test"; `root` holds leftImg8bit/ and gtFine/.
 
     Raises:
-        FileNotFoundError: the data are not there.
-        ValueError: images and masks do not pair.
+        FileNotFoundError: The data are missing.
+        ValueError: Images and masks do not match.
     """
     images, masks = root / "leftImg8bit" / split, root / "gtFine" / split
     items = _list_items(images, IMAGE_ENDING)
@@ -51,7 +51,7 @@ def open_split(root: Path, split: str) -> Dataset:
 
 
 def _list_items(folder: Path, ending: str) -> list[str]:
-    """Such as "aachen/aachen_000000_000019", in alphabetical order."""
+    """List items such as "aachen/aachen_000000_000019" in alphabetical order."""
     files = sorted(path for path in folder.glob(f"*/*{ending}") if not path.name.startswith("."))
     if not files:
         raise FileNotFoundError(f"The dataset 'cityscapes' has no files {folder / 'CITY' / ('*' + ending)}.")
@@ -73,6 +73,6 @@ def _place_in_archive(_split: str, item: str) -> str:
 SERVER = Server(
     **INFO.more["server"], archive="zip", place=_place_in_archive, values=tuple(INFO.more["value_of_class"])
 )
-"""It takes label ids, not the 19 classes' own, in files that begin with city, sequence and frame, one for each image,
-wherever they lie in the archive. Source: cityscapesScripts, evaluation/evalPixelLevelSemanticLabeling.py."""
+"""The server takes label ids, not indices of the 19 classes, in one file per image, anywhere in the archive, whose name
+starts with city, sequence and frame. Source: cityscapesScripts, evaluation/evalPixelLevelSemanticLabeling.py."""
 CITYSCAPES = PublishedDataset(info=INFO, open_split=open_split, server=SERVER)

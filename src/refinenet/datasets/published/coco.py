@@ -20,7 +20,7 @@ from refinenet.labels import LabelMap
 INFO = read_info("coco")
 CLASS_OF_CATEGORY = {int(category): k for category, k in INFO.more["class_of_category"].items()}
 SMALLEST_AREA = 1000
-"""Training takes only images whose objects of the 20 classes have more than so many pixels together.
+"""Training uses only images whose objects of the 20 classes have more pixels than this in total.
 
 Source: torchvision's reference training on COCO, `references/segmentation/coco_utils.py`.
 """
@@ -33,14 +33,14 @@ STUFF_MEANING = (
 
 
 def open_split(root: Path, split: str) -> Dataset:
-    """One split, "train" or "val", of the folder `root`.
+    """Open the split "train" or "val".
 
-    It holds train2017/ and val2017/ with the images, and annotations/instances_train2017.json and its like; or, instead
-    of those, prepared masks with ids of the 21 classes in masks/train2017/ and masks/val2017/.
+    `root` holds train2017/ and val2017/ with the images, and annotations/instances_train2017.json etc.; or, instead of
+    the latter, prepared masks with ids of the 21 classes in masks/train2017/ and masks/val2017/.
 
     Raises:
-        FileNotFoundError: the data are not there.
-        ValueError: the json is damaged, or images and prepared masks do not pair.
+        FileNotFoundError: The data are missing.
+        ValueError: The JSON file is damaged, or images and prepared masks do not match.
     """
     images, masks = root / f"{split}2017", root / "masks" / f"{split}2017"
     json_file = root / "annotations" / f"instances_{split}2017.json"
@@ -72,9 +72,9 @@ def _choose(instances: CocoInstances, split: str) -> list[str]:
             raise ValueError(f"{instances.json_file} has annotations without 'area', by which images are chosen.")
         chosen = instances.area > SMALLEST_AREA
     names = [instances.file_names[index] for index in np.flatnonzero(chosen)]
-    strange = next((name for name in names if not name.endswith(".jpg")), None)
-    if strange is not None:
-        raise ValueError(f"{instances.json_file} has an image {strange!r}: the images of COCO end in .jpg.")
+    other = next((name for name in names if not name.endswith(".jpg")), None)
+    if other is not None:
+        raise ValueError(f"{instances.json_file} has an image {other!r}: the images of COCO end in .jpg.")
     return [name.removesuffix(".jpg") for name in names]
 
 
@@ -83,7 +83,7 @@ def _read_image(folder: Path, item: str) -> npt.NDArray[np.uint8]:
 
 
 def _read_labels(instances: CocoInstances, item: str) -> LabelMap:
-    """Objects in their classes; crowds, and pixels of more than one object, are void."""
+    """Draw objects in their classes; crowds, and pixels of more than one object, are void."""
     index = instances.find(f"{item}.jpg")
     labels = np.zeros(instances.size(index), np.uint8)
     taken = np.zeros(labels.shape, bool)
@@ -99,14 +99,14 @@ def _locate(json_file: Path, item: str) -> str:
 
 
 def open_stuff_split(root: Path, split: str) -> Dataset:
-    """One split, "train" or "val", of COCO-Stuff in the folder `root`.
+    """Open the split "train" or "val" of COCO-Stuff in the folder `root`.
 
-    Images lie in train2017/ or images/train2017/, masks in stuffthingmaps/train2017/, in annotations/train2017/, or
-    beside the images, as where all archives were unpacked into one folder.
+    Images are in train2017/ or images/train2017/; masks are in stuffthingmaps/train2017/, in annotations/train2017/, or
+    beside the images if all archives were unpacked into one folder.
 
     Raises:
-        FileNotFoundError: the data are not there.
-        ValueError: images and masks do not pair.
+        FileNotFoundError: The data are missing.
+        ValueError: Images and masks do not match.
     """
     part = f"{split}2017"
     image_places = [root / part, root / "images" / part]
@@ -131,7 +131,7 @@ def open_stuff_split(root: Path, split: str) -> Dataset:
 
 
 def _list(folder: Path, suffix: str) -> list[Path]:
-    """The files of one kind in a folder, without the masks that other tools write beside the published ones."""
+    """List the files with a suffix, without the masks that other tools write beside the published ones."""
     files = list_files(folder, (suffix,)) if folder.is_dir() else ()
     return [path for path in files if not path.stem.endswith("_labelTrainIds")]
 
