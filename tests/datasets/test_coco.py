@@ -1,4 +1,4 @@
-"""COCO's json files of objects, and COCO with VOC's 21 classes."""
+"""COCO's JSON files of objects, and COCO with VOC's 21 classes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from refinenet.labels import voc_colours
 
 HEIGHT, WIDTH = 40, 48
 PERSON, BICYCLE, CAR, DOG, TV = 15, 2, 7, 12, 20
-"""VOC's classes of the miniature's categories 1, 2, 3, 18 and 72."""
+"""VOC's classes for the miniature's categories 1, 2, 3, 18 and 72."""
 
 
 def write(path: Path, content: Any) -> Path:
@@ -36,7 +36,7 @@ def write(path: Path, content: Any) -> Path:
 
 
 def open_changed(tmp_path: Path, change: Callable[[dict[str, Any]], Any]) -> CocoInstances:
-    """The miniature's training file, opened after `change` was made to it."""
+    """Open the miniature's training file with `change` applied."""
     content = copy.deepcopy(COCO_TRAIN)
     change(content)
     return open_instances(write(tmp_path / "a.json", content))
@@ -47,7 +47,7 @@ def with_objects(tmp_path: Path, *annotations: dict[str, Any]) -> CocoInstances:
 
 
 def runs_of(region: npt.NDArray[np.bool_]) -> list[int]:
-    """Run lengths by hand: down the columns, outside first."""
+    """Encode run lengths by hand: down the columns, outside first."""
     runs, value = [0], False
     for pixel in region.T.ravel().tolist():
         if pixel != value:
@@ -61,7 +61,7 @@ def runs_of(region: npt.NDArray[np.bool_]) -> list[int]:
 
 
 def test_coco_objects_become_voc_classes(tmp_path: Path) -> None:
-    """Trap: category ids are 1 to 90 with holes, and other than VOC's: dog is 18 there and 12 here."""
+    """Trap: category ids run from 1 to 90 with gaps and differ from VOC's: dog is 18 in COCO and 12 in VOC."""
     write_coco(tmp_path)
     train, val = (COCO.open_split(tmp_path, split) for split in ("train", "val"))
     assert (train.split, train.items) == ("train", ["000000000009", "000000000025", "000000000030"])
@@ -108,7 +108,7 @@ def test_coco_categories_outside_the_20_are_background(tmp_path: Path) -> None:
 
 
 def test_coco_crowds_of_run_lengths_are_void(tmp_path: Path) -> None:
-    """Trap: crowds have run lengths where others have polygons."""
+    """Trap: crowds have run lengths, all other objects polygons."""
     write_coco(tmp_path)
     labels = COCO.open_split(tmp_path, "train")[1].labels
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -132,7 +132,7 @@ def open_val(tmp_path: Path, *annotations: dict[str, Any]) -> npt.NDArray[Any]:
 
 
 def test_coco_pixels_of_two_objects_are_void_whatever_their_order_and_class(tmp_path: Path) -> None:
-    """Also of three objects, of two of one class, and of one drawn over a crowd."""
+    """Also for three objects, two of one class, and one drawn over a crowd."""
     crowd = {"counts": [0, 5 * HEIGHT, 43 * HEIGHT], "size": [HEIGHT, WIDTH]}
     labels = open_val(
         tmp_path,
@@ -157,7 +157,7 @@ def test_coco_a_crowd_of_another_category_is_no_void(tmp_path: Path) -> None:
 def test_coco_trains_on_images_with_more_than_1000_pixels_of_the_20_classes(
     areas: list[tuple[int, float]], kept: bool, tmp_path: Path
 ) -> None:
-    """Traps: small ones are left out, as are the thousand images without an annotation."""
+    """Traps: images with small objects are left out, and so are the thousand images without annotations."""
     objects = [annotation(k, 9, category, [box(0, 0, 9, 9)], area) for k, (category, area) in enumerate(areas, start=2)]
     objects.append(annotation(1, 10, 1, [box(0, 0, 9, 9)], 5000.0))
     for split in ("train", "val"):
@@ -238,7 +238,7 @@ def test_later_objects_lie_over_earlier_ones_and_crowds_are_void(tmp_path: Path)
 
 
 def test_a_category_named_background_is_the_background_and_equal_names_are_one_class(tmp_path: Path) -> None:
-    """As Roboflow writes them: a category 0 that is called as the whole set, which may be called as a class."""
+    """As written by Roboflow: category 0 is named after the whole dataset, whose name may also be that of a class."""
 
     def change(content: dict[str, Any]) -> None:
         content["categories"] = [
@@ -401,8 +401,8 @@ def test_any_value_anywhere_is_read_or_refused_with_the_file(
 
 
 def measure_reading(path: Path, warm_up: Path) -> tuple[int, int, int]:
-    """The images of a file, and the bytes that Python holds and held at most after opening it."""
-    open_instances(warm_up)  # what is imported or cached at the first call is no part of the measurement
+    """Return the number of images in a file, and the bytes held by Python after opening it, and at most."""
+    open_instances(warm_up)  # imports and caches of the first call are not part of the measurement
     gc.collect()
     tracemalloc.start()
     instances = open_instances(path)
@@ -412,9 +412,9 @@ def measure_reading(path: Path, warm_up: Path) -> tuple[int, int, int]:
 
 
 def test_reading_takes_little_memory(tmp_path: Path) -> None:
-    """Below 1 kB for each image with three small objects: 100,000 take less than 100 MB; beside it some MB of text.
+    """Below 1 kB per image with three small objects, so 100,000 images take less than 100 MB, plus some MB of text.
 
-    A new process measures, as caches and garbage of earlier tests would be measured, too.
+    Measured in a new process, since caches and garbage of earlier tests would count, too.
     """
     count = 3_000
     objects = [
@@ -431,7 +431,7 @@ def test_reading_takes_little_memory(tmp_path: Path) -> None:
 
 
 def test_what_is_longer_than_what_is_read_at_once_is_read(tmp_path: Path) -> None:
-    """The file is read in pieces of 2**20 characters: they end anywhere in the text, and an entry is longer."""
+    """The file is read in pieces of 2**20 characters, which end anywhere in the text; one entry is longer."""
     path = tmp_path / "a.json"
     content = coco_json([9], [annotation(1, 9, 1, [box(10, 11, 23.5, 24)], 5.25)])
     expected = open_instances(write(path, content)).read_labels("000000000009.jpg")

@@ -1,4 +1,4 @@
-"""Contact sheets of drawn datasets: flat colours that can be found again in the picture."""
+"""Contact sheets of synthetic datasets, whose flat colours can be found in the sheet."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def dataset_of(
     name: str = "image {}",
     label_set: LabelSet = CLASSES,
 ) -> Dataset:
-    """`count` samples; images are of one colour where nothing else is said."""
+    """Build a dataset of `count` samples; images are of one colour by default."""
     items = {name.format(k): k for k in range(count)}
     paint = image or (lambda k: flat(labels(k).shape[0], labels(k).shape[1], IMAGE))
     return Dataset(
@@ -56,7 +56,7 @@ def all_of(identifier: int, height: int = 30, width: int = 40) -> Callable[[int]
 
 
 def find(sheet: RGB, colour: Sequence[int]) -> tuple[int, int, int, int]:
-    """First row, first column, height and width of a rectangle that has this colour, and nothing else has."""
+    """Return first row, first column, height and width of the only rectangle of this colour."""
     places = np.argwhere((sheet == colour).all(axis=2))
     assert len(places), f"{colour} is nowhere"
     (top, left), (height, width) = places.min(axis=0), np.ptp(places, axis=0) + 1

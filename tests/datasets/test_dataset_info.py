@@ -1,4 +1,4 @@
-"""What `describe` finds in small datasets whose figures are worked out by hand."""
+"""`describe` on small datasets whose numbers are computed by hand."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def camvid(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
-    """A folder of one's own with two splits."""
+    """A folder with two splits."""
     root = tmp_path / "mine"
     for split in ("val", "train"):
         write_pair(root / "images" / split, root / "masks" / split, split, [[0, 1]])
@@ -196,7 +196,7 @@ def test_the_split_can_be_chosen(camvid: Path, tmp_path: Path) -> None:
 
 
 def test_what_was_counted_helps_to_choose(tmp_path: Path) -> None:
-    """100 images, of which the one with a class of its own is not among those that are looked at otherwise."""
+    """100 images; the only one with a certain class is not among the usual candidates."""
     for k in range(100):
         write_pair(tmp_path / "train", tmp_path / "trainannot", f"{k:03d}", [[8 if k == 51 else 0]])
     info = describe("camvid", root=tmp_path, workers=0)

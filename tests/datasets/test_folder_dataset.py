@@ -41,7 +41,7 @@ def save_mask(path: Path, values: object, dtype: type = np.uint8, palette: list[
 
 
 def make(root: Path, masks: dict[str, Any], classes: str | None = None, **options: Any) -> Path:
-    """A folder without splits: grey images, masks as given, and the text of classes.yaml."""
+    """Create a folder without splits: grey images, the given masks, and a classes.yaml with the given text."""
     root.mkdir(exist_ok=True)
     for stem, values in masks.items():
         height, width = np.shape(values)[:2]
@@ -53,7 +53,7 @@ def make(root: Path, masks: dict[str, Any], classes: str | None = None, **option
 
 
 def only(root: Path) -> Dataset:
-    """The split that holds a folder's first image."""
+    """Open the split that holds a folder's first image."""
     return open_dataset(root)("val")
 
 
@@ -128,7 +128,7 @@ def test_eight_bit_masks_of_a_set_with_more_than_255_classes(tmp_path: Path) -> 
 
 
 def test_values_that_masks_hold_on_disk(tmp_path: Path) -> None:
-    """Binary masks, ids from 1, and 255 as a class; what is no value and not ignored is refused with its place."""
+    """Binary masks, ids from 1, and 255 as a class; other values are rejected with their position."""
     binary = make(tmp_path / "binary", {"a": [[0, 255]]}, "names: [background, leaf]\nvalues: [0, 255]")
     assert labels_of(only(binary)) == [[0, 1]]
     from_one = make(tmp_path / "one", {"a": [[1, 3, 2, 255]]}, "names: [a, b, c]\nvalues: [1, 2, 3]")
@@ -180,7 +180,7 @@ def test_palette_masks_count_as_painted(tmp_path: Path) -> None:
 
 
 def test_palette_masks_need_no_classes_file(tmp_path: Path) -> None:
-    """Classes are as many as the largest id over all masks needs; 255 is void."""
+    """There are as many classes as the largest id over all masks requires; 255 is void."""
     # With fewer colours Pillow writes fewer bits, and 255 would not fit.
     palette = PALETTE + [GREY] * 253
     root = make(tmp_path / "mine", {"a": [[0, 1, 255]], "b": [[0, 2, 0]], "c": [[0, 0, 0]]}, palette=palette)
@@ -206,7 +206,7 @@ def test_masks_that_nothing_explains_are_refused(tmp_path: Path) -> None:
     grey = make(tmp_path / "grey", {"a": [[0, 1]]})
     with pytest.raises(
         ValueError,
-        match=r"no classes\.yaml and .*a\.png is no palette PNG.*`refinenet data check .*grey`: .*proposes a classes",
+        match=r"no classes\.yaml and .*a\.png is not a palette PNG.*`refinenet data check .*grey`: .*suggests a class",
     ):
         only(grey)
     (tmp_path / "empty" / "images").mkdir(parents=True)
@@ -236,7 +236,7 @@ def test_ids_out_of_range_are_named(value: int, position: tuple[int, int], tmp_p
 
 
 def test_void_of_another_id_width_is_named_and_not_wrapped(tmp_path: Path) -> None:
-    """65535, void in sets of many classes, would become 255 if it were cut to 8 bits."""
+    """65535, void in sets of many classes, would become 255 if cut to 8 bits."""
     root = make(tmp_path / "mine", {"a": [[0, 65_535]]}, "names: [a]", dtype=np.uint16)
     with pytest.raises(ValueError, match="the id 65535 at row 0, column 1"):
         only(root)[0]
@@ -256,7 +256,7 @@ def test_a_mask_of_nothing_but_void_is_sound(tmp_path: Path) -> None:
 def test_files_without_partner_are_named(tmp_path: Path) -> None:
     root = make(tmp_path / "mine", {"a": [[0]], "b": [[0]]}, "names: [a]")
     (root / "masks" / "b.png").unlink()
-    with pytest.raises(ValueError, match=r"Without partner: b \(no mask\)\. Images end in \.png, \.jpg"):
+    with pytest.raises(ValueError, match=r"Without a partner: b \(no mask\)\. Images end in \.png, \.jpg"):
         only(root)
 
 
@@ -289,10 +289,10 @@ def test_files_without_partner_are_named(tmp_path: Path) -> None:
         ("names: [a]\nignore: 255", "'ignore' is a list, not 255"),
         ("names: [a]\nignore: [-1]", r"whole numbers from 0 to 65535, not \[-1\]"),
         ("names: [a]\nignore: [true]", "whole numbers"),
-        ("names: [a, b]\nignore: [1]", "the id 1 stands under 'ignore' and is the class 'b'"),
-        ("names: [a, b]\nvalues: [0, 9]\nignore: [9]", "the id 9 stands under 'ignore' and is the class 'b'"),
+        ("names: [a, b]\nignore: [1]", "the id 1 is in 'ignore' and is also the class 'b'"),
+        ("names: [a, b]\nvalues: [0, 9]\nignore: [9]", "the id 9 is in 'ignore' and is also the class 'b'"),
         ("names: [a, b]\nvalues: [0]", "an id for each of the 2 names, it has 1"),
-        ("names: [a, b]\nvalues: [4, 4]", "the id 4 stands twice under 'values'"),
+        ("names: [a, b]\nvalues: [4, 4]", "the id 4 occurs twice in 'values'"),
         ("names: [a]\nvalues: [65536]", r"'values' lists ids, whole numbers from 0 to 65535, not \[65536\]"),
         ("names: [a]\nvalues: [010]", r"'values' lists ids, whole numbers from 0 to 65535, not \['010'\]"),
         ("names: [a]\nignore: [1:30]", r"'ignore' lists ids, whole numbers from 0 to 65535, not \['1:30'\]"),
@@ -302,7 +302,7 @@ def test_files_without_partner_are_named(tmp_path: Path) -> None:
         ("names: [a]\ncolours: [[0, 0, 0]]\nmasks: colours\nvalues: [0]", "masks painted in colours have none"),
         (
             "names: [a]\ncolours: [[1, 2, 3]]\nmasks: colours\nignore: [[1, 2, 3]]",
-            r"\(1, 2, 3\) stands under 'colours' and 'ignore'",
+            r"\(1, 2, 3\) is in both 'colours' and 'ignore'",
         ),
         ("names: [a", "expected ',' or ']'"),
         ("names: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
@@ -321,7 +321,7 @@ CONVERTED_BY_YAML = (
     *("no", "No", "NO", "yes", "on", "Off", "true", "FALSE", "y", "n"),
     *("2020-01-01", "2020-1-1 12:00:00", "2001-12-14t21:59:43.10-05:00", "=", "<<"),
 )
-"""Plain text that YAML 1.1 reads as another type, and some that it does not."""
+"""Unquoted text that YAML 1.1 converts to another type, and some that it does not."""
 
 
 def test_class_names_are_the_text_that_stands_in_the_file(tmp_path: Path) -> None:

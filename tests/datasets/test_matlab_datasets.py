@@ -1,4 +1,4 @@
-"""What the datasets have in common whose labels come out of MATLAB files."""
+"""Common behaviour of the datasets whose labels are in MATLAB files."""
 
 from __future__ import annotations
 

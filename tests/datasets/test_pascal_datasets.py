@@ -1,4 +1,4 @@
-"""PASCAL-Context and Person-Part, from MATLAB files and prepared ones in the layouts of their owners."""
+"""PASCAL-Context and Person-Part, from MATLAB files and prepared ones in their owners' layouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preparing a published dataset from a server that misbehaves, until a second run finishes the job."""
+"""Preparing a published dataset from a misbehaving server, until a second run finishes the job."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def picture(number: int) -> npt.NDArray[np.uint8]:
 
 
 def read_text_labels(root: Path, item: str) -> LabelMap:
-    """The made-up owner writes labels as text, and calls void -1."""
+    """Read the labels of the fictitious owner: text files with -1 for void."""
     time.sleep(float(os.environ.get(PACE, "0")))
     values = np.loadtxt(root / f"{item}.txt", int, ndmin=2)
     return np.where(values < 0, 255, values).astype(np.uint8)
@@ -161,7 +161,7 @@ def run(
 
 
 def check_all(root: Path) -> None:
-    """The prepared splits hold what the owner's files say, worked out apart from them."""
+    """Check the prepared splits against labels computed independently of the owner's files."""
     for split, numbers in SPLITS.items():
         dataset = open_prepared(root, "texts", split, LABEL_SET)
         assert dataset is not None
@@ -310,7 +310,7 @@ def test_two_datasets_in_one_folder_whose_archives_have_one_name_both_come(
 
 
 def test_files_of_one_name_are_one_file_and_each_is_used() -> None:
-    """Several datasets may lie in one folder, and nothing is fetched in vain."""
+    """Several datasets may share a folder, and nothing is downloaded in vain."""
     files: dict[str, str] = {}
     for name, dataset in PUBLISHED.items():
         for file in dataset.info.downloads:
@@ -483,7 +483,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def kill_when(condition: Callable[[], bool], address: str, root: Path, workers: int) -> None:
-    """Start preparing, and kill it, with all its processes, when the condition holds."""
+    """Start a preparation, and kill all of its processes once the condition holds."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]), PACE: "0.1"}
     command = [sys.executable, "-c", PREPARE, address, str(root), str(workers)]
     process = subprocess.Popen(command, env=environment, start_new_session=True)
@@ -518,7 +518,7 @@ def test_a_process_that_is_killed_while_fetching_is_made_good(server: HostileSer
 
 
 def test_a_half_moved_archive_is_finished_though_a_split_opens(server: HostileServer, tmp_path: Path) -> None:
-    """As a killed process leaves it that was moving unpacked files to folders that were there before."""
+    """Leave the folder like a process killed while moving unpacked files into existing folders."""
     plan(server)
     for split in SPLITS:
         for name, content in list(owner_files(split).items())[2:]:

@@ -1,4 +1,4 @@
-"""Cityscapes, ADE20K, CamVid and COCO-Stuff in their owners' layouts, and the traps that lie in them."""
+"""Cityscapes, ADE20K, CamVid and COCO-Stuff in their owners' layouts, with their traps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ALL = [
 
 
 def first_row(dataset: Dataset, index: int = 0) -> list[int]:
-    """The ids of the eight bands; every row has the same."""
+    """Return the ids of the eight bands, equal in every row."""
     labels = dataset[index].labels
     assert labels.dtype == np.uint8
     assert (labels == labels[0]).all()
@@ -121,7 +121,7 @@ def test_cityscapes_classes_and_names() -> None:
 
 
 def test_cityscapes_all_34_label_ids_and_the_number_plate_of_minus_one(tmp_path: Path) -> None:
-    """Trap: the number plate's id -1 is 255 in eight bits, and is void."""
+    """Trap: the id -1 of number plates is stored as 255 in 8 bits, and is void."""
     miniatures.write_cityscapes(tmp_path)
     dataset = CITYSCAPES.open_split(tmp_path, "train")
     values = np.full((32, 40), 255, np.uint8)
@@ -138,7 +138,7 @@ def test_cityscapes_all_34_label_ids_and_the_number_plate_of_minus_one(tmp_path:
 
 
 def test_cityscapes_items_are_city_and_frame_of_any_number(tmp_path: Path) -> None:
-    """Trap: cities with few long sequences name frames with other numbers than 000019."""
+    """Trap: cities with few long sequences have frame numbers other than 000019."""
     miniatures.write_cityscapes(tmp_path)
     train = CITYSCAPES.open_split(tmp_path, "train")
     assert train.items == [
@@ -172,7 +172,7 @@ def test_cityscapes_label_train_ids_are_not_mistaken_for_label_ids(tmp_path: Pat
 
 
 def test_cityscapes_lane_classes_of_other_forks_are_refused(tmp_path: Path) -> None:
-    """Trap: other forks of the label table have more ids than 0 to 33."""
+    """Trap: forks of the label table have ids beyond 0 to 33."""
     miniatures.write_cityscapes(tmp_path)
     dataset = CITYSCAPES.open_split(tmp_path, "train")
     mask = save(Path(dataset.locate(dataset.items[0])), bands([7, 7, 34, 7, 7, 7, 7, 254]))
@@ -247,7 +247,7 @@ def test_sixteen_bit_masks_with_large_values_are_refused(write: Callable[[Path],
 
 
 def test_ade20k_classes_of_one_colour_stay_apart_and_names_have_no_blanks_at_their_ends(tmp_path: Path) -> None:
-    """Traps: road and skyscraper have the same colour, and the official names end in blanks ("bed ")."""
+    """Traps: road and skyscraper have the same colour, and official names have trailing spaces ("bed ")."""
     label_set = ADE20K.info.label_set
     assert (label_set.names[6], label_set.names[48]) == ("road", "skyscraper")
     assert label_set.colours[6] == label_set.colours[48] == (140, 140, 140)
@@ -267,7 +267,7 @@ def test_ade20k_root_may_be_the_unpacked_folder_itself(tmp_path: Path) -> None:
 
 
 def test_coco_stuff_value_is_the_category_id_less_one_with_eleven_holes(tmp_path: Path) -> None:
-    """Trap: the list of labels that comes with the masks counts from 1, the masks from 0."""
+    """Trap: the label list distributed with the masks counts from 1, the masks from 0."""
     names = COCO_STUFF.info.label_set.names
     assert len(names) == 171
     # COCO's ids: 1 person, 11 fire hydrant, 13 stop sign, 90 toothbrush, 92 banner, 182 wood; 12 and 91 are holes.
@@ -294,7 +294,7 @@ def test_coco_stuff_holes_and_the_183_of_bare_stuff_are_refused(value: int, tmp_
 
 
 def test_coco_stuff_panoptic_masks_are_refused(tmp_path: Path) -> None:
-    """Trap: the panoptic task stores ids in three channels, of another label set."""
+    """Trap: the panoptic task stores ids of another label set in three channels."""
     miniatures.write_coco_stuff(tmp_path)
     dataset = COCO_STUFF.open_split(tmp_path, "train")
     mask = save(Path(dataset.locate(dataset.items[0])), noise(0))
@@ -345,7 +345,7 @@ def test_coco_stuff_label_train_ids_beside_the_masks_are_passed_over(tmp_path: P
 
 @pytest.mark.parametrize("write", [miniatures.write_camvid, miniatures.write_camvid_original])
 def test_camvid_void_is_no_twelfth_class(write: Callable[[Path], None], tmp_path: Path) -> None:
-    """Traps: void is stored as 11, or painted black, and is no class though scripts draw a colour for it."""
+    """Traps: void is stored as 11, or painted black, and is not a class although scripts have a colour for it."""
     write(tmp_path)
     dataset = CAMVID.open_split(tmp_path, "train")
     assert len(dataset.label_set) == 11
@@ -403,7 +403,7 @@ def test_camvid_original_a_colour_of_no_class_is_refused(colour: tuple[int, int,
     pixels = bands([(128, 64, 128)] * 8)
     pixels[3, 4] = colour
     mask = save(Path(dataset.locate(dataset.items[0])), pixels)
-    with pytest.raises(ValueError, match="none of CamVid's 32") as caught:
+    with pytest.raises(ValueError, match="not one of CamVid's 32") as caught:
         dataset[0]
     assert f"{mask} has the colour {colour} at row 3, column 4 (1 pixels" in str(caught.value)
 

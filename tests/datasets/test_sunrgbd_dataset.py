@@ -1,4 +1,4 @@
-"""SUN RGB-D with 37 classes, in the layout of its owners."""
+"""SUN RGB-D with 37 classes, in its owners' layout."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_sunrgbd_ids_above_37_are_refused_also_where_a_byte_would_hide_them(tmp_
 
 
 def test_trap_sunrgbd_labels_are_read_one_by_one_and_not_at_all_for_a_list(tmp_path: Path) -> None:
-    """Whole, the published file takes 64 GB. Here one label map of 400 MB lies beside small ones."""
+    """Reading the whole published file would take 64 GB. Here one label map of 400 MB is beside small ones."""
     write_sunrgbd(tmp_path)
     with h5py.File(tmp_path / LABELS, "r+") as file:
         large = file["#refs#"].create_dataset("large", (20_000, 20_000), "u1", chunks=(1000, 1000))
@@ -90,7 +90,7 @@ def test_trap_sunrgbd_paths_begin_on_another_machine(tmp_path: Path) -> None:
 
 
 def test_trap_sunrgbd_splits_are_directories_on_another_machine_in_another_order(tmp_path: Path) -> None:
-    """The order of the labels is that of SUNRGBDMeta.mat; allsplit.mat only tells which scenes belong to a split."""
+    """Labels are in the order of SUNRGBDMeta.mat; allsplit.mat only assigns scenes to splits."""
     write_sunrgbd(tmp_path)
     path = tmp_path / "SUNRGBDtoolbox" / "traintestSUNRGBD" / "allsplit.mat"
     train, val = (SUNRGBD.open_split(tmp_path, split) for split in ("train", "val"))

@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012, SBD and both together, from miniatures in the layouts of their owners."""
+"""PASCAL VOC 2012, SBD and both together, from miniatures in their owners' layouts."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_the_ids_of_voc_val_are_those_of_voc() -> None:
 
 
 def test_trap_sbd_lists_are_in_an_order_of_their_own(tmp_path: Path) -> None:
-    """Images and labels belong together by name: taken by their place in sorted folders they would be mixed up."""
+    """Images and labels are matched by name: matching by position in sorted folders would mix them up."""
     write_sbd(tmp_path)
     folder = tmp_path / "benchmark_RELEASE" / "dataset"
     for number, name in enumerate((TRAIN[0], TRAIN[1], SBD_ONLY[0]), start=1):
@@ -173,7 +173,7 @@ def test_trap_where_both_have_a_mask_voc_s_finer_one_is_taken(tmp_path: Path) ->
 
 @pytest.mark.parametrize("has_list", [False, True])
 def test_trap_segmentation_class_aug_has_no_void_border_so_voc_s_masks_are_kept(has_list: bool, tmp_path: Path) -> None:
-    """The PNG form: masks made of SBD are without 255 everywhere; those of VOC's images must not be taken from it."""
+    """The PNG version: masks made from SBD have no 255, so those of VOC's images must not be taken from it."""
     write_voc(tmp_path, TRAIN[:1])
     voc = tmp_path / "VOCdevkit" / "VOC2012"
     without_border = np.full((32, 40), 9)
@@ -240,7 +240,7 @@ def test_missing_files_are_counted_and_named(tmp_path: Path) -> None:
         (b"", "'none'"),
         (b"2007_000032\n../../secret\n", "'../../secret'"),
         (b"2007_000032\n2007_000039\n2007_000032\n", "2007_000032 twice"),
-        (b"\xff\xfe\0\1", "no text"),
+        (b"\xff\xfe\0\1", "it is not text"),
     ],
 )
 def test_damaged_lists_are_refused(content: bytes, pattern: str, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def pair_names(
         more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
         endings = f" Images end in {', '.join(IMAGE_SUFFIXES)}, masks in {', '.join(MASK_SUFFIXES)}."
         raise ValueError(
-            f"Images and {wanted}s should have the same file names, endings aside. Without partner: "
+            f"Images and {wanted}s should have the same file names except for the suffix. Without a partner: "
             f"{', '.join(lacking)}{more}.{endings if wanted == 'mask' else ''}"
         )
     return {stem: (found_images[stem], found_masks[stem]) for stem in sorted(found_images)}
@@ -163,7 +163,7 @@ def _by_stem(names: Iterable[str], mark: str, folder: Path | str) -> dict[str, s
     for name in names:
         stem = find_item(name, mark)
         if stem in files:
-            raise ValueError(f"{folder} holds both {files[stem]} and {name}: which one is meant?")
+            raise ValueError(f"{folder} holds both {files[stem]} and {name}: which one should be used?")
         files[stem] = name
     return files
 

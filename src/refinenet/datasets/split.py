@@ -115,7 +115,7 @@ def _group(stems: Sequence[str], expression: str | None) -> dict[str, list[str]]
     try:
         pattern = None if expression is None else re.compile(expression)
     except re.error as error:
-        raise ValueError(f"group={expression!r} is no regular expression: {error}.") from error
+        raise ValueError(f"group={expression!r} is not a valid regular expression: {error}.") from error
     if pattern is not None and pattern.groups < 1:
         raise ValueError(f"group={expression!r} has no group in brackets, such as in '(.*)_[0-9]+'.")
     groups: dict[str, list[str]] = {}

@@ -240,11 +240,11 @@ def of_ids(label_set: LabelSet, values: list[Any], ignored: list[Any], origin: s
         raise ValueError(f"'values' lists an id for each of the {len(label_set)} names, it has {len(values)}.")
     doubled = sorted(value for value in set(values) if values.count(value) > 1)
     if doubled:
-        raise ValueError(f"the id {doubled[0]} stands twice under 'values': two classes cannot be told apart.")
+        raise ValueError(f"the id {doubled[0]} occurs twice in 'values': two classes cannot be told apart.")
     both = sorted(set(values) & set(ignored))
     if both:
         name = label_set.names[values.index(both[0])]
-        raise ValueError(f"the id {both[0]} stands under 'ignore' and is the class {name!r}: it can be one only.")
+        raise ValueError(f"the id {both[0]} is in 'ignore' and is also the class {name!r}: it can be one only.")
     return Meaning(label_set=label_set, kind="ids", values=tuple(values), ignored_ids=tuple(ignored), origin=origin)
 
 
@@ -258,7 +258,7 @@ def of_colours(label_set: LabelSet, ignored: Sequence[Colour], origin: str) -> M
         raise ValueError("masks painted in colours need a different colour for each class.")
     both = sorted(set(ignored) & set(label_set.colours))
     if both:
-        raise ValueError(f"{both[0]} stands under 'colours' and 'ignore'.")
+        raise ValueError(f"{both[0]} is in both 'colours' and 'ignore'.")
     return Meaning(
         label_set=label_set,
         kind="colours",
@@ -343,7 +343,7 @@ def _read_palette_mask(path: Path) -> tuple[Path, list[Colour], int]:
     """Return a mask's path, palette, and largest id other than 255."""
     image = open_picture(path).image
     if image.mode != "P":
-        raise NoPaletteError(f"{path} is no palette PNG, so nothing says what its values mean.")
+        raise NoPaletteError(f"{path} is not a palette PNG, so the meaning of its values is unknown.")
     ids = np.asarray(image)
     palette = split_palette(image.getpalette("RGB") or [])
     return path, palette, int(ids[ids != 255].max(initial=0))

@@ -59,7 +59,7 @@ class FolderSplits:
             return find_meaning(self.layout, leave_out_invalid=self.leave_out_invalid)
         except NoPaletteError as error:
             raise ValueError(
-                f"{error} Run `refinenet data check {self.source}`: it looks at all masks and proposes a classes.yaml."
+                f"{error} Run `refinenet data check {self.source}`: it checks all masks and suggests a classes.yaml."
             ) from error
 
     def __call__(self, split: str) -> Dataset:

@@ -323,11 +323,11 @@ def _find_in(root: Path, options: Options) -> Layout:
             names = _YAML_CLASSES if layout.annotations else _CLASSES_FILES
             return replace(layout, classes_file=_find_classes_file(root, names), crowds=options.crowds)
     raise FileNotFoundError(
-        f"{root} is laid out in no way that is understood: it holds {describe_folder(root)}.{_say_empty(root)} "
+        f"{root} has no recognised layout: it holds {describe_folder(root)}.{_say_empty(root)} "
         "Looked for images/ and masks/, with or without folders or lists (train.txt) for splits; SPLIT/images and "
         "SPLIT/masks; train/ and trainannot/; "
         "JPEGImages/ and SegmentationClass/; NAME.jpg and NAME_mask.png; COCO's and LabelMe's json files. "
-        "A YAML file can name the folders, with lines such as: train: {images: FOLDER, masks: FOLDER}"
+        "A YAML file can name the folders with lines such as: train: {images: FOLDER, masks: FOLDER}"
     )
 
 

@@ -83,7 +83,7 @@ class CocoInstances:
         if unlisted:
             raise ValueError(
                 f"{self.json_file} has objects of {', '.join(map(repr, unlisted[:5]))}, "
-                f"which {'is' if len(unlisted) == 1 else 'are'} none of {', '.join(label_set.names)}."
+                f"which {'is not one of' if len(unlisted) == 1 else 'are not among'} {', '.join(label_set.names)}."
             )
         return replace(self, classes=label_set)
 

@@ -105,7 +105,9 @@ class Entries:
                 continue
             try:
                 if not isinstance(entry, dict):
-                    raise ValueError(f"the list {key!r} has the entry {shorten(entry)}, which is no object {{...}}.")
+                    raise ValueError(
+                        f"the list {key!r} has the entry {shorten(entry)}, which is not an object {{...}}."
+                    )
                 if key == "images":
                     self._add_image(entry)
                 else:
@@ -147,7 +149,7 @@ class Entries:
         known = self.numbers.get(identifier)
         if not isinstance(name, str) or not name.strip():
             self._leave_out_category(identifier)
-            raise ValueError(f"the category with id {identifier} has the name {shorten(name)}, which is no text.")
+            raise ValueError(f"the category with id {identifier} has the name {shorten(name)}, which is not text.")
         if known is None:
             number = identifier if isinstance(identifier, int) else _FIRST_NAMED + len(self.numbers)
             self.numbers[identifier] = number
@@ -164,7 +166,9 @@ class Entries:
     def _read_object(self, entry: Any) -> None:
         try:
             if not isinstance(entry, dict):
-                raise ValueError(f"the list 'annotations' has the entry {shorten(entry)}, which is no object {{...}}.")
+                raise ValueError(
+                    f"the list 'annotations' has the entry {shorten(entry)}, which is not an object {{...}}."
+                )
             identifier = _take_id(entry, "id", "an annotation")
         except ValueError as error:
             self.invalid.add(str(error))
@@ -221,7 +225,7 @@ def _read_image(entry: Mapping[str, Any], what: str) -> tuple[str, tuple[int, in
     """Read file name, and height and width, of an image."""
     name = entry.get("file_name")
     if not isinstance(name, str) or not name:
-        raise ValueError(f"{what} has the file_name {shorten(name)}, which is no text.")
+        raise ValueError(f"{what} has the file_name {shorten(name)}, which is not text.")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not name.isprintable():
         raise ValueError(f"{what} has the file_name {shorten(name)}, which leads out of the folder of images.")

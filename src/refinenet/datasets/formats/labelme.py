@@ -118,7 +118,7 @@ def _find_labels(json_files: Sequence[Path], leave_out_invalid: bool) -> dict[st
 def _find_class(label: str, label_set: LabelSet, json_file: Path) -> int:
     found = find_id(label, label_set)
     if found is None:
-        raise ValueError(f"{json_file} has a shape of {label!r}, which is none of {', '.join(label_set.names)}.")
+        raise ValueError(f"{json_file} has a shape of {label!r}, which is not one of {', '.join(label_set.names)}.")
     return found
 
 
@@ -159,7 +159,7 @@ def _read_shapes(json_file: Path) -> tuple[list[Mapping[str, Any]], tuple[int, i
         raise ValueError(f"{json_file} is not valid JSON: {error}.") from error
     shapes = values.get("shapes") if isinstance(values, dict) else None
     if not isinstance(shapes, list):
-        raise ValueError(f"{json_file} is no file of LabelMe: it has no list 'shapes' of objects {{...}}.")
+        raise ValueError(f"{json_file} is not a LabelMe file: it has no list 'shapes' of objects {{...}}.")
     height, width = (_as_whole(values.get(key)) for key in ("imageHeight", "imageWidth"))
     is_size = type(height) is int and type(width) is int and height > 0 and width > 0
     if not is_size or height * width > MAX_PIXELS:
@@ -180,9 +180,9 @@ def _as_whole(value: Any) -> Any:
 def _take_label(shape: Any) -> str:
     label = shape.get("label") if isinstance(shape, dict) else None
     if not isinstance(shape, dict):
-        raise ValueError(f"it is {str(shape)[:60]!r} and no object {{...}}.")
+        raise ValueError(f"it is {str(shape)[:60]!r} not an object {{...}}.")
     if not isinstance(label, str) or not label.strip():
-        raise ValueError(f"it has the label {str(label)[:60]!r}, which is no text.")
+        raise ValueError(f"it has the label {str(label)[:60]!r}, which is not text.")
     return label.strip()
 
 
@@ -238,7 +238,7 @@ def _place_mask(mask: Any, points: Sequence[Point], size: tuple[int, int]) -> np
     try:
         content = base64.b64decode(mask, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"its 'mask' is no base64: {error}.") from error
+        raise ValueError(f"its 'mask' is not valid base64: {error}.") from error
     pixels = np.asarray(read_picture(io.BytesIO(content), "its 'mask'").image)
     (left, top), (right, bottom) = ((int(x), int(y)) for x, y in points)
     box = (bottom - top + 1, right - left + 1)

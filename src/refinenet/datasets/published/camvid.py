@@ -62,7 +62,7 @@ def split_of(name: str) -> str:
     match = re.fullmatch(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)", name)
     if match is None:
         raise ValueError(
-            f"{name!r} is no frame of CamVid's sequences 0001TP, 0006R0, 0016E5 and Seq05VD, such as 0006R0_f00930. "
+            f"{name!r} is not a frame of CamVid's sequences 0001TP, 0006R0, 0016E5 and Seq05VD, such as 0006R0_f00930. "
             "Write train.txt, val.txt and test.txt beside the folders, with a name on each line."
         )
     sequence, frame = match[1], int(match[2])
@@ -131,8 +131,8 @@ def _read_colours(path: Path) -> LabelMap:
         row, column = np.argwhere(unknown)[0]
         raise ValueError(
             f"{path} has the colour {tuple(pixels[row, column].tolist())} at row {row}, column {column} "
-            f"({unknown.sum()} pixels in all have such colours), which is none of CamVid's 32. Get the file again, and "
-            "keep it as it is: resizing and JPEG make colours of their own."
+            f"({unknown.sum()} pixels in all have such colours), which is not one of CamVid's 32. Get the file again "
+            "and leave it unchanged: resizing and JPEG compression introduce other colours."
         )
     return CLASSES[row_of]
 

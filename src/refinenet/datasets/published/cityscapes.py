@@ -63,7 +63,7 @@ def _check_pairs(images: list[str], masks: list[str]) -> None:
     if alone:
         lacking = [f"{item} (no *{IMAGE_ENDING if item in masks else MASK_ENDING})" for item in alone[:5]]
         more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
-        raise ValueError(f"Each image of Cityscapes has a mask. Without partner: {', '.join(lacking)}{more}.")
+        raise ValueError(f"Each image of Cityscapes has a mask. Without a partner: {', '.join(lacking)}{more}.")
 
 
 def _place_in_archive(_split: str, item: str) -> str:
