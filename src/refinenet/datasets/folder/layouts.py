@@ -345,7 +345,7 @@ def _refuse_rivals(layout: Layout) -> None:
 
 
 def _find_parents(root: Path, files: SplitFiles) -> tuple[Path, Path]:
-    """The folders of images and of masks, without those of splits in them."""
+    """Return the folders of images and of masks above any folders of splits."""
     if files.images.parent != files.masks.parent and root in files.masks.parent.parents:
         return files.images.parent, files.masks.parent
     return files.images, files.masks
