@@ -192,7 +192,7 @@ def test_palettes_are_read_once_for_all_splits(tmp_path: Path) -> None:
     for split in ("train", "val"):
         save_mask(tmp_path / "masks" / split / "a.png", [[0, 1, 255]])  # no palette any more
     assert splits("val").label_set == train.label_set
-    with pytest.raises(ValueError, match="no palette PNG"):
+    with pytest.raises(ValueError, match="not a palette PNG"):
         open_split(tmp_path, "val")
 
 

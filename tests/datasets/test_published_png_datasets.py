@@ -426,5 +426,5 @@ def test_camvid_original_lists_win_though_they_are_paths_of_another_machine(tmp_
 def test_camvid_original_frames_of_no_known_sequence_are_refused(tmp_path: Path) -> None:
     miniatures.write_camvid_original(tmp_path)
     save(tmp_path / "701_StillsRaw_full" / "0099XX_00001.png", noise(0))
-    with pytest.raises(ValueError, match=r"'0099XX_00001' is no frame .*train\.txt"):
+    with pytest.raises(ValueError, match=r"'0099XX_00001' is not a frame .*train\.txt"):
         CAMVID.open_split(tmp_path, "train")

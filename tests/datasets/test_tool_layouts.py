@@ -135,7 +135,7 @@ def test_images_and_masks_in_one_folder_that_is_no_split(folder: str, tmp_path: 
         ("Pixel Value, Class\n0, a, b\n", "not '0, a, b'"),
         ("Pixel Value, Class\nzero, a\n", "not 'zero, a'"),
         ("Pixel Value, Class\n-1, a\n", "not '-1, a'"),
-        ("Pixel Value, Class\n0, a\n0, b\n", "the id 0 stands twice"),
+        ("Pixel Value, Class\n0, a\n0, b\n", "the id 0 occurs twice"),
         ("Pixel Value, Class\n0, a\n1, a\n", "'a' is used more than once"),
         ("Pixel Value, Class\n", "it has 0 classes"),
     ],

@@ -180,7 +180,7 @@ def _as_whole(value: Any) -> Any:
 def _take_label(shape: Any) -> str:
     label = shape.get("label") if isinstance(shape, dict) else None
     if not isinstance(shape, dict):
-        raise ValueError(f"it is {str(shape)[:60]!r} not an object {{...}}.")
+        raise ValueError(f"it is {str(shape)[:60]!r}, not an object {{...}}.")
     if not isinstance(label, str) or not label.strip():
         raise ValueError(f"it has the label {str(label)[:60]!r}, which is not text.")
     return label.strip()
