@@ -94,8 +94,8 @@ def test_both_orders_of_bytes_and_small_types_as_matlab_writes_them_are_read(tmp
 @pytest.mark.parametrize(
     ("content", "pattern"),
     [
-        (b"", "no MATLAB file of version 5"),
-        (b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM", "no MATLAB file of version 5"),
+        (b"", "not a MATLAB file of version 5"),
+        (b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM", "not a MATLAB file of version 5"),
         (HEADER, "no variable 'LabelMap'"),
         (HEADER + b"\0\0\0", "ends within a part"),
         (HEADER + matrix(9, (1, 1), numbers(2, b"\1"), name=b"other"), "no variable 'LabelMap'"),

@@ -164,5 +164,5 @@ def test_nyu_files_of_another_make_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"image 000001 holds numbers that are not integers"):
         NYU.open_split(tmp_path, "val")[0]
     savemat(path, {"labels": np.zeros((2, 2))})
-    with pytest.raises(ValueError, match=r"no MATLAB file of version 7\.3"):
+    with pytest.raises(ValueError, match=r"not a MATLAB file of version 7\.3"):
         NYU.open_split(tmp_path, "val")
