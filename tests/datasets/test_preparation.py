@@ -369,9 +369,7 @@ def test_an_empty_archive_beside_a_right_one_is_fetched_again_alone(server: Host
 
 
 def test_without_downloads_it_is_said_how_to_get_them(server: HostileServer, tmp_path: Path) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=r"by hand from http://texts.example. Write them yourself. Put it into"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"by hand from http://texts.example. Write them yourself. Put it into"):
         prepare("texts", tmp_path / "x", published=published(server.address, downloads=()), progress=False)
     assert not (tmp_path / "x").exists()
     with pytest.raises(FileNotFoundError, match="texts is not in"):
