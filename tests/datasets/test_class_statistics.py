@@ -1,4 +1,4 @@
-"""Class frequencies and class weights, against counts and quotients worked out by hand."""
+"""Class frequencies and class weights against values computed by hand."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_log_weights_of_many_pixels() -> None:
 
 
 def test_median_frequency_weights_by_hand() -> None:
-    """Frequencies 3/6, 8/12 and 1/2 with median 1/2; the class that never occurs changes nothing."""
+    """Frequencies 3/6, 8/12 and 1/2 with median 1/2; a class that never occurs does not change it."""
     counts = count_classes(THREE, workers=0)
     assert median_frequency_weights(counts) == pytest.approx([1, 0.75, 1, 1], rel=1e-12)
 
@@ -162,7 +162,7 @@ def test_classes_that_never_occur_do_not_spoil_the_median_and_weigh_most() -> No
 
 
 def test_camvid_s_weights_follow_from_its_counts() -> None:
-    """The published training masks of 480x360 pixels: their counts, and the weights worked out from them elsewhere."""
+    """The published training masks of 480x360 pixels: their counts, and weights computed independently."""
     counts = counts_of(CAMVID_PIXELS, CAMVID_IMAGES, tuple(images * 480 * 360 for images in CAMVID_IMAGES))
     assert [round(weight, 4) for weight in median_frequency_weights(counts)] == CAMVID_WEIGHTS
 

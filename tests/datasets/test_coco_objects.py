@@ -1,4 +1,4 @@
-"""COCO's json files as annotation tools write them: painted objects, crowds, and objects that cannot be used."""
+"""COCO's JSON files as written by annotation tools: painted objects, crowds, and invalid objects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BRUSH = {"counts": [400, 60, 140], "size": [HEIGHT, WIDTH]}
 
 
 def draw(root: Path, *more: dict[str, Any], **keys: Any) -> Path:
-    """A folder in which each image has a square of "weed"; those of train have more objects."""
+    """Create a folder in which each image has a square of "weed"; training images have more objects."""
     generator = np.random.default_rng(1)
     for split in ("train", "val"):
         (root / "images" / split).mkdir(parents=True)

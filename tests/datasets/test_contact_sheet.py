@@ -1,4 +1,4 @@
-"""Contact sheets of drawn datasets: flat colours that can be found again in the picture."""
+"""Contact sheets of synthetic datasets, whose flat colours can be found in the sheet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import ImageFont
 
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import count_classes
-from refinenet.datasets.info import LOOKED_AT, choose_images, draw_contact_sheet
+from refinenet.datasets.info import CANDIDATES, choose_images, draw_contact_sheet
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.legend import LegendEntry, draw_legend, fit_text, format_share, hatch
 
@@ -38,7 +38,7 @@ def dataset_of(
     name: str = "image {}",
     label_set: LabelSet = CLASSES,
 ) -> Dataset:
-    """`count` samples; images are of one colour where nothing else is said."""
+    """Build a dataset of `count` samples; images are of one colour by default."""
     items = {name.format(k): k for k in range(count)}
     paint = image or (lambda k: flat(labels(k).shape[0], labels(k).shape[1], IMAGE))
     return Dataset(
@@ -56,7 +56,7 @@ def all_of(identifier: int, height: int = 30, width: int = 40) -> Callable[[int]
 
 
 def find(sheet: RGB, colour: Sequence[int]) -> tuple[int, int, int, int]:
-    """First row, first column, height and width of a rectangle that has this colour, and nothing else has."""
+    """Return first row, first column, height and width of the only rectangle of this colour."""
     places = np.argwhere((sheet == colour).all(axis=2))
     assert len(places), f"{colour} is nowhere"
     (top, left), (height, width) = places.min(axis=0), np.ptp(places, axis=0) + 1
@@ -178,9 +178,9 @@ def test_few_label_maps_are_read_of_a_large_dataset() -> None:
 
     draw_contact_sheet(dataset_of(labels, 5000), count=4, cell=(32, 32), workers=0)
     looked = sorted(set(read))
-    assert len(looked) == LOOKED_AT
+    assert len(looked) == CANDIDATES
     assert (looked[0], looked[-1]) == (0, 4999)
-    assert max(np.diff(looked)) <= 5000 / (LOOKED_AT - 1) + 1
+    assert max(np.diff(looked)) <= 5000 / (CANDIDATES - 1) + 1
 
 
 def test_a_class_in_one_image_of_thousands_is_shown_where_the_counts_are_known() -> None:

@@ -1,4 +1,4 @@
-"""What `describe` finds in small datasets whose figures are worked out by hand."""
+"""`describe` on small datasets whose numbers are computed by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from refinenet.datasets.catalog import Dataset, open_dataset
-from refinenet.datasets.info import DatasetInfo, describe, describe_splits, write_contact_sheet
+from refinenet.datasets.info import DatasetSummary, describe, describe_splits, write_contact_sheet
 from refinenet.labels import LabelSet
 
 CAMVID_VOID = 11
@@ -39,7 +39,7 @@ def camvid(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
-    """A folder of one's own with two splits."""
+    """A folder with two splits."""
     root = tmp_path / "mine"
     for split in ("val", "train"):
         write_pair(root / "images" / split, root / "masks" / split, split, [[0, 1]])
@@ -127,7 +127,9 @@ def test_splits_of_different_classes_are_an_error(mine: Path) -> None:
         describe_splits({"train": train, "val": other}, workers=0)
 
 
-def printed(info: DatasetInfo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+def printed(
+    info: DatasetSummary, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[str, str]:
     monkeypatch.setenv("COLUMNS", "80")
     info.print()
     found = capsys.readouterr()
@@ -194,12 +196,12 @@ def test_the_split_can_be_chosen(camvid: Path, tmp_path: Path) -> None:
 
 
 def test_what_was_counted_helps_to_choose(tmp_path: Path) -> None:
-    """100 images, of which the one with a class of its own is not among those that are looked at otherwise."""
+    """100 images; the only one with a certain class is not among the usual candidates."""
     for k in range(100):
         write_pair(tmp_path / "train", tmp_path / "trainannot", f"{k:03d}", [[8 if k == 51 else 0]])
     info = describe("camvid", root=tmp_path, workers=0)
 
-    def mixed_cars(info: DatasetInfo | None) -> int:
+    def mixed_cars(info: DatasetSummary | None) -> int:
         path = write_contact_sheet(tmp_path / "sheet.png", "camvid", root=tmp_path, count=2, info=info, workers=0)
         return int((np.asarray(Image.open(path)) == ((90 + 65) // 2, 45, (90 + 129) // 2)).all(axis=2).sum())
 

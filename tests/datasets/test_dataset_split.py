@@ -1,4 +1,4 @@
-"""A folder's images dealt out to splits: related ones together, the same way everywhere, nothing overwritten."""
+"""Splitting a folder's images: related ones together, identical on every machine, nothing overwritten."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from refinenet.datasets.split import split_folder
 
 
 def make(root: Path, stems: Iterable[str], masks: str = "masks", ending: str = "") -> Path:
-    """A folder whose files are empty: only their names matter."""
+    """Create a folder of empty files: only their names matter."""
     for stem in stems:
         for path in (root / "images" / f"{stem}.jpg", root / masks / f"{stem}{ending}.png"):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def test_each_split_gets_a_group(tmp_path: Path) -> None:
 
 
 def test_a_split_is_the_same_everywhere(tmp_path: Path) -> None:
-    """For validation are the first three of `printf 0:NAME | sha256sum`, in the order of these sums."""
+    """Validation gets the first three names in the order of `printf 0:NAME | sha256sum`."""
     names = ["apple", "pear", "plum", "fig", "lime", "kiwi", "date", "nut", "corn", "pea"]
     splits = split_folder(make(tmp_path / "here", names), val=0.3)
     assert splits["val"] == ("nut", "pea", "pear")
@@ -97,7 +97,7 @@ def test_a_split_is_the_same_everywhere(tmp_path: Path) -> None:
     ],
 )
 def test_groups_are_told_by_names(stems: list[str], expected: int, tmp_path: Path) -> None:
-    """Asked for more splits than groups, the error counts them."""
+    """The error counts the groups if there are fewer than splits."""
     root = make(tmp_path, stems)
     if expected == 3:
         assert {len(part) for part in split_folder(root, val=0.3, test=0.3).values()} == {1}
@@ -118,7 +118,7 @@ def test_groups_by_a_regular_expression(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("group", "pattern"),
     [
-        ("(", r"group='\(' is no regular expression"),
+        ("(", r"group='\(' is not a valid regular expression"),
         ("clip", "no group in brackets"),
         ("(clipa)", r"group='\(clipa\)' finds nothing in 'clipb_00000'"),
         ("clip(a)?", "finds nothing in 'clipb_00000'"),
@@ -130,7 +130,7 @@ def test_regular_expressions_that_do_not_fit_are_refused(group: str, pattern: st
 
 
 def test_one_video_is_cut_into_stretches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In the order of the frames' numbers, which is not that of the alphabet."""
+    """Frames are in numerical, not alphabetical, order."""
     splits = split_folder(make(tmp_path, [f"frame_{number}" for number in range(20)]), val=0.2, test=0.1)
     assert set(splits["val"]) == {"frame_16", "frame_17", "frame_18", "frame_19"}
     assert set(splits["test"]) == {"frame_14", "frame_15"}
@@ -154,7 +154,7 @@ def test_lists_are_never_overwritten_unasked(tmp_path: Path) -> None:
     first = split_folder(root, replace=True)
     assert split_folder(root, replace=True) == first
     (root / "test.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"has test\.txt, which would not fit"):
+    with pytest.raises(ValueError, match=r"has test\.txt, which would not match"):
         split_folder(root, replace=True)
     assert set(split_folder(root, val=0.3, test=0.3, replace=True)) == {"train", "val", "test"}
 

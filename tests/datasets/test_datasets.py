@@ -1,4 +1,4 @@
-"""Published datasets in the layouts of their owners, and the door to all datasets."""
+"""Published datasets in their owners' layouts, and `open_dataset`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def save(path: Path, pixels: npt.NDArray[Any]) -> Path:
 
 
 def write_pairs(name: str, root: Path, split: str, masks: dict[str, list[list[int]]]) -> None:
-    """A miniature: masks as given, and images whose red channel is ten times the mask."""
+    """Create a miniature: masks as given, and images whose red channel is ten times the mask."""
     images, labels = (root / part.format(split=split) for part in LAYOUTS[name])
     for stem, ids in masks.items():
         mask = np.array(ids, np.uint8)
@@ -243,7 +243,7 @@ def test_datasets_travel_to_worker_processes(tmp_path: Path) -> None:
 
 
 def test_listing_takes_little_memory(tmp_path: Path) -> None:
-    """Below 1 kB for each image: 100,000 take less than 100 MB."""
+    """Below 1 kB per image, so 100,000 images take less than 100 MB."""
     for folder in ("train", "trainannot"):
         (tmp_path / folder).mkdir()
         for k in range(5_000):

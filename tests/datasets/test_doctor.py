@@ -248,7 +248,7 @@ def test_a_folder_without_splits(tmp_path: Path) -> None:
 def test_names_paths_and_roots_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="There is no dataset 'nonsense'"):
         doctor.check("nonsense")
-    with pytest.raises(FileNotFoundError, match="laid out in no way"):
+    with pytest.raises(FileNotFoundError, match="has no recognised layout"):
         doctor.check(tmp_path)
     draw_folder(tmp_path, 5, SIZE)
     with pytest.raises(ValueError, match="has no use here"):

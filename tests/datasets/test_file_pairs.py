@@ -1,4 +1,4 @@
-"""Which files of a folder belong together, and what is said of those that are not read."""
+"""Pairing of a folder's files, and reports of files that are not read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def save_image(path: Path) -> None:
 
 
 def save_mask(path: Path, column: int) -> None:
-    """A mask whose columns from `column` on are of class 1."""
+    """Create a mask whose columns from `column` on are of class 1."""
     path.parent.mkdir(parents=True, exist_ok=True)
     mask = np.zeros((24, 32), np.uint8)
     mask[:, column:] = 1

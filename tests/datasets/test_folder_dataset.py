@@ -1,4 +1,4 @@
-"""A folder of one's own: its layouts, what its masks' values mean, and every way in which it can be wrong."""
+"""Dataset folders: layouts, the meaning of mask values, and every way in which they can be wrong."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import multiprocessing
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from refinenet.datasets.catalog import Dataset, open_dataset, open_training_datasets
+from refinenet.datasets.folder.classes_file import read_classes_file
 from refinenet.labels import voc_colours
 
 GREY = (90, 90, 90)
@@ -36,7 +41,7 @@ def save_mask(path: Path, values: object, dtype: type = np.uint8, palette: list[
 
 
 def make(root: Path, masks: dict[str, Any], classes: str | None = None, **options: Any) -> Path:
-    """A folder without splits: grey images, masks as given, and the text of classes.yaml."""
+    """Create a folder without splits: grey images, the given masks, and a classes.yaml with the given text."""
     root.mkdir(exist_ok=True)
     for stem, values in masks.items():
         height, width = np.shape(values)[:2]
@@ -48,7 +53,7 @@ def make(root: Path, masks: dict[str, Any], classes: str | None = None, **option
 
 
 def only(root: Path) -> Dataset:
-    """The split that holds a folder's first image."""
+    """Open the split that holds a folder's first image."""
     return open_dataset(root)("val")
 
 
@@ -123,7 +128,7 @@ def test_eight_bit_masks_of_a_set_with_more_than_255_classes(tmp_path: Path) -> 
 
 
 def test_values_that_masks_hold_on_disk(tmp_path: Path) -> None:
-    """Binary masks, ids from 1, and 255 as a class; what is no value and not ignored is refused with its place."""
+    """Binary masks, ids from 1, and 255 as a class; other values are rejected with their position."""
     binary = make(tmp_path / "binary", {"a": [[0, 255]]}, "names: [background, leaf]\nvalues: [0, 255]")
     assert labels_of(only(binary)) == [[0, 1]]
     from_one = make(tmp_path / "one", {"a": [[1, 3, 2, 255]]}, "names: [a, b, c]\nvalues: [1, 2, 3]")
@@ -175,7 +180,7 @@ def test_palette_masks_count_as_painted(tmp_path: Path) -> None:
 
 
 def test_palette_masks_need_no_classes_file(tmp_path: Path) -> None:
-    """Classes are as many as the largest id over all masks needs; 255 is void."""
+    """There are as many classes as the largest id over all masks requires; 255 is void."""
     # With fewer colours Pillow writes fewer bits, and 255 would not fit.
     palette = PALETTE + [GREY] * 253
     root = make(tmp_path / "mine", {"a": [[0, 1, 255]], "b": [[0, 2, 0]], "c": [[0, 0, 0]]}, palette=palette)
@@ -201,7 +206,7 @@ def test_masks_that_nothing_explains_are_refused(tmp_path: Path) -> None:
     grey = make(tmp_path / "grey", {"a": [[0, 1]]})
     with pytest.raises(
         ValueError,
-        match=r"no classes\.yaml and .*a\.png is no palette PNG.*`refinenet data check .*grey`: .*proposes a classes",
+        match=r"no classes\.yaml and .*a\.png is not a palette PNG.*`refinenet data check .*grey`: .*suggests a class",
     ):
         only(grey)
     (tmp_path / "empty" / "images").mkdir(parents=True)
@@ -231,7 +236,7 @@ def test_ids_out_of_range_are_named(value: int, position: tuple[int, int], tmp_p
 
 
 def test_void_of_another_id_width_is_named_and_not_wrapped(tmp_path: Path) -> None:
-    """65535, void in sets of many classes, would become 255 if it were cut to 8 bits."""
+    """65535, void in sets of many classes, would become 255 if cut to 8 bits."""
     root = make(tmp_path / "mine", {"a": [[0, 65_535]]}, "names: [a]", dtype=np.uint16)
     with pytest.raises(ValueError, match="the id 65535 at row 0, column 1"):
         only(root)[0]
@@ -251,7 +256,7 @@ def test_a_mask_of_nothing_but_void_is_sound(tmp_path: Path) -> None:
 def test_files_without_partner_are_named(tmp_path: Path) -> None:
     root = make(tmp_path / "mine", {"a": [[0]], "b": [[0]]}, "names: [a]")
     (root / "masks" / "b.png").unlink()
-    with pytest.raises(ValueError, match=r"Without partner: b \(no mask\)\. Images end in \.png, \.jpg"):
+    with pytest.raises(ValueError, match=r"Without a partner: b \(no mask\)\. Images end in \.png, \.jpg"):
         only(root)
 
 
@@ -266,30 +271,38 @@ def test_files_without_partner_are_named(tmp_path: Path) -> None:
         ("names: []", "it has 0 classes"),
         ("names: [a, a]", "'a' is used more than once"),
         ("names: [a, '']", "name of class 1"),
-        ("names: [no, yes]", "a class name is text, not False: put it in quotes"),
-        ("names: [~]", "a class name is text, not None"),
+        ("names: [~]", "'names': a class name is text, not None: put it in quotes"),
+        ("names: [a, [b]]", r"'names': a class name is text, not \['b'\]"),
+        ("names: [!!float 1]", "'names': a class name is text, not 1.0"),
+        ("names: [!!int 010]", "'010' is not a decimal integer"),
+        ("names: [a]\nnames: [b]", "the key 'names' occurs twice"),
+        ("names: {0: a, 0: b}", "the key 0 occurs twice"),
         ("names: [a]\ncolours: red", "'colours' is a list, not 'red'"),
-        ("names: [a]\ncolours: [red]", r"a colour is \[red, green, blue\], each from 0 to 255, not 'red'"),
+        ("names: [a]\ncolours: [red]", r"'colours': a colour is \[red, green, blue\], each from 0 to 255, not 'red'"),
         ("names: [a]\ncolours: [[0, 0, 256]]", r"not \[0, 0, 256\]"),
         ("names: [a]\ncolours: [[0, 0]]", r"not \[0, 0\]"),
         ("names: [a, b]\ncolours: [[0, 0, 0]]", "2 names and 1 colours"),
         ("names: [a]\nmasks: colors", "'masks' is ids or colours, not 'colors'"),
         ("names: [a]\nmasks: colours", "need the key 'colours'"),
         ("names: [a, b]\ncolours: [[0, 0, 0], [0, 0, 0]]\nmasks: colours", "different colour for each class"),
-        ("names: [a]\ncolours: [[0, 0, 0]]\nmasks: colours\nignore: [255]", "a colour is .* not 255"),
+        ("names: [a]\ncolours: [[0, 0, 0]]\nmasks: colours\nignore: [255]", "'ignore': a colour is .* not 255"),
         ("names: [a]\nignore: 255", "'ignore' is a list, not 255"),
         ("names: [a]\nignore: [-1]", r"whole numbers from 0 to 65535, not \[-1\]"),
         ("names: [a]\nignore: [true]", "whole numbers"),
-        ("names: [a, b]\nignore: [1]", "the id 1 stands under 'ignore' and is the class 'b'"),
-        ("names: [a, b]\nvalues: [0, 9]\nignore: [9]", "the id 9 stands under 'ignore' and is the class 'b'"),
+        ("names: [a, b]\nignore: [1]", "the id 1 is in 'ignore' and is also the class 'b'"),
+        ("names: [a, b]\nvalues: [0, 9]\nignore: [9]", "the id 9 is in 'ignore' and is also the class 'b'"),
         ("names: [a, b]\nvalues: [0]", "an id for each of the 2 names, it has 1"),
-        ("names: [a, b]\nvalues: [4, 4]", "the id 4 stands twice under 'values'"),
+        ("names: [a, b]\nvalues: [4, 4]", "the id 4 occurs twice in 'values'"),
         ("names: [a]\nvalues: [65536]", r"'values' lists ids, whole numbers from 0 to 65535, not \[65536\]"),
+        ("names: [a]\nvalues: [010]", r"'values' lists ids, whole numbers from 0 to 65535, not \['010'\]"),
+        ("names: [a]\nignore: [1:30]", r"'ignore' lists ids, whole numbers from 0 to 65535, not \['1:30'\]"),
+        ("names: [a]\ncolours: [[010, 1_0, 0]]", r"'colours': a colour .* not \['010', '1_0', 0\]"),
+        ("names: {010: a}", r"'names' is a list, or has the keys 0 to 0, each once; it has \['010'\]"),
         ("names: [a]\nvalues: 7", "'values' is a list, not 7"),
         ("names: [a]\ncolours: [[0, 0, 0]]\nmasks: colours\nvalues: [0]", "masks painted in colours have none"),
         (
             "names: [a]\ncolours: [[1, 2, 3]]\nmasks: colours\nignore: [[1, 2, 3]]",
-            r"\(1, 2, 3\) stands under 'colours' and 'ignore'",
+            r"\(1, 2, 3\) is in both 'colours' and 'ignore'",
         ),
         ("names: [a", "expected ',' or ']'"),
         ("names: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
@@ -300,6 +313,57 @@ def test_errors_in_the_classes_file_are_named(classes: str, pattern: str, tmp_pa
     with pytest.raises(ValueError, match=pattern) as caught:
         only(root)
     assert str(caught.value).startswith(f"{root / 'classes.yaml'}: ")
+
+
+CONVERTED_BY_YAML = (
+    *("010", "00", "0b11", "0x1F", "1_000", "+7", "-0", "1:30", "190:20:30", "7", "0", "-12"),  # integers
+    *("1.0", "1e3", "1.5e+3", "6.", ".5", "-.inf", ".NaN", "1:30.5", "1_0.0"),
+    *("no", "No", "NO", "yes", "on", "Off", "true", "FALSE", "y", "n"),
+    *("2020-01-01", "2020-1-1 12:00:00", "2001-12-14t21:59:43.10-05:00", "=", "<<"),
+)
+"""Unquoted text that YAML 1.1 converts to another type, and some that it does not."""
+
+
+def test_class_names_are_the_text_that_stands_in_the_file(tmp_path: Path) -> None:
+    as_list = "names:\n" + "".join(f"- {name}\n" for name in CONVERTED_BY_YAML)
+    quoted = "names:\n" + "".join(f"- '{name}'\n" for name in CONVERTED_BY_YAML)
+    by_id = "names:\n" + "".join(f"  {k}: {name}\n" for k, name in enumerate(CONVERTED_BY_YAML))
+    for number, text in enumerate((as_list, quoted, by_id)):
+        root = make(tmp_path / str(number), {"a": [[0]]}, text)
+        assert only(root).label_set.names == CONVERTED_BY_YAML
+
+
+@settings(max_examples=300, deadline=None)
+@given(names=st.lists(st.text("0123456789abefnostxyNO.:+-_~", min_size=1, max_size=8), min_size=1, max_size=4))
+def test_any_plain_class_name_is_read_as_it_stands_or_refused(names: list[str]) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "classes.yaml"
+        path.write_text("names:\n" + "".join(f"- {name}\n" for name in names))
+        with suppress(ValueError):
+            assert read_classes_file(path).label_set.names == tuple(names)
+
+
+def test_ids_and_colours_may_be_hexadecimal(tmp_path: Path) -> None:
+    root = make(tmp_path / "ids", {"a": [[16, 7]]}, "names: [a]\nvalues: [0x10]\nignore: [0x7]")
+    assert labels_of(only(root)) == [[0, 255]]
+    root = make(tmp_path / "painted", {"a": [[[255, 0, 1]]]}, "names: [a]\ncolours: [[0xFF, 0, 0x1]]\nmasks: colours")
+    assert labels_of(only(root)) == [[0]]
+
+
+def test_folders_named_by_dates_and_numbers_with_zeros_are_found(tmp_path: Path) -> None:
+    make(tmp_path / "007", {"a": [[0, 1]]})
+    (tmp_path / "007" / "images").rename(tmp_path / "007" / "2020-01-01")
+    source = tmp_path / "mine.yaml"
+    source.write_text("path: 007\nnames: [a, b]\ntrain: {images: 2020-01-01, masks: masks}\n")
+    assert labels_of(open_dataset(source)("train")) == [[0, 1]]
+
+
+def test_merged_keys_are_overridden_as_yaml_says(tmp_path: Path) -> None:
+    path = tmp_path / "classes.yaml"
+    path.write_text("names: &base {0: a, 1: b}\n")
+    assert read_classes_file(path).label_set.names == ("a", "b")
+    path.write_text("names:\n  <<: {0: a, 1: b}\n  1: c\n")
+    assert read_classes_file(path).label_set.names == ("a", "c")
 
 
 def test_a_classes_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""LabelMe's json files, drawn as LabelMe draws them."""
+"""LabelMe's JSON files, rasterised like LabelMe does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLASSES = LabelSet(names=("background", "cat", "dog"), colours=voc_colours(3))
 
 
 def shape(label: Any, points: Any, shape_type: Any = "polygon", mask: Any = None) -> dict[str, Any]:
-    """As LabelMe 5.5 writes it."""
+    """Return a shape as written by LabelMe 5.5."""
     return {
         "label": label,
         "points": points,
@@ -144,9 +144,9 @@ CORNERS = [[4, 2], [6, 3]]
 
 
 @pytest.mark.parametrize(("bad", "message"), [
-    (shape("bird", CORNERS, "rectangle"), "a shape of 'bird', which is none of background, cat, dog"),
-    (shape(None, CORNERS, "rectangle"), "label 'None', which is no text"),
-    (shape(" ", CORNERS, "rectangle"), "which is no text"),
+    (shape("bird", CORNERS, "rectangle"), "a shape of 'bird', which is not one of background, cat, dog"),
+    (shape(None, CORNERS, "rectangle"), "label 'None', which is not text"),
+    (shape(" ", CORNERS, "rectangle"), "which is not text"),
     (shape("cat", CORNERS, "oval"), "shape_type is 'oval': polygon, rectangle, circle, mask"),
     (shape("cat", CORNERS, ["mask"]), r"shape_type is .*mask"),
     (shape("cat", CORNERS), "polygon of 2 points"),
@@ -160,8 +160,8 @@ CORNERS = [[4, 2], [6, 3]]
     (shape("cat", [[1, 1], [2, -7], [3, 3]]), r"point \[2, -7\], far outside"),
     (shape("cat", [[1, 1], [10**400, 1], [3, 3]]), "far outside"),
     (shape("cat", CORNERS, "mask"), "a mask without a 'mask'"),
-    (shape("cat", CORNERS, "mask", "%%%"), "is no base64"),
-    (shape("cat", CORNERS, "mask", "\u00e4"), "is no base64"),
+    (shape("cat", CORNERS, "mask", "%%%"), "is not valid base64"),
+    (shape("cat", CORNERS, "mask", "\u00e4"), "is not valid base64"),
     (shape("cat", CORNERS, "mask", "aGVsbG8="), "'mask' is not a JPEG, PNG"),
     (shape("cat", CORNERS, "mask", png_in_base64([[1, 1], [1, 1]])), r"the shape \(2, 2\), but .* span \(2, 3\)"),
     (shape("cat", [[6, 2], [8, 3]], "mask", png_in_base64([[1] * 3] * 2)), "reach outside"),

@@ -1,4 +1,4 @@
-"""Layouts of folders of one's own: each is drawn in miniature, opened split by split, and read."""
+"""Layouts of folders: each is created in miniature, opened split by split, and read."""
 
 from __future__ import annotations
 
@@ -102,11 +102,11 @@ def test_a_layout_is_tolerant_and_opening_is_not(tmp_path: Path) -> None:
     assert "02.png" in splits["train"].mask_names
     assert "02.jpg" not in splits["train"].image_names
     for split in ("train", "val"):
-        with pytest.raises(ValueError, match=r"Without partner: 0. \(no (mask|image)\)"):
+        with pytest.raises(ValueError, match=r"Without a partner: 0. \(no (mask|image)\)"):
             open_split(tmp_path, split)
     (tmp_path / "images" / "00.jpg").unlink()
     for split in ("train", "val"):
-        with pytest.raises(ValueError, match=r"Without partner: 02 \(no image\)"):
+        with pytest.raises(ValueError, match=r"Without a partner: 02 \(no image\)"):
             open_split(tmp_path, split)
 
 
@@ -126,7 +126,7 @@ def test_stems_that_stand_twice_are_named(tmp_path: Path) -> None:
     save_pair(tmp_path / "images" / "a.jpg", tmp_path / "masks" / "a.png", 0)
     save_image(tmp_path / "images" / "a.png")
     write(tmp_path / "classes.yaml", NAMES)
-    with pytest.raises(ValueError, match=r"images holds both a\.jpg and a\.png: which one is meant\?"):
+    with pytest.raises(ValueError, match=r"images holds both a\.jpg and a\.png: which one should be used\?"):
         open_split(tmp_path, "val")
 
 
@@ -158,7 +158,7 @@ def test_folders_that_are_not_understood_say_what_they_hold(tmp_path: Path) -> N
     write(tmp_path / "labels" / "a.txt", "0 0.5 0.5 1 1")
     save_image(tmp_path / "images" / "a.jpg")
     save_image(tmp_path / "a.jpg")
-    pattern = r"understood: it holds images/, labels/, 1 files \.jpg\. No pictures are in labels/\. Looked for .*"
+    pattern = r"layout: it holds images/, labels/, 1 files \.jpg\. No pictures are in labels/\. Looked for .*"
     with pytest.raises(FileNotFoundError, match=pattern):
         find_layout(tmp_path)
     with pytest.raises(FileNotFoundError, match="neither a folder nor a YAML file"):
@@ -176,7 +176,7 @@ def test_palettes_of_many_masks_are_read_by_several_processes(tmp_path: Path) ->
     meaning = meaning_from_palettes(sorted(tmp_path.iterdir()))
     assert meaning.label_set.colours == voc_colours(5)
     save_mask(tmp_path / "205.png", [[0]])
-    with pytest.raises(ValueError, match=r"205\.png is no palette PNG"):
+    with pytest.raises(ValueError, match=r"205\.png is not a palette PNG"):
         meaning_from_palettes(sorted(tmp_path.iterdir()))
 
 
@@ -192,12 +192,12 @@ def test_palettes_are_read_once_for_all_splits(tmp_path: Path) -> None:
     for split in ("train", "val"):
         save_mask(tmp_path / "masks" / split / "a.png", [[0, 1, 255]])  # no palette any more
     assert splits("val").label_set == train.label_set
-    with pytest.raises(ValueError, match="no palette PNG"):
+    with pytest.raises(ValueError, match="not a palette PNG"):
         open_split(tmp_path, "val")
 
 
 def test_listing_a_large_folder_costs_little_memory(tmp_path: Path) -> None:
-    """100,000 samples should cost under 100 MB, so 2,000 under 2 MB; and little of it goes to worker processes."""
+    """100,000 samples should take less than 100 MB, so 2,000 less than 2 MB; worker processes get little of it."""
     for folder, ending in (("images", ".jpg"), ("masks", ".png")):
         (tmp_path / folder).mkdir()
         for number in range(2_000):

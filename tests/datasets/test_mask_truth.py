@@ -1,5 +1,5 @@
-"""Masks of every format, mode, depth, palette, alpha and byte order with known labels: read exactly, refused by name,
-or stopped by the doctor; never another label map without a word."""
+"""Masks of every format, mode, depth, palette, alpha and byte order with known labels: read exactly, rejected by name,
+or stopped by the doctor; never silently read as another label map."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Case(NamedTuple):
     content: bytes
     classes: str
     labels: Values
-    """What the file means, void as 255."""
+    """The expected labels, void as 255."""
 
 
 Random = np.random.Generator
@@ -152,7 +152,7 @@ def layout(rng: Random) -> dict[str, object]:
 
 
 def paint(rng: Random, count: int) -> tuple[npt.NDArray[np.uint8], list[tuple[int, int, int]], Values, str]:
-    """Labels, distinct colours, the picture in them and what `classes.yaml` says."""
+    """Draw labels, distinct colours, the painted image and the text of `classes.yaml`."""
     colours = draw_colours(rng, count)
     labels = draw_labels(rng, count)
     return labels, colours, np.array(colours)[labels], yaml_of(colours, count, painted=True)

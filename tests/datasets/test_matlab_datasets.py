@@ -1,4 +1,4 @@
-"""What the datasets have in common whose labels come out of MATLAB files."""
+"""Common behaviour of the datasets whose labels are in MATLAB files."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def test_what_is_absent_is_named_with_what_was_looked_for(name: str, parts: tupl
         published.open_split(tmp_path, "train")
     for part in parts:
         assert str(tmp_path / part) in str(caught.value)
-    assert "root" in published.facts.how_to_get
-    assert "http" in published.facts.how_to_get
+    assert "root" in published.info.how_to_get
+    assert "http" in published.info.how_to_get
 
 
 @pytest.mark.parametrize("name", LABEL_FILES)

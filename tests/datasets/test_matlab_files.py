@@ -1,4 +1,4 @@
-"""MATLAB files, sound, damaged, and made to do harm: what they hold, or a clear refusal that takes little memory."""
+"""MATLAB files, intact, damaged and malicious: their contents, or a clear error that takes little memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IDS = np.arange(12).reshape(3, 4) * 41
 
 
 def matrix(array_class: int, axes: tuple[int, ...], *parts: bytes, name: bytes = b"LabelMap") -> bytes:
-    """A variable by hand: flags, axes, name, and what follows them."""
+    """Build a variable by hand: flags, axes, name, and the rest."""
     flags = struct.pack("<IIII", 6, 8, array_class, 0)
     sizes = struct.pack(f"<II{len(axes)}i", 5, 4 * len(axes), *axes) + bytes(len(axes) % 2 * 4)
     named = struct.pack("<II", 1, len(name)) + name + bytes(-len(name) % 8)
@@ -94,8 +94,8 @@ def test_both_orders_of_bytes_and_small_types_as_matlab_writes_them_are_read(tmp
 @pytest.mark.parametrize(
     ("content", "pattern"),
     [
-        (b"", "no MATLAB file of version 5"),
-        (b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM", "no MATLAB file of version 5"),
+        (b"", "not a MATLAB file of version 5"),
+        (b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM", "not a MATLAB file of version 5"),
         (HEADER, "no variable 'LabelMap'"),
         (HEADER + b"\0\0\0", "ends within a part"),
         (HEADER + matrix(9, (1, 1), numbers(2, b"\1"), name=b"other"), "no variable 'LabelMap'"),
@@ -160,7 +160,7 @@ def test_a_structure_of_many_elements_or_fields_that_are_not_there_takes_no_memo
 
 
 def test_a_hundred_thousand_cells_inside_each_other_are_no_danger(tmp_path: Path) -> None:
-    """Readers that call themselves for each of them end the process."""
+    """Recursive readers would end the process."""
     depth, size = 100_000, 56
     head = matrix(1, (1, 1))[8:]
     tags = [struct.pack("<II", 14, (depth - k) * size - 8) for k in range(depth)]

@@ -1,4 +1,4 @@
-"""NYU Depth V2 with 40 classes, from its owners' file and from prepared ones."""
+"""NYU Depth V2 with 40 classes, from the owners' file and from prepared ones."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write_plain_nyu(root: Path, labels: list[Ids], borders: tuple[int, int, int,
 
 
 def test_nyu_names_void_and_palette_and_trap_the_official_spelling_of_refridgerator() -> None:
-    label_set = NYU.facts.label_set
+    label_set = NYU.info.label_set
     assert list(label_set.names) == NAMES.replace("\n", "").split(",")
     assert label_set.names[23] == "refridgerator"
     assert label_set.colours == colours_of(voc_palette(), 1, 40)
@@ -54,7 +54,7 @@ def test_nyu_names_void_and_palette_and_trap_the_official_spelling_of_refridgera
 
 
 def test_trap_nyu_axes_are_transposed(tmp_path: Path) -> None:
-    """A picture wider than high whose four corners differ: neither axis may be swapped or mirrored."""
+    """An image wider than high with four different corners: no axis may be swapped or mirrored."""
     ids = nyu_labels([[21, 3, 3, 5], [3, 3, 3, 3], [11, 3, 3, 0]])
     image = np.zeros((3, 4, 3), np.uint8)
     image[0, 0], image[0, 3], image[2, 0], image[2, 3] = (1, 2, 3), (4, 5, 6), (7, 8, 9), (10, 11, 12)
@@ -68,7 +68,7 @@ def test_trap_nyu_axes_are_transposed(tmp_path: Path) -> None:
 
 
 def test_trap_nyu_s_894_ids_are_mapped_to_40_classes_which_the_file_does_not_tell(tmp_path: Path) -> None:
-    published_map = NYU.facts.more["map_894_to_40"]
+    published_map = NYU.info.more["map_894_to_40"]
     assert (len(published_map), published_map[0], published_map[20], published_map[3]) == (894, 40, 1, 22)
     every = np.arange(896).clip(max=894).reshape(28, 32)
     write_plain_nyu(tmp_path, [every])
@@ -82,7 +82,7 @@ def test_trap_nyu_s_894_ids_are_mapped_to_40_classes_which_the_file_does_not_tel
 
 
 def test_trap_nyu_numbers_count_from_one(tmp_path: Path) -> None:
-    """Val begins with 1, 2, 9, 14, 15: were they places from 0, image 3 would be in val, and 1 in train."""
+    """Val starts with 1, 2, 9, 14, 15: if these were indices from 0, image 3 would be in val and 1 in train."""
     write_plain_nyu(tmp_path, [np.full((2, 3), number % 2 * 16 + 5) for number in range(1, 11)])
     val, train = (NYU.open_split(tmp_path, split) for split in ("val", "train"))
     assert val.items == ["000001", "000002", "000009"]
@@ -97,7 +97,7 @@ def test_trap_nyu_s_white_border_is_cropped_from_images_and_labels_alike(tmp_pat
     inside = np.random.default_rng(0).integers(1, 895, (5, 6, 9))
     labels = [np.pad(ids, ((top, bottom), (left, right)), constant_values=21) for ids in inside]
     write_plain_nyu(tmp_path, labels, BORDER)
-    table = [255, *(identifier - 1 for identifier in NYU.facts.more["map_894_to_40"])]
+    table = [255, *(identifier - 1 for identifier in NYU.info.more["map_894_to_40"])]
     for split, numbers in (("val", (1, 2)), ("train", (3, 4, 5))):
         for sample, number in zip(NYU.open_split(tmp_path, split), numbers, strict=True):
             assert sample.labels.tolist() == [[table[k] for k in row] for row in inside[number - 1]]
@@ -112,7 +112,7 @@ def test_nyu_s_frames_of_640x480_are_cropped_to_625x468(tmp_path: Path) -> None:
 
 
 def test_nyu_without_a_common_white_border_is_not_cropped(tmp_path: Path) -> None:
-    """White in one image only, white lines inside, and a border that is nearly white are pictures, not border."""
+    """White areas in one image only, white lines inside, and a nearly white border are not part of the border."""
     labels = [np.full((8, 10), 5) for _ in range(3)]
     images = [paint(ids) for ids in labels]
     images[0][0] = 255
@@ -161,8 +161,8 @@ def test_nyu_files_of_another_make_are_refused(tmp_path: Path) -> None:
         NYU.open_split(tmp_path, "val")
     with h5py.File(path, "r+") as file:
         file["labels"] = labels + 0.5
-    with pytest.raises(ValueError, match=r"image 000001 holds numbers that are not whole"):
+    with pytest.raises(ValueError, match=r"image 000001 holds numbers that are not integers"):
         NYU.open_split(tmp_path, "val")[0]
     savemat(path, {"labels": np.zeros((2, 2))})
-    with pytest.raises(ValueError, match=r"no MATLAB file of version 7\.3"):
+    with pytest.raises(ValueError, match=r"not a MATLAB file of version 7\.3"):
         NYU.open_split(tmp_path, "val")

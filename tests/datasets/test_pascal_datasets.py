@@ -1,4 +1,4 @@
-"""PASCAL-Context and Person-Part, from MATLAB files and prepared ones in the layouts of their owners."""
+"""PASCAL-Context and Person-Part, from MATLAB files and prepared ones in their owners' layouts."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def write_context_masks(root: Path, ids: Ids) -> None:
 
 
 def test_context_names_void_and_palette() -> None:
-    assert list(CONTEXT.facts.label_set.names) == CONTEXT_NAMES
-    assert list(CONTEXT_59.facts.label_set.names) == CONTEXT_NAMES[1:]
-    assert CONTEXT.facts.label_set.colours == colours_of(voc_palette(), 0, 60)
-    assert CONTEXT_59.facts.label_set.colours == colours_of(voc_palette(), 1, 59)
-    assert CONTEXT.facts.label_set.ignore_index == CONTEXT_59.facts.label_set.ignore_index == 255
+    assert list(CONTEXT.info.label_set.names) == CONTEXT_NAMES
+    assert list(CONTEXT_59.info.label_set.names) == CONTEXT_NAMES[1:]
+    assert CONTEXT.info.label_set.colours == colours_of(voc_palette(), 0, 60)
+    assert CONTEXT_59.info.label_set.colours == colours_of(voc_palette(), 1, 59)
+    assert CONTEXT.info.label_set.ignore_index == CONTEXT_59.info.label_set.ignore_index == 255
 
 
 def test_context_s_459_ids_are_60_classes_or_59_and_void(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def write_people(root: Path, *things: tuple[str, int, list[tuple[str, Ids]]]) ->
 
 
 def test_person_part_names_void_and_palette() -> None:
-    label_set = PERSON_PART.facts.label_set
+    label_set = PERSON_PART.info.label_set
     assert label_set.names == (
         *("background", "head", "torso", "upper arms", "lower arms", "upper legs", "lower legs"),
     )
@@ -136,7 +136,7 @@ def test_person_part_has_the_24_parts_in_six_classes(tmp_path: Path) -> None:
             write_people(tmp_path, ("person", 15, areas((name, [[0, 1, 0, 0], [0, 0, 0, 1]]))))
             labels = PERSON_PART.open_split(tmp_path, "train")[0].labels
             assert labels.tolist() == [[0, expected, 0, 0], [0, 0, 0, expected]]
-    assert len(" ".join(classes.values()).split()) == len(PERSON_PART.facts.more["class_of_part"]) == 24
+    assert len(" ".join(classes.values()).split()) == len(PERSON_PART.info.more["class_of_part"]) == 24
 
 
 def test_trap_person_parts_drawn_later_lie_over_earlier_ones(tmp_path: Path) -> None:

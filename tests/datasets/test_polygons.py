@@ -1,4 +1,4 @@
-"""Outlines and run lengths against pycocotools, and by hand."""
+"""Polygons and run lengths against pycocotools, and by hand."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ SIDE = 24
 
 @given(st.lists(st.sampled_from([k / 10 for k in range(-20, 10 * SIDE + 21)]), min_size=6, max_size=24))
 def test_polygons_of_any_form_cover_exactly_the_pixels_of_pycocotools(points: list[float]) -> None:
-    """Also doubled points, edges without length, and corners outside."""
+    """Including duplicate points, edges of length 0, and corners outside."""
     even = points[: len(points) // 2 * 2]
     np.testing.assert_array_equal(filled(even, SIDE, SIDE), by_pycocotools(even, SIDE, SIDE))
 

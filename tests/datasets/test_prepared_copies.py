@@ -1,4 +1,4 @@
-"""Prepared masks stand for the owner's files only where these are slow to read, and as long as they are unchanged."""
+"""Prepared masks replace the owner's files only if these are slow to read, and as long as they are unchanged."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def open_quietly(name: str, root: Path, split: str) -> Dataset:
 
 
 def make_older(path: Path) -> None:
-    """As if another file had been put there: ten seconds older, of the same size."""
+    """Pretend that the file was replaced: ten seconds older, of the same size."""
     for file in path.iterdir() if path.is_dir() else [path]:
         os.utime(file, (file.stat().st_mtime - 10,) * 2)
 

@@ -1,4 +1,4 @@
-"""Cityscapes, ADE20K, CamVid and COCO-Stuff in their owners' layouts, and the traps that lie in them."""
+"""Cityscapes, ADE20K, CamVid and COCO-Stuff in their owners' layouts, with their traps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ALL = [
 
 
 def first_row(dataset: Dataset, index: int = 0) -> list[int]:
-    """The ids of the eight bands; every row has the same."""
+    """Return the ids of the eight bands, equal in every row."""
     labels = dataset[index].labels
     assert labels.dtype == np.uint8
     assert (labels == labels[0]).all()
@@ -52,7 +52,7 @@ def test_official_layouts_are_read(
     write(tmp_path)
     train, val = (published.open_split(tmp_path, split) for split in ("train", "val"))
     assert (len(train), len(val), train.split, val.split) == (3, 2, "train", "val")
-    assert train.label_set is published.facts.label_set
+    assert train.label_set is published.info.label_set
     assert train.label_set.ignore_index == 255
     for dataset in (train, val):
         for index, item in enumerate(dataset.items):
@@ -96,13 +96,13 @@ def test_absent_damaged_and_unpaired_files_are_named(
         published.open_split(tmp_path, "train")
 
 
-def test_facts_say_where_the_data_are_and_how_they_lie() -> None:
+def test_info_says_where_to_get_the_data_and_how_they_lie() -> None:
     for published in (CITYSCAPES, ADE20K, COCO_STUFF, CAMVID):
-        text = published.facts.how_to_get
+        text = published.info.how_to_get
         assert "http" in text
         assert "root" in text
         assert "TODO" not in text
-        for download in published.facts.downloads:
+        for download in published.info.downloads:
             assert download.url in text
 
 
@@ -110,7 +110,7 @@ def test_facts_say_where_the_data_are_and_how_they_lie() -> None:
 
 
 def test_cityscapes_classes_and_names() -> None:
-    label_set = CITYSCAPES.facts.label_set
+    label_set = CITYSCAPES.info.label_set
     expected = {
         0: ("road", (128, 64, 128)), 5: ("pole", (153, 153, 153)), 10: ("sky", (70, 130, 180)),
         13: ("car", (0, 0, 142)), 16: ("train", (0, 80, 100)), 18: ("bicycle", (119, 11, 32)),
@@ -121,7 +121,7 @@ def test_cityscapes_classes_and_names() -> None:
 
 
 def test_cityscapes_all_34_label_ids_and_the_number_plate_of_minus_one(tmp_path: Path) -> None:
-    """Trap: the number plate's id -1 is 255 in eight bits, and is void."""
+    """Trap: the id -1 of number plates is stored as 255 in 8 bits, and is void."""
     miniatures.write_cityscapes(tmp_path)
     dataset = CITYSCAPES.open_split(tmp_path, "train")
     values = np.full((32, 40), 255, np.uint8)
@@ -138,7 +138,7 @@ def test_cityscapes_all_34_label_ids_and_the_number_plate_of_minus_one(tmp_path:
 
 
 def test_cityscapes_items_are_city_and_frame_of_any_number(tmp_path: Path) -> None:
-    """Trap: cities with few long sequences name frames with other numbers than 000019."""
+    """Trap: cities with few long sequences have frame numbers other than 000019."""
     miniatures.write_cityscapes(tmp_path)
     train = CITYSCAPES.open_split(tmp_path, "train")
     assert train.items == [
@@ -150,7 +150,7 @@ def test_cityscapes_items_are_city_and_frame_of_any_number(tmp_path: Path) -> No
 def test_cityscapes_test_has_no_labels_because_its_masks_are_dummies(tmp_path: Path) -> None:
     miniatures.write_cityscapes(tmp_path)
     assert CITYSCAPES.splits == ("train", "val")
-    assert "test" not in CITYSCAPES.facts.images
+    assert "test" not in CITYSCAPES.info.images
     test = CITYSCAPES.open_split(tmp_path, "test")
     assert test.items == ["berlin/berlin_000000_000019"]
     assert test.read_image(test.items[0]).shape == (32, 40, 3)
@@ -172,7 +172,7 @@ def test_cityscapes_label_train_ids_are_not_mistaken_for_label_ids(tmp_path: Pat
 
 
 def test_cityscapes_lane_classes_of_other_forks_are_refused(tmp_path: Path) -> None:
-    """Trap: other forks of the label table have more ids than 0 to 33."""
+    """Trap: forks of the label table have ids beyond 0 to 33."""
     miniatures.write_cityscapes(tmp_path)
     dataset = CITYSCAPES.open_split(tmp_path, "train")
     mask = save(Path(dataset.locate(dataset.items[0])), bands([7, 7, 34, 7, 7, 7, 7, 254]))
@@ -247,8 +247,8 @@ def test_sixteen_bit_masks_with_large_values_are_refused(write: Callable[[Path],
 
 
 def test_ade20k_classes_of_one_colour_stay_apart_and_names_have_no_blanks_at_their_ends(tmp_path: Path) -> None:
-    """Traps: road and skyscraper have the same colour, and the official names end in blanks ("bed ")."""
-    label_set = ADE20K.facts.label_set
+    """Traps: road and skyscraper have the same colour, and official names have trailing spaces ("bed ")."""
+    label_set = ADE20K.info.label_set
     assert (label_set.names[6], label_set.names[48]) == ("road", "skyscraper")
     assert label_set.colours[6] == label_set.colours[48] == (140, 140, 140)
     assert (label_set.names[7], label_set.names[8], label_set.names[149]) == ("bed", "windowpane", "flag")
@@ -267,8 +267,8 @@ def test_ade20k_root_may_be_the_unpacked_folder_itself(tmp_path: Path) -> None:
 
 
 def test_coco_stuff_value_is_the_category_id_less_one_with_eleven_holes(tmp_path: Path) -> None:
-    """Trap: the list of labels that comes with the masks counts from 1, the masks from 0."""
-    names = COCO_STUFF.facts.label_set.names
+    """Trap: the label list distributed with the masks counts from 1, the masks from 0."""
+    names = COCO_STUFF.info.label_set.names
     assert len(names) == 171
     # COCO's ids: 1 person, 11 fire hydrant, 13 stop sign, 90 toothbrush, 92 banner, 182 wood; 12 and 91 are holes.
     by_hand = {0: "person", 10: "fire hydrant", 12: "stop sign", 89: "toothbrush", 91: "banner", 181: "wood"}
@@ -294,7 +294,7 @@ def test_coco_stuff_holes_and_the_183_of_bare_stuff_are_refused(value: int, tmp_
 
 
 def test_coco_stuff_panoptic_masks_are_refused(tmp_path: Path) -> None:
-    """Trap: the panoptic task stores ids in three channels, of another label set."""
+    """Trap: the panoptic task stores ids of another label set in three channels."""
     miniatures.write_coco_stuff(tmp_path)
     dataset = COCO_STUFF.open_split(tmp_path, "train")
     mask = save(Path(dataset.locate(dataset.items[0])), noise(0))
@@ -345,7 +345,7 @@ def test_coco_stuff_label_train_ids_beside_the_masks_are_passed_over(tmp_path: P
 
 @pytest.mark.parametrize("write", [miniatures.write_camvid, miniatures.write_camvid_original])
 def test_camvid_void_is_no_twelfth_class(write: Callable[[Path], None], tmp_path: Path) -> None:
-    """Traps: void is stored as 11, or painted black, and is no class though scripts draw a colour for it."""
+    """Traps: void is stored as 11, or painted black, and is not a class although scripts have a colour for it."""
     write(tmp_path)
     dataset = CAMVID.open_split(tmp_path, "train")
     assert len(dataset.label_set) == 11
@@ -403,7 +403,7 @@ def test_camvid_original_a_colour_of_no_class_is_refused(colour: tuple[int, int,
     pixels = bands([(128, 64, 128)] * 8)
     pixels[3, 4] = colour
     mask = save(Path(dataset.locate(dataset.items[0])), pixels)
-    with pytest.raises(ValueError, match="none of CamVid's 32") as caught:
+    with pytest.raises(ValueError, match="not one of CamVid's 32") as caught:
         dataset[0]
     assert f"{mask} has the colour {colour} at row 3, column 4 (1 pixels" in str(caught.value)
 
@@ -426,5 +426,5 @@ def test_camvid_original_lists_win_though_they_are_paths_of_another_machine(tmp_
 def test_camvid_original_frames_of_no_known_sequence_are_refused(tmp_path: Path) -> None:
     miniatures.write_camvid_original(tmp_path)
     save(tmp_path / "701_StillsRaw_full" / "0099XX_00001.png", noise(0))
-    with pytest.raises(ValueError, match=r"'0099XX_00001' is no frame .*train\.txt"):
+    with pytest.raises(ValueError, match=r"'0099XX_00001' is not a frame .*train\.txt"):
         CAMVID.open_split(tmp_path, "train")

@@ -1,4 +1,4 @@
-"""Drawn streets as a dataset: as many and as large as asked for, no picture in two splits."""
+"""Synthetic streets as a dataset: any number and size, no image in two splits."""
 
 from __future__ import annotations
 

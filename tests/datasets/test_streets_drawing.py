@@ -1,4 +1,4 @@
-"""The street scenes that the package draws itself: exact on every machine, plausible, and no colour puzzle."""
+"""Synthetic street scenes: identical on every machine, plausible, and not solvable by colour alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SUN RGB-D with 37 classes, in the layout of its owners."""
+"""SUN RGB-D with 37 classes, in its owners' layout."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ LABELS = "SUNRGBDtoolbox/Metadata/SUNRGBD2Dseg.mat"
 
 
 def test_sunrgbd_names_void_and_palette_and_trap_they_are_nyu_s_first_37_with_two_other_names() -> None:
-    label_set = SUNRGBD.facts.label_set
+    label_set = SUNRGBD.info.label_set
     other = {"refridgerator": "fridge", "television": "tv"}
-    assert list(label_set.names) == [other.get(name, name) for name in NYU.facts.label_set.names[:37]]
+    assert list(label_set.names) == [other.get(name, name) for name in NYU.info.label_set.names[:37]]
     assert (label_set.ignore_index, label_set.colours[0], label_set.colours[36]) == (255, (119, 119, 119), (12, 83, 45))
 
 
@@ -62,7 +62,7 @@ def test_sunrgbd_ids_above_37_are_refused_also_where_a_byte_would_hide_them(tmp_
 
 
 def test_trap_sunrgbd_labels_are_read_one_by_one_and_not_at_all_for_a_list(tmp_path: Path) -> None:
-    """Whole, the published file takes 64 GB. Here one label map of 400 MB lies beside small ones."""
+    """Reading the whole published file would take 64 GB. Here one label map of 400 MB is beside small ones."""
     write_sunrgbd(tmp_path)
     with h5py.File(tmp_path / LABELS, "r+") as file:
         large = file["#refs#"].create_dataset("large", (20_000, 20_000), "u1", chunks=(1000, 1000))
@@ -90,7 +90,7 @@ def test_trap_sunrgbd_paths_begin_on_another_machine(tmp_path: Path) -> None:
 
 
 def test_trap_sunrgbd_splits_are_directories_on_another_machine_in_another_order(tmp_path: Path) -> None:
-    """The order of the labels is that of SUNRGBDMeta.mat; allsplit.mat only tells which scenes belong to a split."""
+    """Labels are in the order of SUNRGBDMeta.mat; allsplit.mat only assigns scenes to splits."""
     write_sunrgbd(tmp_path)
     path = tmp_path / "SUNRGBDtoolbox" / "traintestSUNRGBD" / "allsplit.mat"
     train, val = (SUNRGBD.open_split(tmp_path, split) for split in ("train", "val"))
@@ -110,7 +110,7 @@ def test_trap_sunrgbd_splits_are_directories_on_another_machine_in_another_order
 def test_trap_sunrgbd_holds_images_of_nyu_and_cannot_be_mixed_with_it(tmp_path: Path) -> None:
     write_sunrgbd(tmp_path)
     write_nyu(tmp_path)
-    assert "nyu" in SUNRGBD.facts.how_to_get
+    assert "nyu" in SUNRGBD.info.how_to_get
     with pytest.raises(ValueError, match="nyu and sunrgbd have different classes"):
         join([NYU.open_split(tmp_path, "train"), SUNRGBD.open_split(tmp_path, "train")])
 

@@ -1,4 +1,4 @@
-"""What annotation tools export, drawn in miniature as they write it: CVAT, Roboflow, COCO, LabelMe."""
+"""Miniature exports of annotation tools: CVAT, Roboflow, COCO, LabelMe."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_voc_without_lists(tmp_path: Path) -> None:
         ("background:0,0,256::\n", r"not \[0, 0, 256\]"),
         ("a:0,0,0::\na:0,0,1::\n", "line 2 names 'a' a second time"),
         ("a:0,0,0::\nb:0,0,0::\n", "a different colour for each class"),
-        ("a:0,0,0::\nignore:0,0,0::\n", "stands under 'colours' and 'ignore'"),
+        ("a:0,0,0::\nignore:0,0,0::\n", "is in both 'colours' and 'ignore'"),
         ("# nothing\n", "it has 0 classes"),
     ],
 )
@@ -135,7 +135,7 @@ def test_images_and_masks_in_one_folder_that_is_no_split(folder: str, tmp_path: 
         ("Pixel Value, Class\n0, a, b\n", "not '0, a, b'"),
         ("Pixel Value, Class\nzero, a\n", "not 'zero, a'"),
         ("Pixel Value, Class\n-1, a\n", "not '-1, a'"),
-        ("Pixel Value, Class\n0, a\n0, b\n", "the id 0 stands twice"),
+        ("Pixel Value, Class\n0, a\n0, b\n", "the id 0 occurs twice"),
         ("Pixel Value, Class\n0, a\n1, a\n", "'a' is used more than once"),
         ("Pixel Value, Class\n", "it has 0 classes"),
     ],
@@ -213,7 +213,7 @@ def test_coco_files_that_are_not_there_are_named(tmp_path: Path) -> None:
 
 
 def labelme(label: str) -> dict[str, Any]:
-    """A 3x1 image with a rectangle over its first two pixels, as LabelMe 5 writes it."""
+    """Write a 3x1 image with a rectangle over its first two pixels like LabelMe 5."""
     shape: dict[str, Any] = {
         "label": label,
         "points": [[0, 0], [2, 1]],
@@ -244,7 +244,7 @@ def test_labelme_in_one_folder(tmp_path: Path) -> None:
     assert splits("train").label_set == splits("val").label_set
     assert splits("train")[0].labels[0, :2].tolist() == [1, 1]
     (tmp_path / "0.json").unlink()
-    with pytest.raises(ValueError, match=r"Images and json files should .* Without partner: 0 \(no json file\)\.$"):
+    with pytest.raises(ValueError, match=r"Images and json files should .* Without a partner: 0 \(no json file\)\.$"):
         open_split(tmp_path, "train")
 
 
@@ -286,10 +286,10 @@ def test_labelme_has_the_classes_that_are_listed(names: str, expected: list[int]
     assert dataset.label_set.colours[1] == (1, 0, 0)
     assert labels_of(dataset) == {"a": [expected]}
     write_shapes(tmp_path / "val", "b", "dog")
-    with pytest.raises(ValueError, match=r"val/b\.json has a shape of 'dog', which is none of car, cat"):
+    with pytest.raises(ValueError, match=r"val/b\.json has a shape of 'dog', which is not one of car, cat"):
         open_split(tmp_path, "train")
     path.write_text("names: [cat, dog]\nvalues: [0, 255]\n")
-    with pytest.raises(ValueError, match="'values' and 'ignore' say what masks hold, and the labels here are shapes"):
+    with pytest.raises(ValueError, match="'values' and 'ignore' are for masks, but the labels here are shapes"):
         open_split(tmp_path, "train")
 
 
@@ -310,5 +310,5 @@ def test_coco_has_the_classes_that_are_listed(by_yaml_file: bool, tmp_path: Path
     assert dataset.label_set.names == ("tree", "background", "cat")
     assert labels_of(dataset) == {"a.jpg": [[2, 1, 1]]}
     write(path, path.read_text().replace("cat", "dog"))
-    with pytest.raises(ValueError, match=r"instances_val\.json has objects of 'cat', which is none of tree, backgr"):
+    with pytest.raises(ValueError, match=r"instances_val\.json has objects of 'cat', which is not one of tree, backgr"):
         open_split(source, "val")

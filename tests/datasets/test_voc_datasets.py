@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012, SBD and both together, from miniatures in the layouts of their owners."""
+"""PASCAL VOC 2012, SBD and both together, from miniatures in their owners' layouts."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ MASK = np.array([[0, 15, 255], [20, 1, 15]])
 
 def test_names_void_and_palette() -> None:
     for published in (VOC, SBD, VOC_AUG):
-        label_set = published.facts.label_set
+        label_set = published.info.label_set
         assert list(label_set.names) == NAMES.split()
         assert label_set.ignore_index == 255
         assert [value for colour in label_set.colours for value in colour] == list(voc_palette()[: 3 * 21])
     # VOC's own note: a person is (192, 128, 128), a television (0, 64, 128).
-    assert VOC.facts.label_set.colours[15] == (192, 128, 128)
-    assert VOC.facts.label_set.colours[20] == (0, 64, 128)
+    assert VOC.info.label_set.colours[15] == (192, 128, 128)
+    assert VOC.info.label_set.colours[20] == (0, 64, 128)
 
 
 def test_voc_has_its_splits_in_the_order_of_its_lists(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_the_ids_of_voc_val_are_those_of_voc() -> None:
 
 
 def test_trap_sbd_lists_are_in_an_order_of_their_own(tmp_path: Path) -> None:
-    """Images and labels belong together by name: taken by their place in sorted folders they would be mixed up."""
+    """Images and labels are matched by name: matching by position in sorted folders would mix them up."""
     write_sbd(tmp_path)
     folder = tmp_path / "benchmark_RELEASE" / "dataset"
     for number, name in enumerate((TRAIN[0], TRAIN[1], SBD_ONLY[0]), start=1):
@@ -173,7 +173,7 @@ def test_trap_where_both_have_a_mask_voc_s_finer_one_is_taken(tmp_path: Path) ->
 
 @pytest.mark.parametrize("has_list", [False, True])
 def test_trap_segmentation_class_aug_has_no_void_border_so_voc_s_masks_are_kept(has_list: bool, tmp_path: Path) -> None:
-    """The PNG form: masks made of SBD are without 255 everywhere; those of VOC's images must not be taken from it."""
+    """The PNG version: masks made from SBD have no 255, so those of VOC's images must not be taken from it."""
     write_voc(tmp_path, TRAIN[:1])
     voc = tmp_path / "VOCdevkit" / "VOC2012"
     without_border = np.full((32, 40), 9)
@@ -193,13 +193,13 @@ def test_trap_segmentation_class_aug_has_no_void_border_so_voc_s_masks_are_kept(
 
 def test_traps_of_the_downloads_wrong_file_names_and_a_dead_host() -> None:
     for published in (VOC, SBD, VOC_AUG):
-        for download in published.facts.downloads:
+        for download in published.info.downloads:
             assert download.url.rpartition("/")[2] == download.file
             assert "home.bharathh.info" not in download.url
-    assert "2012" in VOC.facts.downloads[0].file
-    assert VOC.facts.images == {"train": 1464, "val": 1449, "trainval": 2913}
-    assert VOC_AUG.facts.images == {"train": 10582, "val": 1449}
-    assert SBD.facts.images == {"train": 5623, "val": 2857, "train_noval": 5623}
+    assert "2012" in VOC.info.downloads[0].file
+    assert VOC.info.images == {"train": 1464, "val": 1449, "trainval": 2913}
+    assert VOC_AUG.info.images == {"train": 10582, "val": 1449}
+    assert SBD.info.images == {"train": 5623, "val": 2857, "train_noval": 5623}
 
 
 def test_what_is_absent_is_named_with_what_was_looked_for(tmp_path: Path) -> None:
@@ -212,8 +212,8 @@ def test_what_is_absent_is_named_with_what_was_looked_for(tmp_path: Path) -> Non
             published.open_split(tmp_path, "train")
         for part in parts:
             assert str(tmp_path / part) in str(caught.value)
-        assert "TODO" not in published.facts.how_to_get
-        assert "root" in published.facts.how_to_get
+        assert "TODO" not in published.info.how_to_get
+        assert "root" in published.info.how_to_get
     write_voc(tmp_path)
     with pytest.raises(FileNotFoundError, match="SBD not found"):
         VOC_AUG.open_split(tmp_path, "train")
@@ -240,7 +240,7 @@ def test_missing_files_are_counted_and_named(tmp_path: Path) -> None:
         (b"", "'none'"),
         (b"2007_000032\n../../secret\n", "'../../secret'"),
         (b"2007_000032\n2007_000039\n2007_000032\n", "2007_000032 twice"),
-        (b"\xff\xfe\0\1", "no text"),
+        (b"\xff\xfe\0\1", "it is not text"),
     ],
 )
 def test_damaged_lists_are_refused(content: bytes, pattern: str, tmp_path: Path) -> None:

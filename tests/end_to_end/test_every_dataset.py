@@ -52,7 +52,7 @@ def test_it_is_trained_on_and_measured(name: str, write: Callable[[Path], None],
     network.eval(dataset=name, root=root, output_file=figures, progress=False)
     told = json.loads(figures.read_text())
     assert (told["dataset"], told["images"]) == (name, 2)
-    assert list(told["class_iou"]) == list(PUBLISHED[name].facts.label_set.names)
+    assert list(told["class_iou"]) == list(PUBLISHED[name].info.label_set.names)
     assert 0 <= told["pixel_accuracy"] <= 1
 
 

@@ -1,7 +1,4 @@
-"""Datasets: images with label maps, by split. One file for each kind, over one shared `Dataset`.
-
-`open_dataset` is the door: it turns a name or a folder into a function from split names to datasets.
-"""
+"""The table of datasets: `open_dataset` turns a name or a folder into a function from split names to datasets."""
 
 from __future__ import annotations
 
@@ -83,24 +80,24 @@ PUBLISHED: Mapping[str, PublishedDataset] = MappingProxyType(
         "camvid": CAMVID,
     }
 )
-"""The published datasets by name; which of its sets of classes is meant stands after a colon, where there are two."""
+"""The published datasets by name; if a dataset has several sets of classes, a colon separates name and set."""
 NAMES = (*PUBLISHED, "streets")
-"""Datasets known by name; any other is a folder of one's own."""
+"""Datasets known by name; anything else is a folder."""
 
 
 _COPY = "Copy the dataset to this machine, and name its folder."
 
 DatasetSource = str | os.PathLike[str] | Splits
-"""What users name a dataset by; see `open_dataset`."""
+"""How users refer to a dataset; see `open_dataset`."""
 TrainingSource = DatasetSource | Sequence[DatasetSource]
-"""One or several; see `open_training_datasets`."""
+"""One dataset or several; see `open_training_datasets`."""
 
 
 def as_sources(dataset: TrainingSource) -> Sequence[DatasetSource]:
-    """One dataset or several as a sequence.
+    """Return one dataset or several as a sequence.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: The argument is neither.
     """
     if isinstance(dataset, str | os.PathLike) or callable(dataset):
         return [dataset]
@@ -110,23 +107,23 @@ def as_sources(dataset: TrainingSource) -> Sequence[DatasetSource]:
 
 
 def is_drawn(name: str) -> bool:
-    """Whether a name is that of pictures that the package draws."""
+    """Return whether a name refers to images that the package draws."""
     return name.partition(":")[0] == "streets"
 
 
 def open_training_datasets(
     dataset: TrainingSource, root: str | os.PathLike[str] | None = None
 ) -> tuple[Dataset, Dataset]:
-    """The dataset to train on and the one to validate on.
+    """Open the dataset to train on and the one to validate on.
 
     Args:
-        dataset: As `open_dataset` takes it, or several with the same classes: their training splits are joined, and the
-            first one's validation split is taken.
-        root: Where the first one lies.
+        dataset: See `open_dataset`. Several datasets must have the same classes: their training splits are joined and
+            the validation split of the first one is used.
+        root: The folder of the first one.
 
     Raises:
-        ValueError: as `open_dataset`, or none is given, or their classes differ.
-        FileNotFoundError: as `open_dataset`.
+        ValueError: See `open_dataset`; or no dataset is given, or their classes differ.
+        FileNotFoundError: See `open_dataset`.
     """
     sources = as_sources(dataset)
     if not sources:
@@ -141,10 +138,10 @@ def open_training_datasets(
 
 
 def choose_classes(dataset: object, classes: str) -> str:
-    """The name of a published dataset with one of its sets of classes, `NAME:CLASSES`.
+    """Return the name of a published dataset with one of its sets of classes, `NAME:CLASSES`.
 
     Raises:
-        ValueError: the dataset has no such set of classes.
+        ValueError: The dataset has no such set of classes.
     """
     chosen = f"{dataset}:{classes}"
     if chosen not in PUBLISHED:
@@ -154,21 +151,21 @@ def choose_classes(dataset: object, classes: str) -> str:
 
 
 def read_classes(source: str) -> LabelSet:
-    """The label set of a dataset known by name, or of a `classes.yaml`.
+    """Return the label set of a dataset known by name, or of a `classes.yaml`.
 
     Raises:
-        ValueError: an unknown name, or the file is damaged.
-        OSError: the file cannot be read.
+        ValueError: The name is unknown, or the file is damaged.
+        OSError: The file cannot be read.
     """
     if source in PUBLISHED:
-        return PUBLISHED[source].facts.label_set
+        return PUBLISHED[source].info.label_set
     if Path(source).suffix not in (".yaml", ".yml"):
         raise ValueError(f"Classes are named by {', '.join(PUBLISHED)} or a classes.yaml file, not {source!r}.")
     return read_classes_file(Path(source)).label_set
 
 
 def is_own(name: str) -> bool:
-    """Whether a name is that of a folder of one's own, or of a YAML file that describes one."""
+    """Return whether a name is the path of a folder, or of a YAML file that describes one."""
     path = Path(name)
     return path.is_dir() or (path.is_file() and path.suffix in (".yaml", ".yml"))
 
@@ -177,14 +174,14 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
     """Turn what users name a dataset by into a function from split names ("train", "val", ...) to datasets.
 
     Args:
-        dataset: One of `NAMES`; or "streets:COUNT" or "streets:COUNT:WIDTHxHEIGHT" for that many drawn pictures in
-            each split; or a folder or YAML file of one's own (`datasets.own.layouts`); or such a function itself.
-        root: Where a named dataset lies. By default the folder named by the environment variable
-            `REFINENET_<NAME>`, such as `REFINENET_CAMVID`, or else `data/<name>`.
+        dataset: One of `NAMES`; "streets:COUNT" or "streets:COUNT:WIDTHxHEIGHT" for that many drawn images in each
+            split; a folder or YAML file (see `datasets.folder.layouts`); or such a function itself.
+        root: The folder of a named dataset. By default the folder in the environment variable `REFINENET_<NAME>`, such
+            as `REFINENET_CAMVID`, or else `data/<name>`.
 
     Raises:
-        ValueError: an unknown name, or a root where none is used.
-        FileNotFoundError: the data are not there (raised when a split is asked for; says where to get them).
+        ValueError: The name is unknown, or a root is given that is not used.
+        FileNotFoundError: The data are missing (raised when a split is opened; the message says how to get them).
     """
     if callable(dataset):
         return dataset
@@ -203,10 +200,10 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
 
 
 def find_root(name: str, root: str | os.PathLike[str] | None = None) -> Path:
-    """Where a published dataset lies: `root`, or what the environment says, or `data/<name>`, any variant aside.
+    """Return the folder of a published dataset, without its variant: `root`, the environment variable or `data/<name>`.
 
     Raises:
-        ValueError: `root` is an address.
+        ValueError: `root` is a URL.
     """
     refuse_address("root", root, _COPY)
     plain = name.partition(":")[0]
@@ -214,10 +211,10 @@ def find_root(name: str, root: str | os.PathLike[str] | None = None) -> Path:
 
 
 def find_server(dataset: DatasetSource) -> Server:
-    """The server of a published dataset.
+    """Return the evaluation server of a published dataset.
 
     Raises:
-        ValueError: the dataset has none, or none that is known; those that have one are named.
+        ValueError: No server is known for the dataset; the message names the datasets that have one.
     """
     servers = {name: published.server for name, published in PUBLISHED.items() if published.server is not None}
     name = "this one" if callable(dataset) else os.fspath(dataset)
@@ -231,7 +228,7 @@ def find_server(dataset: DatasetSource) -> Server:
 
 
 def is_unlabelled(dataset: str, split: str) -> bool:
-    """Whether a split of a dataset named so has images, but no labels; no file is opened."""
+    """Return whether a split of a named dataset has images but no labels; no file is opened."""
     return dataset in PUBLISHED and PUBLISHED[dataset].has_unlabelled(split)
 
 
@@ -245,10 +242,10 @@ def _open_published(name: str, root: Path, split: str) -> Dataset:
     try:
         if server is not None:
             return published.open_split(root, split)
-        return open_fastest(root, name, split, published.facts.label_set, published.open_split)
+        return open_fastest(root, name, split, published.info.label_set, published.open_split)
     except FileNotFoundError as error:
         plain = name.partition(":")[0]
-        how_to_get = published.facts.how_to_get if server is None else server.how_to_get
+        how_to_get = published.info.how_to_get if server is None else server.how_to_get
         prepare = f" `refinenet data prepare {name} --root FOLDER` does what can be done." if server is None else ""
         own = f" To use your own folder of that name, write {Path(name).resolve()}." if Path(name).is_dir() else ""
         raise FileNotFoundError(
@@ -261,15 +258,15 @@ _PLAIN = ("train", "val", "test")
 
 
 def split_names(source: str) -> tuple[str, ...]:
-    """The splits that a dataset has: train, val, test, and any others of a folder of one's own.
+    """Return the splits of a dataset: train, val, test, and any others that a folder has.
 
-    Splits that are made of these, such as VOC's trainval, are not among them: their images would count twice.
+    Splits that combine others, such as VOC's trainval, are left out, since their images would count twice.
 
     Args:
-        source: As `open_dataset` takes it.
+        source: See `open_dataset`.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: as `find_layout`, for a folder of one's own.
+        FileNotFoundError, ValueError, OSError: See `find_layout`; for folders only.
     """
     if source in PUBLISHED:
         return tuple(split for split in _PLAIN if split in PUBLISHED[source].splits)

@@ -1,4 +1,4 @@
-"""How often the classes of a dataset occur, and the class weights that follow from it.
+"""Class frequencies of a dataset, and the class weights derived from them.
 
 Shape letters: H height, W width, K classes.
 """
@@ -21,14 +21,14 @@ from refinenet.io.console import progress_bar
 from refinenet.io.parallel import map_parallel
 
 _BLOCK = 1 << 20
-"""Pixels that are counted at a time: NumPy takes 8 bytes for each while it counts."""
+"""Pixels counted at a time: `np.bincount` converts them to 8 bytes each."""
 
 
 class ImageCount(NamedTuple):
-    """What one label map holds."""
+    """The class counts of one label map."""
 
     pixels: npt.NDArray[np.int64]
-    """`(K,)` pixels by class."""
+    """`(K,)` pixels per class."""
     void: int
     """Pixels without a class."""
     size: tuple[int, int]
@@ -37,18 +37,18 @@ class ImageCount(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassCounts:
-    """What the label maps of a dataset, or of a part of it, hold."""
+    """The class counts of the label maps of a dataset, or of a part of it."""
 
     images: int
-    """Images looked at."""
+    """Number of images counted."""
     pixels: tuple[int, ...]
-    """Pixels by class."""
+    """Pixels per class."""
     images_with: tuple[int, ...]
-    """Images in which the class occurs, by class."""
+    """Number of images with the class, per class."""
     pixels_with: tuple[int, ...]
-    """All pixels, void among them, of the images in which the class occurs, by class."""
+    """All pixels, including void, of the images with the class, per class."""
     clearest: tuple[int | None, ...]
-    """Index of the (first) image in which the class has most pixels, by class; None where it never occurs."""
+    """Index of the first image with the most pixels of the class, per class; None if the class never occurs."""
     void: int
     """Pixels without a class."""
     sizes: Mapping[tuple[int, int], int]
@@ -56,7 +56,7 @@ class ClassCounts:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Share of the labelled pixels by class, in [0, 1]; 0 everywhere where no pixel is labelled."""
+        """Share of the labelled pixels per class, in [0, 1]; all 0 if no pixel is labelled."""
         total = max(1, sum(self.pixels))
         return tuple(count / total for count in self.pixels)
 
@@ -72,15 +72,15 @@ def count_classes(
     """Count the pixels of each class. Only label maps are read, no images.
 
     Args:
-        dataset: What to count in.
-        indices: Which of its samples; by default all.
-        workers: Processes; by default one for each core, and 0 counts in this process.
-        progress: Whether to show a progress bar, where standard error is a terminal.
+        dataset: The dataset.
+        indices: The samples to count; by default all.
+        workers: Number of processes; by default one per core, 0 for this process.
+        progress: Whether to show a progress bar if standard error is a terminal.
 
     Raises:
-        ValueError: a mask is damaged or has an id that is no class; the file is named.
-        OSError: a mask cannot be read.
-        IndexError: there is no sample with such an index.
+        ValueError: A mask, which the message names, is damaged or has an id without a class.
+        OSError: A mask cannot be read.
+        IndexError: There is no sample with such an index.
     """
     chosen = range(len(dataset)) if indices is None else indices
     classes = len(dataset.label_set)
@@ -110,10 +110,10 @@ def count_classes(
 
 
 def count_each(dataset: Dataset, indices: Sequence[int], *, workers: int | None = None) -> Iterator[ImageCount]:
-    """Count in one label map after the other, in the order of `indices`.
+    """Count each label map in the order of `indices`.
 
     Raises:
-        ValueError, OSError, IndexError: as `count_classes`.
+        ValueError, OSError, IndexError: See `count_classes`.
     """
     return map_parallel(partial(_count_image, dataset), indices, workers=workers)
 
@@ -128,7 +128,7 @@ def _count_image(dataset: Dataset, index: int) -> ImageCount:
 
 
 def log_weights(class_pixels: Sequence[int]) -> list[float]:
-    """Class weights 1 / log(1.02 + p) for the frequency p of each class, scaled to a mean of 1.
+    """Return class weights 1 / log(1.02 + p) for the frequency p of each class, scaled to a mean of 1.
 
     A class that never occurs gets the largest weight. Source: Paszke et al., ENet, 2016, which bounds them to 1 to 50
     before scaling.
@@ -143,13 +143,13 @@ def log_weights(class_pixels: Sequence[int]) -> list[float]:
 
 
 def median_frequency_weights(counts: ClassCounts) -> list[float]:
-    """Class weights m / p, where p is a class's frequency and m the median of the frequencies of all classes.
+    """Return class weights m / p for the frequency p of each class and the median m of all frequencies.
 
-    The frequency of a class is its pixels divided by all pixels, void among them, of the images in which it occurs.
-    Classes that were not found have no frequency: they do not count for the median, and get the largest weight of the
-    others, being rarer than the rarest; 1 where there are no others.
+    The frequency of a class is its pixels divided by all pixels, including void, of the images in which it occurs.
+    Classes that never occur have no frequency: they are left out of the median and get the largest weight of the
+    others, since they are rarer than the rarest, or 1 if there are no others.
 
-    Source: Eigen and Fergus, Predicting Depth, Surface Normals and Semantic Labels, 2015, section 4.3.2; so
+    Source: Eigen and Fergus, Predicting Depth, Surface Normals and Semantic Labels, 2015, section 4.3.2; also
     Badrinarayanan et al., SegNet, 2017.
     """
     pairs = zip(counts.pixels, counts.pixels_with, strict=True)

@@ -1,4 +1,4 @@
-"""The one dataset that all others are made of: names, and functions that read an image and its label map.
+"""The dataset type that every dataset is built from: sample names, and functions that read an image and its labels.
 
 Shape letters: H height, W width, K classes.
 """
@@ -23,56 +23,56 @@ from refinenet.labels import LabelMap, LabelSet
 Result = TypeVar("Result")
 
 UNLABELLED = "test"
-"""The split whose labels the owners of some datasets keep, to measure on a server of theirs."""
+"""The split whose labels some dataset owners withhold and evaluate on their own server."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """An image with its truth."""
+    """An image with its ground truth."""
 
     name: str
     image: npt.NDArray[np.uint8]
     """`(H, W, 3)` uint8 RGB."""
     labels: LabelMap
-    """`(H, W)` ids below K, or the label set's ignore index, in the label set's type."""
+    """`(H, W)` ids below K or equal to the ignore index, in the label set's dtype."""
 
 
 def _no_file(item: str) -> None:
-    """No file is known to hold what is asked for of this item."""
+    """Return None: no file is known for this item."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """The images of one split with their label maps, read one by one when asked for.
+    """The images of one split with their label maps, read lazily, one by one.
 
     `dataset[i]` is a `Sample` whose image and label map have the same size and whose ids all belong to `label_set`.
-    It raises ValueError, naming the file and what is wrong with it, where that does not hold.
+    Otherwise it raises a ValueError that names the file and the problem.
 
-    The functions can be pickled, so that worker processes can read, too.
+    All functions can be pickled, so that worker processes can read samples.
     """
 
     name: str
     split: str
     label_set: LabelSet
     items: Sequence[str]
-    """What the samples are called, in a fixed order."""
+    """Sample names, in a fixed order."""
     read_image: Callable[[str], npt.NDArray[np.uint8]]
-    """From an item to its image, `(H, W, 3)` uint8 RGB, upright."""
+    """Maps an item to its image, `(H, W, 3)` uint8 RGB, upright."""
     read_labels: Callable[[str], LabelMap]
-    """From an item to its `(H, W)` ids in `label_set`."""
+    """Maps an item to its `(H, W)` ids in `label_set`."""
     locate: Callable[[str], str] = str
-    """What messages call an item's mask: its path, where it has one."""
+    """Maps an item to the name of its mask in messages: its path if it has one."""
     image_file: Callable[[str], Path | None] = _no_file
-    """The file that holds an item's image and nothing else, or None where there is no such file."""
+    """Maps an item to the file that holds its image and nothing else, or to None if there is no such file."""
     label_file: Callable[[str], Path | None] = _no_file
-    """The file that holds an item's labels, perhaps with those of others, or None where no such file is known."""
+    """Maps an item to the file with its labels, possibly shared with other items, or to None if it is not known."""
     slow_sources: Sequence[Path] = ()
-    """Where labels are much slower to read than a mask file: the files and folders that they come from, and those that
-    would be taken instead if they were there. Else nothing."""
+    """Where labels are much slower to read than a mask file: the files and folders they come from, and those that would
+    take precedence if they existed. Otherwise empty."""
 
     @property
     def is_slow(self) -> bool:
-        """Whether its labels are much slower to read than a mask file; `refinenet data prepare` writes masks then."""
+        """Whether labels are much slower to read than a mask file, so that `refinenet data prepare` writes masks."""
         return bool(self.slow_sources)
 
     def __len__(self) -> int:
@@ -92,35 +92,35 @@ class Dataset:
         return Sample(name=item, image=image, labels=labels)
 
     def labels(self, index: int) -> LabelMap:
-        """`(H, W)` ids of a sample, without reading its image; checked and in the label set's type.
+        """Return the `(H, W)` ids of a sample without reading its image, checked and in the label set's dtype.
 
         Raises:
-            ValueError: an id is no class; the mask, the id and its place are named.
+            ValueError: An id belongs to no class; the message names mask, id and position.
         """
         item = self.items[index]
         labels = self.read_labels(item)
-        strange = (labels >= len(self.label_set)) & (labels != self.label_set.ignore_index)
-        if strange.any():
-            row, column = np.argwhere(strange)[0]
+        invalid = (labels >= len(self.label_set)) & (labels != self.label_set.ignore_index)
+        if invalid.any():
+            row, column = np.argwhere(invalid)[0]
             raise ValueError(
                 f"{self.locate(item)}: the mask has the id {labels[row, column]} at row {row}, column {column} "
-                f"({strange.sum()} pixels in all have such ids). Allowed are 0 to {len(self.label_set) - 1} and "
+                f"({invalid.sum()} pixels in all have such ids). Allowed are 0 to {len(self.label_set) - 1} and "
                 f"{self.label_set.ignore_index} for pixels to be ignored."
             )
         return self.label_set.cast(labels)
 
 
 Splits = Callable[[str], Dataset]
-"""From the name of a split, such as "train" or "val", to its dataset."""
+"""Maps the name of a split, such as "train" or "val", to its dataset."""
 
 
 def with_value_range(dataset: Dataset, value_range: ValueRange | None) -> Dataset:
-    """The dataset with images whose stored values from and to these are black and white; None changes nothing.
+    """Return the dataset with images scaled so that `value_range` spans black to white; None changes nothing.
 
-    Images of 8 bits are read as ever.
+    8-bit images are not affected.
 
     Raises:
-        ValueError: its images are not files.
+        ValueError: The images are not files.
     """
     if value_range is None:
         return dataset
@@ -151,17 +151,17 @@ def from_files(
     read_labels: Callable[[Path], LabelMap] = read_mask,
     slow_sources: Sequence[Path] = (),
 ) -> Dataset:
-    """The dataset whose images and masks are files.
+    """Build a dataset whose images and masks are files.
 
     Args:
-        name: What messages call the dataset.
-        split: Which part of it.
-        label_set: Its classes.
-        items: What the samples are called.
-        image_file: From an item to its image's path. It can be pickled.
-        mask_file: From an item to the path of what holds its labels. It can be pickled.
-        read_labels: From that path to `(H, W)` ids in `label_set`. It can be pickled.
-        slow_sources: As `Dataset` has it.
+        name: The dataset's name in messages.
+        split: The name of the split.
+        label_set: The classes.
+        items: The sample names.
+        image_file: Maps an item to the path of its image; picklable.
+        mask_file: Maps an item to the path of the file with its labels; picklable.
+        read_labels: Maps that path to `(H, W)` ids in `label_set`; picklable.
+        slow_sources: See `Dataset.slow_sources`.
     """
     return Dataset(
         name=name,
@@ -180,14 +180,14 @@ def from_files(
 def without_labels(
     *, name: str, split: str, label_set: LabelSet, items: Sequence[str], image_file: Callable[[str], Path]
 ) -> Dataset:
-    """The dataset whose images are files, and whose labels its owners keep: to ask for one is an error.
+    """Build a dataset of image files whose labels are withheld by its owners; reading labels is an error.
 
     Args:
-        name: What messages call the dataset.
-        split: Which part of it.
-        label_set: Its classes.
-        items: What the images are called.
-        image_file: From an item to its image's path. It can be pickled.
+        name: The dataset's name in messages.
+        split: The name of the split.
+        label_set: The classes.
+        items: The image names.
+        image_file: Maps an item to the path of its image; picklable.
     """
     return Dataset(
         name=name,
@@ -205,7 +205,7 @@ def _refuse_labels(name: str, split: str, _item: str) -> NoReturn:
 
 
 def no_labels(name: str, split: str) -> ValueError:
-    """The error for those who want to measure on, or learn from, a split without labels."""
+    """Return the error for evaluating or training on a split without labels."""
     return ValueError(
         f"{name} {split} has images, but no labels to measure on: its owners keep them. Measure on val, or write the "
         f"file that their server takes: `refinenet eval --dataset {name} --split {split} --submission FILE`, in Python "
@@ -218,15 +218,15 @@ def _chain(find: Callable[[str], Path], read: Callable[[Path], Result], item: st
 
 
 def place(folder: Path, ending: str, item: str) -> Path:
-    """`folder`/`item` + `ending`: with `functools.partial`, an `image_file` or `mask_file` for `from_files`."""
+    """Return `folder`/`item` + `ending`; with `functools.partial` an `image_file` or `mask_file` for `from_files`."""
     return folder / f"{item}{ending}"
 
 
 def join(parts: Sequence[Dataset]) -> Dataset:
-    """The samples of several datasets as one; split and label set are those of the first.
+    """Concatenate the samples of several datasets; split and label set are those of the first.
 
     Raises:
-        ValueError: their classes differ.
+        ValueError: Their classes differ.
     """
     first = parts[0]
     for part in parts[1:]:

@@ -1,4 +1,4 @@
-"""Images and masks in two folders, or one, brought together by the stems of their names."""
+"""Pairing of images and masks in one or two folders by the stems of their names."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ FOREIGN_SUFFIXES = tuple(
     )
     if suffix not in IMAGE_SUFFIXES
 )
-"""What names of pictures end in that are not read: they are reported, not passed over without a word."""
+"""Suffixes of image formats that cannot be read: such files are reported, not skipped silently."""
 ARRAY_SUFFIXES = (".npy", ".npz", ".mat")
-"""What names of files end in that may be masks and are not read."""
+"""Suffixes of array files that may hold masks and are not read."""
 
 
 def open_folders(
@@ -37,19 +37,19 @@ def open_folders(
     masks: Path,
     read_labels: Callable[[Path], LabelMap] = read_mask,
 ) -> Dataset:
-    """The dataset of a folder of images and a folder of masks with the same stems, in alphabetical order.
+    """Open a folder of images and a folder of masks with the same stems, in alphabetical order.
 
     Args:
-        name: What messages call the dataset.
-        split: Which part of it.
-        label_set: Its classes.
+        name: The dataset's name in messages.
+        split: The name of the split.
+        label_set: The classes.
         images: The folder of images.
         masks: The folder of masks.
-        read_labels: From a mask file to its `(H, W)` ids in `label_set`.
+        read_labels: Maps a mask file to its `(H, W)` ids in `label_set`.
 
     Raises:
-        FileNotFoundError: a folder is missing or empty.
-        ValueError: a stem stands twice in one folder, or has no partner in the other; the stems are named.
+        FileNotFoundError: A folder is missing or empty.
+        ValueError: A stem occurs twice in one folder or has no partner in the other; the message names the stems.
     """
     absent = [str(folder) for folder in (images, masks) if not folder.is_dir()]
     if absent:
@@ -73,17 +73,17 @@ def open_folders(
 
 
 def open_images(*, name: str, split: str, label_set: LabelSet, images: Path) -> Dataset:
-    """The dataset of a folder of images whose labels its owners keep, in alphabetical order.
+    """Open a folder of images whose labels are withheld by the owners, in alphabetical order.
 
     Args:
-        name: What messages call the dataset.
-        split: Which part of it.
-        label_set: Its classes.
+        name: The dataset's name in messages.
+        split: The name of the split.
+        label_set: The classes.
         images: The folder.
 
     Raises:
-        FileNotFoundError: the folder is empty.
-        ValueError: a stem stands twice in it.
+        FileNotFoundError: The folder is empty.
+        ValueError: A stem occurs twice in it.
     """
     names = _by_stem((path.name for path in list_files(images, IMAGE_SUFFIXES)), "", images)
     if not names:
@@ -94,18 +94,18 @@ def open_images(*, name: str, split: str, label_set: LabelSet, images: Path) -> 
 
 
 def find_stem(name: str) -> str:
-    """A file's name without what stands behind its last dot; accents and letters in one (Unicode's NFC).
+    """Return a file name without its last suffix, in Unicode's composed form (NFC).
 
-    The same name may come spelt in two ways: macOS takes accents and letters apart, others do not.
+    macOS stores accents decomposed, other systems do not, so the same name may occur in two spellings.
     """
     return unicodedata.normalize("NFC", name.rpartition(".")[0])
 
 
 def pair_files(images: Iterable[Path], masks: Iterable[Path]) -> dict[str, tuple[str, str]]:
-    """The file names of image and mask by their common stem, in alphabetical order.
+    """Map each stem, in alphabetical order, to the file names of its image and mask.
 
     Raises:
-        ValueError: a stem stands twice on one side, or only on one; the stems are named.
+        ValueError: A stem occurs twice on one side, or on one side only; the message names the stems.
     """
     return pair_names((path.name for path in images), (path.name for path in masks))
 
@@ -119,19 +119,19 @@ def pair_names(
     wanted: str = "mask",
     folders: tuple[Path | str, Path | str] = ("The folder of images", "The folder of masks"),
 ) -> dict[str, tuple[str, str]]:
-    """The names of image and mask by their common stem, in alphabetical order.
+    """Map each stem, in alphabetical order, to the names of its image and mask.
 
     Args:
-        images: File names, with any folders in front parted by "/".
-        masks: As `images`.
-        ending: What masks' stems have that is not part of the sample's name: an ending such as "_mask", or a
-            beginning such as "mask_".
-        image_ending: The same of images, such as "_image" or "img_".
-        wanted: What messages call a mask.
-        folders: What messages call the folders of images and of masks.
+        images: File names, which may have folders in front, separated by "/".
+        masks: Like `images`.
+        ending: The part of a mask's stem that does not belong to the sample's name: a suffix such as "_mask" or a
+            prefix such as "mask_".
+        image_ending: The same for images, such as "_image" or "img_".
+        wanted: The word for a mask in messages.
+        folders: The names of the folders of images and masks in messages.
 
     Raises:
-        ValueError: a stem stands twice on one side, or only on one; the stems are named.
+        ValueError: A stem occurs twice on one side, or on one side only; the message names the stems.
     """
     found_images, found_masks = _by_stem(images, image_ending, folders[0]), _by_stem(masks, ending, folders[1])
     alone = sorted(found_images.keys() ^ found_masks.keys())
@@ -140,19 +140,19 @@ def pair_names(
         more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
         endings = f" Images end in {', '.join(IMAGE_SUFFIXES)}, masks in {', '.join(MASK_SUFFIXES)}."
         raise ValueError(
-            f"Images and {wanted}s should have the same file names, endings aside. Without partner: "
+            f"Images and {wanted}s should have the same file names except for the suffix. Without a partner: "
             f"{', '.join(lacking)}{more}.{endings if wanted == 'mask' else ''}"
         )
     return {stem: (found_images[stem], found_masks[stem]) for stem in sorted(found_images)}
 
 
 def find_item(name: str, mark: str) -> str:
-    """A file's stem without `mark`: an ending such as "_mask", or a beginning such as "mask_"."""
+    """Return a file's stem without `mark`, a suffix such as "_mask" or a prefix such as "mask_"."""
     return remove_mark(find_stem(name), mark)
 
 
 def remove_mark(stem: str, mark: str) -> str:
-    """A stem, with any folders in front, without an ending or beginning."""
+    """Return a stem, including any folders in front, without a suffix or prefix."""
     if not mark.endswith(("_", "-")):
         return stem.removesuffix(mark)
     folders, slash, last = stem.rpartition("/")
@@ -164,17 +164,17 @@ def _by_stem(names: Iterable[str], mark: str, folder: Path | str) -> dict[str, s
     for name in names:
         stem = find_item(name, mark)
         if stem in files:
-            raise ValueError(f"{folder} holds both {files[stem]} and {name}: which one is meant?")
+            raise ValueError(f"{folder} holds both {files[stem]} and {name}: which one should be used?")
         files[stem] = name
     return files
 
 
 def find_by_item(folder: Path, names: Mapping[str, str]) -> Callable[[str], Path]:
-    """A function from an item to its file, which can be pickled and holds only what no rule tells.
+    """Return a picklable function from an item to its file that stores only the exceptions to the common suffix.
 
     Args:
-        folder: Where the files lie.
-        names: The file's name for each item.
+        folder: The folder of the files.
+        names: The file name of each item.
     """
     endings = Counter(name.removeprefix(item) for item, name in names.items() if name.startswith(item))
     ending = endings.most_common(1)[0][0] if endings else ""

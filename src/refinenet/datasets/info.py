@@ -1,4 +1,4 @@
-"""What is in a dataset: images, sizes, classes and class weights, as a table, as JSON, and as a picture."""
+"""Summary of a dataset (images, sizes, classes, class weights) as tables and JSON, and its contact sheet."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from refinenet.io.images import write
 from refinenet.labels import LabelSet
 from refinenet.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, format_share, hatch
 
-LOOKED_AT = 64
-"""Label maps, evenly spread, that are read to choose images from."""
+CANDIDATES = 64
+"""Number of label maps, evenly spread, from which images are chosen."""
 MAX_SHEET_PIXELS = 100_000_000
 MAX_LEGEND = 300
-"""Classes in the legend: of more, the most frequent ones."""
+"""Maximum number of classes in the legend, the most frequent ones."""
 
 _SMALLEST_CELL = 32
 _NARROWEST = 320
@@ -40,7 +40,7 @@ _GAP = MARGIN
 _BETWEEN = 2
 _PAPER, _FRAME, _GREY = (255, 255, 255), (225, 225, 225), (110, 110, 110)
 _VISIBLE = 0.25
-"""A class shows in an image where it has at least this share of the most that any image looked at has of it."""
+"""A class counts as shown by an image that has at least this share of the largest area among the candidates."""
 
 
 def draw_contact_sheet(
@@ -54,30 +54,30 @@ def draw_contact_sheet(
 ) -> npt.NDArray[np.uint8]:
     """Draw images of a dataset, each to the left of its overlay, with a legend below.
 
-    The images are chosen, always in the same way, so that as many classes as possible show, and otherwise evenly
-    over the dataset. Pixels without a class are hatched. Images keep their proportions and are scaled to their cell.
+    The choice of images is deterministic: as many classes as possible are shown, and images are otherwise spread evenly
+    over the dataset. Pixels without a class are hatched. Images keep their aspect ratio and are scaled to their cell.
 
     Args:
-        dataset: What to draw.
-        count: Images, at most.
-        columns: Images in a row, at most.
-        cell: Height and width in pixels that an image is fitted into; its overlay takes as much again.
-        counts: `count_classes` of the whole dataset, where it is known: the legend then gives its shares, and no class
-            is overlooked. Without it, both come from `LOOKED_AT` label maps.
-        workers: Processes that read label maps; by default one for each core, and 0 reads in this process.
+        dataset: The dataset.
+        count: Maximum number of images.
+        columns: Maximum number of images in a row.
+        cell: Height and width in pixels that an image is fitted into; its overlay takes the same space again.
+        counts: `count_classes` of the whole dataset, if known: the legend then shows its shares, and no class is
+            missed. Otherwise, both come from `CANDIDATES` label maps.
+        workers: Number of processes that read label maps; by default one per core, 0 for this process.
 
     Returns:
         `(H, W, 3)` uint8 RGB.
 
     Raises:
-        ValueError: nothing to draw, a count, number of columns or cell that cannot be drawn, or a damaged file.
-        OSError: a file cannot be read.
+        ValueError: The dataset is empty, `count`, `columns` or `cell` is invalid, or a file is damaged.
+        OSError: A file cannot be read.
     """
     shown = min(count, len(dataset))
     _check(dataset, count, columns, cell)
-    indices = _candidates(len(dataset), max(shown, LOOKED_AT), counts)
-    looked = list(count_each(dataset, indices, workers=workers))
-    chosen = choose_images(indices, np.stack([found.pixels for found in looked]), shown)
+    indices = _candidates(len(dataset), max(shown, CANDIDATES), counts)
+    counted = list(count_each(dataset, indices, workers=workers))
+    chosen = choose_images(indices, np.stack([found.pixels for found in counted]), shown)
     columns = min(columns, shown)
     width = max(_NARROWEST, (_pair_width(cell) + _GAP) * columns + _GAP)
     cells = [_draw_cell(dataset[index], dataset.label_set, cell) for index in chosen]
@@ -86,21 +86,21 @@ def draw_contact_sheet(
         [
             _draw_line(title, width, FONT_SIZE + 5, (0, 0, 0)),
             _arrange(cells, columns, width),
-            *_draw_legend(dataset, looked, counts, width),
+            *_draw_legend(dataset, counted, counts, width),
         ]
     )
 
 
 def choose_images(indices: Sequence[int], pixels: npt.NDArray[np.int64], count: int) -> list[int]:
-    """Choose the images in which the most classes show, and then those farthest from the ones chosen.
+    """Choose the images that show the most new classes, and then those farthest from the ones chosen.
 
     Args:
-        indices: Of the images to choose from, ascending.
-        pixels: `(len(indices), K)` pixels by class of each of them.
-        count: How many to choose.
+        indices: Indices of the candidates, ascending.
+        pixels: `(len(indices), K)` pixels per class of each candidate.
+        count: Number of images to choose.
 
     Returns:
-        `count` of `indices`, or all where there are fewer, ascending.
+        `count` of `indices`, or all if there are fewer, ascending.
     """
     shows = (pixels > 0) & (pixels >= _VISIBLE * pixels.max(axis=0))
     places = np.asarray(indices)
@@ -146,7 +146,7 @@ def _pair_width(cell: tuple[int, int]) -> int:
 
 
 def _draw_cell(sample: Sample, label_set: LabelSet, cell: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Image and overlay, with name and size below: `(cell height + _CAPTION, pair width, 3)`."""
+    """Draw image and overlay, with name and size below: `(cell height + _CAPTION, pair width, 3)`."""
     height, width = sample.labels.shape
     scale = min(cell[0] / height, cell[1] / width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -167,7 +167,7 @@ def _draw_cell(sample: Sample, label_set: LabelSet, cell: tuple[int, int]) -> np
 def _resize(
     pixels: npt.NDArray[np.uint8], size: tuple[int, int], enlarge: Image.Resampling = Image.Resampling.NEAREST
 ) -> npt.NDArray[np.uint8]:
-    """Reduced pixels are averaged, so that thin things leave a trace."""
+    """Resize with box averaging when reducing, so that thin objects leave a trace."""
     is_larger = size[0] * size[1] > pixels.shape[0] * pixels.shape[1]
     return np.asarray(Image.fromarray(pixels).resize(size, enlarge if is_larger else Image.Resampling.BOX))
 
@@ -201,14 +201,14 @@ def _draw_line(text: str, width: int, size: int, colour: tuple[int, int, int]) -
 
 
 def _draw_legend(
-    dataset: Dataset, looked: Sequence[ImageCount], counts: ClassCounts | None, width: int
+    dataset: Dataset, counted: Sequence[ImageCount], counts: ClassCounts | None, width: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """What the figures are, and the legend."""
+    """Draw a line on the origin of the shares, and the legend."""
     if counts:
         pixels, void, images = np.array(counts.pixels), counts.void, counts.images
     else:
-        pixels = np.sum([found.pixels for found in looked], axis=0)
-        void, images = sum(found.void for found in looked), len(looked)
+        pixels = np.sum([found.pixels for found in counted], axis=0)
+        void, images = sum(found.void for found in counted), len(counted)
     occurring = np.flatnonzero(pixels).tolist()
     listed = sorted(sorted(occurring, key=lambda k: -pixels[k])[:MAX_LEGEND])
     total = max(1, int(pixels.sum()))
@@ -224,31 +224,31 @@ def _draw_legend(
 
 
 SIZES_LISTED = 10
-"""Image sizes that are listed, the most frequent ones."""
+"""Maximum number of image sizes in the JSON, the most frequent ones."""
 _SIZES_PRINTED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetInfo:
-    """What `describe` finds."""
+class DatasetSummary:
+    """The result of `describe`."""
 
     name: str
     label_set: LabelSet
     splits: Mapping[str, ClassCounts]
-    """By name, only those whose data are there."""
+    """Counts by split; only splits whose data are there."""
     absent: tuple[str, ...]
-    """Splits that the dataset has, but whose data are not there."""
+    """Splits of the dataset whose data are missing."""
 
     @property
     def class_weights(self) -> Mapping[str, Sequence[float]] | None:
-        """Class weights by rule, "median_frequency" and "log", from the split "train"; None where it is not there."""
+        """Class weights by rule, "median_frequency" and "log", from the split "train"; None if it is missing."""
         if "train" not in self.splits:
             return None
         counts = self.splits["train"]
         return {"median_frequency": median_frequency_weights(counts), "log": log_weights(counts.pixels)}
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON-ready values; sizes are [width, height], shares in [0, 1]."""
+        """Return the summary as JSON-ready values; sizes are [width, height], shares in [0, 1]."""
         names, weights = self.label_set.names, self.class_weights
         return {
             "name": self.name,
@@ -259,7 +259,7 @@ class DatasetInfo:
         }
 
     def print(self) -> None:
-        """Print it as tables on standard output, and what is absent on standard error."""
+        """Print the summary as tables on standard output, and missing splits on standard error."""
         rows = [
             [split, f"{counts.images:,}", _describe_sizes(counts), format_share(counts.void_share)]
             for split, counts in self.splits.items()
@@ -282,19 +282,19 @@ def describe(
     root: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     progress: bool = True,
-) -> DatasetInfo:
-    """Count what the label maps of a dataset hold, in all of its splits.
+) -> DatasetSummary:
+    """Count the classes in the label maps of all splits of a dataset.
 
     Args:
-        source: A dataset known by name, or a folder of one's own, as `open_dataset` takes it.
-        root: Where a named dataset lies.
-        workers: Processes that read; by default one for each core, and 0 reads in this process.
-        progress: Whether to show progress bars, where standard error is a terminal.
+        source: The name of a dataset, or a folder; see `open_dataset`.
+        root: The folder of a named dataset.
+        workers: Number of processes that read; by default one per core, 0 for this process.
+        progress: Whether to show progress bars if standard error is a terminal.
 
     Raises:
-        ValueError: as `open_dataset`, a file is damaged, or the splits have different classes.
-        FileNotFoundError: no split is there.
-        OSError: a file cannot be read.
+        ValueError: See `open_dataset`; or a file is damaged, or the splits have different classes.
+        FileNotFoundError: No split is there.
+        OSError: A file cannot be read.
     """
     splits, absent = _open_splits(source, root)
     return describe_splits(splits, absent=absent, workers=workers, progress=progress)
@@ -302,19 +302,19 @@ def describe(
 
 def describe_splits(
     splits: Mapping[str, Dataset], *, absent: Sequence[str] = (), workers: int | None = None, progress: bool = True
-) -> DatasetInfo:
-    """As `describe`, of splits that are open already, at least one; `absent` names those that are not there.
+) -> DatasetSummary:
+    """Describe one or more opened splits; `absent` names the missing ones. See `describe`.
 
     Raises:
-        ValueError: a file is damaged, or the splits have different classes.
-        OSError: a file cannot be read.
+        ValueError: A file is damaged, or the splits have different classes.
+        OSError: A file cannot be read.
     """
     first = next(iter(splits.values()))
     for split, dataset in splits.items():
         if dataset.label_set.names != first.label_set.names:
             raise ValueError(f"The splits {first.split} and {split} of {first.name} have different classes.")
     counts = {split: count_classes(dataset, workers=workers, progress=progress) for split, dataset in splits.items()}
-    return DatasetInfo(name=first.name, label_set=first.label_set, splits=counts, absent=tuple(absent))
+    return DatasetSummary(name=first.name, label_set=first.label_set, splits=counts, absent=tuple(absent))
 
 
 def write_contact_sheet(
@@ -324,27 +324,27 @@ def write_contact_sheet(
     root: str | os.PathLike[str] | None = None,
     split: str | None = None,
     count: int = 12,
-    info: DatasetInfo | None = None,
+    info: DatasetSummary | None = None,
     workers: int | None = None,
 ) -> Path:
     """Draw some of a dataset's images with their labels (`draw_contact_sheet`) into a file.
 
     Args:
         path: A `.png`, `.jpg` or `.jpeg` file; it is replaced.
-        source: The dataset, as `describe` takes it.
-        root: Where a named dataset lies.
-        split: Which part; by default the first one there, which is "train" where there is one.
-        count: Images, at most.
-        info: What `describe` found, where it is known: then every class is looked for in all images.
-        workers: As in `describe`.
+        source: The dataset; see `describe`.
+        root: The folder of a named dataset.
+        split: The split; by default the first one there, which is "train" if it exists.
+        count: Maximum number of images.
+        info: The result of `describe`, if known: the clearest images of every class are then candidates.
+        workers: See `describe`.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: as `open_dataset` and `draw_contact_sheet`, or another kind of file.
-        FileNotFoundError: the split is not there.
-        OSError: a file cannot be read or written.
+        ValueError: See `open_dataset` and `draw_contact_sheet`; or `path` has another suffix.
+        FileNotFoundError: The split is missing.
+        OSError: A file cannot be read or written.
     """
     dataset = open_dataset(source, root)(split) if split else next(iter(_open_splits(source, root)[0].values()))
     counts = info.splits.get(dataset.split) if info else None
@@ -354,17 +354,17 @@ def write_contact_sheet(
 def _open_splits(
     source: str | os.PathLike[str], root: str | os.PathLike[str] | None
 ) -> tuple[dict[str, Dataset], tuple[str, ...]]:
-    """The splits that are there, and the names of those that are not.
+    """Open the splits that are there, and return the names of the missing ones.
 
     Raises:
-        FileNotFoundError: none is there; it is the door's own error on the first one.
+        FileNotFoundError: No split is there; this is the error of the first one.
     """
-    door = open_dataset(source, root)
+    splits = open_dataset(source, root)
     found: dict[str, Dataset] = {}
     failures: dict[str, FileNotFoundError] = {}
     for split in split_names(os.fspath(source)):
         try:
-            found[split] = door(split)
+            found[split] = splits(split)
         except FileNotFoundError as error:
             failures[split] = error
     if not found:
@@ -393,7 +393,7 @@ def _split_to_dict(counts: ClassCounts, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _describe_sizes(counts: ClassCounts) -> str:
-    """As width x height: the sizes where they are few, and else their range and the most frequent one."""
+    """Format sizes as width x height: all if they are few, or else their range and the most frequent one."""
     if len(counts.sizes) <= _SIZES_PRINTED:
         return ", ".join(
             f"{width}x{height}" + (f" ({images:,})" if len(counts.sizes) > 1 else "")

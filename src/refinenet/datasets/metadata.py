@@ -1,4 +1,4 @@
-"""What is known of a published dataset: data, in the package's own `datasets/<name>.json`, not code."""
+"""Metadata of published datasets, kept as data in `datasets/published/<name>.json` rather than in code."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from refinenet.labels import Colour, LabelSet
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """A file that its owner offers for download."""
+    """A file that the dataset's owner offers for download."""
 
     url: str
     file: str
-    """Its name below the dataset's root."""
+    """Path below the dataset's root."""
     unpack: bool
-    """Whether it is an archive, to be unpacked into the root."""
+    """Whether it is an archive to unpack into the root."""
     sha256: str | None = None
-    """Where it is known, in hexadecimal digits; so far no owner states one. Without any hash a file is held to the
-    length that the server announces, and on later runs to the address and the size recorded when it came."""
+    """Hexadecimal digest, if known; no owner publishes one so far. Without a hash, a file is checked against the length
+    that the server announces, and on later runs against the address and size recorded at the download."""
     md5: str | None = None
-    """As its owner or a well-kept library states it; good against damage, not against malice."""
+    """As published by the owner or a well-maintained library; protects against damage, not against malice."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """What a dataset is, and how one gets it."""
+    """Description of a dataset and how to get it."""
 
     title: str
     protocol: str
-    """How its owners, or those who quote figures on it, measure, in words."""
+    """How the owners, or the papers that report results on it, evaluate, in words."""
     label_set: LabelSet
     images: Mapping[str, int]
-    """Number of images by split, as published; a split whose number is not known is left out."""
+    """Number of images per split, as published; splits of unknown size are left out."""
     size: str
-    """Of the downloads together, in words."""
+    """Total size of the downloads, in words."""
     licence: str
     page: str
     """The owner's page."""
     downloads: tuple[Download, ...]
-    """Nothing where the owner wants a registration or has no plain file."""
+    """Empty if the owner requires a registration or offers no plain file."""
     how_to_get: str
-    """What to download and how it lies below the root, in sentences."""
+    """What to download and where to put it below the root, in sentences."""
     more: Mapping[str, Any]
-    """What only this dataset has, such as its map from stored values to classes."""
+    """Entries specific to this dataset, such as its map from stored values to classes."""
 
 
 def read_info(name: str) -> DatasetInfo:
-    """The facts in the package's `datasets/<name>.json`."""
+    """Read the metadata of a published dataset from the package's `datasets/published/<name>.json`."""
     text = (resources.files("refinenet.datasets.published") / f"{name}.json").read_text("utf-8")
     values: dict[str, Any] = json.loads(text)
     label_set = LabelSet.from_dict({key: values.pop(key) for key in ("names", "colours", "ignore_index")})
@@ -64,37 +64,37 @@ def read_info(name: str) -> DatasetInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """Where a dataset's owners measure on images whose labels they keep, and the file of label maps that it takes."""
+    """The evaluation server of a dataset with withheld labels, and the format of submissions."""
 
     page: str
-    """Where files are handed in."""
+    """Address of the submission page."""
     test_images: int
-    """Number of images of the split `dataset.UNLABELLED`, as published."""
+    """Number of images in the split `dataset.UNLABELLED`, as published."""
     how_to_get: str
-    """What to download for these and how it lies below the root, in sentences."""
+    """What to download for these images and where to put it below the root, in sentences."""
     archive: Literal["zip", "tgz"]
-    """What the label maps are packed into, each of them a PNG of 8 bits with one channel."""
+    """Archive format of the label maps, each of them an 8-bit, single-channel PNG."""
     place: Callable[[str, str], str]
-    """From a split and an item to the path of its PNG in the archive."""
+    """Maps split and item to the path of the PNG in the archive."""
     values: tuple[int, ...]
-    """What the PNG holds for each class, 0 to 255."""
+    """The PNG value of each class, 0 to 255."""
     palette: tuple[Colour, ...] | None = None
-    """RGB colours of these values, where the PNG has a palette; else it is grey."""
+    """RGB colours of these values if the PNG has a palette; None for greyscale."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedDataset:
-    """A published dataset: its facts, and how its owner's files are read."""
+    """A published dataset: its info, and how its owner's files are read."""
 
-    facts: DatasetInfo
+    info: DatasetInfo
     open_split: Callable[[Path, str], Dataset]
-    """From the dataset's root and the name of one of its splits to the dataset; it raises FileNotFoundError, naming
-    what it looked for, where the data are not there, and ValueError where they are damaged."""
+    """Maps the dataset's root and the name of a split to the dataset. Raises FileNotFoundError, naming what it looked
+    for, if the data are missing, and ValueError if they are damaged."""
     splits: tuple[str, ...] = ("train", "val")
-    """The splits with labels that it can open."""
+    """The splits with labels."""
     server: Server | None = None
-    """Where there is one, `open_split` opens the images of `dataset.UNLABELLED`, too."""
+    """The evaluation server, if any; `open_split` then also opens the images of `dataset.UNLABELLED`."""
 
     def has_unlabelled(self, split: str) -> bool:
-        """Whether a split is one of images without labels."""
+        """Return whether a split has images but no labels."""
         return self.server is not None and split == UNLABELLED

@@ -1,6 +1,6 @@
-"""Fetch, unpack and convert a published dataset, as far as its owner allows; and list what there is.
+"""Download, unpack and convert published datasets, as far as their owners allow, and list them.
 
-Everything can be stopped at any time and run again: it goes on where it ended, and what is done is not done twice.
+A run can be stopped at any time and started again: it resumes where it stopped, and nothing is done twice.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ _Trouble = FileNotFoundError | ValueError
 
 @dataclass(frozen=True, kw_only=True)
 class SplitReport:
-    """What became of a split."""
+    """The state of a split after preparation."""
 
     split: str
     images: int | None
-    """How many images it has; None where it cannot be opened."""
+    """Number of images; None if the split cannot be opened."""
     published: int | None
-    """How many it has according to its owner, where that is known."""
+    """Number of images according to the owner, if known."""
     note: str
-    """What is to be said about it; nothing where all is as published."""
+    """A remark; empty if everything is as published."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareReport:
-    """What became of a dataset, of which at least one split is ready."""
+    """The state of a dataset after preparation, with at least one split ready."""
 
     name: str
     root: Path
     splits: tuple[SplitReport, ...]
     problems: tuple[str, ...]
-    """What did not work; a further run tries again."""
+    """What failed; the next run tries again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,18 +56,18 @@ class ListedDataset:
     title: str
     classes: int
     images: Mapping[str, int]
-    """By split, as published."""
+    """Number of images per split, as published."""
     size: str
     licence: str
     page: str
     root: str
-    """Where it is looked for."""
+    """The folder where it is expected."""
     state: Literal["absent", "there", "prepared"]
-    """Whether that folder holds anything, and whether masks were prepared in it."""
+    """Whether that folder holds anything, and whether masks have been prepared in it."""
 
 
 def list_datasets() -> list[ListedDataset]:
-    """The published datasets, and whether they are here; no file is opened."""
+    """List the published datasets and their state on this machine; no file is opened."""
     return [_describe(name, published) for name, published in PUBLISHED.items()]
 
 
@@ -83,36 +83,36 @@ def prepare(
     progress: bool = True,
     patience: Patience = PATIENCE,
 ) -> PrepareReport:
-    """Make a published dataset ready: fetch and unpack what is missing, write masks where labels are slow to read.
+    """Prepare a published dataset: download and unpack missing files, and write masks where labels are slow to read.
 
     Args:
-        name: One of `PUBLISHED`, or, with `published`, what the prepared folders are to be named by.
-        root: Its folder; it is made where it is missing.
-        published: The dataset, where it is none of `PUBLISHED`.
-        mirror: An address below which the files are fetched by their names, instead of from their owner.
-        download: Whether anything may be fetched; if not, only what is there is converted.
-        keep_archives: Whether archives stay after they were unpacked.
-        workers: Processes that convert; by default one for each core.
-        progress: Whether to show bars and notes on standard error.
-        patience: How long to try to fetch a file.
+        name: One of `PUBLISHED`, or, with `published`, the name for the prepared folders.
+        root: The dataset's folder, created if missing.
+        published: The dataset, if it is not one of `PUBLISHED`.
+        mirror: A base URL from which files are downloaded by name, instead of from their owner.
+        download: Whether to download; otherwise only existing files are converted.
+        keep_archives: Whether to keep archives after unpacking.
+        workers: Number of processes for the conversion; by default one per core.
+        progress: Whether to show progress bars and notes on standard error.
+        patience: How long to try to download a file.
 
     Raises:
-        ValueError: there is no such dataset, or a file is damaged, wrong or hostile; it is named.
-        FileNotFoundError: no split is there and nothing can be fetched; says how to get it.
-        OSError: the network failed, a server refused, or the disk is full.
+        ValueError: There is no such dataset, or a file, which the message names, is damaged, wrong or hostile.
+        FileNotFoundError: No split is there and nothing can be downloaded; the message says how to get the data.
+        OSError: The network failed, a server refused, or the disk is full.
     """
     published = published or _find(name)
     found = {split: _open(name, published, root, split) for split in published.splits}
     problems: list[Exception] = []
     is_whole = not any(isinstance(split, Exception) for split in found.values())
-    if download and published.facts.downloads and not (is_whole and _is_settled(published, root)):
+    if download and published.info.downloads and not (is_whole and _is_settled(published, root)):
         root.mkdir(parents=True, exist_ok=True)
-        waiting = partial(print_note, f"Somebody else prepares {root}; waiting for that.", enabled=progress)
+        waiting = partial(print_note, f"Another process is preparing {root}; waiting for it.", enabled=progress)
         with only_one(root / ".prepare.lock", waiting), progress_bar(progress) as bar:
             fetcher = _Fetcher(root, mirror, keep_archives, patience, bar)
-            problems = [error for file in published.facts.downloads if (error := fetcher.try_to_get(file))]
+            problems = [error for file in published.info.downloads if (error := fetcher.try_to_get(file))]
             found = {split: _open(name, published, root, split) for split in published.splits}
-            problems += [] if problems else _put_aside(published, root, found)
+            problems += [] if problems else _quarantine(published, root, found)
     with progress_bar(progress) as bar:
         reports = []
         for split, dataset in found.items():
@@ -132,7 +132,7 @@ def _find(name: str) -> PublishedDataset:
 
 
 def _describe(name: str, published: PublishedDataset) -> ListedDataset:
-    facts, root = published.facts, find_root(name)
+    info, root = published.info, find_root(name)
     state: Literal["absent", "there", "prepared"] = "absent"
     if any((prepared_folder(root, name, split) / "samples.tsv").is_file() for split in published.splits):
         state = "prepared"
@@ -140,12 +140,12 @@ def _describe(name: str, published: PublishedDataset) -> ListedDataset:
         state = "there"
     return ListedDataset(
         name=name,
-        title=facts.title,
-        classes=len(facts.label_set),
-        images=dict(facts.images),
-        size=facts.size,
-        licence=facts.licence,
-        page=facts.page,
+        title=info.title,
+        classes=len(info.label_set),
+        images=dict(info.images),
+        size=info.size,
+        licence=info.licence,
+        page=info.page,
         root=str(root),
         state=state,
     )
@@ -153,40 +153,40 @@ def _describe(name: str, published: PublishedDataset) -> ListedDataset:
 
 def _open(name: str, published: PublishedDataset, root: Path, split: str) -> Dataset | _Trouble:
     try:
-        prepared = open_prepared(root, name, split, published.facts.label_set)
+        prepared = open_prepared(root, name, split, published.info.label_set)
         return published.open_split(root, split) if prepared is None else prepared
     except (FileNotFoundError, ValueError) as error:
         return error
 
 
 def _is_settled(published: PublishedDataset, root: Path) -> bool:
-    """Whether no file was begun and not finished."""
+    """Return whether no download or unpacking was interrupted."""
     return not any(
         (root / f"{file.file}.part").exists()
         or (file.unpack and is_interrupted(root / file.file, root, origin=file.url))
-        for file in published.facts.downloads
+        for file in published.info.downloads
     )
 
 
-def _put_aside(published: PublishedDataset, root: Path, found: Mapping[str, Dataset | _Trouble]) -> list[Exception]:
-    """Archives that were unpacked though they are empty or, where no split opens, wrong: the next run fetches anew."""
+def _quarantine(published: PublishedDataset, root: Path, found: Mapping[str, Dataset | _Trouble]) -> list[Exception]:
+    """Quarantine unpacked archives that are empty or, if no split opens, wrong; the next run downloads them again."""
     missing = [split for split in found.values() if isinstance(split, Exception)]
     if not missing:
         return []
     is_nothing_there = len(missing) == len(found)
     problems: list[Exception] = []
-    for file in published.facts.downloads:
+    for file in published.info.downloads:
         target = root / file.file
         is_empty = was_empty(target, root)
-        # With a hash it is what its owner offers: to fetch it again would change nothing.
+        # A file with a verified hash is the owner's file: downloading it again would change nothing.
         if not file.unpack or file.sha256 or file.md5 or not (is_nothing_there or is_empty):
             continue
         forget(target, root)
         wrong = "holds nothing." if is_empty else f"does not hold the dataset: {missing[0]}"
-        aside = ""
+        note = ""
         if target.exists():
-            aside = f" It was put aside as {target.replace(target.with_name(target.name + '.refused')).name}."
-        problems.append(ValueError(f"{target} {wrong}{aside} The next run fetches it anew."))
+            note = f" It was quarantined as {target.replace(target.with_name(target.name + '.refused')).name}."
+        problems.append(ValueError(f"{target} {wrong}{note} The next run downloads it again."))
     return problems
 
 
@@ -199,7 +199,7 @@ class _Fetcher:
     bar: Progress
 
     def try_to_get(self, file: Download) -> OSError | ValueError | None:
-        """Fetch and unpack a file; what went wrong is returned, as other files may still come."""
+        """Download and unpack a file; return errors instead of raising, since other files may still succeed."""
         try:
             self._get(file)
         except (OSError, ValueError) as error:
@@ -226,10 +226,12 @@ class _Fetcher:
         try:
             unpack(target, self.root, origin=file.url, progress=self._task(f"unpacking {name}"))
         except ValueError as error:
-            if file.sha256 or file.md5:  # It is what its owner offers: to fetch it again would change nothing.
+            if file.sha256 or file.md5:  # verified as the owner's file: a second download would not help
                 raise
             aside = target.replace(target.with_name(target.name + ".refused"))
-            raise ValueError(f"{error} It was put aside as {aside.name}, and the next run fetches it anew.") from error
+            raise ValueError(
+                f"{error} It was quarantined as {aside.name}, and the next run downloads it again."
+            ) from error
         if not self.keep_archives:
             target.unlink()
 
@@ -252,12 +254,12 @@ def _convert(
     workers: int | None,
     bar: Progress,
 ) -> Dataset | _Trouble:
-    """The split, with masks written where its labels are slow to read."""
+    """Return the split, with masks written if its labels are slow to read."""
     if isinstance(dataset, Exception) or not dataset.is_slow:
         return dataset
     folder = prepared_folder(root, name, split)
     folder.mkdir(parents=True, exist_ok=True)
-    waiting = partial(print_note, f"Somebody else prepares {folder}; waiting for that.", enabled=not bar.disable)
+    waiting = partial(print_note, f"Another process is preparing {folder}; waiting for it.", enabled=not bar.disable)
     with only_one(folder / ".lock", waiting):
         if open_prepared(root, name, split, dataset.label_set) is None:
             task = bar.add_task(f"converting {name} {split}", total=len(dataset), status="images")
@@ -269,7 +271,7 @@ def _convert(
 
 
 def _report(split: str, dataset: Dataset | _Trouble, published: PublishedDataset) -> SplitReport:
-    expected = published.facts.images.get(split)
+    expected = published.info.images.get(split)
     if isinstance(dataset, Exception):
         return SplitReport(split=split, images=None, published=expected, note=str(dataset))
     is_as_published = expected in (None, len(dataset))
@@ -280,15 +282,15 @@ def _report(split: str, dataset: Dataset | _Trouble, published: PublishedDataset
 def _failure(
     name: str, published: PublishedDataset, root: Path, problems: Sequence[Exception], reports: Sequence[SplitReport]
 ) -> Exception:
-    """What to raise where nothing is ready."""
-    facts = published.facts
+    """Return the error to raise if nothing is ready."""
+    info = published.info
     if problems:
         kind = ValueError if any(isinstance(problem, ValueError) for problem in problems) else OSError
         return problems[0] if len(problems) == 1 else kind("\n".join(map(str, problems)))
     missing = " ".join(dict.fromkeys(report.note for report in reports))
-    if facts.downloads:
+    if info.downloads:
         return FileNotFoundError(f"{name} is not in {root}. {missing}")
     return FileNotFoundError(
-        f"{name} ({facts.licence}) has to be fetched by hand, from {facts.page}. {facts.how_to_get} "
+        f"{name} ({info.licence}) has to be downloaded by hand from {info.page}. {info.how_to_get} "
         f"Put it into {root} and run this again. {missing}"
     )

@@ -1,7 +1,7 @@
-"""`refinenet data split`: a folder's images dealt out to train, val and test, related ones together.
+"""`refinenet data split`: splits a folder's images into train, val and test, keeping related ones together.
 
-The frames of one video, or the shots of one scene, are nearly the same picture: dealt out one by one, they would let a
-network be tested on what it was trained on. So images are grouped by their names, and groups stay whole.
+Frames of one video, or shots of one scene, are nearly identical: splitting them individually would test a network on
+what it was trained on. So images are grouped by their names, and groups are never split.
 """
 
 from __future__ import annotations
@@ -31,29 +31,28 @@ def split_folder(
 ) -> Mapping[str, tuple[str, ...]]:
     """Write the lists train.txt and val.txt, and test.txt, into a folder with images/ and masks/ without splits.
 
-    The same names, shares and seed make the same lists, on every machine and in whatever order files are found. Where
-    all images are one group, they are cut into stretches in the order of their names, the last of them for val; a
-    note on standard error says so.
+    The same names, shares and seed give the same lists on every machine, in whatever order files are found. If all
+    images form one group, they are cut into consecutive stretches by name, the last for val, and a note on standard
+    error says so.
 
     Args:
         root: The folder.
-        val: The share of images for validation, reached as nearly as whole groups allow.
+        val: The share of images for validation, approximated as well as whole groups allow.
         test: The share of images for testing.
-        seed: Another one makes another split.
-        group: A regular expression whose first group, found in the stem (with any folders in front), is what related
-            images share. By default it is the stem without its last number and what parts this from the rest:
-            0016E5 of 0016E5_07959.
-        replace: Whether lists that exist may be replaced.
+        seed: The seed of the split.
+        group: A regular expression whose first group, searched in the stem (including folders), is common to related
+            images. By default the stem without its last number and the separator before it: 0016E5 of 0016E5_07959.
+        replace: Whether existing lists may be replaced.
 
     Returns:
         The stems of each split, in alphabetical order.
 
     Raises:
-        ValueError: the shares cannot be, there are too few images or groups, the folder has splits already, images
-            and masks do not pair, or the regular expression is none or finds nothing.
-        FileNotFoundError: there are no images and masks.
-        FileExistsError: lists exist that must not be replaced.
-        OSError: the folder cannot be read or written.
+        ValueError: The shares are invalid, there are too few images or groups, the folder already has splits, images
+            and masks do not match, or the regular expression is invalid or finds nothing.
+        FileNotFoundError: There are no images and masks.
+        FileExistsError: Lists exist that must not be replaced.
+        OSError: The folder cannot be read or written.
     """
     if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
         raise ValueError(f"The shares are above 0 and together below 1, not val={val} and test={test}.")
@@ -86,14 +85,14 @@ def _check_lists(root: Path, names: Sequence[str], replace: bool) -> None:
         )
     others = [name for name in found if name.removesuffix(".txt") not in names]
     if others:
-        raise ValueError(f"{root} has {', '.join(others)}, which would not fit to new lists: move it away first.")
+        raise ValueError(f"{root} has {', '.join(others)}, which would not match the new lists: move it away first.")
 
 
 def _list_stems(root: Path) -> list[str]:
-    """The stems of a folder's pairs, in alphabetical order."""
+    """Return the stems of a folder's pairs, in alphabetical order."""
     layout = (find_lists(root) if root.is_dir() else None) or find_layout(root)
     pair = find_pair(layout.root)
-    # Folders in images/ may be those of videos. Lists are being replaced.
+    # Subfolders of images/ may be videos rather than splits, and existing lists are about to be replaced.
     is_split = not layout.is_dealt and not {"train", "val", "test"}.isdisjoint(layout.splits)
     if pair is None or layout.annotations or (is_split and find_lists(root) is None):
         raise ValueError(
@@ -116,7 +115,7 @@ def _group(stems: Sequence[str], expression: str | None) -> dict[str, list[str]]
     try:
         pattern = None if expression is None else re.compile(expression)
     except re.error as error:
-        raise ValueError(f"group={expression!r} is no regular expression: {error}.") from error
+        raise ValueError(f"group={expression!r} is not a valid regular expression: {error}.") from error
     if pattern is not None and pattern.groups < 1:
         raise ValueError(f"group={expression!r} has no group in brackets, such as in '(.*)_[0-9]+'.")
     groups: dict[str, list[str]] = {}
@@ -141,12 +140,12 @@ def _deal(groups: Mapping[str, list[str]], shares: Mapping[str, float], seed: in
             f"train, {' and '.join(shares)}. A regular expression given as --group finds smaller ones."
         )
     total = sum(map(len, groups.values()))
-    # A cryptographic hash is the same on every machine and version, which random numbers need not be.
+    # A cryptographic hash gives the same order on every machine and Python version, unlike a random generator.
     rest = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
     splits: dict[str, tuple[str, ...]] = {}
     for number, (name, share) in enumerate(shares.items(), start=1):
-        kept = len(shares) - number + 1  # groups that the splits to come need, and train
-        chosen = _choose([len(groups[key]) for key in rest], max(1, round(share * total)), len(rest) - kept)
+        reserved = len(shares) - number + 1  # groups needed by the following splits and by train
+        chosen = _choose([len(groups[key]) for key in rest], max(1, round(share * total)), len(rest) - reserved)
         splits[name] = tuple(sorted(stem for index in chosen for stem in groups[rest[index]]))
         rest = [key for index, key in enumerate(rest) if index not in chosen]
     splits["train"] = tuple(sorted(stem for key in rest for stem in groups[key]))
@@ -154,8 +153,9 @@ def _deal(groups: Mapping[str, list[str]], shares: Mapping[str, float], seed: in
 
 
 def _choose(sizes: Sequence[int], target: int, most: int) -> set[int]:
-    """Indices of 1 to `most` groups whose sizes add up as nearly as can be to `target`, early groups preferred."""
-    # A bit for each sum that is reached; the group that reached it first leads back to the sum's parts.
+    """Choose 1 to `most` groups whose sizes add up as closely as possible to `target`, preferring early groups."""
+    # Subset sum: bit s of `reached` says that some groups add up to s. Shifting by a size adds that group to all sums;
+    # the group that first reached a sum leads back to its parts.
     reached = 1
     first: dict[int, int] = {}
     within = (1 << 2 * max(target, max(sizes)) + 1) - 1
@@ -178,12 +178,12 @@ def _choose(sizes: Sequence[int], target: int, most: int) -> set[int]:
 
 
 def _cut(stems: Sequence[str], shares: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
-    """Stretches in the order of the names, in which frame 10 follows frame 9: train, then test, then val."""
+    """Cut into consecutive stretches in natural order (frame 10 after frame 9): train, then test, then val."""
     ordered = sorted(stems, key=lambda stem: [part.zfill(20) for part in re.split(r"(\d+)", stem)])
     splits: dict[str, tuple[str, ...]] = {}
     end = len(ordered)
     for number, name in enumerate(sorted(shares, reverse=True), start=1):
-        others = len(shares) - number + 1  # splits to come, and train, which need an image each
+        others = len(shares) - number + 1  # the following splits and train need an image each
         start = max(end - max(1, round(shares[name] * len(stems))), others)
         splits[name] = tuple(sorted(ordered[start:end]))
         end = start

@@ -45,7 +45,7 @@ def open_split(
     """
     source = dataset if classes is None else choose_classes(dataset, classes)
     name = "" if callable(source) else os.fspath(source)
-    official = PUBLISHED[name].facts.protocol if name in PUBLISHED else ""
+    official = PUBLISHED[name].info.protocol if name in PUBLISHED else ""
     if is_unlabelled(name, split):
         raise no_labels(name, split)
     return open_dataset(source, root)(split), official

@@ -1,1 +1,1 @@
-"""Folders of one's own: how they lie (layouts), and what the values in their masks mean."""
+"""Datasets in plain folders: their layouts, and the meaning of the values in their masks."""

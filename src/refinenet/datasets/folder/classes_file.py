@@ -1,22 +1,24 @@
-"""What the values in mask files mean, as a classes.yaml or the masks' palettes say it.
+"""The meaning of the values in masks, given by a classes.yaml or by the masks' palettes.
 
-`classes.yaml` has the keys
+Keys of `classes.yaml`:
 
     names: [background, road, car]
-    colours: [[0, 0, 0], [128, 64, 128], [64, 0, 128]]   # RGB; may be left out where masks hold ids
-    masks: ids                                           # or: colours, for masks painted in the colours above
-    values: [0, 100, 255]                                # the id in masks for each name; 0, 1, 2, ... unless told
-    ignore: [7]                                          # ids (or colours) that have no class; may be left out
+    colours: [[0, 0, 0], [128, 64, 128], [64, 0, 128]]   # RGB; optional if masks hold ids
+    masks: ids                                           # or "colours", for masks painted in the colours above
+    values: [0, 100, 255]                                # the id in masks of each name; 0, 1, 2, ... by default
+    ignore: [7]                                          # ids (or colours) without a class; optional
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from reprlib import repr as shorten  # a few words in YAML can stand for gigabytes
+from reprlib import repr as shorten  # a few bytes of YAML can expand to gigabytes
 from typing import Any, Literal
 
 import numpy as np
@@ -29,55 +31,55 @@ from refinenet.io.parallel import map_parallel
 from refinenet.labels import Colour, LabelMap, LabelSet, voc_colours
 
 KEYS = ("names", "colours", "masks", "values", "ignore")
-"""What a `classes.yaml` may say."""
+"""Keys of a `classes.yaml`."""
 
 LAYOUT_KEYS = ("path", "train", "val", "test")
-"""What a YAML file may say besides; `refinenet.datasets.folder.layouts` reads it."""
+"""Further keys of a YAML file that names folders; `refinenet.datasets.folder.layouts` reads them."""
 
 OPTION_KEYS = ("labels", "crowds")
-"""What a YAML file may say about a folder whose layout is found out; `refinenet.datasets.folder.layouts` reads it."""
+"""Further keys about a folder whose layout is detected; `refinenet.datasets.folder.layouts` reads them."""
 
 PALETTE_ORIGIN = "the palette of the masks"
-"""The `origin` of a meaning that no file tells."""
+"""The `origin` of a meaning that is not given by a file."""
 
 _MAX_ID = 65_535
-# Of a tag that does not fit its value, as in `!!bool x`, the YAML library says nothing of its own.
+# PyYAML lets the errors of Python's own conversions through where a tag does not fit its value, as in `!!bool x`.
 _YAML_ERRORS = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError)
 _WORTH_PROCESSES = 200
-"""So many palette masks are read by several processes, on Linux."""
+"""Number of palette masks from which several processes read them, on Linux."""
 
 
 class NoPaletteError(ValueError):
-    """Nothing says what a mask's values mean."""
+    """The meaning of a mask's values is not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Meaning:
-    """How masks encode classes."""
+    """The encoding of classes in masks."""
 
     label_set: LabelSet
     kind: Literal["ids", "colours"]
     """Whether masks hold ids or are painted in the label set's colours."""
     values: tuple[int, ...]
-    """The id that masks hold for each class, 0 to K - 1 unless told otherwise; of no use for masks of colours."""
+    """The id in masks of each class, 0 to K - 1 by default; unused if masks hold colours."""
     ignored_ids: tuple[int, ...] = ()
-    """Ids of pixels without a class, besides the label set's ignore index."""
+    """Ids of pixels without a class, in addition to the label set's ignore index."""
     ignored_colours: tuple[Colour, ...] = ()
     """Colours of pixels without a class."""
     origin: str
-    """The path of the file that says so, or "the palette of the masks"."""
+    """The path of the file that gives the meaning, or "the palette of the masks"."""
     has_colours: bool = field(default=False, compare=False)
-    """Whether the label set's colours were told, rather than chosen for drawing."""
+    """Whether the label set's colours were given rather than chosen for drawing."""
 
     def read(self, path: Path) -> LabelMap:
-        """The `(H, W)` ids of a mask file in `label_set`, void being its ignore index.
+        """Read a mask file as `(H, W)` ids in `label_set`; void becomes the ignore index.
 
-        Ids that are no class stay as they are where masks hold the classes' own ids: `Dataset.labels` refuses them.
+        Ids that belong to no class are kept if masks hold class ids directly: `Dataset.labels` rejects them.
 
         Raises:
-            ValueError: the file is no mask, or has a colour (or an id, where `values` says which there are) without
-                a meaning; file, value and place are named.
-            OSError: it cannot be read.
+            ValueError: The file is not a mask, or has a colour (or, given `values`, an id) without a meaning; the
+                message names file, value and position.
+            OSError: The file cannot be read.
         """
         if self.kind == "colours":
             colours = [*self.label_set.colours, *self.ignored_colours]
@@ -107,25 +109,68 @@ class Meaning:
         return self.label_set.cast(ids)
 
 
+_NULL, _INT, _MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "int", "merge"))
+_DECIMAL = re.compile(r"(?:0|-?[1-9][0-9]*)\Z")
+_RESOLVED = {_NULL: None, _INT: _DECIMAL, _MERGE: None}
+"""Tags that unquoted text may resolve to, with patterns that replace those of YAML 1.1."""
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML loader that converts decimal integers and null only, and keeps all other scalars as text.
+
+    YAML 1.1 reads `010` as 8, `1:30` as 90, `no` as False and `2020-01-01` as a date, which would change class names.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Reject duplicate keys, of which PyYAML would silently keep the last."""
+        written = [key for key, _ in node.value if key.tag != _MERGE]  # keys merged by `<<` may be overridden
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        counts = Counter(self.construct_object(key, deep=True) for key in written)
+        for key, count in counts.most_common(1):
+            if count > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} occurs twice", node.start_mark)
+        return mapping
+
+    def construct_decimal(self, node: yaml.ScalarNode) -> int:
+        """Parse an integer, including one tagged `!!int`."""
+        text: str = self.construct_scalar(node)
+        if not _DECIMAL.match(text):
+            raise yaml.constructor.ConstructorError(None, None, f"{text!r} is not a decimal integer", node.start_mark)
+        return int(text)
+
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        """Return the text of a scalar."""
+        text: str = self.construct_scalar(node)
+        return text
+
+
+_PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, _RESOLVED[tag] or pattern) for tag, pattern in resolvers if tag in _RESOLVED]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_PlainLoader.add_constructor(_INT, _PlainLoader.construct_decimal)
+_PlainLoader.add_constructor(_MERGE, _PlainLoader.construct_text)  # `<<` as a value, not a key
+
+
 def load_yaml(path: Path) -> Any:
-    """What a YAML file holds, plain values only.
+    """Return the contents of a YAML file: lists and mappings of text, decimal integers and None.
 
     Raises:
-        ValueError: it is damaged; it is named.
-        OSError: it cannot be read.
+        ValueError: The file, which the message names, is damaged or has a duplicate key.
+        OSError: The file cannot be read.
     """
     try:
-        return yaml.safe_load(path.read_text("utf-8"))
+        return yaml.load(path.read_text("utf-8"), _PlainLoader)
     except _YAML_ERRORS as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def read_classes_file(path: Path) -> Meaning:
-    """What a `classes.yaml` says.
+    """Read a `classes.yaml`.
 
     Raises:
-        ValueError: it is damaged, or says something that is not allowed.
-        OSError: it cannot be read.
+        ValueError: The file is damaged or has an invalid entry.
+        OSError: The file cannot be read.
     """
     values = load_yaml(path)
     if isinstance(values, Mapping):
@@ -137,20 +182,17 @@ def read_classes_file(path: Path) -> Meaning:
 
 
 def parse_classes(values: Any, origin: str) -> Meaning:
-    """What the contents of a `classes.yaml` say.
+    """Parse the contents of a `classes.yaml`.
 
     Raises:
-        ValueError: something is not allowed.
+        ValueError: An entry is invalid.
     """
     if not isinstance(values, Mapping) or "names" not in values or not set(values) <= set(KEYS):
         found = shorten(sorted(map(str, values)) if isinstance(values, Mapping) else values)
         hint = hint_at_keys(values)
         raise ValueError(f"it needs the key 'names' and may have {sorted(KEYS[1:])}; it has {found}.{hint}")
     names = tuple(_as_name(name) for name in _list_names(values))
-    if "colours" in values:
-        colours = tuple(as_colour(value) for value in _as_list(values, "colours"))
-    else:
-        colours = voc_colours(len(names))
+    colours = _as_colours(_as_list(values, "colours"), "colours") if "colours" in values else voc_colours(len(names))
     label_set = LabelSet(names=names, colours=colours)
     ignored = _as_list(values, "ignore") if "ignore" in values else []
     kind = values.get("masks", "ids")
@@ -158,24 +200,24 @@ def parse_classes(values: Any, origin: str) -> Meaning:
         hint = " Did you mean 'colours'?" if kind == "colors" else ""
         raise ValueError(f"'masks' is ids or colours, not {shorten(kind)}.{hint}")
     if kind == "ids":
-        stored = _as_list(values, "values") if "values" in values else list(range(len(names)))
-        return replace(of_ids(label_set, stored, ignored, origin), has_colours="colours" in values)
+        stored = _parse_hex(_as_list(values, "values")) if "values" in values else list(range(len(names)))
+        return replace(of_ids(label_set, stored, _parse_hex(ignored), origin), has_colours="colours" in values)
     if "colours" not in values:
         raise ValueError("masks painted in colours need the key 'colours'.")
     if "values" in values:
         raise ValueError("'values' lists the ids in masks; masks painted in colours have none. Remove one of the two.")
-    return of_colours(label_set, [as_colour(value) for value in ignored], origin)
+    return of_colours(label_set, _as_colours(ignored, "ignore"), origin)
 
 
 def hint_at_keys(values: Any) -> str:
-    """What keys that other programs know are called here, or nothing."""
+    """Return advice on keys that other programs use, or an empty string."""
     keys = set(values) if isinstance(values, Mapping) else set()
     hints = {"colors": "Did you mean 'colours'?", "nc": "Remove 'nc': the names are counted."}
     return "".join(f" {hint}" for key, hint in hints.items() if key in keys)
 
 
 def _list_names(values: Mapping[str, Any]) -> list[Any]:
-    """The names as a list, or from ids 0 to K - 1 to names, as Ultralytics writes them."""
+    """Return the names, given as a list or as a mapping from ids 0 to K - 1, as Ultralytics writes it."""
     names = values["names"]
     if not isinstance(names, Mapping):
         return _as_list(values, "names")
@@ -187,10 +229,10 @@ def _list_names(values: Mapping[str, Any]) -> list[Any]:
 
 
 def of_ids(label_set: LabelSet, values: list[Any], ignored: list[Any], origin: str) -> Meaning:
-    """The meaning of masks that hold `values[k]` for class k, and `ignored` ids.
+    """Return the meaning of masks that hold `values[k]` for class k, and `ignored` ids.
 
     Raises:
-        ValueError: an id is none, stands twice, or is both a class and ignored; or there are not K values.
+        ValueError: An id is invalid, occurs twice, or is both a class and ignored; or there are not K values.
     """
     for key, ids in (("values", values), ("ignore", ignored)):
         if not all(type(value) is int and 0 <= value <= _MAX_ID for value in ids):
@@ -199,25 +241,25 @@ def of_ids(label_set: LabelSet, values: list[Any], ignored: list[Any], origin: s
         raise ValueError(f"'values' lists an id for each of the {len(label_set)} names, it has {len(values)}.")
     doubled = sorted(value for value in set(values) if values.count(value) > 1)
     if doubled:
-        raise ValueError(f"the id {doubled[0]} stands twice under 'values': two classes cannot be told apart.")
+        raise ValueError(f"the id {doubled[0]} occurs twice in 'values': two classes cannot be told apart.")
     both = sorted(set(values) & set(ignored))
     if both:
         name = label_set.names[values.index(both[0])]
-        raise ValueError(f"the id {both[0]} stands under 'ignore' and is the class {name!r}: it can be one only.")
+        raise ValueError(f"the id {both[0]} is in 'ignore' and is also the class {name!r}: it can be one only.")
     return Meaning(label_set=label_set, kind="ids", values=tuple(values), ignored_ids=tuple(ignored), origin=origin)
 
 
-def of_colours(label_set: LabelSet, ignored: list[Colour], origin: str) -> Meaning:
-    """The meaning of masks that are painted in the label set's colours, and in `ignored` colours.
+def of_colours(label_set: LabelSet, ignored: Sequence[Colour], origin: str) -> Meaning:
+    """Return the meaning of masks that are painted in the label set's colours, and in `ignored` colours.
 
     Raises:
-        ValueError: a colour stands twice, or is both a class's and ignored.
+        ValueError: A colour occurs twice, or belongs to a class and is ignored.
     """
     if len(set(label_set.colours)) < len(label_set):
         raise ValueError("masks painted in colours need a different colour for each class.")
     both = sorted(set(ignored) & set(label_set.colours))
     if both:
-        raise ValueError(f"{both[0]} stands under 'colours' and 'ignore'.")
+        raise ValueError(f"{both[0]} is in both 'colours' and 'ignore'.")
     return Meaning(
         label_set=label_set,
         kind="colours",
@@ -235,17 +277,31 @@ def _as_list(values: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _as_name(value: Any) -> str:
-    # YAML reads no, yes, null and dates as something else than the words they are.
+    # `_PlainLoader` converts canonical decimals only (7, not 07 or +7), so str() restores the text in the file.
     if type(value) not in (str, int):
-        raise ValueError(f"a class name is text, not {shorten(value)}: put it in quotes.")
+        raise ValueError(f"'names': a class name is text, not {shorten(value)}: put it in quotes.")
     return str(value)
 
 
+def _as_colours(values: list[Any], key: str) -> tuple[Colour, ...]:
+    try:
+        return tuple(as_colour(_parse_hex(value)) for value in values)
+    except ValueError as error:
+        raise ValueError(f"{key!r}: {error}") from error
+
+
+def _parse_hex(values: Any) -> Any:
+    """Convert the items of a list that are hexadecimal, such as 0x1F, to integers; return anything else as it is."""
+    if not isinstance(values, list):
+        return values
+    return [int(v, 16) if isinstance(v, str) and re.fullmatch("0x[0-9a-fA-F]+", v) else v for v in values]
+
+
 def as_colour(value: Any) -> Colour:
-    """A colour from a list of three numbers.
+    """Parse a colour, a list of three numbers.
 
     Raises:
-        ValueError: it is none.
+        ValueError: It is not a colour.
     """
     if not (isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)):
         raise ValueError(f"a colour is [red, green, blue], each from 0 to 255, not {shorten(value)}.")
@@ -253,19 +309,19 @@ def as_colour(value: Any) -> Colour:
 
 
 def meaning_from_palettes(masks: Iterable[Path]) -> Meaning:
-    """Classes from palette masks, each read once: as many as the largest id needs, 255 aside.
+    """Derive classes from palette masks, each read once: as many as the largest id except 255 requires.
 
     Raises:
-        NoPaletteError: a mask has no palette; it is named.
-        ValueError: a mask has another palette than those before it, or is damaged; it is named.
-        FileNotFoundError: there is no mask.
-        OSError: one cannot be read.
+        NoPaletteError: A mask, which the message names, has no palette.
+        ValueError: A mask, which the message names, has a different palette from those before it or is damaged.
+        FileNotFoundError: There are no masks.
+        OSError: A mask cannot be read.
     """
     colours: list[Colour] = []
     largest = -1
     paths = iter(masks)
     first = list(itertools.islice(paths, _WORTH_PROCESSES))
-    # Elsewhere than on Linux, processes would import the user's script again, which must be written for that.
+    # On other systems processes are spawned and import the user's script again, which may lack a __main__ guard.
     workers = None if len(first) == _WORTH_PROCESSES and sys.platform == "linux" else 0
     read = map_parallel(_read_palette_mask, itertools.chain(first, paths), workers=workers)
     for path, palette, highest in read:
@@ -285,10 +341,10 @@ def meaning_from_palettes(masks: Iterable[Path]) -> Meaning:
 
 
 def _read_palette_mask(path: Path) -> tuple[Path, list[Colour], int]:
-    """A mask's path, palette, and largest id, 255 aside."""
+    """Return a mask's path, palette, and largest id other than 255."""
     image = open_picture(path).image
     if image.mode != "P":
-        raise NoPaletteError(f"{path} is no palette PNG, so nothing says what its values mean.")
+        raise NoPaletteError(f"{path} is not a palette PNG, so the meaning of its values is unknown.")
     ids = np.asarray(image)
     palette = split_palette(image.getpalette("RGB") or [])
     return path, palette, int(ids[ids != 255].max(initial=0))

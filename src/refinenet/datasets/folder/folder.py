@@ -1,4 +1,4 @@
-"""A folder of one's own, or a YAML file that names its parts: what `datasets.folder.layouts` finds, opened."""
+"""Datasets in folders or described by YAML files: opens the layout that `datasets.folder.layouts` finds."""
 
 from __future__ import annotations
 
@@ -23,54 +23,54 @@ from refinenet.labels import LabelMap, LabelSet
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotationReport:
-    """What is to be said about the annotation files of a split."""
+    """Remarks on the annotation files of a split."""
 
     path: Path
-    """A json file, or the folder of several."""
+    """A JSON file, or the folder of several."""
     crowds: CrowdReport | None = None
-    """What was decided on COCO's crowds."""
+    """The decision on COCO's crowds."""
     invalid: InvalidLabels | None = None
-    """What was left out, as it cannot be used."""
+    """Invalid entries that were left out."""
 
 
 def open_split(source: Path, split: str) -> Dataset:
-    """One split of a folder, as `FolderSplits` opens it."""
+    """Open one split of a folder; see `FolderSplits`."""
     return FolderSplits(source)(split)
 
 
 @dataclass(frozen=True)
 class FolderSplits:
-    """From the name of a split to its dataset. The folder is looked through once, when the first split is opened."""
+    """Maps the name of a split to its dataset. The folder is scanned once, when the first split is opened."""
 
     source: Path
     """A folder, or a YAML file."""
     leave_out_invalid: bool = False
-    """Whether annotations that cannot be used are left out, rather than an error."""
+    """Whether invalid annotations are left out instead of being an error."""
 
     @cached_property
     def layout(self) -> Layout:
-        """Where its files lie."""
+        """The layout of the folder."""
         return find_layout(self.source)
 
     @cached_property
     def meaning(self) -> Meaning:
-        """What its masks' values, or the labels of its shapes, mean."""
+        """The meaning of the values in masks, or of the labels of shapes."""
         try:
             return find_meaning(self.layout, leave_out_invalid=self.leave_out_invalid)
         except NoPaletteError as error:
             raise ValueError(
-                f"{error} Run `refinenet data check {self.source}`: it looks at all masks and proposes a classes.yaml."
+                f"{error} Run `refinenet data check {self.source}`: it checks all masks and suggests a classes.yaml."
             ) from error
 
     def __call__(self, split: str) -> Dataset:
-        """One split; "valid" and "validation" are "val".
+        """Open one split; "valid" and "validation" are read as "val".
 
         Raises:
-            FileNotFoundError: the layout is not understood, there is no such split, or a list or COCO file names a
-                file that is not there.
-            ValueError: nothing says what the masks' values mean, what says it is damaged, or images and masks do not
-                pair.
-            OSError: a file cannot be read.
+            FileNotFoundError: The layout is not recognised, there is no such split, or a list or COCO file names a
+                file that does not exist.
+            ValueError: The meaning of the masks' values is not given, its file is damaged, or images and masks do not
+                match.
+            OSError: A file cannot be read.
         """
         dataset, report = self.open_reported(split)
         if report.crowds is not None:
@@ -78,7 +78,7 @@ class FolderSplits:
         return dataset
 
     def open_reported(self, split: str) -> tuple[Dataset, AnnotationReport]:
-        """As a call of it, with what is to be said about the annotation files."""
+        """Open one split, with a report on its annotation files."""
         layout = self.layout
         name = split if split in layout.splits else name_split(split)
         if name not in layout.splits:
@@ -101,7 +101,7 @@ class FolderSplits:
 
 def _open_masks(layout: Layout, split: str, meaning: Meaning) -> Dataset:
     files = layout.splits[split]
-    if layout.is_dealt:  # A file without partner may have been dealt to either split.
+    if layout.is_dealt:  # an image may be in one split and its lone mask in the other: check both
         for part in layout.splits.values():
             _pair(part)
     pairs = _pair(files)
@@ -149,8 +149,8 @@ def _open_labelme(
     shapes = [path.name for path in list_files(folder, (".json",))]
     images = [name for files in _parts(layout, split) for name in files.image_names]
     pairs = pair_names(images, shapes, wanted="json file", folders=(folder, folder))
-    own = set(layout.splits[split].image_names)
-    chosen = {item: names for item, names in pairs.items() if names[0] in own}
+    in_split = set(layout.splits[split].image_names)
+    chosen = {item: names for item, names in pairs.items() if names[0] in in_split}
     read_labels = partial(labelme.read_labels, meaning.label_set, leave_out_invalid=leave_out_invalid)
     invalid = labelme.find_invalid(folder / names[1] for names in chosen.values()) if leave_out_invalid else None
     dataset = _of_pairs(layout, split, chosen, meaning.label_set, folder, read_labels)
@@ -158,7 +158,7 @@ def _open_labelme(
 
 
 def _parts(layout: Layout, split: str) -> Iterable[SplitFiles]:
-    """The splits that share a split's folder and annotations."""
+    """Return the splits that share a split's folder and annotations."""
     return layout.splits.values() if layout.is_dealt else (layout.splits[split],)
 
 
@@ -170,8 +170,8 @@ def _open_coco(
     if label_set is not None:
         instances = instances.with_classes(label_set)
     found = _find_coco_files(path, files.images, instances.file_names, _parts(layout, split))
-    own = set(files.image_names)
-    chosen = {item: found[item] for item in sorted(found) if found[item] in own}
+    in_split = set(files.image_names)
+    chosen = {item: found[item] for item in sorted(found) if found[item] in in_split}
     if not chosen:
         raise FileNotFoundError(f"{path} has no images for the split {split!r}.")
     image_file = find_by_item(files.images, chosen)
@@ -183,13 +183,13 @@ def _open_coco(
         image_file=image_file,
         mask_file=image_file,
     )
-    locate, label_file = partial(_say_place, path), partial(_always, path)
+    locate, label_file = partial(_locate, path), partial(_always, path)
     dataset = replace(dataset, read_labels=instances.read_labels, locate=locate, label_file=label_file)
     return dataset, AnnotationReport(path=path, crowds=instances.crowds, invalid=instances.invalid)
 
 
 def _find_coco_files(path: Path, folder: Path, items: Iterable[str], parts: Iterable[SplitFiles]) -> dict[str, str]:
-    """The file below `folder` for each image of a COCO file, which may state folders of another computer."""
+    """Map each image of a COCO file to its file below `folder`; the COCO file may name folders of another computer."""
     there = {unicodedata.normalize("NFC", name): name for part in parts for name in part.image_names}
     found: dict[str, str] = {}
     for item in items:
@@ -204,9 +204,9 @@ def _find_coco_files(path: Path, folder: Path, items: Iterable[str], parts: Iter
 
 
 def _always(path: Path, _item: str) -> Path:
-    """The one file of all items."""
+    """Return the one file of all items."""
     return path
 
 
-def _say_place(path: Path, item: str) -> str:
+def _locate(path: Path, item: str) -> str:
     return f"{path}, image {item}"

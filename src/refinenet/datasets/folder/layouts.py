@@ -1,6 +1,6 @@
-"""How folders of one's own are laid out, found out without being told.
+"""Detection of the layout of a dataset folder.
 
-The first of these that fits is taken:
+The first layout that fits is used:
 
     a YAML file, or a classes.yaml, that names the folders:      train: {images: FOLDER, masks: FOLDER}
     images/NAME.jpg  masks/NAME.png  train.txt val.txt           lists of stems
@@ -8,15 +8,15 @@ The first of these that fits is taken:
     images/SPLIT/NAME.jpg  masks/SPLIT/NAME.png                  SPLIT is train, val, or any other name
     SPLIT/images/NAME.jpg  SPLIT/masks/NAME.png
     train/NAME.png  trainannot/NAME.png                          as CamVid; also train_masks, train_labels, ...
-    images/NAME.jpg  masks/NAME.png                              no splits: every fifth image is kept for "val"
+    images/NAME.jpg  masks/NAME.png                              no splits: every fifth image is used for "val"
     SPLIT/NAME.jpg  SPLIT/NAME_mask.png                          Roboflow
     annotations/instances_SPLIT.json  images/                    COCO, and as Roboflow and CVAT write it
     NAME.jpg  NAME.json                                          LabelMe, also in split folders
 
-COCO and LabelMe folders have the classes that a classes.yaml (or the YAML file) names, and else all labels that occur.
+The classes of COCO and LabelMe folders are those named in a classes.yaml (or the YAML file), or else all labels found.
 
-Masks may also lie in `labels`, `annotations`, `gt` and the like, and their stems may have an ending such as "_mask".
-The splits "valid" and "validation" are known as "val". Images may lie in folders of their own within a split.
+Masks may also be in `labels`, `annotations`, `gt` and the like, and their stems may have a suffix such as "_mask".
+The splits "valid" and "validation" are read as "val". Images may be in subfolders within a split.
 """
 
 from __future__ import annotations
@@ -69,21 +69,21 @@ from refinenet.io.image_files import IMAGE_SUFFIXES, list_files, walk_names
 from refinenet.labels import LabelSet
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir")
-"""What a folder of images may be called, in any capitals."""
+"""Names of folders of images, case-insensitive."""
 MASK_FOLDERS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "ann_dir", "annot", "gt", "ground_truth"),
     *("groundtruth", "segmentation", "segmentations", "segmentation_masks"),
 )
-"""What a folder of masks may be called, in any capitals."""
+"""Names of folders of masks, case-insensitive."""
 
 _BESIDE = ("annot", "_annot", "_masks", "_mask", "_labels", "_label", "_annotations", "_gt", "masks", "labels")
 
 
 def find_pair(parent: Path, labels: str | None = None) -> tuple[Path, Path] | None:
-    """The folders of images and of masks in a folder; `labels` names that of masks where it is known.
+    """Find the folders of images and masks in a folder; `labels` names the folder of masks if it is known.
 
     Raises:
-        FileNotFoundError: there are several that masks may be in.
+        FileNotFoundError: Several folders may hold the masks.
     """
     folders = {name.lower(): path for name, path in list_folders(parent).items()}
     images = next((folders[name] for name in IMAGE_FOLDERS if name in folders), None)
@@ -104,7 +104,7 @@ def find_pair(parent: Path, labels: str | None = None) -> tuple[Path, Path] | No
 
 
 def find_rivals(images: Path, masks: Path) -> list[Path]:
-    """Other folders beside a folder of masks whose files fit at least half of the images, too, and differ from it."""
+    """Find sibling folders whose files also match at least half of the images, and differ from the folder of masks."""
     if images.parent != masks.parent:
         return []
     folders = {name.lower(): path for name, path in list_folders(masks.parent).items()}
@@ -120,7 +120,7 @@ def _fits(images: Path, masks: Path) -> bool:
 
 
 def _are_equal(one: Path, other: Path) -> bool:
-    """Whether two folders hold the same files, byte by byte."""
+    """Return whether two folders hold the same files, byte for byte."""
     names = sorted(walk_names(one, IMAGE_SUFFIXES))
     return names == sorted(walk_names(other, IMAGE_SUFFIXES)) and all(
         filecmp.cmp(one / name, other / name, shallow=False) for name in names
@@ -137,10 +137,10 @@ def _is_flat(root: Path, labels: str | None) -> bool:
 
 
 def find_lists(root: Path, labels: str | None = None) -> Layout | None:
-    """images/ and masks/ with lists of stems beside them: train.txt, val.txt, test.txt.
+    """Find images/ and masks/ with lists of stems beside them: train.txt, val.txt, test.txt.
 
     Raises:
-        ValueError: a list is damaged.
+        ValueError: A list is damaged.
     """
     pair = find_pair(root, labels)
     lists = [name for name in SPLIT_FOLDERS if (root / f"{name}.txt").is_file()]
@@ -148,11 +148,11 @@ def find_lists(root: Path, labels: str | None = None) -> Layout | None:
         return None
     files = list_split(*pair)
     splits = {split: take(files, read_list(root / f"{name}.txt")) for split, name in name_splits(lists).items()}
-    return _of(root, f"{_say(pair)} with the lists {', '.join(f'{name}.txt' for name in lists)}", splits)
+    return _of(root, f"{_describe_pair(pair)} with the lists {', '.join(f'{name}.txt' for name in lists)}", splits)
 
 
 def find_inner_splits(root: Path, labels: str | None = None) -> Layout | None:
-    """images/SPLIT and masks/SPLIT, but not where images lie beside the folders and none is for train."""
+    """Find images/SPLIT and masks/SPLIT, unless images lie beside the folders and no folder is for training."""
     pair = find_pair(root, labels)
     if pair is None:
         return None
@@ -165,7 +165,7 @@ def find_inner_splits(root: Path, labels: str | None = None) -> Layout | None:
 
 
 def find_outer_splits(root: Path, labels: str | None = None) -> Layout | None:
-    """SPLIT/images and SPLIT/masks."""
+    """Find SPLIT/images and SPLIT/masks."""
     pairs = {
         name: pair for name, folder in list_folders(root).items() if (pair := find_pair(folder, labels)) is not None
     }
@@ -178,7 +178,7 @@ def find_outer_splits(root: Path, labels: str | None = None) -> Layout | None:
 
 
 def find_beside(root: Path) -> Layout | None:
-    """train/ and trainannot/, as CamVid has them, or train/ and train_masks/, and so on for other splits."""
+    """Find train/ and trainannot/, as in CamVid, or train/ and train_masks/, and the same for other splits."""
     folders = {name.lower(): path for name, path in list_folders(root).items()}
     pairs: dict[str, tuple[Path, Path]] = {}
     for name in SPLIT_FOLDERS:
@@ -194,14 +194,14 @@ def find_beside(root: Path) -> Layout | None:
 
 
 def find_shared(root: Path, labels: str | None = None) -> Layout | None:
-    """images/ and masks/ without splits."""
+    """Find images/ and masks/ without splits."""
     pair = find_pair(root, labels)
     if pair is None or not _holds_pictures(pair[0]):
         return None
-    return replace(_of(root, f"{_say(pair)} {SHARED}", deal(list_split(*pair))), is_dealt=True)
+    return replace(_of(root, f"{_describe_pair(pair)} {SHARED}", deal(list_split(*pair))), is_dealt=True)
 
 
-def _say(pair: tuple[Path, Path]) -> str:
+def _describe_pair(pair: tuple[Path, Path]) -> str:
     return f"{pair[0].name}/ and {pair[1].name}/"
 
 
@@ -219,12 +219,12 @@ _SPLIT_KEYS = ("train", "val", "test")
 
 
 def find_layout(source: Path) -> Layout:
-    """How the files of a folder, or those that a YAML file names, lie. Nothing is paired, and no picture is opened.
+    """Find the layout of a folder, or of the folders that a YAML file names, without pairing files or opening images.
 
     Raises:
-        FileNotFoundError: no layout is understood; says what was looked for and what the folder holds.
-        ValueError: a YAML file or a list says something that is not allowed.
-        OSError: a folder or file cannot be read.
+        FileNotFoundError: No layout fits; the message says what was looked for and what the folder holds.
+        ValueError: A YAML file or a list has an invalid entry.
+        OSError: A folder or file cannot be read.
     """
     if source.is_file() and source.suffix.lower() in _YAML_SUFFIXES:
         return _follow(source, _read_yaml(source))
@@ -239,16 +239,16 @@ def find_layout(source: Path) -> Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a YAML file says about a folder whose layout is found out."""
+    """Options in a YAML file about a folder whose layout is detected."""
 
     labels: str | None = None
-    """The folder or file below the root that holds the labels, where several fit."""
+    """The folder or file below the root that holds the labels, if several fit."""
     crowds: Crowds = "auto"
-    """What becomes of a COCO file's crowds."""
+    """How a COCO file's crowds are read."""
 
 
 def _load_mapping(path: Path) -> Mapping[str, Any]:
-    """What a YAML file says, or nothing where it is damaged: `find_meaning` says what is wrong with it."""
+    """Read a YAML file; a damaged one counts as empty, and `find_meaning` reports the damage."""
     try:
         values = load_yaml(path)
     except ValueError:
@@ -275,7 +275,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
 
 
 def _follow(path: Path, values: Mapping[str, Any]) -> Layout:
-    """The layout that a YAML file describes."""
+    """Return the layout that a YAML file describes."""
     inner = values.get("path", ".")
     if not isinstance(inner, str):
         raise ValueError(f"{path}: 'path' is a folder, not {shorten(inner)}.")
@@ -323,16 +323,16 @@ def _find_in(root: Path, options: Options) -> Layout:
             names = _YAML_CLASSES if layout.annotations else _CLASSES_FILES
             return replace(layout, classes_file=_find_classes_file(root, names), crowds=options.crowds)
     raise FileNotFoundError(
-        f"{root} is laid out in no way that is understood: it holds {describe_folder(root)}.{_say_empty(root)} "
+        f"{root} has no recognised layout: it holds {describe_folder(root)}.{_say_empty(root)} "
         "Looked for images/ and masks/, with or without folders or lists (train.txt) for splits; SPLIT/images and "
         "SPLIT/masks; train/ and trainannot/; "
         "JPEGImages/ and SegmentationClass/; NAME.jpg and NAME_mask.png; COCO's and LabelMe's json files. "
-        "A YAML file can name the folders, with lines such as: train: {images: FOLDER, masks: FOLDER}"
+        "A YAML file can name the folders with lines such as: train: {images: FOLDER, masks: FOLDER}"
     )
 
 
 def _refuse_rivals(layout: Layout) -> None:
-    """Refuse to choose between several folders of masks that all fit the images."""
+    """Reject several folders of masks that all match the images."""
     for files in layout.splits.values():
         rivals = [] if layout.annotations else find_rivals(*_find_parents(layout.root, files))
         if rivals:
@@ -345,7 +345,7 @@ def _refuse_rivals(layout: Layout) -> None:
 
 
 def _find_parents(root: Path, files: SplitFiles) -> tuple[Path, Path]:
-    """The folders of images and of masks, without those of splits in them."""
+    """Return the folders of images and of masks above any folders of splits."""
     if files.images.parent != files.masks.parent and root in files.masks.parent.parents:
         return files.images.parent, files.masks.parent
     return files.images, files.masks
@@ -365,13 +365,13 @@ def _find_classes_file(root: Path, names: Sequence[str] = _CLASSES_FILES) -> Pat
 
 
 def _has_options_alone(path: Path) -> bool:
-    """Whether a YAML file says nothing about classes, but something else."""
+    """Return whether a YAML file has options but no classes."""
     values = _load_mapping(path) if path.suffix in _YAML_SUFFIXES else {}
     return bool(values) and set(values) <= set(OPTION_KEYS)
 
 
 def find_splits(layout: Layout) -> tuple[str, ...]:
-    """The splits of a layout, train and val first, but for those made of others, such as VOC's trainval."""
+    """Return the splits of a layout, train and val first, without those that combine others, such as VOC's trainval."""
     plain = {
         (layout.splits[split].images, name)
         for split in layout.splits.keys() & set(_SPLIT_KEYS)
@@ -382,7 +382,7 @@ def find_splits(layout: Layout) -> tuple[str, ...]:
         images = {(files.images, name) for name in files.image_names}
         return split not in _SPLIT_KEYS and bool(images) and images <= plain
 
-    # Which images are in a split of annotations, their files say, not the folder.
+    # For annotations the JSON files, not the folders, decide which images are in a split.
     found = [
         split for split, files in layout.splits.items() if layout.annotations or not is_made_of_others(split, files)
     ]
@@ -390,15 +390,15 @@ def find_splits(layout: Layout) -> tuple[str, ...]:
 
 
 def find_meaning(layout: Layout, *, leave_out_invalid: bool = False) -> Meaning:
-    """What the values in a layout's masks, or its annotations, mean.
+    """Find the meaning of the values in a layout's masks, or of its annotations.
 
-    Palette masks without a classes file are all read, each once. Annotations that cannot be used may be left out.
+    Palette masks without a classes file are all read, each once. Invalid annotations may be left out.
 
     Raises:
-        NoPaletteError: nothing says it.
-        ValueError: what says it is damaged, or lacks a label that occurs.
-        FileNotFoundError: there are no masks.
-        OSError: a file cannot be read.
+        NoPaletteError: The meaning is not given.
+        ValueError: The file that gives it is damaged, or lacks a label that occurs.
+        FileNotFoundError: There are no masks.
+        OSError: A file cannot be read.
     """
     path = layout.classes_file
     if layout.annotations:
@@ -431,12 +431,12 @@ def _number(label_set: LabelSet, origin: Path) -> Meaning:
 
 
 def _read_listed(path: Path) -> Meaning:
-    """The classes that a YAML file lists for shapes, which have labels but no ids or colours."""
+    """Read the classes that a YAML file lists for shapes, which have labels but no ids or colours."""
     meaning = read_classes_file(path)
     if meaning != _number(meaning.label_set, path):
         raise ValueError(
-            f"{path}: 'masks', 'values' and 'ignore' say what masks hold, and the labels here are shapes: "
-            "'names' and 'colours' are of use."
+            f"{path}: 'masks', 'values' and 'ignore' are for masks, but the labels here are shapes: use 'names' and "
+            "'colours' only."
         )
     return meaning
 

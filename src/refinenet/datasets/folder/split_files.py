@@ -1,4 +1,4 @@
-"""Where a folder's files lie, split by split, before anything is read or paired."""
+"""The files of a folder's splits, before anything is read or paired."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from refinenet.datasets.formats.coco_crowds import Crowds
 from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
 
 VALIDATION_EVERY = 5
-"""Where a folder has no splits, the first of each so many images, by name, is for validation."""
+"""In a folder without splits, every n-th image by name is used for validation."""
 
 SHARED = "without splits: every fifth image is for val"
-"""What `Layout.description` says of them."""
+"""Part of `Layout.description` for such folders."""
 
 ENDINGS = ("_mask", "_label", "_labels", "_gt", "_seg", "_segmentation", "_L", "-mask", "_labelTrainIds", "_labelIds")
-"""What the stems of masks may have after those of their images."""
+"""Suffixes of the stems of masks."""
 
 _BEGINNINGS = ("mask_", "masks_", "label_", "labels_", "gt_", "seg_", "mask-", "label-")
-"""What the stems of masks may have before those of their images."""
+"""Prefixes of the stems of masks."""
 
 _BOTH_ENDINGS = (*("", *ENDINGS), "_gtFine_labelTrainIds", "_gtFine_labelIds")
 
@@ -30,54 +30,54 @@ _IMAGE_MARKS = (
     *("_image", "_img", "_rgb", "_photo", "_sat", "_leftImg8bit", "-image", "-img", "-rgb"),
     *("image_", "img_", "rgb_", "photo_", "im_", "image-", "img-", "rgb-"),
 )
-"""What the stems of images may have where those of their masks have something else."""
+"""Affixes of the stems of images, removed before they are compared with those of masks."""
 
 SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
-"""What the folders and lists of splits are called where nothing else tells them from other folders."""
+"""Names of folders and lists of splits, where nothing else distinguishes them from other folders."""
 
 _SPLIT_NAMES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitFiles:
-    """The files of one split. Names may have folders in front, parted by "/"."""
+    """The files of one split. Names may have folders in front, separated by "/"."""
 
     images: Path
     """The folder of images."""
     image_names: tuple[str, ...]
     """Images, in alphabetical order."""
     masks: Path
-    """The folder of masks; it may be that of the images."""
+    """The folder of masks, possibly the same as that of images."""
     mask_names: tuple[str, ...]
-    """Masks, in alphabetical order; none where labels are shapes."""
+    """Masks, in alphabetical order; empty if labels are shapes."""
     mask_ending: str = ""
-    """What a mask's stem has after the sample's name, such as "_mask", or before it, such as "mask_"."""
+    """Affix of the stems of masks: a suffix such as "_mask" or a prefix such as "mask_"."""
     image_ending: str = ""
-    """The same of images, such as "_image" or "img_"."""
+    """The same for images, such as "_image" or "img_"."""
     absent: tuple[str, ...] = ()
-    """Stems that a list names and that neither an image nor a mask has."""
+    """Stems in a list that match neither an image nor a mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where everything lies."""
+    """The layout of a folder."""
 
     root: Path
     description: str
-    """In words."""
+    """The layout in words."""
     splits: Mapping[str, SplitFiles]
     annotations: Mapping[str, Path] = field(default_factory=dict)
-    """For each split, where labels are shapes: a COCO json file, or the folder of LabelMe's json files."""
+    """For each split whose labels are shapes: a COCO JSON file, or the folder of LabelMe's JSON files."""
     classes_file: Path | None
-    """A classes.yaml or another YAML file, labelmap.txt, or _classes.csv."""
+    """A classes.yaml or other YAML file, labelmap.txt, or _classes.csv."""
     is_dealt: bool = False
-    """Whether the folder has no splits, so that every fifth image is for validation."""
+    """Whether the folder has no splits, so that every fifth image is used for validation."""
     crowds: Crowds = "auto"
-    """What becomes of a COCO file's crowds."""
+    """How a COCO file's crowds are read."""
 
 
 def list_split(images: Path, masks: Path) -> SplitFiles:
-    """All images and masks in two folders, with the ending that most of the masks have."""
+    """List all images and masks in two folders, with the affix that most masks have."""
     image_names = tuple(sorted(walk_names(images, IMAGE_SUFFIXES)))
     mask_names = _prefer_lossless(sorted(walk_names(masks, IMAGE_SUFFIXES)))
     image_ending, mask_ending = find_endings(image_names, mask_names)
@@ -92,7 +92,7 @@ def list_split(images: Path, masks: Path) -> SplitFiles:
 
 
 def list_mixed(folder: Path, ending: str) -> SplitFiles:
-    """Images and masks in one folder (not in folders in it), where the stems of masks have an ending."""
+    """List images and masks in one folder (not its subfolders), where the stems of masks have a suffix."""
     names = sorted(path.name for path in list_files(folder, IMAGE_SUFFIXES))
     return SplitFiles(
         images=folder,
@@ -104,13 +104,13 @@ def list_mixed(folder: Path, ending: str) -> SplitFiles:
 
 
 def list_images(folder: Path, *, below: bool) -> SplitFiles:
-    """The images in a folder, and where `below` also in the folders in it, whose labels are shapes."""
+    """List the images of a folder, with `below` also of its subfolders, whose labels are shapes."""
     found = walk_names(folder, IMAGE_SUFFIXES) if below else (path.name for path in list_files(folder, IMAGE_SUFFIXES))
     return SplitFiles(images=folder, image_names=tuple(sorted(found)), masks=folder, mask_names=())
 
 
 def _prefer_lossless(names: Sequence[str]) -> tuple[str, ...]:
-    """Masks of lossy formats are listed only where they are the only ones, so that reading them says what is wrong."""
+    """Drop masks in lossy formats that have a lossless twin; the others stay, so that reading them is an error."""
     lossless = {find_stem(name) for name in names if has_suffix(name.rpartition("/")[2], MASK_SUFFIXES)}
     return tuple(
         name for name in names if has_suffix(name.rpartition("/")[2], MASK_SUFFIXES) or find_stem(name) not in lossless
@@ -118,7 +118,7 @@ def _prefer_lossless(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def find_endings(images: Sequence[str], masks: Sequence[str]) -> tuple[str, str]:
-    """What images and masks have around the sample's name where most masks find their image; nothing where equal."""
+    """Return the affixes of images and masks under which most masks find their image; empty if the stems are equal."""
     if not masks:
         return "", ""
     if _count_pairs(images, masks, "", "") == len(masks):
@@ -142,7 +142,7 @@ def _count_pairs(images: Sequence[str], masks: Sequence[str], image_mark: str, m
 
 
 def take(files: SplitFiles, stems: Sequence[str]) -> SplitFiles:
-    """Only the files whose stems are listed."""
+    """Return only the files whose stems are listed."""
     wanted = {find_item(f"{stem}.", files.image_ending) for stem in stems}
     images = tuple(name for name in files.image_names if find_item(name, files.image_ending) in wanted)
     masks = tuple(name for name in files.mask_names if _find_image_stem(files, name) in wanted)
@@ -151,7 +151,7 @@ def take(files: SplitFiles, stems: Sequence[str]) -> SplitFiles:
 
 
 def deal(files: SplitFiles) -> dict[str, SplitFiles]:
-    """Every fifth stem for "val", the others for "train"."""
+    """Assign every fifth stem to "val" and the others to "train"."""
     stems = {find_item(name, files.image_ending) for name in files.image_names}
     stems |= {_find_image_stem(files, name) for name in files.mask_names}
     ordered = sorted(stems)
@@ -166,7 +166,7 @@ def _find_image_stem(files: SplitFiles, mask_name: str) -> str:
 
 
 def describe_folder(folder: Path) -> str:
-    """What a folder holds, for messages: its folders, and how many files of each ending."""
+    """Describe the contents of a folder for messages: its subfolders, and the number of files per suffix."""
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     folders = [f"{path.name}/" for path in paths if path.is_dir()]
     endings = Counter(path.suffix.lower() or "no ending" for path in paths if path.is_file())
@@ -176,14 +176,14 @@ def describe_folder(folder: Path) -> str:
 
 
 def list_folders(parent: Path) -> dict[str, Path]:
-    """The folders in a folder by their names, hidden ones aside, in alphabetical order."""
-    with os.scandir(parent) as entries:  # which, of many files, is many times faster than asking each path
+    """Return the subfolders by name, without hidden ones, in alphabetical order."""
+    with os.scandir(parent) as entries:  # many times faster than a stat call for each path
         names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     return {name: parent / name for name in names}
 
 
 def name_splits(folders: Iterable[str]) -> dict[str, str]:
-    """From the names of splits to those of their folders: "valid" is known as "val", "train2017" as "train"."""
+    """Map the names of splits to their folders: "valid" becomes "val", "train2017" becomes "train"."""
     names: dict[str, list[str]] = {}
     for folder in folders:
         names.setdefault(name_split(folder), []).append(folder)
@@ -191,7 +191,7 @@ def name_splits(folders: Iterable[str]) -> dict[str, str]:
 
 
 def name_split(folder: str) -> str:
-    """What the split of a folder is called: "val" for "Validation", "train" for "train2017"."""
+    """Return the split's name for a folder: "val" for "Validation", "train" for "train2017"."""
     plain = folder.lower()
     for known in ("train", "val", "test"):
         if plain.startswith(known) and plain.removeprefix(known).isdecimal():
@@ -201,11 +201,11 @@ def name_split(folder: str) -> str:
 
 
 def read_list(path: Path) -> list[str]:
-    """The stems in a list file, one on each line; endings of images are taken off.
+    """Read the stems in a list file, one per line, without suffixes of images.
 
     Raises:
-        ValueError: it is not UTF-8.
-        OSError: it cannot be read.
+        ValueError: The file is not UTF-8.
+        OSError: The file cannot be read.
     """
     try:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]

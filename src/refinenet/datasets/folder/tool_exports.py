@@ -1,4 +1,4 @@
-"""The layouts that annotation tools and well-known datasets write: VOC and CVAT, Roboflow, COCO, LabelMe."""
+"""Layouts of annotation tools and well-known datasets: VOC and CVAT, Roboflow, COCO, LabelMe."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _ONE_COCO_FILE = ("instances_default.json", "annotations.json", ROBOFLOW_COCO)
 
 
 def find_voc(root: Path) -> Layout | None:
-    """JPEGImages/ (or images/), SegmentationClass/ and the lists in ImageSets/Segmentation/, as VOC and CVAT have them.
+    """Find JPEGImages/ (or images/), SegmentationClass/ and the lists in ImageSets/Segmentation/ of VOC and CVAT.
 
-    Of masks without any list, and of CVAT's single list `default.txt`, every fifth is for validation.
+    Without a list, and with CVAT's single list `default.txt`, every fifth image is used for validation.
 
     Raises:
-        ValueError: a list is damaged.
+        ValueError: A list is damaged.
     """
     images = next((root / name for name in ("JPEGImages", "images") if (root / name).is_dir()), None)
     masks, lists = root / "SegmentationClass", root / "ImageSets" / "Segmentation"
@@ -57,7 +57,7 @@ def find_voc(root: Path) -> Layout | None:
 
 
 def find_roboflow(root: Path) -> Layout | None:
-    """Images and masks in one folder, NAME.jpg and NAME_mask.png, as Roboflow writes them in split folders."""
+    """Find Roboflow's folders of images and masks, NAME.jpg and NAME_mask.png, with or without splits."""
     splits, single = _find_folders(root, _is_mixed)
     if splits:
         files = {split: list_mixed(folder, ROBOFLOW_ENDING) for split, folder in splits.items()}
@@ -69,7 +69,7 @@ def find_roboflow(root: Path) -> Layout | None:
 
 
 def _find_folders(root: Path, is_meant: Callable[[Path], bool]) -> tuple[dict[str, Path], Path | None]:
-    """The folders of splits, or else one folder of all that is not called as a split: the root or a folder in it."""
+    """Return the folders of splits, or else a single folder: the root, or a subfolder not named like a split."""
     folders = {name: folder for name, folder in list_folders(root).items() if is_meant(folder)}
     splits = {split: folders[name] for split, name in name_splits(folders).items()}
     if "train" not in splits and is_meant(root):
@@ -85,7 +85,7 @@ def _is_mixed(folder: Path) -> bool:
 
 
 def find_coco(root: Path) -> Layout | None:
-    """COCO json files: annotations/instances_SPLIT.json, SPLIT/_annotations.coco.json, or one file beside images/."""
+    """Find COCO files: annotations/instances_SPLIT.json, SPLIT/_annotations.coco.json, or one file beside images/."""
     by_folder = {name: folder for name, folder in list_folders(root).items() if (folder / ROBOFLOW_COCO).is_file()}
     if by_folder:
         names = name_splits(by_folder)
@@ -127,7 +127,7 @@ def _find_coco_images(root: Path, name: str) -> Path:
 
 
 def find_labelme(root: Path) -> Layout | None:
-    """Images and LabelMe's json files with the same stems in one folder: in split folders, or in one."""
+    """Find images and LabelMe's JSON files with the same stems in one folder, or in a folder for each split."""
     splits, single = _find_folders(root, _has_shapes)
     if splits:
         files = {split: list_images(folder, below=False) for split, folder in splits.items()}
@@ -163,15 +163,15 @@ def _of(
 
 
 def read_label_map(path: Path) -> Meaning:
-    """What CVAT's `labelmap.txt` says: lines `label:red,green,blue:parts:actions`, and remarks behind `#`.
+    """Read CVAT's `labelmap.txt`: lines `label:red,green,blue:parts:actions`, and comments after `#`.
 
-    Masks are painted in these colours. A label that means void (`label_names.is_void`) has no class.
+    Masks are painted in these colours. A label that means void (`lookup.is_void`) has no class.
 
     Source: https://docs.cvat.ai/docs/dataset_management/formats/format-smask
 
     Raises:
-        ValueError: a line is none of these, or a name or colour stands twice.
-        OSError: it cannot be read.
+        ValueError: A line is invalid, or a name or colour occurs twice.
+        OSError: The file cannot be read.
     """
     colours: dict[str, Colour] = {}
     try:
@@ -197,11 +197,11 @@ def _parse_label(line: str, number: int) -> tuple[str, Colour]:
 
 
 def read_roboflow_classes(path: Path) -> Meaning:
-    """What Roboflow's `_classes.csv` says: a header `Pixel Value, Class`, then lines such as `0, background`.
+    """Read Roboflow's `_classes.csv`: a header `Pixel Value, Class`, then lines such as `0, background`.
 
     Raises:
-        ValueError: a line is none of these, or a name or value stands twice.
-        OSError: it cannot be read.
+        ValueError: A line is invalid, or a name or value occurs twice.
+        OSError: The file cannot be read.
     """
     try:
         rows = [[cell.strip() for cell in row] for row in csv.reader(path.read_text("utf-8-sig").splitlines())]

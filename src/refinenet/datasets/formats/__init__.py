@@ -1,4 +1,4 @@
-"""How labels are stored in files of others: MATLAB's, COCO's, LabelMe's, PNGs whose values need a table.
+"""Readers of label formats: MATLAB, COCO, LabelMe, and PNG files whose values need a table.
 
-Nothing here knows a dataset; datasets are made of these readers.
+The readers know nothing of datasets; datasets are built from them.
 """

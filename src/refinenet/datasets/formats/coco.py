@@ -1,6 +1,6 @@
-"""COCO's json files of objects: images, categories, and for each object an outline or run lengths.
+"""COCO's JSON files of objects: images, categories, and for each object a polygon or run lengths.
 
-A file is read as a stream and kept as packed numbers, so that COCO's own 450 MB take a fraction of that in memory.
+Files are read as a stream and stored as packed numbers, so that COCO's own 450 MB take a fraction of that in memory.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ from refinenet.labels import LabelMap, LabelSet, voc_colours
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CocoInstances:
-    """The objects of one json file. It can be pickled."""
+    """The objects of one JSON file; picklable."""
 
     json_file: Path
     file_names: tuple[str, ...]
-    """Of the images, in the order of the file."""
+    """File names of the images, in file order."""
     categories: Mapping[int, str]
-    """Names by id, in the order of the ids."""
+    """Category names by id, in ascending order of the ids."""
     sizes: npt.NDArray[np.int32]
     """`(images, 2)`: height and width."""
     first: npt.NDArray[np.int64]
-    """`(images + 1,)`: where each image's objects begin in `category`, `flags` and `places`."""
+    """`(images + 1,)`: where each image's objects start in `category`, `flags` and `places`."""
     category: npt.NDArray[np.int64]
-    """`(objects,)`: category ids; image after image, within an image in the order of the file."""
+    """`(objects,)`: category ids, image by image, within an image in file order."""
     flags: npt.NDArray[np.uint8]
-    """`(objects,)`: 1 where it is a crowd, plus 2 where it is run lengths."""
+    """`(objects,)`: bit 0 marks a crowd, bit 1 run lengths."""
     places: npt.NDArray[np.int64]
-    """`(objects, 2)`: where an object's shape begins and ends in `shapes`."""
+    """`(objects, 2)`: start and end of an object's shape in `shapes`."""
     shapes: npt.NDArray[np.int32]
-    """Run lengths; or outlines in fifths of a pixel, each after its length."""
+    """Run lengths, or polygons in fifths of a pixel, each preceded by its length."""
     area: npt.NDArray[np.float64]
-    """`(images,)`: the sum of the areas that the file states, NaN where it lacks one."""
+    """`(images,)`: the sum of the objects' areas as stated in the file, NaN if one is missing."""
     classes: LabelSet | None = None
-    """What `with_classes` was given."""
+    """The label set given to `with_classes`."""
     crowds: CrowdReport | None = None
-    """What was decided on its crowds, if it has some."""
+    """The decision on crowds, if there are any."""
     invalid: InvalidLabels | None = None
-    """What cannot be used of it and was left out, if anything."""
+    """Invalid entries that were left out, if any."""
 
     def read_labels(self, file_name: str) -> LabelMap:
-        """An image's label map in `label_set_of_all()`: later objects over earlier ones; of crowds, see `crowds`.
+        """Draw an image's label map in `label_set_of_all()`, later objects over earlier ones; for crowds see `crowds`.
 
         Raises:
-            ValueError: the file has no such image.
+            ValueError: The file has no such image.
         """
         label_set, class_of = self._classes
         index = self.find(file_name)
@@ -66,29 +66,29 @@ class CocoInstances:
         return labels
 
     def label_set_of_all(self) -> LabelSet:
-        """Background and all categories in the order of their ids, in VOC's colours; equal names are one class.
+        """Return background and all categories in the order of their ids, in VOC's colours; equal names are one class.
 
-        Categories that mean void (`label_names.is_void`) are none. After `with_classes`, the label set given there.
+        Categories that mean void (`lookup.is_void`) are no classes. After `with_classes`, the label set given there.
         """
         return self._classes[0]
 
     def with_classes(self, label_set: LabelSet) -> CocoInstances:
-        """The same objects in the classes that a list names; where none of these is the background, that is void.
+        """Return the same objects in the given classes; without a background class, uncovered pixels are void.
 
         Raises:
-            ValueError: there are objects of a category that is not listed.
+            ValueError: There are objects of a category that is not listed.
         """
         present = [self.categories[identifier] for identifier in np.unique(self.category).tolist()]
-        strange = [name for name in present if find_id(name, label_set) is None]
-        if strange:
+        unlisted = [name for name in present if find_id(name, label_set) is None]
+        if unlisted:
             raise ValueError(
-                f"{self.json_file} has objects of {', '.join(map(repr, strange[:5]))}, "
-                f"which {'is' if len(strange) == 1 else 'are'} none of {', '.join(label_set.names)}."
+                f"{self.json_file} has objects of {', '.join(map(repr, unlisted[:5]))}, "
+                f"which {'is not one of' if len(unlisted) == 1 else 'are not among'} {', '.join(label_set.names)}."
             )
         return replace(self, classes=label_set)
 
     def objects(self, index: int) -> Iterator[tuple[int, bool, npt.NDArray[np.bool_]]]:
-        """Category id, whether it is a crowd, and `(H, W)` region of each of an image's objects, in order."""
+        """Iterate over an image's objects in order: category id, whether it is a crowd, and `(H, W)` region."""
         size = self.size(index)
         for number in range(self.first[index], self.first[index + 1]):
             start, end = self.places[number]
@@ -97,14 +97,14 @@ class CocoInstances:
             yield int(self.category[number]), bool(flags & CROWD), region
 
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width of an image."""
+        """Return height and width of an image."""
         return int(self.sizes[index, 0]), int(self.sizes[index, 1])
 
     def find(self, file_name: str) -> int:
-        """The index of an image in `file_names`.
+        """Return the index of an image in `file_names`.
 
         Raises:
-            ValueError: the file has no such image.
+            ValueError: The file has no such image.
         """
         try:
             return self._index[file_name]
@@ -137,20 +137,20 @@ def open_instances(
     crowds: Crowds = "auto",
     leave_out_invalid: bool = False,
 ) -> CocoInstances:
-    """Read a json file of objects.
+    """Read a JSON file of objects.
 
     Args:
-        json_file: As COCO's `instances_train2017.json`: the lists `images`, `annotations` and `categories`.
-        categories: Ids of those whose objects are wanted; by default all.
-        crowds: What becomes of objects that are marked `iscrowd`; by default what the file shows to be meant
-            (`coco_crowds`), which `CocoInstances.crowds` reports.
-        leave_out_invalid: Whether images and objects that cannot be used are left out; `CocoInstances.invalid` lists
-            them. Otherwise they are an error.
+        json_file: A file like COCO's `instances_train2017.json`: lists `images`, `annotations` and `categories`.
+        categories: Ids of the categories whose objects are read; by default all.
+        crowds: How to read objects marked `iscrowd`; by default decided by the contents of the file (`coco_crowds`) and
+            reported in `CocoInstances.crowds`.
+        leave_out_invalid: Whether to leave out invalid images and objects, listed in `CocoInstances.invalid`, instead
+            of raising an error.
 
     Raises:
-        InvalidLabelsError: images or objects cannot be used; all are listed, each with what is wrong with it.
-        ValueError: the file is not sound json, or lacks a list; it is named.
-        OSError: the file cannot be read.
+        InvalidLabelsError: Images or objects are invalid; the message lists all of them with their problems.
+        ValueError: The file, which the message names, is not valid JSON or lacks a list.
+        OSError: The file cannot be read.
     """
     entries = Entries(json_file=json_file, wanted=categories)
     try:
@@ -164,19 +164,19 @@ def open_instances(
 
 def _pack(entries: Entries, crowds: Crowds) -> CocoInstances:
     images, objects = entries.images, entries.objects
-    kept = np.array(sorted({place for place in images.index.values() if place >= 0}), np.int64)
-    is_whole = len(kept) == len(images.names)
-    # Images with a twin were left out after the names were listed.
-    names = images.names if is_whole else [images.names[place] for place in kept]
+    used = np.array(sorted({place for place in images.index.values() if place >= 0}), np.int64)
+    is_whole = len(used) == len(images.names)
+    # Images that share a file name were left out after the names had been listed.
+    names = images.names if is_whole else [images.names[place] for place in used]
     image = np.array(objects.image, np.int64)
-    image = image if is_whole else np.searchsorted(kept, image)
-    order = np.argsort(image, kind="stable")
+    image = image if is_whole else np.searchsorted(used, image)
+    order = np.argsort(image, kind="stable")  # keeps the file order within an image: later objects cover earlier ones
     counts = np.bincount(image, minlength=len(names))
     return CocoInstances(
         json_file=entries.json_file,
         file_names=tuple(names),
         categories=entries.categories,
-        sizes=np.array(images.sizes, np.int32).reshape(-1, 2)[slice(None) if is_whole else kept],
+        sizes=np.array(images.sizes, np.int32).reshape(-1, 2)[slice(None) if is_whole else used],
         first=np.concatenate([[0], np.cumsum(counts)]),
         category=np.array(objects.category, np.int64)[order],
         flags=np.array(objects.flags, np.uint8)[order],

@@ -1,8 +1,8 @@
-"""What the mark `iscrowd` stands for in a COCO json file.
+"""The meaning of the flag `iscrowd` in a COCO JSON file.
 
-In COCO itself it marks a group whose members nobody outlined one by one: an area to leave out of training. Annotation
-tools set it on every object that is stored as run lengths instead of a polygon, because COCO's own files have run
-lengths for crowds only: CVAT on all that was painted with the brush. Such objects are labels like the others.
+In COCO itself it marks a group whose members were not outlined individually: an area to leave out of training.
+Annotation tools set it on every object stored as run lengths, since COCO's own files have run lengths for crowds only:
+CVAT, for example, on everything painted with the brush. Such objects are labels like all others.
 """
 
 from __future__ import annotations
@@ -17,52 +17,52 @@ from typing import Any, Literal
 from refinenet.datasets.metadata import read_info
 
 Crowds = Literal["auto", "labels", "void"]
-"""What becomes of crowds: labels of their category, void, or whichever of the two the file shows to be meant."""
+"""How to read crowds: as labels of their category, as void, or decided by the contents of the file."""
 
 KEY = "crowds"
-"""What a classes.yaml calls it."""
+"""The key in a classes.yaml."""
 
 _OWN_INFO = re.compile(r"cocodataset\.org|mscoco\.org|coco consortium|\bcoco 20\d\d\b", re.IGNORECASE)
 _OWN_URL = re.compile(r"//(images\.)?(cocodataset|mscoco)\.org/", re.IGNORECASE)
 _MOST_OWN = 0.1
-"""In COCO itself 1.2 % of the objects are crowds."""
+"""Largest share of crowds that COCO's own files may have; in COCO itself 1.2 % of the objects are crowds."""
 _FEWEST_CATEGORIES = 5
 
 
 @dataclass(kw_only=True)
 class CrowdMarks:
-    """What a file shows, gathered while it is read."""
+    """Evidence gathered while a file is read."""
 
     objects: int = 0
     crowds: int = 0
     images: set[int] = field(default_factory=set)
-    """Places of the images that have crowds."""
+    """Positions of the images that have crowds."""
     pixels: int = 0
-    """Of crowds that are run lengths."""
+    """Pixels of crowds stored as run lengths."""
     plain_runs: int = 0
-    """Objects that are run lengths and no crowds."""
+    """Objects stored as run lengths that are not crowds."""
     outlined: int = 0
-    """Crowds that are polygons."""
+    """Crowds stored as polygons."""
     own_ids: int = 0
-    """Crowds whose ids are as COCO makes them."""
+    """Crowds whose ids follow COCO's pattern."""
     has_own_info: bool = False
     has_own_images: bool = False
     has_occluded: bool = False
-    """Whether an object has CVAT's attribute of that name."""
+    """Whether an object has CVAT's attribute `occluded`."""
 
     def note_info(self, info: Any) -> None:
-        """Look at the value of `info`."""
+        """Take the value of `info` into account."""
         texts = [info.get(key) for key in ("description", "url", "contributor")] if isinstance(info, dict) else []
         self.has_own_info |= any(isinstance(text, str) and _OWN_INFO.search(text) is not None for text in texts)
 
     def note_image(self, entry: Mapping[str, Any]) -> None:
-        """Look at an image."""
+        """Take an image into account."""
         if not self.has_own_images:
             url = entry.get("coco_url")
             self.has_own_images = isinstance(url, str) and _OWN_URL.search(url) is not None
 
     def note_object(self, entry: Mapping[str, Any], image: int, *, is_crowd: bool, pixels: int | None) -> None:
-        """Look at an object of the image at the place `image`; `pixels` are its run lengths', None of a polygon."""
+        """Take an object of the image at position `image` into account; `pixels` is None for polygons."""
         self.objects += 1
         if not self.has_occluded:
             attributes = entry.get("attributes")
@@ -75,47 +75,48 @@ class CrowdMarks:
         self.pixels += pixels or 0
         self.outlined += pixels is None
         identifier, image_id = str(entry.get("id")), str(entry.get("image_id"))
+        # COCO's ids of crowds start with 900 and end with the image id, such as 900100448263.
         self.own_ids += identifier.startswith("900") and len(identifier) >= 12 and identifier.endswith(image_id)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrowdReport:
-    """What was decided on the crowds of a file that has some."""
+    """The decision on the crowds of a file."""
 
     path: Path
     objects: int
-    """All objects, crowds among them."""
+    """All objects, including crowds."""
     crowds: int
     images: int
     """Images with crowds."""
     pixels: int
-    """Of the crowds that are run lengths, overlaps counted twice."""
+    """Pixels of crowds stored as run lengths, overlaps counted twice."""
     are_void: bool
     reason: str
 
     @property
     def text(self) -> str:
-        """It in one sentence or two, with how to decide otherwise."""
+        """The decision in one or two sentences, and how to override it."""
         marked = f"{self.path.name}: {self.crowds:,} of {self.objects:,} objects, in {self.images:,} images, are marked"
         if self.are_void:
             pixels = f" ({self.pixels:,} pixels)" if self.pixels else ""
-            return f"{marked} iscrowd and become void{pixels}: {self.reason}. {_say_how('labels')}"
-        return f"{marked} iscrowd and are labels of their category like the others: {self.reason}. {_say_how('void')}"
+            return f"{marked} iscrowd and become void{pixels}: {self.reason}. {_advise('labels')}"
+        return f"{marked} iscrowd and are labels of their category like the others: {self.reason}. {_advise('void')}"
 
 
-def _say_how(other: str) -> str:
+def _advise(other: str) -> str:
     wanted = "make them labels" if other == "labels" else "leave them out (void)"
     return f"To {wanted}, write `{KEY}: {other}` into classes.yaml."
 
 
 def decide_crowds(path: Path, marks: CrowdMarks, categories: Mapping[int, str], wanted: Crowds) -> CrowdReport | None:
-    """What a file's crowds stand for, or None where it has none.
+    """Decide the meaning of a file's crowds; None if it has none.
 
     Args:
         path: The file.
-        marks: What was seen of it.
-        categories: Its categories' names by id.
-        wanted: What the user says.
+        marks: The evidence gathered from the file.
+        categories: Category names by id.
+        wanted: The user's choice.
     """
     if not marks.crowds:
         return None
@@ -132,7 +133,7 @@ def decide_crowds(path: Path, marks: CrowdMarks, categories: Mapping[int, str], 
 
 
 def _judge(marks: CrowdMarks, categories: Mapping[int, str]) -> tuple[bool, str]:
-    """Whether crowds are void, and why."""
+    """Return whether crowds are void, and the reason."""
     if marks.has_occluded:
         return False, "the attribute 'occluded' shows an export of CVAT, which marks painted objects so"
     if marks.crowds == marks.objects > 1:
@@ -153,5 +154,5 @@ def _are_own(categories: Collection[tuple[int, str]]) -> bool:
 
 @lru_cache(maxsize=1)
 def _own_categories() -> frozenset[tuple[int, str]]:
-    facts = read_info("coco_stuff")
-    return frozenset((int(value) + 1, facts.label_set.names[k]) for value, k in facts.more["class_of_value"].items())
+    info = read_info("coco_stuff")
+    return frozenset((int(value) + 1, info.label_set.names[k]) for value, k in info.more["class_of_value"].items())

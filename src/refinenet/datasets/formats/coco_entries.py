@@ -1,8 +1,8 @@
-"""The entries of COCO's json files of objects, checked one by one; what cannot be used is collected.
+"""Entries of COCO's JSON files of objects, checked one by one; invalid ones are collected.
 
-Spellings that harm nothing are read as they are meant: sizes as `640.0`, ids as `"12"` or any other text, `iscrowd` as
-`null`, `false` or `0.0`. An annotation tool leaves some objects without a usable shape in almost every large export,
-so one of them must not hide the others.
+Harmless variants are accepted: sizes as `640.0`, ids as `"12"` or any other text, `iscrowd` as `null`, `false` or
+`0.0`. Almost every large export of an annotation tool has some objects without a usable shape, so the first of them
+must not hide the others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Identifier = int | str
 _LEFT_OUT = -1
 _MAX_NUMBER = 2**63
 _FIRST_NAMED = 2**62
-"""Categories whose ids are text get numbers from here on, in the order of the file."""
+"""Categories whose ids are text are numbered from here on, in file order."""
 _NO_CROWD: tuple[Any, ...] = (None, 0, "0", "false", "")
 _IS_CROWD: tuple[Any, ...] = (1, "1", "true")
 
@@ -43,16 +43,16 @@ class Images:
     sizes: array[int] = field(default_factory=lambda: array("i"))
     """Height and width of each."""
     index: dict[Identifier, int] = field(default_factory=dict)
-    """From image ids to places in the others; -1 for an image that is left out."""
+    """Maps image ids to positions in `names` and `sizes`; -1 for an image that is left out."""
 
     def size(self, place: int) -> tuple[int, int]:
-        """Height and width of an image."""
+        """Return height and width of an image."""
         return self.sizes[2 * place], self.sizes[2 * place + 1]
 
 
 @dataclass(kw_only=True)
 class Objects:
-    """The objects of a file, in its order; see `coco_json.CocoInstances`."""
+    """The objects of a file, in file order; see `coco.CocoInstances`."""
 
     ids: array[int] = field(default_factory=lambda: array("q"))
     named_ids: Counter[str] = field(default_factory=Counter)
@@ -67,16 +67,16 @@ class Objects:
 
 @dataclass(kw_only=True)
 class Entries:
-    """What a file holds, while it is read and after."""
+    """The contents of a file, during and after reading."""
 
     json_file: Path
     wanted: Collection[int] | None
-    """Ids of categories whose objects are wanted; None for all."""
+    """Ids of the categories to read; None for all."""
     images: Images = field(default_factory=Images)
     categories: dict[int, str] = field(default_factory=dict)
-    """Names by number, in the order of the numbers."""
+    """Names by number, in ascending order."""
     numbers: dict[Identifier, int] = field(default_factory=dict)
-    """From category ids to the numbers in `categories`; -1 for one that is left out."""
+    """Maps category ids to the numbers in `categories`; -1 for a category that is left out."""
     objects: Objects = field(default_factory=Objects)
     invalid: InvalidLabels = field(default_factory=InvalidLabels)
     marks: CrowdMarks = field(default_factory=CrowdMarks)
@@ -85,8 +85,8 @@ class Entries:
         """Read the file.
 
         Raises:
-            ValueError: it is not sound json, or has no images, annotations or categories.
-            OSError: it cannot be read.
+            ValueError: The file is not valid JSON, or has no images, annotations or categories.
+            OSError: The file cannot be read.
         """
         self._read_tables()
         for _, entry in _list_entries(self.json_file, ("annotations",)):
@@ -105,7 +105,9 @@ class Entries:
                 continue
             try:
                 if not isinstance(entry, dict):
-                    raise ValueError(f"the list {key!r} has the entry {shorten(entry)}, which is no object {{...}}.")
+                    raise ValueError(
+                        f"the list {key!r} has the entry {shorten(entry)}, which is not an object {{...}}."
+                    )
                 if key == "images":
                     self._add_image(entry)
                 else:
@@ -117,7 +119,7 @@ class Entries:
         self.categories = dict(sorted(self.categories.items()))
 
     def _leave_out_twins(self) -> None:
-        """Images with one file name and different ids: which objects belong to the file is not known."""
+        """Leave out images that share a file name under different ids: their objects cannot be told apart."""
         twins = [name for name, count in Counter(self.images.names).items() if count > 1]
         for name in twins:
             self.invalid.add(f"two images have the file_name {name!r}.")
@@ -131,7 +133,7 @@ class Entries:
         images = self.images
         known = images.index.get(identifier)
         if known is None:
-            images.index[identifier] = _LEFT_OUT  # unless all of it is right
+            images.index[identifier] = _LEFT_OUT  # until all of the entry is checked
         name, size = _read_image(entry, f"the image with id {identifier}")
         if known is None:
             images.index[identifier] = len(images.names)
@@ -147,7 +149,7 @@ class Entries:
         known = self.numbers.get(identifier)
         if not isinstance(name, str) or not name.strip():
             self._leave_out_category(identifier)
-            raise ValueError(f"the category with id {identifier} has the name {shorten(name)}, which is no text.")
+            raise ValueError(f"the category with id {identifier} has the name {shorten(name)}, which is not text.")
         if known is None:
             number = identifier if isinstance(identifier, int) else _FIRST_NAMED + len(self.numbers)
             self.numbers[identifier] = number
@@ -164,7 +166,9 @@ class Entries:
     def _read_object(self, entry: Any) -> None:
         try:
             if not isinstance(entry, dict):
-                raise ValueError(f"the list 'annotations' has the entry {shorten(entry)}, which is no object {{...}}.")
+                raise ValueError(
+                    f"the list 'annotations' has the entry {shorten(entry)}, which is not an object {{...}}."
+                )
             identifier = _take_id(entry, "id", "an annotation")
         except ValueError as error:
             self.invalid.add(str(error))
@@ -218,10 +222,10 @@ class Entries:
 
 
 def _read_image(entry: Mapping[str, Any], what: str) -> tuple[str, tuple[int, int]]:
-    """File name, and height and width, of an image."""
+    """Read file name, and height and width, of an image."""
     name = entry.get("file_name")
     if not isinstance(name, str) or not name:
-        raise ValueError(f"{what} has the file_name {shorten(name)}, which is no text.")
+        raise ValueError(f"{what} has the file_name {shorten(name)}, which is not text.")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not name.isprintable():
         raise ValueError(f"{what} has the file_name {shorten(name)}, which leads out of the folder of images.")
@@ -249,10 +253,10 @@ def _read_area(entry: Mapping[str, Any]) -> float:
 
 
 def add_shape(shapes: array[int], segmentation: Any, size: tuple[int, int]) -> tuple[bool, str]:
-    """Pack a `segmentation`: whether it is run lengths, and what is wrong with one of several polygons, or nothing.
+    """Pack a `segmentation`; return whether it is run lengths, and the problem of an invalid polygon among valid ones.
 
     Raises:
-        ValueError: none of it can be used.
+        ValueError: No part of it is valid.
     """
     if isinstance(segmentation, dict):
         stated = segmentation.get("size")
@@ -288,11 +292,11 @@ def _as_lengths(value: Any) -> Any:
 
 
 def _list_entries(json_file: Path, keys: tuple[str, ...], optional: str = "") -> Iterator[tuple[str, Any]]:
-    """The entries of some of the file's lists, each with its list's key; and the value of an optional key.
+    """Iterate over the entries of some lists, each with its list's key, and the value of an optional key.
 
     Raises:
-        ValueError: the file is no sound json, or has no such list.
-        OSError: the file cannot be read.
+        ValueError: The file is not valid JSON, or lacks a list.
+        OSError: The file cannot be read.
     """
     missing = set(keys)
     for key, entry in read_lists(json_file, (optional,) if optional else ()):
@@ -309,7 +313,7 @@ def _list_entries(json_file: Path, keys: tuple[str, ...], optional: str = "") ->
 
 
 def _take_id(entry: Mapping[str, Any], key: str, what: str) -> Identifier:
-    """An id: a whole number, however it is spelt, or a text."""
+    """Read an id: an integer in any spelling, or text."""
     value = entry.get(key)
     if type(value) is float and value.is_integer():
         value = int(value)
@@ -325,7 +329,7 @@ def _take_id(entry: Mapping[str, Any], key: str, what: str) -> Identifier:
 
 
 def _take_length(entry: Mapping[str, Any], key: str, what: str) -> int:
-    """Height or width, however the whole number is spelt."""
+    """Read a height or width: an integer in any spelling."""
     value = entry.get(key)
     number: Any = value
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal() and len(value) < 19:
@@ -338,6 +342,6 @@ def _take_length(entry: Mapping[str, Any], key: str, what: str) -> int:
 
 
 def shorten(value: object) -> str:
-    """A value as messages show it."""
+    """Return a value as shown in messages."""
     text = repr(value)
     return text if len(text) <= 80 else text[:80] + "..."

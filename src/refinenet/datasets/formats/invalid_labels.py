@@ -1,4 +1,4 @@
-"""Entries of annotation files that cannot be used: collected, so that all of them are reported at once."""
+"""Invalid entries of annotation files, collected so that all of them are reported at once."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MAX_KEPT = 1000
-"""Entries of a file that are described; beyond that they are counted."""
+"""Entries per file that are described; further ones are only counted."""
 MAX_SHOWN = 20
-"""Entries that a message lists."""
+"""Entries listed in a message."""
 
 
 @dataclass(kw_only=True)
 class InvalidLabels:
-    """What cannot be used of a file, or of several."""
+    """Invalid entries of one or several files."""
 
     count: int = 0
     described: list[str] = field(default_factory=list)
-    """The first `MAX_KEPT` of them, each with its place in the file and what is wrong with it."""
+    """The first `MAX_KEPT` entries, each with its place in the file and the problem."""
 
     def add(self, description: str) -> None:
-        """Note an entry."""
+        """Add an entry."""
         self.count += 1
         if len(self.described) < MAX_KEPT:
             self.described.append(description)
 
     def extend(self, other: InvalidLabels, prefix: str = "") -> None:
-        """Note the entries of another file; `prefix` names it."""
+        """Add the entries of another file; `prefix` names it."""
         self.described += [prefix + one for one in other.described[: MAX_KEPT - len(self.described)]]
         self.count += other.count
 
     def list_lines(self) -> str:
-        """Up to `MAX_SHOWN` of them, one on each line, and how many more there are."""
+        """Return up to `MAX_SHOWN` entries, one per line, and the number of further ones."""
         shown = self.described[:MAX_SHOWN]
         more = self.count - len(shown)
         return "\n".join([*shown, *([f"and {more:,} more"] if more else [])])
 
 
 class InvalidLabelsError(ValueError):
-    """A file has entries that cannot be used; the message lists them."""
+    """A file has invalid entries; the message lists them."""
 
     def __init__(self, path: Path, invalid: InvalidLabels) -> None:
         if invalid.count == 1:

@@ -1,7 +1,7 @@
-"""JSON files of long lists, read entry by entry.
+"""Streaming reader of JSON files with long lists.
 
-The reading itself is done by the standard library's decoder, one entry after the other, so that only one of them is in
-memory. (Of the streaming parsers, ijson's fast one takes 25 GB for 100 kB of opening brackets.)
+The standard library's decoder reads one entry after another, so that only one of them is in memory. (Streaming parsers
+are no alternative: the fast backend of ijson takes 25 GB for 100 kB of opening brackets.)
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from pathlib import Path
 from typing import Any, TextIO
 
 CHUNK = 2**20
-"""Characters that are read at once."""
+"""Characters read at once."""
 MAX_ENTRY = 2**26
-"""The most characters that an entry may have."""
+"""Maximum length of an entry in characters."""
 
 _DECODER = json.JSONDecoder()
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def read_lists(json_file: Path, values: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
-    """The entries of all lists in the object that a file holds, each with its list's key, in the order of the file.
+    """Iterate over the entries of all lists in a file's top-level object, each with its list's key, in file order.
 
     Args:
         json_file: The file.
-        values: Keys of what is no list and wanted, too: their values come as entries do.
+        values: Keys whose values are yielded as entries although they are not lists.
 
     Raises:
-        ValueError: the file is no sound json, or no object.
-        OSError: the file cannot be read.
+        ValueError: The file is not valid JSON, or not an object.
+        OSError: The file cannot be read.
     """
     with json_file.open(encoding="utf-8-sig") as stream:
         text = _Text(stream)
         try:
             yield from _read_object(text, values)
         except UnicodeDecodeError as error:
-            raise ValueError(f"it is no text in UTF-8: {error.reason}.") from error
+            raise ValueError(f"it is not UTF-8 text: {error.reason}.") from error
 
 
 def _read_object(text: _Text, values: Collection[str]) -> Iterator[tuple[str, Any]]:
@@ -72,7 +72,7 @@ def _read_list(text: _Text) -> Iterator[Any]:
 
 
 class _Text:
-    """A file's text, of which a piece at a time is in memory."""
+    """A file's text, of which one piece at a time is in memory."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -81,7 +81,7 @@ class _Text:
         self._before = 0
 
     def peek(self) -> str:
-        """The next character that is no white space, nothing at the end."""
+        """Return the next character that is not white space, or an empty string at the end."""
         while True:
             found = _WHITE_SPACE.match(self._piece, self._place)
             self._place = found.end() if found else self._place
@@ -89,42 +89,42 @@ class _Text:
                 return self._piece[self._place : self._place + 1]
 
     def passes(self, character: str) -> bool:
-        """Whether that is the next character, which then is passed over."""
+        """Skip a character if it is the next one, and return whether it was."""
         is_next = self.peek() == character
         self._place += is_next
         return is_next
 
     def expect(self, character: str) -> None:
-        """Pass over a character that has to be the next one."""
+        """Skip a character that must be the next one."""
         if not self.passes(character):
             raise self.error(repr(character))
 
     def value(self) -> Any:
-        """Pass over the next value, whatever it is."""
+        """Read the next value of any type."""
         self.peek()
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._piece, self._place)
             except RecursionError as error:
                 raise self.error("fewer brackets inside each other") from error
-            except json.JSONDecodeError as error:  # It may only be cut off.
+            except json.JSONDecodeError as error:  # perhaps only cut off at the end of the piece
                 if not self._read_on():
                     self._place = error.pos
                     raise self.error("a value") from error
                 continue
-            # A number at the end of the piece may go on in the next one.
+            # A number at the end of the piece may continue in the next one: "12" could be the start of "123".
             if end < len(self._piece) or not self._read_on():
                 self._place = end
                 return value
 
     def error(self, wanted: str) -> ValueError:
-        """What to raise where something else than `wanted` stands."""
+        """Return the error for text that is not `wanted`."""
         found = self._piece[self._place : self._place + 20]
         place = self._before + self._place
-        return ValueError(f"it is no sound json: after {place:,} characters comes {found!r}, and not {wanted}.")
+        return ValueError(f"it is not valid JSON: after {place:,} characters comes {found!r}, and not {wanted}.")
 
     def _read_on(self) -> bool:
-        """Take in as much again as there is, and say whether there was more."""
+        """Read another piece and return whether there was one; doubling the rest keeps long entries linear."""
         rest = self._piece[self._place :]
         if len(rest) > MAX_ENTRY:
             raise self.error(f"a value of at most {MAX_ENTRY:,} characters")

@@ -1,8 +1,8 @@
-"""LabelMe's json files: one for each image, with the shapes that people drew on it.
+"""LabelMe's JSON files: one per image, with the shapes drawn on it.
 
-Shapes are filled as LabelMe itself exports them: by Pillow, outlines included, in the order of the file, later ones
-over earlier ones. What has no area (line, linestrip, point, points) is refused rather than passed over: a label that
-somebody drew would be lost without a word.
+Shapes are filled as by LabelMe's own export: with Pillow, including outlines, in file order, later shapes over earlier
+ones. Shapes without area (line, linestrip, point, points) are rejected rather than skipped, since labels would be lost
+silently.
 
 H is height, W width.
 """
@@ -34,14 +34,14 @@ Point = tuple[float, float]
 
 
 def find_names(json_files: Sequence[Path], *, leave_out_invalid: bool = False) -> LabelSet:
-    """The label set of some files: background, then all labels in alphabetical order, in VOC's colours.
+    """Return the label set of files: background, then all labels in alphabetical order, in VOC's colours.
 
-    Labels that mean void (`label_names.is_void`) are none of the classes. What `find_invalid` lists may be left out.
+    Labels that mean void (`lookup.is_void`) are no classes. Shapes that `find_invalid` lists may be left out.
 
     Raises:
-        InvalidLabelsError: shapes cannot be used; all of them are listed.
-        ValueError: a file is damaged, or no file has a shape.
-        OSError: a file cannot be read.
+        InvalidLabelsError: Shapes are invalid; the message lists all of them.
+        ValueError: A file is damaged, or no file has a shape.
+        OSError: A file cannot be read.
     """
     labels = _find_labels(json_files, leave_out_invalid)
     if not labels:
@@ -51,26 +51,26 @@ def find_names(json_files: Sequence[Path], *, leave_out_invalid: bool = False) -
 
 
 def check_labels(label_set: LabelSet, json_files: Sequence[Path], *, leave_out_invalid: bool = False) -> None:
-    """Make sure that all labels of some files are classes of a label set, or void.
+    """Check that all labels of files are classes of a label set, or void.
 
-    What `find_invalid` lists may be left out.
+    Shapes that `find_invalid` lists may be left out.
 
     Raises:
-        InvalidLabelsError: shapes cannot be used; all of them are listed.
-        ValueError: one is none, and `read_labels` would refuse it; or a file is damaged.
-        OSError: a file cannot be read.
+        InvalidLabelsError: Shapes are invalid; the message lists all of them.
+        ValueError: A label is not a class, so that `read_labels` would reject it; or a file is damaged.
+        OSError: A file cannot be read.
     """
     for label, path in _find_labels(json_files, leave_out_invalid).items():
         _find_class(label, label_set, path)
 
 
 def find_invalid(json_files: Iterable[Path]) -> InvalidLabels:
-    """All shapes of some files that cannot be filled, or have no label, each with what is wrong with it.
+    """Find all shapes that cannot be filled or have no label, each with its problem.
 
-    Files that are damaged themselves are not among them.
+    Damaged files are skipped.
 
     Raises:
-        OSError: a file cannot be read.
+        OSError: A file cannot be read.
     """
     invalid = InvalidLabels()
     for path in json_files:
@@ -93,7 +93,7 @@ def _name(shape: Any, number: int) -> str:
 
 
 def _find_labels(json_files: Sequence[Path], leave_out_invalid: bool) -> dict[str, Path]:
-    """All labels, each with the first file that has it."""
+    """Return all labels, each with the first file that has it."""
     found: dict[str, Path] = {}
     for path in json_files:
         try:
@@ -118,25 +118,25 @@ def _find_labels(json_files: Sequence[Path], leave_out_invalid: bool) -> dict[st
 def _find_class(label: str, label_set: LabelSet, json_file: Path) -> int:
     found = find_id(label, label_set)
     if found is None:
-        raise ValueError(f"{json_file} has a shape of {label!r}, which is none of {', '.join(label_set.names)}.")
+        raise ValueError(f"{json_file} has a shape of {label!r}, which is not one of {', '.join(label_set.names)}.")
     return found
 
 
 def read_labels(label_set: LabelSet, json_file: Path, *, leave_out_invalid: bool = False) -> LabelMap:
-    """The label map of one file.
+    """Draw the label map of one file.
 
     Args:
-        label_set: Of `find_names`, or any other; where none of its classes is the background, that is void.
-        json_file: As LabelMe writes it.
-        leave_out_invalid: Whether shapes that cannot be used are left out; otherwise they are an error.
+        label_set: From `find_names`, or any other; without a background class, uncovered pixels are void.
+        json_file: A file written by LabelMe.
+        leave_out_invalid: Whether to leave out invalid shapes instead of raising an error.
 
     Returns:
-        `(H, W)` ids of `label_set`, H and W as the file states them.
+        `(H, W)` ids of `label_set`, H and W as stated in the file.
 
     Raises:
-        InvalidLabelsError: shapes cannot be filled or have no label; all of the file are listed.
-        ValueError: the file is damaged, or a label is none of the label set.
-        OSError: the file cannot be read.
+        InvalidLabelsError: Shapes cannot be filled or have no label; the message lists all of the file.
+        ValueError: The file is damaged, or a label is not in the label set.
+        OSError: The file cannot be read.
     """
     shapes, size = _read_shapes(json_file)
     labels = label_set.cast(np.full(size, find_background(label_set), np.uint16))
@@ -152,14 +152,14 @@ def read_labels(label_set: LabelSet, json_file: Path, *, leave_out_invalid: bool
 
 
 def _read_shapes(json_file: Path) -> tuple[list[Mapping[str, Any]], tuple[int, int]]:
-    """The shapes of a file, and the image's height and width."""
+    """Read the shapes of a file, and the image's height and width."""
     try:
         values = json.loads(json_file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{json_file} is no sound json: {error}.") from error
+        raise ValueError(f"{json_file} is not valid JSON: {error}.") from error
     shapes = values.get("shapes") if isinstance(values, dict) else None
     if not isinstance(shapes, list):
-        raise ValueError(f"{json_file} is no file of LabelMe: it has no list 'shapes' of objects {{...}}.")
+        raise ValueError(f"{json_file} is not a LabelMe file: it has no list 'shapes' of objects {{...}}.")
     height, width = (_as_whole(values.get(key)) for key in ("imageHeight", "imageWidth"))
     is_size = type(height) is int and type(width) is int and height > 0 and width > 0
     if not is_size or height * width > MAX_PIXELS:
@@ -171,7 +171,7 @@ def _read_shapes(json_file: Path) -> tuple[list[Mapping[str, Any]], tuple[int, i
 
 
 def _as_whole(value: Any) -> Any:
-    """A whole number that is spelt `640.0` or "640" as one; anything else as it is."""
+    """Convert `640.0` and "640" to integers; return anything else unchanged."""
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal() and len(value) < 19:
         return int(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -180,15 +180,15 @@ def _as_whole(value: Any) -> Any:
 def _take_label(shape: Any) -> str:
     label = shape.get("label") if isinstance(shape, dict) else None
     if not isinstance(shape, dict):
-        raise ValueError(f"it is {str(shape)[:60]!r} and no object {{...}}.")
+        raise ValueError(f"it is {str(shape)[:60]!r}, not an object {{...}}.")
     if not isinstance(label, str) or not label.strip():
-        raise ValueError(f"it has the label {str(label)[:60]!r}, which is no text.")
+        raise ValueError(f"it has the label {str(label)[:60]!r}, which is not text.")
     return label.strip()
 
 
 def _check(shape: Mapping[str, Any], size: tuple[int, int]) -> tuple[str, list[Point]]:
-    """The kind and the points of a shape that can be filled."""
-    kind = shape.get("shape_type") or "polygon"  # Files of LabelMe before 3.7 have polygons only.
+    """Return the type and the points of a shape, checked so that it can be filled."""
+    kind = shape.get("shape_type") or "polygon"  # LabelMe before 3.7 wrote polygons only
     if kind in SHAPES_WITHOUT_AREA:
         raise ValueError(f"it is a {kind}, which has no area. Draw it as a polygon, or take it out.")
     if kind not in SHAPES:
@@ -200,7 +200,7 @@ def _check(shape: Mapping[str, Any], size: tuple[int, int]) -> tuple[str, list[P
 
 
 def _fill(shape: Mapping[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """The `(H, W)` region of a shape; `size` is H and W."""
+    """Return the `(H, W)` region of a shape; `size` is H and W."""
     kind, points = _check(shape, size)
     if kind == "mask":
         return _place_mask(shape.get("mask"), points, size)
@@ -223,7 +223,7 @@ def _read_points(points: Any, size: tuple[int, int]) -> list[Point]:
     for point in points:
         if not (isinstance(point, list) and len(point) == 2 and all(type(value) in (int, float) for value in point)):
             raise ValueError(f"it has the point {str(point)[:60]}: [x, y] is allowed, two numbers.")
-        # Drawing tools let go of the mouse beside the image; what lies farther away is of another image.
+        # Points slightly outside come from dragging beyond the border; points far outside belong to another image.
         if not all(-limit <= value <= 2 * limit for value, limit in zip(point, (size[1], size[0]), strict=True)):
             raise ValueError(
                 f"it has the point {point}, far outside of the image of {size[1]}x{size[0]} pixels (width x height)."
@@ -232,13 +232,13 @@ def _read_points(points: Any, size: tuple[int, int]) -> list[Point]:
 
 
 def _place_mask(mask: Any, points: Sequence[Point], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """The region of a picture in base64 whose first and last column and row are `points`."""
+    """Return the region of a base64 image whose first and last column and row are given by `points`."""
     if not isinstance(mask, str):
         raise ValueError("it is a mask without a 'mask', a PNG file in base64.")
     try:
         content = base64.b64decode(mask, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"its 'mask' is no base64: {error}.") from error
+        raise ValueError(f"its 'mask' is not valid base64: {error}.") from error
     pixels = np.asarray(read_picture(io.BytesIO(content), "its 'mask'").image)
     (left, top), (right, bottom) = ((int(x), int(y)) for x, y in points)
     box = (bottom - top + 1, right - left + 1)

@@ -1,4 +1,4 @@
-"""Colours as numbers, and masks that are painted in colours turned into ids.
+"""Lookup of class ids for mask values, colours and label names.
 
 H is height, W width.
 """
@@ -16,7 +16,7 @@ from refinenet.labels import Colour, LabelMap, LabelSet
 
 
 def pack_colours(colours: Sequence[Colour] | npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Colours `(..., 3)` as numbers, red << 16 | green << 8 | blue, of the shape `(...)`."""
+    """Pack colours `(..., 3)` into integers `(...)`, red << 16 | green << 8 | blue."""
     channels = np.asarray(colours)
     packed = channels[..., 0].astype(np.int64)
     for channel in (1, 2):
@@ -26,53 +26,53 @@ def pack_colours(colours: Sequence[Colour] | npt.NDArray[np.uint8]) -> npt.NDArr
 
 
 def unpack_colour(number: int) -> Colour:
-    """The colour of a number."""
+    """Unpack the colour of an integer."""
     return number >> 16 & 255, number >> 8 & 255, number & 255
 
 
 def split_palette(values: Sequence[int]) -> list[Colour]:
-    """The colours of a palette, which is `[red, green, blue, red, green, ...]`."""
+    """Split a palette `[red, green, blue, red, green, ...]` into colours."""
     return [(values[k], values[k + 1], values[k + 2]) for k in range(0, len(values) - 2, 3)]
 
 
 def read_painted(path: Path, colours: Sequence[Colour], ids: Sequence[int], refusal: str) -> npt.NDArray[np.int64]:
-    """Read a mask that is painted in some colours.
+    """Read a mask that is painted in given colours.
 
     Args:
-        path: As `read_colour_mask` takes it.
-        colours: Those that may occur, each once.
-        ids: What each of them stands for.
-        refusal: What a message says of any other colour, after "which".
+        path: See `read_colour_mask`.
+        colours: The colours that may occur, each once.
+        ids: The id of each colour.
+        refusal: The end of the message about any other colour, after "which".
 
     Returns:
         `(H, W)` ids.
 
     Raises:
-        ValueError: as `read_colour_mask`, or another colour occurs; it and its place are named.
-        OSError: as `read_colour_mask`.
+        ValueError: See `read_colour_mask`; or another colour occurs, which the message names with its position.
+        OSError: See `read_colour_mask`.
     """
     pixels = read_colour_mask(path)
     packed, known = pack_colours(pixels), pack_colours(colours)
     order = np.argsort(known)
     place = np.searchsorted(known[order], packed)
     np.minimum(place, len(known) - 1, out=place)
-    strange = known[order][place] != packed
-    if strange.any():
-        row, column = np.argwhere(strange)[0]
+    invalid = known[order][place] != packed
+    if invalid.any():
+        row, column = np.argwhere(invalid)[0]
         raise ValueError(
             f"{path} has the colour {tuple(pixels[row, column].tolist())} at row {row}, column {column} "
-            f"({strange.sum()} pixels in all have such colours), which {refusal}"
+            f"({invalid.sum()} pixels in all have such colours), which {refusal}"
         )
     return np.asarray(ids, np.int64)[order][place]
 
 
 Table = npt.NDArray[np.int16]
-"""`(256,)` int16: the class of each stored value, 255 for void, -1 for values that must not occur."""
+"""`(256,)` int16: the class of each stored value, 255 for void, -1 for invalid values."""
 VOID = 255
 
 
 def make_table(class_of_value: Mapping[int, int], void: Iterable[int] = ()) -> Table:
-    """The table of some stored values, 0 to 255, and their classes, below 255; `void` are values without a class."""
+    """Build the table from stored values, 0 to 255, to classes, below 255; `void` are values without a class."""
     table = np.full(256, -1, np.int16)
     table[list(void)] = VOID
     for value, identifier in class_of_value.items():
@@ -84,24 +84,24 @@ def read_with_table(table: Table, meaning: str, path: Path) -> LabelMap:
     """Read a mask of stored values.
 
     Args:
-        table: Of `make_table`.
-        meaning: What messages say of the values that may occur.
+        table: From `make_table`.
+        meaning: A sentence on the valid values for messages.
         path: The mask's file.
 
     Returns:
         `(H, W)` uint8 ids, 255 for void.
 
     Raises:
-        ValueError: as `read_mask`, or a value must not occur; the file, the value and its place are named.
-        OSError: as `read_mask`.
+        ValueError: See `read_mask`; or a value is invalid: the message names file, value and position.
+        OSError: See `read_mask`.
     """
     values = read_mask(path)
     ids = table[np.minimum(values, VOID)]
-    strange = (ids < 0) | (values > VOID)
-    if strange.any():
-        row, column = np.argwhere(strange)[0]
+    invalid = (ids < 0) | (values > VOID)
+    if invalid.any():
+        row, column = np.argwhere(invalid)[0]
         raise ValueError(
-            f"{path} has the value {values[row, column]} at row {row}, column {column} ({strange.sum()} pixels in all "
+            f"{path} has the value {values[row, column]} at row {row}, column {column} ({invalid.sum()} pixels in all "
             f"have such values). {meaning}"
         )
     return ids.astype(np.uint8)
@@ -112,23 +112,23 @@ _VOID = ("ignore", "ignored", "__ignore__", "void")
 
 
 def is_background(label: str) -> bool:
-    """Whether a label, in any capitals, means what no object covers."""
+    """Return whether a label, ignoring case, means pixels that no object covers."""
     return label.lower() in _BACKGROUND
 
 
 def is_void(label: str) -> bool:
-    """Whether a label, in any capitals, means pixels that have no class."""
+    """Return whether a label, ignoring case, means pixels without a class."""
     return label.lower() in _VOID
 
 
 def find_background(label_set: LabelSet) -> int:
-    """The id of pixels that no object covers: the background's, or void where it is none of the classes."""
+    """Return the id of pixels that no object covers: the background, or void if there is no such class."""
     found = (k for k, name in enumerate(label_set.names) if is_background(name))
     return next(found, label_set.ignore_index)
 
 
 def find_id(label: str, label_set: LabelSet) -> int | None:
-    """The id of the class that a label names, void for labels that mean it, or None where a label is none of these."""
+    """Return the id of the class with this name, void for labels that mean void, or None for unknown labels."""
     if label in label_set.names:
         return label_set.names.index(label)
     background = find_background(label_set)

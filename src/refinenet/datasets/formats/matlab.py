@@ -1,8 +1,7 @@
-"""MATLAB files of version 5, and ids out of such files, read without trust.
+"""Hardened reader of MATLAB files, versions 5 and 7.3, and of the ids in them.
 
-An own reader: scipy's, the usual one, takes sizes at their word and ends the process on some damaged files. This one
-reads what is asked for and nothing else, checks each size against what holds it, and knows neither objects nor
-functions.
+scipy's reader of version 5 trusts the sizes in a file and ends the process on some damaged files. This one reads only
+the requested variable, checks each size against the part that contains it, and supports neither objects nor functions.
 
 Source: MathWorks, "MAT-File Format".
 """
@@ -25,7 +24,7 @@ from refinenet.io.image_files import MAX_PIXELS, to_sixteen_bits
 from refinenet.labels import LabelMap
 
 MAX_BYTES = 2**29
-"""The most bytes that a file may have, and a variable in it unpacked."""
+"""Maximum size in bytes of a file, and of a variable in it when unpacked."""
 
 _MATRIX, _COMPRESSED = 14, 15
 _CELLS, _STRUCTURE, _TEXT, _NUMBERS = 1, 2, 4, range(6, 16)
@@ -37,11 +36,11 @@ _ENCODINGS = {1: "ascii", 2: "ascii", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18
 
 @dataclass(frozen=True)
 class _File:
-    """What all arrays of a file share."""
+    """The state shared by all arrays of a file."""
 
     path: Path
     order: str
-    """The order of bytes, "<" or ">"."""
+    """Byte order, "<" or ">"."""
     content: bytes
 
     def damage(self, what: str) -> ValueError:
@@ -49,15 +48,15 @@ class _File:
 
 
 class Array:
-    """An array in a file, its content unread: numbers, a text, cells, or a structure array."""
+    """A lazily read array of a file: numbers, text, cells, or a structure array."""
 
     def __init__(self, file: _File, start: int, size: int) -> None:
         self._file = file
         self.shape: tuple[int, ...] = (0, 0)
-        """Its axes; MATLAB has at least two."""
+        """The shape; MATLAB arrays have at least two axes."""
         self._parts = list(_parts(file, start, start + size))
         self._class = 0
-        if size:  # MATLAB writes an empty array as nothing at all.
+        if size:  # MATLAB writes an empty array as a part of size 0
             self._read_header()
 
     def _read_header(self) -> None:
@@ -75,14 +74,14 @@ class Array:
 
     @property
     def name(self) -> str:
-        """The name of a variable, empty for what lies inside of one."""
+        """The name of a variable; empty for arrays inside one."""
         return self._text(2) if len(self._parts) > 2 else ""
 
     def numbers(self) -> npt.NDArray[Any]:
-        """The numbers of an array of them, in the type they are stored in, which may be smaller than the array's.
+        """Read a numeric array in its storage type, which may be smaller than the array's own type.
 
         Raises:
-            ValueError: it holds something else, or is damaged.
+            ValueError: The array is not numeric, or is damaged.
         """
         if self._class == 0:
             return np.zeros(self.shape)
@@ -92,14 +91,15 @@ class Array:
         count = math.prod(self.shape)
         if kind not in _NUMBER_TYPES or np.dtype(_NUMBER_TYPES[kind]).itemsize * count != size:
             raise self._file.damage(f"an array of {count} numbers has {size} bytes of kind {kind}")
+        # MATLAB stores arrays column by column, hence Fortran order.
         stored = np.frombuffer(self._file.content, self._file.order + _NUMBER_TYPES[kind], count, start)
         return stored.reshape(self.shape, order="F").astype(stored.dtype.newbyteorder("="))
 
     def text(self) -> str:
-        """The letters of a text, or of a text in a single cell.
+        """Read a text, or the text in a single cell.
 
         Raises:
-            ValueError: it holds something else, or is damaged.
+            ValueError: The array is not text, or is damaged.
         """
         array = self.cells()[0] if self._class == _CELLS and self.shape == (1, 1) else self
         if array._class != _TEXT or len(array._parts) != 4 or array.shape[0] > 1:
@@ -107,20 +107,20 @@ class Array:
         return array._text(3)
 
     def cells(self) -> list[Array]:
-        """The arrays in the cells of a cell array.
+        """Return the arrays in the cells of a cell array.
 
         Raises:
-            ValueError: it holds something else, or is damaged.
+            ValueError: The array has no cells, or is damaged.
         """
         if self._class != _CELLS:
             raise self._file.damage("there are no cells where they should be")
         return self._inner(self._parts[3:], math.prod(self.shape))
 
     def field(self, name: str) -> list[Array]:
-        """One field of all elements of a structure array; of an empty array that is no structure, nothing.
+        """Return one field of all elements of a structure array; empty for an empty array.
 
         Raises:
-            ValueError: it holds something else, has no such field, or is damaged.
+            ValueError: The array is not a structure, has no such field, or is damaged.
         """
         count = math.prod(self.shape)
         if count == 0:
@@ -131,6 +131,7 @@ class Array:
         inner = self._parts[5:]
         if len(inner) != count * len(names):
             raise self._file.damage(f"a structure of {count} elements has {len(inner)} parts")
+        # Elements are stored one after another, each with all of its fields.
         return self._inner(inner[names.index(name) :: len(names)], count)
 
     def _field_names(self) -> list[str]:
@@ -163,8 +164,8 @@ def read_variable(path: Path, name: str) -> Array:
     """Find one variable of a version 5 file.
 
     Raises:
-        ValueError: not such a file, damaged, too large, or without the variable.
-        OSError: the file cannot be read.
+        ValueError: The file is of another kind, damaged, too large, or lacks the variable.
+        OSError: The file cannot be read.
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
@@ -172,7 +173,7 @@ def read_variable(path: Path, name: str) -> Array:
     content = path.read_bytes()
     orders = {b"\0\1IM": "<", b"\1\0MI": ">"}
     if content[124:_HEADER] not in orders:
-        raise ValueError(f"{path} is no MATLAB file of version 5, which {name} is published in. Get it again.")
+        raise ValueError(f"{path} is not a MATLAB file of version 5, which {name} is published in. Get it again.")
     file = _File(path, orders[content[124:_HEADER]], content)
     for kind, start, size in _parts(file, _HEADER, len(content), is_packed=True):
         if kind not in (_MATRIX, _COMPRESSED):
@@ -187,7 +188,7 @@ def _inflate(file: _File, start: int, size: int) -> Array:
     packed = memoryview(file.content)[start : start + size]
     inflator = zlib.decompressobj()
     try:
-        # The first bytes tell the sizes, so that nothing large is unpacked to be refused.
+        # The first bytes state the sizes, so that large variables are rejected before they are unpacked.
         tag = inflator.decompress(packed, 56)
         room = 8 + int(struct.unpack_from(f"{file.order}I", tag, 4)[0])
         if room > MAX_BYTES:
@@ -201,13 +202,13 @@ def _inflate(file: _File, start: int, size: int) -> Array:
 
 
 def _parts(file: _File, position: int, end: int, is_packed: bool = False) -> Iterator[tuple[int, int, int]]:
-    """Kind, first byte and size of each part between two bytes; all begin at multiples of 8 unless `is_packed`."""
+    """Iterate over the parts between two bytes: kind, first byte, size; aligned to 8 bytes unless `is_packed`."""
     while position < end:
         if position + 8 > end:
             raise file.damage(f"it ends within a part, at byte {end}")
         kind, size = struct.unpack_from(f"{file.order}II", file.content, position)
         start = position + 8
-        if kind >> 16:  # A small part: its size and up to 4 bytes lie in the tag itself.
+        if kind >> 16:  # small element: the upper half of the kind is the size, up to 4 bytes of data are in the tag
             kind, size, start, position = kind & 0xFFFF, kind >> 16, position + 4, start
         else:
             position = start + size + (0 if is_packed else -size % 8)
@@ -217,10 +218,11 @@ def _parts(file: _File, position: int, end: int, is_packed: bool = False) -> Ite
 
 
 def to_ids(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint16]:
-    """`(H, W)` numbers of any type as ids.
+    """Convert `(H, W)` numbers of any type to ids.
 
     Raises:
-        ValueError: not two axes, no pixels or too many, not whole, negative, or above 65535; `name` is named.
+        ValueError: The array, which messages call `name`, is not two-dimensional, is empty or too large, or has values
+            that are not integers from 0 to 65535.
     """
     if values.ndim != 2 or values.dtype.kind not in "buif" or not 0 < values.size <= MAX_PIXELS:
         raise ValueError(
@@ -228,20 +230,20 @@ def to_ids(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint16]:
             f"at least one and at most {MAX_PIXELS:,}."
         )
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
-        raise ValueError(f"{name} holds numbers that are not whole: they are no ids.")
+        raise ValueError(f"{name} holds numbers that are not integers: they cannot be ids.")
     return to_sixteen_bits(values, name)
 
 
 def translate(ids: npt.NDArray[np.uint16], table: npt.NDArray[np.uint8], name: str) -> LabelMap:
-    """Stored ids as those of the classes.
+    """Translate stored ids to class ids.
 
     Args:
-        ids: `(H, W)` ids as stored.
+        ids: `(H, W)` stored ids.
         table: Class id, or the ignore index, by stored id.
-        name: What messages call the file.
+        name: The name of the file in messages.
 
     Raises:
-        ValueError: an id is not in the table.
+        ValueError: An id is not in the table.
     """
     if ids.max() >= len(table):
         raise ValueError(f"{name} has the id {ids.max()}: 0 to {len(table) - 1} are allowed.")
@@ -249,10 +251,10 @@ def translate(ids: npt.NDArray[np.uint16], table: npt.NDArray[np.uint8], name: s
 
 
 MAX_CHUNK = 2**29
-"""The most bytes of a compressed piece, which HDF5 unpacks as a whole."""
+"""Maximum size in bytes of a compressed chunk, which HDF5 unpacks as a whole."""
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# What h5py raises on damaged files.
+# The exceptions that h5py raises on damaged files.
 _ERRORS = (
     *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, OverflowError),
     *(MemoryError, EOFError, RuntimeError),
@@ -260,22 +262,22 @@ _ERRORS = (
 
 
 def hdf5_shape(path: Path, name: str) -> tuple[int, ...]:
-    """The shape of a dataset in a version 7.3 file, its axes in the order of HDF5, which is MATLAB's reversed.
+    """Return the shape of a dataset in a version 7.3 file, in the axis order of HDF5, the reverse of MATLAB's.
 
     Raises:
-        ValueError: not such a file, damaged, or without the dataset.
-        OSError: the file cannot be read.
+        ValueError: The file is of another kind, damaged, or lacks the dataset.
+        OSError: The file cannot be read.
     """
     with _open_hdf5(path) as file:
         return tuple(_member(file, name, path).shape)
 
 
 def read_hdf5(path: Path, name: str, index: int) -> npt.NDArray[Any]:
-    """One element along the first axis of a dataset, as stored.
+    """Read one element along the first axis of a dataset, as stored.
 
     Raises:
-        ValueError: as `hdf5_shape`, no numbers, too large, or there is no such element.
-        OSError: the file cannot be read.
+        ValueError: See `hdf5_shape`; or the dataset is not numeric, too large, or has no such element.
+        OSError: The file cannot be read.
     """
     with _open_hdf5(path) as file:
         dataset = _member(file, name, path)
@@ -288,11 +290,11 @@ def read_hdf5(path: Path, name: str, index: int) -> npt.NDArray[Any]:
 
 
 def read_referenced(path: Path, name: str, index: int) -> npt.NDArray[Any]:
-    """The array that one element of a dataset of references, `(N, 1)` as MATLAB stores a cell array, points to.
+    """Read the array that one element of a dataset of references points to; MATLAB stores a cell array so, `(N, 1)`.
 
     Raises:
-        ValueError: as `read_hdf5`, or the element is no reference.
-        OSError: the file cannot be read.
+        ValueError: See `read_hdf5`; or the element is not a reference.
+        OSError: The file cannot be read.
     """
     import h5py
 
@@ -317,12 +319,12 @@ def _open_hdf5(path: Path) -> Iterator[Any]:
     import h5py
 
     with path.open("rb") as stream:
-        # MATLAB's own header of 512 bytes comes before that of HDF5.
+        # MATLAB puts its own header of 512 bytes before that of HDF5.
         start = stream.read(520)
     if _SIGNATURE not in (start[512:], start[:8]):
-        raise ValueError(f"{path} is no MATLAB file of version 7.3: the signature of HDF5 is missing. Get it again.")
+        raise ValueError(f"{path} is not a MATLAB file of version 7.3: the signature of HDF5 is missing. Get it again.")
     with _clear_errors(path):
-        # Many network file systems have no locks; who only reads can do without.
+        # Many network file systems lack locks, and reading does not need them.
         file = h5py.File(path, "r", locking="best-effort")
     with file:
         yield file
@@ -335,7 +337,7 @@ def _member(file: Any, name: str, path: Path) -> Any:
     for part in name.split("/"):
         with _clear_errors(path):
             link = place.get(part, getlink=True) if isinstance(place, h5py.Group) else None
-            # A soft or external link leads elsewhere, maybe into another file.
+            # Soft and external links may lead into another file: follow hard links only.
             place = place[part] if isinstance(link, h5py.HardLink) else None
         if place is None:
             raise ValueError(f"{path} has no {name!r}: it is not the file that was published under this name.")
@@ -363,6 +365,6 @@ def _clear_errors(path: Path) -> Iterator[None]:
         yield
     except _ERRORS as error:
         raise ValueError(
-            f"{path} is no MATLAB file of version 7.3, or damaged or incomplete ({type(error).__name__}: {error}). "
+            f"{path} is not a MATLAB file of version 7.3, or damaged or incomplete ({type(error).__name__}: {error}). "
             "Get it again."
         ) from error

@@ -1,8 +1,9 @@
-"""Regions given as outlines or run lengths, filled into label maps exactly as COCO's own tools fill them.
+"""Polygons and run lengths, rasterised to exactly the same pixels as by COCO's own tools.
 
-COCO counts in fifths of a pixel: an outline is walked in steps of one fifth, and a pixel belongs to the region where,
+COCO works in fifths of a pixel: it walks along an outline in steps of one fifth, and a pixel belongs to the region if,
 going down the middle of its column, the outline was crossed an odd number of times. This is the rule of pycocotools
-(`rleFrPoly` and `rleFrString` in its maskApi.c), written anew for NumPy: the same pixels, without a compiled library.
+(`rleFrPoly` and `rleFrString` in maskApi.c), rewritten in NumPy because the C code trusts its input: pycocotools 2.0.11
+ends the process on a polygon with NaN or very large coordinates.
 
 Shape letters: H height, W width, P points.
 """
@@ -16,49 +17,49 @@ import numpy as np
 import numpy.typing as npt
 
 FIFTHS = 5
-"""Steps for each pixel."""
+"""Steps per pixel."""
 TOLERANCE = 0.1
-"""How far outside the image a point may lie, as a share of its side; two pixels are always allowed."""
+"""How far a point may be outside the image, as a share of its side; at least two pixels."""
 
 Outline = npt.NDArray[np.int32]
 """`(2 P,)` int32 `x0, y0, x1, y1, ...` in fifths of a pixel, the pixel's corner at 0."""
 
 
 def to_outline(points: Sequence[float], size: tuple[int, int]) -> Outline:
-    """A polygon in fifths of a pixel.
+    """Convert a polygon to fifths of a pixel.
 
     Args:
         points: `[x0, y0, x1, y1, ...]` in pixels, three points or more; (0, 0) is the image's upper left corner.
         size: Height and width of the image.
 
     Raises:
-        ValueError: `points` is no such list, or a point is no number or far outside the image.
+        ValueError: `points` is not such a list, has a value that is not a number, or a point far outside the image.
     """
     if not isinstance(points, list | tuple):
         raise ValueError(f"a polygon is a list [x0, y0, x1, y1, ...], not {str(points)[:60]!r}.")
     if len(points) < 6 or len(points) % 2:
         raise ValueError(f"a polygon has {len(points)} numbers: [x0, y0, x1, y1, ...] are an even number, six or more.")
     if not {type(value) for value in points} <= {int, float}:
-        strange = next(value for value in points if type(value) not in (int, float))
-        raise ValueError(f"a polygon has {str(strange)[:60]!r} among its coordinates, which is no number.")
-    # Python's own numbers have no bounds; NumPy's do.
+        invalid = next(value for value in points if type(value) not in (int, float))
+        raise ValueError(f"a polygon has {str(invalid)[:60]!r} among its coordinates, which is not a number.")
+    # Python's integers may be too large for float64: clamp first.
     values = np.array([min(max(value, -1e9), 1e9) for value in points], np.float64).reshape(-1, 2)
     limits = np.array([size[1], size[0]], np.float64)
     slack = np.maximum(limits * TOLERANCE, 2)
     with np.errstate(invalid="ignore"):
         inside = (values >= -slack) & (values <= limits + slack)
-    if not inside.all():  # NaN and infinities are nowhere inside.
+    if not inside.all():  # comparisons with NaN are false, so NaN counts as outside
         x, y = values[~inside.all(axis=1)][0]
         raise ValueError(
             f"a polygon has the point ({x:g}, {y:g}), outside of an image of {size[1]}x{size[0]} pixels "
             "(width x height). Coordinates are pixels of the image at its full size."
         )
-    # Truncated as a cast in C does it, which rounds up to two fifths outside the image towards it.
+    # Truncation like the cast in C: left of and above the image this rounds towards it, not to the nearest fifth.
     return np.trunc(FIFTHS * values + 0.5).astype(np.int32).ravel()
 
 
 def fill_outline(outline: Outline, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Which pixels lie inside a polygon; `size` is height and width.
+    """Rasterise a polygon; `size` is height and width.
 
     Returns:
         `(H, W)` bool.
@@ -68,14 +69,15 @@ def fill_outline(outline: Outline, size: tuple[int, int]) -> npt.NDArray[np.bool
     step = np.flatnonzero(x[1:] != x[:-1])
     left = np.minimum(x[step], x[step + 1])
     top = np.minimum(y[step], y[step + 1])
-    # Only steps across a column's middle count: two fifths and a half right of its left side.
+    # A column is sampled at its middle, 2.5 fifths from its left side: only the steps from 2 to 3 fifths cross it.
     column, fifth = np.divmod(left, FIFTHS)
     crosses = (fifth == FIFTHS // 2) & (column >= 0) & (column < width)
     region = np.zeros((width, height), bool)
     if crosses.any():
         column = column[crosses]
         row = np.clip(np.ceil((top[crosses] + 0.5) / FIFTHS - 0.5), 0, height).astype(np.int64)
-        # An outline is closed: each column is crossed an even number of times, so columns can be counted apart.
+        # A closed outline crosses each column an even number of times, so one cumulative sum over all columns, column
+        # after column, is even again at the top of each.
         first, last = int(column.min()), int(column.max()) + 1
         crossings = np.bincount((column - first) * height + row, minlength=(last - first) * height + 1)
         is_odd = np.cumsum(crossings[:-1], dtype=np.uint8) % 2 == 1
@@ -84,7 +86,7 @@ def fill_outline(outline: Outline, size: tuple[int, int]) -> npt.NDArray[np.bool
 
 
 def _walk(corners: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """All the places that an outline passes, a fifth at a time, edge after edge, both ends of an edge included."""
+    """Return all positions along an outline in steps of a fifth, edge by edge, including both ends of each edge."""
     start, end = corners, np.roll(corners, -1, axis=0)
     span = np.abs(end - start)
     is_flat = span[:, 0] >= span[:, 1]
@@ -92,7 +94,7 @@ def _walk(corners: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.ND
     edge = np.repeat(np.arange(len(corners)), length + 1)
     first = np.cumsum(length + 1) - (length + 1)
     done = np.arange(len(edge)) - first[edge]
-    # An edge is always computed from its left or upper end, so that neighbours share it to the fifth.
+    # Always start at the left or upper end, so that neighbouring polygons round their common edge the same way.
     long_axis = np.where(is_flat, 0, 1)
     rows = np.arange(len(corners))
     is_flipped = start[rows, long_axis] > end[rows, long_axis]
@@ -106,7 +108,7 @@ def _walk(corners: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.ND
 
 
 def fill_runs(runs: npt.NDArray[np.int32], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """The region of run lengths that `read_runs` has read; `size` is height and width.
+    """Rasterise run lengths from `read_runs`; `size` is height and width.
 
     Returns:
         `(H, W)` bool.
@@ -117,15 +119,15 @@ def fill_runs(runs: npt.NDArray[np.int32], size: tuple[int, int]) -> npt.NDArray
 
 
 def read_runs(counts: Any, size: tuple[int, int]) -> npt.NDArray[np.int32]:
-    """Run lengths as int32, from what a file holds.
+    """Parse run lengths of a file as int32.
 
     Args:
-        counts: Numbers of pixels outside, inside, outside, ... by turns, going down one column after the other; or
-            the same compressed into a string, as pycocotools does it.
+        counts: Numbers of pixels alternately outside and inside, column by column from the top; or the same compressed
+            into a string by pycocotools.
         size: Height and width.
 
     Raises:
-        ValueError: the runs are no such thing, or do not sum up to H times W.
+        ValueError: The runs are invalid, or do not sum up to H times W.
     """
     if isinstance(counts, str):
         counts = _decompress(counts)
@@ -145,10 +147,11 @@ def read_runs(counts: Any, size: tuple[int, int]) -> npt.NDArray[np.int32]:
 
 
 def _decompress(text: str) -> list[int]:
-    """Numbers in groups of five bits, each a character from "0" on, the lowest first.
+    """Decode numbers in groups of five bits, lowest group first, each stored as a character from "0" on.
 
-    A sixth bit says that more follow, the fifth of the last one is the sign. From the fourth number on they are
-    differences to the number before the last.
+    A sixth bit marks that more groups follow; the fifth bit of the last group is the sign. From the fourth number on,
+    the differences to the last but one number are stored: runs inside and outside alternate, and each resembles the
+    previous one of its kind.
     """
     runs: list[int] = []
     number = shift = 0
@@ -160,7 +163,7 @@ def _decompress(text: str) -> list[int]:
         shift += 5
         if bits & 32:
             continue
-        number -= (bits & 16) << (shift - 4)
+        number -= (bits & 16) << (shift - 4)  # sign extension: minus 2**shift, as C's `x |= -1 << 5 * k`
         runs.append(number + (runs[-2] if len(runs) > 2 else 0))
         number = shift = 0
     if shift:

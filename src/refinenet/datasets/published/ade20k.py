@@ -1,6 +1,6 @@
 """ADE20K in the form of the SceneParsing challenge: 150 classes, 20,210 train and 2,000 val images.
 
-Masks hold 0 for what has no class, and 1 to 150. The full ADE20K with its 3,000 classes is another download.
+Masks hold 0 for pixels without a class, and 1 to 150. The full ADE20K with its 3,000 classes is another download.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from refinenet.datasets.formats.lookup import make_table, read_with_table
 from refinenet.datasets.metadata import PublishedDataset, Server, read_info
 from refinenet.datasets.published.devkit import require_folder
 
-FACTS = read_info("ade20k")
+INFO = read_info("ade20k")
 FOLDER = "ADEChallengeData2016"
 TEST_PLACES = ("release_test", f"{FOLDER}/release_test", f"{FOLDER}/images", "images", "")
-TABLE = make_table({k + 1: k for k in range(len(FACTS.label_set))}, void=[0])
+TABLE = make_table({k + 1: k for k in range(len(INFO.label_set))}, void=[0])
 MEANING = "Masks of ADE20K SceneParsing hold 1 to 150 for its classes and 0 for none."
 
 
 def open_split(root: Path, split: str) -> Dataset:
-    """One split, "train", "val" or, without labels, "test", of the folder `root`.
+    """Open the split "train", "val" or, without labels, "test".
 
-    It holds ADEChallengeData2016/ or is it; beside that or in it lies release_test/ with the images of test.
+    `root` is ADEChallengeData2016/ or contains it; release_test/ with the test images is beside or inside that folder.
 
     Raises:
-        FileNotFoundError: the data are not there.
-        ValueError: images and masks do not pair.
+        FileNotFoundError: The data are missing.
+        ValueError: Images and masks do not match.
     """
     if split == UNLABELLED:
         images = require_folder(root, TEST_PLACES, "testing", "The test images of ADE20K SceneParsing") / "testing"
-        return open_images(name="ade20k", split=split, label_set=FACTS.label_set, images=images)
+        return open_images(name="ade20k", split=split, label_set=INFO.label_set, images=images)
     base = root if (root / "annotations").is_dir() else root / FOLDER
     part = {"train": "training", "val": "validation"}[split]
     return open_folders(
         name="ade20k",
         split=split,
-        label_set=FACTS.label_set,
+        label_set=INFO.label_set,
         images=base / "images" / part,
         masks=base / "annotations" / part,
         read_labels=partial(read_with_table, TABLE, MEANING),
@@ -50,11 +50,13 @@ def _place_in_archive(_split: str, item: str) -> str:
 
 
 SERVER = Server(
-    **FACTS.more["server"],
+    **INFO.more["server"],
     archive="zip",
     place=_place_in_archive,
-    values=tuple(range(1, len(FACTS.label_set) + 1)),
+    values=tuple(range(1, len(INFO.label_set) + 1)),
 )
-"""It takes 1 to 150, as the owner's masks have them, in files called as the images, but .png. Source: the challenge's
-development kit, CSAILVision/sceneparsing."""
-ADE20K = PublishedDataset(facts=FACTS, open_split=open_split, server=SERVER)
+"""The server takes values 1 to 150, like the owner's masks, in files named like the images, but .png.
+
+Source: the challenge's development kit, CSAILVision/sceneparsing.
+"""
+ADE20K = PublishedDataset(info=INFO, open_split=open_split, server=SERVER)

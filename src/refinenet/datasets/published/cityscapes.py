@@ -1,7 +1,7 @@
 """Cityscapes with fine annotations: 19 classes, 2,975 train and 500 val images of 27 cities.
 
-Masks are `*_gtFine_labelIds.png`, whose ids 0 to 33 are those of the benchmark's server; `*_labelTrainIds.png`, which
-its scripts can write beside them, are not read. The masks of test are dummies: of it there are images only.
+Masks are `*_gtFine_labelIds.png` with ids 0 to 33, as used by the benchmark's server; `*_labelTrainIds.png`, which its
+scripts can write beside them, are not read. The test masks are dummies, so test has images only.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ from refinenet.datasets.dataset import UNLABELLED, Dataset, from_files, place, w
 from refinenet.datasets.formats.lookup import make_table, read_with_table
 from refinenet.datasets.metadata import PublishedDataset, Server, read_info
 
-FACTS = read_info("cityscapes")
+INFO = read_info("cityscapes")
 LARGEST_ID = 33
 NUMBER_PLATE = 255
-"""The id -1 of number plates, as eight bits hold it."""
+"""The id -1 of number plates, stored in 8 bits."""
 TABLE = make_table(
-    {value: k for k, value in enumerate(FACTS.more["value_of_class"])}, void=[*range(LARGEST_ID + 1), NUMBER_PLATE]
+    {value: k for k, value in enumerate(INFO.more["value_of_class"])}, void=[*range(LARGEST_ID + 1), NUMBER_PLATE]
 )
 MEANING = "Masks of Cityscapes hold its label ids, 0 to 33, and 255 for number plates."
 IMAGE_ENDING, MASK_ENDING = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
 
 def open_split(root: Path, split: str) -> Dataset:
-    """One split, "train", "val" or, without labels, "test", of the folder `root`, which holds leftImg8bit/ and gtFine/.
+    """Open the split "train", "val" or, without labels, "test"; `root` holds leftImg8bit/ and gtFine/.
 
     Raises:
-        FileNotFoundError: the data are not there.
-        ValueError: images and masks do not pair.
+        FileNotFoundError: The data are missing.
+        ValueError: Images and masks do not match.
     """
     images, masks = root / "leftImg8bit" / split, root / "gtFine" / split
     items = _list_items(images, IMAGE_ENDING)
     image_file = partial(place, images, IMAGE_ENDING)
     if split == UNLABELLED:
         return without_labels(
-            name="cityscapes", split=split, label_set=FACTS.label_set, items=items, image_file=image_file
+            name="cityscapes", split=split, label_set=INFO.label_set, items=items, image_file=image_file
         )
     _check_pairs(items, _list_items(masks, MASK_ENDING))
     return from_files(
         name="cityscapes",
         split=split,
-        label_set=FACTS.label_set,
+        label_set=INFO.label_set,
         items=items,
         image_file=image_file,
         mask_file=partial(place, masks, MASK_ENDING),
@@ -51,7 +51,7 @@ def open_split(root: Path, split: str) -> Dataset:
 
 
 def _list_items(folder: Path, ending: str) -> list[str]:
-    """Such as "aachen/aachen_000000_000019", in alphabetical order."""
+    """List items such as "aachen/aachen_000000_000019" in alphabetical order."""
     files = sorted(path for path in folder.glob(f"*/*{ending}") if not path.name.startswith("."))
     if not files:
         raise FileNotFoundError(f"The dataset 'cityscapes' has no files {folder / 'CITY' / ('*' + ending)}.")
@@ -63,7 +63,7 @@ def _check_pairs(images: list[str], masks: list[str]) -> None:
     if alone:
         lacking = [f"{item} (no *{IMAGE_ENDING if item in masks else MASK_ENDING})" for item in alone[:5]]
         more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
-        raise ValueError(f"Each image of Cityscapes has a mask. Without partner: {', '.join(lacking)}{more}.")
+        raise ValueError(f"Each image of Cityscapes has a mask. Without a partner: {', '.join(lacking)}{more}.")
 
 
 def _place_in_archive(_split: str, item: str) -> str:
@@ -71,8 +71,8 @@ def _place_in_archive(_split: str, item: str) -> str:
 
 
 SERVER = Server(
-    **FACTS.more["server"], archive="zip", place=_place_in_archive, values=tuple(FACTS.more["value_of_class"])
+    **INFO.more["server"], archive="zip", place=_place_in_archive, values=tuple(INFO.more["value_of_class"])
 )
-"""It takes label ids, not the 19 classes' own, in files that begin with city, sequence and frame, one for each image,
-wherever they lie in the archive. Source: cityscapesScripts, evaluation/evalPixelLevelSemanticLabeling.py."""
-CITYSCAPES = PublishedDataset(facts=FACTS, open_split=open_split, server=SERVER)
+"""The server takes label ids, not indices of the 19 classes, in one file per image, anywhere in the archive, whose name
+starts with city, sequence and frame. Source: cityscapesScripts, evaluation/evalPixelLevelSemanticLabeling.py."""
+CITYSCAPES = PublishedDataset(info=INFO, open_split=open_split, server=SERVER)

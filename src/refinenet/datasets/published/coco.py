@@ -17,15 +17,15 @@ from refinenet.io.image_files import list_files
 from refinenet.io.images import decode
 from refinenet.labels import LabelMap
 
-FACTS = read_info("coco")
-CLASS_OF_CATEGORY = {int(category): k for category, k in FACTS.more["class_of_category"].items()}
+INFO = read_info("coco")
+CLASS_OF_CATEGORY = {int(category): k for category, k in INFO.more["class_of_category"].items()}
 SMALLEST_AREA = 1000
-"""Training takes only images whose objects of the 20 classes have more than so many pixels together.
+"""Training uses only images whose objects of the 20 classes have more pixels than this in total.
 
 Source: torchvision's reference training on COCO, `references/segmentation/coco_utils.py`.
 """
-STUFF_FACTS = read_info("coco_stuff")
-STUFF_TABLE = make_table({int(value): k for value, k in STUFF_FACTS.more["class_of_value"].items()}, void=[255])
+STUFF_INFO = read_info("coco_stuff")
+STUFF_TABLE = make_table({int(value): k for value, k in STUFF_INFO.more["class_of_value"].items()}, void=[255])
 STUFF_MEANING = (
     "Masks of COCO-Stuff hold COCO's category ids less one (0 to 181, without eleven that no category has), and 255 "
     "for none. Files of *_labelTrainIds.png, of the panoptic task or of stuff alone hold other values."
@@ -33,19 +33,19 @@ STUFF_MEANING = (
 
 
 def open_split(root: Path, split: str) -> Dataset:
-    """One split, "train" or "val", of the folder `root`.
+    """Open the split "train" or "val".
 
-    It holds train2017/ and val2017/ with the images, and annotations/instances_train2017.json and its like; or, instead
-    of those, prepared masks with ids of the 21 classes in masks/train2017/ and masks/val2017/.
+    `root` holds train2017/ and val2017/ with the images, and annotations/instances_train2017.json etc.; or, instead of
+    the latter, prepared masks with ids of the 21 classes in masks/train2017/ and masks/val2017/.
 
     Raises:
-        FileNotFoundError: the data are not there.
-        ValueError: the json is damaged, or images and prepared masks do not pair.
+        FileNotFoundError: The data are missing.
+        ValueError: The JSON file is damaged, or images and prepared masks do not match.
     """
     images, masks = root / f"{split}2017", root / "masks" / f"{split}2017"
     json_file = root / "annotations" / f"instances_{split}2017.json"
     if masks.is_dir():
-        return open_folders(name="coco", split=split, label_set=FACTS.label_set, images=images, masks=masks)
+        return open_folders(name="coco", split=split, label_set=INFO.label_set, images=images, masks=masks)
     if not json_file.is_file() or not images.is_dir():
         raise FileNotFoundError(
             f"The dataset 'coco' has no split {split!r} here: it needs the folder {images}, and {json_file} or the "
@@ -55,7 +55,7 @@ def open_split(root: Path, split: str) -> Dataset:
     return Dataset(
         name="coco",
         split=split,
-        label_set=FACTS.label_set,
+        label_set=INFO.label_set,
         items=_choose(instances, split),
         read_image=partial(_read_image, images),
         read_labels=partial(_read_labels, instances),
@@ -72,9 +72,9 @@ def _choose(instances: CocoInstances, split: str) -> list[str]:
             raise ValueError(f"{instances.json_file} has annotations without 'area', by which images are chosen.")
         chosen = instances.area > SMALLEST_AREA
     names = [instances.file_names[index] for index in np.flatnonzero(chosen)]
-    strange = next((name for name in names if not name.endswith(".jpg")), None)
-    if strange is not None:
-        raise ValueError(f"{instances.json_file} has an image {strange!r}: the images of COCO end in .jpg.")
+    other = next((name for name in names if not name.endswith(".jpg")), None)
+    if other is not None:
+        raise ValueError(f"{instances.json_file} has an image {other!r}: the images of COCO end in .jpg.")
     return [name.removesuffix(".jpg") for name in names]
 
 
@@ -83,13 +83,13 @@ def _read_image(folder: Path, item: str) -> npt.NDArray[np.uint8]:
 
 
 def _read_labels(instances: CocoInstances, item: str) -> LabelMap:
-    """Objects in their classes; crowds, and pixels of more than one object, are void."""
+    """Draw objects in their classes; crowds, and pixels of more than one object, are void."""
     index = instances.find(f"{item}.jpg")
     labels = np.zeros(instances.size(index), np.uint8)
     taken = np.zeros(labels.shape, bool)
     for category, is_crowd, region in instances.objects(index):
-        labels[region] = FACTS.label_set.ignore_index if is_crowd else CLASS_OF_CATEGORY[category]
-        labels[region & taken] = FACTS.label_set.ignore_index
+        labels[region] = INFO.label_set.ignore_index if is_crowd else CLASS_OF_CATEGORY[category]
+        labels[region & taken] = INFO.label_set.ignore_index
         taken |= region
     return labels
 
@@ -99,14 +99,14 @@ def _locate(json_file: Path, item: str) -> str:
 
 
 def open_stuff_split(root: Path, split: str) -> Dataset:
-    """One split, "train" or "val", of COCO-Stuff in the folder `root`.
+    """Open the split "train" or "val" of COCO-Stuff in the folder `root`.
 
-    Images lie in train2017/ or images/train2017/, masks in stuffthingmaps/train2017/, in annotations/train2017/, or
-    beside the images, as where all archives were unpacked into one folder.
+    Images are in train2017/ or images/train2017/; masks are in stuffthingmaps/train2017/, in annotations/train2017/, or
+    beside the images if all archives were unpacked into one folder.
 
     Raises:
-        FileNotFoundError: the data are not there.
-        ValueError: images and masks do not pair.
+        FileNotFoundError: The data are missing.
+        ValueError: Images and masks do not match.
     """
     part = f"{split}2017"
     image_places = [root / part, root / "images" / part]
@@ -122,7 +122,7 @@ def open_stuff_split(root: Path, split: str) -> Dataset:
     return from_files(
         name="coco:stuff",
         split=split,
-        label_set=STUFF_FACTS.label_set,
+        label_set=STUFF_INFO.label_set,
         items=list(pairs),
         image_file=partial(place, images, ".jpg"),
         mask_file=partial(place, masks, ".png"),
@@ -131,7 +131,7 @@ def open_stuff_split(root: Path, split: str) -> Dataset:
 
 
 def _list(folder: Path, suffix: str) -> list[Path]:
-    """The files of one kind in a folder, without the masks that other tools write beside the published ones."""
+    """List the files with a suffix, without the masks that other tools write beside the published ones."""
     files = list_files(folder, (suffix,)) if folder.is_dir() else ()
     return [path for path in files if not path.stem.endswith("_labelTrainIds")]
 
@@ -140,5 +140,5 @@ def _either(folders: list[Path]) -> str:
     return " or ".join(str(folder) for folder in folders)
 
 
-COCO = PublishedDataset(facts=FACTS, open_split=open_split)
-COCO_STUFF = PublishedDataset(facts=STUFF_FACTS, open_split=open_stuff_split)
+COCO = PublishedDataset(info=INFO, open_split=open_split)
+COCO_STUFF = PublishedDataset(info=STUFF_INFO, open_split=open_stuff_split)

@@ -14,22 +14,22 @@ from refinenet.datasets.formats.matlab import hdf5_shape, read_hdf5, to_ids, tra
 from refinenet.datasets.metadata import PublishedDataset, read_info
 from refinenet.labels import LabelMap
 
-FACTS = read_info("nyu")
+INFO = read_info("nyu")
 FILE = "nyu_depth_v2_labeled.mat"
 SAMPLES_FOR_BORDER = 32
 Crop = tuple[slice, slice]
 
 
 def open_split(root: Path, split: str) -> Dataset:
-    """One split, "train" or "val", of NYU Depth V2 in `root`.
+    """Open the split "train" or "val" of NYU Depth V2 in `root`.
 
     Prepared folders `train_images`, `train_labels`, `val_images` and `val_labels`, whose masks hold 0 to 39 and 255,
-    are taken as they are. Of the owners' `nyu_depth_v2_labeled.mat` the white border, which aligning colour and depth
-    has left, is cut off: the outer rows and columns that are white in every image, so that 625x468 pixels stay.
+    are used as they are. Images of the owners' `nyu_depth_v2_labeled.mat` are cropped to 625x468 pixels, removing the
+    white border left by the alignment of colour and depth: outer rows and columns that are white in every image.
 
     Raises:
-        FileNotFoundError: the data are not there.
-        ValueError: the file is damaged, or images and masks do not pair.
+        FileNotFoundError: The data are missing.
+        ValueError: The file is damaged, or images and masks do not match.
     """
     if (root / FILE).is_file() and not (root / f"{split}_images").is_dir():
         return _open_mat(root / FILE, split)
@@ -37,7 +37,7 @@ def open_split(root: Path, split: str) -> Dataset:
         return open_folders(
             name="nyu",
             split=split,
-            label_set=FACTS.label_set,
+            label_set=INFO.label_set,
             images=root / f"{split}_images",
             masks=root / f"{split}_labels",
         )
@@ -47,19 +47,19 @@ def open_split(root: Path, split: str) -> Dataset:
 
 def _open_mat(path: Path, split: str) -> Dataset:
     images, labels = hdf5_shape(path, "images"), hdf5_shape(path, "labels")
-    # HDF5 has MATLAB's axes in reverse: number, channel, column, row.
+    # HDF5 reverses MATLAB's axes: image, channel, column, row.
     if len(images) != 4 or images[1] != 3 or labels != (images[0], *images[2:]) or 0 in images:
         raise ValueError(
             f"{path}: images of shape {images} and labels of shape {labels} are not (N, 3, W, H) and (N, W, H). "
             "It is not the file that was published, or it is damaged."
         )
-    val_numbers = set(FACTS.more["val_numbers"])
+    val_numbers = set(INFO.more["val_numbers"])
     numbers = [number for number in range(1, images[0] + 1) if (number in val_numbers) == (split == "val")]
     crop = _find_crop(path, images[0])
     return Dataset(
         name="nyu",
         split=split,
-        label_set=FACTS.label_set,
+        label_set=INFO.label_set,
         items=[f"{number:06}" for number in numbers],
         read_image=partial(_read_image, path, crop),
         read_labels=partial(_read_labels, path, crop),
@@ -90,7 +90,8 @@ def _read_image(path: Path, crop: Crop, item: str) -> npt.NDArray[np.uint8]:
 
 def _read_labels(path: Path, crop: Crop, item: str) -> LabelMap:
     ids = to_ids(read_hdf5(path, "labels", int(item) - 1).T[crop], _locate(path, item))
-    table = np.array([0, *FACTS.more["map_894_to_40"]], np.uint8) - np.uint8(1)  # 0, no label, becomes 255
+    # uint8 wraps around: 0, unlabelled, becomes 255.
+    table = np.array([0, *INFO.more["map_894_to_40"]], np.uint8) - np.uint8(1)
     return translate(ids, table, _locate(path, item))
 
 
@@ -98,4 +99,4 @@ def _locate(path: Path, item: str) -> str:
     return f"{path}, image {item}"
 
 
-NYU = PublishedDataset(facts=FACTS, open_split=open_split)
+NYU = PublishedDataset(info=INFO, open_split=open_split)

@@ -14,25 +14,25 @@ from refinenet.datasets.published.devkit import check_presence, find_folder, not
 from refinenet.io.mask_files import read_mask
 from refinenet.labels import LabelMap
 
-FACTS = read_info("person_part")
+INFO = read_info("person_part")
 VOC_PLACES = ("VOCdevkit/VOC2010", "VOC2010", "")
 PNG_FOLDER, MAT_FOLDER = "pascal_person_part_gt", "Annotations_Part"
 MASK_PLACES = ("", "pascal_person_part", "trainval", "pascal_part")
 LIST_FOLDER = "pascal_person_part_trainval_list"
 PERSON = 15
-"""VOC's number of the class person."""
+"""VOC's index of the class person."""
 
 
 def open_split(root: Path, split: str) -> Dataset:
-    """One split, "train" or "val", below `root`.
+    """Open the split "train" or "val" below `root`.
 
-    The prepared masks in `pascal_person_part_gt` are taken where they are there, else PASCAL-Part's `Annotations_Part`.
-    The images are those of `pascal_person_part_trainval_list`; without these lists, which PASCAL-Part does not have,
-    those in which VOC 2010 notes a person, a few more or less than the lists have.
+    Prepared masks in `pascal_person_part_gt` are used if they exist, or else PASCAL-Part's `Annotations_Part`. The
+    images are those in `pascal_person_part_trainval_list`; without these lists, which PASCAL-Part does not include,
+    those in which VOC 2010 lists a person, whose number differs slightly.
 
     Raises:
-        FileNotFoundError: a list, an image or a mask is not there.
-        ValueError: a list is damaged.
+        FileNotFoundError: A list, an image or a mask is missing.
+        ValueError: A list is damaged.
     """
     voc = require_folder(root, VOC_PLACES, "JPEGImages", "PASCAL VOC 2010")
     masks, ending = _find_masks(root)
@@ -43,7 +43,7 @@ def open_split(root: Path, split: str) -> Dataset:
     return from_files(
         name="person_part",
         split=split,
-        label_set=FACTS.label_set,
+        label_set=INFO.label_set,
         items=items,
         image_file=partial(place, voc / "JPEGImages", ".jpg"),
         mask_file=partial(place, masks, ending),
@@ -69,14 +69,14 @@ def _read_items(root: Path, voc: Path, split: str) -> list[str]:
 
 
 def _sources(root: Path, voc: Path, split: str) -> list[Path]:
-    """The lists, and the masks that are taken rather than PASCAL-Part's, whether they are there or not."""
+    """Return the lists, and the masks that take precedence over PASCAL-Part's, whether they exist or not."""
     lists = [root / place / LIST_FOLDER / f"{split}.txt" for place in MASK_PLACES]
-    rather = [root / place / PNG_FOLDER for place in MASK_PLACES]
-    return [*lists, voc / "ImageSets" / "Main" / f"person_{split}.txt", *rather]
+    preferred = [root / place / PNG_FOLDER for place in MASK_PLACES]
+    return [*lists, voc / "ImageSets" / "Main" / f"person_{split}.txt", *preferred]
 
 
 def _read_parts(path: Path) -> LabelMap:
-    """PASCAL-Part's masks of the parts of all persons, drawn in the order of the file, later ones over earlier ones."""
+    """Draw PASCAL-Part's masks of the parts of all persons in file order, later ones over earlier ones."""
     objects = read_variable(path, "anno").field("objects")
     if len(objects) != 1 or not objects[0].field("mask"):
         raise ValueError(f"{path} holds no object, so that it does not tell the size of its image.")
@@ -89,7 +89,7 @@ def _read_parts(path: Path) -> LabelMap:
 
 
 def _draw(labels: LabelMap, parts: Array, path: Path) -> None:
-    classes = FACTS.more["class_of_part"]
+    classes = INFO.more["class_of_part"]
     for name, mask in zip(parts.field("part_name"), parts.field("mask"), strict=True):
         part = name.text()
         if part not in classes:
@@ -99,4 +99,4 @@ def _draw(labels: LabelMap, parts: Array, path: Path) -> None:
         labels[to_ids(mask.numbers(), f"{path}, {part}") != 0] = classes[part]
 
 
-PERSON_PART = PublishedDataset(facts=FACTS, open_split=open_split)
+PERSON_PART = PublishedDataset(info=INFO, open_split=open_split)

@@ -1,15 +1,15 @@
-"""Masks that `refinenet data prepare` has written of a published dataset whose own label files are slow to read.
+"""Masks written by `refinenet data prepare` for published datasets whose own label files are slow to read.
 
-They stand for the owner's files as long as these are unchanged, or gone: what they were made from is noted.
+They replace the owner's files as long as these are unchanged or deleted: their source is recorded.
 
-Below the dataset's root they lie so, for a dataset named `sbd` and its split `train`:
+Files below the dataset's root, for a dataset named `sbd` and its split `train`:
 
-    prepared/sbd-train/made_from.json     written first: files and folders below the root, and what they looked like
+    prepared/sbd-train/made_from.json     written first: the source files and folders, and their state
     prepared/sbd-train/masks/ITEM.png     ids of the label set, with its palette
-    prepared/sbd-train/images/ITEM.png    only where the image is in no file of its own
-    prepared/sbd-train/samples.tsv        written last: an item and its image's path below the root on each line
+    prepared/sbd-train/images/ITEM.png    only if the image is not in a file of its own
+    prepared/sbd-train/samples.tsv        written last: on each line an item and its image's path below the root
 
-Items may contain "/": then there are folders below `masks/` and `images/`.
+Items may contain "/"; `masks/` and `images/` then have subfolders.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ from refinenet.io.parallel import map_parallel
 from refinenet.labels import LabelSet
 
 MANY_PROBLEMS = 20
-"""After so many damaged samples nobody wants to hear of more."""
+"""Conversion stops after this many damaged samples."""
 OLD = 3600
-"""Seconds after which a temporary file is nobody's any more."""
+"""Age in seconds from which a temporary file counts as abandoned."""
 
 
 def prepared_folder(root: Path, name: str, split: str) -> Path:
-    """Where the prepared files of a split lie; `name` may have a variant, as in "coco:stuff"."""
+    """Return the folder of a split's prepared files; `name` may have a variant, as in "coco:stuff"."""
     return root / "prepared" / f"{name.replace(':', '-')}-{split}"
 
 
 def open_fastest(
     root: Path, name: str, split: str, label_set: LabelSet, open_split: Callable[[Path, str], Dataset]
 ) -> Dataset:
-    """The split of a published dataset, from prepared masks where they are there and still right, else from its files.
+    """Open a split of a published dataset from prepared masks if they are up to date, or else from its own files.
 
-    It warns where masks were prepared, but not from the files that are there now.
+    Warns if masks were prepared from files that have changed since.
 
     Args:
         root: The dataset's root.
-        name: What it is called; it may have a variant.
-        split: Which part of it.
-        label_set: Its classes.
-        open_split: From root and split to the dataset in its owner's files.
+        name: The dataset's name, which may have a variant.
+        split: The name of the split.
+        label_set: The classes.
+        open_split: Maps root and split to the dataset in its owner's files.
 
     Raises:
-        FileNotFoundError: the data are not there.
-        ValueError: they are damaged.
+        FileNotFoundError: The data are missing.
+        ValueError: The data are damaged.
     """
     prepared = open_prepared(root, name, split, label_set)
     if prepared is not None:
@@ -66,17 +66,17 @@ def open_fastest(
     if dataset.is_slow and _listing(folder).is_file():
         warnings.warn(
             f"The masks in {folder} were made from files that have changed since, and are not used. Run `refinenet "
-            f"data prepare {name} --root {root}` to make them anew: reading is slower until then.",
+            f"data prepare {name} --root {root}` to make them again: reading is slower until then.",
             stacklevel=2,
         )
     return dataset
 
 
 def open_prepared(root: Path, name: str, split: str, label_set: LabelSet) -> Dataset | None:
-    """The prepared dataset, or None where it was not prepared to its end, or from files that have changed since.
+    """Open a prepared split; None if its preparation was not finished, or its source files have changed since.
 
     Raises:
-        ValueError: its list of samples, or the note of what it was made from, is damaged.
+        ValueError: The list of samples, or the record of the source files, is damaged.
     """
     folder = prepared_folder(root, name, split)
     listing = _listing(folder)
@@ -101,18 +101,18 @@ def open_prepared(root: Path, name: str, split: str, label_set: LabelSet) -> Dat
 def write_split(
     root: Path, folder: Path, dataset: Dataset, *, workers: int | None = None, advance: Callable[[], object]
 ) -> None:
-    """Write the masks that are not there yet and, last of all, the list of samples. One process at a time may do it.
+    """Write the missing masks and, last of all, the list of samples. Only one process at a time may do this.
 
     Args:
         root: The dataset's root.
         folder: The split's `prepared_folder`.
-        dataset: The split, as its owner's files hold it.
-        workers: Processes; by default one for each core.
+        dataset: The split in its owner's files.
+        workers: Number of processes; by default one per core.
         advance: Called after each sample.
 
     Raises:
-        ValueError: samples are damaged or cannot be written; some are named.
-        OSError: something cannot be read, removed or written.
+        ValueError: Samples are damaged or cannot be written; the message names some of them.
+        OSError: A file cannot be read, removed or written.
     """
     _begin(root, folder, dataset)
     images, problems = [], []
@@ -132,7 +132,7 @@ def write_split(
 
 
 def _write_or_explain(root: Path, folder: Path, dataset: Dataset, index: int) -> tuple[str, str]:
-    """The place of a sample's image, or else what went wrong."""
+    """Write a sample and return the path of its image, or else an error message."""
     try:
         return write_sample(root, folder, dataset, index), ""
     except (OSError, ValueError) as error:
@@ -140,20 +140,20 @@ def _write_or_explain(root: Path, folder: Path, dataset: Dataset, index: int) ->
 
 
 def write_sample(root: Path, folder: Path, dataset: Dataset, index: int) -> str:
-    """Write the mask of one sample and, where no file holds it alone, the image; files that are there stay.
+    """Write the mask of one sample, and its image if that is not in a file of its own; existing files stay.
 
     Args:
         root: The dataset's root.
         folder: The split's `prepared_folder`.
-        dataset: The split, as its owner's files hold it.
-        index: Which sample.
+        dataset: The split in its owner's files.
+        index: The index of the sample.
 
     Returns:
-        The path of its image below the root, with "/" between folders.
+        The path of the sample's image below the root, with "/" between folders.
 
     Raises:
-        ValueError: the sample is damaged, or its name or its image's place leads outside.
-        OSError: a file cannot be read or written.
+        ValueError: The sample is damaged, or its name or its image's path leads out of the folder.
+        OSError: A file cannot be read or written.
     """
     item = dataset.items[index]
     if not _is_plain(item):
@@ -173,11 +173,11 @@ def write_sample(root: Path, folder: Path, dataset: Dataset, index: int) -> str:
 
 
 def write_listing(folder: Path, items: Sequence[str], images: Sequence[str]) -> None:
-    """Write the list of samples, after which the split is prepared.
+    """Write the list of samples, which marks the split as prepared.
 
     Raises:
-        ValueError: an item stands there twice.
-        OSError: it cannot be written.
+        ValueError: An item occurs twice.
+        OSError: The list cannot be written.
     """
     if len(set(items)) < len(items):
         raise ValueError(f"Two images for {folder} have the same name, so one's mask would replace the other's.")
@@ -186,15 +186,16 @@ def write_listing(folder: Path, items: Sequence[str], images: Sequence[str]) -> 
 
 
 def _begin(root: Path, folder: Path, dataset: Dataset) -> None:
-    """Note what a split is made from; what was made from other files is removed, also if it was not finished."""
-    looks = {path.relative_to(root).as_posix(): _look(path) for path in dataset.slow_sources}
-    note = json.dumps(looks, indent=1).encode()
+    """Record the source files of a split, and remove everything made from other files, finished or not."""
+    states = {path.relative_to(root).as_posix(): _read_state(path) for path in dataset.slow_sources}
+    note = json.dumps(states, indent=1).encode()
     path = _note(folder)
     for leftover in folder.rglob(".*.tmp"):
         if time.time() - leftover.stat().st_mtime > OLD:
             leftover.unlink(missing_ok=True)
     if path.is_file() and path.read_bytes() == note:
         return
+    # The list marks a finished split, so it goes first: a stop in between must not leave a list with half of its masks.
     for file in (_listing(folder), path):
         file.unlink(missing_ok=True)
     for part in ("masks", "images"):
@@ -211,17 +212,17 @@ def _note(folder: Path) -> Path:
     return folder / "made_from.json"
 
 
-Look = list[int] | None
-"""Number of files, their bytes together, when the last of them was changed (in seconds); None where there are none."""
+FileState = list[int] | None
+"""Number of files, total bytes, and time of the last change in seconds; None if there are no files."""
 
 
-def _look(path: Path) -> Look:
-    """How a file, or a folder of files, looks without being opened."""
+def _read_state(path: Path) -> FileState:
+    """Return the state of a file, or of a folder of files, without opening them."""
     try:
         found = [entry.stat() for entry in os.scandir(path)] if path.is_dir() else [path.stat()]
     except FileNotFoundError:
         return None
-    # Whole seconds: copies between file systems keep no more.
+    # Whole seconds, since copies between file systems may lose fractions.
     return _sum_up(found) if found else None
 
 
@@ -231,21 +232,21 @@ def _sum_up(found: Iterable[os.stat_result]) -> list[int]:
 
 
 def _is_current(root: Path, folder: Path) -> bool:
-    """Whether all that the masks were made from is as it was, or gone, as it may be to save space."""
+    """Return whether all source files of the masks are unchanged, or deleted, for example to save space."""
     path = _note(folder)
     if not path.is_file():
         return False
     try:
-        looks = json.loads(path.read_text("utf-8"))
+        states = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged: delete the file and prepare the dataset again.") from error
-    if not isinstance(looks, dict) or not all(_is_plain(source) for source in looks):
+    if not isinstance(states, dict) or not all(_is_plain(source) for source in states):
         raise ValueError(f"{path} is damaged: delete the file and prepare the dataset again.")
-    return all(_look(root / source) in (None, look) for source, look in looks.items())
+    return all(_read_state(root / source) in (None, state) for source, state in states.items())
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a name, or several with "/" between them, stays below the folder and on one line of a list."""
+    """Return whether a name, possibly with "/", stays below its folder and on one line of a list."""
     return name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(name.split("/")) and ":" not in name
 
 

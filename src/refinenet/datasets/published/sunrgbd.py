@@ -1,6 +1,6 @@
 """SUN RGB-D with 37 classes: 5,285 train and 5,050 val images (its own test split), in the layout of its owners.
 
-It holds images of NYU Depth V2: a network that was trained on it must not be judged on `nyu`.
+It contains images of NYU Depth V2: a network trained on it must not be evaluated on `nyu`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from refinenet.datasets.published.devkit import not_found, require_folder
 from refinenet.io.images import decode
 from refinenet.labels import LabelMap
 
-FACTS = read_info("sunrgbd")
+INFO = read_info("sunrgbd")
 IMAGE_PLACES = ("SUNRGBD", "")
 TOOLBOX_PLACES = ("SUNRGBDtoolbox", "SUNRGBD/SUNRGBDtoolbox", "")
 META, LABELS, SPLITS = "Metadata/SUNRGBDMeta.mat", "Metadata/SUNRGBD2Dseg.mat", "traintestSUNRGBD/allsplit.mat"
@@ -30,17 +30,17 @@ VARIABLES = {"train": "alltrain", "val": "alltest"}
 
 class _Scene(NamedTuple):
     position: int
-    """Its place in SUNRGBDMeta.mat, which is that in SUNRGBD2Dseg.mat."""
+    """Position in SUNRGBDMeta.mat and, equally, in SUNRGBD2Dseg.mat."""
     image: str
-    """Its image below the folder SUNRGBD."""
+    """Path of the image below the folder SUNRGBD."""
 
 
 def open_split(root: Path, split: str) -> Dataset:
-    """One split, "train" or "val", below `root`, without reading any label.
+    """Open the split "train" or "val" below `root` without reading labels.
 
     Raises:
-        FileNotFoundError: the images or the toolbox are not there.
-        ValueError: a file of the toolbox is damaged, or they do not fit together.
+        FileNotFoundError: The images or the toolbox are missing.
+        ValueError: A file of the toolbox is damaged, or its files do not match.
     """
     images = require_folder(root, IMAGE_PLACES, "kv1", "SUN RGB-D's images")
     toolbox = require_folder(root, TOOLBOX_PLACES, META, "SUN RGB-D's toolbox")
@@ -48,7 +48,7 @@ def open_split(root: Path, split: str) -> Dataset:
     return Dataset(
         name="sunrgbd",
         split=split,
-        label_set=FACTS.label_set,
+        label_set=INFO.label_set,
         items=list(scenes),
         read_image=partial(_read_image, images, scenes),
         read_labels=partial(_read_labels, toolbox / LABELS, scenes),
@@ -70,7 +70,7 @@ def _read_scenes(toolbox: Path, split: str) -> dict[str, _Scene]:
     scenes = {}
     for position, path in enumerate(paths):
         image = _cut(path.text(), toolbox / META)
-        # The image lies in the scene's folder image.
+        # Images are stored as SCENE/image/NAME.jpg.
         scene = str(PurePosixPath(image).parent.parent)
         if scene in wanted:
             scenes[scene] = _Scene(position, image)
@@ -85,7 +85,7 @@ def _read_directories(path: Path, variable: str) -> set[str]:
 
 
 def _cut(stored: str, path: Path) -> str:
-    """A path below SUNRGBD: those in the files begin with the folders of the owners' machine."""
+    """Return the path below SUNRGBD: the stored paths start with folders of the owners' machine."""
     parts = PurePosixPath(stored).parts
     below = parts[parts.index("SUNRGBD") + 1 :] if "SUNRGBD" in parts else ()
     if not below or ".." in below or not stored.isprintable():
@@ -103,13 +103,14 @@ def _read_image(folder: Path, scenes: Mapping[str, _Scene], item: str) -> npt.ND
 
 def _read_labels(path: Path, scenes: Mapping[str, _Scene], item: str) -> LabelMap:
     name = _locate(path, scenes, item)
-    # HDF5 has MATLAB's axes in reverse.
+    # HDF5 reverses MATLAB's axes, hence the transpose.
     ids = to_ids(read_referenced(path, SEGMENTATIONS, scenes[item].position).T, name)
-    return translate(ids, np.arange(len(FACTS.label_set) + 1, dtype=np.uint8) - np.uint8(1), name)  # 0 becomes 255
+    # uint8 wraps around: 0, unlabelled, becomes 255.
+    return translate(ids, np.arange(len(INFO.label_set) + 1, dtype=np.uint8) - np.uint8(1), name)
 
 
 def _locate(path: Path, scenes: Mapping[str, _Scene], item: str) -> str:
     return f"{path}, image {scenes[item].position + 1} ({item})"
 
 
-SUNRGBD = PublishedDataset(facts=FACTS, open_split=open_split)
+SUNRGBD = PublishedDataset(info=INFO, open_split=open_split)

@@ -1,7 +1,7 @@
 """PASCAL VOC 2012, SBD (the Semantic Boundaries Dataset) and both together, each with VOC's 21 classes.
 
-No split to train on holds an image of VOC 2012's segmentation val, on which all three are judged: SBD's own train list
-does, and a network trained on it would be tested on images it knows.
+No training split contains images of VOC 2012's segmentation val, on which all three are evaluated. SBD's own train list
+does, so a network trained on it would be tested on training images.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from refinenet.io.image_files import list_files
 from refinenet.io.mask_files import read_mask
 from refinenet.labels import LabelMap
 
-FACTS, SBD_FACTS, AUG_FACTS = (read_info(name) for name in ("voc", "sbd", "voc_aug"))
+INFO, SBD_INFO, AUG_INFO = (read_info(name) for name in ("voc", "sbd", "voc_aug"))
 VOC_PLACES = ("VOCdevkit/VOC2012", "VOC2012", "")
 SBD_PLACES = ("benchmark_RELEASE/dataset", "dataset", "VOCdevkit/VOCaug/dataset", "VOCaug/dataset", "")
 VAL_IDS = frozenset(
-    f"{year}_{number}" for year, numbers in SBD_FACTS.more["voc_2012_val"].items() for number in numbers.split()
+    f"{year}_{number}" for year, numbers in SBD_INFO.more["voc_2012_val"].items() for number in numbers.split()
 )
 """The 1,449 images of VOC 2012's segmentation val."""
 
 
 def open_voc(root: Path, split: str) -> Dataset:
-    """One split, "train", "val", "trainval" or, without labels, "test", of VOC 2012 below `root`.
+    """Open the split "train", "val", "trainval" or, without labels, "test" of VOC 2012 below `root`.
 
     Raises:
-        FileNotFoundError: a list, an image or a mask is not there.
-        ValueError: a list is damaged.
+        FileNotFoundError: A list, an image or a mask is missing.
+        ValueError: A list is damaged.
     """
-    return _open_segmentation(FACTS, "voc", _find_voc(root), split)
+    return _open_segmentation(INFO, "voc", _find_voc(root), split)
 
 
 def open_sbd(root: Path, split: str) -> Dataset:
-    """One split of SBD below `root`.
+    """Open one split of SBD below `root`.
 
     Args:
-        root: The folder that holds `benchmark_RELEASE`, or a folder on the way to its images.
-        split: "train": the list `train_noval.txt` where it is there, else `train.txt`, in both cases without the
-            images of VOC 2012's val; "train_noval": that list, which must be there; "val": SBD's own.
+        root: The folder that contains `benchmark_RELEASE`, or a folder between that and its images.
+        split: "train": the list `train_noval.txt` if it exists, or else `train.txt`, in both cases without the images
+            of VOC 2012's val; "train_noval": that list, which must exist; "val": SBD's own val.
 
     Raises:
-        FileNotFoundError: a list, an image or a mask is not there.
-        ValueError: a list is damaged.
+        FileNotFoundError: A list, an image or a mask is missing.
+        ValueError: A list is damaged.
     """
     folder = require_folder(root, SBD_PLACES, "cls", "SBD")
     lists = [folder / "train_noval.txt", root / "train_noval.txt", folder / "train.txt"]
@@ -62,7 +62,7 @@ def open_sbd(root: Path, split: str) -> Dataset:
     return from_files(
         name="sbd",
         split=split,
-        label_set=SBD_FACTS.label_set,
+        label_set=SBD_INFO.label_set,
         items=items,
         image_file=partial(place, folder / "img", ".jpg"),
         mask_file=partial(place, folder / "cls", ".mat"),
@@ -72,23 +72,23 @@ def open_sbd(root: Path, split: str) -> Dataset:
 
 
 def open_aug(root: Path, split: str) -> Dataset:
-    """One split of VOC 2012 with SBD's annotations.
+    """Open one split of VOC 2012 with SBD's annotations.
 
     Args:
-        root: The folder that holds `VOCdevkit` and either `benchmark_RELEASE` or, in `VOC2012`, `SegmentationClassAug`.
-        split: "train": VOC's train and then all of SBD that is in neither VOC's train nor its val, 10,582 images;
-            where both have masks those of VOC are taken, which are finer. "val": VOC's val.
+        root: The folder with `VOCdevkit` and either `benchmark_RELEASE` or, in `VOC2012`, `SegmentationClassAug`.
+        split: "train": VOC's train, followed by all images of SBD that are in neither VOC's train nor its val, 10,582
+            in total; where both have masks, the finer ones of VOC are used. "val": VOC's val.
 
     Raises:
-        FileNotFoundError: a list, an image or a mask is not there.
-        ValueError: a list is damaged.
+        FileNotFoundError: A list, an image or a mask is missing.
+        ValueError: A list is damaged.
     """
     voc = _find_voc(root)
     if split == "val":
-        return _open_segmentation(AUG_FACTS, "voc_aug", voc, "val")
+        return _open_segmentation(AUG_INFO, "voc_aug", voc, "val")
     lists = [_list(voc, "train"), _list(voc, "val")]
-    own, val = map(read_names, lists)
-    known = {*own, *val}
+    voc_train, val = map(read_names, lists)
+    known = {*voc_train, *val}
     others, ending = voc / "SegmentationClassAug", ".png"
     slow_sources: list[Path] = []
     if others.is_dir():
@@ -103,32 +103,32 @@ def open_aug(root: Path, split: str) -> Dataset:
         others, ending = sbd / "cls", ".mat"
         names = [*read_names(sbd / "train.txt"), *read_names(sbd / "val.txt")]
     added = [name for name in _without_val(dict.fromkeys(names)) if name not in known]
-    check_presence(voc / "JPEGImages", ".jpg", [*own, *added])
-    check_presence(voc / "SegmentationClass", ".png", own)
+    check_presence(voc / "JPEGImages", ".jpg", [*voc_train, *added])
+    check_presence(voc / "SegmentationClass", ".png", voc_train)
     check_presence(others, ending, added)
     return from_files(
         name="voc_aug",
         split=split,
-        label_set=AUG_FACTS.label_set,
-        items=[*own, *added],
+        label_set=AUG_INFO.label_set,
+        items=[*voc_train, *added],
         image_file=partial(place, voc / "JPEGImages", ".jpg"),
-        mask_file=partial(_place_mask, frozenset(own), voc / "SegmentationClass", others, ending),
+        mask_file=partial(_place_mask, frozenset(voc_train), voc / "SegmentationClass", others, ending),
         read_labels=_read_labels,
         slow_sources=slow_sources,
     )
 
 
-def _open_segmentation(facts: DatasetInfo, name: str, folder: Path, split: str) -> Dataset:
+def _open_segmentation(info: DatasetInfo, name: str, folder: Path, split: str) -> Dataset:
     items = read_names(_list(folder, split))
     check_presence(folder / "JPEGImages", ".jpg", items)
     image_file = partial(place, folder / "JPEGImages", ".jpg")
     if split == UNLABELLED:
-        return without_labels(name=name, split=split, label_set=facts.label_set, items=items, image_file=image_file)
+        return without_labels(name=name, split=split, label_set=info.label_set, items=items, image_file=image_file)
     check_presence(folder / "SegmentationClass", ".png", items)
     return from_files(
         name=name,
         split=split,
-        label_set=facts.label_set,
+        label_set=info.label_set,
         items=items,
         image_file=image_file,
         mask_file=partial(place, folder / "SegmentationClass", ".png"),
@@ -147,8 +147,8 @@ def _without_val(names: Sequence[str] | Mapping[str, None]) -> list[str]:
     return [name for name in names if name not in VAL_IDS]
 
 
-def _place_mask(own: frozenset[str], folder: Path, others: Path, ending: str, item: str) -> Path:
-    return folder / f"{item}.png" if item in own else others / f"{item}{ending}"
+def _place_mask(from_voc: frozenset[str], folder: Path, others: Path, ending: str, item: str) -> Path:
+    return folder / f"{item}.png" if item in from_voc else others / f"{item}{ending}"
 
 
 def _read_labels(path: Path) -> LabelMap:
@@ -167,19 +167,19 @@ def _place_in_archive(split: str, item: str) -> str:
 
 
 SERVER = Server(
-    **FACTS.more["server"],
+    **INFO.more["server"],
     archive="tgz",
     place=_place_in_archive,
-    values=tuple(range(len(FACTS.label_set))),
-    palette=FACTS.label_set.colours,
+    values=tuple(range(len(INFO.label_set))),
+    palette=INFO.label_set.colours,
 )
-"""It takes the results folder of VOC's development kit with a palette PNG of 0 to 20 for each image.
+"""The server takes the results folder of VOC's development kit with a palette PNG of values 0 to 20 for each image.
 
-Of its two competitions comp5 is for systems built or trained on VOC 2012's own training and validation data only, and
-comp6 for those with any other data but the test images. Weights from ImageNet, SBD's annotations and COCO are other
-data, so that what the recipes of this package train belongs in comp6. Who trained on VOC alone, from random weights,
-renames the folder to comp5. Source: the challenge's page, http://host.robots.ox.ac.uk/pascal/VOC/voc2012/.
+Of its two competitions, comp5 is for systems built or trained on VOC 2012's own training and validation data only, and
+comp6 for those using any other data except the test images. ImageNet weights, SBD's annotations and COCO count as other
+data, so models trained with this package's recipes belong in comp6. For a model trained on VOC alone, from random
+weights, rename the folder to comp5. Source: the challenge's page, http://host.robots.ox.ac.uk/pascal/VOC/voc2012/.
 """
-VOC = PublishedDataset(facts=FACTS, open_split=open_voc, splits=("train", "val", "trainval"), server=SERVER)
-SBD = PublishedDataset(facts=SBD_FACTS, open_split=open_sbd, splits=("train", "val", "train_noval"))
-VOC_AUG = PublishedDataset(facts=AUG_FACTS, open_split=open_aug)
+VOC = PublishedDataset(info=INFO, open_split=open_voc, splits=("train", "val", "trainval"), server=SERVER)
+SBD = PublishedDataset(info=SBD_INFO, open_split=open_sbd, splits=("train", "val", "train_noval"))
+VOC_AUG = PublishedDataset(info=AUG_INFO, open_split=open_aug)

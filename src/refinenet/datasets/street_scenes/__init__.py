@@ -1,7 +1,7 @@
-"""Street scenes that the package draws itself, in NumPy alone: `draw_street` is the door, `scene` the order of events.
+"""Synthetic street scenes drawn with NumPy: `draw_street` in `scene` is the entry point.
 
-From the top: `scene`, `layout` (what stands where), `life` (who moves), then one file for each kind of thing, its
-materials and weather, and at the bottom `shapes` and `drawing`, which know nothing of streets.
+From top to bottom: `scene`, `layout` (what stands where), `occupants` (what moves), one module for each kind of object
+and for the weather, and finally `shapes` and `canvas`, which know nothing of streets.
 """
 
 from refinenet.datasets.street_scenes.scene import LARGEST, draw_street

@@ -1,4 +1,4 @@
-"""Buildings of a street scene. See `drawing` for units and the rule that keeps drawings exact."""
+"""Buildings of a street scene. See `canvas` for units and the rule that keeps drawings exact."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _SHOPS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Facade:
-    """A building's outside, in metres and colours before light."""
+    """The facade of a building, in metres and colours before lighting."""
 
     material: str
     wall: Colour
@@ -68,7 +68,7 @@ class Facade:
     bay: float
     """Width of the part of the wall that has one window."""
     window: tuple[float, float, float, float]
-    """A window in its bay and storey: left, right, foot, top, as shares."""
+    """A window within its bay and storey: left, right, bottom, top, as shares."""
     foot: float
     """Height of the ground floor."""
     is_shop: bool
@@ -78,7 +78,7 @@ class Facade:
 
 
 def draw_facade(dice: Dice, modern: bool) -> Facade:
-    """A facade at random: an old one of brick, plaster or stone, or a modern one."""
+    """Draw a random facade: an old one of brick, plaster or stone, or a modern one."""
     material = dice.pick(
         ("concrete", "glass", "plaster", "brick") if modern else ("brick", "brick", "plaster", "plaster", "stone")
     )
@@ -105,7 +105,7 @@ def draw_facade(dice: Dice, modern: bool) -> Facade:
 
 
 def paint_wall(facade: Facade, surface: Surface, height: float) -> Floats:
-    """The bare wall, `(3, N)`."""
+    """Return the colours of the bare wall, `(3, N)`."""
     u, v, shift = surface.u, surface.v, facade.texture * 0.013
     stains = noise(u * 0.05 + shift, v * 0.03 + shift, smooth=True) - 0.5
     grain = noise(u * 0.4 + shift, v * 0.4) - 0.5
@@ -130,7 +130,7 @@ def paint_wall(facade: Facade, surface: Surface, height: float) -> Floats:
 def paint_windows(
     facade: Facade, colour: Floats, surface: Surface, length: float, height: float, sky: Floats
 ) -> Floats:
-    """The wall with its windows, ledges and ground floor, `(3, N)`."""
+    """Return the colours of the wall with windows, ledges and ground floor, `(3, N)`."""
     bays = max(1, int(length / facade.bay))
     bay = length / bays
     column = np.floor(surface.u / bay)
@@ -161,7 +161,7 @@ def _opening(
     where: Floats,
     sky: Floats,
 ) -> Floats:
-    """Windows in a grid of cells: frame, panes, glass that mirrors the sky, curtains, sill and the lintel's shadow."""
+    """Add windows in a grid of cells: frame, panes, glass mirroring the sky, curtains, sill and lintel's shadow."""
     (across, rise), (left, right, low, high) = place, box
     blur_u, blur_v = surface.pixel_u, surface.pixel_v
     luck = scatter(cell[0].astype(np.int64), cell[1].astype(np.int64), facade.texture)
@@ -188,7 +188,7 @@ def _opening(
 def _ground_floor(
     facade: Facade, colour: Floats, surface: Surface, cell: tuple[Floats, Floats], bay: float, sky: Floats
 ) -> Floats:
-    """Shop windows under a name board, or a row of doors and windows."""
+    """Add shop windows under a name board, or a row of doors and windows."""
     (across, column), v, zero = cell, surface.v, np.zeros_like(surface.v)
     below = (v < facade.foot).astype(np.float64)
     if not facade.is_shop:
@@ -230,7 +230,7 @@ class Building:
 
 
 def paint_building(canvas: Canvas, camera: Camera, building: Building, weather: Weather) -> None:
-    """Paint the sides of a block that the camera can see, and its roof."""
+    """Paint the visible sides of a block, and its roof."""
     (left, right), (near, far) = building.x, building.z
     seen_from = camera.position[0]
     _paint_roof(canvas, camera, building, weather)

@@ -1,6 +1,6 @@
-"""`streets`: pictures that the package draws itself, with CamVid's eleven classes. No file is needed.
+"""The dataset `streets`: synthetic images with CamVid's eleven classes, without any files.
 
-Each split draws from seeds of its own, so no picture stands in two of them.
+Each split has its own range of seeds, so no image is in two splits.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ LABEL_SET = read_info("camvid").label_set
 FIRST_SEEDS: Mapping[str, int] = MappingProxyType({"train": 1_000_000, "val": 2_000_000, "test": 3_000_000})
 MAX_COUNT = 1_000_000
 SMALL = 480 * 360
-"""Pixels of pictures of which many wait for their next use: to draw one takes a third of a second."""
+"""Largest image in pixels of which many are cached, since drawing one takes a third of a second."""
 
 
 def parse(text: str) -> Splits:
-    """Read "streets", "streets:COUNT" or "streets:COUNT:WIDTHxHEIGHT"; by default 400 pictures of 480x360 pixels.
+    """Parse "streets", "streets:COUNT" or "streets:COUNT:WIDTHxHEIGHT"; by default 400 images of 480x360 pixels.
 
     Raises:
-        ValueError: `text` has another form, or asks for no picture, more than a million in a split, or too large ones.
+        ValueError: `text` has another form, or asks for no images, more than a million per split, or too large ones.
     """
     match = re.fullmatch(r"streets(?::(\d{1,7})(?::(\d{1,4})x(\d{1,4}))?)?", text)
     if match is None:
@@ -46,10 +46,10 @@ def parse(text: str) -> Splits:
 
 
 def open_split(split: str, *, count: int = 400, height: int = 360, width: int = 480) -> Dataset:
-    """`count` drawn pictures of `height` by `width` pixels; the splits are "train", "val" and "test".
+    """Open a split of `count` drawn images of `height` by `width` pixels: "train", "val" or "test".
 
     Raises:
-        ValueError: there is no such split.
+        ValueError: There is no such split.
     """
     if split not in FIRST_SEEDS:
         raise ValueError(f"streets has the splits {', '.join(FIRST_SEEDS)}, not {split!r}.")
@@ -65,7 +65,7 @@ def open_split(split: str, *, count: int = 400, height: int = 360, width: int = 
 
 
 def _draw(seed: int, height: int, width: int) -> tuple[npt.NDArray[np.uint8], LabelMap]:
-    """A picture and its labels, which are asked for one after the other, and again in the next epoch."""
+    """Draw image and labels, cached since both are requested in turn, and again in the next epoch."""
     return _draw_small(seed, height, width) if height * width <= SMALL else _draw_large(seed, height, width)
 
 

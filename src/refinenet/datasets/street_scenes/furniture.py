@@ -1,4 +1,4 @@
-"""Trees, lamp posts, traffic signs and lights of a street scene. See `drawing` for units and the rule."""
+"""Trees, lamp posts, traffic signs and lights of a street scene. See `canvas` for units and the rule."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _GREEN, _AMBER = (0.05, 0.4, 0.25), (0.9, 0.7, 0.1)
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """A flat sign: its outline in units of half its size, and layers that shrink inwards, each with a colour."""
+    """A flat sign: its outline in units of half its size, and nested layers with a colour each."""
 
     layers: tuple[tuple[tuple[Point, ...], float, Colour], ...]
     half: tuple[float, float]
@@ -76,7 +76,7 @@ _BOARDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Post:
-    """Something on a pole: a lamp, signs, traffic lights or nothing (a bollard)."""
+    """A pole with a lamp, signs, traffic lights or nothing (a bollard)."""
 
     x: float
     z: float
@@ -84,15 +84,15 @@ class Post:
     radius: float
     colour: Colour
     arm: float
-    """How far a lamp reaches over the road, metres; negative to the left, 0 for none."""
+    """Reach of a lamp over the road in metres; negative to the left, 0 without a lamp."""
     boards: tuple[Board, ...]
     tint: float
     lights: int
-    """Which lamp of traffic lights is lit, 0 to 2 from the top; -1 where there are none."""
+    """The lit traffic light, 0 to 2 from the top; -1 without traffic lights."""
 
 
 def draw_post(dice: Dice, kind: str, x: float, z: float) -> Post:
-    """A post at random: a "lamp", a "sign", traffic "lights" or a "bollard"."""
+    """Draw a random post: a "lamp", a "sign", traffic "lights" or a "bollard"."""
     height = {"lamp": dice.uniform(5, 9), "sign": dice.uniform(2.3, 3), "lights": 3.2}.get(kind, dice.uniform(0.9, 1.1))
     grey = dice.uniform(0.15, 0.6)
     tint = dice.pick(((grey, grey, grey), (0.12, 0.16, 0.13), (0.55, 0.57, 0.56), (0.35, 0.38, 0.36)))
@@ -111,7 +111,7 @@ def draw_post(dice: Dice, kind: str, x: float, z: float) -> Post:
 
 
 def paint_post(canvas: Canvas, camera: Camera, post: Post, weather: Weather) -> None:
-    """Paint a post and what it carries."""
+    """Paint a post and everything on it."""
     paint_shadow(canvas, camera, (post.x, post.z), (0.05, 0.05), 0.25, 0.5)
     colour = weather.lit(post.colour, (0.0, 0.0, -1.0))
     glow = (1.0 if weather.sun[0] > 0 else -1.0, 0.0, 0.3)
@@ -158,20 +158,20 @@ def _paint_lights(canvas: Canvas, camera: Camera, post: Post, weather: Weather) 
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """A tree: its crown is a set of balls (across, up, radius) in metres, roughened by noise."""
+    """A tree whose crown is a set of balls (across, up, radius) in metres, roughened by noise."""
 
     x: float
     z: float
     trunk: float
-    """Height where the crown begins, metres."""
+    """Height of the bottom of the crown, metres."""
     radius: float
-    """Of the trunk."""
+    """Radius of the trunk, metres."""
     balls: tuple[Vector, ...]
     colour: Colour
     bark: Colour
     bare: bool
     grain: float
-    """How fine the leaves are."""
+    """Fineness of the leaves."""
     texture: float
 
 
@@ -182,7 +182,7 @@ _LEAVES: tuple[Colour, ...] = (
 
 
 def draw_tree(dice: Dice, x: float, z: float, height: float, bushes: bool) -> Tree:
-    """A tree at random: round, tall, a cone or, if allowed, a bush; in leaf, in autumn colours or bare."""
+    """Draw a random tree: round, tall, a cone or, if allowed, a bush; in leaf, in autumn colours or bare."""
     kind = dice.pick(("round", "round", "round", "tall", "cone", "bush" if bushes else "round"))
     trunk = {"bush": 0.1, "cone": 0.4}.get(kind, height * dice.uniform(0.2, 0.35))
     wide = {"tall": 0.16, "cone": 0.2, "bush": 0.5}.get(kind, dice.uniform(0.26, 0.38)) * height
@@ -269,7 +269,7 @@ def _paint_crown(canvas: Canvas, camera: Camera, tree: Tree, weather: Weather) -
 
 
 def _twigs(tree: Tree, u: Floats, v: Floats, field: Floats) -> Floats:
-    """How much of the sky twigs hide: thin lines where noise crosses its middle."""
+    """Return how much of the sky twigs hide: thin lines where noise crosses its mean."""
     first = np.abs(noise(u * 0.16 + tree.texture, v * 0.07, smooth=True) - 0.5)
     second = np.abs(noise(u * 0.3, v * 0.15 + tree.texture, smooth=True) - 0.5)
     lines = limit(1 - first * 22) * 0.9 + limit(1 - second * 14) * 0.6
@@ -284,14 +284,14 @@ class Barrier:
     end: Vector
     height: float
     pitch: float
-    """From one bar or board to the next."""
+    """Distance between bars or boards."""
     bar: float
     """Width of a bar; as wide as the pitch for boards, 0 for a hedge."""
     colour: Colour
 
 
 def draw_barrier(dice: Dice, start: Vector, end: Vector) -> Barrier:
-    """A barrier at random: railings, mesh, boards, a low wall's rail or a hedge."""
+    """Draw a random barrier: railings, mesh, boards, a low wall's rail or a hedge."""
     kind = dice.pick(("railing", "railing", "mesh", "boards", "boards", "hedge"))
     height = {"railing": dice.uniform(0.9, 1.4), "mesh": dice.uniform(1.2, 2.4)}.get(kind, dice.uniform(1.0, 1.9))
     pitch = {"railing": dice.uniform(0.12, 0.2), "mesh": 0.08}.get(kind, dice.uniform(0.12, 0.25))
@@ -319,7 +319,7 @@ def draw_barrier(dice: Dice, start: Vector, end: Vector) -> Barrier:
 
 
 def paint_barrier(canvas: Canvas, camera: Camera, barrier: Barrier, weather: Weather) -> None:
-    """Paint a barrier; between its bars one sees through, yet all of it is labelled FENCE (a hedge TREE)."""
+    """Paint a barrier, see-through between its bars; the gaps are labelled FENCE, too (TREE for a hedge)."""
     start, end = barrier.start, barrier.end
     length = abs(end[0] - start[0]) + abs(end[2] - start[2])
     normal = (0.0, 0.0, -1.0) if start[2] == end[2] else (-1.0 if start[0] > camera.position[0] else 1.0, 0.0, 0.0)

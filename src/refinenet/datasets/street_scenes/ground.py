@@ -1,4 +1,4 @@
-"""The ground of a street scene: road, pavement, grass and shadows. See `drawing` for units and the rule."""
+"""The ground of a street scene: road, pavement, grass and shadows. See `canvas` for units and the rule."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ YELLOW = (0.82, 0.66, 0.2)
 
 @dataclass(frozen=True, kw_only=True)
 class Patch:
-    """A rectangle painted or mended on the road; metres."""
+    """A painted or repaired rectangle on the road; metres."""
 
     x: tuple[float, float]
     z: tuple[float, float]
@@ -47,13 +47,13 @@ class SideStreet:
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """What lies on the ground, in metres from the middle of the road, left before right."""
+    """The ground, in metres from the middle of the road, left before right."""
 
     road: float
     """Half the road's width."""
     pavement: tuple[float, float]
     beyond: tuple[int, int]
-    """What comes after the pavement: the class PAVEMENT (paved) or TREE (grass)."""
+    """The class beyond the pavement: PAVEMENT (paved) or TREE (grass)."""
     asphalt: Colour
     slabs: Colour
     grass: Colour
@@ -67,16 +67,16 @@ class Ground:
     patches: tuple[Patch, ...]
     streets: tuple[SideStreet, ...]
     roofs: tuple[tuple[float, ...], tuple[float, ...]]
-    """Height of what stands beside the street, every 2 metres from -20 ahead."""
+    """Height of the buildings beside the street, every 2 metres starting at z = -20."""
     walls: tuple[float, float]
-    """Distance of that from the middle."""
+    """Distance of the buildings from the middle."""
     bend: float
     texture: float
-    """Where in the noise the ground's texture begins."""
+    """Offset of the ground's texture in the noise."""
 
 
 def paint_ground(canvas: Canvas, camera: Camera, ground: Ground, weather: Weather) -> None:
-    """Paint road, pavement and what lies beyond, up to the horizon."""
+    """Paint road, pavement and the ground beyond, up to the horizon."""
     light = planar(weather.light((0.0, 1.0, 0.0)))
     dark = planar(weather.ambient)
 
@@ -93,7 +93,7 @@ def paint_ground(canvas: Canvas, camera: Camera, ground: Ground, weather: Weathe
 
 
 def _material(ground: Ground, x: Floats, z: Floats, surface: Surface) -> tuple[Floats, Labels]:
-    """Colours `(3, N)` and labels `(N,)` before light."""
+    """Return colours `(3, N)` and labels `(N,)` before lighting."""
     right = x >= 0
     away = np.abs(x) - ground.road
     width = np.where(right, ground.pavement[1], ground.pavement[0])
@@ -123,7 +123,7 @@ def _material(ground: Ground, x: Floats, z: Floats, surface: Surface) -> tuple[F
 
 
 def _joints(size: float, across: Floats, z: Floats, surface: Surface) -> Floats:
-    """Where slabs meet, 0 to 1."""
+    """Return the joints between slabs, 0 to 1."""
     row = np.floor(z / size)
     offset = across / size + (row - 2 * np.floor(row / 2)) * 0.5
     width = 0.015
@@ -134,7 +134,7 @@ def _joints(size: float, across: Floats, z: Floats, surface: Surface) -> Floats:
 
 
 def _road_colour(ground: Ground, x: Floats, z: Floats, surface: Surface) -> Floats:
-    """Asphalt with tracks, mended places and markings, `(3, N)`."""
+    """Return the colours of asphalt with tracks, repairs and markings, `(3, N)`."""
     lane = np.abs(np.abs(x) - ground.road * 0.5)
     tracks = span(lane, 0.45, 1.05, 0.5)
     worn = noise(x * 0.2, z * 0.2 + ground.texture)
@@ -157,12 +157,12 @@ def _road_colour(ground: Ground, x: Floats, z: Floats, surface: Surface) -> Floa
 
 
 def _shadow(ground: Ground, sun: Vector, x: Floats, z: Floats) -> Floats:
-    """How much of the sun the buildings on its side hide from the ground, 0 to 1."""
+    """Return how much of the sun the buildings on its side hide from the ground, 0 to 1."""
     side = 1 if sun[0] > 0 else 0
     wall = ground.walls[side] * (1 if side else -1)
     slope = max(abs(sun[0]), 0.02)
     distance = np.maximum((wall - x) * (1 if side else -1), 0.0)
-    height = distance * (sun[1] / slope)
+    height = distance * (sun[1] / slope)  # of the ray towards the sun where it reaches the wall
     roofs = np.array(ground.roofs[side])
     place = limit((z + distance * (sun[2] / slope) + 20.0) / 2.0, 0.0, len(roofs) - 1.001)
     floor = np.floor(place)
@@ -179,15 +179,15 @@ def paint_shadow(
     softness: float,
     depth: float,
 ) -> None:
-    """Darken the ground under something.
+    """Darken the ground under an object.
 
     Args:
-        canvas: what is painted on.
-        camera: what it is seen through.
+        canvas: The canvas to paint on.
+        camera: The camera.
         centre: x and z in metres.
-        size: half the extent along x and z, metres.
-        softness: how far the edge fades out, metres.
-        depth: how dark it is in the middle, 0 to 1.
+        size: Half the extent along x and z, metres.
+        softness: Width of the fading edge, metres.
+        depth: Darkness in the middle, 0 to 1.
     """
 
     def shader(surface: Surface) -> Paint:

@@ -1,4 +1,4 @@
-"""What stands where in a street scene. See `drawing` for units and the rule that keeps drawings exact."""
+"""The layout of a street scene. See `canvas` for units and the rule that keeps drawings exact."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from refinenet.datasets.street_scenes.weather import PAVEMENT, TREE, Weather
 
 @dataclass(frozen=True, kw_only=True)
 class StreetPlan:
-    """A whole street: its ground, and what stands on it."""
+    """A street: its ground, and the things on it."""
 
     ground: Ground
     things: tuple[Standing, ...]
@@ -25,7 +25,7 @@ class StreetPlan:
 
 
 def draw_street_plan(dice: Dice) -> StreetPlan:
-    """A street at random."""
+    """Draw a random street."""
     road = dice.uniform(3.2, 6.5)
     end = dice.uniform(70, 220)
     sides = [_draw_side(dice.split(), side, road, end) for side in (-1, 1)]
@@ -62,7 +62,7 @@ def _draw_streets(dice: Dice, side: Side) -> list[SideStreet]:
 
 
 def _draw_row(dice: Dice, side: Side, streets: tuple[SideStreet, ...]) -> list[Building]:
-    """The buildings along one side, near to far."""
+    """Draw the buildings along one side, from near to far."""
     openings = sorted((street.near - 1.5, street.far + 1.5) for street in streets if street.side == side.side)
     buildings: list[Building] = []
     usual = dice.uniform(6.5, 14) if side.kind != "modern" else dice.uniform(9, 22)
@@ -112,7 +112,7 @@ def _roof_line(buildings: list[Building]) -> tuple[float, ...]:
 
 
 def _draw_back(dice: Dice, side: Side, streets: tuple[SideStreet, ...]) -> list[Standing]:
-    """Buildings behind the first row, seen through its gaps."""
+    """Draw the buildings behind the first row, seen through its gaps."""
     things = []
     place = -10.0
     while place < side.end + 40:
@@ -134,7 +134,7 @@ def _draw_back(dice: Dice, side: Side, streets: tuple[SideStreet, ...]) -> list[
 
 
 def _shows(side: Side, wall: float, z: Point, streets: tuple[SideStreet, ...]) -> bool:
-    """Whether a building behind the first row can be seen through its gaps; a guess that is never too strict."""
+    """Return whether a building behind the first row may be visible through its gaps; errs towards True."""
     if side.kind in ("villas", "park"):
         return True
     spread = wall / side.wall
@@ -143,7 +143,7 @@ def _shows(side: Side, wall: float, z: Point, streets: tuple[SideStreet, ...]) -
 
 
 def _draw_end(dice: Dice, end: float) -> list[Standing]:
-    """What closes the view at the end of the street."""
+    """Draw what closes the view at the end of the street."""
     things = []
     place = -70.0
     while place < 70:
@@ -210,7 +210,7 @@ def _beyond(dice: Dice, side: Side) -> int:
 
 
 def _draw_patches(dice: Dice, road: float) -> tuple[Patch, ...]:
-    """Zebra crossings, stop lines and mended places."""
+    """Draw zebra crossings, stop lines and repairs."""
     patches = []
     for _ in range(dice.whole(1, 5)):
         x, z, shade = dice.uniform(-road, road * 0.7), dice.uniform(3, 40), dice.uniform(0.15, 0.5)

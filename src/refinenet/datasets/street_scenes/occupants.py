@@ -1,4 +1,4 @@
-"""What lives and stands along a street scene: traffic, people, trees, posts, fences. See `drawing` for units."""
+"""Occupants of a street scene: traffic, people, trees, posts, fences. See `canvas` for units."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from refinenet.datasets.street_scenes.vehicles import Vehicle, draw_vehicle, pai
 from refinenet.datasets.street_scenes.weather import Weather
 
 COMING = 40.0
-"""Half tangent of a heading towards the camera."""
+"""Tangent of half the heading angle towards the camera."""
 
 Painter = Callable[[Canvas, Camera, Weather], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """Something to paint, and how far ahead its far end stands: the farther is painted first."""
+    """Something to paint, and the distance of its far end: the farthest is painted first."""
 
     distance: float
     paint: Painter
@@ -49,7 +49,7 @@ class Side:
 
     @property
     def wall(self) -> float:
-        """Where the buildings stand."""
+        """Distance of the buildings from the middle of the road."""
         return self.road + self.pavement + self.setback
 
 
@@ -80,7 +80,7 @@ def _barrier(barrier: Barrier) -> Standing:
 
 
 def furnish(dice: Dice, side: Side, streets: tuple[SideStreet, ...]) -> list[Standing]:
-    """What stands on one side's pavement and behind it."""
+    """Draw what stands on one side's pavement and behind it."""
     things = _posts(dice.split(), side) + _trees(dice.split(), side) + _walkers(dice.split(), side)
     things += _barriers(dice.split(), side, streets)
     things += [_tree(_end_tree(dice, side)) for _ in range(dice.whole(1, 4))]
@@ -88,7 +88,7 @@ def furnish(dice: Dice, side: Side, streets: tuple[SideStreet, ...]) -> list[Sta
 
 
 def _end_tree(dice: Dice, side: Side) -> Tree:
-    """A tree beyond the end of the street."""
+    """Draw a tree beyond the end of the street."""
     x = side.side * dice.uniform(0, side.wall + 8)
     return draw_tree(dice.split(), x, side.end + dice.uniform(5, 20), dice.uniform(6, 14), True)
 
@@ -144,7 +144,7 @@ def _walkers(dice: Dice, side: Side) -> list[Standing]:
 
 
 def _barriers(dice: Dice, side: Side, streets: tuple[SideStreet, ...]) -> list[Standing]:
-    """Fences between the pavement and gardens or parks, or railings along the kerb."""
+    """Draw fences between pavement and gardens or parks, or railings along the kerb."""
     openings = sorted((street.near, street.far) for street in streets if street.side == side.side)
     is_garden = side.kind in ("villas", "park")
     if not dice.chance(0.85 if is_garden else 0.35):
@@ -166,7 +166,7 @@ def _barriers(dice: Dice, side: Side, streets: tuple[SideStreet, ...]) -> list[S
 
 
 def draw_traffic(dice: Dice, sides: tuple[Side, Side]) -> list[Standing]:
-    """Parked and driving vehicles, bicycles, and people who cross."""
+    """Draw parked and moving vehicles, bicycles, and people crossing the street."""
     things = []
     road = sides[0].road
     for side in sides:

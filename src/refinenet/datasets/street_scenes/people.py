@@ -1,4 +1,4 @@
-"""People on foot and on bicycles in a street scene. See `drawing` for units and the rule that keeps drawings exact."""
+"""People on foot and on bicycles in a street scene. See `canvas` for units and the rule that keeps drawings exact."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from refinenet.datasets.street_scenes.shapes import Paint, Plane, Rod, Surface, 
 from refinenet.datasets.street_scenes.weather import BICYCLIST, PEDESTRIAN, Weather
 
 _DETAILED = 25.0
-"""Farther than this, in metres, thin limbs are left out."""
+"""Distance in metres from which thin limbs are left out."""
 _SKIN: tuple[Colour, ...] = ((0.85, 0.66, 0.55), (0.72, 0.52, 0.4), (0.45, 0.3, 0.22), (0.9, 0.73, 0.62))
 _HAIR: tuple[Colour, ...] = (
     (0.12, 0.09, 0.07),
@@ -47,7 +47,7 @@ _TROUSERS: tuple[Colour, ...] = (
 )
 
 Limb = tuple[str, str, float, float, str]
-"""From joint, to joint, radius at each in metres, and what it wears."""
+"""Start joint, end joint, radius at each in metres, and the piece of clothing."""
 
 _WALKER_LIMBS: tuple[Limb, ...] = (
     ("hip_left", "knee_left", 0.085, 0.06, "legs"), ("knee_left", "foot_left", 0.06, 0.045, "legs"),
@@ -79,7 +79,7 @@ _BICYCLE: dict[str, Vector] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Somebody in the street: joints as (across, up, ahead) in metres, limbs between them, and their colours."""
+    """A person: joints as (across, up, ahead) in metres, limbs between them, and their colours."""
 
     x: float
     z: float
@@ -92,11 +92,11 @@ class Person:
     label: int
 
     def place(self, joint: str) -> Vector:
-        """A joint in the world."""
+        """Return a joint in world coordinates."""
         return self.at(self.joints[joint])
 
     def at(self, point: Vector) -> Vector:
-        """A point of the person in the world."""
+        """Convert a point of the person to world coordinates."""
         x, y, z = (part * self.scale for part in point)
         cosine, sine = self.heading
         return self.x + x * cosine + z * sine, y, self.z - x * sine + z * cosine
@@ -116,7 +116,7 @@ def _dress(dice: Dice) -> dict[str, Colour]:
 
 
 def draw_walker(dice: Dice, x: float, z: float, half_tangent: float) -> Person:
-    """Somebody walking or standing; the half tangent of the heading is 0 for walking ahead, large for coming."""
+    """Draw a person walking or standing; the heading's half tangent is 0 for walking ahead, large for approaching."""
     stride = dice.uniform(-0.34, 0.34) if dice.chance(0.75) else 0.05
     swing, wide = stride * dice.uniform(0.5, 0.9), dice.uniform(0.15, 0.2)
     joints: dict[str, Vector] = {
@@ -142,7 +142,7 @@ def draw_walker(dice: Dice, x: float, z: float, half_tangent: float) -> Person:
 
 
 def draw_cyclist(dice: Dice, x: float, z: float, half_tangent: float) -> Person:
-    """Somebody riding a bicycle; the heading as for `draw_walker`."""
+    """Draw a cyclist; for the heading see `draw_walker`."""
     lean, crank = dice.uniform(0.02, 0.25), dice.uniform(-0.16, 0.16)
     joints: dict[str, Vector] = {
         "waist": (0, 1.05, -0.24), "neck": (0, 1.48, lean), "head": (0, 1.66, lean + 0.08),
@@ -164,7 +164,7 @@ def draw_cyclist(dice: Dice, x: float, z: float, half_tangent: float) -> Person:
 
 
 def paint_person(canvas: Canvas, camera: Camera, person: Person, weather: Weather) -> None:
-    """Paint somebody, with the shadow at their feet."""
+    """Paint a person, with the shadow at their feet."""
     half = 0.5 if person.label == BICYCLIST else 0.12
     size = (0.12 + half * abs(person.heading[1]), 0.12 + half * abs(person.heading[0]))
     paint_shadow(canvas, camera, (person.x, person.z), size, 0.3, 0.6)
@@ -191,7 +191,7 @@ def paint_person(canvas: Canvas, camera: Camera, person: Person, weather: Weathe
 
 
 def _paint_wheel(canvas: Canvas, camera: Camera, person: Person, axle: str, weather: Weather) -> None:
-    """Paint a bicycle's wheel: a thin tyre; the label covers what shows between its spokes too."""
+    """Paint a bicycle's wheel: a thin tyre; its label includes the gaps between the spokes."""
     x, y, z = person.joints[axle]
     radius = 0.34 * person.scale
     colour = planar(weather.lit((0.07, 0.07, 0.07), (0.0, 0.0, -1.0)))

@@ -1,4 +1,4 @@
-"""Shapes in perspective: flat polygons, painted planes and tapered rods. See `drawing` for units and the rule."""
+"""Shapes in perspective: flat polygons, painted planes and tapered rods. See `canvas` for units and the rule."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from refinenet.datasets.street_scenes.canvas import (
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
-    """Where pixels lie on a plane, all `(N,)` float64 in metres: position, distance, and a pixel's size there."""
+    """Positions of pixels on a plane, all `(N,)` float64 in metres: u and v, distance, and a pixel's size there."""
 
     u: Floats
     v: Floats
@@ -43,13 +43,13 @@ class Surface:
 
 @dataclass(frozen=True, kw_only=True)
 class Paint:
-    """What a shader answers: `(3, N)` colours, and where they vary opacities from 0 to 1 and labels, `(N,)`."""
+    """The result of a shader: `(3, N)` colours and, if they vary, `(N,)` opacities from 0 to 1 and labels."""
 
     colour: Floats
     opacity: Floats | float = 1.0
     label: Labels | None = None
     extent: Floats | None = None
-    """What share belongs to the shape, 0 to 1, where that is not the opacity: a railing's gaps belong to it."""
+    """The share that belongs to the shape, 0 to 1, if it differs from the opacity: a railing includes its gaps."""
 
 
 Shader = Callable[[Surface], Paint]
@@ -65,24 +65,24 @@ class Plane:
 
 
 def _clip(points: Sequence[Vector]) -> list[Vector]:
-    """The part of a polygon in view coordinates that lies ahead of the camera."""
-    kept: list[Vector] = []
+    """Clip a polygon in view coordinates to the part ahead of the camera (Sutherland-Hodgman, near plane only)."""
+    clipped: list[Vector] = []
     for a, b in zip(points, [*points[1:], points[0]], strict=True):
         if a[2] >= NEAREST:
-            kept.append(a)
+            clipped.append(a)
         if (a[2] >= NEAREST) != (b[2] >= NEAREST):
             share = (NEAREST - a[2]) / (b[2] - a[2])
-            kept.append((a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share, NEAREST))
-    return kept
+            clipped.append((a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share, NEAREST))
+    return clipped
 
 
 def _edges(corners: Sequence[Point]) -> list[Vector]:
-    """For each edge of a convex polygon (a, b, c): a x + b y + c is the distance of (x, y) inwards, in pixels."""
+    """Return (a, b, c) for each edge of a convex polygon: a x + b y + c is the inward distance of (x, y) in pixels."""
     area = 0.0
     pairs = list(zip(corners, [*corners[1:], corners[0]], strict=True))
     for (ax, ay), (bx, by) in pairs:
         area += ax * by - bx * ay
-    side = 1.0 if area > 0 else -1.0
+    side = 1.0 if area > 0 else -1.0  # the sign of the area tells the orientation of the corners
     edges = []
     for (ax, ay), (bx, by) in pairs:
         length = math.sqrt((bx - ax) * (bx - ax) + (by - ay) * (by - ay))
@@ -93,7 +93,7 @@ def _edges(corners: Sequence[Point]) -> list[Vector]:
 
 
 def polygon_fragments(canvas: Canvas, camera: Camera, points: Sequence[Vector]) -> Iterator[Fragments]:
-    """The pixels of a convex polygon given in view coordinates."""
+    """Iterate over the pixels of a convex polygon given in view coordinates."""
     clipped = _clip(points)
     if len(clipped) < 3:
         return
@@ -104,6 +104,7 @@ def polygon_fragments(canvas: Canvas, camera: Camera, points: Sequence[Vector]) 
         return
 
     def coverage(x: Floats, y: Floats) -> Floats:
+        # The distance to the nearest edge, plus half a pixel, approximates the covered share: cheap anti-aliasing.
         inside = edges[0][0] * x + (edges[0][1] * y + edges[0][2])
         for across, down, shift in edges[1:]:
             inside = np.minimum(inside, across * x + (down * y + shift))
@@ -116,7 +117,7 @@ def polygon_fragments(canvas: Canvas, camera: Camera, points: Sequence[Vector]) 
 def fill_polygon(
     canvas: Canvas, camera: Camera, points: Sequence[Vector], colours: tuple[Colour, Colour], label: int
 ) -> None:
-    """Paint a flat convex polygon, in world coordinates, from the first colour at its foot to the second on top."""
+    """Paint a convex polygon in world coordinates, from the first colour at the bottom to the second at the top."""
     seen = [camera.view(point) for point in points]
     depth = max(NEAREST, min(point[2] for point in seen))
     low, high = planar(colours[0]), planar(colours[1])
@@ -138,12 +139,12 @@ def paint_plane(
     """Paint a convex part of a plane, pixel by pixel.
 
     Args:
-        canvas: what is painted on.
-        camera: what it is seen through.
-        plane: where the part lies.
-        outline: the part's corners as (u, v) in metres.
-        shader: what says the colours; labels that it gives win over `label`.
-        label: the class of what is painted, or None to keep the labels that are there.
+        canvas: The canvas to paint on.
+        camera: The camera.
+        plane: The plane of the part.
+        outline: The corners of the part as (u, v) in metres.
+        shader: Returns the colours; labels from the shader override `label`.
+        label: The class of the part, or None to keep the existing labels.
     """
     origin = camera.view(plane.origin)
     along = unit(subtract(camera.view(plane.along), origin))
@@ -152,7 +153,7 @@ def paint_plane(
     up = unit((up[0] - slant * along[0], up[1] - slant * along[1], up[2] - slant * along[2]))
     normal = cross(along, up)
     height = dot(normal, origin)
-    if -1e-6 < height < 1e-6:
+    if -1e-6 < height < 1e-6:  # seen edge-on
         return
     corners = [
         (
@@ -181,7 +182,7 @@ def paint_plane(
 
 @dataclass(frozen=True, kw_only=True)
 class Lift:
-    """Takes pixels to the plane that they show; all vectors in view coordinates."""
+    """Maps pixels to the plane that they show; all vectors in view coordinates."""
 
     camera: Camera
     origin: Vector
@@ -191,16 +192,17 @@ class Lift:
     height: float
 
     def __call__(self, pixels: Fragments, bounds: tuple[Point, Point]) -> Surface:
-        """The places on the plane, none outside the bounds of u and of v."""
+        """Return the positions on the plane, clamped to the bounds of u and v."""
         focal = self.camera.focal
         x = (pixels.x - self.camera.centre[0]) / focal
         y = (self.camera.centre[1] - pixels.y) / focal
+        # Along a pixel's ray (x, y, 1) * depth the plane is met where depth * (ray . normal) equals its height.
         nearness = (x * self.normal[0] + y * self.normal[1] + self.normal[2]) / self.height
         depth = 1.0 / limit(nearness, 1 / FARTHEST, 1 / NEAREST)
         u = depth * (x * self.along[0] + y * self.along[1] + self.along[2]) - dot(self.origin, self.along)
         v = depth * (x * self.up[0] + y * self.up[1] + self.up[2]) - dot(self.origin, self.up)
         size = depth / focal
-        stretch = depth / abs(self.height)
+        stretch = depth / abs(self.height)  # a plane seen at a flat angle stretches the pixel along it
         return Surface(
             u=limit(u, *bounds[0]),
             v=limit(v, *bounds[1]),
@@ -212,7 +214,7 @@ class Lift:
 
 @dataclass(frozen=True, kw_only=True)
 class Rod:
-    """A rod with round ends, in world coordinates and metres; equal ends make a ball."""
+    """A rod with round ends, in world coordinates and metres; a ball if both ends are equal."""
 
     start: Vector
     end: Vector
@@ -222,7 +224,7 @@ class Rod:
 
 
 def fill_rod(canvas: Canvas, camera: Camera, rod: Rod, glow: Vector, label: int) -> None:
-    """Paint a rod, never under a pixel thin, brighter on the side towards `glow` (screen x and y, strength)."""
+    """Paint a rod, at least one pixel thick, brighter on the side towards `glow` (screen x and y, strength)."""
     start, end = camera.view(rod.start), camera.view(rod.end)
     if min(start[2], end[2]) < NEAREST:
         return

@@ -1,4 +1,4 @@
-"""Cars, vans and buses of a street scene. See `drawing` for units and the rule that keeps drawings exact."""
+"""Cars, vans and buses of a street scene. See `canvas` for units and the rule that keeps drawings exact."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ _BUS_COLOURS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class VehicleShape:
-    """A kind of vehicle, in metres: side outlines as (z ahead, y up), drawn out across the vehicle."""
+    """A kind of vehicle, in metres: side outlines as (z ahead, y up), extruded across the vehicle."""
 
     body: tuple[Point, ...]
     """Convex outline of the body, from the rear foot over the top to the front foot."""
     cabin: tuple[Point, ...]
-    """Convex outline of what stands on it, from rear to front."""
+    """Convex outline of the cabin on top, from rear to front."""
     half_width: tuple[float, float]
     """Half the width of the body, and of the cabin's top."""
     wheels: tuple[float, ...]
-    """Where the axles are."""
+    """Positions of the axles along z."""
     wheel: float
-    """A wheel's radius."""
+    """Radius of the wheels."""
     glazed: tuple[bool, bool, bool]
     """Whether the cabin has a rear window, side windows and a windscreen."""
     lamps: tuple[float, float]
@@ -108,7 +108,7 @@ KINDS = (HATCHBACK,) * 5 + (SALOON,) * 4 + (ESTATE,) * 4 + (VAN,) * 2 + (BUS, DO
 
 
 _DETAILED = 45.0
-"""Farther than this, in metres, lamps and number plates are left out."""
+"""Distance in metres from which lamps and number plates are left out."""
 _GLASS = (0.09, 0.1, 0.11)
 _DARK = (0.07, 0.07, 0.075)
 
@@ -127,19 +127,19 @@ class Vehicle:
     """Whether brake lamps and headlamps shine."""
 
     def place(self, point: Vector) -> Vector:
-        """A point of the vehicle (across, up, ahead) in the world."""
+        """Convert a point of the vehicle (across, up, ahead) to world coordinates."""
         cosine, sine = self.heading
         x, y, z = point
         return self.x + x * cosine + z * sine, y, self.z - x * sine + z * cosine
 
     @property
     def length(self) -> float:
-        """From end to end, metres."""
+        """Length in metres."""
         return self.shape.body[-2][0] - self.shape.body[1][0]
 
 
 def draw_vehicle(dice: Dice, x: float, z: float, half_tangent: float, buses: bool) -> Vehicle:
-    """A vehicle at random; the half tangent of its heading is 0 for driving ahead and large for coming."""
+    """Draw a random vehicle; the heading's half tangent is 0 for driving ahead, large for oncoming."""
     shape = dice.pick(KINDS if buses else KINDS[:15])
     return Vehicle(
         shape=shape,
@@ -180,7 +180,7 @@ class _Brush:
     weather: Weather
 
     def facing(self, corners: Sequence[Vector], middle: Vector) -> tuple[bool, Vector]:
-        """Whether the camera sees a face of a solid around `middle` from outside, and where the face looks."""
+        """Return whether the camera sees a face of a solid around `middle` from outside, and the face's normal."""
         view = self.camera
         bent = [(x + view.bend * z * z, y, z) for x, y, z in corners]
         normal = unit(cross(subtract(bent[1], bent[0]), subtract(bent[2], bent[0])))
@@ -189,7 +189,7 @@ class _Brush:
         return dot(normal, subtract(view.position, bent[0])) > 0, normal
 
     def fill(self, corners: Sequence[Vector], colour: Colour, normal: Vector, gloss: float) -> None:
-        """Paint a face; gloss mirrors the sky on faces and parts that look up."""
+        """Paint a face; gloss mirrors the sky on upward faces."""
         low = self.weather.lit((colour[0] * 0.72, colour[1] * 0.72, colour[2] * 0.72), normal)
         high = self.weather.lit(colour, normal)
         share = gloss * (0.3 + 0.7 * max(normal[1], 0.0))
@@ -197,7 +197,7 @@ class _Brush:
         fill_polygon(self.canvas, self.camera, corners, (low, (mirrored[0], mirrored[1], mirrored[2])), CAR)
 
     def solid(self, outline: tuple[Point, ...], widths: tuple[float, float], glazed: tuple[bool, bool, bool]) -> None:
-        """Paint a convex outline drawn out across the vehicle, as wide as the first number below, the second on top."""
+        """Paint an extruded convex outline; `widths` are its half widths at the bottom and at the top."""
         vehicle = self.vehicle
         low, high = min(y for _, y in outline), max(y for _, y in outline)
         middle = vehicle.place((0.0, (low + high) / 2, (outline[0][0] + outline[-1][0]) / 2))
@@ -224,7 +224,7 @@ class _Brush:
                 self.fill(_shrink(corners, 0.84), _GLASS, normal, 0.5)
 
     def side_windows(self) -> None:
-        """Paint the cabin's side windows, parted by a pillar."""
+        """Paint the cabin's side windows, separated by a pillar."""
         shape = self.vehicle.shape
         if not shape.glazed[1]:
             return
@@ -246,7 +246,7 @@ class _Brush:
                 self.fill([self.vehicle.place((side * w, y, z)) for z, y, w in pillar], _DARK, normal, 0.0)
 
     def panel(self, corners: Sequence[Vector], colour: Colour, gloss: float = 0.1, *, is_lamp: bool = False) -> None:
-        """Paint a flat part, given in the vehicle's coordinates, where it can be seen; a lit lamp shines."""
+        """Paint a flat part, given in the vehicle's coordinates, if it is visible; a lit lamp shines."""
         placed = [self.vehicle.place(corner) for corner in corners]
         seen, normal = self.facing(placed, self.vehicle.place((0.0, corners[0][1], 0.0)))
         if seen and is_lamp and self.vehicle.lit:
@@ -322,7 +322,7 @@ class _Brush:
         fill_polygon(self.canvas, self.camera, corners, (_DARK, _DARK), CAR)
 
     def _tyre(self, x: float, z: float, colour: Colour) -> None:
-        """Paint a tyre's tread as it shows under the vehicle's end."""
+        """Paint a tyre's tread, visible under the end of the vehicle."""
         radius = self.vehicle.shape.wheel
         corners = [
             self.vehicle.place((x + dx, y, z))
@@ -332,12 +332,12 @@ class _Brush:
 
 
 def _across(left: float, right: float, low: float, high: float, z: float) -> list[Vector]:
-    """A rectangle across the vehicle, `z` metres ahead of its middle."""
+    """Return a rectangle across the vehicle, `z` metres ahead of its middle."""
     return [(left, low, z), (right, low, z), (right, high, z), (left, high, z)]
 
 
 def _shrink(corners: Sequence[Vector], share: float) -> list[Vector]:
-    """The polygon, smaller around its middle."""
+    """Shrink a polygon around its middle."""
     x = y = z = 0.0
     for corner in corners:
         x, y, z = x + corner[0] / len(corners), y + corner[1] / len(corners), z + corner[2] / len(corners)

@@ -1,4 +1,4 @@
-"""Light, sky and lens of a street scene. See `drawing` for units and the rule that keeps drawings exact."""
+"""Light, sky and lens of a street scene. See `canvas` for units and the rule that keeps drawings exact."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ class Weather:
     sun: Vector
     """Unit vector towards the sun."""
     sunlight: Colour
-    """What a face turned to the sun gets on top of the ambient light."""
+    """Light of the sun on a face turned towards it, in addition to the ambient light."""
     ambient: Colour
-    """What every face gets."""
+    """Ambient light on every face."""
     zenith: Colour
     horizon: Colour
     cloud: Colour
     cover: float
-    """How much of the sky is clouded, 0 to 1."""
+    """Cloud cover, 0 to 1."""
     haze: Haze
 
     def light(self, normal: Vector) -> Colour:
-        """The light on a face that looks along `normal` (a unit vector)."""
+        """Return the light on a face with this unit normal."""
         direct = max(0.0, dot(normal, self.sun))
         around = 0.8 + 0.2 * normal[1]
         red, green, blue = (a * around + s * direct for a, s in zip(self.ambient, self.sunlight, strict=True))
         return red, green, blue
 
     def lit(self, colour: Colour, normal: Vector) -> Colour:
-        """A surface's colour in this light."""
+        """Return a surface's colour in this light."""
         red, green, blue = (c * part for c, part in zip(colour, self.light(normal), strict=True))
         return red, green, blue
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Climate:
-    """A kind of weather: colours, how far each may vary, and ranges from which the rest is drawn."""
+    """A kind of weather: colours, their variation, and ranges of the other parameters."""
 
     zenith: Colour
     horizon: Colour
@@ -106,7 +106,7 @@ _CLIMATES = (
 
 
 def draw_weather(dice: Dice) -> Weather:
-    """Weather at random: clear, white, cloudy, dusk, low sun or mist."""
+    """Draw random weather: clear, white, cloudy, dusk, low sun or mist."""
     climate = _CLIMATES[dice.pick((0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 3, 4, 5))]
     sun = unit((dice.uniform(-1, 1), dice.uniform(*climate.sun_height), dice.uniform(-1, 0.8)))
     strength, around = dice.uniform(*climate.sunlight), dice.uniform(*climate.ambient)
@@ -146,6 +146,7 @@ def paint_sky(canvas: Canvas, camera: Camera, weather: Weather, shift: float) ->
         shade = 1.0 - limit(thickness * 0.9) * 0.45 * lining
         colour = mix(colour, planar(weather.cloud) * shade, share * 0.9)
         facing = np.maximum((across * weather.sun[0] + rise * weather.sun[1] + forward * weather.sun[2]) / length, 0.0)
+        # The sixth power by multiplication, since pow is not exact on every machine; squared below to the twelfth.
         facing = facing * facing
         facing = facing * facing * facing
         glow = planar(weather.sunlight) * (facing * facing * 0.35)
@@ -153,7 +154,7 @@ def paint_sky(canvas: Canvas, camera: Camera, weather: Weather, shift: float) ->
 
 
 def develop(canvas: Canvas, dice: Dice) -> Floats:
-    """The picture as a camera would give it, `(3, H, W)` from 0 to 1: softened, toned, vignetted, with noise."""
+    """Simulate a camera: return the image `(3, H, W)` from 0 to 1, softened, toned, vignetted, with noise."""
     softness, gain = dice.uniform(0.12, 0.24), dice.uniform(1.0, 1.4)
     contrast, vignette = dice.uniform(0.4, 1.6), dice.uniform(0.0, 0.25)
     grain, tint = dice.uniform(0.008, 0.03), dice.vary((1.0, 1.0, 1.0), 0.05)
@@ -168,13 +169,14 @@ def develop(canvas: Canvas, dice: Dice) -> Floats:
         plane = mix(picture[channel], grey, paleness)
         plane = _soften(_soften(plane, softness).T, softness).T
         plane = limit(plane * fall * tint[channel])
+        # An S-curve that keeps 0, 0.5 and 1.
         plane = plane + contrast * (plane - 0.5) * plane * (1 - plane)
         picture[channel] = limit(plane + speckle * grain * (2 + channel * 0.5))
     return picture
 
 
 def _soften(plane: Floats, share: float) -> Floats:
-    """Each row mixed with its neighbours, which get `share` each."""
+    """Mix each row with its neighbours, weighted `share` each."""
     above, below = np.concatenate([plane[:1], plane[:-1]]), np.concatenate([plane[1:], plane[-1:]])
     soft: Floats = plane * (1 - 2 * share) + (above + below) * share
     return soft
