@@ -347,16 +347,16 @@ def inside_ring(ring: list[list[int]], size: tuple[int, int]) -> npt.NDArray[np.
 def test_standard_input_to_standard_output_and_to_a_file(here: Path, camvid_model: RefineNet) -> None:
     image = here / "in" / "c.png"
     command = [sys.executable, "-m", "refinenet", "deploy", "-", "--output"]
-    piped = subprocess.run([*command, "-"], input=image.read_bytes(), capture_output=True, timeout=120, check=False)
+    piped = subprocess.run([*command, "-"], input=image.read_bytes(), capture_output=True, timeout=600, check=False)
     assert piped.returncode == 0, piped.stderr
     assert (np.asarray(Image.open(io.BytesIO(piped.stdout))) == labels_of(camvid_model, image)).all()
     written = subprocess.run(
-        [*command, "out.png", "--json"], input=image.read_bytes(), capture_output=True, timeout=120, check=False
+        [*command, "out.png", "--json"], input=image.read_bytes(), capture_output=True, timeout=600, check=False
     )
     assert written.returncode == 0, written.stderr
     assert (here / "out.png").read_bytes() == piped.stdout
     assert json.loads(written.stdout)[0]["outputs"] == {"labels": "out.png"}
-    broken = subprocess.run([*command, "-"], input=b"no image", capture_output=True, timeout=120, check=False)
+    broken = subprocess.run([*command, "-"], input=b"no image", capture_output=True, timeout=600, check=False)
     assert broken.returncode == 1
     assert broken.stdout == b""
 

@@ -174,7 +174,7 @@ def test_images_are_read_as_on_one_machine(cluster: str, tmp_path: Path, camvid_
     """The same bands, value range, masks and notes: pixels above 200 are clipped, and a third of b.png has no data."""
     folder, street = tmp_path / "in", draw_street(5, 60, 97)[0]
     folder.mkdir()
-    alpha = np.repeat(np.uint8([0, 255, 255]), 20)[:, np.newaxis].repeat(97, axis=1)
+    alpha = np.repeat(np.array([0, 255, 255], np.uint8), 20)[:, np.newaxis].repeat(97, axis=1)
     Image.fromarray(street).save(folder / "a.jpg")
     Image.fromarray(np.dstack([street, alpha])).save(folder / "b.png")
     assert cv2.imwrite(str(folder / "c.png"), street[..., ::-1].astype(np.uint16) * 2)
