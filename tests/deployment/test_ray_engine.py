@@ -178,8 +178,8 @@ def test_images_are_read_as_on_one_machine(cluster: str, tmp_path: Path, camvid_
     pairs, output = pair_places([str(folder)], str(tmp_path / "ray"))
     with pytest.warns(UserWarning, match="clipped") as notes:
         results = list(segment_with_ray(pairs, workers=1, record=output, **reading))
-    assert len(notes) == len(expected_notes) == 1
-    assert "This is reported for the first such image only." in str(notes[0].message)
+    assert len(_clipping_notes(notes)) == len(_clipping_notes(expected_notes)) == 1
+    assert "This is reported for the first such image only." in _clipping_notes(notes)[0]
     assert contents(tmp_path / "ray") == {
         name: content for name, content in contents(tmp_path / "one").items() if name.endswith(".png")
     }
@@ -191,6 +191,11 @@ def test_images_are_read_as_on_one_machine(cluster: str, tmp_path: Path, camvid_
     assert not any(result.is_new for result in again.values())
     reading["value_range"] = (0, 256)  # other pixels, so the results above do not count
     assert [result.is_new for result in segment_with_ray(pairs[:1], workers=1, record=output, **reading)] == [True]
+
+
+def _clipping_notes(caught: pytest.WarningsRecorder) -> list[str]:
+    """Return the notes of clipped values; Ray itself may warn of other things."""
+    return [str(warning.message) for warning in caught if "clipped" in str(warning.message)]
 
 
 def test_deaths_are_counted_by_image() -> None:
