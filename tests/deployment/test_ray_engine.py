@@ -6,10 +6,8 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -44,17 +42,31 @@ def cluster(store: str) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
-        # Ray gives its node 30 seconds to start, without a setting for it; a busy machine needs more.
         patch.setenv("RAY_worker_register_timeout_seconds", "600")
-        slow_clock = SimpleNamespace(**{**vars(time), "monotonic": lambda: time.monotonic() / 20})
-        patch.setattr("ray._private.node.time", slow_clock)
-        ray.init(
-            address="local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False
-        )
+        start_ray()
         try:
             yield ray.get_runtime_context().gcs_address
         finally:
             ray.shutdown()
+
+
+def start_ray(attempts: int = 6) -> None:
+    """Start Ray with two cores. Its processes wait 15 and 30 seconds for each other, which a busy machine may miss."""
+    for attempt in range(1, attempts + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=2,
+                object_store_memory=200_000_000,
+                include_dashboard=False,
+                log_to_driver=False,
+            )
+        except Exception:  # Ray raises Exception itself
+            ray.shutdown()
+            if attempt == attempts:
+                raise
+        else:
+            return
 
 
 @pytest.fixture(scope="module")
