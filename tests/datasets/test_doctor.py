@@ -409,7 +409,7 @@ def test_a_quick_check_says_of_a_class_that_it_saw_none_of_it_in_so_many_masks(t
     draw_folder(tmp_path, 300, (16, 12), classes=NAMES.replace("]", ", sky]"))
     (finding,) = doctor.check(tmp_path, quick=True, workers=0).findings
     assert (finding.kind, finding.stops, finding.examples) == ("class-unseen", False, ("sky",))
-    assert "do not occur in the 160 masks looked at: sky." in finding.told()
+    assert "do not occur in the 160 masks checked: sky." in finding.text()
     (whole,) = doctor.check(tmp_path, workers=0).findings
     assert (whole.kind, whole.examples) == ("class-absent", ("sky",))
 
@@ -422,7 +422,7 @@ def test_a_quick_check_that_sees_all_masks_is_sure(tmp_path: Path) -> None:
 def test_what_is_told_of_a_finding_holds_its_advice(tmp_path: Path) -> None:
     draw_folder(tmp_path, 20, SIZE, classes=NAMES.replace("]", ", sky]"))
     (finding,) = doctor.check(tmp_path, workers=0).findings
-    first, second = finding.told().splitlines()
+    first, second = finding.text().splitlines()
     assert first == "class-absent: 1 (sky)"
     assert second == f"{finding.meaning} {finding.advice}"
 

@@ -65,7 +65,7 @@ def check_masks(dataset: DatasetSource, split: str, processes: Processes, *, pro
             f"{report.text('measured on')}\n\nTo measure all the same: `--no-check`, in Python check=False."
         )
     for finding in report.findings:
-        print_note(f"Warning: {finding.told()}", enabled=progress)
+        print_note(f"Warning: {finding.text()}", enabled=progress)
 
 
 def examine(

@@ -79,7 +79,7 @@ def ask_the_doctor(training: TrainingData, *, progress: bool) -> None:
         if report.stops_training:
             raise ValueError(report.text())
         for finding in report.findings:
-            print_note(f"Warning: {finding.told()}", enabled=progress)
+            print_note(f"Warning: {finding.text()}", enabled=progress)
 
 
 def describe_source(training: TrainingData) -> dict[str, Any]:
