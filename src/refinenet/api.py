@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,8 +19,8 @@ import torch
 from refinenet._version import __version__
 from refinenet.datasets.catalog import DatasetSource, TrainingSource, open_dataset, with_value_range
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.deployment.files import FileResult, SegmentLarge, Steps, segment_files, take_all
-from refinenet.deployment.inputs import JobList, plan_work
+from refinenet.deployment.files import DeployOptions, FileResult, segment_files, take_all
+from refinenet.deployment.inputs import JobList, choose_reading, plan_work
 from refinenet.deployment.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
 from refinenet.deployment.latency_budget import LatencyTuner
 from refinenet.deployment.outputs import Kind
@@ -39,12 +39,12 @@ from refinenet.inference.backends import AUTO, check_backend, choose_backend, op
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel
 from refinenet.inference.protocol import Protocol, choose_protocol
-from refinenet.inference.segmentation import Output, Segmentation, check_output, choose_palette
-from refinenet.inference.segmenter import Segmenter, check_abstention
+from refinenet.inference.segmentation import Output, Segmentation, check_output
+from refinenet.inference.segmenter import Segmenter
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_same_file
 from refinenet.io.images import ChannelOrder, ImageSource, check_channel_order, knows_its_order, read_image
-from refinenet.io.sample_values import Decoded, Note, Reading, ValueRange, check_value_range
+from refinenet.io.sample_values import Decoded, Note, Reading, ValueRange
 from refinenet.labels import LabelSet
 from refinenet.models.class_mapping import check_same_classes
 from refinenet.models.factory import ModelSpec, choose_device, told_as_exported
@@ -246,18 +246,7 @@ class RefineNet:
 
     def _read_as(self, bands: Sequence[int] | None, value_range: ValueRange | None) -> tuple[Reading, tuple[Note, ...]]:
         """How images are read, and what is to be reported of that."""
-        own = self.card.value_range
-        chosen = None if bands is None else tuple(bands)
-        if value_range is None:
-            return Reading(bands=chosen, value_range=own, is_from_model=True), ()
-        asked = check_value_range(value_range)
-        if own in (None, asked):
-            return Reading(bands=chosen, value_range=asked), ()
-        note = Note(
-            "other-range",
-            f"The model was trained with the value range {own[0]:g},{own[1]:g}; {asked[0]:g},{asked[1]:g} is used.",
-        )
-        return Reading(bands=chosen, value_range=asked), (note,)
+        return choose_reading(self.card.value_range, bands, value_range)
 
     def deploy(
         self,
@@ -395,46 +384,27 @@ class RefineNet:
         Raises:
             ValueError, OSError: as `deploy_files`.
         """
-        if windows is not None and max_latency_ms is not None:
-            raise ValueError("Images in windows take as long as they are large: pass windows or max_latency_ms.")
-        check_abstention(abstain_below)
-        self._warn_of_random_weights()
-        if "palette" in work.kinds:
-            choose_palette("palette", self.label_set)
         reading, notes = self._read_as(bands, value_range)
-        settings: dict[str, Any] = {
+        options = DeployOptions(
+            reading=reading,
+            abstain_below=abstain_below,
+            windows=windows,
+            max_latency_ms=max_latency_ms,
+            overwrite=overwrite,
+            progress=progress,
+        )
+        self._warn_of_random_weights()
+        for note in notes:
+            warnings.warn(note.text, stacklevel=2)
+        model_settings: dict[str, Any] = {
             "refinenet": __version__,
             "model_sha256": _digest(self._model, self.card),
             "label_set": self.label_set.to_dict(),
             "temperature": self.card.temperature,
             "backend": self._backend,
             "precision": self._precision,
-            "windows": None if windows is None else asdict(windows),
-            "max_latency_ms": max_latency_ms,
-            "abstain_below": abstain_below,
-            # Only where they say something: folders that were begun without them go on.
-            **({} if reading.bands is None else {"bands": list(reading.bands)}),
-            **({} if reading.value_range is None else {"value_range": list(reading.value_range)}),
         }
-        for note in notes:
-            warnings.warn(note.text, stacklevel=2)
-        used = windows or Windows()
-        in_windows = partial(
-            segment_large,
-            self._segmenter,
-            window=used.size,
-            overlap=used.overlap,
-            abstain_below=abstain_below,
-            reading=reading,
-            progress=progress and len(work.items) == 1,
-        )
-        large: SegmentLarge = in_windows if max_latency_ms is None else _refuse_windows
-        steps = Steps(
-            read=partial(read_image, reading=reading),
-            segment=partial(self._segment, abstain_below=abstain_below, max_latency_ms=max_latency_ms),
-            segment_large=large,
-        )
-        return segment_files(steps, work, settings, overwrite=overwrite, always_large=windows is not None)
+        return segment_files(self._segmenter, work, options, model_settings, self._choices)
 
     def deploy_large(
         self,
@@ -828,13 +798,6 @@ _MADE_ANEW = ("_noted", "_choices", "_segmenter")
 def _note(model: Network | ExportedModel) -> Weights:
     """Numbers that change with a parameter's values, and not where the network is moved to another device."""
     return note_weights(model, buffers=False) if isinstance(model, Network) else ()
-
-
-def _refuse_windows(image: Path, *_: object) -> LargeSegmentation:
-    raise ValueError(
-        f"{image} would be segmented in windows, being too large for memory or to be written as TIFF, which takes as "
-        "long as it is large: leave out max_latency_ms (--max-latency)."
-    )
 
 
 def _digest(model: Network | ExportedModel, card: ModelCard) -> str:

@@ -1,4 +1,4 @@
-"""Many images at once: sources, kinds of results, going on after a kill; by the command line or `RefineNet`."""
+"""Many images in one run: inputs, kinds of results, resuming; by the command line and by `RefineNet`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,12 @@ from pycocotools import mask as coco_mask
 from refinenet import RefineNet
 from refinenet.cli import main
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.deployment.files import Steps, segment_files
+from refinenet.deployment.files import DeployOptions, segment_files
 from refinenet.deployment.inputs import plan_work
-from refinenet.deployment.large_images import LargeSegmentation
 from refinenet.deployment.outputs import find_regions, to_geojson
+from refinenet.inference.backends import open_backend
 from refinenet.inference.segmentation import Segmentation
 from refinenet.inference.segmenter import Segmenter
-from refinenet.io.images import read_image
-from refinenet.io.sample_values import Decoded
 from refinenet.labels import LabelSet
 
 SIZE = (48, 64)
@@ -43,7 +41,7 @@ MANY = 24
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `a.jpg`, `b.png` (no image), `c.png`, `deep/a.jpg`, `deep/er/d.jpg`."""
+    """A folder with `a.jpg`, `b.png` (not an image), `c.png`, `deep/a.jpg`, `deep/er/d.jpg`."""
     root = tmp_path_factory.mktemp("pictures") / "in"
     for number, name in enumerate(("a.jpg", "c.png", "deep/a.jpg", "deep/er/d.jpg")):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +51,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Ended(NamedTuple):
-    """How a command ended and what it said."""
+    """Exit code and output of a command."""
 
     returncode: int
     stdout: str
@@ -65,7 +63,7 @@ Command = Callable[..., Ended]
 
 @pytest.fixture
 def run_refinenet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs `refinenet ARGUMENTS` in this process, which saves each time the seconds that PyTorch takes to load."""
+    """Runs `refinenet ARGUMENTS` in this process, which saves importing PyTorch each time."""
 
     def run(*arguments: str | Path) -> Ended:
         monkeypatch.setattr(sys, "argv", ["refinenet", *map(str, arguments)])
@@ -79,7 +77,7 @@ def run_refinenet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 
 @pytest.fixture
 def here(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a copy of the pictures without the bad one."""
+    """The current folder, with a copy of the pictures but for the bad one."""
     shutil.copytree(pictures, tmp_path / "in")
     (tmp_path / "in" / "b.png").unlink()
     monkeypatch.chdir(tmp_path)
@@ -87,7 +85,7 @@ def here(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def files(folder: Path) -> list[str]:
-    """The files below a folder, those that a run keeps for itself aside."""
+    """Return the files below a folder, without the journal."""
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in found if name not in ("deploy.json", "deploy.jsonl"))
 
@@ -112,7 +110,7 @@ def labels_of(model: RefineNet, image: Path) -> npt.NDArray[Any]:
         (["@list.txt"], ["in/a.png", "in/deep/a.png"]),
     ],
 )
-def test_sources_on_the_command_line(
+def test_inputs_on_the_command_line(
     run_refinenet: Command, here: Path, camvid_model: RefineNet, sources: list[str], results: list[str]
 ) -> None:
     (here / "list.txt").write_bytes(b"\xef\xbb\xbfin/a.jpg\r\n\nin/deep/a.jpg\n")
@@ -129,7 +127,7 @@ def test_sources_on_the_command_line(
         assert report["seconds"] > 0
 
 
-def test_a_bad_file_in_the_middle_is_told_and_passed_over_in_order(
+def test_a_bad_file_in_the_middle_is_reported_in_order_and_skipped(
     run_refinenet: Command, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -146,7 +144,7 @@ def test_a_bad_file_in_the_middle_is_told_and_passed_over_in_order(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows lets few users make links")
-def test_what_the_system_refuses_is_said_without_its_number(run_refinenet: Command, here: Path) -> None:
+def test_system_errors_are_reported_without_their_number(run_refinenet: Command, here: Path) -> None:
     (here / "in" / "gone.png").symlink_to("/nowhere/gone.png")
     result = run_refinenet("deploy", "in", "-o", "out", "--json")
     told = "Cannot read in/gone.png: No such file or directory"
@@ -155,7 +153,7 @@ def test_what_the_system_refuses_is_said_without_its_number(run_refinenet: Comma
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux's names of files are any bytes")
-def test_a_name_that_is_no_text_is_shown_by_its_bytes(here: Path) -> None:
+def test_a_name_that_is_not_text_is_shown_by_its_bytes(here: Path) -> None:
     (here / "in" / "a.jpg").rename(here / "in" / os.fsdecode(b"m\xe9tro.jpg"))
     command = [sys.executable, "-m", "refinenet", "deploy", "in", "-o", "out", "-k", "coco", "-k", "labels"]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
@@ -166,7 +164,7 @@ def test_a_name_that_is_no_text_is_shown_by_its_bytes(here: Path) -> None:
     assert regions["images"][0]["file_name"] == os.fsdecode(b"m\xe9tro.jpg")
 
 
-def test_lines_of_json_go_over_nothing_that_the_command_writes(run_refinenet: Command, here: Path) -> None:
+def test_json_lines_replace_no_file_of_the_command(run_refinenet: Command, here: Path) -> None:
     for clash in ("out/a.json", "out/deploy.jsonl"):
         result = run_refinenet("deploy", "in", "-o", "out", "-k", "coco", "--json-lines", clash)
         assert result.returncode == 1
@@ -174,36 +172,32 @@ def test_lines_of_json_go_over_nothing_that_the_command_writes(run_refinenet: Co
         assert not (here / "out").exists()
 
 
-def test_windows_and_a_time_limit_are_refused_together(run_refinenet: Command, here: Path) -> None:
+def test_windows_and_a_latency_budget_are_refused_together(run_refinenet: Command, here: Path) -> None:
     result = run_refinenet("deploy", "in/c.png", "-o", "c.tif", "--max-latency", "1000")
     assert result.returncode == 1
     assert "in/c.png would be segmented in windows" in result.stderr
     assert not (here / "c.tif").exists()
 
 
-def test_an_image_that_is_replaced_meanwhile_is_made_again(here: Path, camvid_model: RefineNet) -> None:
-    """Between being read and being written another picture takes its place."""
+def test_an_image_that_is_replaced_meanwhile_is_redone(here: Path, camvid_model: RefineNet) -> None:
+    """The image is replaced between reading and writing."""
 
-    def segment(image: Decoded) -> Segmentation:
-        return camvid_model.segment(image.pixels)
+    class ReplacingSegmenter(Segmenter):
+        def segment(self, *arguments: Any) -> Segmentation:
+            found = super().segment(*arguments)
+            Image.fromarray(draw_street(9, 40, 50)[0]).save(here / "in" / "c.png")
+            return found
 
-    def replace_and_segment(image: Decoded) -> Segmentation:
-        found = segment(image)
-        Image.fromarray(draw_street(9, 40, 50)[0]).save(here / "in" / "c.png")
-        return found
-
-    def in_windows(*_: object) -> LargeSegmentation:
-        raise AssertionError("no image here is large")
-
+    backend, label_set = open_backend(camvid_model.network, "pytorch", "float32"), camvid_model.label_set
     work = plan_work([here / "in" / "c.png"], here / "out")
-    (first,) = segment_files(Steps(read=read_image, segment=replace_and_segment, segment_large=in_windows), work)
+    (first,) = segment_files(ReplacingSegmenter(backend, label_set), work, DeployOptions())
     assert (first.width, first.height) == (64, 48)
-    (second,) = segment_files(Steps(read=read_image, segment=segment, segment_large=in_windows), work)
+    (second,) = segment_files(Segmenter(backend, label_set), work, DeployOptions())
     assert not second.was_there
     assert (second.width, second.height) == (50, 40)
 
 
-def test_weights_that_are_changed_by_hand_are_another_model(here: Path) -> None:
+def test_weights_changed_by_hand_are_another_model(here: Path) -> None:
     r = RefineNet(model="camvid", device="cpu")
     assert r.card.scores
     before = r.card.weights_sha256
@@ -221,7 +215,7 @@ def test_weights_that_are_changed_by_hand_are_another_model(here: Path) -> None:
     assert r.card.weights_sha256 not in ("", before)
 
 
-def test_doubtful_pixels_are_void_where_asked_for(run_refinenet: Command, here: Path, camvid_model: RefineNet) -> None:
+def test_uncertain_pixels_are_void_on_request(run_refinenet: Command, here: Path, camvid_model: RefineNet) -> None:
     result = run_refinenet("deploy", "in/a.jpg", "-o", "out/a.png", "--abstain-below", "0.7", "--window", "64x64")
     assert result.returncode == 0, result.stderr
     in_windows = read(here / "out" / "a.png")
@@ -241,7 +235,7 @@ def test_doubtful_pixels_are_void_where_asked_for(run_refinenet: Command, here: 
     assert "abstain_below is a confidence from 0 to 1, not 70" in result.stderr
 
 
-def test_several_kinds_have_a_folder_each(run_refinenet: Command, here: Path, camvid_model: RefineNet) -> None:
+def test_several_kinds_get_a_folder_each(run_refinenet: Command, here: Path, camvid_model: RefineNet) -> None:
     kinds = ("labels", "overlay", "colour", "confidence", "probabilities", "polygons")
     options = [option for kind in kinds for option in ("--kind", kind)]
     result = run_refinenet("deploy", "in", "--recursive", "-o", "out", *options)
@@ -293,7 +287,7 @@ def test_polygons_cover_the_label_map_with_their_holes(
 
 
 class CloseCalls:
-    """A network that is torn between all of its classes: their probabilities are equal in float16."""
+    """A network whose class probabilities are all equal in float16."""
 
     device = torch.device("cpu")
 
@@ -301,7 +295,7 @@ class CloseCalls:
         return 1e-5 * torch.rand(1, 4, *images.shape[-2:], generator=torch.Generator().manual_seed(1))
 
 
-def test_the_greatest_probability_is_that_of_the_label_where_float16_cannot_tell() -> None:
+def test_the_label_has_the_greatest_probability_even_where_float16_rounds_it_away() -> None:
     segmenter = Segmenter(CloseCalls(), LabelSet.numbered(4))
     found = segmenter.segment(np.zeros((*SIZE, 3), np.uint8))
     assert len(np.unique(found.labels)) == 4
@@ -328,7 +322,7 @@ def test_holes_islands_and_void_come_back_from_polygons_and_run_lengths(classes:
 
 
 def draw(features: list[dict[str, Any]], size: tuple[int, int], void: int) -> npt.NDArray[Any]:
-    """A label map from polygons; none may lie over another."""
+    """Draw a label map from polygons, which must not overlap."""
     drawn = np.full(size, void, np.uint16)
     for feature in features:
         inside = np.zeros(size, bool)
@@ -341,7 +335,7 @@ def draw(features: list[dict[str, Any]], size: tuple[int, int], void: int) -> np
 
 
 def inside_ring(ring: list[list[int]], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Which pixels lie in a ring along pixels' edges: an odd number of vertical edges lies to their left."""
+    """Return which pixels lie in a ring along pixel edges: those with an odd number of vertical edges to their left."""
     crossings = np.zeros((size[0], size[1] + 1), int)
     for (x, y), (next_x, next_y) in itertools.pairwise(ring):
         if x == next_x:
@@ -388,7 +382,7 @@ def test_standard_input_to_standard_output_and_to_a_file(here: Path, camvid_mode
         (["above/deploy", "-o", "out", "-k", "coco"], 1, "the folder's record"),
     ],
 )
-def test_what_cannot_be_is_said(
+def test_invalid_commands_are_refused(
     run_refinenet: Command, here: Path, arguments: list[str], code: int, words: str
 ) -> None:
     (here / "empty").mkdir()
@@ -404,7 +398,7 @@ def test_what_cannot_be_is_said(
     assert {path: path.read_bytes() for path in (here / "in").rglob("*.*")} == before
 
 
-def test_a_second_run_makes_only_what_is_missing_or_changed(here: Path, camvid_model: RefineNet) -> None:
+def test_a_second_run_redoes_only_what_is_missing_or_changed(here: Path, camvid_model: RefineNet) -> None:
     def run(**options: Any) -> dict[str, bool]:
         found = camvid_model.deploy_files("in", "out", recursive=True, progress=False, **options)
         assert all(result.error is None for result in found)
@@ -417,7 +411,7 @@ def test_a_second_run_makes_only_what_is_missing_or_changed(here: Path, camvid_m
     assert {name: (here / "out" / name).stat().st_mtime_ns for name in files(here / "out")} == made
     (here / "out" / "c.png").unlink()
     shutil.copy(here / "in" / "deep" / "er" / "d.jpg", here / "in" / "a.jpg")
-    os.utime(here / "in" / "a.jpg", (1, 1))  # older than before, and nevertheless another
+    os.utime(here / "in" / "a.jpg", (1, 1))  # older, and still a change
     assert run() == {**dict.fromkeys(everything, True), "a.jpg": False, "c.png": False}
     assert (here / "out" / "a.png").read_bytes() == (here / "out" / "deep" / "er" / "d.png").read_bytes()
     shutil.copy(here / "in" / "c.png", here / "in" / "new.png")
@@ -438,7 +432,7 @@ def test_results_of_another_model_kind_or_image_are_not_mixed_in(here: Path, cam
     camvid_model.deploy_files("in", "out", progress=False)
     other = RefineNet(encoder="mobilenetv2_100", num_classes=11, device="cpu")
     before = (here / "out" / "a.png").read_bytes()
-    with pytest.raises(ValueError, match=r"made otherwise: model_sha256 .*overwrite=True"):
+    with pytest.raises(ValueError, match=r"made with other settings: model_sha256 .*overwrite=True"):
         other.deploy_files("in", "out", progress=False)
     with pytest.raises(ValueError, match="kinds"):
         camvid_model.deploy_files("in", "out", kinds="overlay", progress=False)
@@ -449,13 +443,13 @@ def test_results_of_another_model_kind_or_image_are_not_mixed_in(here: Path, cam
     assert (here / "out" / "a.png").read_bytes() != before
     (here / "mine").mkdir()
     (here / "mine" / "c.png").write_bytes(b"a file of somebody's own")
-    with pytest.raises(ValueError, match=r"c\.png is there, and not a result"):
+    with pytest.raises(ValueError, match=r"c\.png exists, but is not a result"):
         camvid_model.deploy_files("in", "mine", progress=False)
     assert files(here / "mine") == ["c.png"]
     assert (here / "mine" / "c.png").read_bytes() == b"a file of somebody's own"
 
 
-def test_what_nobody_named_is_not_replaced(run_refinenet: Command, here: Path) -> None:
+def test_default_outputs_replace_no_file(run_refinenet: Command, here: Path) -> None:
     (here / "in" / "a_labels.png").write_bytes(b"a mask drawn by hand")
     refused = run_refinenet("deploy", "in/a.jpg")
     assert refused.returncode == 1
@@ -480,7 +474,7 @@ def test_a_name_without_a_suffix_is_a_folder(run_refinenet: Command, here: Path)
         (["in"], "list.txt", "list.txt is a file"),
     ],
 )
-def test_sources_and_outputs_that_cannot_be(
+def test_invalid_inputs_and_outputs(
     images: list[str], output: str, words: str, here: Path, camvid_model: RefineNet
 ) -> None:
     (here / "list.txt").write_text("in/a.jpg")
@@ -519,7 +513,7 @@ def many(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_after_kill_9_a_run_goes_on_and_its_results_are_those_of_one_run(many: Path) -> None:
+def test_a_run_resumed_after_kill_9_gives_the_results_of_one_run(many: Path) -> None:
     uninterrupted = start(many)
     _, errors = uninterrupted.communicate(timeout=200)
     assert uninterrupted.returncode == 0, errors
@@ -533,7 +527,7 @@ def test_after_kill_9_a_run_goes_on_and_its_results_are_those_of_one_run(many: P
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
     (many / "out" / "labels" / ".23.png.0123abcd.tmp").write_bytes(b"half")
-    others = many / "out" / "labels" / ".huge.tif.0123abcd.tmp"  # which another command may be writing
+    others = many / "out" / "labels" / ".huge.tif.0123abcd.tmp"  # another command may be writing it
     others.write_bytes(b"half")
     kept = {name: (many / "out" / name).stat().st_mtime_ns for name in files(many / "out") if name.endswith("0.png")}
     final = start(many)
@@ -554,7 +548,7 @@ def test_after_kill_9_a_run_goes_on_and_its_results_are_those_of_one_run(many: P
     assert sorted(journal) == [f"{number:02d}" for number in range(MANY)]
 
 
-def test_ctrl_c_finishes_what_is_being_written(many: Path) -> None:
+def test_ctrl_c_finishes_files_that_are_being_written(many: Path) -> None:
     process = start(many)
     wait_for(many / "out" / "overlay" / "03.png")
     process.send_signal(signal.SIGINT)
@@ -568,7 +562,7 @@ def test_ctrl_c_finishes_what_is_being_written(many: Path) -> None:
     assert 4 <= len(journal) < MANY
 
 
-def test_a_folder_is_written_by_one_at_a_time(many: Path, camvid_model: RefineNet) -> None:
+def test_only_one_run_writes_to_a_folder(many: Path, camvid_model: RefineNet) -> None:
     work = plan_work([many / "in"], many / "out")
     results = camvid_model.deploy_work(work)
     next(results)

@@ -1,4 +1,4 @@
-"""Files that are read and written by parts: the pixels of `images.decode`, georeferencing, damage, bounded memory."""
+"""Files read and written in parts: the pixels of `images.decode`, georeferencing, damage, bounded memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Brightness:
-    """A network of three classes that sees one pixel at a time: which channel is the largest."""
+    """A network of three classes that classifies each pixel by its largest channel."""
 
     device = torch.device("cpu")
 
@@ -73,7 +73,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _save(folder: Path, kind: str) -> Path:
-    """A small file of a kind."""
+    """Write a small file of a kind."""
     pixels = _draw()
     image, path = Image.fromarray(pixels), folder / kind.split(" ")[-1]
     if "orientation" in kind:
@@ -121,7 +121,7 @@ def test_pixels_are_those_that_decode_reads(kind: str, tmp_path: Path) -> None:
     path = _save(tmp_path, kind)
     found, expected = _read_all(path), decode(path)
     assert found.shape == expected.shape
-    # Decoders of JPEG interpolate colours differently, which shows where this picture jumps.
+    # JPEG decoders interpolate colours differently, which shows at the edges of this picture.
     assert np.abs(found.astype(int) - expected).mean() <= (2 if path.suffix == ".jpg" else 0)
 
 
@@ -142,7 +142,7 @@ def test_georeferencing_is_kept(name: str, is_area: bool, tmp_path: Path) -> Non
         assert after.crs == before.crs
         assert after.transform.almost_equals(before.transform)
         assert after.tags()["AREA_OR_POINT"] == before.tags()["AREA_OR_POINT"]
-        assert (after.read(1) == _draw().argmax(-1)).mean() > 0.98  # ties and the borders of windows aside
+        assert (after.read(1) == _draw().argmax(-1)).mean() > 0.98  # but for ties and the borders of windows
 
 
 def test_control_points_are_kept(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def _bad_file(folder: Path, kind: str) -> Path:
             (folder / "bad.tif").write_text("not an image")
         case "turned on Earth":
             path = _write_tiff(folder / "bad.tif", bands, crs="EPSG:32632", transform=from_origin(5, 9, 2, 2))
-            content = path.read_bytes()  # a tag of the directory becomes the tag Orientation, with the value 6
+            content = path.read_bytes()  # one tag of the directory becomes Orientation 6
             place = content.index((284).to_bytes(2, "little") + b"\3\0\1\0\0\0")
             path.write_bytes(
                 content[:place] + (274).to_bytes(2, "little") + b"\3\0\1\0\0\0\6\0" + content[place + 10 :]
@@ -209,7 +209,7 @@ def _bad_file(folder: Path, kind: str) -> Path:
         ("jpg", "damaged"),
     ],
 )
-def test_what_cannot_be_read_is_refused_and_nothing_is_destroyed(kind: str, message: str, tmp_path: Path) -> None:
+def test_unreadable_files_are_refused_and_nothing_is_destroyed(kind: str, message: str, tmp_path: Path) -> None:
     source, target = _bad_file(tmp_path, kind), tmp_path / "labels.png"
     target.write_bytes(b"precious")
     before = _names(tmp_path)
@@ -219,7 +219,7 @@ def test_what_cannot_be_read_is_refused_and_nothing_is_destroyed(kind: str, mess
     assert _names(tmp_path) == before
 
 
-def test_the_image_itself_is_never_written_over(tmp_path: Path) -> None:
+def test_the_image_itself_is_never_overwritten(tmp_path: Path) -> None:
     source = _write_tiff(tmp_path / "in.tif", np.moveaxis(_draw(), -1, 0))
     with pytest.raises(ValueError, match="the input itself"):
         segment_large(SEGMENTER, source, source, progress=False)
@@ -268,7 +268,7 @@ def _run_python(code: str, *arguments: Path) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize("name", ["out.tif", "out.png"])
-def test_a_full_disk_is_told_and_leaves_what_was_there(name: str, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_the_old_file(name: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     source = _write_tiff(tmp_path / "in.tif", rng.integers(0, 256, (3, 300, 400), np.uint8))
     (tmp_path / name).write_bytes(b"precious")
@@ -280,7 +280,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(name: str, tmp_path: Path
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_memory_does_not_follow_from_the_size(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_image(tmp_path: Path) -> None:
     """Logits of the whole image alone would be 960 MB; those in flight are 20 MB."""
     large = _write_tiff(tmp_path / "large.tif", np.resize(_draw().ravel(), (3, 1500, 4000)))
     small = _write_tiff(tmp_path / "small.tif", np.moveaxis(_draw(400, 400), -1, 0))
@@ -289,7 +289,7 @@ def test_memory_does_not_follow_from_the_size(tmp_path: Path) -> None:
     assert float(result.stdout) < 250
 
 
-def test_the_command_takes_windows_by_itself_and_when_told(run_refinenet: CommandLine, tmp_path: Path) -> None:
+def test_the_command_uses_windows_when_needed_and_on_request(run_refinenet: CommandLine, tmp_path: Path) -> None:
     _write_tiff(tmp_path / "deep.tif", np.moveaxis(_draw().astype(np.uint16) * 257, -1, 0), photometric="RGB")
     Image.fromarray(_draw()).save(tmp_path / "plain.png")
     result = run_refinenet("deploy", "plain.png", "--output", "labels.tif")

@@ -1,4 +1,4 @@
-"""Images in windows and by parts: the labels of the same windows in memory, whatever the file is."""
+"""Images segmented in windows from a file: the labels are those of the same windows in memory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def in_memory(network: RefineNet, street: Pixels) -> npt.NDArray[np.uint8]:
 def _plain_windows(
     network: RefineNet, pixels: Pixels, window: tuple[int, int], overlap: float
 ) -> npt.NDArray[np.int64]:
-    """Worked out the long way: logits of the whole image, added up with Gaussian weights, divided by their sum."""
+    """Reference: logits of the whole image, summed with Gaussian weights and divided by the sum of weights."""
     height, width = pixels.shape[:2]
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
     starts, total, norm = [], torch.zeros(11, height, width), torch.zeros(height, width)
@@ -107,7 +107,7 @@ def test_labels_are_those_of_the_same_windows_in_memory(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, result])
 
 
-def test_the_protocol_in_memory_says_the_same(network: RefineNet, street: Pixels, in_memory: Pixels) -> None:
+def test_the_protocol_in_memory_gives_the_same(network: RefineNet, street: Pixels, in_memory: Pixels) -> None:
     protocol = Protocol(window=WINDOW, overlap=0.25)
     segmenter = Segmenter(network._segmenter.backend, network.label_set, protocol)
     assert (segmenter.predict(street) == in_memory).mean() >= 0.9999
@@ -115,7 +115,7 @@ def test_the_protocol_in_memory_says_the_same(network: RefineNet, street: Pixels
 
 @pytest.mark.parametrize("overlap", [0.0, 0.4])
 def test_strips_of_columns_change_nothing(network: RefineNet, tmp_path: Path, overlap: float) -> None:
-    """So little memory that the image is taken in three strips, as one of a hundred thousand columns would be."""
+    """Memory is so small that the image takes three strips, like an image of a hundred thousand columns."""
     pixels = draw_street(5, 160, 1300)[0]
     source = _save_tiff(tmp_path / "wide.tif", pixels)
     for name, memory in (("whole.tif", 2**30), ("strips.tif", 2**20)):

@@ -1,4 +1,4 @@
-"""Segmentation with Ray: two workers in processes of their own, held against the single process, bit for bit."""
+"""Segmentation with Ray: two workers in separate processes, compared bit for bit with a single process."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import ray
 from conftest import CommandLine
@@ -21,21 +23,22 @@ from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.ray.engine import segment_with_ray, share_out
 from refinenet.deployment.ray.journal import RayResult
 from refinenet.deployment.ray.storage import list_names, pair_places, read_content, write_content
-from refinenet.deployment.ray.tasks import Deaths, as_table, read_image
+from refinenet.deployment.ray.tasks import Deaths, as_table, read_row
+from refinenet.io.sample_values import AS_DECLARED
 
 BAD = "07.jpg"
 
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[str]:
-    """A bucket, as its URI."""
+    """The URI of a bucket."""
     with running_store("pictures") as bucket:
         yield bucket
 
 
 @pytest.fixture(scope="module")
 def cluster(store: str) -> Iterator[str]:
-    """Two cores of Ray, and its address."""
+    """The address of a Ray instance with two cores."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -50,7 +53,7 @@ def cluster(store: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fourteen streets of several sizes, and a text that is called an image."""
+    """Fourteen streets of several sizes, and a text file named like an image."""
     folder = tmp_path_factory.mktemp("ray") / "images"
     folder.mkdir()
     for seed in range(15):
@@ -62,15 +65,15 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(cluster: str, images: Path) -> tuple[list[RayResult], Path]:
-    """What is told of the images, and where results go, by a run of which a worker is killed after four of them."""
-    output, told = images.parent / "output", []
+    """Results and results folder of a run whose first worker is killed after four images."""
+    output, results = images.parent / "output", []
     for result in segment_with_ray(pair_places([str(images)], str(output))[0], workers=2, record=output):
-        told.append(result)
-        if len(told) == 4:
+        results.append(result)
+        if len(results) == 4:
             workers = worker_processes()
             assert len(workers) == 2
             os.kill(workers[0], signal.SIGKILL)
-    return told, output
+    return results, output
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -78,7 +81,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def worker_processes() -> list[int]:
-    """The processes that hold the network, of the Ray that this process has started."""
+    """The worker processes of the Ray instance that this process has started."""
     lines = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in lines.splitlines()[1:]]
     own = {row[0] for row in rows if row[1] == str(os.getpid())}
@@ -88,35 +91,36 @@ def worker_processes() -> list[int]:
 def test_every_image_once_though_a_worker_is_killed(
     run: tuple[list[RayResult], Path], images: Path, tmp_path: Path, camvid_model: RefineNet
 ) -> None:
-    told, output = run
+    results, output = run
     for image in sorted(images.iterdir()):
         if image.name != BAD:
             camvid_model.deploy(image_file=image, output_file=tmp_path / f"{image.stem}.png")
     expected = contents(tmp_path)
-    assert sorted(result.image for result in told) == sorted(map(str, images.iterdir()))
-    failed = [result for result in told if result.error is not None]
+    assert sorted(result.image for result in results) == sorted(map(str, images.iterdir()))
+    failed = [result for result in results if result.error is not None]
     assert [Path(result.image).name for result in failed] == [BAD]
     assert f"{images / BAD} is not a JPEG, PNG" in str(failed[0].error)
     assert len(expected) == 14
     assert contents(output) == expected
-    for result in told:
+    for result in results:
         if result.areas is not None:
             assert result.areas == camvid_model.segment(result.image).areas
 
 
-def test_a_finished_job_is_left_as_it_is(
+def test_a_finished_run_is_left_as_it_is(
     run: tuple[list[RayResult], Path], images: Path, run_refinenet: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, output = run
+    results, output = run
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in output.glob("*.png")}
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # where no Ray is: a finished job asks for none
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # no Ray there: a finished run needs none
     good = sorted(path for path in images.iterdir() if path.name != BAD)
-    again = run_refinenet("deploy", *good, "--output", output, "--engine", "ray", "--model", "camvid")
+    command = ("deploy", *good, "--output", output, "--engine", "ray", "--model", "camvid")
+    again = run_refinenet(*command, timeout=600)  # most of it is importing PyTorch and Ray, slow on a busy machine
     assert again.stderr == ""
     assert again.returncode == 0
     assert again.stdout == f"0 of 14 images segmented, 14 were done before, by the same model and settings: {output}.\n"
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in output.glob("*.png")} == before
-    areas = {result.image: result.areas for result in told}
+    areas = {result.image: result.areas for result in results}
     pairs = [(image, output / f"{image.stem}.png") for image in good]
     for result in segment_with_ray(pairs, record=output):
         assert not result.is_new
@@ -137,29 +141,58 @@ def test_from_a_folder_and_a_store_into_a_store(
     write_content(damaged, b"no image")
     monkeypatch.setenv("RAY_ADDRESS", cluster)
     options = ("--output", f"{store}/out", "--engine", "ray", "--workers", "1", "--kind", "colour")
-    result = run_refinenet("deploy", f"{store}/in", images / "01.jpg", *options, "--recursive", "--json", timeout=400)
+    result = run_refinenet("deploy", f"{store}/in", images / "01.jpg", *options, "--recursive", "--json", timeout=600)
     assert result.returncode == 1
     assert f"Error: {damaged}: " in result.stderr
     assert result.stderr.endswith("Error: 1 of 3 images could not be segmented.\n")
-    told = {report["image"]: report for report in json.loads(result.stdout)}
-    assert "is not a JPEG" in told.pop(damaged)["error"]
+    reports = {report["image"]: report for report in json.loads(result.stdout)}
+    assert "is not a JPEG" in reports.pop(damaged)["error"]
     assert list_names(f"{store}/out", (".png",)) == ["01.png", "day one/a.png"]
-    assert told.keys() == sources.keys()
+    assert reports.keys() == sources.keys()
     for image, file in sources.items():
         segmentation = camvid_model.segment(file)
-        assert read_content(told[image]["output"]) == segmentation.encode("x.png", "colour")
-        assert told[image]["areas"] == segmentation.areas
-    pairs = [(image, told[image]["output"]) for image in sources]
+        assert read_content(reports[image]["output"]) == segmentation.encode("x.png", "colour")
+        assert reports[image]["areas"] == segmentation.areas
+    pairs = [(image, reports[image]["output"]) for image in sources]
     again = segment_with_ray(pairs, kind="colour", record=f"{store}/out")
     assert [result.is_new for result in again] == [False, False]
 
 
-def test_an_image_over_which_processes_die_is_counted_and_no_other() -> None:
+def test_images_are_read_as_on_one_machine(cluster: str, tmp_path: Path, camvid_model: RefineNet) -> None:
+    """The same bands, value range, masks and notes: pixels above 200 are clipped, and a third of b.png has no data."""
+    folder, street = tmp_path / "in", draw_street(5, 60, 97)[0]
+    folder.mkdir()
+    alpha = np.repeat(np.uint8([0, 255, 255]), 20)[:, np.newaxis].repeat(97, axis=1)
+    Image.fromarray(street).save(folder / "a.jpg")
+    Image.fromarray(np.dstack([street, alpha])).save(folder / "b.png")
+    assert cv2.imwrite(str(folder / "c.png"), street[..., ::-1].astype(np.uint16) * 2)
+    reading: dict[str, Any] = {"bands": (3, 2, 1), "value_range": (0, 200)}
+    with pytest.warns(UserWarning, match="clipped") as expected_notes:
+        expected = camvid_model.deploy_files(folder, tmp_path / "one", progress=False, **reading)
+    pairs, output = pair_places([str(folder)], str(tmp_path / "ray"))
+    with pytest.warns(UserWarning, match="clipped") as notes:
+        results = list(segment_with_ray(pairs, workers=1, record=output, **reading))
+    assert len(notes) == len(expected_notes) == 1
+    assert "This is reported for the first such image only." in str(notes[0].message)
+    assert contents(tmp_path / "ray") == {
+        name: content for name, content in contents(tmp_path / "one").items() if name.endswith(".png")
+    }
+    found = {result.image: (result.areas, result.no_data) for result in results}
+    assert found == {str(result.image): (result.areas, result.no_data) for result in expected}
+    assert found[str(folder / "b.png")][1] == pytest.approx(1 / 3)
+    again = {result.image: result for result in segment_with_ray(pairs, record=output, **reading)}
+    assert {image: (result.areas, result.no_data) for image, result in again.items()} == found
+    assert not any(result.is_new for result in again.values())
+    reading["value_range"] = (0, 256)  # other pixels, so the results above do not count
+    assert [result.is_new for result in segment_with_ray(pairs[:1], workers=1, record=output, **reading)] == [True]
+
+
+def test_deaths_are_counted_by_image() -> None:
     deaths = Deaths()
     assert deaths.begin("reader", "read 1") == 0
     assert deaths.begin("one", "segment 1") == 0
-    assert deaths.begin("one", "segment 2") == 0  # is killed over it
-    assert deaths.begin("two", "segment 1") == 0  # done before, once more
+    assert deaths.begin("one", "segment 2") == 0  # killed over it
+    assert deaths.begin("two", "segment 1") == 0  # repeated
     assert deaths.begin("two", "segment 2") == 1
     assert deaths.begin("three", "segment 2") == 2
     assert deaths.begin("three", "segment 3") == 0
@@ -171,12 +204,12 @@ def test_an_image_over_which_three_processes_died_is_given_up(cluster: str, imag
     for process in ("one", "two", "three"):
         ray.get(deaths.begin.remote(process, "read 4"))
     rows = [{"index": index, "image": str(images / f"0{index}.jpg"), "output": "x.png"} for index in (4, 5)]
-    errors = [read_image(as_table(row), deaths).to_pylist()[0]["error"] for row in rows]
+    errors = [read_row(as_table(row), deaths, AS_DECLARED).to_pylist()[0]["error"] for row in rows]
     assert f"{images / '04.jpg'} is given up: 3 processes died over it" in errors[0]
     assert errors[1] is None
 
 
-def test_each_worker_has_its_share() -> None:
+def test_the_machines_are_shared_among_the_workers() -> None:
     def shares(workers: int | None, *cores: int, gpus: int = 0) -> tuple[int, int, float]:
         found = share_out([{"CPU": count, "GPU": gpus} for count in cores], workers, None)
         return found.workers, found.cores, found.gpus
@@ -197,13 +230,13 @@ def test_each_worker_has_its_share() -> None:
         share_out([{"CPU": 4}], 1, "cuda")
 
 
-def test_what_cannot_be_done_is_refused_at_once(tmp_path: Path, street_file: Path, run_refinenet: CommandLine) -> None:
+def test_invalid_arguments_are_refused_at_once(tmp_path: Path, street_file: Path, run_refinenet: CommandLine) -> None:
     pair = (street_file, tmp_path / "one.png")
     with pytest.raises(ValueError, match="from 1 up, not 0"):
         segment_with_ray([pair], workers=0)
     skipped = next(segment_with_ray([pair, (tmp_path / "other.jpg", pair[1])]))
     assert skipped.error is not None
-    assert f"its result would be {pair[1]}, as that of {street_file}" in str(skipped.error)
+    assert f"its result would be {pair[1]}, like that of {street_file}" in str(skipped.error)
     with pytest.raises(ValueError, match="JPEG would change labels"):
         segment_with_ray([(street_file, tmp_path / "one.jpg")], kind="labels")
     with pytest.raises(ValueError, match="ftp://there/x"):

@@ -1,4 +1,4 @@
-"""The record of what is done: when it holds, and when an image has to be made anew."""
+"""The journal of Ray runs: when an image is done, and when it has to be redone."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from refinenet.deployment.ray.journal import Record
+from refinenet.deployment.ray.journal import RayJournal
 from refinenet.deployment.ray.storage import find_stamps
 
 CLASSES = ("sky", "road", "tree")
 
 
-def open_record(folder: Path, settings: str = "one") -> Record:
-    return Record(str(folder), settings, CLASSES)
+def open_journal(folder: Path, settings: str = "one") -> RayJournal:
+    return RayJournal(str(folder), settings, CLASSES)
 
 
 @pytest.fixture
@@ -29,20 +29,20 @@ def pairs(tmp_path: Path) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, pairs: list[tuple[str, str]]) -> Path:
-    """A folder whose record says that the first two are done, and the third failed."""
+    """A folder whose journal says that the first two images are done and the third failed."""
     folder = tmp_path / "out"
-    record = open_record(folder)
-    with record.held():
+    journal = open_journal(folder)
+    with journal.locked():
         for image, output in pairs[:2]:
             stamps = find_stamps([image, output])
-            record.add(image, output, {"areas": {"road": 1.0}, "read": stamps[image], "made": stamps[output]})
-        failed = record.add(*pairs[2], {"error": "damaged"})
+            journal.add(image, output, {"areas": {"road": 1.0}, "read": stamps[image], "made": stamps[output]})
+        failed = journal.add(*pairs[2], {"error": "damaged"})
     assert failed.to_dict() == {"image": pairs[2][0], "error": "damaged"}
     return folder
 
 
-def test_what_is_done_is_known_with_its_areas(folder: Path, pairs: list[tuple[str, str]]) -> None:
-    one, two, three = open_record(folder).find_done(pairs)
+def test_finished_images_keep_their_areas(folder: Path, pairs: list[tuple[str, str]]) -> None:
+    one, two, three = open_journal(folder).find_done(pairs)
     assert three is None
     assert one is not None
     assert two is not None
@@ -56,9 +56,9 @@ def test_what_is_done_is_known_with_its_areas(folder: Path, pairs: list[tuple[st
     assert [path.name for path in folder.glob(".refinenet/*") if path.suffix != ".jsonl"] == []
 
 
-def test_what_changed_since_is_not_done(folder: Path, pairs: list[tuple[str, str]]) -> None:
+def test_changed_images_are_not_done(folder: Path, pairs: list[tuple[str, str]]) -> None:
     def find_done(settings: str = "one") -> list[bool]:
-        return [result is not None for result in open_record(folder, settings).find_done(pairs)]
+        return [result is not None for result in open_journal(folder, settings).find_done(pairs)]
 
     assert find_done() == [True, True, False]
     assert find_done("two") == [False, False, False]
@@ -72,34 +72,34 @@ def test_the_result_of_one_image_is_not_that_of_another(folder: Path, pairs: lis
     image, output = pairs[0]
     twin = shutil.copy2(image, f"{image}.jpg")
     assert find_stamps([image])[image] == find_stamps([twin])[twin]
-    assert open_record(folder).find_done([(twin, output)]) == [None]
+    assert open_journal(folder).find_done([(twin, output)]) == [None]
 
 
-def test_a_later_run_has_the_last_word(folder: Path, pairs: list[tuple[str, str]]) -> None:
-    record = open_record(folder)
-    with record.held():
-        record.add(*pairs[0], {"error": "the disk is full"})
-    assert [result is not None for result in open_record(folder).find_done(pairs)] == [False, True, False]
+def test_the_last_run_counts(folder: Path, pairs: list[tuple[str, str]]) -> None:
+    journal = open_journal(folder)
+    with journal.locked():
+        journal.add(*pairs[0], {"error": "the disk is full"})
+    assert [result is not None for result in open_journal(folder).find_done(pairs)] == [False, True, False]
 
 
-def test_a_torn_record_costs_only_what_it_tore(folder: Path, pairs: list[tuple[str, str]]) -> None:
+def test_torn_lines_cost_only_their_images(folder: Path, pairs: list[tuple[str, str]]) -> None:
     (part,) = folder.glob(".refinenet/*.jsonl")
     first, rest = part.read_bytes().split(b"\n", 1)
     part.write_bytes(first[:-9] + b'\n[]\n{}\n\xff\n7\n{"output": 3}\n' + rest)
-    assert [result is not None for result in open_record(folder).find_done(pairs)] == [False, True, False]
+    assert [result is not None for result in open_journal(folder).find_done(pairs)] == [False, True, False]
 
 
 def test_one_run_at_a_time(folder: Path) -> None:
     refusal = pytest.raises(ValueError, match=rf"{folder} is being written to by process")
-    with open_record(folder).held(), refusal, open_record(folder).held():
+    with open_journal(folder).locked(), refusal, open_journal(folder).locked():
         pass
 
 
-def test_an_interrupted_run_is_kept(folder: Path, pairs: list[tuple[str, str]]) -> None:
+def test_the_journal_of_an_interrupted_run_is_kept(folder: Path, pairs: list[tuple[str, str]]) -> None:
     def be_interrupted() -> None:
-        record = open_record(folder)
-        with record.held():
-            record.add(*pairs[0], {"error": "unlucky"})
+        journal = open_journal(folder)
+        with journal.locked():
+            journal.add(*pairs[0], {"error": "unlucky"})
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -108,8 +108,8 @@ def test_an_interrupted_run_is_kept(folder: Path, pairs: list[tuple[str, str]]) 
 
 
 def test_without_a_folder_nothing_is_written(tmp_path: Path) -> None:
-    record = Record(None, "one", CLASSES)
-    with record.held():
-        record.add("a.jpg", "b.png", {"error": "damaged"})
-    assert record.find_done([("a.jpg", "b.png")]) == [None]
+    journal = RayJournal(None, "one", CLASSES)
+    with journal.locked():
+        journal.add("a.jpg", "b.png", {"error": "damaged"})
+    assert journal.find_done([("a.jpg", "b.png")]) == [None]
     assert list(tmp_path.iterdir()) == []

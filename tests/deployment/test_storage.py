@@ -1,4 +1,4 @@
-"""Places: paths, `file://` URIs, and a store that answers like S3."""
+"""Places: paths, `file://` URIs, and a store with the S3 protocol."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def store() -> Iterator[str]:
         yield bucket
 
 
-def test_what_users_name() -> None:
+def test_places_that_users_name() -> None:
     assert as_place("a/b c.jpg") == "a/b c.jpg"
     assert as_place(Path("/a/b.jpg")) == "/a/b.jpg"
     assert as_place("file:///a/b%20c.jpg") == "/a/b c.jpg"
     assert as_place("s3://bucket/a/b c.jpg") == "s3://bucket/a/b c.jpg"
     for place in ("http://there/a.jpg", "s3://", "ftp://there/a.jpg"):
-        with pytest.raises(ValueError, match=f"{place} is no place for images"):
+        with pytest.raises(ValueError, match=f"{place} is not a valid place for images"):
             as_place(place)
     with pytest.raises(ValueError, match="of the machine 'there'"):
         as_place("file://there/a.jpg")
 
 
-def test_a_store_is_as_a_folder(store: str, tmp_path: Path) -> None:
+def test_a_store_works_like_a_folder(store: str, tmp_path: Path) -> None:
     for root in (str(tmp_path), f"{store}/x"):
         one, two = join(root, "a.jpg"), join(root, "sub folder/b+c.PNG")
         assert list_names(join(root, "sub folder"), SUFFIXES) == []
@@ -91,10 +91,10 @@ def test_images_of_a_store_are_paired(store: str, tmp_path: Path) -> None:
     ]
 
 
-def test_places_that_do_not_go_together(store: str, tmp_path: Path) -> None:
+def test_invalid_pairs_of_places(store: str, tmp_path: Path) -> None:
     write_content(f"{store}/r/sub/a.jpg", b"")
     write_content(str(tmp_path / "a.jpg"), b"")
-    with pytest.raises(ValueError, match=r"r holds no images .* --recursive looks"):
+    with pytest.raises(ValueError, match=r"r holds no images .* add --recursive"):
         pair_places([f"{store}/r"])
     with pytest.raises(ValueError, match=r"nothing holds no images .*\.gif\b.*\)\.$"):
         pair_places([f"{store}/nothing"])

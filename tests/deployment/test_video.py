@@ -1,4 +1,4 @@
-"""Videos in, videos or folders out: what a player sees of the result, against the pictures that went in."""
+"""Videos to videos or folders: the decoded result, compared with the pictures that went in."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from refinenet.io.image_files import MAX_PIXELS
 
 
 def deploy(model: RefineNet, source: Path, output: Path, kind: Output | None = None) -> int:
-    """The frames written, as the result tells them."""
+    """Segment a video and return the reported number of frames."""
     result = model.deploy_video(source, output, kind, progress=False)
     assert result.output == output
     return result.frames
@@ -91,7 +91,7 @@ def test_a_video_without_frames_is_refused_and_nothing_is_written(
 
 
 @pytest.mark.parametrize(("suffix", "unit"), [(".mp4", 12_800), (".mov", 90_000), (".mkv", 1000)])
-def test_uneven_times_stay_as_they_are(camvid_model: RefineNet, tmp_path: Path, suffix: str, unit: int) -> None:
+def test_uneven_frame_times_are_kept(camvid_model: RefineNet, tmp_path: Path, suffix: str, unit: int) -> None:
     times = [Fraction(k, 100) for k in (0, 4, 8, 30, 31, 50, 90, 95, 99, 200)]
     video = write_video(tmp_path / f"in{suffix}", moving_street(10), times, unit=Fraction(1, unit))
     expected = read_video(video)[1]
@@ -99,13 +99,11 @@ def test_uneven_times_stay_as_they_are(camvid_model: RefineNet, tmp_path: Path, 
     assert read_video(tmp_path / f"out{suffix}")[1] == expected
     with av.open(str(tmp_path / f"out{suffix}")) as made:
         assert made.duration is not None
-        assert made.duration >= 2_000_000  # the last frame, which follows a long pause, is shown
+        assert made.duration >= 2_000_000  # includes the last frame, after a long pause
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_video_whose_clock_began_long_before_it_begins_at_once(
-    camvid_model: RefineNet, tmp_path: Path, suffix: str
-) -> None:
+def test_a_video_whose_clock_starts_late_begins_at_zero(camvid_model: RefineNet, tmp_path: Path, suffix: str) -> None:
     times = [Fraction(k, 25) for k in (5000, 5001, 5004)]
     video = write_video(tmp_path / "in.mkv", moving_street(3), times, codec="ffv1", pixels="bgr0")
     deploy(camvid_model, video, tmp_path / f"out{suffix}")
@@ -138,7 +136,7 @@ def test_turned_and_mirrored_videos_are_upright(
     )
     angle, is_mirrored = turned
     upright = np.rot90(stored, angle // 90)  # counter-clockwise, both
-    upright = upright[:, ::-1] if is_mirrored else upright  # FFmpeg mirrors last
+    upright = upright[:, ::-1] if is_mirrored else upright  # FFmpeg mirrors after rotating
     (frame,) = decoded(video)
     np.testing.assert_array_equal(frame.pixels, upright)
     deploy(camvid_model, video, tmp_path / "out.mp4")
@@ -158,7 +156,7 @@ def test_sound_is_copied_as_it_is(camvid_model: RefineNet, tmp_path: Path, codec
     assert camvid_model.deploy_video(video, tmp_path / after, progress=False).sound
     old, new = read_sound(video), read_sound(tmp_path / after)
     assert len(old) > 20
-    strip = 7 if before.endswith(".ts") else 0  # AAC's ADTS header, which MP4 keeps once for all
+    strip = 7 if before.endswith(".ts") else 0  # AAC's ADTS header, which MP4 stores once for the file
     assert [content[strip:] for _, content in old] == [content for _, content in new]
     assert [float(when - old[0][0]) for when, _ in old] == pytest.approx(
         [float(when - new[0][0]) for when, _ in new], abs=0.001
@@ -167,7 +165,7 @@ def test_sound_is_copied_as_it_is(camvid_model: RefineNet, tmp_path: Path, codec
     assert float(gap[0]) == pytest.approx(float(gap[1]), abs=0.002)
 
 
-def test_sound_that_the_file_cannot_hold_is_left_out_and_told_of(
+def test_sound_that_the_file_cannot_hold_is_dropped_and_reported(
     camvid_model: RefineNet, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     video = write_video(tmp_path / "in.mkv", moving_street(3), sound="pcm_s16le")
@@ -178,7 +176,7 @@ def test_sound_that_the_file_cannot_hold_is_left_out_and_told_of(
     assert b"".join(c for _, c in read_sound(tmp_path / "out.mkv")) == b"".join(c for _, c in read_sound(video))
 
 
-def test_a_truncated_file_gives_the_frames_that_are_there(
+def test_a_truncated_file_gives_its_complete_frames(
     camvid_model: RefineNet, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     whole = write_video(tmp_path / "whole.mkv", moving_street(60), codec="mjpeg", pixels="yuvj420p")
@@ -189,7 +187,7 @@ def test_a_truncated_file_gives_the_frames_that_are_there(
     assert len(read_video(tmp_path / "out.mp4")[0]) == frames
     indexed = write_video(tmp_path / "whole.mp4", moving_street(60))
     (tmp_path / "cut.mp4").write_bytes(indexed.read_bytes()[: indexed.stat().st_size // 2])
-    with pytest.raises(ValueError, match=r"cut\.mp4 is no video that can be read, or is damaged"):
+    with pytest.raises(ValueError, match=r"cut\.mp4 is not a readable video, or is damaged"):
         deploy(camvid_model, tmp_path / "cut.mp4", tmp_path / "not.mp4")
     assert not (tmp_path / "not.mp4").exists()
 
@@ -202,12 +200,12 @@ def test_damage_in_the_middle_costs_only_frames_there(camvid_model: RefineNet, t
     video.write_bytes(content)
     result = camvid_model.deploy_video(video, tmp_path / "out.mp4", progress=False)
     assert result.damaged == 1
-    assert result.frames in (18, 19)  # the reader may take what is damaged and what follows for one
+    assert result.frames in (18, 19)  # the reader may merge the damaged packet with the next one
     times = read_video(tmp_path / "out.mp4")[1]
     assert (len(times), times[-1]) == (result.frames, Fraction(19, 25))
 
 
-def test_recordings_strung_together_go_on_where_the_clock_begins_anew(tmp_path: Path) -> None:
+def test_concatenated_recordings_continue_where_the_clock_restarts(tmp_path: Path) -> None:
     part = write_video(tmp_path / "a.ts", moving_street(30), codec="mpeg2video", unit=Fraction(1, 25)).read_bytes()
     (tmp_path / "both.ts").write_bytes(part + part)
     times = [frame.seconds for frame in decoded(tmp_path / "both.ts")]
@@ -218,7 +216,7 @@ def test_recordings_strung_together_go_on_where_the_clock_begins_anew(tmp_path: 
 @pytest.mark.skipif(sys.platform == "win32", reason="the test needs a limit on file sizes")
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("limit", [300, 5000])
-def test_a_disk_that_is_full_is_an_error_and_leaves_what_was_there(
+def test_a_full_disk_is_an_error_and_leaves_the_old_file(
     camvid_model: RefineNet, tmp_path: Path, suffix: str, limit: int
 ) -> None:
     import resource
@@ -255,7 +253,7 @@ def test_absurd_sizes_are_refused(camvid_model: RefineNet, tmp_path: Path) -> No
         frame = av.VideoFrame(side, side, "gray")
         output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
-    with pytest.raises(ValueError, match=r"huge\.mov has frames of 8000 x 8000 pixels, at most 50,000,000"):
+    with pytest.raises(ValueError, match=r"huge\.mov has frames of 8000 x 8000 pixels; at most 50,000,000"):
         deploy(camvid_model, tmp_path / "huge.mov", tmp_path / "out.mp4")
 
 
@@ -274,7 +272,7 @@ def test_a_folder_gets_numbered_labels_and_a_list(camvid_model: RefineNet, tmp_p
         deploy(camvid_model, video, tmp_path / "frames")
 
 
-def test_frames_of_another_size_in_the_middle_are_fitted(tmp_path: Path) -> None:
+def test_frames_of_another_size_are_resized(tmp_path: Path) -> None:
     form = VideoForm(height=48, width=64, time_base=Fraction(1, 25))
     with VideoFile(tmp_path / "a.mp4", "mp4", form) as file:
         file.write(np.full((48, 64, 3), 200, np.uint8), Fraction(0))
@@ -286,7 +284,7 @@ def test_frames_of_another_size_in_the_middle_are_fitted(tmp_path: Path) -> None
 
 def test_without_h264_there_is_still_a_video_that_plays(tmp_path: Path) -> None:
     form = VideoForm(height=48, width=64, time_base=Fraction(1, 90_000))
-    times = [Fraction(0), Fraction(1, 30), Fraction(1, 30), Fraction(2, 3)]  # the third comes too early
+    times = [Fraction(0), Fraction(1, 30), Fraction(1, 30), Fraction(2, 3)]  # the third is not later than the second
     with VideoFile(tmp_path / "a.mp4", "mp4", form, encoders=("no_such_encoder", "mpeg4")) as file:
         for when in times:
             file.write(np.full((48, 64, 3), (200, 30, 60), np.uint8), when)
@@ -303,7 +301,7 @@ def test_without_h264_there_is_still_a_video_that_plays(tmp_path: Path) -> None:
         (["nothing.mp4"], "nothing.mp4"),
         (["folder.mp4"], "folder"),
         (["empty.mp4"], "empty (0 bytes)"),
-        (["text.mp4"], "text.mp4 is no video"),
+        (["text.mp4"], "text.mp4 is not a readable video"),
         (["text.mp4", "in.mp4"], "One video at a time"),
         (["http://127.0.0.1:9/live"], "--output"),
         (["camera:987", "-o", "a.mp4"], "There is no camera:987"),
@@ -313,7 +311,7 @@ def test_without_h264_there_is_still_a_video_that_plays(tmp_path: Path) -> None:
         (["in.mp4", "-o", "text.mp4/a.mp4"], "text.mp4"),
     ],
 )
-def test_what_cannot_be_is_told_in_a_line(
+def test_errors_are_reported_in_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -336,7 +334,7 @@ def test_what_cannot_be_is_told_in_a_line(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_the_command_line_says_what_it_wrote(
+def test_the_command_line_reports_its_output(
     run_refinenet: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_video(tmp_path / "in.mp4", moving_street(3), sound="aac")
@@ -353,7 +351,7 @@ def test_the_command_line_says_what_it_wrote(
     assert (facts["frames"], facts["output"], facts["sound"]) == (3, "sure.mkv", True)
 
 
-def test_without_pyav_it_says_what_to_install(
+def test_without_pyav_the_error_says_what_to_install(
     camvid_model: RefineNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     video = write_video(tmp_path / "in.mp4", moving_street(1))
@@ -364,7 +362,7 @@ def test_without_pyav_it_says_what_to_install(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the test needs signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_in_the_middle_leaves_a_file_that_plays(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_stopped_run_leaves_a_file_that_plays(tmp_path: Path, number: signal.Signals) -> None:
     video = write_video(tmp_path / "in.mp4", moving_street(2000), sound="aac")
     command = [sys.executable, "-m", "refinenet", "deploy", str(video), "--output", "out.mp4"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
@@ -394,5 +392,5 @@ def test_stopped_in_the_middle_leaves_a_file_that_plays(tmp_path: Path, number: 
         *((name, False) for name in ("a.png", "folder", "camera:x", "ftp://host/a.mp4", "http://host/a.jpg", "mp4")),
     ],
 )
-def test_what_is_taken_for_a_video(source: str, expected: bool) -> None:
+def test_which_names_mean_a_video(source: str, expected: bool) -> None:
     assert is_video(source) is expected

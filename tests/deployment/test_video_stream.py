@@ -1,4 +1,4 @@
-"""Streams from real servers on this machine that break off, come back, stay away or say nothing."""
+"""Streams from real local servers that break off, come back, stay away or stay silent."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ def transport_stream(tmp_path: Path) -> bytes:
 
 
 def endless(content: bytes, kind: str = "video/mp2t", cut: int | None = None) -> Behaviour:
-    """An answer that does not say how long it is, and ends."""
+    """Return a response without a declared length, which ends."""
     return answer(content, cut=cut, Content_Length=None, Content_Type=kind)
 
 
-def test_a_stream_that_breaks_off_is_taken_up_again_and_goes_on(
+def test_a_stream_that_breaks_off_is_reconnected_and_continued(
     camvid_model: RefineNet, tmp_path: Path, transport_stream: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with hostile_server() as server:
         half = endless(transport_stream, cut=len(transport_stream) // 2)
         address = server.plan("/live", half, status(503), endless(transport_stream), status(404))
         result = camvid_model.deploy_video(address, tmp_path / "out.mp4", retries=2, progress=False)
-    said = capfd.readouterr().err
-    assert f"{address} broke off" in said
-    assert "trying again in 0.5 s (1 of 2)" in said
-    assert "trying again in 1 s (2 of 2)" in said
-    assert "did not come back: the video ends here" in said
+    notes = capfd.readouterr().err
+    assert f"{address} broke off" in notes
+    assert "trying again in 0.5 s (1 of 2)" in notes
+    assert "trying again in 1 s (2 of 2)" in notes
+    assert "did not come back: the video ends here" in notes
     assert result.reconnections == 1
     pictures, times = read_video(tmp_path / "out.mp4")
     assert len(pictures) == result.frames > 25
     steps = [later - earlier for earlier, later in pairwise(times)]
     assert min(steps) > 0
-    # Within a connection the stream's own times, between them the time that passed: pauses of 0.5 and 1 s.
+    # Within a connection times are the stream's; between connections they are the pauses of 0.5 and 1 s.
     assert sorted(float(step) for step in steps)[:-1] == pytest.approx([0.04] * (len(steps) - 1), abs=0.0001)
     assert 1.4 < max(steps) < 30
     heard = [float(when) for when, _ in read_sound(tmp_path / "out.mp4")]
@@ -73,7 +73,7 @@ def test_pictures_pushed_by_a_web_camera(camvid_model: RefineNet, tmp_path: Path
     assert result.reconnections == 1
     pictures, times = read_video(tmp_path / "out.mp4")
     assert len(pictures) == result.frames
-    assert result.frames in (10, 11, 12)  # the last one of a connection may lack its end
+    assert result.frames in (10, 11, 12)  # the last frame of a connection may be cut
     assert times == sorted(set(times))
 
 
@@ -89,10 +89,10 @@ def test_a_file_on_a_web_server_that_hangs_up_is_read_to_its_end(camvid_model: R
     assert [c for _, c in read_sound(tmp_path / "out.mkv")] == [c for _, c in read_sound(video)]
 
 
-def test_a_file_that_is_never_whole_ends_after_the_attempts(
+def test_a_file_that_is_never_complete_ends_after_the_attempts(
     camvid_model: RefineNet, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Half of it is there, and its header tells of the other half, as often as it is asked for."""
+    """Each response holds the first half of the file, and a header that declares the whole."""
     video = write_video(tmp_path / "in.mkv", moving_street(60), codec="mjpeg", pixels="yuvj420p")
     content = video.read_bytes()
     with hostile_server() as server:
@@ -101,13 +101,13 @@ def test_a_file_that_is_never_whole_ends_after_the_attempts(
     assert result.reconnections == 2
     assert 20 < result.frames < 40
     assert read_video(tmp_path / "out.mkv")[1] == read_video(video)[1][: result.frames]
-    said = capfd.readouterr().err
-    assert "trying again in 0.5 s (1 of 2)" in said
-    assert "trying again in 1 s (2 of 2)" in said
-    assert "did not come back: the video ends here" in said
+    notes = capfd.readouterr().err
+    assert "trying again in 0.5 s (1 of 2)" in notes
+    assert "trying again in 1 s (2 of 2)" in notes
+    assert "did not come back: the video ends here" in notes
 
 
-def test_a_recording_without_a_length_is_not_played_for_ever(
+def test_a_recording_without_a_length_is_not_played_forever(
     camvid_model: RefineNet, tmp_path: Path, transport_stream: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with hostile_server() as server:
@@ -119,7 +119,7 @@ def test_a_recording_without_a_length_is_not_played_for_ever(
     )
 
 
-def test_what_never_answers_is_an_error_at_once(camvid_model: RefineNet, tmp_path: Path) -> None:
+def test_a_server_that_never_answers_is_an_error_at_once(camvid_model: RefineNet, tmp_path: Path) -> None:
     with hostile_server() as server:
         missing = server.plan("/live", status(404))
         with pytest.raises(ConnectionError, match=r"live cannot be opened: .*404"):
@@ -148,10 +148,10 @@ def test_ctrl_c_while_a_stream_is_silent_leaves_a_file_that_plays(tmp_path: Path
     assert read_video(tmp_path / "out.mp4")[0]
 
 
-def test_frames_that_nobody_waits_for_are_left_out(tmp_path: Path) -> None:
-    """A source that does not wait, as a camera, read more slowly than it sends."""
+def test_frames_that_come_too_fast_are_dropped(tmp_path: Path) -> None:
+    """A real-time source, like a camera, that is read more slowly than it sends."""
     video = write_video(tmp_path / "in.mp4", moving_street(40), sound="aac")
-    stream = VideoStream(replace(find_source(video), is_real_time=True), retries=0, tell=print)
+    stream = VideoStream(replace(find_source(video), is_real_time=True), retries=0, notify=print)
     frames, sounds = [], 0
     for item in stream:
         if isinstance(item, Frame):

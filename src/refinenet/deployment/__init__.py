@@ -1,6 +1,7 @@
-"""Many images, large images, videos and clusters.
+"""Deployment: many images, large images, videos, and clusters.
 
-Begin with `files.segment_files`.
+Start reading with `files.segment_files`, the run over many images on one machine: `inputs` finds the images and plans
+the jobs, `outputs` writes the results, `journal` makes the run resumable. `video/` and `ray/` are the other two runs.
 """
 
 from typing import TYPE_CHECKING
@@ -8,8 +9,8 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
-    from refinenet.deployment.files import FileResult, SegmentLarge, Steps, segment_files, take_all
-    from refinenet.deployment.inputs import JobList, plan_bytes, plan_work
+    from refinenet.deployment.files import DeployOptions, FileResult, segment_files, take_all
+    from refinenet.deployment.inputs import JobList, choose_reading, plan_bytes, plan_work
     from refinenet.deployment.journal import JOURNAL_FILE, SETTINGS_FILE
     from refinenet.deployment.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
     from refinenet.deployment.latency_budget import LatencyTuner
@@ -27,18 +28,18 @@ __all__ = [
     "OVERLAP",
     "RETRIES",
     "SETTINGS_FILE",
+    "DeployOptions",
     "FileResult",
     "JobList",
     "Kind",
     "LargeSegmentation",
     "LatencyTuner",
     "RayResult",
-    "SegmentLarge",
-    "Steps",
     "VideoResult",
     "Windows",
     "choose_kinds",
     "choose_output",
+    "choose_reading",
     "failed",
     "find_skipped",
     "is_video",

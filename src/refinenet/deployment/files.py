@@ -1,6 +1,7 @@
-"""Many images at once: reading ahead and writing behind, going past bad files, and going on after a stop.
+"""Many images in one run: read ahead, write behind, skip bad files, and resume after an interruption.
 
-What runs the network elsewhere shares the items of `work_plan` and a function from an image to its `Segmentation`.
+`segment_files` is the entry point. The jobs come from `inputs.plan_work`, finished ones are recorded in the journal of
+the results folder (`journal.py`).
 """
 
 from __future__ import annotations
@@ -12,21 +13,24 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from refinenet.deployment.inputs import Job, JobList, skip
-from refinenet.deployment.journal import GREY, LABEL_FILES, FileState, FolderRecord, file_state, open_record
-from refinenet.deployment.large_images import LargeSegmentation
+from refinenet.deployment.journal import GREY, LABEL_FILES, FileState, Journal, file_state, open_journal
+from refinenet.deployment.large_images import LargeSegmentation, Windows, segment_large
+from refinenet.deployment.latency_budget import LatencyTuner
 from refinenet.deployment.outputs import Kind, write
 from refinenet.inference.backends.base import BackendError
-from refinenet.inference.segmentation import OUTPUTS, Output, Segmentation
+from refinenet.inference.segmentation import OUTPUTS, Output, Segmentation, choose_palette
+from refinenet.inference.segmenter import Segmenter, check_abstention
 from refinenet.io.console import describe_error, print_note, progress_bar
 from refinenet.io.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
 from refinenet.io.image_files import TooLargeError
+from refinenet.io.images import read_image
 from refinenet.io.raster import TIFF_SUFFIXES, is_installed, needs_windows
-from refinenet.io.sample_values import Decoded, Note
+from refinenet.io.sample_values import AS_DECLARED, Decoded, Note, Reading
 from refinenet.io.signals import StopRequest
 
 Item = TypeVar("Item")
@@ -37,29 +41,29 @@ Result = TypeVar("Result")
 READERS = 2
 WRITERS = 2
 AHEAD = 4
-"""Items that at most are being read or wait to be worked on; memory stays bounded."""
+"""Most items being read or waiting for the network; bounds memory."""
 BEHIND = 4
-"""Results that at most are being written or wait for it."""
+"""Most results being written or waiting to be written."""
 
 
-def overlapped(
+def pipeline(
     items: Iterable[Item],
     read: Callable[[Item], Loaded],
     work: Callable[[Loaded], Done],
     write: Callable[[Done], Result],
 ) -> Generator[Result]:
-    """`write(work(read(item)))` for each item, in order: `work` in this thread, the others beside it in threads.
+    """Yield `write(work(read(item)))` for each item, in order, with reading and writing in threads.
 
-    Who stops in the middle (closes the iterator) waits for what is being written; what was only read is dropped.
+    Closing the iterator early waits for results that are being written and drops items that were only read.
 
     Args:
-        items: Taken as they are needed.
-        read: What can be done ahead; it waits for files or frees the interpreter's lock, or nothing is won.
-        work: The heavy part, one item after the other.
-        write: What can be done behind; as `read`.
+        items: Consumed as needed.
+        read: Runs ahead in a thread. It should wait for files or release the interpreter's lock.
+        work: The heavy part, in the caller's thread, one item at a time.
+        write: Runs behind in a thread, like `read`.
 
     Raises:
-        Exception: what the functions raise.
+        Exception: whatever the functions raise.
     """
     remaining = iter(items)
     reading: deque[Future[Loaded]] = deque()
@@ -79,59 +83,80 @@ def overlapped(
         while reading or writing:
             if reading:
                 done = work(reading.popleft().result())
+                # The next read starts before this result is handed over, so that the readers never idle.
                 read_ahead()
                 writing.append(writers.submit(write, done))
-                del done
+                del done  # else the largest arrays of this item live until the next one is done
+            # Results leave in the order of the items: only the oldest is ever waited for.
             while writing and (len(writing) >= BEHIND or not reading or writing[0].done()):
                 yield writing.popleft().result()
     finally:
         readers.shutdown(cancel_futures=True)
-        writers.shutdown()
-
-
-Read = Callable[[Path | bytes], Decoded]
-"""From an image file or its bytes to its pixels."""
-Segment = Callable[[Decoded], Segmentation]
-"""From an image to its segmentation."""
-SegmentLarge = Callable[[Path, Path, Output], LargeSegmentation]
-"""From an image file to a picture file of one kind, in windows."""
+        writers.shutdown()  # without cancelling: each result is written whole or not at all
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steps:
-    """What is done with an image."""
+class DeployOptions:
+    """Settings for reading and segmenting images, the same for all images of a run.
 
-    read: Read
-    """It is called in a thread that reads ahead."""
-    segment: Segment
-    """It is called in the caller's thread."""
-    segment_large: SegmentLarge
-    """Takes files instead that are too large for memory, and those whose results are TIFF."""
+    Raises:
+        ValueError: `abstain_below` is not in [0, 1], or both `windows` and `max_latency_ms` are given.
+    """
+
+    reading: Reading = AS_DECLARED
+    """Bands and value range to read."""
+    abstain_below: float = 0.0
+    """Confidence below which a pixel gets the ignore index instead of a class, in [0, 1]."""
+    windows: Windows | None = None
+    """Windows for all images; None uses windows only for images too large for memory and for TIFF results."""
+    max_latency_ms: float | None = None
+    """Latency budget of an image, in milliseconds; needs a `LatencyTuner`."""
+    overwrite: bool = False
+    """Whether to redo results that exist, and to replace foreign files."""
+    progress: bool = True
+    """Whether to show the progress of a single image in windows."""
+
+    def __post_init__(self) -> None:
+        if self.windows is not None and self.max_latency_ms is not None:
+            raise ValueError("Images in windows take as long as they are large: pass windows or max_latency_ms.")
+        check_abstention(self.abstain_below)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings that results depend on, as JSON-ready values for the journal."""
+        bands, value_range = self.reading.bands, self.reading.value_range
+        return {
+            "windows": None if self.windows is None else asdict(self.windows),
+            "max_latency_ms": self.max_latency_ms,
+            "abstain_below": self.abstain_below,
+            # Left out where unset, so that folders started before these settings existed can be resumed.
+            **({} if bands is None else {"bands": list(bands)}),
+            **({} if value_range is None else {"value_range": list(value_range)}),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileResult:
-    """What became of one image."""
+    """Outcome for one image."""
 
     image: Path
     outputs: Mapping[Kind, Path]
-    """The files of its results, by their kinds; none where it could not be segmented or a result not be written."""
+    """Result files by kind; empty if the image was not segmented or a result could not be written."""
     error: ValueError | OSError | None = None
-    """Why not; None where it worked."""
+    """Reason of the failure; None on success."""
     was_there: bool = False
-    """Whether the results were there, made from the same file by the same settings."""
+    """Whether the results existed already, made from the same file with the same settings."""
     width: int = 0
-    """Of the image, in pixels; 0 where there was an error."""
+    """Width of the image in pixels; 0 after an error."""
     height: int = 0
     areas: Mapping[str, float] = field(default_factory=dict)
     """Share of the image's pixels with data by class name, in [0, 1]."""
     no_data: float = 0.0
     """Share of the image's pixels without data, in [0, 1]; they have no class."""
     seconds: float = 0.0
-    """What reading, segmenting and writing took, without waiting for each other."""
+    """Time for reading, segmenting and writing, without waiting in between."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-ready values."""
+        """Return the result as JSON-ready values."""
         if self.error is not None:
             return {"image": str(self.image), "error": describe_error(self.error)}
         return {
@@ -147,61 +172,67 @@ class FileResult:
 
 
 def segment_files(
-    steps: Steps,
+    segmenter: Segmenter,
     work: JobList,
-    settings: Mapping[str, Any] | None = None,
-    *,
-    overwrite: bool = False,
-    always_large: bool = False,
+    options: DeployOptions,
+    model_settings: Mapping[str, Any] | None = None,
+    tuner: LatencyTuner | None = None,
 ) -> Generator[FileResult]:
-    """Segment images and write the results; one that cannot be is reported with its error, and the next one follows.
+    """Segment images and write the results; an image that fails is reported with its error and skipped.
 
-    Files are read ahead and written behind in threads, results come in the order of the images. Work is done as
-    results are taken; whoever closes the iterator waits for the files that are being written.
+    Files are read ahead and written behind in threads; results come in the order of the images and are computed as
+    they are consumed. Closing the iterator waits for files that are being written. Notes on how images were read
+    become `UserWarning`s, once for each kind of note.
 
     Args:
-        steps: What is done with an image. What is to be reported of how it was read becomes a `UserWarning`, once of
-            each kind.
-        work: As `work_plan.plan_work` gives it.
-        settings: What results are made by, beside the kinds, for a folder's record; JSON-ready values.
-        overwrite: Whether to make results anew that a folder has, and to replace what is not the command's.
-        always_large: Whether `segment_large` takes all files.
+        segmenter: Segments the images.
+        work: Jobs from `inputs.plan_work`.
+        options: Settings for reading and segmenting.
+        model_settings: What else the results depend on, as JSON-ready values for the journal.
+        tuner: Chooses the segmenter for `options.max_latency_ms`.
 
     Raises:
-        ValueError: a folder's results were made by other settings, or a file is in the way.
-        OSError: the folder of results cannot be used.
+        ValueError: the results in the folder were made with other settings, or a foreign file is in the way.
+        OSError: the results folder cannot be used.
     """
+    assert options.max_latency_ms is None or tuner is not None
+    if "palette" in work.kinds:
+        choose_palette("palette", segmenter.label_set)
+    settings = {**(model_settings or {}), **options.to_dict(), "kinds": list(work.kinds)}
+    settings |= {LABEL_FILES: GREY} if "labels" in work.kinds else {}
+    return _segment_files(_Steps(segmenter, options, tuner, is_single=len(work.items) == 1), work, settings)
+
+
+def _segment_files(steps: _Steps, work: JobList, settings: Mapping[str, Any]) -> Generator[FileResult]:
+    overwrite, items = steps.options.overwrite, work.items
     if not (work.is_named or overwrite):
-        refuse_to_replace(path for item in work.items for path in item.targets.values())
-    noted = {**(settings or {}), "kinds": list(work.kinds)}
-    noted |= {LABEL_FILES: GREY} if "labels" in work.kinds else {}
-    held = nullcontext() if work.folder is None else open_record(work.folder, noted, overwrite=overwrite)
-    with held as record:
-        run, items = _Run(steps, record, always_large, len(work.items) > 1), work.items
-        if record is not None:
-            items = run.prepare(items)
-            record.begin()
+        refuse_to_replace(path for item in items for path in item.targets.values())
+    opened = nullcontext() if work.folder is None else open_journal(work.folder, settings, overwrite=overwrite)
+    with opened as journal:
+        if journal is not None:
+            items = steps.resume(journal, items)
+            journal.begin()
             sweep_leftovers_of(path for item in items for path in item.targets.values())
-            if record.has_palettes:
-                print_note(f"The label files in {work.folder} have a palette, and those that are added get one, too.")
-        results = overlapped(items, run.read, run.segment, run.write)
+            if journal.has_palettes:
+                print_note(f"The label files in {work.folder} have a palette; new ones get one, too.")
+        results = pipeline(items, steps.read, steps.segment, steps.write)
         with closing(results):
             yield from results
-        if record is not None:
-            record.finish()
+        if journal is not None:
+            journal.finish()
 
 
 def take_all(
     results: Generator[FileResult], count: int, take: Callable[[FileResult], object], *, progress: bool = True
 ) -> None:
-    """Take all results of `segment_files` under a progress bar.
+    """Consume all results of `segment_files` under a progress bar.
 
-    The first Ctrl-C or SIGTERM lets what is being written be finished.
+    The first Ctrl-C or SIGTERM lets files that are being written finish.
 
     Args:
-        results: They are made as they are taken.
-        count: How many there will be.
-        take: What to do with each.
+        results: Computed as they are consumed.
+        count: Expected number of results.
+        take: Called with each result.
         progress: Whether to show the bar, if standard error is a terminal.
 
     Raises:
@@ -220,199 +251,234 @@ def take_all(
             if interruption.asked_by is not None:
                 break
     if interruption.asked_by is not None:
-        print_note(f"Stopped with {taken} of {count} images done; the same command goes on from there.")
+        print_note(f"Stopped with {taken} of {count} images done. Run the same command again to continue.")
         interruption.stop(interruption.asked_by)
 
 
 @dataclass(kw_only=True)
-class _Job:
+class _InFlight:
     """An image on its way through the three steps."""
 
     item: Job
     state: FileState = field(default_factory=dict)
     seconds: float = 0.0
-    pixels: Decoded | None = None
+    image: Decoded | None = None
     segmentation: Segmentation | None = None
     large: LargeSegmentation | None = None
     is_large: bool = False
     result: FileResult | None = None
 
 
-class _Run:
-    """The three steps, each of which passes on what is done already."""
+class _Steps:
+    """Reading, segmenting and writing; each step passes on images that have a result already."""
 
-    def __init__(self, steps: Steps, record: FolderRecord | None, always_large: bool, is_several: bool) -> None:
-        self._steps, self._record = steps, record
-        self._always_large = always_large
+    def __init__(
+        self, segmenter: Segmenter, options: DeployOptions, tuner: LatencyTuner | None, *, is_single: bool
+    ) -> None:
+        self.options = options
+        self._segmenter, self._tuner, self._is_single = segmenter, tuner, is_single
+        self._journal: Journal | None = None
+        self._entries: dict[str, Mapping[str, Any]] = {}
         self._reported: set[str] = set()
-        self._once = " This is reported of the first such image only." if is_several else ""
-        self._done: dict[str, Mapping[str, Any]] = {}
 
-    def prepare(self, items: Sequence[Job]) -> list[Job]:
-        """Find out what is done, and skip images whose results cannot be written.
+    def resume(self, journal: Journal, items: Sequence[Job]) -> list[Job]:
+        """Look up finished images in the journal, and skip images whose results cannot be written.
 
         Raises:
-            ValueError: files are in the way that are not results.
+            ValueError: foreign files are in the way.
         """
-        assert self._record is not None
-        alike: dict[str, Job] = {}
-        is_one_name = self._record.is_one_name()
+        self._journal = journal
+        first_of_name: dict[str, Job] = {}
+        is_caseless = journal.is_caseless()
         prepared = []
         for item in items:
             problem = item.problem
-            if problem is None and is_one_name:
-                problem = _find_double(item, alike)
+            if problem is None and is_caseless:
+                problem = _find_name_clash(item, first_of_name)
             try:
-                entry = None if problem is not None else _find_done(self._record, item)
+                entry = None if problem is not None else _find_done(journal, item)
             except OSError as error:
                 entry, problem = None, error
             if entry is not None:
-                self._done[item.place] = entry
+                self._entries[item.place] = entry
             prepared.append(skip(item, problem))
         return prepared
 
-    def read(self, item: Job) -> _Job:
-        job = _Job(item=item)
+    def read(self, item: Job) -> _InFlight:
+        image = _InFlight(item=item)
         if item.problem is not None:
-            job.result = FileResult(image=item.source, outputs={}, error=item.problem)
-            return job
-        entry = self._done.get(item.place)
+            image.result = FileResult(image=item.source, outputs={}, error=item.problem)
+            return image
+        entry = self._entries.get(item.place)
         if entry is not None:
-            job.result = _from_entry(item, entry)
-            return job
-        return _tried(job, self._read)
+            image.result = _from_entry(item, entry)
+            return image
+        return _attempt(image, self._read)
 
-    def segment(self, job: _Job) -> _Job:
-        return job if job.result is not None else _tried(job, self._work)
+    def segment(self, image: _InFlight) -> _InFlight:
+        return image if image.result is not None else _attempt(image, self._segment)
 
-    def write(self, job: _Job) -> FileResult:
-        if job.result is None:
-            _tried(job, self._write)
-        assert job.result is not None
-        return job.result
+    def write(self, image: _InFlight) -> FileResult:
+        if image.result is None:
+            _attempt(image, self._write)
+        assert image.result is not None
+        return image.result
 
-    def _read(self, job: _Job) -> None:
-        job.state = file_state(job.item.source)
-        if job.item.content is not None:
-            job.pixels = self._steps.read(job.item.content)
+    def _read(self, image: _InFlight) -> None:
+        # Before reading: a file that is replaced meanwhile then differs from its journal entry, and is redone.
+        image.state = file_state(image.item.source)
+        if image.item.content is not None:
+            image.image = read_image(image.item.content, reading=self.options.reading)
             return
-        for target in job.item.targets.values():
-            refuse_same_file(job.item.source, target)
-        job.is_large = self._always_large or _asks_for_windows(job.item)
-        if job.is_large:
+        for target in image.item.targets.values():
+            refuse_same_file(image.item.source, target)
+        image.is_large = self.options.windows is not None or _requires_windows(image.item)
+        if image.is_large:
             return
         try:
-            job.pixels = self._steps.read(job.item.source)
+            image.image = read_image(image.item.source, reading=self.options.reading)
         except TooLargeError:
             if not is_installed():
                 raise
-            job.is_large = True
+            image.is_large = True
 
-    def _work(self, job: _Job) -> None:
-        if job.is_large:
-            self._work_in_windows(job)
-        else:
-            try:
-                assert job.pixels is not None
-                self._report(job.pixels.notes)
-                job.segmentation, job.pixels = self._steps.segment(job.pixels), None
-            except (RuntimeError, MemoryError) as error:  # PyTorch tells of a full memory by RuntimeError
-                reason = str(error).strip().partition("\n")[0] or "the memory is full"
-                raise ValueError(
-                    f"{job.item.source} cannot be segmented: {reason}. If it is too large for the memory, segment it "
-                    "in windows (--window 512x512)."
-                ) from error
+    def _segment(self, image: _InFlight) -> None:
+        if image.is_large:
+            self._segment_in_windows(image)
+            return
+        decoded, image.image = image.image, None
+        assert decoded is not None
+        self._report(decoded.notes)
+        try:
+            segmenter = self._choose_segmenter(decoded)
+            image.segmentation = segmenter.segment(decoded.pixels, self.options.abstain_below, decoded.valid)
+        except (RuntimeError, MemoryError) as error:  # PyTorch reports a full memory as RuntimeError
+            reason = str(error).strip().partition("\n")[0] or "out of memory"
+            raise ValueError(
+                f"{image.item.source} cannot be segmented: {reason}. If it is too large for memory, segment it in "
+                "windows (--window 512x512)."
+            ) from error
 
-    def _work_in_windows(self, job: _Job) -> None:
-        strange = [kind for kind in job.item.targets if kind not in OUTPUTS]
-        if strange:
-            raise ValueError(f"{job.item.source}: {strange[0]} is not written in windows; {', '.join(OUTPUTS)} are.")
-        self._make_way(job.item)
+    def _choose_segmenter(self, image: Decoded) -> Segmenter:
+        if self._tuner is None or self.options.max_latency_ms is None:
+            return self._segmenter
+        return self._tuner.within(image.pixels, self.options.max_latency_ms).segmenter
+
+    def _segment_in_windows(self, image: _InFlight) -> None:
+        source, targets = image.item.source, image.item.targets
+        unsupported = [kind for kind in targets if kind not in OUTPUTS]
+        if unsupported:
+            raise ValueError(
+                f"{source}: {unsupported[0]} cannot be written in windows; {', '.join(OUTPUTS)} can. "
+                "Leave it out with --kind."
+            )
+        if self.options.max_latency_ms is not None:
+            raise ValueError(
+                f"{source} would be segmented in windows, being too large for memory or to be written as TIFF, which "
+                "takes as long as it is large: leave out max_latency_ms (--max-latency)."
+            )
+        self._clear_targets(image.item)
         for picture in OUTPUTS:
-            if picture in job.item.targets:
-                stored_as = "palette" if picture == "labels" and self._has_palettes else picture
-                job.large = self._steps.segment_large(job.item.source, job.item.targets[picture], stored_as)
-                self._report(job.large.notes)
+            if picture in targets:
+                image.large = self._segment_large(source, targets[picture], picture)
+                self._report(image.large.notes)
 
-    def _make_way(self, item: Job) -> None:
-        if self._record is not None:
-            self._record.make_way(list(item.targets.values()))
+    def _segment_large(self, source: Path, target: Path, picture: Output) -> LargeSegmentation:
+        windows = self.options.windows or Windows()
+        return segment_large(
+            self._segmenter,
+            source,
+            target,
+            "palette" if picture == "labels" and self._has_palettes else picture,
+            window=windows.size,
+            overlap=windows.overlap,
+            abstain_below=self.options.abstain_below,
+            reading=self.options.reading,
+            progress=self.options.progress and self._is_single,
+        )
+
+    def _clear_targets(self, item: Job) -> None:
+        if self._journal is not None:
+            self._journal.clear_targets(list(item.targets.values()))
 
     @property
     def _has_palettes(self) -> bool:
-        return self._record is not None and self._record.has_palettes
+        return self._journal is not None and self._journal.has_palettes
 
     def _report(self, notes: Sequence[Note]) -> None:
-        """Report what is to be known of how an image was read, once of each kind."""
+        """Warn about how an image was read, once for each kind of note."""
+        suffix = "" if self._is_single else " This is reported for the first such image only."
         for note in notes:
             if note.kind not in self._reported:
                 self._reported.add(note.kind)
-                warnings.warn(f"{note.text}{self._once}", stacklevel=2)
+                warnings.warn(f"{note.text}{suffix}", stacklevel=2)
 
-    def _write(self, job: _Job) -> None:
+    def _write(self, image: _InFlight) -> None:
         started = time.perf_counter()
-        if job.large is not None:
-            (height, width), areas, no_data = job.large.size, job.large.areas, job.large.no_data
+        if image.large is not None:
+            (height, width), areas, no_data = image.large.size, image.large.areas, image.large.no_data
         else:
-            assert job.segmentation is not None
-            self._make_way(job.item)
-            for kind, target in job.item.targets.items():
+            assert image.segmentation is not None
+            self._clear_targets(image.item)
+            for kind, target in image.item.targets.items():
                 stored_as: Kind = "palette" if kind == "labels" and self._has_palettes else kind
-                write(job.segmentation, target, stored_as, job.item.name)
-            (height, width), areas = job.segmentation.labels.shape, job.segmentation.areas
-            no_data = job.segmentation.no_data
+                write(image.segmentation, target, stored_as, image.item.name)
+            (height, width), areas = image.segmentation.labels.shape, image.segmentation.areas
+            no_data = image.segmentation.no_data
         result = FileResult(
-            image=job.item.source,
-            outputs=job.item.targets,
+            image=image.item.source,
+            outputs=image.item.targets,
             width=width,
             height=height,
             areas=areas,
             no_data=no_data,
-            seconds=job.seconds + time.perf_counter() - started,
+            seconds=image.seconds + time.perf_counter() - started,
         )
-        if self._record is not None:
-            facts = {key: value for key, value in result.to_dict().items() if key in _NOTED}
-            self._record.note(job.item.place, job.item.source, job.state, facts)
-        job.result = result
+        # The journal comes last: an entry promises that all files of the image are complete.
+        if self._journal is not None:
+            facts = {key: value for key, value in result.to_dict().items() if key in _JOURNAL_FIELDS}
+            self._journal.append(image.item.place, image.item.source, image.state, facts)
+        image.result = result
 
 
-def _find_double(item: Job, alike: dict[str, Job]) -> ValueError | None:
-    """Why an image is skipped where its result's name differs from another one's in capitals or accents alone."""
+def _find_name_clash(item: Job, first_of_name: dict[str, Job]) -> ValueError | None:
+    """Return why to skip an image whose result differs from an earlier one only in case or Unicode normal form."""
     name = unicodedata.normalize("NFC", item.place.casefold())
-    first = alike.setdefault(name, item)
+    first = first_of_name.setdefault(name, item)
     if first is item:
         return None
     return ValueError(
-        f"{item.source}: here its result would be that of {first.source}, since the folder's file system takes the "
-        "names for one. Rename one of them."
+        f"{item.source}: its result would overwrite that of {first.source}, since this file system does not tell the "
+        "two names apart. Rename one of them."
     )
 
 
-def _asks_for_windows(item: Job) -> bool:
-    """Whether a result is to be TIFF, or the image is a TIFF that can be read in windows only."""
-    endings = {target.suffix.lower() for target in item.targets.values()}
-    return bool(endings & set(TIFF_SUFFIXES)) or (
+def _requires_windows(item: Job) -> bool:
+    """Return whether a result is TIFF, or the image is a TIFF file that can only be read in windows."""
+    suffixes = {target.suffix.lower() for target in item.targets.values()}
+    return bool(suffixes & set(TIFF_SUFFIXES)) or (
         item.source.suffix.lower() in TIFF_SUFFIXES and needs_windows(item.source)
     )
 
 
-_NOTED = ("width", "height", "areas", "no_data", "seconds")
+_JOURNAL_FIELDS = ("width", "height", "areas", "no_data", "seconds")
 
 
-def _tried(job: _Job, step: Callable[[_Job], None]) -> _Job:
+def _attempt(image: _InFlight, step: Callable[[_InFlight], None]) -> _InFlight:
+    """Run a step; an error of the image becomes its result."""
     started = time.perf_counter()
     try:
-        step(job)
-    except BackendError:  # no image is at fault, and none will do
+        step(image)
+    except BackendError:  # not the image's fault: every other image would fail, too
         raise
     except (ValueError, OSError) as error:
-        job.result = FileResult(image=job.item.source, outputs={}, error=error)
-    job.seconds += time.perf_counter() - started
-    return job
+        image.result = FileResult(image=image.item.source, outputs={}, error=error)
+    image.seconds += time.perf_counter() - started
+    return image
 
 
-def _find_done(record: FolderRecord, item: Job) -> Mapping[str, Any] | None:
-    entry = record.find_done(item.place, item.source, list(item.targets.values()))
+def _find_done(journal: Journal, item: Job) -> Mapping[str, Any] | None:
+    entry = journal.find_done(item.place, item.source, list(item.targets.values()))
     if entry is None or not isinstance(entry.get("areas"), dict):
         return None
     numbers = [
@@ -426,5 +492,5 @@ def _find_done(record: FolderRecord, item: Job) -> Mapping[str, Any] | None:
 
 
 def _from_entry(item: Job, entry: Mapping[str, Any]) -> FileResult:
-    facts = {key: entry[key] for key in _NOTED if key in entry}
+    facts = {key: entry[key] for key in _JOURNAL_FIELDS if key in entry}
     return FileResult(image=item.source, outputs=item.targets, was_there=True, **facts)

@@ -1,4 +1,7 @@
-"""Which images are meant: by files, folders, patterns and lists of them; none is opened."""
+"""Inputs and jobs: the images meant by files, folders, patterns and lists, and the paths of their results.
+
+No image is opened here.
+"""
 
 from __future__ import annotations
 
@@ -10,71 +13,97 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import NamedTuple
 
-from refinenet.datasets.catalog import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, list_files
+from refinenet.datasets.catalog import FOREIGN_SUFFIXES
 from refinenet.deployment.journal import SETTINGS_FILE
 from refinenet.deployment.outputs import Kind, check_target, choose_kinds, usual_suffix
 from refinenet.io.files import refuse_address
-from refinenet.io.image_files import DOWNLOAD
+from refinenet.io.image_files import DOWNLOAD, IMAGE_SUFFIXES, has_suffix, list_files
 from refinenet.io.raster import TIFF_SUFFIXES
+from refinenet.io.sample_values import Note, Reading, ValueRange, check_value_range
 
 STANDARD_INPUT = "-"
 LIST_MARK = "@"
 
 _PICTURES = (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)
-"""Pictures that are not read are found as well, so that they are reported with the others that fail."""
-
+"""Includes formats that cannot be read, so that such files are reported as failures instead of silently ignored."""
 
 Problem = ValueError | OSError
 
 
 class FoundImage(NamedTuple):
-    """An image and where its results belong."""
+    """An image and the place of its results."""
 
     file: Path
     place: str
-    """Below a folder of results, folders parted by "/", without a suffix."""
+    """Path below the results folder, with "/" between folders and without a suffix."""
     problem: Problem | None = None
-    """Why it is skipped: it is a folder that cannot be read, or that is not looked through."""
+    """Reason to skip it: a folder that cannot be read or is not searched."""
 
 
-def find_images(sources: Sequence[str], *, recursive: bool = False, results: Path | None = None) -> list[FoundImage]:
-    """The images that are meant, each once: in the order of the sources, those of a folder in alphabetical order.
+def find_images(inputs: Sequence[str], *, recursive: bool = False, results: Path | None = None) -> list[FoundImage]:
+    """Find the images that inputs stand for, each once: in input order, those of a folder in alphabetical order.
 
-    A folder that cannot be read, and with `recursive` a link to a folder outside, stands in the list with its problem.
+    Unreadable folders, and with `recursive` links to folders outside, are listed with their problem.
 
     Args:
-        sources: Each an image file; a folder, whose images are meant; a pattern with `*`, `?` or `[...]`, `**` for
-            folders in folders; or `@FILE`, a text file with a source in each line, as if it stood here. A file that is
-            there is meant even if its name looks like a pattern.
-        recursive: Whether folders in folders are meant, too.
-        results: A folder for results. What folders and patterns find below it is left out.
+        inputs: Image files; folders of images; patterns with `*`, `?` or `[...]`, and `**` for subfolders; or `@FILE`,
+            a text file with an input in each line. An existing file is never taken for a pattern.
+        recursive: Whether to search subfolders.
+        results: The results folder; images that folders and patterns find below it are ignored.
 
     Returns:
-        The images with the places of their results. An image from a folder or a pattern keeps the folders below that
-        folder, or below the part of the pattern before its first sign; one from a list those that it is written with,
-        if they lead from the current folder downwards; one that is named itself none.
+        The images with the places of their results. Images of a folder or pattern keep the subfolders below that
+        folder, or below the part of the pattern before its first wildcard; images of a list keep the folders that the
+        list gives, unless they lead outside the current folder; images named directly keep none.
 
     Raises:
-        ValueError: there is no image in a folder, none of a pattern, or a list that cannot be read or is empty.
+        ValueError: a folder or pattern has no images, or a list cannot be read or is empty.
     """
     found: dict[Path, FoundImage] = {}
-    if not sources:
+    if not inputs:
         raise ValueError("No image is named: name files, folders or patterns.")
-    for source in sources:
-        for image in _find(source, recursive, results):
+    for name in inputs:
+        for image in _find(name, recursive, results):
             found.setdefault(image.file, image)
     return list(found.values())
 
 
-def names_one_file(sources: Sequence[str]) -> bool:
-    """Whether one image file is named, not a folder, pattern or list."""
+def names_one_file(inputs: Sequence[str]) -> bool:
+    """Return whether the only input is an image file, not a folder, pattern or list."""
     return (
-        len(set(sources)) == 1
-        and bool(sources[0].strip())
-        and not _is_list(sources[0])
-        and not _is_pattern(sources[0])
-        and not os.path.isdir(sources[0])
+        len(set(inputs)) == 1
+        and bool(inputs[0].strip())
+        and not _is_list(inputs[0])
+        and not _is_pattern(inputs[0])
+        and not os.path.isdir(inputs[0])
     )
+
+
+def choose_reading(
+    model_range: ValueRange | None, bands: Sequence[int] | None, value_range: ValueRange | None
+) -> tuple[Reading, tuple[Note, ...]]:
+    """Choose how to read images for a model, and what to report about that.
+
+    Args:
+        model_range: Value range that the model was trained with, if recorded.
+        bands: Band numbers from 1 for red, green and blue, or one for grey; None for those that files declare.
+        value_range: Stored values for black and white; None for the model's.
+
+    Raises:
+        ValueError: the bands or the value range are not valid.
+    """
+    chosen = None if bands is None else tuple(bands)
+    if value_range is None:
+        return Reading(bands=chosen, value_range=model_range, is_from_model=True), ()
+    asked = check_value_range(value_range)
+    if model_range is None or model_range == asked:
+        return Reading(bands=chosen, value_range=asked), ()
+    low, high = model_range
+    note = Note(
+        "other-range",
+        f"The model was trained with the value range {low:g},{high:g}; {asked[0]:g},{asked[1]:g} is used.",
+    )
+    return Reading(bands=chosen, value_range=asked), (note,)
 
 
 def _find(source: str, recursive: bool, results: Path | None) -> Iterator[FoundImage]:
@@ -110,9 +139,9 @@ def _in_folder(folder: Path, recursive: bool, results: Path | None) -> Iterator[
     skipped = {name: problem for name, problem in problems.items() if own is None or not f"{name}/".startswith(own)}
     if not any(map(_is_image, images)) and not skipped:
         deeper = not recursive and any(map(_is_image, _walk(folder)[0]))
-        hint = " Folders in it do: they are looked through with --recursive (recursive=True)." if deeper else ""
+        hint = " Its subfolders do: add --recursive (recursive=True)." if deeper else ""
         raise ValueError(
-            f"{folder} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).{hint}{_say_foreign(images)}"
+            f"{folder} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).{hint}{_list_foreign(images)}"
         )
     yield from (FoundImage(folder / name, _find_place(name)) for name in images)
     yield from (FoundImage(folder / name, name, skipped[name]) for name in sorted(skipped))
@@ -123,15 +152,15 @@ def _is_image(name: str) -> bool:
 
 
 def walk_images(folder: Path, *, recursive: bool) -> tuple[list[str], dict[str, Problem]]:
-    """The pictures in a folder, of kinds that are read and others, and the folders in it that are left out.
+    """Find the pictures in a folder, including formats that cannot be read.
 
     Args:
-        folder: Where to look.
-        recursive: Whether folders in folders are meant, too.
+        folder: Where to search.
+        recursive: Whether to search subfolders.
 
     Returns:
-        The names of the images, with the folders below `folder` in front, parted by "/"; and so named the folders that
-        cannot be read, and with `recursive` the links to folders outside, with the reason.
+        Names of the pictures relative to `folder`, with "/" between folders; and, by such names, the folders left out
+        with the reason: unreadable ones, and with `recursive` links to folders outside.
     """
     return _walk(folder) if recursive else _list(folder)
 
@@ -144,7 +173,7 @@ def _list(folder: Path) -> tuple[list[str], dict[str, Problem]]:
 
 
 def _walk(folder: Path) -> tuple[list[str], dict[str, Problem]]:
-    """Names of the images in and below a folder, and the folders whose images are not among them, with the reason."""
+    """As `walk_images` with `recursive`."""
     names: list[str] = []
     problems: dict[str, Problem] = {}
     root = os.path.realpath(folder)
@@ -159,7 +188,7 @@ def _walk(folder: Path) -> tuple[list[str], dict[str, Problem]]:
             leads_to = os.path.realpath(link)
             if os.path.commonpath([root, leads_to]) != root:
                 problems[_name_below(folder, link)] = ValueError(
-                    f"{link} is a link to the folder {leads_to}, which is not followed. Name it itself, too."
+                    f"{link} is a link to the folder {leads_to}, which is not followed. Name that folder, too."
                 )
     return names, problems
 
@@ -177,8 +206,8 @@ def _of_pattern(pattern: str, results: Path | None) -> Iterator[FoundImage]:
     plain = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     base = Path(*parts[:plain])
     own = _below(base, results)
-    signs = "/".join(parts[plain:])
-    found = base.glob(signs + "/*" if parts[-1] == "**" else signs)
+    wildcards = "/".join(parts[plain:])
+    found = base.glob(wildcards + "/*" if parts[-1] == "**" else wildcards)
     names = sorted(path.relative_to(base).as_posix() for path in found if not os.path.isdir(path))
     images = [
         name
@@ -190,14 +219,14 @@ def _of_pattern(pattern: str, results: Path | None) -> Iterator[FoundImage]:
     closed = _find_closed(base, parts[plain:])
     if not any(map(_is_image, images)) and not closed:
         looked_for = ", ".join(IMAGE_SUFFIXES)
-        raise ValueError(f"No image fits the pattern {pattern!r} (looked for {looked_for}).{_say_foreign(images)}")
+        raise ValueError(f"No image matches the pattern {pattern!r} (looked for {looked_for}).{_list_foreign(images)}")
     yield from (FoundImage(base / name, _find_place(name)) for name in images)
     for folder in closed:
         yield FoundImage(folder, folder.name, _unreadable(folder, PermissionError(errno.EACCES, "Permission denied")))
 
 
 def _find_closed(base: Path, parts: Sequence[str]) -> list[Path]:
-    """The folders that a pattern leads through and that may not be read, which `Path.glob` does not mention."""
+    """Return the unreadable folders on the way of a pattern, which `Path.glob` skips silently."""
     depth = len(parts) if parts[-1] == "**" else len(parts) - 1
     through = {base, *(path for count in range(1, depth + 1) for path in base.glob("/".join(parts[:count])))}
     return sorted(path for path in through if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK))
@@ -205,17 +234,19 @@ def _find_closed(base: Path, parts: Sequence[str]) -> list[Path]:
 
 def _read_list(path: Path, recursive: bool, results: Path | None) -> Iterator[FoundImage]:
     if path.is_dir():
-        raise ValueError(f"{path} is a folder: name it without {LIST_MARK}, which stands before a list of images.")
+        raise ValueError(f"{path} is a folder: name it without {LIST_MARK}, which marks a list of images.")
     try:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
     except OSError as error:
         raise type(error)(error.errno, f"Cannot read the list {path}: {error.strerror}") from error
     named = [os.fsdecode(line.strip()) for line in lines if line.strip()]
     if not named:
-        raise ValueError(f"The list {path} names no image: it needs a path in each line.")
+        raise ValueError(f"The list {path} names no image: write one path per line.")
     for name in named:
         if name == STANDARD_INPUT or "\0" in name or _is_list(name):
-            raise ValueError(f"The list {path} has the line {name[:80]!r}: files, folders and patterns are allowed.")
+            raise ValueError(
+                f"The list {path} has the line {name[:80]!r}: only files, folders and patterns are allowed."
+            )
         is_file = not os.path.isdir(name) and not _is_pattern(name)
         for image in _find(name, recursive, results):
             leads_down = is_file and not image.file.is_absolute() and ".." not in image.file.parts
@@ -223,22 +254,22 @@ def _read_list(path: Path, recursive: bool, results: Path | None) -> Iterator[Fo
 
 
 def _below(folder: Path, results: Path | None) -> str | None:
-    """How names of results begin that lie below a folder, but are not the folder itself."""
+    """Return the prefix that names of results have below a folder; None if they lie elsewhere or in it directly."""
     if results is None or not os.path.isdir(folder):
         return None
     root, own = Path(os.path.realpath(folder)), Path(os.path.realpath(results))
     return f"{own.relative_to(root).as_posix()}/" if root in own.parents else None
 
 
-def _say_foreign(names: Sequence[str]) -> str:
+def _list_foreign(names: Sequence[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f" Pictures of kinds that are not read: {', '.join(names[:5])}{more}."
+    return f" Pictures in unsupported formats: {', '.join(names[:5])}{more}."
 
 
 def _find_place(name: str) -> str:
-    """Where the result of an image belongs; a picture that is not read, which fails alone, is in nobody's way."""
+    """Return the place of an image's result; unsupported formats keep their suffix, so as not to clash with images."""
     return _without_suffix(name) if _is_image(name) else name
 
 
@@ -252,63 +283,63 @@ DEFAULT_FOLDER = Path("segmented")
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """An image and the files that its results go to."""
+    """An image and its result files."""
 
     source: Path
     place: str
-    """What the folder of results calls it: its folders there and its name, without a suffix."""
+    """Path below the results folder, without a suffix."""
     targets: Mapping[Kind, Path]
     content: bytes | None = None
-    """The image's file itself, where it is none on a disk."""
+    """Bytes of the image file, if it is not on a disk."""
     problem: ValueError | OSError | None = None
-    """Why it is skipped; it has no targets then."""
+    """Reason to skip it; it then has no targets."""
 
     @property
     def name(self) -> str:
-        """The image file's name, with its folders as the folder of results has them."""
+        """Name of the image file, with its folders below the results folder."""
         return PurePosixPath(self.place).with_name(self.source.name).as_posix()
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobList:
-    """All that is to be done."""
+    """The jobs of a run."""
 
     items: Sequence[Job]
     kinds: tuple[Kind, ...]
     folder: Path | None
-    """The folder of results, which keeps a record; None for one image without one."""
+    """The results folder, which gets a journal; None for a single image without one."""
     is_named: bool = True
-    """Whether whoever asked said where results go; files that happen to be elsewhere are not replaced unasked."""
+    """Whether the caller chose the output; existing files at default paths are not replaced."""
 
 
 def plan_work(
-    sources: Sequence[str | os.PathLike[str]],
+    inputs: Sequence[str | os.PathLike[str]],
     output: Path | None = None,
     kinds: Sequence[str] = (),
     *,
     recursive: bool = False,
 ) -> JobList:
-    """Find the images and say where each result goes; nothing is opened or made.
+    """Find the images and choose the paths of their results; nothing is opened or created.
 
-    What cannot be segmented is an item with its problem: a folder that cannot be read, and of several images with one
-    place for their results all but the first.
+    Jobs that cannot be done carry their problem: unreadable folders, and all but the first of several images with the
+    same place.
 
     Args:
-        sources: Image files, folders, patterns and lists; see `sources.find_images`.
-        output: For one image file a file, by default `NAME_KIND.png` beside it. Else a folder, which a name without a
-            suffix is, too, by default `segmented`: of one kind it holds `PLACE.png` (or what is usual for the kind), of
-            several `KIND/PLACE.png`.
-        kinds: Which files to write (`sinks.KINDS`, or "polygons" for two of them); by default label ids, or what the
-            suffix of `output` says.
-        recursive: Whether folders in folders are meant, too.
+        inputs: Image files, folders, patterns and lists; see `find_images`.
+        output: For one image file, a file, by default `NAME_KIND.png` beside it. Otherwise a folder, by default
+            `segmented`; names without a suffix are folders. One kind is written to `PLACE.png` (or the usual suffix of
+            the kind), several to `KIND/PLACE.png`.
+        kinds: Kinds of result files (`outputs.KINDS`, or "polygons" for two of them); by default label ids, or the
+            kind that the suffix of `output` implies.
+        recursive: Whether to search subfolders.
 
     Raises:
         ValueError: an unknown kind, an output that cannot hold it, no image, a file as output for several images or
-            kinds, or the images' own folder.
+            kinds, or the images' own folder as output.
     """
-    names = [os.fspath(source) for source in sources]
+    names = [os.fspath(name) for name in inputs]
     if STANDARD_INPUT in names:
-        raise ValueError("- (standard input) is one image alone: name no other beside it, and where its result goes.")
+        raise ValueError("- (standard input) is a single image: name no other input, and name its output (--output).")
     chosen = choose_kinds(kinds)
     refuse_address("An output", output, "Write to a folder here, or to a store (s3://) with --engine ray.")
     is_folder = output is not None and (os.path.isdir(output) or not (output.suffix or os.path.exists(output)))
@@ -333,10 +364,10 @@ def _as_item(image: FoundImage, folder: Path, kinds: tuple[Kind, ...]) -> Job:
 
 
 def plan_bytes(content: bytes, output: Path, kinds: Sequence[str] = ()) -> JobList:
-    """As `plan_work`, for an image that came through standard input.
+    """Plan the job of an image from standard input; as `plan_work`.
 
     Raises:
-        ValueError: an unknown kind, several, or an output that cannot hold it.
+        ValueError: an unknown kind, several kinds, or an output that cannot hold it.
     """
     work = _plan_single(Path(STANDARD_INPUT), output, choose_kinds(kinds))
     return replace(work, items=[replace(item, content=content) for item in work.items])
@@ -365,7 +396,7 @@ def _targets(folder: Path, place: str, kinds: tuple[Kind, ...]) -> dict[Kind, Pa
 
 
 def _without_clashes(items: Sequence[Job], folder: Path) -> list[Job]:
-    """The items, of which those are skipped whose result would replace another one's, or the folder's record."""
+    """Skip images whose result would replace that of another image, or the folder's journal."""
     first: dict[str, Job] = {}
     return [
         item if item.problem is not None else skip(item, _find_clash(item, first.setdefault(item.place, item), folder))
@@ -374,23 +405,23 @@ def _without_clashes(items: Sequence[Job], folder: Path) -> list[Job]:
 
 
 def skip(item: Job, problem: ValueError | OSError | None) -> Job:
-    """The item without targets, or the item itself where there is no problem."""
+    """Return the job without targets, or unchanged if there is no problem."""
     return item if problem is None else replace(item, targets={}, problem=problem)
 
 
 def _find_clash(item: Job, first: Job, folder: Path) -> ValueError | None:
     if folder / SETTINGS_FILE in item.targets.values():
         return ValueError(
-            f"{item.source}: its result would be {folder / SETTINGS_FILE}, where the folder's record is. "
-            "Rename the image, or ask for a second kind, which gives each kind a folder."
+            f"{item.source}: its result would be {folder / SETTINGS_FILE}, the file of the folder's "
+            "settings. Rename the image, or write a second kind, which gives each kind a folder."
         )
     if item is first:
         return None
     apart = os.path.realpath(item.source.parent) != os.path.realpath(first.source.parent)
-    way = ", or name the folder that both lie in, with --recursive (recursive=True)" if apart else ""
+    advice = ", or name the folder that holds both, with --recursive (recursive=True)" if apart else ""
     return ValueError(
         f"{item.source}: its result {item.place!r} would replace that of {first.source}. "
-        f"Rename all but one, or leave them out{way}."
+        f"Rename all but one, or leave them out{advice}."
     )
 
 
@@ -400,5 +431,5 @@ def _refuse_mixing(items: Sequence[Job], folder: Path) -> None:
     mixed = next((item.source for item in items if os.path.realpath(item.source.parent) in homes), None)
     if mixed is not None and os.path.exists(folder):
         raise ValueError(
-            f"{folder} holds the images themselves, such as {mixed}: results would mix with them. Name another folder."
+            f"{folder} holds the images themselves, such as {mixed}: results would mix with them. Name another one."
         )

@@ -1,7 +1,7 @@
-"""What a folder of results remembers: by what it was made, and which images are done, so that a run can go on.
+"""The journal of a results folder: the settings of its results and the finished images, so that a run can be resumed.
 
-`deploy.json` says once what all results are made by. `deploy.jsonl` gets a line for each image whose results are
-written; a line that was cut off by a crash counts as none.
+`deploy.json` holds the settings that all results share. `deploy.jsonl` gets a line for each image whose results are
+written; a line torn by a crash is ignored.
 """
 
 from __future__ import annotations
@@ -23,72 +23,72 @@ SETTINGS_FILE, JOURNAL_FILE = "deploy.json", "deploy.jsonl"
 _LOCK_FILE = ".deploy.lock"
 REPLACES = "replaces"
 LABEL_FILES = "label_files"
-"""The setting that says how `labels` are stored. Folders begun before it existed hold them with a palette."""
+"""Setting for how `labels` are stored. Folders started before it existed hold label files with a palette."""
 GREY = "grey"
 FileState = Mapping[str, int | None]
-_OTHERWISE = "Name another folder, or replace what is there by --overwrite (overwrite=True)."
+_ADVICE = "Choose another folder, or replace the results there with --overwrite (overwrite=True)."
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Begun:
-    """A run that was begun before, or that is to replace what is there."""
+class _EarlierRun:
+    """The earlier run that left the results in a folder, or an empty one that lets them be replaced."""
 
     time: int = 0
-    """When it was begun, in nanoseconds by the folder's own clock."""
+    """Start of the run, in nanoseconds by the clock of the folder's file system."""
     replaces: bool
-    """Whether it may replace files that are not its own."""
-    is_noted: bool = False
-    """Whether the folder says so."""
+    """Whether it may replace foreign files."""
+    is_recorded: bool = False
+    """Whether the settings file records it."""
     entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What is noted of the images that are done, by their places."""
-    is_before: bool = False
-    """Whether it was begun before label files were grey, as by version 1.0.0a1."""
+    """Journal entries of finished images, by place."""
+    has_palettes: bool = False
+    """Whether it was started before label files became grey, by version 1.0.0a1."""
 
 
-class FolderRecord:
-    """The record of a folder of results that is being written; see `open_record`."""
+class Journal:
+    """The journal of a results folder in use; see `open_journal`."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], begun: _Begun | None) -> None:
-        self._folder, self._settings, self._begun = folder, settings, begun
+    def __init__(self, folder: Path, settings: Mapping[str, Any], earlier: _EarlierRun | None) -> None:
+        self._folder, self._settings, self._earlier = folder, settings, earlier
         self._writing = threading.Lock()
         has_bytes = settings.get("label_set", {}).get("ignore_index") == 255
-        self.has_palettes = begun is not None and begun.is_before and has_bytes
-        """Whether label files are written with a palette, as those that the folder holds already."""
+        self.has_palettes = earlier is not None and earlier.has_palettes and has_bytes
+        """Whether label files are written with a palette, like those that the folder holds already."""
 
     def find_done(self, place: str, source: Path, targets: Sequence[Path]) -> Mapping[str, Any] | None:
-        """What is noted of an image whose results are there, made from the file as it is now; else None.
+        """Return the entry of a finished image, or None if its file has changed or a result is missing.
 
         Raises:
-            ValueError: there are files in the way that are not this image's results.
+            ValueError: foreign files are in the way.
             OSError: a link or a folder is in the way, or the system does not allow the name of a result.
         """
         there = [target for target in targets if os.path.lexists(target)]
-        entry = self._begun.entries.get(place) if self._begun is not None else None
+        entry = self._earlier.entries.get(place) if self._earlier is not None else None
         if entry is not None and there and entry.get("source") != _name(source):
-            raise ValueError(f"{there[0]} is the result of {entry.get('source')}, not of {source}. {_OTHERWISE}")
+            raise ValueError(f"{there[0]} is the result of {entry.get('source')}, not of {source}. {_ADVICE}")
         if entry is not None and all(os.path.isfile(target) for target in targets):
             is_same = all(entry.get(key) == value for key, value in file_state(source).items())
             if is_same:
                 return entry
         self._refuse_blocked(targets)
-        # What a killed run wrote and could not note any more is younger than its beginning.
-        begun = 0 if self._begun is None else self._begun.time
+        # A killed run may have written results without their entries: files younger than its start are its own.
+        started = 0 if self._earlier is None else self._earlier.time
         is_known = entry is not None or self._replaces or not there
-        if not is_known and (not begun or min(path.lstat().st_mtime_ns for path in there) < begun):
-            raise ValueError(f"{there[0]} is there, and not a result of this command. {_OTHERWISE}")
+        if not is_known and (not started or min(path.lstat().st_mtime_ns for path in there) < started):
+            raise ValueError(f"{there[0]} exists, but is not a result of this command. {_ADVICE}")
         return None
 
     @property
     def _replaces(self) -> bool:
-        return self._begun is not None and self._begun.replaces
+        return self._earlier is not None and self._earlier.replaces
 
     def _refuse_blocked(self, targets: Sequence[Path]) -> None:
         for target in targets:
             if not (self._replaces and target.is_symlink()):
                 refuse_blocked(target)
 
-    def make_way(self, targets: Sequence[Path]) -> None:
-        """Before results are written: a link in the place of one is removed where that may be, never followed.
+    def clear_targets(self, targets: Sequence[Path]) -> None:
+        """Remove links at the paths of results where allowed; they are never followed.
 
         Raises:
             OSError: as `find_done`.
@@ -98,88 +98,92 @@ class FolderRecord:
             if target.is_symlink():
                 target.unlink()
 
-    def is_one_name(self) -> bool:
-        """Whether the folder's file system takes names that differ in capitals alone for one."""
+    def is_caseless(self) -> bool:
+        """Return whether the folder's file system ignores case in names."""
         return os.path.lexists(self._folder / _LOCK_FILE.upper())
 
     def begin(self) -> None:
-        """Say what results are made by from now on, if it is not said yet."""
-        if self._begun is None or not self._begun.is_noted:
+        """Record the settings of the run, unless the folder has them already."""
+        if self._earlier is None or not self._earlier.is_recorded:
+            # The old journal goes first: after a crash in between, no entry belongs to settings that did not make it.
             (self._folder / JOURNAL_FILE).unlink(missing_ok=True)
-            self._say(replaces=self._begun is not None)
+            self._write_settings(replaces=self._earlier is not None)
 
     def finish(self) -> None:
-        """Say that all was done: from now on files in the way are not replaced any more."""
-        if self._begun is not None and self._begun.replaces:
-            self._say(replaces=False)
+        """Record that all jobs are done: from now on foreign files are not replaced any more."""
+        if self._earlier is not None and self._earlier.replaces:
+            self._write_settings(replaces=False)
 
-    def _say(self, *, replaces: bool) -> None:
-        noted = {**self._settings, REPLACES: replaces}
-        write_atomically(self._folder / SETTINGS_FILE, (json.dumps(noted, indent=2) + "\n").encode())
+    def _write_settings(self, *, replaces: bool) -> None:
+        settings = {**self._settings, REPLACES: replaces}
+        write_atomically(self._folder / SETTINGS_FILE, (json.dumps(settings, indent=2) + "\n").encode())
 
-    def note(self, place: str, source: Path, state: FileState, facts: Mapping[str, Any]) -> None:
-        """Note an image whose results are written; may be called from several threads.
+    def append(self, place: str, source: Path, state: FileState, facts: Mapping[str, Any]) -> None:
+        """Append the entry of an image whose results are written. Thread-safe.
 
         Args:
             place: Of the results.
             source: The image file.
             state: Its `file_state` from before it was read.
-            facts: What else is to be known of it.
+            facts: Further fields of the entry.
 
         Raises:
             OSError: the line cannot be written.
         """
         line = json.dumps({"place": place, "source": _name(source), **state, **facts}) + "\n"
+        # No fsync: a lost line costs one image's time, and the results, which are synced, come before it in any case.
         with self._writing, (self._folder / JOURNAL_FILE).open("ab") as stream:
             stream.write(line.encode())
 
 
 @contextmanager
-def open_record(folder: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[FolderRecord]:
-    """Take a folder of results into use; meanwhile nobody else can.
+def open_journal(folder: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[Journal]:
+    """Open the journal of a results folder and lock the folder against other runs.
 
     Args:
-        folder: Made where it is missing.
-        settings: What results are made by, as JSON-ready values.
-        overwrite: Whether to begin anew, whatever is there.
+        folder: Created if missing.
+        settings: What the results depend on, as JSON-ready values.
+        overwrite: Whether to start again, whatever the folder holds.
 
     Raises:
-        ValueError: somebody else is writing into it, or what is there was made by other settings; they are named.
-        OSError: it cannot be read or written.
+        ValueError: another run is writing into the folder, or its results have other settings, which are named.
+        OSError: the folder cannot be read or written.
     """
     make_folders(folder)
     _refuse_links(folder)
     with sole_owner(folder / _LOCK_FILE, f"Images are being deployed into {folder}"):
-        begun = _Begun(replaces=True) if overwrite else _read_begun(folder, settings)
-        is_before = begun is not None and begun.is_before
-        yield FolderRecord(folder, _as_before(settings) if is_before else settings, begun)
+        earlier = _EarlierRun(replaces=True) if overwrite else _find_earlier(folder, settings)
+        has_palettes = earlier is not None and earlier.has_palettes
+        yield Journal(folder, _without_label_files(settings) if has_palettes else settings, earlier)
 
 
 def _refuse_links(folder: Path) -> None:
-    """Refuse files of the record that would be written elsewhere; a record that was moved and linked is one, though."""
+    """Refuse links in place of the journal's files, but for a journal that was moved and linked."""
     for name in (SETTINGS_FILE, JOURNAL_FILE, _LOCK_FILE):
         path = folder / name
         if path.is_symlink() and (name == _LOCK_FILE or not path.is_file()):
-            raise ValueError(f"{path} is a link, and the folder's record cannot be kept in its place. Remove the link.")
+            raise ValueError(f"{path} is a link, so the journal of the folder cannot be written. Remove the link.")
 
 
-def _as_before(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings as a version noted them whose label files have a palette."""
+def _without_label_files(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings as recorded by versions whose label files have a palette."""
     return {key: value for key, value in settings.items() if key != LABEL_FILES}
 
 
-def _read_begun(folder: Path, settings: Mapping[str, Any]) -> _Begun | None:
+def _find_earlier(folder: Path, settings: Mapping[str, Any]) -> _EarlierRun | None:
     path = folder / SETTINGS_FILE
-    noted = _read_settings(path)
-    if noted is None:
+    recorded = _read_settings(path)
+    if recorded is None:
         return None
-    is_before = LABEL_FILES in settings and LABEL_FILES not in noted
-    _refuse_others(folder, noted, json.loads(json.dumps(_as_before(settings) if is_before else settings)))
-    return _Begun(
-        is_before=is_before,
+    has_palettes = LABEL_FILES in settings and LABEL_FILES not in recorded
+    _refuse_others(
+        folder, recorded, json.loads(json.dumps(_without_label_files(settings) if has_palettes else settings))
+    )
+    return _EarlierRun(
+        has_palettes=has_palettes,
         time=path.stat().st_mtime_ns,
-        replaces=noted.get(REPLACES) is True,
-        is_noted=True,
+        replaces=recorded.get(REPLACES) is True,
+        is_recorded=True,
         entries=_read_journal(folder / JOURNAL_FILE),
     )
 
@@ -188,21 +192,21 @@ def _read_settings(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        noted = json.loads(path.read_bytes())
+        recorded = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(
-            f"{path} is damaged ({error}), so nobody knows what made the results there. {_OTHERWISE}"
+            f"{path} is damaged ({error}), so the settings of the results there are unknown. {_ADVICE}"
         ) from error
-    if not isinstance(noted, dict):
-        raise ValueError(f"{path} is none of this command's files. {_OTHERWISE}")
-    return noted
+    if not isinstance(recorded, dict):
+        raise ValueError(f"{path} was not written by this command. {_ADVICE}")
+    return recorded
 
 
-def _refuse_others(folder: Path, noted: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    differing = [key for key in settings if noted.get(key) != settings[key]]
+def _refuse_others(folder: Path, recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    differing = [key for key in settings if recorded.get(key) != settings[key]]
     if differing:
-        told = "; ".join(f"{key} {_shorten(noted.get(key))}, now {_shorten(settings[key])}" for key in differing)
-        raise ValueError(f"The results in {folder} were made otherwise: {told}. {_OTHERWISE}")
+        changes = "; ".join(f"{key} {_shorten(recorded.get(key))}, now {_shorten(settings[key])}" for key in differing)
+        raise ValueError(f"The results in {folder} were made with other settings: {changes}. {_ADVICE}")
 
 
 def _read_journal(path: Path) -> dict[str, dict[str, Any]]:
@@ -212,6 +216,7 @@ def _read_journal(path: Path) -> dict[str, dict[str, Any]]:
     with path.open("rb+") as stream:
         whole = 0
         for line in stream:
+            # Only the last line can lack its end. Cut off, it cannot run into the next line that is appended.
             if not line.endswith(b"\n"):
                 stream.truncate(whole)
                 break
@@ -235,10 +240,10 @@ def _name(source: Path) -> str:
 
 
 def file_state(source: Path) -> FileState:
-    """By what a file that was changed or replaced is known; of what is no file, nothing."""
+    """Return size and modification time, which change when a file is replaced; None for both if it is no file."""
     try:
         facts = source.stat()
-    except (OSError, ValueError):  # it is gone, or its name is none: whoever reads it says so
+    except (OSError, ValueError):  # missing, or not a valid name: the error is reported on reading
         return {"bytes": None, "mtime_ns": None}
     is_file = stat.S_ISREG(facts.st_mode)
     return {"bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns} if is_file else {"bytes": None, "mtime_ns": None}

@@ -1,8 +1,8 @@
-"""Images of any size, segmented in windows in bounded memory, from the file to a picture that is written as it grows.
+"""Images of any size: segmented in windows, in bounded memory, and written row by row.
 
-The labels are those of `Protocol(window=..., overlap=...)`. At no time there is more in memory than a row of windows
-of the image, what two rows of windows have in common of the logits, and what the network needs for one window; where
-that is too much, because the image is wide or the classes are many, the image is taken in strips of columns.
+The labels are those of `Protocol(window=..., overlap=...)`. Memory holds a row of windows of the image, the logits that
+two rows of windows share, and what the network needs for one window. Where that is too much, for a wide image or many
+classes, the image is segmented in strips of columns.
 
 Shape letters: K classes, H height, W width.
 """
@@ -32,46 +32,48 @@ from refinenet.io.raster import TILE, RasterReader, RasterWriter, check_suffix, 
 from refinenet.io.sample_values import AS_DECLARED, RGB, Mask, Note, Reading
 
 WINDOW = (768, 768)
-"""Height and width of windows: with the bundled model, the process stays below 2 GiB (`benchmarks/large.py`)."""
+"""Height and width of windows; with the bundled model, the process stays below 2 GiB (`benchmarks/large.py`)."""
 OVERLAP = 0.75
-"""Labels between windows of the bundled model are those of shifted windows in 98.4 % of the pixels at an overlap of
-0.25, in 99.6 to 99.7 % at 0.5, 99.7 to 99.8 % at 0.66 and 99.9 % at 0.75, and elsewhere about alike: what differs are
-not seams, but what a network says under other surroundings; larger windows do not change that. Work grows with
-1 / (1 - overlap)^2. Measured by `benchmarks/large.py --size 3600x2600 --part 2600 --backend openvino`."""
+"""Share of its side by which a window overlaps the next one, at least.
+
+With windows moved, labels of the bundled model agree in 98.4 % of the pixels at 0.25, 99.6 to 99.7 % at 0.5, 99.7 to
+99.8 % at 0.66 and 99.9 % at 0.75. The differences are spread evenly: not seams, but the network's response to other
+surroundings; larger windows do not change that. Work grows with 1 / (1 - overlap)^2. Measured by
+`benchmarks/large.py --size 3600x2600 --part 2600 --backend openvino`."""
 MEMORY = 384 * 2**20
-"""Bytes for rows that are in flight, without the network."""
+"""Bytes for rows in flight, without the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
-    """How an image is cut."""
+    """Windows in which an image is segmented."""
 
     size: tuple[int, int] | None = None
     """Height and width, in pixels; None for `WINDOW`."""
     overlap: float = OVERLAP
-    """The least share of its side that a window has in common with the next one."""
+    """Least share of its side by which a window overlaps the next one."""
 
     def __post_init__(self) -> None:
-        Protocol(window=self.size or WINDOW, overlap=self.overlap)  # says what is not allowed
+        Protocol(window=self.size or WINDOW, overlap=self.overlap)  # raises if a value is not allowed
 
 
 @dataclass(frozen=True, kw_only=True)
 class LargeSegmentation:
-    """What the network saw in an image that was never in memory as a whole."""
+    """Outcome for an image that was never in memory as a whole."""
 
     output: Path
-    """The picture that was written."""
+    """The picture written."""
     size: tuple[int, int]
     """Height and width of the image, in pixels."""
     areas: Mapping[str, float]
     """Share of the image's pixels with data by class name, in [0, 1]; classes that do not occur have 0."""
     windows: int
-    """How many the network saw."""
+    """Number of windows."""
     seconds: float
     no_data: float = 0.0
     """Share of the image's pixels without data, in [0, 1]; they have no class."""
     notes: tuple[Note, ...] = ()
-    """What is to be reported of how the image was read."""
+    """Notes on how the image was read."""
 
 
 def segment_large(
@@ -87,20 +89,20 @@ def segment_large(
     memory: int = MEMORY,
     progress: bool = True,
 ) -> LargeSegmentation:
-    """Segment an image file in windows and write the picture; an existing file is replaced at the end, or not at all.
+    """Segment an image file in windows and write the picture; an existing file is replaced only on success.
 
     Args:
-        segmenter: Its network and classes; its own protocol is left aside.
+        segmenter: Network and classes; its own protocol is ignored.
         source: A TIFF (BigTIFF, GeoTIFF), PNG, JPEG or BMP file: grey, RGB, alpha or palette of 8 or 16 bits, or other
             bands and types as `reading` says.
         target: A `.tif` or `.tiff` file (tiled, compressed) or a `.png` file. Georeferencing is kept, beside a PNG in
             `NAME.png.aux.xml`.
-        output: Which picture (see `Segmentation.render`); by default label ids.
+        output: Kind of picture (see `Segmentation.render`); by default label ids.
         window: Height and width of the windows, in pixels; by default 768 by 768.
-        overlap: The least share of its side that a window has in common with the next one.
-        abstain_below: Pixels of less confidence than this get no class: the label set's ignore index.
-        reading: Which bands are read, and which of their values are black and white.
-        memory: Bytes for rows in flight; less of it means more strips, whose borders are looked at twice.
+        overlap: Least share of its side by which a window overlaps the next one.
+        abstain_below: Pixels with less confidence get no class, but the label set's ignore index.
+        reading: Bands to read, and their values for black and white.
+        memory: Bytes for rows in flight; less memory means more strips, whose borders are segmented twice.
         progress: Whether to show progress on standard error.
 
     Raises:
@@ -114,13 +116,13 @@ def segment_large(
         raise ValueError(f"output is one of {', '.join(OUTPUTS)}, not {output!r}.")
     refuse_same_file(source, target)
     with open_upright(source, reading) as image:
-        work = _Work(segmenter.under(protocol), image, output or "labels", abstain_below, memory)
-        work.run(Path(target), progress=progress)
-    return work.report(Path(target))
+        run = _LargeRun(segmenter.under(protocol), image, output or "labels", abstain_below, memory)
+        run.run(Path(target), progress=progress)
+    return run.report(Path(target))
 
 
-class _Work:
-    """One image on its way."""
+class _LargeRun:
+    """Segmentation of one image."""
 
     def __init__(
         self, segmenter: Segmenter, image: RasterReader, output: Output, abstain_below: float, memory: int
@@ -137,7 +139,7 @@ class _Work:
         self.started = time.perf_counter()
 
     def run(self, path: Path, *, progress: bool) -> None:
-        """Segment and write."""
+        """Segment the image and write the picture."""
         label_set = self.segmenter.label_set
         shape: tuple[int, ...] = (self.image.height, self.image.width)
         shape = (*shape, 3) if self.output in ("colour", "overlay") else shape
@@ -150,28 +152,30 @@ class _Work:
         ):
             task = bar.add_task("windows", total=self.windows, status="")
 
-            def tell() -> None:
+            def advance() -> None:
                 done = bar.tasks[task].completed + 1
                 speed = done / (time.perf_counter() - self.started)
                 bar.update(task, advance=1, status=f"{speed:.2f} windows/s")
 
             for strip in self.strips:
-                self._run_strip(strip, target, tell)
+                self._run_strip(strip, target, advance)
 
-    def _run_strip(self, strip: slice, target: RasterWriter, tell: Callable[[], None]) -> None:
+    def _run_strip(self, strip: slice, target: RasterWriter, advance: Callable[[], None]) -> None:
+        # A strip is blended from all windows that touch it, so that its labels do not depend on where strips end.
         touched = self.columns.touching(strip)
         reach = slice(self.columns.starts[touched[0]], self.columns.place(touched[-1]).stop)
         pixels = _Rows(self.image, self.rows.window, reach)
 
-        def look(rows: slice, columns: slice) -> Tensor:
-            seen = prepare(pixels.cut(rows, columns), self.segmenter.backend.device)
-            logits = resize(self.segmenter.backend(seen), seen.shape[-2:])
-            tell()
+        def forward(rows: slice, columns: slice) -> Tensor:
+            images = prepare(pixels.cut(rows, columns), self.segmenter.backend.device)
+            logits = resize(self.segmenter.backend(images), images.shape[-2:])
+            advance()
             return logits
 
         target.begin()
         picture: npt.NDArray[Any] | None = None
-        for block in blend_windows(look, self.rows, self.columns, strip):
+        for block in blend_windows(forward, self.rows, self.columns, strip):
+            # Blocks come in reading order; those of the same rows make up one band of the picture.
             drawn = self._draw(block, pixels)
             if picture is None or len(picture) != len(drawn):
                 picture = np.empty((len(drawn), strip.stop - strip.start, *drawn.shape[2:]), drawn.dtype)
@@ -183,16 +187,16 @@ class _Work:
     def _draw(self, block: Block, pixels: _Rows) -> npt.NDArray[Any]:
         size = block.logits.shape[1], block.logits.shape[2]
         scores = Logits(values=block.logits, size=size, temperature=self.segmenter.temperature)
-        seen, valid = pixels.cut(block.rows, block.columns), pixels.cut_mask(block.rows, block.columns)
-        segmentation: Segmentation = self.segmenter.name(seen, scores, self.abstain_below, valid)
+        image, valid = pixels.cut(block.rows, block.columns), pixels.cut_mask(block.rows, block.columns)
+        segmentation: Segmentation = self.segmenter.name(image, scores, self.abstain_below, valid)
         self.data_pixels += segmentation.labels.size if valid is None else int(valid.sum())
         self.counts += np.bincount(segmentation.labels.ravel(), minlength=len(self.counts))
         return segmentation.render(self.output)
 
     def report(self, path: Path) -> LargeSegmentation:
-        """What came of it."""
+        """Return the outcome."""
         names, size = self.segmenter.label_set.names, (self.image.height, self.image.width)
-        counts = self.counts[: len(names)]  # void, whose id comes later, is no class
+        counts = self.counts[: len(names)]  # without the ignore index, whose id comes later
         areas = {name: int(count) / max(1, self.data_pixels) for name, count in zip(names, counts, strict=True)}
         seconds = time.perf_counter() - self.started
         return LargeSegmentation(
@@ -207,7 +211,7 @@ class _Work:
 
 
 class _Rows:
-    """The rows of some columns of an image that windows look at now; each is read once."""
+    """Sliding buffer of the image rows under the current windows, for some columns; each row is read once."""
 
     def __init__(self, image: RasterReader, height: int, columns: slice) -> None:
         self._image, self._columns = image, columns
@@ -217,13 +221,13 @@ class _Rows:
         self._top = self._bottom = 0
 
     def cut(self, rows: slice, columns: slice) -> RGB:
-        """Pixels `(H, W, 3)`; the rows never end above those that were asked for before."""
+        """Return pixels `(H, W, 3)`; calls must not move up the image."""
         if rows.stop > self._bottom:
             self._advance(rows)
         return self._pixels[self._place(rows, columns)]
 
     def cut_mask(self, rows: slice, columns: slice) -> Mask | None:
-        """Where pixels that `cut` gives have data, `(H, W)`; None for everywhere."""
+        """Return where the pixels of `cut` have data, `(H, W)` bool; None for everywhere."""
         return None if self._valid is None else self._valid[self._place(rows, columns)]
 
     def _place(self, rows: slice, columns: slice) -> tuple[slice, slice]:
@@ -231,24 +235,26 @@ class _Rows:
         return slice(rows.start - self._top, rows.stop - self._top), slice(columns.start - left, columns.stop - left)
 
     def _advance(self, rows: slice) -> None:
-        keep = max(0, self._bottom - rows.start)
-        kept, read = (
-            slice(self._bottom - keep - self._top, self._bottom - self._top),
-            slice(keep, rows.stop - rows.start),
+        # Rows that the next windows share with the last ones move to the top of the buffer; the others are read.
+        shared = max(0, self._bottom - rows.start)
+        old, new = (
+            slice(self._bottom - shared - self._top, self._bottom - self._top),
+            slice(shared, rows.stop - rows.start),
         )
-        wanted = slice(rows.start + keep, rows.stop)
-        self._pixels[:keep] = self._pixels[kept]
+        missing = slice(rows.start + shared, rows.stop)
+        self._pixels[:shared] = self._pixels[old]
         if self._valid is None:
-            self._pixels[read] = self._image.read(wanted, self._columns)
+            self._pixels[new] = self._image.read(missing, self._columns)
         else:
-            self._valid[:keep] = self._valid[kept]
-            self._pixels[read], self._valid[read] = self._image.read_with_mask(wanted, self._columns)
+            self._valid[:shared] = self._valid[old]
+            self._pixels[new], self._valid[new] = self._image.read_with_mask(missing, self._columns)
         self._top, self._bottom = rows.start, rows.stop
 
 
 def _choose_strips(rows: WindowGrid, width: int, classes: int, memory: int) -> list[slice]:
-    """Strips of columns, from left to right, so narrow that the rows in flight fit into memory."""
+    """Return strips of columns, from left to right, narrow enough for their rows in flight to fit into memory."""
+    # Bytes per column: float32 logits shared by two rows of windows, RGB while rows move in the buffer, and pictures.
     logits, image, pictures = 4 * classes * rows.longest_overlap, 3 * 2 * rows.window, 2 * 3 * rows.window
     count = math.ceil(width * (logits + image + pictures) / memory)
-    side = math.ceil(width / count / TILE) * TILE
+    side = math.ceil(width / count / TILE) * TILE  # whole tiles: each is compressed and written once
     return [slice(left, min(width, left + side)) for left in range(0, width, side)]

@@ -1,4 +1,4 @@
-"""The best answer within a time: backend, precision and scale chosen by measuring them on this machine.
+"""Latency budget: the best backend, precision and scale for a given time, chosen by measuring them on this machine.
 
 Shape letters: H height, W width, K classes.
 """
@@ -28,35 +28,35 @@ from refinenet.models.network import Network
 from refinenet.settings import is_number
 
 SCALES = (1.0, 0.75, 0.5, 0.35, 0.25)
-"""Sizes that the network may see an image in, relative to its own."""
+"""Scales at which the network may see an image."""
 ROUNDS = 7
-"""Times that each choice is measured, after one that does not count."""
+"""Timed runs of each choice, after a warm-up."""
 _POOR = 0.5
-"""Mean IoU with the full answer below which it is said that little is left of it."""
+"""Mean IoU with the full-size result below which the user is warned."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One way to segment, and what was measured of it."""
+    """Backend, precision and scale, with their measurements."""
 
     backend: str
     precision: str
     scale: float
     milliseconds: float
-    """Median from the image in memory to its label map."""
+    """Median time from the image in memory to its label map."""
     miou: float
-    """Mean IoU of its labels with those of the first backend at full size on the same image, in [0, 1]."""
+    """Mean IoU with the labels of the first backend at full size on the same image, in [0, 1]."""
     segmenter: Segmenter
 
     def describe(self) -> str:
-        """The choice in words."""
+        """Return the choice in words."""
         return (
             f"{self.backend} in {self.precision}, the image at {self.scale:g} of its size: {self.milliseconds:.1f} ms, "
-            f"{100 * (1 - self.miou):.1f} points of mIoU lost against the full answer to this image"
+            f"{100 * (1 - self.miou):.1f} points of mIoU lost against the full-size result for this image"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON-ready values."""
+        """Return the measurements as JSON-ready values."""
         return {
             "backend": self.backend,
             "precision": self.precision,
@@ -67,13 +67,13 @@ class Choice:
 
 
 class LatencyTuner:
-    """What was chosen for a model, kept for images of the same size and the same time.
+    """Chooses how a model meets a latency budget; remembers the choice for each image size and budget.
 
     Args:
         model: The network or exported graph.
-        backend: What it runs with elsewhere, and all answers are held against.
-        label_set: What its classes are.
-        temperature: What its logits are divided by.
+        backend: Usual backend of the model, whose full-size results are the reference.
+        label_set: Classes of the model.
+        temperature: Divisor of its logits.
     """
 
     def __init__(
@@ -81,40 +81,40 @@ class LatencyTuner:
     ) -> None:
         self._model, self._backend, self._label_set, self._temperature = model, backend, label_set, temperature
         self._opened: dict[tuple[BackendName, InferencePrecision], Backend] = {}
-        self._made: dict[tuple[float, ...], Choice] = {}
+        self._choices: dict[tuple[float, ...], Choice] = {}
         self._lock = ThreadLock()
 
     def within(self, image: npt.NDArray[np.uint8], max_milliseconds: float) -> Choice:
-        """The choice for images of this size, measured on the first one, which is said.
+        """Return the choice for images of this size; the first image of a size is measured, with a note.
 
         Raises:
             ValueError: as `choose`.
         """
         height, width = image.shape[:2]
-        wanted = (height, width, max_milliseconds)
-        if wanted in self._made:
-            return self._made[wanted]
-        with self._lock:  # one measures, the others wait for what it finds
-            if wanted not in self._made:
-                self._made[wanted] = self._measure(image, max_milliseconds)
-            return self._made[wanted]
+        key = (height, width, max_milliseconds)
+        if key in self._choices:
+            return self._choices[key]
+        with self._lock:  # one thread measures, the others wait: a busy machine would spoil all timings
+            if key not in self._choices:
+                self._choices[key] = self._measure(image, max_milliseconds)
+            return self._choices[key]
 
     def _measure(self, image: npt.NDArray[np.uint8], max_milliseconds: float) -> Choice:
         height, width = image.shape[:2]
         _check_limit(max_milliseconds)
-        print_note(f"Measuring what an image of {width}x{height} pixels takes, in some ways.")
+        print_note(f"Measuring backends, precisions and scales on an image of {width}x{height} pixels.")
         openers = [
             (name, precision, partial(self._open, name, precision))
             for name, precision in list_backends(self._model, self._backend)
         ]
-        made, _ = choose(openers, self._label_set, self._temperature, image, max_milliseconds)
-        print_note(f"At most {max_milliseconds:g} ms: {made.describe()}.")
-        if made.miou < _POOR:
-            print_note("Hardly anything of the full answer is left: allow more time, or take a smaller network.")
-        return made
+        choice, _ = choose(openers, self._label_set, self._temperature, image, max_milliseconds)
+        print_note(f"At most {max_milliseconds:g} ms: {choice.describe()}.")
+        if choice.miou < _POOR:
+            print_note("Little of the full-size result is left: allow more time, or use a smaller network.")
+        return choice
 
     def _open(self, name: BackendName, precision: InferencePrecision) -> Backend:
-        """A backend of the model, opened once."""
+        """Open a backend of the model once."""
         if (name, precision) not in self._opened:
             self._opened[name, precision] = open_backend(self._model, name, precision)
         return self._opened[name, precision]
@@ -127,32 +127,31 @@ def choose(
     image: npt.NDArray[np.uint8],
     max_milliseconds: float,
 ) -> tuple[Choice, list[Choice]]:
-    """The choice that loses least among those that are fast enough here.
+    """Choose the most accurate backend, precision and scale among those that are fast enough.
 
     Args:
-        backends: Names, precisions, and what opens them; the first one at full size gives the answer that all are held
-            against.
-        label_set: What the classes are.
-        temperature: What logits are divided by.
-        image: `(H, W, 3)` uint8 RGB, of the size that is to be fast.
-        max_milliseconds: That an image may take, as the median of `ROUNDS`.
+        backends: Names, precisions and functions that open them; the first one at full size is the reference.
+        label_set: The classes.
+        temperature: Divisor of logits.
+        image: `(H, W, 3)` uint8 RGB, of the size to measure.
+        max_milliseconds: Budget of an image, for the median of `ROUNDS`.
 
     Returns:
-        The choice, and all that were measured.
+        The choice, and everything measured.
 
     Raises:
-        ValueError: the time is not above 0, or nothing is as fast; says what the fastest takes.
+        ValueError: the budget is not above 0, or nothing is fast enough; the message names the fastest choice.
     """
     _check_limit(max_milliseconds)
-    measured = list(_measure(backends, label_set, temperature, image, max_milliseconds))
+    measured = list(_measure_all(backends, label_set, temperature, image, max_milliseconds))
     if not measured:
-        raise BackendError("The network cannot be run by any backend here.")
+        raise BackendError("No backend can run the network here.")
     allowed = [choice for choice in measured if choice.milliseconds <= max_milliseconds]
     if not allowed:
         fastest = min(measured, key=lambda choice: choice.milliseconds)
         raise ValueError(
-            f"No way to segment an image of {image.shape[1]}x{image.shape[0]} pixels in {max_milliseconds:g} ms here; "
-            f"the fastest is {fastest.describe()}. Allow more time, pass smaller images, or take a smaller network."
+            f"Cannot segment an image of {image.shape[1]}x{image.shape[0]} pixels in {max_milliseconds:g} ms here; "
+            f"the fastest is {fastest.describe()}. Allow more time, pass smaller images, or use a smaller network."
         )
     return max(allowed, key=lambda choice: (choice.miou, -choice.milliseconds)), measured
 
@@ -162,7 +161,7 @@ def _check_limit(milliseconds: float) -> None:
         raise ValueError(f"max_latency_ms is a number above 0, not {milliseconds!r}.")
 
 
-def _measure(
+def _measure_all(
     backends: Iterable[tuple[str, str, Callable[[], Backend]]],
     label_set: LabelSet,
     temperature: float,
@@ -177,7 +176,7 @@ def _measure(
             try:
                 labels = segmenter.predict(image)
             except BackendError as error:
-                print_note(f"{error} It is left out.")
+                print_note(f"{error} This backend is skipped.")
                 break
             full = labels if full is None else full
             yield Choice(
@@ -185,13 +184,13 @@ def _measure(
                 precision=precision,
                 scale=scale,
                 milliseconds=1000 * statistics.median(_time(segmenter, image, limit)),
-                miou=_compare(full, labels, label_set),
+                miou=_mean_iou(full, labels, label_set),
                 segmenter=segmenter,
             )
 
 
 def _time(segmenter: Segmenter, image: npt.NDArray[np.uint8], limit: float) -> Sequence[float]:
-    """Seconds of each round; what takes twice as many milliseconds as are allowed is not tried again."""
+    """Return the seconds of each round; a choice that takes more than twice the limit is not repeated."""
     seconds: list[float] = []
     while len(seconds) < ROUNDS and not (seconds and 1000 * min(seconds) > 2 * limit):
         started = time.perf_counter()
@@ -200,8 +199,8 @@ def _time(segmenter: Segmenter, image: npt.NDArray[np.uint8], limit: float) -> S
     return seconds
 
 
-def _compare(full: npt.NDArray[Any], labels: npt.NDArray[Any], label_set: LabelSet) -> float:
-    """Mean IoU of two label maps over the classes that occur in either."""
+def _mean_iou(full: npt.NDArray[Any], labels: npt.NDArray[Any], label_set: LabelSet) -> float:
+    """Return the mean IoU of two label maps over the classes that occur in either."""
     matrix = ConfusionMatrix(len(label_set), label_set.ignore_index)
     matrix.add(full, labels)
     miou = matrix.scores().miou

@@ -1,4 +1,6 @@
-"""What a segmentation is written as: pictures, probabilities, and regions for other programs.
+"""Result files of a segmentation: pictures, probabilities, and regions for other programs.
+
+Run lengths are computed and compressed here by NumPy, so that COCO results need no pycocotools; tests compare both.
 
 Shape letters: H height, W width, K classes.
 """
@@ -24,7 +26,7 @@ from refinenet.labels import LabelMap, LabelSet
 
 
 def require_features() -> Any:
-    """The module `rasterio.features`.
+    """Import `rasterio.features`.
 
     Raises:
         ValueError: rasterio is not installed.
@@ -37,14 +39,14 @@ def require_features() -> Any:
 
 
 def to_geojson(labels: LabelMap, label_set: LabelSet) -> dict[str, Any]:
-    """The regions of a label map as a GeoJSON FeatureCollection of polygons.
+    """Return the regions of a label map as a GeoJSON FeatureCollection of polygons.
 
-    A region is what hangs together by the sides of pixels. Coordinates are whole pixels, x to the right and y down, (0,
-    0) the image's upper left corner: not degrees, as RFC 7946 has them of maps.
+    Regions are 4-connected. Coordinates are whole pixels with x to the right, y down and (0, 0) at the upper left
+    corner of the image: not the degrees of RFC 7946.
 
     Args:
-        labels: `(H, W)` ids; those of the ignore index get no polygon.
-        label_set: What they mean.
+        labels: `(H, W)` ids; pixels with the ignore index get no polygon.
+        label_set: Names and colours of the ids.
 
     Returns:
         Features with the properties `id`, `class`, `colour` ("#rrggbb") and `area` (pixels).
@@ -75,14 +77,14 @@ def _feature(rings: list[list[tuple[float, float]]], label: int, label_set: Labe
 
 
 def _area(ring: list[list[int]]) -> int:
-    """Of a closed ring, by the shoelace formula."""
+    """Return the area of a closed ring by the shoelace formula."""
     return abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in itertools.pairwise(ring))) // 2
 
 
 Lengths = npt.NDArray[np.int64]
 
 _BITS, _SIGN, _MORE, _FIRST = 5, 0x10, 0x20, 48
-"""Bits of a character, which of them carries the sign, what tells that more characters follow, the first character."""
+"""Bits per character, the sign bit, the bit for "more characters follow", and the offset that makes them printable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,24 +93,25 @@ class Region:
 
     label: int
     area: int
-    """Its pixels."""
+    """Number of pixels."""
     box: tuple[int, int, int, int]
-    """x and y of its upper left corner, width and height, in pixels."""
+    """x and y of the upper left corner, width and height, in pixels."""
     counts: Lengths
-    """`(R,)` int64: pixels outside, inside, outside, ..., down the columns from left to right; together H times W."""
+    """`(R,)` int64: run lengths outside, inside, outside, ..., in column-major order; they add up to H times W."""
 
     def to_coco(self, size: tuple[int, ...]) -> dict[str, Any]:
-        """COCO's `segmentation` in its compressed form, as pycocotools reads it; `size` is height and width."""
+        """Return COCO's compressed `segmentation`, as pycocotools reads it; `size` is height and width."""
         return {"size": list(size), "counts": compress(self.counts)}
 
 
 def find_regions(labels: LabelMap, void: int) -> Iterator[Region]:
-    """The pixels of each class that occurs, in the order of their ids.
+    """Yield the pixels of each class that occurs, in the order of ids.
 
     Args:
         labels: `(H, W)` ids.
-        void: The id of pixels without a class, which are left out.
+        void: The id of pixels without a class, which get no region.
     """
+    # One pass over the column-major map finds the runs of all classes; COCO's masks are column-major, too.
     height = labels.shape[0]
     flat = labels.ravel(order="F")
     starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1]).astype(np.int64)
@@ -127,7 +130,7 @@ def _region(label: int, starts: Lengths, ends: Lengths, pixels: int, height: int
     if ends[-1] < pixels:
         counts = np.append(counts, pixels - ends[-1])
     first, last = starts // height, (ends - 1) // height
-    spans = bool((first != last).any())  # a run over two columns reaches the image's lower and upper side
+    spans = bool((first != last).any())  # a run across columns touches both the bottom and the top row
     top = 0 if spans else int((starts % height).min())
     bottom = height - 1 if spans else int(((ends - 1) % height).max())
     left, right = int(first.min()), int(last.max())
@@ -136,14 +139,18 @@ def _region(label: int, starts: Lengths, ends: Lengths, pixels: int, height: int
 
 
 def compress(counts: Lengths) -> str:
-    """Run lengths as COCO's text: from the fourth on as differences to the last but one, five bits to a character."""
+    """Encode run lengths as COCO's text: from the fourth on as differences to the one before last, 5 bits a character.
+
+    Source: `rleToString` in pycocotools' `maskApi.c`.
+    """
     rest = counts.copy()
-    rest[3:] -= counts[1:-2]
+    rest[3:] -= counts[1:-2]  # a run resembles the one in the neighbouring column: short numbers
     characters = np.zeros((len(rest), 1 + 64 // _BITS), np.uint8)
     unfinished = np.ones(len(rest), bool)
     for place in range(characters.shape[1]):
         bits = rest & (_MORE - 1)
         rest >>= _BITS
+        # A number ends where only copies of its sign bit are left: -1 below zero, 0 above.
         more = np.where(bits & _SIGN, rest != -1, rest != 0)
         characters[:, place] = np.where(unfinished, bits + _MORE * more + _FIRST, 0)
         unfinished &= more
@@ -155,44 +162,44 @@ def compress(counts: Lengths) -> str:
 Kind = Literal["labels", "colour", "overlay", "confidence", "palette", "probabilities", "coco", "geojson"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 POLYGONS = "polygons"
-"""Stands for coco and geojson."""
+"""Short for coco and geojson."""
 
 _FILE_KINDS: Mapping[str, Kind] = {".npz": "probabilities", ".json": "coco", ".geojson": "geojson"}
 _SUFFIXES: Mapping[Kind, str] = {"probabilities": ".npz", "coco": ".json", "geojson": ".geojson"}
 
 
 def choose_kinds(asked: Sequence[str]) -> tuple[Kind, ...]:
-    """The kinds of files that are asked for, each once, `polygons` taken apart.
+    """Return the kinds asked for, each once, with `polygons` expanded.
 
     Raises:
-        ValueError: there is no such kind, or what it needs is not installed.
+        ValueError: an unknown kind, or a kind whose library is not installed.
     """
-    apart = [part for name in asked for part in (("coco", "geojson") if name == POLYGONS else (name,))]
-    chosen = tuple(kind for kind in KINDS if kind in apart)
-    strange = sorted(set(apart) - set(KINDS))
-    if strange:
-        raise ValueError(f"kind is one of {', '.join(KINDS)} and {POLYGONS}, not {strange[0]!r}.")
+    names = [part for name in asked for part in (("coco", "geojson") if name == POLYGONS else (name,))]
+    chosen = tuple(kind for kind in KINDS if kind in names)
+    unknown = sorted(set(names) - set(KINDS))
+    if unknown:
+        raise ValueError(f"kind is one of {', '.join(KINDS)} and {POLYGONS}, not {unknown[0]!r}.")
     if "geojson" in chosen:
         require_features()
     return chosen
 
 
 def usual_suffix(kind: Kind) -> str:
-    """How files of a kind end where nobody says."""
+    """Return the default suffix of a kind."""
     return _SUFFIXES.get(kind, ".png")
 
 
 def check_target(target: Path, kind: Kind | None) -> Kind:
-    """Which kind of file a path is to hold: the one asked for, or what its suffix says.
+    """Return the kind of a result file: the one asked for, or the one that its suffix implies.
 
     Raises:
-        ValueError: the suffix does not fit, or nothing is written with such a suffix.
+        ValueError: the suffix does not fit the kind, or no kind has such a suffix.
     """
     suffix = target.suffix.lower()
     if kind is None and suffix in _FILE_KINDS:
         return choose_kinds([_FILE_KINDS[suffix]])[0]
     if suffix in TIFF_SUFFIXES and (kind is None or kind in OUTPUTS):
-        return kind or "labels"  # written in windows, whatever they show
+        return kind or "labels"  # TIFF is written in windows, for every kind of picture
     if kind is None or kind in OUTPUTS:
         return check_output(target, kind)
     if suffix != usual_suffix(kind):
@@ -201,13 +208,13 @@ def check_target(target: Path, kind: Kind | None) -> Kind:
 
 
 def render(segmentation: Segmentation, kind: Kind, suffix: str, image_name: str) -> bytes:
-    """The content of a file of one kind.
+    """Return the content of a result file.
 
     Args:
-        segmentation: What to write of.
-        kind: What to write.
-        suffix: How the file ends.
-        image_name: What a file of several images' regions would call this one.
+        segmentation: The segmentation to write.
+        kind: Kind of file.
+        suffix: Suffix of the file.
+        image_name: Name of the image in COCO json.
 
     Raises:
         ValueError: the suffix does not fit.
@@ -224,7 +231,7 @@ def render(segmentation: Segmentation, kind: Kind, suffix: str, image_name: str)
 
 
 def write(segmentation: Segmentation, target: Path, kind: Kind, image_name: str) -> Path:
-    """Write a file of one kind, whole or not at all; see `render`.
+    """Write a result file, whole or not at all; see `render`.
 
     Raises:
         ValueError: as `render`.
@@ -234,9 +241,9 @@ def write(segmentation: Segmentation, target: Path, kind: Kind, image_name: str)
 
 
 def to_coco(segmentation: Segmentation, image_name: str) -> dict[str, Any]:
-    """COCO json of one image: an annotation for each class that occurs, all its pixels as compressed run lengths.
+    """Return COCO json of one image, with an annotation for each class: all its pixels as compressed run lengths.
 
-    Ids of categories are those of label maps, from 0.
+    Category ids are the ids of label maps, from 0.
     """
     height, width = segmentation.labels.shape
     regions = find_regions(segmentation.labels, segmentation.label_set.ignore_index)
@@ -259,17 +266,17 @@ def to_coco(segmentation: Segmentation, image_name: str) -> dict[str, Any]:
 
 
 def to_categories(label_set: LabelSet) -> list[dict[str, Any]]:
-    """The classes as COCO's categories."""
+    """Return the classes as COCO categories."""
     return [{"id": number, "name": name, "supercategory": ""} for number, name in enumerate(label_set.names)]
 
 
 def _pack_probabilities(segmentation: Segmentation) -> bytes:
-    """A `.npz` file with `probabilities` `(K, H, W)` float16 and `names` `(K,)`; equal values give equal bytes."""
+    """Return a `.npz` file of `probabilities` `(K, H, W)` float16 and `names` `(K,)`; equal values give equal bytes."""
     arrays = {"probabilities": segmentation.probabilities, "names": np.array(segmentation.label_set.names)}
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in arrays.items():
-            entry = zipfile.ZipInfo(f"{name}.npy")  # its date is that of no day
+            entry = zipfile.ZipInfo(f"{name}.npy")  # with a fixed date, unlike numpy.savez
             entry.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(entry, "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, array, allow_pickle=False)

@@ -1,8 +1,7 @@
-"""Segmentation past one machine: Ray Data streams images to workers that hold the network.
+"""Segmentation on many machines: Ray Data streams images to workers that hold the network.
 
-Each image is read by a task, segmented and written by a worker, and told of once. Where a process is killed, or a
-machine lost, Ray begins its work again elsewhere; as results are written whole or not at all, and always alike, what is
-done twice is none the worse for it.
+Each image is read by a task, segmented and written by a worker, and reported once. When a process is killed or a
+machine lost, Ray repeats its work elsewhere. That is safe: results are deterministic, and written whole or not at all.
 """
 
 from __future__ import annotations
@@ -12,21 +11,25 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from refinenet.deployment.inputs import choose_reading
 from refinenet.deployment.journal import GREY, LABEL_FILES
-from refinenet.deployment.ray.journal import RayResult, Record, failed
+from refinenet.deployment.ray.journal import RayJournal, RayResult, failed
 from refinenet.deployment.ray.storage import as_place, is_here
-from refinenet.deployment.ray.tasks import Deaths, Job, Worker, read_image
+from refinenet.deployment.ray.tasks import Deaths, Worker, WorkerSettings, read_row
 from refinenet.inference.backends import OF_PYTORCH, check_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
-from refinenet.inference.segmentation import Output, check_output
+from refinenet.inference.segmentation import Output, check_output, choose_palette
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_blocked, sweep_leftovers_of
+from refinenet.io.sample_values import Reading, ValueRange
+from refinenet.labels import LabelSet
 from refinenet.models.factory import open_model
 from refinenet.models.model_file import make_header
 from refinenet.models.tensor_files import digest
@@ -34,21 +37,21 @@ from refinenet.models.tensor_files import digest
 RayDevice = Literal["cpu", "cuda"]
 
 _IMAGES_PER_BLOCK = 16
-"""The most images that Ray hands out at once; what they become is told of together."""
+"""Most images that Ray hands out at once; their results arrive together."""
 _STORE_BYTES = 1 << 30
-"""Shared memory for images on their way, where Ray is started here; what does not fit goes to the disk."""
+"""Shared memory for images in flight, if Ray is started here; what does not fit is spilled to the disk."""
 _CORES_PER_WORKER = 2
-"""Where nobody says how many workers there are to be."""
+"""Cores of a worker, unless the number of workers is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
-    """How many workers there are, and what of the machines each has."""
+    """The number of workers, and the resources of each."""
 
     workers: int
     cores: int
     gpus: float
-    """At most 1, and 0 where they work on CPUs."""
+    """Share of a GPU: at most 1, and 0 for work on CPUs."""
 
 
 def segment_with_ray(
@@ -61,58 +64,85 @@ def segment_with_ray(
     device: RayDevice | None = None,
     workers: int | None = None,
     record: str | os.PathLike[str] | None = None,
+    bands: Sequence[int] | None = None,
+    value_range: ValueRange | None = None,
 ) -> Iterator[RayResult]:
-    """Segment image files on all machines of a Ray cluster and write the results, bit for bit those of one process.
+    """Segment image files on all machines of a Ray cluster; results are bit for bit those of one process.
 
-    The cluster is the one that Ray is connected to already, or the one that RAY_ADDRESS names ("auto" on a machine of
-    it), or else one that is started on this machine for as long as this lasts. All of its machines have to reach the
-    places, and have this version of the package; the model's file is read here and travels by itself.
+    The cluster is the one that Ray is connected to, else the one that RAY_ADDRESS names ("auto" on one of its
+    machines), else one that is started on this machine for the duration of the run. All of its machines need access to
+    the places and this version of the package; the model file is read here and sent to them.
+
+    Notes on how images were read become `UserWarning`s, once for each kind of note. Images too large for memory fail:
+    windows need a run on one machine.
 
     Args:
-        pairs: Images and where their results go: paths, `file://` or `s3://` URIs (see `storage`).
+        pairs: Images and the places of their results: paths, `file://` or `s3://` URIs (see `storage`).
         model: As for `RefineNet`.
         backend: As for `RefineNet`.
         precision: As for `RefineNet`.
         kind: Which picture to write; see `Segmentation.save`.
-        device: "cpu" or "cuda"; by default GPUs where the cluster has some.
-        workers: How many hold the network at a time; they share the cores, or the GPUs, among them. By default one for
-            each GPU, or for every two cores; of OpenVINO, which takes all cores of a machine, one for each machine.
-        record: The folder of the results, which then holds a record of what is done: another run with the same model
-            and settings leaves that as it is, and begins with the rest.
+        device: "cpu" or "cuda"; by default GPUs if the cluster has any.
+        workers: How many processes hold the network at a time; they share the cores, or the GPUs, among them. By
+            default one per GPU, or per two cores; for OpenVINO, which uses all cores of a machine, one per machine.
+        record: The results folder, which then gets a journal: another run with the same model and settings skips
+            finished images.
+        bands: As for `RefineNet.segment`.
+        value_range: As for `RefineNet.segment`.
 
     Returns:
-        What became of each image: first of those that were done before, then of the others, in the order in which they
-        are ready. An image that cannot be segmented is told of, and does not stop the others.
+        The outcome of each image: first of those done before, then of the others as they become ready. An image that
+        fails does not stop the others.
 
     Raises:
         ValueError: Ray is not installed, an argument is not allowed, an output cannot hold the picture, another run is
-            writing to `record`, or there are not so many cores as workers.
-        OSError: the model or the record cannot be read.
+            writing to `record`, or there are fewer cores than workers.
+        OSError: the model or the journal cannot be read.
         RuntimeError: Ray fails.
     """
     require_ray()
     check_backend(backend, precision)
     if workers is not None and workers < 1:
         raise ValueError(f"workers is a number from 1 up, not {workers!r}.")
-    if device is not None and device not in get_args(RayDevice):
-        raise ValueError(f"With Ray, which hands GPUs out, device is cpu or cuda, not {device!r}.")
-    if backend not in OF_PYTORCH:
-        if device == "cuda":
-            raise ValueError(f"The backend {backend} works on CPUs here, not on {device}: leave device out.")
-        device = "cpu"
-    places = [(_everywhere(image), _everywhere(output)) for image, output in pairs]
-    _check_outputs(places, kind)
+    device = _check_device(device, backend)
+    places = [(_absolute(image), _absolute(output)) for image, output in pairs]
+    for _, output in places:
+        check_output(output, kind)
     network, card = open_model(model)
+    if kind == "palette":
+        choose_palette(kind, card.label_set)
+    reading, notes = choose_reading(card.value_range, bands, value_range)
+    for note in notes:
+        warnings.warn(note.text, stacklevel=2)
     header = make_header(network, card, card.weights_sha256 or digest(network.state_dict()))
-    settings = {"backend": backend, "precision": precision, "kind": kind, "device": device, **header}
-    is_grey = kind in (None, "labels") and card.label_set.ignore_index == 255
-    before = _shorten(settings)
-    key = _shorten({**settings, LABEL_FILES: GREY}) if is_grey else before
+    settings: dict[str, Any] = {"backend": backend, "precision": precision, "kind": kind, "device": device, **header}
+    # Left out where not asked for, so that folders started before these settings existed can be resumed.
+    settings |= {} if reading.bands is None else {"bands": list(reading.bands)}
+    settings |= {} if value_range is None else {"reading_range": reading.value_range}
     job = {"network": network, "card": card, "backend": backend, "precision": precision, "kind": kind}
-    book = Record(
-        None if record is None else _everywhere(record), key, card.label_set.names, before if is_grey else None
-    )
-    return _segment(places, job, device, workers, book)
+    journal = _make_journal(record, settings, card.label_set)
+    return _segment(places, _RayRun(job=job, reading=reading, device=device, workers=workers, journal=journal))
+
+
+def _check_device(device: RayDevice | None, backend: BackendName) -> RayDevice | None:
+    """Return the device that workers use, None for GPUs if there are any."""
+    if device is not None and device not in get_args(RayDevice):
+        raise ValueError(f"With Ray, which assigns GPUs itself, device is cpu or cuda, not {device!r}.")
+    if backend in OF_PYTORCH:
+        return device
+    if device == "cuda":
+        raise ValueError(f"The backend {backend} works on CPUs here, not on {device}: leave device out.")
+    return "cpu"
+
+
+def _make_journal(
+    record: str | os.PathLike[str] | None, settings: Mapping[str, Any], label_set: LabelSet
+) -> RayJournal:
+    folder = None if record is None else _absolute(record)
+    key = _shorten(settings)
+    if settings["kind"] in (None, "labels") and label_set.ignore_index == 255:
+        return RayJournal(folder, _shorten({**settings, LABEL_FILES: GREY}), label_set.names, key)
+    return RayJournal(folder, key, label_set.names)
 
 
 def _shorten(settings: Mapping[str, Any]) -> str:
@@ -120,12 +150,12 @@ def _shorten(settings: Mapping[str, Any]) -> str:
 
 
 def require_ray() -> Any:
-    """The module `ray`, with Ray Data.
+    """Import `ray` with Ray Data.
 
     Raises:
         ValueError: it is not installed.
     """
-    # Ray would else report to its makers how it is used, and say on the terminal what is of no use there.
+    # By default Ray sends usage statistics to its makers and logs internals on the terminal.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -138,46 +168,40 @@ def require_ray() -> Any:
 
 
 def share_out(nodes: Sequence[Mapping[str, float]], workers: int | None, device: RayDevice | None) -> Shares:
-    """What each worker has of the machines.
+    """Share the machines among the workers.
 
     Args:
-        nodes: What each machine has: "CPU", "GPU".
-        workers: How many are asked for.
-        device: What they are to work on; None takes GPUs where there are any.
+        nodes: Resources of each machine: "CPU", "GPU".
+        workers: Number of workers asked for.
+        device: Device to use; None uses GPUs if there are any.
 
     Raises:
-        ValueError: there are not so many cores, or no GPU for "cuda".
+        ValueError: there are fewer cores than workers, or there is no GPU for "cuda".
     """
     gpus = int(sum(node.get("GPU", 0) for node in nodes)) if device != "cpu" else 0
     cores = [int(node.get("CPU", 0)) for node in nodes]
     if device == "cuda" and gpus == 0:
-        raise ValueError("device is cuda, but Ray finds no GPU in its cluster. Leave device out, or say cpu.")
+        raise ValueError("device is cuda, but Ray finds no GPU in its cluster. Leave device out, or pass cpu.")
     if gpus:
         count = workers or gpus
         return Shares(workers=count, cores=1, gpus=1 / -(-count // gpus))
     count = workers or max(1, sum(cores) // _CORES_PER_WORKER)
-    # The cores of a worker are on one machine, so that the largest share with which all find a place may be less than
-    # all cores divided by workers: three workers on two machines of four cores have two each.
+    # The cores of a worker are on one machine, so the largest share that fits all workers may be smaller than the cores
+    # divided by the workers: three workers on two machines of four cores get two cores each.
     for share in range(max(cores, default=0), 0, -1):
         if sum(own // share for own in cores) >= count:
             return Shares(workers=count, cores=share, gpus=0)
     raise ValueError(f"{count} workers need as many cores, and Ray's cluster has {sum(cores)}. Ask for fewer workers.")
 
 
-def _everywhere(place: str | os.PathLike[str]) -> str:
-    """A place as workers find it, which have working folders of their own."""
+def _absolute(place: str | os.PathLike[str]) -> str:
+    """Return a place that is valid in workers, whose working directories differ."""
     named = as_place(place)
     return str(Path(named).absolute()) if is_here(named) else named
 
 
-def _check_outputs(places: Sequence[tuple[str, str]], kind: Output | None) -> None:
-    """Refuse before anything is done what cannot be done."""
-    for _, output in places:
-        check_output(output, kind)
-
-
 def _find_blocked(places: Sequence[tuple[str, str]], *, is_folder: bool) -> dict[int, ValueError | OSError]:
-    """Which images are skipped, and why: their results cannot be written, or would replace another image's."""
+    """Return the images to skip, with the reason: a result that cannot be written or would replace another one."""
     blocked: dict[int, ValueError | OSError] = {}
     taken: dict[str, str] = {}
     for index, (image, output) in enumerate(places):
@@ -190,60 +214,79 @@ def _find_blocked(places: Sequence[tuple[str, str]], *, is_folder: bool) -> dict
 
 def _check_place(image: str, output: str, first: str, *, is_folder: bool) -> None:
     if first != image:
-        raise ValueError(f"{image}: its result would be {output}, as that of {first}. Rename one of them.")
+        raise ValueError(f"{image}: its result would be {output}, like that of {first}. Rename one of them.")
     if any("\ud800" <= character <= "\udfff" for character in image + output):
-        raise ValueError(f"{image!r} is not in UTF-8, which Ray needs. Rename it, or leave out --engine ray.")
+        raise ValueError(f"{image!r} is not a valid UTF-8 name, which Ray needs. Rename it, or leave out --engine ray.")
     if is_folder and is_here(output):
         refuse_blocked(Path(output))
 
 
-def _segment(
-    places: Sequence[tuple[str, str]],
-    job: Mapping[str, Any],
-    device: RayDevice | None,
-    workers: int | None,
-    record: Record,
-) -> Iterator[RayResult]:
-    with record.held():
-        done = record.find_done(places)
+@dataclass(frozen=True, kw_only=True)
+class _RayRun:
+    """What a run needs besides its images."""
+
+    job: Mapping[str, Any]
+    """Fields of `WorkerSettings`, without device and threads."""
+    reading: Reading
+    device: RayDevice | None
+    workers: int | None
+    journal: RayJournal
+
+
+def _segment(places: Sequence[tuple[str, str]], run: _RayRun) -> Iterator[RayResult]:
+    journal = run.journal
+    with journal.locked():
+        done = journal.find_done(places)
         yield from (result for result in done if result is not None)
         waiting = {index: places[index] for index, result in enumerate(done) if result is None}
-        for index, problem in _find_blocked(places, is_folder=record.is_kept).items():
+        for index, problem in _find_blocked(places, is_folder=journal.is_kept).items():
             if waiting.pop(index, None) is not None:
                 yield failed(*places[index], problem)
         if not waiting:
             return
-        if record.has_palettes:
-            print_note("The label files in this folder have a palette, and those that are added get one, too.")
-            job = {**job, "kind": "palette"}
-        with _cluster(workers) as ray:
+        if journal.has_palettes:
+            print_note("The label files in this folder have a palette; new ones get one, too.")
+            run = replace(run, job={**run.job, "kind": "palette"})
+        with _cluster(run.workers) as ray:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            wanted = workers or (None if job["backend"] in OF_PYTORCH else len(nodes))
-            for index, answer in _stream(ray, waiting, job, share_out(nodes, wanted, device)):
+            wanted = run.workers or (None if run.job["backend"] in OF_PYTORCH else len(nodes))
+            reported: set[str] = set()
+            for index, outcome in _stream(ray, waiting, run, share_out(nodes, wanted, run.device)):
+                _report(outcome.pop("notes", ()), reported, is_single=len(places) == 1)
+                # Ray may repeat an image whose worker died after it was written: only the first outcome counts.
                 pair = waiting.pop(index, None)
                 if pair is not None:
-                    yield record.add(*pair, answer)
+                    yield journal.add(*pair, outcome)
         sweep_leftovers_of(Path(output) for _, output in places if is_here(output))
-    assert not waiting, f"Ray has told nothing of {list(waiting.values())[:3]}"
+    assert not waiting, f"Ray has no outcome for {list(waiting.values())[:3]}"
+
+
+def _report(notes: Sequence[Sequence[str]], reported: set[str], *, is_single: bool) -> None:
+    """Warn about how an image was read, once for each kind of note, as a run on one machine does."""
+    suffix = "" if is_single else " This is reported for the first such image only."
+    for kind, text in notes:
+        if kind not in reported:
+            reported.add(kind)
+            warnings.warn(f"{text}{suffix}", stacklevel=2)
 
 
 def _stream(
-    ray: Any, waiting: Mapping[int, tuple[str, str]], job: Mapping[str, Any], shares: Shares
+    ray: Any, waiting: Mapping[int, tuple[str, str]], run: _RayRun, shares: Shares
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Indices of images and what the workers say of them, in the order in which they are ready."""
-    full = Job(**job, device="cuda" if shares.gpus else "cpu", threads=shares.cores)
+    """Yield indices of images with their outcomes from the workers, in the order in which they become ready."""
+    settings = WorkerSettings(**run.job, device="cuda" if shares.gpus else "cpu", threads=shares.cores)
     deaths = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Deaths).remote()
     rows = [{"index": index, "image": image, "output": output} for index, (image, output) in waiting.items()]
     per_block = max(1, min(_IMAGES_PER_BLOCK, len(rows) // (8 * shares.workers)))
-    # On CPUs the workers have all cores, and reading is little beside their work; a GPU may need many readers.
-    reading = {"num_cpus": 1} if shares.gpus else {"num_cpus": 0, "concurrency": shares.workers}
+    # On CPUs the workers have all cores, and reading is light compared with their work; a GPU may need many readers.
+    resources = {"num_cpus": 1} if shares.gpus else {"num_cpus": 0, "concurrency": shares.workers}
     one = {"batch_size": 1, "batch_format": "pyarrow"}
-    answers = (
+    outcomes = (
         ray.data.from_items(rows, override_num_blocks=-(-len(rows) // per_block))
-        .map_batches(read_image, fn_kwargs={"deaths": deaths}, **reading, **one)
+        .map_batches(read_row, fn_kwargs={"deaths": deaths, "reading": run.reading}, **resources, **one)
         .map_batches(
             Worker,
-            fn_constructor_kwargs={"job": ray.put(full), "deaths": deaths},
+            fn_constructor_kwargs={"settings": ray.put(settings), "deaths": deaths},
             num_cpus=shares.cores,
             num_gpus=shares.gpus or None,
             concurrency=shares.workers,
@@ -251,16 +294,16 @@ def _stream(
         )
     )
     try:
-        for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for batch in outcomes.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for row in batch.to_pylist():
-                yield row["index"], json.loads(row["answer"])
+                yield row["index"], json.loads(row["outcome"])
     except ray.exceptions.RayError as error:
         raise RuntimeError(f"Ray gave up: {str(error).strip().splitlines()[-1]}") from error
 
 
 @contextmanager
 def _cluster(workers: int | None) -> Iterator[Any]:
-    """Ray, connected to where it was already, or to RAY_ADDRESS, or started here and ended afterwards."""
+    """Connect to Ray: an open connection, RAY_ADDRESS, or an instance that is started here and stopped afterwards."""
     ray = require_ray()
     was_connected = ray.is_initialized()
     if not was_connected:
@@ -284,7 +327,7 @@ def _start(ray: Any, workers: int | None) -> None:
     """Start Ray, or connect to it.
 
     Raises:
-        OSError: it does not start, or does not answer where RAY_ADDRESS says that it is.
+        OSError: it does not start, or does not answer at RAY_ADDRESS.
     """
     options = _address(workers)
     try:
@@ -301,25 +344,25 @@ def _start(ray: Any, workers: int | None) -> None:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Ray's core tells on standard error, past Python, that it was asked to be silent."""
+    """Silence file descriptor 2, where Ray's C++ core logs even when it is told to be silent."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    original = os.dup(2)
     try:
         with Path(os.devnull).open("w") as nothing:
             os.dup2(nothing.fileno(), 2)
             yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(original, 2)
+        os.close(original)
 
 
 def _address(workers: int | None) -> dict[str, Any]:
-    """Where Ray is, or what it is to have here, in the words of `ray.init`."""
+    """Return the arguments of `ray.init`: an address, or the resources of an instance here."""
     address, path = os.environ.get("RAY_ADDRESS", "local"), os.environ.get("PYTHONPATH")
     if address == "local":
         cores = max(_cores(), workers or 1)
         return {"address": address, "num_cpus": cores, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
-    # Processes that are started here have the environment of this one; a cluster's have it only if told.
+    # Processes started here inherit the environment; those of a cluster get only what is passed.
     return {"address": address, "runtime_env": {"env_vars": {"PYTHONPATH": path}} if path else None}
 
 

@@ -1,4 +1,8 @@
-"""What a run over many machines has done, written down as it goes on, so that another one need not do it again."""
+"""The journal of runs over many machines, which lets another run skip finished images.
+
+`deployment.journal` appends to one file, which object stores cannot; here each part of the journal is a new file that
+is never changed. Both recognise an image and its result by size and modification time.
+"""
 
 from __future__ import annotations
 
@@ -17,53 +21,56 @@ from refinenet.io.files import make_folders, sweep_leftovers
 from refinenet.io.locks import sole_owner
 
 FOLDER = ".refinenet"
-"""Where, in a folder of results, the record lies."""
+"""Folder of the journal in a results folder."""
 _ROWS, _SECONDS = 512, 5.0
-"""A part of the record is written when it has so many lines, or when so much time has passed since the last one."""
+"""Lines of a part, and time since the last part, after which a part of the journal is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayResult:
-    """What became of one image."""
+    """Outcome for one image."""
 
     image: str
     output: str
     areas: Mapping[str, float] | None
-    """Share of the image's pixels by class name, in [0, 1]; None where it could not be segmented."""
+    """Share of the image's pixels with data by class name, in [0, 1]; None if it was not segmented."""
     error: str | None
-    """Why not; None where it worked."""
+    """Reason of the failure; None on success."""
     is_new: bool
-    """Whether this run made the result; else an earlier one did, and it was left as it is."""
+    """Whether this run made the result; otherwise an earlier run did."""
+    no_data: float = 0.0
+    """Share of the image's pixels without data, in [0, 1]; they have no class."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-ready values."""
+        """Return the result as JSON-ready values."""
         if self.error is not None:
             return {"image": self.image, "error": self.error}
         return {
             "image": self.image,
             "output": self.output,
             "areas": dict(self.areas or {}),
+            **({"no_data": self.no_data} if self.no_data > 0 else {}),
             "was_there": not self.is_new,
         }
 
 
 def failed(image: str, output: str, error: ValueError | OSError) -> RayResult:
-    """An image that was skipped."""
+    """Return the result of a skipped image."""
     return RayResult(image=image, output=output, areas=None, error=describe_error(error), is_new=True)
 
 
-class Record:
-    """The record of the runs into one folder: a line of JSON for each image, in files that are written once.
+class RayJournal:
+    """The journal of all runs into one folder: a line of JSON for each image, in files that are written once.
 
-    An image is done where a line says so, of the same settings, and since then neither the image nor its result has
-    been replaced.
+    An image is done if a line with the same settings says so, and neither the image nor its result has been replaced
+    since.
 
     Args:
-        folder: The folder of the results; None keeps no record.
+        folder: The results folder; None keeps no journal.
         settings: What results depend on besides the image, as a short text.
-        classes: The names of the classes.
-        settings_before: What a version noted in place of `settings` whose label files had a palette. A folder whose
-            results are all of that version is continued so.
+        classes: Names of the classes.
+        settings_before: `settings` as written by versions whose label files had a palette. A folder with results of
+            such a version only is continued in this form.
     """
 
     def __init__(
@@ -72,22 +79,22 @@ class Record:
         self._folder = None if folder is None else join(folder, FOLDER)
         self._settings, self._classes, self._settings_before = settings, classes, settings_before
         self.has_palettes = False
-        """Whether label files are written with a palette, as those that the folder holds; known after `find_done`."""
+        """Whether label files are written with a palette, like those in the folder; known after `find_done`."""
         self._lines: list[str] = []
         self._written_at = time.monotonic()
 
     @property
     def is_kept(self) -> bool:
-        """Whether there is a folder of results, which holds the record."""
+        """Whether there is a results folder, which holds the journal."""
         return self._folder is not None
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """While the context lasts no other run writes into a folder here, and at its end the record is complete.
+    def locked(self) -> Iterator[None]:
+        """Lock the folder, if it is on this machine, against other runs; on exit the journal is complete.
 
         Raises:
-            ValueError: another run does.
-            OSError: the record cannot be written.
+            ValueError: another run is writing into the folder.
+            OSError: the journal cannot be written.
         """
         if self._folder is None or not is_here(self._folder):
             with self._flushed():
@@ -107,10 +114,10 @@ class Record:
             self._flush()
 
     def find_done(self, pairs: Sequence[tuple[str, str]]) -> list[RayResult | None]:
-        """For each image and its output the result of an earlier run, where it still holds, or else None.
+        """Return for each image and output the result of an earlier run if it is still valid, otherwise None.
 
         Raises:
-            OSError: the record cannot be read.
+            OSError: the journal cannot be read.
         """
         known = self._read()
         if not known:
@@ -133,10 +140,17 @@ class Record:
         }
         if line is None or None in now.values() or any(line.get(key) != value for key, value in now.items()):
             return None
-        return RayResult(image=image, output=output, areas=self._all(line["areas"]), error=None, is_new=False)
+        return RayResult(
+            image=image,
+            output=output,
+            areas=self._all(line["areas"]),
+            error=None,
+            is_new=False,
+            no_data=line.get("no_data", 0.0),
+        )
 
     def _read(self) -> dict[str, Mapping[str, Any]]:
-        """The last line on each output; lines that are none are passed over, which makes their images anew."""
+        """Return the last line for each output; invalid lines are skipped, so that their images are redone."""
         known: dict[str, Mapping[str, Any]] = {}
         if self._folder is None:
             return known
@@ -147,29 +161,36 @@ class Record:
                     known[line["output"]] = line
         return known
 
-    def add(self, image: str, output: str, answer: Mapping[str, Any]) -> RayResult:
-        """Write down what a worker says of an image; see `ray_worker.Worker`.
+    def add(self, image: str, output: str, outcome: Mapping[str, Any]) -> RayResult:
+        """Record the outcome of an image, without "notes"; see `tasks.Worker`.
 
         Raises:
-            OSError: the record cannot be written.
+            OSError: the journal cannot be written.
         """
-        line = {"image": image, "output": output, "settings": self._settings, **answer}
+        line = {"image": image, "output": output, "settings": self._settings, **outcome}
         self._lines.append(json.dumps(line))
         if len(self._lines) >= _ROWS or time.monotonic() - self._written_at > _SECONDS:
             self._flush()
-        error = answer.get("error")
-        areas = self._all(answer["areas"]) if error is None else None
-        return RayResult(image=image, output=output, areas=areas, error=error, is_new=True)
+        error = outcome.get("error")
+        return RayResult(
+            image=image,
+            output=output,
+            areas=self._all(outcome["areas"]) if error is None else None,
+            error=error,
+            is_new=True,
+            no_data=outcome.get("no_data", 0.0),
+        )
 
     def _flush(self) -> None:
         if self._folder is not None and self._lines:
+            # Names sort by time, since the last line for an output counts; the random part keeps two runs apart.
             name = f"{time.time_ns():020}-{secrets.token_hex(4)}.jsonl"
             write_content(join(self._folder, name), "".join(f"{line}\n" for line in self._lines).encode())
         self._lines.clear()
         self._written_at = time.monotonic()
 
     def _all(self, areas: Mapping[str, float]) -> dict[str, float]:
-        """Areas with the classes that do not occur."""
+        """Return the areas of all classes, 0 for those that do not occur."""
         return {name: areas.get(name, 0.0) for name in self._classes}
 
 

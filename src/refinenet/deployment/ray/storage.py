@@ -1,7 +1,7 @@
-"""Files here and in stores far away, by their places: `/a/folder/x.jpg`, `file:///a/folder/x.jpg`, `s3://bucket/x.jpg`.
+"""Local files and objects in stores, by their places: `/a/folder/x.jpg`, `file:///a/folder/x.jpg`, `s3://bucket/x.jpg`.
 
-A place is a text. What is here is read and written by the package's own ways; what is far away by PyArrow, which comes
-with Ray Data. S3 takes its keys, its region and, for stores that are not Amazon's, its address from the environment:
+A place is a string. Local files go through `deployment.inputs` and `io.files`, objects in stores through PyArrow, which
+comes with Ray Data. S3 takes its keys, region and, for stores other than Amazon's, its address from the environment:
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from posixpath import splitext
@@ -17,20 +17,20 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from refinenet.datasets.catalog import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
-from refinenet.deployment.inputs import Problem, walk_images
+from refinenet.datasets.catalog import FOREIGN_SUFFIXES
+from refinenet.deployment.inputs import STANDARD_INPUT, FoundImage, Problem, find_images, names_one_file
 from refinenet.io.files import write_atomically
-from refinenet.io.image_files import has_suffix, walk_names
+from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, walk_names
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _REMOTE = ("s3",)
 
 
 def as_place(place: str | os.PathLike[str]) -> str:
-    """The place that a user names: a path stays one, a `file://` URI becomes one, `s3://` stays as it is.
+    """Return the place that a user names: `file://` URIs become paths; paths and `s3://` URIs stay as they are.
 
     Raises:
-        ValueError: a URI of another kind, or of another machine's file.
+        ValueError: another kind of URI, or a file of another machine.
     """
     text = os.fspath(place)
     scheme = _SCHEME.match(text)
@@ -42,30 +42,32 @@ def as_place(place: str | os.PathLike[str]) -> str:
             raise ValueError(f"{text} names a file of the machine {parts.netloc!r}: write file:///FOLDER.")
         return url2pathname(parts.path)
     if scheme[1] not in _REMOTE or not text[scheme.end() :].strip("/"):
-        raise ValueError(f"{text} is no place for images here: name a file or folder, file:///FOLDER or s3://BUCKET.")
+        raise ValueError(
+            f"{text} is not a valid place for images: name a file or folder, file:///FOLDER or s3://BUCKET."
+        )
     return text
 
 
 def is_remote(place: str) -> bool:
-    """Whether a place is in a store far away."""
+    """Return whether a place is in a store."""
     return _SCHEME.match(place) is not None
 
 
 def is_here(place: str) -> bool:
-    """Whether a place is a path of this machine's file systems."""
+    """Return whether a place is a path in this machine's file systems."""
     return not is_remote(place)
 
 
 def join(folder: str, name: str) -> str:
-    """The place of a name, which may have folders in front, in a folder."""
+    """Return the place of a name, which may include folders, in a folder."""
     return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else str(Path(folder, name))
 
 
 def read_content(place: str) -> bytes:
-    """The bytes of a file.
+    """Read a file.
 
     Raises:
-        OSError: it is not there or cannot be read; its place is named.
+        OSError: it does not exist or cannot be read; the message names its place.
     """
     if is_here(place):
         return Path(place).read_bytes()
@@ -79,10 +81,10 @@ def read_content(place: str) -> bytes:
 
 
 def write_content(place: str, content: bytes) -> None:
-    """Write a file, whole or not at all: here as `files.write_atomically`, in a store by its own way.
+    """Write a file, whole or not at all: locally by `io.files.write_atomically`, in a store by the store itself.
 
     Raises:
-        ValueError, OSError: it cannot be written; its place is named.
+        ValueError, OSError: it cannot be written; the message names its place.
     """
     if is_here(place):
         write_atomically(place, content)
@@ -96,10 +98,10 @@ def write_content(place: str, content: bytes) -> None:
 
 
 def find_stamps(places: Iterable[str]) -> dict[str, str]:
-    """What changes when a file is replaced, for each file that is there: its size and the time it was written at.
+    """Return a stamp of size and modification time, which changes when a file is replaced, for each existing file.
 
     Raises:
-        OSError: a store cannot be asked.
+        OSError: a store does not answer.
     """
     stamps: dict[str, str] = {}
     wanted = set(places)
@@ -109,7 +111,7 @@ def find_stamps(places: Iterable[str]) -> dict[str, str]:
         except OSError:
             continue
         stamps[place] = f"{facts.st_size}:{facts.st_mtime_ns}"
-    # A store is asked for folders, not for files: one question for up to a thousand.
+    # One request lists up to a thousand files of a folder; stamps of single files would take one request each.
     for folder in {place.rpartition("/")[0] for place in filter(is_remote, wanted)}:
         for name, facts in _list(folder, recursive=False):
             stamps[join(folder, name)] = f"{facts.size}:{facts.mtime_ns // 1_000_000_000}"
@@ -117,9 +119,9 @@ def find_stamps(places: Iterable[str]) -> dict[str, str]:
 
 
 def list_names(folder: str, suffixes: Sequence[str]) -> list[str]:
-    """The names of the files in a folder and below it that end in one of `suffixes`, sorted, hidden ones aside.
+    """Return the sorted names of the files with one of `suffixes` in and below a folder, without hidden ones.
 
-    Files in subfolders have these in front, parted by "/". A folder that is not there is empty.
+    Names include subfolders, with "/" in between. A missing folder counts as empty.
 
     Raises:
         OSError: it cannot be read.
@@ -131,7 +133,7 @@ def list_names(folder: str, suffixes: Sequence[str]) -> list[str]:
 
 
 def require_pyarrow() -> Any:
-    """The module `pyarrow.fs`.
+    """Import `pyarrow.fs`.
 
     Raises:
         ValueError: it is not installed.
@@ -144,7 +146,7 @@ def require_pyarrow() -> Any:
 
 
 def _list(folder: str, *, recursive: bool) -> list[tuple[str, Any]]:
-    """Names and facts of the files in a store's folder; none where it is not there."""
+    """Return names and properties of the files in a store's folder; a missing folder counts as empty."""
     store, path = _find(folder)
     selector = require_pyarrow().FileSelector(path, recursive=recursive, allow_not_found=True)
     try:
@@ -155,7 +157,7 @@ def _list(folder: str, *, recursive: bool) -> list[tuple[str, Any]]:
 
 
 def _find(place: str) -> tuple[Any, str]:
-    """The file system that a place is in, and its path there."""
+    """Return the file system of a place, and its path there."""
     scheme, _, rest = place.partition("://")
     bucket, _, path = rest.partition("/")
     store, base = _open_store(f"{scheme}://{bucket}")
@@ -164,7 +166,7 @@ def _find(place: str) -> tuple[Any, str]:
 
 @lru_cache
 def _open_store(address: str) -> tuple[Any, str]:
-    """Kept, because each opening asks the network where a bucket lies."""
+    """Open a store; cached, because each opening asks the network for the bucket's region."""
     store: tuple[Any, str] = require_pyarrow().FileSystem.from_uri(address)
     return store
 
@@ -179,33 +181,31 @@ DEFAULT_FOLDER = "segmented"
 def pair_places(
     images: Sequence[str], output: str | None = None, *, recursive: bool = False
 ) -> tuple[list[tuple[str, str]], str | None]:
-    """Pair each image with the place that its result goes to.
+    """Pair each image with the place of its result.
 
     Args:
-        images: Files and folders: paths, `file://` or `s3://` URIs. Those of a folder are taken in alphabetical order.
-        output: For one image file a file; else a folder, by default `segmented`, in which each image gets a `.png` file
-            of its name, below the folders that it lies in below the folder named.
-        recursive: Whether folders in folders are meant, too.
+        images: Local inputs as for `inputs.find_images`, `file://` URIs, and files and folders as `s3://` URIs. Images
+            of a folder come in alphabetical order.
+        output: For one image file, a file; otherwise a folder, by default `segmented`, in which each image gets a
+            `.png` file with its name, below its subfolders.
+        recursive: Whether to search subfolders.
 
     Returns:
-        The pairs, and the folder of the results, None where it is one file.
+        The pairs, and the results folder, which is None if the output is one file.
 
     Raises:
-        ValueError: a place that is none, a folder without images, a file as output for several images, or the images'
-            own folder.
+        ValueError: an invalid place, a folder without images, a file as output for several images, or the images' own
+            folder as output.
         OSError: a folder cannot be read.
     """
     places = [as_place(image) for image in dict.fromkeys(images)]
     target = as_place(output or DEFAULT_FOLDER)
     if _is_image(target) and not _is_folder(target):
-        if len(places) > 1 or not _is_image(places[0]) or _is_folder(places[0]):
+        if len(places) > 1 or not _is_one_image(places[0]):
             raise ValueError(f"Several images need a folder for their results, not one file: {target}.")
         return [(places[0], target)], None
-    found = {image: name for place in places for image, name in _find_images(place, recursive, target)}
-    # A picture of a kind that is not read fails alone: its place is in nobody's way.
-    pairs = [
-        (image, join(target, f"{splitext(name)[0] if _is_image(name) else name}.png")) for image, name in found.items()
-    ]
+    found = {image: item.place for image, item in _find_all(places, recursive, target) if item.problem is None}
+    pairs = [(image, join(target, f"{place}.png")) for image, place in found.items()]
     homes = {_folder_of(result) for _, result in pairs}
     mixed = next((image for image, _ in pairs if _folder_of(image) in homes), None)
     if mixed is not None:
@@ -214,42 +214,48 @@ def pair_places(
 
 
 def find_skipped(images: Sequence[str], output: str | None = None, *, recursive: bool = False) -> dict[str, Problem]:
-    """The folders that `pair_places` does not look through, with the reason: see `sources.find_images`.
+    """Return the folders that `pair_places` does not search, with the reason; see `inputs.find_images`.
 
     Args:
         images: As for `pair_places`.
-        output: As for `pair_places`; what lies below it is left out.
+        output: As for `pair_places`; folders below it are ignored.
         recursive: As for `pair_places`.
     """
-    target = f"{_whole(as_place(output or DEFAULT_FOLDER))}/"
-    skipped: dict[str, Problem] = {}
-    for place in (as_place(image) for image in images):
-        if is_here(place) and _is_folder(place):
-            _, problems = walk_images(Path(place), recursive=recursive)
-            skipped |= {join(place, name): problem for name, problem in problems.items()}
-    return {place: problem for place, problem in skipped.items() if not f"{_whole(place)}/".startswith(target)}
+    target = as_place(output or DEFAULT_FOLDER)
+    found = _find_all([as_place(image) for image in images], recursive, target)
+    return {image: item.problem for image, item in found if item.problem is not None}
 
 
-def _find_images(place: str, recursive: bool, target: str) -> list[tuple[str, str]]:
-    """Images with their names in the folder that they were found in."""
-    if _is_image(place) and not _is_folder(place):
-        return [(place, place.replace("\\", "/").rpartition("/")[2])]
+def _find_all(places: Sequence[str], recursive: bool, target: str) -> Iterator[tuple[str, FoundImage]]:
+    """Yield the images with their places below the results folder; local ones exactly as a run on one machine."""
+    results = Path(target) if is_here(target) else None
+    for place in places:
+        if place == STANDARD_INPUT:
+            raise ValueError("- (standard input) cannot be read with Ray: name files or folders.")
+        if is_here(place):
+            found = find_images([place], recursive=recursive, results=results)
+            yield from ((str(image.file), image) for image in found)
+        else:
+            yield from _find_stored(place, recursive, target)
+
+
+def _find_stored(place: str, recursive: bool, target: str) -> Iterator[tuple[str, FoundImage]]:
+    """As `_find_all`, for a file or folder in a store."""
+    if _is_image(place):
+        name = place.rpartition("/")[2]
+        yield place, FoundImage(Path(name), splitext(name)[0])
+        return
     base, results = f"{_whole(place)}/", f"{_whole(target)}/"
-    below = results.removeprefix(base) if results.startswith(base) else ""  # what an earlier run made is not meant
-    names, problems = _list_directory(place)
+    below = results.removeprefix(base) if results.startswith(base) else ""  # results of earlier runs are not inputs
+    names = list_names(place, (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES))
     names = [name for name in names if not below or not name.startswith(below)]
     chosen = [name for name in names if recursive or "/" not in name]
-    if not any(map(_is_image, chosen)) and not problems:
-        hint = " Folders in it do: --recursive looks into them." if any(map(_is_image, names)) else ""
+    if not any(map(_is_image, chosen)):
+        hint = " Its subfolders do: add --recursive (recursive=True)." if any(map(_is_image, names)) else ""
         raise ValueError(f"{place} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).{hint}")
-    return [(join(place, name), name) for name in chosen]
-
-
-def _list_directory(place: str) -> tuple[list[str], dict[str, Problem]]:
-    if not is_here(place) or not _is_folder(place):
-        return list_names(place, (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES)), {}
-    names, problems = walk_images(Path(place), recursive=True)
-    return sorted(names), problems
+    for name in chosen:
+        # Unsupported formats, which fail alone, keep their suffix, so as not to clash with images.
+        yield join(place, name), FoundImage(Path(name), splitext(name)[0] if _is_image(name) else name)
 
 
 def _folder_of(place: str) -> str:
@@ -257,7 +263,7 @@ def _folder_of(place: str) -> str:
 
 
 def _whole(folder: str) -> str:
-    """A folder by its only name."""
+    """Return the canonical name of a folder."""
     return Path(os.path.realpath(folder)).as_posix() if is_here(folder) else folder.rstrip("/")
 
 
@@ -267,3 +273,7 @@ def _is_folder(place: str) -> bool:
 
 def _is_image(place: str) -> bool:
     return place.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _is_one_image(place: str) -> bool:
+    return _is_image(place) and (not is_here(place) or names_one_file([place]))

@@ -1,4 +1,7 @@
-"""What Ray's tasks do: read images. Tables are PyArrow's, with one row. No PyTorch, so that they start soon."""
+"""The work of Ray's processes: reading images, and segmenting them. Tables are PyArrow's, with one row.
+
+Shape letters: H height, W width.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +22,20 @@ from refinenet.inference.segmentation import Output, Segmentation
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.console import describe_error
 from refinenet.io.files import refuse_same_file
-from refinenet.io.images import decode
+from refinenet.io.images import read_image
+from refinenet.io.sample_values import RGB, Decoded, Mask, Reading
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
 
 DEATHS = 3
-"""How many processes may die over an image before it is given up."""
+"""Processes that may die over an image before it is given up."""
 
 
 class Deaths:
-    """Counts, in a process of its own, over which images others die: a killed process cannot count for itself.
+    """Counter, in a process of its own, of the processes that died over each image; a killed one cannot count itself.
 
-    Ray begins the work of a killed process again, as often as it takes, which for an image that kills every process
-    would be for ever.
+    Ray repeats the work of a killed process as often as it takes, which would be forever for an image that kills every
+    process.
     """
 
     def __init__(self) -> None:
@@ -39,7 +43,8 @@ class Deaths:
         self._deaths: Counter[str] = Counter()
 
     def begin(self, process: str, work: str) -> int:
-        """A process begins with some work. How many died over it before?"""
+        """Record that a process begins some work, and return how many others died over it."""
+        # A process announces each next piece of work, so another one that is still listed with this one is dead.
         for dead in [other for other, theirs in self._current.items() if theirs == work and other != process]:
             del self._current[dead]
             self._deaths[work] += 1
@@ -47,45 +52,49 @@ class Deaths:
         return self._deaths[work]
 
 
-def read_image(table: Any, deaths: Any) -> Any:
-    """Read an image, apart from the workers, so that these need not wait for disks, networks and decoders.
+def read_row(table: Any, deaths: Any, reading: Reading) -> Any:
+    """Read an image outside of the workers, which then need not wait for disks, networks and decoders.
 
     Args:
         table: A row with "index", "image" and "output".
         deaths: Ray's handle of a `Deaths`.
+        reading: Bands and value range to read.
 
     Returns:
-        The row with "pixels", "height", "width", "read" (the file's stamp), and "error", None where it could be read.
+        The row with "pixels" and "valid" (bytes; "valid" is packed to bits, or None for data everywhere), "height",
+        "width", "notes" (JSON), "read" (the file's stamp), and "error", which is None on success.
     """
     row = table.to_pylist()[0]
-    error, pixels, stamp = given_up(deaths, "read", row), np.zeros((0, 0, 3), np.uint8), ""
+    error, image, stamp = given_up(deaths, "read", row), Decoded(pixels=np.zeros((0, 0, 3), np.uint8)), ""
     if error is None:
         try:
+            # Before reading: a file that is replaced meanwhile then differs from its journal entry, and is redone.
             stamp = find_stamps([row["image"]]).get(row["image"], "")
-            pixels = _decode(row["image"])
+            image = _read(row["image"], reading)
         except (ValueError, OSError) as failure:
             error = describe_error(failure)
-    height, width, _ = pixels.shape
-    facts = {"height": height, "width": width, "read": stamp, "error": error}
-    return as_table({**row, **facts, "pixels": pixels.tobytes()})
+    height, width, _ = image.pixels.shape
+    facts = {"height": height, "width": width, "notes": json.dumps(image.notes), "read": stamp, "error": error}
+    valid = None if image.valid is None else np.packbits(image.valid).tobytes()
+    return as_table({**row, **facts, "pixels": image.pixels.tobytes(), "valid": valid})
 
 
-def _decode(image: str) -> Any:
+def _read(image: str, reading: Reading) -> Decoded:
     if is_here(image):
-        return decode(image)
+        return read_image(image, reading=reading)
     content = read_content(image)
     try:
-        return decode(content)
+        return read_image(content, reading=reading)
     except ValueError as error:
         raise ValueError(f"{image}: {error}") from error
 
 
 def given_up(deaths: Any, work: str, row: dict[str, Any]) -> str | None:
-    """Begin with an image; why not, where too many processes have died over it.
+    """Begin work on an image; return a message if too many processes have died over it.
 
     Args:
         deaths: Ray's handle of a `Deaths`.
-        work: What is done with it.
+        work: Name of the work.
         row: The image: "index" and "image".
     """
     import ray
@@ -95,83 +104,101 @@ def given_up(deaths: Any, work: str, row: dict[str, Any]) -> str | None:
     if count < DEATHS:
         return None
     return (
-        f"{row['image']} is given up: {count} processes died over it, perhaps for want of memory. "
-        "Resize it, or give each worker more with fewer --workers."
+        f"{row['image']} is given up: {count} processes died over it, perhaps for lack of memory. "
+        "Resize it, or use fewer --workers, which gives each of them more memory."
     )
 
 
 def as_table(row: dict[str, Any]) -> Any:
-    """A PyArrow table of one row."""
+    """Return a PyArrow table of one row."""
     import pyarrow
 
-    # Pixels of several images may pass the 2 GB of Arrow's usual bytes.
-    kinds = {"pixels": pyarrow.large_binary(), "error": pyarrow.string()}
+    # Arrow's usual bytes end at 2 GB, which the pixels of several images may exceed.
+    kinds = {"pixels": pyarrow.large_binary(), "valid": pyarrow.large_binary(), "error": pyarrow.string()}
     return pyarrow.table({key: pyarrow.array([value], kinds.get(key)) for key, value in row.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """What all workers do alike."""
+class WorkerSettings:
+    """Settings that all workers share."""
 
     network: Network
     card: ModelCard
     backend: BackendName
     precision: InferencePrecision
     device: str
-    """"cpu" or "cuda", which is the GPU that Ray gives to a worker."""
+    """"cpu", or "cuda" for the GPU that Ray assigns to a worker."""
     threads: int
-    """Of each worker."""
+    """Threads of each worker."""
     kind: Output | None
     version: str = __version__
 
 
 class Worker:
-    """Holds the network, segments images and writes the results.
+    """Process that holds the network, segments images and writes the results.
 
     Args:
-        job: A reference, in Ray's words, to the `Job`.
+        settings: Ray's reference to the `WorkerSettings`.
         deaths: Ray's handle of a `Deaths`.
 
     Raises:
         ValueError: this machine has another version of the package, or cannot run the backend.
     """
 
-    def __init__(self, job: Any, deaths: Any) -> None:
+    def __init__(self, settings: Any, deaths: Any) -> None:
         import ray
         import torch
 
-        self._job: Job = ray.get(job)
-        if self._job.version != __version__:
+        self._settings: WorkerSettings = ray.get(settings)
+        if self._settings.version != __version__:
             raise ValueError(
-                f"{socket.gethostname()} has refinenet {__version__}, the run was begun with {self._job.version}. "
-                "Install the same version on all machines."
+                f"{socket.gethostname()} has refinenet {__version__}, but the run was started with "
+                f"{self._settings.version}. Install the same version on all machines."
             )
-        torch.set_num_threads(self._job.threads)
-        network, card = self._job.network.to(self._job.device).eval(), self._job.card
-        backend = open_backend(network, self._job.backend, self._job.precision)
+        torch.set_num_threads(self._settings.threads)
+        network, card = self._settings.network.to(self._settings.device).eval(), self._settings.card
+        backend = open_backend(network, self._settings.backend, self._settings.precision)
         self._segmenter = Segmenter(backend, card.label_set, temperature=card.temperature)
         self._deaths = deaths
 
     def __call__(self, table: Any) -> Any:
-        """A row of `read_image`, to one with "index" and "answer", JSON: "error", or "areas", "read" and "made"."""
-        row = table.drop_columns(["pixels"]).to_pylist()[0]
-        error = row["error"] or given_up(self._deaths, "segment", row)
-        answer = {"error": error} if error else self._answer(row, table.column("pixels")[0].as_buffer())
-        return as_table({"index": row["index"], "answer": json.dumps(answer)})
+        """Turn a row of `read_row` into one with "index" and "outcome".
 
-    def _answer(self, row: dict[str, Any], content: Any) -> dict[str, Any]:
+        The outcome is a JSON object with "error", or with "areas", "no_data", "notes", "read" and "made".
+        """
+        row = table.drop_columns(["pixels", "valid"]).to_pylist()[0]
+        error = row["error"] or given_up(self._deaths, "segment", row)
+        outcome = {"error": error} if error else self._segment(row, table)
+        return as_table({"index": row["index"], "outcome": json.dumps(outcome)})
+
+    def _segment(self, row: dict[str, Any], table: Any) -> dict[str, Any]:
         try:
-            # A copy: what lies in Ray's shared memory must not be written to.
-            pixels = np.frombuffer(content, np.uint8).reshape(row["height"], row["width"], 3).copy()
-            segmentation = self._segmenter.segment(pixels)
+            pixels, valid = _unpack(table, row["height"], row["width"])
+            segmentation = self._segmenter.segment(pixels, valid=valid)
             self._save(segmentation, row["image"], row["output"])
-        except (ValueError, OSError, RuntimeError) as failure:  # PyTorch tells of a full memory by RuntimeError
+        except (ValueError, OSError, RuntimeError) as failure:  # PyTorch reports a full memory as RuntimeError
             return {"error": describe_error(failure)}
-        areas = {name: area for name, area in segmentation.areas.items() if area > 0}
-        return {"areas": areas, "read": row["read"], "made": find_stamps([row["output"]]).get(row["output"])}
+        return {
+            "areas": {name: area for name, area in segmentation.areas.items() if area > 0},
+            **({"no_data": segmentation.no_data} if segmentation.no_data > 0 else {}),
+            "notes": json.loads(row["notes"]),
+            "read": row["read"],
+            "made": find_stamps([row["output"]]).get(row["output"]),
+        }
 
     def _save(self, segmentation: Segmentation, image: str, output: str) -> None:
         if image == output:
             raise ValueError(f"The output {output} is the input itself: writing would destroy it. Name another folder.")
         refuse_same_file(image, output)
-        write_content(output, segmentation.encode(output, self._job.kind))
+        write_content(output, segmentation.encode(output, self._settings.kind))
+
+
+def _unpack(table: Any, height: int, width: int) -> tuple[RGB, Mask | None]:
+    """Return the pixels `(H, W, 3)` uint8 of a row, and where they have data, `(H, W)` bool, or None for everywhere."""
+    content, bits = (table.column(name)[0].as_buffer() for name in ("pixels", "valid"))
+    # A copy: Ray's shared memory must not be written to.
+    pixels = np.frombuffer(content, np.uint8).reshape(height, width, 3).copy()
+    if bits is None:
+        return pixels, None
+    valid = np.unpackbits(np.frombuffer(bits, np.uint8), count=height * width)
+    return pixels, valid.reshape(height, width).astype(np.bool_)

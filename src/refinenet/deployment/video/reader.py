@@ -1,4 +1,4 @@
-"""Opened videos into upright RGB frames with their times: the only place that decodes videos.
+"""Decoding of videos into upright RGB frames with their times; nothing else in the package decodes videos.
 
 Shape letters: H height, W width.
 """
@@ -29,7 +29,7 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"),
     *(".3gp", ".ogv", ".mjpeg", ".mjpg", ".h264", ".h265"),
 )
-"""Files that are taken for videos."""
+"""Suffixes of video files."""
 
 REAL_TIME_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp")
 STREAM_SCHEMES = (*REAL_TIME_SCHEMES, "http", "https", "tcp")
@@ -38,19 +38,19 @@ _STILL_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSource:
-    """Where a video comes from."""
+    """Source of a video."""
 
     kind: Literal["file", "stream", "camera"]
     address: str
-    """As FFmpeg takes it."""
+    """Address for FFmpeg."""
     name: str
-    """For messages: without a password."""
+    """Name for messages, without a password."""
     is_real_time: bool = False
-    """Whether it does not wait for whoever reads it."""
+    """Whether frames arrive at their own pace, however slow the reader is."""
 
 
 def is_video(source: str | os.PathLike[str]) -> bool:
-    """Whether a path or address is taken for a video: by its suffix, as a stream's address, or as `camera:0`."""
+    """Return whether a path or address means a video: by its suffix, as a stream's address, or as `camera:0`."""
     text = os.fspath(source)
     address = urlsplit(text) if "://" in text else None
     if address is None:
@@ -60,7 +60,7 @@ def is_video(source: str | os.PathLike[str]) -> bool:
 
 
 def find_source(source: str | os.PathLike[str]) -> VideoSource:
-    """Understand what a user names as a video.
+    """Find the source that a user names.
 
     Args:
         source: A file, the address of a stream (`rtsp://`, `rtmp://`, `http://`, ...), or a camera: `camera:0` for the
@@ -69,7 +69,7 @@ def find_source(source: str | os.PathLike[str]) -> VideoSource:
     Raises:
         ValueError: another kind of address, a pipe or a device, an empty file, or a camera on a system other than
             Linux.
-        OSError: the file or the camera is not there, is a folder or may not be read.
+        OSError: the file or the camera does not exist, is a folder or cannot be read.
     """
     text = os.fspath(source)
     if "://" in text:
@@ -81,7 +81,7 @@ def find_source(source: str | os.PathLike[str]) -> VideoSource:
     if number := _camera_number(text):
         return _find_camera(number)
     _check_file(Path(text))
-    # "file:" keeps FFmpeg from understanding a file's name as an address.
+    # "file:" keeps FFmpeg from taking a file name for an address.
     return VideoSource(kind="file", address=f"file:{text}", name=text)
 
 
@@ -92,7 +92,9 @@ def _camera_number(text: str) -> str | None:
 
 def _find_camera(number: str) -> VideoSource:
     if sys.platform != "linux":
-        raise ValueError(f"camera:{number} is read on Linux only. Elsewhere pass the address of a stream.")
+        raise ValueError(
+            f"Cameras such as camera:{number} are supported on Linux only. Elsewhere pass the address of a stream."
+        )
     device = Path(f"/dev/video{number}")
     if not device.exists():
         found = ", ".join(f"camera:{path.name[5:]}" for path in sorted(Path("/dev").glob("video[0-9]*")))
@@ -115,43 +117,43 @@ def _check_file(path: Path) -> None:
 
 
 TIMEOUT = 10.0
-"""Seconds without an answer after which a stream or a camera counts as lost."""
+"""Seconds without data after which a stream or a camera counts as lost."""
 
 _MICROSECOND = Fraction(1, 1_000_000)
 _RESET = Fraction(1, 2)
-"""Seconds back in time that are taken for a clock that began anew, as where recordings are strung together."""
+"""Seconds back in time that count as a restarted clock, as in concatenated recordings."""
 _USUAL_STEP = Fraction(1, 25)
-"""Between frames that say no time, in a file that says no rate; seconds."""
+"""Seconds between frames without times, in a file without a frame rate."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
-    """One picture of a video."""
+    """A frame of a video."""
 
     pixels: RGB
     """`(H, W, 3)` uint8 RGB, upright."""
     seconds: Fraction
-    """When it is shown, exactly; from the beginning of the video."""
+    """Exact presentation time, from the beginning of the video."""
     aspect: Fraction | None = None
-    """Width of a pixel for its height, where the video says it."""
+    """Width of a pixel divided by its height, if the video declares it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sound:
-    """A piece of the sound, still encoded."""
+    """A packet of encoded sound."""
 
     packet: Packet[Any]
     track: int
-    """Which of `Recording.sound` it is of."""
+    """Index of its stream in `Recording.sound`."""
     delay: Fraction
-    """Seconds by which it is to be heard later than its packet says."""
+    """Seconds to add to the packet's time."""
 
 
 def require_av() -> None:
-    """Make sure that PyAV is there.
+    """Check that PyAV is installed.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: it is not.
     """
     try:
         importlib.import_module("av")
@@ -160,24 +162,24 @@ def require_av() -> None:
 
 
 class Recording:
-    """An opened video: iterate over it once for its frames and its sound, in the order of the file.
+    """An open video: iterate over it once for its frames and its sound, in file order.
 
     Args:
         source: What to open.
 
     Raises:
-        ValueError: PyAV is not installed, the file is no video or damaged, has no pictures, or frames of more than
-            `image_files.MAX_PIXELS`.
-        ConnectionError: a stream or a camera does not answer, or not with a video.
+        ValueError: PyAV is not installed, or the file is not a video, is damaged, has no frames, or has frames of more
+            than `image_files.MAX_PIXELS`.
+        ConnectionError: a stream or a camera does not answer, or does not send a video.
     """
 
     def __init__(self, source: VideoSource) -> None:
         require_av()
         self.source = source
         self.damaged = 0
-        """Packets that could not be decoded, so far."""
+        """Number of packets so far that could not be decoded."""
         self.trouble: str | None = None
-        """Why reading ended before the end, if it did."""
+        """Reason why reading stopped early, if it did."""
         self._last: Fraction | None = None
         self._jump = Fraction(0)
         self._container = _open(source)
@@ -188,17 +190,17 @@ class Recording:
             raise
         self.sound: tuple[AudioStream, ...] = self._container.streams.audio
         self.time_base: Fraction = self._video.time_base or _MICROSECOND
-        """The unit of the frames' times, in seconds."""
+        """Unit of frame times, in seconds."""
         self.rate: Fraction | None = self._video.average_rate or self._video.guessed_rate or None
-        """Frames for each second on average, where it is known."""
+        """Average frames per second, if known."""
         duration = self._container.duration
         self.seconds: float | None = float(duration * _MICROSECOND) if duration is not None else None
-        """How long it says it is."""
+        """Declared length in seconds."""
         self._origin = self._find_origin()
 
     def _find_video(self) -> VideoStream:
         name = self.source.name
-        # The picture on a record's cover is stored as a video of one frame.
+        # Cover art is stored as a video stream with one frame.
         videos = [stream for stream in self._container.streams.video if not int(stream.disposition) & _cover()]
         if not videos:
             kinds = sorted({stream.type for stream in self._container.streams})
@@ -211,18 +213,18 @@ class Recording:
         return video
 
     def _find_origin(self) -> Fraction:
-        """What to take off all times, so that the video begins at 0; a whole number of the frames' units."""
+        """Return the time to subtract so that the video begins at 0: a multiple of the frames' unit, to stay exact."""
         starts = [
             stream.start_time * stream.time_base
             for stream in (self._video, *self.sound)
             if stream.start_time is not None and stream.time_base is not None
         ]
-        # Sound may begin a little before 0, by the encoder's delay, which files can say.
+        # Sound may start slightly before 0, by the encoder's delay, which files can store: times below 0 stay.
         return max(Fraction(0), min(starts, default=Fraction(0))) // self.time_base * self.time_base
 
     @property
     def frames(self) -> int | None:
-        """How many frames it says it has."""
+        """Declared or estimated number of frames."""
         if self._video.frames or self.seconds is None or self.rate is None:
             return self._video.frames or None
         return round(self.seconds * self.rate)
@@ -242,7 +244,7 @@ class Recording:
             yield from self._decode(None)
 
     def _decode(self, packet: Any) -> Iterator[Frame]:
-        """The frames that a packet completes; of None, those that the decoder still holds."""
+        """Yield the frames that a packet completes; for None, those left in the decoder."""
         import av
 
         try:
@@ -267,7 +269,7 @@ class Recording:
         return seconds
 
     def close(self) -> None:
-        """Let go of the file, stream or camera."""
+        """Close the file, stream or camera."""
         self._container.close()
 
 
@@ -275,7 +277,7 @@ def _open(source: VideoSource) -> InputContainer:
     import av
 
     is_file = source.kind == "file"
-    # A playlist on the disk is not to reach for the network.
+    # A local playlist must not open network addresses.
     options = {"protocol_whitelist": "file"} if is_file else {}
     if source.address.startswith("rtsp"):
         options = {"rtsp_flags": "prefer_tcp"}
@@ -291,9 +293,9 @@ def _open(source: VideoSource) -> InputContainer:
     except av.FFmpegError as error:
         reason = error.strerror or type(error).__name__
         if isinstance(error, av.error.EOFError):
-            reason = "it has no frames: it ends in its header"
+            reason = "it has no frames: it ends within its header"
         if is_file:
-            raise ValueError(f"{source.name} is no video that can be read, or is damaged ({reason}).") from error
+            raise ValueError(f"{source.name} is not a readable video, or is damaged ({reason}).") from error
         raise ConnectionError(f"{source.name} cannot be opened: {reason}.") from error
 
 
@@ -306,15 +308,15 @@ def _cover() -> int:
 def _check_size(width: int, height: int, name: str) -> None:
     if width * height > MAX_PIXELS:
         raise ValueError(
-            f"{name} has frames of {width} x {height} pixels, at most {MAX_PIXELS:,} are read. Make it smaller."
+            f"{name} has frames of {width} x {height} pixels; at most {MAX_PIXELS:,} are allowed. Scale it down."
         )
 
 
 def _upright(frame: VideoFrame) -> tuple[RGB, bool]:
-    """`(H, W, 3)` uint8 RGB, turned and mirrored as the frame's display matrix says; whether the sides changed places.
+    """Return `(H, W, 3)` uint8 RGB, rotated and mirrored by the frame's display matrix, and whether H and W swapped.
 
-    The matrix takes a point (x, y) of the frame to (a x + c y, b x + d y); of rotations that are no quarter turns the
-    nearest one is taken. Source: FFmpeg's libavutil/display.h.
+    The matrix maps a point (x, y) of the frame to (a x + c y, b x + d y). Other rotations are rounded to quarter turns.
+    Source: FFmpeg's libavutil/display.h.
     """
     pixels = frame.to_ndarray(format="rgb24")
     side_data: Any = frame.side_data
@@ -323,6 +325,7 @@ def _upright(frame: VideoFrame) -> tuple[RGB, bool]:
     if matrix is not None:
         a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), np.int32)[:5])
         is_turned = abs(b) + abs(c) > abs(a) + abs(d)
+        # A quarter turn is a transposition followed by mirroring; half turns only mirror.
         if is_turned:
             pixels, a, d = pixels.transpose(1, 0, 2), c, b
         pixels = pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

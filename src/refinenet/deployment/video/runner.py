@@ -1,4 +1,4 @@
-"""A video from beginning to end: decode ahead, segment, draw, encode.
+"""Segmentation of a video: decode ahead, segment, draw, encode.
 
 Shape letters: H height, W width.
 """
@@ -26,81 +26,81 @@ from refinenet.io.files import refuse_same_file, replacing
 from refinenet.io.signals import StopRequest
 
 RETRIES = 6
-"""Attempts to reach a stream that broke off, in half a minute."""
+"""Attempts to reconnect to a stream that broke off, within half a minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoResult:
-    """What became of a video."""
+    """Outcome for a video."""
 
     source: str
     output: Path
     frames: int
-    """Written."""
+    """Number of frames written."""
     seconds: float
-    """What the work took."""
+    """Duration of the run."""
     sound: bool
     """Whether the output has the source's sound."""
     reconnections: int
-    """How often a stream was taken up again."""
+    """Number of reconnections to a stream."""
     left_out: int
-    """Frames of a camera or a live stream that came faster than the network works."""
+    """Frames of a camera or live stream that came faster than the network works, and were dropped."""
     damaged: int
-    """Pieces of the video that could not be decoded."""
+    """Number of packets that could not be decoded."""
 
     def describe(self) -> str:
-        """It in one line."""
+        """Return the outcome in one line."""
         rate = self.frames / max(self.seconds, 1e-9)
         line = f"{self.source} -> {self.output}: {self.frames} frames in {self.seconds:.1f} s ({rate:.1f} frames/s)"
         line += ", with sound" if self.sound else ""
-        counts = {"taken up again %d times": self.reconnections, "%d frames left out": self.left_out}
-        counts["%d damaged pieces left out"] = self.damaged
+        counts = {"reconnected %d times": self.reconnections, "%d frames dropped": self.left_out}
+        counts["%d damaged packets skipped"] = self.damaged
         return ", ".join([line, *(words % count for words, count in counts.items() if count)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is to be written."""
+    """Output of a video run."""
 
     path: Path
     kind: Output
     container: str | None
-    """FFmpeg's name of the file's format; None for a folder."""
+    """FFmpeg's name of the file format; None for a folder."""
 
 
-class Sink(Protocol):
-    """Where frames and sound go."""
+class VideoOutput(Protocol):
+    """Destination of frames and sound."""
 
     def write(self, frame: Frame, segmentation: Segmentation) -> None:
         """Add a frame."""
 
     def write_sound(self, sound: Sound) -> None:
-        """Add a piece of sound."""
+        """Add a packet of sound."""
 
 
 def choose_output(source: str, kind: Output | None) -> Path:
-    """Where the result of a video file goes when nobody says it: beside it, as `NAME_overlay.mp4`.
+    """Return the default output of a video file: `NAME_overlay.mp4` beside it.
 
     Raises:
         ValueError: the source is a stream or a camera.
-        OSError: the file is not there or may not be read.
+        OSError: the file does not exist or cannot be read.
     """
     if find_source(source).kind != "file":
-        raise ValueError(f"Say where the result of {find_source(source).name} is to go: --output FILE.mp4.")
+        raise ValueError(f"Name an output for {find_source(source).name}: --output FILE.mp4.")
     return Path(source).with_name(f"{Path(source).stem}_{kind or 'overlay'}.mp4")
 
 
 def plan_output(source: str | os.PathLike[str], output: str | os.PathLike[str], kind: Output | None) -> Plan:
-    """Understand what is to be written, and where.
+    """Choose format and kind of the output.
 
     Args:
         source: The video.
-        output: A video file, or a folder: one that is there, or a name without a suffix.
-        kind: Which picture; by default overlays in a video, label ids in a folder.
+        output: A video file, or a folder: an existing one, or a name without a suffix.
+        kind: Kind of picture; by default overlays in a video, label ids in a folder.
 
     Raises:
-        ValueError: there is no such picture, it cannot be a video, the suffix is none of a video, the folder is not
-            empty, or the output is the source.
+        ValueError: an unknown kind, a kind that cannot be a video, an unknown suffix, a folder that is not empty, or an
+            output that is the source.
     """
     path = Path(output)
     if kind is not None and kind not in OUTPUTS:
@@ -127,31 +127,31 @@ def segment_video(
 ) -> VideoResult:
     """Segment each frame of a video and write the results.
 
-    A file appears under its name when it is complete. Ctrl-C or SIGTERM completes it with the frames up to then.
+    A file gets its name when it is complete. Ctrl-C or SIGTERM completes it with the frames so far.
 
     Args:
         segment: From a frame, `(H, W, 3)` uint8 RGB, to its segmentation.
-        source: As for `video_frames.find_source`.
+        source: As for `reader.find_source`.
         output: As for `plan_output`.
         kind: As for `plan_output`.
-        retries: Attempts in a row to reach a stream that broke off.
+        retries: Attempts in a row to reconnect to a stream that broke off.
         progress: Whether to show progress on standard error.
 
     Raises:
-        ValueError: PyAV is not installed, the source is no video or has no frames, or the output does not fit.
+        ValueError: PyAV is not installed, the source is not a video or has no frames, or the output does not fit.
         OSError: a file cannot be read or written, or a stream does not answer.
-        KeyboardInterrupt: the user or the system stopped it; what was reached is kept, and said so.
+        KeyboardInterrupt: the user or the system stopped the run; the frames so far are kept, with a note.
     """
     plan, found = plan_output(source, output, kind), find_source(source)
-    began = time.monotonic()
+    started = time.monotonic()
     with (
         closing(VideoStream(found, retries, print_note)) as stream,
         StopRequest() as interruption,
-        _open_sink(plan, stream) as sink,
+        _open_output(plan, stream) as opened,
     ):
-        frames = _pass_frames(segment, stream, sink, interruption, progress=progress)
+        frames = _segment_frames(segment, stream, opened, interruption, progress=progress)
         if not frames:
-            _explain_nothing(found, interruption)
+            _refuse_empty(found, interruption)
     if interruption.asked_by is not None:
         print_note(f"Stopped: {plan.path} is complete, with the {frames} frames so far.")
         raise KeyboardInterrupt
@@ -159,63 +159,63 @@ def segment_video(
         source=found.name,
         output=plan.path,
         frames=frames,
-        seconds=time.monotonic() - began,
-        sound=isinstance(sink, _FileSink) and sink.has_sound,
+        seconds=time.monotonic() - started,
+        sound=isinstance(opened, _FileOutput) and opened.has_sound,
         reconnections=stream.reconnections,
         left_out=stream.left_out,
         damaged=stream.damaged,
     )
 
 
-def _pass_frames(
+def _segment_frames(
     segment: Callable[[npt.NDArray[np.uint8]], Segmentation],
     stream: VideoStream,
-    sink: Sink,
+    output: VideoOutput,
     interruption: StopRequest,
     *,
     progress: bool,
 ) -> int:
-    """Bring all frames and sound from the source to the sink; how many frames they were."""
-    frames, began = 0, time.monotonic()
+    """Move all frames and sound from the source to the output, and return the number of frames."""
+    frames, started = 0, time.monotonic()
     with progress_bar(progress) as bar:
         task = bar.add_task(stream.source.name, total=stream.first.frames, status="")
         for item in stream:
             if interruption.asked_by is not None:
                 break
             if isinstance(item, Frame):
-                sink.write(item, segment(item.pixels))
+                output.write(item, segment(item.pixels))
                 frames += 1
-                bar.update(task, advance=1, status=f"{frames / (time.monotonic() - began):.1f} frames/s")
+                bar.update(task, advance=1, status=f"{frames / (time.monotonic() - started):.1f} frames/s")
             elif item is not None:
-                sink.write_sound(item)
+                output.write_sound(item)
     return frames
 
 
-def _explain_nothing(source: VideoSource, interruption: StopRequest) -> None:
-    """There was no frame, so there is no result.
+def _refuse_empty(source: VideoSource, interruption: StopRequest) -> None:
+    """Report that there was no frame.
 
     Raises:
-        KeyboardInterrupt: it was stopped.
-        ValueError: it has none.
+        KeyboardInterrupt: the run was stopped.
+        ValueError: the source has no frames.
     """
     if interruption.asked_by is not None:
-        print_note("Stopped before the first frame: nothing is written.")
+        print_note("Stopped before the first frame: nothing was written.")
         raise KeyboardInterrupt
-    raise ValueError(f"{source.name} has no frames that can be read: nothing is written.")
+    raise ValueError(f"{source.name} has no readable frames: nothing was written.")
 
 
 @contextmanager
-def _open_sink(plan: Plan, stream: VideoStream) -> Iterator[Sink]:
+def _open_output(plan: Plan, stream: VideoStream) -> Iterator[VideoOutput]:
     if plan.container is None:
         with FrameFolder(plan.path, plan.kind) as folder:
             yield folder
         return
-    with replacing(plan.path) as temporary, _FileSink(plan, temporary, stream) as sink:
-        yield sink
+    with replacing(plan.path) as temporary, _FileOutput(plan, temporary, stream) as file:
+        yield file
 
 
-class _FileSink:
-    """A video file that begins with the first frame, which says how large it is."""
+class _FileOutput:
+    """A video file that is opened at the first frame, which determines its size."""
 
     def __init__(self, plan: Plan, temporary: Path, stream: VideoStream) -> None:
         self._plan, self._temporary, self._stream = plan, temporary, stream
@@ -228,7 +228,7 @@ class _FileSink:
 
     def write(self, frame: Frame, segmentation: Segmentation) -> None:
         if self._file is None:
-            self._file = self._begin(frame)
+            self._file = self._open(frame)
             for sound in self._waiting:
                 self._file.write_sound(sound)
             self._waiting.clear()
@@ -237,7 +237,7 @@ class _FileSink:
             picture = np.repeat(picture[..., np.newaxis], 3, axis=2)
         self._file.write(picture, frame.seconds)
 
-    def _begin(self, frame: Frame) -> VideoFile:
+    def _open(self, frame: Frame) -> VideoFile:
         recording = self._stream.first
         form = VideoForm(
             height=frame.pixels.shape[0],
@@ -249,7 +249,7 @@ class _FileSink:
         assert self._plan.container is not None
         file = VideoFile(self._temporary, self._plan.container, form, recording.sound, str(self._plan.path))
         if file.sound_left_out is not None:
-            print_note(f"Warning: {file.sound_left_out}. An .mkv holds nearly all kinds.")
+            print_note(f"Warning: {file.sound_left_out}. An .mkv file holds nearly all kinds.")
         return file
 
     def write_sound(self, sound: Sound) -> None:
@@ -258,7 +258,7 @@ class _FileSink:
         else:
             self._file.write_sound(sound)
 
-    def __enter__(self) -> _FileSink:
+    def __enter__(self) -> _FileOutput:
         return self
 
     def __exit__(

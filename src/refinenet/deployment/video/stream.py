@@ -1,4 +1,4 @@
-"""Frames of a video, decoded ahead in a thread; a stream that breaks off is taken up again."""
+"""Frames of a video, decoded ahead in a thread; a stream that breaks off is reconnected with exponential backoff."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ import numpy as np
 from refinenet.deployment.video.reader import Frame, Recording, Sound, VideoSource
 
 LOOK_AHEAD = 8
-"""Frames and pieces of sound that wait, decoded, at most."""
+"""Most decoded frames and sound packets waiting."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before the first new attempt to reach a stream, each next one twice as long, and at most."""
+"""Seconds before the first attempt to reconnect, and the longest pause; each pause is twice as long as the last."""
 
 _POLL = 0.1
 _TOLERANCE = 1.0
-"""Seconds by which a video may end before the length that it tells."""
+"""Seconds by which a video may fall short of its declared length."""
 
 _DOUBLINGS = 10
-"""Of the pause, at most: more than it takes to the longest one."""
+"""Most doublings of the pause: more than the longest pause needs, few enough not to overflow."""
 
 _END = object()
 
 
 @dataclass
 class _Shown:
-    """What a connection has shown, by which a recording that is played again is known."""
+    """Summary of the frames of a connection, to recognise a recording that is played again."""
 
     frames: int = 0
     first: Frame | None = None
     last: Frame | None = None
 
-    def note(self, frame: Frame) -> None:
+    def add(self, frame: Frame) -> None:
         self.first, self.last = self.first or frame, frame
         self.frames += 1
 
     def is_same_as(self, other: _Shown) -> bool:
-        """Whether both showed as many frames, of which the first and the last are equal."""
+        """Return whether both have the same number of frames, and equal first and last frames."""
         pairs = ((self.first, other.first), (self.last, other.last))
         return self.frames == other.frames and all(
             one is not None and two is not None and np.array_equal(one.pixels, two.pixels) for one, two in pairs
@@ -49,24 +49,24 @@ class _Shown:
 
 
 class VideoStream:
-    """Reads a source from beginning to end, ahead of whoever iterates over it.
+    """Reads a source from beginning to end, ahead of the consumer.
 
-    A stream (or a camera) that breaks off is opened again after growing pauses; its time goes on by the pause. One that
-    says how long it is, as a video file on a web server, goes on where it was. One that does not, and shows the same
-    from its first to its last frame again, is a recording and ends there. Of sources that do not wait, frames that come
-    while none is taken are left out.
+    A stream (or a camera) that breaks off is opened again after growing pauses, and its time advances by the pause. A
+    stream with a declared length, such as a video file on a web server, continues where it was. One without that shows
+    the same frames again from first to last is a recording, and ends there. For real-time sources, frames that arrive
+    while the queue is full are dropped.
 
     Args:
         source: What to read.
-        retries: Attempts in a row, without a new frame, to reach a stream again.
-        tell: Is told what happens, a sentence each.
+        retries: Attempts in a row, without a new frame, to reconnect to a stream.
+        notify: Called with a sentence about each event.
 
     Raises:
         ValueError, OSError: as `Recording`.
     """
 
-    def __init__(self, source: VideoSource, retries: int, tell: Callable[[str], None]) -> None:
-        self.source, self.retries, self._tell = source, retries, tell
+    def __init__(self, source: VideoSource, retries: int, notify: Callable[[str], None]) -> None:
+        self.source, self.retries, self._notify = source, retries, notify
         self.first = Recording(source)
         self.reconnections = self.left_out = self.damaged = 0
         self._stop = threading.Event()
@@ -78,11 +78,11 @@ class VideoStream:
         self._thread = threading.Thread(target=self._read, name="decode", daemon=True)
 
     def __iter__(self) -> Iterator[Frame | Sound | None]:
-        """Frames and sound; None where none has come for a moment, so that whoever waits can think again.
+        """Yield frames and sound; None when nothing has arrived for a moment, so that the consumer can notice a stop.
 
         Raises:
             ValueError: a frame is too large.
-            RuntimeError: the memory is full, or the like.
+            RuntimeError: decoding failed unexpectedly, for example for lack of memory.
         """
         self._thread.start()
         while True:
@@ -90,7 +90,7 @@ class VideoStream:
                 item = self._queue.get(timeout=_POLL)
             except queue.Empty:
                 if not self._thread.is_alive() and self._queue.empty():
-                    raise RuntimeError("Decoding ended by an error that it did not foresee.") from None
+                    raise RuntimeError("Decoding ended with an unexpected error.") from None
                 yield None
                 continue
             if item is _END:
@@ -101,7 +101,7 @@ class VideoStream:
             raise self._error
 
     def close(self) -> None:
-        """End reading. A stream that does not answer is not waited for."""
+        """Stop reading, without waiting for a stream that does not answer."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(timeout=2 * _POLL)
@@ -118,7 +118,7 @@ class VideoStream:
         self._put(_END)
 
     def _put(self, item: object) -> bool:
-        """Hand over an item; False once nobody wants it any more."""
+        """Hand over an item; return False once the stream is closed."""
         while not self._stop.is_set():
             try:
                 self._queue.put(item, timeout=_POLL)
@@ -140,16 +140,16 @@ class VideoStream:
             if recording is not self.first:
                 recording.close()
             if self.source.kind == "file" or self._is_complete(recording):
-                self._tell_early_end(recording)
+                self._report_early_end(recording)
                 return
             if recording.seconds is None and shown.is_same_as(shown_before):
-                self._tell(f"{self.source.name} showed the same {shown.frames} frames again: the video ends here.")
+                self._notify(f"{self.source.name} showed the same {shown.frames} frames again: the video ends here.")
                 return
             shown_before = shown
             recording = self._reconnect(recording.trouble or "the other side ended it")
 
     def _play(self, recording: Recording, shown: _Shown) -> Iterator[Frame | Sound]:
-        """What a recording holds, in time with what came before; what it shows is noted."""
+        """Yield the content of a recording, with times that continue those before, and add its frames to `shown`."""
         is_again, has_sound = recording is not self.first, _sounds_alike(recording, self.first)
         shift = None if is_again and recording.seconds is None else Fraction(0)
         before = self._last
@@ -158,12 +158,14 @@ class VideoStream:
                 if has_sound and shift is not None:
                     yield replace(item, delay=item.delay + shift)
                 continue
-            shown.note(item)
+            shown.add(item)
             if shift is None:
+                # Without a declared length a stream restarts its clock: shift it by the pause since the last frame.
                 pause = Fraction(time.monotonic() - self._heard).limit_denominator(1000)
                 shift = (before or Fraction(0)) + max(pause, recording.time_base) - item.seconds
             seconds = item.seconds + shift
             self._heard = time.monotonic()
+            # A stream with a length starts over: frames that were read already are skipped.
             if not is_again or before is None or seconds > before:
                 self._last = seconds
                 self._attempts = 0
@@ -174,19 +176,19 @@ class VideoStream:
             return False
         return self._last is not None and self._last + Fraction(_TOLERANCE) >= recording.seconds
 
-    def _tell_early_end(self, recording: Recording) -> None:
+    def _report_early_end(self, recording: Recording) -> None:
         length, reached = recording.seconds, float(self._last or 0)
         if recording.trouble is not None:
-            self._tell(f"{self.source.name} is damaged after {reached:.1f} s ({recording.trouble}): it ends there.")
+            self._notify(f"{self.source.name} is damaged after {reached:.1f} s ({recording.trouble}): it ends there.")
         elif length is not None and self._last is not None and reached + _TOLERANCE < length:
-            self._tell(f"{self.source.name} is cut off: it ends after {reached:.1f} of {length:.1f} s.")
+            self._notify(f"{self.source.name} is cut off: it ends after {reached:.1f} of {length:.1f} s.")
 
     def _reconnect(self, reason: str) -> Recording | None:
         while self._attempts < self.retries:
             pause = min(FIRST_PAUSE * 2 ** min(self._attempts, _DOUBLINGS), LONGEST_PAUSE)
             self._attempts += 1
             count = f"{self._attempts} of {self.retries}"
-            self._tell(f"{self.source.name} broke off ({reason}); trying again in {pause:g} s ({count}).")
+            self._notify(f"{self.source.name} broke off ({reason}); trying again in {pause:g} s ({count}).")
             if self._stop.wait(pause):
                 return None
             try:
@@ -196,7 +198,7 @@ class VideoStream:
             else:
                 self.reconnections += 1
                 return recording
-        self._tell(f"{self.source.name} did not come back: the video ends here.")
+        self._notify(f"{self.source.name} did not come back: the video ends here.")
         return None
 
 

@@ -1,4 +1,4 @@
-"""Frames and sound into a video file that plays everywhere.
+"""Writing of frames and sound to a video file that plays everywhere, or of frames to a folder.
 
 Shape letters: H height, W width.
 """
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-"""FFmpeg's name of a file's format by its suffix: those that keep each frame's own time."""
+"""FFmpeg's format names by suffix, for formats that store the time of each frame."""
 
 ENCODERS = ("libx264", "mpeg4")
-"""In the order in which they are tried: H.264, which everything plays, and what FFmpeg always has."""
+"""Encoders in order of preference: H.264, which plays everywhere, and the one that every FFmpeg has."""
 
 _BT709 = 1
 _LIMITED_RANGE = 1
@@ -41,34 +41,34 @@ _BITS_FOR_A_PIXEL = 4
 
 @dataclass(frozen=True, kw_only=True)
 class VideoForm:
-    """What a video file is to be like."""
+    """Format of a video file."""
 
     height: int
     width: int
     time_base: Fraction
-    """The unit of the frames' times, in seconds; the container may choose a coarser one (.mkv: milliseconds)."""
+    """Unit of frame times, in seconds; the container may choose a coarser one (.mkv: milliseconds)."""
     rate: Fraction | None = None
-    """Frames for each second on average, where it is known."""
+    """Average frames per second, if known."""
     aspect: Fraction | None = None
-    """Width of a pixel for its height; None for square ones."""
+    """Width of a pixel divided by its height; None for square pixels."""
 
 
 class VideoFile:
-    """A video file in the making; as a context, it is completed at the end, so that it plays, also after an error.
+    """A video file being written; as a context manager it is completed even after an error, so that it plays.
 
-    The colours are BT.709, of limited range, with half the resolution, as players expect; an odd side is made even by
-    repeating its last column or row.
+    Colours are BT.709 in limited range with 4:2:0 subsampling, as players expect; an odd side is made even by repeating
+    its last column or row.
 
     Args:
-        path: The file to write; it is replaced.
+        path: The file to write; an existing one is replaced.
         container: One of the values of `CONTAINERS`.
-        form: Size and times.
-        sound: The streams whose packets `write_sound` will be given. What the container cannot hold is left out.
-        name: What messages call the file.
-        encoders: FFmpeg's names of encoders, of which the first one that is there is taken.
+        form: Size and time base.
+        sound: Streams whose packets will be passed to `write_sound`; dropped if the container cannot hold them.
+        name: Name of the file for messages.
+        encoders: FFmpeg's names of encoders; the first available one is used.
 
     Raises:
-        ValueError: no encoder is there or takes frames of this size.
+        ValueError: no encoder is available, or it does not support frames of this size.
         OSError: the file cannot be written.
     """
 
@@ -84,7 +84,7 @@ class VideoFile:
         self.path, self.form, self.name = path, form, name or str(path)
         self._encoder = _find_encoder(encoders)
         self.sound_left_out: str | None = None
-        """Why the sound is not in the file, if there was some that it cannot hold."""
+        """Reason why the sound was dropped, if it was."""
         try:
             self._start(container, sound)
         except (ValueError, OSError) as error:
@@ -92,7 +92,7 @@ class VideoFile:
                 raise
             kinds = ", ".join(sorted({stream.codec_context.name for stream in sound}))
             self._start(container, ())
-            self.sound_left_out = f"the sound ({kinds}) does not fit into {container}: {error}"
+            self.sound_left_out = f"the sound ({kinds}) cannot be stored in {container}: {error}"
         self._last: int | None = None
         self._heard: dict[int, int] = {}
 
@@ -127,7 +127,7 @@ class VideoFile:
         if form.aspect:
             context.sample_aspect_ratio = form.aspect
         if self._encoder == "libx264":
-            # Without frames that look ahead, which would end a file of uneven times before its last frame.
+            # No B-frames: with uneven frame times they would end the file before its last frame.
             context.options = {"preset": "veryfast", "crf": "18", "bf": "0"}
         else:
             context.bit_rate = max(1, round(_BITS_FOR_A_PIXEL * form.width * form.height))
@@ -137,7 +137,7 @@ class VideoFile:
             context.open()
         except av.FFmpegError as error:
             raise ValueError(
-                f"{self.name}: {self._encoder} does not encode frames of {form.width} x {form.height} pixels."
+                f"{self.name}: {self._encoder} cannot encode frames of {form.width} x {form.height} pixels."
             ) from error
         return stream
 
@@ -145,8 +145,8 @@ class VideoFile:
         """Add a frame.
 
         Args:
-            picture: `(H, W, 3)` uint8 RGB. One of another size than the file's is brought to that.
-            seconds: When it is shown. A time that is not after the one before is moved as little as can be.
+            picture: `(H, W, 3)` uint8 RGB; resized if its size is not that of the file.
+            seconds: Presentation time; moved to just after the last frame if it is not later.
 
         Raises:
             OSError: the file cannot be written.
@@ -171,7 +171,7 @@ class VideoFile:
         return frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
 
     def write_sound(self, sound: Sound) -> None:
-        """Add a piece of sound, as it is; one that is before what is written already is left out.
+        """Add a packet of sound unchanged; packets that are not later than the last one are dropped.
 
         Raises:
             OSError: the file cannot be written.
@@ -199,14 +199,14 @@ class VideoFile:
         if error is None:
             self.close()
             return
-        with suppress(ValueError, OSError):  # the error that is under way says more
+        with suppress(ValueError, OSError):  # the original error says more
             self.close()
 
     def close(self) -> None:
         """Complete the file and flush it to the disk.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         try:
             with self._clear_errors():
@@ -214,6 +214,7 @@ class VideoFile:
         finally:
             with self._clear_errors():
                 self._container.close()
+        # Before the caller renames the file: a name must never point to content that a power cut can still lose.
         with self.path.open("rb+") as stream:
             os.fsync(stream.fileno())
 
@@ -228,10 +229,10 @@ class VideoFile:
 
 
 def check_container(path: str | os.PathLike[str]) -> str:
-    """FFmpeg's name of the format that a file's suffix asks for.
+    """Return FFmpeg's format name for the suffix of a file.
 
     Raises:
-        ValueError: videos are not written with this suffix.
+        ValueError: the suffix is not supported.
     """
     container = CONTAINERS.get(Path(path).suffix.lower())
     if container is None:
@@ -244,8 +245,8 @@ def check_container(path: str | os.PathLike[str]) -> str:
 
 def _check_sound(container: str, sound: Sequence[AudioStream]) -> None:
     if container == "mp4" and any(stream.codec_context.name.startswith("pcm_") for stream in sound):
-        # FFmpeg begins such a file and may fail at its end; few players know them.
-        raise ValueError("sound that is not compressed is for .mov and .mkv")
+        # FFmpeg starts such a file and may fail at its end; few players support them.
+        raise ValueError("uncompressed sound needs .mov or .mkv")
 
 
 def _find_encoder(names: Sequence[str]) -> str:
@@ -259,20 +260,19 @@ def _find_encoder(names: Sequence[str]) -> str:
 
 
 LIST = "frames.jsonl"
-"""A line of JSON for each picture: its `index` from 0, `file`, `seconds` from the video's beginning, `areas` of the
-classes, each in [0, 1]."""
+"""JSON lines file with `index` from 0, `file`, `seconds` from the beginning of the video, and class `areas` in [0, 1]
+of each picture."""
 
 
 class FrameFolder:
-    """Writes `000000.png`, `000001.png`, ... and `LIST`, which after each frame is as far as the pictures.
+    """Writes `000000.png`, `000001.png`, ... and `LIST`, which is up to date after each frame.
 
     Args:
-        path: The folder; it is made with the first frame. It has to be empty, so that frames of
-            another video do not mix with these.
-        kind: Which picture of each frame.
+        path: The folder, created with the first frame. It must be empty, so that frames of different videos do not mix.
+        kind: Kind of picture.
 
     Raises:
-        ValueError: the folder holds something.
+        ValueError: the folder is not empty.
     """
 
     def __init__(self, path: Path, kind: Output) -> None:
@@ -298,7 +298,7 @@ class FrameFolder:
         self._count += 1
 
     def write_sound(self, sound: Sound) -> None:
-        """Pictures have none."""
+        """Ignore sound, which a folder of pictures cannot hold."""
 
     def __enter__(self) -> FrameFolder:
         return self
@@ -311,12 +311,12 @@ class FrameFolder:
 
 
 def check_empty(path: Path) -> None:
-    """Refuse a folder that holds something.
+    """Check that a folder is missing or empty.
 
     Raises:
-        ValueError: it does, or it is a file.
+        ValueError: it is not empty, or it is a file.
     """
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file: name a folder for the frames, or a video by its suffix, such as .mp4.")
     if path.is_dir() and any(path.iterdir()):
-        raise ValueError(f"{path} is not empty: frames would mix with what is there. Name a new folder.")
+        raise ValueError(f"{path} is not empty: frames would mix with its files. Name a new folder.")
