@@ -120,7 +120,7 @@ def test_the_words_of_the_report(planted_report: tuple[doctor.Report, dict[str, 
     assert text.startswith(f"{report.source} cannot be trained on as it is.")
     assert f"`refinenet data check {report.source} --fix OUT`" in text
     assert "{" not in text
-    assert re.search(r"What stops training\n.*What training goes on with\n", printed, re.DOTALL)
+    assert re.search(r"Errors that stop training\n.*Warnings\n", printed, re.DOTALL)
 
 
 def test_the_report_as_json(planted_report: tuple[doctor.Report, dict[str, set[str]]]) -> None:
@@ -251,7 +251,7 @@ def test_names_paths_and_roots_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="laid out in no way"):
         doctor.check(tmp_path)
     draw_folder(tmp_path, 5, SIZE)
-    with pytest.raises(ValueError, match="has no use here"):
+    with pytest.raises(ValueError, match="has no effect"):
         doctor.check(tmp_path, root=tmp_path)
     with pytest.raises(FileNotFoundError, match="data prepare camvid"):
         doctor.check("camvid", root=tmp_path / "nowhere")

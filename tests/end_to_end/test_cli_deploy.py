@@ -28,7 +28,7 @@ OPTIONS = {
     "json_lines": ["--json-lines", "out.jsonl"],
 }
 ALLOWED = {
-    Mode.RAY: {"recursive"},
+    Mode.RAY: {"recursive", "bands", "value_range"},
     Mode.VIDEO: {"overwrite", "abstain_below"},
     Mode.STDOUT: {"abstain_below", "bands", "value_range"},
     Mode.STDIN: {"max_latency", "abstain_below", "bands", "value_range", "json_lines"},

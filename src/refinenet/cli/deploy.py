@@ -61,7 +61,7 @@ class Mode(Flag):
 
 ALL = Mode.FILES | Mode.STDIN | Mode.STDOUT | Mode.VIDEO | Mode.RAY
 WITH_REPORT = ALL & ~Mode.STDOUT
-LOCAL_IMAGES = Mode.FILES | Mode.STDIN | Mode.STDOUT
+IMAGES = ALL & ~Mode.VIDEO
 
 
 def options_of(command: Callable[..., None], mode: Mode) -> set[str]:
@@ -154,8 +154,8 @@ def deploy(
         Mode.FILES | Mode.STDIN,
     ] = None,
     abstain_below: Annotated[AbstainBelow, ALL & ~Mode.RAY] = 0.0,
-    bands: Annotated[Bands, LOCAL_IMAGES] = None,
-    value_range: Annotated[ValueRange, LOCAL_IMAGES] = None,
+    bands: Annotated[Bands, IMAGES] = None,
+    value_range: Annotated[ValueRange, IMAGES] = None,
     device: Annotated[Device, ALL] = None,
     backend: Annotated[Backend, ALL] = "auto",
     precision: Annotated[Precision, ALL] = "float32",
@@ -188,9 +188,10 @@ def deploy(
         as_json=as_json,
         announce=default_model_notice(context, model),
     )
+    reading: dict[str, Any] = {"bands": read_bands(bands), "value_range": read_value_range(value_range)}
     if engine == "ray":
         _refuse_others(context, Mode.RAY, "--engine", "Ray does not support all options")
-        _deploy_with_ray(request, recursive=recursive, workers=workers)
+        _deploy_with_ray(request, recursive=recursive, workers=workers, **reading)
         return
     if workers is not None:
         raise typer.BadParameter("Only Ray has workers: add --engine ray.", param_hint="--workers")
@@ -198,7 +199,6 @@ def deploy(
         _refuse_others(context, Mode.VIDEO, "IMAGES", "A video is segmented frame by frame")
         _deploy_video(request, abstain_below=abstain_below, overwrite=overwrite)
         return
-    reading: dict[str, Any] = {"bands": read_bands(bands), "value_range": read_value_range(value_range)}
     _check_lines(json_lines)
     _check_latency(max_latency)
     _check_pipes(images, output, as_json or json_lines == STANDARD)
@@ -249,13 +249,14 @@ class Request:
         return kind
 
 
-def _deploy_with_ray(request: Request, *, recursive: bool, workers: int | None) -> None:
+def _deploy_with_ray(request: Request, *, recursive: bool, workers: int | None, **reading: Any) -> None:
     """Segment images with Ray and report the results, failures last.
 
     Args:
         request: What to segment.
         recursive: Whether to include subfolders.
         workers: How many processes hold the network; by default one for each GPU, or for two cores.
+        reading: Bands and value range, as for `segment_with_ray`.
 
     Raises:
         ValueError: some images could not be segmented, or as `segment_with_ray`.
@@ -269,7 +270,7 @@ def _deploy_with_ray(request: Request, *, recursive: bool, workers: int | None) 
     kind, network = request.single_kind("With Ray"), request.network
     device_type = choose_device(network["device"]).type
     backend = choose_backend(network["backend"], device_type, network["precision"])
-    settings: dict[str, Any] = {**network, "backend": backend}
+    settings: dict[str, Any] = {**network, **reading, "backend": backend}
     pairs, folder = pair_places(request.images, request.output, recursive=recursive)
     skipped = find_skipped(request.images, request.output, recursive=recursive)
     results: list[RayResult] = [failed(place, str(folder), problem) for place, problem in skipped.items()]

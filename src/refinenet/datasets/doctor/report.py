@@ -18,7 +18,8 @@ from refinenet.datasets.folder.classes_file import KEYS
 from refinenet.datasets.formats.invalid_labels import InvalidLabels
 from refinenet.io.console import print_table, say, write_command
 
-_WIDTH = 100
+_WIDTH = 76
+"""Width of wrapped text in characters, without its indentation of four."""
 _KEY = re.compile(rf"({'|'.join(KEYS)}): ")
 
 
@@ -100,7 +101,7 @@ class Report:
             )
         if not self.findings:
             return "Clean: nothing was found."
-        kinds = f"{_count(stopping, 'kind')} of finding that stop{'s' if stopping == 1 else ''} training"
+        kinds = f"{_count(stopping, 'kind')} of error that stop{'s' if stopping == 1 else ''} training"
         return f"{kinds}, {_count(warnings, 'warning')}."
 
 
