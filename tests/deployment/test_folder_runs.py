@@ -347,16 +347,16 @@ def inside_ring(ring: list[list[int]], size: tuple[int, int]) -> npt.NDArray[np.
 def test_standard_input_to_standard_output_and_to_a_file(here: Path, camvid_model: RefineNet) -> None:
     image = here / "in" / "c.png"
     command = [sys.executable, "-m", "refinenet", "deploy", "-", "--output"]
-    piped = subprocess.run([*command, "-"], input=image.read_bytes(), capture_output=True, timeout=120, check=False)
+    piped = subprocess.run([*command, "-"], input=image.read_bytes(), capture_output=True, timeout=600, check=False)
     assert piped.returncode == 0, piped.stderr
     assert (np.asarray(Image.open(io.BytesIO(piped.stdout))) == labels_of(camvid_model, image)).all()
     written = subprocess.run(
-        [*command, "out.png", "--json"], input=image.read_bytes(), capture_output=True, timeout=120, check=False
+        [*command, "out.png", "--json"], input=image.read_bytes(), capture_output=True, timeout=600, check=False
     )
     assert written.returncode == 0, written.stderr
     assert (here / "out.png").read_bytes() == piped.stdout
     assert json.loads(written.stdout)[0]["outputs"] == {"labels": "out.png"}
-    broken = subprocess.run([*command, "-"], input=b"no image", capture_output=True, timeout=120, check=False)
+    broken = subprocess.run([*command, "-"], input=b"no image", capture_output=True, timeout=600, check=False)
     assert broken.returncode == 1
     assert broken.stdout == b""
 
@@ -373,13 +373,13 @@ def test_standard_input_to_standard_output_and_to_a_file(here: Path, camvid_mode
         (["in/a.jpg", "in/deep/a.jpg", "-o", "out"], 1, "'a'"),
         (["in", "-r", "-o", "in"], 1, "the images themselves"),
         (["in/deep", "-o", "in/deep"], 1, "the images themselves"),
-        (["in/*.webp"], 1, "No image fits"),
+        (["in/*.webp"], 1, "No image matches"),
         (["empty"], 1, "holds no images"),
         (["above"], 1, "--recursive"),
         (["@no.txt"], 1, "no.txt"),
         (["@empty.txt"], 1, "names no image"),
         (["in", "-o", "out", "--json-lines", "in/a.jpg"], 2, "ends in .jsonl"),
-        (["above/deploy", "-o", "out", "-k", "coco"], 1, "the folder's record"),
+        (["above/deploy", "-o", "out", "-k", "coco"], 1, "the folder's settings"),
     ],
 )
 def test_invalid_commands_are_refused(
@@ -498,7 +498,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 600
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.002)
     assert path.exists()
@@ -515,7 +515,7 @@ def many(tmp_path: Path) -> Path:
 
 def test_a_run_resumed_after_kill_9_gives_the_results_of_one_run(many: Path) -> None:
     uninterrupted = start(many)
-    _, errors = uninterrupted.communicate(timeout=200)
+    _, errors = uninterrupted.communicate(timeout=600)
     assert uninterrupted.returncode == 0, errors
     expected = {name: (many / "out" / name).read_bytes() for name in files(many / "out")}
     assert len(expected) == 2 * MANY
@@ -524,14 +524,14 @@ def test_a_run_resumed_after_kill_9_gives_the_results_of_one_run(many: Path) -> 
         process = start(many)
         wait_for(many / "out" / "overlay" / f"{last}.png")
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=600)
         assert process.returncode == -signal.SIGKILL
     (many / "out" / "labels" / ".23.png.0123abcd.tmp").write_bytes(b"half")
     others = many / "out" / "labels" / ".huge.tif.0123abcd.tmp"  # another command may be writing it
     others.write_bytes(b"half")
     kept = {name: (many / "out" / name).stat().st_mtime_ns for name in files(many / "out") if name.endswith("0.png")}
     final = start(many)
-    output, errors = final.communicate(timeout=200)
+    output, errors = final.communicate(timeout=600)
     assert final.returncode == 0, errors
     lines = output.splitlines()
     assert [line.split(" -> ")[0] for line in lines] == [f"in/{number:02d}.jpg" for number in range(MANY)]
@@ -552,9 +552,9 @@ def test_ctrl_c_finishes_files_that_are_being_written(many: Path) -> None:
     process = start(many)
     wait_for(many / "out" / "overlay" / "03.png")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 130, errors
-    assert "the same command goes on" in errors
+    assert "Run the same command again to continue" in errors
     assert "Traceback" not in errors
     journal = {json.loads(line)["place"] for line in (many / "out" / "deploy.jsonl").read_text().splitlines()}
     for kind in ("labels", "overlay"):

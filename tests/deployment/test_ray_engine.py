@@ -42,13 +42,25 @@ def cluster(store: str) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
-        ray.init(
-            address="local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False
-        )
+        start_ray()
         try:
             yield ray.get_runtime_context().gcs_address
         finally:
             ray.shutdown()
+
+
+def start_ray(attempts: int = 6) -> None:
+    """Start Ray with two cores. It gives its processes 30 seconds, which a busy machine may miss."""
+    options = {"num_cpus": 2, "object_store_memory": 200_000_000, "include_dashboard": False, "log_to_driver": False}
+    for attempt in range(1, attempts + 1):
+        try:
+            ray.init(address="local", **options)
+        except Exception:  # Ray raises Exception itself
+            ray.shutdown()
+            if attempt == attempts:
+                raise
+        else:
+            return
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +174,7 @@ def test_images_are_read_as_on_one_machine(cluster: str, tmp_path: Path, camvid_
     """The same bands, value range, masks and notes: pixels above 200 are clipped, and a third of b.png has no data."""
     folder, street = tmp_path / "in", draw_street(5, 60, 97)[0]
     folder.mkdir()
-    alpha = np.repeat(np.uint8([0, 255, 255]), 20)[:, np.newaxis].repeat(97, axis=1)
+    alpha = np.repeat(np.array([0, 255, 255], np.uint8), 20)[:, np.newaxis].repeat(97, axis=1)
     Image.fromarray(street).save(folder / "a.jpg")
     Image.fromarray(np.dstack([street, alpha])).save(folder / "b.png")
     assert cv2.imwrite(str(folder / "c.png"), street[..., ::-1].astype(np.uint16) * 2)

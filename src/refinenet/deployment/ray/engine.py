@@ -39,7 +39,9 @@ RayDevice = Literal["cpu", "cuda"]
 _IMAGES_PER_BLOCK = 16
 """Most images that Ray hands out at once; their results arrive together."""
 _STORE_BYTES = 1 << 30
-"""Shared memory for images in flight, if Ray is started here; what does not fit is spilled to the disk."""
+"""Shared memory for images in flight, if Ray is started here; what does not fit is spilled to the disk.
+
+Where `/dev/shm` is smaller, such as the 64 MB of containers, Ray uses `/tmp` instead."""
 _CORES_PER_WORKER = 2
 """Cores of a worker, unless the number of workers is given."""
 

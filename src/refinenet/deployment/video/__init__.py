@@ -1,1 +1,4 @@
-"""Video."""
+"""Videos, streams and cameras; start reading with `runner.segment_video`.
+
+`reader` decodes, `stream` reads ahead and reconnects, `writer` encodes.
+"""
