@@ -199,7 +199,7 @@ class RefineNet(SegmentationModel):
         try:
             result = run.run()
         finally:
-            self.network.eval()
+            self.network.eval()  # also after an interruption, as predictions use the running statistics
         network, card = load(result.model)
         self._adopt(network.to(self.network.mean.device), card)
         self._origin = {"model": str(result.model.resolve())}

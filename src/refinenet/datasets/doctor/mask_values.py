@@ -20,9 +20,9 @@ PROPOSED = "a proposal"
 MAX_PROPOSED = 64
 """Largest number of proposed classes: more distinct values suggest a photograph or noise, not labels."""
 
-_MIN_SHARE = 0.0002
-_NOISY = 8
-_WIDE = 60
+_MIN_SHARE = 0.0002  # of all pixels; a colour with less is noise, not a class
+_NOISY = 8  # distinct grey values between 0 and 255 that smoothing leaves at least
+_WIDE = 60  # range that these values cover at least; ids of classes are closer together
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,7 +101,7 @@ THUMBNAIL = 24
 MAX_VALUES = 300
 """Largest number of distinct ids or colours stored for a mask, the most frequent ones."""
 
-_SEEN = 4096
+_SEEN = 4096  # pixels are enough to tell a photograph from a mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

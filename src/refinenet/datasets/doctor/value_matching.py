@@ -25,15 +25,15 @@ MIN_SPACING = 24
 MIN_BLENDED = 0.3
 """Smallest share of transitions between areas of distant ids with intermediate ids in a smoothed mask."""
 
-_MIN_GAP = 3
-_AREA_RUN = 5
-_MIN_RAMPS = 10
-_SWINGS = 2
+_MIN_GAP = 3  # with a smaller difference of ids, at most one id fits in between, as in real outlines
+_AREA_RUN = 5  # pixels in a row that make an area; ramps of resizing filters are thinner
+_MIN_RAMPS = 10  # fewer may be chance
+_SWINGS = 2  # steps against the direction of a ramp, from filters that overshoot
 _VOID = 255
-_MAX_REPEATED = 0.7
-_NOISY = 8
-_AREA = 5
-_BLOCK = 65_536
+_MAX_REPEATED = 0.7  # share of equal ramps between two ids above which they are a real class in between
+_NOISY = 8  # distinct stray codes that compression leaves at least
+_AREA = 5  # side of a square of equal codes, in pixels, that noise does not produce
+_BLOCK = 65_536  # codes compared at a time, to bound memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
