@@ -417,12 +417,12 @@ def test_a_second_run_redoes_only_what_is_missing_or_changed(here: Path, camvid_
     shutil.copy(here / "in" / "c.png", here / "in" / "new.png")
     (here / "out" / "new.png").write_bytes(b"a file of somebody's own")
     os.utime(here / "out" / "new.png", (1, 1))
-    with pytest.raises(ValueError, match=r"new\.png is there"):
+    with pytest.raises(ValueError, match=r"new\.png exists"):
         run()
     (here / "in" / "new.png").unlink()
     assert run(overwrite=True) == dict.fromkeys(everything, False)
     shutil.copy(here / "in" / "c.png", here / "in" / "new.png")
-    with pytest.raises(ValueError, match=r"new\.png is there"):
+    with pytest.raises(ValueError, match=r"new\.png exists"):
         run()
     (here / "in" / "new.png").unlink()
     assert run() == dict.fromkeys(everything, True)

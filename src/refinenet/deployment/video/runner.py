@@ -201,7 +201,7 @@ def _refuse_empty(source: VideoSource, interruption: StopRequest) -> None:
     if interruption.asked_by is not None:
         print_note("Stopped before the first frame: nothing was written.")
         raise KeyboardInterrupt
-    raise ValueError(f"{source.name} has no readable frames: nothing was written.")
+    raise ValueError(f"{source.name} has no frames that can be decoded: nothing was written.")
 
 
 @contextmanager
