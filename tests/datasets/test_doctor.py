@@ -120,7 +120,7 @@ def test_the_words_of_the_report(planted_report: tuple[doctor.Report, dict[str, 
     assert text.startswith(f"{report.source} cannot be trained on as it is.")
     assert f"`refinenet data check {report.source} --fix OUT`" in text
     assert "{" not in text
-    assert re.search(r"What stops training\n.*What training goes on with\n", printed, re.DOTALL)
+    assert re.search(r"Errors that stop training\n.*Warnings\n", printed, re.DOTALL)
 
 
 def test_the_report_as_json(planted_report: tuple[doctor.Report, dict[str, set[str]]]) -> None:
@@ -251,7 +251,7 @@ def test_names_paths_and_roots_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="has no recognised layout"):
         doctor.check(tmp_path)
     draw_folder(tmp_path, 5, SIZE)
-    with pytest.raises(ValueError, match="has no use here"):
+    with pytest.raises(ValueError, match="has no effect"):
         doctor.check(tmp_path, root=tmp_path)
     with pytest.raises(FileNotFoundError, match="data prepare camvid"):
         doctor.check("camvid", root=tmp_path / "nowhere")
@@ -409,7 +409,7 @@ def test_a_quick_check_says_of_a_class_that_it_saw_none_of_it_in_so_many_masks(t
     draw_folder(tmp_path, 300, (16, 12), classes=NAMES.replace("]", ", sky]"))
     (finding,) = doctor.check(tmp_path, quick=True, workers=0).findings
     assert (finding.kind, finding.stops, finding.examples) == ("class-unseen", False, ("sky",))
-    assert "do not occur in the 160 masks looked at: sky." in finding.told()
+    assert "do not occur in the 160 masks checked: sky." in finding.text()
     (whole,) = doctor.check(tmp_path, workers=0).findings
     assert (whole.kind, whole.examples) == ("class-absent", ("sky",))
 
@@ -422,7 +422,7 @@ def test_a_quick_check_that_sees_all_masks_is_sure(tmp_path: Path) -> None:
 def test_what_is_told_of_a_finding_holds_its_advice(tmp_path: Path) -> None:
     draw_folder(tmp_path, 20, SIZE, classes=NAMES.replace("]", ", sky]"))
     (finding,) = doctor.check(tmp_path, workers=0).findings
-    first, second = finding.told().splitlines()
+    first, second = finding.text().splitlines()
     assert first == "class-absent: 1 (sky)"
     assert second == f"{finding.meaning} {finding.advice}"
 

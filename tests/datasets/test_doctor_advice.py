@@ -128,7 +128,7 @@ def test_one_painted_mask_among_others_with_ids(tmp_path: Path) -> None:
     spot.replace_mask(paint(spot.ids()))
     report = doctor.check(tmp_path / "mine", workers=0)
     assert (kinds_of(report), follow(tmp_path / "mine", report)) == ({"mask-colours-for-ids": 1}, {})
-    assert "Save these anew with ids" in report.findings[0].advice
+    assert "Save these with ids" in report.findings[0].advice
     changes = doctor.fix(tmp_path / "mine", tmp_path / "copy", workers=0)
     assert [change.pair.item for change in changes.samples if change.left_out] == [stems["train"][0]]
     for name, labels in labels_of(tmp_path / "copy").items():
@@ -208,7 +208,7 @@ def test_shapes_without_a_background_are_said_to_leave_most_void(tmp_path: Path)
     assert found.keys() == {"masks-mostly-void", "class-absent", "class-only-one"}
     assert found["masks-mostly-void"].count == 10
     assert "98." in found["masks-mostly-void"].meaning or "99." in found["masks-mostly-void"].meaning
-    assert "make `background` one of the names" in found["masks-mostly-void"].advice
+    assert "add `background` to the names" in found["masks-mostly-void"].advice
 
 
 def test_recordings_taken_for_splits_are_dealt_out_whole(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_pictures_of_a_camera_that_stands_still_stay_where_their_masks_differ(tm
     assert examined.left_out == {}
     assert not finding.fixable
     assert "--fix" not in finding.advice
-    assert "split by time where a camera stands still" in finding.advice
+    assert "split by time if the camera does not move" in finding.advice
 
 
 def test_gif_masks_are_to_be_exported_anew(tmp_path: Path) -> None:

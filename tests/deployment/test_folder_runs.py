@@ -365,7 +365,7 @@ def test_standard_input_to_standard_output_and_to_a_file(here: Path, camvid_mode
     ("arguments", "code", "words"),
     [
         (["-"], 2, "--output"),
-        (["-", "in/a.jpg", "-o", "-"], 2, "one image alone"),
+        (["-", "in/a.jpg", "-o", "-"], 2, "a single image"),
         (["in/a.jpg", "-o", "-", "--json"], 2, "--output"),
         (["in/a.jpg", "-o", "-", "-k", "polygons"], 1, "one kind"),
         (["in/a.jpg", "-o", "a.png", "-k", "labels", "-k", "colour"], 1, "several files"),

@@ -1,4 +1,7 @@
-"""The command line: parse, call one function, print. Nothing heavy is imported before a command runs."""
+"""The command line: one file per command, each parses its options, calls one function and prints.
+
+Begin with `train`, `eval` or `deploy`. Heavy modules are imported only when a command runs.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ __all__ = ["main"]
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
-    help="RefineNet: high-resolution semantic segmentation to train, evaluate and deploy.",
+    help="RefineNet: train, evaluate and deploy networks for high-resolution semantic segmentation.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,7 +37,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 
 
-def _tell_version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(__version__)
         raise typer.Exit
@@ -42,12 +45,12 @@ def _tell_version(asked: bool) -> None:
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # read by main
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,  # read by main
     version: Annotated[
-        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say the package's version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """RefineNet: high-resolution semantic segmentation to train, evaluate and deploy."""
+    """RefineNet: train, evaluate and deploy networks for high-resolution semantic segmentation."""
 
 
 app.command()(train.train)
@@ -64,18 +67,18 @@ app.command()(export.export)
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="A checkpoint of an earlier PyTorch RefineNet, or a model file.")],
-    target: Annotated[Path, typer.Argument(help="The model file to write, by custom ending in .safetensors.")],
+    source: Annotated[Path, typer.Argument(help="A published checkpoint of a PyTorch RefineNet, or a model file.")],
+    target: Annotated[Path, typer.Argument(help="The model file to write, usually named .safetensors.")],
     half: Annotated[bool, typer.Option("--half", help="Store the weights in float16.")] = False,
     licence: Annotated[
-        str | None, typer.Option(help="Terms for the new file to state; by default the old ones.")
+        str | None, typer.Option(help="Licence to record in the new file. Default: the old one.")
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Names for the classes: those of a dataset known by name, or a classes.yaml.")
+        str | None, typer.Option(help="Names of the classes: the name of a dataset, or a classes.yaml file.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Turn a published checkpoint into a model file."""
+    """Convert a published checkpoint to a model file."""
     from refinenet.io.files import refuse_same_file
 
     refuse_same_file(source, target)
@@ -91,10 +94,10 @@ def convert(
 
 @app.command()
 def info(
-    model: Annotated[str, typer.Argument(help='A model file, or "camvid".')] = "camvid",
+    model: Annotated[str, typer.Argument(help='A model file, or "camvid", the bundled model.')] = "camvid",
     as_json: AsJson = False,
 ) -> None:
-    """Show what a model is: architecture, classes, scores, licence, recipe."""
+    """Show the architecture, classes, scores, licence and recipe of a model."""
     network = _make(model=model, device="cpu")
     card = network.card
     facts = {
@@ -118,12 +121,12 @@ def info(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path("demo.png"),
-    seed: Annotated[int, typer.Option(min=0, help="Which street to draw.")] = 8,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The image to write.")] = Path("demo.png"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the street scene.")] = 8,
     model: Model = "camvid",
     as_json: AsJson = False,
 ) -> None:
-    """Draw a street, segment it, and write picture, label map and overlay side by side."""
+    """Draw a street scene, segment it, and write image, label map and overlay side by side."""
     from refinenet.cli.demo import draw_demo
     from refinenet.io.images import write
 
@@ -136,14 +139,14 @@ def demo(
 
     areas = sorted(segmentation.areas.items(), key=lambda item: -item[1])
     print_table(
-        f"A drawn street, segmented by {model!r}",
+        f"A synthetic street scene, segmented by {model!r}",
         ["class", "area %"],
         [[n, f"{100 * a:.1f}"] for n, a in areas],
     )
     say(
-        f"Look at {output}. Next:\n"
+        f"Open {output}. Next:\n"
         "  refinenet deploy YOUR_IMAGE.jpg --output overlay.jpg --kind overlay\n"
-        "  refinenet data check YOUR_FOLDER                         (it has images/, masks/, classes.yaml)\n"
+        "  refinenet data check YOUR_FOLDER                         (with images/, masks/, classes.yaml)\n"
         "  refinenet train --dataset YOUR_FOLDER --model camvid\n"
         "  refinenet --help"
     )
@@ -164,10 +167,10 @@ def _show(value: Any) -> str:
 
 
 def main() -> NoReturn:
-    """Run the command line; exit code 0 for success, 1 for a failure, 2 for wrong usage, 130 for an interruption."""
+    """Run the command line; exit codes: 0 success, 1 failure, 2 invalid usage, 130 interrupted."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     secure_streams()
-    warnings.showwarning = lambda message, *_, **__: _complain_softly(message)
+    warnings.showwarning = lambda message, *_, **__: _print_warning(message)
     try:
         app(arguments)
     except SystemExit as end:
@@ -176,32 +179,32 @@ def main() -> NoReturn:
         if not end.code:
             _end()
         raise
-    except (ValueError, OSError, RuntimeError) as error:  # PyTorch tells of a full memory by RuntimeError
+    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError is what PyTorch raises when memory is full
         if len(arguments) < len(sys.argv) - 1:
             raise
-        told = describe_error(error)
-        told = f"{told.splitlines()[0]} (--debug shows more)" if isinstance(error, RuntimeError) else told
-        complain(_quote_arguments(told))
+        message = describe_error(error)
+        message = f"{message.splitlines()[0]} (--debug shows more)" if isinstance(error, RuntimeError) else message
+        complain(_quote_arguments(message))
         sys.exit(FAILED)
     _end()
 
 
 def _end() -> NoReturn:
-    """End in success, unless what was printed is lost."""
+    """Exit with success, unless standard output could not be written."""
     try:
         check_output()
     except OSError as error:
-        complain(f"{describe_error(error)}. The command itself has ended well.")
+        complain(f"{describe_error(error)}. The command itself succeeded.")
         sys.exit(FAILED)
     sys.exit(0)
 
 
-def _quote_arguments(told: str) -> str:
-    """A message in which names given on the command line keep to their line."""
+def _quote_arguments(message: str) -> str:
+    """Quote control characters of command-line arguments in a message, so that they cannot break its lines."""
     for argument in sys.argv[1:]:
-        told = told.replace(argument, quote_controls(argument)) if not argument.isprintable() else told
-    return told
+        message = message.replace(argument, quote_controls(argument)) if not argument.isprintable() else message
+    return message
 
 
-def _complain_softly(message: Warning | str) -> None:
+def _print_warning(message: Warning | str) -> None:
     typer.echo(f"Warning: {quote_controls(message, keep_lines=True)}", err=True)

@@ -1,4 +1,4 @@
-"""`refinenet data`: list, prepare, look at, check and split datasets. As thin as the rest of the command line."""
+"""The commands `refinenet data ...`: list, prepare, inspect, check and split datasets."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from refinenet.datasets.preparation import PrepareReport
 
 app = typer.Typer(
-    help="List, prepare, look at, check and split datasets.",
+    help="List, prepare, inspect, check and split datasets.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Source = Annotated[str, typer.Argument(help="A dataset's name, or a folder or YAML file of your own.")]
-Workers = Annotated[int | None, typer.Option(min=0, help="Processes; by default one for each core.")]
+Source = Annotated[str, typer.Argument(help="A dataset's name, or your own folder or YAML file.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Number of processes. Default: one per core.")]
 
 
 @app.command("list")
 def list_datasets(as_json: AsJson = False) -> None:
-    """List the datasets known by name: classes, images, size, licence, and whether they are here."""
+    """List the published datasets: images, size, licence, and whether they are on this machine."""
     from refinenet.datasets.preparation import list_datasets as find_datasets
 
     found = find_datasets()
@@ -37,24 +37,22 @@ def list_datasets(as_json: AsJson = False) -> None:
         images = ", ".join(f"{split} {count:,}" for split, count in dataset.images.items())
         say(f"{dataset.name:<12} {dataset.title}; {images} images; {dataset.size}; {dataset.page}")
         say(f"{'':<12} {dataset.licence}. In {dataset.root}: {dataset.state}.")
-    say("`streets` needs no files. `refinenet data prepare NAME` fetches a dataset, or says how one gets it.")
+    say("`streets` needs no files. `refinenet data prepare NAME` downloads a dataset, or explains how to get it.")
 
 
 @app.command()
 def prepare(
     name: Annotated[str, typer.Argument(help="A dataset's name; see `refinenet data list`.")],
     root: Root = None,
-    mirror: Annotated[
-        str | None, typer.Option(help="Fetch the files by their names from this address instead.")
-    ] = None,
-    no_download: Annotated[bool, typer.Option("--no-download", help="Fetch nothing: convert what is there.")] = False,
+    mirror: Annotated[str | None, typer.Option(help="Download the files from this address instead.")] = None,
+    no_download: Annotated[bool, typer.Option("--no-download", help="Only convert files already there.")] = False,
     remove_archives: Annotated[
-        bool, typer.Option("--remove-archives", help="Delete each archive once it is unpacked.")
+        bool, typer.Option("--remove-archives", help="Delete each archive after unpacking it.")
     ] = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a published dataset, unpack it, and write masks where its own are slow to read."""
+    """Download and unpack a published dataset, and convert masks that are slow to read."""
     from refinenet.datasets.catalog import find_root
     from refinenet.datasets.preparation import prepare as make_ready
 
@@ -89,14 +87,15 @@ def info(
     source: Source,
     root: Root = None,
     sheet: Annotated[
-        Path | None, typer.Option(help="A .png or .jpg file for a contact sheet: images with overlays and legend.")
+        Path | None,
+        typer.Option(help="Write a contact sheet, images with overlays and a legend, as .png or .jpg."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="The split that the sheet shows. [default: train]")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Images on the sheet, at most.")] = 12,
+    split: Annotated[str | None, typer.Option(help="Split to show on the sheet. Default: train.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Largest number of images on the sheet.")] = 12,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count images, sizes and classes of a dataset, and weigh its classes."""
+    """Show image counts, sizes, class frequencies and class weights of a dataset."""
     from refinenet.datasets.info import describe, write_contact_sheet
 
     found = describe(source, root=root, workers=workers, progress=not as_json)
@@ -113,50 +112,50 @@ def check(
     source: Source,
     root: Root = None,
     fix: Annotated[Path | None, typer.Option(help="Write a repaired copy to this new folder.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Look into a sample only, as training does first.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Check a sample only, as training does.")] = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look for whatever is wrong with a dataset, before training finds out. Exit code 1: training would fail."""
+    """Check a dataset for errors before training. Exit code 1 if training would fail."""
     from refinenet.datasets import doctor
 
     if fix is not None:
         doctor.check_target(source, fix, root=root)
     examination = doctor.examine(source, root=root, quick=quick, workers=workers, progress=not as_json)
     report = examination.report
-    told: dict[str, Any] = report.to_dict()
+    values: dict[str, Any] = report.to_dict()
     if not as_json:
         report.print(offer_fix=fix is None)
     try:
         if fix is not None:
             changes = doctor.fix(examination, fix, workers=workers, progress=not as_json)
-            told["changes"] = changes.to_dict()
+            values["changes"] = changes.to_dict()
             if not as_json:
                 changes.print()
     finally:
         if as_json:
-            say(told)
+            say(values)
     if report.stops_training:
         raise typer.Exit(1)
 
 
 @app.command()
 def split(
-    folder: Annotated[Path, typer.Argument(help="A folder with images/ and masks/ that has no splits yet.")],
-    val: Annotated[float, typer.Option(min=0, max=1, help="Share of the images for validation.")] = 0.2,
-    test: Annotated[float, typer.Option(min=0, max=1, help="Share of the images for testing.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives another split.")] = 0,
+    folder: Annotated[Path, typer.Argument(help="A folder with images/ and masks/, without splits.")],
+    val: Annotated[float, typer.Option(min=0, max=1, help="Share of images for validation.")] = 0.2,
+    test: Annotated[float, typer.Option(min=0, max=1, help="Share of images for testing.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the split.")] = 0,
     group: Annotated[
         str | None,
         typer.Option(
-            help="A regular expression; images with the same first group stay together. By default those do "
-            "whose names differ in the last number only: frames of one video."
+            help="Regular expression; images that match with the same first group stay in one split. Default: images "
+            "whose names differ only in the last number, such as frames of one video."
         ),
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace the lists of an earlier split.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the files of an earlier split.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write train.txt, val.txt (and test.txt): a split that can be made again, and that no video leaks through."""
+    """Write train.txt and val.txt (and test.txt): a reproducible split that keeps frames of a video together."""
     from refinenet.datasets.split import split_folder
 
     parts = split_folder(folder, val=val, test=test, seed=seed, group=group, replace=replace)

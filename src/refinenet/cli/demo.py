@@ -1,4 +1,4 @@
-"""The picture that a newcomer sees first: a drawn street, its label map and the overlay, with a legend."""
+"""The demo image: a synthetic street scene, its label map and the overlay, with a legend."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from refinenet.legend import add_legend
 def draw_demo(
     segment: Callable[[npt.NDArray[np.uint8]], Segmentation], seed: int
 ) -> tuple[npt.NDArray[np.uint8], Segmentation]:
-    """Draw a street and segment it.
+    """Draw a street scene and segment it.
 
     Args:
-        segment: From `(H, W, 3)` uint8 RGB to a segmentation.
-        seed: Which street.
+        segment: Segments an image, `(H, W, 3)` uint8 RGB.
+        seed: Seed of the scene.
 
     Returns:
-        `(H', 1440, 3)` uint8 RGB: picture, label map and overlay side by side, the legend below; and the segmentation.
+        `(H', 1440, 3)` uint8 RGB, with image, label map and overlay side by side above a legend; and the segmentation.
     """
     street, _ = draw_street(seed, 360, 480)
     found = segment(street)

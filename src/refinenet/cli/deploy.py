@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
-from dataclasses import asdict
-from enum import StrEnum
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass
+from enum import Flag, StrEnum, auto
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from refinenet.cli.image_reports import ImageReport, json_lines_to
 from refinenet.cli.options import (
+    STANDARD,
     AbstainBelow,
     AsJson,
     Backend,
@@ -29,8 +30,7 @@ from refinenet.cli.options import (
     read_window,
     refuse_idle_options,
 )
-from refinenet.io.console import check_output, describe_error, progress_bar, say
-from refinenet.io.files import quote_controls
+from refinenet.io.console import check_output, progress_bar, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,160 +41,38 @@ if TYPE_CHECKING:
     from refinenet.deployment.inputs import JobList
     from refinenet.deployment.large_images import Windows
     from refinenet.deployment.ray.journal import RayResult
-    from refinenet.inference.segmentation import Segmentation
+    from refinenet.inference.segmentation import Output, Segmentation
 
 
-Engine = Annotated[
-    Literal["local", "ray"],
-    typer.Option(help="ray works on all machines of a cluster (RAY_ADDRESS), or in several processes of this one."),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help="With ray: how many hold the network; by default one for each GPU, or two cores."),
-]
+class Mode(Flag):
+    """How `deploy` works on its inputs. Each option is marked with the modes that it serves."""
+
+    FILES = auto()
+    """Image files and folders; large images in windows."""
+    STDIN = auto()
+    """One image from standard input to a file."""
+    STDOUT = auto()
+    """One image to standard output."""
+    VIDEO = auto()
+    """One video, stream or camera."""
+    RAY = auto()
+    """Image files and folders, on the machines of a cluster."""
 
 
-def deploy_with_ray(
-    images: Sequence[str],
-    output: str | None,
-    kinds: Sequence[str],
-    arguments: Mapping[str, Any],
-    *,
-    recursive: bool,
-    workers: int | None,
-    as_json: bool,
-    announce: Callable[[], None],
-) -> None:
-    """Segment images with Ray and tell what became of them, of those that failed at the end.
-
-    Args:
-        images: Files and folders, as paths or URIs.
-        output: Where results go: a file for one image, a folder for several.
-        kinds: Which picture to write; one, or none for the usual one.
-        arguments: Of the network: model, device, backend, precision, as for `ray_engine.segment_with_ray`.
-        recursive: Whether folders in folders are meant, too.
-        workers: How many hold the network.
-        as_json: Whether to tell it to a machine.
-        announce: Called with each result, to say which model is used.
-
-    Raises:
-        ValueError: some images could not be segmented, or as `segment_with_ray`.
-    """
-    from refinenet.deployment.ray.engine import segment_with_ray
-    from refinenet.deployment.ray.journal import failed
-    from refinenet.deployment.ray.storage import find_skipped, pair_places
-    from refinenet.inference.backends import choose_backend
-    from refinenet.inference.segmentation import OUTPUTS
-    from refinenet.models.factory import choose_device
-
-    kind = next((picture for picture in OUTPUTS if [picture] == list(kinds)), None)
-    if kinds and kind is None:
-        raise ValueError(f"With Ray, --kind is one of {', '.join(OUTPUTS)}, once, not {', '.join(kinds)}.")
-    on = choose_device(arguments["device"]).type
-    backend = choose_backend(arguments["backend"], on, arguments["precision"])
-    settings: dict[str, Any] = {**arguments, "backend": backend}
-    pairs, folder = pair_places(images, output, recursive=recursive)
-    skipped = find_skipped(images, output, recursive=recursive)
-    results: list[RayResult] = [failed(place, str(folder), problem) for place, problem in skipped.items()]
-    # Ray tells of processes that died on standard output, which is for what was asked for.
-    with redirect_stdout(sys.stderr), progress_bar(not as_json) as bar:
-        task = bar.add_task("segment", total=len(pairs), status="")
-        for result in segment_with_ray(pairs, record=folder, kind=kind, workers=workers, **settings):
-            if result.error is None:
-                announce()
-            results.append(result)
-            bar.update(task, advance=1)
-    _tell(results, folder, as_json=as_json)
+ALL = Mode.FILES | Mode.STDIN | Mode.STDOUT | Mode.VIDEO | Mode.RAY
+WITH_REPORT = ALL & ~Mode.STDOUT
+IMAGES = ALL & ~Mode.VIDEO
 
 
-def _tell(results: Sequence[RayResult], folder: str | None, *, as_json: bool) -> None:
-    failed = [result for result in results if result.error is not None]
-    new = sum(result.is_new for result in results) - len(failed)
-    old = len(results) - new - len(failed)
-    if as_json:
-        say([result.to_dict() for result in results])
-    else:
-        text = f"{new} of {len(results)} images segmented"
-        text += f", {old} were done before, by the same model and settings" if old else ""
-        say(f"{text}: {folder or results[0].output}.")
-    for result in failed:
-        complain(str(result.error))
-    if failed:
-        raise ValueError(f"{len(failed)} of {len(results)} images could not be segmented.")
-
-
-def has_video(sources: Sequence[str]) -> bool:
-    """Whether one of them is taken for a video, a stream or a camera."""
-    from refinenet.deployment.video.reader import is_video
-
-    return any(is_video(source) for source in sources)
-
-
-def deploy_video(
-    sources: Sequence[str],
-    output: str | None,
-    kinds: Sequence[str],
-    network: Mapping[str, Any],
-    *,
-    abstain_below: float,
-    overwrite: bool,
-    as_json: bool,
-    announce: Callable[[], None],
-) -> None:
-    """Segment one video and say what was written.
-
-    Args:
-        sources: The video, alone.
-        output: As for `RefineNet.deploy_video`; by default, for a file, `NAME_overlay.mp4` (or the kind's name) beside
-            it.
-        kinds: Which picture of each frame; one, or none for the usual one.
-        network: Arguments for `RefineNet`.
-        abstain_below: As for `RefineNet.segment`.
-        overwrite: Whether a video may be replaced whose name nobody said.
-        as_json: Whether to print for machines, and no progress.
-        announce: Called with the first frame, to say which model is used.
-
-    Raises:
-        ValueError, OSError: as `RefineNet.deploy_video`, or several sources.
-    """
-    from refinenet.deployment.video.runner import choose_output, plan_output, segment_video
-    from refinenet.inference.segmentation import OUTPUTS
-    from refinenet.io.files import refuse_to_replace
-
-    if len(sources) > 1:
-        raise ValueError(f"One video at a time, and without images beside it: {', '.join(map(str, sources))}.")
-    kind = next((picture for picture in OUTPUTS if [picture] == list(kinds)), None)
-    if kinds and kind is None:
-        raise ValueError(f"Of a video, --kind is one of {', '.join(OUTPUTS)}, once, not {', '.join(kinds)}.")
-    target = Path(output) if output else choose_output(sources[0], kind)
-    if not (output or overwrite):
-        refuse_to_replace([target])
-    plan_output(sources[0], target, kind)  # what is wrong with it is said before the model is loaded
-    from refinenet.api import RefineNet
-
-    model = RefineNet(**network)
-
-    def segment(frame: npt.NDArray[np.uint8]) -> Segmentation:
-        announce()
-        return model.segment(frame, channel_order="rgb", abstain_below=abstain_below)
-
-    result = segment_video(segment, sources[0], target, kind, progress=not as_json)
-    if as_json:
-        say({key: str(value) if isinstance(value, Path) else value for key, value in asdict(result).items()})
-    else:
-        say(result.describe())
-
-
-STANDARD = "-"
-_NETWORK = {"images", "output", "model", "kind", "device", "backend", "precision"}
-_OF_RAY = _NETWORK | {"recursive", "engine", "workers", "as_json"}
-_OF_VIDEO = _NETWORK | {"engine", "as_json", "abstain_below", "overwrite"}
-_OF_INPUT = _NETWORK | {"engine", "as_json", "json_lines", "max_latency", "abstain_below", "bands", "value_range"}
-_OF_PIPE = _NETWORK | {"engine", "abstain_below", "bands", "value_range"}
+def options_of(command: Callable[..., None], mode: Mode) -> set[str]:
+    """Return the names of the parameters of a command that serve a mode."""
+    hints = get_type_hints(command, include_extras=True)
+    marks = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return {name for name, mark in marks.items() if any(mode in modes for modes in mark if isinstance(modes, Mode))}
 
 
 class KindName(StrEnum):
-    """What can be written; see `sinks.KINDS`."""
+    """What can be written; see `outputs.KINDS`."""
 
     LABELS = "labels"
     PALETTE = "palette"
@@ -212,137 +90,297 @@ def deploy(
     images: Annotated[
         list[str],
         typer.Argument(
-            help="Image files, folders, patterns in quotes, @LIST (a text file of them), or - for standard input; or "
-            "one video, stream or camera:0.",
+            help="Image files, folders, quoted patterns, @LIST (a text file that lists them), or - for standard input; "
+            "or one video, stream or camera:0.",
             show_default=False,
         ),
+        ALL,
     ],
     output: Annotated[
         str | None,
         typer.Option(
             "--output",
             "-o",
-            help="A file for one image (- for standard output) or video (.mp4, ...), a folder for several images. By "
-            "default NAME_KIND.png beside one image, NAME_KIND.mp4 beside a video, the folder segmented for several.",
+            help="A file for one image (- for standard output) or one video (.mp4, ...); a folder for several images. "
+            "Default: NAME_KIND.png next to a single image, NAME_KIND.mp4 next to a video, the folder segmented for "
+            "several images.",
         ),
+        ALL,
     ] = None,
-    model: Model = "camvid",
+    model: Annotated[Model, ALL] = "camvid",
     kind: Annotated[
         list[KindName] | None,
         typer.Option(
             "--kind",
             "-k",
-            help="What to write, by default labels in .png, colour in .jpg; several times for several, each in a "
-            "folder of its name. probabilities are .npz, polygons coco and geojson.",
+            metavar="KIND",
+            help="What to write: labels (default for .png), palette, colour (default for .jpg), overlay, confidence, "
+            "probabilities (.npz), coco, geojson, or polygons (both). Repeat it for several kinds, each in a folder "
+            "of its name.",
         ),
+        ALL,
     ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders in folders, too.")] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Include subfolders."), Mode.FILES | Mode.RAY
+    ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make results anew, and replace what is in the way.")
+        bool,
+        typer.Option("--overwrite", help="Recompute existing results and replace files that are in the way."),
+        Mode.FILES | Mode.VIDEO,
     ] = False,
     window: Annotated[
         str | None,
         typer.Option(
-            help="Windows of WIDTHxHEIGHT pixels, such as 1024x1024, in bounded memory, for images of any size; "
-            "by default of 768x768 where an image is too large for memory or the output is .tif."
+            metavar="WxH",
+            help="Segment all images in windows of this size, such as 1024x1024, in bounded memory. Default: 768x768, "
+            "for images too large for memory and for .tif output.",
         ),
+        Mode.FILES,
     ] = None,
     overlap: Annotated[
         float | None,
         typer.Option(
-            help="Least share that windows overlap by, in which all images are seen then; at 0.75 labels hardly depend "
-            "on where they begin, 0.5 is four times as fast. [default: 0.75]"
+            help="Minimum overlap of windows, as a share of their side; implies windows for all images. 0.75 makes "
+            "labels almost independent of window positions, 0.5 is four times as fast. Default: 0.75.",
         ),
+        Mode.FILES,
     ] = None,
     max_latency: Annotated[
         float | None,
         typer.Option(
-            help="Milliseconds that an image may take from memory to labels; backend, precision and scale are chosen "
-            "by measuring them on the first image, and what that costs is said."
+            help="Time limit per image in milliseconds, from memory to labels. Backend, precision and scale are chosen "
+            "by timing them on the first image; the loss in accuracy is reported.",
         ),
+        Mode.FILES | Mode.STDIN,
     ] = None,
-    abstain_below: AbstainBelow = 0.0,
-    bands: Bands = None,
-    value_range: ValueRange = None,
-    device: Device = None,
-    backend: Backend = "auto",
-    precision: Precision = "float32",
-    engine: Engine = "local",
-    workers: Workers = None,
-    as_json: AsJson = False,
+    abstain_below: Annotated[AbstainBelow, ALL & ~Mode.RAY] = 0.0,
+    bands: Annotated[Bands, IMAGES] = None,
+    value_range: Annotated[ValueRange, IMAGES] = None,
+    device: Annotated[Device, ALL] = None,
+    backend: Annotated[Backend, ALL] = "auto",
+    precision: Annotated[Precision, ALL] = "float32",
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            metavar="ENGINE",
+            help="local, or ray: use all machines of a cluster (RAY_ADDRESS), or several processes on this machine.",
+        ),
+        ALL,
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Ray workers, each with a copy of the network. Default: one per GPU or two cores."),
+        Mode.RAY,
+    ] = None,
+    as_json: Annotated[AsJson, WITH_REPORT] = False,
     json_lines: Annotated[
-        str | None, typer.Option(help="A file for a line of JSON for each image, or - for standard output.")
+        str | None,
+        typer.Option(metavar="FILE", help="Write one line of JSON per image to a file, or - for standard output."),
+        Mode.FILES | Mode.STDIN,
     ] = None,
 ) -> None:
-    """Segment images or a video and write the results; what a stopped run has written already is not made again."""
-    kinds = [str(name) for name in kind or []]
-    arguments = {"model": model, "device": device, "backend": backend, "precision": precision}
-    announce = default_model_notice(context, model)
+    """Segment images or a video and write the results. An interrupted run continues where it stopped."""
+    request = Request(
+        images=images,
+        output=output,
+        kinds=[str(name) for name in kind or []],
+        network={"model": model, "device": device, "backend": backend, "precision": precision},
+        as_json=as_json,
+        announce=default_model_notice(context, model),
+    )
+    reading: dict[str, Any] = {"bands": read_bands(bands), "value_range": read_value_range(value_range)}
     if engine == "ray":
-        refuse_idle_options(context, _OF_RAY, "--engine", "With Ray this works otherwise")
-        deploy_with_ray(
-            images, output, kinds, arguments, recursive=recursive, workers=workers, as_json=as_json, announce=announce
-        )
+        _refuse_others(context, Mode.RAY, "--engine", "Ray does not support all options")
+        _deploy_with_ray(request, recursive=recursive, workers=workers, **reading)
         return
     if workers is not None:
-        raise typer.BadParameter("Workers are Ray's: add --engine ray.", param_hint="--workers")
-    if has_video(images):
-        refuse_idle_options(context, _OF_VIDEO, "IMAGES", "A video is segmented frame by frame")
-        deploy_video(
-            images,
-            output,
-            kinds,
-            arguments,
-            abstain_below=abstain_below,
-            overwrite=overwrite,
-            as_json=as_json,
-            announce=announce,
-        )
+        raise typer.BadParameter("Only Ray has workers: add --engine ray.", param_hint="--workers")
+    if _has_video(images):
+        _refuse_others(context, Mode.VIDEO, "IMAGES", "A video is segmented frame by frame")
+        _deploy_video(request, abstain_below=abstain_below, overwrite=overwrite)
         return
-    reading: dict[str, Any] = {"bands": read_bands(bands), "value_range": read_value_range(value_range)}
     _check_lines(json_lines)
     _check_latency(max_latency)
     _check_pipes(images, output, as_json or json_lines == STANDARD)
     if output == STANDARD:
-        refuse_idle_options(context, _OF_PIPE, "--output", "Standard output takes the result of one image")
-        _write_to_standard_output(images[0], kinds, arguments, abstain_below, reading, announce)
+        _refuse_others(context, Mode.STDOUT, "--output", "Standard output receives the result of one image")
+        _write_to_standard_output(request, abstain_below=abstain_below, **reading)
         return
     if images == [STANDARD]:
-        refuse_idle_options(context, _OF_INPUT, "IMAGES", "Standard input is one image, read as a whole")
+        _refuse_others(context, Mode.STDIN, "IMAGES", "Standard input is read as one image")
     windows = _read_windows(window, overlap)
+    limits = {"windows": windows, "max_latency_ms": max_latency, "abstain_below": abstain_below}
+    _deploy_files(request, json_lines, recursive=recursive, overwrite=overwrite, **limits, **reading)
+
+
+def _refuse_others(context: typer.Context, mode: Mode, beside: str, why: str) -> None:
+    refuse_idle_options(context, options_of(deploy, mode), beside, why)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What every mode of `deploy` needs to know."""
+
+    images: list[str]
+    """Files, folders, patterns and lists, or URIs for Ray."""
+    output: str | None
+    kinds: list[str]
+    network: Mapping[str, Any]
+    """Arguments of `RefineNet`: model, device, backend, precision."""
+    as_json: bool
+    """Whether to print JSON and no progress."""
+    announce: Callable[[], None]
+    """Reports the model in use; called with the first result."""
+
+    def single_kind(self, where: str) -> Output | None:
+        """Return the one picture to write, or None for the default.
+
+        Args:
+            where: The mode, to begin the error message with.
+
+        Raises:
+            ValueError: several kinds were chosen, or one that is not a picture.
+        """
+        from refinenet.inference.segmentation import OUTPUTS
+
+        kind = next((picture for picture in OUTPUTS if [picture] == self.kinds), None)
+        if self.kinds and kind is None:
+            raise ValueError(f"{where}, --kind is a single one of {', '.join(OUTPUTS)}, not {', '.join(self.kinds)}.")
+        return kind
+
+
+def _deploy_with_ray(request: Request, *, recursive: bool, workers: int | None, **reading: Any) -> None:
+    """Segment images with Ray and report the results, failures last.
+
+    Args:
+        request: What to segment.
+        recursive: Whether to include subfolders.
+        workers: How many processes hold the network; by default one for each GPU, or for two cores.
+        reading: Bands and value range, as for `segment_with_ray`.
+
+    Raises:
+        ValueError: some images could not be segmented, or as `segment_with_ray`.
+    """
+    from refinenet.deployment.ray.engine import segment_with_ray
+    from refinenet.deployment.ray.journal import failed
+    from refinenet.deployment.ray.storage import find_skipped, pair_places
+    from refinenet.inference.backends import choose_backend
+    from refinenet.models.factory import choose_device
+
+    kind, network = request.single_kind("With Ray"), request.network
+    device_type = choose_device(network["device"]).type
+    backend = choose_backend(network["backend"], device_type, network["precision"])
+    settings: dict[str, Any] = {**network, **reading, "backend": backend}
+    pairs, folder = pair_places(request.images, request.output, recursive=recursive)
+    skipped = find_skipped(request.images, request.output, recursive=recursive)
+    results: list[RayResult] = [failed(place, str(folder), problem) for place, problem in skipped.items()]
+    # Ray reports dead processes on standard output, which is reserved for results.
+    with redirect_stdout(sys.stderr), progress_bar(not request.as_json) as bar:
+        task = bar.add_task("segment", total=len(pairs), status="")
+        for result in segment_with_ray(pairs, record=folder, kind=kind, workers=workers, **settings):
+            if result.error is None:
+                request.announce()
+            results.append(result)
+            bar.update(task, advance=1)
+    _report_ray(results, folder, as_json=request.as_json)
+
+
+def _report_ray(results: Sequence[RayResult], folder: str | None, *, as_json: bool) -> None:
+    failed = [result for result in results if result.error is not None]
+    new = sum(result.is_new for result in results) - len(failed)
+    old = len(results) - new - len(failed)
+    if as_json:
+        say([result.to_dict() for result in results])
+    else:
+        text = f"{new} of {len(results)} images segmented"
+        text += f", {old} were done before, by the same model and settings" if old else ""
+        say(f"{text}: {folder or results[0].output}.")
+    for result in failed:
+        complain(str(result.error))
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(results)} images could not be segmented.")
+
+
+def _has_video(sources: Sequence[str]) -> bool:
+    from refinenet.deployment.video.reader import is_video
+
+    return any(is_video(source) for source in sources)
+
+
+def _deploy_video(request: Request, *, abstain_below: float, overwrite: bool) -> None:
+    """Segment one video and report what was written.
+
+    Args:
+        request: The video, and where its result goes; by default, for a file, `NAME_overlay.mp4` (or another kind's
+            name) next to it.
+        abstain_below: As for `RefineNet.segment`.
+        overwrite: Whether to replace an existing video that `--output` does not name.
+
+    Raises:
+        ValueError, OSError: as `RefineNet.deploy_video`, or there are several inputs.
+    """
+    from refinenet.deployment.video.runner import choose_output, plan_output, segment_video
+    from refinenet.io.files import refuse_to_replace
+
+    video, *others = request.images
+    if others:
+        raise ValueError(f"One video at a time, and no images with it: {', '.join(request.images)}.")
+    kind = request.single_kind("For a video")
+    target = Path(request.output) if request.output else choose_output(video, kind)
+    if not (request.output or overwrite):
+        refuse_to_replace([target])
+    plan_output(video, target, kind)  # fail before the model is loaded
+    model = _make(request.network)
+
+    def segment(frame: npt.NDArray[np.uint8]) -> Segmentation:
+        request.announce()
+        return model.segment(frame, channel_order="rgb", abstain_below=abstain_below)
+
+    result = segment_video(segment, video, target, kind, progress=not request.as_json)
+    if request.as_json:
+        say({key: str(value) if isinstance(value, Path) else value for key, value in asdict(result).items()})
+    else:
+        say(result.describe())
+
+
+def _deploy_files(
+    request: Request, json_lines: str | None, *, recursive: bool, overwrite: bool, **options: Any
+) -> None:
+    """Segment image files, report each, and count failures; `options` are those of `RefineNet.deploy_work`."""
     from refinenet.deployment.files import take_all
 
-    work = _plan(images, output, kinds, recursive)
-    teller = _Teller(is_silent=as_json or json_lines == STANDARD, keeps=as_json)
-    with _lines_to(json_lines, work) as write_line:
+    as_json = request.as_json
+    work = _plan(request, recursive)
+    count = len(work.items)
+    report = ImageReport(is_silent=as_json or json_lines == STANDARD, collects=as_json)
+    with json_lines_to(json_lines, work) as write_line:
 
         def take(result: FileResult) -> None:
-            if result.error is not None and len(work.items) == 1:
+            if result.error is not None and count == 1:
                 raise result.error
-            if result.error is None and not as_json:  # for machines at the end, as all else
-                announce()
-            teller.tell(result)
+            if result.error is None and not as_json:  # JSON is printed at the end, and so is the notice
+                request.announce()
+            report.add(result)
             write_line(result)
 
-        results = _make(arguments).deploy_work(
-            work, overwrite, windows, max_latency, abstain_below, progress=not as_json, **reading
-        )
-        take_all(results, len(work.items), take, progress=not as_json)
-    announce()
-    teller.finish(len(work.items))
+        results = _make(request.network).deploy_work(work, overwrite, progress=not as_json, **options)
+        take_all(results, count, take, progress=not as_json)
+    request.announce()
+    report.finish(count)
 
 
-def _plan(images: list[str], output: str | None, kinds: list[str], recursive: bool) -> JobList:
+def _plan(request: Request, recursive: bool) -> JobList:
     from refinenet.deployment.inputs import plan_bytes, plan_work
 
-    if images == [STANDARD]:
+    output, kinds = request.output, request.kinds
+    if request.images == [STANDARD]:
         return plan_bytes(sys.stdin.buffer.read(), Path(str(output)), kinds)
-    return plan_work(images, Path(output) if output else None, kinds, recursive=recursive)
+    return plan_work(request.images, Path(output) if output else None, kinds, recursive=recursive)
 
 
 def _check_latency(milliseconds: float | None) -> None:
     if milliseconds is not None and not milliseconds > 0:
-        raise typer.BadParameter(f"Milliseconds above 0, not {milliseconds}.", param_hint="--max-latency")
+        raise typer.BadParameter(f"A number of milliseconds above 0, not {milliseconds}.", param_hint="--max-latency")
 
 
 def _check_lines(json_lines: str | None) -> None:
@@ -350,7 +388,7 @@ def _check_lines(json_lines: str | None) -> None:
         return
     if Path(str(json_lines)).suffix.lower() not in (".jsonl", ".ndjson", ".json"):
         raise typer.BadParameter(
-            f"A file of lines of JSON ends in .jsonl, .ndjson or .json, unlike {json_lines!r}.",
+            f"The name of a file of JSON lines ends in .jsonl, .ndjson or .json, not as in {json_lines!r}.",
             param_hint="--json-lines",
         )
 
@@ -364,108 +402,33 @@ def _read_windows(window: str | None, overlap: float | None) -> Windows | None:
     return Windows(size=size, overlap=OVERLAP if overlap is None else overlap)
 
 
-class _Teller:
-    """What is said of each image: a line, or for machines all at the end."""
-
-    def __init__(self, *, is_silent: bool, keeps: bool) -> None:
-        self._is_silent = is_silent
-        self._reports: list[dict[str, Any]] | None = [] if keeps else None
-        self._failures = 0
-        # A progress bar takes standard output over, to show lines above itself: only those that go to the terminal.
-        self._stream = None if sys.stdout.isatty() else sys.stdout
-
-    def tell(self, result: FileResult) -> None:
-        if self._reports is not None:
-            self._reports.append(result.to_dict())
-        if result.error is not None:
-            self._failures += 1
-            complain(quote_controls(describe_error(result.error)))
-        elif not self._is_silent:
-            made = ", ".join(str(path) for path in result.outputs.values())
-            known = " (was there)" if result.was_there else ""
-            line = f"{result.image} -> {made}{known}: {_main_areas(result.areas)}"
-            print(quote_controls(line), file=self._stream)
-
-    def finish(self, count: int) -> None:
-        """Say the rest.
-
-        Raises:
-            ValueError: there were images that could not be segmented.
-        """
-        if self._reports is not None:
-            say(self._reports)
-        if self._failures:
-            raise ValueError(f"{self._failures} of {count} images could not be segmented.")
-
-
-@contextmanager
-def _lines_to(target: str | None, work: JobList) -> Iterator[Callable[[FileResult], object]]:
-    """How to write a line of JSON for a result as soon as it is known."""
-    if target is None:
-        yield lambda _: None
-        return
-    if target == STANDARD:
-        stream = sys.stdout
-        yield lambda result: print(json.dumps(result.to_dict()), file=stream, flush=True)
-        return
-    from refinenet.deployment.journal import JOURNAL_FILE, SETTINGS_FILE
-    from refinenet.io.files import is_same_file, make_folders
-
-    path = Path(target)
-    used = [file for item in work.items for file in (item.source, *item.targets.values())]
-    used += [work.folder / own for own in (SETTINGS_FILE, JOURNAL_FILE)] if work.folder is not None else []
-    if any(is_same_file(file, path) for file in used):
-        raise ValueError(f"--json-lines {path}: this command reads or writes that file itself. Name another one.")
-    with ExitStack() as stack:
-        opened: list[TextIO] = []
-
-        def write_line(result: FileResult) -> None:
-            if not opened:  # not before there is something to write: a command that fails leaves an older file as it is
-                make_folders(path.parent)
-                opened.append(stack.enter_context(path.open("w", encoding="utf-8")))
-            print(json.dumps(result.to_dict()), file=opened[0], flush=True)
-
-        yield write_line
-
-
 def _check_pipes(images: list[str], output: str | None, prints: bool) -> None:
-    """Refuse what standard input and output cannot be used for."""
+    """Reject what standard input and output cannot be used for."""
     if STANDARD in images and output is None:
-        raise typer.BadParameter("Say where the result goes: a file, or - for standard output.", param_hint="--output")
+        raise typer.BadParameter("Name the file for the result, or - for standard output.", param_hint="--output")
     if (STANDARD in images or output == STANDARD) and len(images) > 1:
-        raise typer.BadParameter("Standard input and output are for one image alone.", param_hint="IMAGES")
+        raise typer.BadParameter("Standard input and output are for a single image.", param_hint="IMAGES")
     if output == STANDARD and prints:
-        raise typer.BadParameter("Standard output is taken by the result.", param_hint="--output")
+        raise typer.BadParameter("Standard output is used for the result.", param_hint="--output")
 
 
-def _write_to_standard_output(
-    image: str,
-    kinds: list[str],
-    arguments: dict[str, Any],
-    abstain_below: float,
-    reading: dict[str, Any],
-    announce: Callable[[], None],
-) -> None:
+def _write_to_standard_output(request: Request, **options: Any) -> None:
+    """Segment one image and write the bytes of its result; `options` are those of `RefineNet.segment`."""
     from refinenet.deployment.outputs import choose_kinds, render, usual_suffix
 
-    chosen = choose_kinds(kinds) or ("labels",)
+    chosen = choose_kinds(request.kinds) or ("labels",)
     if len(chosen) > 1:
         raise ValueError(f"Standard output takes one kind of result, not {', '.join(chosen)}.")
     check_output(is_result=True)
-    network = _make(arguments)
-    source = sys.stdin.buffer.read() if image == STANDARD else image
-    found = network.segment(source, abstain_below=abstain_below, **reading)
-    announce()
-    sys.stdout.buffer.write(render(found, chosen[0], usual_suffix(chosen[0]), Path(image).name))
+    network = _make(request.network)
+    image = request.images[0]
+    segmentation = network.segment(sys.stdin.buffer.read() if image == STANDARD else image, **options)
+    request.announce()
+    sys.stdout.buffer.write(render(segmentation, chosen[0], usual_suffix(chosen[0]), Path(image).name))
     check_output(is_result=True)
 
 
-def _make(arguments: dict[str, Any]) -> RefineNet:
+def _make(arguments: Mapping[str, Any]) -> RefineNet:
     from refinenet.api import RefineNet
 
     return RefineNet(**arguments)
-
-
-def _main_areas(areas: Mapping[str, float]) -> str:
-    largest = sorted(areas.items(), key=lambda item: -item[1])[:4]
-    return ", ".join(f"{name} {100 * area:.0f} %" for name, area in largest if area >= 0.005)

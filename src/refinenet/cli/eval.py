@@ -1,4 +1,4 @@
-"""The command `refinenet eval`."""
+"""The commands `refinenet eval` and `refinenet calibrate`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from refinenet.evaluation.submission import Submission
     from refinenet.inference.protocol import Protocol
 
-MEASURING, WAYS = "What is measured", "How images are put before the network"
+INFERENCE = "Inference protocol"
 _OF_COMPARE = {"compare", "as_json"}
 _OF_UNLABELLED = {"dataset", "root", "split", "model", "submission", "device", "backend", "precision", "as_json"}
 _OF_UNLABELLED |= {"protocol", "scales", "flip", "window", "overlap"}
@@ -40,31 +40,38 @@ def evaluate(
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help=DATASET_HELP)] = None,
     root: Root = None,
     classes: ClassSet = None,
-    split: Annotated[str, typer.Option(help="Which part of the dataset.")] = "val",
+    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "val",
     model: Model = "camvid",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file for the figures.")] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="A folder for a page on them, report.html, and its pictures.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the metrics to this JSON file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report with images to this folder.")] = None,
     protocol: Annotated[
         Literal["plain", "paper"],
-        typer.Option(help="plain: whole images, once; paper: as the network's paper measures.", rich_help_panel=WAYS),
+        typer.Option(
+            metavar="PROTOCOL",
+            help="plain: whole images, one pass; paper: as in the paper of the network.",
+            rich_help_panel=INFERENCE,
+        ),
     ] = "plain",
     scales: Annotated[
-        str | None, typer.Option(help="Sizes relative to the image's own, such as 0.5,1,1.5.", rich_help_panel=WAYS)
+        str | None, typer.Option(help="Scales to average over, such as 0.5,1,1.5.", rich_help_panel=INFERENCE)
     ] = None,
-    flip: Annotated[bool, typer.Option("--flip", help="Mirrored images, too.", rich_help_panel=WAYS)] = False,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Average over mirrored images, too.", rich_help_panel=INFERENCE)
+    ] = False,
     window: Annotated[
-        str | None, typer.Option(help="Windows of WIDTHxHEIGHT pixels, such as 512x512.", rich_help_panel=WAYS)
+        str | None,
+        typer.Option(metavar="WxH", help="Size of sliding windows, such as 512x512.", rich_help_panel=INFERENCE),
     ] = None,
     overlap: Annotated[
         float | None,
         typer.Option(
-            help="Least share that windows overlap by; `deploy` takes 0.75. [default: 0.5]", rich_help_panel=WAYS
+            help="Minimum overlap of windows, as a share of their side. Default: 0.5 (0.75 in deploy).",
+            rich_help_panel=INFERENCE,
         ),
     ] = None,
     abstain_below: Annotated[
-        float, typer.Option(help="Pixels of less confidence (0 to 1) get no class.", rich_help_panel=WAYS)
+        float,
+        typer.Option(help="Assign no class to pixels whose confidence (0 to 1) is lower.", rich_help_panel=INFERENCE),
     ] = 0.0,
     device: Device = None,
     backend: Backend = "auto",
@@ -73,35 +80,39 @@ def evaluate(
         tuple[Path, Path] | None,
         typer.Option(
             metavar="A.json B.json",
-            help="Instead of measuring: what differs between two files of --output, and whether it can be luck.",
+            help="Instead of evaluating, compare two files written by --output, with tests of significance.",
         ),
     ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(help="Instead of a model: a folder with a PNG of class ids for each image, called as the image."),
+        typer.Option(
+            help="Instead of running a model, evaluate a folder of PNG files with class ids, named like the images."
+        ),
     ] = None,
     submission: Annotated[
         Path | None,
-        typer.Option(help="A file for the server of cityscapes, voc or ade20k, which measures --split test."),
+        typer.Option(
+            help="Write an archive for the test server of cityscapes, voc or ade20k; usually with --split test."
+        ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Let the doctor look at a folder's masks first, quickly.")
+        bool, typer.Option("--check/--no-check", help="Check a sample of the folder's masks first.")
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model, or predictions of any origin, on a dataset; or compare two measurements."""
+    """Evaluate a model, or stored predictions, on a dataset; or compare two evaluations."""
     if output is not None and output.suffix.lower() != ".json":
-        raise typer.BadParameter(f"Figures are written as .json, not as {str(output)!r}.", param_hint="--output")
+        raise typer.BadParameter(f"Metrics are written as .json, not as {str(output)!r}.", param_hint="--output")
     if compare is not None:
-        refuse_idle_options(context, _OF_COMPARE, "--compare", "It compares what is measured already")
+        refuse_idle_options(context, _OF_COMPARE, "--compare", "It compares finished evaluations")
         _compare(*compare, as_json=as_json)
         return
     if dataset is None:
-        raise typer.BadParameter("Say what to measure on, or --compare two results.", param_hint="--dataset")
+        raise typer.BadParameter("Name a dataset to evaluate on, or --compare two results.", param_hint="--dataset")
     on: dict[str, Any] = {"root": root, "split": split, "classes": classes}
     on |= {"output_file": output, "report": report, "progress": not as_json, "check": check}
     if predictions is not None:
-        refuse_idle_options(context, _OF_PREDICTIONS, "--predictions", "It measures what is predicted already")
+        refuse_idle_options(context, _OF_PREDICTIONS, "--predictions", "It evaluates stored predictions")
         from refinenet.evaluation.pipeline import evaluate_predictions
 
         result: Evaluation | Submission = evaluate_predictions(dataset, predictions, **on)
@@ -110,7 +121,7 @@ def evaluate(
 
         to_submit = submission if is_unlabelled(dataset, split) else None
         if to_submit is not None:
-            refuse_idle_options(context, _OF_UNLABELLED, f"--split {split}", "It has no labels to measure on")
+            refuse_idle_options(context, _OF_UNLABELLED, f"--split {split}", "It has no labels to evaluate on")
         chosen = _choose_protocol(protocol, scales, flip, window, overlap)
         from refinenet.api import RefineNet
 
@@ -130,12 +141,12 @@ def calibrate(
     output: Annotated[Path, typer.Option("--output", "-o", help="The model file to write.")],
     root: Root = None,
     classes: ClassSet = None,
-    split: Annotated[str, typer.Option(help="Which part of the dataset; one that was not trained on.")] = "val",
+    split: Annotated[str, typer.Option(help="Split of the dataset; not the one used for training.")] = "val",
     model: Model = "camvid",
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a model's confidence mean what it says: fit a temperature, and keep it in a copy of the model."""
+    """Calibrate a model's confidence by temperature scaling, and write the calibrated model."""
     from refinenet.api import RefineNet
     from refinenet.io.files import refuse_same_file, refuse_unwritable
 
@@ -151,8 +162,8 @@ def calibrate(
         say({"model": str(output), **asdict(fitted)})
         return
     say(
-        f"Temperature {fitted.value:.3f}, fitted to {fitted.pixels:,} pixels of {fitted.images:,} images; on these the "
-        f"calibration error was {100 * fitted.error_before:.2f} % and is {100 * fitted.error_after:.2f} %. "
+        f"Temperature {fitted.value:.3f}, fitted to {fitted.pixels:,} pixels of {fitted.images:,} images. Calibration "
+        f"error on them: {100 * fitted.error_before:.2f} % before, {100 * fitted.error_after:.2f} % after. "
         f"Model: {output}"
     )
 
@@ -174,10 +185,10 @@ def _choose_protocol(
         return name
     if name == "paper":
         raise typer.BadParameter(
-            "It says all of --scales, --flip, --window and --overlap.", param_hint="--protocol paper"
+            "It sets --scales, --flip, --window and --overlap itself.", param_hint="--protocol paper"
         )
     if overlap is not None and window is None:
-        raise typer.BadParameter("It is of use with --window only.", param_hint="--overlap")
+        raise typer.BadParameter("It has an effect only with --window.", param_hint="--overlap")
     from refinenet.inference.protocol import PLAIN, Protocol
 
     return Protocol(
@@ -192,4 +203,4 @@ def _read_scales(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no list of numbers such as 0.5,1,1.5.", param_hint="--scales") from None
+        raise typer.BadParameter(f"{text!r} is not numbers such as 0.5,1,1.5.", param_hint="--scales") from None

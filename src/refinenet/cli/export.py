@@ -19,39 +19,37 @@ def export(
     output: Annotated[
         Path,
         typer.Argument(
-            help="The file to write: .onnx, .xml (OpenVINO) or .pt2 (PyTorch); or .triton, a folder for Triton.",
+            help="The file to write: .onnx, .xml (OpenVINO), .pt2 (PyTorch), or .triton (a Triton model repository).",
             show_default=False,
         ),
     ],
     model: Model = "camvid",
     dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help=f"Compare and measure on its images, too. {DATASET_HELP}")
+        str | None, typer.Option("--dataset", "-d", help=f"Compare and evaluate on its images, too. {DATASET_HELP}")
     ] = None,
     root: Root = None,
     classes: ClassSet = None,
-    split: Annotated[str, typer.Option(help="Which part of the dataset.")] = "val",
+    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "val",
     size: Annotated[
         list[str] | None,
         typer.Option(
-            help="WIDTHxHEIGHT of images to time it with, and to compare on, too; more than once for several. "
-            "[default: 480x360, 512x512]"
+            metavar="WxH",
+            help="Image size for timing and comparison; may be repeated. Default: 480x360 and 512x512.",
         ),
     ] = None,
     precision: Annotated[
         Literal["float32", "int8"],
-        typer.Option(help="Of the arithmetic; int8 is for .xml, fitted to and measured on --dataset."),
+        typer.Option(metavar="PRECISION", help="float32, or int8 for .xml, which needs --dataset."),
     ] = "float32",
-    calibration_split: Annotated[
-        str, typer.Option(help="For int8: which part of the dataset shows what values occur.")
-    ] = "train",
+    calibration_split: Annotated[str, typer.Option(help="Split of the dataset for int8 calibration.")] = "train",
     max_drop: Annotated[
-        float, typer.Option(min=0, max=1, help="For int8: how far mIoU may fall; 0.005 is half a point.")
+        float, typer.Option(min=0, max=1, help="Largest drop of mIoU that int8 may cost; 0.005 is half a point.")
     ] = 0.005,
     as_json: AsJson = False,
 ) -> None:
-    """Write a model for other programs, once they give its answers; figures on that lie beside it."""
+    """Export a model to another format, check its predictions there, and write a certificate next to it."""
     if dataset is None:
-        refuse_idle_options(context, _ALWAYS | {"precision"}, "--dataset", "Without a dataset nothing is measured")
+        refuse_idle_options(context, _ALWAYS | {"precision"}, "--dataset", "Without a dataset nothing is evaluated")
     if precision != "int8":
         refuse_idle_options(context, _ALWAYS | _OF_DATASET, "--precision", "In float32 nothing is quantised")
     chosen: dict[str, Any] = {"sizes": [_read_size(text) for text in size]} if size else {}
@@ -78,5 +76,5 @@ def export(
 def _read_size(text: str) -> tuple[int, int]:
     width, _, height = text.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal()):
-        raise typer.BadParameter(f"{text!r} is no size such as 480x360 (width x height).", param_hint="--size")
+        raise typer.BadParameter(f"{text!r} is not a size such as 480x360 (width x height).", param_hint="--size")
     return int(height), int(width)

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share, and what reads their values."""
 
 from __future__ import annotations
 
@@ -11,57 +11,63 @@ import typer
 
 from refinenet.io.files import quote_controls
 
-DATASET_HELP = "A name (see `refinenet data list`), or a folder or YAML file of your own."
+STANDARD = "-"
+"""Standard input or output, in place of a file."""
+
+DATASET_HELP = "A dataset's name (see `refinenet data list`), or your own folder or YAML file."
 
 Model = Annotated[
     str,
-    typer.Option(
-        "--model", "-m", help='A model file, an exported .onnx or .xml, or "camvid", which ships inside the package.'
-    ),
+    typer.Option("--model", "-m", help='A model file, an exported .onnx or .xml file, or "camvid", the bundled model.'),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: a GPU if available.")]
 Backend = Annotated[
     Literal["auto", "pytorch", "compiled", "openvino", "onnxruntime"],
     typer.Option(
-        help="What runs the network. auto: OpenVINO on CPUs, where it is installed, after a translation that is kept; "
-        "else PyTorch. compiled: PyTorch with a compiler, minutes at the start."
+        metavar="BACKEND",
+        help="What runs the network: pytorch, compiled (PyTorch with a compiler, which takes minutes at the start), "
+        "openvino, onnxruntime, or auto: OpenVINO on CPUs if installed, otherwise PyTorch.",
     ),
 ]
 Precision = Annotated[
     Literal["float32", "bfloat16", "float16"],
-    typer.Option(help="Of its arithmetic: bfloat16 by all but onnxruntime, float16 by PyTorch on GPUs."),
+    typer.Option(
+        metavar="PRECISION",
+        help="Arithmetic of the network: float32, bfloat16 (not with onnxruntime), or float16 (PyTorch on GPUs only).",
+    ),
 ]
-AbstainBelow = Annotated[float, typer.Option(help="Pixels of less confidence (0 to 1) get no class.")]
+AbstainBelow = Annotated[float, typer.Option(help="Assign no class to pixels whose confidence (0 to 1) is lower.")]
 Bands = Annotated[
     str | None,
     typer.Option(
-        help="Numbers of the bands for red, green and blue, such as 3,2,1, or of one for grey; by default those that "
-        "the file declares."
+        help="Band numbers for red, green and blue, such as 3,2,1, or a single one for grey. Default: as the file "
+        "declares."
     ),
 ]
 ValueRange = Annotated[
     str | None,
     typer.Option(
-        help="The stored values for black and white, such as 0,4095 for 12 bits; by default those that the model was "
-        "trained with, or else those of the image's type."
+        metavar="LOW,HIGH",
+        help="Stored values of black and white, such as 0,4095 for 12-bit images. Default: those the model was trained "
+        "with, otherwise the range of the image's data type.",
     ),
 ]
-Root = Annotated[Path | None, typer.Option(help="Where a dataset known by name lies.")]
+Root = Annotated[Path | None, typer.Option(help="Folder of a dataset given by name.")]
 ClassSet = Annotated[
-    str | None, typer.Option(help="Set of classes of a dataset that has two: stuff for coco, 59 for context.")
+    str | None, typer.Option(help="Alternative set of classes of a published dataset: stuff for coco, 59 for context.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines, and no progress.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and no progress.")]
 
 
 def parse_settings(settings: list[str], taken: set[str]) -> dict[str, Any]:
-    """Settings given as KEY=VALUE, the values in JSON or else texts.
+    """Parse settings given as KEY=VALUE, with values in JSON or plain text.
 
     Args:
-        settings: As they were typed.
+        settings: As typed.
         taken: Keys that other options have set.
 
     Raises:
-        typer.BadParameter: one is no KEY=VALUE, or its key is given twice.
+        typer.BadParameter: a setting is not KEY=VALUE, or its key is given twice.
     """
     chosen = {}
     for setting in settings:
@@ -75,7 +81,7 @@ def parse_settings(settings: list[str], taken: set[str]) -> dict[str, Any]:
 
 
 def read_value(text: str) -> Any:
-    """A value in JSON, or else the text itself."""
+    """Parse a value as JSON; any other text stays as it is."""
     try:
         return json.loads(text)
     except ValueError:
@@ -83,37 +89,39 @@ def read_value(text: str) -> Any:
 
 
 def read_window(text: str) -> tuple[int, int]:
-    """WIDTHxHEIGHT as it was typed, to height and width.
+    """Parse WIDTHxHEIGHT into height and width.
 
     Raises:
-        typer.BadParameter: it is no such size.
+        typer.BadParameter: the text is not a size.
     """
     width, _, height = text.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal()):
-        raise typer.BadParameter(f"{text!r} is no size such as 512x512 (width x height).", param_hint="--window")
+        raise typer.BadParameter(f"{text!r} is not a size such as 512x512 (width x height).", param_hint="--window")
     return int(height), int(width)
 
 
 def read_bands(text: str | None) -> tuple[int, ...] | None:
-    """Band numbers as they were typed.
+    """Parse band numbers, separated by commas.
 
     Raises:
-        typer.BadParameter: they are none.
+        typer.BadParameter: the text is not one number or three.
     """
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
     numbers = [int(part) for part in parts if part.isascii() and part.isdecimal()]
     if len(numbers) != len(parts) or len(parts) not in (1, 3) or min(numbers) < 1:
-        raise typer.BadParameter(f"{text!r} is not like 3,2,1 (or 1 for grey).", param_hint="--bands")
+        raise typer.BadParameter(
+            f"{text!r} is not a list of bands such as 3,2,1 (or 1 for grey).", param_hint="--bands"
+        )
     return tuple(numbers)
 
 
 def read_value_range(text: str | None) -> tuple[float, float] | None:
-    """LOW,HIGH as it was typed.
+    """Parse LOW,HIGH.
 
     Raises:
-        typer.BadParameter: it is no such range.
+        typer.BadParameter: the text is not a range.
     """
     if text is None:
         return None
@@ -128,15 +136,15 @@ def read_value_range(text: str | None) -> tuple[float, float] | None:
 
 
 def complain(message: str) -> None:
-    """Say on standard error what went wrong."""
+    """Print an error message on standard error."""
     typer.echo(f"Error: {quote_controls(message, keep_lines=True)}", err=True)
 
 
 def default_model_notice(context: typer.Context, model: str) -> Callable[[], None]:
-    """A function that says once, on standard error, which bundled model is used and what it knows.
+    """Make a function that reports once, on standard error, that the bundled model is used, and its classes.
 
-    It is called with the first result, so that what fails at once has its error alone. Where a model was named it says
-    nothing.
+    Call it with the first result, so that a command that fails at once prints its error alone. If the command line
+    names a model, the function does nothing.
     """
     waiting = [model] if getattr(context.get_parameter_source("model"), "name", "") != "COMMANDLINE" else []
 
@@ -148,24 +156,24 @@ def default_model_notice(context: typer.Context, model: str) -> Callable[[], Non
 
         name = waiting.pop()
         print_note(
-            f"No --model was named, so the bundled model {name} is used. It knows {describe_bundled(name)} "
-            "and no others: for other images name one with --model FILE."
+            f"No --model given: using the bundled model {name}. It knows only {describe_bundled(name)}. For other "
+            "images pass --model FILE."
         )
 
     return announce
 
 
 def refuse_idle_options(context: typer.Context, of_use: set[str], beside: str, why: str) -> None:
-    """Refuse options that were given and would do nothing.
+    """Reject options on the command line that would have no effect.
 
     Args:
-        context: Of the command.
-        of_use: Names of the parameters that do something here.
-        beside: The option because of which the others do not.
-        why: The reason, in words.
+        context: The context of the command.
+        of_use: Names of the parameters that have an effect.
+        beside: The option that leaves the others without effect.
+        why: The reason, as the beginning of a message.
 
     Raises:
-        typer.BadParameter: there are such.
+        typer.BadParameter: the command line has such options.
     """
     idle = [
         parameter.opts[0]

@@ -1,4 +1,4 @@
-"""`refinenet train`, the command with the most options."""
+"""The commands `refinenet train` and `refinenet pretrain`."""
 
 from __future__ import annotations
 
@@ -20,60 +20,64 @@ if TYPE_CHECKING:
 def train(
     dataset: Annotated[
         list[str] | None,
-        typer.Option("--dataset", "-d", help=f"{DATASET_HELP} Several train together, and the first one validates."),
+        typer.Option(
+            "--dataset",
+            "-d",
+            metavar="DATASET",
+            help=f"{DATASET_HELP} Repeat it to train on several; the first one validates.",
+        ),
     ] = None,
     root: Root = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for the results; by default a new one in runs/."),
+        typer.Option("--output", "-o", help="Run folder to create. Default: a new one in runs/."),
     ] = None,
     classes: ClassSet = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Folder of a stopped run to go on with, instead of --dataset.")
+        Path | None, typer.Option(help="Run folder of an interrupted training to resume, instead of --dataset.")
     ] = None,
     stages: Annotated[
         Path | None,
-        typer.Option(help="A YAML file of trainings after each other (a list below the key stages), for --dataset."),
+        typer.Option(help="YAML file with a list of training stages (under the key stages), instead of --dataset."),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="A recipe by name, or its TOML file; what other options say takes the place of its words."),
+        typer.Option(help="Name or TOML file of a recipe; other options override it."),
     ] = None,
-    list_recipes: Annotated[bool, typer.Option("--list-recipes", help="Show the recipes there are, and stop.")] = False,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="A model to go on from.")] = None,
+    list_recipes: Annotated[bool, typer.Option("--list-recipes", help="List the bundled recipes and exit.")] = False,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Model to fine-tune.")] = None,
     model_type: Annotated[
         Literal["full", "lightweight"] | None,
-        typer.Option(help="Family of a new network; full where no encoder is named."),
+        typer.Option(metavar="TYPE", help="Type of a new network: full, or lightweight (default with --encoder)."),
     ] = None,
-    num_layers: Annotated[int | None, typer.Option(help="Depth of a new network's ResNet: 50, 101 or 152.")] = None,
+    num_layers: Annotated[int | None, typer.Option(help="ResNet depth of a new network: 50, 101 or 152.")] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="Instead of a ResNet, a timm network, such as mobilenetv2_100.")
+        str | None, typer.Option(help="A timm encoder instead of a ResNet, such as mobilenetv2_100.")
     ] = None,
     encoder_weights: Annotated[
-        str | None, typer.Option(help='A file of encoder weights, or "imagenet" to fetch timm\'s.')
+        str | None, typer.Option(help='File with encoder weights, or "imagenet" to download them from timm.')
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images. [default: 50]")] = None,
-    batch_size: Annotated[
-        str | None, typer.Option(metavar="NUMBER|auto", help="Images in a step. [default: 8]")
-    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images. Default: 50.")] = None,
+    batch_size: Annotated[str | None, typer.Option(metavar="N|auto", help="Images per step. Default: 8.")] = None,
     learning_rate: Annotated[
         str | None,
-        typer.Option(metavar="NUMBER|auto", help="Of decoder and classifier, at its highest. [default: 0.001]"),
+        typer.Option(metavar="N|auto", help="Peak learning rate of decoder and classifier. Default: 0.001."),
     ] = None,
-    encoder_learning_rate: Annotated[float | None, typer.Option(help="Of the encoder; by default the same.")] = None,
+    encoder_learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate of the encoder. Default: the same.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            help="Any other field of TrainConfig, as KEY=VALUE in JSON: --set 'crop_size=[360,480]'. May be repeated.",
+            metavar="KEY=VALUE",
+            help="Any other field of TrainConfig, with a value in JSON: 'crop_size=[360,480]'. May be repeated.",
         ),
     ] = None,
-    check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Let the doctor look at the data first, quickly.")
-    ] = True,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Check a sample of the data first.")] = True,
     stop_after: Annotated[
         int | None,
-        typer.Option(min=1, metavar="STEPS", help="Stop for now after so many steps; --resume goes on."),
+        typer.Option(min=1, metavar="N", help="Stop after N steps; --resume continues."),
     ] = None,
     device: Device = None,
     as_json: AsJson = False,
@@ -99,7 +103,7 @@ def train(
     }
     _check_usage(dataset, resume, stages, recipe, start)
     if resume is not None and not check:
-        raise typer.BadParameter("a resumed run's data were looked at when it was begun.", param_hint="--no-check")
+        raise typer.BadParameter("the data of a resumed run were checked when it began.", param_hint="--no-check")
     from refinenet.api import RefineNet
 
     result = RefineNet(**_choose_start(start, recipe, chosen, is_staged=stages is not None), device=device).train(
@@ -121,9 +125,9 @@ def train(
 def _choose_start(
     start: Mapping[str, Any], recipe: str | None, chosen: Mapping[str, Any], *, is_staged: bool
 ) -> dict[str, Any]:
-    """The arguments of `RefineNet`, once it is sure that the settings are allowed.
+    """Return the arguments of `RefineNet` after validating the settings.
 
-    The seed of the training is that of a new network's weights, too, unless the recipe says another one for them.
+    The training seed also seeds the weights of a new network, unless the recipe sets another seed for them.
     """
     from refinenet.training.config import TrainConfig
     from refinenet.training.records.recipes import merge, read_recipe
@@ -133,7 +137,7 @@ def _choose_start(
         written = merge(read_recipe(recipe), network=start, train=chosen)
         start, settings = written.network, written.train
         is_staged = bool(written.stages)
-    if not is_staged:  # what all stages share need not do for a training of its own
+    if not is_staged:  # the settings that stages share need not be a valid training by themselves
         TrainConfig.from_dict(settings)
     is_new = start.get("model") is None
     return {"seed": settings.get("seed", TrainConfig.seed), **start} if is_new else dict(start)
@@ -143,7 +147,7 @@ def _show_recipes(as_json: bool) -> None:
     from refinenet.training.records.recipes import recipe_descriptions
 
     found = recipe_descriptions()
-    say(found if as_json else "\n\n".join(f"{name}\n{_indent(told)}" for name, told in found.items()))
+    say(found if as_json else "\n\n".join(f"{name}\n{_indent(description)}" for name, description in found.items()))
 
 
 def _indent(text: str) -> str:
@@ -155,15 +159,13 @@ def _check_usage(
 ) -> None:
     if resume is None and stages is None and recipe is None and not dataset:
         raise typer.BadParameter(
-            "name a dataset, a recipe by --recipe, or a run to go on with by --resume.", param_hint="--dataset"
+            "name a dataset, a recipe (--recipe), or a run to resume (--resume).", param_hint="--dataset"
         )
     if resume is not None and any(value is not None for value in start.values()):
-        raise typer.BadParameter(
-            "a resumed run has its network: leave the options of a new one out.", param_hint="--resume"
-        )
+        raise typer.BadParameter("a resumed run has its network: omit the options of a new one.", param_hint="--resume")
     if recipe is not None and (resume is not None or stages is not None):
-        other = "a resumed run goes on as it was begun" if stages is None else "a recipe has stages of its own"
-        raise typer.BadParameter(f"{other}: leave one of the two out.", param_hint="--recipe")
+        other = "a resumed run keeps its settings" if stages is None else "a recipe has its own stages"
+        raise typer.BadParameter(f"{other}: omit one of the two options.", param_hint="--recipe")
 
 
 def _report(result: TrainResult, as_json: bool) -> None:
@@ -182,40 +184,42 @@ def pretrain(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            help="train/CLASS/IMAGE and val/CLASS/IMAGE, or CLASS/IMAGE with every tenth image kept for validation.",
+            help="Folder with train/CLASS/IMAGE and val/CLASS/IMAGE, or CLASS/IMAGE: then every tenth image is for "
+            "validation.",
             show_default=False,
         ),
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="A timm network, such as mobilenetv2_100.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="The timm encoder to train, such as mobilenetv2_100.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the results; by default a new one in runs/.")
+        Path | None, typer.Option("--output", "-o", help="Run folder to create. Default: a new one in runs/.")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Folder of a stopped run to go on with, instead of all the above.")
+        Path | None, typer.Option(help="Run folder of an interrupted training to resume, instead of all of the above.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images. [default: 90]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in a step. [default: 128]")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="At its highest. [default: 0.001]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images. Default: 90.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step. Default: 128.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default: 0.001.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            help="Any other field of PretrainConfig, as KEY=VALUE in JSON: --set crop_size=160. May be repeated.",
+            metavar="KEY=VALUE",
+            help="Any other field of PretrainConfig, with a value in JSON: crop_size=160. May be repeated.",
         ),
     ] = None,
     stop_after: Annotated[
         int | None,
-        typer.Option(min=1, metavar="STEPS", help="Stop for now after so many steps; --resume goes on."),
+        typer.Option(min=1, metavar="N", help="Stop after N steps; --resume continues."),
     ] = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train an encoder on a folder of classified images, for --encoder-weights."""
+    """Train an encoder to classify the images of a folder, for train --encoder-weights."""
     named = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     chosen: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     chosen |= parse_settings(settings or [], taken=set(chosen))
     if resume is None and (folder is None or encoder is None):
-        raise typer.BadParameter("name a folder of images and --encoder, or a run to go on with by --resume.")
+        raise typer.BadParameter("name a folder of images and --encoder, or a run to resume (--resume).")
     from refinenet.training.pretraining import pretrain_encoder
 
     result = pretrain_encoder(

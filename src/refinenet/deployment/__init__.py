@@ -1,7 +1,8 @@
 """Deployment: many images, large images, videos, and clusters.
 
 Start reading with `files.segment_files`, the run over many images on one machine: `inputs` finds the images and plans
-the jobs, `outputs` writes the results, `journal` makes the run resumable. `video/` and `ray/` are the other two runs.
+the jobs, `outputs` writes the results, `journal` makes the run resumable. `video/` and `ray/` are the other two runs;
+`segmentation_model.SegmentationModel`, the base class of `RefineNet`, starts each of them.
 """
 
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from refinenet.deployment.ray.engine import segment_with_ray
     from refinenet.deployment.ray.journal import RayResult, failed
     from refinenet.deployment.ray.storage import find_skipped, pair_places
+    from refinenet.deployment.segmentation_model import SegmentationModel
     from refinenet.deployment.video.reader import is_video
     from refinenet.deployment.video.runner import RETRIES, VideoResult, choose_output, plan_output, segment_video
 else:
@@ -35,6 +37,7 @@ __all__ = [
     "LargeSegmentation",
     "LatencyTuner",
     "RayResult",
+    "SegmentationModel",
     "VideoResult",
     "Windows",
     "choose_kinds",

@@ -66,7 +66,7 @@ def check_masks(dataset: DatasetSource, split: str, processes: Processes, *, pro
     if report.stops_training:
         raise ValueError(f"{report.text('measured on')}\n\nTo evaluate anyway: `--no-check`, in Python check=False.")
     for finding in report.findings:
-        print_note(f"Warning: {finding.told()}", enabled=progress)
+        print_note(f"Warning: {finding.text()}", enabled=progress)
 
 
 def run_evaluation(

@@ -103,7 +103,7 @@ def check_data(arguments: TrainArguments, *, progress: bool) -> None:
         if report.stops_training:
             raise ValueError(report.text())
         for finding in report.findings:
-            print_note(f"Warning: {finding.told()}", enabled=progress)
+            print_note(f"Warning: {finding.text()}", enabled=progress)
 
 
 def describe_source(arguments: TrainArguments) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The doctor finds what is wrong with a dataset before training does, and writes a repaired copy.
+"""The dataset doctor: finds problems of a dataset before training does, and writes repaired copies.
 
-`examine` (or `check`, which keeps the report alone) and `fix` are the doors. From the top: `repair` and `examine` (the
-order of events), `set_rules`, `value_rules` and `file_rules` (from facts to findings), `sources`, `scan` (facts of each
-file), `listing` (what lies where), and at the bottom `finding`, `snapping`, `safely`, `report`.
+Begin with `examination.examine`, which shows the order of events: `listing` pairs files, `scan` reads each file once,
+`file_rules`, `mask_rules` and `split_rules` turn these facts into `findings`, and `report` prints them. `repair.fix`
+writes the copy.
 """
 
 from __future__ import annotations
@@ -26,5 +26,5 @@ def check(
     workers: int | None = None,
     progress: bool = True,
 ) -> Report:
-    """What `examine` reports; arguments and errors are the same."""
+    """Return the report of `examine`, with the same arguments and errors."""
     return examine(source, root=root, quick=quick, workers=workers, progress=progress).report

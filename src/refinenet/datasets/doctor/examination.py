@@ -1,4 +1,4 @@
-"""The examination: list, look at each file, judge."""
+"""The examination of a dataset: list the files, read each of them, judge."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ from refinenet.io.parallel import map_safely
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A dataset, opened."""
+    """A dataset, opened for examination."""
 
     name: str
-    """What messages call it."""
+    """Its name in messages."""
     root: Path | None
-    """The folder that holds it, where one does."""
+    """The folder that holds it, if a single one does."""
     layout: str
-    """In words."""
+    """Its layout in words."""
     listing: Listing
     reading: Reading
     meaning: Meaning | None
-    """What masks mean, where a file or the dataset itself says so."""
+    """Meaning of the mask values, if a file or the dataset itself defines it."""
     resplit: str
-    """How samples come into other splits."""
+    """Advice on how to move samples to other splits."""
     is_meaning_damaged: bool = False
-    """Whether there is a file that says so, which cannot be used."""
+    """Whether a file defines the meaning but is invalid."""
     invalid: InvalidLabels = field(default_factory=InvalidLabels)
-    """Annotations that cannot be used: a repaired copy is made without them."""
+    """Invalid annotations, which a repaired copy omits."""
 
 
 def open_source(source: str | Path, root: Path | None) -> Source:
     """Open a folder or YAML file, or a dataset known by name.
 
     Raises:
-        ValueError: a name that is not known, or a root where none is used.
-        FileNotFoundError: the folder is missing or laid out in no way that is understood; or the data are not there.
+        ValueError: the name is unknown, or a root was given that is not used.
+        FileNotFoundError: the folder is missing or its layout is unknown, or the data of a named dataset are missing.
         OSError: a file cannot be read.
     """
     name = str(source)
@@ -66,9 +66,9 @@ def open_source(source: str | Path, root: Path | None) -> Source:
         return _open_datasets(name, place, split_names(name), known, open_dataset(name, root), say_resplit(None))
     path = Path(source)
     if not path.exists():
-        open_dataset(name, root)  # It says which names there are.
+        open_dataset(name, root)  # its error lists the known names
     if root is not None:
-        raise ValueError(f"root={str(root)!r} has no use here: {name!r} is a folder.")
+        raise ValueError(f"root={str(root)!r} has no effect: {name!r} is a folder.")
     layout = find_layout(path)
     layout = replace(layout, splits={split: layout.splits[split] for split in find_splits(layout)})
     if layout.annotations:
@@ -93,7 +93,7 @@ def _open_masks(name: str, layout: Layout) -> Source:
 
 
 def _find_meaning(layout: Layout) -> tuple[Meaning | None, list[Finding]]:
-    if layout.classes_file is None:  # Palettes are read with everything else, and each mask once.
+    if layout.classes_file is None:  # palettes are read later, with the masks, so that each file is read once
         return None, []
     try:
         return find_meaning(layout), []
@@ -103,7 +103,7 @@ def _find_meaning(layout: Layout) -> tuple[Meaning | None, list[Finding]]:
 
 
 def _open_annotated(name: str, layout: Layout) -> Source:
-    """Open a folder whose labels are shapes, without those that cannot be used, which become a finding."""
+    """Open a folder whose labels are shapes; invalid shapes are omitted and become a finding."""
     folder = FolderSplits(Path(name), leave_out_invalid=True)
     reports: dict[Path, list[AnnotationReport]] = {}
 
@@ -117,7 +117,7 @@ def _open_annotated(name: str, layout: Layout) -> Source:
     )
     invalid, findings = InvalidLabels(), []
     for path, found in reports.items():
-        some = found[:1] if path.is_file() else found  # a json file of both splits is reported for each of them
+        some = found[:1] if path.is_file() else found  # a JSON file that both splits share is reported by each of them
         for report in some:
             invalid.extend(report.invalid or InvalidLabels(), f"{shorten(str(path), layout.root)}: ")
         if found[0].crowds is not None:
@@ -191,14 +191,14 @@ def is_worth_fixing(
     left_out: Mapping[Pair, str],
     findings: Sequence[Finding],
 ) -> bool:
-    """Whether `doctor.fix` would write a copy, and one in which something is better.
+    """Return whether `doctor.fix` would write a copy, and whether the copy would be an improvement.
 
     Args:
-        listing: What there is.
-        facts: Of the samples that were read.
-        meaning: What masks mean, None where nobody can tell.
-        left_out: Samples that stand elsewhere, too.
-        findings: All that was found.
+        listing: The files.
+        facts: Facts of the samples that were read.
+        meaning: Meaning of the mask values, or None if unknown.
+        left_out: Duplicate samples.
+        findings: All findings.
     """
     if meaning is None or not findings:
         return False
@@ -210,7 +210,7 @@ def is_worth_fixing(
 
 
 def _is_clear(mask: MaskFacts, meaning: Meaning) -> bool:
-    """Whether `relabel` could read it, and finds more than void."""
+    """Return whether `relabel` could read the mask and would find a class in it."""
     if not mask.is_opaque:
         return False
     values, points, is_colour = _find_points(mask, meaning)
@@ -223,13 +223,13 @@ def _is_clear(mask: MaskFacts, meaning: Meaning) -> bool:
 
 
 def _find_points(mask: MaskFacts, meaning: Meaning) -> tuple[Codes, Codes, bool]:
-    """The mask's values and those with a meaning, in the same form, and whether these are colours."""
+    """Return the values of a mask, the values with a meaning in the same form, and whether these are colours."""
     points, _ = points_of(meaning)
     if meaning.kind == "ids":
         if not mask.is_colour or mask.is_grey:
             return mask.values & 255 if mask.is_colour else mask.values, points, False
-        told = pack_colours(meaning.label_set.colours) if meaning.has_colours else np.full(1, -1)
-        return mask.values, told, True
+        known = pack_colours(meaning.label_set.colours) if meaning.has_colours else np.full(1, -1)
+        return mask.values, known, True
     if mask.is_colour:
         return mask.values, points, True
     palette = pack_colours(np.array([*split_palette(mask.palette), *[(0, 0, 0)] * 256], np.uint8)[:256])
@@ -237,31 +237,31 @@ def _find_points(mask: MaskFacts, meaning: Meaning) -> tuple[Codes, Codes, bool]
 
 
 QUICK_SAMPLES = 100
-"""Samples of each split that a quick check reads."""
+"""Number of samples per split that a quick check reads."""
 
 _NEEDS_ALL = ("mask-0-255", "ids-from-1", "nothing-but-void")
-"""What a quick check may take for true because it saw too little."""
+"""Kinds that a quick check may report by mistake, because its sample is too small."""
 
 _UNSURE = (
     *("no-classes", "palettes-conflict", "mask-colours-for-ids", "mask-unlisted-colours", "mask-near-colours"),
     *("mask-interpolated", "ids-outside", "mask-lossy-format"),
 )
-"""Where this is found, classes may only seem to be absent."""
+"""Kinds of findings that make classes seem to be absent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """A report, and what a repaired copy is made from."""
+    """A report, and the facts that a repaired copy is made from."""
 
     report: Report
     source: Source
     facts: list[Facts]
     meaning: Meaning | None
-    """What masks mean, as it should be said."""
+    """Meaning of the mask values, corrected."""
     left_out: Mapping[Pair, str]
-    """Samples that stand elsewhere, too, with the reason why they should go."""
+    """Duplicate samples that a repaired copy omits, with the reason."""
     is_quick: bool
-    """Whether it may have read a part only, and compared no pictures."""
+    """Whether only a sample was read, and images were not compared."""
 
 
 def examine(
@@ -272,19 +272,19 @@ def examine(
     workers: int | None = None,
     progress: bool = True,
 ) -> Examination:
-    """Find what is wrong with a dataset, and keep what a repaired copy needs. Nothing is changed.
+    """Find the problems of a dataset, and keep the facts that a repaired copy needs. The dataset is not changed.
 
     Args:
-        source: A folder or YAML file of one's own, or a dataset known by name.
-        root: Where a dataset known by name lies.
-        quick: List everything, but read only `QUICK_SAMPLES` samples of each split, and compare image files byte by
-            byte instead of picture by picture: seconds instead of minutes.
-        workers: Processes that read files; by default one for each core, and 0 reads in this process.
+        source: A custom folder or YAML file, or the name of a dataset.
+        root: The folder of a named dataset.
+        quick: Whether to read only `QUICK_SAMPLES` samples of each split, and to compare image files byte by byte
+            instead of by their pixels: seconds instead of minutes. All files are listed in either case.
+        workers: Number of processes that read files; by default one per core, 0 to read in this process.
         progress: Whether to show a progress bar on a terminal.
 
     Raises:
-        ValueError: an unknown name, or a root where none is used.
-        FileNotFoundError: there is no such folder, or it is laid out in no way that is understood.
+        ValueError: the name is unknown, or a root was given that is not used.
+        FileNotFoundError: the folder does not exist, or its layout is unknown.
         OSError: a folder cannot be read.
     """
     examination = _examine(open_source(source, root), quick, workers, progress)
@@ -292,24 +292,24 @@ def examine(
 
 
 def check_masks(source: str | Path, split: str, *, workers: int | None = 0, progress: bool = True) -> Report:
-    """Ask of the masks of one split what `examine` asks before training, before something is measured on them.
+    """Check the masks of one split before an evaluation, as `examine` does before training.
 
-    Only masks are read, `QUICK_SAMPLES` of them, and only what concerns the masks' values and files is reported.
+    At most `QUICK_SAMPLES` masks are read, and no images; the report covers mask files and values only.
 
     Args:
-        source: A folder or YAML file of one's own.
-        split: The split that is measured on.
+        source: A custom folder or YAML file.
+        split: The split to evaluate on.
         workers: As for `examine`.
         progress: As for `examine`.
 
     Raises:
-        FileNotFoundError: there is no such folder, or it is laid out in no way that is understood.
+        FileNotFoundError: the folder does not exist, or its layout is unknown.
         OSError: a folder cannot be read.
     """
     opened = open_source(source, None)
     pairs = [pair for pair in opened.listing.pairs if pair.split == split and pair.mask]
     opened = replace(opened, reading=replace(opened.reading, masks_only=True))
-    facts = _look(opened, _spread(pairs, QUICK_SAMPLES) if pairs else [], workers, progress)
+    facts = _read(opened, _spread(pairs, QUICK_SAMPLES) if pairs else [], workers, progress)
     findings = judge_masks(facts, opened.root)
     if not opened.is_meaning_damaged:
         findings += judge_values(facts, opened.meaning, opened.root).findings
@@ -326,26 +326,26 @@ def check_masks(source: str | Path, split: str, *, workers: int | None = 0, prog
 
 def _examine(opened: Source, quick: bool, workers: int | None, progress: bool) -> Examination:
     pairs = _spread(opened.listing.pairs, QUICK_SAMPLES) if quick else opened.listing.pairs
-    facts = _look(opened, pairs, workers, progress)
+    facts = _read(opened, pairs, workers, progress)
     examination = _judge(opened, facts, quick)
     if quick and any(finding.kind in _NEEDS_ALL for finding in examination.report.findings):
-        return _judge(opened, _look(opened, opened.listing.pairs, workers, progress), quick)
+        return _judge(opened, _read(opened, opened.listing.pairs, workers, progress), quick)
     return examination
 
 
-def _look(source: Source, pairs: Sequence[Pair], workers: int | None, progress: bool) -> list[Facts]:
+def _read(source: Source, pairs: Sequence[Pair], workers: int | None, progress: bool) -> list[Facts]:
     found: list[Facts] = []
     palettes: dict[bytes, bytes] = {}
     with progress_bar(progress) as bar:
         task = bar.add_task("Checking", total=len(pairs), status="")
-        for pair, facts in zip(pairs, map_safely(source.reading.look, pairs, workers=workers), strict=True):
+        for pair, facts in zip(pairs, map_safely(source.reading.read, pairs, workers=workers), strict=True):
             found.append(_share(facts, pair, palettes) if facts else Facts(pair, None, None))
             bar.advance(task)
     return found
 
 
 def _share(facts: Facts, pair: Pair, palettes: dict[bytes, bytes]) -> Facts:
-    """Facts that came from another process as copies: what they have in common with others is kept once."""
+    """Share equal palettes among facts, which arrive as copies from other processes, to save memory."""
     mask = facts.mask
     if mask is not None and mask.palette:
         mask = replace(mask, palette=palettes.setdefault(mask.palette, mask.palette))
@@ -370,7 +370,7 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
         is_whole = len(facts) == len(source.listing.pairs)
         classes = judge_classes(facts, meaning, source.root, source.resplit, is_whole=is_whole)
         findings += [finding for finding in classes if is_sure or not finding.kind.startswith("class-")]
-    if quick and source.name not in PUBLISHED:  # whose splits are as their owners made them, here as everywhere
+    if quick and source.name not in PUBLISHED:  # the splits of published datasets are not ours to change
         findings += judge_equal_files(source.listing.pairs, source.root)
     elif not quick:
         repeated = judge_repetitions(facts, source.root)
@@ -392,7 +392,7 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
 
 
 def _spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
-    """`count` pairs of each split, at equal distances."""
+    """Choose `count` pairs of each split, at equal distances."""
     splits: dict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
         splits[pair.split].append(pair)

@@ -1,4 +1,4 @@
-"""From the facts of files to findings: what cannot be read, what does not fit, what is converted."""
+"""Findings about single files: unreadable, mismatched, or converted when read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from refinenet.datasets.doctor.scan import MAX_VALUES, Facts, ImageFacts, MaskFa
 from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS
 
 MAX_LABELS = 64
-"""Colours that an image holds at most if it is a mask."""
+"""Largest number of colours in an image that may be a mask."""
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
 _CONVERTED = {
     "CMYK": "image-cmyk",
@@ -23,18 +23,18 @@ _CONVERTED = {
 
 
 def judge_files(facts: Sequence[Facts], root: Path | None) -> list[Finding]:
-    """Findings about single files, and about image and mask as a pair."""
+    """Find problems of single files, and of images and masks as pairs."""
     return _collect(_all_notes(facts), root)
 
 
 def judge_masks(facts: Sequence[Facts], root: Path | None) -> list[Finding]:
-    """Findings about single mask files."""
+    """Find problems of single mask files."""
     return _collect((note for fact in facts if fact.mask for note in _mask_notes(fact.pair, fact.mask)), root)
 
 
-def _collect(notes_found: Iterable[tuple[str, str, str]], root: Path | None) -> list[Finding]:
+def _collect(noted: Iterable[tuple[str, str, str]], root: Path | None) -> list[Finding]:
     found: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for kind, path, message in notes_found:
+    for kind, path, message in noted:
         found[kind].append((shorten(path, root), message.replace(path, shorten(path, root))))
     return [
         find(kind, [name for name, _ in notes], limit=MAX_PIXELS, message=notes[0][1])
@@ -43,7 +43,7 @@ def _collect(notes_found: Iterable[tuple[str, str, str]], root: Path | None) -> 
 
 
 def find_swapped(facts: Sequence[Facts], root: Path | None) -> list[Finding]:
-    """Whether most masks are photographs whose images hold few colours: their folders are swapped, then."""
+    """Find swapped folders: most masks are photographs, and their images have few colours."""
     swapped = [
         shorten(name_pair(fact.pair), root)
         for fact in facts
@@ -57,12 +57,12 @@ def _is_photograph(mask: MaskFacts | None) -> bool:
 
 
 def name_pair(pair: Pair) -> str:
-    """What messages call a pair: the path of its mask, or of its image, or the item."""
+    """Return the name of a pair in messages: the path of its mask, or of its image, or its split and item."""
     return pair.mask or pair.image or f"{pair.split}: {pair.item}"
 
 
 def _all_notes(facts: Sequence[Facts]) -> Iterator[tuple[str, str, str]]:
-    """Kind, file and details of all that is found."""
+    """Yield kind, file and details of each problem."""
     grey_is_odd = is_grey_odd(facts)
     for fact in facts:
         if fact.image is None or fact.mask is None:
@@ -75,12 +75,12 @@ def _all_notes(facts: Sequence[Facts]) -> Iterator[tuple[str, str, str]]:
 
 
 def is_grey_odd(facts: Sequence[Facts]) -> bool:
-    """Whether most images are coloured."""
+    """Return whether most images are coloured, so that grey ones stand out."""
     return 2 * sum(fact.image is not None and fact.image.mode not in ("", *GREY_MODES) for fact in facts) > len(facts)
 
 
 def image_notes(pair: Pair, image: ImageFacts, grey_is_odd: bool) -> Iterator[tuple[str, str, str]]:
-    """Kind, file and details of what is found in an image."""
+    """Yield kind, file and details of each problem of an image."""
     path = pair.image or name_pair(pair)
     if image.problem:
         yield _name_kind("image", image.problem), path, image.message
@@ -115,28 +115,29 @@ def _name_kind(side: str, problem: str) -> str:
 
 
 def size_notes(pair: Pair, image: ImageFacts, mask: MaskFacts) -> Iterator[tuple[str, str, str]]:
-    """Kind, file and details of how the sizes of image and mask, both readable, go together."""
+    """Yield kind, file and details of mismatched sizes of an image and a mask, both readable."""
     turned = is_turned(image)
     if image.size == mask.size:
-        # Where a quarter turn changes the size, an equal size says that the mask was drawn on the turned picture.
+        # A quarter turn swaps the sides of an oblong image, so equal sizes prove that the mask was drawn on the
+        # upright image. Half turns, flips and squares prove nothing.
         if image.orientation > 1 and not (turned and image.size[0] != image.size[1]):
             yield "exif-turned", pair.image, ""
     elif turned and image.size == mask.size[::-1]:
         yield "size-exif", name_pair(pair), ""
     else:
         sizes = (f"{size[1]}x{size[0]}" for size in (image.size, mask.size))
-        yield "size-differs", name_pair(pair), "{} and {} pixels (width x height) in the first.".format(*sizes)
+        yield "size-differs", name_pair(pair), "{} and {} pixels (width x height) for the first one.".format(*sizes)
 
 
 def is_turned(image: ImageFacts) -> bool:
-    """Whether an image is stored turned by a quarter."""
+    """Return whether an image is stored rotated by a quarter turn (EXIF orientations 5 to 8)."""
     return image.orientation >= 5
 
 
 def find_obstacle(fact: Facts) -> str:
-    """Why a sample cannot be repaired, if so."""
+    """Return why a sample cannot be repaired; empty if it can."""
     if fact.image is None or fact.mask is None:
-        return "reading it kills the process that reads it, or does not end"
+        return "reading it crashes the reading process, or never ends"
     if fact.image.problem or fact.mask.problem:
         return fact.image.message or fact.mask.message
     if any(kind == "size-differs" for kind, _, _ in size_notes(fact.pair, fact.image, fact.mask)):

@@ -1,4 +1,4 @@
-"""What lies in a dataset's folders, brought together as far as it goes; what does not pair becomes findings."""
+"""The files of a dataset, paired as far as possible; files without a partner become findings."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from refinenet.io.image_files import IMAGE_SUFFIXES, walk_names
 LOSSY_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in MASK_SUFFIXES)
 
 _REASONS = {
-    "sample-kind-unread": "a sample with a file of a kind that is not read",
-    "file-kind-unread": "a file of a kind that is not read",
-    "image-without-mask": "an image without mask",
-    "mask-without-image": "a mask without image",
-    "stem-twice": "one of several files with the same name but for the ending",
+    "sample-kind-unread": "a sample with a file of an unsupported format",
+    "file-kind-unread": "a file of an unsupported format",
+    "image-without-mask": "an image without a mask",
+    "mask-without-image": "a mask without an image",
+    "stem-twice": "one of several files with the same name except for the extension",
 }
 
 
@@ -38,27 +38,27 @@ class Pair:
 
     split: str
     item: str
-    """The stem of the image, with any folders in front parted by "/"."""
+    """The stem of the image, with folders separated by "/"."""
     image: str
-    """The image's path; empty where no file holds it alone."""
+    """Path of the image; empty if no file holds it alone."""
     mask: str
-    """The mask's path; empty where labels are no mask files."""
+    """Path of the mask; empty if labels are not mask files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What there is."""
+    """The samples and other files of a dataset."""
 
     pairs: list[Pair]
     splits: Mapping[str, int]
-    """Images by split, with or without masks."""
+    """Number of images by split, with or without masks."""
     findings: list[Finding]
     left_out: Mapping[str, str]
-    """Files that belong to no pair, with the reason."""
+    """Files without a partner, with the reason."""
 
 
 def list_pairs(layout: Layout) -> Listing:
-    """Pair the files of a layout, whatever is wrong with them."""
+    """Pair the files of a layout, even damaged ones."""
     sides = {split: _Sides(split, files) for split, files in layout.splits.items()}
     pairs = [pair for side in sides.values() for pair in side.pair()]
     _pair_by_case(sides.values(), pairs)
@@ -94,9 +94,9 @@ def list_pairs(layout: Layout) -> Listing:
 
 
 def _find_unread(layout: Layout, sides: Iterable[_Sides]) -> dict[str, list[str]]:
-    """Images and masks of kinds that are not read; their partners are taken from those that have none.
+    """Find images and masks of unsupported formats, and remove their partners from those without one.
 
-    Files with the name of one that is read, such as the layers beside a picture, are not reported.
+    Files with the name of a readable one, such as the layers of an image editor next to it, are not reported.
     """
     found: dict[str, list[str]] = {"sample-kind-unread": [], "file-kind-unread": []}
     groups: dict[tuple[Path, Path], list[_Sides]] = defaultdict(list)
@@ -128,25 +128,25 @@ def _sort_unread(group: Sequence[_Sides], found: Mapping[str, list[str]]) -> Non
 
 
 def say_resplit(layout: Layout | None) -> str:
-    """How samples come into other splits; None stands for a dataset whose owner made them."""
+    """Advise how to move samples to other splits; None stands for a published dataset."""
     if layout is None:
-        return "The splits are its owner's."
+        return "The splits were defined by the publisher."
     if layout.annotations and not layout.is_dealt:
         if any(path.is_file() for path in layout.annotations.values()):
-            return "Move images, with what is said of them, between the json files of the splits by hand."
-        return "Move files, image and json together, between the folders of the splits by hand."
+            return "Move images with their annotations between the JSON files of the splits by hand."
+        return "Move files, image and JSON together, between the folders of the splits by hand."
     if layout.is_dealt:
         if sum(len(files.image_names) for files in layout.splits.values()) == 1:
             return (
-                "There is one image, which is kept for val: training needs two or more, or the folders images/train "
-                "and masks/train beside images/val and masks/val."
+                "The only image is used for val: training needs at least two images, or the folders images/train and "
+                "masks/train next to images/val and masks/val."
             )
         if not layout.annotations and _has_pair(layout.root):
-            return f"Make the splits anew with `{write_command(['refinenet', 'data', 'split', str(layout.root)])}`."
-        return "Every fifth sample is for val: put the samples into folders train and val for other splits."
+            return f"Make new splits with `{write_command(['refinenet', 'data', 'split', str(layout.root)])}`."
+        return "Every fifth sample is used for val; for other splits move the samples into folders train and val."
     if not layout.annotations and not layout.splits.keys() & {*SPLIT_FOLDERS} and _has_pair(layout.root):
         return (
-            "The folders are taken for splits. If they are recordings, deal them out whole with "
+            "The folders are used as splits. If they are recordings, assign them to splits as a whole with "
             f"`{write_command(['refinenet', 'data', 'split', str(layout.root)])}`."
         )
     lists = [layout.root / f"{name}.txt" for name in SPLIT_FOLDERS]
@@ -158,19 +158,19 @@ def say_resplit(layout: Layout | None) -> str:
 def _has_pair(root: Path) -> bool:
     try:
         return find_pair(root) is not None
-    except FileNotFoundError:  # Several folders may hold masks.
+    except FileNotFoundError:  # several folders may hold masks
         return False
 
 
 def shorten(path: str, root: Path | None) -> str:
-    """A path relative to the dataset's folder, where it is below one."""
+    """Return a path relative to the dataset's folder, if it is inside."""
     if root is None:
         return path
     return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
 
 
 class _Sides:
-    """The images and masks of a split by stem, from which pairs are taken away."""
+    """The images and masks of a split that have no partner yet, by stem."""
 
     def __init__(self, split: str, files: SplitFiles) -> None:
         self.split, self.files = split, files
@@ -190,13 +190,13 @@ class _Sides:
         return [self.make(stem, self, stem) for stem in sorted(self.images.keys() & self.masks.keys())]
 
     def make(self, stem: str, other: _Sides, mask_stem: str) -> Pair:
-        """Take an image here and a mask there, which may be another split."""
+        """Pair an image with a mask, which may be in another split."""
         image = str(self.files.images / self.images.pop(stem)[0])
         self.paired.append(image)
         return Pair(self.split, stem, image, str(other.files.masks / other.masks.pop(mask_stem)[0]))
 
     def pair_lossy(self, pairs: list[Pair]) -> None:
-        """Find masks that are JPEG or WebP files, which no layout takes for masks."""
+        """Pair images with JPEG or WebP masks, which layouts ignore."""
         if not self.images or self.files.masks == self.files.images or not self.files.masks.is_dir():
             return
         found = _by_stem(walk_names(self.files.masks, LOSSY_SUFFIXES), self.files.mask_ending)
@@ -205,7 +205,7 @@ class _Sides:
             pairs.append(self.make(stem, self, stem))
 
     def take_lone(self, stem: str, *, is_mask: bool) -> list[str]:
-        """Take the masks or images of a stem that have no partner."""
+        """Remove and return the paths of the masks or images of a stem."""
         folder, side = (self.files.masks, self.masks) if is_mask else (self.files.images, self.images)
         return [str(folder / name) for name in side.pop(stem, [])]
 
@@ -221,7 +221,7 @@ class _Sides:
 
 def _take(folder: Path, side: dict[str, list[str]], stem: str) -> list[str]:
     names = side.pop(stem)
-    # Only the side that has several is to blame.
+    # only the side with several files has a problem to report
     return [str(folder / name) for name in names] if len(names) > 1 else []
 
 
@@ -233,7 +233,7 @@ def _by_stem(names: Iterable[str], ending: str) -> dict[str, list[str]]:
 
 
 def _pair_by_case(sides: Iterable[_Sides], pairs: list[Pair]) -> None:
-    """Pair what differs in case only; where splits were dealt from one folder, the two may lie in different ones."""
+    """Pair files whose names differ only in case; they may be in different splits of one folder."""
     lone: dict[tuple[Path, str], list[tuple[_Sides, str]]] = defaultdict(list)
     for side in sides:
         for stem in side.masks:

@@ -1,4 +1,4 @@
-"""From the values in masks to findings: what they are read as, and what they should be read as."""
+"""Findings about mask values: how they are read, and how they should be."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from refinenet.datasets.doctor.mask_values import (
     ask_for_colours,
     count_colours,
     count_ids,
+    introduce_lines,
     points_of,
-    say_where,
     write_classes,
 )
 from refinenet.datasets.doctor.scan import Facts, MaskFacts
@@ -33,16 +33,16 @@ from refinenet.datasets.formats.lookup import pack_colours, split_palette
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What masks mean, and what is wrong with them."""
+    """The meaning of the mask values, and the findings about them."""
 
     meaning: Meaning | None
-    """As it should be; None where nobody can tell."""
+    """The corrected meaning; None if unknown."""
     findings: list[Finding]
 
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """A mask that could be read."""
+    """A readable mask."""
 
     name: str
     split: str
@@ -50,11 +50,11 @@ class Mask:
 
 
 def judge_values(facts: Sequence[Facts], meaning: Meaning | None, root: Path | None) -> Verdict:
-    """Judge all masks.
+    """Find problems of the values of all masks.
 
     Args:
-        facts: Of the samples.
-        meaning: What a file says about the values, or None where no file does.
+        facts: Facts of the samples.
+        meaning: Meaning of the values as a file defines it, or None if no file does.
         root: The dataset's folder.
     """
     masks = [
@@ -93,7 +93,7 @@ def _settle_unnamed(masks: Sequence[Mask]) -> Verdict:
 
 
 def _judge_palettes(masks: Sequence[Mask], values: Values) -> Verdict:
-    """Palettes disagree: the most common one counts, and colours say what the others' ids mean."""
+    """Judge masks with different palettes: the most common one defines the classes, colours map the others to it."""
     usual = Counter(mask.facts.palette for mask in masks).most_common(1)[0][0]
     odd = [mask for mask in masks if not _begin_alike(mask.facts.palette, usual)]
     meaning = _as_colours(usual, values)
@@ -107,7 +107,7 @@ def _judge_palettes(masks: Sequence[Mask], values: Values) -> Verdict:
 def _as_colours(palette: bytes, values: Values) -> Meaning | None:
     try:
         return mask_values.from_palette(split_palette(palette), values, "colours")
-    except ValueError:  # The palette has a colour twice.
+    except ValueError:  # the palette has a colour twice
         return None
 
 
@@ -122,7 +122,7 @@ def _used_colours(mask: MaskFacts) -> dict[int, tuple[int, int, int]]:
 
 
 def _settle(masks: Sequence[Mask], meaning: Meaning) -> Verdict:
-    """Whether all masks together follow the meaning, or another one that is easily said."""
+    """Judge whether the masks as a whole follow the meaning, or a simple variant of it."""
     if meaning.kind == "colours" or all(mask.facts.is_drawn for mask in masks):
         return Verdict(meaning=meaning, findings=[])
     values = count_ids([mask.facts for mask in masks])
@@ -137,19 +137,20 @@ def _settle(masks: Sequence[Mask], meaning: Meaning) -> Verdict:
         settled = mask_values.as_binary(meaning)
         names = [mask.name for mask in masks if 255 in mask.facts.values or mask.facts.is_grey]
         lines = write_classes(settled).strip()
-        findings.append(find("mask-0-255", names, where=say_where(meaning), lines=lines))
+        findings.append(find("mask-0-255", names, where=introduce_lines(meaning), lines=lines))
     elif mixed:
         findings.append(find("mask-0-255-mixed", mixed))
     elif mask_values.starts_at_one(values, meaning):
         settled = mask_values.from_one(meaning)
         names = [mask.name for mask in masks]
         lines = write_classes(settled).strip()
-        findings.append(find("ids-from-1", names, where=say_where(meaning), lines=lines, highest=count, last=count - 1))
+        where = introduce_lines(meaning)
+        findings.append(find("ids-from-1", names, where=where, lines=lines, highest=count, last=count - 1))
     return Verdict(meaning=settled, findings=findings)
 
 
 def _find_mixed(masks: Sequence[Mask], meaning: Meaning) -> list[str]:
-    """Binary masks of 0 and 255 among others of 0 and 1."""
+    """Find binary masks of 0 and 255 among others of 0 and 1."""
     if meaning.values != (0, 1) or 255 in meaning.ignored_ids:
         return []
     held = {mask.name: set(mask.facts.values.tolist()) for mask in masks}
@@ -159,7 +160,7 @@ def _find_mixed(masks: Sequence[Mask], meaning: Meaning) -> list[str]:
 
 
 def _find_painted(masks: Sequence[Mask], meaning: Meaning) -> Verdict:
-    """Masks that are painted where ids are meant, and what is meant where most of them are."""
+    """Find colour masks where ids are expected, and propose a meaning if most masks are in colour."""
     painted = [mask for mask in masks if mask.facts.is_colour and not mask.facts.is_grey]
     if not painted:
         return Verdict(meaning=meaning, findings=[])
@@ -171,7 +172,7 @@ def _find_painted(masks: Sequence[Mask], meaning: Meaning) -> Verdict:
         lines = advise_few_painted(is_known)
     elif is_known:
         by_colour = of_colours(meaning.label_set, [], meaning.origin)
-        lines = f"{say_where(meaning)}\n{write_classes(by_colour).strip()}"
+        lines = f"{introduce_lines(meaning)}\n{write_classes(by_colour).strip()}"
     else:
         proposal = mask_values.propose_colours(values)
         lines = ask_for_colours(values, proposal, meaning)
@@ -190,7 +191,7 @@ def _can_paint(meaning: Meaning) -> bool:
 
 
 def _judge_each(masks: Sequence[Mask], meaning: Meaning) -> list[Finding]:
-    """Findings about single masks under a meaning that holds for all."""
+    """Find problems of single masks, given a meaning that holds for all."""
     points = points_of(meaning)[0]
     is_colour = meaning.kind == "colours"
     found: dict[str, list[Mask]] = defaultdict(list)
@@ -210,9 +211,9 @@ def _judge_each(masks: Sequence[Mask], meaning: Meaning) -> list[Finding]:
 
 
 def _find_blended(masks: Sequence[Mask], known: Sequence[Mask]) -> list[Finding]:
-    """Masks of ids that were resized by a filter which blends: the values between are ids of other classes."""
-    told = {mask.name for mask in known}
-    names = [mask.name for mask in masks if mask.facts.is_blended and mask.name not in told]
+    """Find id masks resized by a smoothing filter: the values in between are ids of other classes."""
+    reported = {mask.name for mask in known}
+    names = [mask.name for mask in masks if mask.facts.is_blended and mask.name not in reported]
     return [find("mask-blended-ids", names)] if names else []
 
 
@@ -221,7 +222,7 @@ def _fit(mask: MaskFacts, points: Codes, is_colour: bool) -> Fit:
 
 
 def _judge_fit(found: Fit, mask: MaskFacts, is_spaced: bool, is_colour: bool) -> str:
-    """The kind of finding that a mask's strays are, if any."""
+    """Return the kind of finding that the stray values of a mask are; empty if none."""
     if found.is_exact or mask.is_lossy:
         return ""
     is_noise = is_spaced and not found.unlisted
@@ -259,7 +260,7 @@ def _count_strays(masks: Sequence[MaskFacts], meaning: Meaning, every: Sequence[
 
 
 def _judge_palette_colours(masks: Sequence[Mask], meaning: Meaning) -> list[Finding]:
-    """Masks whose palettes draw an id in another colour than classes.yaml or most masks do."""
+    """Find masks whose palettes show an id in another colour than classes.yaml or most masks do."""
     if meaning.kind == "colours" or meaning.origin == PALETTE_ORIGIN:
         return []
     used = {mask.name: _used_colours(mask.facts) for mask in masks if mask.facts.palette}
@@ -267,8 +268,8 @@ def _judge_palette_colours(masks: Sequence[Mask], meaning: Meaning) -> list[Find
         stored = dict(zip(meaning.values, meaning.label_set.colours, strict=True))
         contrary = {name: clashes for name, drawn in used.items() if (clashes := _find_clashes(drawn, stored))}
         if contrary:
-            lines = _say_both_readings(next(iter(contrary.values())), meaning)
-            return [find("palettes-contradict", [*contrary], lines=lines, where=say_where(meaning))]
+            lines = _describe_both_readings(next(iter(contrary.values())), meaning)
+            return [find("palettes-contradict", [*contrary], lines=lines, where=introduce_lines(meaning))]
     counts: dict[int, Counter[tuple[int, int, int]]] = defaultdict(Counter)
     for drawn in used.values():
         for value, colour in drawn.items():
@@ -284,9 +285,9 @@ def _judge_palette_colours(masks: Sequence[Mask], meaning: Meaning) -> list[Find
 def _find_clashes(
     drawn: dict[int, tuple[int, int, int]], known: dict[int, tuple[int, int, int]]
 ) -> list[tuple[int, int]]:
-    """Ids that a palette draws in the colour that is known of another id, with that other id.
+    """Find ids that a palette shows in the known colour of another id, each with that other id.
 
-    A grey ramp, as programs write it for want of colours, says nothing.
+    Grey ramps, which programs write by default, are ignored.
     """
     if all(colour == (value, value, value) for value, colour in drawn.items()):
         return []
@@ -298,7 +299,7 @@ def _find_clashes(
     ]
 
 
-def _say_both_readings(clashes: Sequence[tuple[int, int]], meaning: Meaning) -> str:
+def _describe_both_readings(clashes: Sequence[tuple[int, int]], meaning: Meaning) -> str:
     names = dict(zip(meaning.values, meaning.label_set.names, strict=True))
     return ", ".join(
         f"id {value} is {names[value]!r} by its number and {names[other]!r} by its colour"
@@ -307,7 +308,7 @@ def _say_both_readings(clashes: Sequence[tuple[int, int]], meaning: Meaning) -> 
 
 
 def classes_of(mask: MaskFacts, meaning: Meaning) -> Iterator[int]:
-    """The ids in the label set that a mask holds, void among them; -1 for values without a meaning."""
+    """Yield the label ids in a mask, including void; -1 for values without a meaning."""
     codes, ids = points_of(meaning)
     lookup = dict(zip(codes.tolist(), ids.tolist(), strict=True))
     values = mask.values & 255 if mask.is_grey and meaning.kind == "ids" else mask.values

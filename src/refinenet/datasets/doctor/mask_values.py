@@ -1,4 +1,4 @@
-"""What the values in masks mean: as a file says it, or as they suggest it where nothing or the wrong thing is said."""
+"""The meaning of mask values: as a file defines it, or as the values suggest if no file does, or a wrong one."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from refinenet.labels import Colour, LabelSet, voc_colours
 
 PROPOSED = "a proposal"
 MAX_PROPOSED = 64
-"""Classes that are proposed at most: more distinct values are no labels but a photograph or noise."""
+"""Largest number of proposed classes: more distinct values suggest a photograph or noise, not labels."""
 
-_MIN_SHARE = 0.0002
-_NOISY = 8
-_WIDE = 60
+_MIN_SHARE = 0.0002  # of all pixels; a colour with less is noise, not a class
+_NOISY = 8  # distinct grey values between 0 and 255 that smoothing leaves at least
+_WIDE = 60  # range that these values cover at least; ids of classes are closer together
 
 
 @dataclass(frozen=True, kw_only=True)
 class Values:
-    """All values that some masks hold, with their pixels, the most frequent first."""
+    """The values in some masks with their pixel counts, the most frequent first."""
 
     pixels: dict[int, int]
     is_colour: bool
     of: int = 0
-    """The pixels that shares are told of; those of all values unless told otherwise."""
+    """The total that shares refer to; 0 for the sum of `pixels`."""
 
     @property
     def total(self) -> int:
-        """Pixels of all."""
+        """Sum of all pixel counts."""
         return sum(self.pixels.values())
 
     def describe(self, count: int = 8) -> str:
-        """The most frequent values in words."""
+        """Describe the most frequent values."""
         shown = [
             f"{unpack_colour(value) if self.is_colour else value} ({share})"
             for value, share in list(self.shares().items())[:count]
@@ -49,16 +49,16 @@ class Values:
         return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
     def shares(self) -> dict[int, str]:
-        """For each value its share of all pixels in words."""
-        return {value: _say_share(pixels / max(self.of or self.total, 1)) for value, pixels in self.pixels.items()}
+        """Return the share of each value as text."""
+        return {value: _format_share(pixels / max(self.of or self.total, 1)) for value, pixels in self.pixels.items()}
 
 
-def _say_share(share: float) -> str:
+def _format_share(share: float) -> str:
     return "under 0.01 %" if 0 < share < 0.0001 else f"{100 * share:.3g} %"
 
 
 def count_ids(masks: Sequence[MaskFacts]) -> Values:
-    """The ids in masks, those that hold them three times as colours included."""
+    """Count the ids in masks, including masks that store them in three equal channels."""
     sound = [mask for mask in masks if not mask.is_lossy] or masks
     counts: Counter[int] = Counter()
     for mask in sound:
@@ -69,7 +69,7 @@ def count_ids(masks: Sequence[MaskFacts]) -> Values:
 
 
 def count_colours(masks: Sequence[MaskFacts]) -> Values:
-    """The colours in masks that hold colours."""
+    """Count the colours in colour masks."""
     counts: Counter[int] = Counter()
     for mask in masks:
         if mask.is_colour:
@@ -78,7 +78,7 @@ def count_colours(masks: Sequence[MaskFacts]) -> Values:
 
 
 def is_binary(values: Values) -> bool:
-    """Whether ids are 0 and 255, but for smoothed edges."""
+    """Return whether ids are 0 and 255, apart from smoothed edges."""
     pixels = values.pixels
     if not {0, 255} <= pixels.keys():
         return False
@@ -90,7 +90,7 @@ def is_binary(values: Values) -> bool:
 
 
 def starts_at_one(values: Values, meaning: Meaning) -> bool:
-    """Whether ids go from 1 to K where 0 to K - 1 are meant."""
+    """Return whether ids go from 1 to K although 0 to K - 1 are expected."""
     count = len(meaning.label_set)
     if meaning.kind != "ids" or meaning.values != tuple(range(count)):
         return False
@@ -99,7 +99,7 @@ def starts_at_one(values: Values, meaning: Meaning) -> bool:
 
 
 def as_binary(meaning: Meaning | None) -> Meaning:
-    """The meaning of masks of 0 and 255, with the names that are known."""
+    """Make the meaning of masks with 0 and 255, using known names."""
     names = meaning.label_set.names if meaning else ()
     colours = meaning.label_set.colours if meaning else ()
     if len(names) != 2:
@@ -111,12 +111,12 @@ def as_binary(meaning: Meaning | None) -> Meaning:
 
 
 def from_one(meaning: Meaning) -> Meaning:
-    """The same classes with ids from 1."""
+    """Make the meaning with the same classes and ids from 1."""
     return replace(meaning, values=tuple(range(1, len(meaning.label_set) + 1)))
 
 
 def common_palette(masks: Sequence[MaskFacts]) -> list[Colour] | None:
-    """The colours that all masks' palettes begin with, or None where these disagree or a mask has none."""
+    """Return the colours that all palettes begin with, or None if they disagree or a mask has no palette."""
     longest = b""
     for mask in masks:
         common = min(len(longest), len(mask.palette))
@@ -127,7 +127,7 @@ def common_palette(masks: Sequence[MaskFacts]) -> list[Colour] | None:
 
 
 def from_palette(colours: Sequence[Colour], values: Values, kind: str = "ids") -> Meaning:
-    """Classes named by numbers, in a palette's colours."""
+    """Make a meaning with classes named by numbers, in the colours of a palette."""
     count = max((value for value in values.pixels if value != 255), default=0) + 1
     padded = ([*colours, *[(0, 0, 0)] * 256])[:count]
     label_set = replace(LabelSet.numbered(count), colours=tuple(padded))
@@ -137,7 +137,7 @@ def from_palette(colours: Sequence[Colour], values: Values, kind: str = "ids") -
 
 
 def propose(masks: Sequence[MaskFacts]) -> Meaning | None:
-    """The likeliest meaning of masks that nothing explains, or None where their values are no labels."""
+    """Propose the likeliest meaning of unexplained masks, or None if their values are not labels."""
     colours = [mask for mask in masks if mask.is_colour and not mask.is_grey]
     if 2 * len(colours) > len(masks):
         return propose_colours(count_colours(colours))
@@ -145,7 +145,7 @@ def propose(masks: Sequence[MaskFacts]) -> Meaning | None:
 
 
 def propose_colours(values: Values) -> Meaning | None:
-    """Classes of the colours that fill more than a trace, those aside that are nearly another one."""
+    """Propose a class for each colour above a minimum share, except near copies of more frequent ones."""
     found: list[int] = []
     enough = _MIN_SHARE * values.total
     for value, pixels in values.pixels.items():
@@ -173,7 +173,7 @@ def _propose_ids(values: Values) -> Meaning | None:
 
 
 def points_of(meaning: Meaning) -> tuple[Codes, Codes]:
-    """The codes that have a meaning, and the id that each stands for in the label set."""
+    """Return the codes that have a meaning, and the label id of each."""
     label_set = meaning.label_set
     ids = np.arange(len(label_set))
     if meaning.kind == "colours":
@@ -185,7 +185,7 @@ def points_of(meaning: Meaning) -> tuple[Codes, Codes]:
 
 
 def write_classes(meaning: Meaning) -> str:
-    """The text of a `classes.yaml` that says so; colours that are the usual ones are left out."""
+    """Return the text of a `classes.yaml` with this meaning; default colours are omitted."""
     label_set = meaning.label_set
     lines: dict[str, object] = {"names": list(label_set.names)}
     if meaning.kind == "colours" or label_set.colours != voc_colours(len(label_set)):
@@ -208,74 +208,71 @@ def _write_value(value: object) -> str:
 
 
 MAX_LISTED = 64
-"""Values that are listed at most: more are no classes."""
+"""Largest number of values to list: more cannot be classes."""
 
 _WITHOUT = "`--fix OUT` writes a copy without these samples."
 
 
 def name_file(meaning: Meaning | None) -> str:
-    """The file that says what values mean; `classes.yaml` where none does."""
+    """Return the name of the file that defines the values; `classes.yaml` if none does."""
     path = Path(meaning.origin) if meaning else Path("classes.yaml")
     return path.name if path.suffix.lower() in (".yaml", ".yml", ".txt", ".csv") else "classes.yaml"
 
 
-def say_where(meaning: Meaning | None) -> str:
-    """Where all lines of a `classes.yaml` are to be written."""
+def introduce_lines(meaning: Meaning | None) -> str:
+    """Return the instruction that introduces the lines of a whole `classes.yaml`."""
     name = name_file(meaning)
     if name.endswith((".txt", ".csv")):
-        return f"Write a file classes.yaml into the folder, which then counts instead of {name}:"
+        return f"Write a file classes.yaml into the folder, which then takes precedence over {name}:"
     return f"Write this into {name}:"
 
 
 def ask_for_colours(colours: Values, proposal: Meaning | None, meaning: Meaning) -> str:
-    """Which colour is which class only the owner knows: colours with their shares, in no form that could be pasted."""
+    """Ask the owner which colour is which class, in a form that cannot be pasted without an answer."""
     if proposal is None:
         return (
-            "So many colours are no classes but a photograph, smoothing or a lossy format. Export the masks anew as "
-            "PNG without smoothing."
+            "So many colours cannot be classes; they come from a photograph, smoothing or lossy compression. Export "
+            "the masks again as PNG without smoothing."
         )
     names, shares = meaning.label_set.names, colours.shares()
     found = zip(pack_colours(proposal.label_set.colours).tolist(), proposal.label_set.colours, strict=True)
-    more = "" if len(proposal.label_set) <= len(names) else " Colours without a class belong under 'ignore'."
+    more = "" if len(proposal.label_set) <= len(names) else " List colours without a class under 'ignore'."
     return "\n".join(
         [
-            "Only you know which colour is which class. The most frequent colours, with their shares of all pixels:",
+            "Only you know which colour is which class. The most frequent colours, as shares of all pixels:",
             *(f"- [{', '.join(map(str, colour))}]: {shares[value]}" for value, colour in found),
             f"The names are {', '.join(names)}.",
-            f"Write into {name_file(meaning)} the key 'colours' with one [red, green, blue] for each name, in the "
-            f"order of the names, and 'masks: colours'.{more}",
-            "Or: `--fix OUT` writes a copy with ids, whose classes have placeholders for names (class 0 and so on), "
-            "to be renamed by you.",
+            f"In {name_file(meaning)}, add the key 'colours' with one [red, green, blue] per name, in the order of the "
+            f"names, and 'masks: colours'.{more}",
+            "Or: `--fix OUT` writes a copy with ids and placeholders for class names (class 0 and so on), which you "
+            "can rename.",
         ]
     )
 
 
 def advise_few_painted(is_known: bool) -> str:
-    """Of masks that are painted among others that hold ids."""
-    mended = "`--fix OUT` writes a copy with ids for the colours that the classes have."
-    return f"The other masks hold ids. Save these anew with ids, too; {mended if is_known else _WITHOUT}"
+    """Advise on colour masks among id masks."""
+    by_colour = "`--fix OUT` writes a copy with ids for the class colours."
+    return f"The other masks contain ids. Save these with ids, too; {by_colour if is_known else _WITHOUT}"
 
 
 def advise_colours(strays: Values, meaning: Meaning, *, is_grey: bool) -> str:
-    """Of colours without a meaning; `is_grey` says that the masks with them may hold ids."""
+    """Advise on colours without a meaning; `is_grey` if the masks with them may contain ids."""
     colours = [unpack_colour(value) for value in list(strays.pixels)[:MAX_LISTED]]
-    hint = "\nIf the masks hold ids instead of colours, remove 'masks: colours'." if is_grey else ""
+    hint = "\nIf the masks contain ids instead of colours, remove 'masks: colours'." if is_grey else ""
     name = name_file(meaning)
     if name.endswith(".txt"):
         red, green, blue = colours[0]
         return (
             f"If they are classes, add a line for each to {name}, such as\nNAME:{red},{green},{blue}::\n"
-            "What has no class is named void, ignore or ignored there."
+            "There, name colours without a class void, ignore or ignored."
         )
     ignored = [list(colour) for colour in [*meaning.ignored_colours, *colours]]
-    return (
-        f"If they are classes, add names and colours to {name}; if they have no class, add the line\n"
-        f"ignore: {ignored}{hint}"
-    )
+    return f"If they are classes, add names and colours to {name}; otherwise add the line\nignore: {ignored}{hint}"
 
 
 def advise_ids(strays: Values, present: Values, meaning: Meaning) -> str:
-    """Of ids without a meaning; `present` are the ids of all masks."""
+    """Advise on ids without a meaning; `present` are the ids of all masks."""
     count = len(meaning.label_set)
     values = _find_values(present, meaning)
     if values:
@@ -291,19 +288,20 @@ def advise_ids(strays: Values, present: Values, meaning: Meaning) -> str:
 
 
 def _advise_shifted(count: int, meaning: Meaning) -> str:
-    """Of ids from 0 to as many as there are names: 0 is no class, or one without a name, or the last one has none."""
+    """Advise on ids 0 to K for K names: either 0 is not a class, or the first or the last class has no name."""
     values = tuple(range(1, count + 1))
     shifted = replace(meaning, values=values, ignored_ids=(0,))
-    condition = f"If 0 is unlabelled and the names are those of 1 to {count},"
+    condition = f"If 0 means unlabelled and the names belong to 1 to {count},"
     where = _write_in(condition, shifted, f"values: {[*values]}\nignore: [0]")
     return (
         f"There are {count + 1} ids, 0 to {count}, for {count} names. {where}\n"
-        f"If 0 is a class (background), put its name in front of the others; if {count} is one, at the end."
+        f"If 0 is a class (background), add its name before the others; if {count} is a class, add its "
+        "name at the end."
     )
 
 
 def _find_values(present: Values, meaning: Meaning) -> tuple[int, ...]:
-    """The ids of the classes in order, where there are as many as names and they cannot be meant as they are."""
+    """Return the ids in order if there are as many as names, and they cannot be used as they are."""
     count = len(meaning.label_set)
     if meaning.values != tuple(range(count)) or meaning.ignored_ids:
         return ()
@@ -318,7 +316,7 @@ def _find_values(present: Values, meaning: Meaning) -> tuple[int, ...]:
 
 def _advise_ignoring(stray: Sequence[int], meaning: Meaning) -> str:
     if len(stray) > MAX_LISTED:
-        return "So many ids are no classes: the masks may be pictures of something else, or smoothed."
+        return "So many ids cannot be classes: the masks may be ordinary images, or smoothed."
     it, has, is_class = ("it", "has", "is a class") if len(stray) == 1 else ("they", "have", "are classes")
     ignored = (*meaning.ignored_ids, *stray)
     where = _write_in(f"If {it} {has} no class,", replace(meaning, ignored_ids=ignored), f"ignore: {[*ignored]}")
@@ -326,15 +324,15 @@ def _advise_ignoring(stray: Sequence[int], meaning: Meaning) -> str:
     if name.endswith(".csv"):
         return f"{where}\nIf {it} {is_class}, add to {name} a line for each id, such as\n{stray[0]}, NAME"
     return (
-        f"{where}\nIf {it} {is_class}, add the names to {name}: the id of a name is its place, from 0 on, unless "
-        "'values' lists the ids of all names in their order."
+        f"{where}\nIf {it} {is_class}, add the names to {name}: the id of a name is its position, from 0, unless "
+        "'values' lists the ids of all names in order."
     )
 
 
 def _write_in(condition: str, meaning: Meaning, line: str) -> str:
-    """To write a line into the file that counts, or where that has no such line a whole file in its place."""
+    """Advise to add a line to the file that defines the classes, or to write a classes.yaml instead of it."""
     name = name_file(meaning)
     if name.endswith((".txt", ".csv")):
-        where = say_where(meaning)
+        where = introduce_lines(meaning)
         return f"{condition} {where[0].lower()}{where[1:]}\n{write_classes(meaning).strip()}"
     return f"{condition} write into {name}\n{line}"

@@ -1,4 +1,4 @@
-"""A repaired copy of a dataset: what is clear is mended, what is not is left out, and all of it is written down.
+"""Repaired copies of datasets: unambiguous problems are fixed, other samples omitted, and all changes listed.
 
 OUT/images/SPLIT/NAME.jpg     copied byte by byte, or PNG where something was changed
 OUT/masks/SPLIT/NAME.png      ids, with the classes' colours as palette
@@ -37,30 +37,30 @@ from refinenet.labels import LabelMap, LabelSet
 
 
 class Relabelled(NamedTuple):
-    """A mask's ids, and what was done to get them."""
+    """The ids of a mask, and how they were obtained."""
 
     labels: LabelMap
-    """`(H, W)` ids in the label set."""
+    """Label ids `(H, W)`."""
     changes: tuple[str, ...]
 
 
 def relabel(path: str, meaning: Meaning, orientation: int) -> Relabelled:
-    """Read a mask file.
+    """Read a mask file as label ids.
 
     Args:
         path: The file.
-        meaning: What its values mean, as it should be said.
-        orientation: EXIF's, by which the mask has to be turned; 1 for not at all.
+        meaning: Corrected meaning of its values.
+        orientation: EXIF orientation by which to rotate the mask; 1 for none.
 
     Raises:
-        ValueError: what some pixels mean is not clear, or the file cannot be read.
-        OSError: it cannot be opened.
+        ValueError: the meaning of some pixels is ambiguous, or the file cannot be read.
+        OSError: the file cannot be opened.
     """
     pixels = read_pixels(path, as_colours=meaning.kind == "colours")
     changes = _describe(pixels, meaning)
     codes, points, ids = _find_points(pixels, meaning)
     places, snapped, lost = _place(codes, points, pixels.is_colour and not (pixels.is_grey and meaning.kind == "ids"))
-    table = np.append(ids, meaning.label_set.ignore_index)  # -1, what is not clear, is the last one: void
+    table = np.append(ids, meaning.label_set.ignore_index)  # index -1 (ambiguous) is the last: void
     labels = meaning.label_set.cast(turn(table[places], orientation))
     if orientation > 1:
         changes.append("turned as its image")
@@ -71,7 +71,7 @@ def relabel(path: str, meaning: Meaning, orientation: int) -> Relabelled:
 
 def _describe(pixels: MaskPixels, meaning: Meaning) -> list[str]:
     if not pixels.is_opaque:
-        raise ValueError("partly transparent, so what it holds there is not clear")
+        raise ValueError("partly transparent, so the labels there are ambiguous")
     changes = ["the first of its frames"] if pixels.has_frames else []
     if pixels.is_colour and meaning.kind == "ids":
         changes.append("one channel of three equal ones" if pixels.is_grey else "ids for the colours of the classes")
@@ -83,7 +83,7 @@ def _describe(pixels: MaskPixels, meaning: Meaning) -> list[str]:
 
 
 def _find_points(pixels: MaskPixels, meaning: Meaning) -> tuple[Codes, Codes, Codes]:
-    """The codes of a mask, the codes that have a meaning, and their ids."""
+    """Return the codes of a mask, the codes that have a meaning, and the ids of these."""
     points, ids = points_of(meaning)
     if not pixels.is_colour or meaning.kind == "colours":
         return pixels.codes, points, ids
@@ -91,23 +91,24 @@ def _find_points(pixels: MaskPixels, meaning: Meaning) -> tuple[Codes, Codes, Co
         return pixels.codes & 255, points, ids
     colours = pack_colours(meaning.label_set.colours)
     if not meaning.has_colours or len(np.unique(colours)) < len(colours):
-        raise ValueError("painted in colours, and nothing says which colour is which class")
+        raise ValueError("in colour, but nothing defines the class of each colour")
     return pixels.codes, colours, np.arange(len(colours))
 
 
 def _place(codes: Codes, points: Codes, is_colour: bool) -> tuple[Codes, int, int]:
-    """The index of each pixel's point, -1 where it is not clear; pixels that were moved, and lost."""
+    """Return the index of each pixel's point (-1 if ambiguous), and the numbers of moved and of lost pixels."""
     values, counts = count_values(codes)
     found = fit(values, counts, find_areas(codes), points, is_colour)
     if not found.is_exact and not (can_snap(points, is_colour) and found.is_clear):
-        raise ValueError("holds values without a meaning, which are near no class or near several")
+        raise ValueError("contains values without a meaning, near no class or near several")
     places = snap(codes, points, is_colour)
     lost = int((places < 0).sum())
     return places, found.total - found.exact - lost if not found.is_exact else 0, lost
 
 
 def turn(labels: Codes, orientation: int) -> Codes:
-    """`(H, W)` labels turned as EXIF's orientation says, 5 to 8 by a quarter."""
+    """Rotate and flip `(H, W)` labels by an EXIF orientation of 1 or 5 to 8 (those with a quarter turn)."""
+    # EXIF stores mirrored quarter turns as transpositions: 5 is the transpose itself, 7 the one turned by a half.
     flipped = labels.T if orientation in (5, 7) else labels
     quarters = {1: 0, 5: 0, 6: 3, 7: 2, 8: 1}[orientation]
     return np.rot90(flipped, quarters)
@@ -115,35 +116,35 @@ def turn(labels: Codes, orientation: int) -> Codes:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A sample to be written."""
+    """A sample to write."""
 
     pair: Pair
     name: str
     """Its stem in the copy."""
     is_image_sound: bool
-    """Whether the image file is copied as it is."""
+    """Whether to copy the image file unchanged."""
     orientation: int
-    """By which the mask has to be turned."""
+    """EXIF orientation by which to rotate the mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Writer:
-    """How samples are written. It can be pickled."""
+    """A writer of samples, which can be sent to other processes."""
 
     out: Path
     meaning: Meaning
     datasets: Mapping[str, Dataset]
 
     def write(self, order: Order) -> Change:
-        """Write a sample, or nothing at all where its mask is not clear."""
+        """Write a sample, or nothing if its mask is ambiguous."""
         pair = order.pair
-        if not self.out.is_dir():  # The work was broken off and its folder removed: nothing may make it anew.
-            return Change.leave_out(pair, "the work was broken off")
+        if not self.out.is_dir():  # the run was aborted and its folder removed; writing would recreate it
+            return Change.leave_out(pair, "the run was aborted")
         try:
             found = self._read(order)
             void = self.meaning.label_set.ignore_index
             if (found.labels == void).all():
-                return Change.leave_out(pair, "its mask holds nothing but void")
+                return Change.leave_out(pair, "its mask contains only void")
             image = self._write_image(order)
         except (ValueError, OSError) as error:
             return Change.leave_out(pair, str(error))
@@ -181,16 +182,15 @@ def fix(
     """Write a repaired copy of a dataset; the source is never changed.
 
     Args:
-        source: As `doctor.examine` takes it, or what that found, which saves reading all files twice; after a quick
-            look they are read all the same.
-        out: The copy's folder, new or empty, outside the source. It appears whole or not at all.
-        root: As `doctor.examine` takes it; what that found knows its own.
-        workers: As `doctor.examine` takes it.
+        source: As for `doctor.examine`; or its result, which saves reading all files twice, unless it was quick.
+        out: Folder of the copy, new or empty, outside the source. It appears complete or not at all.
+        root: As for `doctor.examine`.
+        workers: As for `doctor.examine`.
         progress: Whether to show progress bars on a terminal.
 
     Raises:
-        ValueError: `out` lies in the source, nothing says or suggests what the masks mean, or nothing would be left
-            in a split; or as `doctor.examine`.
+        ValueError: `out` lies in the source, the meaning of the masks is unknown, or a split would be empty; or as
+            `doctor.examine`.
         FileExistsError: `out` is a file, or a folder that is not empty.
         FileNotFoundError: as `doctor.examine`.
         OSError: a folder cannot be read or written.
@@ -201,9 +201,7 @@ def fix(
     examination = _examine_wholly(source, root, workers, progress)
     _check_outside(out, examination)
     if examination.meaning is None or examination.source.is_meaning_damaged:
-        raise ValueError(
-            f"There is no telling what the masks mean, so nothing was written.\n\n{examination.report.text()}"
-        )
+        raise ValueError(f"The meaning of the masks is unknown, so nothing was written.\n\n{examination.report.text()}")
     target = out.resolve()
     temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.part")
     try:
@@ -220,18 +218,18 @@ def fix(
 
 
 def check_target(source: str | Path, out: Path, *, root: Path | None = None) -> None:
-    """Refuse a place for a repaired copy before anything is read, where that can be told.
+    """Reject an unsuitable folder for a repaired copy before reading the dataset.
 
     Args:
-        source: As `doctor.examine` takes it.
-        out: As `fix` takes it.
-        root: As `doctor.examine` takes it.
+        source: As for `doctor.examine`.
+        out: As for `fix`.
+        root: As for `doctor.examine`.
 
     Raises:
         ValueError: `out` lies in the source.
         FileExistsError: `out` is a file, or a folder that is not empty.
-        NotADirectoryError: a file is in the place of a folder above it.
-        PermissionError: the folder that would hold it must not be written to.
+        NotADirectoryError: one of its parents is a file.
+        PermissionError: its parent is not writable.
     """
     _check_empty(out)
     place = find_root(str(source), root) if str(source) in PUBLISHED else Path(source)
@@ -239,9 +237,9 @@ def check_target(source: str | Path, out: Path, *, root: Path | None = None) -> 
         _refuse_inside(out, {place})
     above = next(folder for folder in out.resolve().parents if folder.exists())
     if not above.is_dir():
-        raise NotADirectoryError(f"{above} is a file, so that {out} cannot be made: name another folder for the copy.")
+        raise NotADirectoryError(f"{above} is a file, so {out} cannot be created: name another folder for the copy.")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise PermissionError(f"{above} must not be written to, so that {out} cannot be made: name another folder.")
+        raise PermissionError(f"{above} is not writable, so {out} cannot be created: name another folder.")
 
 
 def _examine_wholly(
@@ -284,7 +282,7 @@ def _write_all(
     with progress_bar(progress) as bar:
         task = bar.add_task("Writing", total=len(orders), status="")
         for order, change in zip(orders, map_safely(writer.write, orders, workers=workers), strict=True):
-            changes.append(change or Change.leave_out(order.pair, "reading it kills the process that reads it"))
+            changes.append(change or Change.leave_out(order.pair, "reading it crashes the reading process"))
             bar.advance(task)
     written = Counter(change.pair.split for change in changes if not change.left_out)
     lost = [split for split in source.listing.splits if not written[split]]
@@ -292,7 +290,7 @@ def _write_all(
         reasons = "; ".join(sorted({change.left_out for change in changes if change.pair.split in lost})[:5])
         text = examination.report.text()
         advice = f"\n\n{text}" if text else ""
-        raise ValueError(f"Nothing would be left in {', '.join(lost)}, so no copy was written: {reasons}.{advice}")
+        raise ValueError(f"No sample would be left in {', '.join(lost)}, so no copy was written: {reasons}.{advice}")
     label_set = meaning.label_set
     write_atomically(folder / "classes.yaml", _describe_classes(label_set).encode())
     return Changes(
@@ -307,7 +305,7 @@ def _describe_classes(label_set: LabelSet) -> str:
 
 
 def _plan(examination: Examination) -> tuple[list[Order], list[Change]]:
-    """What is to be written, and what is left out from the start."""
+    """Return the samples to write, and those omitted from the start."""
     orders: list[Order] = []
     changes: list[Change] = []
     grey_is_odd = is_grey_odd(examination.facts)
@@ -331,7 +329,7 @@ def _order(fact: Facts, grey_is_odd: bool, names: set[tuple[str, str]]) -> Order
 
 
 def _find_name(pair: Pair, names: set[tuple[str, str]]) -> str:
-    """The item's name without folders, and with a number where it is taken."""
+    """Return the item's name without folders, with a number if it is taken."""
     plain = name = pair.item.replace("/", "__")
     number = 1
     while (pair.split, name.casefold()) in names:

@@ -1,4 +1,4 @@
-"""What the doctor says: in words, for a terminal or as an error, and as JSON."""
+"""The report of the doctor and the changes of a repaired copy, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ from refinenet.datasets.folder.classes_file import KEYS
 from refinenet.datasets.formats.invalid_labels import InvalidLabels
 from refinenet.io.console import print_table, say, write_command
 
-_WIDTH = 100
+_WIDTH = 76
+"""Width of wrapped text in characters, without its indentation of four."""
 _KEY = re.compile(rf"({'|'.join(KEYS)}): ")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was found in a dataset."""
+    """The findings about a dataset."""
 
     source: str
     root: Path | None
-    """Where a dataset known by name lies, where that was said."""
+    """The folder of a named dataset, if it was given."""
     layout: str
-    """How its files lie, in words."""
+    """The layout of its files, in words."""
     images: Mapping[str, int]
-    """By split."""
+    """Number of images by split."""
     checked: int
-    """Samples whose files were read."""
+    """Number of samples whose files were read."""
     is_fixable: bool
-    """Whether a repaired copy can be written, and something would be better in it."""
+    """Whether a repaired copy can be written and would be an improvement."""
     is_quick: bool = False
-    """Whether only a part of the samples was read, and files instead of pictures were compared."""
+    """Whether only a sample was read, and image files were compared byte by byte."""
     findings: tuple[Finding, ...]
-    """Those that stop training first, then in the order of `KINDS`."""
+    """Findings that stop training first, then in the order of `KINDS`."""
 
     @property
     def fix_command(self) -> str:
-        """What writes a repaired copy; OUT is to be replaced by a new folder."""
+        """The command that writes a repaired copy; OUT stands for a new folder."""
         root = [] if self.root is None else ["--root", str(self.root)]
         return write_command(["refinenet", "data", "check", self.source, *root, "--fix", "OUT"])
 
@@ -54,7 +55,7 @@ class Report:
         return any(finding.stops for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-ready values."""
+        """Return the report as JSON-ready values."""
         return {
             "source": self.source,
             "layout": self.layout,
@@ -66,7 +67,7 @@ class Report:
         }
 
     def text(self, use: str = "trained on") -> str:
-        """What stops training, or another `use`, in the words of the report; empty where nothing does."""
+        """Describe what stops training, or another `use`; empty if nothing does."""
         stopping = [finding for finding in self.findings if finding.stops]
         if not stopping:
             return ""
@@ -75,12 +76,12 @@ class Report:
         return f"{self.source} cannot be {use} as it is.\n\n{parts}{how_to_fix}"
 
     def print(self, *, offer_fix: bool = True) -> None:
-        """Print the whole report on standard output; `offer_fix` is false where a copy is being written already."""
+        """Print the report on standard output; `offer_fix` is false if a copy is being written already."""
         splits = ", ".join(f"{split} {count}" for split, count in self.images.items())
         say(f"{self.source}: {self.layout}\nImages: {splits}; {self.checked} samples read.")
         stopping = [finding for finding in self.findings if finding.stops]
         warnings = [finding for finding in self.findings if not finding.stops]
-        for title, findings in (("What stops training", stopping), ("What training goes on with", warnings)):
+        for title, findings in (("Errors that stop training", stopping), ("Warnings", warnings)):
             if findings:
                 say(f"\n{title}\n")
                 say("\n\n".join(_describe(finding) for finding in findings))
@@ -89,23 +90,23 @@ class Report:
             say(self._how_to_fix())
 
     def _how_to_fix(self) -> str:
-        return f"`{self.fix_command}` writes a repaired copy, leaves out what it cannot repair, and says so."
+        return f"`{self.fix_command}` writes a repaired copy, leaves out what it cannot repair, and lists it."
 
     def _conclude(self, stopping: int, warnings: int) -> str:
         if not self.findings and self.is_quick:
             return (
                 f"Nothing was found in {self.checked} of {sum(self.images.values())} samples. A quick check compares "
-                "files, not pictures, so one that was saved anew may stand in two splits: `refinenet data check` "
-                "without --quick looks at all."
+                "files, not pixels, so it misses images that were saved again in another split; `refinenet data check` "
+                "without --quick finds them."
             )
         if not self.findings:
             return "Clean: nothing was found."
-        kinds = f"{_count(stopping, 'kind')} of finding that stop{'s' if stopping == 1 else ''} training"
+        kinds = f"{_count(stopping, 'kind')} of error that stop{'s' if stopping == 1 else ''} training"
         return f"{kinds}, {_count(warnings, 'warning')}."
 
 
 def sort_findings(findings: list[Finding]) -> tuple[Finding, ...]:
-    """Those that stop first, then in the order of `KINDS`."""
+    """Sort findings: those that stop training first, then in the order of `KINDS`."""
     order = list(KINDS)
     return tuple(sorted(findings, key=lambda finding: (not finding.stops, order.index(finding.kind))))
 
@@ -115,8 +116,8 @@ def _count(number: int, noun: str) -> str:
 
 
 def _describe(finding: Finding) -> str:
-    """As it is told, the sentences wrapped; lines for a classes.yaml are left alone, as they are to be copied."""
-    title, *lines = finding.told().splitlines()
+    """Format a finding: sentences are wrapped, but not lines for a classes.yaml, which users copy."""
+    title, *lines = finding.text().splitlines()
     wrapped = [part for line in lines for part in ([line] if _KEY.match(line) else _wrap(line))]
     return "\n".join([f"  {title}", *(f"    {line}" for line in wrapped)])
 
@@ -127,48 +128,48 @@ def _wrap(line: str) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """What became of a sample."""
+    """The result for one sample in a repaired copy."""
 
     pair: Pair
     name: str
-    """Its stem in the copy; empty where it was left out."""
+    """Its stem in the copy; empty if it was omitted."""
     image: tuple[str, ...]
-    """What was done to the image: nothing where it was copied byte by byte."""
+    """Changes of the image; empty if the file was copied byte by byte."""
     mask: tuple[str, ...]
-    """What was done to the mask's values: nothing where they are what they were."""
+    """Changes of the mask's values; empty if they are unchanged."""
     left_out: str
-    """Why it was left out, or nothing."""
+    """Why the sample was omitted; empty if it was written."""
 
     @classmethod
     def leave_out(cls, pair: Pair, reason: str) -> Change:
-        """A sample that is not in the copy."""
+        """Make the result for a sample that the copy omits."""
         return cls(pair=pair, name="", image=(), mask=(), left_out=reason)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What became of a dataset."""
+    """The changes of a repaired copy."""
 
     out: Path
     source: str
     root: Path | None
     meaning: str
-    """Where it comes from what the masks' values mean."""
+    """Origin of the meaning of the mask values."""
     written: Mapping[str, int]
-    """Samples by split."""
+    """Number of samples by split."""
     samples: tuple[Change, ...]
     files: Mapping[str, str]
-    """Files that belonged to no sample and were left out, with the reason."""
+    """Files without a sample that were omitted, with the reason."""
     annotations: InvalidLabels = field(default_factory=InvalidLabels)
-    """Annotations that could not be used and were left out."""
+    """Invalid annotations that were omitted."""
 
     @property
     def has_placeholders(self) -> bool:
-        """Whether the classes are named by numbers, as nothing says what they are."""
+        """Whether classes are named by numbers, because nothing defines their names."""
         return self.meaning == PROPOSED
 
     def to_dict(self) -> dict[str, Any]:
-        """All changes as JSON-ready values."""
+        """Return all changes as JSON-ready values."""
         return {
             "source": self.source,
             "out": str(self.out),
@@ -182,19 +183,19 @@ class Changes:
         }
 
     def to_json(self) -> str:
-        """`to_dict` without what is only known once the copy is in its place."""
+        """Return the JSON text of `to_dict` without the folder, which is unknown until the copy is in place."""
         values = {key: value for key, value in self.to_dict().items() if key != "out"}
         return json.dumps(values, indent=1, ensure_ascii=False)
 
     def print(self) -> None:
-        """Print the sums on standard output."""
+        """Print the totals on standard output."""
         splits = ", ".join(f"{split} {count}" for split, count in sorted(self.written.items()))
         rows = [(what, str(count)) for what, count in self._sums().most_common()]
         if rows:
-            print_table(f"{self.source} -> {self.out}", ("What was done", "count"), rows)
+            print_table(f"{self.source} -> {self.out}", ("Change", "count"), rows)
         if self.has_placeholders:
-            say("Nothing says what the classes are called: they have placeholders for names (class 0 and so on).")
-        say(f"Written: {splits}. All changes file by file: {self.out / 'changes.json'}")
+            say("Nothing defines the names of the classes: they have placeholders (class 0 and so on).")
+        say(f"Written: {splits}. All changes by file: {self.out / 'changes.json'}")
 
     def _sums(self) -> Counter[str]:
         sums: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The facts of each file: every file is opened once, and what is kept of it is small.
+"""The facts of each file: every file is opened once, and its facts are small.
 
 Shape letters: H height, W width, N distinct values.
 """
@@ -28,13 +28,13 @@ from refinenet.labels import LabelMap
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskPixels:
-    """A mask as it is stored."""
+    """A mask as stored."""
 
     codes: Codes
-    """`(H, W)` ids, or colours packed into one number."""
+    """Ids `(H, W)`, or colours packed into one number each."""
     is_colour: bool
     is_grey: bool
-    """Whether all colours have three equal channels."""
+    """Whether all colours are grey (three equal channels)."""
     is_opaque: bool
     is_lossy: bool
     has_frames: bool
@@ -42,7 +42,7 @@ class MaskPixels:
 
 
 def open_once(path: str) -> tuple[Picture, bool]:
-    """A picture, and whether its file has more than one frame or page.
+    """Open an image file, and return whether it has more than one frame or page.
 
     Raises:
         ValueError: as `image_files.open_verified`.
@@ -59,11 +59,11 @@ def read_pixels(path: str, *, as_colours: bool) -> MaskPixels:
 
     Args:
         path: The file.
-        as_colours: Whether masks are painted in the colours of classes, so that palettes and grey mean colours.
+        as_colours: Whether masks use class colours, so that palettes and grey values are read as colours.
 
     Raises:
-        ValueError: it is damaged, or of a kind that holds neither ids nor colours of 8 bits.
-        OSError: it cannot be read.
+        ValueError: the file is damaged, or its pixel format holds neither ids nor 8-bit colours.
+        OSError: the file cannot be read.
     """
     picture, has_frames = open_once(path)
     image = picture.image
@@ -88,84 +88,84 @@ def read_pixels(path: str, *, as_colours: bool) -> MaskPixels:
 
 
 class MaskModeError(ValueError):
-    """A mask is a sound picture, of a mode in which masks do not come."""
+    """A mask is a valid image, in a mode that masks do not use."""
 
 
 def _read_ids(picture: Picture, path: str) -> Codes:
     if picture.format == "GIF":
-        raise MaskModeError(f"{path} is a GIF, whose ids programs renumber when they write it")
+        raise MaskModeError(f"{path} is a GIF file, whose ids many programs renumber on saving")
     return read_ids(picture).astype(np.int64)
 
 
 THUMBNAIL = 24
-"""Sides of the small grey picture that is kept of each image, in pixels."""
+"""Side of the grey thumbnail of each image, in pixels."""
 MAX_VALUES = 300
-"""Distinct ids or colours that are kept of a mask, the most frequent ones."""
+"""Largest number of distinct ids or colours stored for a mask, the most frequent ones."""
 
-_SEEN = 4096
+_SEEN = 4096  # pixels are enough to tell a photograph from a mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFacts:
-    """What is known of an image."""
+    """The facts of an image."""
 
     problem: str = ""
-    """The end of a kind of finding ("damaged"), where it cannot be read; nothing else is known then."""
+    """The suffix of a kind of finding ("damaged") if the image cannot be read; other facts are then unknown."""
     message: str = ""
     size: tuple[int, int] = (0, 0)
-    """H and W, upright."""
+    """H and W of the upright image."""
     orientation: int = 1
-    """EXIF's, 1 to 8."""
+    """EXIF orientation, 1 to 8."""
     mode: str = ""
-    """Pillow's."""
+    """Pillow mode."""
     is_transparent: bool = False
     has_frames: bool = False
-    """Whether there is more than one."""
+    """Whether the file has more than one frame or page."""
     colours: int = 0
-    """Distinct ones among `_SEEN` pixels at equal distances, about."""
+    """Number of distinct colours among about `_SEEN` evenly spaced pixels."""
     is_constant: bool = False
     """Whether all pixels have one colour."""
     digest: bytes = b""
-    """Of the pixels."""
+    """Hash of the pixels."""
     thumbnail: bytes = b""
-    """`THUMBNAIL` rows of as many grey values."""
+    """Grey values, `THUMBNAIL` rows of `THUMBNAIL` pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskFacts:
-    """What is known of a mask."""
+    """The facts of a mask."""
 
     problem: str = ""
     message: str = ""
     size: tuple[int, int] = (0, 0)
     is_lossy: bool = False
-    """Whether its format is."""
+    """Whether the file format is lossy."""
     is_colour: bool = False
-    """Whether the values are colours, packed as `pack_colours` does it; otherwise they are ids."""
+    """Whether the values are colours, packed by `pack_colours`; otherwise they are ids."""
     is_grey: bool = False
-    """Whether they are colours with three equal channels."""
+    """Whether the values are grey colours (three equal channels)."""
     is_opaque: bool = True
     has_frames: bool = False
     is_blended: bool = False
-    """Whether ids between those of two areas lie along their outlines, as a filter leaves them that blends."""
+    """Whether outlines between two areas have ids in between, as smoothing filters leave them."""
     values: Codes
-    """`(N,)` distinct values, the most frequent first."""
+    """Distinct values `(N,)`, the most frequent first."""
     counts: Codes
-    """`(N,)` their pixels."""
+    """Pixel counts `(N,)` of the values."""
     areas: Codes
-    """Values that fill areas, as `snapping.find_areas` finds them."""
+    """Values that fill areas, from `value_matching.find_areas`."""
     fit: Fit | None = None
-    """How its colours agree with those of the classes, where these are known."""
+    """Agreement of its colours with the class colours, if these are known."""
     palette: bytes = b""
     """RGB colours of a palette image."""
     is_drawn: bool = False
-    """Whether it is drawn from shapes: its values are ids of the classes, whatever they look like."""
+    """Whether it was drawn from annotated shapes, so that its values are class ids by construction."""
     digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a pair. An image or mask that was not looked at is None, as are both where the reader died."""
+    """The facts of a pair. Image or mask is None if it was not read; both are if the reading process crashed."""
 
     pair: Pair
     image: ImageFacts | None
@@ -173,32 +173,32 @@ class Facts:
 
     @property
     def is_readable(self) -> bool:
-        """Whether both could be read."""
+        """Whether image and mask are readable."""
         return self.image is not None and self.mask is not None and not (self.image.problem or self.mask.problem)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How to look at samples. It can be pickled."""
+    """A reader of samples, which can be sent to other processes."""
 
     points: Codes | None
-    """The colours that have a meaning, packed, where masks are painted in colours."""
+    """The packed colours that have a meaning, if masks are in colour."""
     datasets: Mapping[str, Dataset]
-    """For each split, where labels are not mask files; their items aside."""
+    """Datasets by split, without items, if labels are not mask files."""
     masks_only: bool = False
-    """Whether images are left unread."""
+    """Whether to skip images."""
 
-    def look(self, pair: Pair) -> Facts:
-        """The facts of a pair."""
+    def read(self, pair: Pair) -> Facts:
+        """Read the facts of a pair."""
         if pair.split not in self.datasets:
-            image = None if self.masks_only else look_at_image(pair.image)
-            return Facts(pair, image, look_at_mask(pair.mask, self.points))
+            image = None if self.masks_only else read_image_facts(pair.image)
+            return Facts(pair, image, read_mask_facts(pair.mask, self.points))
         dataset = replace(self.datasets[pair.split], items=[pair.item])
-        return Facts(pair, _look_at_item(dataset, pair), _look_at_labels(dataset))
+        return Facts(pair, _read_item(dataset, pair), _read_labels(dataset))
 
 
-def look_at_image(path: str) -> ImageFacts:
-    """The facts of an image file."""
+def read_image_facts(path: str) -> ImageFacts:
+    """Read the facts of an image file."""
     try:
         picture, has_frames = open_once(path)
         pixels = _to_rgb(picture, path)
@@ -217,8 +217,8 @@ def look_at_image(path: str) -> ImageFacts:
     )
 
 
-def look_at_mask(path: str, points: Codes | None) -> MaskFacts:
-    """The facts of a mask file; `points` are the colours that have a meaning, where masks are painted in colours."""
+def read_mask_facts(path: str, points: Codes | None) -> MaskFacts:
+    """Read the facts of a mask file; `points` are the colours that have a meaning, if masks are in colour."""
     try:
         pixels = read_pixels(path, as_colours=points is not None)
     except MaskModeError as error:
@@ -244,8 +244,8 @@ def look_at_mask(path: str, points: Codes | None) -> MaskFacts:
 
 
 def count_values(codes: Codes) -> tuple[Codes, Codes]:
-    """The distinct values of `(H, W)` codes, in order, and their pixels."""
-    if codes.max() > 65_535:
+    """Return the distinct values of `(H, W)` codes in order, and their pixel counts."""
+    if codes.max() > 65_535:  # packed colours; below, counting is much faster than sorting
         return np.unique(codes, return_counts=True)
     counts = np.bincount(codes.ravel())
     values = np.flatnonzero(counts)
@@ -262,9 +262,9 @@ def _fail(problem: str, error: ValueError | OSError) -> MaskFacts:
     return MaskFacts(problem=problem, message=str(error), values=nothing, counts=nothing, areas=nothing)
 
 
-def _look_at_item(dataset: Dataset, pair: Pair) -> ImageFacts:
+def _read_item(dataset: Dataset, pair: Pair) -> ImageFacts:
     if pair.image:
-        return look_at_image(pair.image)
+        return read_image_facts(pair.image)
     try:
         pixels = dataset.read_image(pair.item)
     except (ValueError, OSError) as error:
@@ -273,7 +273,7 @@ def _look_at_item(dataset: Dataset, pair: Pair) -> ImageFacts:
     return ImageFacts(size=size, mode="RGB", digest=_digest(pixels), thumbnail=_shrink(pixels))
 
 
-def _look_at_labels(dataset: Dataset) -> MaskFacts:
+def _read_labels(dataset: Dataset) -> MaskFacts:
     try:
         labels: LabelMap = dataset.labels(0)
     except (ValueError, OSError) as error:
@@ -287,11 +287,11 @@ def _to_rgb(picture: Picture, path: str) -> npt.NDArray[np.uint8]:
     image = picture.image
     if image.mode in ("RGB", "L") and not image.has_transparency_data:
         return np.asarray(image.convert("RGB"))
-    return decode_quietly(path)  # The one place that knows the other modes opens these few files again.
+    return decode_quietly(path)  # `decode` knows all modes, but opens the file again; few files need it
 
 
 def decode_quietly(path: str) -> npt.NDArray[np.uint8]:
-    """`images.decode` without a warning of further frames, which the report speaks of."""
+    """Decode an image without the warning about further frames, which the report covers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return decode(path)

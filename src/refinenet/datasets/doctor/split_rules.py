@@ -1,4 +1,4 @@
-"""Findings about a dataset as a whole: classes by split, and the same picture more than once."""
+"""Findings about a dataset as a whole: classes by split, and duplicate images."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from refinenet.datasets.doctor.scan import Facts, ImageFacts, MaskFacts
 from refinenet.datasets.folder.classes_file import Meaning
 
 MIN_CORRELATION = 0.9991
+"""Smallest correlation of the thumbnails of near duplicates."""
 MAX_DIFFERENCE = 12.5
+"""Largest difference of a thumbnail pixel of near duplicates, of 255."""
 MIN_CONTRAST = 3.0
-"""Standard deviation, of 255, below which a picture is too empty to be compared."""
+"""Smallest standard deviation, of 255, of a thumbnail that is compared; others show too little."""
 
 _CHUNK = 1024
 _START = 1 << 16
@@ -30,7 +32,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def group_equal(facts: Sequence[Facts]) -> list[list[Facts]]:
-    """Samples whose images are the same pixel by pixel, in groups of two and more."""
+    """Group samples whose images have identical pixels; groups of one are omitted."""
     groups: dict[bytes, list[Facts]] = defaultdict(list)
     for fact in facts:
         if fact.image and fact.image.digest:
@@ -39,9 +41,10 @@ def group_equal(facts: Sequence[Facts]) -> list[list[Facts]]:
 
 
 def group_equal_files(pairs: Sequence[Pair]) -> list[list[Pair]]:
-    """Samples whose image files are the same byte by byte, in groups that lie in two splits or more.
+    """Group samples of two or more splits whose image files are identical.
 
-    Only files of equal size are read, and only those that begin alike to their end. What cannot be read is in none.
+    Only files of equal size are opened, and only those with equal beginnings are read to the end. Unreadable files are
+    omitted.
     """
     groups = [[pair for pair in pairs if pair.image]]
     for key in (_find_size, _digest_start, _digest_file):
@@ -54,7 +57,7 @@ def _part(group: Sequence[Pair], key: Callable[[str], Hashable]) -> list[list[Pa
     for pair in group:
         try:
             parts[key(pair.image)].append(pair)
-        except OSError:  # the examination of this file reports it
+        except OSError:  # reported when the file itself is examined
             continue
     return list(parts.values())
 
@@ -74,7 +77,7 @@ def _digest_file(path: str) -> bytes:
 
 
 def find_near(facts: Sequence[Facts]) -> list[tuple[Facts, Facts]]:
-    """Pairs of samples of two splits whose images are nearly, but not exactly, the same."""
+    """Find pairs of samples of two splits whose images are nearly, but not exactly, equal."""
     splits: dict[str, list[tuple[Facts, ImageFacts]]] = defaultdict(list)
     for fact in facts:
         if fact.image and fact.image.thumbnail:
@@ -104,7 +107,7 @@ def _find_between(
 
 
 def _normalise(images: Sequence[tuple[Facts, ImageFacts]]) -> tuple[Floats, Floats]:
-    """`(N, T)` small pixels less their mean, and the same at length 1, or 0 where there is too little contrast."""
+    """Return thumbnails `(N, T)` minus their means, and these scaled to length 1, or 0 if they lack contrast."""
     pixels = np.frombuffer(b"".join(image.thumbnail for _, image in images), np.uint8)
     rows = pixels.reshape(len(images), -1).astype(np.float32)
     rows -= rows.mean(1, keepdims=True)
@@ -114,32 +117,32 @@ def _normalise(images: Sequence[tuple[Facts, ImageFacts]]) -> tuple[Floats, Floa
 
 
 def _differ(one: Floats, other: Floats) -> float:
-    """The largest difference of a small pixel, once one picture has the other's contrast."""
-    gain = float(one @ other) / float(one @ one)
+    """Return the largest difference of a thumbnail pixel after matching contrast."""
+    gain = float(one @ other) / float(one @ one)  # least squares: minimises |other - gain * one|
     return float(np.abs(other - gain * one).max())
 
 
 _NEAR = "near-duplicates-across-splits"
 _KEPT_FIRST = ("test", "val")
 _TELLING = 100
-"""So many masks of a sample have to lack a class before that is worth saying."""
+"""Number of checked masks from which a class that none of them contains is reported."""
 _MOSTLY = 0.8
-"""Share of the pixels from which on it is worth saying that they have no class."""
+"""Share of pixels without a class from which it is reported."""
 _ALIKE = 0.01
-"""What shares of a value in two masks of different size differ by, at most, that show the same."""
+"""Largest difference of a value's share between two masks of different size that show the same."""
 
 
 def judge_classes(
     facts: Sequence[Facts], meaning: Meaning, root: Path | None, resplit: str, *, is_whole: bool
 ) -> list[Finding]:
-    """Classes that never occur or in one split only, and masks of nothing but void.
+    """Find classes that never occur or only in one split, and masks that contain only void.
 
     Args:
-        facts: Of the samples that were read.
-        meaning: What the masks' values mean.
+        facts: Facts of the samples that were read.
+        meaning: Meaning of the mask values.
         root: The dataset's folder.
-        resplit: How samples come into other splits.
-        is_whole: Whether these are all samples; otherwise they tell little of rare classes.
+        resplit: Advice on how to move samples to other splits.
+        is_whole: Whether these are all samples; a part may lack rare classes by chance.
     """
     void = meaning.label_set.ignore_index
     held: dict[str, set[int]] = defaultdict(set)
@@ -201,15 +204,15 @@ def _find_classes(kind: str, classes: set[int], names: Sequence[str], masks: int
 
 @dataclass(frozen=True, kw_only=True)
 class Repeated:
-    """Pictures that stand more than once."""
+    """Duplicate images."""
 
     findings: list[Finding]
     left_out: Mapping[Pair, str]
-    """What a repaired copy leaves out, with the reason."""
+    """Samples that a repaired copy omits, with the reason."""
 
 
 def judge_repetitions(facts: Sequence[Facts], root: Path | None) -> Repeated:
-    """The same picture in two splits, exactly or nearly, or several times in one."""
+    """Find exact or near duplicates in two splits, and exact ones within a split."""
     found: dict[str, list[str]] = defaultdict(list)
     left_out: dict[Pair, str] = {}
     for group in group_equal(facts):
@@ -220,7 +223,7 @@ def judge_repetitions(facts: Sequence[Facts], root: Path | None) -> Repeated:
         found[_NEAR].append(f"{_name(second, root)} = {_name(first, root)}")
         if _are_labelled_alike(one, other):
             is_near_left_out = True
-            left_out.setdefault(second, f"nearly the same picture as {_name(first, root)}")
+            left_out.setdefault(second, f"nearly the same image as {_name(first, root)}")
     findings = [find(kind, sorted(names)) for kind, names in found.items()]
     if not is_near_left_out:
         findings = [replace(one.without_fix(), fixable=False) if one.kind == _NEAR else one for one in findings]
@@ -228,7 +231,7 @@ def judge_repetitions(facts: Sequence[Facts], root: Path | None) -> Repeated:
 
 
 def judge_equal_files(pairs: Sequence[Pair], root: Path | None) -> list[Finding]:
-    """Image files that stand in two splits; no picture is decoded, so copies saved anew are not found."""
+    """Find identical image files in two splits, without decoding; copies that were saved again are not found."""
     found: dict[str, list[str]] = defaultdict(list)
     for group in group_equal_files(pairs):
         _judge_group([Facts(pair, None, None) for pair in group], root, found, {})
@@ -237,7 +240,7 @@ def judge_equal_files(pairs: Sequence[Pair], root: Path | None) -> list[Finding]
 
 
 def _are_labelled_alike(one: Facts, other: Facts) -> bool:
-    """Whether masks agree; of a camera that stands still, pictures are nearly the same and masks are not."""
+    """Return whether masks agree. Images from a fixed camera are nearly equal, but their masks are not."""
     if one.mask is None or other.mask is None:
         return False
     if one.mask.size == other.mask.size:
@@ -262,22 +265,22 @@ def _judge_group(
     for some in ordered[1:]:
         first, second = ordered[0][0].pair, some[0].pair
         found["duplicates-across-splits"].append(f"{_name(second, root)} = {_name(first, root)}")
-        left_out.update(dict.fromkeys((fact.pair for fact in some), f"the same picture as {_name(first, root)}"))
+        left_out.update(dict.fromkeys((fact.pair for fact in some), f"the same image as {_name(first, root)}"))
     for some in ordered:
         digests = {fact.mask.digest for fact in some if fact.mask and fact.mask.digest}
         names = " = ".join(_name(fact.pair, root) for fact in some)
         if len(digests) > 1:
             found["contradicting-masks"].append(names)
             left_out.update(
-                dict.fromkeys((fact.pair for fact in some), f"the same picture with different masks: {names}")
+                dict.fromkeys((fact.pair for fact in some), f"the same image with different masks: {names}")
             )
         elif len(some) > 1:
             found["duplicates-within-split"].append(names)
-            left_out.update(dict.fromkeys((fact.pair for fact in some[1:]), f"stands several times: {names}"))
+            left_out.update(dict.fromkeys((fact.pair for fact in some[1:]), f"duplicates: {names}"))
 
 
 def _rank(pair: Pair) -> tuple[int, str, str]:
-    """What is kept of two comes first: what is measured by, as training has more to lose from."""
+    """Return a sort key by which the sample to keep comes first: train can spare samples, evaluation splits cannot."""
     place = _KEPT_FIRST.index(pair.split) if pair.split in _KEPT_FIRST else len(_KEPT_FIRST)
     return place + (pair.split == "train"), pair.split, pair.item
 

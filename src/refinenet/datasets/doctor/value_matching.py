@@ -1,7 +1,7 @@
-"""Values or colours that are close to those of classes: which class is meant, and whether that is clear.
+"""Matching of values or colours that are close to those of classes, and whether the match is unambiguous.
 
 Shape letters: H height, W width, N distinct codes, P points (the codes that have a meaning). A code is a label id, or a
-colour packed into one number by `datasets.formats.colours`.
+colour packed into one number by `datasets.formats.lookup`.
 """
 
 from __future__ import annotations
@@ -14,41 +14,41 @@ import numpy.typing as npt
 Codes = npt.NDArray[np.int64]
 
 SAME = 12
-"""Distance up to which a lossy encoder shifts a whole area."""
+"""Largest distance by which lossy compression shifts a whole area."""
 MAX_UNCLEAR = 0.05
-"""Share of a mask's pixels that may be near no point or two, to become void."""
+"""Largest share of ambiguous pixels (near no point or near two) of a mask that can be repaired; they become void."""
 MIN_SAME = 0.8
-"""Share of a mask's pixels that have to be as good as exact."""
+"""Smallest share of pixels within `SAME` of a point in a mask that can be repaired."""
 MIN_SPACING = 24
-"""Ids that lie closer together than this cannot be told apart after a lossy encoder."""
+"""Smallest distance of ids that can be told apart after lossy compression."""
 
 MIN_BLENDED = 0.3
-"""Share of the changes between areas of distant ids that have to pass by ids between, one of many for each pair."""
+"""Smallest share of transitions between areas of distant ids with intermediate ids in a smoothed mask."""
 
-_MIN_GAP = 3
-_AREA_RUN = 5
-_MIN_RAMPS = 10
-_SWINGS = 2
+_MIN_GAP = 3  # with a smaller difference of ids, at most one id fits in between, as in real outlines
+_AREA_RUN = 5  # pixels in a row that make an area; ramps of resizing filters are thinner
+_MIN_RAMPS = 10  # fewer may be chance
+_SWINGS = 2  # steps against the direction of a ramp, from filters that overshoot
 _VOID = 255
-_MAX_REPEATED = 0.7
-_NOISY = 8
-_AREA = 5
-_BLOCK = 65_536
+_MAX_REPEATED = 0.7  # share of equal ramps between two ids above which they are a real class in between
+_NOISY = 8  # distinct stray codes that compression leaves at least
+_AREA = 5  # side of a square of equal codes, in pixels, that noise does not produce
+_BLOCK = 65_536  # codes compared at a time, to bound memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """How well a mask's codes agree with the points."""
+    """The agreement of a mask's codes with the points."""
 
     total: int
     exact: int
-    """Pixels that are on a point."""
+    """Number of pixels on a point."""
     same: int
-    """Pixels within `SAME` of a point that is clearly the nearest, exact ones among them."""
+    """Number of pixels within `SAME` of a clearly nearest point, including exact ones."""
     unclear: int
-    """Pixels that are near none, or as near to another."""
+    """Number of pixels without a clearly nearest point."""
     unlisted: tuple[int, ...]
-    """Codes that are no noise around a point: they fill areas of their own, or are few beside others."""
+    """Codes that are not noise around a point: they fill areas, or are too few for noise."""
 
     @property
     def is_exact(self) -> bool:
@@ -57,13 +57,13 @@ class Fit:
 
     @property
     def is_clear(self) -> bool:
-        """Whether `snap` may be trusted."""
+        """Whether the result of `snap` is reliable."""
         few_unclear = self.unclear <= MAX_UNCLEAR * self.total
         return few_unclear and self.same >= MIN_SAME * self.total and not self.unlisted
 
 
 def can_snap(points: Codes, is_colour: bool) -> bool:
-    """Whether the points lie far enough apart for noise around them to be told from other points."""
+    """Return whether points are far enough apart to distinguish noise around one from another one."""
     if is_colour:
         return True
     return len(points) < 2 or int(np.diff(np.sort(points)).min()) >= MIN_SPACING
@@ -73,9 +73,9 @@ def fit(codes: Codes, counts: Codes, areas: Codes, points: Codes, is_colour: boo
     """Measure how well the distinct codes of a mask agree with points `(P,)`.
 
     Args:
-        codes: `(N,)` distinct codes.
-        counts: `(N,)` their pixels.
-        areas: Those codes that fill areas, as `find_areas` finds them.
+        codes: Distinct codes `(N,)`.
+        counts: Their pixel counts `(N,)`.
+        areas: Codes that fill areas, from `find_areas`.
         points: The codes that have a meaning.
         is_colour: Whether codes are colours.
     """
@@ -84,7 +84,7 @@ def fit(codes: Codes, counts: Codes, areas: Codes, points: Codes, is_colour: boo
     stray = distance > 0
     unlisted = stray & (distance > SAME) & np.isin(codes, areas)
     if stray.sum() < _NOISY:
-        # An encoder leaves many colours: a few are meant, unless each is all that there is of a class.
+        # Lossy compression leaves many colours, so a few strays are intended, unless each is all there is of a class.
         is_shared = np.bincount(nearest, minlength=len(points))[nearest] > 1
         unlisted |= stray & (is_shared | ~clear | (distance > SAME))
     return Fit(
@@ -97,13 +97,14 @@ def fit(codes: Codes, counts: Codes, areas: Codes, points: Codes, is_colour: boo
 
 
 def find_areas(codes: Codes) -> Codes:
-    """The codes that fill a square of `_AREA` by `_AREA` pixels somewhere in `(H, W)` codes.
+    """Find the codes that fill a square of `_AREA` by `_AREA` pixels in `(H, W)` codes.
 
-    Noise does not, and neither do smoothed edges.
+    Noise and smoothed edges do not.
     """
     height, width = codes.shape
     if min(height, width) < _AREA:
         return np.unique(codes)
+    # A square is a row of equal codes, repeated below: first combine shifted comparisons along rows, then down columns.
     equal = codes[:, 1:] == codes[:, :-1]
     rows = equal[:, : width - _AREA + 1].copy()
     for shift in range(1, _AREA - 1):
@@ -117,10 +118,11 @@ def find_areas(codes: Codes) -> Codes:
 
 
 def is_blended(codes: Codes) -> bool:
-    """Whether `(H, W)` ids look as if they had been resized by a filter that blends neighbouring ids.
+    """Return whether `(H, W)` ids look resized with a smoothing filter.
 
-    On a row or column, two areas then meet in a thin ramp of rising or falling ids. A real outline has the same id
-    wherever the same two classes meet, and real thin objects leave most outlines without a ramp.
+    Along a row or column, two areas then meet in a thin ramp of rising or falling ids, which differ from place to
+    place. A real outline class has the same id wherever two classes meet, and real thin objects leave most outlines
+    without a ramp.
     """
     crossings = [_find_crossings(codes), _find_crossings(np.ascontiguousarray(codes.T))]
     pairs, signatures, is_ramp = (np.concatenate(parts) for parts in zip(*crossings, strict=True))
@@ -135,36 +137,36 @@ def is_blended(codes: Codes) -> bool:
 
 
 def _find_crossings(codes: Codes) -> tuple[Codes, Codes, npt.NDArray[np.bool_]]:
-    """Where rows go from an area to another one whose id is at least `_MIN_GAP` away.
+    """Find where rows cross from one area to another whose id differs by at least `_MIN_GAP`.
 
     Returns:
-        The pair of ids and the sum of the ids between them, as one number each, and whether those between rise or fall
-        throughout, all `(N,)`.
+        The pair of ids packed into one number, the sum of the ids in between, and whether these rise or fall
+        monotonically; all `(N,)`.
     """
     height, width = codes.shape
     starts = np.ones((height, width), np.bool_)
     starts[:, 1:] = codes[:, 1:] != codes[:, :-1]
     places = np.flatnonzero(starts)
     ids = codes.ravel()[places]
-    lengths = np.diff(places, append=height * width)
+    lengths = np.diff(places, append=height * width)  # run-length encoding of all rows
     steps = np.sign(np.diff(ids, append=ids[-1:]))
-    rises, falls = (np.concatenate([[0], np.cumsum(steps == way)]) for way in (1, -1))
+    rises, falls = (np.concatenate([[0], np.cumsum(steps == sign)]) for sign in (1, -1))
     sums = np.concatenate([[0], np.cumsum(ids)])
     areas = np.flatnonzero(lengths >= _AREA_RUN)
     first, last = areas[:-1], areas[1:]
-    kept = (places[first] // width == places[last] // width) & (np.abs(ids[first] - ids[last]) >= _MIN_GAP)
-    kept &= (ids[first] != _VOID) & (ids[last] != _VOID)  # Void lies between classes, not above them all.
-    first, last = first[kept], last[kept]
+    is_crossing = (places[first] // width == places[last] // width) & (np.abs(ids[first] - ids[last]) >= _MIN_GAP)
+    is_crossing &= (ids[first] != _VOID) & (ids[last] != _VOID)  # void separates classes, it is not an id above them
+    first, last = first[is_crossing], last[is_crossing]
     low, high = np.minimum(ids[first], ids[last]), np.maximum(ids[first], ids[last])
     is_rising = ids[last] > ids[first]
     climbs = np.where(is_rising, rises[last] - rises[first], falls[last] - falls[first])
-    # Bicubic and Lanczos filters swing beyond both ends before and after they climb.
+    # Bicubic and Lanczos filters overshoot at both ends of a ramp, so a few steps may go the other way.
     is_ramp = (climbs >= 2) & (climbs >= last - first - _SWINGS)
     return low << 20 | high, sums[last] - sums[first + 1], is_ramp
 
 
 def snap(codes: Codes, points: Codes, is_colour: bool) -> Codes:
-    """The index of the point that each pixel of `(H, W)` codes is near, -1 where that is not clear."""
+    """Return the index of the nearest point of each pixel of `(H, W)` codes, -1 if it is ambiguous."""
     distinct, inverse = np.unique(codes, return_inverse=True)
     nearest, _, clear = _nearest(distinct, points, is_colour)
     found: Codes = np.where(clear, nearest, -1)[inverse].reshape(codes.shape)
@@ -174,7 +176,7 @@ def snap(codes: Codes, points: Codes, is_colour: bool) -> Codes:
 def _nearest(
     codes: Codes, points: Codes, is_colour: bool
 ) -> tuple[Codes, npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """For each code the nearest point, its distance, and whether the next one is more than twice as far."""
+    """Return the nearest point of each code, its distance, and whether the second nearest is more than twice as far."""
     parts = [
         _nearest_in_block(codes[start : start + _BLOCK], points, is_colour) for start in range(0, len(codes), _BLOCK)
     ]
