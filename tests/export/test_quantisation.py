@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ import openvino
 import pytest
 import torch
 from openvino import opset13 as operations
-from PIL import Image
 
-from refinenet import RefineNet, api
+from refinenet import RefineNet
 from refinenet.datasets.catalog import Sample
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.quantisation import Quantised, as_input, measure_on, quantise, save
@@ -218,20 +216,3 @@ def test_no_usage_data_is_sent() -> None:
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout.strip() == "False", done.stderr
-
-
-def test_calibration_images_are_read_as_the_model_reads_images(
-    drawn_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for path in (drawn_folder / "images").iterdir():
-        pixels = np.asarray(Image.open(path).convert("L")).astype(np.uint16) * 16
-        path.unlink()
-        Image.fromarray(pixels).save(path.with_suffix(".png"))
-    r = RefineNet(encoder="test_resnet", num_classes=3, device="cpu", seed=0)
-    r._adopt(r.network, replace(r.card, value_range=(0, 4080)))
-    given: dict[str, Any] = {}
-    monkeypatch.setattr(api, "export_model", lambda *_, **options: given.update(options))
-    r.export(drawn_folder / "int8.xml", drawn_folder, precision="int8", progress=False)
-    calibration, measured_on = given["int8"].calibration, given["int8"].measured_on
-    for data in (calibration, measured_on):
-        assert max(data[index].image.max() for index in range(len(data))) > 128  # of 16 bits it would be 15 at most

@@ -9,12 +9,10 @@ import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from exported_files import make_tiny, write_openvino
 
 from refinenet import RefineNet
 
@@ -22,21 +20,10 @@ RANDOM = np.random.default_rng(0)
 IMAGES = [RANDOM.integers(0, 256, (*size, 3), np.uint8) for size in ((40, 56), (64, 48), (33, 90)) * 2]
 
 
-@pytest.fixture(
-    scope="module", params=["pytorch", "openvino", "onnxruntime", "auto", ".onnx", ".onnx by openvino", ".xml"]
-)
+@pytest.fixture(scope="module", params=["pytorch", "openvino", "onnxruntime", "auto"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RefineNet:
-    """A small network on each backend, and small exported files."""
+    """A small network on each backend."""
     path = tmp_path_factory.mktemp("threads") / "small.safetensors"
-    suffix, _, engine = request.param.partition(" by ")
-    options: dict[str, Any] = {"backend": engine or None}
-    if suffix.startswith("."):
-        path = path.with_suffix(suffix)
-        if suffix == ".xml":
-            write_openvino(make_tiny(), path)
-        else:
-            path.write_bytes(make_tiny().SerializeToString())
-        return RefineNet(model=path, **options)
     RefineNet(encoder="test_resnet", num_classes=4, device="cpu", seed=1).save(path)
     return RefineNet(model=Path(path), device="cpu", backend=request.param)
 
