@@ -7,6 +7,9 @@ READY := $(VENV)/.ready
 # A shared environment (VENV=/some/where) still runs this checkout, not the one it was installed from.
 export PYTHONPATH := $(CURDIR)/src
 
+# Container images often forbid bytecode files; every process would then compile PyTorch, timm and SymPy anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check format clean
 
 demo: $(READY)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 
+# Container images often forbid bytecode files; each of the processes that tests start would then compile PyTorch, timm
+# and SymPy anew, which takes longer than all else that they do to start.
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""
+
 # Before PyTorch is imported, here and in the processes that tests start: on a busy machine its threads wait for each
 # other far longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -23,6 +23,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+LIBRARIES = ("torch", "torchvision.transforms.v2", "lightning.fabric", "timm", "torch.utils.tensorboard", "typer")
+"""What takes commands longest to import."""
+
 
 class WarmStart:
     """Runs commands of the package, one after the other."""
@@ -121,7 +124,7 @@ def _run() -> int:
 
 
 if __name__ == "__main__":
-    for library in ("torch", "torchvision.transforms.v2", "lightning.fabric"):  # what takes commands longest to import
+    for library in LIBRARIES:
         importlib.import_module(library)
     assert "refinenet" not in sys.modules
     gc.freeze()  # what is there already is not looked through, and so not copied, by the forks

@@ -15,6 +15,7 @@ import torch
 from held_files import wait_until
 from safetensors.torch import load_file
 from small_runs import write_pictures
+from warm_start import WarmStart
 
 SETTINGS = [
     *("--epochs", "4", "--batch-size", "4", "--set", "crop_size=[32,32]", "--set", "precision=float32"),
@@ -35,6 +36,15 @@ def run(command: list[str]) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def run_alone(command: list[str], warm: WarmStart | None, folder: Path) -> None:
+    """Run `python -m refinenet ...` in one process, from the warm one where there is one."""
+    if warm is None:
+        run([sys.executable, *command])
+        return
+    result = warm.run(command[2:], folder, 300)
+    assert result.returncode == 0, result.stderr
+
+
 def last_checkpoint(folder: Path) -> Path:
     """That of the last step; it may have been saved twice, before and after the measurement."""
     return max((folder / "checkpoints").glob(f"step-{STEPS:06d}*"))
@@ -49,10 +59,10 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def one(train: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one(train: list[str], warm_start: WarmStart | None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process."""
     folder = tmp_path_factory.mktemp("runs") / "one"
-    run([sys.executable, *train, "--output", str(folder)])
+    run_alone([*train, "--output", str(folder)], warm_start, folder.parent)
     return folder
 
 
@@ -74,9 +84,11 @@ def test_two_processes_reach_what_one_does_and_go_on_bit_for_bit(train: list[str
     assert float(logs[0][-1]["loss"]) < float(logs[0][0]["loss"]), "nothing was learned"
 
 
-def test_two_processes_measure_as_one_to_the_last_digit(train: list[str], one: Path, tmp_path: Path) -> None:
+def test_two_processes_measure_as_one_to_the_last_digit(
+    train: list[str], one: Path, warm_start: WarmStart | None, tmp_path: Path
+) -> None:
     measure = ["-m", "refinenet", "eval", "--model", str(one / "last.safetensors"), "--dataset", train[4]]
-    run([sys.executable, *measure, "--output", str(tmp_path / "one.json")])
+    run_alone([*measure, "--output", str(tmp_path / "one.json")], warm_start, tmp_path)
     run(torchrun(*measure, "--output", str(tmp_path / "two.json")))
     figures = [json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json")]
     assert figures[0].keys() == figures[1].keys()
