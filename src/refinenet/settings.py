@@ -32,15 +32,6 @@ def is_within(value: object, low: float, high: float) -> bool:
     return isinstance(value, int | float) and is_number(value) and low <= value <= high
 
 
-def find_outside(config: object, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Describe the fields of a configuration that are not numbers in their ranges, both ends included."""
-    return [
-        f"{name} is a number from {low} to {high}, not {getattr(config, name)!r}"
-        for name, (low, high) in ranges.items()
-        if not is_within(getattr(config, name), low, high)
-    ]
-
-
 @dataclass(frozen=True)
 class Range:
     """Allowed range of an annotated number: `Annotated[float, Range(0, 180)]`."""

@@ -11,7 +11,7 @@ import pytest
 from folder_files import NAMES, labels_of, save_image, save_mask, save_pair, write
 from PIL import Image
 
-from refinenet.datasets.folder.classes_file import meaning_from_palettes
+from refinenet.datasets.folder.classes_file import encoding_from_palettes
 from refinenet.datasets.folder.folder import FolderSplits, open_split
 from refinenet.datasets.folder.layouts import find_layout
 from refinenet.labels import voc_colours
@@ -173,11 +173,11 @@ def test_palettes_of_many_masks_are_read_by_several_processes(tmp_path: Path) ->
         image = Image.fromarray(np.array([[number % 5, 255]], np.uint8))
         image.putpalette(palette)
         image.save(tmp_path / f"{number:03}.png")
-    meaning = meaning_from_palettes(sorted(tmp_path.iterdir()))
+    meaning = encoding_from_palettes(sorted(tmp_path.iterdir()))
     assert meaning.label_set.colours == voc_colours(5)
     save_mask(tmp_path / "205.png", [[0]])
     with pytest.raises(ValueError, match=r"205\.png is not a palette PNG"):
-        meaning_from_palettes(sorted(tmp_path.iterdir()))
+        encoding_from_palettes(sorted(tmp_path.iterdir()))
 
 
 def test_palettes_are_read_once_for_all_splits(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from folder_files import labels_of, save_image, save_mask, save_pair, write, write_json
 
 from refinenet.datasets.folder.folder import FolderSplits, open_split
-from refinenet.datasets.folder.layouts import find_layout, find_meaning
+from refinenet.datasets.folder.layouts import find_encoding, find_layout
 
 
 def make_voc(root: Path, stems: tuple[str, ...], images: str = "JPEGImages") -> None:
@@ -82,7 +82,7 @@ def test_errors_in_a_label_map_are_named(text: str, pattern: str, tmp_path: Path
     make_voc(tmp_path, ("a",))
     write(tmp_path / "labelmap.txt", text)
     with pytest.raises(ValueError, match=pattern) as caught:
-        find_meaning(find_layout(tmp_path))
+        find_encoding(find_layout(tmp_path))
     assert str(caught.value).startswith(f"{tmp_path / 'labelmap.txt'}: ")
 
 
@@ -185,7 +185,7 @@ def test_coco_with_splits(images: str, annotations: str, tmp_path: Path) -> None
         dataset = open_split(tmp_path, split)
         assert dataset.label_set.names == ("background", "fish")
         assert labels_of(dataset) == {f"{split} e\u0301.jpg": [[0, 1, 1]]}
-    assert find_meaning(find_layout(tmp_path)).label_set == dataset.label_set
+    assert find_encoding(find_layout(tmp_path)).label_set == dataset.label_set
 
 
 @pytest.mark.parametrize("name", ["annotations.json", "annotations/instances_default.json", "_annotations.coco.json"])

@@ -51,7 +51,7 @@ __all__ = [
     "find_server",
     "has_suffix",
     "is_drawn",
-    "is_own",
+    "is_folder_dataset",
     "is_unlabelled",
     "list_files",
     "no_labels",
@@ -164,7 +164,7 @@ def read_classes(source: str) -> LabelSet:
     return read_classes_file(Path(source)).label_set
 
 
-def is_own(name: str) -> bool:
+def is_folder_dataset(name: str) -> bool:
     """Return whether a name is the path of a folder, or of a YAML file that describes one."""
     path = Path(name)
     return path.is_dir() or (path.is_file() and path.suffix in (".yaml", ".yml"))
@@ -189,7 +189,7 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
     refuse_address("A dataset", name, _COPY)
     if name in PUBLISHED:
         return partial(_open_published, name, find_root(name, root))
-    if is_drawn(name) or is_own(name):
+    if is_drawn(name) or is_folder_dataset(name):
         if root is not None:
             raise ValueError(f"root={os.fspath(root)!r} has no use here: {name!r} needs no folder beside its name.")
         return streets.parse(name) if is_drawn(name) else FolderSplits(Path(name))

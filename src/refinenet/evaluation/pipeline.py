@@ -11,7 +11,7 @@ from refinenet.datasets.catalog import (
     Dataset,
     DatasetSource,
     choose_classes,
-    is_own,
+    is_folder_dataset,
     is_unlabelled,
     no_labels,
     open_dataset,
@@ -60,7 +60,7 @@ def check_masks(dataset: DatasetSource, split: str, processes: Processes, *, pro
     if callable(dataset) or not processes.is_first:
         return
     name = os.fspath(dataset)
-    if name in PUBLISHED or not is_own(name):
+    if name in PUBLISHED or not is_folder_dataset(name):
         return
     report = doctor.check_masks(name, split, progress=progress)
     if report.stops_training:

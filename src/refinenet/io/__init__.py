@@ -80,7 +80,7 @@ if TYPE_CHECKING:
         check_value_range,
         first_of_each_kind,
     )
-    from refinenet.io.sealed_folder import check_names, damage_told, read_checksummed, read_step, write_checksummed
+    from refinenet.io.sealed_folder import check_names, damage_described, read_checksummed, read_step, write_checksummed
     from refinenet.io.signals import StopRequest
     from refinenet.io.threads import TRACING, ThreadLock, survive_fork
 else:
@@ -118,7 +118,7 @@ __all__ = [
     "check_output",
     "check_suffix",
     "check_value_range",
-    "damage_told",
+    "damage_described",
     "decode",
     "describe_error",
     "encode",

@@ -74,7 +74,7 @@ def read_step(folder: Path) -> int:
 
 
 @contextmanager
-def damage_told() -> Iterator[None]:
+def damage_described() -> Iterator[None]:
     """Turn the errors of missing files and defective parts of the disk into ValueErrors."""
     try:
         yield
@@ -86,7 +86,7 @@ def damage_told() -> Iterator[None]:
 
 def _checked_files(folder: Path, recorded: Mapping[str, tuple[int, str]]) -> Iterator[tuple[str, bytes]]:
     for name, (size, digest) in recorded.items():
-        with damage_told():
+        with damage_described():
             actual = (folder / name).stat().st_size
             content = (folder / name).read_bytes() if actual == size else b""
         if actual != size:
@@ -98,7 +98,7 @@ def _checked_files(folder: Path, recorded: Mapping[str, tuple[int, str]]) -> Ite
 
 def _read_metadata(folder: Path) -> tuple[int, dict[str, tuple[int, str]]]:
     """Return the step, and size and SHA-256 of each file."""
-    with damage_told():
+    with damage_described():
         content = (folder / META).read_bytes()
     try:
         metadata = json.loads(content)

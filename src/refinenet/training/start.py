@@ -19,7 +19,7 @@ from refinenet.datasets.catalog import (
     as_sources,
     find_root,
     is_drawn,
-    is_own,
+    is_folder_dataset,
     open_training_datasets,
     with_value_range,
 )
@@ -122,7 +122,7 @@ def _describe(source: DatasetSource) -> str:
     if callable(source):
         return FUNCTION
     name = os.fspath(source)
-    return str(Path(name).resolve()) if name not in PUBLISHED and is_own(name) else name
+    return str(Path(name).resolve()) if name not in PUBLISHED and is_folder_dataset(name) else name
 
 
 def start_run(network: Network, card: ModelCard, arguments: TrainArguments, folder: RunFolder | None) -> TrainRun:

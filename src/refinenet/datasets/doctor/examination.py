@@ -19,9 +19,9 @@ from refinenet.datasets.doctor.report import Report, sort_findings
 from refinenet.datasets.doctor.scan import Facts, MaskFacts, Reading
 from refinenet.datasets.doctor.split_rules import judge_classes, judge_equal_files, judge_repetitions
 from refinenet.datasets.doctor.value_matching import Codes, can_snap, fit
-from refinenet.datasets.folder.classes_file import Meaning, of_ids
+from refinenet.datasets.folder.classes_file import MaskEncoding, of_ids
 from refinenet.datasets.folder.folder import AnnotationReport, FolderSplits
-from refinenet.datasets.folder.layouts import Layout, find_layout, find_meaning, find_splits
+from refinenet.datasets.folder.layouts import Layout, find_encoding, find_layout, find_splits
 from refinenet.datasets.formats.coco_crowds import CrowdReport
 from refinenet.datasets.formats.invalid_labels import InvalidLabels
 from refinenet.datasets.formats.lookup import pack_colours, split_palette
@@ -41,8 +41,8 @@ class Source:
     """Its layout in words."""
     listing: Listing
     reading: Reading
-    meaning: Meaning | None
-    """Meaning of the mask values, if a file or the dataset itself defines it."""
+    meaning: MaskEncoding | None
+    """MaskEncoding of the mask values, if a file or the dataset itself defines it."""
     resplit: str
     """Advice on how to move samples to other splits."""
     is_meaning_damaged: bool = False
@@ -92,11 +92,11 @@ def _open_masks(name: str, layout: Layout) -> Source:
     )
 
 
-def _find_meaning(layout: Layout) -> tuple[Meaning | None, list[Finding]]:
+def _find_meaning(layout: Layout) -> tuple[MaskEncoding | None, list[Finding]]:
     if layout.classes_file is None:  # palettes are read later, with the masks, so that each file is read once
         return None, []
     try:
-        return find_meaning(layout), []
+        return find_encoding(layout), []
     except (ValueError, OSError) as error:
         example = layout.classes_file.name
         return None, [find("classes-file", [example], message=str(error))]
@@ -187,7 +187,7 @@ def _list_datasets(datasets: Mapping[str, Dataset], refused: Mapping[str, list[s
 def is_worth_fixing(
     listing: Listing,
     facts: Sequence[Facts],
-    meaning: Meaning | None,
+    meaning: MaskEncoding | None,
     left_out: Mapping[Pair, str],
     findings: Sequence[Finding],
 ) -> bool:
@@ -196,7 +196,7 @@ def is_worth_fixing(
     Args:
         listing: The files.
         facts: Facts of the samples that were read.
-        meaning: Meaning of the mask values, or None if unknown.
+        meaning: MaskEncoding of the mask values, or None if unknown.
         left_out: Duplicate samples.
         findings: All findings.
     """
@@ -209,7 +209,7 @@ def is_worth_fixing(
     return has_all_splits and is_changed
 
 
-def _is_clear(mask: MaskFacts, meaning: Meaning) -> bool:
+def _is_clear(mask: MaskFacts, meaning: MaskEncoding) -> bool:
     """Return whether `relabel` could read the mask and would find a class in it."""
     if not mask.is_opaque:
         return False
@@ -222,7 +222,7 @@ def _is_clear(mask: MaskFacts, meaning: Meaning) -> bool:
     return found.is_exact or (can_snap(points, is_colour) and found.is_clear)
 
 
-def _find_points(mask: MaskFacts, meaning: Meaning) -> tuple[Codes, Codes, bool]:
+def _find_points(mask: MaskFacts, meaning: MaskEncoding) -> tuple[Codes, Codes, bool]:
     """Return the values of a mask, the values with a meaning in the same form, and whether these are colours."""
     points, _ = points_of(meaning)
     if meaning.kind == "ids":
@@ -256,8 +256,8 @@ class Examination:
     report: Report
     source: Source
     facts: list[Facts]
-    meaning: Meaning | None
-    """Meaning of the mask values, corrected."""
+    meaning: MaskEncoding | None
+    """MaskEncoding of the mask values, corrected."""
     left_out: Mapping[Pair, str]
     """Duplicate samples that a repaired copy omits, with the reason."""
     is_quick: bool

@@ -27,7 +27,7 @@ from refinenet.datasets.doctor.mask_values import (
 )
 from refinenet.datasets.doctor.scan import Facts, MaskFacts
 from refinenet.datasets.doctor.value_matching import Codes, Fit, can_snap, fit
-from refinenet.datasets.folder.classes_file import PALETTE_ORIGIN, Meaning, of_colours
+from refinenet.datasets.folder.classes_file import PALETTE_ORIGIN, MaskEncoding, of_colours
 from refinenet.datasets.formats.lookup import pack_colours, split_palette
 
 
@@ -35,7 +35,7 @@ from refinenet.datasets.formats.lookup import pack_colours, split_palette
 class Verdict:
     """The meaning of the mask values, and the findings about them."""
 
-    meaning: Meaning | None
+    meaning: MaskEncoding | None
     """The corrected meaning; None if unknown."""
     findings: list[Finding]
 
@@ -49,12 +49,12 @@ class Mask:
     facts: MaskFacts
 
 
-def judge_values(facts: Sequence[Facts], meaning: Meaning | None, root: Path | None) -> Verdict:
+def judge_values(facts: Sequence[Facts], meaning: MaskEncoding | None, root: Path | None) -> Verdict:
     """Find problems of the values of all masks.
 
     Args:
         facts: Facts of the samples.
-        meaning: Meaning of the values as a file defines it, or None if no file does.
+        meaning: MaskEncoding of the values as a file defines it, or None if no file does.
         root: The dataset's folder.
     """
     masks = [
@@ -104,7 +104,7 @@ def _judge_palettes(masks: Sequence[Mask], values: Values) -> Verdict:
     return Verdict(meaning=meaning if is_fixable else None, findings=[finding])
 
 
-def _as_colours(palette: bytes, values: Values) -> Meaning | None:
+def _as_colours(palette: bytes, values: Values) -> MaskEncoding | None:
     try:
         return mask_values.from_palette(split_palette(palette), values, "colours")
     except ValueError:  # the palette has a colour twice
@@ -121,7 +121,7 @@ def _used_colours(mask: MaskFacts) -> dict[int, tuple[int, int, int]]:
     return {value: colours[value] for value in mask.values.tolist() if value < len(colours) and value != 255}
 
 
-def _settle(masks: Sequence[Mask], meaning: Meaning) -> Verdict:
+def _settle(masks: Sequence[Mask], meaning: MaskEncoding) -> Verdict:
     """Judge whether the masks as a whole follow the meaning, or a simple variant of it."""
     if meaning.kind == "colours" or all(mask.facts.is_drawn for mask in masks):
         return Verdict(meaning=meaning, findings=[])
@@ -149,7 +149,7 @@ def _settle(masks: Sequence[Mask], meaning: Meaning) -> Verdict:
     return Verdict(meaning=settled, findings=findings)
 
 
-def _find_mixed(masks: Sequence[Mask], meaning: Meaning) -> list[str]:
+def _find_mixed(masks: Sequence[Mask], meaning: MaskEncoding) -> list[str]:
     """Find binary masks of 0 and 255 among others of 0 and 1."""
     if meaning.values != (0, 1) or 255 in meaning.ignored_ids:
         return []
@@ -159,7 +159,7 @@ def _find_mixed(masks: Sequence[Mask], meaning: Meaning) -> list[str]:
     return with_void if has_other and not any({1, 255} <= values for values in held.values()) else []
 
 
-def _find_painted(masks: Sequence[Mask], meaning: Meaning) -> Verdict:
+def _find_painted(masks: Sequence[Mask], meaning: MaskEncoding) -> Verdict:
     """Find colour masks where ids are expected, and propose a meaning if most masks are in colour."""
     painted = [mask for mask in masks if mask.facts.is_colour and not mask.facts.is_grey]
     if not painted:
@@ -186,11 +186,11 @@ def _find_painted(masks: Sequence[Mask], meaning: Meaning) -> Verdict:
     return Verdict(meaning=proposal or meaning, findings=[finding])
 
 
-def _can_paint(meaning: Meaning) -> bool:
+def _can_paint(meaning: MaskEncoding) -> bool:
     return meaning.has_colours and len(set(meaning.label_set.colours)) == len(meaning.label_set)
 
 
-def _judge_each(masks: Sequence[Mask], meaning: Meaning) -> list[Finding]:
+def _judge_each(masks: Sequence[Mask], meaning: MaskEncoding) -> list[Finding]:
     """Find problems of single masks, given a meaning that holds for all."""
     points = points_of(meaning)[0]
     is_colour = meaning.kind == "colours"
@@ -232,7 +232,7 @@ def _judge_fit(found: Fit, mask: MaskFacts, is_spaced: bool, is_colour: bool) ->
 
 
 def _describe_strays(
-    kind: str, masks: Sequence[Mask], every: Sequence[Mask], fits: dict[str, Fit], meaning: Meaning
+    kind: str, masks: Sequence[Mask], every: Sequence[Mask], fits: dict[str, Fit], meaning: MaskEncoding
 ) -> Finding:
     names = [mask.name for mask in masks]
     if kind == "mask-rgb-ids":
@@ -248,7 +248,7 @@ def _describe_strays(
     return find(kind, names, values=strays.describe(), lines=lines)
 
 
-def _count_strays(masks: Sequence[MaskFacts], meaning: Meaning, every: Sequence[Mask]) -> Values:
+def _count_strays(masks: Sequence[MaskFacts], meaning: MaskEncoding, every: Sequence[Mask]) -> Values:
     points = points_of(meaning)[0]
     is_colour = meaning.kind == "colours"
     counts: Counter[int] = Counter()
@@ -259,7 +259,7 @@ def _count_strays(masks: Sequence[MaskFacts], meaning: Meaning, every: Sequence[
     return Values(pixels=dict(counts.most_common()), is_colour=is_colour, of=total)
 
 
-def _judge_palette_colours(masks: Sequence[Mask], meaning: Meaning) -> list[Finding]:
+def _judge_palette_colours(masks: Sequence[Mask], meaning: MaskEncoding) -> list[Finding]:
     """Find masks whose palettes show an id in another colour than classes.yaml or most masks do."""
     if meaning.kind == "colours" or meaning.origin == PALETTE_ORIGIN:
         return []
@@ -299,7 +299,7 @@ def _find_clashes(
     ]
 
 
-def _describe_both_readings(clashes: Sequence[tuple[int, int]], meaning: Meaning) -> str:
+def _describe_both_readings(clashes: Sequence[tuple[int, int]], meaning: MaskEncoding) -> str:
     names = dict(zip(meaning.values, meaning.label_set.names, strict=True))
     return ", ".join(
         f"id {value} is {names[value]!r} by its number and {names[other]!r} by its colour"
@@ -307,7 +307,7 @@ def _describe_both_readings(clashes: Sequence[tuple[int, int]], meaning: Meaning
     )
 
 
-def classes_of(mask: MaskFacts, meaning: Meaning) -> Iterator[int]:
+def classes_of(mask: MaskFacts, meaning: MaskEncoding) -> Iterator[int]:
     """Yield the label ids in a mask, including void; -1 for values without a meaning."""
     codes, ids = points_of(meaning)
     lookup = dict(zip(codes.tolist(), ids.tolist(), strict=True))

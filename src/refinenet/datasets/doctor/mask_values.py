@@ -12,7 +12,7 @@ import yaml
 
 from refinenet.datasets.doctor.scan import MaskFacts
 from refinenet.datasets.doctor.value_matching import MIN_SAME, SAME, Codes
-from refinenet.datasets.folder.classes_file import PALETTE_ORIGIN, Meaning, of_colours, of_ids
+from refinenet.datasets.folder.classes_file import PALETTE_ORIGIN, MaskEncoding, of_colours, of_ids
 from refinenet.datasets.formats.lookup import pack_colours, split_palette, unpack_colour
 from refinenet.labels import Colour, LabelSet, voc_colours
 
@@ -89,7 +89,7 @@ def is_binary(values: Values) -> bool:
     return is_noise and pixels[0] + pixels[255] >= MIN_SAME * values.total
 
 
-def starts_at_one(values: Values, meaning: Meaning) -> bool:
+def starts_at_one(values: Values, meaning: MaskEncoding) -> bool:
     """Return whether ids go from 1 to K although 0 to K - 1 are expected."""
     count = len(meaning.label_set)
     if meaning.kind != "ids" or meaning.values != tuple(range(count)):
@@ -98,7 +98,7 @@ def starts_at_one(values: Values, meaning: Meaning) -> bool:
     return bool(classes) and min(classes) >= 1 and max(classes) == count
 
 
-def as_binary(meaning: Meaning | None) -> Meaning:
+def as_binary(meaning: MaskEncoding | None) -> MaskEncoding:
     """Make the meaning of masks with 0 and 255, using known names."""
     names = meaning.label_set.names if meaning else ()
     colours = meaning.label_set.colours if meaning else ()
@@ -110,7 +110,7 @@ def as_binary(meaning: Meaning | None) -> Meaning:
     return replace(found, has_colours=meaning is not None and meaning.has_colours and len(meaning.label_set) == 2)
 
 
-def from_one(meaning: Meaning) -> Meaning:
+def from_one(meaning: MaskEncoding) -> MaskEncoding:
     """Make the meaning with the same classes and ids from 1."""
     return replace(meaning, values=tuple(range(1, len(meaning.label_set) + 1)))
 
@@ -126,7 +126,7 @@ def common_palette(masks: Sequence[MaskFacts]) -> list[Colour] | None:
     return split_palette(longest)
 
 
-def from_palette(colours: Sequence[Colour], values: Values, kind: str = "ids") -> Meaning:
+def from_palette(colours: Sequence[Colour], values: Values, kind: str = "ids") -> MaskEncoding:
     """Make a meaning with classes named by numbers, in the colours of a palette."""
     count = max((value for value in values.pixels if value != 255), default=0) + 1
     padded = ([*colours, *[(0, 0, 0)] * 256])[:count]
@@ -136,7 +136,7 @@ def from_palette(colours: Sequence[Colour], values: Values, kind: str = "ids") -
     return of_ids(label_set, list(range(count)), [], PALETTE_ORIGIN)
 
 
-def propose(masks: Sequence[MaskFacts]) -> Meaning | None:
+def propose(masks: Sequence[MaskFacts]) -> MaskEncoding | None:
     """Propose the likeliest meaning of unexplained masks, or None if their values are not labels."""
     colours = [mask for mask in masks if mask.is_colour and not mask.is_grey]
     if 2 * len(colours) > len(masks):
@@ -144,7 +144,7 @@ def propose(masks: Sequence[MaskFacts]) -> Meaning | None:
     return _propose_ids(count_ids(masks))
 
 
-def propose_colours(values: Values) -> Meaning | None:
+def propose_colours(values: Values) -> MaskEncoding | None:
     """Propose a class for each colour above a minimum share, except near copies of more frequent ones."""
     found: list[int] = []
     enough = _MIN_SHARE * values.total
@@ -162,7 +162,7 @@ def _is_near(value: int, others: list[int]) -> bool:
     return any(np.abs(place - unpack_colour(other)).max() <= 2 * SAME for other in others)
 
 
-def _propose_ids(values: Values) -> Meaning | None:
+def _propose_ids(values: Values) -> MaskEncoding | None:
     if is_binary(values):
         return as_binary(None)
     classes = sorted(values.pixels.keys() - {255})
@@ -172,7 +172,7 @@ def _propose_ids(values: Values) -> Meaning | None:
     return of_ids(LabelSet.numbered(len(stored)), stored, [], PROPOSED)
 
 
-def points_of(meaning: Meaning) -> tuple[Codes, Codes]:
+def points_of(meaning: MaskEncoding) -> tuple[Codes, Codes]:
     """Return the codes that have a meaning, and the label id of each."""
     label_set = meaning.label_set
     ids = np.arange(len(label_set))
@@ -184,7 +184,7 @@ def points_of(meaning: Meaning) -> tuple[Codes, Codes]:
     return codes, np.concatenate([ids, np.full(len(void), label_set.ignore_index)])
 
 
-def write_classes(meaning: Meaning) -> str:
+def write_classes(meaning: MaskEncoding) -> str:
     """Return the text of a `classes.yaml` with this meaning; default colours are omitted."""
     label_set = meaning.label_set
     lines: dict[str, object] = {"names": list(label_set.names)}
@@ -213,13 +213,13 @@ MAX_LISTED = 64
 _WITHOUT = "`--fix OUT` writes a copy without these samples."
 
 
-def name_file(meaning: Meaning | None) -> str:
+def name_file(meaning: MaskEncoding | None) -> str:
     """Return the name of the file that defines the values; `classes.yaml` if none does."""
     path = Path(meaning.origin) if meaning else Path("classes.yaml")
     return path.name if path.suffix.lower() in (".yaml", ".yml", ".txt", ".csv") else "classes.yaml"
 
 
-def introduce_lines(meaning: Meaning | None) -> str:
+def introduce_lines(meaning: MaskEncoding | None) -> str:
     """Return the instruction that introduces the lines of a whole `classes.yaml`."""
     name = name_file(meaning)
     if name.endswith((".txt", ".csv")):
@@ -227,7 +227,7 @@ def introduce_lines(meaning: Meaning | None) -> str:
     return f"Write this into {name}:"
 
 
-def ask_for_colours(colours: Values, proposal: Meaning | None, meaning: Meaning) -> str:
+def ask_for_colours(colours: Values, proposal: MaskEncoding | None, meaning: MaskEncoding) -> str:
     """Ask the owner which colour is which class, in a form that cannot be pasted without an answer."""
     if proposal is None:
         return (
@@ -256,7 +256,7 @@ def advise_few_painted(is_known: bool) -> str:
     return f"The other masks contain ids. Save these with ids, too; {by_colour if is_known else _WITHOUT}"
 
 
-def advise_colours(strays: Values, meaning: Meaning, *, is_grey: bool) -> str:
+def advise_colours(strays: Values, meaning: MaskEncoding, *, is_grey: bool) -> str:
     """Advise on colours without a meaning; `is_grey` if the masks with them may contain ids."""
     colours = [unpack_colour(value) for value in list(strays.pixels)[:MAX_LISTED]]
     hint = "\nIf the masks contain ids instead of colours, remove 'masks: colours'." if is_grey else ""
@@ -271,7 +271,7 @@ def advise_colours(strays: Values, meaning: Meaning, *, is_grey: bool) -> str:
     return f"If they are classes, add names and colours to {name}; otherwise add the line\nignore: {ignored}{hint}"
 
 
-def advise_ids(strays: Values, present: Values, meaning: Meaning) -> str:
+def advise_ids(strays: Values, present: Values, meaning: MaskEncoding) -> str:
     """Advise on ids without a meaning; `present` are the ids of all masks."""
     count = len(meaning.label_set)
     values = _find_values(present, meaning)
@@ -287,7 +287,7 @@ def advise_ids(strays: Values, present: Values, meaning: Meaning) -> str:
     return _advise_ignoring(stray, meaning)
 
 
-def _advise_shifted(count: int, meaning: Meaning) -> str:
+def _advise_shifted(count: int, meaning: MaskEncoding) -> str:
     """Advise on ids 0 to K for K names: either 0 is not a class, or the first or the last class has no name."""
     values = tuple(range(1, count + 1))
     shifted = replace(meaning, values=values, ignored_ids=(0,))
@@ -300,7 +300,7 @@ def _advise_shifted(count: int, meaning: Meaning) -> str:
     )
 
 
-def _find_values(present: Values, meaning: Meaning) -> tuple[int, ...]:
+def _find_values(present: Values, meaning: MaskEncoding) -> tuple[int, ...]:
     """Return the ids in order if there are as many as names, and they cannot be used as they are."""
     count = len(meaning.label_set)
     if meaning.values != tuple(range(count)) or meaning.ignored_ids:
@@ -314,7 +314,7 @@ def _find_values(present: Values, meaning: Meaning) -> tuple[int, ...]:
     return ()
 
 
-def _advise_ignoring(stray: Sequence[int], meaning: Meaning) -> str:
+def _advise_ignoring(stray: Sequence[int], meaning: MaskEncoding) -> str:
     if len(stray) > MAX_LISTED:
         return "So many ids cannot be classes: the masks may be ordinary images, or smoothed."
     it, has, is_class = ("it", "has", "is a class") if len(stray) == 1 else ("they", "have", "are classes")
@@ -329,7 +329,7 @@ def _advise_ignoring(stray: Sequence[int], meaning: Meaning) -> str:
     )
 
 
-def _write_in(condition: str, meaning: Meaning, line: str) -> str:
+def _write_in(condition: str, meaning: MaskEncoding, line: str) -> str:
     """Advise to add a line to the file that defines the classes, or to write a classes.yaml instead of it."""
     name = name_file(meaning)
     if name.endswith((".txt", ".csv")):

@@ -27,7 +27,7 @@ from refinenet.datasets.doctor.mask_values import points_of, write_classes
 from refinenet.datasets.doctor.report import Change, Changes
 from refinenet.datasets.doctor.scan import Facts, MaskPixels, count_values, decode_quietly, read_pixels
 from refinenet.datasets.doctor.value_matching import Codes, can_snap, find_areas, fit, snap
-from refinenet.datasets.folder.classes_file import Meaning, of_ids
+from refinenet.datasets.folder.classes_file import MaskEncoding, of_ids
 from refinenet.datasets.formats.lookup import pack_colours
 from refinenet.io.console import progress_bar
 from refinenet.io.files import write_atomically
@@ -44,7 +44,7 @@ class Relabelled(NamedTuple):
     changes: tuple[str, ...]
 
 
-def relabel(path: str, meaning: Meaning, orientation: int) -> Relabelled:
+def relabel(path: str, meaning: MaskEncoding, orientation: int) -> Relabelled:
     """Read a mask file as label ids.
 
     Args:
@@ -69,7 +69,7 @@ def relabel(path: str, meaning: Meaning, orientation: int) -> Relabelled:
     return Relabelled(labels, tuple(changes))
 
 
-def _describe(pixels: MaskPixels, meaning: Meaning) -> list[str]:
+def _describe(pixels: MaskPixels, meaning: MaskEncoding) -> list[str]:
     if not pixels.is_opaque:
         raise ValueError("partly transparent, so the labels there are ambiguous")
     changes = ["the first of its frames"] if pixels.has_frames else []
@@ -82,7 +82,7 @@ def _describe(pixels: MaskPixels, meaning: Meaning) -> list[str]:
     return changes
 
 
-def _find_points(pixels: MaskPixels, meaning: Meaning) -> tuple[Codes, Codes, Codes]:
+def _find_points(pixels: MaskPixels, meaning: MaskEncoding) -> tuple[Codes, Codes, Codes]:
     """Return the codes of a mask, the codes that have a meaning, and the ids of these."""
     points, ids = points_of(meaning)
     if not pixels.is_colour or meaning.kind == "colours":
@@ -132,7 +132,7 @@ class Writer:
     """A writer of samples, which can be sent to other processes."""
 
     out: Path
-    meaning: Meaning
+    meaning: MaskEncoding
     datasets: Mapping[str, Dataset]
 
     def write(self, order: Order) -> Change:
@@ -274,7 +274,7 @@ def _refuse_inside(out: Path, folders: Iterable[Path]) -> None:
 
 
 def _write_all(
-    examination: Examination, meaning: Meaning, folder: Path, workers: int | None, progress: bool
+    examination: Examination, meaning: MaskEncoding, folder: Path, workers: int | None, progress: bool
 ) -> Changes:
     source = examination.source
     orders, changes = _plan(examination)

@@ -16,7 +16,7 @@ from refinenet.datasets.doctor.findings import Finding, find
 from refinenet.datasets.doctor.listing import Pair, shorten
 from refinenet.datasets.doctor.mask_rules import classes_of
 from refinenet.datasets.doctor.scan import Facts, ImageFacts, MaskFacts
-from refinenet.datasets.folder.classes_file import Meaning
+from refinenet.datasets.folder.classes_file import MaskEncoding
 
 MIN_CORRELATION = 0.9991
 """Smallest correlation of the thumbnails of near duplicates."""
@@ -133,13 +133,13 @@ _ALIKE = 0.01
 
 
 def judge_classes(
-    facts: Sequence[Facts], meaning: Meaning, root: Path | None, resplit: str, *, is_whole: bool
+    facts: Sequence[Facts], meaning: MaskEncoding, root: Path | None, resplit: str, *, is_whole: bool
 ) -> list[Finding]:
     """Find classes that never occur or only in one split, and masks that contain only void.
 
     Args:
         facts: Facts of the samples that were read.
-        meaning: Meaning of the mask values.
+        meaning: MaskEncoding of the mask values.
         root: The dataset's folder.
         resplit: Advice on how to move samples to other splits.
         is_whole: Whether these are all samples; a part may lack rare classes by chance.

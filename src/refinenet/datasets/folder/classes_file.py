@@ -54,7 +54,7 @@ class NoPaletteError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meaning:
+class MaskEncoding:
     """The encoding of classes in masks."""
 
     label_set: LabelSet
@@ -165,7 +165,7 @@ def load_yaml(path: Path) -> Any:
         raise ValueError(f"{path}: {error}") from error
 
 
-def read_classes_file(path: Path) -> Meaning:
+def read_classes_file(path: Path) -> MaskEncoding:
     """Read a `classes.yaml`.
 
     Raises:
@@ -181,7 +181,7 @@ def read_classes_file(path: Path) -> Meaning:
         raise ValueError(f"{path}: {error}") from error
 
 
-def parse_classes(values: Any, origin: str) -> Meaning:
+def parse_classes(values: Any, origin: str) -> MaskEncoding:
     """Parse the contents of a `classes.yaml`.
 
     Raises:
@@ -228,7 +228,7 @@ def _list_names(values: Mapping[str, Any]) -> list[Any]:
     return [names[k] for k in range(len(names))]
 
 
-def of_ids(label_set: LabelSet, values: list[Any], ignored: list[Any], origin: str) -> Meaning:
+def of_ids(label_set: LabelSet, values: list[Any], ignored: list[Any], origin: str) -> MaskEncoding:
     """Return the meaning of masks that hold `values[k]` for class k, and `ignored` ids.
 
     Raises:
@@ -246,10 +246,12 @@ def of_ids(label_set: LabelSet, values: list[Any], ignored: list[Any], origin: s
     if both:
         name = label_set.names[values.index(both[0])]
         raise ValueError(f"the id {both[0]} is in 'ignore' and is also the class {name!r}: it can be one only.")
-    return Meaning(label_set=label_set, kind="ids", values=tuple(values), ignored_ids=tuple(ignored), origin=origin)
+    return MaskEncoding(
+        label_set=label_set, kind="ids", values=tuple(values), ignored_ids=tuple(ignored), origin=origin
+    )
 
 
-def of_colours(label_set: LabelSet, ignored: Sequence[Colour], origin: str) -> Meaning:
+def of_colours(label_set: LabelSet, ignored: Sequence[Colour], origin: str) -> MaskEncoding:
     """Return the meaning of masks that are painted in the label set's colours, and in `ignored` colours.
 
     Raises:
@@ -260,7 +262,7 @@ def of_colours(label_set: LabelSet, ignored: Sequence[Colour], origin: str) -> M
     both = sorted(set(ignored) & set(label_set.colours))
     if both:
         raise ValueError(f"{both[0]} is in both 'colours' and 'ignore'.")
-    return Meaning(
+    return MaskEncoding(
         label_set=label_set,
         kind="colours",
         values=tuple(range(len(label_set))),
@@ -308,7 +310,7 @@ def as_colour(value: Any) -> Colour:
     return value[0], value[1], value[2]
 
 
-def meaning_from_palettes(masks: Iterable[Path]) -> Meaning:
+def encoding_from_palettes(masks: Iterable[Path]) -> MaskEncoding:
     """Derive classes from palette masks, each read once: as many as the largest id except 255 requires.
 
     Raises:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from refinenet.datasets.dataset import Dataset, from_files
 from refinenet.datasets.file_pairs import find_by_item, pair_names
-from refinenet.datasets.folder.classes_file import Meaning, NoPaletteError
-from refinenet.datasets.folder.layouts import Layout, find_layout, find_meaning
+from refinenet.datasets.folder.classes_file import MaskEncoding, NoPaletteError
+from refinenet.datasets.folder.layouts import Layout, find_encoding, find_layout
 from refinenet.datasets.folder.split_files import SplitFiles, name_split
 from refinenet.datasets.formats import coco, labelme
 from refinenet.datasets.formats.coco_crowds import CrowdReport
@@ -53,10 +53,10 @@ class FolderSplits:
         return find_layout(self.source)
 
     @cached_property
-    def meaning(self) -> Meaning:
+    def meaning(self) -> MaskEncoding:
         """The meaning of the values in masks, or of the labels of shapes."""
         try:
-            return find_meaning(self.layout, leave_out_invalid=self.leave_out_invalid)
+            return find_encoding(self.layout, leave_out_invalid=self.leave_out_invalid)
         except NoPaletteError as error:
             raise ValueError(
                 f"{error} Run `refinenet data check {self.source}`: it checks all masks and suggests a classes.yaml."
@@ -99,7 +99,7 @@ class FolderSplits:
         return _open_labelme(layout, name, self.meaning, leave_out_invalid=self.leave_out_invalid)
 
 
-def _open_masks(layout: Layout, split: str, meaning: Meaning) -> Dataset:
+def _open_masks(layout: Layout, split: str, meaning: MaskEncoding) -> Dataset:
     files = layout.splits[split]
     if layout.is_dealt:  # an image may be in one split and its lone mask in the other: check both
         for part in layout.splits.values():
@@ -143,7 +143,7 @@ def _of_pairs(
 
 
 def _open_labelme(
-    layout: Layout, split: str, meaning: Meaning, *, leave_out_invalid: bool
+    layout: Layout, split: str, meaning: MaskEncoding, *, leave_out_invalid: bool
 ) -> tuple[Dataset, AnnotationReport]:
     folder = layout.annotations[split]
     shapes = [path.name for path in list_files(folder, (".json",))]

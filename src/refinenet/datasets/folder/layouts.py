@@ -34,11 +34,11 @@ from refinenet.datasets.folder.classes_file import (
     KEYS,
     LAYOUT_KEYS,
     OPTION_KEYS,
-    Meaning,
+    MaskEncoding,
     NoPaletteError,
+    encoding_from_palettes,
     hint_at_keys,
     load_yaml,
-    meaning_from_palettes,
     of_ids,
     read_classes_file,
 )
@@ -209,7 +209,7 @@ def _of(root: Path, description: str, splits: Mapping[str, SplitFiles]) -> Layou
     return Layout(root=root, description=description, splits=splits, classes_file=None)
 
 
-__all__ = ["Layout", "SplitFiles", "find_layout", "find_meaning", "find_splits"]
+__all__ = ["Layout", "SplitFiles", "find_encoding", "find_layout", "find_splits"]
 
 _YAML_SUFFIXES = (".yaml", ".yml")
 _ROBOFLOW_CLASSES = "_classes.csv"
@@ -248,7 +248,7 @@ class Options:
 
 
 def _load_mapping(path: Path) -> Mapping[str, Any]:
-    """Read a YAML file; a damaged one counts as empty, and `find_meaning` reports the damage."""
+    """Read a YAML file; a damaged one counts as empty, and `find_encoding` reports the damage."""
     try:
         values = load_yaml(path)
     except ValueError:
@@ -389,7 +389,7 @@ def find_splits(layout: Layout) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda split: (split != "train", split != "val")))
 
 
-def find_meaning(layout: Layout, *, leave_out_invalid: bool = False) -> Meaning:
+def find_encoding(layout: Layout, *, leave_out_invalid: bool = False) -> MaskEncoding:
     """Find the meaning of the values in a layout's masks, or of its annotations.
 
     Palette masks without a classes file are all read, each once. Invalid annotations may be left out.
@@ -410,7 +410,7 @@ def find_meaning(layout: Layout, *, leave_out_invalid: bool = False) -> Meaning:
     return read_label_map(path) if path.suffix == ".txt" else _read_roboflow(layout, path)
 
 
-def _find_annotated(layout: Layout, leave_out_invalid: bool) -> Meaning:
+def _find_annotated(layout: Layout, leave_out_invalid: bool) -> MaskEncoding:
     first = next(iter(layout.annotations.values()))
     folders = sorted({path for path in layout.annotations.values() if path.is_dir()})
     shapes = [path for folder in folders for path in sorted(list_files(folder, (".json",)))]
@@ -426,11 +426,11 @@ def _find_annotated(layout: Layout, leave_out_invalid: bool) -> Meaning:
     return _number(instances.label_set_of_all(), first)
 
 
-def _number(label_set: LabelSet, origin: Path) -> Meaning:
+def _number(label_set: LabelSet, origin: Path) -> MaskEncoding:
     return of_ids(label_set, list(range(len(label_set))), [], str(origin))
 
 
-def _read_listed(path: Path) -> Meaning:
+def _read_listed(path: Path) -> MaskEncoding:
     """Read the classes that a YAML file lists for shapes, which have labels but no ids or colours."""
     meaning = read_classes_file(path)
     if meaning != _number(meaning.label_set, path):
@@ -441,12 +441,12 @@ def _read_listed(path: Path) -> Meaning:
     return meaning
 
 
-def _find_in_palettes(layout: Layout) -> Meaning:
+def _find_in_palettes(layout: Layout) -> MaskEncoding:
     if not any(files.mask_names for files in layout.splits.values()):
         folders = sorted({str(files.masks) for files in layout.splits.values()})
         raise FileNotFoundError(f"{layout.root} has no masks in {', '.join(folders)}.")
     try:
-        return meaning_from_palettes(_all_masks(layout))
+        return encoding_from_palettes(_all_masks(layout))
     except NoPaletteError as error:
         raise NoPaletteError(f"{layout.root} has no classes.yaml and {error}") from error
 
@@ -456,7 +456,7 @@ def _all_masks(layout: Layout) -> Iterator[Path]:
         yield from (files.masks / name for name in files.mask_names)
 
 
-def _read_roboflow(layout: Layout, path: Path) -> Meaning:
+def _read_roboflow(layout: Layout, path: Path) -> MaskEncoding:
     meaning = read_roboflow_classes(path)
     for folder in list_folders(layout.root).values():
         other = folder / path.name

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from refinenet.datasets.file_pairs import find_stem
-from refinenet.datasets.folder.classes_file import Meaning, as_colour, of_colours, of_ids
+from refinenet.datasets.folder.classes_file import MaskEncoding, as_colour, of_colours, of_ids
 from refinenet.datasets.folder.split_files import (
     SHARED,
     Layout,
@@ -162,7 +162,7 @@ def _of(
     )
 
 
-def read_label_map(path: Path) -> Meaning:
+def read_label_map(path: Path) -> MaskEncoding:
     """Read CVAT's `labelmap.txt`: lines `label:red,green,blue:parts:actions`, and comments after `#`.
 
     Masks are painted in these colours. A label that means void (`lookup.is_void`) has no class.
@@ -196,7 +196,7 @@ def _parse_label(line: str, number: int) -> tuple[str, Colour]:
     return found[1], as_colour([int(found[k]) for k in (2, 3, 4)])
 
 
-def read_roboflow_classes(path: Path) -> Meaning:
+def read_roboflow_classes(path: Path) -> MaskEncoding:
     """Read Roboflow's `_classes.csv`: a header `Pixel Value, Class`, then lines such as `0, background`.
 
     Raises:

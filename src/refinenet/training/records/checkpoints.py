@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refinenet.io.files import flush_folder, make_folders, sweep_leftovers, write_atomically
-from refinenet.io.sealed_folder import check_names, damage_told, read_checksummed, read_step, write_checksummed
+from refinenet.io.sealed_folder import check_names, damage_described, read_checksummed, read_step, write_checksummed
 
 SPACE_RESERVE = 1.2
 """Free disk space required before a checkpoint is written, as a multiple of its size."""
@@ -204,7 +204,7 @@ class Checkpoints:
         if _LATEST not in names:  # killed before it named the first one
             return []
         try:
-            with damage_told():
+            with damage_described():
                 name = json.loads(path.read_bytes())["checkpoint"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return [f"{path} is damaged; the newest good checkpoint is found without it."]
