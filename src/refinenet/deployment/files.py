@@ -29,8 +29,8 @@ from refinenet.io.console import describe_error, print_note, progress_bar
 from refinenet.io.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
 from refinenet.io.image_files import TooLargeError
 from refinenet.io.images import read_image
-from refinenet.io.raster import is_installed, needs_windows
-from refinenet.io.raster_writer import TIFF_SUFFIXES
+from refinenet.io.raster.reader import is_installed, needs_windows
+from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.io.sample_values import AS_DECLARED, Decoded, Note, Reading
 from refinenet.io.signals import StopRequest
 

@@ -18,7 +18,7 @@ from refinenet.deployment.journal import SETTINGS_FILE
 from refinenet.deployment.outputs import Kind, check_target, choose_kinds, usual_suffix
 from refinenet.io.files import refuse_address
 from refinenet.io.image_files import DOWNLOAD, IMAGE_SUFFIXES, has_suffix, list_files
-from refinenet.io.raster_writer import TIFF_SUFFIXES
+from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.io.sample_values import Note, Reading, ValueRange, check_value_range
 
 STANDARD_INPUT = "-"

@@ -28,8 +28,8 @@ from refinenet.inference.sliding_window import Block, WindowGrid, blend_windows
 from refinenet.inference.upsampling import resize
 from refinenet.io.console import progress_bar
 from refinenet.io.files import refuse_same_file
-from refinenet.io.raster import RasterReader, open_upright
-from refinenet.io.raster_writer import TILE, RasterWriter, check_suffix, open_target
+from refinenet.io.raster.reader import RasterReader, open_upright
+from refinenet.io.raster.writer import TILE, RasterWriter, check_suffix, open_target
 from refinenet.io.sample_values import AS_DECLARED, RGB, Mask, Note, Reading
 
 WINDOW = (768, 768)

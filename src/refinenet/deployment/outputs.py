@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from refinenet.inference.segmentation import OUTPUTS, Segmentation, check_output
 from refinenet.io.files import write_atomically
-from refinenet.io.raster_writer import TIFF_SUFFIXES
+from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.labels import LabelMap, LabelSet
 
 

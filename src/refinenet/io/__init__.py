@@ -67,8 +67,8 @@ if TYPE_CHECKING:
     from refinenet.io.locks import only_one, sole_owner
     from refinenet.io.mask_files import read_colour_mask, read_colours, read_ids, read_mask
     from refinenet.io.parallel import map_parallel, map_safely
-    from refinenet.io.raster import RasterReader, is_installed, needs_windows, open_upright
-    from refinenet.io.raster_writer import TIFF_SUFFIXES, TILE, RasterWriter, check_suffix, open_target
+    from refinenet.io.raster.reader import RasterReader, is_installed, needs_windows, open_upright
+    from refinenet.io.raster.writer import TIFF_SUFFIXES, TILE, RasterWriter, check_suffix, open_target
     from refinenet.io.sample_values import (
         AS_DECLARED,
         Decoded,

@@ -28,7 +28,7 @@ from refinenet.io.image_files import (
     to_sixteen_bits,
 )
 from refinenet.io.image_headers import count_pages, needs_gdal
-from refinenet.io.raster import is_installed, read_whole
+from refinenet.io.raster.reader import is_installed, read_whole
 from refinenet.io.sample_values import (
     AS_DECLARED,
     RGB,

@@ -1,4 +1,4 @@
-"""Files from elsewhere: fetched so that they are whole and right, unpacked so that nothing lands outside.
+"""Downloads that are complete and verified, and archives unpacked safely into a folder.
 
-`download.fetch` and `archives.unpack` are the doors.
+Begin with `download.fetch` and `archives.unpack`.
 """

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from refinenet.io.image_files import MAX_PIXELS, too_large
 from refinenet.io.image_headers import SIGNATURE, is_changed_stream, read_orientation
-from refinenet.io.raster_bands import (
+from refinenet.io.raster.bands import (
     MissingData,
     check_blocks,
     choose_bands,
