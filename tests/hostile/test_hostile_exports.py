@@ -315,7 +315,7 @@ def test_lies_in_the_header(case: str, tmp_path: Path) -> None:
         ([""], "no usable export"),
         (["[" * 100_000], "no usable export"),
         (['{"format_version": 1, "format_version": 1}'], "occurs twice"),
-        (['{"format_version": NaN}'], "NaN is not a number"),
+        (['{"format_version": NaN}'], "NaN is not a JSON number"),
         (["x" * (10 * 1024**2 + 1)], "10485761 characters"),
     ],
     ids=lambda given: str(given)[:30],
