@@ -154,8 +154,8 @@ def test_a_file_that_changes_later_changes_nothing(tmp_path: Path, tiny: Path) -
     [
         ({"backend": "pytorch"}, "run by backend=onnxruntime or openvino, not by 'pytorch'"),
         ({"backend": "tensorflow"}, "not by 'tensorflow'"),
-        ({"precision": "bfloat16"}, "onnxruntime does not compute in bfloat16"),
-        ({"precision": "int4"}, "precision is one of"),
+        ({"precision": "bfloat16"}, "onnxruntime does not support bfloat16"),
+        ({"precision": "int4"}, "precision must be one of"),
         ({"num_classes": 4}, "num_classes=3, not 4"),
         ({"num_layers": 50}, "encoder='test_resnet', not 'resnet50'"),
         ({"encoder_weights": "imagenet"}, "not both"),

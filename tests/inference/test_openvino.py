@@ -106,7 +106,7 @@ def test_the_command_line_writes_the_same_labels(run_refinenet: CommandLine, tmp
     [
         ({"backend": "tensorflow"}, "one of auto, pytorch, compiled, openvino, onnxruntime, not 'tensorflow'"),
         ({"precision": "int4"}, "one of float32, bfloat16, float16, not 'int4'"),
-        ({"backend": "onnxruntime", "precision": "bfloat16"}, "does not compute in bfloat16; these do: pytorch"),
+        ({"backend": "onnxruntime", "precision": "bfloat16"}, "does not support bfloat16. Supported are pytorch"),
     ],
 )
 def test_what_no_backend_is_is_refused(options: dict[str, str], said: str) -> None:

@@ -10,7 +10,7 @@ from refinenet._lazy import attach
 if TYPE_CHECKING:
     from refinenet.inference.backends import (
         AUTO,
-        OF_PYTORCH,
+        BACKENDS,
         check_backend,
         choose_backend,
         list_backends,
@@ -55,8 +55,8 @@ else:
 
 __all__ = [
     "AUTO",
+    "BACKENDS",
     "ENGINES",
-    "OF_PYTORCH",
     "ONNX_FILE",
     "OPENVINO_FILES",
     "OUTPUTS",

@@ -23,7 +23,7 @@ from refinenet.deployment.journal import GREY, LABEL_FILES
 from refinenet.deployment.ray.journal import RayJournal, RayResult, failed
 from refinenet.deployment.ray.storage import as_place, is_here
 from refinenet.deployment.ray.tasks import Deaths, Worker, WorkerSettings, read_row
-from refinenet.inference.backends import OF_PYTORCH, check_backend
+from refinenet.inference.backends import BACKENDS, check_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.segmentation import Output, check_output, choose_palette
 from refinenet.io.console import print_note
@@ -130,7 +130,7 @@ def _check_device(device: RayDevice | None, backend: BackendName) -> RayDevice |
     """Return the device that workers use, None for GPUs if there are any."""
     if device is not None and device not in get_args(RayDevice):
         raise ValueError(f"With Ray, which assigns GPUs itself, device is cpu or cuda, not {device!r}.")
-    if backend in OF_PYTORCH:
+    if BACKENDS[backend].any_device:
         return device
     if device == "cuda":
         raise ValueError(f"The backend {backend} works on CPUs here, not on {device}: leave device out.")
@@ -251,7 +251,7 @@ def _segment(places: Sequence[tuple[str, str]], run: _RayRun) -> Iterator[RayRes
             run = replace(run, job={**run.job, "kind": "palette"})
         with _cluster(run.workers) as ray:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            wanted = run.workers or (None if run.job["backend"] in OF_PYTORCH else len(nodes))
+            wanted = run.workers or (None if BACKENDS[run.job["backend"]].any_device else len(nodes))
             reported: set[str] = set()
             for index, outcome in _stream(ray, waiting, run, share_out(nodes, wanted, run.device)):
                 _report(outcome.pop("notes", ()), reported, is_single=len(places) == 1)

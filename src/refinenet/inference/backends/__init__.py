@@ -1,70 +1,125 @@
-"""Ways to run a network, one file for each: prepared images in, logits out."""
+"""Backends: ways to run a network, from prepared images to logits.
+
+`BACKENDS` lists them. A new backend is a module here, a name in `base.BackendName`, and a row of that table.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, get_args
 
-from refinenet.inference.backends.base import PRECISIONS, BackendName, InferencePrecision
+from refinenet.inference.backends.base import BackendName, InferencePrecision
 
 if TYPE_CHECKING:
-    from refinenet.inference.backends.graph import ExportedModel
+    from refinenet.inference.backends.graph import Engine, ExportedModel
     from refinenet.inference.backends.pytorch import PyTorchBackend
     from refinenet.inference.backends.translated import AutoBackend, GraphBackend, TranslatedBackend
     from refinenet.models.network import Network
 
-
-BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
-OF_PYTORCH: tuple[BackendName, ...] = ("pytorch", "compiled")
-"""Those that run PyTorch's own network, on any device; the others run a translation on the CPU."""
 AUTO = "auto"
 DEFAULT_BACKEND = "REFINENET_BACKEND"
-"""An environment variable: what "auto" means, where it is set."""
+"""Environment variable that overrides the choice of "auto"."""
 
 
-def choose_backend(asked: str, device: str, precision: str) -> str:
-    """What "auto" is on a kind of device: the fastest that is installed; anything else is itself.
+@dataclass(frozen=True, kw_only=True)
+class BackendSpec:
+    """Capabilities of a backend, and the function that opens it."""
 
-    On CPUs that is OpenVINO, on others PyTorch; unless the environment variable `REFINENET_BACKEND` says another.
+    precisions: tuple[InferencePrecision, ...]
+    """Precisions of its arithmetic; float16 in PyTorch on GPUs only."""
+    any_device: bool = False
+    """Whether it runs on any device of PyTorch; otherwise on the CPU only."""
+    package: str | None = None
+    """Package that must be installed besides PyTorch."""
+    open: Callable[[Network, InferencePrecision], PyTorchBackend | TranslatedBackend]
+    """Raises ValueError if a package is missing or the backend does not run on the network's device."""
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether its package is installed."""
+        return self.package is None or importlib.util.find_spec(self.package) is not None
+
+
+# The modules are imported when a backend is opened: each needs PyTorch, and some a package that may be missing.
+def _open_pytorch(network: Network, precision: InferencePrecision) -> PyTorchBackend:
+    from refinenet.inference.backends.pytorch import PyTorchBackend
+
+    return PyTorchBackend(network, precision)
+
+
+def _open_compiled(network: Network, precision: InferencePrecision) -> PyTorchBackend:
+    from refinenet.inference.backends.pytorch import CompiledBackend
+
+    return CompiledBackend(network, precision)
+
+
+def _open_translated(engine: Engine, network: Network, precision: InferencePrecision) -> TranslatedBackend:
+    from refinenet.inference.backends.translated import TranslatedBackend
+
+    return TranslatedBackend(network, engine, precision)
+
+
+BACKENDS: Mapping[BackendName, BackendSpec] = MappingProxyType(
+    {
+        "pytorch": BackendSpec(precisions=("float32", "bfloat16", "float16"), any_device=True, open=_open_pytorch),
+        "compiled": BackendSpec(precisions=("float32", "bfloat16", "float16"), any_device=True, open=_open_compiled),
+        "openvino": BackendSpec(
+            precisions=("float32", "bfloat16"), package="openvino", open=partial(_open_translated, "openvino")
+        ),
+        "onnxruntime": BackendSpec(
+            precisions=("float32",), package="onnxruntime", open=partial(_open_translated, "onnxruntime")
+        ),
+    }
+)
+"""All backends by name."""
+
+
+def choose_backend(requested: str, device: str, precision: str) -> str:
+    """Resolve "auto" to the fastest installed backend: OpenVINO on CPUs, PyTorch on other devices.
+
+    The environment variable `REFINENET_BACKEND` overrides the choice.
 
     Args:
-        asked: "auto", or a backend's name.
-        device: "cpu", "cuda", ...
-        precision: Of the arithmetic, as it was asked for.
+        requested: "auto", or the name of a backend, which is returned unchanged.
+        device: Type of the device: "cpu", "cuda", ...
+        precision: Requested precision of the arithmetic.
     """
-    if asked != AUTO:
-        return asked
+    if requested != AUTO:
+        return requested
     named = os.environ.get(DEFAULT_BACKEND)
     if named and precision == "float32":
         return named
     if precision == "float16":
         return "pytorch"
-    return "openvino" if device == "cpu" and importlib.util.find_spec("openvino") is not None else "pytorch"
+    return "openvino" if device == "cpu" and BACKENDS["openvino"].is_installed else "pytorch"
 
 
 def check_backend(name: str, precision: str) -> BackendName:
-    """The name of a backend, where there is such a one and it computes in that precision.
+    """Return the name of a backend that supports a precision.
 
     Raises:
-        ValueError: there is no such backend, or it does not compute in that precision.
+        ValueError: there is no such backend or precision, or the backend does not support it.
     """
     chosen = next((known for known in BACKENDS if known == name), None)
     if chosen is None:
-        raise ValueError(f"backend is one of {AUTO}, {', '.join(BACKENDS)}, not {name!r}.")
+        raise ValueError(f"backend must be one of {AUTO}, {', '.join(BACKENDS)}, not {name!r}.")
     if precision not in get_args(InferencePrecision):
-        raise ValueError(f"precision is one of {', '.join(get_args(InferencePrecision))}, not {precision!r}.")
-    if precision not in PRECISIONS[chosen]:
-        able = ", ".join(f"{known} ({', '.join(PRECISIONS[known])})" for known in BACKENDS)
-        raise ValueError(f"The backend {name} does not compute in {precision}; these do: {able}.")
+        raise ValueError(f"precision must be one of {', '.join(get_args(InferencePrecision))}, not {precision!r}.")
+    if precision not in BACKENDS[chosen].precisions:
+        able = ", ".join(f"{known} ({', '.join(spec.precisions)})" for known, spec in BACKENDS.items())
+        raise ValueError(f"The backend {name} does not support {precision}. Supported are {able}.")
     return chosen
 
 
 def list_backends(
     model: Network | ExportedModel, chosen: BackendName
 ) -> Iterator[tuple[BackendName, InferencePrecision]]:
-    """What can run a model here, beside the backend chosen for it; that comes first, in float32."""
+    """Yield the backends and precisions that can run a model on this machine; the chosen one first, in float32."""
     from refinenet.inference.backends.graph import ExportedModel
 
     first = chosen
@@ -72,7 +127,7 @@ def list_backends(
     on_cpu = isinstance(model, ExportedModel) or model.mean.device.type == "cpu"
     if not on_cpu or (isinstance(model, ExportedModel) and chosen != "openvino"):
         return
-    if chosen != "openvino" and not os.environ.get(DEFAULT_BACKEND) and importlib.util.find_spec("openvino"):
+    if chosen != "openvino" and not os.environ.get(DEFAULT_BACKEND) and BACKENDS["openvino"].is_installed:
         yield "openvino", "float32"
         chosen = "openvino"
     if chosen == "openvino":
@@ -87,16 +142,16 @@ def list_backends(
 def open_backend(
     model: Network | ExportedModel, name: BackendName, precision: InferencePrecision, *, or_pytorch: bool = False
 ) -> PyTorchBackend | TranslatedBackend | GraphBackend | AutoBackend:
-    """The backend of a name for a network, or for a graph that it can run.
+    """Open a backend for a network or an exported graph.
 
     Args:
-        model: What to run.
-        name: Of the backend.
-        precision: Of its arithmetic.
-        or_pytorch: Whether PyTorch may run a network that the backend turns out not to be able to.
+        model: Network or exported graph to run.
+        name: Name of the backend.
+        precision: Precision of its arithmetic.
+        or_pytorch: Whether PyTorch replaces a backend that turns out not to be able to run the network.
 
     Raises:
-        ValueError: as `check_backend`, it is not installed, or it cannot run where the network is.
+        ValueError: as `check_backend`; or the backend is not installed, or does not run on the network's device.
     """
     from refinenet.inference.backends.graph import ExportedModel
 
@@ -106,19 +161,10 @@ def open_backend(
 
         assert name in ("openvino", "onnxruntime")
         return GraphBackend(model.graph, name, precision, model.classes, str(model.path))
-    if name == "pytorch":
-        from refinenet.inference.backends.pytorch import PyTorchBackend
+    backend = BACKENDS[name].open(model, precision)
+    if not or_pytorch or BACKENDS[name].any_device:
+        return backend
+    from refinenet.inference.backends.translated import AutoBackend, TranslatedBackend
 
-        return PyTorchBackend(model, precision)
-    if name == "compiled":
-        from refinenet.inference.backends.pytorch import CompiledBackend
-
-        return CompiledBackend(model, precision)
-    from refinenet.inference.backends.translated import TranslatedBackend
-
-    wanted = TranslatedBackend(model, name, precision)
-    if not or_pytorch:
-        return wanted
-    from refinenet.inference.backends.translated import AutoBackend
-
-    return AutoBackend(model, wanted)
+    assert isinstance(backend, TranslatedBackend)
+    return AutoBackend(model, backend)

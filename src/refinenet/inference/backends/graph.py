@@ -1,4 +1,4 @@
-"""Networks as graphs in memory, and the engines that run them. Nothing here needs PyTorch.
+"""Graphs in memory, and the engines that run them. Nothing here needs PyTorch.
 
 Shape letters: N batch, K classes, H height, W width, h and w a quarter of these, rounded up.
 """
@@ -21,55 +21,55 @@ from refinenet.inference.backends.base import BackendError
 
 Floats = npt.NDArray[np.float32]
 Run = Callable[[Floats], Floats]
-"""Images `(N, 3, H, W)` float32 RGB in [0, 1] to logits `(N, K, h, w)` float32, both in any order in memory."""
+"""Function from images `(N, 3, H, W)` float32 RGB in [0, 1] to logits `(N, K, h, w)` float32, in any memory layout."""
 
 Engine = Literal["onnxruntime", "openvino"]
 GraphKind = Literal["onnx", "openvino"]
 ENGINES: Mapping[GraphKind, tuple[Engine, ...]] = {"onnx": ("onnxruntime", "openvino"), "openvino": ("openvino",)}
-"""What runs graphs of each kind, the usual one first."""
+"""Engines for each kind of graph, the default first."""
 
 ONNX_FILE = "network.onnx"
 OPENVINO_FILES = ("network.xml", "network.bin")
 MAX_IDLE = 8
-"""Inference requests of OpenVINO that are kept for later calls; concurrent calls beyond make theirs anew."""
+"""Number of OpenVINO inference requests kept for later calls; further concurrent calls create new ones."""
 _STARTED: weakref.WeakSet[Run] = weakref.WeakSet()
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A network of one input, images, and one output, logits before upsampling."""
+    """A graph with one input, images, and one output, logits before upsampling."""
 
     files: Mapping[str, bytes] = field(repr=False)
-    """The content of "network.onnx", or of "network.xml" and "network.bin"."""
+    """Content of "network.onnx", or of "network.xml" and "network.bin"."""
     has_bounded_memory: bool = True
     """Whether it needs memory in proportion to the image; one that may not runs in a process of limited memory."""
 
     @property
     def kind(self) -> GraphKind:
-        """The format: "onnx", or OpenVINO's intermediate representation."""
+        """Format: "onnx", or "openvino" for OpenVINO's intermediate representation."""
         return "onnx" if ONNX_FILE in self.files else "openvino"
 
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """A graph from a file, checked, that can be run but not trained."""
+    """A checked graph from a file, which can be run but not trained."""
 
     path: Path
     graph: Graph
     classes: int
     sha256: str
-    """Hexadecimal, of the file; of OpenVINO's two files one after the other."""
+    """Hexadecimal SHA-256 of the file, or of OpenVINO's two files concatenated."""
 
 
 def start_engine(graph: Graph, engine: Engine, precision: str = "float32", threads: int | None = None) -> Run:
-    """Have an engine read a graph.
+    """Load a graph into an engine.
 
     Args:
-        graph: What to run, on the CPU.
-        engine: One of those of its kind.
-        precision: Of the arithmetic; "bfloat16" by OpenVINO only.
-        threads: To compute with; None leaves it to OpenVINO, and takes one for each core with ONNX Runtime.
+        graph: Graph to run on the CPU.
+        engine: Engine for its kind.
+        precision: Precision of the arithmetic; "bfloat16" with OpenVINO only.
+        threads: Number of threads; None leaves it to OpenVINO, and means one per core for ONNX Runtime.
 
     Raises:
         ValueError: the engine is not installed, or cannot read the graph.
@@ -83,9 +83,9 @@ def start_engine(graph: Graph, engine: Engine, precision: str = "float32", threa
 
 
 def _keep_inherited() -> None:
-    """Keep the engines that a forked process inherits for as long as it lives.
+    """Keep the engines that a forked process inherits alive until it ends.
 
-    Their threads do not survive the fork. Their destructors wait for these, and would abort the process.
+    Their threads do not survive the fork, and their destructors would wait for them and abort the process.
     """
     for run in list(_STARTED):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(run))
@@ -119,11 +119,11 @@ def _start_onnxruntime(graph: Graph, threads: int) -> Run:
 
 
 def _onnxruntime_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises: classes of its own, without a common one."""
+    """Exceptions of ONNX Runtime, which have no common base class."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    own = (found for found in vars(state).values() if isinstance(found, type) and issubclass(found, Exception))
-    return (*own, RuntimeError)
+    errors = (value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception))
+    return (*errors, RuntimeError)
 
 
 def _start_openvino(graph: Graph, precision: str, threads: int | None) -> Run:
@@ -138,7 +138,7 @@ def _start_openvino(graph: Graph, precision: str, threads: int | None) -> Run:
     except RuntimeError as error:
         raise BackendError(f"OpenVINO cannot read the graph: {error}") from error
 
-    # A request holds the images and logits of one call, so each call needs one of its own while it lasts.
+    # A request holds the images and logits of one call, so concurrent calls must not share one.
     idle: deque[Any] = deque([compiled.create_infer_request()], maxlen=MAX_IDLE)
 
     def run(images: Floats) -> Floats:
@@ -147,10 +147,10 @@ def _start_openvino(graph: Graph, precision: str, threads: int | None) -> Run:
         except IndexError:
             request = compiled.create_infer_request()
         try:
-            answer = request.infer([np.ascontiguousarray(images.transpose(0, 2, 3, 1))], share_inputs=True)
+            outputs = request.infer([np.ascontiguousarray(images.transpose(0, 2, 3, 1))], share_inputs=True)
         except RuntimeError as error:
             raise ValueError(f"OpenVINO cannot run the graph: {error}") from error
-        logits: Floats = next(iter(answer.values())).copy().transpose(0, 3, 1, 2)
+        logits: Floats = next(iter(outputs.values())).copy().transpose(0, 3, 1, 2)
         idle.append(request)
         return logits
 
@@ -165,7 +165,7 @@ def _read_openvino(openvino: Any, core: Any, graph: Graph) -> Any:
 
 
 def _with_channels_last(openvino: Any, model: Any) -> Any:
-    """The model for images and logits in the order that they are in elsewhere, so that nobody has to copy them."""
+    """Return the model with channels-last input and output, the layout of the package, so that nothing is copied."""
     steps = openvino.preprocess.PrePostProcessor(model)
     outside, inside = openvino.Layout("NHWC"), openvino.Layout("NCHW")
     steps.input().tensor().set_layout(outside)
@@ -176,15 +176,15 @@ def _with_channels_last(openvino: Any, model: Any) -> Any:
 
 
 def computes_in_bfloat16() -> bool:
-    """Whether OpenVINO has faster arithmetic in bfloat16 on this processor."""
+    """Whether OpenVINO computes faster in bfloat16 on this processor."""
     return "BF16" in require_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def require_onnxruntime() -> Any:
-    """The module `onnxruntime`.
+    """Import `onnxruntime`.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: The package is not installed.
     """
     try:
         import onnxruntime
@@ -194,10 +194,10 @@ def require_onnxruntime() -> Any:
 
 
 def require_openvino() -> Any:
-    """The module `openvino`.
+    """Import `openvino`.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: The package is not installed.
     """
     try:
         import openvino

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the network translated once to ONNX, for CPUs."""
+"""Translation of networks to ONNX, for ONNX Runtime on CPUs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ PACKAGES = ("onnx", "onnxscript")
 
 
 def translate(network: Network) -> Graph:
-    """A network on the CPU, in evaluation mode, as an ONNX graph of its logits, for images of any size.
+    """Translate a network (on the CPU, in evaluation mode) to an ONNX graph from images of any size to logits.
 
     Raises:
-        ValueError: what writes ONNX graphs is not installed.
+        ValueError: a package that writes ONNX graphs is not installed.
     """
     require_translator()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its own deprecations, which concern nobody here
+        warnings.simplefilter("ignore")  # deprecations inside the exporter, of no use to users
         program = torch.onnx.export(
             Logits(network),
             (torch.zeros(EXAMPLE_SHAPE),),
@@ -37,10 +37,10 @@ def translate(network: Network) -> Graph:
 
 
 def require_translator() -> None:
-    """Refuse to go on without ONNX Runtime and the packages that PyTorch writes ONNX graphs by.
+    """Check that ONNX Runtime and the packages with which PyTorch writes ONNX graphs are installed.
 
     Raises:
-        ValueError: one is not installed.
+        ValueError: a package is not installed.
     """
     require_onnxruntime()
     for package in PACKAGES:

@@ -1,4 +1,4 @@
-"""OpenVINO: the network translated once for this machine's CPU, two to three times the speed of PyTorch there."""
+"""Translation of networks for OpenVINO, which runs them on CPUs two to three times as fast as PyTorch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ PACKAGES = ("openvino",)
 
 
 def translate(network: Network) -> Graph:
-    """A network on the CPU, in evaluation mode, as OpenVINO's graph of its logits, for images of any size."""
+    """Translate a network (on the CPU, in evaluation mode) to an OpenVINO graph from images of any size to logits.
+
+    Raises:
+        BackendError: OpenVINO cannot translate the network.
+    """
     openvino = require_openvino()
     program = torch.export.export(Logits(network), (torch.zeros(EXAMPLE_SHAPE),), dynamic_shapes=dict(FREE_SIZES))
     try:
@@ -32,7 +36,7 @@ def translate(network: Network) -> Graph:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What OpenVINO raises where it cannot translate: classes of its own, without a common one."""
+    """Exceptions of OpenVINO's translation, which have no common base class."""
     from openvino import frontend
 
     return (

@@ -1,4 +1,4 @@
-"""PyTorch itself: the network in fewer steps, channels last in memory, no gradients.
+"""PyTorch backends: a fused copy of the network, channels last in memory, without gradients; eager or compiled.
 
 Shape letters: N batch, K classes, H height, W width.
 """
@@ -22,15 +22,15 @@ from refinenet.models.network import Network
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 KEPT_BYTES = 2**30
-"""Freed memory that at most waits for its next use."""
+"""Largest amount of freed memory that the process keeps, in bytes."""
 
 
 def keep_freed_memory() -> None:
-    """Let freed memory wait for its next use instead of going back to the system: on Linux with glibc, for the process.
+    """Keep freed memory in the process instead of returning it to the system, on Linux with glibc.
 
-    A network's pass takes and frees hundreds of megabytes. By its defaults glibc hands them back each time, and the
-    system fills them with zeros again, page by page: up to half of a pass's time. Where the environment sets any of
-    glibc's own `MALLOC_...` variables, and on other systems, nothing is changed.
+    A forward pass allocates and frees hundreds of megabytes. By default glibc returns them each time, and the system
+    zeroes the pages again, which takes up to half of the pass. Nothing is changed if the environment sets one of
+    glibc's `MALLOC_...` variables, or on other systems.
 
     Source: `man 3 mallopt`.
     """
@@ -46,24 +46,22 @@ _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class PyTorchBackend:
-    """Runs a fused copy of a network; when the network's weights change, by training or by hand, it is made anew.
+    """PyTorch running a fused copy of a network, which is rebuilt when the network's weights change.
 
-    Channels last lets convolutions, pools and resizing run over neighbouring memory; on a CPU that alone is several
-    times the speed of PyTorch's default order (`benchmarks/deploy.py`).
+    With channels last, convolutions, pools and resizing access contiguous memory; on a CPU this alone is several
+    times as fast as PyTorch's default order (`benchmarks/deploy.py`).
 
     Args:
-        network: Stays as it is.
-        precision: Of the arithmetic: "float32", "bfloat16", or on a GPU "float16".
+        network: Network to run; it is not modified.
+        precision: Precision of the arithmetic: "float32", "bfloat16", or on a GPU "float16".
 
     Raises:
-        ValueError: there is no such precision there.
+        ValueError: the device does not support the precision.
     """
 
     def __init__(self, network: Network, precision: str = "float32") -> None:
         if precision not in _TYPES or (precision == "float16" and network.mean.device.type == "cpu"):
-            raise ValueError(
-                f"PyTorch computes in float32 or bfloat16 here, on GPUs in float16, too; not {precision!r}."
-            )
+            raise ValueError(f"PyTorch supports float32 and bfloat16 here, and float16 on GPUs, not {precision!r}.")
         keep_freed_memory()
         self._dtype = _TYPES[precision]
         self.network = network
@@ -71,44 +69,44 @@ class PyTorchBackend:
         self._lock = ThreadLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Copies have tensors of their own, by which weights are recognised.
+        # A copy has new tensors, so its fused network has to be built again.
         return {**self.__dict__, "_fused": None}
 
     @property
     def device(self) -> torch.device:
-        """Where images have to be."""
+        """Device on which images must be."""
         return self.network.mean.device
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling; dropout off, batch norm fixed."""
+        """Map float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling, in evaluation mode."""
         survive_fork()
         run = self._open()
         with torch.inference_mode():
             return run(images.to(self._dtype)).float()
 
     def _open(self) -> Callable[[Tensor], Tensor]:
-        held = self._fused
-        if held is not None and held[:2] == (os.getpid(), note_weights(self.network)):
-            return held[2]
-        with self._lock:  # of concurrent first calls one fuses, the others wait for it
-            held, now = self._fused, (os.getpid(), note_weights(self.network))
-            if held is None or held[:2] != now:
-                fused = fuse(self.network).to(self._dtype).to(memory_format=torch.channels_last)
-                held = self._fused = (*now, self._make_run(fused))
-            return held[2]
+        fused = self._fused
+        if fused is not None and fused[:2] == (os.getpid(), note_weights(self.network)):
+            return fused[2]
+        with self._lock:  # one of several concurrent first calls fuses the network, the others wait
+            fused, now = self._fused, (os.getpid(), note_weights(self.network))
+            if fused is None or fused[:2] != now:
+                copy = fuse(self.network).to(self._dtype).to(memory_format=torch.channels_last)
+                fused = self._fused = (*now, self._make_run(copy))
+            return fused[2]
 
     def _make_run(self, fused: Network) -> Callable[[Tensor], Tensor]:
         return fused.logits
 
 
 class CompiledBackend(PyTorchBackend):
-    """Runs a fused copy of a network through `torch.compile`.
+    """PyTorch running a fused copy of a network compiled by `torch.compile`.
 
-    The first image takes up to a minute, as does the first of another size; then any size runs. PyTorch keeps what it
-    compiled on the disk (`TORCHINDUCTOR_CACHE_DIR`).
+    The first image takes up to a minute, and so does the first one of another size; then all sizes run. PyTorch caches
+    compiled code on disk (`TORCHINDUCTOR_CACHE_DIR`).
 
     Args:
-        network: Stays as it is.
+        network: Network to run; it is not modified.
         precision: As for `PyTorchBackend`.
 
     Raises:
@@ -116,7 +114,7 @@ class CompiledBackend(PyTorchBackend):
     """
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling; dropout off, batch norm fixed.
+        """Map float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling, in evaluation mode.
 
         Raises:
             BackendError: PyTorch cannot compile the network here.
@@ -133,7 +131,9 @@ class CompiledBackend(PyTorchBackend):
             ) from error
 
     def _make_run(self, fused: Network) -> Callable[[Tensor], Tensor]:
-        print_note("PyTorch compiles the network, up to a minute for the first image and the first of another size.")
-        # Weights are constants to the compiler: the fused copy is never changed, but made anew.
+        print_note(
+            "Compiling the network takes up to a minute for the first image and for the first one of another size."
+        )
+        # The fused copy is replaced rather than changed, so the compiler may treat its weights as constants.
         run: Callable[[Tensor], Tensor] = torch.compile(fused.logits, options={"freezing": True})
         return run

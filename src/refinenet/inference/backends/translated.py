@@ -1,4 +1,4 @@
-"""Networks run by an engine other than PyTorch: as graphs that are read, or that a network is translated to.
+"""Backends for other engines: graphs read from files, and networks translated to graphs.
 
 Shape letters: N batch, K classes, H height, W width.
 """
@@ -19,7 +19,7 @@ from refinenet.inference.backends.base import BackendError
 from refinenet.inference.backends.graph import Engine, Graph, Run, require_openvino, start_engine
 from refinenet.inference.backends.isolated import IsolatedEngine
 from refinenet.inference.backends.pytorch import PyTorchBackend
-from refinenet.inference.backends.translation_cache import translated
+from refinenet.inference.backends.translation_cache import read_or_translate
 from refinenet.io.console import print_note
 from refinenet.io.threads import TRACING, ThreadLock
 from refinenet.models.inference_graph import Weights, note_weights
@@ -30,14 +30,15 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True)
 class Translator:
-    """How a network becomes an engine's graph."""
+    """Translation of a network to a graph for one engine."""
 
     title: str
+    """Name of the engine in messages."""
     packages: Sequence[str]
-    """What makes the graph."""
+    """Packages that make the graph."""
     translate: Callable[[Network], Graph]
     require: Callable[[], object]
-    """Raises ValueError where a package is missing."""
+    """Raises ValueError if a package is missing."""
 
 
 TRANSLATORS: Mapping[Engine, Translator] = MappingProxyType(
@@ -56,14 +57,14 @@ TRANSLATORS: Mapping[Engine, Translator] = MappingProxyType(
 
 
 class GraphBackend:
-    """Runs a graph on the CPU.
+    """An engine running a graph on the CPU.
 
     Args:
-        graph: A network of one input, images, and one output, logits before upsampling.
-        engine: Runs it.
-        precision: Of the arithmetic: "float32", or by OpenVINO "bfloat16", on processors that compute in it.
-        classes: That its logits are of.
-        source: What messages call it.
+        graph: Graph with one input, images, and one output, logits before upsampling.
+        engine: Engine that runs it.
+        precision: Precision of the arithmetic: "float32", or with OpenVINO "bfloat16" on processors that support it.
+        classes: Number of classes of its logits.
+        source: Name of the graph in messages.
 
     Raises:
         ValueError: the engine is not installed, or cannot read the graph.
@@ -82,7 +83,7 @@ class GraphBackend:
         return self._running
 
     def _runner(self) -> Run:
-        """The engine, which does not survive a fork: a child starts its own."""
+        """Return the running engine; it does not survive a fork, so a child process starts its own."""
         process, run = self._running
         if process != os.getpid():
             with self._lock:
@@ -100,14 +101,14 @@ class GraphBackend:
 
     @property
     def device(self) -> torch.device:
-        """Where images have to be."""
+        """Device on which images must be."""
         return CPU
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, ceil(H/4), ceil(W/4))`.
+        """Map float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, ceil(H/4), ceil(W/4))`.
 
         Raises:
-            ValueError: the graph cannot be run on them, or its answer is of another shape.
+            ValueError: the graph cannot be run on them, or returns logits of another shape.
         """
         try:
             logits = torch.from_numpy(self._runner()(images.numpy()))
@@ -117,22 +118,22 @@ class GraphBackend:
         expected = (count, self._classes, -(-height // 4), -(-width // 4))
         if tuple(logits.shape) != expected or logits.dtype != torch.float32:
             raise ValueError(
-                f"{self._source} answers images of shape {tuple(images.shape)} by {logits.dtype} logits of shape "
+                f"{self._source} returns, for images of shape {tuple(images.shape)}, {logits.dtype} logits of shape "
                 f"{tuple(logits.shape)}, not float32 {expected}."
             )
         return logits
 
 
 class TranslatedBackend:
-    """Runs a network by another engine; when its weights change, by training or by hand, it is translated anew.
+    """An engine running a translated network, which is translated again when its weights change.
 
-    The translation takes some ten seconds or more, once for each network: it is kept in
-    `translation_cache.cache_folder`, under a hash of the weights and of the versions that made it.
+    The translation takes about ten seconds or more, once per network: it is cached in `translation_cache.cache_folder`
+    under a hash of the weights and of the package versions.
 
     Args:
-        network: On the CPU.
-        engine: Which one.
-        precision: Of the arithmetic: "float32", or by OpenVINO "bfloat16", on processors that compute in it.
+        network: Network to run, on the CPU; it is not modified.
+        engine: Engine that runs it.
+        precision: Precision of the arithmetic: "float32", or with OpenVINO "bfloat16" on processors that support it.
 
     Raises:
         ValueError: the engine is not installed, or the network is not on the CPU.
@@ -148,69 +149,69 @@ class TranslatedBackend:
         self._lock = ThreadLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Copies have tensors of their own, by which weights are recognised.
+        # A copy has new tensors, so it has to look up its translation again.
         return {**self.__dict__, "_translated": None}
 
     @property
     def device(self) -> torch.device:
-        """Where images have to be."""
+        """Device on which images must be."""
         return CPU
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling; dropout off, batch norm fixed."""
+        """Map float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling, in evaluation mode."""
         return self.open()(images)
 
     def open(self) -> GraphBackend:
-        """The network, translated as its weights are now.
+        """Translate the network with its current weights, unless that was done before.
 
         Raises:
-            BackendError: it cannot be translated, or the engine says something else than PyTorch.
+            BackendError: the network cannot be translated, or the engine disagrees with PyTorch.
         """
-        held = self._translated
-        if held is not None and held[0] == note_weights(self.network):
-            return held[1]
-        with self._lock:  # of concurrent first calls one translates, the others wait for it
-            held, weights = self._translated, note_weights(self.network)
-            if held is None or held[0] != weights:
-                held = self._translated = weights, self._translate()
-            return held[1]
+        translated = self._translated
+        if translated is not None and translated[0] == note_weights(self.network):
+            return translated[1]
+        with self._lock:  # one of several concurrent first calls translates, the others wait
+            translated, weights = self._translated, note_weights(self.network)
+            if translated is None or translated[0] != weights:
+                translated = self._translated = weights, self._translate()
+            return translated[1]
 
     def _translate(self) -> GraphBackend:
-        title, maker = self._translator.title, self._translator
+        title, translator = self._translator.title, self._translator
         with TRACING:
-            graph = translated(self.network, maker.packages, maker.translate, self.engine, title)
+            graph = read_or_translate(self.network, translator.packages, translator.translate, self.engine, title)
         classes = self.network.architecture.num_classes
         return GraphBackend(graph, self.engine, self.precision, classes, f"The network translated for {title}")
 
 
 class AutoBackend:
-    """Runs a network by an engine that nobody asked for by name; if that cannot, PyTorch does, and it is said so.
+    """The engine that "auto" selected; if it cannot run the network, PyTorch replaces it and a note is printed.
 
     Args:
-        network: On the CPU.
-        wanted: Runs it by the engine.
+        network: Network to run, on the CPU.
+        preferred: Backend to try first.
     """
 
-    def __init__(self, network: Network, wanted: TranslatedBackend) -> None:
+    def __init__(self, network: Network, preferred: TranslatedBackend) -> None:
         self._network = network
-        self._backend: TranslatedBackend | PyTorchBackend = wanted
+        self._backend: TranslatedBackend | PyTorchBackend = preferred
         self._lock = ThreadLock()
 
     @property
     def device(self) -> torch.device:
-        """Where images have to be."""
+        """Device on which images must be."""
         return self._backend.device
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling; dropout off, batch norm fixed."""
+        """Map float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling, in evaluation mode."""
         backend = self._backend
         return backend(images) if isinstance(backend, PyTorchBackend) else self._open(backend)(images)
 
-    def _open(self, wanted: TranslatedBackend) -> GraphBackend | PyTorchBackend:
+    def _open(self, preferred: TranslatedBackend) -> GraphBackend | PyTorchBackend:
         try:
-            return wanted.open()
+            return preferred.open()
         except BackendError as error:
-            with self._lock:  # of concurrent first calls one says it
+            with self._lock:  # one of several concurrent first calls prints the note
                 if isinstance(self._backend, PyTorchBackend):
                     return self._backend
                 print_note(f"{error} PyTorch runs the network instead.")

@@ -1,4 +1,4 @@
-"""Networks translated for an engine, kept on the disk: the next process finds what this one made."""
+"""Cache of translated networks on disk, shared by all processes of a user."""
 
 from __future__ import annotations
 
@@ -25,47 +25,47 @@ from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest
 
 ALLOWED_DIFFERENCE = 1e-3
-"""Of logits from PyTorch's, as a share of their range."""
+"""Largest allowed difference from PyTorch's logits, as a fraction of their range."""
 LARGEST_CACHE = 4 * 2**30
-"""Bytes of the networks of one engine that are kept; beyond, the oldest ones go."""
+"""Size limit in bytes for each engine; beyond it the oldest networks are removed."""
 _KEY = re.compile(r"[0-9a-f]{32}")
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
 _reported: set[Path] = set()
-"""Folders that were reported as open to others, once in each process."""
-_TRIED = (2, 3, 79, 113)
-"""Shape of the images on which a new translation is tried."""
+"""Folders already reported as writable by other users; each is reported once per process."""
+_TEST_SHAPE = (2, 3, 79, 113)
+"""Shape of the random images on which a new translation is compared with PyTorch."""
 
 
 def cache_folder() -> Path:
-    """Where translated networks lie: `REFINENET_CACHE`, or the system's place for caches, below `refinenet`."""
+    """Return the cache folder: `REFINENET_CACHE`, or `refinenet` in the user's cache folder."""
     named = os.environ.get("REFINENET_CACHE")
     if named:
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "refinenet"
 
 
-def translated(
+def read_or_translate(
     network: Network, packages: Sequence[str], translate: Callable[[Network], Graph], engine: Engine, title: str
 ) -> Graph:
-    """A network as a graph, from the cache where it is there; a new one is tried against PyTorch first.
+    """Translate a network to a graph, or read it from the cache; a new translation is first compared with PyTorch.
 
     Args:
-        network: Stays as it is; a fused copy is translated.
-        packages: What makes the translation; another version of one makes another translation.
-        translate: Makes it.
-        engine: For which.
-        title: The same in words.
+        network: Network to translate; it is not modified, since a fused copy is translated.
+        packages: Packages that make the translation; their versions are part of the cache key.
+        translate: Function that translates the fused network.
+        engine: Engine that runs the graph.
+        title: Name of the engine in messages.
 
     Raises:
-        BackendError: the network cannot be translated, or does not say the same then.
+        BackendError: the network cannot be translated, or the translation disagrees with PyTorch.
     """
     root = _trusted_root()
     folder = None if root is None else root / engine / _key(network, packages)
-    kept = None if folder is None else _read(folder)
-    if kept is not None:
-        return kept
-    print_note(f"Translating the network for {title}, once" + ("." if root is None else "; it is kept for next time."))
+    cached = None if folder is None else _read(folder)
+    if cached is not None:
+        return cached
+    print_note(f"Translating the network for {title}, once" + ("." if root is None else "; the result is cached."))
     fused = fuse(network)
     try:
         graph = translate(fused)
@@ -74,12 +74,12 @@ def translated(
         raise BackendError(f"The network cannot be translated for {title} ({reason}).") from error
     _compare(fused, graph, engine, title)
     if folder is not None:
-        _keep(graph.files, folder)
+        _write(graph.files, folder)
     return graph
 
 
 def _read(folder: Path) -> Graph | None:
-    """What is kept in a folder; None where nothing is, or nothing that can be trusted."""
+    """Read a graph from its folder; None if there is none or it cannot be trusted."""
     if not os.path.lexists(folder):
         return None
     try:
@@ -93,17 +93,17 @@ def _read(folder: Path) -> Graph | None:
             print_note(f"{folder} is damaged ({error}); the network is translated again.")
     if folder.is_symlink():
         folder.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)  # another process may be removing it, too
+    shutil.rmtree(folder, ignore_errors=True)  # another process may remove it at the same time
     return None
 
 
 def _trusted_root() -> Path | None:
-    """The cache folder, or else the one in the home folder, where no other user can write; None where both are open.
+    """Return the cache folder, or else the one in the home folder, whichever only this user can write to; or None.
 
-    What is in the cache is run without another check, and its hashes could be made by anyone.
+    Cached graphs run without another check, and anyone could compute their hashes, so the folder must be private.
     """
-    named, own = cache_folder(), Path.home() / ".cache" / "refinenet"
-    for root in dict.fromkeys((named, own)):
+    configured, default = cache_folder(), Path.home() / ".cache" / "refinenet"
+    for root in dict.fromkeys((configured, default)):
         reason = _why_open(root)
         if reason is None:
             return root
@@ -117,8 +117,8 @@ def _trusted_root() -> Path | None:
 
 
 def _why_open(folder: Path) -> str | None:
-    """How another user could change what lies in a folder that may not exist yet; None where nobody can."""
-    if not hasattr(os, "getuid"):  # Windows keeps the caches of users apart by other means
+    """Describe how another user could change the content of a folder, which may not exist yet; None if nobody can."""
+    if not hasattr(os, "getuid"):  # Windows separates the users' caches by other means
         return None
     absolute = folder.absolute()
     try:
@@ -134,19 +134,19 @@ def _why_open(folder: Path) -> str | None:
 
 
 def _why_writable(path: Path, *, may_be_sticky: bool) -> str | None:
-    """How another user could replace a path: it is theirs, or its permissions allow it; root is trusted."""
+    """Describe how another user could replace a path: as its owner, or by its permissions; root is trusted."""
     trusted = (os.getuid(), 0)
-    link, found = path.lstat(), path.stat()
-    for owner in (link.st_uid, found.st_uid):
+    link, target = path.lstat(), path.stat()
+    for owner in (link.st_uid, target.st_uid):
         if owner not in trusted:
             return f"{path} belongs to another user (id {owner})"
-    if found.st_mode & _OTHERS_WRITE and not (may_be_sticky and found.st_mode & stat.S_ISVTX):
-        return f"other users may write to {path} (mode {stat.S_IMODE(found.st_mode):o})"
+    if target.st_mode & _OTHERS_WRITE and not (may_be_sticky and target.st_mode & stat.S_ISVTX):
+        return f"other users may write to {path} (mode {stat.S_IMODE(target.st_mode):o})"
     return None
 
 
 def _refuse_open_entry(folder: Path) -> None:
-    """Refuse a kept network, in a trusted folder, that another user can nevertheless change."""
+    """Reject a cached network that another user can change although the cache folder is private."""
     if not hasattr(os, "getuid"):
         return
     try:
@@ -161,32 +161,32 @@ def _refuse_open_entry(folder: Path) -> None:
 
 
 def _compare(network: Network, graph: Graph, engine: Engine, title: str) -> None:
-    """Refuse a graph that does not say what the network says."""
-    images = torch.rand(_TRIED, generator=torch.Generator().manual_seed(0))
+    """Reject a graph whose logits differ from the network's."""
+    images = torch.rand(_TEST_SHAPE, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = network.logits(images)
-    found = torch.from_numpy(start_engine(graph, engine)(images.numpy()))
-    difference = float((found - expected).abs().max() / (expected.max() - expected.min()).clamp(min=1e-12))
+    actual = torch.from_numpy(start_engine(graph, engine)(images.numpy()))
+    difference = float((actual - expected).abs().max() / (expected.max() - expected.min()).clamp(min=1e-12))
     if not difference <= ALLOWED_DIFFERENCE and bool(expected.isfinite().all()):
         raise BackendError(
-            f"{title} says something else than PyTorch here: its logits differ by {difference:.2g} of their range, "
+            f"{title} disagrees with PyTorch here: its logits differ by {difference:.2g} of their range, "
             f"{ALLOWED_DIFFERENCE:g} is allowed."
         )
 
 
 def _key(network: Network, packages: Sequence[str]) -> str:
-    facts = {
+    inputs = {
         "weights": digest(network.state_dict()),
         "architecture": network.architecture.to_dict(),
         "refinenet": __version__,
         "torch": torch.__version__,
         **{package: importlib.metadata.version(package) for package in packages},
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _keep(files: Mapping[str, bytes], folder: Path) -> None:
-    """Put files into the cache, all or none; where that fails, the network is translated again next time."""
+def _write(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write files to the cache atomically; after a failure the network is translated again next time."""
     try:
         for parent in (*reversed(folder.parent.parents), folder.parent):
             parent.mkdir(mode=_PRIVATE_FOLDER, exist_ok=True)
@@ -199,19 +199,19 @@ def _keep(files: Mapping[str, bytes], folder: Path) -> None:
             graph.rename(folder)
         _prune(folder)
     except OSError as error:
-        print_note(f"Warning: the translated network cannot be kept in {folder}: {error}")
+        print_note(f"Warning: the translated network cannot be cached in {folder}: {error}")
 
 
 def _prune(newest: Path) -> None:
-    """Remove the oldest networks beside a new one until all together are small enough."""
-    # Those that are being written have other names.
+    """Remove the oldest networks of an engine until the cache is below its size limit."""
+    # Folders that are being written have other names.
     folders = [path for path in newest.parent.iterdir() if _KEY.fullmatch(path.name) and path != newest]
     folders.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
-    held = _size(newest)
+    total = _size(newest)
     for folder in folders:
-        held += _size(folder)
-        if held > LARGEST_CACHE:
-            shutil.rmtree(folder, ignore_errors=True)  # another process may be reading it, or removing it, too
+        total += _size(folder)
+        if total > LARGEST_CACHE:
+            shutil.rmtree(folder, ignore_errors=True)  # another process may be reading or removing it
 
 
 def _size(folder: Path) -> int:
