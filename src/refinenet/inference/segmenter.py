@@ -14,7 +14,7 @@ from torch import Tensor
 
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.protocol import PLAIN, Protocol, average_probabilities
-from refinenet.inference.segmentation import Logits, Segmentation, in_order
+from refinenet.inference.segmentation import Logits, Segmentation, reorder_channels
 from refinenet.inference.upsampling import resize
 from refinenet.io.images import ChannelOrder
 from refinenet.io.sample_values import Mask
@@ -135,7 +135,7 @@ class Segmenter:
         if valid is not None:
             labels[~valid] = self.label_set.ignore_index
         return Segmentation(
-            image=in_order(pixels, channel_order),
+            image=reorder_channels(pixels, channel_order),
             labels=labels,
             label_set=self.label_set,
             scores=scores,

@@ -1,6 +1,6 @@
-"""An engine in a process of limited memory, for graphs that may need any amount of it.
+"""Engine in a process of limited memory, for graphs whose memory use cannot be bounded.
 
-Nothing here needs PyTorch. Where the system has no limits (Windows, macOS), the process only keeps a crash away.
+Nothing here needs PyTorch. On systems without memory limits (Windows, macOS) the process only isolates crashes.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def used_addresses() -> int:
 
 
 class IsolatedEngine:
-    """Runs a graph in a process of its own; arguments and errors as for `graph.start_engine`."""
+    """An engine in a separate process of limited memory; arguments and errors as for `graph.start_engine`."""
 
     def __init__(self, graph: Graph, engine: Engine, precision: str = "float32", threads: int | None = None) -> None:
         facts = {"engine": engine, "precision": precision, "threads": threads}
@@ -97,7 +97,7 @@ class IsolatedEngine:
         self._process = self._start()
 
     def __call__(self, images: Floats) -> Floats:
-        """Images `(N, 3, H, W)` float32 RGB in [0, 1] to logits `(N, K, h, w)` float32.
+        """Map images `(N, 3, H, W)` float32 RGB in [0, 1] to logits `(N, K, h, w)` float32.
 
         Raises:
             ValueError: The graph cannot run, or needs more memory than it may take.
@@ -136,8 +136,8 @@ class IsolatedEngine:
             self._process.kill()
             self._process.wait()
             raise ValueError(
-                "the process of limited memory that runs it has ended. A graph of other operators than this package "
-                "exports may take a gigabyte, and 16 KiB for each pixel; use smaller images, or windows"
+                "the process of limited memory that runs it has ended. A graph whose memory use cannot be bounded may "
+                "take a gigabyte and 16 KiB for each pixel; use smaller images, or windows"
             ) from error
 
 
