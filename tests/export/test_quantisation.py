@@ -170,14 +170,14 @@ def test_images_of_a_size_that_the_model_does_not_take_are_refused(model: Any) -
 
 
 def test_an_int8_model_is_not_quantised_again(plain: Quantised) -> None:
-    with pytest.raises(ValueError, match="quantised already"):
+    with pytest.raises(ValueError, match="already quantised"):
         quantise(plain.model, CALIBRATION, lambda _: 0.5)
 
 
 def test_a_measure_without_a_figure_is_refused(model: Any, camvid_model: RefineNet) -> None:
     nothing = np.full((96, 128), camvid_model.label_set.ignore_index, np.uint8)
     unlabelled = Sample(name="void", image=draw_street(0, 96, 128)[0], labels=nothing)
-    with pytest.raises(ValueError, match="measure it on images with a truth"):
+    with pytest.raises(ValueError, match="measure it on images with ground truth"):
         quantise(model, CALIBRATION, measure_on([unlabelled], camvid_model.label_set))
 
 

@@ -1,7 +1,7 @@
-"""The quantisers of an int8 OpenVINO model: how much each of them hurts, and the model without some of them.
+"""Quantisers of an int8 OpenVINO model: the error that each causes, and the model without some of them.
 
-A quantiser is a FakeQuantize on a feature map; with it go the int8 weights of the convolutions that read what it puts
-out. Models are never changed, only copied.
+A quantiser is a FakeQuantize operation on a feature map, together with the int8 weights of the convolutions that read
+its output. Models are copied, never modified.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from refinenet.inference.backends.openvino import require_openvino
 
 Array = npt.NDArray[Any]
 Constants = Mapping[str, Array]
-"""Values by the name of the operation that reads them."""
+"""Constant values by the name of the operation that reads them."""
 
 CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _TRANSPARENT = ("MaxPool", "Reshape", "Transpose", "Interpolate")
-"""What passes whole numbers on as they are, or nearly so: a convolution behind it still reads the quantiser."""
+"""Operations that preserve integers, exactly or nearly: a convolution behind them still reads the quantiser."""
 
 
 class QuantisedGraph:
-    """An int8 model beside the one in float that it was made from.
+    """An int8 model and its original in floating point.
 
     Args:
-        quantised: An `openvino.Model`, made by NNCF.
-        original: The model in float, whose operations have the same names.
+        quantised: An `openvino.Model` made by NNCF.
+        original: The model in floating point, with the same names of operations.
     """
 
     def __init__(self, quantised: Any, original: Any) -> None:
         self._quantised, self._original = quantised, _constants(original)
         self.names = tuple(find_quantisers(quantised))
-        """The quantisers, from the images to the output."""
+        """Names of the quantisers, from input to output."""
 
     def put_back(self, names: Sequence[str]) -> Any:
-        """A copy of the int8 model that computes in float what the quantisers of these names feed."""
+        """Return a copy of the int8 model without these quantisers: the layers behind them run in floating point."""
         copy = self._quantised.clone()
         quantisers = find_quantisers(copy)
         for name in names:
@@ -50,10 +50,10 @@ class QuantisedGraph:
         return copy
 
     def measure_damage(self, images: Sequence[Array]) -> dict[str, float]:
-        """What each quantiser alone, in a network otherwise in float, does to the output: by name, 0 for nothing.
+        """Return the output error of each quantiser alone, in a model otherwise in floating point; 0 means none.
 
         Args:
-            images: To be run, each as the model takes them.
+            images: Inputs of the model.
         """
         copy = self._quantised.clone()
         _make_switchable(copy, self._original, self.names)
@@ -70,18 +70,21 @@ class QuantisedGraph:
         return damage
 
     def describe(self, names: Sequence[str]) -> tuple[str, ...]:
-        """What quantisers feed, for people: "Convolution conv_12 (16 to 96 channels, 1x1)"."""
+        """Describe the layers behind quantisers: "Convolution conv_12 (16 to 96 channels, 1x1)"."""
         quantisers = find_quantisers(self._quantised)
         return tuple(dict.fromkeys(_describe(quantisers[name]) for name in names))
 
 
 def find_quantisers(model: Any) -> dict[str, Any]:
-    """The FakeQuantize operations on feature maps by name, from the images to the output."""
+    """Return the FakeQuantize operations on feature maps by name, from input to output."""
     return {node.get_friendly_name(): node for node in model.get_ordered_ops() if _is_quantiser(node)}
 
 
 def _make_switchable(model: Any, known: Constants, names: Sequence[str]) -> None:
-    """Give a model a second input, `(quantisers,)` float32: 0 for what is to be quantised, 1 for what is not."""
+    """Add an input `(quantisers,)` float32 to a model: 0 applies the quantiser, 1 bypasses it.
+
+    One compiled model then serves for measuring every quantiser: output + switch * (float value - int8 value).
+    """
     from openvino import opset13 as operations
 
     switches = operations.parameter([len(names)], np.float32, name="switches")
@@ -93,13 +96,13 @@ def _make_switchable(model: Any, known: Constants, names: Sequence[str]) -> None
             missing = known[convolution.get_friendly_name()] - rough[convolution.get_friendly_name()]
             _add_to(convolution, operations.multiply(_twin(convolution, missing), switch))
         rest = operations.subtract(quantisers[name].input_value(0), quantisers[name])
-        _add_to(quantisers[name], operations.multiply(rest, switch), unseen_by=rest)
+        _add_to(quantisers[name], operations.multiply(rest, switch), except_for=rest)
     model.add_parameters([switches])
     model.validate_nodes_and_infer_types()
 
 
 def _twin(convolution: Any, weights: Array) -> Any:
-    """A convolution of the same input with other weights."""
+    """Return a convolution of the same input with other weights."""
     from openvino import opset13 as operations
 
     make = {"Convolution": operations.convolution, "GroupConvolution": operations.group_convolution}
@@ -107,23 +110,23 @@ def _twin(convolution: Any, weights: Array) -> Any:
     return make[convolution.get_type_name()](convolution.input_value(0), _constant(weights), **attributes)
 
 
-def _add_to(node: Any, addition: Any, unseen_by: Any = None) -> None:
-    """Let all that reads a node read it plus an addition, except one reader."""
+def _add_to(node: Any, addition: Any, except_for: Any = None) -> None:
+    """Add a value to a node's output for all its readers except one."""
     from openvino import opset13 as operations
 
-    spared = None if unseen_by is None else unseen_by.get_friendly_name()
+    spared = None if except_for is None else except_for.get_friendly_name()
     readers = [port for port in node.output(0).get_target_inputs() if port.get_node().get_friendly_name() != spared]
     total = operations.add(node, addition)
     for port in readers:
         port.replace_source_output(total.output(0))
 
 
-def _distance(found: Array, expected: Array) -> float:
-    """Labels: the share that differs. Other numbers: the squared difference by the expectation's square."""
+def _distance(actual: Array, expected: Array) -> float:
+    """Return the fraction of different labels; for other numbers the relative squared error."""
     if np.issubdtype(expected.dtype, np.integer):
-        return float((found != expected).mean())
+        return float((actual != expected).mean())
     scale = float(np.square(expected, dtype=np.float64).sum())
-    return float(np.square(found - expected, dtype=np.float64).sum()) / (scale or 1.0)
+    return float(np.square(actual - expected, dtype=np.float64).sum()) / (scale or 1.0)
 
 
 def _is_quantiser(node: Any) -> bool:
@@ -131,19 +134,19 @@ def _is_quantiser(node: Any) -> bool:
 
 
 def _readers(node: Any) -> list[Any]:
-    """The operations that read a node, those with the same name as one, in a fixed order."""
-    found = {port.get_node().get_friendly_name(): port.get_node() for port in node.output(0).get_target_inputs()}
-    return [found[name] for name in sorted(found)]
+    """Return the operations that read a node, once each, sorted by name."""
+    readers = {port.get_node().get_friendly_name(): port.get_node() for port in node.output(0).get_target_inputs()}
+    return [readers[name] for name in sorted(readers)]
 
 
 def _convolutions_behind(node: Any) -> list[Any]:
-    found = []
+    convolutions = []
     for reader in _readers(node):
         if reader.get_type_name() in CONVOLUTIONS:
-            found.append(reader)
+            convolutions.append(reader)
         elif reader.get_type_name() in _TRANSPARENT:
-            found.extend(_convolutions_behind(reader))
-    return found
+            convolutions.extend(_convolutions_behind(reader))
+    return convolutions
 
 
 def _describe(quantiser: Any) -> str:
@@ -161,7 +164,7 @@ def _describe_convolution(node: Any) -> str:
 
 
 def _restore_bias(convolution: Any, known: Constants) -> None:
-    """Undo the correction of a convolution's bias, which is for int8 only; a bias that NNCF added becomes 0."""
+    """Undo NNCF's correction of a convolution's bias, which only suits int8; an added bias becomes 0."""
     for node in _readers(convolution):
         if _has_constant(node, "Add"):
             corrected = node.input_value(1)
@@ -179,7 +182,10 @@ def _is_constant(output: Any) -> bool:
 
 
 def _constants(model: Any) -> Constants:
-    """The weights of convolutions, by the convolution's name, and what constants are added, by the addition's."""
+    """Return the weights of convolutions and the constants of additions, by the operation's name.
+
+    Weights may be compressed, so OpenVINO evaluates them as the outputs of a model of their own.
+    """
     openvino, copy = require_openvino(), model.clone()
     nodes = [node for node in copy.get_ops() if node.get_type_name() in CONVOLUTIONS or _has_constant(node, "Add")]
     nodes = [node for node in nodes if node.get_element_type() == openvino.Type.f32]
