@@ -378,7 +378,7 @@ def test_standard_input_to_standard_output_and_to_a_file(here: Path, camvid_mode
         (["above"], 1, "--recursive"),
         (["@no.txt"], 1, "no.txt"),
         (["@empty.txt"], 1, "names no image"),
-        (["in", "-o", "out", "--json-lines", "in/a.jpg"], 2, "ends in .jsonl"),
+        (["in", "-o", "out", "--json-lines", "in/a.jpg"], 2, "must end in .jsonl"),
         (["above/deploy", "-o", "out", "-k", "coco"], 1, "the folder's settings"),
     ],
 )

@@ -179,7 +179,7 @@ OPERATORS: dict[str, tuple[Callable[[Any], object], str]] = {
     "texts": (insert(kind="RegexFullMatch"), "'RegexFullMatch' is none"),
     "no such operator": (insert(kind="Nonsense"), "'Nonsense' is none"),
     "other case": (insert(kind="relu"), "'relu' is none"),
-    "a hidden graph": (insert(kind="Relu", hidden=body()), "'hidden' of its operator 'Relu' is no number"),
+    "a hidden graph": (insert(kind="Relu", hidden=body()), "'hidden' of its operator 'Relu' is not a number"),
     "hidden graphs": (insert(kind="Relu", hidden=[body(), body()]), "'hidden' of its operator 'Relu'"),
     "graphs in graphs": (insert(kind="If", then_branch=nested_body(10), else_branch=body()), "'If' is none|damaged"),
     "a function": (add_function, "functions of its own"),
@@ -191,13 +191,13 @@ OPERATORS: dict[str, tuple[Callable[[Any], object], str]] = {
     "opset -1": (set_opsets(-1), "opset -1"),
     "no opset": (set_opsets(), "opset none"),
     "two opsets": (set_opsets(18, 19), "opset 18, 19"),
-    "text weights": (add_tensor(data_type=TensorProto.STRING, dims=[1], string_data=[b"x"]), "which is no number"),
-    "no type": (add_tensor(dims=[1]), "which is no number"),
+    "text weights": (add_tensor(data_type=TensorProto.STRING, dims=[1], string_data=[b"x"]), "which is not a number"),
+    "no type": (add_tensor(dims=[1]), "which is not a number"),
     "negative side": (add_tensor(data_type=1, dims=[-1]), r"has the shape \[-1\]"),
     "many sides": (add_tensor(data_type=1, dims=[1] * 1000), r"has the shape \[1, 1"),
     "a part of a tensor": (
         add_tensor(data_type=1, dims=[1], segment=TensorProto.Segment(begin=0, end=1)),
-        "no whole tensor",
+        "not a complete tensor",
     ),
 }
 
@@ -312,8 +312,8 @@ def test_lies_in_the_header(case: str, tmp_path: Path) -> None:
     [
         ([], "was not exported by this package"),
         (["{}", "{}"], "2 entries 'refinenet'"),
-        ([""], "no usable export"),
-        (["[" * 100_000], "no usable export"),
+        ([""], "not a usable export"),
+        (["[" * 100_000], "not a usable export"),
         (['{"format_version": 1, "format_version": 1}'], "occurs twice"),
         (['{"format_version": NaN}'], "NaN is not a JSON number"),
         (["x" * (10 * 1024**2 + 1)], "10485761 characters"),
@@ -555,7 +555,7 @@ def test_flipped_and_cut_files_raise_nothing_but_value_errors(tiny_openvino: tup
 def test_an_answer_of_another_size(tmp_path: Path) -> None:
     model = make_tiny()
     model.graph.node[0].attribute[2].ints[:] = [5, 5]
-    refuse_onnx(model, tmp_path, r"it answers images of shape \(1, 3, 128, 128\)")
+    refuse_onnx(model, tmp_path, r"for images of shape \(1, 3, 128, 128\)")
 
 
 def test_an_answer_that_is_no_number(tmp_path: Path, street: Any) -> None:

@@ -388,7 +388,7 @@ def _check_lines(json_lines: str | None) -> None:
         return
     if Path(str(json_lines)).suffix.lower() not in (".jsonl", ".ndjson", ".json"):
         raise typer.BadParameter(
-            f"The name of a file of JSON lines ends in .jsonl, .ndjson or .json, not as in {json_lines!r}.",
+            f"The file name must end in .jsonl, .ndjson or .json, not {json_lines!r}.",
             param_hint="--json-lines",
         )
 

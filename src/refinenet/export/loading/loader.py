@@ -88,7 +88,7 @@ def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]
         _check_card(card, preprocessing, found["classes"])
     except (ValueError, TypeError, RecursionError) as error:
         reason = printable(str(error), limit=500)
-        raise ValueError(f"{path} is no usable export of this package: {reason}") from error
+        raise ValueError(f"{path} is not a usable export of this package: {reason}") from error
     if not found["has_bounded_memory"]:
         print_note(f"{path} has operators or sizes that this package does not export: it runs in limited memory.")
     digest = hashlib.sha256(b"".join(files.values())).hexdigest()

@@ -107,7 +107,7 @@ def _check_nodes(nodes: Iterable[Any]) -> None:
         if node.domain not in DOMAINS:
             raise ValueError(f"its operator {node.op_type!r} is of the domain {node.domain!r}, not of ONNX itself")
         if node.op_type not in OPERATORS:
-            raise ValueError(f"its operator {node.op_type!r} is none of those that networks need")
+            raise ValueError(f"its operator {node.op_type!r} is not supported")
         for attribute in node.attribute:
             _check_attribute(node, attribute)
 
@@ -116,7 +116,7 @@ def _check_attribute(node: Any, attribute: Any) -> None:
     nested = attribute.HasField("g") or len(attribute.graphs)
     sparse = attribute.HasField("sparse_tensor") or len(attribute.sparse_tensors)
     if nested or sparse or attribute.ref_attr_name or attribute.HasField("tp") or len(attribute.type_protos):
-        raise ValueError(f"the attribute {attribute.name!r} of its operator {node.op_type!r} is no number or tensor")
+        raise ValueError(f"the attribute {attribute.name!r} of its operator {node.op_type!r} is not a number or tensor")
     for tensor in (*((attribute.t,) if attribute.HasField("t") else ()), *attribute.tensors):
         _check_tensor(tensor)
 
@@ -126,11 +126,11 @@ def _check_tensor(tensor: Any) -> None:
         told = ", ".join(f"{entry.key}={entry.value!r}" for entry in tensor.external_data[:4])
         raise ValueError(f"its tensor {tensor.name!r} lies in another file ({told}); export to a single file")
     if tensor.data_type not in _TYPES:
-        raise ValueError(f"its tensor {tensor.name!r} has the type {tensor.data_type}, which is no number")
+        raise ValueError(f"its tensor {tensor.name!r} has the type {tensor.data_type}, which is not a number")
     if len(tensor.dims) > MAX_RANK or any(side < 0 for side in tensor.dims):
         raise ValueError(f"its tensor {tensor.name!r} has the shape {list(tensor.dims[:20])}")
     if tensor.HasField("segment") or len(tensor.string_data):
-        raise ValueError(f"its tensor {tensor.name!r} is no whole tensor of numbers")
+        raise ValueError(f"its tensor {tensor.name!r} is not a complete tensor of numbers")
 
 
 def _check_input(graph: Any) -> None:
@@ -177,8 +177,8 @@ def _find_header(model: Any) -> str:
     found: list[str] = [entry.value for entry in model.metadata_props if entry.key == HEADER_KEY]
     if len(found) != 1:
         raise ValueError(
-            f"its metadata have {len(found)} entries {HEADER_KEY!r}, not one: it was not exported by this package, and "
-            "nothing says what its classes are and how images are prepared for it"
+            f"its metadata have {len(found)} entries {HEADER_KEY!r}, not one: it was not exported by this "
+            "package, and does not name its classes and its preprocessing"
         )
     return found[0]
 

@@ -131,7 +131,7 @@ def _check_layers(net: Element) -> dict[str, Element]:
         if layer.tag != "layer" or not _SETS.fullmatch(operators):
             raise ValueError(f"its layer {kind!r} is of {operators!r}, not of OpenVINO's own opset1 to opset19")
         if kind not in OPERATORS:
-            raise ValueError(f"its layer {kind!r} is none of those that networks need")
+            raise ValueError(f"its layer {kind!r} is not supported")
         strange = {part.tag for part in layer} - _LAYER_PARTS
         if strange:
             raise ValueError(f"its layer {kind!r} has parts {sorted(strange)}")
@@ -233,8 +233,8 @@ def _find_header(net: Element) -> str:
     found = [entry.get("value", "") for part in net.findall("rt_info") for entry in part.findall(HEADER_KEY)]
     if len(found) != 1:
         raise ValueError(
-            f"its rt_info has {len(found)} entries {HEADER_KEY!r}, not one: it was not exported by this package, and "
-            "nothing says what its classes are and how images are prepared for it"
+            f"its rt_info has {len(found)} entries {HEADER_KEY!r}, not one: it was not exported by this "
+            "package, and does not name its classes and its preprocessing"
         )
     return found[0]
 

@@ -87,5 +87,5 @@ def _try(checked: Checked, engine: Engine) -> None:
         expected = (count, checked.classes, -(-height // 4), -(-width // 4))
         if logits.shape != expected or logits.dtype != np.float32:
             raise ValueError(
-                f"it answers images of shape {shape} by {logits.dtype} of shape {logits.shape}, not float32 {expected}"
+                f"for images of shape {shape} it returns {logits.dtype} of shape {logits.shape}, not float32 {expected}"
             )
