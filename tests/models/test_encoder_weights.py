@@ -227,14 +227,14 @@ def test_spoilt_tensors_are_named(change: str, folded: Arrays, tmp_path: Path) -
 def test_damaged_archive_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "folded.npz"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"folded\.npz is damaged or no \.npz"):
+    with pytest.raises(ValueError, match=r"folded\.npz is damaged or not an \.npz"):
         RefineNet(encoder="mobilenetv2_100", encoder_weights=path)
 
 
 def test_archive_of_objects_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "folded.npz"
     np.savez(path, np.array([{}], dtype=object))
-    with pytest.raises(ValueError, match="damaged or no"):
+    with pytest.raises(ValueError, match="damaged or not"):
         RefineNet(encoder="mobilenetv2_100", encoder_weights=path)
 
 
@@ -242,7 +242,7 @@ def test_single_array_named_npz_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "folded.npz"
     with path.open("wb") as stream:
         np.save(stream, np.zeros(3))
-    with pytest.raises(ValueError, match="damaged or no"):
+    with pytest.raises(ValueError, match="damaged or not"):
         RefineNet(encoder="mobilenetv2_100", encoder_weights=path)
 
 
