@@ -36,10 +36,9 @@ from refinenet.models.class_mapping import check_same_classes
 from refinenet.models.factory import ModelSpec, choose_device
 from refinenet.models.model_file import ModelCard, load, save
 from refinenet.models.network import ModelType, Network
-from refinenet.training.run import TrainResult
 
 if TYPE_CHECKING:
-    from refinenet.training.run import TrainRun
+    from refinenet.training.run import TrainResult, TrainRun
 
 
 class RefineNet(SegmentationModel):
