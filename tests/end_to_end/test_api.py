@@ -262,7 +262,7 @@ class TestBundledModel:
     [
         ({"num_layers": 34}, "50, 101, 152"),
         ({"model_type": "medium"}, "full, lightweight"),
-        ({"num_layers": 50, "encoder": "mobilenetv2_100"}, "one of the two"),
+        ({"num_layers": 50, "encoder": "mobilenetv2_100"}, "pass one"),
         ({"num_classes": 0}, "num_classes"),
         ({"device": "abacus"}, "abacus"),
         ({"model": "camvid", "num_classes": 21}, "num_classes=11, not 21"),
@@ -299,5 +299,5 @@ def test_families_and_defaults() -> None:
 )
 def test_what_is_no_model_is_said(value: dict[str, Any]) -> None:
     (name,) = value
-    with pytest.raises(ValueError, match=f"^{name} is "):
+    with pytest.raises(ValueError, match=f"^{name} must be "):
         RefineNet(**value)

@@ -121,5 +121,5 @@ def test_bfloat16_says_nearly_the_same_and_float16_is_for_gpus() -> None:
     rough, exact = PyTorchBackend(network, "bfloat16")(picture()), PyTorchBackend(network)(picture())
     assert rough.dtype == torch.float32
     assert 0 < float((rough - exact).abs().max() / (exact.max() - exact.min())) < 0.05
-    with pytest.raises(ValueError, match="on GPUs in float16"):
+    with pytest.raises(ValueError, match="float16 on GPUs"):
         PyTorchBackend(network, "float16")

@@ -274,7 +274,7 @@ def test_unknown_encoders_and_contradictions_are_refused(few: Path, whole: Path,
         pretrain_encoder(few, encoder="vit_tiny_patch16_224", output=tmp_path)
     with pytest.raises(ValueError, match="Name a folder of images and an encoder"):
         pretrain_encoder(few)
-    with pytest.raises(ValueError, match="goes on as it was begun"):
+    with pytest.raises(ValueError, match="resumed as it was started"):
         pretrain_encoder(few, resume=whole)
     with pytest.raises(ValueError, match="already holds a run"):
         pretrain(few, whole)
@@ -339,7 +339,7 @@ def test_the_command_trains_and_goes_on(few: Path, run_refinenet: CommandLine, t
         (["--encoder", ENCODER], 2, "name a folder of images and --encoder"),
         (["nowhere", "--encoder", ENCODER], 1, "There is no folder nowhere."),
         (["nowhere", "--encoder", ENCODER, "--epochs", "2", "--set", "epochs=3"], 2, "epochs is given twice"),
-        (["nowhere", "--resume", "run"], 1, "goes on as it was begun"),
+        (["nowhere", "--resume", "run"], 1, "resumed as it was started"),
     ],
 )
 def test_wrong_usage_is_told_in_a_line(arguments: list[str], code: int, words: str, run_refinenet: CommandLine) -> None:
