@@ -25,7 +25,7 @@ from torch import Tensor
 
 from refinenet import RefineNet
 from refinenet.training.loading.loader import draw_order
-from refinenet.training.pretraining import PretrainResult, pretrain_encoder
+from refinenet.training.pretraining.run import PretrainResult, pretrain_encoder
 from refinenet.training.pretraining.classifier import ImageClassifier
 from refinenet.training.pretraining.config import PretrainConfig
 from refinenet.training.pretraining.image_folder import open_image_folder

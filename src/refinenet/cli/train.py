@@ -220,7 +220,7 @@ def pretrain(
     chosen |= parse_settings(settings or [], taken=set(chosen))
     if resume is None and (folder is None or encoder is None):
         raise typer.BadParameter("name a folder of images and --encoder, or a run to resume (--resume).")
-    from refinenet.training.pretraining import pretrain_encoder
+    from refinenet.training.pretraining.run import pretrain_encoder
 
     result = pretrain_encoder(
         folder,

@@ -10,7 +10,7 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.training.config import TrainConfig
-    from refinenet.training.pretraining import pretrain_encoder
+    from refinenet.training.pretraining.run import pretrain_encoder
     from refinenet.training.records.recipes import merge, read_recipe, recipe_descriptions
     from refinenet.training.run import TrainResult, TrainRun
     from refinenet.training.stages import prepare_runs

@@ -2,7 +2,3 @@
 
 An `ImageClassifier` learns the classes; a RefineNet then starts from its encoder. Start reading with `run`.
 """
-
-from refinenet.training.pretraining.run import PretrainResult, pretrain_encoder
-
-__all__ = ["PretrainResult", "pretrain_encoder"]
