@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import multiprocessing
+import os
 import pickle
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -61,6 +63,32 @@ def test_a_forked_process_predicts_the_same(model: RefineNet) -> None:
         child.kill()  # not by SIGTERM, for which Ray's tests leave a handler that a blocked child never runs
         child.join()
     assert predict(model) == alone
+
+
+FREED_ELSEWHERE = """
+import os, signal, sys, threading
+import numpy as np
+from refinenet import RefineNet
+
+models = [RefineNet(model="camvid", device="cpu", backend="openvino")]
+models[0].segment(np.zeros((32, 32, 3), np.uint8))
+thread = threading.Thread(target=models.clear)
+thread.start()
+thread.join()
+signal.signal(signal.SIGINT, lambda *_: print("received"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
+def test_a_signal_does_no_harm_after_a_model_is_freed_in_another_thread(tmp_path: Path) -> None:
+    """By these settings glibc returns freed memory to the system at once, so that its use is certain to crash."""
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "4096", "MALLOC_TRIM_THRESHOLD_": "0"}
+    environment["REFINENET_CACHE"] = str(tmp_path)
+    run = subprocess.run(
+        [sys.executable, "-c", FREED_ELSEWHERE], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout) == (0, "received\n"), run.stderr
 
 
 def test_asyncio_tasks_predict_what_one_call_predicts(model: RefineNet) -> None:

@@ -25,10 +25,10 @@ from torch import Tensor
 
 from refinenet import RefineNet
 from refinenet.training.loading.loader import draw_order
-from refinenet.training.pretraining.run import PretrainResult, pretrain_encoder
 from refinenet.training.pretraining.classifier import ImageClassifier
 from refinenet.training.pretraining.config import PretrainConfig
 from refinenet.training.pretraining.image_folder import open_image_folder
+from refinenet.training.pretraining.run import PretrainResult, pretrain_encoder
 
 ENCODER = "mobilenetv2_050"
 STEPS = 6

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.inference.backends.base import BackendError
+from refinenet.io.threads import ThreadLock
 
 Floats = npt.NDArray[np.float32]
 Run = Callable[[Floats], Floats]
@@ -33,6 +34,9 @@ OPENVINO_FILES = ("network.xml", "network.bin")
 MAX_IDLE = 8
 """Number of OpenVINO inference requests kept for later calls; further concurrent calls create new ones."""
 _STARTED: weakref.WeakSet[Run] = weakref.WeakSet()
+_CORES: dict[int, Any] = {}
+"""OpenVINO's core by the id of the process; a forked process keeps the inherited one, unused."""
+_CORE_LOCK = ThreadLock()
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -128,7 +132,7 @@ def _onnxruntime_errors() -> tuple[type[Exception], ...]:
 
 def _start_openvino(graph: Graph, precision: str, threads: int | None) -> Run:
     openvino = require_openvino()
-    core = openvino.Core()
+    core = openvino_core()
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
@@ -175,9 +179,24 @@ def _with_channels_last(openvino: Any, model: Any) -> Any:
     return steps.build()
 
 
+def openvino_core() -> Any:
+    """Return the process's `openvino.Core`, which is never freed.
+
+    A core gives the thread that creates it an alternate signal stack. Freed in another thread, it leaves the first one
+    with a stack that no longer exists, and the next signal there, such as Ctrl-C, would crash the process.
+
+    Raises:
+        ValueError: OpenVINO is not installed.
+    """
+    with _CORE_LOCK:
+        if os.getpid() not in _CORES:
+            _CORES[os.getpid()] = require_openvino().Core()
+        return _CORES[os.getpid()]
+
+
 def computes_in_bfloat16() -> bool:
     """Whether OpenVINO computes faster in bfloat16 on this processor."""
-    return "BF16" in require_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def require_onnxruntime() -> Any:
