@@ -21,7 +21,7 @@ import torch
 
 from refinenet._version import __version__
 from refinenet.export.loading.checksum import OPEN_SEAL, SEAL_KEY, close_seal
-from refinenet.inference.backends.graph import openvino_core, require_openvino
+from refinenet.inference.backends.openvino import require_openvino
 from refinenet.models.encoders.feature_info import STRIDES
 from refinenet.models.inference_graph import INPUT, LABELS, LOGITS
 from refinenet.models.model_file import HEADER_KEY, ModelCard, make_header
@@ -257,9 +257,10 @@ def write_openvino(
 
 
 def _open_openvino(path: Path) -> Runner:
+    openvino = require_openvino()
     # On processors that compute in bfloat16 OpenVINO would do so by default.
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    request = openvino_core().compile_model(path, "CPU", settings).create_infer_request()
+    request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
 
     def run(images: Images) -> GraphOutput:
         answer = request.infer({INPUT: images})

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.inference.backends.base import BackendError
-from refinenet.io.threads import ThreadLock
 
 Floats = npt.NDArray[np.float32]
 Run = Callable[[Floats], Floats]
@@ -34,9 +35,6 @@ OPENVINO_FILES = ("network.xml", "network.bin")
 MAX_IDLE = 8
 """Number of OpenVINO inference requests kept for later calls; further concurrent calls create new ones."""
 _STARTED: weakref.WeakSet[Run] = weakref.WeakSet()
-_CORES: dict[int, Any] = {}
-"""OpenVINO's core by the id of the process; a forked process keeps the inherited one, unused."""
-_CORE_LOCK = ThreadLock()
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -132,13 +130,14 @@ def _onnxruntime_errors() -> tuple[type[Exception], ...]:
 
 def _start_openvino(graph: Graph, precision: str, threads: int | None) -> Run:
     openvino = require_openvino()
-    core = openvino_core()
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        model = _with_channels_last(openvino, _read_openvino(openvino, core, graph))
-        compiled = core.compile_model(model, "CPU", settings)
+        with _same_signal_stack():
+            core = openvino.Core()
+            model = _with_channels_last(openvino, _read_openvino(openvino, core, graph))
+            compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise BackendError(f"OpenVINO cannot read the graph: {error}") from error
 
@@ -161,6 +160,30 @@ def _start_openvino(graph: Graph, precision: str, threads: int | None) -> Run:
     return run
 
 
+class _SignalStack(ctypes.Structure):
+    """`stack_t` of Linux."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def _same_signal_stack() -> Iterator[None]:
+    """Restore this thread's alternate signal stack after OpenVINO has replaced it by one of its own.
+
+    OpenVINO frees its stack with the model. If another thread does that, this one is left with a stack that no longer
+    exists, and the next signal, such as Ctrl-C, crashes the process.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    libc, before = ctypes.CDLL(None), _SignalStack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)
+
+
 def _read_openvino(openvino: Any, core: Any, graph: Graph) -> Any:
     if graph.kind == "onnx":
         return core.read_model(graph.files[ONNX_FILE], b"")
@@ -179,24 +202,9 @@ def _with_channels_last(openvino: Any, model: Any) -> Any:
     return steps.build()
 
 
-def openvino_core() -> Any:
-    """Return the process's `openvino.Core`, which is never freed.
-
-    A core gives the thread that creates it an alternate signal stack. Freed in another thread, it leaves the first one
-    with a stack that no longer exists, and the next signal there, such as Ctrl-C, would crash the process.
-
-    Raises:
-        ValueError: OpenVINO is not installed.
-    """
-    with _CORE_LOCK:
-        if os.getpid() not in _CORES:
-            _CORES[os.getpid()] = require_openvino().Core()
-        return _CORES[os.getpid()]
-
-
 def computes_in_bfloat16() -> bool:
     """Whether OpenVINO computes faster in bfloat16 on this processor."""
-    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in require_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def require_onnxruntime() -> Any:

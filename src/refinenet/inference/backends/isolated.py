@@ -23,8 +23,8 @@ from refinenet.inference.backends.graph import (
     Floats,
     Graph,
     Run,
-    openvino_core,
     require_onnxruntime,
+    require_openvino,
     start_engine,
 )
 from refinenet.io.threads import ThreadLock
@@ -63,7 +63,7 @@ def unpack(message: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
 def load_engine(engine: Engine) -> None:
     """Import an engine before memory is limited, so that its own libraries are not counted."""
     if engine == "openvino":
-        openvino_core().get_property("CPU", "FULL_DEVICE_NAME")
+        require_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME")
     else:
         require_onnxruntime()
 
