@@ -217,7 +217,7 @@ def test_a_folder_of_one_image_is_told_what_is_needed(drawn_folder: Path, tmp_pa
             path.unlink()
     assert len(list(drawn_folder.glob("images/*"))) == 1
     for check in (True, False):
-        with pytest.raises(ValueError, match=r"one image, which is kept for val: training\s+needs\s+two or more"):
+        with pytest.raises(ValueError, match=r"The only image is used\s+for val: training\s+needs\s+at\s+least\s+two images"):
             small_network().train(dataset=drawn_folder, output=tmp_path / "run", progress=False, check=check)
     assert not (tmp_path / "run").exists()
 
