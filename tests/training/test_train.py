@@ -216,8 +216,10 @@ def test_a_folder_of_one_image_is_told_what_is_needed(drawn_folder: Path, tmp_pa
         if path.stem != "0":
             path.unlink()
     assert len(list(drawn_folder.glob("images/*"))) == 1
-    for check in (True, False):
-        with pytest.raises(ValueError, match=r"The only image is used\s+for val: training\s+needs\s+at\s+least\s+two images"):
+    checked = r"The only image is used\s+for val: training\s+needs\s+at\s+least\s+two images"
+    unchecked = "one image, which is kept for val: training needs two or more"
+    for check, message in ((True, checked), (False, unchecked)):
+        with pytest.raises(ValueError, match=message):
             small_network().train(dataset=drawn_folder, output=tmp_path / "run", progress=False, check=check)
     assert not (tmp_path / "run").exists()
 
