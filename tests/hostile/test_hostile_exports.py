@@ -181,7 +181,10 @@ OPERATORS: dict[str, tuple[Callable[[Any], object], str]] = {
     "other case": (insert(kind="relu"), "'relu' is not supported"),
     "a hidden graph": (insert(kind="Relu", hidden=body()), "'hidden' of its operator 'Relu' is not a number"),
     "hidden graphs": (insert(kind="Relu", hidden=[body(), body()]), "'hidden' of its operator 'Relu'"),
-    "graphs in graphs": (insert(kind="If", then_branch=nested_body(10), else_branch=body()), "'If' is not supported|damaged"),
+    "graphs in graphs": (
+        insert(kind="If", then_branch=nested_body(10), else_branch=body()),
+        "'If' is not supported|damaged",
+    ),
     "a function": (add_function, "functions of its own"),
     "training": (lambda model: model.training_info.add(), "training instructions"),
     "sparse weights": (add_sparse, "sparse weights"),
