@@ -23,6 +23,7 @@ def attach(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]
     @cache
     def homes() -> dict[str, str]:
         spec = find_spec(package)
+        # typeshed's Loader lacks `get_source`, which the loaders of files and of zip archives have.
         source = spec.loader.get_source(package) if spec and spec.loader else None  # type: ignore[attr-defined]
         blocks = [node for node in ast.parse(source or "").body if isinstance(node, ast.If)]
         imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]

@@ -174,6 +174,7 @@ def prove(operations: Sequence[Operation], known: Mapping[str, Bounded], image: 
         if rule is None:
             raise UnprovenError(operation.kind)
         made, workspace = rule(given, operation.options)
+        # A graph may leave optional outputs out, or name more than the rule knows: reading these fails in `_find`.
         for name, tensor in zip(operation.outputs, made, strict=False):
             tensors[name] = tensor
             if not tensor.is_constant:
