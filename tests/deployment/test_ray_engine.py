@@ -23,8 +23,9 @@ from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.ray.engine import segment_with_ray, share_out
 from refinenet.deployment.ray.journal import RayResult
 from refinenet.deployment.ray.storage import list_names, pair_places, read_content, write_content
-from refinenet.deployment.ray.tasks import Deaths, as_table, read_row
+from refinenet.deployment.ray.tasks import Deaths, Worker, WorkerSettings, as_table, read_row
 from refinenet.io.sample_values import AS_DECLARED
+from refinenet.models.factory import open_model
 
 BAD = "07.jpg"
 
@@ -230,6 +231,39 @@ def test_an_image_over_which_three_processes_died_is_given_up(cluster: str, imag
     errors = [read_row(as_table(row), deaths, AS_DECLARED).to_pylist()[0]["error"] for row in rows]
     assert f"{images / '04.jpg'} is given up: 3 processes died over it" in errors[0]
     assert errors[1] is None
+
+
+def test_repeated_work_leaves_a_written_result_as_it_is(
+    cluster: str, images: Path, tmp_path: Path, camvid_model: RefineNet
+) -> None:
+    """Its stamp is in the journal already, so that a second writing would make the next run repeat it."""
+    deaths: Any = ray.remote(num_cpus=0)(Deaths).remote()
+    row = {"index": 0, "image": str(images / "00.jpg"), "output": str(tmp_path / "00.png")}
+    network, card = open_model("camvid")
+    job: dict[str, Any] = {"network": network, "card": card, "backend": "pytorch", "precision": "float32", "kind": None}
+    worker = Worker(ray.put(WorkerSettings(**job, device="cpu", threads=1)), deaths)
+
+    def segment() -> str:
+        outcome = json.loads(worker(read_row(as_table(row), deaths, AS_DECLARED)).to_pylist()[0]["outcome"])
+        return str(outcome["made"])
+
+    first = segment()
+    assert segment() == first
+    ray.get(deaths.begin.remote("killed", "segment 0"))
+    assert segment() == first
+    (tmp_path / "00.png").write_bytes(b"half")
+    assert segment() != first
+    assert np.array_equal(cv2.imread(row["output"], 0), camvid_model.segment(row["image"]).labels)
+
+
+def test_an_address_without_ray_is_reported_at_once(
+    images: Path, tmp_path: Path, run_refinenet: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    result = run_refinenet("deploy", images / "00.jpg", images / "01.jpg", "--output", "out", "--engine", "ray")
+    assert result.returncode == 1
+    assert "Ray could not be started or reached at RAY_ADDRESS=127.0.0.1:1: " in result.stderr
+    assert "Connection refused" in result.stderr
 
 
 def test_the_machines_are_shared_among_the_workers() -> None:

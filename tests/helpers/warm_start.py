@@ -8,6 +8,7 @@ such as that `--help` imports no PyTorch, and what is ended by a signal starts P
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import gc
 import importlib
 import json
@@ -43,6 +44,7 @@ class WarmStart:
             code = self._ask({**job, "timeout": timeout})
             out, err = (Path(streams[name]).read_text("utf-8") for name in ("stdout", "stderr"))
         if code is None:
+            print(err)  # ends with where each thread was
             raise subprocess.TimeoutExpired(arguments, timeout, out, err)
         return subprocess.CompletedProcess(arguments, code, out, err)
 
@@ -78,7 +80,7 @@ def _wait(child: int, timeout: float) -> int | None:
 
     def kill(*_: object) -> None:
         with suppress(ProcessLookupError):  # it has ended by itself meanwhile
-            os.kill(child, signal.SIGKILL)
+            os.kill(child, signal.SIGABRT)
 
     signal.signal(signal.SIGALRM, kill)
     signal.setitimer(signal.ITIMER_REAL, timeout)
@@ -100,6 +102,7 @@ def _become(job: dict[str, Any]) -> None:
         os.dup2(os.open(path, flags), descriptor)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - the process's own, open to its end
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    faulthandler.enable(all_threads=True)  # writes where each thread is when SIGABRT ends a command that takes too long
     sys.path[0] = job["folder"]
     sys.argv = ["refinenet", *job["arguments"]]
 

@@ -10,6 +10,8 @@ import hashlib
 import json
 import logging
 import os
+import re
+import socket
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +44,8 @@ _STORE_BYTES = 1 << 30
 """Shared memory for images in flight, if Ray is started here; what does not fit is spilled to the disk.
 
 Where `/dev/shm` is smaller, such as the 64 MB of containers, Ray uses `/tmp` instead."""
+_CONNECT_SECONDS = 20
+"""Time in which a cluster must accept a connection."""
 _CORES_PER_WORKER = 2
 """Cores of a worker, unless the number of workers is given."""
 
@@ -333,6 +337,7 @@ def _start(ray: Any, workers: int | None) -> None:
     """
     options = _address(workers)
     try:
+        _check_answers(options["address"])
         with _silent_stderr():
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises Exception itself for a node that does not start in time
@@ -342,6 +347,13 @@ def _start(ray: Any, workers: int | None) -> None:
             f"Ray could not be started or reached {where}: {lines[0]:.300} Nothing was segmented. Check memory, the "
             "space in /tmp and /dev/shm, and RAY_ADDRESS; or run without --engine ray."
         ) from error
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError if nothing listens at `HOST:PORT` or `ray://HOST:PORT`, which Ray itself would keep waiting for."""
+    match = re.fullmatch(r"(?:ray://)?(?P<host>[^/]+):(?P<port>[0-9]+)", address)
+    if match is not None:
+        socket.create_connection((match["host"].strip("[]"), int(match["port"])), timeout=_CONNECT_SECONDS).close()
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def read_row(table: Any, deaths: Any, reading: Reading) -> Any:
         "width", "notes" (JSON), "read" (the file's stamp), and "error", which is None on success.
     """
     row = table.to_pylist()[0]
-    error, image, stamp = given_up(deaths, "read", row), Decoded(pixels=np.zeros((0, 0, 3), np.uint8)), ""
+    error, image, stamp = _give_up(row, begin(deaths, "read", row)), Decoded(pixels=np.zeros((0, 0, 3), np.uint8)), ""
     if error is None:
         try:
             # Before reading: a file that is replaced meanwhile then differs from its journal entry, and is redone.
@@ -89,8 +89,8 @@ def _read(image: str, reading: Reading) -> Decoded:
         raise ValueError(f"{image}: {error}") from error
 
 
-def given_up(deaths: Any, work: str, row: dict[str, Any]) -> str | None:
-    """Begin work on an image; return a message if too many processes have died over it.
+def begin(deaths: Any, work: str, row: dict[str, Any]) -> int:
+    """Begin work on an image, and return how many processes died over it before.
 
     Args:
         deaths: Ray's handle of a `Deaths`.
@@ -101,6 +101,11 @@ def given_up(deaths: Any, work: str, row: dict[str, Any]) -> str | None:
 
     process = f"{socket.gethostname()}:{os.getpid()}"
     count: int = ray.get(deaths.begin.remote(process, f"{work} {row['index']}"))
+    return count
+
+
+def _give_up(row: dict[str, Any], count: int) -> str | None:
+    """Return a message if too many processes have died over an image."""
     if count < DEATHS:
         return None
     return (
@@ -167,15 +172,16 @@ class Worker:
         The outcome is a JSON object with "error", or with "areas", "no_data", "notes", "read" and "made".
         """
         row = table.drop_columns(["pixels", "valid"]).to_pylist()[0]
-        error = row["error"] or given_up(self._deaths, "segment", row)
-        outcome = {"error": error} if error else self._segment(row, table)
+        count = 0 if row["error"] else begin(self._deaths, "segment", row)
+        error = row["error"] or _give_up(row, count)
+        outcome = {"error": error} if error else self._segment(row, table, is_repeated=count > 0)
         return as_table({"index": row["index"], "outcome": json.dumps(outcome)})
 
-    def _segment(self, row: dict[str, Any], table: Any) -> dict[str, Any]:
+    def _segment(self, row: dict[str, Any], table: Any, *, is_repeated: bool) -> dict[str, Any]:
         try:
             pixels, valid = _unpack(table, row["height"], row["width"])
             segmentation = self._segmenter.segment(pixels, valid=valid)
-            self._save(segmentation, row["image"], row["output"])
+            self._save(segmentation, row["image"], row["output"], is_repeated=is_repeated)
         except (ValueError, OSError, RuntimeError) as failure:  # PyTorch reports a full memory as RuntimeError
             return {"error": describe_error(failure)}
         return {
@@ -186,11 +192,22 @@ class Worker:
             "made": find_stamps([row["output"]]).get(row["output"]),
         }
 
-    def _save(self, segmentation: Segmentation, image: str, output: str) -> None:
+    def _save(self, segmentation: Segmentation, image: str, output: str, *, is_repeated: bool) -> None:
         if image == output:
             raise ValueError(f"The output {output} is the input itself: writing would destroy it. Name another folder.")
         refuse_same_file(image, output)
-        write_content(output, segmentation.encode(output, self._settings.kind))
+        content = segmentation.encode(output, self._settings.kind)
+        # Ray may repeat work whose result is in the journal already, with a stamp that writing it again would outdate.
+        # In a store, looking costs a request: only where a process is known to have died.
+        if not ((is_repeated or is_here(output)) and _holds(output, content)):
+            write_content(output, content)
+
+
+def _holds(place: str, content: bytes) -> bool:
+    try:
+        return read_content(place) == content
+    except OSError:
+        return False
 
 
 def _unpack(table: Any, height: int, width: int) -> tuple[RGB, Mask | None]:
