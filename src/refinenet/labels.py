@@ -156,3 +156,14 @@ def _colour_problems(colours: tuple[Colour, ...], count: int) -> list[str]:
 def _shorten(value: object, limit: int = 80) -> str:
     text = repr(value)
     return text if len(text) <= limit else text[:limit] + "..."
+
+
+class _NoClasses(LabelSet):
+    """Label set without classes; any other has at least one, so that no dataset loses its classes silently."""
+
+    def __post_init__(self) -> None:
+        assert not self.names
+
+
+NO_CLASSES: LabelSet = _NoClasses(names=(), colours=())
+"""Label set of models that predict no classes."""

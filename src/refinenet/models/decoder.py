@@ -1,51 +1,125 @@
 """Decoder: one RefineBlock per stride, coarse to fine.
 
 Shape letters: N batch, C channels, h and w height and width of a feature map.
-Sources: Lin et al., RefineNet, CVPR 2017; Nekrasov et al., Light-Weight RefineNet, BMVC 2018.
+Sources: Lin et al., RefineNet, CVPR 2017; Nekrasov et al., Light-Weight RefineNet, BMVC 2018; Nekrasov et al.,
+Real-Time Joint Semantic Segmentation and Depth Estimation, ICRA 2019 ("multi-task").
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-POOLING_STAGES = 4
+from refinenet.settings import Range, Settings
 
 VALUES_PER_BAND = 2**20
 """Number of values that `MaxPool5x5` pools at a time on a CPU."""
 
+Upsampling = Literal["bilinear", "bilinear_aligned", "bicubic"]
+"""Resizing before the fusion: bilinear as everywhere else in this package, bilinear with the corners' centres aligned
+(the published PyTorch networks), or bicubic with a = -0.5 (the published MATLAB networks)."""
+
+_BLOCKS = 4
+
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderConfig:
+class DecoderConfig(Settings):
     """Configuration of a decoder: everything in which the published ones differ."""
 
-    kernel_size: Literal[1, 3]
+    _title = "options of the decoder"
+
+    kernel_size: Literal[1, 3] = 1
     """Kernel size of all convolutions."""
-    widths: tuple[int, int, int, int] = (512, 256, 256, 256)
-    """Channels of the blocks at strides 32, 16, 8, 4."""
-    adaptive_units: int = 0
+    widths: tuple[
+        Annotated[int, Range(1)], Annotated[int, Range(1)], Annotated[int, Range(1)], Annotated[int, Range(1)]
+    ] = (512, 256, 256, 256)
+    """Channels of the feature maps at strides 32, 16, 8, 4. A block has the least of the maps that enter it."""
+    cascade: tuple[Literal[1], Literal[1, 2], Literal[1, 2, 3], Literal[1, 2, 3, 4]] = (1, 2, 3, 4)
+    """The block that the feature maps at strides 32, 16, 8, 4 enter: (1, 2, 3, 4) for the published networks with four
+    blocks, (1, 1, 2, 2) for two blocks, (1, 1, 1, 1) for a single one (CVPR 2017, section 4.3)."""
+    adaptive_units: Annotated[int, Range(0)] = 0
     """Residual conv units for each encoder feature map before the fusion."""
-    output_units: int = 0
+    output_units: Annotated[int, Range(0)] = 0
     """Residual conv units after the pooling."""
+    bottleneck_units: bool = False
+    """Whether residual conv units are bottlenecks (1x1, 3x3, 1x1 with half the channels between), as in the ablation
+    of Light-Weight RefineNet with such units (RCU-LW)."""
     fusion_convolution: bool = True
-    """Whether encoder feature maps pass one more convolution before they are added to the result of a coarser block."""
-    activation: type[nn.ReLU] | type[nn.ReLU6] = nn.ReLU
-    encoder_dropout: float = 0.5
+    """Whether encoder feature maps pass one more convolution before they are fused with others."""
+    upsampling: Upsampling = "bilinear_aligned"
+    """How coarser maps are resized before the fusion."""
+    activation: Literal["relu", "relu6"] = "relu"
+    """Activation after the fusion."""
+    pooling_links: Annotated[int, Range(1, 16)] = 4
+    """Links of the chained residual pooling: 4, or 2 in the first MATLAB release."""
+    pooling_order: Literal["pool_first", "convolution_first"] = "pool_first"
+    """Order in each link of the pooling. In "convolution_first" (improved residual pooling of the MATLAB networks of
+    2018), the pooled map is what is added and passed on."""
+    depthwise_last_pooling: bool = False
+    """Whether the convolutions of the finest block's pooling are depthwise, as in the multi-task network."""
+    encoder_dropout: Annotated[float, Range(0, below=1)] = 0.5
     """Dropout probability of the encoder feature maps at strides 32 and 16."""
-    classifier_dropout: float = 0.0
-    """Dropout probability of the feature map that the classifier reads."""
+    classifier_dropout: Annotated[float, Range(0, below=1)] = 0.0
+    """Dropout probability of the feature map that the heads read."""
+    depthwise_heads: bool = False
+    """Whether a head begins with a depthwise 1x1 convolution and the activation, as in the multi-task network."""
+    initial_deviation: Annotated[float, Range(above=0)] | None = None
+    """Standard deviation of the initial weights of decoder and heads: 0.01 in the MATLAB and the multi-task network.
+    None for PyTorch's default."""
+
+    def _conflicts(self) -> list[str]:
+        conflicts = super()._conflicts()
+        if any(not 0 <= finer - coarser <= 1 for coarser, finer in pairwise(self.cascade)):
+            conflicts.append(f"cascade must rise by 0 or 1 from map to map, not {self.cascade}")
+        if self.bottleneck_units and not self.adaptive_units + self.output_units:
+            conflicts += self._unused(("bottleneck_units",), "there are no residual conv units")
+        return conflicts
+
+    def make_activation(self) -> nn.Module:
+        """Return a new activation module."""
+        return nn.ReLU6() if self.activation == "relu6" else nn.ReLU()
+
+    def changed(self, options: Mapping[str, Any]) -> DecoderConfig:
+        """Return this configuration with other values for some fields; lists count as tuples.
+
+        Raises:
+            ValueError: A name is unknown, or a value is not allowed.
+        """
+        checked = DecoderConfig.from_dict({"kernel_size": self.kernel_size, **options})
+        return replace(self, **{name: getattr(checked, name) for name in options})
 
 
 FULL = DecoderConfig(kernel_size=3, adaptive_units=2, output_units=3, classifier_dropout=0.5)
-LIGHTWEIGHT = DecoderConfig(kernel_size=1)
+LIGHTWEIGHT = DecoderConfig()
 LIGHTWEIGHT_MOBILE = DecoderConfig(
-    kernel_size=1, widths=(256,) * 4, fusion_convolution=False, activation=nn.ReLU6, encoder_dropout=0.0
+    widths=(256, 256, 256, 256), fusion_convolution=False, activation="relu6", encoder_dropout=0.0
 )
+
+MATLAB = {"upsampling": "bicubic", "initial_deviation": 0.01}
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "multitask": {
+            "upsampling": "bilinear",
+            "depthwise_last_pooling": True,
+            "depthwise_heads": True,
+            "initial_deviation": 0.01,
+        },
+        "single": {"cascade": (1, 1, 1, 1)},
+        "two-cascade": {"cascade": (1, 1, 2, 2)},
+        "rcu-lw": {"adaptive_units": 2, "output_units": 3, "bottleneck_units": True},
+        "matlab": MATLAB,
+        "matlab-2016": {**MATLAB, "pooling_links": 2},
+        "matlab-2018": {**MATLAB, "pooling_order": "convolution_first"},
+    }
+)
+"""Named options of the papers' other networks, as changes of the decoder of a model type."""
 
 
 def _convolution(channels_in: int, channels_out: int, kernel_size: int, *, bias: bool = False) -> nn.Conv2d:
@@ -64,6 +138,22 @@ class ResidualConvUnit(nn.Module):
         """`(N, C, h, w)` to the same shape."""
         residual = self.convolution_1(functional.relu(features))
         refined: Tensor = features + self.convolution_2(functional.relu(residual))
+        return refined
+
+
+class BottleneckConvUnit(nn.Module):
+    """Convolutions of 1x1, 3x3 and 1x1, each after a ReLU, with half the channels between, added to the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.reduction = _convolution(channels, channels // 2, 1)
+        self.convolution = _convolution(channels // 2, channels // 2, 3)
+        self.expansion = _convolution(channels // 2, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(N, C, h, w)` to the same shape."""
+        residual = self.convolution(functional.relu(self.reduction(functional.relu(features))))
+        refined: Tensor = features + self.expansion(functional.relu(residual))
         return refined
 
 
@@ -98,65 +188,104 @@ class MaxPool5x5(nn.Module):
 
 
 class ChainedResidualPooling(nn.Module):
-    """Chain of 5x5 max pooling and convolution; each link reads the previous one, and all are added to the input."""
+    """Chain of 5x5 max pooling and convolution; each link reads the previous one, and all are added to the input.
 
-    def __init__(self, channels: int, kernel_size: int) -> None:
+    Args:
+        channels: Channels of the input and the output.
+        kernel_size: Kernel size of the convolutions.
+        links: Number of links.
+        convolution_first: Whether each link convolves before it pools.
+        depthwise: Whether the convolutions are depthwise.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        *,
+        links: int = 4,
+        convolution_first: bool = False,
+        depthwise: bool = False,
+    ) -> None:
         super().__init__()
+        self.convolution_first = convolution_first
         self.pool = MaxPool5x5()
-        self.convolutions = nn.ModuleList(_convolution(channels, channels, kernel_size) for _ in range(POOLING_STAGES))
+        groups = channels if depthwise else 1
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, bias=False, groups=groups)
+            for _ in range(links)
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """`(N, C, h, w)` to the same shape."""
         link = total = features
         for convolution in self.convolutions:
-            link = convolution(self.pool(link))
+            link = self.pool(convolution(link)) if self.convolution_first else convolution(self.pool(link))
             total = total + link
         return total
 
 
+@dataclass(frozen=True, kw_only=True)
+class FeaturePath:
+    """Encoder feature map that enters a block."""
+
+    channels: int
+    width: int
+    """Channels after the first convolution."""
+    dropout: float = 0.0
+    """Dropout probability."""
+    is_finest: bool = True
+    """Whether the map has the size of the block's output; others are resized to it."""
+
+
 class RefineBlock(nn.Module):
-    """RefineBlock: adapts the feature maps of one stride, fuses them with the coarser block's result, pools, refines.
+    """RefineBlock: adapts encoder feature maps, fuses them with the coarser block's result, pools, refines.
 
     Args:
-        feature_channels: Channels of each encoder feature map of this stride.
-        dropout: Dropout probability of the encoder feature maps.
-        width: Channels inside the block.
+        paths: The encoder feature maps.
         width_out: Channels of the next, finer block; None for the last block, which returns `width` channels.
         fuses: Whether the block takes the result of a coarser one.
         config: Configuration of the decoder.
     """
 
     def __init__(
-        self,
-        feature_channels: Sequence[int],
-        *,
-        dropout: float,
-        width: int,
-        width_out: int | None,
-        fuses: bool,
-        config: DecoderConfig,
+        self, paths: Sequence[FeaturePath], *, width_out: int | None, fuses: bool, config: DecoderConfig
     ) -> None:
         super().__init__()
+        self.width = _block_width(paths)
+        self.upsampling = config.upsampling
+        self.finest = next(index for index, path in enumerate(paths) if path.is_finest)
+        self.is_resized = tuple(not path.is_finest for path in paths)
+        is_mixed = len({path.width for path in paths}) > 1
+        has_fusion = is_mixed or (config.fusion_convolution and (fuses or any(self.is_resized)))
+        self.adaptations = nn.ModuleList(self._adapt(path, config, has_fusion=has_fusion) for path in paths)
+        self.activation = config.make_activation()
+        self.pooling = ChainedResidualPooling(
+            self.width,
+            config.kernel_size,
+            links=config.pooling_links,
+            convolution_first=config.pooling_order == "convolution_first",
+            depthwise=config.depthwise_last_pooling and width_out is None,
+        )
+        projection = [_convolution(self.width, width_out, config.kernel_size)] if width_out is not None else []
+        self.output = nn.Sequential(*_units(config.output_units, self.width, config), *projection)
 
-        def units(count: int) -> list[nn.Module]:
-            return [ResidualConvUnit(width, config.kernel_size) for _ in range(count)]
-
-        def adaptation(channels: int) -> nn.Sequential:
-            fusion = [_convolution(width, width, config.kernel_size)] if fuses and config.fusion_convolution else []
-            reduction = _convolution(channels, width, config.kernel_size)
-            return nn.Sequential(nn.Dropout(dropout), reduction, *units(config.adaptive_units), *fusion)
-
-        self.adaptations = nn.ModuleList(adaptation(channels) for channels in feature_channels)
-        self.activation = config.activation()
-        self.pooling = ChainedResidualPooling(width, config.kernel_size)
-        projection = [_convolution(width, width_out, config.kernel_size)] if width_out is not None else []
-        self.output = nn.Sequential(*units(config.output_units), *projection)
+    def _adapt(self, path: FeaturePath, config: DecoderConfig, *, has_fusion: bool) -> nn.Sequential:
+        reduction = _convolution(path.channels, path.width, config.kernel_size)
+        units = _units(config.adaptive_units, path.width, config)
+        fusion = [_convolution(path.width, self.width, config.kernel_size)] if has_fusion else []
+        return nn.Sequential(nn.Dropout(path.dropout), reduction, *units, *fusion)
 
     def forward(self, features: Sequence[Tensor], coarser: Tensor | None) -> Tensor:
         """Refine `coarser` `(N, width, h', w')` with feature maps `(N, C, h, w)` into `(N, width_out, h, w)`."""
+        like = features[self.finest]
         paths = [adapt(feature) for adapt, feature in zip(self.adaptations, features, strict=True)]
+        paths = [
+            resize_features(path, like, self.upsampling) if is_resized else path
+            for path, is_resized in zip(paths, self.is_resized, strict=True)
+        ]
         if coarser is not None:
-            paths.append(upsample(coarser, features[0], align_corners=True))
+            paths.append(resize_features(coarser, like, self.upsampling))
         fused = paths[0]
         for path in paths[1:]:
             fused = fused + path
@@ -164,32 +293,66 @@ class RefineBlock(nn.Module):
         return refined
 
 
+def _units(count: int, width: int, config: DecoderConfig) -> list[nn.Module]:
+    if config.bottleneck_units:
+        return [BottleneckConvUnit(width) for _ in range(count)]
+    return [ResidualConvUnit(width, config.kernel_size) for _ in range(count)]
+
+
+def _block_width(paths: Sequence[FeaturePath]) -> int:
+    return min(path.width for path in paths)
+
+
 def upsample(features: Tensor, like: Tensor, *, align_corners: bool) -> Tensor:
     """Resize `(N, C, h, w)` bilinearly to the height and width of `like`."""
     return functional.interpolate(features, size=like.shape[-2:], mode="bilinear", align_corners=align_corners)
 
 
+def resize_features(features: Tensor, like: Tensor, upsampling: Upsampling) -> Tensor:
+    """Resize `(N, C, h, w)` to the height and width of `like`."""
+    if upsampling == "bicubic":
+        # PyTorch's bicubic kernel has a = -0.75; that of its antialiased form, like MATLAB's imresize, a = -0.5.
+        return functional.interpolate(features, size=like.shape[-2:], mode="bicubic", antialias=True)
+    return upsample(features, like, align_corners=upsampling == "bilinear_aligned")
+
+
 class Decoder(nn.Module):
-    """Decoder of four RefineBlocks, from stride 32 to stride 4.
+    """Decoder of one to four RefineBlocks, from stride 32 to stride 4.
 
     Args:
         channels: Channels of the encoder feature maps, a group per stride 4, 8, 16, 32, as in `Encoder.channels`.
         config: Configuration of the decoder.
+        reduced_channels: Likewise for feature maps of encoders that see smaller images; these maps are resized.
     """
 
-    def __init__(self, channels: Sequence[Sequence[int]], config: DecoderConfig) -> None:
+    def __init__(
+        self,
+        channels: Sequence[Sequence[int]],
+        config: DecoderConfig,
+        reduced_channels: Sequence[Sequence[int]] = ((),) * _BLOCKS,
+    ) -> None:
         super().__init__()
-        self.channels = config.widths[-1]
+        self.cascade = config.cascade
+        paths: list[list[FeaturePath]] = [[] for _ in range(config.cascade[-1])]
+        for level, block in enumerate(config.cascade):
+            is_last = level == _BLOCKS - 1 or config.cascade[level + 1] > block
+            for group, is_reduced in ((channels, False), (reduced_channels, True)):
+                paths[block - 1] += [
+                    FeaturePath(
+                        channels=count,
+                        width=config.widths[level],
+                        dropout=config.encoder_dropout if level < 2 else 0.0,
+                        is_finest=is_last and not is_reduced,
+                    )
+                    for count in group[_BLOCKS - 1 - level]
+                ]
+        widths = [_block_width(group) for group in paths]
+        self.channels = widths[-1]
+        self.stage_channels = (*widths[1:], widths[-1])
+        """Channels of the maps that `stages` returns."""
         self.blocks = nn.ModuleList(
-            RefineBlock(
-                feature_channels,
-                dropout=config.encoder_dropout if index < 2 else 0.0,
-                width=config.widths[index],
-                width_out=config.widths[index + 1] if index < 3 else None,
-                fuses=index > 0,
-                config=config,
-            )
-            for index, feature_channels in enumerate(reversed(channels))
+            RefineBlock(group, width_out=width_out, fuses=index > 0, config=config)
+            for index, (group, width_out) in enumerate(zip(paths, [*widths[1:], None], strict=True))
         )
 
     def forward(self, groups: Sequence[Sequence[Tensor]]) -> Tensor:
@@ -197,8 +360,11 @@ class Decoder(nn.Module):
         return self.stages(groups)[-1]
 
     def stages(self, groups: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        """Return the outputs of all blocks, `(N, width_out, h, w)` at strides 32, 16, 8, 4."""
+        """Return the outputs of all blocks, coarse to fine: `(N, width_out, h, w)`, four at strides 32, 16, 8, 4."""
+        features: list[list[Tensor]] = [[] for _ in self.blocks]
+        for block, group in zip(self.cascade, reversed(groups), strict=True):
+            features[block - 1] += group
         refined: list[Tensor] = []
-        for block, features in zip(self.blocks, reversed(groups), strict=True):
-            refined.append(block(features, refined[-1] if refined else None))
+        for refine, entering in zip(self.blocks, features, strict=True):
+            refined.append(refine(entering, refined[-1] if refined else None))
         return refined

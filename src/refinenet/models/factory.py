@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ import torch
 
 from refinenet.distributed import local_device
 from refinenet.io.files import refuse_address
-from refinenet.labels import LabelSet
+from refinenet.labels import NO_CLASSES, LabelSet
+from refinenet.models.decoder import LIGHTWEIGHT, PRESETS
 from refinenet.models.encoders.encoder import PUBLISHED_RESNETS
 from refinenet.models.importers import import_checkpoint, load_encoder_weights
 from refinenet.models.inference_graph import EXPORTED_SUFFIXES
 from refinenet.models.model_file import BUNDLED, ModelCard, bundled_path, load
 from refinenet.models.network import Architecture, ModelType, Network
 from refinenet.models.tensor_files import is_safetensors
+from refinenet.outputs import OutputSpec, class_output, read_outputs
 from refinenet.settings import DEFAULT_SEED
 
 DOWNLOAD = "Download it first (with `hf download OWNER/NAME` from Hugging Face), and pass the file."
@@ -41,6 +43,12 @@ class ModelSpec:
     num_classes: int | None = None
     model: str | os.PathLike[str] | None = None
     encoder_weights: str | os.PathLike[str] | None = None
+    outputs: str | Sequence[str | OutputSpec | Mapping[str, Any]] | None = None
+    """What a new network predicts, see `outputs.read_outputs`; by default classes."""
+    decoder: str | Mapping[str, Any] | None = None
+    """Name of `decoder.PRESETS`, or fields of `DecoderConfig`, for a new network."""
+    input_scales: tuple[float, ...] | None = None
+    """Scales at which a new network sees the image, see `Architecture`."""
     seed: int | None = None
     """Seed of the random weights of a new network."""
 
@@ -63,6 +71,14 @@ class ModelSpec:
             raise ValueError("A saved model has its encoder's weights: pass model or encoder_weights, not both.")
         if self.model is not None and self.seed is not None:
             raise ValueError("A saved model has its weights: pass model or seed, not both.")
+        self._check_new()
+
+    def _check_new(self) -> None:
+        """Check what only a new network takes."""
+        if self.decoder is not None:
+            _read_decoder_options(self.decoder)
+        if self.outputs is not None:
+            read_outputs(self.outputs)
         if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 2**63):
             raise ValueError(f"seed is a whole number from 0 to 2^63 - 1, not {self.seed!r}.")
 
@@ -80,6 +96,9 @@ class ModelSpec:
             "num_layers": self.num_layers,
             "encoder": self.encoder,
             "encoder_weights": self.encoder_weights,
+            "outputs": None if self.outputs is None else [spec.to_dict() for spec in read_outputs(self.outputs)],
+            "decoder": dict(self.decoder) if isinstance(self.decoder, Mapping) else self.decoder,
+            "input_scales": None if self.input_scales is None else list(self.input_scales),
             "seed": self._seed if self.model is None else None,
         }
         return {key: value for key, value in arguments.items() if value is not None}
@@ -110,13 +129,20 @@ class ModelSpec:
             network, card = open_model(self.model)
             self.check(card)
             return network, card
-        name = self.encoder_name
-        architecture = Architecture(
+        return new_model(self._architecture(), self.encoder_weights, self._seed, calibration_images)
+
+    def _architecture(self) -> Architecture:
+        """Return the architecture of a new network."""
+        outputs = read_outputs("classes" if self.outputs is None else self.outputs)
+        usual_classes = 0 if class_output(outputs) is None else DEFAULT_CLASSES
+        return Architecture(
             model_type=self.model_type or ("full" if self.encoder is None else "lightweight"),
-            encoder=name or "resnet50",
-            num_classes=DEFAULT_CLASSES if self.num_classes is None else self.num_classes,
+            encoder=self.encoder_name or "resnet50",
+            num_classes=usual_classes if self.num_classes is None else self.num_classes,
+            outputs=outputs,
+            decoder_options={} if self.decoder is None else _read_decoder_options(self.decoder),
+            input_scales=(1.0,) if self.input_scales is None else self.input_scales,
         )
-        return new_model(architecture, self.encoder_weights, self._seed, calibration_images)
 
     def check(self, card: ModelCard) -> None:
         """Check that a model file is what was requested.
@@ -125,7 +151,14 @@ class ModelSpec:
             ValueError: As `check_requested`.
         """
         assert self.model is not None
-        requested = {"model_type": self.model_type, "encoder": self.encoder_name, "num_classes": self.num_classes}
+        requested: dict[str, Any] = {
+            "model_type": self.model_type,
+            "encoder": self.encoder_name,
+            "num_classes": self.num_classes,
+            "outputs": None if self.outputs is None else read_outputs(self.outputs),
+            "decoder_options": None if self.decoder is None else _read_decoder_options(self.decoder),
+            "input_scales": self.input_scales,
+        }
         check_requested(card, self.model, **requested)
 
 
@@ -163,18 +196,16 @@ def exported_model_message(model: str | os.PathLike[str]) -> str:
     )
 
 
-def check_requested(card: ModelCard, model: str | os.PathLike[str], **requested: str | int | None) -> None:
+def check_requested(card: ModelCard, model: str | os.PathLike[str], **requested: Any) -> None:
     """Check what a user requested against the architecture of a model; None requests nothing.
 
     Raises:
         ValueError: They contradict each other.
     """
-    actual = card.architecture.to_dict()
     for key, value in requested.items():
-        if value is not None and value != actual[key]:
-            raise ValueError(
-                f"{model} has {key}={actual[key]!r}, not {value!r}. Leave {key} out: the file determines it."
-            )
+        actual = getattr(card.architecture, key)
+        if value is not None and value != actual:
+            raise ValueError(f"{model} has {key}={actual!r}, not {value!r}. Leave {key} out: the file determines it.")
 
 
 def new_model(
@@ -220,5 +251,22 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
+def _read_decoder_options(decoder: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a decoder by name, as `Architecture` keeps them.
+
+    Raises:
+        ValueError: The name or a field is unknown.
+    """
+    if isinstance(decoder, str):
+        if decoder not in PRESETS:
+            raise ValueError(f"decoder must be one of {', '.join(PRESETS)}, or options, not {decoder!r}.")
+        decoder = PRESETS[decoder]
+    if not isinstance(decoder, Mapping):
+        raise ValueError(f"decoder must be one of {', '.join(PRESETS)}, or options by name, not {decoder!r}.")
+    LIGHTWEIGHT.changed(decoder)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in decoder.items()}
+
+
 def _nameless_card(architecture: Architecture) -> ModelCard:
-    return ModelCard(architecture=architecture, label_set=LabelSet.numbered(architecture.num_classes))
+    classes = architecture.num_classes
+    return ModelCard(architecture=architecture, label_set=LabelSet.numbered(classes) if classes else NO_CLASSES)

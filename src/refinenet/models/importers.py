@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from refinenet.labels import MAX_CLASSES
-from refinenet.models.decoder import POOLING_STAGES
+from refinenet.models.decoder import FULL
 from refinenet.models.encoders.encoder import MOBILENETV2, added_tensors, base_name, name_in_features
 from refinenet.models.network import Architecture, Network
 from refinenet.models.tensor_files import (
@@ -139,7 +139,7 @@ def _unit_names(ours: str, first: int, published: str, count: int) -> dict[str, 
 def _pooling_names(block: str, published: str) -> dict[str, str]:
     return {
         f"{block}.pooling.convolutions.{link}": f"{published}.{link + 1}_outvar_dimred"
-        for link in range(POOLING_STAGES)
+        for link in range(FULL.pooling_links)
     }
 
 

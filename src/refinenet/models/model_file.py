@@ -7,6 +7,10 @@ temperature that calibrates confidence, if one was fitted.
 Since format version 2 it also holds "header_sha256": the SHA-256 of the whole safetensors header (type, shape and
 offsets of each tensor, and all metadata) as JSON with sorted keys, `json.dumps(header, sort_keys=True)` in Python, in
 which 64 zeros replace this hash itself. Version 1 has no such hash; its files can still be read.
+
+Version 3 is written only for networks that version 2 cannot describe: with outputs besides classes, other options of
+the decoder, or several scales of the image. Its architecture has the entries "outputs", "decoder_options" and
+"input_scales", each left out where it is the default, and its label set may be empty.
 """
 
 from __future__ import annotations
@@ -29,13 +33,15 @@ from torch import Tensor
 from refinenet._version import __version__
 from refinenet.io.files import write_atomically
 from refinenet.io.sample_values import ValueRange, check_value_range
-from refinenet.labels import LabelSet
+from refinenet.labels import NO_CLASSES, LabelSet
 from refinenet.models.encoders.encoder import FEATURE_INFO, base_name
 from refinenet.models.network import Architecture, Network
 from refinenet.models.tensor_files import check_tensors, digest, printable, read_safetensors, refuse_doubled_keys
 
 FORMAT_VERSION = 2
-"""Format version of new model files."""
+"""Format version of new model files of networks that it can describe."""
+OUTPUTS_VERSION = 3
+"""Format version of model files, and of headers in exported files, of other networks."""
 UNSEALED_VERSION = 1
 """Format version without a hash of the header: of earlier model files, and of headers in exported files, which have
 their own checksum (`export.loading.checksum`)."""
@@ -60,6 +66,7 @@ _HEADER_TYPES: Mapping[str, type] = {
 _SEAL = "header_sha256"
 _NO_HASH = "0" * 64
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SEALED_VERSIONS = (FORMAT_VERSION, OUTPUTS_VERSION)
 _OPTIONAL_TYPES: Mapping[str, type] = {"temperature": float, "value_range": list}
 """Entries that are written only if they differ from the default."""
 
@@ -127,7 +134,8 @@ def save(
     check_tensors(stored, stored, f"the model to be saved to {path}")
     header = make_header(network, card, digest(stored))
     # The header hash is computed over the encoded file, so zeros of the same length keep its place.
-    sealed = {**header, "format_version": FORMAT_VERSION, _SEAL: _NO_HASH}
+    version = FORMAT_VERSION if card.architecture.is_plain else OUTPUTS_VERSION
+    sealed = {**header, "format_version": version, _SEAL: _NO_HASH}
     content = safetensors.torch.save(stored, {HEADER_KEY: json.dumps(sealed, sort_keys=True, allow_nan=False)})
     write_atomically(path, _seal_header(content))
     return replace(card, weights_sha256=header["weights_sha256"])
@@ -201,7 +209,7 @@ def load(path: Path) -> tuple[Network, ModelCard]:
 def describe_bundled(name: str) -> str:
     """Describe a bundled model: number of classes, kind of scenes, and class names."""
     with safetensors.safe_open(bundled_path(name), "pt") as stream:
-        header = _parse_header(stream.metadata() or {}, (UNSEALED_VERSION, FORMAT_VERSION))
+        header = _parse_header(stream.metadata() or {}, (UNSEALED_VERSION, *_SEALED_VERSIONS))
     header.pop(_SEAL, None)  # checked when the model is loaded
     card, _ = _read_entries(header)
     return f"{len(card.label_set)} classes of {_DOMAINS[name]} ({', '.join(card.label_set.names)})"
@@ -209,8 +217,8 @@ def describe_bundled(name: str) -> str:
 
 def _read_sealed_header(index: Mapping[str, Any]) -> tuple[ModelCard, dict[str, Any]]:
     """Read the header of a model file as `read_header` does, and check its own hash if it has one."""
-    header = _parse_header(index.get("__metadata__") or {}, (UNSEALED_VERSION, FORMAT_VERSION))
-    if header["format_version"] == FORMAT_VERSION:
+    header = _parse_header(index.get("__metadata__") or {}, (UNSEALED_VERSION, *_SEALED_VERSIONS))
+    if header["format_version"] in _SEALED_VERSIONS:
         stated = header.pop(_SEAL, None)
         if not (isinstance(stated, str) and _SHA256.fullmatch(stated)):
             raise ValueError(f"its header has no {_SEAL!r} of 64 hexadecimal digits: it is damaged")
@@ -232,7 +240,7 @@ def make_header(network: Network, card: ModelCard, weights_sha256: str) -> dict[
         weights_sha256: Hexadecimal SHA-256 of the weights.
     """
     return {
-        "format_version": UNSEALED_VERSION,
+        "format_version": UNSEALED_VERSION if card.architecture.is_plain else OUTPUTS_VERSION,
         "architecture": card.architecture.to_dict(),
         "label_set": card.label_set.to_dict(),
         "preprocessing": _preprocessing(network),
@@ -265,7 +273,7 @@ def read_header(metadata: Mapping[str, str]) -> tuple[ModelCard, dict[str, Any]]
     Raises:
         ValueError, TypeError, RecursionError: They are missing, or a value is not allowed.
     """
-    return _read_entries(_parse_header(metadata, (UNSEALED_VERSION,)))
+    return _read_entries(_parse_header(metadata, (UNSEALED_VERSION, OUTPUTS_VERSION)))
 
 
 def _parse_header(metadata: Mapping[str, str], versions: Sequence[int]) -> dict[str, Any]:
@@ -292,9 +300,12 @@ def _read_entries(header: Mapping[str, Any]) -> tuple[ModelCard, dict[str, Any]]
     for key, kind in {**_HEADER_TYPES, **_OPTIONAL_TYPES}.items():
         if key in header and not isinstance(header[key], kind):
             raise ValueError(f"its header's {key!r} is not a {kind.__name__}")
+    architecture = Architecture(**header["architecture"])
+    if header["format_version"] < OUTPUTS_VERSION and not architecture.is_plain:
+        raise ValueError(f"its architecture has entries that format version {header['format_version']} does not know")
     card = ModelCard(
-        architecture=Architecture(**header["architecture"]),
-        label_set=LabelSet.from_dict(header["label_set"]),
+        architecture=architecture,
+        label_set=LabelSet.from_dict(header["label_set"]) if architecture.num_classes else _no_classes(header),
         scores=header["scores"],
         licence=header["licence"],
         recipe=header["recipe"],
@@ -303,6 +314,12 @@ def _read_entries(header: Mapping[str, Any]) -> tuple[ModelCard, dict[str, Any]]
         value_range=header.get("value_range"),
     )
     return card, header["preprocessing"]
+
+
+def _no_classes(header: Mapping[str, Any]) -> LabelSet:
+    if header["label_set"] != NO_CLASSES.to_dict():
+        raise ValueError("its header has a label set, its architecture no classes")
+    return NO_CLASSES
 
 
 def _refuse_constant(name: str) -> float:

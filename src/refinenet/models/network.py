@@ -1,26 +1,33 @@
-"""RefineNet: from images to logits, with normalisation inside.
+"""RefineNet: from images to one map for each output, with normalisation inside.
 
-Shape letters: N batch, K classes, H and W height and width of the image.
+Shape letters: N batch, C channels of all outputs together (of a network with classes alone, their number K), H and W
+height and width of the image, h and w those of a feature map.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from refinenet.labels import MAX_CLASSES
 from refinenet.models.decoder import FULL, LIGHTWEIGHT, LIGHTWEIGHT_MOBILE, Decoder, DecoderConfig, upsample
 from refinenet.models.encoders.encoder import MOBILENETV2, Encoder, base_name
+from refinenet.models.heads import build_head, last_convolution
+from refinenet.outputs import CLASS_KIND, CLASSES, OutputSpec, class_output, read_outputs
 
 ModelType = Literal["full", "lightweight"]
 MODEL_TYPES: tuple[ModelType, ...] = get_args(ModelType)
 
 DECODERS: Mapping[str, DecoderConfig] = MappingProxyType({"full": FULL, "lightweight": LIGHTWEIGHT})
+
+_PLAIN_SCALES = (1.0,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +35,7 @@ class Architecture:
     """Architecture of a network: everything but its weights.
 
     Raises:
-        ValueError: The model type, encoder or number of classes is not allowed.
+        ValueError: A value is not allowed, or two contradict each other.
     """
 
     model_type: ModelType
@@ -36,30 +43,75 @@ class Architecture:
     encoder: str
     """Name of a timm model."""
     num_classes: int
-    """Number of classes, 1 to 65,535."""
+    """Number of classes, 1 to 65,535; 0 for a network without an output of classes."""
+    outputs: tuple[OutputSpec, ...] = (CLASSES,)
+    """What the network predicts, in the order of its maps."""
+    decoder_options: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `DecoderConfig` that differ from those of the model type and encoder."""
+    input_scales: tuple[float, ...] = _PLAIN_SCALES
+    """Scales at which encoders see the image, each with weights of its own, the largest first: (1.2,) in the MATLAB
+    networks, (1.2, 0.6) in the one of two scales (CVPR 2017, section 4.3)."""
 
     def __post_init__(self) -> None:
         if self.model_type not in MODEL_TYPES:
             raise ValueError(f"model_type must be one of {', '.join(MODEL_TYPES)}, not {self.model_type!r}.")
         if not isinstance(self.encoder, str):
             raise ValueError(f"encoder must be a timm model name, not {self.encoder!r}.")
-        if type(self.num_classes) is not int or not 1 <= self.num_classes <= MAX_CLASSES:
-            raise ValueError(f"num_classes must be a whole number from 1 to {MAX_CLASSES}, not {self.num_classes!r}.")
+        object.__setattr__(self, "outputs", read_outputs(self.outputs))
+        self._check_classes()
+        self._check_scales()
+        if not isinstance(self.decoder_options, Mapping):
+            raise ValueError(f"decoder_options must be names and values, not {self.decoder_options!r}.")
+        # JSON has lists only, so that an architecture equals the one that is read from its file.
+        options = {k: list(v) if isinstance(v, tuple) else v for k, v in self.decoder_options.items()}
+        object.__setattr__(self, "decoder_options", options)
+        assert self.decoder is not None  # checks the options
+
+    def _check_classes(self) -> None:
+        least = 1 if class_output(self.outputs) is not None else 0
+        most = MAX_CLASSES if least else 0
+        if type(self.num_classes) is not int or not least <= self.num_classes <= most:
+            allowed = f"a whole number from 1 to {MAX_CLASSES}" if least else "0 without an output of classes"
+            raise ValueError(f"num_classes must be {allowed}, not {self.num_classes!r}.")
+
+    def _check_scales(self) -> None:
+        scales = tuple(self.input_scales) if isinstance(self.input_scales, list | tuple) else ()
+        if not 1 <= len(scales) <= 2 or not all(type(scale) in (int, float) and 0.1 <= scale <= 4 for scale in scales):
+            raise ValueError(f"input_scales must be one or two numbers from 0.1 to 4, not {self.input_scales!r}.")
+        if len(scales) == 2 and scales[0] <= scales[1]:
+            raise ValueError(f"input_scales must fall, the largest first, not {self.input_scales!r}.")
+        object.__setattr__(self, "input_scales", scales)
 
     @property
     def decoder(self) -> DecoderConfig:
-        """Decoder configuration of this model type and encoder."""
-        if self.model_type == "lightweight" and base_name(self.encoder) == MOBILENETV2:
-            return LIGHTWEIGHT_MOBILE
-        return DECODERS[self.model_type]
+        """Decoder configuration of this model type and encoder, with the options of this architecture."""
+        is_mobile = self.model_type == "lightweight" and base_name(self.encoder) == MOBILENETV2
+        config = LIGHTWEIGHT_MOBILE if is_mobile else DECODERS[self.model_type]
+        return config.changed(self.decoder_options) if self.decoder_options else config
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether model files of format version 2 can describe this architecture."""
+        return self.to_dict().keys() == {"model_type", "encoder", "num_classes"}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON-ready values."""
-        return asdict(self)
+        """Return the fields as JSON-ready values, without defaults of fields that format version 2 does not know."""
+        values: dict[str, Any] = {
+            "model_type": self.model_type,
+            "encoder": self.encoder,
+            "num_classes": self.num_classes,
+        }
+        if self.outputs != (CLASSES,):
+            values["outputs"] = [spec.to_dict() for spec in self.outputs]
+        if self.decoder_options:
+            values["decoder_options"] = dict(self.decoder_options)
+        if self.input_scales != _PLAIN_SCALES:
+            values["input_scales"] = list(self.input_scales)
+        return values
 
 
 class Network(nn.Module):
-    """RefineNet for semantic segmentation.
+    """RefineNet for dense prediction: an encoder, a decoder and a head for each output.
 
     Args:
         architecture: Architecture to build.
@@ -75,21 +127,46 @@ class Network(nn.Module):
     def __init__(self, architecture: Architecture, *, pretrained: bool = False) -> None:
         super().__init__()
         self.architecture = architecture
+        config, num_classes = architecture.decoder, architecture.num_classes
         self.encoder = Encoder(architecture.encoder, pretrained=pretrained)
-        self.decoder = Decoder(self.encoder.channels, architecture.decoder)
-        self.dropout = nn.Dropout(architecture.decoder.classifier_dropout)
-        self.classifier = nn.Conv2d(self.decoder.channels, architecture.num_classes, kernel_size=3, padding=1)
+        self.reduced_encoders = nn.ModuleList(
+            Encoder(architecture.encoder, pretrained=pretrained) for _ in architecture.input_scales[1:]
+        )
+        channels = self.encoder.channels
+        self.decoder = Decoder(channels, config, channels if self.reduced_encoders else ((),) * len(channels))
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.heads = nn.ModuleDict()
+        for spec in architecture.outputs:
+            head = build_head(spec, self.decoder.channels, num_classes, config)
+            if spec.kind == CLASS_KIND:
+                self.classifier = head  # under this name since the first model files
+            else:
+                self.heads[spec.name] = head
+        if config.initial_deviation is not None:
+            self._initialise(config.initial_deviation)
         # Buffers: they move with the network, and are saved with its weights, but are not trained.
         self.register_buffer("mean", torch.tensor(self.encoder.mean)[:, None, None])
         self.register_buffer("std", torch.tensor(self.encoder.std)[:, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map float32 RGB images `(N, 3, H, W)` in [0, 1], any H and W from 1 up, to logits `(N, K, H, W)`."""
-        return upsample(self.logits(images), images, align_corners=False)
+        """Map images to the maps of all outputs, at the images' size.
+
+        Args:
+            images: `(N, 3, H, W)` float32 RGB in [0, 1], any H and W from 1 up.
+
+        Returns:
+            `(N, C, H, W)` float32: of a network with classes alone, their logits.
+        """
+        return upsample(self.maps(images), images, align_corners=False)
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Return the maps of all outputs before upsampling, `(N, C, h, w)`, h and w usually a quarter, rounded up."""
+        return self.predict(self.decoder(self.encode(images)))
 
     def logits(self, images: Tensor) -> Tensor:
-        """Return the logits before upsampling, `(N, K, ceil(H/4), ceil(W/4))`."""
-        return self.classify(self.decoder(self.encode(images)))
+        """Return the logits of the classes before upsampling, `(N, K, h, w)`."""
+        logits: Tensor = self.classifier(self.dropout(self.decoder(self.encode(images))))
+        return logits
 
     def encode(self, images: Tensor) -> list[list[Tensor]]:
         """Map images to the input of the decoder: groups of feature maps at strides 4, 8, 16, 32."""
@@ -97,13 +174,32 @@ class Network(nn.Module):
             raise ValueError(f"The network takes RGB images (N, 3, H, W), not a tensor of shape {tuple(images.shape)}.")
         if not images.is_floating_point():
             raise ValueError(f"The network takes floating-point images in [0, 1], not {images.dtype}: divide by 255.")
-        features: list[list[Tensor]] = self.encoder((images - self.mean) / self.std)
-        return features
+        normalised = (images - self.mean) / self.std
+        scales = self.architecture.input_scales
+        groups: list[list[Tensor]] = self.encoder(_zoom(normalised, scales[0]))
+        for encoder, scale in zip(self.reduced_encoders, scales[1:], strict=True):
+            reduced: list[list[Tensor]] = encoder(_zoom(normalised, scale))
+            groups = [group + further for group, further in zip(groups, reduced, strict=True)]
+        return groups
 
-    def classify(self, refined: Tensor) -> Tensor:
-        """Map the output of the decoder, `(N, C, h, w)`, to logits `(N, K, h, w)`."""
-        logits: Tensor = self.classifier(self.dropout(refined))
-        return logits
+    def predict(self, refined: Tensor) -> Tensor:
+        """Map the output of the decoder, `(N, c, h, w)`, to the maps of all outputs, `(N, C, h, w)`."""
+        features = self.dropout(refined)
+        maps = [self.head(spec)(features) for spec in self.architecture.outputs]
+        return maps[0] if len(maps) == 1 else torch.cat(maps, dim=1)
+
+    def head(self, spec: OutputSpec) -> nn.Module:
+        """Return the head of an output."""
+        return self.classifier if spec.kind == CLASS_KIND else self.heads[spec.name]
+
+    def _initialise(self, deviation: float) -> None:
+        """Draw the weights of decoder and heads from a normal distribution, with biases of 0."""
+        for part in (self.decoder, *map(self.head, self.architecture.outputs)):
+            for module in part.modules():
+                if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
+                    nn.init.normal_(module.weight, std=deviation)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
 
     def with_classes(self, rows: Sequence[int | None]) -> Network:
         """Return this network with another classifier, on the same device.
@@ -113,13 +209,24 @@ class Network(nn.Module):
         """
         network = Network(replace(self.architecture, num_classes=len(rows)))
         network.to(self.mean.device)
-        weights, known = network.state_dict(), self.state_dict()
-        for name in weights:
-            if not name.startswith("classifier."):
-                weights[name] = known[name]
-                continue
-            for new, old in enumerate(rows):
-                if old is not None:
-                    weights[name][new] = known[name][old]
-        network.load_state_dict(weights)
+        by_class = {id(tensor) for tensor in last_convolution(network.classifier).state_dict(keep_vars=True).values()}
+        weights, known = network.state_dict(keep_vars=True), self.state_dict()
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                if id(tensor) not in by_class:
+                    tensor.copy_(known[name])
+                    continue
+                for new, old in enumerate(rows):
+                    if old is not None:
+                        tensor[new] = known[name][old]
         return network
+
+
+def _zoom(images: Tensor, scale: float) -> Tensor:
+    """Resize images `(N, 3, H, W)` bicubically (a = -0.5), to sides that are rounded up."""
+    if scale == 1:
+        return images
+    # In whole numbers, so that torch.export can reason about symbolic sides.
+    ratio = Fraction(scale).limit_denominator(1000)
+    size = [(side * ratio.numerator + ratio.denominator - 1) // ratio.denominator for side in images.shape[-2:]]
+    return functional.interpolate(images, size=size, mode="bicubic", antialias=True)

@@ -24,7 +24,7 @@ class DeepSupervision(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
-        widths = network.architecture.decoder.widths[1:]
+        widths = network.decoder.stage_channels[:-1]
         classes, device = network.architecture.num_classes, network.mean.device
         self.classifiers = nn.ModuleList(nn.Conv2d(width, classes, kernel_size=1, device=device) for width in widths)
 
@@ -35,6 +35,6 @@ class DeepSupervision(nn.Module):
             images: `(N, 3, H, W)` float32 RGB in [0, 1].
         """
         *coarser, finest = self.network.decoder.stages(self.network.encode(images))
-        logits = [self.network.classify(finest)]
+        logits = [self.network.predict(finest)]
         logits += [classify(stage) for classify, stage in zip(self.classifiers, coarser, strict=True)][::-1]
         return tuple(upsample(stage, images, align_corners=False) for stage in logits)

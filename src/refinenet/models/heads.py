@@ -1,0 +1,97 @@
+"""Heads: small networks on the decoder's map, one for each output, and what finishes their values.
+
+Shape letters: N batch, C channels of the decoder's map, D channels of an output, H and W height and width of an image,
+h and w those of a map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from refinenet.models.decoder import DecoderConfig
+from refinenet.outputs import OutputSpec
+
+
+def _finish_depth(values: Tensor, spec: OutputSpec) -> Tensor:
+    # The absolute value, as in the published multi-task network, whose head is linear, too.
+    assert spec.range is not None
+    return values.abs().clamp(*spec.range)
+
+
+def _finish_normals(values: Tensor, spec: OutputSpec) -> Tensor:  # noqa: ARG001 - the same parameters for all kinds
+    return functional.normalize(values, dim=1)
+
+
+FINISH: dict[str, Callable[[Tensor, OutputSpec], Tensor]] = {"depth": _finish_depth, "normals": _finish_normals}
+"""Functions that make the values of a kind valid, `(N, D, H, W)` to the same shape; other kinds need none."""
+
+
+def finish(values: Tensor, spec: OutputSpec) -> Tensor:
+    """Make the values of an output valid.
+
+    Args:
+        values: `(N, D, H, W)` float32, the maps of the output, resized.
+        spec: Specification of the output.
+
+    Returns:
+        The same shape: depths within their range, in metres; normals of length 1; other kinds unchanged.
+    """
+    return FINISH[spec.kind](values, spec) if spec.kind in FINISH else values
+
+
+def split_maps(maps: Tensor, outputs: Sequence[OutputSpec], num_classes: int) -> dict[str, Tensor]:
+    """Split the maps of a network, `(N, all channels, h, w)`, into those of each output `(N, D, h, w)`, by name."""
+    parts = torch.split(maps, [spec.count_channels(num_classes) for spec in outputs], dim=1)
+    return {spec.name: part for spec, part in zip(outputs, parts, strict=True)}
+
+
+class ScaledHead(nn.Module):
+    """Head of quantities with units: its layers predict standardised values.
+
+    Args:
+        layers: From the decoder's map to standardised values.
+        count: Number of quantities, D.
+    """
+
+    scale: Tensor
+    """`(D, 1, 1)`: standard deviation of each quantity in the training data, in its unit."""
+    offset: Tensor
+    """`(D, 1, 1)`: mean of each quantity in the training data, in its unit."""
+
+    def __init__(self, layers: nn.Module, count: int) -> None:
+        super().__init__()
+        self.layers = layers
+        self.register_buffer("scale", torch.ones(count, 1, 1))
+        self.register_buffer("offset", torch.zeros(count, 1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map `(N, C, h, w)` to quantities `(N, D, h, w)` in their units."""
+        quantities: Tensor = self.layers(features) * self.scale + self.offset
+        return quantities
+
+
+def build_head(spec: OutputSpec, channels: int, num_classes: int, config: DecoderConfig) -> nn.Module:
+    """Build the head of an output: a 3x3 convolution, in some networks after a depthwise 1x1 one and an activation.
+
+    Args:
+        spec: Specification of the output.
+        channels: C.
+        num_classes: Number of classes, for the output of classes.
+        config: Configuration of the decoder.
+    """
+    count = spec.count_channels(num_classes)
+    layers: nn.Module = nn.Conv2d(channels, count, kernel_size=3, padding=1)
+    if config.depthwise_heads:
+        depthwise = nn.Conv2d(channels, channels, kernel_size=1, groups=channels, bias=False)
+        layers = nn.Sequential(depthwise, config.make_activation(), layers)
+    return ScaledHead(layers, count) if spec.info.is_scaled else layers
+
+
+def last_convolution(head: nn.Module) -> nn.Conv2d:
+    """Return the convolution of a head whose output channels are those of the output."""
+    found = [module for module in head.modules() if isinstance(module, nn.Conv2d)][-1]
+    return found

@@ -1,0 +1,226 @@
+"""Outputs of a network: what it predicts for each pixel, in which unit, and how a user names it.
+
+An output is a name, a kind and its channels. `KINDS` lists the kinds; what a kind does in a network, a loss, an
+augmentation, a metric and a picture is a row of a table in the package of each.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from refinenet.settings import is_within
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindInfo:
+    """Description of a kind of outputs."""
+
+    meaning: str
+    """Its values, for users."""
+    channels: int | None = None
+    """Number of its channels; None if the label set or the output's quantities determine it."""
+    names_quantities: bool = False
+    """Whether an output of this kind names quantities and their units."""
+    has_range: bool = False
+    """Whether an output of this kind has a range, to which predictions are clipped."""
+    is_scaled: bool = False
+    """Whether its head predicts values standardised by the mean and deviation of the training data."""
+
+
+CLASS_KIND = "classes"
+KINDS: dict[str, KindInfo] = {
+    CLASS_KIND: KindInfo(meaning="logits of the classes of a label set"),
+    "depth": KindInfo(meaning="metres along the optical axis", channels=1, has_range=True, is_scaled=True),
+    "normals": KindInfo(
+        meaning=(
+            "unit vectors in the frame of the camera: x right, y down, z into the scene, so that a surface that faces "
+            "the camera has z = -1"
+        ),
+        channels=3,
+    ),
+    "regression": KindInfo(meaning="quantities in their units", names_quantities=True, is_scaled=True),
+}
+
+MAX_CHANNELS = 64
+"""Largest number of channels of a regression output."""
+MAX_UNIT_LENGTH = 40
+DEFAULT_RANGE = (0.0, 1000.0)
+"""Range of depths unless a user passes one, in metres."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_TEXT = re.compile(
+    r"(?:(?P<name>[^=\[\]:]+)=)?(?P<kind>[^=\[\]:]+)(?:\[(?P<channels>[^\]]*)\])?(?::(?P<low>[^:]+):(?P<high>[^:]+))?"
+)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputSpec:
+    """Specification of an output.
+
+    Raises:
+        ValueError: A value is not allowed, or does not go with the kind.
+    """
+
+    name: str
+    """Name in results and files: lower-case letters, digits and "_"."""
+    kind: str
+    """One of `KINDS`."""
+    channels: tuple[str, ...] = ()
+    """Names of the quantities of a regression."""
+    units: tuple[str, ...] = ()
+    """Their units; "" for none."""
+    range: tuple[float, float] | None = None
+    """Least and largest value of a depth, in metres, to which predictions are clipped."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"The kind of an output is one of {', '.join(KINDS)}, not {self.kind!r}.")
+        if not _is_name(self.name):
+            raise ValueError(f"The name of an output has 1 to 40 letters a-z, digits and _, not {self.name!r}.")
+        if self.info.names_quantities:
+            self._check_quantities()
+        elif self.channels or self.units:
+            raise ValueError(f"The output {self.name!r} ({self.kind}) has no named quantities: {self.channels!r}.")
+        if self.info.has_range:
+            self._check_range()
+        elif self.range is not None:
+            raise ValueError(f"The output {self.name!r} ({self.kind}) has no range: leave {self.range!r} out.")
+
+    @property
+    def info(self) -> KindInfo:
+        """Description of the kind."""
+        return KINDS[self.kind]
+
+    def count_channels(self, num_classes: int) -> int:
+        """Return the number of channels, given the number of classes."""
+        if self.info.names_quantities:
+            return len(self.channels)
+        return num_classes if self.info.channels is None else self.info.channels
+
+    def _check_quantities(self) -> None:
+        names = self.channels
+        if not 1 <= len(names) <= MAX_CHANNELS or len(set(names)) < len(names):
+            raise ValueError(
+                f"The output {self.name!r} ({self.kind}) names 1 to {MAX_CHANNELS} different quantities, such as "
+                f"{self.name}={self.kind}[height:m], not {list(names)!r}."
+            )
+        for name in names:
+            if not _is_name(name):
+                raise ValueError(f"The name of a quantity has 1 to 40 letters a-z, digits and _, not {name!r}.")
+        if not self.units:
+            object.__setattr__(self, "units", ("",) * len(names))
+        if len(self.units) != len(names):
+            raise ValueError(f"The output {self.name!r} has {len(names)} quantities and {len(self.units)} units.")
+        for unit in self.units:
+            if not isinstance(unit, str) or len(unit) > MAX_UNIT_LENGTH or not unit.isprintable():
+                raise ValueError(f"A unit has up to {MAX_UNIT_LENGTH} printable characters, not {unit!r}.")
+
+    def _check_range(self) -> None:
+        if self.range is None:
+            object.__setattr__(self, "range", DEFAULT_RANGE)
+        low, high = self.range or DEFAULT_RANGE
+        if not (is_within(low, 0, math.inf) and is_within(high, 0, math.inf) and low < high):
+            raise ValueError(f"A range is two numbers of metres, 0 <= low < high, not {low!r} and {high!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the specification as JSON-ready values for `from_dict`, without what is empty."""
+        values: dict[str, Any] = {"name": self.name, "kind": self.kind}
+        if self.channels:
+            values |= {"channels": list(self.channels), "units": list(self.units)}
+        if self.range is not None:
+            values["range"] = list(self.range)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Any) -> OutputSpec:
+        """Build a specification from the values that `to_dict` returns.
+
+        Raises:
+            ValueError: A key is unknown, or a value is not allowed.
+        """
+        known = {"name", "kind", "channels", "units", "range"}
+        if not isinstance(values, Mapping) or not {"name", "kind"} <= set(values) <= known:
+            raise ValueError(f"An output has a name and a kind, perhaps channels, units and a range, not {values!r}.")
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        for key in ("channels", "units", "range"):
+            if not isinstance(given.get(key, ()), tuple):
+                raise ValueError(f"The {key} of an output are a list, not {values[key]!r}.")
+        if len(given.get("range", (0, 1))) != 2:
+            raise ValueError(f"The range of an output is two numbers, not {values['range']!r}.")
+        return cls(**given)
+
+
+CLASSES = OutputSpec(name="classes", kind=CLASS_KIND)
+"""The only output of a segmentation network."""
+
+
+def read_outputs(outputs: str | Iterable[str | OutputSpec | Mapping[str, Any]]) -> tuple[OutputSpec, ...]:
+    """Return the outputs that a user names.
+
+    Args:
+        outputs: A text such as "classes,depth:0.5:80,normals,soil=regression[height:m,moisture:%]": for each output an
+            optional name, the kind, for a regression its quantities with their units, for a depth its range in metres.
+            Or a sequence of such texts, of `OutputSpec`s and of their JSON values.
+
+    Raises:
+        ValueError: There is none, a name occurs twice, or an output is not allowed.
+    """
+    parts = _split(outputs) if isinstance(outputs, str) else outputs
+    specs = tuple(map(_read_output, parts))
+    if not specs:
+        raise ValueError("A network has at least one output, such as classes.")
+    names = [spec.name for spec in specs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Each output has a name of its own, not {', '.join(names)}: write NAME=KIND.")
+    if sum(spec.kind == CLASS_KIND for spec in specs) > 1:
+        raise ValueError("A network has one output of classes.")
+    return specs
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas outside brackets."""
+    return [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
+
+
+def _read_output(output: str | OutputSpec | Mapping[str, Any]) -> OutputSpec:
+    if isinstance(output, OutputSpec):
+        return output
+    if not isinstance(output, str):
+        return OutputSpec.from_dict(output)
+    match = _TEXT.fullmatch(output)
+    if match is None:
+        raise ValueError(
+            f"{output!r} is not an output: write KIND or NAME=KIND with one of {', '.join(KINDS)}, such as "
+            "depth:0.5:80 or soil=regression[height:m,moisture:%]."
+        )
+    kind = match["kind"].strip()
+    channels = [part.strip().partition(":") for part in (match["channels"] or "").split(",") if part.strip()]
+    return OutputSpec(
+        name=(match["name"] or kind).strip(),
+        kind=kind,
+        channels=tuple(name.strip() for name, _, _ in channels),
+        units=tuple(unit.strip() for _, _, unit in channels),
+        range=None if match["low"] is None else (_read_number(match["low"]), _read_number(match["high"])),
+    )
+
+
+def _read_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"A range is two numbers, such as depth:0.5:80, not {text!r}.") from error
+
+
+def class_output(outputs: Sequence[OutputSpec]) -> OutputSpec | None:
+    """Return the output of classes, if there is one."""
+    return next((spec for spec in outputs if spec.kind == CLASS_KIND), None)
