@@ -15,7 +15,8 @@ from refinenet.io.files import refuse_address
 from refinenet.labels import NO_CLASSES, LabelSet
 from refinenet.models.decoder import LIGHTWEIGHT, PRESETS
 from refinenet.models.encoders.encoder import PUBLISHED_RESNETS
-from refinenet.models.importers import import_checkpoint, load_encoder_weights
+from refinenet.models.importers import import_network
+from refinenet.models.importers.encoder_weights import load_encoder_weights
 from refinenet.models.inference_graph import EXPORTED_SUFFIXES
 from refinenet.models.model_file import BUNDLED, ModelCard, bundled_path, load
 from refinenet.models.network import Architecture, ModelType, Network
@@ -178,7 +179,7 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
             return load(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error} Models that ship inside the package: {', '.join(BUNDLED)}.") from error
-    network = import_checkpoint(path)
+    network = import_network(path)
     return network, _nameless_card(network.architecture)
 
 

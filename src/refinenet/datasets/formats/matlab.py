@@ -12,7 +12,6 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.io.hdf5 import clear_errors, open_hdf5
 from refinenet.io.image_files import MAX_PIXELS, to_sixteen_bits
 from refinenet.labels import LabelMap
 
@@ -253,13 +253,6 @@ def translate(ids: npt.NDArray[np.uint16], table: npt.NDArray[np.uint8], name: s
 MAX_CHUNK = 2**29
 """Maximum size in bytes of a compressed chunk, which HDF5 unpacks as a whole."""
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# The exceptions that h5py raises on damaged files.
-_ERRORS = (
-    *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, OverflowError),
-    *(MemoryError, EOFError, RuntimeError),
-)
-
 
 def hdf5_shape(path: Path, name: str) -> tuple[int, ...]:
     """Return the shape of a dataset in a version 7.3 file, in the axis order of HDF5, the reverse of MATLAB's.
@@ -268,7 +261,7 @@ def hdf5_shape(path: Path, name: str) -> tuple[int, ...]:
         ValueError: The file is of another kind, damaged, or lacks the dataset.
         OSError: The file cannot be read.
     """
-    with _open_hdf5(path) as file:
+    with open_hdf5(path) as file:
         return tuple(_member(file, name, path).shape)
 
 
@@ -279,12 +272,12 @@ def read_hdf5(path: Path, name: str, index: int) -> npt.NDArray[Any]:
         ValueError: See `hdf5_shape`; or the dataset is not numeric, too large, or has no such element.
         OSError: The file cannot be read.
     """
-    with _open_hdf5(path) as file:
+    with open_hdf5(path) as file:
         dataset = _member(file, name, path)
         if not dataset.shape or not 0 <= index < dataset.shape[0]:
             raise ValueError(f"{path}: {name} of shape {dataset.shape} has no element {index}.")
         _check_size(dataset, dataset.shape[1:], f"{path}: {name}")
-        with _clear_errors(path):
+        with clear_errors(path):
             array: npt.NDArray[Any] = dataset[index]
     return array
 
@@ -298,36 +291,20 @@ def read_referenced(path: Path, name: str, index: int) -> npt.NDArray[Any]:
     """
     import h5py
 
-    with _open_hdf5(path) as file:
+    with open_hdf5(path) as file:
         references = _member(file, name, path)
         where = f"{path}: element {index} of {name}"
         if references.ndim != 2 or not 0 <= index < references.shape[0] or references.shape[1] < 1:
             raise ValueError(f"{where} is not there, the shape is {references.shape}.")
         if h5py.check_ref_dtype(references.dtype) is not h5py.Reference:
             raise ValueError(f"{where} is {references.dtype}, not a reference.")
-        with _clear_errors(path):
+        with clear_errors(path):
             dataset = file[references[index, 0]]
         _check_dataset(dataset, where)
         _check_size(dataset, dataset.shape, where)
-        with _clear_errors(path):
+        with clear_errors(path):
             array: npt.NDArray[Any] = dataset[()]
     return array
-
-
-@contextmanager
-def _open_hdf5(path: Path) -> Iterator[Any]:
-    import h5py
-
-    with path.open("rb") as stream:
-        # MATLAB puts its own header of 512 bytes before that of HDF5.
-        start = stream.read(520)
-    if _SIGNATURE not in (start[512:], start[:8]):
-        raise ValueError(f"{path} is not a MATLAB file of version 7.3: the signature of HDF5 is missing. Get it again.")
-    with _clear_errors(path):
-        # Many network file systems lack locks, and reading does not need them.
-        file = h5py.File(path, "r", locking="best-effort")
-    with file:
-        yield file
 
 
 def _member(file: Any, name: str, path: Path) -> Any:
@@ -335,7 +312,7 @@ def _member(file: Any, name: str, path: Path) -> Any:
 
     place = file
     for part in name.split("/"):
-        with _clear_errors(path):
+        with clear_errors(path):
             link = place.get(part, getlink=True) if isinstance(place, h5py.Group) else None
             # Soft and external links may lead into another file: follow hard links only.
             place = place[part] if isinstance(link, h5py.HardLink) else None
@@ -357,14 +334,3 @@ def _check_size(dataset: Any, shape: Sequence[int], where: str) -> None:
         raise ValueError(f"{where} holds {dataset.dtype}, not numbers.")
     if math.prod(shape) > 3 * MAX_PIXELS or math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize > MAX_CHUNK:
         raise ValueError(f"{where} has the shape {tuple(shape)}: at most {MAX_PIXELS:,} pixels are read.")
-
-
-@contextmanager
-def _clear_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except _ERRORS as error:
-        raise ValueError(
-            f"{path} is not a MATLAB file of version 7.3, or damaged or incomplete ({type(error).__name__}: {error}). "
-            "Get it again."
-        ) from error

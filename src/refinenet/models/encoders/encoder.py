@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from refinenet.models.encoders.feature_info import IMAGENET, STRIDES, FeatureInfo, Normalisation
 from refinenet.models.encoders.mobilenetv2 import MobileNetV2, replace_strided_depthwise
-from refinenet.models.encoders.resnet import BLOCKS, ResNet
+from refinenet.models.encoders.resnet import BLOCKS, MATCONVNET, ResNet
 
 PUBLISHED_RESNETS = tuple(int(name.removeprefix("resnet")) for name in BLOCKS)
 
@@ -37,8 +37,13 @@ RESNET_FEATURES = (
     FeatureInfo(module="layer4", channels=2048, stride=32),
 )
 
+MATCONVNET_RESNETS = tuple(f"{MATCONVNET}{depth}" for depth in PUBLISHED_RESNETS)
+"""ResNets of the MATLAB networks; timm does not have them."""
+MATCONVNET_NORMALISATION: Normalisation = ((128 / 255,) * 3, (1 / 255,) * 3)
+"""The MATLAB networks take RGB in [0, 255] minus 128."""
+
 FEATURE_INFO: Mapping[str, tuple[FeatureInfo, ...]] = MappingProxyType(
-    {MOBILENETV2: MOBILENETV2_FEATURES, **dict.fromkeys(BLOCKS, RESNET_FEATURES)}
+    {MOBILENETV2: MOBILENETV2_FEATURES, **dict.fromkeys((*BLOCKS, *MATCONVNET_RESNETS), RESNET_FEATURES)}
 )
 """Feature maps of the encoders of the papers, by timm name; of other encoders the last map of each stride is read."""
 
@@ -136,6 +141,8 @@ def feature_info(name: str) -> tuple[FeatureInfo, ...]:
 
 
 def _find_normalisation(name: str) -> Normalisation:
+    if name in MATCONVNET_RESNETS:
+        return MATCONVNET_NORMALISATION
     if name in FEATURE_INFO:
         return IMAGENET
     from refinenet.models.encoders.timm import find_normalisation
@@ -149,7 +156,11 @@ def _build_features(name: str, chosen: tuple[FeatureInfo, ...], *, pretrained: b
         from refinenet.models.encoders.timm import build_features
 
         return build_features(name, chosen, pretrained=pretrained)
-    features = ResNet(base) if base in BLOCKS else MobileNetV2()
+    features = MobileNetV2() if base == MOBILENETV2 else ResNet(base)
+    if pretrained and base in MATCONVNET_RESNETS:
+        raise ValueError(
+            f"There are no ImageNet weights for {name!r}. Pass encoder_weights=FILE, or None for random ones."
+        )
     if pretrained:
         from refinenet.models.encoders.timm import fetch_weights
 

@@ -1,5 +1,8 @@
 """ResNet encoder (He et al., CVPR 2016), with the stride of a stage in its first 3x3 convolution.
 
+In the ResNets of MatConvNet, as in the paper, it is in the first 1x1 convolution, and the pooling after the first
+convolution begins at the upper left pixel.
+
 Tensor names are those of torchvision and timm, and so are the initial values for the same seed.
 
 Shape letters: N batch, C channels, H height, W width of the image, h and w those of a feature map.
@@ -12,11 +15,14 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 BLOCKS: Mapping[str, tuple[int, int, int, int]] = MappingProxyType(
     {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 )
 """Number of blocks per stage (table 1 of the paper)."""
+MATCONVNET = "matconvnet_resnet"
+"""Beginning of the names of MatConvNet's ResNets, which the depth follows."""
 WIDTHS = (64, 128, 256, 512)
 """Channels of the 3x3 convolutions of each stage."""
 EXPANSION = 4
@@ -29,7 +35,7 @@ class ResNet(nn.Module):
     """ResNet without its classifier.
 
     Args:
-        name: "resnet50", "resnet101" or "resnet152".
+        name: "resnet50", "resnet101" or "resnet152", or "matconvnet_resnet50" and so on.
     """
 
     def __init__(self, name: str) -> None:
@@ -37,11 +43,12 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, WIDTHS[0], kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
         self.act1 = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        is_matconvnet = name.startswith(MATCONVNET)
+        self.maxpool = _UpperLeftMaxPool() if is_matconvnet else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         stages = []
         channels = WIDTHS[0]
-        for count, width in zip(BLOCKS[name], WIDTHS, strict=True):
-            stages.append(_make_stage(channels, width, count))
+        for count, width in zip(BLOCKS[name.replace(MATCONVNET, "resnet")], WIDTHS, strict=True):
+            stages.append(_make_stage(channels, width, count, stride_first=is_matconvnet))
             channels = EXPANSION * width
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         _initialise(self)
@@ -56,22 +63,31 @@ class ResNet(nn.Module):
         return maps
 
 
-def _make_stage(channels: int, width: int, count: int) -> nn.Sequential:
+class _UpperLeftMaxPool(nn.Module):
+    """Max pooling over 3x3 squares with stride 2, whose first square begins at the upper left pixel."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(N, C, h, w)`, not negative, to `(N, C, ceil(h/2), ceil(w/2))`."""
+        return functional.max_pool2d(functional.pad(features, (0, 2, 0, 2)), kernel_size=3, stride=2)
+
+
+def _make_stage(channels: int, width: int, count: int, *, stride_first: bool) -> nn.Sequential:
     stride = 1 if width == WIDTHS[0] else 2
-    first = _Bottleneck(channels, width, stride)
+    first = _Bottleneck(channels, width, stride, stride_first=stride_first)
     return nn.Sequential(first, *(_Bottleneck(EXPANSION * width, width, 1) for _ in range(count - 1)))
 
 
 class _Bottleneck(nn.Module):
     """Three convolutions, 1x1, 3x3 and 1x1, added to the input, which is projected if its shape changes."""
 
-    def __init__(self, channels: int, width: int, stride: int) -> None:
+    def __init__(self, channels: int, width: int, stride: int, *, stride_first: bool = False) -> None:
         super().__init__()
         out = EXPANSION * width
-        self.conv1 = nn.Conv2d(channels, width, kernel_size=1, bias=False)
+        strides = (stride, 1) if stride_first else (1, stride)
+        self.conv1 = nn.Conv2d(channels, width, kernel_size=1, stride=strides[0], bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.act1 = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(width, width, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, kernel_size=3, stride=strides[1], padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.act2 = nn.ReLU(inplace=True)
         self.conv3 = nn.Conv2d(width, out, kernel_size=1, bias=False)
