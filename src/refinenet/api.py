@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class RefineNet(SegmentationModel):
-    """A network for semantic segmentation: create or load one, then `train`, `eval`, `deploy`.
+    """A network for dense prediction: create or load one, then `train`, `eval`, `deploy`.
 
     Args:
         model_type: "full" (RefineNet) or "lightweight" (Light-Weight RefineNet). By default that of the model file;
@@ -57,6 +57,11 @@ class RefineNet(SegmentationModel):
         encoder_weights: Initial weights for the encoder of a new network: "imagenet" for those of timm (downloaded
             once), or a file.
         device: "cpu", "cuda", "cuda:1", ...; by default a GPU if available.
+        outputs: What a new network predicts for each pixel: "classes" (the default), or several, such as
+            "classes,depth:0.5:80,normals,soil=regression[height:m,moisture:%]"; see `refinenet.outputs`.
+        decoder: Decoder of a new network: the name of one of the papers' other networks ("multitask", "single",
+            "two-cascade", "rcu-lw", "matlab", "matlab-2016", "matlab-2018"), or fields of `DecoderConfig`.
+        input_scales: Scales at which encoders of a new network see the image, such as (1.2, 0.6).
         seed: Seed of the random weights of a new network, independent of PyTorch's generator; by default 42.
         backend: What runs the network: "pytorch"; "compiled" (PyTorch with a compiler, which takes a minute for the
             first image); "openvino", at least as fast on CPUs; "onnxruntime". The last two translate the network
@@ -87,6 +92,9 @@ class RefineNet(SegmentationModel):
         model: str | os.PathLike[str] | None = None,
         encoder_weights: str | os.PathLike[str] | None = None,
         device: str | torch.device | None = None,
+        outputs: str | Sequence[str | OutputSpec | Mapping[str, Any]] | None = None,
+        decoder: str | Mapping[str, Any] | None = None,
+        input_scales: tuple[float, ...] | None = None,
         seed: int | None = None,
         backend: BackendName | Literal["auto"] = "auto",
         precision: InferencePrecision = "float32",
@@ -100,6 +108,9 @@ class RefineNet(SegmentationModel):
             num_classes=num_classes,
             model=model,
             encoder_weights=encoder_weights,
+            outputs=outputs,
+            decoder=decoder,
+            input_scales=input_scales,
             seed=seed,
         )
         chosen = check_backend(_choose_backend(spec, backend, device, precision), precision)

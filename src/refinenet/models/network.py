@@ -62,10 +62,14 @@ class Architecture:
         self._check_scales()
         if not isinstance(self.decoder_options, Mapping):
             raise ValueError(f"decoder_options must be names and values, not {self.decoder_options!r}.")
-        # JSON has lists only, so that an architecture equals the one that is read from its file.
-        options = {k: list(v) if isinstance(v, tuple) else v for k, v in self.decoder_options.items()}
-        object.__setattr__(self, "decoder_options", options)
-        assert self.decoder is not None  # checks the options
+        object.__setattr__(self, "decoder_options", self._changed_options())
+
+    def _changed_options(self) -> dict[str, Any]:
+        """Return the options that differ from the default, with lists as in JSON, so that equal networks compare so."""
+        config, usual = self.decoder, self._usual_decoder
+        values = {name: getattr(config, name) for name in sorted(self.decoder_options)}
+        changed = {name: value for name, value in values.items() if value != getattr(usual, name)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
 
     def _check_classes(self) -> None:
         least = 1 if class_output(self.outputs) is not None else 0
@@ -85,9 +89,13 @@ class Architecture:
     @property
     def decoder(self) -> DecoderConfig:
         """Decoder configuration of this model type and encoder, with the options of this architecture."""
-        is_mobile = self.model_type == "lightweight" and base_name(self.encoder) == MOBILENETV2
-        config = LIGHTWEIGHT_MOBILE if is_mobile else DECODERS[self.model_type]
+        config = self._usual_decoder
         return config.changed(self.decoder_options) if self.decoder_options else config
+
+    @property
+    def _usual_decoder(self) -> DecoderConfig:
+        is_mobile = self.model_type == "lightweight" and base_name(self.encoder) == MOBILENETV2
+        return LIGHTWEIGHT_MOBILE if is_mobile else DECODERS[self.model_type]
 
     @property
     def is_plain(self) -> bool:

@@ -69,7 +69,7 @@ def build(architecture: Architecture, tensors: Mapping[str, Tensor], path: Path)
 
 
 def _rename_densetorch(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of DenseTorch's multi-task network, encoder and decoder in a row, as in the published files."""
+    """Rename the tensors of DenseTorch's multi-task network, an encoder and a decoder in a row, as in other files."""
     renamed = {}
     heads = ("segm", "depth", "normal")
     patterns = (
