@@ -347,7 +347,7 @@ class RefineNet(SegmentationModel):
         max_drop: float = MAX_DROP,
         progress: bool = True,
     ) -> Certificate:
-        """Export the model to another format, check its predictions there, and write a certificate next to it.
+        """Export the model to another format, verify its predictions, and write a certificate next to it.
 
         The graph maps "images", float32 RGB `(N, 3, H, W)` in [0, 1] of any size, to "labels" `(N, H, W)` and "logits"
         `(N, K, ceil(H/4), ceil(W/4))`.

@@ -198,7 +198,7 @@ def test_palettes_that_differ_are_refused(tmp_path: Path) -> None:
     make(root, {"b": [[0, 1]]}, palette=PALETTE[:2])
     assert len(only(root).label_set) == 2
     make(root, {"c": [[0, 1]]}, palette=PALETTE[::-1])
-    with pytest.raises(ValueError, match=r"c\.png has other palette colours .* one palette"):
+    with pytest.raises(ValueError, match=r"c\.png has a different palette .* one palette"):
         only(root)
 
 

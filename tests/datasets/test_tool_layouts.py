@@ -205,7 +205,7 @@ def test_coco_files_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=rf"{path} names the image b\.jpg, which is not in .*train"):
         open_split(tmp_path, "train")
     write_json(path, coco("x/a.jpg", "y/a.jpg"))
-    with pytest.raises(ValueError, match=r"names an image in .* twice"):
+    with pytest.raises(ValueError, match=r"lists an image in .* twice"):
         open_split(tmp_path, "train")
     write_json(path, coco())
     with pytest.raises(ValueError, match="it has no images"):

@@ -217,7 +217,7 @@ def test_a_dataset_of_a_user_takes_the_place_of_the_recipe_s_and_its_root() -> N
 
 @pytest.mark.parametrize("data", [{"dataset": "mine"}, {"root": "/data"}])
 def test_a_dataset_is_refused_where_each_stage_has_its_own(data: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="Each stage of the recipe lightweight_voc names its own dataset"):
+    with pytest.raises(ValueError, match="Each stage of the recipe lightweight_voc has its own dataset"):
         merge(read_recipe("lightweight_voc"), **data)
 
 

@@ -275,7 +275,7 @@ def _report(split: str, dataset: Dataset | _Trouble, published: PublishedDataset
     if isinstance(dataset, Exception):
         return SplitReport(split=split, images=None, published=expected, note=str(dataset))
     is_as_published = expected in (None, len(dataset))
-    note = "" if is_as_published else f"{len(dataset):,} images are here, {expected:,} were published."
+    note = "" if is_as_published else f"{len(dataset):,} images were found, {expected:,} were published."
     return SplitReport(split=split, images=len(dataset), published=expected, note=note)
 
 

@@ -212,7 +212,7 @@ def folder_predictor(folder: str | os.PathLike[str], dataset: Dataset) -> Predic
     """
     base = Path(folder)
     if not base.is_dir():
-        raise FileNotFoundError(f"There is no folder of predictions {base}.")
+        raise FileNotFoundError(f"There is no predictions folder {base}.")
     files = _find_files(base, dataset)
 
     def predict(sample: Sample) -> Prediction:
@@ -237,7 +237,7 @@ def _find_files(base: Path, dataset: Dataset) -> dict[str, Path]:
         more = ", ..." if len(missing) > FIRST_FEW else ""
         raise FileNotFoundError(
             f"{base} lacks predictions for {len(missing)} of the {len(files)} images of {dataset.name} "
-            f"{dataset.split}: {named}{more}. Each image needs a PNG of class ids with the image's name."
+            f"{dataset.split}: {named}{more}. Each image needs a PNG file of class ids with the same name."
         )
     if len(set(files.values())) < len(files):
         raise ValueError(

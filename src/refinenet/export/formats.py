@@ -335,7 +335,9 @@ def find_format(path: str | os.PathLike[str]) -> Format:
     suffix = Path(path).suffix
     if suffix not in FORMATS:
         allowed = ", ".join(f"{ending} ({found.name})" for ending, found in FORMATS.items())
-        raise ValueError(f"Networks are exported as {allowed}, not as {os.fspath(path)!r}. Name a file that ends so.")
+        raise ValueError(
+            f"Networks are exported as {allowed}, not as {os.fspath(path)!r}. Choose one of these suffixes."
+        )
     found = FORMATS[suffix]
     found.require()
     return found

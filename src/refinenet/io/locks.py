@@ -78,7 +78,7 @@ def _take_or_refuse(stream: FileIO, claim: str) -> None:
     except BlockingIOError as error:
         stream.seek(0)
         holder = stream.read(200).decode(errors="replace") or "another process"
-        raise ValueError(f"{claim} by {holder}. Wait for it, stop it, or name another folder.") from error
+        raise ValueError(f"{claim} by {holder}. Wait for it, stop it, or choose another folder.") from error
 
 
 @contextmanager

@@ -50,8 +50,8 @@ def read_ids(picture: Picture) -> LabelMap:
     image = picture.image
     if image.mode == "F":
         raise ValueError(
-            f"{picture.name} holds floating-point numbers (mode F), not ids: save whole numbers of 8 or 16 bits, as "
-            "PNG or TIFF."
+            f"{picture.name} holds floating-point numbers (mode F), not ids: save 8-bit or 16-bit integers, as PNG "
+            "or TIFF."
         )
     if image.mode not in ("1", "L", "P", *DEEP_MODES):
         raise ValueError(
@@ -143,7 +143,7 @@ def _refuse_missing_colours(picture: Picture) -> None:
     count = len(picture.image.getpalette("RGB") or ()) // 3
     if indices.max() >= count:
         raise ValueError(
-            f"{picture.name} has the index {indices.max()}, but its palette has {count} colours only. "
+            f"{picture.name} has the index {indices.max()}, but its palette has only {count} colours. "
             "Save the mask again, as RGB or with its whole palette."
         )
 

@@ -21,7 +21,7 @@ from refinenet.models.network import Architecture, ModelType, Network
 from refinenet.models.tensor_files import is_safetensors
 from refinenet.settings import DEFAULT_SEED
 
-DOWNLOAD = "Download it first (with `hf download OWNER/NAME` from Hugging Face), and pass the file."
+DOWNLOAD = "Download it first (with `hf download OWNER/NAME` from Hugging Face)and pass the file."
 
 DEFAULT_CLASSES = 21
 """Default number of classes of an untrained network: those of PASCAL VOC, as in the papers."""
@@ -48,9 +48,7 @@ class ModelSpec:
         for key, value in (("model", self.model), ("encoder_weights", self.encoder_weights)):
             refuse_address(key, value, DOWNLOAD)
         if self.model is not None and not (isinstance(self.model, str | os.PathLike) and os.fspath(self.model)):
-            raise ValueError(
-                f"model must be a file, or the name of a model that ships with the package, not {self.model!r}."
-            )
+            raise ValueError(f"model must be a file, or the name of a bundled model, not {self.model!r}.")
         if self.encoder == "":
             raise ValueError("encoder must be the name of a network, such as 'mobilenetv2_100', not ''.")
         if self.num_layers is not None and not (type(self.num_layers) is int and self.num_layers in PUBLISHED_RESNETS):
@@ -60,9 +58,9 @@ class ModelSpec:
                 f"num_layers={self.num_layers} means a ResNet, encoder={self.encoder!r} another network: pass one."
             )
         if self.model is not None and self.encoder_weights is not None:
-            raise ValueError("A saved model has its encoder's weights: pass model or encoder_weights, not both.")
+            raise ValueError("A saved model contains its encoder's weights: pass model or encoder_weights, not both.")
         if self.model is not None and self.seed is not None:
-            raise ValueError("A saved model has its weights: pass model or seed, not both.")
+            raise ValueError("A saved model contains its weights: pass model or seed, not both.")
         if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 2**63):
             raise ValueError(f"seed is a whole number from 0 to 2^63 - 1, not {self.seed!r}.")
 
@@ -144,7 +142,7 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
         if is_safetensors(path):
             return load(path)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error} Models that ship inside the package: {', '.join(BUNDLED)}.") from error
+        raise FileNotFoundError(f"{error} Bundled models: {', '.join(BUNDLED)}.") from error
     network = import_checkpoint(path)
     return network, _nameless_card(network.architecture)
 
@@ -158,8 +156,8 @@ def locate_model(model: str | os.PathLike[str]) -> str:
 def exported_model_message(model: str | os.PathLike[str]) -> str:
     """Return the message that an exported graph cannot be used as a network."""
     return (
-        f"{model} is an exported graph: it can segment and be evaluated, but has no weights to train, calibrate, "
-        "save or convert. Use the model file (.safetensors) that it was exported from, and export again."
+        f"{model} is an exported graph: it supports segmentation and evaluation, but cannot be trained, calibrated, "
+        "saved or converted. Use the model file (.safetensors) that it was exported from, and export again."
     )
 
 

@@ -192,8 +192,8 @@ def load(path: Path) -> tuple[Network, ModelCard]:
     network.load_state_dict(stored, assign=published)
     if _preprocessing(network) != preprocessing:
         raise ValueError(
-            f"{path} contradicts itself: its header says the images are prepared by "
-            f"{printable(json.dumps(preprocessing), limit=300)}, its weights by {json.dumps(_preprocessing(network))}."
+            f"{path} is inconsistent: its header describes the preprocessing as "
+            f"{printable(json.dumps(preprocessing), limit=300)}, its weights as {json.dumps(_preprocessing(network))}."
         )
     return network.eval(), card
 

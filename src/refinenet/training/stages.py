@@ -50,13 +50,13 @@ def prepare_runs(network: Network, card: ModelCard, arguments: TrainArguments) -
         folder = None if arguments.output is None else RunFolder(Path(arguments.output))
         return [start_run(network, card, arguments, folder)]
     if arguments.root is not None:
-        raise ValueError("root= goes with dataset=: a stage names its own root, and a resumed run keeps its root.")
+        raise ValueError("root= needs dataset=: each stage has its own root, and a resumed run keeps its root.")
     if arguments.stages is not None:
         return start_stages(network, card, read_stages(arguments.stages, arguments.settings), arguments)
     if arguments.output is not None or arguments.settings:
         raise ValueError(
-            "A run is resumed as it was started: pass resume alone. To train on with other settings, start a new run "
-            "from its model, best.safetensors."
+            "A run resumes with its original settings: pass resume alone. To continue with other settings, start a "
+            "new run from its model, best.safetensors."
         )
     assert arguments.resume is not None
     return resume_runs(Path(arguments.resume), network.mean.device, arguments)
@@ -79,7 +79,7 @@ def _choose_classes(arguments: TrainArguments) -> TrainArguments:
         return arguments
     if arguments.dataset is None:
         raise ValueError(
-            f"classes={arguments.classes!r} goes with a dataset: stages name their own, as coco:stuff does."
+            f"classes={arguments.classes!r} needs dataset=: stages select classes in their dataset, as in coco:stuff."
         )
     return replace(arguments, classes=None, dataset=choose_classes(arguments.dataset, arguments.classes))
 
@@ -101,7 +101,7 @@ def read_stages(
     """
     entries = _read_file(Path(source)) if isinstance(source, str | os.PathLike) else list(source)
     if not entries:
-        raise ValueError("A training in stages needs at least one stage.")
+        raise ValueError("Training in stages needs at least one stage.")
     stages = []
     for number, entry in enumerate(entries, start=1):
         try:
@@ -157,7 +157,7 @@ def start_stages(
     progress = arguments.progress and processes.is_first
     folder = Path(processes.tell(str(next_folder("stages")))) if arguments.output is None else Path(arguments.output)
     if is_staged(folder) or RunFolder(folder).is_started:
-        raise ValueError(f"{folder} already holds a training. Continue it with --resume {folder}.")
+        raise ValueError(f"{folder} already contains a training run. Continue it with --resume {folder}.")
     # The first stage comes last, because it starts at once: its messages belong with the run.
     for stage in [*stages[1:], stages[0]]:
         if arguments.check and processes.is_first:
@@ -194,7 +194,7 @@ def resume_runs(folder: Path, device: torch.device, arguments: TrainArguments) -
         ValueError: The folder's files are damaged, the data have changed, or the run is one of several stages.
     """
     if is_staged(folder.resolve().parent):
-        raise ValueError(f"{folder} is one stage of a training: continue it with --resume {folder.parent}.")
+        raise ValueError(f"{folder} is one stage of a training run: continue it with --resume {folder.parent}.")
     if not is_staged(folder):
         return [resume_run(RunFolder(folder), device, arguments)]
     path = folder / "stages.json"

@@ -76,7 +76,7 @@ class TrainArguments:
 
     def __post_init__(self) -> None:
         if self.recipe is not None and (self.resume is not None or self.stages is not None):
-            raise ValueError("A recipe says what to train on: pass neither resume nor stages beside it.")
+            raise ValueError("A recipe defines what to train on: do not combine it with resume or stages.")
         if not isinstance(self.root, str | os.PathLike | None):
             raise ValueError(f"root must be a folder, not {self.root!r}.")
         if self.stop_after is not None and (type(self.stop_after) is not int or self.stop_after < 1):

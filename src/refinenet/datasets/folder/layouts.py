@@ -96,8 +96,8 @@ def find_pair(parent: Path, labels: str | None = None) -> tuple[Path, Path] | No
     found = [folders[name] for name in MASK_FOLDERS if name in folders and _holds_pictures(folders[name])]
     if len(found) > 1:
         raise FileNotFoundError(
-            f"{parent} holds pictures in {' and in '.join(path.name for path in found)}: which are the masks? "
-            f"Name one of them in classes.yaml, for example `labels: {found[0].name}`, or in a YAML file: "
+            f"{parent} holds pictures in {' and in '.join(path.name for path in found)}, so it is unclear which are "
+            f"the masks. Select one in classes.yaml, for example `labels: {found[0].name}`, or in a YAML file: "
             "train: {images: FOLDER, masks: FOLDER}"
         )
     return (images, found[0]) if found else None
@@ -339,7 +339,7 @@ def _refuse_rivals(layout: Layout) -> None:
             names = [path.name for path in (_find_parents(layout.root, files)[1], *rivals)]
             raise ValueError(
                 f"{layout.root}: the folders {' and '.join(names)} all hold masks that fit the images, and they "
-                f"differ: which are the labels? Name one in classes.yaml, for example `labels: {names[0]}`, or move "
+                f"differ. Select one in classes.yaml, for example `labels: {names[0]}`, or move "
                 "the others away."
             )
 

@@ -132,7 +132,7 @@ def _read_colours(path: Path) -> LabelMap:
         row, column = np.argwhere(unknown)[0]
         raise ValueError(
             f"{path} has the colour {tuple(pixels[row, column].tolist())} at row {row}, column {column} "
-            f"({unknown.sum()} pixels in all have such colours), which is not one of CamVid's 32. Get the file again "
+            f"({unknown.sum()} pixels in total have such colours), which is not one of CamVid's 32. Get the file again "
             "and leave it unchanged: resizing and JPEG compression introduce other colours."
         )
     return CLASSES[row_of]

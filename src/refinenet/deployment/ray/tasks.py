@@ -104,8 +104,8 @@ def given_up(deaths: Any, work: str, row: dict[str, Any]) -> str | None:
     if count < DEATHS:
         return None
     return (
-        f"{row['image']} is given up: {count} processes died over it, perhaps for lack of memory. "
-        "Resize it, or use fewer --workers, which gives each of them more memory."
+        f"{row['image']} is skipped: {count} processes died while processing it, perhaps out of memory. Resize it, "
+        "or use fewer --workers, so that each has more memory."
     )
 
 
@@ -188,7 +188,9 @@ class Worker:
 
     def _save(self, segmentation: Segmentation, image: str, output: str) -> None:
         if image == output:
-            raise ValueError(f"The output {output} is the input itself: writing would destroy it. Name another folder.")
+            raise ValueError(
+                f"The output {output} is the input itself: writing would destroy it. Choose another folder."
+            )
         refuse_same_file(image, output)
         write_content(output, segmentation.encode(output, self._settings.kind))
 

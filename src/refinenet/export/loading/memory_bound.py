@@ -185,7 +185,7 @@ def prove(operations: Sequence[Operation], known: Mapping[str, Bounded], image: 
 
 def _find(tensors: Mapping[str, Bounded], name: str) -> Bounded | None:
     if name and name not in tensors:
-        raise UnprovenError(f"{name!r} is used before it is made")
+        raise UnprovenError(f"{name!r} is used before it is computed")
     return tensors.get(name)
 
 
@@ -211,7 +211,7 @@ def _tensor(given: Given, place: int) -> Bounded:
 def _values(given: Given, place: int) -> Sizes:
     found = _tensor(given, place).values
     if found is None:
-        raise UnprovenError("a size is computed from the picture")
+        raise UnprovenError("a size is computed from pixel values")
     return found
 
 
@@ -268,7 +268,7 @@ def _computed(values: Any) -> Bounded:
         for powers, ends in size.terms.items():
             largest = MAX_FACTOR if sum(powers) else MAX_SUMMAND
             if sum(powers) > 1 or not max(map(abs, ends)) <= largest:
-                raise UnprovenError(f"a size is computed by way of {ends} times {powers}")
+                raise UnprovenError(f"a size is computed from {ends} times {powers}")
     return Bounded.of(array)
 
 

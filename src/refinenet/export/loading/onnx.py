@@ -60,7 +60,7 @@ def check_onnx(content: bytes) -> Checked:
     try:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
-        raise ValueError("it is damaged, or no ONNX file") from error
+        raise ValueError("it is damaged, or not an ONNX file") from error
     graph = model.graph
     _check_whole(model)
     _check_opsets(model.opset_import)
@@ -82,13 +82,13 @@ def check_onnx(content: bytes) -> Checked:
 def _check_whole(model: Any) -> None:
     graph = model.graph
     strangers = {
-        "functions of its own": model.functions,
+        "custom functions": model.functions,
         "training instructions": model.training_info,
         "sparse weights": graph.sparse_initializer,
     }
     for name, found in strangers.items():
         if len(found):
-            raise ValueError(f"it holds {name}")
+            raise ValueError(f"it contains {name}")
     for name, number in (("operators", len(graph.node)), ("tensors", len(graph.initializer))):
         if number > MAX_NODES:
             raise ValueError(f"it has {number} {name}, up to {MAX_NODES} are allowed")
@@ -177,8 +177,8 @@ def _find_header(model: Any) -> str:
     found: list[str] = [entry.value for entry in model.metadata_props if entry.key == HEADER_KEY]
     if len(found) != 1:
         raise ValueError(
-            f"its metadata have {len(found)} entries {HEADER_KEY!r}, not one: it was not exported by this "
-            "package, and does not name its classes and its preprocessing"
+            f"its metadata have {len(found)} entries {HEADER_KEY!r}, not one: it was not exported by this package, "
+            "and does not define its classes and preprocessing"
         )
     return found[0]
 

@@ -201,14 +201,14 @@ def _known_version(job: _Job) -> Version | None:
 def _check(job: _Job, response: Response) -> None:
     if not response.ends_clearly and not job.hashes:
         raise OSError(
-            f"{job.address}: the server does not say how long the file is, so it cannot be checked to be complete. "
+            f"{job.address}: the server does not say how long the file is, so completeness cannot be checked. "
             "Download it by other means, or use a mirror."
         )
     needed, free = (response.version.size or 0) - response.start, shutil.disk_usage(job.target.parent).free
     if needed > free:
         raise OSError(
             errno.ENOSPC,
-            f"{job.target} needs {needed:,} more bytes, the disk has {free:,}. Make room and run again",
+            f"{job.target} needs {needed:,} more bytes, but the disk has {free:,}. Free some space and run again",
         )
 
 
@@ -235,7 +235,7 @@ def _store(job: _Job, response: Response) -> None:
     except OSError as error:
         raise OSError(
             error.errno,
-            f"Cannot write {job.part}: {error.strerror}. The downloaded part is kept: make room and run again",
+            f"Cannot write {job.part}: {error.strerror}. The downloaded part is kept: free some space and run again",
         ) from error
     if size is None and have > job.patience.max_unannounced:
         job.part.unlink()
@@ -268,7 +268,7 @@ def _finish(job: _Job) -> None:
 def _wrong_hash(job: _Job, path: Path) -> str | None:
     name, expected = next(iter(job.hashes.items()))
     actual = _digest(name, path)
-    return None if actual == expected else f"its {name.upper()} is {actual}, expected is {expected}"
+    return None if actual == expected else f"its {name.upper()} is {actual}, expected {expected}"
 
 
 def _wrong_record(job: _Job) -> str | None:

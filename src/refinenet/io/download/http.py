@@ -337,7 +337,8 @@ def _raise_if_unverified(host: str, error: BaseException) -> None:
         for part in (cause, *cause.args):
             if isinstance(part, ssl.SSLCertVerificationError):
                 raise OSError(
-                    f"{host} cannot prove who it is ({part.verify_message}), so nothing was downloaded. Check the date "
+                    f"{host} has no valid certificate ({part.verify_message}), so nothing was downloaded. Check the "
+                    "date "
                     "and certificates of this computer, or download the file by other means."
                 ) from error
         cause = cause.__cause__ or cause.__context__
@@ -359,11 +360,11 @@ def _redirect(visited: list[str], location: str) -> str:
     elif target in visited:
         problem = f"in a circle, to {target!r} again"
     elif len(visited) > MAX_REDIRECTS:
-        problem = f"on and on, {len(visited)} times so far"
+        problem = f"too many times ({len(visited)})"
     else:
         return target
     raise OSError(
-        f"{visited[0]} leads {problem}. This is not followed: download the file by other means or use a mirror."
+        f"{visited[0]} redirects {problem}, which is not followed: download the file by other means or use a mirror."
     )
 
 
@@ -386,7 +387,7 @@ def _understand(
     if status in PASSING_STATUS or status < 200:
         raise PassingError(f"the server answers {answer}", wait=_retry_after(response))
     advice = _ADVICE.get(status, "Download the file by other means")
-    raise OSError(f"{url}: the server answers {answer}. {advice} and put it in its place, or use a mirror.")
+    raise OSError(f"{url}: the server answers {answer}. {advice} and put it in place, or use a mirror.")
 
 
 def _reject_encodings(url: str, response: urllib3.BaseHTTPResponse) -> None:
@@ -395,7 +396,7 @@ def _reject_encodings(url: str, response: urllib3.BaseHTTPResponse) -> None:
     for encodings, allowed in ((content, {"", "identity"}), (transfer, {"", "identity", "chunked"})):
         named = [name.strip().lower() for encoding in encodings for name in encoding.split(",")]
         if not set(named) <= allowed or named.count("chunked") > 1:
-            raise OSError(f"{url} comes encoded as {', '.join(encodings)!r}, which was not requested. Use a mirror.")
+            raise OSError(f"{url} was sent encoded as {', '.join(encodings)!r}, which was not requested. Use a mirror.")
 
 
 def _whole(exchange: _Exchange, response: urllib3.BaseHTTPResponse) -> Response:

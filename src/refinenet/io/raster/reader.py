@@ -260,13 +260,13 @@ def require_rasterio() -> Any:
         import rasterio
         import rasterio.shutil
     except ImportError as error:
-        raise ValueError("Images are read in windows by rasterio: pip install 'refinenet[large]'") from error
+        raise ValueError("Reading images in windows needs rasterio: pip install 'refinenet[large]'") from error
     return rasterio
 
 
 def _find_driver(path: Path) -> str:
     if path.is_dir():
-        raise IsADirectoryError(f"Cannot read {path}: it is a folder. Name an image file in it.")
+        raise IsADirectoryError(f"Cannot read {path}: it is a folder. Pass an image file in it.")
     try:
         with path.open("rb") as stream:
             start = stream.read(4)
@@ -293,8 +293,7 @@ def _as_value_error(path: Path) -> Iterator[None]:
     except errors.RasterioError as error:
         reason = error.__cause__ or error
         raise ValueError(
-            f"{path} is damaged, incomplete or of a kind that cannot be read ({reason}). "
-            "Get a new copy, or save it again."
+            f"{path} is damaged, incomplete or of an unsupported kind ({reason}). Get a new copy, or save it again."
         ) from error
 
 

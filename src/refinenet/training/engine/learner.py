@@ -148,7 +148,7 @@ class Learner(Generic[Trained]):
             buffer.copy_(value)
 
     def _split_in_halves(self) -> None:
-        print_note("Memory did not suffice: from now on each batch is computed in halves, one after the other.")
+        print_note("Out of memory: from now on, each batch is computed in halves, one after the other.")
         self.splits = 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -318,7 +318,7 @@ def batch_size(dataset: Dataset, config: TrainConfig, processes: int = 1) -> int
     """
     shares = processes * config.accumulation
     if config.batch_size == "auto":
-        raise ValueError('batch_size="auto" has to be replaced by a number before images are loaded.')
+        raise ValueError('batch_size="auto" must be replaced by a number before images are loaded.')
     if config.batch_size % shares:
         raise ValueError(
             f"batch_size={config.batch_size} images cannot be shared evenly between {processes} training processes "

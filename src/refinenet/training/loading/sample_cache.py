@@ -54,7 +54,8 @@ def cache_samples(dataset: Dataset, kind: str, folder: Path) -> Iterator[Dataset
         )
         if (place / _FULL).exists():
             print_note(
-                f"The {kind} had no room for all samples of {dataset.name} {dataset.split}: some were read each time."
+                f"The {kind} was too small for all samples of {dataset.name} {dataset.split}: some were read from "
+                "their files each time."
             )
 
 

@@ -156,7 +156,7 @@ class WorkerPool(Generic[Task, Result]):
                 return
             if waited >= GIVE_UP_AFTER:
                 raise TimeoutError(
-                    f"The {self._describe_hang(worker, waited)} It was given up; continue with --resume."
+                    f"The {self._describe_hang(worker, waited)} Training was aborted; continue with --resume."
                 )
             if waited >= WARN_AFTER and not is_reported:
                 pid, is_reported = worker.process.pid, True

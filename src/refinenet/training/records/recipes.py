@@ -192,7 +192,7 @@ class Recipe:
         whole = []
         for number, stage in enumerate(self.stages, start=1):
             if "dataset" not in stage and self.dataset is None:
-                raise ValueError(f"Stage {number} of the recipe {self.name} has no dataset: name one for it.")
+                raise ValueError(f"Stage {number} of the recipe {self.name} has no dataset: add one to the stage.")
             root = {} if self.root is None else {"root": self.root}
             data = {} if "dataset" in stage else {"dataset": self.dataset, **root}
             whole.append({**data, **self.train, **stage})
@@ -266,8 +266,8 @@ def merge(
     have_datasets = bool(recipe.stages) and all("dataset" in stage for stage in recipe.stages)
     if have_datasets and (dataset is not None or root is not None):
         raise ValueError(
-            f"Each stage of the recipe {recipe.name} names its own dataset: pass neither dataset nor root. To train on "
-            "other data, write a recipe like it."
+            f"Each stage of the recipe {recipe.name} has its own dataset: pass neither dataset nor root. To train "
+            "on other data, write a similar recipe."
         )
     chosen = {key: value for key, value in (network or {}).items() if value is not None}
     excluded = {other for key in chosen for other in EXCLUDED[key]}

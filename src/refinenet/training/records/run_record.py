@@ -70,7 +70,10 @@ class RunRecord:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder.path / 'run.json'} is damaged: {error!r}") from error
         if not record.can_resume:
-            raise ValueError(f"The run in {folder.path} was given its dataset as a function, which no file can hold.")
+            raise ValueError(
+                f"The run in {folder.path} was started with a function as its dataset, which cannot be stored in a "
+                "file."
+            )
         return record
 
     @classmethod
