@@ -19,10 +19,12 @@ def listed(package: Path) -> set[str]:
 
 
 def is_public(module: str, name: str) -> bool:
-    """Whether a name is listed by a package that contains the module, or is a package itself; other modules are private."""
+    """Whether a package that contains the module lists the name, or the name is a package itself."""
     parts = module.split(".")[1:]
     packages = [ROOT.joinpath(*parts[:k]) for k in range(1, len(parts) + 1)]
-    return any(name in listed(package) or (package / name / "__init__.py").exists() for package in packages if package.is_dir())
+    return any(
+        name in listed(package) or (package / name / "__init__.py").exists() for package in packages if package.is_dir()
+    )
 
 
 def test_packages_use_only_listed_names_of_each_other() -> None:

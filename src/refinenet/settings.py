@@ -1,6 +1,6 @@
-"""The base class of every configuration, and the checks of single values.
+"""Base class of all configurations, and checks of single values.
 
-A configuration is a frozen dataclass beside the code that it configures. Its annotations are its rules:
+A configuration is a frozen dataclass beside the code that it configures. Its annotations define the allowed values:
 
     @dataclass(frozen=True, kw_only=True)
     class BlurConfig(Settings):

@@ -166,9 +166,8 @@ def calibrate(
         say({"model": str(output), **asdict(fitted)})
         return
     say(
-        f"Temperature {fitted.value:.3f}, fitted to {fitted.pixels:,} pixels of {fitted.images:,} images. "
-        f"Calibration error on these pixels: {100 * fitted.error_before:.2f} % before, "
-        f"{100 * fitted.error_after:.2f} % after. "
+        f"Temperature {fitted.value:.3f}, fitted to {fitted.pixels:,} pixels of {fitted.images:,} images. Calibration "
+        f"error on these pixels: {100 * fitted.error_before:.2f} % before, {100 * fitted.error_after:.2f} % after. "
         f"Model: {output}"
     )
 

@@ -1,7 +1,7 @@
 """`refinenet data split`: splits a folder's images into train, val and test, keeping related ones together.
 
-Frames of one video, or shots of one scene, are nearly identical: splitting them individually would test a network on
-what it was trained on. So images are grouped by their names, and groups are never split.
+Frames of one video, or shots of one scene, are nearly identical: splitting them individually would leak
+training data into the test set. So images are grouped by their names, and groups are never split.
 """
 
 from __future__ import annotations
@@ -97,8 +97,7 @@ def _list_stems(root: Path) -> list[str]:
     if pair is None or layout.annotations or (is_split and find_lists(root) is None):
         raise ValueError(
             f"{root} cannot be split: it must contain images/ and masks/ without splits, but its layout is "
-            f"{layout.description}, "
-            f"with {', '.join(sorted(layout.splits))}."
+            f"{layout.description}, with {', '.join(sorted(layout.splits))}."
         )
     files = list_split(*pair)
     return list(

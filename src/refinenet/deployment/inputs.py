@@ -1,4 +1,4 @@
-"""Inputs and jobs: the images meant by files, folders, patterns and lists, and the paths of their results.
+"""Inputs and jobs: resolves files, folders, patterns and lists to images and the paths of their results.
 
 No image is opened here.
 """

@@ -189,9 +189,8 @@ def _align(one: Results, other: Results) -> Results:
         image, label = differs[0]
         raise ValueError(
             f"{both}: in the ground truth of image {shorten(one.images[image])}, {one.counts[image, 1, label]} and "
-            f"{counts[image, 1, label]} 'pixels' belong to {shorten(one.classes[label])}; "
-            f"{len(set(differs[:, 0]))} of {len(one.images)} images differ. "
-            "Measure both with the same masks in the same size."
+            f"{counts[image, 1, label]} 'pixels' belong to {shorten(one.classes[label])}; {len(set(differs[:, 0]))} of "
+            f"{len(one.images)} images differ. Measure both with the same masks in the same size."
         )
     return replace(other, images=one.images, counts=counts)
 

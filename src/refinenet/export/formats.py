@@ -1,4 +1,4 @@
-"""Export formats: a writer for each, and a runner by the program that the format is for.
+"""Export formats: a writer for each, and a runner in its target program.
 
 Shape letters: N batch, K classes, H and W height and width of the image.
 """

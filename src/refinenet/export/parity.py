@@ -1,4 +1,4 @@
-"""Parity of an exported graph with its network in PyTorch: the comparison, and the tolerance that decides."""
+"""Parity of an exported graph with its network in PyTorch: comparison and tolerance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files to Pillow pictures: the only place that opens and decodes them with Pillow. H is height, W width."""
+"""Opening and decoding of image files with Pillow; nothing else in the package does this. H is height, W width."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Locks on files, so that one process works at a time; the system releases them when their holder dies.
+"""File locks, so that one process works at a time; the system releases them when the holder dies.
 
-Why not filelock: on its native locks it cannot say who holds one, which is what a refused user needs to know. Where a
+filelock is not used because its native locks cannot report the holder, which a blocked user needs to know. Where a
 file system has no locks it writes marker files, which outlive a killed process and then block the next one, or raises
 an error; here work continues without a lock. And it leaves the lock file in place afterwards.
 """

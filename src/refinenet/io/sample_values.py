@@ -1,4 +1,4 @@
-"""Samples of images as bytes: bands, range of values, and pixels without data.
+"""Conversion of samples to 8 bits: bands, value range, and pixels without data.
 
 Shape letters: H height, W width, C channels.
 """

@@ -1,4 +1,4 @@
-"""Networks and their cards from the arguments of users: names, files, or the choice of a new network."""
+"""Networks and model cards from user arguments: names, files, or options for a new network."""
 
 from __future__ import annotations
 

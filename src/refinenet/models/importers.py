@@ -1,7 +1,7 @@
 """Importers of published PyTorch checkpoints, with a table of names for each format.
 
 Supported are the files of light-weight-refinenet (ResNet-50, -101, -152 and MobileNetV2), refinenet-pytorch
-(ResNet-101) and the predecessor of this package (full and light-weight, ResNet-50, -101, -152), plain or wrapped as
+(ResNet-101) and the predecessor of this package (full and light-weight, ResNet-50, -101, -152), plain or wrapped
 by their training scripts. Model type, depth and number of classes are inferred from the tensors.
 """
 

@@ -1,4 +1,4 @@
-"""Settings of training. The settings of each part are defined beside the part."""
+"""Settings of training; those of each component are defined next to it."""
 
 from __future__ import annotations
 

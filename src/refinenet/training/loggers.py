@@ -1,4 +1,4 @@
-"""Loggers of a run besides its log.csv: TensorBoard, Weights & Biases, MLflow."""
+"""Loggers of a run, in addition to log.csv: TensorBoard, Weights & Biases, MLflow."""
 
 from __future__ import annotations
 

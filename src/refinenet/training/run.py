@@ -1,4 +1,4 @@
-"""One training run in its folder: `TrainRun.run` puts its parts together and trains to the end."""
+"""One training run in its folder: `TrainRun.run` assembles its components and trains to the end."""
 
 from __future__ import annotations
 

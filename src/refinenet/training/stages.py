@@ -1,6 +1,6 @@
-"""The runs that a call of `train` means: one, a training in stages, or what is left of a stopped one.
+"""Runs started by a call to `train`: a single run, a run in stages, or the rest of an interrupted one.
 
-Stages are trained as in the papers: each starts from the best model of the one before, on its own data. A training in
+Stages are trained as in the papers: each starts from the best model of the previous one, on its own data. A run in
 stages is a folder that holds `stages.json` (the stages), `start.safetensors` (the model that the first stage starts
 from) and a run folder for each stage that was started: `1-coco`, `2-sbd`, `3-voc`.
 """

@@ -1,4 +1,4 @@
-"""The meaning of the values in masks, given by a classes.yaml or by the masks' palettes.
+"""Mask encodings, defined by a classes.yaml or by the masks' palettes.
 
 Keys of `classes.yaml`:
 

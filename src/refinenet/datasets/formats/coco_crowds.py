@@ -1,4 +1,4 @@
-"""The meaning of the flag `iscrowd` in a COCO JSON file.
+"""Interpretation of the flag `iscrowd` in a COCO JSON file.
 
 In COCO itself it marks a group whose members were not outlined individually: an area to leave out of training.
 Annotation tools set it on every object stored as run lengths, since COCO's own files have run lengths for crowds only:

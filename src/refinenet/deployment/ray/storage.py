@@ -1,6 +1,6 @@
-"""Local files and objects in stores, by their places: `/a/folder/x.jpg`, `file:///a/folder/x.jpg`, `s3://bucket/x.jpg`.
+"""Local files and objects in stores, addressed by strings: `/a/folder/x.jpg`, `file:///a/folder/x.jpg`, `s3://bucket/x.jpg`.
 
-A place is a string. Local files go through `deployment.inputs` and `io.files`, objects in stores through PyArrow, which
+Local files go through `deployment.inputs` and `io.files`, objects in stores through PyArrow, which
 comes with Ray Data. S3 takes its keys, region and, for stores other than Amazon's, its address from the environment:
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL.
 """

@@ -1,6 +1,6 @@
 """Checks of ONNX files: one whole graph of plain arithmetic, with a header of this package.
 
-Everything else is refused: external data, operators that run programs, branch, loop, draw random numbers or process
+Everything else is rejected: external data, operators that run programs, branch, loop, draw random numbers or process
 text, other inputs and outputs. The graph is then rebuilt from the checked parts that the logits need.
 """
 

@@ -1,7 +1,7 @@
 """Checks of OpenVINO's files: one graph of plain arithmetic, its weights, and a header of this package.
 
-The `.xml` file is parsed, checked, and written anew from the checked parts only, so that OpenVINO's own parser cannot
-read anything in it that this one did not.
+The `.xml` file is parsed, checked, and written anew from the checked parts only, so that OpenVINO's own parser
+cannot read anything that was not checked.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Engine in a process of limited memory, for graphs whose memory use cannot be bounded.
+"""Engine in a process with limited memory, for graphs whose memory use cannot be bounded.
 
 Nothing here needs PyTorch. On systems without memory limits (Windows, macOS) the process only isolates crashes.
 """

@@ -1,4 +1,4 @@
-"""Unpacking of untrusted zip and tar archives: plain files and folders below the target, or nothing at all.
+"""Unpacking of untrusted zip and tar archives: either plain files and folders below the target, or nothing.
 
 An archive is unpacked into a hidden folder inside the target; its files move to their places only after all of it has
 been read and found valid. Permissions, owners and times in the archive are ignored. `extractall` is not used because

@@ -1,10 +1,10 @@
 """Downloads that arrive completely or not at all, however the connection and the server behave.
 
-Downloaded bytes lie in `NAME.part` until the file is complete and verified. `NAME.part.json` says which version of the
-file they belong to, so that a later attempt, or a later run, resumes the download. `NAME.fetched.json` records the
-address of the file, its size and its SHA-256 afterwards.
+Downloaded bytes are kept in `NAME.part` until the file is complete and verified. `NAME.part.json` records which version
+of the file they belong to, so that a later attempt, or a later run, resumes the download. `NAME.fetched.json` records
+the address of the file, its size and its SHA-256 afterwards.
 
-Names, places and hashes come from the caller, never from the server. By the rules of HTTP a file ends where its
+Names, paths and hashes come from the caller, never from the server. By the rules of HTTP a file ends where its
 Content-Length says, and only a hash can disprove that. Without a known hash, an existing file is recognised by the
 recorded address and size; the recorded SHA-256 is for people to compare.
 """

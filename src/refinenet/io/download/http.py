@@ -338,8 +338,7 @@ def _raise_if_unverified(host: str, error: BaseException) -> None:
             if isinstance(part, ssl.SSLCertVerificationError):
                 raise OSError(
                     f"{host} has no valid certificate ({part.verify_message}), so nothing was downloaded. Check the "
-                    "date "
-                    "and certificates of this computer, or download the file by other means."
+                    "date and certificates of this computer, or download the file by other means."
                 ) from error
         cause = cause.__cause__ or cause.__context__
 

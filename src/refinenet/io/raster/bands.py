@@ -1,4 +1,4 @@
-"""Bands of a raster file: which of them are read, what their samples mean, and where they have no data."""
+"""Bands of a raster file: the bands to read, the range of their samples, and pixels without data."""
 
 from __future__ import annotations
 

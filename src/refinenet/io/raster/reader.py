@@ -1,7 +1,7 @@
 """Raster files of any size, read a few rows at a time. H is height, W width.
 
 Files are read by GDAL through `rasterio`, which knows georeferencing, writes tiled TIFF by parts, and reads no more
-than it is asked for: 20,000x15,000 pixels in order from the top at a peak of 156 MB for the whole process and at an
+than requested: 20,000x15,000 pixels in order from the top at a peak of 156 MB for the whole process and at an
 even speed from the first row to the last, in 4 s from striped and tiled TIFF, in 14 s from JPEG and in 22 s from PNG.
 """
 

@@ -1,4 +1,4 @@
-"""A network in training, with all that updates its weights: one step at a time.
+"""A network in training, with everything that updates its weights, one step at a time.
 
 Shape letters: N batch, K classes, h and w height and width of the crop.
 """

@@ -1,4 +1,4 @@
-"""The training loop, for any task: the order of lines is the order of events."""
+"""The training loop, for any task."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Training batches, loaded and augmented in worker processes.
 
-Every draw follows from seed, epoch and position in the epoch. A sample's pixels therefore depend neither on the number
-of processes that load or train, nor on the step at which a training was resumed.
+Every draw depends only on seed, epoch and position in the epoch. A sample's pixels therefore depend neither on the
+number of processes that load or train, nor on the step at which a run was resumed.
 
 Shape letters: n images of a part of a batch, H and W height and width of an image, h and w of the crop.
 """

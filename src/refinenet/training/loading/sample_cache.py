@@ -1,7 +1,7 @@
 """Cache of decoded images and label maps, in memory or on disk.
 
-A sample is decoded once; from then on its raw values lie in a folder, from which every process reads them in a fraction
-of the time. With "memory" the folder is in the system's shared memory (/dev/shm).
+A sample is decoded once; after that, its raw values are stored in a folder, from which every process reads them in a
+fraction of the time. With "memory" the folder is in the system's shared memory (/dev/shm).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Worker processes that live as long as a training and work on tasks in order; none can die unnoticed."""
+"""Persistent worker processes that work on tasks in order; dead workers are detected."""
 
 from __future__ import annotations
 

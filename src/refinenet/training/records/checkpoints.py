@@ -1,4 +1,4 @@
-"""Checkpoints of a training run, which neither a killed process nor a full or failing disk can lose.
+"""Checkpoints of a training run that survive killed processes and full or failing disks.
 
 `step-000123/` holds the files of a checkpoint, with their checksums in `meta.json`; it gets that name once it is
 complete. `latest.json` names the newest. Broken checkpoints are quarantined as `*.corrupt`, never removed.

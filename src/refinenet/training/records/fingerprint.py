@@ -1,4 +1,4 @@
-"""Fingerprints of datasets, computed without reading them, by which a resumed run notices changes."""
+"""Fingerprints of datasets, computed without reading them, by which a resumed run detects changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes: training runs in TOML files, to be repeated.
+"""Recipes: reproducible training runs in TOML files.
 
 Only the description of a recipe is required:
 
@@ -16,7 +16,7 @@ Only the description of a recipe is required:
     [train]                          # fields of TrainConfig
     epochs = 100
 
-    [[stages]]                       # consecutive trainings, each from the best model of the one before
+    [[stages]]                       # consecutive runs, each from the best model of the previous one
     dataset = "coco"                 # by default the dataset above, with its root
     root = "/data/coco"
     epochs = 20                      # fields of TrainConfig that differ from [train]

@@ -1,4 +1,4 @@
-"""How a run was started, as its `run.json` records it."""
+"""Record of how a run was started (`run.json`)."""
 
 from __future__ import annotations
 
