@@ -19,7 +19,7 @@ from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 DEFAULT_SEED = 42
-"""The seed of trainings and new networks unless the user passes one."""
+"""Default seed of training runs and new networks, unless the user passes one."""
 
 
 def is_number(value: object) -> bool:

@@ -219,7 +219,7 @@ def _refuse_others(context: typer.Context, mode: Mode, beside: str, why: str) ->
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What every mode of `deploy` needs to know."""
+    """Arguments that all modes of `deploy` share."""
 
     images: list[str]
     """Files, folders, patterns and lists, or URIs for Ray."""

@@ -171,7 +171,7 @@ def is_folder_dataset(name: str) -> bool:
 
 
 def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = None) -> Splits:
-    """Turn what users name a dataset by into a function from split names ("train", "val", ...) to datasets.
+    """Turn a dataset name, folder or function into a function from split names ("train", "val", ...) to datasets.
 
     Args:
         dataset: One of `NAMES`; "streets:COUNT" or "streets:COUNT:WIDTHxHEIGHT" for that many drawn images in each

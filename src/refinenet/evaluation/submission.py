@@ -105,7 +105,7 @@ class SubmissionPlan:
 
 
 def plan_submission(path: str | os.PathLike[str], source: DatasetSource) -> SubmissionPlan:
-    """Check what the server of a dataset accepts, before any data are opened.
+    """Check the requirements of the dataset's server, before any data are opened.
 
     Args:
         path: File to write: `.zip` for Cityscapes and ADE20K, `.tgz` or `.tar.gz` for VOC 2012.

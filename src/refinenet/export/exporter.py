@@ -184,7 +184,7 @@ def _read(folder: Path) -> dict[str, bytes]:
 
 
 def _keep(contents: Mapping[str, bytes], certificate: Certificate) -> None:
-    """Put each file in its place, whole or not at all; last the certificate, whose hashes tell what goes together."""
+    """Write each file atomically; last the certificate, whose hashes identify the files that belong together."""
     for name, content in contents.items():
         write_atomically(certificate.path.parent / name, content)
     certificate.save()

@@ -41,7 +41,7 @@ def prepare_runs(network: Network, card: ModelCard, arguments: TrainArguments) -
 
     Raises:
         FileNotFoundError: The data, the recipe or the run are missing.
-        ValueError: Not exactly one of dataset, stages and resume is given, or what it names is not allowed.
+        ValueError: Not exactly one of dataset, stages and resume is given, or its value is not allowed.
     """
     arguments = _choose_classes(_follow_recipe(arguments))
     if sum(each is not None for each in (arguments.dataset, arguments.resume, arguments.stages)) != 1:
@@ -63,7 +63,7 @@ def prepare_runs(network: Network, card: ModelCard, arguments: TrainArguments) -
 
 
 def _follow_recipe(arguments: TrainArguments) -> TrainArguments:
-    """Replace the recipe by what it says."""
+    """Replace the recipe by its contents."""
     if arguments.recipe is None:
         return arguments
     recipe = merge(
@@ -145,7 +145,7 @@ def _read_file(path: Path) -> list[Any]:
 def start_stages(
     network: Network, card: ModelCard, stages: Sequence[TrainArguments], arguments: TrainArguments
 ) -> Iterator[TrainRun]:
-    """Return the runs of a training in stages in a new folder; run each before taking the next from the iterator.
+    """Return the runs of a multi-stage training in a new folder; run each before taking the next from the iterator.
 
     The data of all stages are opened before the first one starts.
 
@@ -182,7 +182,7 @@ def _with_located_teacher(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_staged(folder: Path) -> bool:
-    """Whether a training in stages was started in a folder."""
+    """Whether a folder holds a multi-stage training."""
     return (folder / "stages.json").exists()
 
 

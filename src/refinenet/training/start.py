@@ -46,13 +46,13 @@ from refinenet.training.run import TrainRun
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments:
-    """Arguments of `RefineNet.train`, with what it knows of its network; see there.
+    """Arguments of `RefineNet.train`, with information about its network; see there.
 
-    A training in stages has one for each stage, with that stage's dataset, root and settings.
+    A run in stages has one for each stage, with that stage's dataset, root and settings.
 
     Raises:
-        ValueError: A recipe is given beside what it says itself, the root is not a path, or `stop_after` is not a
-            number of steps.
+        ValueError: A recipe is combined with arguments that it defines, the root is not a path, or `stop_after` is
+            not a number of steps.
     """
 
     dataset: TrainingSource | None = None
@@ -197,7 +197,7 @@ def _is_trained(card: ModelCard, origin: Mapping[str, Any]) -> bool:
 
 
 def _record_start(network: Network, card: ModelCard, origin: Mapping[str, Any]) -> dict[str, Any] | str:
-    """Return what the run's models record about the weights that it started from."""
+    """Return the record of the run's starting weights that its models store."""
     if not _is_trained(card, origin):
         return "a new network"
     return {"weights_sha256": card.weights_sha256 or digest(network.state_dict()), **card.recipe}

@@ -222,7 +222,7 @@ def find_layout(source: Path) -> Layout:
     """Find the layout of a folder, or of the folders that a YAML file names, without pairing files or opening images.
 
     Raises:
-        FileNotFoundError: No layout fits; the message says what was looked for and what the folder holds.
+        FileNotFoundError: No layout fits; the message lists the supported layouts and the contents of the folder.
         ValueError: A YAML file or a list has an invalid entry.
         OSError: A folder or file cannot be read.
     """

@@ -227,7 +227,7 @@ def _check_place(image: str, output: str, first: str, *, is_folder: bool) -> Non
 
 @dataclass(frozen=True, kw_only=True)
 class _RayRun:
-    """What a run needs besides its images."""
+    """Settings of a run, without its images."""
 
     job: Mapping[str, Any]
     """Fields of `WorkerSettings`, without device and threads."""
@@ -348,7 +348,7 @@ def _start(ray: Any, workers: int | None) -> None:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Silence file descriptor 2, where Ray's C++ core logs even when it is told to be silent."""
+    """Silence file descriptor 2, where Ray's C++ core logs even if logging is disabled."""
     sys.stderr.flush()
     original = os.dup(2)
     try:

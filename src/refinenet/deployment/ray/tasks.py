@@ -32,7 +32,7 @@ DEATHS = 3
 
 
 class Deaths:
-    """Counter, in a process of its own, of the processes that died over each image; a killed one cannot count itself.
+    """Counter of the processes that died on each image, in a separate process, since a killed one cannot count itself.
 
     Ray repeats the work of a killed process as often as it takes, which would be forever for an image that kills every
     process.

@@ -98,7 +98,7 @@ class Difference:
     value: float | None
     """Difference in [-1, 1]; None if the metric is undefined for one of them."""
     interval: Interval | None
-    """95 % interval; None if the images say nothing about others: a single image, or one with the class."""
+    """95 % interval; None if nothing can be inferred about other images: a single image, or only one with the class."""
     p: float | None
     """Two-sided p value of the studentised difference; None as for `interval`."""
 

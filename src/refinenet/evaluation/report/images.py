@@ -208,7 +208,7 @@ class Entry:
     """Position in the group, from 1."""
     name: str
     sentences: tuple[str, ...]
-    """Why the image is shown, and what is wrong in it."""
+    """Reasons for showing the image, and its errors."""
     tiles: tuple[Tile, ...]
     classes: tuple[int, ...]
     """Ids in the legend."""

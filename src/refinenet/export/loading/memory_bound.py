@@ -128,7 +128,7 @@ class Bounded:
 
     @property
     def is_constant(self) -> bool:
-        """Whether it is as large for every image, so that the trial has shown what it needs."""
+        """Whether its size is the same for every image, so that the test run has shown the memory it needs."""
         return all(side.constant is not None for side in self.shape)
 
     def elements(self) -> Size:
@@ -308,7 +308,7 @@ def _same(given: Given, _: Mapping[str, Any]) -> Made:
 
 
 def _slide(side: Size, index: int, kernel: int, options: Mapping[str, Any]) -> Size:
-    """The side of what a kernel makes that slides over a side."""
+    """Return the output side of a kernel that slides over a side."""
     stride, pads, dilation = (options[name][index] for name in ("strides", "pads", "dilations"))
     if stride < 1 or dilation < 1 or kernel < 1:
         raise UnprovenError("a kernel or a stride is not positive")

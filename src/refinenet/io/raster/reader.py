@@ -279,7 +279,7 @@ def _find_driver(path: Path) -> str:
 
 
 def _check_checksums(path: Path) -> None:
-    """Check the checksums of a PNG file, because GDAL reads what is missing of a truncated one as black."""
+    """Check the checksums of a PNG file, because GDAL reads the missing part of a truncated file as black."""
     with path.open("rb") as stream:
         if is_changed_stream(stream):
             raise ValueError(f"{path} is damaged: its checksums do not match its content. Get a new copy.")

@@ -143,7 +143,7 @@ class Learner(Generic[Trained]):
         return math.nan if norm is None else float(norm)
 
     def _restore(self, statistics: Sequence[Tensor]) -> None:
-        """Undo what a forward pass did to the statistics of batch norms."""
+        """Undo the effect of a forward pass on the statistics of batch norms."""
         for buffer, value in zip(self.network.buffers(), statistics, strict=True):
             buffer.copy_(value)
 

@@ -46,7 +46,7 @@ class Measurement:
 
 
 class Task(Protocol):
-    """What is specific to what is trained: how it is measured, and what is saved and drawn of it.
+    """Task-specific parts of training: validation, saved models and drawings.
 
     A full or failing disk is reported by its methods, and training continues.
     """
@@ -314,7 +314,7 @@ class Trainer:
         # After models and log: a kill before this point repeats the end of the epoch, and loses nothing.
         self._save()
         reason = self._reason_to_stop()
-        # A training in stages would start its next stage.
+        # A multi-stage run would start its next stage.
         if reason and (not state.is_finished or self.folder.part_of is not None):
             self._stop(reason)
 

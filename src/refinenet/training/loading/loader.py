@@ -91,7 +91,7 @@ class LoadingConfig(Protocol):
 
 
 class _Loaded(NamedTuple, Generic[Read]):
-    """What a loading process returns for a task."""
+    """Result of a task in a loading process."""
 
     result: Read | ValueError | OSError
     warnings: tuple[Warning, ...]

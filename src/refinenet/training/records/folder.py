@@ -93,7 +93,7 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Keep other processes from training in the folder while the context lasts and the process lives.
 
-        What a killed process left half-written is removed first. Of the processes of one run, one holds the lock.
+        Incomplete files of a killed process are removed first. Of the processes of one run, one holds the lock.
 
         Raises:
             ValueError: Another process trains here; it is named.
@@ -155,7 +155,7 @@ class RunFolder:
         return write_atomically(self.path / name, content)
 
     def attempt(self, what: str, write: Callable[[], object], *, is_last: bool = False) -> bool:
-        """Write what training can do without: a full or failing disk is reported, and training continues.
+        """Write a non-essential file: a full or failing disk is reported, and training continues.
 
         A failure is reported once, not at each attempt, and so is the first success after it.
 

@@ -99,7 +99,7 @@ def _is_list(value: object) -> bool:
 
 
 def find_problems(values: Mapping[str, Any]) -> list[str]:
-    """Describe what is wrong with the structure of a recipe; the values of settings are checked elsewhere."""
+    """Describe structural errors of a recipe; the values of settings are checked elsewhere."""
     problems = [
         f"{key} is not one of its keys, which are {', '.join(_KEYS)}" for key in sorted(values.keys() - set(_KEYS))
     ]
@@ -180,7 +180,7 @@ class Recipe:
     train: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `TrainConfig`, for all stages that do not override them."""
     stages: tuple[Mapping[str, Any], ...] = ()
-    """Consecutive trainings: maps with optional "dataset" and "root", and fields of `TrainConfig`."""
+    """Consecutive runs: maps with optional "dataset" and "root", and fields of `TrainConfig`."""
 
     @property
     def whole_stages(self) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ class RunRecord:
 
     @property
     def can_resume(self) -> bool:
-        """Whether the dataset can be opened again from what is recorded."""
+        """Whether the recorded dataset can be opened again."""
         return FUNCTION not in self.dataset
 
     def to_dict(self) -> dict[str, Any]:
