@@ -99,7 +99,7 @@ def test_both_orders_of_bytes_and_small_types_as_matlab_writes_them_are_read(tmp
         (HEADER, "no variable 'LabelMap'"),
         (HEADER + b"\0\0\0", "ends within a part"),
         (HEADER + matrix(9, (1, 1), numbers(2, b"\1"), name=b"other"), "no variable 'LabelMap'"),
-        (HEADER + numbers(2, b"\1" * 8), "a part of kind 2 instead of a variable"),
+        (HEADER + numbers(2, b"\1" * 8), "a part of kind 2 was found instead"),
         (HEADER + matrix(9, (1, 4), numbers(2, b"\1")), "an array of 4 numbers has 1 bytes"),
         (HEADER + matrix(9, (1, 1), numbers(2, b"\1\2")), "an array of 1 numbers has 2 bytes"),
         (
@@ -168,7 +168,7 @@ def test_a_hundred_thousand_cells_inside_each_other_are_no_danger(tmp_path: Path
     head = matrix(1, (1, 1))[8:]
     tags = [struct.pack("<II", 14, (depth - k) * size - 8) for k in range(depth)]
     path = save(tmp_path / "deep.mat", b"".join(tag + head for tag in tags))
-    with pytest.raises(ValueError, match="a text is missing"):
+    with pytest.raises(ValueError, match="a string is missing"):
         read_variable(path, "LabelMap").text()
     with pytest.raises(ValueError, match="array of numbers is missing"):
         read(path)

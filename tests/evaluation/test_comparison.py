@@ -204,7 +204,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "version true": (lambda v: v.update(version=True), "'version' is True"),
     "another dataset": (lambda v: v.update(dataset="yours"), "'dataset' is 'mine' and 'yours'"),
     "another split": (lambda v: v.update(split="test"), "'split' is 'val' and 'test'"),
-    "dataset of no text": (lambda v: v.update(dataset=[1]), r"'dataset' is \[1\], not printable text"),
+    "dataset of no text": (lambda v: v.update(dataset=[1]), r"'dataset' is \[1\], not a string"),
     "a terminal's commands": (lambda v: v.update(dataset="\x1b[2J"), "not printable"),
     "a lone surrogate": (lambda v: v.update(protocol="\ud800"), "'protocol' is .*ud800"),
     "no images": (lambda v: v.update(images=0, per_image=[]), "'per_image' has 0"),

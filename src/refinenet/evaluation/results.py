@@ -302,7 +302,7 @@ def _to_results(file: Path, values: Any) -> Results:
     )
 
 
-_WORDS: Mapping[type, str] = {str: "text", int: "whole number", dict: "JSON object", list: "list"}
+_WORDS: Mapping[type, str] = {str: "string", int: "whole number", dict: "JSON object", list: "list"}
 
 
 def _check_classes(names: tuple[str, ...]) -> None:
@@ -327,7 +327,7 @@ def _image_names(values: dict[str, Any]) -> tuple[str, ...]:
             raise ValueError(f"{where} is {shorten(image)}, not a JSON object.")
         name = image.get("name")
         if not isinstance(name, str):
-            raise ValueError(f"{where}['name'] is {shorten(name)}, not a text.")
+            raise ValueError(f"{where}['name'] is {shorten(name)}, not a string.")
         if name in seen:
             raise ValueError(f"{where}['name'] is {shorten(name)}, also the name of 'per_image'[{seen[name]}].")
         if not isinstance(image.get("pixels"), dict):

@@ -103,7 +103,7 @@ class Array:
         """
         array = self.cells()[0] if self._class == _CELLS and self.shape == (1, 1) else self
         if array._class != _TEXT or len(array._parts) != 4 or array.shape[0] > 1:
-            raise self._file.damage("a text is missing")
+            raise self._file.damage("a string is missing")
         return array._text(3)
 
     def cells(self) -> list[Array]:
@@ -157,7 +157,7 @@ class Array:
         try:
             return self._file.content[start : start + size].decode(encoding)
         except (LookupError, UnicodeDecodeError) as error:
-            raise self._file.damage(f"a text cannot be read ({error})") from error
+            raise self._file.damage(f"a string cannot be read ({error})") from error
 
 
 def read_variable(path: Path, name: str) -> Array:

@@ -105,7 +105,7 @@ def find_problems(values: Mapping[str, Any]) -> list[str]:
     ]
     description = values.get("description")
     if not isinstance(description, str) or not description.strip():
-        problems.append(f"description must be a text that says what the recipe is for, not {_shorten(description)}")
+        problems.append(f"description must be a string that states the purpose of the recipe, not {_shorten(description)}")
     problems += _data_problems(values, "")
     for name, kind, syntax in _TABLES:
         if not isinstance(values.get(name, kind()), kind):
@@ -147,7 +147,7 @@ def _network_problems(network: Mapping[str, Any]) -> list[str]:
         elif key == "seed" and type(value) is not int:
             problems.append(f"[network] seed must be a whole number, not {_shorten(value)}")
         elif key not in (*choices, "seed") and (not isinstance(value, str) or not value):
-            problems.append(f"[network] {key} must be a text, not {_shorten(value)}")
+            problems.append(f"[network] {key} must be a string, not {_shorten(value)}")
         beside = [other for other in EXCLUDED.get(key, ()) if other in network]
         if beside:
             problems.append(f"[network] {key} cannot be combined with {' and '.join(beside)}")
