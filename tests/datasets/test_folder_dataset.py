@@ -220,7 +220,9 @@ def test_masks_that_nothing_explains_are_refused(tmp_path: Path) -> None:
 
 def test_colour_masks_where_ids_are_meant_say_what_to_do(tmp_path: Path) -> None:
     root = make(tmp_path / "mine", {"a": [[[0, 0, 0]]]}, "names: [a]")
-    with pytest.raises(ValueError, match=r"a\.png is a colour picture .*give the colours of the classes in classes\.y"):
+    with pytest.raises(
+        ValueError, match=r"a\.png is a colour picture .*define the colours of the classes in classes\.y"
+    ):
         only(root)[0]
 
 

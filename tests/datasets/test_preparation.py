@@ -361,7 +361,7 @@ def test_a_sound_archive_without_the_dataset_is_fetched_again(
 def test_an_empty_archive_beside_a_right_one_is_fetched_again_alone(server: HostileServer, tmp_path: Path) -> None:
     plan(server)
     server.plan("/val.tgz", serve(as_zip({})))
-    assert "val.tgz holds nothing." in run(server, tmp_path).problems[0]
+    assert "val.tgz is empty." in run(server, tmp_path).problems[0]
     plan(server)
     assert run(server, tmp_path).problems == ()
     check_all(tmp_path)
@@ -369,7 +369,9 @@ def test_an_empty_archive_beside_a_right_one_is_fetched_again_alone(server: Host
 
 
 def test_without_downloads_it_is_said_how_to_get_them(server: HostileServer, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"by hand from http://texts.example. Write them yourself. Put it into"):
+    with pytest.raises(
+        FileNotFoundError, match=r"manually from http://texts.example. Write them yourself. Put it into"
+    ):
         prepare("texts", tmp_path / "x", published=published(server.address, downloads=()), progress=False)
     assert not (tmp_path / "x").exists()
     with pytest.raises(FileNotFoundError, match="texts is not in"):

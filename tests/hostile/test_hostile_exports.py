@@ -66,7 +66,7 @@ def refuse_onnx(model: Any, tmp_path: Path, message: str) -> None:
 
 
 def add_external(model: Any, entries: dict[str, str]) -> None:
-    """Give the graph a weight that lies in another file, and has a part in the logits."""
+    """Give the graph a weight that is stored in another file, and has a part in the logits."""
     tensor = TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
     for key, value in entries.items():
         tensor.external_data.add(key=key, value=value)
@@ -99,7 +99,7 @@ def test_data_in_other_files(entries: dict[str, str], tmp_path: Path, canary: Pa
     os.link(canary, tmp_path / "hard.bin")
     model = make_tiny()
     add_external(model, entries)
-    refuse_onnx(model, tmp_path, "its tensor 'weight' lies in another file")
+    refuse_onnx(model, tmp_path, "its tensor 'weight' is stored in another file")
 
 
 def in_attribute(model: Any) -> None:
@@ -163,7 +163,7 @@ def set_reference(model: Any) -> None:
 
 
 OPERATORS: dict[str, tuple[Callable[[Any], object], str]] = {
-    "external data in an attribute": (in_attribute, "'hidden' lies in another file"),
+    "external data in an attribute": (in_attribute, "'hidden' is stored in another file"),
     "a custom operator": (insert(kind="Custom", domain="evil.example"), "'Custom' is of the domain 'evil.example'"),
     "Python": (insert(kind="PythonOp", domain="com.microsoft"), "'PythonOp' is of the domain 'com.microsoft'"),
     "Python extensions": (insert(kind="PyOp", domain="ai.onnx.contrib"), "domain 'ai.onnx.contrib'"),

@@ -156,7 +156,7 @@ def test_a_refusal_ends_at_once_and_says_what_to_do(
     code: int, advice: str, server: HostileServer, tmp_path: Path
 ) -> None:
     url = server.plan("/file", status(code))
-    with pytest.raises(OSError, match=rf"{url}: the server answers HTTP {code} .*{advice}"):
+    with pytest.raises(OSError, match=rf"{url}: the server responded with HTTP {code} .*{advice}"):
         fetch(url, tmp_path / "file", patience=QUICK)
     assert len(server.requests) == 1
     assert names(tmp_path) == []
@@ -275,7 +275,7 @@ def test_a_slow_server_is_borne(server: HostileServer, tmp_path: Path) -> None:
 def test_nobody_there_is_said(tmp_path: Path) -> None:
     with hostile_server() as server:
         url = server.address + "/file"
-    with pytest.raises(OSError, match=rf"{url} could not be downloaded: .*does not answer .*refused.*Run again later"):
+    with pytest.raises(OSError, match=rf"{url} could not be downloaded: .*does not respond .*refused.*Run again later"):
         fetch(url, tmp_path / "file", patience=QUICK)
 
 
@@ -437,7 +437,7 @@ def test_a_senseless_length_is_not_believed(length: str, server: HostileServer, 
 
 def test_an_unknown_length_needs_a_hash(server: HostileServer, tmp_path: Path) -> None:
     url = server.plan("/file", answer(CONTENT, Content_Length=None))
-    with pytest.raises(OSError, match="does not say how long"):
+    with pytest.raises(OSError, match="does not state the length"):
         fetch(url, tmp_path / "file", patience=QUICK)
     assert fetch(url, tmp_path / "file", patience=QUICK, md5=MD5).read_bytes() == CONTENT
 

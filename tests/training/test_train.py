@@ -118,7 +118,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 CHANGES = [
     ("an image more", "train had 5 images and has 6"),
-    ("another name", "train has 5 images as before, but other ones, or in another order"),
+    ("another name", "train has 5 images as before, but different ones, or in a different order"),
     ("another picture", "train has image files of other sizes"),
     ("another mask", "val has label files of other sizes"),
 ]
@@ -139,7 +139,7 @@ def test_a_run_is_not_taken_up_with_other_data(change: str, words: str, begun: P
         else:
             repaint(images / "train" / "0.png" if change == "another picture" else masks / "val" / "5.png")
         model = re.escape(str(begun / "run" / "last.safetensors"))
-        with pytest.raises(ValueError, match=rf"has changed since.*: {words}\. Put back .* --model {model}\.$"):
+        with pytest.raises(ValueError, match=rf"has changed since.*: {words}\. Restore .* --model {model}\.$"):
             small_network().train(resume=begun / "run", progress=False)
     finally:
         shutil.rmtree(begun / "data")

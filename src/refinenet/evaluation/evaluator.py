@@ -242,7 +242,7 @@ def _find_files(base: Path, dataset: Dataset) -> dict[str, Path]:
     if len(set(files.values())) < len(files):
         raise ValueError(
             f"Images of {dataset.name} in different folders have the same name, so the predictions in {base} cannot be "
-            "told apart: put the predictions in folders like those of the images."
+            "told apart: put the predictions into the same folder structure as the images."
         )
     return files
 

@@ -112,7 +112,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> tuple[Path, Path]:
     """
     target = Path(path)
     if target.suffix != ".xml":
-        raise ValueError(f"An OpenVINO model is written as .xml (with a .bin beside it), not as {os.fspath(path)!r}.")
+        raise ValueError(f"An OpenVINO model is written as .xml (with a .bin next to it), not as {os.fspath(path)!r}.")
     with tempfile.TemporaryDirectory() as folder:
         require_openvino().save_model(model, Path(folder) / "model.xml", compress_to_fp16=False)
         weights, graph = ((Path(folder) / f"model.{ending}").read_bytes() for ending in ("bin", "xml"))

@@ -55,8 +55,8 @@ def read_ids(picture: Picture) -> LabelMap:
         )
     if image.mode not in ("1", "L", "P", *DEEP_MODES):
         raise ValueError(
-            f"{picture.name} is a colour picture (mode {image.mode}), not ids: a label map has one channel, "
-            "the id of each pixel's class. Save the ids, or give the colours of the classes in classes.yaml."
+            f"{picture.name} is a colour picture (mode {image.mode}), not ids: a label map has one channel, the id "
+            f"of each pixel's class. Save the ids, or define the colours of the classes in classes.yaml."
         )
     if picture.is_white_zero:
         raise ValueError(f"{picture.name} stores white as 0, so its ids are ambiguous. Save it as PNG.")
@@ -144,7 +144,7 @@ def _refuse_missing_colours(picture: Picture) -> None:
     if indices.max() >= count:
         raise ValueError(
             f"{picture.name} has the index {indices.max()}, but its palette has only {count} colours. "
-            "Save the mask again, as RGB or with its whole palette."
+            "Save the mask again, as RGB or with its complete palette."
         )
 
 

@@ -55,7 +55,7 @@ class ModelSpec:
             raise ValueError(f"num_layers must be one of {PUBLISHED_RESNETS}, not {self.num_layers!r}.")
         if self.num_layers is not None and self.encoder is not None:
             raise ValueError(
-                f"num_layers={self.num_layers} means a ResNet, encoder={self.encoder!r} another network: pass one."
+                f"num_layers={self.num_layers} selects a ResNet, encoder={self.encoder!r} another network: pass one."
             )
         if self.model is not None and self.encoder_weights is not None:
             raise ValueError("A saved model contains its encoder's weights: pass model or encoder_weights, not both.")

@@ -280,8 +280,8 @@ def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArgument
     teacher, teacher_sha256 = _open_teacher(config, train_set, device)
     if teacher_sha256 != record.teacher_sha256:
         raise ValueError(
-            f"{config.teacher}, the teacher of the run in {folder.path}, has other weights than when the run started: "
-            "put the old file back, or start a new run."
+            f"{config.teacher}, the teacher of the run in {folder.path}, has different weights from when the run "
+            f"started: restore the old file, or start a new run."
         )
     torch.manual_seed(config.seed + engine.processes.rank)
     return TrainRun(
@@ -308,6 +308,6 @@ def _refuse_changes(folder: RunFolder, changes: Sequence[str], before: LabelSet,
     if changes:
         from_model = f" from its model: --model {folder.model}" if folder.model.exists() else ""
         raise ValueError(
-            f"The dataset of the run in {folder.path} has changed since the run was started: {'; '.join(changes)}. Put "
-            f"back the data that it was started with, or start a new run{from_model}."
+            f"The dataset of the run in {folder.path} has changed since the run was started: {'; '.join(changes)}. "
+            f"Restore the data that it was started with, or start a new run{from_model}."
         )

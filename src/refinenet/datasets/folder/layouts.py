@@ -290,7 +290,7 @@ def _follow(path: Path, values: Mapping[str, Any]) -> Layout:
         return replace(layout, classes_file=path) if has_classes else layout
     return Layout(
         root=root,
-        description=f"as {path.name} says",
+        description=f"as described by {path.name}",
         splits={key: list_split(*_read_split(path, root, key, values[key])) for key in named},
         classes_file=path if has_classes else _find_classes_file(root),
     )

@@ -44,7 +44,7 @@ class _File:
     content: bytes
 
     def damage(self, what: str) -> ValueError:
-        return ValueError(f"{self.path} is damaged or not the published file: {what}. Get it again.")
+        return ValueError(f"{self.path} is damaged or not the published file: {what}. Download it again.")
 
 
 class Array:
@@ -173,7 +173,7 @@ def read_variable(path: Path, name: str) -> Array:
     content = path.read_bytes()
     orders = {b"\0\1IM": "<", b"\1\0MI": ">"}
     if content[124:_HEADER] not in orders:
-        raise ValueError(f"{path} is not a MATLAB file of version 5, in which {name} is published. Get it again.")
+        raise ValueError(f"{path} is not a MATLAB file of version 5, in which {name} is published. Download it again.")
     file = _File(path, orders[content[124:_HEADER]], content)
     for kind, start, size in _parts(file, _HEADER, len(content), is_packed=True):
         if kind not in (_MATRIX, _COMPRESSED):
@@ -322,7 +322,9 @@ def _open_hdf5(path: Path) -> Iterator[Any]:
         # MATLAB puts its own header of 512 bytes before that of HDF5.
         start = stream.read(520)
     if _SIGNATURE not in (start[512:], start[:8]):
-        raise ValueError(f"{path} is not a MATLAB file of version 7.3: the signature of HDF5 is missing. Get it again.")
+        raise ValueError(
+            f"{path} is not a MATLAB file of version 7.3: the signature of HDF5 is missing. Download it again."
+        )
     with _clear_errors(path):
         # Many network file systems lack locks, and reading does not need them.
         file = h5py.File(path, "r", locking="best-effort")
@@ -365,6 +367,6 @@ def _clear_errors(path: Path) -> Iterator[None]:
         yield
     except _ERRORS as error:
         raise ValueError(
-            f"{path} is not a MATLAB file of version 7.3, or damaged or incomplete ({type(error).__name__}: {error}). "
-            "Get it again."
+            f"{path} is not a MATLAB file of version 7.3, or damaged or incomplete ({type(error).__name__}: "
+            f"{error}). Download it again."
         ) from error

@@ -124,7 +124,7 @@ def _check_attribute(node: Any, attribute: Any) -> None:
 def _check_tensor(tensor: Any) -> None:
     if tensor.data_location != onnx.TensorProto.DEFAULT or len(tensor.external_data):
         told = ", ".join(f"{entry.key}={entry.value!r}" for entry in tensor.external_data[:4])
-        raise ValueError(f"its tensor {tensor.name!r} lies in another file ({told}); export to a single file")
+        raise ValueError(f"its tensor {tensor.name!r} is stored in another file ({told}); export to a single file")
     if tensor.data_type not in _TYPES:
         raise ValueError(f"its tensor {tensor.name!r} has the type {tensor.data_type}, which is not a number")
     if len(tensor.dims) > MAX_RANK or any(side < 0 for side in tensor.dims):

@@ -134,7 +134,7 @@ def _check_layers(net: Element) -> dict[str, Element]:
             raise ValueError(f"its layer {kind!r} is not supported")
         strange = {part.tag for part in layer} - _LAYER_PARTS
         if strange:
-            raise ValueError(f"its layer {kind!r} has parts {sorted(strange)}")
+            raise ValueError(f"its layer {kind!r} has unexpected parts {sorted(strange)}")
         if layer.get("id", "") in layers:
             raise ValueError(f"its layer {layer.get('id')!r} occurs twice")
         layers[layer.get("id", "")] = layer

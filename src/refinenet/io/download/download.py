@@ -201,7 +201,7 @@ def _known_version(job: _Job) -> Version | None:
 def _check(job: _Job, response: Response) -> None:
     if not response.ends_clearly and not job.hashes:
         raise OSError(
-            f"{job.address}: the server does not say how long the file is, so completeness cannot be checked. "
+            f"{job.address}: the server does not state the length of the file, so completeness cannot be checked. "
             "Download it by other means, or use a mirror."
         )
     needed, free = (response.version.size or 0) - response.start, shutil.disk_usage(job.target.parent).free
@@ -240,7 +240,7 @@ def _store(job: _Job, response: Response) -> None:
     if size is None and have > job.patience.max_unannounced:
         job.part.unlink()
         raise OSError(
-            f"{job.address}: the server does not say how long the file is, and sent more than "
+            f"{job.address}: the server does not state the length of the file, and sent more than "
             f"{job.patience.max_unannounced:,} bytes. Download it by other means, or use a mirror."
         )
     if size is not None and job.have() != size:

@@ -322,10 +322,10 @@ def _response(exchange: _Exchange, url: str, timeout: float) -> urllib3.BaseHTTP
         response = exchange.take(ANSWER_DEADLINE * timeout)
     except queue.Empty as error:
         seconds = ANSWER_DEADLINE * timeout
-        raise PassingError(f"{host} does not answer: its headers were not complete after {seconds:.3g} s") from error
+        raise PassingError(f"{host} does not respond: its headers were not complete after {seconds:.3g} s") from error
     except (OSError, HTTPException, HTTPError) as error:
         _raise_if_unverified(host, error)
-        raise PassingError(f"{host} does not answer ({error!r})") from error
+        raise PassingError(f"{host} does not respond ({error!r})") from error
     assert not isinstance(response, bytes)
     return response
 
@@ -384,9 +384,9 @@ def _understand(
         raise PassingError("the server does not have the rest of this file", is_misfit=True)
     answer = f"HTTP {status} {responses.get(status, '')}".rstrip()
     if status in PASSING_STATUS or status < 200:
-        raise PassingError(f"the server answers {answer}", wait=_retry_after(response))
+        raise PassingError(f"the server responded with {answer}", wait=_retry_after(response))
     advice = _ADVICE.get(status, "Download the file by other means")
-    raise OSError(f"{url}: the server answers {answer}. {advice} and put it in place, or use a mirror.")
+    raise OSError(f"{url}: the server responded with {answer}. {advice} and put it in place, or use a mirror.")
 
 
 def _reject_encodings(url: str, response: urllib3.BaseHTTPResponse) -> None:

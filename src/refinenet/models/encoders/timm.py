@@ -139,7 +139,8 @@ def _create(name: str, pretrained: bool, **options: object) -> nn.Module:
         created: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     except OSError as error:  # huggingface_hub's errors for an unreachable or empty hub are OSErrors
         raise ValueError(
-            f"The ImageNet weights of {name!r} could not be fetched from the Hugging Face hub (no network?): {error}. "
-            "Pass encoder_weights=FILE to take them from a file, or encoder_weights=None to start from random weights."
+            f"The ImageNet weights of {name!r} could not be downloaded from the Hugging Face Hub (no network?): "
+            f"{error}. "
+            "Pass encoder_weights=FILE to read them from a file, or encoder_weights=None to start from random weights."
         ) from error
     return created

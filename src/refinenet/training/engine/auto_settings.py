@@ -108,8 +108,8 @@ def find_learning_rate(
     """
     if not 0 < lowest < highest < math.inf or steps < 10:
         raise ValueError(
-            "The search takes 10 or more steps between rates 0 < lowest < highest, "
-            f"not {steps} steps from {lowest} to {highest}."
+            "The search needs 10 or more steps between rates 0 < lowest < highest, not {steps} steps from {lowest} "
+            "to {highest}."
         )
     rates = np.geomspace(lowest, highest, steps).tolist()
     width = max(1.0, SMOOTHING * steps)

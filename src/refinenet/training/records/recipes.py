@@ -105,7 +105,9 @@ def find_problems(values: Mapping[str, Any]) -> list[str]:
     ]
     description = values.get("description")
     if not isinstance(description, str) or not description.strip():
-        problems.append(f"description must be a string that states the purpose of the recipe, not {_shorten(description)}")
+        problems.append(
+            f"description must be a string that states the purpose of the recipe, not {_shorten(description)}"
+        )
     problems += _data_problems(values, "")
     for name, kind, syntax in _TABLES:
         if not isinstance(values.get(name, kind()), kind):
