@@ -4,7 +4,7 @@
 
 "Plain" is the published network with the same weights: PyTorch eager, channels first, one 5x5 max pool. Peers are
 networks from PyPI with the same kind of encoder and random weights, as they are normally run (PyTorch eager, channels
-first), and translated for OpenVINO, their fastest export; peers whose package is not installed are skipped (`pip
+first), and translated for OpenVINO, their best export; peers whose package is not installed are skipped (`pip
 install segmentation-models-pytorch transformers`).
 
 Each round times every candidate once, in turn, so that drifting machine speed affects all of them equally; the ratios
