@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # A shared environment (VENV=/some/where) still runs this checkout, not the one it was installed from.
 export PYTHONPATH := $(CURDIR)/src
 
-# Container images often forbid bytecode files; every process would then compile PyTorch, timm and SymPy anew.
+# Container images often disable bytecode files; every process would then recompile PyTorch, timm and SymPy.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check format clean
@@ -31,7 +31,7 @@ format: $(READY)
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
-# Python compiles what it imports when it does; to compile all 370 MB of packages would take a minute more.
+# Python compiles modules on first import; compiling all 370 MB of packages during installation takes another minute.
 $(READY): pyproject.toml
 	@echo "Setting up $(VENV): PyTorch is large (up to 5 GB), a few minutes the first time."
 	@$(PYTHON) -c "import sys; sys.exit('refinenet needs Python 3.11 or newer, this is ' + sys.version.split()[0] + '; try: make PYTHON=python3.12 $(MAKECMDGOALS)') if sys.version_info < (3, 11) else None"

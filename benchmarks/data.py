@@ -6,9 +6,9 @@ By default the images are drawn streets of 480x360 pixels, saved as PNG files an
 every candidate once, in turn, so that drifting machine speed affects all of them equally; the ratios are medians over
 rounds.
 
-"Bare decoding" opens image and mask with Pillow and makes arrays of them, nothing else, in as many processes. The
+"Bare decoding" only opens image and mask with Pillow and converts them to arrays, in as many processes. The
 network is the light-weight MobileNetV2 at the default training settings (crop 320x320, batch 8): demand is the rate
-of training steps (forward, backward, update) when batches cost nothing.
+of training steps (forward, backward, update) when batches are available at no cost.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
     python benchmarks/deploy.py [--encoder mobilenetv2_100] [--size 512] [--rounds 12] [--no-peers] [--no-memory]
 
 "Plain" is the published network with the same weights: PyTorch eager, channels first, one 5x5 max pool. Peers are
-networks from PyPI with the same kind of encoder and random weights, as their users run them (PyTorch eager, channels
-first), and translated for OpenVINO, their best export; peers whose package is not installed are skipped (`pip install
-segmentation-models-pytorch transformers`).
+networks from PyPI with the same kind of encoder and random weights, as they are normally run (PyTorch eager, channels
+first), and translated for OpenVINO, their best export; peers whose package is not installed are skipped (`pip
+install segmentation-models-pytorch transformers`).
 
 Each round times every candidate once, in turn, so that drifting machine speed affects all of them equally; the ratios
-are medians over rounds. Memory is the most that a process held that did nothing else, PyTorch and all. The floor is
+are medians over rounds. Memory is the peak of a process that does nothing else, including PyTorch itself. The floor is
 the network's multiply-adds at the speed of large float32 matrix products on the same cores.
 """
 

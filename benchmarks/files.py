@@ -3,7 +3,7 @@
     python benchmarks/files.py [--images 40] [--size 960x720] [--backend openvino] [--kind labels] [--rounds 3]
 
 Drawn streets are written as JPEG files (quality 90). Steps are timed one by one, without overlap: wall-clock time,
-and the processor time of all threads, which a busy machine disturbs less. Each round then runs the network on the
+and CPU time of all threads, which is less affected by other load. Each round then runs the network on the
 same number of prepared images and `RefineNet.deploy_files` on the folder, in turn, so that a machine whose speed
 drifts affects both equally; ratios are medians over rounds.
 """

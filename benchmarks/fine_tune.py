@@ -3,13 +3,13 @@
     python benchmarks/fine_tune.py [--epochs 60] [--images 60] [--seed 0] [--keep FOLDER] [--draw-only]
 
 The dataset is drawn here: pictures of 320x240 pixels with three classes. The ground is grass, gravel or a mixture of
-both; on it lie pieces of wickerwork and of cracked clay, of any shape and size, over each other, in light that
-changes over the picture. Colours have the same distribution in all three classes, so only texture distinguishes them.
+both; on it lie overlapping pieces of wickerwork and cracked clay, of any shape and size, in light that varies over
+the picture. Colours have the same distribution in all three classes, so only texture distinguishes them.
 
 It is written as a user's folder (images/, masks/, classes.yaml), of which `refinenet train` uses every fifth picture
 for validation; then `refinenet train --recipe few_images` and `refinenet eval` run as a user runs them. Seconds are
-those of the whole training command, from start to end; CPU seconds are those of all its processes, which other work
-on the machine hardly affects.
+those of the whole training command; CPU seconds are those of all its processes, which other load on the machine hardly
+affects.
 """
 
 from __future__ import annotations

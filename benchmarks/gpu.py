@@ -3,8 +3,8 @@
     python benchmarks/gpu.py [--encoder resnet50] [--size 512] [--rounds 20]
 
 "Plain" is the published network with the same weights: PyTorch eager, channels first, float32, one 5x5 max pool. Ours
-are `PyTorchBackend` in each of its precisions, and the same in float16 compiled with CUDA graphs. All go from
-prepared images on the GPU to label maps. Batches double until they no longer fit; the best one counts. The floor is
+are `PyTorchBackend` in each of its precisions, and the same in float16 compiled with CUDA graphs. All go from prepared
+images on the GPU to label maps. Batch sizes double until memory is exhausted; the best one is reported. The floor is
 the network's multiply-adds at the speed of large float16 matrix products on the same GPU.
 """
 

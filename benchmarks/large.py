@@ -4,9 +4,9 @@
 
 The image consists of adjacent, alternately mirrored streets with slowly varying colours; it is written and read in
 parts. The segmentation runs in a separate process, whose peak resident memory is reported by the system. Then a part
-of the image is cut out so that windows fall half a step beside those of the whole image, as far as they can: a seam
-would show as pixels that get another label there, along the lines where another window begins to count most. Other
-pixels are compared, too: what differs there are not seams, but what the network makes of other surroundings.
+of the image is cut out so that its windows are offset by half a step from those of the whole image where possible: a
+seam would appear as pixels with different labels along the lines where another window begins to dominate. Other pixels
+are compared, too: differences there are not seams, but the effect of different surroundings on the network.
 """
 
 from __future__ import annotations

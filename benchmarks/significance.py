@@ -3,13 +3,13 @@
     python benchmarks/significance.py [--simulations 2000] [--images 30 100 500]
         [--differences 0 0.002 0.01] [--population 20000] [--draws 999]
 
-Two models have segmented a population of simulated images, from which each simulation takes some. The 11 classes are
-in 95 % to 6 % of the images and of very different size; an image, and a class in it, is more or less hard for both
-models, and by chance harder for one of them. In the population the true difference in mIoU is exactly the one asked
-for, in three ways: both models are alike; the second is better at the two rarest classes and worse at the others; it
+Two models have segmented a population of simulated images, from which each simulation draws a sample. The 11 classes
+occur in 95 % to 6 % of the images and have very different sizes; the difficulty of an image, and of a class in it, is
+shared by both models up to random variation. In the population, the true difference in mIoU is exactly the requested
+one, in three ways: both models are alike; the second is better at the two rarest classes and worse at the others; it
 is better at every other class and worse at the rest. Type I errors should be 5 %.
 
-Beside `compare_counts` (bootstrap-t) the table shows the plain percentile bootstrap, and the results for pixel
+In addition to `compare_counts` (bootstrap-t), the table shows the plain percentile bootstrap, and the results for pixel
 accuracy and a rare class's IoU: errors where the models are alike, true differences in the other two ways.
 
 Shape letters: N images, K classes.

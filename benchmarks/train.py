@@ -5,7 +5,7 @@
 
 A step is a forward pass, a backward pass and an update of the weights, on a batch that is already on the device.
 "Ours" is the step of `refinenet train` at its default settings: channels last, the device's best precision, max pools
-in parts. "As published" is the same network with the same first weights in PyTorch eager, channels first, float32,
+in parts. "As published" is the same network with the same initial weights in PyTorch eager, channels first, float32,
 one 5x5 max pool, and with the same optimiser and loss. On a CPU, part of the difference is that `refinenet` keeps
 freed memory (`inference.backends.pytorch`), which PyTorch alone does not do; --keeping also times the published
 network in a process that does.

@@ -142,8 +142,8 @@ class RefineNet(SegmentationModel):
     ) -> TrainResult:
         """Train the network; afterwards it has the weights of the epoch with the best validation mIoU.
 
-        A new network gets the classes of the dataset. A trained one keeps the classifier weights of classes that the
-        dataset has, too (by name), and learns the others anew. All randomness of training follows from the setting
+        A new network gets the classes of the dataset. A trained one keeps the classifier weights of classes that also
+        occur in the dataset (by name), and learns the others anew. All randomness in training depends on the setting
         `seed`, and the weights of a new network from that of `RefineNet`; PyTorch's own generator is left unchanged.
 
         Args:
@@ -151,8 +151,8 @@ class RefineNet(SegmentationModel):
                 list of datasets with the same classes: training uses all of them, validation the first.
             root: Folder of a named dataset; for a list, of the first one.
             output: Run folder to create; by default a new one below `runs/`.
-            resume: Run folder of an interrupted training, instead of `dataset`; it continues with its own settings.
-            stages: Several trainings in a row, instead of `dataset`; each begins with the best model of the previous
+            resume: Run folder of an interrupted run, instead of `dataset`; it continues with its own settings.
+            stages: Several consecutive runs, instead of `dataset`; each starts from the best model of the previous
                 one. Mappings with the key "dataset", optionally "root", and settings; or a YAML file with a list of
                 them under the key "stages".
             recipe: Name of a bundled recipe, or a TOML file, with datasets and settings; other arguments override it.
@@ -161,7 +161,7 @@ class RefineNet(SegmentationModel):
                 `dataset="coco:stuff"` is equivalent.
             check: Whether to check a sample of the data first (`refinenet data check --quick`), and to reject data
                 that training would fail on or learn something wrong from.
-            stop_after: Number of steps after which to stop, as on Ctrl-C; `resume` continues. In a training in stages,
+            stop_after: Number of steps after which to stop, as on Ctrl-C; `resume` continues. For a run in stages,
                 steps of the current stage.
             progress: Whether to show progress on standard error.
             settings: Fields of `TrainConfig`, such as `epochs`, `batch_size` and `learning_rate`; for all stages that
@@ -358,7 +358,7 @@ class RefineNet(SegmentationModel):
         max_drop: float = MAX_DROP,
         progress: bool = True,
     ) -> Certificate:
-        """Export the model to another format, check its predictions there, and write a certificate next to it.
+        """Export the model to another format, verify its predictions, and write a certificate next to it.
 
         The graph maps "images", float32 RGB `(N, 3, H, W)` in [0, 1] of any size, to "labels" `(N, H, W)` and "logits"
         `(N, K, ceil(H/4), ceil(W/4))`.

@@ -1,4 +1,4 @@
-"""Processes that train or evaluate together: a single one, or those started by torchrun on one or more machines."""
+"""Distributed processes: a single process, or a group started by torchrun on one or more machines."""
 
 from __future__ import annotations
 

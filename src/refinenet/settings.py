@@ -1,6 +1,6 @@
-"""The base class of every configuration, and the checks of single values.
+"""Base class of all configurations, and checks of single values.
 
-A configuration is a frozen dataclass beside the code that it configures. Its annotations are its rules:
+A configuration is a frozen dataclass beside the code that it configures. Its annotations define the allowed values:
 
     @dataclass(frozen=True, kw_only=True)
     class BlurConfig(Settings):
@@ -19,7 +19,7 @@ from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 DEFAULT_SEED = 42
-"""The seed of trainings and new networks unless the user passes one."""
+"""Default seed of training runs and new networks, unless the user passes one."""
 
 
 def is_number(value: object) -> bool:

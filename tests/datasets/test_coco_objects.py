@@ -51,7 +51,7 @@ def read(root: Path) -> np.ndarray[Any, Any]:
 ])  # fmt: skip
 def test_what_iscrowd_stands_for(tmp_path: Path, more: dict[str, Any], keys: dict[str, Any], is_void: bool) -> None:
     root = draw(tmp_path, {"segmentation": BRUSH, "iscrowd": 1, **more}, **keys)
-    with pytest.warns(UserWarning, match="void" if is_void else "labels of their category"):
+    with pytest.warns(UserWarning, match="void" if is_void else "treated as normal objects"):
         labels = read(root)
     names = open_dataset(str(root))("train").label_set.names
     assert set(np.unique(labels[:, 20:23])) == {255 if is_void else names.index("crop")}

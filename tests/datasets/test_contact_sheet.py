@@ -319,10 +319,10 @@ def test_shares_are_written_in_per_cent() -> None:
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (partial(draw_contact_sheet, count=0), "count and columns are 1 or more, not 0 and 4"),
+        (partial(draw_contact_sheet, count=0), "count and columns must be at least 1, not 0 and 4"),
         (partial(draw_contact_sheet, columns=-1), "not 12 and -1"),
-        (partial(draw_contact_sheet, cell=(31, 400)), "32 pixels or more high and wide, not 31 and 400"),
-        (partial(draw_contact_sheet, cell=(400, 31)), "32 pixels or more high and wide, not 400 and 31"),
+        (partial(draw_contact_sheet, cell=(31, 400)), "at least 32 pixels high and wide, not 31 and 400"),
+        (partial(draw_contact_sheet, cell=(400, 31)), "at least 32 pixels high and wide, not 400 and 31"),
         (
             partial(draw_contact_sheet, cell=(9000, 9000)),
             "1 images in cells of 9000x9000 make .* 100,000,000 are allowed",

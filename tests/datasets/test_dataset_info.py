@@ -149,7 +149,7 @@ def test_the_tables_hold_the_figures(
     assert ["Car", "never", "100.0 % (1)"] in rows
     assert ["class", "median frequency", "log"] in rows
     assert ["Sky", "1.5714"] in [row[:2] for row in rows]
-    assert err == "Not there: val.\n"
+    assert err == "Missing splits: val.\n"
 
 
 def test_many_sizes_are_given_as_a_range(

@@ -102,7 +102,7 @@ def test_groups_are_told_by_names(stems: list[str], expected: int, tmp_path: Pat
     if expected == 3:
         assert {len(part) for part in split_folder(root, val=0.3, test=0.3).values()} == {1}
         return
-    with pytest.raises(ValueError, match=rf"tell {expected} groups \(.*too few for train, test and val"):
+    with pytest.raises(ValueError, match=rf"form {expected} groups \(.*too few for train, test and val"):
         split_folder(root, test=0.2)
     assert not (root / "train.txt").exists()
 
@@ -120,8 +120,8 @@ def test_groups_by_a_regular_expression(tmp_path: Path) -> None:
     [
         ("(", r"group='\(' is not a valid regular expression"),
         ("clip", "no group in brackets"),
-        ("(clipa)", r"group='\(clipa\)' finds nothing in 'clipb_00000'"),
-        ("clip(a)?", "finds nothing in 'clipb_00000'"),
+        ("(clipa)", r"group='\(clipa\)' does not match 'clipb_00000'"),
+        ("clip(a)?", "does not match 'clipb_00000'"),
     ],
 )
 def test_regular_expressions_that_do_not_fit_are_refused(group: str, pattern: str, tmp_path: Path) -> None:
@@ -172,14 +172,16 @@ def test_masks_elsewhere_and_with_an_ending(tmp_path: Path) -> None:
 def test_what_cannot_be_split_is_refused(tmp_path: Path) -> None:
     for split in ("train", "val"):
         make(tmp_path / "done" / split, ["a"])
-    with pytest.raises(ValueError, match=r"without splits, and it is SPLIT/images and SPLIT/masks, with train, val\."):
+    with pytest.raises(
+        ValueError, match=r"without splits, but its layout is SPLIT/images and SPLIT/masks, with train, val\."
+    ):
         split_folder(tmp_path / "done")
     for number in range(3):
         make(tmp_path / "flat", [])
         (tmp_path / "flat").mkdir(exist_ok=True)
         (tmp_path / "flat" / f"{number}.jpg").touch()
         (tmp_path / "flat" / f"{number}_mask.png").touch()
-    with pytest.raises(ValueError, match="cannot be split: that needs images/ and masks/"):
+    with pytest.raises(ValueError, match="cannot be split: it must contain images/ and masks/"):
         split_folder(tmp_path / "flat")
     with pytest.raises(ValueError, match="has 1 images, too few for train, val"):
         split_folder(make(tmp_path / "one", ["a"]))

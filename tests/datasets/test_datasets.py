@@ -196,7 +196,7 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="neither"):
         open_dataset(tmp_path / "missing")
     for source in ("streets", tmp_path):
-        with pytest.raises(ValueError, match="has no use here"):
+        with pytest.raises(ValueError, match="has no effect"):
             open_dataset(source, tmp_path)
     with pytest.raises(ValueError, match="at least one dataset"):
         open_training_datasets([])

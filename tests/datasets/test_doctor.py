@@ -104,7 +104,7 @@ def test_a_clean_folder_is_called_clean(tmp_path: Path, capsys: pytest.CaptureFi
     assert report.images == {"train": 32, "val": 8}
     assert report.checked == 40
     report.print()
-    assert capsys.readouterr().out.endswith("Clean: nothing was found.\n")
+    assert capsys.readouterr().out.endswith("Clean: no problems found.\n")
 
 
 def test_the_words_of_the_report(planted_report: tuple[doctor.Report, dict[str, set[str]]],

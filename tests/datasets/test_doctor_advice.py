@@ -57,7 +57,7 @@ def test_the_names_of_the_user_never_stand_beside_guessed_colours(tmp_path: Path
     assert kinds_of(doctor.check(tmp_path / "mine", workers=0)) == {"mask-colours-for-ids": 10}
     for colour in COLOURS:
         assert re.search(rf"- {re.escape(str(list(colour)))}: [0-9.]+ %", finding.advice)
-    assert "Only you know which colour is which class." in finding.advice
+    assert "The class of each colour is unknown." in finding.advice
     changes = doctor.fix(tmp_path / "mine", tmp_path / "copy", workers=0)
     assert changes.to_dict()["names_are_placeholders"] is True
     label_set = open_dataset(tmp_path / "copy")("train").label_set

@@ -39,7 +39,7 @@ def test_a_copy_is_offered_exactly_where_one_is_written_and_better(planned: Set,
 def test_a_copy_is_not_offered_while_it_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw_set(tmp_path, find_set("ids from 1"), SIZE, 700)
     report = doctor.check(tmp_path, workers=0)
-    footer = "writes a repaired copy, leaves out"
+    footer = "writes a repaired copy. What cannot be repaired is left out"
     report.print()
     assert footer in capsys.readouterr().out
     report.print(offer_fix=False)
@@ -52,8 +52,8 @@ def test_a_split_that_would_lose_all_is_no_reason_to_offer_a_copy(tmp_path: Path
         Spot(tmp_path / "mine", "val", stem).mask.write_bytes(b"")
     report = doctor.check(tmp_path / "mine", workers=0)
     assert report.to_dict()["fix_command"] is None
-    assert report.findings[0].advice == "Get the files again, or remove both image and mask."
-    with pytest.raises(ValueError, match=r"(?s)No sample would be left in val.*Get\s+the\s+files\s+again"):
+    assert report.findings[0].advice == "Get new copies of the files, or remove both image and mask."
+    with pytest.raises(ValueError, match=r"(?s)No sample would be left in val.*Get\s+new\s+copies"):
         doctor.fix(tmp_path / "mine", tmp_path / "copy", workers=0)
 
 

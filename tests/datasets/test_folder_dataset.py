@@ -198,7 +198,7 @@ def test_palettes_that_differ_are_refused(tmp_path: Path) -> None:
     make(root, {"b": [[0, 1]]}, palette=PALETTE[:2])
     assert len(only(root).label_set) == 2
     make(root, {"c": [[0, 1]]}, palette=PALETTE[::-1])
-    with pytest.raises(ValueError, match=r"c\.png has other palette colours .* one palette"):
+    with pytest.raises(ValueError, match=r"c\.png has a different palette .* one palette"):
         only(root)
 
 
@@ -220,7 +220,9 @@ def test_masks_that_nothing_explains_are_refused(tmp_path: Path) -> None:
 
 def test_colour_masks_where_ids_are_meant_say_what_to_do(tmp_path: Path) -> None:
     root = make(tmp_path / "mine", {"a": [[[0, 0, 0]]]}, "names: [a]")
-    with pytest.raises(ValueError, match=r"a\.png is a colour picture .*give the colours of the classes in classes\.y"):
+    with pytest.raises(
+        ValueError, match=r"a\.png is a colour picture .*define the colours of the classes in classes\.y"
+    ):
         only(root)[0]
 
 

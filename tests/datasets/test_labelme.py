@@ -155,7 +155,7 @@ CORNERS = [[4, 2], [6, 3]]
     (shape("cat", None), "no list of points"),
     (shape("cat", [[1, 1], [2], [3, 3]]), r"the point \[2\]"),
     (shape("cat", [[1, 1], [2, "2"], [3, 3]]), r"the point \[2, '2'\]"),
-    (shape("cat", [[1, 1], [2, float("nan")], [3, 3]]), r"point \[2, nan\], far outside of the image of 8x6"),
+    (shape("cat", [[1, 1], [2, float("nan")], [3, 3]]), r"point \[2, nan\], far outside the image of 8x6"),
     (shape("cat", [[1, 1], [17, 1], [3, 3]]), r"point \[17, 1\], far outside"),
     (shape("cat", [[1, 1], [2, -7], [3, 3]]), r"point \[2, -7\], far outside"),
     (shape("cat", [[1, 1], [10**400, 1], [3, 3]]), "far outside"),
@@ -164,8 +164,8 @@ CORNERS = [[4, 2], [6, 3]]
     (shape("cat", CORNERS, "mask", "\u00e4"), "is not valid base64"),
     (shape("cat", CORNERS, "mask", "aGVsbG8="), "'mask' is not a JPEG, PNG"),
     (shape("cat", CORNERS, "mask", png_in_base64([[1, 1], [1, 1]])), r"the shape \(2, 2\), but .* span \(2, 3\)"),
-    (shape("cat", [[6, 2], [8, 3]], "mask", png_in_base64([[1] * 3] * 2)), "reach outside"),
-    (shape("cat", [[-1, 2], [1, 3]], "mask", png_in_base64([[1] * 3] * 2)), "reach outside"),
+    (shape("cat", [[6, 2], [8, 3]], "mask", png_in_base64([[1] * 3] * 2)), "extend outside"),
+    (shape("cat", [[-1, 2], [1, 3]], "mask", png_in_base64([[1] * 3] * 2)), "extend outside"),
 ])  # fmt: skip
 def test_damaged_shapes_are_named(bad: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message) as caught:

@@ -126,7 +126,7 @@ def test_stems_that_stand_twice_are_named(tmp_path: Path) -> None:
     save_pair(tmp_path / "images" / "a.jpg", tmp_path / "masks" / "a.png", 0)
     save_image(tmp_path / "images" / "a.png")
     write(tmp_path / "classes.yaml", NAMES)
-    with pytest.raises(ValueError, match=r"images holds both a\.jpg and a\.png: which one should be used\?"):
+    with pytest.raises(ValueError, match=r"images holds both a\.jpg and a\.png\. Keep only one"):
         open_split(tmp_path, "val")
 
 

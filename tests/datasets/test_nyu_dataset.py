@@ -139,7 +139,7 @@ def test_trap_prepared_nyu_masks_hold_0_to_39_and_255_already(tmp_path: Path) ->
 
 def test_nyu_s_root_is_the_folder_and_its_images_are_no_files(tmp_path: Path) -> None:
     write_nyu(tmp_path)
-    with pytest.raises(FileNotFoundError, match=rf"There is no {tmp_path / NYU_FILE / NYU_FILE} either"):
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path / NYU_FILE / NYU_FILE} does not exist either"):
         NYU.open_split(tmp_path / NYU_FILE, "val")
     val = NYU.open_split(tmp_path, "val")
     assert [val.image_file(item) for item in val.items] == [None, None]

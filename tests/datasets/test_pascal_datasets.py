@@ -186,5 +186,5 @@ def test_strange_parts_are_refused(tmp_path: Path) -> None:
             PERSON_PART.open_split(tmp_path, "train")[0]
         assert str(path) in str(caught.value)
     write_people(tmp_path)
-    with pytest.raises(ValueError, match=rf"{TRAIN[0]}\.mat holds no object"):
+    with pytest.raises(ValueError, match=rf"{TRAIN[0]}\.mat contains no object"):
         PERSON_PART.open_split(tmp_path, "train")[0]

@@ -181,7 +181,7 @@ def test_a_dataset_is_fetched_unpacked_and_converted_once(server: HostileServer,
     report = run(server, root)
     check_all(root)
     assert [(split.split, split.images, split.published) for split in report.splits] == [("train", 8, 8), ("val", 4, 5)]
-    assert [split.note for split in report.splits] == ["", "4 images are here, 5 were published."]
+    assert [split.note for split in report.splits] == ["", "4 images were found, 5 were published."]
     assert report.problems == ()
     assert len(server.requests) == 2
     times = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
@@ -321,7 +321,7 @@ def test_files_of_one_name_are_one_file_and_each_is_used() -> None:
 def test_a_wrong_hash_is_said_and_a_second_run_finishes(server: HostileServer, tmp_path: Path) -> None:
     right = Download(url=f"{server.address}/train.zip", file="train.zip", unpack=True, md5="0" * 32)
     server.plan("/train.zip", serve(TRAIN))
-    with pytest.raises(ValueError, match=f"expected is {'0' * 32}"):
+    with pytest.raises(ValueError, match=f"expected {'0' * 32}"):
         prepare("texts", tmp_path, published=published(server.address, downloads=(right,)), progress=False)
     assert not (tmp_path / "data").exists()
     plan(server)
@@ -361,7 +361,7 @@ def test_a_sound_archive_without_the_dataset_is_fetched_again(
 def test_an_empty_archive_beside_a_right_one_is_fetched_again_alone(server: HostileServer, tmp_path: Path) -> None:
     plan(server)
     server.plan("/val.tgz", serve(as_zip({})))
-    assert "val.tgz holds nothing." in run(server, tmp_path).problems[0]
+    assert "val.tgz is empty." in run(server, tmp_path).problems[0]
     plan(server)
     assert run(server, tmp_path).problems == ()
     check_all(tmp_path)
@@ -369,7 +369,9 @@ def test_an_empty_archive_beside_a_right_one_is_fetched_again_alone(server: Host
 
 
 def test_without_downloads_it_is_said_how_to_get_them(server: HostileServer, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"by hand from http://texts.example. Write them yourself. Put it into"):
+    with pytest.raises(
+        FileNotFoundError, match=r"manually from http://texts.example. Write them yourself. Put it into"
+    ):
         prepare("texts", tmp_path / "x", published=published(server.address, downloads=()), progress=False)
     assert not (tmp_path / "x").exists()
     with pytest.raises(FileNotFoundError, match="texts is not in"):

@@ -251,7 +251,7 @@ def test_coco_s_training_images_are_chosen_and_nothing_is_said_to_be_missing(tmp
     report = prepare("coco", tmp_path, download=False, workers=0, progress=False)
     train, val = report.splits
     assert (train.images, train.published, train.note) == (3, None, "")
-    assert (val.images, val.published, val.note) == (2, 5000, "2 images are here, 5,000 were published.")
+    assert (val.images, val.published, val.note) == (2, 5000, "2 images were found, 5,000 were published.")
 
 
 def test_joined_datasets_are_slow_where_one_of_them_is(tmp_path: Path) -> None:

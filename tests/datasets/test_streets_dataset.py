@@ -70,5 +70,5 @@ def test_streets_by_default() -> None:
     ],
 )
 def test_other_forms_of_streets_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=f"Drawn streets .*{text}"):
+    with pytest.raises(ValueError, match=f"[Ss]ynthetic streets .*{text}"):
         open_dataset(text)

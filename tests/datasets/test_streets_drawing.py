@@ -94,7 +94,7 @@ def test_the_usual_size_is_that_of_camvid() -> None:
 @pytest.mark.parametrize(
     ("seed", "height", "width", "message"),
     [
-        (-1, 10, 10, "0 or more, not -1"),
+        (-1, 10, 10, "at least 0, not -1"),
         (0, 0, 10, "1 to 4096 pixels, not 0 x 10"),
         (0, 10, 0, "1 to 4096 pixels, not 10 x 0"),
         (0, 10, 4097, "1 to 4096 pixels, not 10 x 4097"),

@@ -72,7 +72,7 @@ def test_voc_without_lists(tmp_path: Path) -> None:
         ("background:0,0,0::\nx:1,2\n", r"line 2 is 'x:1,2', not label:red,green,blue::"),
         ("background\n", "line 1 is 'background'"),
         ("background:0,0,256::\n", r"not \[0, 0, 256\]"),
-        ("a:0,0,0::\na:0,0,1::\n", "line 2 names 'a' a second time"),
+        ("a:0,0,0::\na:0,0,1::\n", "line 2 names 'a' twice"),
         ("a:0,0,0::\nb:0,0,0::\n", "a different colour for each class"),
         ("a:0,0,0::\nignore:0,0,0::\n", "is in both 'colours' and 'ignore'"),
         ("# nothing\n", "it has 0 classes"),
@@ -205,7 +205,7 @@ def test_coco_files_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=rf"{path} names the image b\.jpg, which is not in .*train"):
         open_split(tmp_path, "train")
     write_json(path, coco("x/a.jpg", "y/a.jpg"))
-    with pytest.raises(ValueError, match=r"names an image in .* twice"):
+    with pytest.raises(ValueError, match=r"lists an image in .* twice"):
         open_split(tmp_path, "train")
     write_json(path, coco())
     with pytest.raises(ValueError, match="it has no images"):

@@ -104,7 +104,7 @@ def test_a_model_keeps_its_choice_for_images_of_one_size(
     r.deploy(image=street, max_latency_ms=60_000)
     assert capsys.readouterr().err == ""
     for wrong in ("fast", True, float("nan"), 0):
-        with pytest.raises(ValueError, match="max_latency_ms is a number above 0"):
+        with pytest.raises(ValueError, match="max_latency_ms must be a number above 0"):
             r.segment(street, max_latency_ms=wrong)  # type: ignore[arg-type]
 
 

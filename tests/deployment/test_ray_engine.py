@@ -137,7 +137,9 @@ def test_a_finished_run_is_left_as_it_is(
     again = run_refinenet(*command, timeout=600)  # most of it is importing PyTorch and Ray, slow on a busy machine
     assert again.stderr == ""
     assert again.returncode == 0
-    assert again.stdout == f"0 of 14 images segmented, 14 were done before, by the same model and settings: {output}.\n"
+    assert (
+        again.stdout == f"0 of 14 images segmented, 14 were already done, with the same model and settings: {output}.\n"
+    )
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in output.glob("*.png")} == before
     areas = {result.image: result.areas for result in results}
     pairs = [(image, output / f"{image.stem}.png") for image in good]
@@ -229,7 +231,7 @@ def test_an_image_over_which_three_processes_died_is_given_up(cluster: str, imag
         ray.get(deaths.begin.remote(process, "read 4"))
     rows = [{"index": index, "image": str(images / f"0{index}.jpg"), "output": "x.png"} for index in (4, 5)]
     errors = [read_row(as_table(row), deaths, AS_DECLARED).to_pylist()[0]["error"] for row in rows]
-    assert f"{images / '04.jpg'} is given up: 3 processes died over it" in errors[0]
+    assert f"{images / '04.jpg'} is skipped: 3 processes died while processing it" in errors[0]
     assert errors[1] is None
 
 
@@ -281,7 +283,7 @@ def test_the_machines_are_shared_among_the_workers() -> None:
     assert shares(8, 16, gpus=4) == (8, 1, 0.5)
     assert shares(5, 16, gpus=4) == (5, 1, 0.5)
     assert share_out([{"CPU": 4, "GPU": 1}], 4, "cpu").gpus == 0
-    with pytest.raises(ValueError, match="3 workers need as many cores, and Ray's cluster has 2"):
+    with pytest.raises(ValueError, match="3 workers need as many cores, but the Ray cluster has 2"):
         shares(3, 1, 1)
     with pytest.raises(ValueError, match="no GPU"):
         share_out([{"CPU": 4}], 1, "cuda")
@@ -289,7 +291,7 @@ def test_the_machines_are_shared_among_the_workers() -> None:
 
 def test_invalid_arguments_are_refused_at_once(tmp_path: Path, street_file: Path, run_refinenet: CommandLine) -> None:
     pair = (street_file, tmp_path / "one.png")
-    with pytest.raises(ValueError, match="from 1 up, not 0"):
+    with pytest.raises(ValueError, match="at least 1, not 0"):
         segment_with_ray([pair], workers=0)
     skipped = next(segment_with_ray([pair, (tmp_path / "other.jpg", pair[1])]))
     assert skipped.error is not None

@@ -33,9 +33,9 @@ def test_places_that_users_name() -> None:
     assert as_place("file:///a/b%20c.jpg") == "/a/b c.jpg"
     assert as_place("s3://bucket/a/b c.jpg") == "s3://bucket/a/b c.jpg"
     for place in ("http://there/a.jpg", "s3://", "ftp://there/a.jpg"):
-        with pytest.raises(ValueError, match=f"{place} is not a valid place for images"):
+        with pytest.raises(ValueError, match=f"{place} is not a valid location for images"):
             as_place(place)
-    with pytest.raises(ValueError, match="of the machine 'there'"):
+    with pytest.raises(ValueError, match="on the machine 'there'"):
         as_place("file://there/a.jpg")
 
 
@@ -98,8 +98,8 @@ def test_invalid_pairs_of_places(store: str, tmp_path: Path) -> None:
         pair_places([f"{store}/r"])
     with pytest.raises(ValueError, match=r"nothing holds no images .*\.gif\b.*\)\.$"):
         pair_places([f"{store}/nothing"])
-    with pytest.raises(ValueError, match="not one file"):
+    with pytest.raises(ValueError, match="not a file"):
         pair_places([f"{store}/r"], f"{store}/one.png")
     for folder in (f"{store}/r/sub", str(tmp_path)):
-        with pytest.raises(ValueError, match=r"holds images themselves, such as .*a\.jpg"):
+        with pytest.raises(ValueError, match=r"contains input images, such as .*a\.jpg"):
             pair_places([folder], folder)

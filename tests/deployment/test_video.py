@@ -302,11 +302,11 @@ def test_without_h264_there_is_still_a_video_that_plays(tmp_path: Path) -> None:
         (["folder.mp4"], "folder"),
         (["empty.mp4"], "empty (0 bytes)"),
         (["text.mp4"], "text.mp4 is not a readable video"),
-        (["text.mp4", "in.mp4"], "One video at a time"),
+        (["text.mp4", "in.mp4"], "Pass a single video"),
         (["http://127.0.0.1:9/live"], "--output"),
         (["camera:987", "-o", "a.mp4"], "There is no camera:987"),
         (["in.mp4", "-o", "a.avi"], ".mp4, .m4v, .mov, .mkv"),
-        (["in.mp4", "-o", "a.mp4", "-k", "labels"], "Name a folder"),
+        (["in.mp4", "-o", "a.mp4", "-k", "labels"], "Choose a folder"),
         (["in.mp4", "-o", "in.mp4"], "the input itself"),
         (["in.mp4", "-o", "text.mp4/a.mp4"], "text.mp4"),
     ],
@@ -341,7 +341,7 @@ def test_the_command_line_reports_its_output(
     result = run_refinenet("deploy", "in.mp4", timeout=600)
     assert result.returncode == 0, result.stderr
     assert "in.mp4 -> in_overlay.mp4: 3 frames" in result.stdout
-    assert "with sound" in result.stdout
+    assert "with audio" in result.stdout
     assert len(read_video(tmp_path / "in_overlay.mp4")[0]) == 3
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["refinenet", "deploy", "in.mp4", "-k", "confidence", "-o", "sure.mkv", "--json"])

@@ -121,7 +121,7 @@ def test_convert_and_info(run_refinenet: CommandLine, tmp_path: Path) -> None:
         (["train", "--resume", "nowhere"], 1, "nowhere"),
         (["train"], 2, "--dataset"),
         (["deploy", "text.jpg", "text.jpg"], 1, "text.jpg"),
-        (["deploy", ".", "--output", "."], 1, "the images themselves"),
+        (["deploy", ".", "--output", "."], 1, "input images"),
         (["deploy", "text.jpg", "--output", "a.webp"], 1, ".png, .jpg"),
         (["info", "text.jpg"], 1, "text.jpg"),
         (["convert", "text.jpg", "new.safetensors"], 1, "text.jpg"),

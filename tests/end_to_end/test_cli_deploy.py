@@ -49,4 +49,4 @@ def test_options_without_effect_are_rejected(mode: Mode, option: str) -> None:
         return
     result = CliRunner().invoke(app, ["deploy", *MODES[mode], *OPTIONS[option]])
     assert result.exit_code == 2
-    assert f"{OPTIONS[option][0]} would do nothing" in " ".join(result.output.replace("│", "").split())
+    assert f"{OPTIONS[option][0]} would have no effect" in " ".join(result.output.replace("│", "").split())

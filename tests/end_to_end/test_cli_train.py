@@ -108,7 +108,7 @@ def test_what_stages_share_need_not_do_without_them(run_refinenet: CommandLine, 
         (["--resume", "run", "--no-check"], 2, "--no-check"),
         (["--recipe", "modern", "--stages", "stages.yaml"], 2, "--recipe"),
         (["--recipe", "modern", "-d", "streets:4:48x32", "--set", "epoch=3"], 1, "epoch"),
-        (["--recipe", "lightweight_voc", "--model", "camvid", "-d", "camvid"], 1, "lightweight_voc names its own"),
+        (["--recipe", "lightweight_voc", "--model", "camvid", "-d", "camvid"], 1, "lightweight_voc has its own"),
         (["-d", "streets:4:48x32", "--stop-after", "0"], 2, "--stop-after"),
     ],
 )

@@ -114,7 +114,7 @@ def test_console_examples_run(users_files: Path, run_refinenet: CommandLine) -> 
         result = run_refinenet(*shlex.split(with_local_paths(quick, users_files), comments=True)[1:], timeout=300)
         if "--recipe lightweight_nyu" in quick:  # its encoder's ImageNet weights are fetched first
             assert result.returncode == 1
-            assert "'resnet50' could not be fetched" in result.stderr
+            assert "'resnet50' could not be downloaded" in result.stderr
             assert "encoder_weights=FILE" in result.stderr
             continue
         assert result.returncode == 0, (command, result.stderr)

@@ -158,9 +158,9 @@ def test_the_same_file_twice(tmp_path: Path) -> None:
 def test_one_image_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = compare(save(tmp_path / "a.json", 1, images=1), save(tmp_path / "b.json", 2, images=1))
     assert all(one.difference.p is None and one.difference.interval is None for one in found.summary)
-    assert "from one image nothing can be said" in found.verdict
+    assert "from one image no conclusion about other images" in found.verdict
     found.print()
-    assert "nothing can be said" in " ".join(capsys.readouterr().out.split())
+    assert "no conclusion about other images" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_class_that_only_one_predicts_is_left_out_and_said(
@@ -176,7 +176,7 @@ def test_a_class_that_only_one_predicts_is_left_out_and_said(
     found = compare(path, other)
     assert (found.classes[2].first, found.classes[2].second, found.classes[2].difference.value) == (None, 0, None)
     found.print()
-    assert "no such class in truth or prediction: class 2" in " ".join(capsys.readouterr().out.split())
+    assert "no such class in ground truth or prediction: class 2" in " ".join(capsys.readouterr().out.split())
 
 
 def test_images_in_another_order_are_the_same_images(tmp_path: Path) -> None:
@@ -204,8 +204,8 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "version true": (lambda v: v.update(version=True), "'version' is True"),
     "another dataset": (lambda v: v.update(dataset="yours"), "'dataset' is 'mine' and 'yours'"),
     "another split": (lambda v: v.update(split="test"), "'split' is 'val' and 'test'"),
-    "dataset of no text": (lambda v: v.update(dataset=[1]), r"'dataset' is \[1\], not a text"),
-    "a terminal's commands": (lambda v: v.update(dataset="\x1b[2J"), "cannot be printed"),
+    "dataset of no text": (lambda v: v.update(dataset=[1]), r"'dataset' is \[1\], not a string"),
+    "a terminal's commands": (lambda v: v.update(dataset="\x1b[2J"), "not printable"),
     "a lone surrogate": (lambda v: v.update(protocol="\ud800"), "'protocol' is .*ud800"),
     "no images": (lambda v: v.update(images=0, per_image=[]), "'per_image' has 0"),
     "images miscounted": (lambda v: v.update(images=7), "'images' is 7, its 'per_image' has 12"),
@@ -226,7 +226,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a fraction": (lambda v: pixels_of(v).update({"class 0": [1.0, 5, 5]}), "three whole numbers"),
     "true": (lambda v: pixels_of(v).update({"class 0": [True, 5, 5]}), "three whole numbers"),
     "two numbers": (lambda v: pixels_of(v).update({"class 0": [5, 5]}), "three whole numbers"),
-    "more in both": (lambda v: pixels_of(v).update({"class 0": [6, 5, 7]}), "cannot be more"),
+    "more in both": (lambda v: pixels_of(v).update({"class 0": [6, 5, 7]}), "cannot exceed"),
     "too many predicted": (lambda v: pixels_of(v)["class 0"].__setitem__(2, 500), "contradict each other"),
     "beyond all images": (lambda v: pixels_of(v).update({"class 0": [1, 10**30, 1]}), "no image has so many"),
     "another truth": (move_truth, "truth of image 'image 0'.*1 of 12 images differ"),
@@ -259,7 +259,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, damage: str) -> None
         (b'{"miou": -Infinity}', "-Infinity"),
         (b"[" * 200_000, "nested too deeply"),
         (b'{"a":' * 200_000, "nested too deeply"),
-        (b'{"a": 1, "a": 2}', "'a' stands twice"),
+        (b'{"a": 1, "a": 2}', "'a' occurs twice"),
         (b'{"a": ' + b"9" * 5000 + b"}", "cannot be used"),
     ],
 )
@@ -295,7 +295,7 @@ def test_the_command(run_refinenet: CommandLine, tmp_path: Path) -> None:
     for idle in (["--dataset", "mine"], ["--split", "val"], ["-o", "c.json"], ["--flip"], ["--model", "camvid"]):
         refused = run_refinenet("eval", "--compare", "a.json", "b.json", *idle)
         assert refused.returncode == 2
-        assert "would do nothing" in " ".join(refused.stderr.replace("│", "").split())
+        assert "would have no effect" in " ".join(refused.stderr.replace("│", "").split())
     (tmp_path / "b.json").write_text("{")
     damaged = run_refinenet("eval", "--compare", "a.json", "b.json")
     assert damaged.returncode == 1

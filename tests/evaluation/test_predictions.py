@@ -101,7 +101,7 @@ def _renamed(items: list[str]) -> Dataset:
 
 
 def test_what_cannot_be_measured_is_refused_with_the_file_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no folder of predictions .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"no predictions folder .*nowhere"):
         evaluate_predictions(STREETS, tmp_path / "nowhere", progress=False)
     path = change(folder, np.full((64, 96), 11, np.uint8))
     with pytest.raises(ValueError, match=rf"{path.name} has the id 11 at row 0, column 0 \(6144 pixels"):

@@ -207,7 +207,7 @@ def test_an_impossible_folder_is_refused_before_anything_is_measured(tmp_path: P
     def predict(sample: Sample) -> Prediction:
         raise AssertionError("measured")
 
-    with pytest.raises(ValueError, match="Name another folder"):
+    with pytest.raises(ValueError, match="Choose another folder"):
         report(tmp_path / place, replace(make_predictor(), predict=predict))
 
 

@@ -211,7 +211,7 @@ def test_labels_that_their_owners_keep_are_not_measured_nor_learned_from(
         lambda: open_dataset(name, root)("test").labels(0),
         lambda: network.eval(open_dataset(name, root), split="test", progress=False),
     ):
-        with pytest.raises(ValueError, match=rf"{name} test has images, but no labels.*--submission FILE") as caught:
+        with pytest.raises(ValueError, match=rf"{name} test has no public labels.*--submission FILE") as caught:
             call()
         assert "RefineNet.submit" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -255,7 +255,9 @@ def test_pixels_without_a_class_are_refused(name: str, root: Path, network: Refi
 
 def test_what_is_no_submission_is_refused(name: str, root: Path, network: RefineNet, tmp_path: Path) -> None:
     wrong = "other.tgz" if name != "voc" else "other.zip"
-    with pytest.raises(ValueError, match=rf"The server of {name} takes a file \.(zip|tgz or \.tar\.gz), not '{wrong}'"):
+    with pytest.raises(
+        ValueError, match=rf"The server of {name} accepts a file \.(zip|tgz or \.tar\.gz), not '{wrong}'"
+    ):
         network.submit(name, tmp_path / wrong, root, progress=False)
     for other in ("voc_aug", "camvid", "streets", "coco:stuff", str(tmp_path)):
         with pytest.raises(ValueError, match=r"Submissions are for .*ade20k, cityscapes and voc, not for"):
@@ -287,7 +289,7 @@ def test_on_the_command_line(run_refinenet: CommandLine, tmp_path: Path) -> None
     assert "--split test --submission FILE" in refused.stderr
     idle = run_refinenet(*common, "--split", "test", "--submission", "a.zip", "--output", "b.json", "--report", "c")
     assert idle.returncode == 2
-    assert "--output, --report would do nothing" in " ".join(idle.stderr.replace("│", "").split())
+    assert "--output, --report would have no effect" in " ".join(idle.stderr.replace("│", "").split())
     done = run_refinenet(*common, "--split", "test", "--submission", "a.zip")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert "a.zip, 1 images of cityscapes test. It is not complete: 1,525 images were published" in done.stderr
@@ -303,7 +305,7 @@ def test_on_the_command_line(run_refinenet: CommandLine, tmp_path: Path) -> None
     assert len(unpack(tmp_path / "val.zip")) == 2
     with_predictions = run_refinenet("eval", "-d", "cityscapes", "--predictions", "p", "--submission", "a.zip")
     assert with_predictions.returncode == 2
-    assert "--submission would do nothing" in " ".join(with_predictions.stderr.replace("│", "").split())
+    assert "--submission would have no effect" in " ".join(with_predictions.stderr.replace("│", "").split())
 
 
 def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

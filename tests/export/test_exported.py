@@ -175,7 +175,7 @@ def test_a_file_that_is_not_there(name: str, tmp_path: Path) -> None:
 
 def test_weights_that_are_not_there(files: Path, tmp_path: Path) -> None:
     shutil.copy(files / "model.xml", tmp_path / "alone.xml")
-    with pytest.raises(FileNotFoundError, match=r"alone\.xml needs its weights beside it, in alone\.bin"):
+    with pytest.raises(FileNotFoundError, match=r"alone\.xml needs its weights in alone\.bin"):
         RefineNet(model=tmp_path / "alone.xml")
 
 

@@ -135,13 +135,13 @@ def test_what_ruins_the_labels_goes_back_into_float_and_is_named(
 
 def test_a_bound_that_cannot_be_met_is_refused(model: Any) -> None:
     image = np.zeros((1, 3, 32, 32), np.float32)
-    with pytest.raises(ValueError, match=r"No int8 model comes within 0\.01 .* Allow a larger drop"):
+    with pytest.raises(ValueError, match=r"No int8 model is within 0\.01 .* Allow a larger drop"):
         quantise(model, [image], lambda found: float(count_quantisers(found) == 0), max_drop=0.01)
 
 
 @pytest.mark.parametrize("bound", [-0.001, 1.5, float("nan")])
 def test_a_bound_that_is_no_share_is_refused(model: Any, bound: float) -> None:
-    with pytest.raises(ValueError, match="max_drop is a share of 1"):
+    with pytest.raises(ValueError, match="max_drop must be from 0 to 1"):
         quantise(model, CALIBRATION, lambda _: 0.5, max_drop=bound)
 
 

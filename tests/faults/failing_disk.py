@@ -218,7 +218,7 @@ def _judge(scene: Scene, fault: Fault, folder: Path, names: set[str], outcome: s
     if outcome == "saved" and fault.name not in _MAY_BE_DONE_WITHOUT:
         judgement.silent("a failure was swallowed")
     _judge_newest(scene, folder, names, outcome, judgement)
-    if outcome.startswith("refused: ") and "is saved" not in outcome and leftovers(folder) and not fault.lasting:
+    if outcome.startswith("refused: ") and "was saved" not in outcome and leftovers(folder) and not fault.lasting:
         judgement.other(f"left over {leftovers(folder)}")
     if torn(folder):
         judgement.lost(f"torn: {torn(folder)}")

@@ -83,7 +83,7 @@ def refuses(archive: Path, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         unpack(archive, target)
     assert str(archive) in str(caught.value)
-    assert "Nothing of it was kept" in str(caught.value)
+    assert "Nothing was kept" in str(caught.value)
     assert tree(archive.parent) == before
     assert not is_unpacked(archive, target)
 
@@ -237,7 +237,7 @@ def test_names_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
     [
         (("a/File", "a/file"), "'a/File' and 'a/file' differ only in case"),
         (("Folder/1", "folder/2"), "'Folder' and 'folder' differ only in case"),
-        (("caf\u00e9", "cafe\u0301"), "differ only in case or in how letters are encoded"),
+        (("caf\u00e9", "cafe\u0301"), "differ only in case or Unicode form"),
         (("STRASSE", "straße"), "differ only in case"),
         (("a", "a/b"), "'a' occurs twice"),
         (("a/b", "a"), "'a' occurs twice"),

@@ -66,7 +66,7 @@ def refuse_onnx(model: Any, tmp_path: Path, message: str) -> None:
 
 
 def add_external(model: Any, entries: dict[str, str]) -> None:
-    """Give the graph a weight that lies in another file, and has a part in the logits."""
+    """Give the graph a weight that is stored in another file, and has a part in the logits."""
     tensor = TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
     for key, value in entries.items():
         tensor.external_data.add(key=key, value=value)
@@ -99,7 +99,7 @@ def test_data_in_other_files(entries: dict[str, str], tmp_path: Path, canary: Pa
     os.link(canary, tmp_path / "hard.bin")
     model = make_tiny()
     add_external(model, entries)
-    refuse_onnx(model, tmp_path, "its tensor 'weight' lies in another file")
+    refuse_onnx(model, tmp_path, "its tensor 'weight' is stored in another file")
 
 
 def in_attribute(model: Any) -> None:
@@ -163,7 +163,7 @@ def set_reference(model: Any) -> None:
 
 
 OPERATORS: dict[str, tuple[Callable[[Any], object], str]] = {
-    "external data in an attribute": (in_attribute, "'hidden' lies in another file"),
+    "external data in an attribute": (in_attribute, "'hidden' is stored in another file"),
     "a custom operator": (insert(kind="Custom", domain="evil.example"), "'Custom' is of the domain 'evil.example'"),
     "Python": (insert(kind="PythonOp", domain="com.microsoft"), "'PythonOp' is of the domain 'com.microsoft'"),
     "Python extensions": (insert(kind="PyOp", domain="ai.onnx.contrib"), "domain 'ai.onnx.contrib'"),
@@ -185,7 +185,7 @@ OPERATORS: dict[str, tuple[Callable[[Any], object], str]] = {
         insert(kind="If", then_branch=nested_body(10), else_branch=body()),
         "'If' is not supported|damaged",
     ),
-    "a function": (add_function, "functions of its own"),
+    "a function": (add_function, "custom functions"),
     "training": (lambda model: model.training_info.add(), "training instructions"),
     "sparse weights": (add_sparse, "sparse weights"),
     "an attribute from outside": (set_reference, "'count_include_pad' of its operator 'AveragePool'"),
@@ -503,7 +503,7 @@ def test_what_is_not_proven_harmless_runs_in_limited_memory(
     GROWING["a maximum"](model)
     path.write_bytes(model.SerializeToString())
     r = RefineNet(model=path, backend=backend)
-    assert "it runs in limited memory" in capsys.readouterr().err
+    assert "it runs with limited memory" in capsys.readouterr().err
     small, large = np.zeros((100, 90, 3), np.uint8), np.zeros((400, 90, 3), np.uint8)
     expected = r.segment(small).labels
     for _ in range(2):
@@ -647,8 +647,8 @@ XML: dict[str, tuple[Callable[[str], str], str]] = {
     "a document type": (after_declaration('<!DOCTYPE net SYSTEM "http://example.org/x.dtd">'), "document type"),
     "a comment": (after_declaration("<!-- -->"), "comments"),
     "another root": (lambda text: "<html></html>", "<html version=None>"),
-    "no XML": (lambda text: "x" * 1000, "no XML file"),
-    "nothing": (lambda text: " ", "no XML file"),
+    "no XML": (lambda text: "x" * 1000, "not an XML file"),
+    "nothing": (lambda text: " ", "not an XML file"),
     "cut": (lambda text: text[: len(text) // 2], "damaged"),
     "UTF-16": (lambda text: text.encode("utf-16").decode("latin-1"), "not in UTF-8"),
     "UTF-16 without a mark": (lambda text: text.encode("utf-16-be").decode("latin-1"), "not in plain UTF-8"),
@@ -678,7 +678,7 @@ XML: dict[str, tuple[Callable[[str], str], str]] = {
     "random numbers": (replace('type="AvgPool"', 'type="RandomUniform"'), "'RandomUniform' is not supported"),
     "a body": (replace("</layer>", "<body></body></layer>"), r"has parts \['body'\]"),
     "a layer that is not supported": (replace("<layers>", "<layers><evil/>"), "is of ''"),
-    "the same id twice": (replace('<layer id="1"', '<layer id="0"'), "'0' is there twice"),
+    "the same id twice": (replace('<layer id="1"', '<layer id="0"'), "'0' occurs twice"),
     "values beyond the end": (replace('offset="0"', 'offset="1000000"'), "belongs to another model"),
     "a negative offset": (replace('offset="0"', 'offset="-8"'), "lies at '-8'"),
     "a huge offset": (replace('offset="0"', 'offset="99999999999999999999"'), "lies at '99999"),
@@ -688,7 +688,7 @@ XML: dict[str, tuple[Callable[[str], str], str]] = {
     "a fixed size": (replace("<dim>-1</dim>", "<dim>1</dim>"), "its inputs are"),
     "a side that is not supported": (replace("<dim>-1</dim>", "<dim>-2</dim>"), "has the shape"),
     "other outputs": (lambda text: text.replace('"logits"', '"x"'), "its outputs are"),
-    "an edge from nowhere": (lambda text: text.replace('from-layer="', 'from-layer="9'), "begins nowhere"),
+    "an edge from nowhere": (lambda text: text.replace('from-layer="', 'from-layer="9'), "has no source layer"),
     "no header": (lambda text: text.replace("<refinenet ", "<other "), "was not exported by this package"),
     "two headers": (
         lambda text: text.replace("<refinenet ", '<refinenet value=""/><refinenet '),

@@ -178,7 +178,7 @@ HEADER_LIES: list[tuple[str, Any, str]] = [
     ("architecture.encoder", ["test_resnet"], "encoder must be a timm model name"),
     ("architecture.encoder", "../../etc/passwd", "no encoder named"),
     ("architecture.encoder", "https://example.org/model", "no encoder named"),
-    ("architecture.encoder", "vit_tiny_patch16_224", "cannot carry"),
+    ("architecture.encoder", "vit_tiny_patch16_224", "does not fit"),
     ("architecture.encoder", "x" * 10**6, "no encoder named"),
     ("architecture.encoder", "resnet50", "do not fit"),
     ("architecture.model_type", "full", "do not fit"),
@@ -200,8 +200,8 @@ HEADER_LIES: list[tuple[str, Any, str]] = [
     ("label_set.colours", [[0, 0, 0], [0, 0, 256], [1, 2, 3]], "colour of class 1"),
     ("label_set.ignore_index", 0, "ignore index"),
     ("label_set.extra", 0, "exactly the keys"),
-    ("preprocessing.channel_order", "BGR", "contradicts itself"),
-    ("preprocessing.mean", [0.485, 0.456, 0.406], "contradicts itself"),
+    ("preprocessing.channel_order", "BGR", "is inconsistent"),
+    ("preprocessing.mean", [0.485, 0.456, 0.406], "is inconsistent"),
 ]  # fmt: skip
 
 
@@ -246,7 +246,7 @@ def test_every_word_of_the_header_is_sealed(text: bytes, good: Path, tmp_path: P
     content, path = bytearray(good.read_bytes()), tmp_path / "flipped.safetensors"
     content[content.index(text) + len(text) - 1] ^= 1
     path.write_bytes(content)
-    refuse(path, "damaged|contradicts itself|not a usable model file")
+    refuse(path, "damaged|is inconsistent|not a usable model file")
 
 
 def test_a_header_without_its_hash_is_refused(good: Path, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_a_refusal_ends_at_once_and_says_what_to_do(
     code: int, advice: str, server: HostileServer, tmp_path: Path
 ) -> None:
     url = server.plan("/file", status(code))
-    with pytest.raises(OSError, match=rf"{url}: the server answers HTTP {code} .*{advice}"):
+    with pytest.raises(OSError, match=rf"{url}: the server responded with HTTP {code} .*{advice}"):
         fetch(url, tmp_path / "file", patience=QUICK)
     assert len(server.requests) == 1
     assert names(tmp_path) == []
@@ -187,7 +187,7 @@ def test_redirects_are_followed(code: int, server: HostileServer, tmp_path: Path
 def test_redirects_elsewhere_are_refused(location: str, problem: str, server: HostileServer, tmp_path: Path) -> None:
     url = server.plan("/file", redirect(location))
     server.plan("/other", redirect(url))
-    with pytest.raises(OSError, match=rf"leads .*{problem}.*or use a mirror"):
+    with pytest.raises(OSError, match=rf"redirects .*{problem}.*or use a mirror"):
         fetch(url, tmp_path / "file", patience=QUICK)
     assert names(tmp_path) == []
 
@@ -195,7 +195,7 @@ def test_redirects_elsewhere_are_refused(location: str, problem: str, server: Ho
 def test_endless_redirects_end(server: HostileServer, tmp_path: Path) -> None:
     for number in range(50):
         server.plan(f"/{number}", redirect(f"/{number + 1}"))
-    with pytest.raises(OSError, match="on and on"):
+    with pytest.raises(OSError, match="too many times"):
         fetch(f"{server.address}/0", tmp_path / "file", patience=QUICK)
     assert len(server.requests) == 11
 
@@ -226,7 +226,7 @@ def test_https_is_verified_and_never_left(server: HostileServer, tmp_path: Path)
     server.plan("/file", serve(CONTENT))
     server.plan("/down", redirect(f"http://127.0.0.1:{server.server_port}/file"))
     address = f"https://127.0.0.1:{server.server_port}"
-    with pytest.raises(OSError, match="cannot prove who it is"):
+    with pytest.raises(OSError, match="has no valid certificate"):
         fetch(f"{address}/file", tmp_path / "file", patience=QUICK)
     code = (
         "import sys\nfrom pathlib import Path\nfrom refinenet.io.download.download import fetch\n"
@@ -275,7 +275,7 @@ def test_a_slow_server_is_borne(server: HostileServer, tmp_path: Path) -> None:
 def test_nobody_there_is_said(tmp_path: Path) -> None:
     with hostile_server() as server:
         url = server.address + "/file"
-    with pytest.raises(OSError, match=rf"{url} could not be downloaded: .*does not answer .*refused.*Run again later"):
+    with pytest.raises(OSError, match=rf"{url} could not be downloaded: .*does not respond .*refused.*Run again later"):
         fetch(url, tmp_path / "file", patience=QUICK)
 
 
@@ -287,7 +287,7 @@ def test_a_wrong_hash_is_put_aside_and_the_second_run_starts_anew(
     with pytest.raises(ValueError, match="not the expected file") as caught:
         fetch(url, tmp_path / "file", patience=QUICK, sha256=sha256, md5=md5)
     came = hashlib.sha256(OTHER) if sha256 else hashlib.md5(OTHER)
-    assert f"{came.hexdigest()}, expected is {sha256 or md5}" in str(caught.value)
+    assert f"{came.hexdigest()}, expected {sha256 or md5}" in str(caught.value)
     assert names(tmp_path) == ["file.wrong"]
     server.plan("/file", serve(CONTENT))
     fetch(url, tmp_path / "file", patience=QUICK, sha256=sha256, md5=md5)
@@ -437,7 +437,7 @@ def test_a_senseless_length_is_not_believed(length: str, server: HostileServer, 
 
 def test_an_unknown_length_needs_a_hash(server: HostileServer, tmp_path: Path) -> None:
     url = server.plan("/file", answer(CONTENT, Content_Length=None))
-    with pytest.raises(OSError, match="does not say how long"):
+    with pytest.raises(OSError, match="does not state the length"):
         fetch(url, tmp_path / "file", patience=QUICK)
     assert fetch(url, tmp_path / "file", patience=QUICK, md5=MD5).read_bytes() == CONTENT
 
@@ -474,7 +474,9 @@ def test_an_encoding_that_was_not_asked_for_is_refused(server: HostileServer, tm
 
 def test_a_file_that_cannot_fit_is_not_begun(server: HostileServer, tmp_path: Path) -> None:
     url = server.plan("/file", answer(CONTENT, Content_Length=str(10**17)))
-    with pytest.raises(OSError, match=r"needs 100,000,000,000,000,000 more bytes, the disk has [\d,]+. Make room"):
+    with pytest.raises(
+        OSError, match=r"needs 100,000,000,000,000,000 more bytes, but the disk has [\d,]+. Free some space"
+    ):
         fetch(url, tmp_path / "file", patience=QUICK)
     assert not (tmp_path / "file.part").exists()
 
@@ -558,7 +560,7 @@ def test_a_full_disk_is_said_and_the_part_kept(server: HostileServer, tmp_path: 
     """A limit on the size of files stands for a full disk."""
     url = server.plan("/file", serve(CONTENT))
     _, message = run(LIMIT + FETCH, url, tmp_path / "file").communicate(timeout=60)
-    assert "file.part: File too large. The downloaded part is kept: make room and run again" in message
+    assert "file.part: File too large. The downloaded part is kept: free some space and run again" in message
     assert (tmp_path / "file.part").read_bytes() == CONTENT[:100_000]
     assert fetch(url, tmp_path / "file").read_bytes() == CONTENT
     assert server.ranges()[-1] == "bytes=100000-"

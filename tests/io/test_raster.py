@@ -312,13 +312,13 @@ def test_images_that_were_scaled_twice_or_not_at_all_are_reported(dark: Array) -
 
 @pytest.mark.parametrize("bands", [(), (1, 2), (0, 1, 2), "123", (1.0, 2, 3)])
 def test_bands_that_are_none_are_refused(bands: Any) -> None:
-    with pytest.raises(ValueError, match="bands are three numbers"):
+    with pytest.raises(ValueError, match="bands must be three numbers"):
         Reading(bands=bands)
 
 
 @pytest.mark.parametrize("value_range", [(1, 1), (2, 1), (0,), (0, float("nan")), "01", (0, "1")])
 def test_value_ranges_that_are_none_are_refused(value_range: Any) -> None:
-    with pytest.raises(ValueError, match="value_range is two numbers"):
+    with pytest.raises(ValueError, match="value_range must be two numbers"):
         Reading(value_range=value_range)
 
 

@@ -160,7 +160,9 @@ def test_what_has_no_batch_norm_or_one_of_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match='has no batch norm: leave batch_norm="train", not "frozen"'):
         apply(nn.Sequential(nn.Conv2d(1, 1, 1)), "frozen")
     unknown = nn.Sequential(nn.Conv2d(1, 4, 1), SplitBatchNorm2d(4))
-    with pytest.raises(ValueError, match=r"batch norm '1' is of a kind that can only be trained as it is: SplitBatch"):
+    with pytest.raises(
+        ValueError, match=r"batch norm '1' is of a kind that supports only batch_norm='train': SplitBatch"
+    ):
         apply(unknown, "frozen")
     assert [type(module) for module in apply(unknown, "train").children()] == [nn.Conv2d, SplitBatchNorm2d]
     wrong: Any = "sync"

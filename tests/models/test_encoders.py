@@ -88,7 +88,7 @@ def test_imagenet_weights_without_a_network_are_a_clear_error(tmp_path: Path) ->
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 1
     last_error = run.stderr[run.stderr.rindex("\nValueError: ") :]
-    assert "ImageNet weights of 'mobilenetv2_100' could not be fetched" in last_error
+    assert "ImageNet weights of 'mobilenetv2_100' could not be downloaded" in last_error
     assert "encoder_weights=FILE" in last_error
 
 

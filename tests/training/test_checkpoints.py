@@ -115,9 +115,9 @@ def test_where_none_is_good_it_never_starts_anew(tmp_path: Path) -> None:
     for step in (1, 2):
         shutil.rmtree(tmp_path / f"step-{step:06d}")
         (tmp_path / f"step-{step:06d}").mkdir()
-    with pytest.raises(ValueError, match=r"no good checkpoint any more.*step-000002.*step-000001.*cannot be resumed"):
+    with pytest.raises(ValueError, match=r"no valid checkpoint left.*step-000002.*step-000001.*cannot be resumed"):
         checkpoints.load_newest()
-    with pytest.raises(ValueError, match="no good checkpoint any more"):
+    with pytest.raises(ValueError, match="no valid checkpoint left"):
         checkpoints.load_newest()
     (tmp_path / "latest.json").unlink()
     with pytest.raises(ValueError, match="quarantined"):
@@ -184,7 +184,7 @@ def test_a_disk_that_lies_is_found_out_before_anything_is_removed(
         return len(content)
 
     monkeypatch.setattr(os, "write", write)
-    with pytest.raises(OSError, match=r"step 2 .*untouched: what was written does not read back"):
+    with pytest.raises(OSError, match=r"step 2 .*untouched: the written files cannot be read back"):
         saved(tmp_path, 2, keep=1)
     assert names(tmp_path) == ["latest.json", "step-000001"]
 

@@ -111,7 +111,7 @@ def test_a_killed_process_ends_the_training_of_both_and_is_named(train: list[str
         said = process.communicate(timeout=300)[1]
     assert process.returncode == 1
     assert "SIGKILL" in said
-    assert "Error: Another process of this training has ended" in said
+    assert "Error: Another process of this training run has exited" in said
     assert f"pid: {children[1]}" in said or f"pid      : {children[1]}" in said
     run([sys.executable, *train[:3], "--resume", str(tmp_path)])
     assert last_checkpoint(tmp_path).exists()

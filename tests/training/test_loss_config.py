@@ -24,8 +24,8 @@ ALONE: dict[str, Any] = {"cross_entropy_weight": 0, "dice_weight": 0}
         ({"teacher": ""}, "teacher must be the path of a model file or None, not ''"),
         ({"teacher": "a", "teacher_temperature": 0}, "teacher_temperature .* not 0"),
         ({"deep_supervision": "yes", "hard_pixels": 2}, "hard_pixels .* not 2; deep_supervision .* not 'yes'"),
-        (ALONE, "No loss is left"),
-        ({**ALONE, "teacher_weight": 0}, "No loss is left"),
+        (ALONE, "No loss is enabled"),
+        ({**ALONE, "teacher_weight": 0}, "No loss is enabled"),
         (
             {"cross_entropy_weight": 0, "dice_weight": 1, "hard_pixels": 0.5},
             "hard_pixels=0.5 has no effect .* leave it at 1.0",
@@ -36,7 +36,7 @@ ALONE: dict[str, Any] = {"cross_entropy_weight": 0, "dice_weight": 0}
         ),
         ({"teacher_temperature": 2}, "teacher_temperature=2 has no effect because no teacher is given"),
         ({"teacher": "a", "teacher_weight": 0}, "teacher has no effect because teacher_weight is 0"),
-        ({"focal_gamma": 2, "label_smoothing": 0.1}, "focal_gamma and label_smoothing work against each other"),
+        ({"focal_gamma": 2, "label_smoothing": 0.1}, "focal_gamma and label_smoothing counteract each other"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], named: str) -> None:

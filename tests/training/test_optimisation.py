@@ -95,7 +95,7 @@ def test_each_weight_is_in_one_group_with_its_highest_rate_and_frozen_ones_in_no
 
 
 def test_a_learning_rate_that_is_still_to_be_found_is_refused() -> None:
-    with pytest.raises(ValueError, match="has to be replaced by a number before an optimiser is built"):
+    with pytest.raises(ValueError, match="must be replaced by a number before an optimiser is built"):
         build_optimiser(SmallNetwork(), OptimiserConfig(learning_rate="auto"))
 
 
@@ -109,7 +109,7 @@ def test_a_learning_rate_that_is_still_to_be_found_is_refused() -> None:
             {"encoder_learning_rate": "auto"},
             "encoder_learning_rate must be a number from 1e-12 to 100 or None, not 'auto'",
         ),
-        ({"encoder_learning_rate": 0.1, "learning_rate": "auto"}, "encoder_learning_rate has to be left out"),
+        ({"encoder_learning_rate": 0.1, "learning_rate": "auto"}, "encoder_learning_rate must be left out"),
         ({"weight_decay": -1}, "weight_decay must be a number"),
         ({"optimiser": "sgd", "momentum": 1}, "momentum must be a number"),
         ({"momentum": 0.5}, 'momentum is for optimiser="sgd"'),
@@ -132,7 +132,7 @@ def test_a_precision_that_is_named_is_taken() -> None:
 
 
 def test_float16_is_refused_on_a_cpu() -> None:
-    with pytest.raises(ValueError, match='"float16" needs a GPU; on a CPU take "auto"'):
+    with pytest.raises(ValueError, match='"float16" needs a GPU; on a CPU use "auto"'):
         choose_precision("float16", torch.device("cpu"))
 
 

@@ -270,11 +270,11 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], words: st
 def test_unknown_encoders_and_contradictions_are_refused(few: Path, whole: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no encoder named 'mobilenetv2_05'. Did you mean mobilenetv2_050"):
         pretrain_encoder(few, encoder="mobilenetv2_05", output=tmp_path)
-    with pytest.raises(ValueError, match="cannot carry a RefineNet"):
+    with pytest.raises(ValueError, match="does not fit RefineNet"):
         pretrain_encoder(few, encoder="vit_tiny_patch16_224", output=tmp_path)
-    with pytest.raises(ValueError, match="Name a folder of images and an encoder"):
+    with pytest.raises(ValueError, match="Pass a folder of images and an encoder"):
         pretrain_encoder(few)
-    with pytest.raises(ValueError, match="resumed as it was started"):
+    with pytest.raises(ValueError, match="resumes with its original settings"):
         pretrain_encoder(few, resume=whole)
     with pytest.raises(ValueError, match="already holds a run"):
         pretrain(few, whole)
@@ -324,7 +324,7 @@ def test_the_command_trains_and_goes_on(few: Path, run_refinenet: CommandLine, t
     begun = run_refinenet("pretrain", few, *arguments, "--stop-after", "2")
     assert begun.returncode == 0, begun.stderr
     assert "No epoch was finished. Folder: run" in begun.stdout
-    assert "Stopped after 2 steps, as asked. Continue with --resume run" in begun.stderr
+    assert "Stopped after 2 steps, as requested. Continue with --resume run" in begun.stderr
     assert (tmp_path / "run" / "tensorboard").is_dir()
     ended = run_refinenet("pretrain", "--resume", "run", "--device", "cpu")
     assert ended.returncode == 0, ended.stderr
@@ -336,10 +336,10 @@ def test_the_command_trains_and_goes_on(few: Path, run_refinenet: CommandLine, t
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--encoder", ENCODER], 2, "name a folder of images and --encoder"),
+        (["--encoder", ENCODER], 2, "pass a folder of images and --encoder"),
         (["nowhere", "--encoder", ENCODER], 1, "There is no folder nowhere."),
         (["nowhere", "--encoder", ENCODER, "--epochs", "2", "--set", "epochs=3"], 2, "epochs is given twice"),
-        (["nowhere", "--resume", "run"], 1, "resumed as it was started"),
+        (["nowhere", "--resume", "run"], 1, "resumes with its original settings"),
     ],
 )
 def test_wrong_usage_is_told_in_a_line(arguments: list[str], code: int, words: str, run_refinenet: CommandLine) -> None:

@@ -217,7 +217,7 @@ def test_a_dataset_of_a_user_takes_the_place_of_the_recipe_s_and_its_root() -> N
 
 @pytest.mark.parametrize("data", [{"dataset": "mine"}, {"root": "/data"}])
 def test_a_dataset_is_refused_where_each_stage_has_its_own(data: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="Each stage of the recipe lightweight_voc names its own dataset"):
+    with pytest.raises(ValueError, match="Each stage of the recipe lightweight_voc has its own dataset"):
         merge(read_recipe("lightweight_voc"), **data)
 
 
@@ -249,9 +249,9 @@ def test_what_a_user_asks_of_the_network_puts_aside_what_contradicts_it(
 
 NAMED = 'description = "d"\n'
 BAD_RECIPES = [
-    ("", "description must be a text that says what the recipe is for, not None"),
+    ("", "description must be a string that states the purpose of the recipe, not None"),
     ("description = 3", "not 3"),
-    ('description = " "', "description must be a text"),
+    ('description = " "', "description must be a string"),
     (
         NAMED + "colour = 1",
         "colour is not one of its keys, which are description, dataset, root, network, train, stages",
@@ -266,7 +266,7 @@ BAD_RECIPES = [
     (NAMED + '[network]\nmodel_type = "heavy"', "model_type must be one of full, lightweight, not 'heavy'"),
     (NAMED + "[network]\nnum_layers = 34", "num_layers must be one of 50, 101, 152, not 34"),
     (NAMED + "[network]\nnum_layers = [50]", "num_layers must be one of 50, 101, 152, not "),
-    (NAMED + "[network]\nencoder = 3", "encoder must be a text, not 3"),
+    (NAMED + "[network]\nencoder = 3", "encoder must be a string, not 3"),
     (NAMED + '[network]\nencoder = "a"\nnum_layers = 50', "encoder cannot be combined with num_layers"),
     (NAMED + '[network]\nmodel = "a"\nencoder_weights = "b"', "model cannot be combined with encoder_weights"),
     (

@@ -78,5 +78,5 @@ def test_a_run_without_a_good_checkpoint_is_not_begun_anew(tmp_path: Path) -> No
     train(tmp_path, stop_after=1)
     for checkpoint in (tmp_path / "checkpoints").glob("step-*"):
         (checkpoint / "meta.json").unlink()
-    with pytest.raises(ValueError, match="no good checkpoint"):
+    with pytest.raises(ValueError, match="no valid checkpoint"):
         RefineNet(device="cpu").train(resume=tmp_path, progress=False)

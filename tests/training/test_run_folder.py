@@ -187,7 +187,7 @@ def test_a_failing_write_is_said_once_until_it_works_again(tmp_path: Path, capsy
     assert not folder.attempt("a checkpoint", fail)
     assert "a checkpoint could not be written" in capsys.readouterr().err
     assert folder.attempt("log.csv", lambda: folder.log({}, 2))
-    assert capsys.readouterr().err == "Now log.csv could be written again.\n"
+    assert capsys.readouterr().err == "Writing log.csv succeeded again.\n"
     assert not folder.attempt("log.csv", fail)
     assert "log.csv could not" in capsys.readouterr().err
 

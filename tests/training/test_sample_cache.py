@@ -80,7 +80,7 @@ def test_without_room_samples_are_read_each_time_and_it_is_said(
         for _ in range(2):
             assert [int(dataset.labels(k)[0, 0]) for k in range(3)] == [3, 5, 7]
     assert len((tmp_path / "log").read_text().split()) == reads
-    assert ("had no room" in capsys.readouterr().err) == (room == 0)
+    assert ("was too small" in capsys.readouterr().err) == (room == 0)
 
 
 needs_shared_memory = pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is Linux's")

@@ -142,9 +142,9 @@ def test_ways_to_say_what_to_train_on_exclude_each_other(tmp_path: Path) -> None
         network.train(dataset="streets:2", stages=stages)
     with pytest.raises(ValueError, match="Pass one of dataset"):
         network.train(stages=stages, resume=tmp_path)
-    with pytest.raises(ValueError, match="a stage names its own root"):
+    with pytest.raises(ValueError, match="each stage has its own root"):
         network.train(stages=stages, root=tmp_path)
-    with pytest.raises(ValueError, match=r"classes='stuff' goes with a dataset"):
+    with pytest.raises(ValueError, match=r"classes='stuff' needs dataset="):
         network.train(stages=stages, classes="stuff")
 
 

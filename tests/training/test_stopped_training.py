@@ -176,10 +176,10 @@ def test_a_full_disk_at_the_best_epoch_does_not_end_the_training(
     )
     assert process.stderr.count("Warning: the best model") == 1
     assert re.search(
-        "Warning: the best model could not be written: .*No space left on device. Training continues, and tries again.",
+        "Warning: the best model could not be written: .*No space left on device. Training continues and will retry.",
         process.stderr,
     )
-    assert process.stderr.count("Now the best model could be written again.") == 1
+    assert process.stderr.count("Writing the best model succeeded again.") == 1
     told = json.loads(process.stdout)
     assert told["kept while the disk is full"] == meanwhile
     assert told["kept at the end"] == at_the_end

@@ -77,7 +77,7 @@ def test_a_run_goes_on_with_the_teacher_that_it_had(
     RefineNet(encoder="mobilenetv2_050", device="cpu", num_classes=CLASSES, seed=1).save("other.safetensors")
     original = (tmp_path / "teacher.safetensors").read_bytes()
     (tmp_path / "teacher.safetensors").write_bytes(Path("other.safetensors").read_bytes())
-    with pytest.raises(ValueError, match=r"teacher\.safetensors, the teacher of the run .*has other weights"):
+    with pytest.raises(ValueError, match=r"teacher\.safetensors, the teacher of the run .*has different weights"):
         resume(tmp_path / "run")
     (tmp_path / "teacher.safetensors").write_bytes(original)
     assert resume(tmp_path / "run").is_over

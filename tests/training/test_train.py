@@ -118,7 +118,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 CHANGES = [
     ("an image more", "train had 5 images and has 6"),
-    ("another name", "train has 5 images as before, but other ones, or in another order"),
+    ("another name", "train has 5 images as before, but different ones, or in a different order"),
     ("another picture", "train has image files of other sizes"),
     ("another mask", "val has label files of other sizes"),
 ]
@@ -139,7 +139,7 @@ def test_a_run_is_not_taken_up_with_other_data(change: str, words: str, begun: P
         else:
             repaint(images / "train" / "0.png" if change == "another picture" else masks / "val" / "5.png")
         model = re.escape(str(begun / "run" / "last.safetensors"))
-        with pytest.raises(ValueError, match=rf"has changed since.*: {words}\. Put back .* --model {model}\.$"):
+        with pytest.raises(ValueError, match=rf"has changed since.*: {words}\. Restore .* --model {model}\.$"):
             small_network().train(resume=begun / "run", progress=False)
     finally:
         shutil.rmtree(begun / "data")
@@ -195,9 +195,9 @@ def test_another_seed_makes_another_network_and_a_model_needs_none() -> None:
 def test_smaller_batches_than_asked_for_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {**SMALL, "epochs": 1, "crop_size": [32, 32], "loggers": [], "batch_size": 8, "check": False}
     small_network().train(dataset="streets:5:48x32", output=tmp_path / "a", **settings)
-    assert "Batches have 5 instead of 8 images: of the 5 training images" in capsys.readouterr().err
+    assert "Batches have 5 instead of 8 images: the 5 training images" in capsys.readouterr().err
     small_network().train(dataset="streets:5:48x32", output=tmp_path / "b", **settings, accumulation=2)
-    assert "Batches have 4 instead of 8 images: of the 5 training images" in capsys.readouterr().err
+    assert "Batches have 4 instead of 8 images: the 5 training images" in capsys.readouterr().err
     small_network().train(dataset="streets:8:48x32", output=tmp_path / "c", **settings)
     assert "Batches have" not in capsys.readouterr().err
 
@@ -369,7 +369,7 @@ def test_a_run_on_a_function_is_not_told_to_be_resumed(tmp_path: Path, capsys: p
     result = small_network().train(open_dataset("streets:4:64x64"), output=tmp_path / "run", stop_after=1, **SMALL)
     assert not result.is_over
     said = capsys.readouterr().err
-    assert f"The run in {tmp_path / 'run'} cannot be resumed, its dataset being a function; " in said
+    assert f"The run in {tmp_path / 'run'} cannot be resumed, because its dataset is a function; " in said
     assert "--resume" not in said
 
 

@@ -94,7 +94,7 @@ def test_a_step_that_memory_does_not_suffice_for_is_computed_in_halves(
         found.append(gradients(network))
     assert sizes == [4, 2, 2, 2, 2]
     assert kept[:2] == [0, 0]
-    assert capfd.readouterr().err.count("from now on each batch is computed in halves") == 1
+    assert capfd.readouterr().err.count("from now on, each batch is computed in halves") == 1
     whole, halved = found
     assert len(whole) > 50
     assert halved.keys() == whole.keys()

@@ -45,7 +45,9 @@ def prepare(
     name: Annotated[str, typer.Argument(help="A dataset's name; see `refinenet data list`.")],
     root: Root = None,
     mirror: Annotated[str | None, typer.Option(help="Download the files from this address instead.")] = None,
-    no_download: Annotated[bool, typer.Option("--no-download", help="Only convert files already there.")] = False,
+    no_download: Annotated[
+        bool, typer.Option("--no-download", help="Convert files that are already there, without downloading.")
+    ] = False,
     remove_archives: Annotated[
         bool, typer.Option("--remove-archives", help="Delete each archive after unpacking it.")
     ] = False,
@@ -88,10 +90,10 @@ def info(
     root: Root = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(help="Write a contact sheet, images with overlays and a legend, as .png or .jpg."),
+        typer.Option(help="Write a contact sheet (images with overlays and a legend) as .png or .jpg."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split to show on the sheet. Default: train.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Largest number of images on the sheet.")] = 12,
+    count: Annotated[int, typer.Option(min=1, help="Maximum number of images on the sheet.")] = 12,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -148,7 +150,7 @@ def split(
     group: Annotated[
         str | None,
         typer.Option(
-            help="Regular expression; images that match with the same first group stay in one split. Default: images "
+            help="Regular expression; images whose first group matches the same text stay together. Default: images "
             "whose names differ only in the last number, such as frames of one video."
         ),
     ] = None,

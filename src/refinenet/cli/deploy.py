@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 class Mode(Flag):
-    """How `deploy` works on its inputs. Each option is marked with the modes that it serves."""
+    """Mode of `deploy`. Each option is annotated with the modes in which it has an effect."""
 
     FILES = auto()
     """Image files and folders; large images in windows."""
@@ -115,8 +115,8 @@ def deploy(
             "-k",
             metavar="KIND",
             help="What to write: labels (default for .png), palette, colour (default for .jpg), overlay, confidence, "
-            "probabilities (.npz), coco, geojson, or polygons (both). Repeat it for several kinds, each in a folder "
-            "of its name.",
+            "probabilities (.npz), coco, geojson, or polygons (both). May be repeated; each kind then gets a folder "
+            "of that name.",
         ),
         ALL,
     ] = None,
@@ -125,7 +125,7 @@ def deploy(
     ] = False,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Recompute existing results and replace files that are in the way."),
+        typer.Option("--overwrite", help="Recompute existing results and replace existing files."),
         Mode.FILES | Mode.VIDEO,
     ] = False,
     window: Annotated[
@@ -148,8 +148,8 @@ def deploy(
     max_latency: Annotated[
         float | None,
         typer.Option(
-            help="Time limit per image in milliseconds, from memory to labels. Backend, precision and scale are chosen "
-            "by timing them on the first image; the loss in accuracy is reported.",
+            help="Time limit per image in milliseconds, from decoded image to labels. Backend, precision and scale "
+            "are chosen by timing them on the first image; the loss in accuracy is reported.",
         ),
         Mode.FILES | Mode.STDIN,
     ] = None,
@@ -194,7 +194,7 @@ def deploy(
         _deploy_with_ray(request, recursive=recursive, workers=workers, **reading)
         return
     if workers is not None:
-        raise typer.BadParameter("Only Ray has workers: add --engine ray.", param_hint="--workers")
+        raise typer.BadParameter("Workers need --engine ray.", param_hint="--workers")
     if _has_video(images):
         _refuse_others(context, Mode.VIDEO, "IMAGES", "A video is segmented frame by frame")
         _deploy_video(request, abstain_below=abstain_below, overwrite=overwrite)
@@ -219,7 +219,7 @@ def _refuse_others(context: typer.Context, mode: Mode, beside: str, why: str) ->
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What every mode of `deploy` needs to know."""
+    """Arguments that all modes of `deploy` share."""
 
     images: list[str]
     """Files, folders, patterns and lists, or URIs for Ray."""
@@ -245,7 +245,9 @@ class Request:
 
         kind = next((picture for picture in OUTPUTS if [picture] == self.kinds), None)
         if self.kinds and kind is None:
-            raise ValueError(f"{where}, --kind is a single one of {', '.join(OUTPUTS)}, not {', '.join(self.kinds)}.")
+            raise ValueError(
+                f"{where}, --kind must be exactly one of {', '.join(OUTPUTS)}, not {', '.join(self.kinds)}."
+            )
         return kind
 
 
@@ -293,7 +295,7 @@ def _report_ray(results: Sequence[RayResult], folder: str | None, *, as_json: bo
         say([result.to_dict() for result in results])
     else:
         text = f"{new} of {len(results)} images segmented"
-        text += f", {old} were done before, by the same model and settings" if old else ""
+        text += f", {old} were already done, with the same model and settings" if old else ""
         say(f"{text}: {folder or results[0].output}.")
     for result in failed:
         complain(str(result.error))
@@ -324,7 +326,7 @@ def _deploy_video(request: Request, *, abstain_below: float, overwrite: bool) ->
 
     video, *others = request.images
     if others:
-        raise ValueError(f"One video at a time, and no images with it: {', '.join(request.images)}.")
+        raise ValueError(f"Pass a single video and no other inputs: {', '.join(request.images)}.")
     kind = request.single_kind("For a video")
     target = Path(request.output) if request.output else choose_output(video, kind)
     if not (request.output or overwrite):
@@ -380,7 +382,9 @@ def _plan(request: Request, recursive: bool) -> JobList:
 
 def _check_latency(milliseconds: float | None) -> None:
     if milliseconds is not None and not milliseconds > 0:
-        raise typer.BadParameter(f"A number of milliseconds above 0, not {milliseconds}.", param_hint="--max-latency")
+        raise typer.BadParameter(
+            f"The time limit must be a number of milliseconds above 0, not {milliseconds}.", param_hint="--max-latency"
+        )
 
 
 def _check_lines(json_lines: str | None) -> None:
@@ -405,7 +409,7 @@ def _read_windows(window: str | None, overlap: float | None) -> Windows | None:
 def _check_pipes(images: list[str], output: str | None, prints: bool) -> None:
     """Reject what standard input and output cannot be used for."""
     if STANDARD in images and output is None:
-        raise typer.BadParameter("Name the file for the result, or - for standard output.", param_hint="--output")
+        raise typer.BadParameter("Specify the output file, or - for standard output.", param_hint="--output")
     if (STANDARD in images or output == STANDARD) and len(images) > 1:
         raise typer.BadParameter("Standard input and output are for a single image.", param_hint="IMAGES")
     if output == STANDARD and prints:
@@ -418,7 +422,7 @@ def _write_to_standard_output(request: Request, **options: Any) -> None:
 
     chosen = choose_kinds(request.kinds) or ("labels",)
     if len(chosen) > 1:
-        raise ValueError(f"Standard output takes one kind of result, not {', '.join(chosen)}.")
+        raise ValueError(f"Only one kind of result can be written to standard output, not {', '.join(chosen)}.")
     check_output(is_result=True)
     network = _make(request.network)
     image = request.images[0]

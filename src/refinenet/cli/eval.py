@@ -48,7 +48,7 @@ def evaluate(
         Literal["plain", "paper"],
         typer.Option(
             metavar="PROTOCOL",
-            help="plain: whole images, one pass; paper: as in the paper of the network.",
+            help="plain: whole images, one pass; paper: as in the network's paper.",
             rich_help_panel=INFERENCE,
         ),
     ] = "plain",
@@ -56,7 +56,7 @@ def evaluate(
         str | None, typer.Option(help="Scales to average over, such as 0.5,1,1.5.", rich_help_panel=INFERENCE)
     ] = None,
     flip: Annotated[
-        bool, typer.Option("--flip", help="Average over mirrored images, too.", rich_help_panel=INFERENCE)
+        bool, typer.Option("--flip", help="Also average over mirrored images.", rich_help_panel=INFERENCE)
     ] = False,
     window: Annotated[
         str | None,
@@ -71,7 +71,9 @@ def evaluate(
     ] = None,
     abstain_below: Annotated[
         float,
-        typer.Option(help="Assign no class to pixels whose confidence (0 to 1) is lower.", rich_help_panel=INFERENCE),
+        typer.Option(
+            help="Assign no class to pixels with a confidence (0 to 1) below this value.", rich_help_panel=INFERENCE
+        ),
     ] = 0.0,
     device: Device = None,
     backend: Backend = "auto",
@@ -80,13 +82,13 @@ def evaluate(
         tuple[Path, Path] | None,
         typer.Option(
             metavar="A.json B.json",
-            help="Instead of evaluating, compare two files written by --output, with tests of significance.",
+            help="Compare two files written by --output, with significance tests, instead of evaluating.",
         ),
     ] = None,
     predictions: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of running a model, evaluate a folder of PNG files with class ids, named like the images."
+            help="Evaluate a folder of PNG files with class ids, named like the images, instead of running a model."
         ),
     ] = None,
     submission: Annotated[
@@ -102,17 +104,19 @@ def evaluate(
 ) -> None:
     """Evaluate a model, or stored predictions, on a dataset; or compare two evaluations."""
     if output is not None and output.suffix.lower() != ".json":
-        raise typer.BadParameter(f"Metrics are written as .json, not as {str(output)!r}.", param_hint="--output")
+        raise typer.BadParameter(f"Metrics are written to a .json file, not to {str(output)!r}.", param_hint="--output")
     if compare is not None:
-        refuse_idle_options(context, _OF_COMPARE, "--compare", "It compares finished evaluations")
+        refuse_idle_options(context, _OF_COMPARE, "--compare", "Finished evaluations are compared")
         _compare(*compare, as_json=as_json)
         return
     if dataset is None:
-        raise typer.BadParameter("Name a dataset to evaluate on, or --compare two results.", param_hint="--dataset")
+        raise typer.BadParameter(
+            "Pass a dataset to evaluate on, or compare two results with --compare.", param_hint="--dataset"
+        )
     on: dict[str, Any] = {"root": root, "split": split, "classes": classes}
     on |= {"output_file": output, "report": report, "progress": not as_json, "check": check}
     if predictions is not None:
-        refuse_idle_options(context, _OF_PREDICTIONS, "--predictions", "It evaluates stored predictions")
+        refuse_idle_options(context, _OF_PREDICTIONS, "--predictions", "Stored predictions are evaluated")
         from refinenet.evaluation.pipeline import evaluate_predictions
 
         result: Evaluation | Submission = evaluate_predictions(dataset, predictions, **on)
@@ -121,7 +125,7 @@ def evaluate(
 
         to_submit = submission if is_unlabelled(dataset, split) else None
         if to_submit is not None:
-            refuse_idle_options(context, _OF_UNLABELLED, f"--split {split}", "It has no labels to evaluate on")
+            refuse_idle_options(context, _OF_UNLABELLED, f"--split {split}", "This split has no labels to evaluate on")
         chosen = _choose_protocol(protocol, scales, flip, window, overlap)
         from refinenet.api import RefineNet
 
@@ -163,7 +167,7 @@ def calibrate(
         return
     say(
         f"Temperature {fitted.value:.3f}, fitted to {fitted.pixels:,} pixels of {fitted.images:,} images. Calibration "
-        f"error on them: {100 * fitted.error_before:.2f} % before, {100 * fitted.error_after:.2f} % after. "
+        f"error on these pixels: {100 * fitted.error_before:.2f} % before, {100 * fitted.error_after:.2f} % after. "
         f"Model: {output}"
     )
 
@@ -203,4 +207,6 @@ def _read_scales(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not numbers such as 0.5,1,1.5.", param_hint="--scales") from None
+        raise typer.BadParameter(
+            f"{text!r} is not a list of numbers such as 0.5,1,1.5.", param_hint="--scales"
+        ) from None

@@ -25,7 +25,7 @@ def export(
     ],
     model: Model = "camvid",
     dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help=f"Compare and evaluate on its images, too. {DATASET_HELP}")
+        str | None, typer.Option("--dataset", "-d", help=f"Also compare and evaluate on a dataset. {DATASET_HELP}")
     ] = None,
     root: Root = None,
     classes: ClassSet = None,
@@ -43,11 +43,11 @@ def export(
     ] = "float32",
     calibration_split: Annotated[str, typer.Option(help="Split of the dataset for int8 calibration.")] = "train",
     max_drop: Annotated[
-        float, typer.Option(min=0, max=1, help="Largest drop of mIoU that int8 may cost; 0.005 is half a point.")
+        float, typer.Option(min=0, max=1, help="Largest drop in mIoU allowed for int8; 0.005 is half a point.")
     ] = 0.005,
     as_json: AsJson = False,
 ) -> None:
-    """Export a model to another format, check its predictions there, and write a certificate next to it."""
+    """Export a model to another format, verify its predictions, and write a certificate next to it."""
     if dataset is None:
         refuse_idle_options(context, _ALWAYS | {"precision"}, "--dataset", "Without a dataset nothing is evaluated")
     if precision != "int8":

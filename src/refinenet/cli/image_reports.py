@@ -1,4 +1,4 @@
-"""What `deploy` reports of each image: a line in words, JSON at the end, or a line of JSON at once."""
+"""Reports of `deploy` on each image: a text line, JSON at the end, or JSON lines as images finish."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ImageReport:
             complain(quote_controls(describe_error(result.error)))
         elif not self._is_silent:
             written = ", ".join(str(path) for path in result.outputs.values())
-            existed = " (was there)" if result.was_there else ""
+            existed = " (already done)" if result.was_there else ""
             line = f"{result.image} -> {written}{existed}: {_main_areas(result.areas)}"
             print(quote_controls(line), file=self._stream)
 
@@ -71,7 +71,7 @@ def json_lines_to(target: str | None, work: JobList) -> Iterator[Callable[[FileR
     used = [file for item in work.items for file in (item.source, *item.targets.values())]
     used += [work.folder / own for own in (SETTINGS_FILE, JOURNAL_FILE)] if work.folder is not None else []
     if any(is_same_file(file, path) for file in used):
-        raise ValueError(f"--json-lines {path}: this command reads or writes that file itself. Choose another file.")
+        raise ValueError(f"--json-lines {path}: this file is an input or output of the command. Choose another file.")
     with ExitStack() as stack:
         opened: list[TextIO] = []
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what reads their values."""
+"""Options shared by several commands, and parsers for their values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Backend = Annotated[
     Literal["auto", "pytorch", "compiled", "openvino", "onnxruntime"],
     typer.Option(
         metavar="BACKEND",
-        help="What runs the network: pytorch, compiled (PyTorch with a compiler, which takes minutes at the start), "
+        help="Inference backend: pytorch, compiled (torch.compile, which takes minutes to start), "
         "openvino, onnxruntime, or auto: OpenVINO on CPUs if installed, otherwise PyTorch.",
     ),
 ]
@@ -33,15 +33,18 @@ Precision = Annotated[
     Literal["float32", "bfloat16", "float16"],
     typer.Option(
         metavar="PRECISION",
-        help="Arithmetic of the network: float32, bfloat16 (not with onnxruntime), or float16 (PyTorch on GPUs only).",
+        help="Numerical precision of the network: float32, bfloat16 (not with onnxruntime), or float16 (PyTorch on "
+        "GPUs only).",
     ),
 ]
-AbstainBelow = Annotated[float, typer.Option(help="Assign no class to pixels whose confidence (0 to 1) is lower.")]
+AbstainBelow = Annotated[
+    float, typer.Option(help="Assign no class to pixels with a confidence (0 to 1) below this value.")
+]
 Bands = Annotated[
     str | None,
     typer.Option(
-        help="Band numbers for red, green and blue, such as 3,2,1, or a single one for grey. Default: as the file "
-        "declares."
+        help="Band numbers for red, green and blue, such as 3,2,1, or a single band for grey. Default: as declared "
+        "by the file."
     ),
 ]
 ValueRange = Annotated[
@@ -52,11 +55,11 @@ ValueRange = Annotated[
         "with, otherwise the range of the image's data type.",
     ),
 ]
-Root = Annotated[Path | None, typer.Option(help="Folder of a dataset given by name.")]
+Root = Annotated[Path | None, typer.Option(help="Folder of a published dataset.")]
 ClassSet = Annotated[
     str | None, typer.Option(help="Alternative set of classes of a published dataset: stuff for coco, 59 for context.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and no progress.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and no progress.")]
 
 
 def parse_settings(settings: list[str], taken: set[str]) -> dict[str, Any]:
@@ -131,7 +134,7 @@ def read_value_range(text: str | None) -> tuple[float, float] | None:
         return check_value_range([float(part) for part in text.split(",")])
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is not two numbers, the lower one first, such as 0,4095.", param_hint="--value-range"
+            f"{text!r} is not a pair of numbers, the lower one first, such as 0,4095.", param_hint="--value-range"
         ) from None
 
 
@@ -156,7 +159,7 @@ def default_model_notice(context: typer.Context, model: str) -> Callable[[], Non
 
         name = waiting.pop()
         print_note(
-            f"No --model given: using the bundled model {name}. It knows only {describe_bundled(name)}. For other "
+            f"No --model given: using the bundled model {name}. It predicts only {describe_bundled(name)}. For other "
             "images pass --model FILE."
         )
 
@@ -169,7 +172,7 @@ def refuse_idle_options(context: typer.Context, of_use: set[str], beside: str, w
     Args:
         context: The context of the command.
         of_use: Names of the parameters that have an effect.
-        beside: The option that leaves the others without effect.
+        beside: The option that disables the others.
         why: The reason, as the beginning of a message.
 
     Raises:
@@ -183,4 +186,4 @@ def refuse_idle_options(context: typer.Context, of_use: set[str], beside: str, w
         and getattr(context.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
     ]
     if idle:
-        raise typer.BadParameter(f"{why}; {', '.join(idle)} would do nothing.", param_hint=beside)
+        raise typer.BadParameter(f"{why}; {', '.join(idle)} would have no effect.", param_hint=beside)

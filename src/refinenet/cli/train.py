@@ -24,7 +24,7 @@ def train(
             "--dataset",
             "-d",
             metavar="DATASET",
-            help=f"{DATASET_HELP} Repeat it to train on several; the first one validates.",
+            help=f"{DATASET_HELP} May be repeated to train on several datasets; the first one is used for validation.",
         ),
     ] = None,
     root: Root = None,
@@ -34,7 +34,7 @@ def train(
     ] = None,
     classes: ClassSet = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Run folder of an interrupted training to resume, instead of --dataset.")
+        Path | None, typer.Option(help="Run folder of an interrupted training run to resume, instead of --dataset.")
     ] = None,
     stages: Annotated[
         Path | None,
@@ -61,7 +61,7 @@ def train(
     batch_size: Annotated[str | None, typer.Option(metavar="N|auto", help="Images per step. Default: 8.")] = None,
     learning_rate: Annotated[
         str | None,
-        typer.Option(metavar="N|auto", help="Peak learning rate of decoder and classifier. Default: 0.001."),
+        typer.Option(metavar="N|auto", help="Peak learning rate of the decoder and the classifier. Default: 0.001."),
     ] = None,
     encoder_learning_rate: Annotated[
         float | None, typer.Option(help="Peak learning rate of the encoder. Default: the same.")
@@ -71,7 +71,7 @@ def train(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any other field of TrainConfig, with a value in JSON: 'crop_size=[360,480]'. May be repeated.",
+            help="Any other field of TrainConfig, with a JSON value: 'crop_size=[360,480]'. May be repeated.",
         ),
     ] = None,
     check: Annotated[bool, typer.Option("--check/--no-check", help="Check a sample of the data first.")] = True,
@@ -103,7 +103,7 @@ def train(
     }
     _check_usage(dataset, resume, stages, recipe, start)
     if resume is not None and not check:
-        raise typer.BadParameter("the data of a resumed run were checked when it began.", param_hint="--no-check")
+        raise typer.BadParameter("the data of a resumed run were checked when it started.", param_hint="--no-check")
     from refinenet.api import RefineNet
 
     result = RefineNet(**_choose_start(start, recipe, chosen, is_staged=stages is not None), device=device).train(
@@ -159,10 +159,12 @@ def _check_usage(
 ) -> None:
     if resume is None and stages is None and recipe is None and not dataset:
         raise typer.BadParameter(
-            "name a dataset, a recipe (--recipe), or a run to resume (--resume).", param_hint="--dataset"
+            "pass a dataset, a recipe (--recipe), or a run to resume (--resume).", param_hint="--dataset"
         )
     if resume is not None and any(value is not None for value in start.values()):
-        raise typer.BadParameter("a resumed run has its network: omit the options of a new one.", param_hint="--resume")
+        raise typer.BadParameter(
+            "a resumed run already has a network: omit the options for a new one.", param_hint="--resume"
+        )
     if recipe is not None and (resume is not None or stages is not None):
         other = "a resumed run keeps its settings" if stages is None else "a recipe has its own stages"
         raise typer.BadParameter(f"{other}: omit one of the two options.", param_hint="--recipe")
@@ -184,8 +186,8 @@ def pretrain(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder with train/CLASS/IMAGE and val/CLASS/IMAGE, or CLASS/IMAGE: then every tenth image is for "
-            "validation.",
+            help="Folder with train/CLASS/IMAGE and val/CLASS/IMAGE, or CLASS/IMAGE, of which every tenth image is "
+            "used for validation.",
             show_default=False,
         ),
     ] = None,
@@ -194,7 +196,7 @@ def pretrain(
         Path | None, typer.Option("--output", "-o", help="Run folder to create. Default: a new one in runs/.")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Run folder of an interrupted training to resume, instead of all of the above.")
+        Path | None, typer.Option(help="Run folder of an interrupted run to resume, instead of all of the above.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images. Default: 90.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step. Default: 128.")] = None,
@@ -204,7 +206,7 @@ def pretrain(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any other field of PretrainConfig, with a value in JSON: crop_size=160. May be repeated.",
+            help="Any other field of PretrainConfig, with a JSON value: crop_size=160. May be repeated.",
         ),
     ] = None,
     stop_after: Annotated[
@@ -214,12 +216,12 @@ def pretrain(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train an encoder to classify the images of a folder, for train --encoder-weights."""
+    """Pretrain an encoder by image classification, for train --encoder-weights."""
     named = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     chosen: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     chosen |= parse_settings(settings or [], taken=set(chosen))
     if resume is None and (folder is None or encoder is None):
-        raise typer.BadParameter("name a folder of images and --encoder, or a run to resume (--resume).")
+        raise typer.BadParameter("pass a folder of images and --encoder, or a run to resume (--resume).")
     from refinenet.training.pretraining.run import pretrain_encoder
 
     result = pretrain_encoder(

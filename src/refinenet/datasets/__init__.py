@@ -1,4 +1,4 @@
-"""Images with label maps: published datasets, folders, drawn streets; described, split, prepared, repaired.
+"""Images with label maps: published datasets, custom folders and synthetic streets; summaries, splits, checks, repairs.
 
 Begin with `catalog.open_dataset`, which turns a name or a folder into splits, and `dataset.Dataset`.
 """

@@ -85,7 +85,7 @@ NAMES = (*PUBLISHED, "streets")
 """Datasets known by name; anything else is a folder."""
 
 
-_COPY = "Copy the dataset to this machine, and name its folder."
+_COPY = "Copy the dataset to this machine and pass its folder."
 
 DatasetSource = str | os.PathLike[str] | Splits
 """How users refer to a dataset; see `open_dataset`."""
@@ -102,7 +102,7 @@ def as_sources(dataset: TrainingSource) -> Sequence[DatasetSource]:
     if isinstance(dataset, str | os.PathLike) or callable(dataset):
         return [dataset]
     if not isinstance(dataset, Sequence):
-        raise ValueError(f"A dataset is a name, a folder, or a list of such, not {dataset!r}.")
+        raise ValueError(f"A dataset must be a name, a folder, or a list of these, not {dataset!r}.")
     return dataset
 
 
@@ -127,7 +127,7 @@ def open_training_datasets(
     """
     sources = as_sources(dataset)
     if not sources:
-        raise ValueError("Name at least one dataset.")
+        raise ValueError("Pass at least one dataset.")
     first = open_dataset(sources[0], root)
     train_sets = [first("train"), *(open_dataset(source)("train") for source in sources[1:])]
     train_set = train_sets[0] if len(train_sets) == 1 else join(train_sets)
@@ -160,7 +160,7 @@ def read_classes(source: str) -> LabelSet:
     if source in PUBLISHED:
         return PUBLISHED[source].info.label_set
     if Path(source).suffix not in (".yaml", ".yml"):
-        raise ValueError(f"Classes are named by {', '.join(PUBLISHED)} or a classes.yaml file, not {source!r}.")
+        raise ValueError(f"Class names come from {', '.join(PUBLISHED)} or a classes.yaml file, not from {source!r}.")
     return read_classes_file(Path(source)).label_set
 
 
@@ -171,7 +171,7 @@ def is_folder_dataset(name: str) -> bool:
 
 
 def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = None) -> Splits:
-    """Turn what users name a dataset by into a function from split names ("train", "val", ...) to datasets.
+    """Turn a dataset name, folder or function into a function from split names ("train", "val", ...) to datasets.
 
     Args:
         dataset: One of `NAMES`; "streets:COUNT" or "streets:COUNT:WIDTHxHEIGHT" for that many drawn images in each
@@ -191,11 +191,11 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
         return partial(_open_published, name, find_root(name, root))
     if is_drawn(name) or is_folder_dataset(name):
         if root is not None:
-            raise ValueError(f"root={os.fspath(root)!r} has no use here: {name!r} needs no folder beside its name.")
+            raise ValueError(f"root={os.fspath(root)!r} has no effect: {name!r} is not a published dataset.")
         return streets.parse(name) if is_drawn(name) else FolderSplits(Path(name))
     raise ValueError(
         f"There is no dataset {name!r}: it is neither one of {', '.join(NAMES)}, nor a folder. "
-        "A folder of your own holds images/ and masks/ with the same file names; see the README for other layouts."
+        "A custom folder contains images/ and masks/ with matching file names; see the README for other layouts."
     )
 
 
@@ -221,8 +221,8 @@ def find_server(dataset: DatasetSource) -> Server:
     if name not in servers:
         *others, last = sorted(servers)
         raise ValueError(
-            f"Submissions are for datasets whose owners measure on a server of theirs, {', '.join(others)} and {last}, "
-            f"not for {name!r}. `refinenet deploy FOLDER --output FOLDER` writes label maps of any images."
+            f"Submissions are for datasets with an evaluation server, {', '.join(others)} and {last}, "
+            f"not for {name!r}. For label maps of any images, use `refinenet deploy FOLDER --output FOLDER`."
         )
     return servers[name]
 
@@ -246,11 +246,15 @@ def _open_published(name: str, root: Path, split: str) -> Dataset:
     except FileNotFoundError as error:
         plain = name.partition(":")[0]
         how_to_get = published.info.how_to_get if server is None else server.how_to_get
-        prepare = f" `refinenet data prepare {name} --root FOLDER` does what can be done." if server is None else ""
+        prepare = (
+            f" `refinenet data prepare {name} --root FOLDER` downloads or converts what it can."
+            if server is None
+            else ""
+        )
         own = f" To use your own folder of that name, write {Path(name).resolve()}." if Path(name).is_dir() else ""
         raise FileNotFoundError(
-            f"{error} {how_to_get} Then pass root= (--root) that folder, or name it in the environment "
-            f"variable REFINENET_{plain.upper()}.{prepare}{own}"
+            f"{error} {how_to_get} Then pass the folder as root= (--root), or set the environment variable "
+            f"REFINENET_{plain.upper()} to it.{prepare}{own}"
         ) from error
 
 

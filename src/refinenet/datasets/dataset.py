@@ -104,8 +104,8 @@ class Dataset:
             row, column = np.argwhere(invalid)[0]
             raise ValueError(
                 f"{self.locate(item)}: the mask has the id {labels[row, column]} at row {row}, column {column} "
-                f"({invalid.sum()} pixels in all have such ids). Allowed are 0 to {len(self.label_set) - 1} and "
-                f"{self.label_set.ignore_index} for pixels to be ignored."
+                f"({invalid.sum()} pixels in total have such ids). Allowed are 0 to {len(self.label_set) - 1} and "
+                f"{self.label_set.ignore_index} for ignored pixels."
             )
         return self.label_set.cast(labels)
 
@@ -125,14 +125,14 @@ def with_value_range(dataset: Dataset, value_range: ValueRange | None) -> Datase
     if value_range is None:
         return dataset
     if len(dataset) and dataset.image_file(dataset.items[0]) is None:
-        raise ValueError(f"value_range is for images in files; those of {dataset.name} are not. Leave it out.")
+        raise ValueError(f"value_range needs images stored as files, unlike those of {dataset.name}. Leave it out.")
     return replace(dataset, read_image=partial(_read_scaled, dataset.image_file, value_range))
 
 
 def _read_scaled(image_file: Callable[[str], Path | None], value_range: ValueRange, item: str) -> npt.NDArray[np.uint8]:
     path = image_file(item)
     if path is None:
-        raise ValueError(f"value_range is for images in files; {item} is not in one. Leave it out.")
+        raise ValueError(f"value_range needs images stored as files, unlike {item}. Leave it out.")
     decoded = read_image(path, reading=Reading(value_range=value_range, is_from_model=True))
     for note in decoded.notes:
         if note.kind != "range-of-model":
@@ -207,9 +207,8 @@ def _refuse_labels(name: str, split: str, _item: str) -> NoReturn:
 def no_labels(name: str, split: str) -> ValueError:
     """Return the error for evaluating or training on a split without labels."""
     return ValueError(
-        f"{name} {split} has images, but no labels to measure on: its owners keep them. Measure on val, or write the "
-        f"file that their server takes: `refinenet eval --dataset {name} --split {split} --submission FILE`, in Python "
-        "RefineNet.submit."
+        f"{name} {split} has no public labels. Evaluate on val, or write a submission for the evaluation server: "
+        f"`refinenet eval --dataset {name} --split {split} --submission FILE`, or RefineNet.submit in Python."
     )
 
 

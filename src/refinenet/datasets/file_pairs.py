@@ -164,7 +164,7 @@ def _by_stem(names: Iterable[str], mark: str, folder: Path | str) -> dict[str, s
     for name in names:
         stem = find_item(name, mark)
         if stem in files:
-            raise ValueError(f"{folder} holds both {files[stem]} and {name}: which one should be used?")
+            raise ValueError(f"{folder} holds both {files[stem]} and {name}. Keep only one of them.")
         files[stem] = name
     return files
 

@@ -119,9 +119,9 @@ def _check(dataset: Dataset, count: int, columns: int, cell: tuple[int, int]) ->
     if not len(dataset):
         problems.append(f"{dataset.name} has no images in its split {dataset.split!r}")
     if count < 1 or columns < 1:
-        problems.append(f"count and columns are 1 or more, not {count} and {columns}")
+        problems.append(f"count and columns must be at least 1, not {count} and {columns}")
     if min(cell) < _SMALLEST_CELL:
-        problems.append(f"a cell is {_SMALLEST_CELL} pixels or more high and wide, not {cell[0]} and {cell[1]}")
+        problems.append(f"a cell must be at least {_SMALLEST_CELL} pixels high and wide, not {cell[0]} and {cell[1]}")
     if not problems:
         shown = min(count, len(dataset))
         rows = math.ceil(shown / columns)
@@ -219,7 +219,7 @@ def _draw_legend(
     note = f"{len(occurring)} of {len(names)} classes occur in the {images:,} label maps counted"
     if len(listed) < len(occurring):
         note += f", the {len(listed)} most frequent ones are listed"
-    note += "; shares of the labelled pixels, of void in all pixels"
+    note += "; shares of labelled pixels (void: of all pixels)"
     return _draw_line(note, width, FONT_SIZE, _GREY), draw_legend(entries, width)
 
 
@@ -267,13 +267,13 @@ class DatasetSummary:
         print_table(self.name, ["split", "images", "sizes", "no class (void)"], rows)
         names, weights = self.label_set.names, self.class_weights
         shares = zip(names, *map(_describe_classes, self.splits.values()), strict=True)
-        print_table("Share of the labelled pixels (images with the class)", ["class", *self.splits], list(shares))
+        print_table("Share of labelled pixels (images with the class)", ["class", *self.splits], list(shares))
         if weights:
             columns = ([f"{weight:.4f}" for weight in column] for column in weights.values())
             rules = [rule.replace("_", " ") for rule in weights]
             print_table("Class weights from train", ["class", *rules], list(zip(names, *columns, strict=True)))
         if self.absent:
-            print_note(f"Not there: {', '.join(self.absent)}.")
+            print_note(f"Missing splits: {', '.join(self.absent)}.")
 
 
 def describe(

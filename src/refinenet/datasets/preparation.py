@@ -182,7 +182,7 @@ def _quarantine(published: PublishedDataset, root: Path, found: Mapping[str, Dat
         if not file.unpack or file.sha256 or file.md5 or not (is_nothing_there or is_empty):
             continue
         forget(target, root)
-        wrong = "holds nothing." if is_empty else f"does not hold the dataset: {missing[0]}"
+        wrong = "is empty." if is_empty else f"does not contain the dataset: {missing[0]}"
         note = ""
         if target.exists():
             note = f" It was quarantined as {target.replace(target.with_name(target.name + '.refused')).name}."
@@ -275,7 +275,7 @@ def _report(split: str, dataset: Dataset | _Trouble, published: PublishedDataset
     if isinstance(dataset, Exception):
         return SplitReport(split=split, images=None, published=expected, note=str(dataset))
     is_as_published = expected in (None, len(dataset))
-    note = "" if is_as_published else f"{len(dataset):,} images are here, {expected:,} were published."
+    note = "" if is_as_published else f"{len(dataset):,} images were found, {expected:,} were published."
     return SplitReport(split=split, images=len(dataset), published=expected, note=note)
 
 
@@ -291,6 +291,6 @@ def _failure(
     if info.downloads:
         return FileNotFoundError(f"{name} is not in {root}. {missing}")
     return FileNotFoundError(
-        f"{name} ({info.licence}) has to be downloaded by hand from {info.page}. {info.how_to_get} "
+        f"{name} ({info.licence}) must be downloaded manually from {info.page}. {info.how_to_get} "
         f"Put it into {root} and run this again. {missing}"
     )

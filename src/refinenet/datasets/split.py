@@ -1,7 +1,7 @@
 """`refinenet data split`: splits a folder's images into train, val and test, keeping related ones together.
 
-Frames of one video, or shots of one scene, are nearly identical: splitting them individually would test a network on
-what it was trained on. So images are grouped by their names, and groups are never split.
+Frames of one video, or shots of one scene, are nearly identical: splitting them individually would leak
+training data into the test set. So images are grouped by their names, and groups are never split.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def split_folder(
         OSError: The folder cannot be read or written.
     """
     if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
-        raise ValueError(f"The shares are above 0 and together below 1, not val={val} and test={test}.")
+        raise ValueError(f"The shares must be above 0 and sum to less than 1, not val={val} and test={test}.")
     names = ("train", "val", "test") if test else ("train", "val")
     _check_lists(root, names, replace)
     stems = _list_stems(root)
@@ -65,9 +65,9 @@ def split_folder(
     shares = {"test": test, "val": val} if test else {"val": val}
     if len(groups) == 1:
         print_note(
-            f"All {len(stems)} images of {root} are one group by their names, so that they may be frames of one video: "
-            "they are cut into stretches in the order of their names, the last for val. A regular expression given as "
-            "--group finds smaller groups."
+            f"All {len(stems)} images of {root} form one group by their names, and may be frames of one video: they "
+            "are split into consecutive parts in the order of their names, the last one for val. Pass a regular "
+            "expression as --group to form smaller groups."
         )
         splits = _cut(stems, shares)
     else:
@@ -81,7 +81,7 @@ def _check_lists(root: Path, names: Sequence[str], replace: bool) -> None:
     found = [f"{name}.txt" for name in SPLIT_FOLDERS if (root / f"{name}.txt").exists()]
     if found and not replace:
         raise FileExistsError(
-            f"{root} has the lists {', '.join(found)} already: pass replace (--replace) to renew them."
+            f"{root} has the lists {', '.join(found)} already: pass replace (--replace) to overwrite them."
         )
     others = [name for name in found if name.removesuffix(".txt") not in names]
     if others:
@@ -96,8 +96,8 @@ def _list_stems(root: Path) -> list[str]:
     is_split = not layout.is_dealt and not {"train", "val", "test"}.isdisjoint(layout.splits)
     if pair is None or layout.annotations or (is_split and find_lists(root) is None):
         raise ValueError(
-            f"{root} cannot be split: that needs images/ and masks/ without splits, and it is {layout.description}, "
-            f"with {', '.join(sorted(layout.splits))}."
+            f"{root} cannot be split: it must contain images/ and masks/ without splits, but its layout is "
+            f"{layout.description}, with {', '.join(sorted(layout.splits))}."
         )
     files = list_split(*pair)
     return list(
@@ -129,15 +129,15 @@ def _find_key(stem: str, pattern: re.Pattern[str] | None) -> str:
         return _NUMBER.sub("", stem)
     found = pattern.search(stem)
     if found is None or found[1] is None:
-        raise ValueError(f"group={pattern.pattern!r} finds nothing in {stem!r}: each image belongs to a group.")
+        raise ValueError(f"group={pattern.pattern!r} does not match {stem!r}: every image must belong to a group.")
     return found[1]
 
 
 def _deal(groups: Mapping[str, list[str]], shares: Mapping[str, float], seed: int) -> dict[str, tuple[str, ...]]:
     if len(groups) <= len(shares):
         raise ValueError(
-            f"The names of the images tell {len(groups)} groups ({', '.join(map(repr, sorted(groups)))}), too few for "
-            f"train, {' and '.join(shares)}. A regular expression given as --group finds smaller ones."
+            f"The names of the images form {len(groups)} groups ({', '.join(map(repr, sorted(groups)))}), too few for "
+            f"train, {' and '.join(shares)}. Pass a regular expression as --group to form smaller ones."
         )
     total = sum(map(len, groups.values()))
     # A cryptographic hash gives the same order on every machine and Python version, unlike a random generator.

@@ -119,7 +119,9 @@ class DeployOptions:
 
     def __post_init__(self) -> None:
         if self.windows is not None and self.max_latency_ms is not None:
-            raise ValueError("Images in windows take as long as they are large: pass windows or max_latency_ms.")
+            raise ValueError(
+                "The time for an image in windows depends on its size: pass either windows or max_latency_ms."
+            )
         check_abstention(self.abstain_below)
 
     def to_dict(self) -> dict[str, Any]:
@@ -375,8 +377,8 @@ class _Steps:
             )
         if self.options.max_latency_ms is not None:
             raise ValueError(
-                f"{source} would be segmented in windows, being too large for memory or to be written as TIFF, which "
-                "takes as long as it is large: leave out max_latency_ms (--max-latency)."
+                f"{source} is too large for memory, or its result is a TIFF, so it is segmented in windows, which "
+                "takes time in proportion to its size: leave out max_latency_ms (--max-latency)."
             )
         self._clear_targets(image.item)
         for picture in OUTPUTS:
@@ -449,8 +451,8 @@ def _find_name_clash(item: Job, first_of_name: dict[str, Job]) -> ValueError | N
     if first is item:
         return None
     return ValueError(
-        f"{item.source}: its result would overwrite that of {first.source}, since this file system does not tell the "
-        "two names apart. Rename one of them."
+        f"{item.source}: its result would overwrite that of {first.source}, since this file system treats the two "
+        "names as the same. Rename one of them."
     )
 
 

@@ -1,4 +1,4 @@
-"""Inputs and jobs: the images meant by files, folders, patterns and lists, and the paths of their results.
+"""Inputs and jobs: resolves files, folders, patterns and lists to images and the paths of their results.
 
 No image is opened here.
 """
@@ -61,7 +61,7 @@ def find_images(inputs: Sequence[str], *, recursive: bool = False, results: Path
     """
     found: dict[Path, FoundImage] = {}
     if not inputs:
-        raise ValueError("No image is named: name files, folders or patterns.")
+        raise ValueError("No input given: pass files, folders or patterns.")
     for name in inputs:
         for image in _find(name, recursive, results):
             found.setdefault(image.file, image)
@@ -108,7 +108,7 @@ def choose_reading(
 
 def _find(source: str, recursive: bool, results: Path | None) -> Iterator[FoundImage]:
     if not source.strip():
-        raise ValueError("The name of an image is empty; the current folder is called '.'.")
+        raise ValueError("The path of an image is empty; for the current folder, pass '.'.")
     try:
         refuse_address("An image", source, DOWNLOAD)
     except ValueError as error:
@@ -188,7 +188,7 @@ def _walk(folder: Path) -> tuple[list[str], dict[str, Problem]]:
             leads_to = os.path.realpath(link)
             if os.path.commonpath([root, leads_to]) != root:
                 problems[_name_below(folder, link)] = ValueError(
-                    f"{link} is a link to the folder {leads_to}, which is not followed. Name that folder, too."
+                    f"{link} is a link to the folder {leads_to}, which is not followed. Pass that folder, too."
                 )
     return names, problems
 
@@ -234,14 +234,14 @@ def _find_closed(base: Path, parts: Sequence[str]) -> list[Path]:
 
 def _read_list(path: Path, recursive: bool, results: Path | None) -> Iterator[FoundImage]:
     if path.is_dir():
-        raise ValueError(f"{path} is a folder: name it without {LIST_MARK}, which marks a list of images.")
+        raise ValueError(f"{path} is a folder: pass it without {LIST_MARK}, which marks a list of images.")
     try:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
     except OSError as error:
         raise type(error)(error.errno, f"Cannot read the list {path}: {error.strerror}") from error
     named = [os.fsdecode(line.strip()) for line in lines if line.strip()]
     if not named:
-        raise ValueError(f"The list {path} names no image: write one path per line.")
+        raise ValueError(f"The list {path} contains no images: write one path per line.")
     for name in named:
         if name == STANDARD_INPUT or "\0" in name or _is_list(name):
             raise ValueError(
@@ -339,18 +339,20 @@ def plan_work(
     """
     names = [os.fspath(name) for name in inputs]
     if STANDARD_INPUT in names:
-        raise ValueError("- (standard input) is a single image: name no other input, and name its output (--output).")
+        raise ValueError(
+            "- (standard input) is a single image: pass no other input, and specify its output (--output)."
+        )
     chosen = choose_kinds(kinds)
-    refuse_address("An output", output, "Write to a folder here, or to a store (s3://) with --engine ray.")
+    refuse_address("An output", output, "Write to a local folder, or to a store (s3://) with --engine ray.")
     is_folder = output is not None and (os.path.isdir(output) or not (output.suffix or os.path.exists(output)))
     if names_one_file(names) and not is_folder:
         refuse_address("An image", names[0], DOWNLOAD)
         return _plan_single(Path(names[0]), output, chosen)
     folder = output or DEFAULT_FOLDER
     if _is_result(folder) and not os.path.isdir(folder):
-        raise ValueError(f"Several images, or a pattern, need a folder for their results, not one file: {folder}.")
+        raise ValueError(f"The results of several images, or of a pattern, need a folder, not a file: {folder}.")
     if os.path.exists(folder) and not os.path.isdir(folder):
-        raise ValueError(f"{folder} is a file: several images, or a pattern, need a folder for their results.")
+        raise ValueError(f"{folder} is a file: the results of several images, or of a pattern, need a folder.")
     found = find_images(names, recursive=recursive, results=folder)
     chosen = chosen or ("labels",)
     items = _without_clashes([_as_item(image, folder, chosen) for image in found], folder)
@@ -378,7 +380,7 @@ def _plan_single(source: Path, output: Path | None, kinds: tuple[Kind, ...]) -> 
         chosen = kinds or ("labels",)
         targets = {kind: source.with_name(f"{source.stem}_{kind}{usual_suffix(kind)}") for kind in chosen}
     elif len(kinds) > 1:
-        raise ValueError(f"{', '.join(kinds)} are several files: name a folder for them, not {output}.")
+        raise ValueError(f"{', '.join(kinds)} are written to several files: pass a folder, not {output}.")
     else:
         chosen = (check_target(output, kinds[0] if kinds else None),)
         targets = {chosen[0]: output}
@@ -412,8 +414,8 @@ def skip(item: Job, problem: ValueError | OSError | None) -> Job:
 def _find_clash(item: Job, first: Job, folder: Path) -> ValueError | None:
     if folder / SETTINGS_FILE in item.targets.values():
         return ValueError(
-            f"{item.source}: its result would be {folder / SETTINGS_FILE}, the file of the folder's "
-            "settings. Rename the image, or write a second kind, which gives each kind a folder."
+            f"{item.source}: its result would be {folder / SETTINGS_FILE}, where the settings of the folder are "
+            "stored. Rename the image, or write a second kind, so that each kind gets a folder."
         )
     if item is first:
         return None
@@ -431,5 +433,5 @@ def _refuse_mixing(items: Sequence[Job], folder: Path) -> None:
     mixed = next((item.source for item in items if os.path.realpath(item.source.parent) in homes), None)
     if mixed is not None and os.path.exists(folder):
         raise ValueError(
-            f"{folder} holds the images themselves, such as {mixed}: results would mix with them. Name another one."
+            f"{folder} contains input images, such as {mixed}: results would mix with them. Choose another folder."
         )

@@ -114,7 +114,7 @@ def segment_large(
     check_abstention(abstain_below)
     check_suffix(target)
     if output is not None and output not in OUTPUTS:
-        raise ValueError(f"output is one of {', '.join(OUTPUTS)}, not {output!r}.")
+        raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, not {output!r}.")
     refuse_same_file(source, target)
     with open_upright(source, reading) as image:
         run = _LargeRun(segmenter.under(protocol), image, output or "labels", abstain_below, memory)

@@ -110,7 +110,7 @@ class LatencyTuner:
         choice, _ = choose(openers, self._label_set, self._temperature, image, max_milliseconds)
         print_note(f"At most {max_milliseconds:g} ms: {choice.describe()}.")
         if choice.miou < _POOR:
-            print_note("Little of the full-size result is left: allow more time, or use a smaller network.")
+            print_note("Results differ strongly from those at full size: allow more time, or use a smaller network.")
         return choice
 
     def _open(self, name: BackendName, precision: InferencePrecision) -> Backend:
@@ -158,7 +158,7 @@ def choose(
 
 def _check_limit(milliseconds: float) -> None:
     if not is_number(milliseconds) or not milliseconds > 0:
-        raise ValueError(f"max_latency_ms is a number above 0, not {milliseconds!r}.")
+        raise ValueError(f"max_latency_ms must be a number above 0, not {milliseconds!r}.")
 
 
 def _measure_all(

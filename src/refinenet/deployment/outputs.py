@@ -178,7 +178,7 @@ def choose_kinds(asked: Sequence[str]) -> tuple[Kind, ...]:
     chosen = tuple(kind for kind in KINDS if kind in names)
     unknown = sorted(set(names) - set(KINDS))
     if unknown:
-        raise ValueError(f"kind is one of {', '.join(KINDS)} and {POLYGONS}, not {unknown[0]!r}.")
+        raise ValueError(f"kind must be one of {', '.join(KINDS)} and {POLYGONS}, not {unknown[0]!r}.")
     if "geojson" in chosen:
         require_features()
     return chosen

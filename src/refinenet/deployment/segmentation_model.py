@@ -442,9 +442,9 @@ def _note(model: Network | ExportedModel) -> Weights:
 
 def _choose_source(image: ImageSource | None, image_file: str | os.PathLike[str] | None) -> ImageSource:
     if (image is None) == (image_file is None):
-        raise ValueError("Pass exactly one of image (an array or the like) and image_file (a path).")
+        raise ValueError("Pass exactly one of image (such as an array) and image_file (a path).")
     if image is not None:
         return image
     if not isinstance(image_file, str | os.PathLike):
-        raise ValueError(f"image_file is a path, not {type(image_file).__name__}: pass it as image.")
+        raise ValueError(f"image_file must be a path, not {type(image_file).__name__}: pass it as image.")
     return image_file

@@ -1,6 +1,6 @@
 """Evaluation of a model or of label maps on a dataset: metrics, report, comparison, submission.
 
-Begin with `pipeline`, the order of events, and `evaluator`, the pass over the images.
+Begin with `pipeline`, which runs all steps, and `evaluator`, the pass over the images.
 """
 
 from typing import TYPE_CHECKING

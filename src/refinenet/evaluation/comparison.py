@@ -78,16 +78,16 @@ class EvaluationComparison:
         change = self.summary[0]
         value, p = change.difference.value, change.difference.p
         if value is None:
-            return "There is no mIoU to compare: no pixel has a ground truth."
+            return "There is no mIoU to compare: no pixel has ground truth."
         if value == 0:
             return f"Both have the same mIoU{'' if p is None else f' (p = {show_p(p)})'}."
         better, other = (self.second, self.first) if value > 0 else (self.first, self.second)
         by = f"{better.file} is better than {other.file} by {_points(abs(value))} points of mIoU"
         if p is None:
-            return f"{by} on these images; from {_few(self.images)} nothing can be said about other images."
+            return f"{by} on these images; from {_few(self.images)} no conclusion about other images is possible."
         if change.difference.is_significant:
             return f"{by}: significant at {_ALPHA} (p = {show_p(p)})."
-        return f"{by}: not significant at {_ALPHA} (p = {show_p(p)}); on other images it might be the other way round."
+        return f"{by}: not significant at {_ALPHA} (p = {show_p(p)}); on other images it might be reversed."
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -126,7 +126,10 @@ class EvaluationComparison:
 
     def _notes(self) -> Iterator[str]:
         if self.absent:
-            yield f"Not compared, because A or B has no such class in truth or prediction: {', '.join(self.absent)}."
+            yield (
+                "Not compared, because A or B has no such class in ground truth or prediction: "
+                f"{', '.join(self.absent)}."
+            )
         significant = [
             change.name for change in self.classes if change.p_corrected is not None and change.p_corrected <= 1 - LEVEL
         ]
@@ -185,10 +188,9 @@ def _align(one: Results, other: Results) -> Results:
     if len(differs):
         image, label = differs[0]
         raise ValueError(
-            f"{both}: in the truth of image {shorten(one.images[image])}, {one.counts[image, 1, label]} and "
-            f"{counts[image, 1, label]} 'pixels' belong to {shorten(one.classes[label])}; "
-            f"{len(set(differs[:, 0]))} of {len(one.images)} images differ. "
-            "Measure both with the same masks in the same size."
+            f"{both}: in the ground truth of image {shorten(one.images[image])}, {one.counts[image, 1, label]} and "
+            f"{counts[image, 1, label]} 'pixels' belong to {shorten(one.classes[label])}; {len(set(differs[:, 0]))} of "
+            f"{len(one.images)} images differ. Measure both with the same masks in the same size."
         )
     return replace(other, images=one.images, counts=counts)
 
@@ -249,4 +251,4 @@ def _points(value: float) -> str:
 
 
 def _few(images: int) -> str:
-    return "one image" if images == 1 else "images that are all alike"
+    return "one image" if images == 1 else "images that are all the same"

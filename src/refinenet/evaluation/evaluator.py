@@ -212,7 +212,7 @@ def folder_predictor(folder: str | os.PathLike[str], dataset: Dataset) -> Predic
     """
     base = Path(folder)
     if not base.is_dir():
-        raise FileNotFoundError(f"There is no folder of predictions {base}.")
+        raise FileNotFoundError(f"There is no predictions folder {base}.")
     files = _find_files(base, dataset)
 
     def predict(sample: Sample) -> Prediction:
@@ -237,12 +237,12 @@ def _find_files(base: Path, dataset: Dataset) -> dict[str, Path]:
         more = ", ..." if len(missing) > FIRST_FEW else ""
         raise FileNotFoundError(
             f"{base} lacks predictions for {len(missing)} of the {len(files)} images of {dataset.name} "
-            f"{dataset.split}: {named}{more}. Each image needs a PNG of class ids with the image's name."
+            f"{dataset.split}: {named}{more}. Each image needs a PNG file of class ids with the same name."
         )
     if len(set(files.values())) < len(files):
         raise ValueError(
             f"Images of {dataset.name} in different folders have the same name, so the predictions in {base} cannot be "
-            "told apart: put the predictions in folders like those of the images."
+            "told apart: put the predictions into the same folder structure as the images."
         )
     return files
 

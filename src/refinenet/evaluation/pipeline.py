@@ -1,4 +1,4 @@
-"""One evaluation from start to end: evaluate, print, write the results, the report and the submission."""
+"""A complete evaluation: evaluate, print, write the results, the report and the submission."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ def _refuse_doubled_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
         doubled = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {shorten(doubled)} stands twice in one object.")
+        raise ValueError(f"the key {shorten(doubled)} occurs twice in one object.")
     return values
 
 
@@ -283,10 +283,10 @@ def _to_results(file: Path, values: Any) -> Results:
             raise ValueError(f"its {key!r} is {shorten(values.get(key))}, not a {_WORDS[kind]}.")
     for key in ("dataset", "split"):
         if not values[key].isprintable():
-            raise ValueError(f"its {key!r} is {shorten(values[key])}, which cannot be printed.")
+            raise ValueError(f"its {key!r} is {shorten(values[key])}, which is not printable.")
     for key in ("protocol", "model_sha256"):
         if values.get(key) is not None and not (isinstance(values[key], str) and values[key].isprintable()):
-            raise ValueError(f"its {key!r} is {shorten(values[key])}, not a text to print.")
+            raise ValueError(f"its {key!r} is {shorten(values[key])}, not printable text.")
     classes = tuple(values["class_iou"])
     _check_classes(classes)
     images = _image_names(values)
@@ -302,7 +302,7 @@ def _to_results(file: Path, values: Any) -> Results:
     )
 
 
-_WORDS: Mapping[type, str] = {str: "text", int: "whole number", dict: "JSON object", list: "list"}
+_WORDS: Mapping[type, str] = {str: "string", int: "whole number", dict: "JSON object", list: "list"}
 
 
 def _check_classes(names: tuple[str, ...]) -> None:
@@ -327,7 +327,7 @@ def _image_names(values: dict[str, Any]) -> tuple[str, ...]:
             raise ValueError(f"{where} is {shorten(image)}, not a JSON object.")
         name = image.get("name")
         if not isinstance(name, str):
-            raise ValueError(f"{where}['name'] is {shorten(name)}, not a text.")
+            raise ValueError(f"{where}['name'] is {shorten(name)}, not a string.")
         if name in seen:
             raise ValueError(f"{where}['name'] is {shorten(name)}, also the name of 'per_image'[{seen[name]}].")
         if not isinstance(image.get("pixels"), dict):
@@ -358,9 +358,11 @@ def _read_counts(classes: tuple[str, ...], images: tuple[str, ...], entries: lis
 
 def _check_numbers(numbers: Any, where: str) -> None:
     if not (isinstance(numbers, list) and len(numbers) == 3 and all(type(number) is int for number in numbers)):
-        raise ValueError(f"{where}, not three whole numbers: pixels in both, in the truth, in the prediction.")
+        raise ValueError(f"{where}, not three whole numbers: pixels in both, in the ground truth, in the prediction.")
     both, truth, prediction = numbers
     if not 0 <= both <= min(truth, prediction):
-        raise ValueError(f"{where}: those in both cannot be more than in truth or prediction, and none is negative.")
+        raise ValueError(
+            f"{where}: pixels in both cannot exceed those in ground truth or prediction, and none is negative."
+        )
     if max(numbers) > MAX_PIXELS:
         raise ValueError(f"{where}: no image has so many pixels.")

@@ -105,7 +105,7 @@ class SubmissionPlan:
 
 
 def plan_submission(path: str | os.PathLike[str], source: DatasetSource) -> SubmissionPlan:
-    """Check what the server of a dataset accepts, before any data are opened.
+    """Check the requirements of the dataset's server, before any data are opened.
 
     Args:
         path: File to write: `.zip` for Cityscapes and ADE20K, `.tgz` or `.tar.gz` for VOC 2012.
@@ -117,7 +117,7 @@ def plan_submission(path: str | os.PathLike[str], source: DatasetSource) -> Subm
     server, target = find_server(source), Path(path)
     endings = _ENDINGS[server.archive]
     if not target.name.lower().endswith(endings):
-        raise ValueError(f"The server of {source} takes a file {' or '.join(endings)}, not {target.name!r}.")
+        raise ValueError(f"The server of {source} accepts a file {' or '.join(endings)}, not {target.name!r}.")
     if is_launched():
         raise ValueError("A submission is written by one process: run it without torchrun.")
     return SubmissionPlan(path=target, server=server)

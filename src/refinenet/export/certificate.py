@@ -168,12 +168,12 @@ class Certificate:
             for found in self.latency
             for name, times in (("PyTorch", found.before), ("exported", found.after))
         ]
-        print_table("Milliseconds of an image (medians)", ["", "prepare", "network", "labels", "all"], rows)
+        print_table("Milliseconds per image (medians)", ["", "prepare", "network", "labels", "all"], rows)
 
     def _rows(self) -> Iterator[list[str]]:
         found, scored = self.comparison, self.comparison.scored
         yield ["same label, % of pixels", "", f"{100 * found.agreement:.4f}"]
-        yield ["largest difference of a logit", "", f"{found.largest_difference:.2g}"]
+        yield ["largest difference in logits", "", f"{found.largest_difference:.2g}"]
         yield ["as a share of their range", "", f"{found.largest_relative_difference:.1g}"]
         if scored is not None:
             title = f"mIoU % on {scored.dataset} {scored.split}, {scored.images} images"

@@ -51,22 +51,24 @@ def check_target(path: str | os.PathLike[str], precision: ExportPrecision = "flo
         OSError: A folder is in the way of a file, or a file of a folder, or the folder is not writable.
     """
     if precision not in get_args(ExportPrecision):
-        raise ValueError(f"precision is one of {', '.join(get_args(ExportPrecision))}, not {precision!r}.")
+        raise ValueError(f"precision must be one of {', '.join(get_args(ExportPrecision))}, not {precision!r}.")
     found, target = find_format(path), Path(path)
     if precision == "int8":
         require_nncf()
         if target.suffix != ".xml":
-            raise ValueError(f"Int8 is written for OpenVINO, as .xml, not as {os.fspath(path)!r}.")
+            raise ValueError(f"Int8 is supported for OpenVINO (.xml) only, not for {os.fspath(path)!r}.")
     is_folder = target.suffix == ".triton"
     if target.exists() and target.is_dir() != is_folder:
         wanted, there = ("folder", "file") if is_folder else ("file", "folder")
-        raise FileExistsError(f"Cannot write {target}: a {wanted} is to be there, and a {there} is. Name another.")
+        raise FileExistsError(
+            f"Cannot write {target}: it must be a {wanted}, but a {there} exists there. Choose another path."
+        )
     ancestor = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.exists())
     folder = ancestor if ancestor.is_dir() else ancestor.parent
     if ancestor != target.absolute() and not ancestor.is_dir():
         raise NotADirectoryError(f"Cannot write {target}: {ancestor} is a file, not a folder.")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"Cannot write {target}: the folder {folder} may not be written to.")
+        raise PermissionError(f"Cannot write {target}: the folder {folder} is not writable.")
     return found
 
 
@@ -105,7 +107,7 @@ def export_model(
     published, deployed = DeployedNetwork(copy.deepcopy(network).cpu()).eval(), network_to_deploy(network)
     ask(published, draw((1, 33, 47), seed=0))  # reports broken weights before the export
     facts = describe(published.network, card)
-    print_note(f"Writing {os.fspath(path)}: {chosen.name}; half a minute or so.", enabled=progress)
+    print_note(f"Writing {os.fspath(path)}: {chosen.name}; this takes about half a minute.", enabled=progress)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         draft = Path(folder) / Path(path).name
         if int8 is None:
@@ -137,7 +139,7 @@ def export_model(
 def _check_sizes(sizes: Sequence[tuple[int, int]]) -> None:
     for size in sizes:
         if len(size) != 2 or not all(type(side) is int and 1 <= side <= LARGEST for side in size):
-            raise ValueError(f"A size is a height and a width from 1 to {LARGEST} pixels, not {size!r}.")
+            raise ValueError(f"A size must be a height and a width from 1 to {LARGEST} pixels, not {size!r}.")
 
 
 def _trace(deployed: DeployedNetwork) -> torch.export.ExportedProgram:
@@ -169,7 +171,7 @@ def _refuse(comparison: ParityReport, bounds: ParityTolerance, path: str | os.Pa
     problems = comparison.problems(bounds)
     if problems:
         raise ValueError(
-            f"The export to {os.fspath(path)} was not kept, because it does not say what the network says: "
+            f"The export to {os.fspath(path)} was not kept, because its predictions differ from the network's: "
             + "; ".join(problems)
             + "."
         )
@@ -182,7 +184,7 @@ def _read(folder: Path) -> dict[str, bytes]:
 
 
 def _keep(contents: Mapping[str, bytes], certificate: Certificate) -> None:
-    """Put each file in its place, whole or not at all; last the certificate, whose hashes tell what goes together."""
+    """Write each file atomically; last the certificate, whose hashes identify the files that belong together."""
     for name, content in contents.items():
         write_atomically(certificate.path.parent / name, content)
     certificate.save()

@@ -1,4 +1,4 @@
-"""Export formats: a writer for each, and a runner by the program that the format is for.
+"""Export formats: a writer for each, and a runner in its target program.
 
 Shape letters: N batch, K classes, H and W height and width of the image.
 """
@@ -335,7 +335,9 @@ def find_format(path: str | os.PathLike[str]) -> Format:
     suffix = Path(path).suffix
     if suffix not in FORMATS:
         allowed = ", ".join(f"{ending} ({found.name})" for ending, found in FORMATS.items())
-        raise ValueError(f"Networks are exported as {allowed}, not as {os.fspath(path)!r}. Name a file that ends so.")
+        raise ValueError(
+            f"Networks are exported as {allowed}, not as {os.fspath(path)!r}. Choose one of these suffixes."
+        )
     found = FORMATS[suffix]
     found.require()
     return found

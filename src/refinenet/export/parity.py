@@ -1,4 +1,4 @@
-"""Parity of an exported graph with its network in PyTorch: the comparison, and the tolerance that decides."""
+"""Parity of an exported graph with its network in PyTorch: comparison and tolerance."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def ask(deployed: DeployedNetwork, images: Images) -> GraphOutput:
     with torch.inference_mode():
         labels, logits = deployed(torch.from_numpy(images))
     if not logits.isfinite().all():
-        raise ValueError("The network's answer is not finite: its weights are broken. Load or train another model.")
+        raise ValueError("The network's output is not finite: its weights are broken. Load or train another model.")
     return labels.numpy(), logits.numpy()
 
 

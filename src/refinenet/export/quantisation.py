@@ -75,11 +75,11 @@ def quantise(model: Any, calibration: Iterable[Image], measure: Measure, *, max_
             number; or no int8 model meets the bound.
     """
     if not 0 <= max_drop <= 1:
-        raise ValueError(f"max_drop is a share of 1, from 0 to 1 (0.005 is half a point of mIoU), not {max_drop!r}.")
+        raise ValueError(f"max_drop must be from 0 to 1 (0.005 is half a point of mIoU), not {max_drop!r}.")
     _check_model(model)
     images = [_check_image(image, index, model) for index, image in enumerate(calibration)]
     if not images:
-        raise ValueError("There are no calibration images: int8 needs some dozens, to know which values occur.")
+        raise ValueError("There are no calibration images: int8 needs a few dozen to estimate value ranges.")
     before = _measure_finite(measure, model)
     quantised = _quantise_all(model, images)
     after = _measure_finite(measure, quantised)
@@ -92,8 +92,8 @@ def quantise(model: Any, calibration: Iterable[Image], measure: Measure, *, max_
     count = _fewest(attempts.succeeds, len(ranking) - 1)
     if count is None:
         raise ValueError(
-            f"No int8 model comes within {max_drop:g} of the mIoU in float, {before:.4f}: all in int8 gives "
-            f"{after:.4f}, and too much of it had to stay in float. Allow a larger drop, give more calibration "
+            f"No int8 model is within {max_drop:g} of the float mIoU, {before:.4f}: all in int8 gives {after:.4f}, "
+            "and too many layers had to stay in float. Allow a larger drop, give more calibration "
             f"images ({len(images)} were given), or use bfloat16."
         )
     best, after = attempts.made[count]
@@ -112,7 +112,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> tuple[Path, Path]:
     """
     target = Path(path)
     if target.suffix != ".xml":
-        raise ValueError(f"An OpenVINO model is written as .xml (with a .bin beside it), not as {os.fspath(path)!r}.")
+        raise ValueError(f"An OpenVINO model is written as .xml (with a .bin next to it), not as {os.fspath(path)!r}.")
     with tempfile.TemporaryDirectory() as folder:
         require_openvino().save_model(model, Path(folder) / "model.xml", compress_to_fp16=False)
         weights, graph = ((Path(folder) / f"model.{ending}").read_bytes() for ending in ("bin", "xml"))

@@ -1,4 +1,4 @@
-"""Quantisers of an int8 OpenVINO model: the error that each causes, and the model without some of them.
+"""Quantisers of an int8 OpenVINO model: the error that each causes, and models with some of them removed.
 
 A quantiser is a FakeQuantize operation on a feature map, together with the int8 weights of the convolutions that read
 its output. Models are copied, never modified.

@@ -77,7 +77,7 @@ class Protocol:
             "with and without flip" if self.flip else "no flip",
         ]
         if self.shorter_side is not None:
-            parts.append("shorter side brought into {} to {} pixels".format(*self.shorter_side))
+            parts.append("shorter side resized to {} to {} pixels".format(*self.shorter_side))
         resized = "logits resized bilinearly to the image's size before argmax"
         return ", ".join(parts) + "; " + resized + ("; probabilities averaged" if several else "")
 
@@ -94,7 +94,7 @@ class Protocol:
     def _describe_window(self) -> str:
         assert self.window is not None
         size = "windows of {}x{} pixels (height x width)".format(*self.window)
-        return f"{size}, which overlap by {self.overlap:g} at least and whose logits are averaged with Gaussian weights"
+        return f"{size}, overlapping by at least {self.overlap:g}, logits averaged with Gaussian weights"
 
     def _scale_problems(self) -> Iterator[str]:
         if not isinstance(self.scales, tuple) or not self.scales:

@@ -41,7 +41,7 @@ def check_abstention(below: float) -> None:
         ValueError: It is not in [0, 1].
     """
     if not is_within(below, 0, 1):
-        raise ValueError(f"abstain_below is a confidence from 0 to 1, not {below!r}.")
+        raise ValueError(f"abstain_below must be a confidence from 0 to 1, not {below!r}.")
 
 
 class NotFiniteError(BackendError):
@@ -164,5 +164,5 @@ def _check(scores: Tensor) -> Tensor:
     # A sum costs a ninth of a test of each number. It may overflow for large finite numbers, so each is tested then.
     # Without this check, the argmax of NaN would silently be some class.
     if not scores.sum().isfinite() and not scores.isfinite().all():
-        raise NotFiniteError("The network's answer is not finite: its weights are broken. Load or train another model.")
+        raise NotFiniteError("The network's output is not finite: its weights are broken. Load or train another model.")
     return scores

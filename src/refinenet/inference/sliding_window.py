@@ -65,7 +65,7 @@ class WindowGrid:
         return slice(self.starts[index], min(self.side, self.starts[index] + self.window))
 
     def next_start(self, index: int) -> int:
-        """Return where the next window begins, or the image ends: no later window overlaps what is before."""
+        """Return the start of the next window, or the end of the image: no later window overlaps rows before it."""
         return self.side if index + 1 == len(self) else self.starts[index + 1]
 
     def touching(self, part: slice) -> list[int]:

@@ -108,7 +108,7 @@ def check_output(*, is_result: bool = False) -> None:
         OSError: It could not be written, except for a reader that closed early; or it is closed and `is_result`.
     """
     if is_result and "stdout" in _CLOSED:
-        raise OSError(errno.EBADF, "Standard output is closed, and the result was to go there")
+        raise OSError(errno.EBADF, "Standard output is closed, so the result cannot be written to it")
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if not isinstance(raw, _LastingStream):
         return

@@ -74,12 +74,12 @@ def refuse_address(what: str, value: object, advice: str) -> None:
     scheme = (match[1] or match[2]).lower()
     if scheme == "data":
         shown = f"{text[:24]}..." if len(text) > 27 else text
-        raise ValueError(f"{what} is a file, not the data address {shown!r}. {advice}")
+        raise ValueError(f"{what} must be a file, not the data address {shown!r}. {advice}")
     if not text[match.end() :].startswith("/"):
         return
     if scheme == "file":
         advice = f"Pass the path itself: {urlsplit(address).path or '/'}."
-    raise ValueError(f"{what} is a file or folder of this machine, not the address {address}. {advice}")
+    raise ValueError(f"{what} must be a local file or folder, not the address {address}. {advice}")
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
@@ -163,7 +163,7 @@ def _follow(target: Path) -> Path:
     """Return the file that a path leads to through any links; it need not exist yet."""
     place = Path(os.path.realpath(target))
     if place.is_symlink():
-        raise OSError(errno.ELOOP, f"Cannot write {target}: it is a link that leads in a circle. Name another file.")
+        raise OSError(errno.ELOOP, f"Cannot write {target}: it is a circular link. Choose another file.")
     return place
 
 
@@ -225,7 +225,7 @@ def refuse_blocked(target: Path) -> None:
             "Remove the link."
         )
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(f"Cannot write {target}: it is a folder. Rename it, or name other results.")
+        raise IsADirectoryError(f"Cannot write {target}: it is a folder. Rename it, or choose another output.")
 
 
 def _read_link(link: Path) -> str:
@@ -235,7 +235,7 @@ def _read_link(link: Path) -> str:
         return "another place"
 
 
-_WRITE_HERE = "Write to a folder of this machine, and copy it from there."
+_WRITE_HERE = "Write to a local folder, and copy it from there."
 
 
 def _refuse_no_file(target: Path) -> None:
@@ -245,9 +245,9 @@ def _refuse_no_file(target: Path) -> None:
     except OSError:  # missing, name too long, circular links, failing disk: writing will report what matters
         return
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(f"Cannot write {target}: it is a folder. Name a file in it.")
+        raise IsADirectoryError(f"Cannot write {target}: it is a folder. Choose a file in it.")
     if not stat.S_ISREG(mode):
-        raise ValueError(f"Cannot write {target}: it is a pipe or a device. Name a file.")
+        raise ValueError(f"Cannot write {target}: it is a pipe or a device. Choose a file.")
 
 
 def _flush(path: Path) -> None:
@@ -350,8 +350,7 @@ def refuse_to_replace(targets: Iterable[Path]) -> None:
     existing = next((target for target in targets if os.path.lexists(target)), None)
     if existing is not None:
         raise FileExistsError(
-            f"{existing} exists already. Replace it with --overwrite (overwrite=True), or name another place with "
-            "--output."
+            f"{existing} already exists. Replace it with --overwrite (overwrite=True), or choose another --output."
         )
 
 
@@ -369,4 +368,4 @@ def refuse_same_file(source: str | os.PathLike[str], target: str | os.PathLike[s
         ValueError: `target` is `source`, or a link to it.
     """
     if is_same_file(source, target):
-        raise ValueError(f"The output {target} is the input itself: writing would destroy it. Name another file.")
+        raise ValueError(f"The output {target} is the input itself: writing would destroy it. Choose another file.")

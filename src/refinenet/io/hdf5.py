@@ -29,7 +29,9 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         # MATLAB puts its own header of 512 bytes before that of HDF5.
         start = stream.read(520)
     if _SIGNATURE not in (start[512:], start[:8]):
-        raise ValueError(f"{path} is not a MATLAB file of version 7.3: the signature of HDF5 is missing. Get it again.")
+        raise ValueError(
+            f"{path} is not a MATLAB file of version 7.3: the signature of HDF5 is missing. Download it again."
+        )
     with clear_errors(path):
         # Many network file systems lack locks, and reading does not need them.
         file = h5py.File(path, "r", locking="best-effort")
@@ -45,5 +47,5 @@ def clear_errors(path: Path) -> Iterator[None]:
     except _ERRORS as error:
         raise ValueError(
             f"{path} is not a MATLAB file of version 7.3, or damaged or incomplete ({type(error).__name__}: {error}). "
-            "Get it again."
+            "Download it again."
         ) from error

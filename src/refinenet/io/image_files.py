@@ -1,4 +1,4 @@
-"""Image files to Pillow pictures: the only place that opens and decodes them with Pillow. H is height, W width."""
+"""Opening and decoding of image files with Pillow; nothing else in the package does this. H is height, W width."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def open_file(target: Path) -> io.BufferedReader:
     """
     refuse_address("An image", target, DOWNLOAD)
     if os.path.isdir(target):
-        raise IsADirectoryError(f"Cannot read {quote_controls(target)}: it is a folder. Name an image file in it.")
+        raise IsADirectoryError(f"Cannot read {quote_controls(target)}: it is a folder. Pass an image file in it.")
     if os.path.exists(target) and not os.path.isfile(target):
         raise ValueError(f"Cannot read {quote_controls(target)}: it is a pipe or a device. Pass its bytes, or copy it.")
     try:
@@ -319,8 +319,8 @@ def _clear_errors(name: str) -> Iterator[None]:
         ) from error
     except PILLOW_ERRORS as error:
         raise ValueError(
-            f"{name} is damaged, incomplete or of a kind that cannot be read "
-            f"({type(error).__name__}: {error}). Get a new copy, or save it again as PNG."
+            f"{name} is damaged, incomplete or of an unsupported kind ({type(error).__name__}: {error}). Get a new "
+            "copy, or save it again as PNG."
         ) from error
 
 

@@ -130,7 +130,9 @@ def read_image(image: ImageSource, *, channel_order: ChannelOrder = "rgb", readi
     if isinstance(image, TensorLike):
         return _from_array(_tensor_to_array(image, reading), channel_order, reading)
     if channel_order == "bgr":
-        raise ValueError("channel_order is for arrays and tensors: files and Pillow images know theirs. Leave it out.")
+        raise ValueError(
+            "channel_order is for arrays and tensors: files and Pillow images define their own. Leave it out."
+        )
     if isinstance(image, Image.Image):
         return _from_picture(load_picture(image, "The Pillow image"), reading)
     if isinstance(image, bytes | bytearray | memoryview):
@@ -145,7 +147,7 @@ def read_image(image: ImageSource, *, channel_order: ChannelOrder = "rgb", readi
         name, content = read_stream(image)
         return _from_stream(_buffered(content), name, None, reading)
     raise TypeError(
-        "An image is a path, the bytes of a file, a binary file object, a Pillow image, an array or a tensor, not "
+        "An image must be a path, the bytes of a file, a binary file object, a Pillow image, an array or a tensor, not "
         f"{type(image).__name__}.{_hint_at(image)}"
     )
 
@@ -161,7 +163,7 @@ def check_channel_order(channel_order: str) -> None:
         ValueError: It is another one.
     """
     if channel_order not in ("rgb", "bgr"):
-        raise ValueError(f"channel_order is 'rgb' or 'bgr', not {channel_order!r}.")
+        raise ValueError(f"channel_order must be 'rgb' or 'bgr', not {channel_order!r}.")
 
 
 def knows_its_order(image: object) -> bool:
@@ -172,7 +174,7 @@ def knows_its_order(image: object) -> bool:
 def _as_bytes(content: bytes | bytearray | memoryview) -> bytes:
     if isinstance(content, memoryview) and (content.ndim != 1 or content.itemsize != 1):
         raise TypeError(
-            f"A memoryview is taken for the bytes of an image file, and this one has shape {content.shape} of "
+            f"A memoryview must hold the bytes of an image file, and this one has shape {content.shape} of "
             f"{content.format!r}. For pixels pass numpy.asarray(view)."
         )
     return bytes(content)
@@ -211,7 +213,7 @@ def read_stream(stream: Readable) -> tuple[str, bytes]:
     if isinstance(content, str):
         raise TypeError(f"{name} is open for text, and an image is bytes: open it with mode 'rb'.")
     if not isinstance(content, bytes | bytearray | memoryview):
-        raise TypeError(f"{name} gives {type(content).__name__} where bytes are needed. Pass the bytes themselves.")
+        raise TypeError(f"{name} returns {type(content).__name__} instead of bytes. Pass the bytes themselves.")
     return name, bytes(content)
 
 
@@ -322,7 +324,7 @@ def write(path: str | os.PathLike[str], pixels: npt.NDArray[Any], *, palette: Se
 
 def _from_picture(picture: Picture, reading: Reading) -> Decoded:
     if reading.bands is not None:
-        raise ValueError(f"{picture.name}: bands are chosen of files, arrays and tensors. Leave bands out.")
+        raise ValueError(f"{picture.name}: bands can only be chosen for files, arrays and tensors. Leave bands out.")
     if picture.image.mode in DEEP_MODES:
         return _from_deep_picture(picture, reading)
     pixels, notes = convert(picture), list[Note]()
@@ -357,7 +359,7 @@ def _tensor_to_array(tensor: Any, reading: Reading) -> npt.NDArray[Any]:
         raise ValueError(f"A tensor of shape {shape} is a batch: pass one image, or use r.network for batches.")
     if len(shape) != 2 and (len(shape) != 3 or (shape[0] not in (1, 3, 4) and reading.bands is None)):
         raise ValueError(
-            f"An image tensor has shape (3, H, W), (1, H, W), (4, H, W) or (H, W), not {shape}. "
+            f"An image tensor must have shape (3, H, W), (1, H, W), (4, H, W) or (H, W), not {shape}. "
             "If the channels come last, use tensor.permute(2, 0, 1)."
         )
     tensor = tensor.detach().cpu()
@@ -372,12 +374,12 @@ def _from_array(array: npt.NDArray[Any], channel_order: str, reading: Reading) -
         array = _choose_channels(array, reading.bands)
     if array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in (1, 3, 4)):
         raise ValueError(
-            f"An image array has shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {array.shape}. "
-            "If the channels come first, use array.transpose(1, 2, 0); of several images pass one at a time; "
-            "of more channels choose those for red, green and blue: bands=(1, 2, 3)."
+            f"An image array must have shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {array.shape}. "
+            "If the channels come first, use array.transpose(1, 2, 0); for several images, pass one at a time; for "
+            "more channels, choose those for red, green and blue: bands=(1, 2, 3)."
         )
     if array.size == 0:
-        raise ValueError(f"An image array has at least one pixel, this one has shape {array.shape}.")
+        raise ValueError(f"An image array must have at least one pixel, this one has shape {array.shape}.")
     samples = np.atleast_3d(array)
     colours, alpha = (samples[..., :3], samples[..., 3:]) if samples.shape[2] == 4 else (samples, None)
     scale = Scale("The array", array.dtype, reading)

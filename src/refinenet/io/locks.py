@@ -1,6 +1,6 @@
-"""Locks on files, so that one process works at a time; the system releases them when their holder dies.
+"""File locks, so that one process works at a time; the system releases them when the holder dies.
 
-Why not filelock: on its native locks it cannot say who holds one, which is what a refused user needs to know. Where a
+filelock is not used because its native locks cannot report the holder, which a blocked user needs to know. Where a
 file system has no locks it writes marker files, which outlive a killed process and then block the next one, or raises
 an error; here work continues without a lock. And it leaves the lock file in place afterwards.
 """
@@ -78,7 +78,7 @@ def _take_or_refuse(stream: FileIO, claim: str) -> None:
     except BlockingIOError as error:
         stream.seek(0)
         holder = stream.read(200).decode(errors="replace") or "another process"
-        raise ValueError(f"{claim} by {holder}. Wait for it, stop it, or name another folder.") from error
+        raise ValueError(f"{claim} by {holder}. Wait for it, stop it, or choose another folder.") from error
 
 
 @contextmanager

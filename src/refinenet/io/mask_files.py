@@ -50,13 +50,13 @@ def read_ids(picture: Picture) -> LabelMap:
     image = picture.image
     if image.mode == "F":
         raise ValueError(
-            f"{picture.name} holds floating-point numbers (mode F), not ids: save whole numbers of 8 or 16 bits, as "
-            "PNG or TIFF."
+            f"{picture.name} holds floating-point numbers (mode F), not ids: save 8-bit or 16-bit integers, as PNG "
+            "or TIFF."
         )
     if image.mode not in ("1", "L", "P", *DEEP_MODES):
         raise ValueError(
-            f"{picture.name} is a colour picture (mode {image.mode}), not ids: a label map has one channel, "
-            "the id of each pixel's class. Save the ids, or give the colours of the classes in classes.yaml."
+            f"{picture.name} is a colour picture (mode {image.mode}), not ids: a label map has one channel, the id "
+            f"of each pixel's class. Save the ids, or define the colours of the classes in classes.yaml."
         )
     if picture.is_white_zero:
         raise ValueError(f"{picture.name} stores white as 0, so its ids are ambiguous. Save it as PNG.")
@@ -143,8 +143,8 @@ def _refuse_missing_colours(picture: Picture) -> None:
     count = len(picture.image.getpalette("RGB") or ()) // 3
     if indices.max() >= count:
         raise ValueError(
-            f"{picture.name} has the index {indices.max()}, but its palette has {count} colours only. "
-            "Save the mask again, as RGB or with its whole palette."
+            f"{picture.name} has the index {indices.max()}, but its palette has only {count} colours. "
+            "Save the mask again, as RGB or with its complete palette."
         )
 
 

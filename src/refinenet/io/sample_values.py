@@ -1,4 +1,4 @@
-"""Samples of images as bytes: bands, range of values, and pixels without data.
+"""Conversion of samples to 8 bits: bands, value range, and pixels without data.
 
 Shape letters: H height, W width, C channels.
 """
@@ -116,7 +116,7 @@ def check_bands(bands: Sequence[int]) -> tuple[int, ...]:
     numbers = tuple(bands) if isinstance(bands, Sequence) and not isinstance(bands, str) else ()
     if len(numbers) not in (1, 3) or any(type(band) is not int or band < 1 for band in numbers):
         raise ValueError(
-            f"bands are three numbers from 1 up, for red, green and blue, or one for grey, not {bands!r}: "
+            f"bands must be three numbers of at least 1, for red, green and blue, or one for grey, not {bands!r}: "
             "(3, 2, 1) in Python, --bands 3,2,1 on the command line."
         )
     return numbers
@@ -132,7 +132,7 @@ def check_value_range(value_range: Sequence[float]) -> ValueRange:
     numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(values) != 2 or len(numbers) != 2 or not all(map(math.isfinite, numbers)) or numbers[0] >= numbers[1]:
         raise ValueError(
-            f"value_range is two numbers, the value for black below the one for white, not {value_range!r}: "
+            f"value_range must be two numbers, the value for black below the one for white, not {value_range!r}: "
             "(0, 4095) in Python, --value-range 0,4095 on the command line."
         )
     return numbers[0], numbers[1]
@@ -258,17 +258,17 @@ def to_bytes(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
         return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if kind not in (np.float16, np.float32, np.float64):
         raise TypeError(
-            f"An image has dtype uint8, bool, uint16, float16, float32 or float64, not {array.dtype}. "
-            "Values from 0 to 255: convert to uint8. Other values: say which are black and white by value_range "
-            "(--value-range)."
+            f"An image must have dtype uint8, bool, uint16, float16, float32 or float64, not {array.dtype}. "
+            "Values from 0 to 255: convert to uint8. Other values: specify which are black and white with "
+            "value_range (--value-range)."
         )
     _check_finite(array, name)
     low, high = float(array.min()), float(array.max())
     if low < 0 or high > 1:
         raise ValueError(
             f"{name} has values from {low:g} to {high:g}: floating-point images range from 0 to 1. Divide by 255 if "
-            "they range to 255, clip them if they exceed the range slightly, or say which values are black and white: "
-            "value_range=(0, 255) (--value-range 0,255)."
+            "they range to 255, clip them if they exceed the range slightly, or specify which values are black and "
+            "white: value_range=(0, 255) (--value-range 0,255)."
         )
     scaled: npt.NDArray[Any] = array.astype(np.result_type(kind, np.float32)) * 255
     return (scaled + 0.5).astype(np.uint8)
@@ -280,7 +280,7 @@ def _check_finite(array: npt.NDArray[Any], name: str) -> None:
         row, column = (int(k) for k in np.unravel_index(np.argmax(bad), bad.shape)[:2])
         raise ValueError(
             f"{name} has {int(bad.sum())} values that are NaN or infinite, the first in row {row}, "
-            f"column {column}. Replace them by numbers from 0 to 1."
+            f"column {column}. Replace them with numbers from 0 to 1."
         )
 
 
@@ -307,6 +307,6 @@ def unused_alpha(name: str, band: int) -> Note:
     """Return the note that a band is marked as alpha but does not look like transparency."""
     return Note(
         "alpha",
-        f"{name}: band {band} is marked as alpha but has values between transparent and opaque, as near infrared has "
-        "them, so it is not used as transparency.",
+        f"{name}: band {band} is marked as alpha but has values between transparent and opaque, like a "
+        "near-infrared band, so it is not used as transparency.",
     )

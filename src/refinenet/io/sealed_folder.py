@@ -49,7 +49,7 @@ def write_checksummed(folder: Path, step: int, files: Mapping[str, bytes]) -> No
         for _ in _checked_files(folder, _read_metadata(folder)[1]):
             pass
     except ValueError as error:
-        raise OSError(errno.EIO, f"what was written does not read back: {error}") from error
+        raise OSError(errno.EIO, f"the written files cannot be read back: {error}") from error
 
 
 def read_checksummed(folder: Path) -> tuple[int, dict[str, bytes]]:

@@ -82,9 +82,9 @@ def refuse_unlearned_statistics(network: nn.Module, config: BatchNormConfig) -> 
     new = [not mean.any() and bool((var == 1).all()) for mean, var in tracked]
     if sum(new) > len(new) / 2:  # a trained encoder may have a few new ones that were added as identities
         raise ValueError(
-            f'batch_norm="{config.batch_norm}" keeps the statistics that the network came with, and this one has '
-            'learned none yet: begin with a model or with encoder_weights="imagenet" (--encoder-weights imagenet), or '
-            'leave batch_norm="train".'
+            f'batch_norm="{config.batch_norm}" keeps the network\'s statistics, but this network has none yet: '
+            'start from a model or from encoder_weights="imagenet" (--encoder-weights imagenet), or leave '
+            'batch_norm="train".'
         )
 
 
@@ -103,8 +103,8 @@ def refuse_single_values(network: nn.Module, config: BatchNormConfig, images: in
     learns = config.batch_norm in ("train", "synchronised") and any(_batch_norms(network))
     if learns and images == 1 and max(size) <= _COARSEST:
         raise ValueError(
-            f"Of one image cropped to {size[0]}x{size[1]} pixels, batch norm sees a single value per channel, which "
-            f"has no statistics: take a crop_size above {_COARSEST}, or two or more images in each part of a batch."
+            f"For a single image cropped to {size[0]}x{size[1]} pixels, batch norm has a single value per channel, "
+            f"too few for statistics: use a crop_size above {_COARSEST}, or two or more images in each part of a batch."
         )
 
 
@@ -131,8 +131,8 @@ def _check_kind(name: str, norm: Any) -> None:
     is_known = type(norm) in (*_ORDINARY, _BatchNorm, _TorchSynchronisedBatchNorm) or has_activation(norm)
     if not (is_known and norm.affine and norm.track_running_stats and norm.momentum is not None):
         raise ValueError(
-            f"The batch norm {name!r} is of a kind that can only be trained as it is: {norm}. "
-            'Leave batch_norm="train" or take another encoder.'
+            f"The batch norm {name!r} is of a kind that supports only batch_norm='train': {norm}. "
+            'Leave batch_norm="train" or use another encoder.'
         )
 
 
@@ -229,7 +229,7 @@ class _StatisticsOfAllProcesses(torch.autograd.Function):
         means, squares, counts = stacked[:, : len(mean)], stacked[:, len(mean) : -1], stacked[:, -1:]
         total = int(counts.sum())
         if total < 2:
-            raise ValueError("Batch norm in training needs more than 1 value per channel: take a larger batch or crop.")
+            raise ValueError("Batch norm in training needs more than 1 value per channel: use a larger batch or crop.")
         overall = (counts * means).sum(dim=0) / total
         variance = (squares + counts * (means - overall).square()).sum(dim=0) / total
         context.save_for_backward(features, overall.type_as(values))

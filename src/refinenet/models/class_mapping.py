@@ -1,4 +1,4 @@
-"""Comparison of the classes of a model with those of a dataset, and adaptation of the classifier."""
+"""Comparison of model and dataset classes, and adaptation of the classifier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks and their cards from the arguments of users: names, files, or the choice of a new network."""
+"""Networks and model cards from user arguments: names, files, or options for a new network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from refinenet.models.tensor_files import is_safetensors
 from refinenet.outputs import OutputSpec, class_output, read_outputs
 from refinenet.settings import DEFAULT_SEED
 
-DOWNLOAD = "Download it first (with `hf download OWNER/NAME` from Hugging Face), and pass the file."
+DOWNLOAD = "Download it first (with `hf download OWNER/NAME` from Hugging Face) and pass the file."
 
 DEFAULT_CLASSES = 21
 """Default number of classes of an untrained network: those of PASCAL VOC, as in the papers."""
@@ -57,21 +57,19 @@ class ModelSpec:
         for key, value in (("model", self.model), ("encoder_weights", self.encoder_weights)):
             refuse_address(key, value, DOWNLOAD)
         if self.model is not None and not (isinstance(self.model, str | os.PathLike) and os.fspath(self.model)):
-            raise ValueError(
-                f"model must be a file, or the name of a model that ships with the package, not {self.model!r}."
-            )
+            raise ValueError(f"model must be a file, or the name of a bundled model, not {self.model!r}.")
         if self.encoder == "":
             raise ValueError("encoder must be the name of a network, such as 'mobilenetv2_100', not ''.")
         if self.num_layers is not None and not (type(self.num_layers) is int and self.num_layers in PUBLISHED_RESNETS):
             raise ValueError(f"num_layers must be one of {PUBLISHED_RESNETS}, not {self.num_layers!r}.")
         if self.num_layers is not None and self.encoder is not None:
             raise ValueError(
-                f"num_layers={self.num_layers} means a ResNet, encoder={self.encoder!r} another network: pass one."
+                f"num_layers={self.num_layers} selects a ResNet, encoder={self.encoder!r} another network: pass one."
             )
         if self.model is not None and self.encoder_weights is not None:
-            raise ValueError("A saved model has its encoder's weights: pass model or encoder_weights, not both.")
+            raise ValueError("A saved model contains its encoder's weights: pass model or encoder_weights, not both.")
         if self.model is not None and self.seed is not None:
-            raise ValueError("A saved model has its weights: pass model or seed, not both.")
+            raise ValueError("A saved model contains its weights: pass model or seed, not both.")
         self._check_new()
 
     def _check_new(self) -> None:
@@ -178,7 +176,7 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
         if is_safetensors(path):
             return load(path)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error} Models that ship inside the package: {', '.join(BUNDLED)}.") from error
+        raise FileNotFoundError(f"{error} Bundled models: {', '.join(BUNDLED)}.") from error
     network = import_network(path)
     return network, _nameless_card(network.architecture)
 
@@ -192,8 +190,8 @@ def locate_model(model: str | os.PathLike[str]) -> str:
 def exported_model_message(model: str | os.PathLike[str]) -> str:
     """Return the message that an exported graph cannot be used as a network."""
     return (
-        f"{model} is an exported graph: it can segment and be evaluated, but has no weights to train, calibrate, "
-        "save or convert. Use the model file (.safetensors) that it was exported from, and export again."
+        f"{model} is an exported graph: it supports segmentation and evaluation, but cannot be trained, calibrated, "
+        "saved or converted. Use the model file (.safetensors) that it was exported from, and export again."
     )
 
 

@@ -200,8 +200,8 @@ def load(path: Path) -> tuple[Network, ModelCard]:
     network.load_state_dict(stored, assign=published)
     if _preprocessing(network) != preprocessing:
         raise ValueError(
-            f"{path} contradicts itself: its header says the images are prepared by "
-            f"{printable(json.dumps(preprocessing), limit=300)}, its weights by {json.dumps(_preprocessing(network))}."
+            f"{path} is inconsistent: its header describes the preprocessing as "
+            f"{printable(json.dumps(preprocessing), limit=300)}, its weights as {json.dumps(_preprocessing(network))}."
         )
     return network.eval(), card
 
@@ -296,7 +296,9 @@ def _parse_header(metadata: Mapping[str, str], versions: Sequence[int]) -> dict[
 def _read_entries(header: Mapping[str, Any]) -> tuple[ModelCard, dict[str, Any]]:
     if set(header) - set(_OPTIONAL_TYPES) != set(_HEADER_TYPES):
         optional = ", ".join(_OPTIONAL_TYPES)
-        raise ValueError(f"its header should have exactly the entries {sorted(_HEADER_TYPES)}, and perhaps {optional}")
+        raise ValueError(
+            f"its header should have exactly the entries {sorted(_HEADER_TYPES)}, and optionally {optional}"
+        )
     for key, kind in {**_HEADER_TYPES, **_OPTIONAL_TYPES}.items():
         if key in header and not isinstance(header[key], kind):
             raise ValueError(f"its header's {key!r} is not a {kind.__name__}")

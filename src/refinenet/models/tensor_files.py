@@ -1,4 +1,4 @@
-"""Named tensors from files: read without running code, into private memory, and checked before use."""
+"""Named tensors from files: read into private memory without running code, and checked before use."""
 
 from __future__ import annotations
 

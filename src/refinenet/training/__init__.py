@@ -1,6 +1,6 @@
 """Training: a run from its settings to its model.
 
-Start reading with `stages` (the runs that a call of `train` means), `run.TrainRun` (one run) and `engine.trainer` (the
+Start reading with `stages` (the runs that a call to `train` starts), `run.TrainRun` (one run) and `engine.trainer` (the
 training loop).
 """
 

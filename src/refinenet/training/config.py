@@ -1,4 +1,4 @@
-"""Settings of training. The settings of each part are defined beside the part."""
+"""Settings of training; those of each component are defined next to it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TrainConfig(AugmentationConfig, LossConfig, OptimiserConfig, ScheduleConfi
     """Processes that load images; 0 loads in the training process. By default 2 on Linux; elsewhere processes cannot be
     forked, and more than 0 needs a script with `if __name__ == "__main__":`."""
     cache: Cache = "none"
-    """Where decoded images are kept for later epochs: "memory" (on Linux; all but 1 GiB of what is free) or "disk", in
+    """Where decoded images are kept for later epochs: "memory" (on Linux; all free space but 1 GiB) or "disk", in
     the run folder until the run ends. Useful where training waits for images to load."""
     augment_on: Place = "workers"
     """Where images are resized, cropped and flipped: in the loading processes, or on the device that trains, for a GPU

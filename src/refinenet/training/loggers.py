@@ -1,4 +1,4 @@
-"""Loggers of a run besides its log.csv: TensorBoard, Weights & Biases, MLflow."""
+"""Loggers of a run, in addition to log.csv: TensorBoard, Weights & Biases, MLflow."""
 
 from __future__ import annotations
 
@@ -262,9 +262,11 @@ def _read_identities(folder: Path) -> dict[str, str]:
     try:
         identities = json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}. Remove it, and the loggers start new runs.") from error
+        raise ValueError(f"{path} is damaged: {error}. Remove it, so that the loggers start new runs.") from error
     if not isinstance(identities, dict) or not all(isinstance(value, str) for value in identities.values()):
-        raise ValueError(f"{path} is damaged: it must hold an id for each logger. Remove it, and they start new runs.")
+        raise ValueError(
+            f"{path} is damaged: it must hold an id for each logger. Remove it, so that they start new runs."
+        )
     return identities
 
 

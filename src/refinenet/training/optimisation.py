@@ -55,7 +55,7 @@ class OptimiserConfig(Settings):
             conflicts.append('momentum is for optimiser="sgd"; with "adamw" leave it out')
         if self.learning_rate == "auto" and self.encoder_learning_rate is not None:
             conflicts.append(
-                'encoder_learning_rate has to be left out with learning_rate="auto", which finds one rate for both'
+                'encoder_learning_rate must be left out with learning_rate="auto", which finds one rate for both'
             )
         return [*conflicts, *super()._conflicts()]
 
@@ -77,7 +77,7 @@ def build_optimiser(
         ValueError: The learning rate is still "auto".
     """
     if config.learning_rate == "auto":
-        raise ValueError('learning_rate="auto" has to be replaced by a number before an optimiser is built.')
+        raise ValueError('learning_rate="auto" must be replaced by a number before an optimiser is built.')
     encoder = network.get_submodule("encoder") if encoder is None else encoder
     in_encoder = {id(parameter) for parameter in encoder.parameters()}
     rates = {True: config.encoder_learning_rate or config.learning_rate, False: config.learning_rate}
@@ -106,7 +106,7 @@ def choose_precision(precision: TrainPrecision, device: torch.device) -> Arithme
         ValueError: float16 on a CPU, where its narrow range brings no speed.
     """
     if precision == "float16" and device.type == "cpu":
-        raise ValueError('precision="float16" needs a GPU; on a CPU take "auto", "bfloat16" or "float32".')
+        raise ValueError('precision="float16" needs a GPU; on a CPU use "auto", "bfloat16" or "float32".')
     if precision != "auto":
         return precision
     return "bfloat16" if _computes_in_bfloat16(device) else "float32"

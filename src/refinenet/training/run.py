@@ -1,4 +1,4 @@
-"""One training run in its folder: `TrainRun.run` puts its parts together and trains to the end."""
+"""One training run in its folder: `TrainRun.run` assembles its components and trains to the end."""
 
 from __future__ import annotations
 
@@ -133,14 +133,14 @@ class TrainRun:
         size, images = loader.batch_size, len(self.train_set)
         if size != self.config.batch_size:
             print_note(
-                f"Batches have {size} instead of {self.config.batch_size} images: of the {images} training images, "
-                "that many can be shared evenly.",
+                f"Batches have {size} instead of {self.config.batch_size} images: the {images} training images do "
+                "not fill larger batches evenly.",
                 enabled=self.show,
             )
         left_out = images - loader.steps_per_epoch * size
         if left_out > images / 10:
             message = f"Each epoch leaves out {left_out} of {images} images, different ones each time"
-            print_note(f"{message}: its batches are whole.", enabled=self.show)
+            print_note(f"{message}, because only full batches are used.", enabled=self.show)
 
     def _open_loader(self, stack: ExitStack, counts: ClassCounts | None) -> Loader:
         """Open the loader, and the caches of the datasets before it.

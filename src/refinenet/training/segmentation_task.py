@@ -1,4 +1,4 @@
-"""The task of training a segmentation network: how it is measured, its models, curves and sample predictions."""
+"""Segmentation task: validation, saved models, curves and sample predictions."""
 
 from __future__ import annotations
 

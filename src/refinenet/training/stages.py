@@ -1,6 +1,6 @@
-"""The runs that a call of `train` means: one, a training in stages, or what is left of a stopped one.
+"""Runs started by a call to `train`: a single run, a run in stages, or the rest of an interrupted one.
 
-Stages are trained as in the papers: each starts from the best model of the one before, on its own data. A training in
+Stages are trained as in the papers: each starts from the best model of the previous one, on its own data. A run in
 stages is a folder that holds `stages.json` (the stages), `start.safetensors` (the model that the first stage starts
 from) and a run folder for each stage that was started: `1-coco`, `2-sbd`, `3-voc`.
 """
@@ -41,7 +41,7 @@ def prepare_runs(network: Network, card: ModelCard, arguments: TrainArguments) -
 
     Raises:
         FileNotFoundError: The data, the recipe or the run are missing.
-        ValueError: Not exactly one of dataset, stages and resume is given, or what it names is not allowed.
+        ValueError: Not exactly one of dataset, stages and resume is given, or its value is not allowed.
     """
     arguments = _choose_classes(_follow_recipe(arguments))
     if sum(each is not None for each in (arguments.dataset, arguments.resume, arguments.stages)) != 1:
@@ -50,20 +50,20 @@ def prepare_runs(network: Network, card: ModelCard, arguments: TrainArguments) -
         folder = None if arguments.output is None else RunFolder(Path(arguments.output))
         return [start_run(network, card, arguments, folder)]
     if arguments.root is not None:
-        raise ValueError("root= goes with dataset=: a stage names its own root, and a resumed run keeps its root.")
+        raise ValueError("root= needs dataset=: each stage has its own root, and a resumed run keeps its root.")
     if arguments.stages is not None:
         return start_stages(network, card, read_stages(arguments.stages, arguments.settings), arguments)
     if arguments.output is not None or arguments.settings:
         raise ValueError(
-            "A run is resumed as it was started: pass resume alone. To train on with other settings, start a new run "
-            "from its model, best.safetensors."
+            "A run resumes with its original settings: pass resume alone. To continue with other settings, start a "
+            "new run from its model, best.safetensors."
         )
     assert arguments.resume is not None
     return resume_runs(Path(arguments.resume), network.mean.device, arguments)
 
 
 def _follow_recipe(arguments: TrainArguments) -> TrainArguments:
-    """Replace the recipe by what it says."""
+    """Replace the recipe by its contents."""
     if arguments.recipe is None:
         return arguments
     recipe = merge(
@@ -79,7 +79,7 @@ def _choose_classes(arguments: TrainArguments) -> TrainArguments:
         return arguments
     if arguments.dataset is None:
         raise ValueError(
-            f"classes={arguments.classes!r} goes with a dataset: stages name their own, as coco:stuff does."
+            f"classes={arguments.classes!r} needs dataset=: stages select classes in their dataset, as in coco:stuff."
         )
     return replace(arguments, classes=None, dataset=choose_classes(arguments.dataset, arguments.classes))
 
@@ -101,7 +101,7 @@ def read_stages(
     """
     entries = _read_file(Path(source)) if isinstance(source, str | os.PathLike) else list(source)
     if not entries:
-        raise ValueError("A training in stages needs at least one stage.")
+        raise ValueError("Training in stages needs at least one stage.")
     stages = []
     for number, entry in enumerate(entries, start=1):
         try:
@@ -145,7 +145,7 @@ def _read_file(path: Path) -> list[Any]:
 def start_stages(
     network: Network, card: ModelCard, stages: Sequence[TrainArguments], arguments: TrainArguments
 ) -> Iterator[TrainRun]:
-    """Return the runs of a training in stages in a new folder; run each before taking the next from the iterator.
+    """Return the runs of a multi-stage training in a new folder; run each before taking the next from the iterator.
 
     The data of all stages are opened before the first one starts.
 
@@ -157,7 +157,7 @@ def start_stages(
     progress = arguments.progress and processes.is_first
     folder = Path(processes.tell(str(next_folder("stages")))) if arguments.output is None else Path(arguments.output)
     if is_staged(folder) or RunFolder(folder).is_started:
-        raise ValueError(f"{folder} already holds a training. Continue it with --resume {folder}.")
+        raise ValueError(f"{folder} already contains a training run. Continue it with --resume {folder}.")
     # The first stage comes last, because it starts at once: its messages belong with the run.
     for stage in [*stages[1:], stages[0]]:
         if arguments.check and processes.is_first:
@@ -182,7 +182,7 @@ def _with_located_teacher(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_staged(folder: Path) -> bool:
-    """Whether a training in stages was started in a folder."""
+    """Whether a folder holds a multi-stage training."""
     return (folder / "stages.json").exists()
 
 
@@ -194,7 +194,7 @@ def resume_runs(folder: Path, device: torch.device, arguments: TrainArguments) -
         ValueError: The folder's files are damaged, the data have changed, or the run is one of several stages.
     """
     if is_staged(folder.resolve().parent):
-        raise ValueError(f"{folder} is one stage of a training: continue it with --resume {folder.parent}.")
+        raise ValueError(f"{folder} is one stage of a training run: continue it with --resume {folder.parent}.")
     if not is_staged(folder):
         return [resume_run(RunFolder(folder), device, arguments)]
     path = folder / "stages.json"

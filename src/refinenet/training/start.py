@@ -46,13 +46,13 @@ from refinenet.training.run import TrainRun
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments:
-    """Arguments of `RefineNet.train`, with what it knows of its network; see there.
+    """Arguments of `RefineNet.train`, with information about its network; see there.
 
-    A training in stages has one for each stage, with that stage's dataset, root and settings.
+    A run in stages has one for each stage, with that stage's dataset, root and settings.
 
     Raises:
-        ValueError: A recipe is given beside what it says itself, the root is not a path, or `stop_after` is not a
-            number of steps.
+        ValueError: A recipe is combined with arguments that it defines, the root is not a path, or `stop_after` is
+            not a number of steps.
     """
 
     dataset: TrainingSource | None = None
@@ -76,7 +76,7 @@ class TrainArguments:
 
     def __post_init__(self) -> None:
         if self.recipe is not None and (self.resume is not None or self.stages is not None):
-            raise ValueError("A recipe says what to train on: pass neither resume nor stages beside it.")
+            raise ValueError("A recipe defines what to train on: do not combine it with resume or stages.")
         if not isinstance(self.root, str | os.PathLike | None):
             raise ValueError(f"root must be a folder, not {self.root!r}.")
         if self.stop_after is not None and (type(self.stop_after) is not int or self.stop_after < 1):
@@ -197,7 +197,7 @@ def _is_trained(card: ModelCard, origin: Mapping[str, Any]) -> bool:
 
 
 def _record_start(network: Network, card: ModelCard, origin: Mapping[str, Any]) -> dict[str, Any] | str:
-    """Return what the run's models record about the weights that it started from."""
+    """Return the record of the run's starting weights that its models store."""
     if not _is_trained(card, origin):
         return "a new network"
     return {"weights_sha256": card.weights_sha256 or digest(network.state_dict()), **card.recipe}
@@ -280,8 +280,8 @@ def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArgument
     teacher, teacher_sha256 = _open_teacher(config, train_set, device)
     if teacher_sha256 != record.teacher_sha256:
         raise ValueError(
-            f"{config.teacher}, the teacher of the run in {folder.path}, has other weights than when the run started: "
-            "put the old file back, or start a new run."
+            f"{config.teacher}, the teacher of the run in {folder.path}, has different weights from when the run "
+            f"started: restore the old file, or start a new run."
         )
     torch.manual_seed(config.seed + engine.processes.rank)
     return TrainRun(
@@ -308,6 +308,6 @@ def _refuse_changes(folder: RunFolder, changes: Sequence[str], before: LabelSet,
     if changes:
         from_model = f" from its model: --model {folder.model}" if folder.model.exists() else ""
         raise ValueError(
-            f"The dataset of the run in {folder.path} has changed since the run was started: {'; '.join(changes)}. Put "
-            f"back the data that it was started with, or start a new run{from_model}."
+            f"The dataset of the run in {folder.path} has changed since the run was started: {'; '.join(changes)}. "
+            f"Restore the data that it was started with, or start a new run{from_model}."
         )

@@ -1,7 +1,7 @@
 """The dataset doctor: finds problems of a dataset before training does, and writes repaired copies.
 
 Begin with `examination.examine`, which shows the order of events: `listing` pairs files, `scan` reads each file once,
-`file_rules`, `mask_rules` and `split_rules` turn these facts into `findings`, and `report` prints them. `repair.fix`
+`file_rules`, `mask_rules` and `split_rules` turn the results into `findings`, and `report` prints them. `repair.fix`
 writes the copy.
 """
 

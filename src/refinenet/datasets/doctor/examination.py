@@ -1,4 +1,4 @@
-"""The examination of a dataset: list the files, read each of them, judge."""
+"""Examination of a dataset: list the files, read each of them, collect findings."""
 
 from __future__ import annotations
 

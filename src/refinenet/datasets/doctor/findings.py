@@ -58,7 +58,7 @@ class Kind(NamedTuple):
 
 
 _FIX = "`--fix OUT` writes a copy "
-_AGAIN = "Get the files again, or remove both image and mask; " + _FIX + "without these samples."
+_AGAIN = "Get new copies of the files, or remove both image and mask; " + _FIX + "without these samples."
 
 KINDS: Mapping[str, Kind] = {
     # Files in the folders
@@ -67,7 +67,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "mask-without-image": Kind(True, False, "These masks have no image of the same name.", _AGAIN),
     "sample-kind-unread": Kind(
-        True, False, "The image or mask of these samples has an unsupported file format, so they would be missing.",
+        True, False, "The image or mask of these samples has an unsupported file format, so they would be left out.",
         "Save images as JPEG or PNG and masks as PNG or TIFF (HEIC images are read with `pip install "
         "'refinenet[heif]'`). No file has to be deleted; " + _FIX + "without these samples.",
     ),
@@ -89,7 +89,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "listed-missing": Kind(
         True, True, "A list of samples names files that do not exist.",
-        "Get the files, or remove their lines from the list; " + _FIX + "without them.",
+        "Restore the files, or remove their lines from the list; " + _FIX + "without them.",
     ),
     "empty-split": Kind(
         True, False, "The split has no sample with both image and mask: nothing to train on or to evaluate.",
@@ -133,8 +133,9 @@ KINDS: Mapping[str, Kind] = {
         True, False, "These samples cannot be read: training would fail. {message}", _AGAIN
     ),
     "labels-invalid": Kind(
-        True, True, "The annotation files have invalid entries. Without them, training would take what they show "
-        "for something else, so it does not begin:\n{message}\n",
+        True, True,
+            "The annotation files have invalid entries. Omitting them would give their pixels a wrong label, so "
+            "training does not start:\n{message}\n",
         "Fix or remove them at their source; " + _FIX + "without them, and with a list of them.",
     ),
     "crowds-void": Kind(False, False, "{message}", ""),
@@ -144,8 +145,9 @@ KINDS: Mapping[str, Kind] = {
         "Check their export, or remove both image and mask.",
     ),
     "swapped": Kind(
-        True, False, "The masks are photographs, and the images have few colours, like masks: the folders seem to be "
-        "swapped.", "Swap the names of the two folders.",
+        True, False,
+            "The masks look like photographs, and the images have few colours, like masks: the folders seem to be "
+            "swapped.", "Swap the names of the two folders.",
     ),
     # Sizes
     "size-differs": Kind(
@@ -238,8 +240,9 @@ KINDS: Mapping[str, Kind] = {
         "ids wrong, write a classes.yaml that lists the colours (masks: colours).",
     ),
     "palettes-contradict": Kind(
-        True, True, "The palettes of these masks show ids in colours that classes.yaml gives to other classes, so "
-        "there are two readings. In the first mask, {lines}.", "Look at one in a viewer that shows its colours. If "
+        True, True,
+            "The palettes of these masks show ids in colours that classes.yaml gives to other classes, so there are "
+            "two interpretations. In the first mask, {lines}.", "Look at one in a viewer that shows its colours. If "
         "the colours are right: {where} `masks: colours`. If the ids are right, correct the order of 'colours' there, "
         "or remove 'colours'; " + _FIX + "with the ids as they are, in the colours of classes.yaml.",
     ),

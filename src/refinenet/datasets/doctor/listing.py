@@ -133,8 +133,8 @@ def say_resplit(layout: Layout | None) -> str:
         return "The splits were defined by the publisher."
     if layout.annotations and not layout.is_dealt:
         if any(path.is_file() for path in layout.annotations.values()):
-            return "Move images with their annotations between the JSON files of the splits by hand."
-        return "Move files, image and JSON together, between the folders of the splits by hand."
+            return "Move images with their annotations between the JSON files of the splits manually."
+        return "Move files, image and JSON together, between the folders of the splits manually."
     if layout.is_dealt:
         if sum(len(files.image_names) for files in layout.splits.values()) == 1:
             return (
@@ -151,8 +151,8 @@ def say_resplit(layout: Layout | None) -> str:
         )
     lists = [layout.root / f"{name}.txt" for name in SPLIT_FOLDERS]
     if any(path.is_file() for path in lists) or (layout.root / "ImageSets" / "Segmentation").is_dir():
-        return "Move lines between the lists of the splits by hand."
-    return "Move files, image and mask together, between the folders of the splits by hand."
+        return "Move lines between the lists of the splits manually."
+    return "Move files, image and mask together, between the folders of the splits manually."
 
 
 def _has_pair(root: Path) -> bool:

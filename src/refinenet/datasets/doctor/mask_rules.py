@@ -1,4 +1,4 @@
-"""Findings about mask values: how they are read, and how they should be."""
+"""Findings about mask values: their encoding, and values that contradict it."""
 
 from __future__ import annotations
 

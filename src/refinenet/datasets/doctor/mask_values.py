@@ -1,4 +1,4 @@
-"""The meaning of mask values: as a file defines it, or as the values suggest if no file does, or a wrong one."""
+"""Encoding of mask values: as defined by a file, or inferred from the values if no file defines it correctly."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def ask_for_colours(colours: Values, proposal: MaskEncoding | None, meaning: Mas
     more = "" if len(proposal.label_set) <= len(names) else " List colours without a class under 'ignore'."
     return "\n".join(
         [
-            "Only you know which colour is which class. The most frequent colours, as shares of all pixels:",
+            "The class of each colour is unknown. The most frequent colours, as shares of all pixels:",
             *(f"- [{', '.join(map(str, colour))}]: {shares[value]}" for value, colour in found),
             f"The names are {', '.join(names)}.",
             f"In {name_file(meaning)}, add the key 'colours' with one [red, green, blue] per name, in the order of the "

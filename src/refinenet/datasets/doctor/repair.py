@@ -63,20 +63,20 @@ def relabel(path: str, meaning: MaskEncoding, orientation: int) -> Relabelled:
     table = np.append(ids, meaning.label_set.ignore_index)  # index -1 (ambiguous) is the last: void
     labels = meaning.label_set.cast(turn(table[places], orientation))
     if orientation > 1:
-        changes.append("turned as its image")
+        changes.append("rotated like its image")
     if snapped:
-        changes.append(f"{snapped} pixels set to the class they were near, {lost} to void")
+        changes.append(f"{snapped} pixels set to the nearest class, {lost} to void")
     return Relabelled(labels, tuple(changes))
 
 
 def _describe(pixels: MaskPixels, meaning: MaskEncoding) -> list[str]:
     if not pixels.is_opaque:
         raise ValueError("partly transparent, so the labels there are ambiguous")
-    changes = ["the first of its frames"] if pixels.has_frames else []
+    changes = ["first frame only"] if pixels.has_frames else []
     if pixels.is_colour and meaning.kind == "ids":
-        changes.append("one channel of three equal ones" if pixels.is_grey else "ids for the colours of the classes")
+        changes.append("one channel instead of three equal ones" if pixels.is_grey else "ids instead of class colours")
     elif meaning.kind == "colours":
-        changes.append("ids for colours")
+        changes.append("ids instead of colours")
     elif meaning.values != tuple(range(len(meaning.label_set))):
         changes.append(f"ids {list(meaning.values)} became 0 to {len(meaning.label_set) - 1}")
     return changes
@@ -100,7 +100,7 @@ def _place(codes: Codes, points: Codes, is_colour: bool) -> tuple[Codes, int, in
     values, counts = count_values(codes)
     found = fit(values, counts, find_areas(codes), points, is_colour)
     if not found.is_exact and not (can_snap(points, is_colour) and found.is_clear):
-        raise ValueError("contains values without a meaning, near no class or near several")
+        raise ValueError("contains values that are close to no class, or to several")
     places = snap(codes, points, is_colour)
     lost = int((places < 0).sum())
     return places, found.total - found.exact - lost if not found.is_exact else 0, lost

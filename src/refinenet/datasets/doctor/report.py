@@ -90,17 +90,17 @@ class Report:
             say(self._how_to_fix())
 
     def _how_to_fix(self) -> str:
-        return f"`{self.fix_command}` writes a repaired copy, leaves out what it cannot repair, and lists it."
+        return f"`{self.fix_command}` writes a repaired copy. What cannot be repaired is left out and listed."
 
     def _conclude(self, stopping: int, warnings: int) -> str:
         if not self.findings and self.is_quick:
             return (
-                f"Nothing was found in {self.checked} of {sum(self.images.values())} samples. A quick check compares "
+                f"No problems found in {self.checked} of {sum(self.images.values())} samples. A quick check compares "
                 "files, not pixels, so it misses images that were saved again in another split; `refinenet data check` "
                 "without --quick finds them."
             )
         if not self.findings:
-            return "Clean: nothing was found."
+            return "Clean: no problems found."
         kinds = f"{_count(stopping, 'kind')} of error that stop{'s' if stopping == 1 else ''} training"
         return f"{kinds}, {_count(warnings, 'warning')}."
 
@@ -194,7 +194,7 @@ class Changes:
         if rows:
             print_table(f"{self.source} -> {self.out}", ("Change", "count"), rows)
         if self.has_placeholders:
-            say("Nothing defines the names of the classes: they have placeholders (class 0 and so on).")
+            say("Class names are not defined anywhere: placeholders are used (class 0 and so on).")
         say(f"Written: {splits}. All changes by file: {self.out / 'changes.json'}")
 
     def _sums(self) -> Counter[str]:
@@ -227,4 +227,4 @@ class Changes:
 
 
 def _without_numbers(text: str) -> str:
-    return "pixels set to the class they were near, or to void" if "pixels set" in text else text
+    return "pixels set to the nearest class, or to void" if "pixels set" in text else text

@@ -1,4 +1,4 @@
-"""The facts of each file: every file is opened once, and its facts are small.
+"""Facts about each file: every file is opened once, and only a small summary of it is kept.
 
 Shape letters: H height, W width, N distinct values.
 """

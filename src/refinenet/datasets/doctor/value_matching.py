@@ -1,4 +1,4 @@
-"""Matching of values or colours that are close to those of classes, and whether the match is unambiguous.
+"""Matching of mask values or colours to the nearest class, with a check for ambiguity.
 
 Shape letters: H height, W width, N distinct codes, P points (the codes that have a meaning). A code is a label id, or a
 colour packed into one number by `datasets.formats.lookup`.

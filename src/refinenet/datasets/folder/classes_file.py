@@ -1,4 +1,4 @@
-"""The meaning of the values in masks, given by a classes.yaml or by the masks' palettes.
+"""Mask encodings, defined by a classes.yaml or by the masks' palettes.
 
 Keys of `classes.yaml`:
 
@@ -103,8 +103,8 @@ class MaskEncoding:
         if (ids < 0).any():
             row, column = np.argwhere(ids < 0)[0]
             raise ValueError(
-                f"{path} has the id {stored[row, column]} at row {row}, column {column} ({(ids < 0).sum()} pixels in "
-                f"all have such ids), which {self.origin} lists neither as a class nor as ignored."
+                f"{path} has the id {stored[row, column]} at row {row}, column {column} ({(ids < 0).sum()} pixels "
+                f"in total have such ids), which {self.origin} lists neither as a class nor as ignored."
             )
         return self.label_set.cast(ids)
 
@@ -245,7 +245,7 @@ def of_ids(label_set: LabelSet, values: list[Any], ignored: list[Any], origin: s
     both = sorted(set(values) & set(ignored))
     if both:
         name = label_set.names[values.index(both[0])]
-        raise ValueError(f"the id {both[0]} is in 'ignore' and is also the class {name!r}: it can be one only.")
+        raise ValueError(f"the id {both[0]} is in 'ignore' and is also the class {name!r}. Remove one of the two.")
     return MaskEncoding(
         label_set=label_set, kind="ids", values=tuple(values), ignored_ids=tuple(ignored), origin=origin
     )
@@ -330,8 +330,8 @@ def encoding_from_palettes(masks: Iterable[Path]) -> MaskEncoding:
         common = min(len(colours), len(palette))
         if palette[:common] != colours[:common]:
             raise ValueError(
-                f"{path} has other palette colours than the masks before it, so the same id may be another class "
-                "there. Save all masks with one palette, or name the classes in a classes.yaml."
+                f"{path} has a different palette from the masks before it, so the same id may mean another class. "
+                "Save all masks with one palette, or name the classes in a classes.yaml."
             )
         colours = max(colours, palette, key=len)
         largest = max(largest, highest)

@@ -199,7 +199,7 @@ def _find_coco_files(path: Path, folder: Path, items: Iterable[str], parts: Iter
             raise FileNotFoundError(f"{path} names the image {item}, which is not in {folder}.")
         found[item] = file
     if len(set(found.values())) < len(found):
-        raise ValueError(f"{path} names an image in {folder} twice, with other folders in front.")
+        raise ValueError(f"{path} lists an image in {folder} twice, under different folders.")
     return found
 
 

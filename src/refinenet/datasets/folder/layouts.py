@@ -96,8 +96,8 @@ def find_pair(parent: Path, labels: str | None = None) -> tuple[Path, Path] | No
     found = [folders[name] for name in MASK_FOLDERS if name in folders and _holds_pictures(folders[name])]
     if len(found) > 1:
         raise FileNotFoundError(
-            f"{parent} holds pictures in {' and in '.join(path.name for path in found)}: which are the masks? "
-            f"Name one of them in classes.yaml, for example `labels: {found[0].name}`, or in a YAML file: "
+            f"{parent} holds pictures in {' and in '.join(path.name for path in found)}, so it is unclear which are "
+            f"the masks. Select one in classes.yaml, for example `labels: {found[0].name}`, or in a YAML file: "
             "train: {images: FOLDER, masks: FOLDER}"
         )
     return (images, found[0]) if found else None
@@ -222,7 +222,7 @@ def find_layout(source: Path) -> Layout:
     """Find the layout of a folder, or of the folders that a YAML file names, without pairing files or opening images.
 
     Raises:
-        FileNotFoundError: No layout fits; the message says what was looked for and what the folder holds.
+        FileNotFoundError: No layout fits; the message lists the supported layouts and the contents of the folder.
         ValueError: A YAML file or a list has an invalid entry.
         OSError: A folder or file cannot be read.
     """
@@ -290,7 +290,7 @@ def _follow(path: Path, values: Mapping[str, Any]) -> Layout:
         return replace(layout, classes_file=path) if has_classes else layout
     return Layout(
         root=root,
-        description=f"as {path.name} says",
+        description=f"as described by {path.name}",
         splits={key: list_split(*_read_split(path, root, key, values[key])) for key in named},
         classes_file=path if has_classes else _find_classes_file(root),
     )
@@ -339,7 +339,7 @@ def _refuse_rivals(layout: Layout) -> None:
             names = [path.name for path in (_find_parents(layout.root, files)[1], *rivals)]
             raise ValueError(
                 f"{layout.root}: the folders {' and '.join(names)} all hold masks that fit the images, and they "
-                f"differ: which are the labels? Name one in classes.yaml, for example `labels: {names[0]}`, or move "
+                f"differ. Select one in classes.yaml, for example `labels: {names[0]}`, or move "
                 "the others away."
             )
 

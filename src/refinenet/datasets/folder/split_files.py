@@ -1,4 +1,4 @@
-"""The files of a folder's splits, before anything is read or paired."""
+"""Lists of the files in each split of a folder, before any file is paired or read."""
 
 from __future__ import annotations
 

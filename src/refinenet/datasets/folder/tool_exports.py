@@ -179,7 +179,7 @@ def read_label_map(path: Path) -> MaskEncoding:
             if line.strip() and not line.startswith("#"):
                 name, colour = _parse_label(line, number)
                 if name in colours:
-                    raise ValueError(f"line {number} names {name!r} a second time.")
+                    raise ValueError(f"line {number} names {name!r} twice.")
                 colours[name] = colour
         classes = {name: colour for name, colour in colours.items() if not is_void(name)}
         ignored = [colour for name, colour in colours.items() if name not in classes]

@@ -1,4 +1,4 @@
 """Readers of label formats: MATLAB, COCO, LabelMe, and PNG files whose values need a table.
 
-The readers know nothing of datasets; datasets are built from them.
+The readers do not depend on datasets; datasets are built on them.
 """

@@ -1,4 +1,4 @@
-"""The meaning of the flag `iscrowd` in a COCO JSON file.
+"""Interpretation of the flag `iscrowd` in a COCO JSON file.
 
 In COCO itself it marks a group whose members were not outlined individually: an area to leave out of training.
 Annotation tools set it on every object stored as run lengths, since COCO's own files have run lengths for crowds only:
@@ -101,7 +101,7 @@ class CrowdReport:
         if self.are_void:
             pixels = f" ({self.pixels:,} pixels)" if self.pixels else ""
             return f"{marked} iscrowd and become void{pixels}: {self.reason}. {_advise('labels')}"
-        return f"{marked} iscrowd and are labels of their category like the others: {self.reason}. {_advise('void')}"
+        return f"{marked} iscrowd and are treated as normal objects: {self.reason}. {_advise('void')}"
 
 
 def _advise(other: str) -> str:
@@ -135,17 +135,19 @@ def decide_crowds(path: Path, marks: CrowdMarks, categories: Mapping[int, str], 
 def _judge(marks: CrowdMarks, categories: Mapping[int, str]) -> tuple[bool, str]:
     """Return whether crowds are void, and the reason."""
     if marks.has_occluded:
-        return False, "the attribute 'occluded' shows an export of CVAT, which marks painted objects so"
+        return False, "the attribute 'occluded' indicates an export from CVAT, which marks painted objects this way"
     if marks.crowds == marks.objects > 1:
-        return False, "all objects are marked, as tools do that store run lengths"
+        return False, "all objects are marked, as in exports of tools that store run lengths"
     if marks.has_own_info or marks.has_own_images:
-        return True, "the file names COCO as its source, whose crowds are groups that nobody outlined"
+        return True, "the file names COCO as its source, whose crowds are groups without individual outlines"
     if marks.own_ids == marks.crowds:
-        return True, "their ids are those of COCO's crowds, which are groups that nobody outlined"
+        return True, "their ids are those of COCO's crowds, which are groups without individual outlines"
     is_alike = not marks.plain_runs and not marks.outlined and marks.crowds <= _MOST_OWN * marks.objects
     if is_alike and _are_own(categories.items()):
-        return True, "categories, shapes and share are those of COCO's crowds, which are groups that nobody outlined"
-    return False, "nothing shows COCO's own groups, and tools mark painted objects so"
+        return True, (
+            "categories, shapes and share are those of COCO's crowds, which are groups without individual outlines"
+        )
+    return False, "nothing indicates COCO's own crowds, and annotation tools mark painted objects this way"
 
 
 def _are_own(categories: Collection[tuple[int, str]]) -> bool:

@@ -209,7 +209,7 @@ class Entries:
                 f"its category_id is {identifier}, which no category has ({len(self.numbers)} are listed)."
             )
         if number == _LEFT_OUT:
-            raise ValueError(f"its category_id is {identifier}, a category without a name of its own.")
+            raise ValueError(f"its category_id is {identifier}, a category whose name is missing or ambiguous.")
         return number
 
     def _find_image(self, entry: Mapping[str, Any]) -> int:

@@ -106,7 +106,7 @@ class _Text:
             try:
                 value, end = _DECODER.raw_decode(self._piece, self._place)
             except RecursionError as error:
-                raise self.error("fewer brackets inside each other") from error
+                raise self.error("less deeply nested brackets") from error
             except json.JSONDecodeError as error:  # perhaps only cut off at the end of the piece
                 if not self._read_on():
                     self._place = error.pos

@@ -190,9 +190,9 @@ def _check(shape: Mapping[str, Any], size: tuple[int, int]) -> tuple[str, list[P
     """Return the type and the points of a shape, checked so that it can be filled."""
     kind = shape.get("shape_type") or "polygon"  # LabelMe before 3.7 wrote polygons only
     if kind in SHAPES_WITHOUT_AREA:
-        raise ValueError(f"it is a {kind}, which has no area. Draw it as a polygon, or take it out.")
+        raise ValueError(f"it is a {kind}, which has no area. Draw it as a polygon, or remove it.")
     if kind not in SHAPES:
-        raise ValueError(f"its shape_type is {str(kind)[:60]!r}: {', '.join(SHAPES)} are understood.")
+        raise ValueError(f"its shape_type is {str(kind)[:60]!r}: {', '.join(SHAPES)} are supported.")
     points = _read_points(shape.get("points"), size)
     if not (len(points) >= 3 if kind == "polygon" else len(points) == 2):
         raise ValueError(f"it is a {kind} of {len(points)} points: polygons have three or more, all others two.")
@@ -222,11 +222,11 @@ def _read_points(points: Any, size: tuple[int, int]) -> list[Point]:
         raise ValueError("it has no list of points.")
     for point in points:
         if not (isinstance(point, list) and len(point) == 2 and all(type(value) in (int, float) for value in point)):
-            raise ValueError(f"it has the point {str(point)[:60]}: [x, y] is allowed, two numbers.")
+            raise ValueError(f"it has the point {str(point)[:60]}: a point must be [x, y], two numbers.")
         # Points slightly outside come from dragging beyond the border; points far outside belong to another image.
         if not all(-limit <= value <= 2 * limit for value, limit in zip(point, (size[1], size[0]), strict=True)):
             raise ValueError(
-                f"it has the point {point}, far outside of the image of {size[1]}x{size[0]} pixels (width x height)."
+                f"it has the point {point}, far outside the image of {size[1]}x{size[0]} pixels (width x height)."
             )
     return [(float(x), float(y)) for x, y in points]
 
@@ -245,7 +245,7 @@ def _place_mask(mask: Any, points: Sequence[Point], size: tuple[int, int]) -> np
     if pixels.shape != box:
         raise ValueError(f"its 'mask' has the shape {pixels.shape}, but its points span {box} (height, width).")
     if left < 0 or top < 0 or right >= size[1] or bottom >= size[0]:
-        raise ValueError(f"its points reach outside of the image of {size[1]}x{size[0]} pixels (width x height).")
+        raise ValueError(f"its points extend outside the image of {size[1]}x{size[0]} pixels (width x height).")
     region = np.zeros(size, bool)
     region[top : bottom + 1, left : right + 1] = pixels > 0
     return region

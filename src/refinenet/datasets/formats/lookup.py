@@ -61,7 +61,7 @@ def read_painted(path: Path, colours: Sequence[Colour], ids: Sequence[int], refu
         row, column = np.argwhere(invalid)[0]
         raise ValueError(
             f"{path} has the colour {tuple(pixels[row, column].tolist())} at row {row}, column {column} "
-            f"({invalid.sum()} pixels in all have such colours), which {refusal}"
+            f"({invalid.sum()} pixels in total have such colours), which {refusal}"
         )
     return np.asarray(ids, np.int64)[order][place]
 
@@ -101,8 +101,8 @@ def read_with_table(table: Table, meaning: str, path: Path) -> LabelMap:
     if invalid.any():
         row, column = np.argwhere(invalid)[0]
         raise ValueError(
-            f"{path} has the value {values[row, column]} at row {row}, column {column} ({invalid.sum()} pixels in all "
-            f"have such values). {meaning}"
+            f"{path} has the value {values[row, column]} at row {row}, column {column} ({invalid.sum()} pixels in "
+            f"total have such values). {meaning}"
         )
     return ids.astype(np.uint8)
 

@@ -44,7 +44,7 @@ class _File:
     content: bytes
 
     def damage(self, what: str) -> ValueError:
-        return ValueError(f"{self.path} is damaged or not the file that was published: {what}. Get it again.")
+        return ValueError(f"{self.path} is damaged or not the published file: {what}. Download it again.")
 
 
 class Array:
@@ -62,7 +62,7 @@ class Array:
     def _read_header(self) -> None:
         parts, file = self._parts, self._file
         if len(parts) < 3 or parts[0][2] != 8 or parts[1][2] not in (8, 12, 16):
-            raise file.damage("an array has no sound header")
+            raise file.damage("an array has no valid header")
         flags = struct.unpack_from(f"{file.order}I", file.content, parts[0][1])[0]
         self._class = flags & 0xFF
         if flags & _COMPLEX:
@@ -86,7 +86,7 @@ class Array:
         if self._class == 0:
             return np.zeros(self.shape)
         if self._class not in _NUMBERS or len(self._parts) != 4:
-            raise self._file.damage("there are no numbers where an array of them should be")
+            raise self._file.damage("an array of numbers is missing")
         kind, start, size = self._parts[3]
         count = math.prod(self.shape)
         if kind not in _NUMBER_TYPES or np.dtype(_NUMBER_TYPES[kind]).itemsize * count != size:
@@ -103,7 +103,7 @@ class Array:
         """
         array = self.cells()[0] if self._class == _CELLS and self.shape == (1, 1) else self
         if array._class != _TEXT or len(array._parts) != 4 or array.shape[0] > 1:
-            raise self._file.damage("there is no text where one should be")
+            raise self._file.damage("a string is missing")
         return array._text(3)
 
     def cells(self) -> list[Array]:
@@ -113,7 +113,7 @@ class Array:
             ValueError: The array has no cells, or is damaged.
         """
         if self._class != _CELLS:
-            raise self._file.damage("there are no cells where they should be")
+            raise self._file.damage("a cell array is missing")
         return self._inner(self._parts[3:], math.prod(self.shape))
 
     def field(self, name: str) -> list[Array]:
@@ -127,7 +127,7 @@ class Array:
             return []
         names = self._field_names() if self._class == _STRUCTURE else []
         if name not in names:
-            raise self._file.damage(f"there is no field {name!r} where it should be")
+            raise self._file.damage(f"the field {name!r} is missing")
         inner = self._parts[5:]
         if len(inner) != count * len(names):
             raise self._file.damage(f"a structure of {count} elements has {len(inner)} parts")
@@ -146,7 +146,7 @@ class Array:
 
     def _inner(self, parts: list[tuple[int, int, int]], count: int) -> list[Array]:
         if len(parts) != count or any(kind != _MATRIX for kind, _, _ in parts):
-            raise self._file.damage(f"{count} arrays should be where {len(parts)} parts are")
+            raise self._file.damage(f"{count} arrays were expected, not {len(parts)} parts")
         return [Array(self._file, start, size) for _, start, size in parts]
 
     def _text(self, index: int) -> str:
@@ -157,7 +157,7 @@ class Array:
         try:
             return self._file.content[start : start + size].decode(encoding)
         except (LookupError, UnicodeDecodeError) as error:
-            raise self._file.damage(f"a text cannot be read ({error})") from error
+            raise self._file.damage(f"a string cannot be read ({error})") from error
 
 
 def read_variable(path: Path, name: str) -> Array:
@@ -173,15 +173,15 @@ def read_variable(path: Path, name: str) -> Array:
     content = path.read_bytes()
     orders = {b"\0\1IM": "<", b"\1\0MI": ">"}
     if content[124:_HEADER] not in orders:
-        raise ValueError(f"{path} is not a MATLAB file of version 5, which {name} is published in. Get it again.")
+        raise ValueError(f"{path} is not a MATLAB file of version 5, in which {name} is published. Download it again.")
     file = _File(path, orders[content[124:_HEADER]], content)
     for kind, start, size in _parts(file, _HEADER, len(content), is_packed=True):
         if kind not in (_MATRIX, _COMPRESSED):
-            raise file.damage(f"there is a part of kind {kind} where a variable should be")
+            raise file.damage(f"a part of kind {kind} was found instead of a variable")
         array = _inflate(file, start, size) if kind == _COMPRESSED else Array(file, start, size)
         if array.name == name:
             return array
-    raise ValueError(f"{path} has no variable {name!r}: it is not the file that was published, or incomplete.")
+    raise ValueError(f"{path} has no variable {name!r}: it is not the published file, or it is incomplete.")
 
 
 def _inflate(file: _File, start: int, size: int) -> Array:
@@ -197,7 +197,7 @@ def _inflate(file: _File, start: int, size: int) -> Array:
     except (zlib.error, struct.error) as error:
         raise file.damage(f"its content cannot be unpacked ({error})") from error
     if not inflator.eof or len(content) != room:
-        raise file.damage(f"a variable has not the {room} bytes that it should have")
+        raise file.damage(f"a variable does not have the expected {room} bytes")
     return Array(_File(file.path, file.order, content), 8, room - 8)
 
 
@@ -213,7 +213,7 @@ def _parts(file: _File, position: int, end: int, is_packed: bool = False) -> Ite
         else:
             position = start + size + (0 if is_packed else -size % 8)
         if start + size > end or (start + 4 == position and size > 4):
-            raise file.damage(f"the part at byte {start} is longer than what holds it")
+            raise file.damage(f"the part at byte {start} extends beyond the part that contains it")
         yield kind, start, size
 
 
@@ -295,7 +295,7 @@ def read_referenced(path: Path, name: str, index: int) -> npt.NDArray[Any]:
         references = _member(file, name, path)
         where = f"{path}: element {index} of {name}"
         if references.ndim != 2 or not 0 <= index < references.shape[0] or references.shape[1] < 1:
-            raise ValueError(f"{where} is not there, the shape is {references.shape}.")
+            raise ValueError(f"{where} does not exist: the shape is {references.shape}.")
         if h5py.check_ref_dtype(references.dtype) is not h5py.Reference:
             raise ValueError(f"{where} is {references.dtype}, not a reference.")
         with clear_errors(path):
@@ -317,7 +317,7 @@ def _member(file: Any, name: str, path: Path) -> Any:
             # Soft and external links may lead into another file: follow hard links only.
             place = place[part] if isinstance(link, h5py.HardLink) else None
         if place is None:
-            raise ValueError(f"{path} has no {name!r}: it is not the file that was published under this name.")
+            raise ValueError(f"{path} has no {name!r}: it is not the published file.")
     _check_dataset(place, f"{path}: {name}")
     return place
 
@@ -326,7 +326,7 @@ def _check_dataset(dataset: Any, where: str) -> None:
     import h5py
 
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or dataset.external or dataset.is_virtual:
-        raise ValueError(f"{where} is not an array that lies in this file.")
+        raise ValueError(f"{where} is not an array stored in this file.")
 
 
 def _check_size(dataset: Any, shape: Sequence[int], where: str) -> None:

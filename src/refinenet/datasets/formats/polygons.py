@@ -51,7 +51,7 @@ def to_outline(points: Sequence[float], size: tuple[int, int]) -> Outline:
     if not inside.all():  # comparisons with NaN are false, so NaN counts as outside
         x, y = values[~inside.all(axis=1)][0]
         raise ValueError(
-            f"a polygon has the point ({x:g}, {y:g}), outside of an image of {size[1]}x{size[0]} pixels "
+            f"a polygon has the point ({x:g}, {y:g}), outside an image of {size[1]}x{size[0]} pixels "
             "(width x height). Coordinates are pixels of the image at its full size."
         )
     # Truncation like the cast in C: left of and above the image this rounds towards it, not to the nearest fifth.
@@ -158,7 +158,7 @@ def _decompress(text: str) -> list[int]:
     for character in text:
         bits = ord(character) - 48
         if not 0 <= bits < 64 or shift > 60:
-            raise ValueError(f"its compressed run lengths have {character!r} where none can be: they are damaged.")
+            raise ValueError(f"its compressed run lengths have an unexpected {character!r}: they are damaged.")
         number |= (bits & 31) << shift
         shift += 5
         if bits & 32:

@@ -18,7 +18,7 @@ INFO = read_info("ade20k")
 FOLDER = "ADEChallengeData2016"
 TEST_PLACES = ("release_test", f"{FOLDER}/release_test", f"{FOLDER}/images", "images", "")
 TABLE = make_table({k + 1: k for k in range(len(INFO.label_set))}, void=[0])
-MEANING = "Masks of ADE20K SceneParsing hold 1 to 150 for its classes and 0 for none."
+MEANING = "Masks of ADE20K SceneParsing contain 1 to 150 for classes and 0 for no class."
 
 
 def open_split(root: Path, split: str) -> Dataset:

@@ -64,7 +64,7 @@ def split_of(name: str) -> str:
     if match is None:
         raise ValueError(
             f"{name!r} is not a frame of CamVid's sequences 0001TP, 0006R0, 0016E5 and Seq05VD, such as 0006R0_f00930. "
-            "Write train.txt, val.txt and test.txt beside the folders, with a name on each line."
+            "Write train.txt, val.txt and test.txt next to the folders, with one name per line."
         )
     sequence, frame = match[1], int(match[2])
     if sequence == "Seq05VD" or (sequence == "0001TP" and frame >= FIRST_TEST_FRAME):
@@ -132,8 +132,8 @@ def _read_colours(path: Path) -> LabelMap:
         row, column = np.argwhere(unknown)[0]
         raise ValueError(
             f"{path} has the colour {tuple(pixels[row, column].tolist())} at row {row}, column {column} "
-            f"({unknown.sum()} pixels in all have such colours), which is not one of CamVid's 32. Get the file again "
-            "and leave it unchanged: resizing and JPEG compression introduce other colours."
+            f"({unknown.sum()} pixels in total have such colours), which is not one of CamVid's 32. Download the "
+            f"file again and leave it unchanged: resizing and JPEG compression introduce other colours."
         )
     return CLASSES[row_of]
 

@@ -69,7 +69,7 @@ def _choose(instances: CocoInstances, split: str) -> list[str]:
     chosen = np.ones(len(instances.file_names), bool)
     if split == "train":
         if np.isnan(instances.area).any():
-            raise ValueError(f"{instances.json_file} has annotations without 'area', by which images are chosen.")
+            raise ValueError(f"{instances.json_file} has annotations without 'area', which is needed to select images.")
         chosen = instances.area > SMALLEST_AREA
     names = [instances.file_names[index] for index in np.flatnonzero(chosen)]
     other = next((name for name in names if not name.endswith(".jpg")), None)

@@ -44,14 +44,14 @@ def read_names(path: Path, flag: str | None = None) -> list[str]:
     try:
         lines = [line.split() for line in path.read_text("utf-8").splitlines()]
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a list of names: it is not text. Get it again.") from error
+        raise ValueError(f"{path} is not a list of names: it is not text. Download it again.") from error
     names = [words[0] for words in lines if words and (flag is None or words[1:2] == [flag])]
     invalid = [name for name in names if not name.replace("_", "").replace("-", "").isalnum()]
     if invalid or not names:
         raise ValueError(f"{path} is not a list of image names: it has {invalid[0][:80] if invalid else 'none'!r}.")
     if len(set(names)) < len(names):
         twice = next(name for index, name in enumerate(names) if name in names[:index])
-        raise ValueError(f"{path} names {twice} twice. Get it again.")
+        raise ValueError(f"{path} names {twice} twice. Download it again.")
     return names
 
 

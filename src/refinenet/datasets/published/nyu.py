@@ -42,7 +42,7 @@ def open_split(root: Path, split: str) -> Dataset:
             masks=root / f"{split}_labels",
         )
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error} There is no {root / FILE} either.") from error
+        raise FileNotFoundError(f"{error} {root / FILE} does not exist either.") from error
 
 
 def _open_mat(path: Path, split: str) -> Dataset:
@@ -50,8 +50,8 @@ def _open_mat(path: Path, split: str) -> Dataset:
     # HDF5 reverses MATLAB's axes: image, channel, column, row.
     if len(images) != 4 or images[1] != 3 or labels != (images[0], *images[2:]) or 0 in images:
         raise ValueError(
-            f"{path}: images of shape {images} and labels of shape {labels} are not (N, 3, W, H) and (N, W, H). "
-            "It is not the file that was published, or it is damaged."
+            f"{path}: images of shape {images} and labels of shape {labels} are not (N, 3, W, H) and (N, W, H). It "
+            "is not the published file, or it is damaged."
         )
     val_numbers = set(INFO.more["val_numbers"])
     numbers = [number for number in range(1, images[0] + 1) if (number in val_numbers) == (split == "val")]

@@ -79,7 +79,7 @@ def _read_parts(path: Path) -> LabelMap:
     """Draw PASCAL-Part's masks of the parts of all persons in file order, later ones over earlier ones."""
     objects = read_variable(path, "anno").field("objects")
     if len(objects) != 1 or not objects[0].field("mask"):
-        raise ValueError(f"{path} holds no object, so that it does not tell the size of its image.")
+        raise ValueError(f"{path} contains no object, so the size of its image is unknown.")
     labels = np.zeros(objects[0].field("mask")[0].shape, np.uint8)
     classes, parts = objects[0].field("class_ind"), objects[0].field("parts")
     for number, person_parts in zip(classes, parts, strict=True):

@@ -1,6 +1,6 @@
 """Masks written by `refinenet data prepare` for published datasets whose own label files are slow to read.
 
-They replace the owner's files as long as these are unchanged or deleted: their source is recorded.
+They are used instead of the owner's files, unless these have changed since: their state is recorded.
 
 Files below the dataset's root, for a dataset named `sbd` and its split `train`:
 
@@ -66,7 +66,7 @@ def open_fastest(
     if dataset.is_slow and _listing(folder).is_file():
         warnings.warn(
             f"The masks in {folder} were made from files that have changed since, and are not used. Run `refinenet "
-            f"data prepare {name} --root {root}` to make them again: reading is slower until then.",
+            f"data prepare {name} --root {root}` to write them again; until then, reading is slower.",
             stacklevel=2,
         )
     return dataset

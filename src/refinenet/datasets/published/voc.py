@@ -158,7 +158,7 @@ def _read_labels(path: Path) -> LabelMap:
 def _read_sbd_labels(path: Path) -> LabelMap:
     segmentations = read_variable(path, "GTcls").field("Segmentation")
     if len(segmentations) != 1:
-        raise ValueError(f"{path} has {len(segmentations)} segmentations instead of one. Get it again.")
+        raise ValueError(f"{path} has {len(segmentations)} segmentations instead of one. Download it again.")
     return to_ids(segmentations[0].numbers(), str(path))
 
 

@@ -34,13 +34,16 @@ def parse(text: str) -> Splits:
     """
     match = re.fullmatch(r"streets(?::(\d{1,7})(?::(\d{1,4})x(\d{1,4}))?)?", text)
     if match is None:
-        raise ValueError(f"Drawn streets are streets, streets:COUNT or streets:COUNT:WIDTHxHEIGHT, not {text!r}.")
+        raise ValueError(
+            f"Synthetic streets are written as streets, streets:COUNT or streets:COUNT:WIDTHxHEIGHT, not {text!r}."
+        )
     count, width, height = (
         int(value or default) for value, default in zip(match.groups(), (400, 480, 360), strict=True)
     )
     if not (1 <= count <= MAX_COUNT and 1 <= width <= LARGEST and 1 <= height <= LARGEST):
         raise ValueError(
-            f"Drawn streets come 1 to {MAX_COUNT:,} in a split, of 1x1 to {LARGEST}x{LARGEST} pixels, not {text!r}."
+            f"A split of synthetic streets has 1 to {MAX_COUNT:,} images of 1x1 to {LARGEST}x{LARGEST} pixels, "
+            f"not {text!r}."
         )
     return partial(open_split, count=count, height=height, width=width)
 

@@ -33,9 +33,11 @@ def draw_street(seed: int, height: int = 360, width: int = 480) -> tuple[npt.NDA
         ValueError: The seed is negative, or a size is not from 1 to 4096.
     """
     if seed < 0:
-        raise ValueError(f"The seed of a street scene is 0 or more, not {seed}.")
+        raise ValueError(f"The seed of a street scene must be at least 0, not {seed}.")
     if not (1 <= height <= LARGEST and 1 <= width <= LARGEST):
-        raise ValueError(f"A street scene has a height and a width from 1 to {LARGEST} pixels, not {height} x {width}.")
+        raise ValueError(
+            f"The height and width of a street scene must be from 1 to {LARGEST} pixels, not {height} x {width}."
+        )
     # Every part gets dice of its own, so that a change to one part leaves the others of a seed as they are.
     dice = Dice(seed)
     weather = draw_weather(dice.split())

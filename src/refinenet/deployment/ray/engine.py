@@ -109,7 +109,7 @@ def segment_with_ray(
     require_ray()
     check_backend(backend, precision)
     if workers is not None and workers < 1:
-        raise ValueError(f"workers is a number from 1 up, not {workers!r}.")
+        raise ValueError(f"workers must be at least 1, not {workers!r}.")
     device = _check_device(device, backend)
     places = [(_absolute(image), _absolute(output)) for image, output in pairs]
     for _, output in places:
@@ -133,7 +133,7 @@ def segment_with_ray(
 def _check_device(device: RayDevice | None, backend: BackendName) -> RayDevice | None:
     """Return the device that workers use, None for GPUs if there are any."""
     if device is not None and device not in get_args(RayDevice):
-        raise ValueError(f"With Ray, which assigns GPUs itself, device is cpu or cuda, not {device!r}.")
+        raise ValueError(f"With Ray, which assigns GPUs itself, device must be cpu or cuda, not {device!r}.")
     if BACKENDS[backend].any_device:
         return device
     if device == "cuda":
@@ -187,7 +187,7 @@ def share_out(nodes: Sequence[Mapping[str, float]], workers: int | None, device:
     gpus = int(sum(node.get("GPU", 0) for node in nodes)) if device != "cpu" else 0
     cores = [int(node.get("CPU", 0)) for node in nodes]
     if device == "cuda" and gpus == 0:
-        raise ValueError("device is cuda, but Ray finds no GPU in its cluster. Leave device out, or pass cpu.")
+        raise ValueError("device is cuda, but the Ray cluster has no GPU. Leave device out, or pass cpu.")
     if gpus:
         count = workers or gpus
         return Shares(workers=count, cores=1, gpus=1 / -(-count // gpus))
@@ -197,7 +197,9 @@ def share_out(nodes: Sequence[Mapping[str, float]], workers: int | None, device:
     for share in range(max(cores, default=0), 0, -1):
         if sum(own // share for own in cores) >= count:
             return Shares(workers=count, cores=share, gpus=0)
-    raise ValueError(f"{count} workers need as many cores, and Ray's cluster has {sum(cores)}. Ask for fewer workers.")
+    raise ValueError(
+        f"{count} workers need as many cores, but the Ray cluster has {sum(cores)}. Ask for fewer workers."
+    )
 
 
 def _absolute(place: str | os.PathLike[str]) -> str:
@@ -229,7 +231,7 @@ def _check_place(image: str, output: str, first: str, *, is_folder: bool) -> Non
 
 @dataclass(frozen=True, kw_only=True)
 class _RayRun:
-    """What a run needs besides its images."""
+    """Settings of a run, without its images."""
 
     job: Mapping[str, Any]
     """Fields of `WorkerSettings`, without device and threads."""
@@ -264,7 +266,7 @@ def _segment(places: Sequence[tuple[str, str]], run: _RayRun) -> Iterator[RayRes
                 if pair is not None:
                     yield journal.add(*pair, outcome)
         sweep_leftovers_of(Path(output) for _, output in places if is_here(output))
-    assert not waiting, f"Ray has no outcome for {list(waiting.values())[:3]}"
+    assert not waiting, f"Ray returned no result for {list(waiting.values())[:3]}"
 
 
 def _report(notes: Sequence[Sequence[str]], reported: set[str], *, is_single: bool) -> None:
@@ -304,7 +306,7 @@ def _stream(
             for row in batch.to_pylist():
                 yield row["index"], json.loads(row["outcome"])
     except ray.exceptions.RayError as error:
-        raise RuntimeError(f"Ray gave up: {str(error).strip().splitlines()[-1]}") from error
+        raise RuntimeError(f"Ray failed: {str(error).strip().splitlines()[-1]}") from error
 
 
 @contextmanager
@@ -358,7 +360,7 @@ def _check_answers(address: str) -> None:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Silence file descriptor 2, where Ray's C++ core logs even when it is told to be silent."""
+    """Silence file descriptor 2, where Ray's C++ core logs even if logging is disabled."""
     sys.stderr.flush()
     original = os.dup(2)
     try:

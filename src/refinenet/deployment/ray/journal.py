@@ -1,7 +1,7 @@
 """The journal of runs over many machines, which lets another run skip finished images.
 
-`deployment.journal` appends to one file, which object stores cannot; here each part of the journal is a new file that
-is never changed. Both recognise an image and its result by size and modification time.
+`deployment.journal` appends to one file, which object stores do not support; here each part of the journal is a new
+file that is never changed. Both recognise an image and its result by size and modification time.
 """
 
 from __future__ import annotations

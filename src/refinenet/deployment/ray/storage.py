@@ -1,6 +1,6 @@
-"""Local files and objects in stores, by their places: `/a/folder/x.jpg`, `file:///a/folder/x.jpg`, `s3://bucket/x.jpg`.
+"""Local files and objects in stores, addressed by strings: `/a/folder/x.jpg`, `file:///a/folder/x.jpg`, `s3://bucket/x.jpg`.
 
-A place is a string. Local files go through `deployment.inputs` and `io.files`, objects in stores through PyArrow, which
+Local files go through `deployment.inputs` and `io.files`, objects in stores through PyArrow, which
 comes with Ray Data. S3 takes its keys, region and, for stores other than Amazon's, its address from the environment:
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL.
 """
@@ -39,11 +39,11 @@ def as_place(place: str | os.PathLike[str]) -> str:
     if scheme[1].lower() == "file":
         parts = urlsplit(text)
         if parts.netloc not in ("", "localhost"):
-            raise ValueError(f"{text} names a file of the machine {parts.netloc!r}: write file:///FOLDER.")
+            raise ValueError(f"{text} is a file on the machine {parts.netloc!r}: write file:///FOLDER.")
         return url2pathname(parts.path)
     if scheme[1] not in _REMOTE or not text[scheme.end() :].strip("/"):
         raise ValueError(
-            f"{text} is not a valid place for images: name a file or folder, file:///FOLDER or s3://BUCKET."
+            f"{text} is not a valid location for images: pass a file or folder, file:///FOLDER or s3://BUCKET."
         )
     return text
 
@@ -202,14 +202,16 @@ def pair_places(
     target = as_place(output or DEFAULT_FOLDER)
     if _is_image(target) and not _is_folder(target):
         if len(places) > 1 or not _is_one_image(places[0]):
-            raise ValueError(f"Several images need a folder for their results, not one file: {target}.")
+            raise ValueError(f"The results of several images need a folder, not a file: {target}.")
         return [(places[0], target)], None
     found = {image: item.place for image, item in _find_all(places, recursive, target) if item.problem is None}
     pairs = [(image, join(target, f"{place}.png")) for image, place in found.items()]
     homes = {_folder_of(result) for _, result in pairs}
     mixed = next((image for image, _ in pairs if _folder_of(image) in homes), None)
     if mixed is not None:
-        raise ValueError(f"{target} holds images themselves, such as {mixed}: results would mix. Name another folder.")
+        raise ValueError(
+            f"{target} contains input images, such as {mixed}: results would mix with them. Choose another folder."
+        )
     return pairs, target
 
 
@@ -231,7 +233,7 @@ def _find_all(places: Sequence[str], recursive: bool, target: str) -> Iterator[t
     results = Path(target) if is_here(target) else None
     for place in places:
         if place == STANDARD_INPUT:
-            raise ValueError("- (standard input) cannot be read with Ray: name files or folders.")
+            raise ValueError("- (standard input) cannot be read with Ray: pass files or folders.")
         if is_here(place):
             found = find_images([place], recursive=recursive, results=results)
             yield from ((str(image.file), image) for image in found)

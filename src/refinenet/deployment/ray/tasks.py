@@ -32,7 +32,7 @@ DEATHS = 3
 
 
 class Deaths:
-    """Counter, in a process of its own, of the processes that died over each image; a killed one cannot count itself.
+    """Counter of the processes that died on each image, in a separate process, since a killed one cannot count itself.
 
     Ray repeats the work of a killed process as often as it takes, which would be forever for an image that kills every
     process.
@@ -109,8 +109,8 @@ def _give_up(row: dict[str, Any], count: int) -> str | None:
     if count < DEATHS:
         return None
     return (
-        f"{row['image']} is given up: {count} processes died over it, perhaps for lack of memory. "
-        "Resize it, or use fewer --workers, which gives each of them more memory."
+        f"{row['image']} is skipped: {count} processes died while processing it, perhaps out of memory. Resize it, "
+        "or use fewer --workers, so that each has more memory."
     )
 
 
@@ -194,7 +194,9 @@ class Worker:
 
     def _save(self, segmentation: Segmentation, image: str, output: str, *, is_repeated: bool) -> None:
         if image == output:
-            raise ValueError(f"The output {output} is the input itself: writing would destroy it. Name another folder.")
+            raise ValueError(
+                f"The output {output} is the input itself: writing would destroy it. Choose another folder."
+            )
         refuse_same_file(image, output)
         content = segmentation.encode(output, self._settings.kind)
         # Ray may repeat work whose result is in the journal already, with a stamp that writing it again would outdate.

@@ -75,7 +75,9 @@ def find_source(source: str | os.PathLike[str]) -> VideoSource:
     if "://" in text:
         scheme = urlsplit(text).scheme
         if scheme not in STREAM_SCHEMES:
-            raise ValueError(f"A stream's address begins with one of {', '.join(STREAM_SCHEMES)}, not {scheme!r}://.")
+            raise ValueError(
+                f"The address of a stream must begin with one of {', '.join(STREAM_SCHEMES)}, not {scheme!r}://."
+            )
         name = re.sub(r"//[^/@]*@", "//", text)
         return VideoSource(kind="stream", address=text, name=name, is_real_time=scheme in REAL_TIME_SCHEMES)
     if number := _camera_number(text):
@@ -104,9 +106,9 @@ def _find_camera(number: str) -> VideoSource:
 
 def _check_file(path: Path) -> None:
     if path.is_dir():
-        raise IsADirectoryError(f"Cannot read {path}: it is a folder. Name a video in it.")
+        raise IsADirectoryError(f"Cannot read {path}: it is a folder. Pass a video in it.")
     if path.exists() and not path.is_file():
-        raise ValueError(f"Cannot read {path}: it is a pipe or a device. Name a file, or a camera as camera:0.")
+        raise ValueError(f"Cannot read {path}: it is a pipe or a device. Pass a file, or a camera as camera:0.")
     try:
         with path.open("rb") as stream:
             is_empty = not stream.read(1)
@@ -205,7 +207,7 @@ class Recording:
         if not videos:
             kinds = sorted({stream.type for stream in self._container.streams})
             holds = f"has no video, only {', '.join(kinds)}" if kinds else "has no frames"
-            raise ValueError(f"{name} {holds}. Name a video.")
+            raise ValueError(f"{name} {holds}. Pass a video.")
         video = videos[0]
         _check_size(video.codec_context.width, video.codec_context.height, name)
         video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}

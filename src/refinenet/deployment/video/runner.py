@@ -52,7 +52,7 @@ class VideoResult:
         """Return the outcome in one line."""
         rate = self.frames / max(self.seconds, 1e-9)
         line = f"{self.source} -> {self.output}: {self.frames} frames in {self.seconds:.1f} s ({rate:.1f} frames/s)"
-        line += ", with sound" if self.sound else ""
+        line += ", with audio" if self.sound else ""
         counts = {"reconnected %d times": self.reconnections, "%d frames dropped": self.left_out}
         counts["%d damaged packets skipped"] = self.damaged
         return ", ".join([line, *(words % count for words, count in counts.items() if count)])
@@ -86,7 +86,7 @@ def choose_output(source: str, kind: Output | None) -> Path:
         OSError: the file does not exist or cannot be read.
     """
     if find_source(source).kind != "file":
-        raise ValueError(f"Name an output for {find_source(source).name}: --output FILE.mp4.")
+        raise ValueError(f"Specify an output for {find_source(source).name}: --output FILE.mp4.")
     return Path(source).with_name(f"{Path(source).stem}_{kind or 'overlay'}.mp4")
 
 
@@ -104,13 +104,15 @@ def plan_output(source: str | os.PathLike[str], output: str | os.PathLike[str], 
     """
     path = Path(output)
     if kind is not None and kind not in OUTPUTS:
-        raise ValueError(f"kind is one of {', '.join(OUTPUTS)}, not {kind!r}.")
+        raise ValueError(f"kind must be one of {', '.join(OUTPUTS)}, not {kind!r}.")
     if path.is_dir() or not path.suffix:
         check_empty(path)
         return Plan(path=path, kind=kind or "labels", container=None)
     container = check_container(path)
     if kind in ("labels", "palette"):
-        raise ValueError(f"The compression of {path} would change labels. Name a folder: it gets a PNG for each frame.")
+        raise ValueError(
+            f"The compression of {path} would change labels. Choose a folder, which gets a PNG for each frame."
+        )
     if "://" not in os.fspath(source):
         refuse_same_file(source, path)
     return Plan(path=path, kind=kind or "overlay", container=container)

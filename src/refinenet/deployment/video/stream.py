@@ -143,10 +143,10 @@ class VideoStream:
                 self._report_early_end(recording)
                 return
             if recording.seconds is None and shown.is_same_as(shown_before):
-                self._notify(f"{self.source.name} showed the same {shown.frames} frames again: the video ends here.")
+                self._notify(f"{self.source.name} sent the same {shown.frames} frames again: the video ends here.")
                 return
             shown_before = shown
-            recording = self._reconnect(recording.trouble or "the other side ended it")
+            recording = self._reconnect(recording.trouble or "the other side closed it")
 
     def _play(self, recording: Recording, shown: _Shown) -> Iterator[Frame | Sound]:
         """Yield the content of a recording, with times that continue those before, and add its frames to `shown`."""
@@ -188,7 +188,7 @@ class VideoStream:
             pause = min(FIRST_PAUSE * 2 ** min(self._attempts, _DOUBLINGS), LONGEST_PAUSE)
             self._attempts += 1
             count = f"{self._attempts} of {self.retries}"
-            self._notify(f"{self.source.name} broke off ({reason}); trying again in {pause:g} s ({count}).")
+            self._notify(f"{self.source.name} was disconnected ({reason}); reconnecting in {pause:g} s ({count}).")
             if self._stop.wait(pause):
                 return None
             try:
@@ -198,7 +198,7 @@ class VideoStream:
             else:
                 self.reconnections += 1
                 return recording
-        self._notify(f"{self.source.name} did not come back: the video ends here.")
+        self._notify(f"{self.source.name} could not be reconnected: the video ends here.")
         return None
 
 

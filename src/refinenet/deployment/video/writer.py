@@ -256,7 +256,9 @@ def _find_encoder(names: Sequence[str]) -> str:
     for name in names:
         with suppress(UnknownCodecError):
             return av.Codec(name, "w").name
-    raise ValueError(f"This FFmpeg has none of the encoders {', '.join(names)}. pip install 'refinenet[video]'")
+    raise ValueError(
+        f"This build of FFmpeg has none of the encoders {', '.join(names)}. pip install 'refinenet[video]'"
+    )
 
 
 LIST = "frames.jsonl"
@@ -317,6 +319,6 @@ def check_empty(path: Path) -> None:
         ValueError: it is not empty, or it is a file.
     """
     if path.exists() and not path.is_dir():
-        raise ValueError(f"{path} is a file: name a folder for the frames, or a video by its suffix, such as .mp4.")
+        raise ValueError(f"{path} is a file: choose a folder for the frames, or a video with a suffix such as .mp4.")
     if path.is_dir() and any(path.iterdir()):
-        raise ValueError(f"{path} is not empty: frames would mix with its files. Name a new folder.")
+        raise ValueError(f"{path} is not empty: frames would mix with its files. Choose a new folder.")

@@ -1,4 +1,4 @@
-"""Segmentation metrics: counts accumulated over images, and the rule by which each metric follows from them."""
+"""Segmentation metrics: counts accumulated over images, and the metrics computed from them."""
 
 from refinenet.evaluation.metrics.accumulator import (
     CONFIDENT,

@@ -104,10 +104,10 @@ class MetricAccumulator:
 
 RULES: Mapping[str, str] = {
     "miou, class_iou, pixel_accuracy, mean_accuracy": confusion.RULE,
-    "frequency_weighted_iou": "IoU of the classes in the truth, weighted by their pixels in the truth",
+    "frequency_weighted_iou": "IoU of the classes in the ground truth, weighted by their ground-truth pixels",
     "precision, recall, dice": (
         "from the same matrix: TP / (TP + FP), TP / (TP + FN), 2 TP / (2 TP + FP + FN); mean_dice over the classes "
-        "that occur in truth or prediction"
+        "that occur in ground truth or prediction"
     ),
     "boundary_iou, boundary_miou": boundary.BOUNDARY_IOU_RULE,
     "trimap_miou": boundary.TRIMAP_RULE,
@@ -115,10 +115,10 @@ RULES: Mapping[str, str] = {
     "calibration_error": calibration.CALIBRATION_RULE,
     "coverage": calibration.COVERAGE_RULE,
     "confident_mistakes": (
-        f"share of an image's pixels with truth that are wrong with a confidence of {CONFIDENT} or more"
+        f"share of an image's labelled pixels that are wrong with a confidence of {CONFIDENT} or more"
     ),
     "intervals": significance.INTERVAL_RULE,
-    "null": "nothing was there to measure",
+    "null": "undefined: there was nothing to measure",
 }
 """Rule of each metric in words, by the keys of the results file."""
 

@@ -1,8 +1,8 @@
 """Boundary metrics: boundary IoU, mIoU in bands around outlines (trimap), and boundary F-score.
 
-All three treat void alike: it is a region like any class, and the prediction is set to void where the truth is void.
-The border between void and a class is therefore an outline, on which truth and prediction agree wherever both have that
-class. Datasets that draw void between objects, such as PASCAL VOC, have no other outlines.
+All three treat void in the same way: it is a region like any class, and the prediction is set to void where the ground
+truth is void. The border between void and a class is therefore an outline, on which ground truth and prediction agree
+wherever both have that class. Datasets that draw void between objects, such as PASCAL VOC, have no other outlines.
 
 Shape letters: H height, W width, K classes, B bands.
 """
@@ -98,19 +98,20 @@ TOLERANCE_RATIO = 0.0075
 """Tolerance of the boundary F-score between predicted and true outlines, as a share of the image's diagonal."""
 
 BOUNDARY_IOU_RULE = (
-    "Boundary IoU (Cheng et al., CVPR 2021): the IoU of the pixels of a class that are within d pixels (chessboard) of "
-    f"a pixel that is not of it, or of the image's border; d = {DILATION_RATIO} of the image's diagonal, rounded, at "
-    "least 1; pixels added up over all images; void in the truth is void in the prediction and belongs to no class"
+    "Boundary IoU (Cheng et al., CVPR 2021): IoU of the pixels of a class within d pixels (chessboard distance) of a "
+    f"pixel of another label or of the image border; d = {DILATION_RATIO} of the image diagonal, rounded, at least 1; "
+    "pixels summed over all images; where the ground truth is void, so is the prediction; void belongs to no class"
 )
 TRIMAP_RULE = (
-    "mIoU over the pixels that have another label of the truth (void is one) within so many pixels (chessboard); void "
-    "in the truth dropped; pixels added up over all images"
+    "mIoU over the pixels with a different ground-truth label (void counts as a label) within this number of pixels "
+    "(chessboard distance); void in the ground truth is dropped; pixels summed over all images"
 )
 BOUNDARY_F_RULE = (
-    "Boundary F-score: outline pixels of a class have another label (void is one) directly beside them in the image; "
-    "precision is the share of predicted outline pixels that have a true one of the class within t pixels (Euclidean), "
-    f"recall the same of the true ones, F = 2 P R / (P + R); t = {TOLERANCE_RATIO} of the image's diagonal (Csurka et "
-    "al., BMVC 2013), rounded, at least 1; pixels added up over all images; void in the truth is void in the prediction"
+    "Boundary F-score: outline pixels of a class are adjacent to another label (void counts as a label); precision is "
+    "the share of predicted outline pixels with a true outline pixel of the class within t pixels (Euclidean "
+    f"distance), recall the converse, F = 2 P R / (P + R); t = {TOLERANCE_RATIO} of the image diagonal (Csurka et al., "
+    "BMVC 2013), rounded, at least 1; pixels summed over all images; where the ground truth is void, so is the "
+    "prediction"
 )
 _BITS = 64
 """Classes whose outlines are compared at once: one bit each of a uint64."""

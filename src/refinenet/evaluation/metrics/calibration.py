@@ -21,12 +21,12 @@ COVERAGE_AT = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 CALIBRATION_RULE = (
     f"expected calibration error (Guo et al., ICML 2017): pixels in {BINS} bins of equal width by their confidence, "
-    "the softmax probability of the class chosen; the mean of |share that is right - mean confidence| over the bins, "
-    "weighted by their pixels; pixels without truth, and those without a predicted class, dropped"
+    "the softmax probability of the predicted class; mean of |accuracy - mean confidence| over the bins, weighted by "
+    "their pixels; pixels without ground truth or without a predicted class are dropped"
 )
 COVERAGE_RULE = (
-    "coverage: the share of pixels with truth whose confidence reaches a threshold; accuracy: the share of them that "
-    "is right"
+    "coverage: the share of labelled pixels whose confidence reaches a threshold; accuracy: the share of these that is "
+    "correct"
 )
 _UNIT = 2**24
 """Confidences are summed as integers in units of 1 / 2**24, the resolution of float32 just below 1."""

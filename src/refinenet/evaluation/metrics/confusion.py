@@ -1,9 +1,9 @@
 """Confusion matrix over a whole dataset, and the scores computed from it.
 
-Pixels of all images are counted in one int64 matrix, true class by predicted class; pixels whose truth is the ignore
-index are dropped. The IoU of a class that occurs in truth or prediction is TP / (TP + FP + FN). Classes that occur in
-neither have no score (None) and enter no mean. Labelled pixels without a predicted class, where allowed, are false
-negatives of the true class and false positives of none.
+Pixels of all images are counted in one int64 matrix, true class by predicted class; pixels labelled with the ignore
+index are dropped. The IoU of a class that occurs in ground truth or prediction is TP / (TP + FP + FN). Classes that
+occur in neither have no score (None) and are excluded from means. Labelled pixels without a predicted class, where
+allowed, are false negatives of the true class and false positives of none.
 
 Shape letters: H height, W width, K classes.
 """
@@ -59,8 +59,9 @@ def one_or_none(value: float | npt.NDArray[np.float64]) -> float | None:
 
 
 RULE = (
-    "one confusion matrix (int64 pixels) over all images; pixels with the ignore index in the truth dropped; "
-    "IoU = TP / (TP + FP + FN); means over the classes that occur in truth or prediction (IoU) or in truth (accuracy)"
+    "one confusion matrix (int64 pixels) over all images; pixels labelled with the ignore index are dropped; IoU = "
+    "TP / (TP + FP + FN); means over the classes that occur in ground truth or prediction (IoU), or in the ground "
+    "truth (accuracy)"
 )
 
 

@@ -20,7 +20,7 @@ LEVEL = 0.95
 SEED = 42
 INTERVAL_RULE = (
     f"{LEVEL:.0%} percentile bootstrap over images: as many images as there are, drawn with replacement {DRAWS} times; "
-    "it says how the figure would vary with other images like these, not with another training"
+    "covers variation over similar images, not over training runs"
 )
 _AT_ONCE = 50
 """Draws computed at once, which bounds memory."""
@@ -84,8 +84,8 @@ LEAST_DRAWS, MOST_DRAWS = 2000, 20_000
 PAIRED_RULE = (
     f"paired bootstrap over images, the same draws for both: symmetric bootstrap-t (Hall, 1988) with linearised "
     f"standard errors, {LEVEL:.0%} intervals, p two-sided; as many draws as 100 times the number of classes, from "
-    f"{LEAST_DRAWS} to {MOST_DRAWS}; p_corrected: p of classes corrected for their number (Holm, 1979); it "
-    "says how the difference would vary with other images like these, not with another training"
+    f"{LEAST_DRAWS} to {MOST_DRAWS}; p_corrected: p of classes corrected for their number (Holm, 1979); covers "
+    f"variation over similar images, not over training runs"
 )
 _ROUNDING = 1e-12
 """Differences and standard errors below it count as 0: a single pixel of a dataset makes more."""
@@ -98,7 +98,7 @@ class Difference:
     value: float | None
     """Difference in [-1, 1]; None if the metric is undefined for one of them."""
     interval: Interval | None
-    """95 % interval; None if the images say nothing about others: a single image, or one with the class."""
+    """95 % interval; None if nothing can be inferred about other images: a single image, or only one with the class."""
     p: float | None
     """Two-sided p value of the studentised difference; None as for `interval`."""
 

@@ -179,7 +179,7 @@ _LEAST_NAMED = 0.002
 """Share of an entry's pixels, in truth or prediction, from which on a class is in its legend."""
 _ALT = {
     "image": "The image {}",
-    "truth": "Truth of {}, in the colours of the classes",
+    "truth": "Ground truth of {}, in the colours of the classes",
     "prediction": "Prediction for {}, in the colours of the classes",
     "mistakes": "Mistakes in {}: wrong pixels orange, confidently wrong ones purple, void striped",
 }
@@ -208,7 +208,7 @@ class Entry:
     """Position in the group, from 1."""
     name: str
     sentences: tuple[str, ...]
-    """Why the image is shown, and what is wrong in it."""
+    """Reasons for showing the image, and its errors."""
     tiles: tuple[Tile, ...]
     classes: tuple[int, ...]
     """Ids in the legend."""

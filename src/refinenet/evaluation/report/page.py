@@ -30,7 +30,7 @@ _COLUMNS = (
     "pixels",
 )  # fmt: skip
 _GROUPS: Mapping[Group, tuple[str, str]] = {
-    "worst": ("Worst images", "By mIoU over the classes that occur in the image's truth or prediction."),
+    "worst": ("Worst images", "By mIoU over the classes that occur in the image's ground truth or prediction."),
     "best": ("Best images", "By the same mIoU, best first."),
     "class": (
         "Where each class is worst",

@@ -1,8 +1,8 @@
-"""A hash of an exported file inside the file: it shows damage on the way, and does not prove who made the file.
+"""A hash of an exported file inside the file: it detects damage in transit, but does not prove the origin.
 
-The metadata state it as `refinenet-content-sha256:` and 64 hexadecimal digits. It is the SHA-256 of the file with zeros
-in place of these digits, followed by the files that belong to it (OpenVINO's weights). The digits have a fixed width,
-so that the file keeps its length and every offset when they are filled in.
+It is stored in the metadata as `refinenet-content-sha256:` and 64 hexadecimal digits. It is the SHA-256 of the file
+with zeros in place of these digits, followed by the files that belong to it (OpenVINO's weights). The digits have a
+fixed width, so that the file keeps its length and every offset when they are filled in.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]
     found, checked = _try_in_sandbox(path, engine, files)
     has_sums = _check_seal(path, files, found["entries"]) or is_certified
     if not has_sums:
-        print_note(f"{path} carries no checksum, and has no certificate beside it: damage cannot be detected.")
+        print_note(f"{path} has no checksum and no certificate next to it: damage cannot be detected.")
     try:
         card, preprocessing = read_header({HEADER_KEY: found["header"]})
         _check_card(card, preprocessing, found["classes"])
@@ -90,7 +90,7 @@ def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]
         reason = printable(str(error), limit=500)
         raise ValueError(f"{path} is not a usable export of this package: {reason}") from error
     if not found["has_bounded_memory"]:
-        print_note(f"{path} has operators or sizes that this package does not export: it runs in limited memory.")
+        print_note(f"{path} has operators or sizes that this package does not export: it runs with limited memory.")
     digest = hashlib.sha256(b"".join(files.values())).hexdigest()
     graph = Graph(checked, has_bounded_memory=found["has_bounded_memory"])
     return ExportedModel(path=path, graph=graph, classes=found["classes"], sha256=digest), card
@@ -102,7 +102,7 @@ def _read(path: Path) -> dict[str, bytes]:
         return {ONNX_FILE: _read_file(path)}
     weights = path.with_suffix(".bin")
     if path.is_file() and not weights.exists():
-        raise FileNotFoundError(f"{path} needs its weights beside it, in {weights.name}, which is not there.")
+        raise FileNotFoundError(f"{path} needs its weights in {weights.name} next to it, which is missing.")
     return dict(zip(OPENVINO_FILES, (_read_file(path), _read_file(weights)), strict=True))
 
 
@@ -116,7 +116,7 @@ def _check_seal(path: Path, files: Mapping[str, bytes], entries: Collection[str]
         return is_sealed(list(files.values()), entries)
     except ValueError as error:
         raise ValueError(
-            f"{path} is damaged, or was changed after it was exported: {error}. Copy it again, with all files that "
+            f"{path} is damaged, or was changed after export: {error}. Copy it again, with all files that "
             "belong to it, or export it again."
         ) from error
 
@@ -169,16 +169,16 @@ def _try_in_sandbox(path: Path, engine: Engine, files: Mapping[str, bytes]) -> t
             command, input=message, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise ValueError(f"{path} is refused: trying it out took more than {_SECONDS} s.") from error
+        raise ValueError(f"{path} is rejected: testing it took more than {_SECONDS} s.") from error
     try:
         found, checked = unpack(done.stdout)
     except (ValueError, KeyError) as error:
         raise ValueError(
-            f"{path} is refused: the process that tried it ended without an answer ({done.returncode}); it is damaged, "
-            "or needs more memory or time than such a network does."
+            f"{path} is rejected: the process that tested it ended without a result ({done.returncode}); it is "
+            "damaged, or needs more memory or time than such a network should."
         ) from error
     if "refused" in found:
-        raise ValueError(f"{path} is refused: {printable(found['refused'], limit=1000)}.")
+        raise ValueError(f"{path} is rejected: {printable(found['refused'], limit=1000)}.")
     return found, checked
 
 
@@ -186,7 +186,7 @@ def _check_card(card: ModelCard, preprocessing: Mapping[str, Any], classes: int)
     if len(card.label_set) != classes:
         raise ValueError(f"its header names {len(card.label_set)} classes, its logits are of {classes}")
     if (preprocessing.get("channel_order"), preprocessing.get("range")) != ("RGB", [0.0, 1.0]):
-        raise ValueError(f"its images are to be {preprocessing}, not RGB in [0, 1]")
+        raise ValueError(f"it expects {preprocessing} images, not RGB in [0, 1]")
     if not _SHA256.fullmatch(card.weights_sha256):
         raise ValueError(f"its weights' SHA-256 is {card.weights_sha256!r}")
     with torch.device("meta"):  # raises for an unknown encoder, without making its weights

@@ -1,13 +1,13 @@
 """Proof that a graph needs memory in proportion to the image, whatever the image's size.
 
-The sandbox tries a graph on small images only. A size that is computed from the image's sides can be harmless there and
+The sandbox tests a graph on small images only. A size that is computed from the image's sides can be harmless there and
 take all memory for an image of one more row (`max(H - 150, 0) * 40_000_000`). Here each side of each tensor, and each
 whole number that a size is computed from, is bounded by a polynomial in N, H and W whose coefficients are intervals.
-Sums, products and floors of such polynomials are such polynomials, and what cancels (TensorFlow's padding,
-`ceil(H / 2) * 2 - H`) cancels here.
+Such polynomials are closed under sums, products and floors, and terms that cancel (TensorFlow's padding,
+`ceil(H / 2) * 2 - H`) cancel here, too.
 
-Only the operators of this package's own exports have rules. A graph with another one is not refused: nothing is proven
-of it, and it runs in a process of limited memory (`inference.backends.isolated`).
+Only the operators of this package's own exports have rules. A graph with other operators is not rejected: nothing is
+proven about it, and it runs in a process with limited memory (`inference.backends.isolated`).
 
 Shape letters: N batch, H and W height and width of the image.
 """
@@ -128,7 +128,7 @@ class Bounded:
 
     @property
     def is_constant(self) -> bool:
-        """Whether it is as large for every image, so that the trial has shown what it needs."""
+        """Whether its size is the same for every image, so that the test run has shown the memory it needs."""
         return all(side.constant is not None for side in self.shape)
 
     def elements(self) -> Size:
@@ -185,7 +185,7 @@ def prove(operations: Sequence[Operation], known: Mapping[str, Bounded], image: 
 
 def _find(tensors: Mapping[str, Bounded], name: str) -> Bounded | None:
     if name and name not in tensors:
-        raise UnprovenError(f"{name!r} is used before it is made")
+        raise UnprovenError(f"{name!r} is used before it is computed")
     return tensors.get(name)
 
 
@@ -211,7 +211,7 @@ def _tensor(given: Given, place: int) -> Bounded:
 def _values(given: Given, place: int) -> Sizes:
     found = _tensor(given, place).values
     if found is None:
-        raise UnprovenError("a size is computed from the picture")
+        raise UnprovenError("a size is computed from pixel values")
     return found
 
 
@@ -268,7 +268,7 @@ def _computed(values: Any) -> Bounded:
         for powers, ends in size.terms.items():
             largest = MAX_FACTOR if sum(powers) else MAX_SUMMAND
             if sum(powers) > 1 or not max(map(abs, ends)) <= largest:
-                raise UnprovenError(f"a size is computed by way of {ends} times {powers}")
+                raise UnprovenError(f"a size is computed from {ends} times {powers}")
     return Bounded.of(array)
 
 
@@ -308,7 +308,7 @@ def _same(given: Given, _: Mapping[str, Any]) -> Made:
 
 
 def _slide(side: Size, index: int, kernel: int, options: Mapping[str, Any]) -> Size:
-    """The side of what a kernel makes that slides over a side."""
+    """Return the output side of a kernel that slides over a side."""
     stride, pads, dilation = (options[name][index] for name in ("strides", "pads", "dilations"))
     if stride < 1 or dilation < 1 or kernel < 1:
         raise UnprovenError("a kernel or a stride is not positive")

@@ -1,6 +1,6 @@
 """Checks of ONNX files: one whole graph of plain arithmetic, with a header of this package.
 
-Everything else is refused: external data, operators that run programs, branch, loop, draw random numbers or process
+Everything else is rejected: external data, operators that run programs, branch, loop, draw random numbers or process
 text, other inputs and outputs. The graph is then rebuilt from the checked parts that the logits need.
 """
 
@@ -60,7 +60,7 @@ def check_onnx(content: bytes) -> Checked:
     try:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
-        raise ValueError("it is damaged, or no ONNX file") from error
+        raise ValueError("it is damaged, or not an ONNX file") from error
     graph = model.graph
     _check_whole(model)
     _check_opsets(model.opset_import)
@@ -82,13 +82,13 @@ def check_onnx(content: bytes) -> Checked:
 def _check_whole(model: Any) -> None:
     graph = model.graph
     strangers = {
-        "functions of its own": model.functions,
+        "custom functions": model.functions,
         "training instructions": model.training_info,
         "sparse weights": graph.sparse_initializer,
     }
     for name, found in strangers.items():
         if len(found):
-            raise ValueError(f"it holds {name}")
+            raise ValueError(f"it contains {name}")
     for name, number in (("operators", len(graph.node)), ("tensors", len(graph.initializer))):
         if number > MAX_NODES:
             raise ValueError(f"it has {number} {name}, up to {MAX_NODES} are allowed")
@@ -124,7 +124,7 @@ def _check_attribute(node: Any, attribute: Any) -> None:
 def _check_tensor(tensor: Any) -> None:
     if tensor.data_location != onnx.TensorProto.DEFAULT or len(tensor.external_data):
         told = ", ".join(f"{entry.key}={entry.value!r}" for entry in tensor.external_data[:4])
-        raise ValueError(f"its tensor {tensor.name!r} lies in another file ({told}); export to a single file")
+        raise ValueError(f"its tensor {tensor.name!r} is stored in another file ({told}); export to a single file")
     if tensor.data_type not in _TYPES:
         raise ValueError(f"its tensor {tensor.name!r} has the type {tensor.data_type}, which is not a number")
     if len(tensor.dims) > MAX_RANK or any(side < 0 for side in tensor.dims):
@@ -177,8 +177,8 @@ def _find_header(model: Any) -> str:
     found: list[str] = [entry.value for entry in model.metadata_props if entry.key == HEADER_KEY]
     if len(found) != 1:
         raise ValueError(
-            f"its metadata have {len(found)} entries {HEADER_KEY!r}, not one: it was not exported by this "
-            "package, and does not name its classes and its preprocessing"
+            f"its metadata have {len(found)} entries {HEADER_KEY!r}, not one: it was not exported by this package, "
+            "and does not define its classes and preprocessing"
         )
     return found[0]
 

@@ -1,7 +1,7 @@
 """Checks of OpenVINO's files: one graph of plain arithmetic, its weights, and a header of this package.
 
-The `.xml` file is parsed, checked, and written anew from the checked parts only, so that OpenVINO's own parser cannot
-read anything in it that this one did not.
+The `.xml` file is parsed, checked, and written anew from the checked parts only, so that OpenVINO's own parser
+cannot read anything that was not checked.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _parse(text: bytes) -> Element:
     try:
         net = ElementTree.fromstring(plain, ElementTree.XMLParser(encoding="utf-8"))
     except ElementTree.ParseError as error:
-        raise ValueError(f"it is damaged, or no XML file: {error}") from error
+        raise ValueError(f"it is damaged, or not an XML file: {error}") from error
     _check_depth(net)
     parts = [part.tag for part in net]
     if (
@@ -134,9 +134,9 @@ def _check_layers(net: Element) -> dict[str, Element]:
             raise ValueError(f"its layer {kind!r} is not supported")
         strange = {part.tag for part in layer} - _LAYER_PARTS
         if strange:
-            raise ValueError(f"its layer {kind!r} has parts {sorted(strange)}")
+            raise ValueError(f"its layer {kind!r} has unexpected parts {sorted(strange)}")
         if layer.get("id", "") in layers:
-            raise ValueError(f"its layer {layer.get('id')!r} is there twice")
+            raise ValueError(f"its layer {layer.get('id')!r} occurs twice")
         layers[layer.get("id", "")] = layer
         _drop_marks(layer)
     if len(layers) > MAX_NODES:
@@ -218,7 +218,7 @@ def _port(layers: dict[str, Element], edge: Element) -> Element:
     start = layers.get(edge.get("from-layer", ""))
     ports = [] if start is None else [port for port in start.iter("port") if port.get("id") == edge.get("from-port")]
     if len(ports) != 1:
-        raise ValueError(f"its edge {dict(edge.attrib)} begins nowhere")
+        raise ValueError(f"its edge {dict(edge.attrib)} has no source layer")
     return ports[0]
 
 
@@ -233,8 +233,8 @@ def _find_header(net: Element) -> str:
     found = [entry.get("value", "") for part in net.findall("rt_info") for entry in part.findall(HEADER_KEY)]
     if len(found) != 1:
         raise ValueError(
-            f"its rt_info has {len(found)} entries {HEADER_KEY!r}, not one: it was not exported by this "
-            "package, and does not name its classes and its preprocessing"
+            f"its rt_info has {len(found)} entries {HEADER_KEY!r}, not one: it was not exported by this package, "
+            "and does not define its classes and preprocessing"
         )
     return found[0]
 

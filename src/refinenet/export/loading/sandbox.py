@@ -1,4 +1,4 @@
-"""Sandbox for untrusted exported files: a process that parses, checks and tries them with limited memory and time.
+"""Sandbox for untrusted exported files: a process that parses, checks and tests them with limited memory and time.
 
 A file that needs more, or crashes the engine, ends this process and not its parent. It cannot write files.
 """

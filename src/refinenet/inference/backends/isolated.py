@@ -1,4 +1,4 @@
-"""Engine in a process of limited memory, for graphs whose memory use cannot be bounded.
+"""Engine in a process with limited memory, for graphs whose memory use cannot be bounded.
 
 Nothing here needs PyTorch. On systems without memory limits (Windows, macOS) the process only isolates crashes.
 """
@@ -136,8 +136,8 @@ class IsolatedEngine:
             self._process.kill()
             self._process.wait()
             raise ValueError(
-                "the process of limited memory that runs it has ended. A graph whose memory use cannot be bounded may "
-                "take a gigabyte and 16 KiB for each pixel; use smaller images, or windows"
+                "the memory-limited process that runs it has ended. A graph whose memory use cannot be bounded may "
+                "use 1 GiB plus 16 KiB per pixel; use smaller images, or windows"
             ) from error
 
 

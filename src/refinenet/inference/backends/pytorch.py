@@ -132,7 +132,7 @@ class CompiledBackend(PyTorchBackend):
 
     def _make_run(self, fused: Network) -> Callable[[Tensor], Tensor]:
         print_note(
-            "Compiling the network takes up to a minute for the first image and for the first one of another size."
+            "Compiling the network takes up to a minute for the first image, and for the first image of another size."
         )
         # The fused copy is replaced rather than changed, so the compiler may treat its weights as constants.
         run: Callable[[Tensor], Tensor] = torch.compile(fused.logits, options={"freezing": True})

@@ -1,4 +1,4 @@
-"""Downloads that are complete and verified, and archives unpacked safely into a folder.
+"""Complete and verified downloads, and safe unpacking of archives.
 
 Begin with `download.fetch` and `archives.unpack`.
 """

@@ -1,4 +1,4 @@
-"""Unpacking of untrusted zip and tar archives: plain files and folders below the target, or nothing at all.
+"""Unpacking of untrusted zip and tar archives: either plain files and folders below the target, or nothing.
 
 An archive is unpacked into a hidden folder inside the target; its files move to their places only after all of it has
 been read and found valid. Permissions, owners and times in the archive are ignored. `extractall` is not used because
@@ -63,8 +63,8 @@ class Names:
         known, was_folder = self._seen.get(key, (place, True))
         if known != place:
             raise ValueError(
-                f"the names {_short(known)} and {_short(place)} differ only in case or in how letters are encoded, and "
-                "are one on some systems"
+                f"the names {_short(known)} and {_short(place)} differ only in case or Unicode form, and are the "
+                "same on some systems"
             )
         if key in self._seen and not (is_folder and was_folder):
             raise ValueError(f"the name {_short(place)} occurs twice")
@@ -160,7 +160,7 @@ def open_archive(archive: Path, allowed: int, progress: Progress) -> Iterator[It
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # an error of the disk; EINVAL is a damaged archive with an offset before its own beginning
         raise ValueError(
-            f"{archive} was not unpacked: {str(error).rstrip('.') or type(error).__name__}. Nothing of it was kept. "
+            f"{archive} was not unpacked: {str(error).rstrip('.') or type(error).__name__}. Nothing was kept. "
             "Download the archive again, from its owner or a mirror."
         ) from error
 
@@ -408,7 +408,7 @@ def _refuse_conflicts(archive: Path, source: Path, target: Path) -> None:
     if conflicts:
         raise FileExistsError(
             f"{archive} was not unpacked: {len(conflicts)} other files or links are in the way, such as "
-            f"{conflicts[0]}. Move them away, or name another folder."
+            f"{conflicts[0]}. Move them away, or choose another folder."
         )
 
 

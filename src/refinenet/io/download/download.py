@@ -1,10 +1,10 @@
 """Downloads that arrive completely or not at all, however the connection and the server behave.
 
-Downloaded bytes lie in `NAME.part` until the file is complete and verified. `NAME.part.json` says which version of the
-file they belong to, so that a later attempt, or a later run, resumes the download. `NAME.fetched.json` records the
-address of the file, its size and its SHA-256 afterwards.
+Downloaded bytes are kept in `NAME.part` until the file is complete and verified. `NAME.part.json` records which version
+of the file they belong to, so that a later attempt, or a later run, resumes the download. `NAME.fetched.json` records
+the address of the file, its size and its SHA-256 afterwards.
 
-Names, places and hashes come from the caller, never from the server. By the rules of HTTP a file ends where its
+Names, paths and hashes come from the caller, never from the server. By the rules of HTTP a file ends where its
 Content-Length says, and only a hash can disprove that. Without a known hash, an existing file is recognised by the
 recorded address and size; the recorded SHA-256 is for people to compare.
 """
@@ -201,14 +201,14 @@ def _known_version(job: _Job) -> Version | None:
 def _check(job: _Job, response: Response) -> None:
     if not response.ends_clearly and not job.hashes:
         raise OSError(
-            f"{job.address}: the server does not say how long the file is, so it cannot be checked to be complete. "
+            f"{job.address}: the server does not state the length of the file, so completeness cannot be checked. "
             "Download it by other means, or use a mirror."
         )
     needed, free = (response.version.size or 0) - response.start, shutil.disk_usage(job.target.parent).free
     if needed > free:
         raise OSError(
             errno.ENOSPC,
-            f"{job.target} needs {needed:,} more bytes, the disk has {free:,}. Make room and run again",
+            f"{job.target} needs {needed:,} more bytes, but the disk has {free:,}. Free some space and run again",
         )
 
 
@@ -235,12 +235,12 @@ def _store(job: _Job, response: Response) -> None:
     except OSError as error:
         raise OSError(
             error.errno,
-            f"Cannot write {job.part}: {error.strerror}. The downloaded part is kept: make room and run again",
+            f"Cannot write {job.part}: {error.strerror}. The downloaded part is kept: free some space and run again",
         ) from error
     if size is None and have > job.patience.max_unannounced:
         job.part.unlink()
         raise OSError(
-            f"{job.address}: the server does not say how long the file is, and sent more than "
+            f"{job.address}: the server does not state the length of the file, and sent more than "
             f"{job.patience.max_unannounced:,} bytes. Download it by other means, or use a mirror."
         )
     if size is not None and job.have() != size:
@@ -268,7 +268,7 @@ def _finish(job: _Job) -> None:
 def _wrong_hash(job: _Job, path: Path) -> str | None:
     name, expected = next(iter(job.hashes.items()))
     actual = _digest(name, path)
-    return None if actual == expected else f"its {name.upper()} is {actual}, expected is {expected}"
+    return None if actual == expected else f"its {name.upper()} is {actual}, expected {expected}"
 
 
 def _wrong_record(job: _Job) -> str | None:

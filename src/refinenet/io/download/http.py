@@ -322,10 +322,10 @@ def _response(exchange: _Exchange, url: str, timeout: float) -> urllib3.BaseHTTP
         response = exchange.take(ANSWER_DEADLINE * timeout)
     except queue.Empty as error:
         seconds = ANSWER_DEADLINE * timeout
-        raise PassingError(f"{host} does not answer: its headers were not complete after {seconds:.3g} s") from error
+        raise PassingError(f"{host} does not respond: its headers were not complete after {seconds:.3g} s") from error
     except (OSError, HTTPException, HTTPError) as error:
         _raise_if_unverified(host, error)
-        raise PassingError(f"{host} does not answer ({error!r})") from error
+        raise PassingError(f"{host} does not respond ({error!r})") from error
     assert not isinstance(response, bytes)
     return response
 
@@ -337,8 +337,8 @@ def _raise_if_unverified(host: str, error: BaseException) -> None:
         for part in (cause, *cause.args):
             if isinstance(part, ssl.SSLCertVerificationError):
                 raise OSError(
-                    f"{host} cannot prove who it is ({part.verify_message}), so nothing was downloaded. Check the date "
-                    "and certificates of this computer, or download the file by other means."
+                    f"{host} has no valid certificate ({part.verify_message}), so nothing was downloaded. Check the "
+                    "date and certificates of this computer, or download the file by other means."
                 ) from error
         cause = cause.__cause__ or cause.__context__
 
@@ -359,11 +359,11 @@ def _redirect(visited: list[str], location: str) -> str:
     elif target in visited:
         problem = f"in a circle, to {target!r} again"
     elif len(visited) > MAX_REDIRECTS:
-        problem = f"on and on, {len(visited)} times so far"
+        problem = f"too many times ({len(visited)})"
     else:
         return target
     raise OSError(
-        f"{visited[0]} leads {problem}. This is not followed: download the file by other means or use a mirror."
+        f"{visited[0]} redirects {problem}, which is not followed: download the file by other means or use a mirror."
     )
 
 
@@ -384,9 +384,9 @@ def _understand(
         raise PassingError("the server does not have the rest of this file", is_misfit=True)
     answer = f"HTTP {status} {responses.get(status, '')}".rstrip()
     if status in PASSING_STATUS or status < 200:
-        raise PassingError(f"the server answers {answer}", wait=_retry_after(response))
+        raise PassingError(f"the server responded with {answer}", wait=_retry_after(response))
     advice = _ADVICE.get(status, "Download the file by other means")
-    raise OSError(f"{url}: the server answers {answer}. {advice} and put it in its place, or use a mirror.")
+    raise OSError(f"{url}: the server responded with {answer}. {advice} and put it in place, or use a mirror.")
 
 
 def _reject_encodings(url: str, response: urllib3.BaseHTTPResponse) -> None:
@@ -395,7 +395,7 @@ def _reject_encodings(url: str, response: urllib3.BaseHTTPResponse) -> None:
     for encodings, allowed in ((content, {"", "identity"}), (transfer, {"", "identity", "chunked"})):
         named = [name.strip().lower() for encoding in encodings for name in encoding.split(",")]
         if not set(named) <= allowed or named.count("chunked") > 1:
-            raise OSError(f"{url} comes encoded as {', '.join(encodings)!r}, which was not requested. Use a mirror.")
+            raise OSError(f"{url} was sent encoded as {', '.join(encodings)!r}, which was not requested. Use a mirror.")
 
 
 def _whole(exchange: _Exchange, response: urllib3.BaseHTTPResponse) -> Response:

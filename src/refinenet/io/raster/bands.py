@@ -1,4 +1,4 @@
-"""Bands of a raster file: which of them are read, what their samples mean, and where they have no data."""
+"""Bands of a raster file: the bands to read, the range of their samples, and pixels without data."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _check_types(path: Path, what: str, types: Sequence[str], reading: Reading) 
     if is_plain or (is_number and (reading.value_range is not None or types[0].startswith("float"))):
         return
     raise ValueError(
-        f"{path} has {what}; {_WANTED} are read. Say which of its values are black and white: "
+        f"{path} has {what}; {_WANTED} are read. Specify which values are black and white: "
         "--value-range 0,10000 (value_range=(0, 10000))."
     )
 
@@ -158,7 +158,7 @@ def describe_bands(path: Path, dataset: Any, bands: Bands) -> list[Note]:
     used = "red, green and blue" if len(bands.chosen) == 3 else "grey"
     left_out = ", ".join(f"{k} ({dataset.colorinterp[k - 1].name})" for k in bands.left_out)
     chosen = ", ".join(map(str, bands.chosen))
-    text = f"{path}: bands {chosen} are used for {used}; left out: {left_out}. Others are chosen by --bands (bands)."
+    text = f"{path}: bands {chosen} are used for {used}; left out: {left_out}. Choose others with --bands (bands)."
     return [Note("bands", text)]
 
 
@@ -169,7 +169,7 @@ def describe_scaling(path: Path, dataset: Any, bands: Bands) -> list[Note]:
         return []
     scale, offset = next(pair for pair in declared if pair != (1.0, 0.0))
     text = f"{path} declares a scale ({scale:g}) and an offset ({offset:g}) for its values; they are not applied."
-    return [Note("scale", f"{text} A value range counts values as they are stored.")]
+    return [Note("scale", f"{text} A value range refers to the stored values.")]
 
 
 def check_blocks(path: Path, dataset: Any) -> None:

@@ -1,7 +1,7 @@
 """Raster files of any size, read a few rows at a time. H is height, W width.
 
 Files are read by GDAL through `rasterio`, which knows georeferencing, writes tiled TIFF by parts, and reads no more
-than it is asked for: 20,000x15,000 pixels in order from the top at a peak of 156 MB for the whole process and at an
+than requested: 20,000x15,000 pixels in order from the top at a peak of 156 MB for the whole process and at an
 even speed from the first row to the last, in 4 s from striped and tiled TIFF, in 14 s from JPEG and in 22 s from PNG.
 """
 
@@ -260,13 +260,13 @@ def require_rasterio() -> Any:
         import rasterio
         import rasterio.shutil
     except ImportError as error:
-        raise ValueError("Images are read in windows by rasterio: pip install 'refinenet[large]'") from error
+        raise ValueError("Reading images in windows needs rasterio: pip install 'refinenet[large]'") from error
     return rasterio
 
 
 def _find_driver(path: Path) -> str:
     if path.is_dir():
-        raise IsADirectoryError(f"Cannot read {path}: it is a folder. Name an image file in it.")
+        raise IsADirectoryError(f"Cannot read {path}: it is a folder. Pass an image file in it.")
     try:
         with path.open("rb") as stream:
             start = stream.read(4)
@@ -279,7 +279,7 @@ def _find_driver(path: Path) -> str:
 
 
 def _check_checksums(path: Path) -> None:
-    """Check the checksums of a PNG file, because GDAL reads what is missing of a truncated one as black."""
+    """Check the checksums of a PNG file, because GDAL reads the missing part of a truncated file as black."""
     with path.open("rb") as stream:
         if is_changed_stream(stream):
             raise ValueError(f"{path} is damaged: its checksums do not match its content. Get a new copy.")
@@ -293,8 +293,7 @@ def _as_value_error(path: Path) -> Iterator[None]:
     except errors.RasterioError as error:
         reason = error.__cause__ or error
         raise ValueError(
-            f"{path} is damaged, incomplete or of a kind that cannot be read ({reason}). "
-            "Get a new copy, or save it again."
+            f"{path} is damaged, incomplete or of an unsupported kind ({reason}). Get a new copy, or save it again."
         ) from error
 
 

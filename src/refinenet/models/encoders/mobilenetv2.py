@@ -1,7 +1,7 @@
 """MobileNetV2 encoder (Sandler et al., CVPR 2018) as published with Light-Weight RefineNet.
 
-Tensor names are those of timm's "mobilenetv2_100", and so are the initial values for the same seed. Unlike there, the
-first block has an expand convolution, too.
+Tensor names are those of timm's "mobilenetv2_100", and so are the initial values for the same seed. Unlike timm's, the
+first block also has an expand convolution.
 
 Shape letters: N batch, C channels, H height, W width of the image, h and w those of a feature map.
 """

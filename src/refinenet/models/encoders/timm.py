@@ -58,8 +58,8 @@ def find_feature_info(name: str) -> tuple[FeatureInfo, ...]:
     missing = [stride for stride in STRIDES if stride not in strides]
     if missing:
         raise ValueError(
-            f"The encoder {name!r} cannot carry a RefineNet: it has feature maps at strides {sorted(set(strides))}, "
-            f"none at {missing}, and strides 4, 8, 16 and 32 are needed."
+            f"The encoder {name!r} does not fit RefineNet: it has feature maps at strides {sorted(set(strides))}, "
+            f"none at {missing}, but strides 4, 8, 16 and 32 are needed."
         )
     _refuse_fixed_size(name)
     last = [max(index for index, value in enumerate(strides) if value == stride) for stride in STRIDES]
@@ -113,7 +113,7 @@ def _refuse_fixed_size(name: str) -> None:
         NotImplementedError,
     ) as error:  # raised by timm or PyTorch
         raise ValueError(
-            f"The encoder {name!r} cannot be built by timm for images of any size, as a RefineNet takes. Choose "
+            f"The encoder {name!r} cannot be built by timm for images of any size, which RefineNet needs. Choose "
             "another, such as resnet50, convnext_tiny or swin_tiny_patch4_window7_224."
         ) from error
 
@@ -133,13 +133,14 @@ def _create(name: str, pretrained: bool, **options: object) -> nn.Module:
     config = timm.models.get_pretrained_cfg(name)
     if pretrained and not (config and config.has_weights):
         raise ValueError(
-            f"timm has no ImageNet weights for {name!r}. Pass encoder_weights=FILE, or None for random ones."
+            f"timm has no ImageNet weights for {name!r}. Pass encoder_weights=FILE, or None for random weights."
         )
     try:
         created: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     except OSError as error:  # huggingface_hub's errors for an unreachable or empty hub are OSErrors
         raise ValueError(
-            f"The ImageNet weights of {name!r} could not be fetched from the Hugging Face hub (no network?): {error}. "
-            "Pass encoder_weights=FILE to take them from a file, or encoder_weights=None to start from random weights."
+            f"The ImageNet weights of {name!r} could not be downloaded from the Hugging Face Hub (no network?): "
+            f"{error}. "
+            "Pass encoder_weights=FILE to read them from a file, or encoder_weights=None to start from random weights."
         ) from error
     return created

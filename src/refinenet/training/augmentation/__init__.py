@@ -1,4 +1,4 @@
-"""Augmentation of training images: one file for each kind, `pipeline.Augmentation` over all of them."""
+"""Augmentation of training images: one module for each kind, combined by `pipeline.Augmentation`."""
 
 from refinenet.training.augmentation.config import AugmentationConfig
 

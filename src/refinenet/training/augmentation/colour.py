@@ -1,4 +1,4 @@
-"""Random changes of colour and sharpness: drawn per image, applied to whole batches on the device.
+"""Random colour and sharpness augmentation: drawn per image, applied to whole batches on the device.
 
 Shape letters: N batch, h and w height and width of the crop.
 """

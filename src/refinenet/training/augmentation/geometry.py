@@ -1,4 +1,4 @@
-"""Random geometry of training crops: scale, rotation, position, mirroring; image and label map always together.
+"""Random geometry of training crops: scale, rotation, position, mirroring; applied to image and label map jointly.
 
 Shape letters: H height and W width of an image, h and w of the crop.
 """

@@ -1,1 +1,1 @@
-"""The engine of a training: `Trainer` (the loop), `Learner` (one step), `TrainState`, and settings that are "auto"."""
+"""Training engine: `Trainer` (the loop), `Learner` (one step), `TrainState`, and settings that are "auto"."""

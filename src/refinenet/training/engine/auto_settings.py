@@ -108,8 +108,8 @@ def find_learning_rate(
     """
     if not 0 < lowest < highest < math.inf or steps < 10:
         raise ValueError(
-            "The search takes 10 or more steps between rates 0 < lowest < highest, "
-            f"not {steps} steps from {lowest} to {highest}."
+            "The search needs 10 or more steps between rates 0 < lowest < highest, not {steps} steps from {lowest} "
+            "to {highest}."
         )
     rates = np.geomspace(lowest, highest, steps).tolist()
     width = max(1.0, SMOOTHING * steps)
@@ -241,7 +241,7 @@ def _learning_rate(network: Network, config: TrainConfig, train_set: Dataset, en
             print_note(
                 f"Warning: the {TRIAL_STEPS} steps of learning_rate=auto use each of the {len(train_set)} images up to "
                 f"{TRIAL_STEPS // loader.steps_per_epoch} times and find the rate at which these are memorised, which "
-                "may be too high for a whole training. If loss or validation mIoU do not improve, set a rate, such as "
+                "may be too high for the whole run. If loss or validation mIoU do not improve, set a rate, such as "
                 "learning_rate=0.001.",
                 enabled=progress,
             )

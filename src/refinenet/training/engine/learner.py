@@ -1,4 +1,4 @@
-"""A network in training, with all that updates its weights: one step at a time.
+"""A network in training, with everything that updates its weights, one step at a time.
 
 Shape letters: N batch, K classes, h and w height and width of the crop.
 """
@@ -143,12 +143,12 @@ class Learner(Generic[Trained]):
         return math.nan if norm is None else float(norm)
 
     def _restore(self, statistics: Sequence[Tensor]) -> None:
-        """Undo what a forward pass did to the statistics of batch norms."""
+        """Undo the effect of a forward pass on the statistics of batch norms."""
         for buffer, value in zip(self.network.buffers(), statistics, strict=True):
             buffer.copy_(value)
 
     def _split_in_halves(self) -> None:
-        print_note("Memory did not suffice: from now on each batch is computed in halves, one after the other.")
+        print_note("Out of memory: from now on, each batch is computed in halves, one after the other.")
         self.splits = 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

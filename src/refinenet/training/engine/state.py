@@ -1,4 +1,4 @@
-"""How far a run has come: saved with its checkpoints and restored from them."""
+"""Train state: the progress of a run, saved with its checkpoints and restored from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop, for any task: the order of lines is the order of events."""
+"""The training loop, for any task."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Measurement:
 
 
 class Task(Protocol):
-    """What is specific to what is trained: how it is measured, and what is saved and drawn of it.
+    """Task-specific parts of training: validation, saved models and drawings.
 
     A full or failing disk is reported by its methods, and training continues.
     """
@@ -172,13 +172,13 @@ class Trainer:
         except _StoppedEarlyError:
             is_told_whole = self.folder.is_behind or not self.folder.can_resume
             hint = self.folder.stop_message if is_told_whole else self.folder.resume_hint
-            print_note(f"Stopped after {self.steps} steps, as asked. {hint}", enabled=self.show)
+            print_note(f"Stopped after {self.steps} steps, as requested. {hint}", enabled=self.show)
         except RuntimeError as error:
             if not is_lost_process(error):
                 raise
             raise ChildProcessError(
-                "Another process of this training has ended: the output of torchrun says which one, and its own output "
-                "above says why."
+                "Another process of this training run has exited: torchrun reports which one, and its own output "
+                "above may say why."
             ) from error
         else:
             print_note(f"Warning: {self.folder.stop_message}", enabled=self.show and self.folder.is_behind)
@@ -220,7 +220,7 @@ class Trainer:
             if not is_out_of_memory(error):
                 raise
             raise ValueError(
-                f"Memory does not suffice for a batch of {self.batches.batch_size} in {self.config.accumulation} "
+                f"Out of memory for a batch of {self.batches.batch_size} in {self.config.accumulation} "
                 f"parts. Start a new run with a smaller batch_size or crop_size, or with more accumulation. ({error})"
             ) from error
 
@@ -314,7 +314,7 @@ class Trainer:
         # After models and log: a kill before this point repeats the end of the epoch, and loses nothing.
         self._save()
         reason = self._reason_to_stop()
-        # A training in stages would start its next stage.
+        # A multi-stage run would start its next stage.
         if reason and (not state.is_finished or self.folder.part_of is not None):
             self._stop(reason)
 

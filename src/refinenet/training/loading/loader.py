@@ -1,7 +1,7 @@
 """Training batches, loaded and augmented in worker processes.
 
-Every draw follows from seed, epoch and position in the epoch. A sample's pixels therefore depend neither on the number
-of processes that load or train, nor on the step at which a training was resumed.
+Every draw depends only on seed, epoch and position in the epoch. A sample's pixels therefore depend neither on the
+number of processes that load or train, nor on the step at which a run was resumed.
 
 Shape letters: n images of a part of a batch, H and W height and width of an image, h and w of the crop.
 """
@@ -91,7 +91,7 @@ class LoadingConfig(Protocol):
 
 
 class _Loaded(NamedTuple, Generic[Read]):
-    """What a loading process returns for a task."""
+    """Result of a task in a loading process."""
 
     result: Read | ValueError | OSError
     warnings: tuple[Warning, ...]
@@ -318,7 +318,7 @@ def batch_size(dataset: Dataset, config: TrainConfig, processes: int = 1) -> int
     """
     shares = processes * config.accumulation
     if config.batch_size == "auto":
-        raise ValueError('batch_size="auto" has to be replaced by a number before images are loaded.')
+        raise ValueError('batch_size="auto" must be replaced by a number before images are loaded.')
     if config.batch_size % shares:
         raise ValueError(
             f"batch_size={config.batch_size} images cannot be shared evenly between {processes} training processes "

@@ -1,7 +1,7 @@
 """Cache of decoded images and label maps, in memory or on disk.
 
-A sample is decoded once; from then on its raw values lie in a folder, from which every process reads them in a fraction
-of the time. With "memory" the folder is in the system's shared memory (/dev/shm).
+A sample is decoded once; after that, its raw values are stored in a folder, from which every process reads them in a
+fraction of the time. With "memory" the folder is in the system's shared memory (/dev/shm).
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def cache_samples(dataset: Dataset, kind: str, folder: Path) -> Iterator[Dataset
         )
         if (place / _FULL).exists():
             print_note(
-                f"The {kind} had no room for all samples of {dataset.name} {dataset.split}: some were read each time."
+                f"The {kind} was too small for all samples of {dataset.name} {dataset.split}: some were read from "
+                "their files each time."
             )
 
 

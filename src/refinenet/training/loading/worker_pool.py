@@ -1,4 +1,4 @@
-"""Worker processes that live as long as a training and work on tasks in order; none can die unnoticed."""
+"""Persistent worker processes that work on tasks in order; dead workers are detected."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GIVE_UP_AFTER = 540.0
 """Seconds of waiting for a result after which it is an error; less than training processes wait for each other
 (`distributed.PATIENCE`), so that the error comes from the process that knows the reason."""
 _POLL = 0.5
-"""Seconds between two polls. Waiting is counted in polls, not by the clock: a training that was stopped (Ctrl-Z) for an
+"""Seconds between two polls. Waiting is counted in polls, not by the clock: a run that was stopped (Ctrl-Z) for an
 hour has then waited for one poll."""
 _SECONDS_TO_END = 5
 _GROUP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -156,7 +156,7 @@ class WorkerPool(Generic[Task, Result]):
                 return
             if waited >= GIVE_UP_AFTER:
                 raise TimeoutError(
-                    f"The {self._describe_hang(worker, waited)} It was given up; continue with --resume."
+                    f"The {self._describe_hang(worker, waited)} Training was aborted; continue with --resume."
                 )
             if waited >= WARN_AFTER and not is_reported:
                 pid, is_reported = worker.process.pid, True

@@ -52,8 +52,8 @@ class LossConfig(Settings):
         is_distilled = self.teacher is not None and self.teacher_weight > 0
         if not (self.cross_entropy_weight or self.dice_weight or self.lovasz_weight or is_distilled):
             conflicts.append(
-                "No loss is left: one of cross_entropy_weight, dice_weight, lovasz_weight, or teacher_weight with a "
-                "teacher, has to be above 0"
+                "No loss is enabled: one of cross_entropy_weight, dice_weight, lovasz_weight, or teacher_weight "
+                "with a teacher, must be above 0"
             )
         if not self.cross_entropy_weight:
             conflicts += self._unused(_CROSS_ENTROPY_SETTINGS, "cross_entropy_weight is 0")
@@ -63,7 +63,7 @@ class LossConfig(Settings):
             conflicts.append("teacher has no effect because teacher_weight is 0: raise it, or leave teacher out")
         if self.focal_gamma and self.label_smoothing:
             conflicts.append(
-                "focal_gamma and label_smoothing work against each other: smoothing penalises confidence, and the "
-                "focal loss ignores pixels of which the network is confident. Set one of them to 0"
+                "focal_gamma and label_smoothing counteract each other: smoothing penalises confidence, and the "
+                "focal loss ignores pixels with high confidence. Set one of them to 0"
             )
         return [*conflicts, *super()._conflicts()]

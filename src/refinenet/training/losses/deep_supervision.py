@@ -14,7 +14,7 @@ from refinenet.models.network import Network
 class DeepSupervision(nn.Module):
     """A network with further classifiers, 1x1 convolutions, at the decoder's strides 32, 16 and 8.
 
-    Source: Lee et al., Deeply-Supervised Nets, 2015. The network itself is unchanged, and is what is saved: its weights
+    Source: Lee et al., Deeply-Supervised Nets, 2015. The network itself is unchanged and is saved alone: its weights
     are shared, not copied.
 
     Args:

@@ -1,4 +1,4 @@
-"""The task of training a classifier: how it is measured, and how its encoder is saved."""
+"""Classification task: validation of the classifier, and saving of its encoder."""
 
 from __future__ import annotations
 

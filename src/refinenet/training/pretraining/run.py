@@ -93,7 +93,7 @@ def pretrain_encoder(
         KeyboardInterrupt, SystemExit: The user or the system stopped it; the state reached is kept.
     """
     if resume is not None and (folder is not None or encoder is not None or output is not None or settings):
-        raise ValueError("A stopped run is resumed as it was started: leave folder, encoder, output and settings out.")
+        raise ValueError("A run resumes with its original settings: leave folder, encoder, output and settings out.")
     if stop_after is not None and (type(stop_after) is not int or stop_after < 1):
         raise ValueError(f"stop_after must be a whole number of at least 1, in steps, not {stop_after!r}.")
     plan = _make_plan(folder, encoder, settings) if resume is None else _read_plan(_run_folder(resume))
@@ -106,7 +106,7 @@ def pretrain_encoder(
 
 def _make_plan(folder: str | os.PathLike[str] | None, encoder: str | None, settings: Mapping[str, Any]) -> _Plan:
     if folder is None or encoder is None:
-        raise ValueError("Name a folder of images and an encoder, or a run to resume.")
+        raise ValueError("Pass a folder of images and an encoder, or a run to resume.")
     config = PretrainConfig.from_dict(settings)
     feature_info(encoder)
     return _Plan(encoder=encoder, images=open_image_folder(folder), config=config)

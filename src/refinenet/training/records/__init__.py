@@ -1,1 +1,1 @@
-"""What a run writes and reads: its folder, record, checkpoints, curves, and recipes."""
+"""Files of a run: its folder, record, checkpoints, curves, and recipes."""

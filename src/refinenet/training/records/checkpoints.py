@@ -1,4 +1,4 @@
-"""Checkpoints of a training run, which neither a killed process nor a full or failing disk can lose.
+"""Checkpoints of a training run that survive killed processes and full or failing disks.
 
 `step-000123/` holds the files of a checkpoint, with their checksums in `meta.json`; it gets that name once it is
 complete. `latest.json` names the newest. Broken checkpoints are quarantined as `*.corrupt`, never removed.
@@ -63,7 +63,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 3) -> None:
         if keep < 1:
-            raise ValueError(f"At least one checkpoint has to be kept, not {keep}.")
+            raise ValueError(f"At least one checkpoint must be kept, not {keep}.")
         self.folder, self.keep = folder, keep
 
     def save(self, step: int, files: Mapping[str, bytes]) -> Path:
@@ -91,7 +91,7 @@ class Checkpoints:
             make_folders(self.folder)
             self._check_space(sum(map(len, files.values())))
             folder = self._write(step, files)
-        with _described(f"The checkpoint {folder} is saved, but not everything after it is done"):
+        with _described(f"The checkpoint {folder} was saved, but the steps after it failed"):
             # Only now, and before any is removed: at every moment it names a checkpoint that is complete on the disk.
             write_atomically(self.folder / _LATEST, (json.dumps({"checkpoint": folder.name}) + "\n").encode())
             self._prune(folder)
@@ -119,7 +119,7 @@ class Checkpoints:
             return Checkpoint(step, files, candidate.folder, tuple(messages))
         if messages or any(name.endswith(".corrupt") for name in self._names()):
             details = " ".join(messages) or "All of them are quarantined as *.corrupt."
-            raise ValueError(f"{self.folder} holds no good checkpoint any more: {details} The run cannot be resumed.")
+            raise ValueError(f"{self.folder} has no valid checkpoint left: {details} The run cannot be resumed.")
         return None
 
     def steps(self) -> list[int]:
@@ -207,7 +207,7 @@ class Checkpoints:
             with damage_described():
                 name = json.loads(path.read_bytes())["checkpoint"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            return [f"{path} is damaged; the newest good checkpoint is found without it."]
+            return [f"{path} is damaged; the newest valid checkpoint is found without it."]
         if isinstance(name, str) and _NAME.fullmatch(name) and name in names:
             return []
         corrupt = [other for other in names if other.startswith(f"{name}.") and other.endswith(".corrupt")]

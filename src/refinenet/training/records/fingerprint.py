@@ -1,4 +1,4 @@
-"""Fingerprints of datasets, computed without reading them, by which a resumed run notices changes."""
+"""Fingerprints of datasets, computed without reading them, by which a resumed run detects changes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Fingerprint:
         if self.images != now.images:
             return f"had {self.images} images and has {now.images}"
         if self.names != now.names:
-            return f"has {now.images} images as before, but other ones, or in another order"
+            return f"has {now.images} images as before, but different ones, or in a different order"
         if None not in (self.image_sizes, now.image_sizes) and self.image_sizes != now.image_sizes:
             return "has image files of other sizes"
         if None not in (self.label_sizes, now.label_sizes) and self.label_sizes != now.label_sizes:

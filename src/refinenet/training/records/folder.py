@@ -93,13 +93,13 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Keep other processes from training in the folder while the context lasts and the process lives.
 
-        What a killed process left half-written is removed first. Of the processes of one run, one holds the lock.
+        Incomplete files of a killed process are removed first. Of the processes of one run, one holds the lock.
 
         Raises:
             ValueError: Another process trains here; it is named.
             OSError: The folder cannot be made or written.
         """
-        refuse_address("output", self.path, "Train into a local folder, and copy it from there.")
+        refuse_address("output", self.path, "Train into a local folder and copy it from there.")
         self.path.mkdir(parents=True, exist_ok=True)
         with sole_owner(self.path / ".lock", f"The run in {self.path} is being trained"):
             for folder in (self.path, *filter(Path.is_dir, self.path.iterdir())):
@@ -155,7 +155,7 @@ class RunFolder:
         return write_atomically(self.path / name, content)
 
     def attempt(self, what: str, write: Callable[[], object], *, is_last: bool = False) -> bool:
-        """Write what training can do without: a full or failing disk is reported, and training continues.
+        """Write a non-essential file: a full or failing disk is reported, and training continues.
 
         A failure is reported once, not at each attempt, and so is the first success after it.
 
@@ -172,12 +172,12 @@ class RunFolder:
         except OSError as error:
             if what not in self._failing:
                 reason = error.strerror or error
-                outlook = "" if is_last else " Training continues, and tries again."
+                outlook = "" if is_last else " Training continues and will retry."
                 print_note(f"Warning: {what} could not be written: {reason}.{outlook}")
             self._failing.add(what)
             return False
         if what in self._failing:
-            print_note(f"Now {what} could be written again.")
+            print_note(f"Writing {what} succeeded again.")
         self._failing.discard(what)
         return True
 
@@ -195,7 +195,7 @@ class RunFolder:
         """How to resume a run that was stopped, as the end of a message."""
         if not self.can_resume:
             model = f"its model is {self.model}" if self.model.exists() else "it has not finished an epoch"
-            return f"cannot be resumed, its dataset being a function; {model}."
+            return f"cannot be resumed, because its dataset is a function; {model}."
         return f"Continue with --resume {self.to_resume}."
 
     @property

@@ -1,4 +1,4 @@
-"""Recipes: training runs in TOML files, to be repeated.
+"""Recipes: reproducible training runs in TOML files.
 
 Only the description of a recipe is required:
 
@@ -16,7 +16,7 @@ Only the description of a recipe is required:
     [train]                          # fields of TrainConfig
     epochs = 100
 
-    [[stages]]                       # consecutive trainings, each from the best model of the one before
+    [[stages]]                       # consecutive runs, each from the best model of the previous one
     dataset = "coco"                 # by default the dataset above, with its root
     root = "/data/coco"
     epochs = 20                      # fields of TrainConfig that differ from [train]
@@ -99,13 +99,15 @@ def _is_list(value: object) -> bool:
 
 
 def find_problems(values: Mapping[str, Any]) -> list[str]:
-    """Describe what is wrong with the structure of a recipe; the values of settings are checked elsewhere."""
+    """Describe structural errors of a recipe; the values of settings are checked elsewhere."""
     problems = [
         f"{key} is not one of its keys, which are {', '.join(_KEYS)}" for key in sorted(values.keys() - set(_KEYS))
     ]
     description = values.get("description")
     if not isinstance(description, str) or not description.strip():
-        problems.append(f"description must be a text that says what the recipe is for, not {_shorten(description)}")
+        problems.append(
+            f"description must be a string that states the purpose of the recipe, not {_shorten(description)}"
+        )
     problems += _data_problems(values, "")
     for name, kind, syntax in _TABLES:
         if not isinstance(values.get(name, kind()), kind):
@@ -147,7 +149,7 @@ def _network_problems(network: Mapping[str, Any]) -> list[str]:
         elif key == "seed" and type(value) is not int:
             problems.append(f"[network] seed must be a whole number, not {_shorten(value)}")
         elif key not in (*choices, "seed") and (not isinstance(value, str) or not value):
-            problems.append(f"[network] {key} must be a text, not {_shorten(value)}")
+            problems.append(f"[network] {key} must be a string, not {_shorten(value)}")
         beside = [other for other in EXCLUDED.get(key, ()) if other in network]
         if beside:
             problems.append(f"[network] {key} cannot be combined with {' and '.join(beside)}")
@@ -180,7 +182,7 @@ class Recipe:
     train: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `TrainConfig`, for all stages that do not override them."""
     stages: tuple[Mapping[str, Any], ...] = ()
-    """Consecutive trainings: maps with optional "dataset" and "root", and fields of `TrainConfig`."""
+    """Consecutive runs: maps with optional "dataset" and "root", and fields of `TrainConfig`."""
 
     @property
     def whole_stages(self) -> list[dict[str, Any]]:
@@ -192,7 +194,7 @@ class Recipe:
         whole = []
         for number, stage in enumerate(self.stages, start=1):
             if "dataset" not in stage and self.dataset is None:
-                raise ValueError(f"Stage {number} of the recipe {self.name} has no dataset: name one for it.")
+                raise ValueError(f"Stage {number} of the recipe {self.name} has no dataset: add one to the stage.")
             root = {} if self.root is None else {"root": self.root}
             data = {} if "dataset" in stage else {"dataset": self.dataset, **root}
             whole.append({**data, **self.train, **stage})
@@ -266,8 +268,8 @@ def merge(
     have_datasets = bool(recipe.stages) and all("dataset" in stage for stage in recipe.stages)
     if have_datasets and (dataset is not None or root is not None):
         raise ValueError(
-            f"Each stage of the recipe {recipe.name} names its own dataset: pass neither dataset nor root. To train on "
-            "other data, write a recipe like it."
+            f"Each stage of the recipe {recipe.name} has its own dataset: pass neither dataset nor root. To train "
+            "on other data, write a similar recipe."
         )
     chosen = {key: value for key, value in (network or {}).items() if value is not None}
     excluded = {other for key in chosen for other in EXCLUDED[key]}

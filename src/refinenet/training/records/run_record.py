@@ -1,4 +1,4 @@
-"""How a run was started, as its `run.json` records it."""
+"""Record of how a run was started (`run.json`)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RunRecord:
 
     @property
     def can_resume(self) -> bool:
-        """Whether the dataset can be opened again from what is recorded."""
+        """Whether the recorded dataset can be opened again."""
         return FUNCTION not in self.dataset
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,7 +70,10 @@ class RunRecord:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder.path / 'run.json'} is damaged: {error!r}") from error
         if not record.can_resume:
-            raise ValueError(f"The run in {folder.path} was given its dataset as a function, which no file can hold.")
+            raise ValueError(
+                f"The run in {folder.path} was started with a function as its dataset, which cannot be stored in a "
+                "file."
+            )
         return record
 
     @classmethod

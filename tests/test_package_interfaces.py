@@ -11,7 +11,7 @@ ROOT = Path(refinenet.__file__).parent
 
 
 def listed(package: Path) -> set[str]:
-    """The names in a door's `__all__`."""
+    """The names in the `__all__` of a package."""
     for node in ast.parse((package / "__init__.py").read_text("utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return set(ast.literal_eval(node.value))
@@ -19,13 +19,15 @@ def listed(package: Path) -> set[str]:
 
 
 def is_public(module: str, name: str) -> bool:
-    """Whether a door on the way to a module lists a name, or it is a door itself; other modules are private."""
+    """Whether a package that contains the module lists the name, or the name is a package itself."""
     parts = module.split(".")[1:]
-    doors = [ROOT.joinpath(*parts[:k]) for k in range(1, len(parts) + 1)]
-    return any(name in listed(door) or (door / name / "__init__.py").exists() for door in doors if door.is_dir())
+    packages = [ROOT.joinpath(*parts[:k]) for k in range(1, len(parts) + 1)]
+    return any(
+        name in listed(package) or (package / name / "__init__.py").exists() for package in packages if package.is_dir()
+    )
 
 
-def test_packages_use_of_each_other_what_doors_list() -> None:
+def test_packages_use_only_listed_names_of_each_other() -> None:
     private = set()
     for path in ROOT.rglob("*.py"):
         home = path.relative_to(ROOT).parts[0]
