@@ -5,7 +5,6 @@ Shape letters: N batch, K classes, H and W height and width of the image.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -21,7 +20,13 @@ import torch
 
 from refinenet._version import __version__
 from refinenet.export.loading.checksum import OPEN_SEAL, SEAL_KEY, close_seal
-from refinenet.inference.backends.openvino import require_openvino
+from refinenet.inference.backends.graph import (
+    compile_openvino,
+    onnxruntime_errors,
+    open_onnx,
+    require_openvino,
+)
+from refinenet.inference.backends.onnxruntime import require_onnx
 from refinenet.models.encoders.feature_info import STRIDES
 from refinenet.models.inference_graph import INPUT, LABELS, LOGITS
 from refinenet.models.model_file import HEADER_KEY, ModelCard, make_header
@@ -166,21 +171,9 @@ class Format:
     """Opens such a file by the program that the format is for."""
 
 
-def require_onnx() -> Any:
-    """Return the module `onnx`.
-
-    Raises:
-        ValueError: It, ONNX Runtime or onnxscript is not installed.
-    """
-    try:
-        found = [importlib.import_module(name) for name in ("onnx", "onnxruntime", "onnxscript")]
-    except ImportError as error:
-        raise ValueError(f"{error.name} is not installed: pip install 'refinenet[export]'") from error
-    return found[0]
-
-
 def _write_onnx(program: torch.export.ExportedProgram, facts: Facts, path: Path) -> None:
-    onnx = require_onnx()
+    import onnx
+
     exported = torch.onnx.export(
         program,
         dynamo=True,
@@ -211,15 +204,12 @@ def _name_sizes(graph: Any) -> None:
 
 
 def _open_onnx(path: Path) -> Runner:
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as errors
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session, errors = open_onnx(path), onnxruntime_errors()
 
     def run(images: Images) -> GraphOutput:
         try:
             labels, logits = session.run([LABELS, LOGITS], {INPUT: images})
-        except (errors.Fail, errors.InvalidArgument, errors.RuntimeException, errors.NotImplemented) as error:
+        except errors as error:
             raise RuntimeError(str(error)) from error
         return labels, logits
 
@@ -257,10 +247,7 @@ def write_openvino(
 
 
 def _open_openvino(path: Path) -> Runner:
-    openvino = require_openvino()
-    # On processors that compute in bfloat16 OpenVINO would do so by default.
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
+    request = compile_openvino(path, PERFORMANCE_HINT="LATENCY").create_infer_request()
 
     def run(images: Images) -> GraphOutput:
         answer = request.infer({INPUT: images})

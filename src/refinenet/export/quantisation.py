@@ -24,7 +24,7 @@ from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.export.parity import ParityTolerance
 from refinenet.export.quantised_graph import QuantisedGraph
-from refinenet.inference.backends.openvino import require_openvino
+from refinenet.inference.backends.graph import compile_openvino, require_openvino
 from refinenet.inference.segmenter import prepare
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
@@ -129,7 +129,7 @@ def measure_on(samples: Iterable[Sample], label_set: LabelSet) -> Measure:
     """
 
     def measure(model: Any) -> float:
-        run = require_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        run = compile_openvino(model)
         matrix = ConfusionMatrix(len(label_set), label_set.ignore_index)
         for sample in samples:
             output = run([as_input(sample.image)])[0]
