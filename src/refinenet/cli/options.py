@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from refinenet.inference.backends import BACKENDS
+from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.io.files import quote_controls
 
 STANDARD = "-"
@@ -21,16 +23,16 @@ Model = Annotated[
     typer.Option("--model", "-m", help='A model file, an exported .onnx or .xml file, or "camvid", the bundled model.'),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: a GPU if available.")]
+_BACKENDS = ", ".join(f"{name} ({spec.remark})" if spec.remark else name for name, spec in BACKENDS.items())
 Backend = Annotated[
-    Literal["auto", "pytorch", "compiled", "openvino", "onnxruntime"],
+    Literal["auto", BackendName],
     typer.Option(
         metavar="BACKEND",
-        help="What runs the network: pytorch, compiled (PyTorch with a compiler, which takes minutes at the start), "
-        "openvino, onnxruntime, or auto: OpenVINO on CPUs if installed, otherwise PyTorch.",
+        help=f"What runs the network: {_BACKENDS}, or auto: OpenVINO on CPUs if installed, otherwise PyTorch.",
     ),
 ]
 Precision = Annotated[
-    Literal["float32", "bfloat16", "float16"],
+    InferencePrecision,
     typer.Option(
         metavar="PRECISION",
         help="Arithmetic of the network: float32, bfloat16 (not with onnxruntime), or float16 (PyTorch on GPUs only).",
