@@ -153,8 +153,8 @@ class Changes:
     out: Path
     source: str
     root: Path | None
-    meaning: str
-    """Origin of the meaning of the mask values."""
+    encoding: str
+    """Origin of the encoding of the mask values."""
     written: Mapping[str, int]
     """Number of samples by split."""
     samples: tuple[Change, ...]
@@ -166,7 +166,7 @@ class Changes:
     @property
     def has_placeholders(self) -> bool:
         """Whether classes are named by numbers, because nothing defines their names."""
-        return self.meaning == PROPOSED
+        return self.encoding == PROPOSED
 
     def to_dict(self) -> dict[str, Any]:
         """Return all changes as JSON-ready values."""
@@ -174,7 +174,7 @@ class Changes:
             "source": self.source,
             "out": str(self.out),
             "written": dict(self.written),
-            "meaning_of_values": self.meaning,
+            "meaning_of_values": self.encoding,
             "names_are_placeholders": self.has_placeholders,
             "sums": dict(self._sums()),
             "samples": [self._describe(change) for change in self.samples],

@@ -415,11 +415,11 @@ def _find_annotated(layout: Layout, leave_out_invalid: bool) -> MaskEncoding:
     folders = sorted({path for path in layout.annotations.values() if path.is_dir()})
     shapes = [path for folder in folders for path in sorted(list_files(folder, (".json",)))]
     if layout.classes_file is not None:
-        meaning = _read_listed(layout.classes_file)
+        encoding = _read_listed(layout.classes_file)
         labelme.check_labels(
-            meaning.label_set, shapes, leave_out_invalid=leave_out_invalid
+            encoding.label_set, shapes, leave_out_invalid=leave_out_invalid
         )  # COCO's files are checked when they are opened, each once.
-        return meaning
+        return encoding
     if folders:
         return _number(labelme.find_names(shapes, leave_out_invalid=leave_out_invalid), first)
     instances = coco.open_instances(first, leave_out_invalid=leave_out_invalid)
@@ -432,13 +432,13 @@ def _number(label_set: LabelSet, origin: Path) -> MaskEncoding:
 
 def _read_listed(path: Path) -> MaskEncoding:
     """Read the classes that a YAML file lists for shapes, which have labels but no ids or colours."""
-    meaning = read_classes_file(path)
-    if meaning != _number(meaning.label_set, path):
+    encoding = read_classes_file(path)
+    if encoding != _number(encoding.label_set, path):
         raise ValueError(
             f"{path}: 'masks', 'values' and 'ignore' are for masks, but the labels here are shapes: use 'names' and "
             "'colours' only."
         )
-    return meaning
+    return encoding
 
 
 def _find_in_palettes(layout: Layout) -> MaskEncoding:
@@ -457,9 +457,9 @@ def _all_masks(layout: Layout) -> Iterator[Path]:
 
 
 def _read_roboflow(layout: Layout, path: Path) -> MaskEncoding:
-    meaning = read_roboflow_classes(path)
+    encoding = read_roboflow_classes(path)
     for folder in list_folders(layout.root).values():
         other = folder / path.name
-        if other.is_file() and read_roboflow_classes(other).label_set != meaning.label_set:
+        if other.is_file() and read_roboflow_classes(other).label_set != encoding.label_set:
             raise ValueError(f"{path} and {other} name different classes: export all splits together.")
-    return meaning
+    return encoding
