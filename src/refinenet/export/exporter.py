@@ -16,15 +16,15 @@ from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes.scene import LARGEST
 from refinenet.environment import describe_run
 from refinenet.export.certificate import SIZES, Certificate, describe_files, time_both
-from refinenet.export.formats import OPSET, Facts, Format, Runner, describe, find_format, write_openvino
+from refinenet.export.formats import OPSET, Format, GraphMetadata, Runner, describe, find_format, write_openvino
 from refinenet.export.parity import (
     ParityCase,
     ParityReport,
     ParityTolerance,
-    ask,
     compare_on_dataset,
     compare_on_streets,
     draw,
+    run_in_pytorch,
 )
 from refinenet.export.quantisation import Int8, require_nncf
 from refinenet.io.console import print_note
@@ -103,18 +103,18 @@ def export_model(
     _check_sizes(sizes)
     allowed = bounds or (ParityTolerance() if int8 is None else int8.bounds)
     published, deployed = DeployedNetwork(copy.deepcopy(network).cpu()).eval(), network_to_deploy(network)
-    ask(published, draw((1, 33, 47), seed=0))  # reports broken weights before the export
-    facts = describe(published.network, card)
+    run_in_pytorch(published, draw((1, 33, 47), seed=0))  # reports broken weights before the export
+    metadata = describe(published.network, card)
     print_note(f"Writing {os.fspath(path)}: {chosen.name}; half a minute or so.", enabled=progress)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         draft = Path(folder) / Path(path).name
         if int8 is None:
-            chosen.write(_trace(deployed), facts, draft)
+            chosen.write(_trace(deployed), metadata, draft)
         else:
-            write_openvino(_trace(deployed), facts, draft, int8.apply)
+            write_openvino(_trace(deployed), metadata, draft, int8.apply)
         run = chosen.open(draft)
         streets = list(compare_on_streets(published, run, sizes))
-        comparison = _add_dataset(streets, published, run, dataset, facts, progress=progress)
+        comparison = _add_dataset(streets, published, run, dataset, metadata, progress=progress)
         _refuse(comparison, allowed, path)
         contents = _read(Path(folder))
         certificate = Certificate(
@@ -122,8 +122,8 @@ def export_model(
             format=chosen.name,
             precision="float32" if int8 is None else "int8",
             kept_in_float=() if int8 is None else tuple(int8.kept),
-            model={**card.architecture.to_dict(), "weights_sha256": facts.card.weights_sha256},
-            graph=_describe_graph(facts, chosen),
+            model={**card.architecture.to_dict(), "weights_sha256": metadata.card.weights_sha256},
+            graph=_describe_graph(metadata, chosen),
             files=describe_files(contents),
             bounds=allowed,
             comparison=comparison,
@@ -155,13 +155,13 @@ def _add_dataset(
     published: DeployedNetwork,
     run: Runner,
     dataset: Dataset | None,
-    facts: Facts,
+    metadata: GraphMetadata,
     *,
     progress: bool,
 ) -> ParityReport:
     if dataset is None:
         return ParityReport(cases=streets, scored=None)
-    cases, scored = compare_on_dataset(published, run, dataset, facts.card.label_set, progress=progress)
+    cases, scored = compare_on_dataset(published, run, dataset, metadata.card.label_set, progress=progress)
     return ParityReport(cases=[*streets, *cases], scored=scored)
 
 
@@ -188,8 +188,8 @@ def _keep(contents: Mapping[str, bytes], certificate: Certificate) -> None:
     certificate.save()
 
 
-def _describe_graph(facts: Facts, chosen: Format) -> dict[str, Any]:
-    classes = len(facts.names)
+def _describe_graph(metadata: GraphMetadata, chosen: Format) -> dict[str, Any]:
+    classes = len(metadata.names)
     return {
         "input": {"name": INPUT, "type": "float32", "shape": ["N", 3, "H", "W"], "values": "RGB in [0, 1]"},
         "outputs": [

@@ -38,7 +38,7 @@ SUGGESTED_SIDE = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class GraphMetadata:
     """Metadata of a graph."""
 
     card: ModelCard
@@ -90,11 +90,11 @@ class Facts:
         }
 
 
-def describe(network: Network, card: ModelCard) -> Facts:
+def describe(network: Network, card: ModelCard) -> GraphMetadata:
     """Collect the metadata of a network's graph."""
     known = replace(card, weights_sha256=card.weights_sha256 or digest(network.state_dict()))
     header = make_header(network, known, known.weights_sha256)
-    return Facts(card=known, header=json.dumps(header, sort_keys=True, allow_nan=False))
+    return GraphMetadata(card=known, header=json.dumps(header, sort_keys=True, allow_nan=False))
 
 
 LARGEST_BATCH = 8
@@ -121,17 +121,17 @@ def model_name(folder: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", folder.stem) or "refinenet"
 
 
-def write_repository(folder: Path, facts: Facts, write_onnx: Callable[[Path], None]) -> None:
+def write_repository(folder: Path, metadata: GraphMetadata, write_onnx: Callable[[Path], None]) -> None:
     """Write a model repository with one model.
 
     Args:
         folder: A folder that does not exist yet.
-        facts: Metadata of the network.
+        metadata: Metadata of the network.
         write_onnx: Writes the graph to a path.
     """
     name = model_name(folder)
     (folder / name / "1").mkdir(parents=True)
-    classes = len(facts.names)
+    classes = len(metadata.names)
     config = _CONFIG.format(
         name=json.dumps(name),
         largest_batch=LARGEST_BATCH,
@@ -142,7 +142,7 @@ def write_repository(folder: Path, facts: Facts, write_onnx: Callable[[Path], No
         classes=classes,
     )
     (folder / name / "config.pbtxt").write_text(config, "utf-8")
-    (folder / name / "labels.txt").write_text("".join(f"{label}\n" for label in facts.names), "utf-8")
+    (folder / name / "labels.txt").write_text("".join(f"{label}\n" for label in metadata.names), "utf-8")
     write_onnx(folder / name / "1" / "model.onnx")
 
 
@@ -165,13 +165,13 @@ class Format:
     """Packages whose versions a certificate names, in addition to ours and PyTorch's."""
     require: Callable[[], object]
     """Raises ValueError if a package that it needs is not installed."""
-    write: Callable[[torch.export.ExportedProgram, Facts, Path], None]
+    write: Callable[[torch.export.ExportedProgram, GraphMetadata, Path], None]
     """Writes a traced network to a path that does not exist yet."""
     open: Callable[[Path], Runner]
     """Opens such a file by the program that the format is for."""
 
 
-def _write_onnx(program: torch.export.ExportedProgram, facts: Facts, path: Path) -> None:
+def _write_onnx(program: torch.export.ExportedProgram, metadata: GraphMetadata, path: Path) -> None:
     import onnx
 
     exported = torch.onnx.export(
@@ -186,7 +186,7 @@ def _write_onnx(program: torch.export.ExportedProgram, facts: Facts, path: Path)
     assert exported is not None
     model = exported.model_proto
     _name_sizes(model.graph)
-    onnx.helper.set_model_props(model, {**facts.text_entries(), SEAL_KEY: OPEN_SEAL})
+    onnx.helper.set_model_props(model, {**metadata.text_entries(), SEAL_KEY: OPEN_SEAL})
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
     close_seal(path)
@@ -218,7 +218,7 @@ def _open_onnx(path: Path) -> Runner:
 
 def write_openvino(
     program: torch.export.ExportedProgram,
-    facts: Facts,
+    metadata: GraphMetadata,
     path: Path,
     change: Callable[[Any], Any] = lambda model: model,
 ) -> None:
@@ -226,7 +226,7 @@ def write_openvino(
 
     Args:
         program: The result of `inference_graph.trace`.
-        facts: Metadata of the network.
+        metadata: Metadata of the network.
         path: A path that does not exist yet.
         change: Maps the `openvino.Model` to the one to write, which has the same outputs in the same order.
     """
@@ -238,9 +238,9 @@ def write_openvino(
     # OpenVINO's Model API refuses a second output of another name than "feature_vector".
     for output, names in zip(model.outputs, ({LABELS, "feature_vector"}, {LOGITS}), strict=True):
         output.get_tensor().set_names(names)
-    model.set_rt_info(facts.header, [HEADER_KEY])
+    model.set_rt_info(metadata.header, [HEADER_KEY])
     model.set_rt_info(OPEN_SEAL, [SEAL_KEY])
-    for key, value in facts.model_info().items():
+    for key, value in metadata.model_info().items():
         model.set_rt_info(value, ["model_info", key])
     openvino.save_model(model, path, compress_to_fp16=False)
     close_seal(path, [path.with_suffix(".bin")])
@@ -256,8 +256,8 @@ def _open_openvino(path: Path) -> Runner:
     return run
 
 
-def _write_program(program: torch.export.ExportedProgram, facts: Facts, path: Path) -> None:
-    torch.export.save(program, path, extra_files=dict(facts.text_entries()))
+def _write_program(program: torch.export.ExportedProgram, metadata: GraphMetadata, path: Path) -> None:
+    torch.export.save(program, path, extra_files=dict(metadata.text_entries()))
 
 
 def _open_program(path: Path) -> Runner:
@@ -274,8 +274,8 @@ def _open_program(path: Path) -> Runner:
     return run
 
 
-def _write_triton(program: torch.export.ExportedProgram, facts: Facts, path: Path) -> None:
-    write_repository(path, facts, lambda file: _write_onnx(program, facts, file))
+def _write_triton(program: torch.export.ExportedProgram, metadata: GraphMetadata, path: Path) -> None:
+    write_repository(path, metadata, lambda file: _write_onnx(program, metadata, file))
 
 
 def _open_triton(path: Path) -> Runner:

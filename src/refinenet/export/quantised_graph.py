@@ -93,14 +93,14 @@ def _make_switchable(model: Any, known: Constants, names: Sequence[str]) -> None
         for convolution in _convolutions_behind(quantisers[name]):
             _restore_bias(convolution, known)
             missing = known[convolution.get_friendly_name()] - rough[convolution.get_friendly_name()]
-            _add_to(convolution, operations.multiply(_twin(convolution, missing), switch))
+            _add_to(convolution, operations.multiply(_with_other_weights(convolution, missing), switch))
         rest = operations.subtract(quantisers[name].input_value(0), quantisers[name])
         _add_to(quantisers[name], operations.multiply(rest, switch), except_for=rest)
     model.add_parameters([switches])
     model.validate_nodes_and_infer_types()
 
 
-def _twin(convolution: Any, weights: Array) -> Any:
+def _with_other_weights(convolution: Any, weights: Array) -> Any:
     """Return a convolution of the same input with other weights."""
     from openvino import opset13 as operations
 
