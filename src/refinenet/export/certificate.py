@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.export.formats import Runner
+from refinenet.export.metadata import Runner
 from refinenet.export.parity import ParityReport, ParityTolerance, to_images
 from refinenet.inference.segmenter import prepare
 from refinenet.inference.upsampling import largest_class

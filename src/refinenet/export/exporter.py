@@ -16,7 +16,8 @@ from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes.scene import LARGEST
 from refinenet.environment import describe_run
 from refinenet.export.certificate import SIZES, Certificate, describe_files, time_both
-from refinenet.export.formats import OPSET, Format, GraphMetadata, Runner, describe, find_format, write_openvino
+from refinenet.export.formats import Format, find_format
+from refinenet.export.metadata import GraphMetadata, Runner, describe
 from refinenet.export.parity import (
     ParityCase,
     ParityReport,
@@ -55,11 +56,10 @@ def check_target(path: str | os.PathLike[str], precision: ExportPrecision = "flo
     found, target = find_format(path), Path(path)
     if precision == "int8":
         require_nncf()
-        if target.suffix != ".xml":
+        if found.write_int8 is None:
             raise ValueError(f"Int8 is written for OpenVINO, as .xml, not as {os.fspath(path)!r}.")
-    is_folder = target.suffix == ".triton"
-    if target.exists() and target.is_dir() != is_folder:
-        wanted, there = ("folder", "file") if is_folder else ("file", "folder")
+    if target.exists() and target.is_dir() != found.is_folder:
+        wanted, there = ("folder", "file") if found.is_folder else ("file", "folder")
         raise FileExistsError(f"Cannot write {target}: a {wanted} is to be there, and a {there} is. Name another.")
     ancestor = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.exists())
     folder = ancestor if ancestor.is_dir() else ancestor.parent
@@ -111,12 +111,13 @@ def export_model(
         if int8 is None:
             chosen.write(_trace(deployed), metadata, draft)
         else:
-            write_openvino(_trace(deployed), metadata, draft, int8.apply)
+            assert chosen.write_int8 is not None  # `check_target`
+            chosen.write_int8(_trace(deployed), metadata, draft, int8.apply)
         run = chosen.open(draft)
         streets = list(compare_on_streets(published, run, sizes))
         comparison = _add_dataset(streets, published, run, dataset, metadata, progress=progress)
         _refuse(comparison, allowed, path)
-        contents = _read(Path(folder))
+        contents = _read(draft)
         certificate = Certificate(
             path=Path(path),
             format=chosen.name,
@@ -175,9 +176,11 @@ def _refuse(comparison: ParityReport, bounds: ParityTolerance, path: str | os.Pa
         )
 
 
-def _read(folder: Path) -> dict[str, bytes]:
-    """All files below a folder by their relative paths, with slashes; those that name others last."""
-    files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.suffix == ".xml")
+def _read(draft: Path) -> dict[str, bytes]:
+    """Read the files of an export by their paths relative to its folder, with slashes."""
+    folder = draft.parent
+    # The file that is opened comes last: it may name others, as OpenVINO's XML does its weights.
+    files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file == draft)
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
@@ -196,7 +199,7 @@ def _describe_graph(metadata: GraphMetadata, chosen: Format) -> dict[str, Any]:
             {"name": LABELS, "type": "uint8" if classes <= 255 else "int32", "shape": ["N", "H", "W"]},
             {"name": LOGITS, "type": "float32", "shape": ["N", classes, "ceil(H/4)", "ceil(W/4)"]},
         ],
-        "opset": OPSET if "onnx" in chosen.packages else None,
+        "opset": chosen.opset,
     }
 
 

@@ -13,7 +13,7 @@ import torch
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.evaluation.metrics import ConfusionMatrix
-from refinenet.export.formats import GraphOutput, Images, Runner
+from refinenet.export.metadata import GraphOutput, Images, Runner
 from refinenet.io.console import progress_bar
 from refinenet.labels import LabelSet
 from refinenet.models.inference_graph import DeployedNetwork
