@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from refinenet.datasets.catalog import DatasetSource, TrainingSource, open_dataset, with_value_range
+from refinenet.datasets.catalog import Dataset, DatasetSource, TrainingSource, open_dataset, with_value_range
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.segmentation_model import SegmentationModel
 from refinenet.distributed import launch
@@ -376,21 +376,18 @@ class RefineNet(SegmentationModel):
             OSError: the export cannot be written.
         """
         check_target(path, precision)
-        data = None if dataset is None else open_split(dataset, root, classes, split)[0]
+
+        def open_one(name: str) -> Dataset:
+            assert dataset is not None
+            return with_value_range(open_split(dataset, root, classes, name)[0], self.card.value_range)
+
+        data = None if dataset is None else open_one(split)
         if data is not None:
             check_same_classes(self.label_set, data)
-            data = with_value_range(data, self.card.value_range)
-        int8: Int8 | None = None
+        int8 = None
         if precision == "int8":
-            if dataset is None or data is None:
-                raise ValueError("Int8 needs images for calibration and evaluation: pass dataset (--dataset).")
-            if calibration_split == split:
-                raise ValueError(f"Int8 needs different splits for calibration and evaluation, not {split!r} for both.")
-            # Calibration images are read with the value range that the network was trained with.
-            calibration = with_value_range(
-                open_split(dataset, root, classes, calibration_split)[0], self.card.value_range
-            )
-            int8 = Int8(calibration=calibration, measured_on=data, max_drop=max_drop, progress=progress)
+            splits = split, calibration_split
+            int8 = Int8.open(data, open_one, splits, max_drop=max_drop, progress=progress)
         certificate = export_model(
             path, self.network, self.card, dataset=data, sizes=sizes, int8=int8, progress=progress
         )

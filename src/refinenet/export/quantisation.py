@@ -291,6 +291,35 @@ class Int8:
         self.kept = quantised.kept
         return quantised.model
 
+    @classmethod
+    def open(
+        cls,
+        measured_on: Dataset | None,
+        open_split: Callable[[str], Dataset],
+        splits: tuple[str, str],
+        *,
+        max_drop: float = MAX_DROP,
+        progress: bool = True,
+    ) -> Int8:
+        """Open the calibration images of a quantisation.
+
+        Args:
+            measured_on: Dataset on which the mIoU is measured.
+            open_split: Opens a split of the same dataset.
+            splits: The split that is measured, and the one to calibrate on.
+            max_drop: Largest drop of the mIoU, in [0, 1].
+            progress: Whether to show progress.
+
+        Raises:
+            ValueError: there is no dataset, the splits are the same, or the one to calibrate on cannot be opened.
+        """
+        measured, calibrated = splits
+        if measured_on is None:
+            raise ValueError("Int8 needs images for calibration and evaluation: pass dataset (--dataset).")
+        if calibrated == measured:
+            raise ValueError(f"Int8 needs different splits for calibration and evaluation, not {measured!r} for both.")
+        return cls(calibration=open_split(calibrated), measured_on=measured_on, max_drop=max_drop, progress=progress)
+
     @property
     def _count(self) -> int:
         return min(self.images, len(self.calibration))
