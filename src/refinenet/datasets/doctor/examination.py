@@ -20,8 +20,9 @@ from refinenet.datasets.doctor.scan import Facts, MaskFacts, Reading
 from refinenet.datasets.doctor.split_rules import judge_classes, judge_equal_files, judge_repetitions
 from refinenet.datasets.doctor.value_matching import Codes, can_snap, fit
 from refinenet.datasets.folder.classes_file import MaskEncoding, of_ids
+from refinenet.datasets.folder.encodings import find_encoding
 from refinenet.datasets.folder.folder import AnnotationReport, FolderSplits
-from refinenet.datasets.folder.layouts import Layout, find_encoding, find_layout, find_splits
+from refinenet.datasets.folder.layouts import Layout, find_layout, find_splits
 from refinenet.datasets.formats.coco_crowds import CrowdReport
 from refinenet.datasets.formats.invalid_labels import InvalidLabels
 from refinenet.datasets.formats.lookup import pack_colours, split_palette

@@ -12,7 +12,8 @@ from pathlib import Path
 from refinenet.datasets.dataset import Dataset, from_files
 from refinenet.datasets.file_pairs import find_by_item, pair_names
 from refinenet.datasets.folder.classes_file import MaskEncoding, NoPaletteError
-from refinenet.datasets.folder.layouts import Layout, find_encoding, find_layout
+from refinenet.datasets.folder.encodings import find_encoding
+from refinenet.datasets.folder.layouts import Layout, find_layout
 from refinenet.datasets.folder.split_files import SplitFiles, name_split
 from refinenet.datasets.formats import coco, labelme
 from refinenet.datasets.formats.coco_crowds import CrowdReport
