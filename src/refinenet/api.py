@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from refinenet.datasets.catalog import Dataset, DatasetSource, TrainingSource, open_dataset, with_value_range
+from refinenet.datasets.catalog import PUBLISHED, Dataset, DatasetSource, TrainingSource, open_dataset, with_value_range
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.segmentation_model import SegmentationModel
 from refinenet.distributed import launch
@@ -247,7 +247,7 @@ class RefineNet(SegmentationModel):
         data, official = open_split(dataset, root, classes, split)
         data = with_value_range(data, self.card.value_range)
         check_same_classes(self.label_set, data)
-        chosen = choose_protocol(protocol, data.name, self.card.architecture.model_type)
+        chosen = self._choose_protocol(protocol, data)
         processes = launch(self._segmenter.backend.device).processes
         if check:
             check_masks(dataset, split, processes, progress=progress)
@@ -295,10 +295,15 @@ class RefineNet(SegmentationModel):
         plan = plan_submission(output_file, dataset)
         submission = plan.of(with_value_range(open_dataset(dataset, root)(split), self.card.value_range))
         check_same_classes(self.label_set, submission.dataset)
-        chosen = choose_protocol(protocol, submission.dataset.name, self.card.architecture.model_type)
+        chosen = self._choose_protocol(protocol, submission.dataset)
         write_submission(self._segmenter.under(chosen), submission, progress=progress)
         print_note(submission.describe(), enabled=progress)
         return submission
+
+    def _choose_protocol(self, protocol: Protocol | Literal["plain", "paper"], dataset: Dataset) -> Protocol:
+        published = PUBLISHED.get(dataset.name)
+        side = None if published is None else published.info.paper_shorter_side
+        return choose_protocol(protocol, self.card.architecture.model_type, side)
 
     def calibrate(
         self,
