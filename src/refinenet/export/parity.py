@@ -14,6 +14,7 @@ from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.export.metadata import GraphOutput, Images, Runner
+from refinenet.inference.segmenter import check_finite
 from refinenet.io.console import progress_bar
 from refinenet.labels import LabelSet
 from refinenet.models.inference_graph import DeployedNetwork
@@ -164,9 +165,7 @@ def run_in_pytorch(deployed: DeployedNetwork, images: Images) -> GraphOutput:
     """
     with torch.inference_mode():
         labels, logits = deployed(torch.from_numpy(images))
-    if not logits.isfinite().all():
-        raise ValueError("The network's answer is not finite: its weights are broken. Load or train another model.")
-    return labels.numpy(), logits.numpy()
+    return labels.numpy(), check_finite(logits).numpy()
 
 
 def compare(source: str, expected: GraphOutput, found: GraphOutput) -> ParityCase:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         NotFiniteError,
         Segmenter,
         check_abstention,
+        check_finite,
         prepare,
     )
     from refinenet.inference.sliding_window import Block, WindowGrid, blend_windows
@@ -87,6 +88,7 @@ __all__ = [
     "blend_windows",
     "check_abstention",
     "check_backend",
+    "check_finite",
     "check_output",
     "choose_backend",
     "choose_palette",
