@@ -102,8 +102,7 @@ def check_data(arguments: TrainArguments, *, progress: bool) -> None:
         report = doctor.check(os.fspath(source), root=root, quick=True, workers=0, progress=progress)
         if report.stops_training:
             raise ValueError(report.text())
-        for finding in report.findings:
-            print_note(f"Warning: {finding.text()}", enabled=progress)
+        report.print_warnings(enabled=progress)
 
 
 def describe_source(arguments: TrainArguments) -> dict[str, Any]:

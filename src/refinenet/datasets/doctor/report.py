@@ -16,7 +16,7 @@ from refinenet.datasets.doctor.listing import Pair, shorten
 from refinenet.datasets.doctor.mask_values import PROPOSED
 from refinenet.datasets.folder.classes_file import KEYS
 from refinenet.datasets.formats.invalid_labels import InvalidLabels
-from refinenet.io.console import print_table, say, write_command
+from refinenet.io.console import print_note, print_table, say, write_command
 
 _WIDTH = 76
 """Width of wrapped text in characters, without its indentation of four."""
@@ -42,6 +42,11 @@ class Report:
     """Whether only a sample was read, and image files were compared byte by byte."""
     findings: tuple[Finding, ...]
     """Findings that stop training first, then in the order of `KINDS`."""
+
+    def print_warnings(self, *, enabled: bool) -> None:
+        """Print the findings as warnings, of a dataset that is used nevertheless."""
+        for finding in self.findings:
+            print_note(f"Warning: {finding.text()}", enabled=enabled)
 
     @property
     def fix_command(self) -> str:
