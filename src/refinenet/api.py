@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from refinenet.datasets.catalog import DatasetSource, TrainingSource, open_dataset, with_value_range
+from refinenet.datasets.catalog import PUBLISHED, Dataset, DatasetSource, TrainingSource, open_dataset, with_value_range
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.segmentation_model import SegmentationModel
 from refinenet.distributed import launch
@@ -36,6 +36,7 @@ from refinenet.models.class_mapping import check_same_classes
 from refinenet.models.factory import ModelSpec, choose_device
 from refinenet.models.model_file import ModelCard, load, save
 from refinenet.models.network import ModelType, Network
+from refinenet.outputs import OutputSpec
 
 if TYPE_CHECKING:
     from refinenet.training.run import TrainResult, TrainRun
@@ -258,7 +259,7 @@ class RefineNet(SegmentationModel):
         data, official = open_split(dataset, root, classes, split)
         data = with_value_range(data, self.card.value_range)
         check_same_classes(self.label_set, data)
-        chosen = choose_protocol(protocol, data.name, self.card.architecture.model_type)
+        chosen = self._choose_protocol(protocol, data)
         processes = launch(self._segmenter.backend.device).processes
         if check:
             check_masks(dataset, split, processes, progress=progress)
@@ -306,10 +307,15 @@ class RefineNet(SegmentationModel):
         plan = plan_submission(output_file, dataset)
         submission = plan.of(with_value_range(open_dataset(dataset, root)(split), self.card.value_range))
         check_same_classes(self.label_set, submission.dataset)
-        chosen = choose_protocol(protocol, submission.dataset.name, self.card.architecture.model_type)
+        chosen = self._choose_protocol(protocol, submission.dataset)
         write_submission(self._segmenter.under(chosen), submission, progress=progress)
         print_note(submission.describe(), enabled=progress)
         return submission
+
+    def _choose_protocol(self, protocol: Protocol | Literal["plain", "paper"], dataset: Dataset) -> Protocol:
+        published = PUBLISHED.get(dataset.name)
+        side = None if published is None else published.info.paper_shorter_side
+        return choose_protocol(protocol, self.card.architecture.model_type, side)
 
     def calibrate(
         self,
@@ -387,21 +393,18 @@ class RefineNet(SegmentationModel):
             OSError: the export cannot be written.
         """
         check_target(path, precision)
-        data = None if dataset is None else open_split(dataset, root, classes, split)[0]
+
+        def open_one(name: str) -> Dataset:
+            assert dataset is not None
+            return with_value_range(open_split(dataset, root, classes, name)[0], self.card.value_range)
+
+        data = None if dataset is None else open_one(split)
         if data is not None:
             check_same_classes(self.label_set, data)
-            data = with_value_range(data, self.card.value_range)
-        int8: Int8 | None = None
+        int8 = None
         if precision == "int8":
-            if dataset is None or data is None:
-                raise ValueError("Int8 needs images for calibration and evaluation: pass dataset (--dataset).")
-            if calibration_split == split:
-                raise ValueError(f"Int8 needs different splits for calibration and evaluation, not {split!r} for both.")
-            # Calibration images are read with the value range that the network was trained with.
-            calibration = with_value_range(
-                open_split(dataset, root, classes, calibration_split)[0], self.card.value_range
-            )
-            int8 = Int8(calibration=calibration, measured_on=data, max_drop=max_drop, progress=progress)
+            splits = split, calibration_split
+            int8 = Int8.open(data, open_one, splits, max_drop=max_drop, progress=progress)
         certificate = export_model(
             path, self.network, self.card, dataset=data, sizes=sizes, int8=int8, progress=progress
         )

@@ -101,7 +101,7 @@ class LabelSet:
         """
         allowed = {"names", "colours", "ignore_index"}
         if not isinstance(values, Mapping) or set(values) != allowed:
-            raise ValueError(f"A label set has exactly the keys {sorted(allowed)}, this one is {_shorten(values)}.")
+            raise ValueError(f"A label set has exactly the keys {sorted(allowed)}, this one is {shorten(values)}.")
         names, colours = values["names"], values["colours"]
         if not isinstance(names, list) or not isinstance(colours, list):
             raise ValueError("A label set's 'names' and 'colours' are lists.")
@@ -111,7 +111,7 @@ class LabelSet:
         if values["ignore_index"] != label_set.ignore_index:
             raise ValueError(
                 f"The ignore index of a set of {len(names)} classes is {label_set.ignore_index}, "
-                f"not {_shorten(values['ignore_index'])}."
+                f"not {shorten(values['ignore_index'])}."
             )
         return label_set
 
@@ -134,18 +134,18 @@ def _name_problems(names: tuple[str, ...]) -> list[str]:
     for k, name in enumerate(names):
         if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > MAX_NAME_LENGTH:
             problems.append(
-                f"the name of class {k} is {_shorten(name)}, not 1 to {MAX_NAME_LENGTH} printable characters"
+                f"the name of class {k} is {shorten(name)}, not 1 to {MAX_NAME_LENGTH} printable characters"
             )
     counts = Counter(name for name in names if isinstance(name, str))
     repeated = sorted(name for name, count in counts.items() if count > 1)
-    return problems + [f"the name {_shorten(name)} is used more than once" for name in repeated]
+    return problems + [f"the name {shorten(name)} is used more than once" for name in repeated]
 
 
 def _colour_problems(colours: tuple[Colour, ...], count: int) -> list[str]:
     if len(colours) != count:
         return [f"it has {count} names and {len(colours)} colours"]
     return [
-        f"the colour of class {k} is {_shorten(colour)}, not three whole numbers from 0 to 255"
+        f"the colour of class {k} is {shorten(colour)}, not three whole numbers from 0 to 255"
         for k, colour in enumerate(colours)
         if not isinstance(colour, tuple)
         or len(colour) != 3
@@ -153,7 +153,8 @@ def _colour_problems(colours: tuple[Colour, ...], count: int) -> list[str]:
     ]
 
 
-def _shorten(value: object, limit: int = 80) -> str:
+def shorten(value: object, limit: int = 80) -> str:
+    """Return the `repr` of a value in a message, cut after `limit` characters."""
     text = repr(value)
     return text if len(text) <= limit else text[:limit] + "..."
 

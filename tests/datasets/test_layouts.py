@@ -173,8 +173,8 @@ def test_palettes_of_many_masks_are_read_by_several_processes(tmp_path: Path) ->
         image = Image.fromarray(np.array([[number % 5, 255]], np.uint8))
         image.putpalette(palette)
         image.save(tmp_path / f"{number:03}.png")
-    meaning = encoding_from_palettes(sorted(tmp_path.iterdir()))
-    assert meaning.label_set.colours == voc_colours(5)
+    encoding = encoding_from_palettes(sorted(tmp_path.iterdir()))
+    assert encoding.label_set.colours == voc_colours(5)
     save_mask(tmp_path / "205.png", [[0]])
     with pytest.raises(ValueError, match=r"205\.png is not a palette PNG"):
         encoding_from_palettes(sorted(tmp_path.iterdir()))

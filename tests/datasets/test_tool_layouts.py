@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from folder_files import labels_of, save_image, save_mask, save_pair, write, write_json
 
+from refinenet.datasets.folder.encodings import find_encoding
 from refinenet.datasets.folder.folder import FolderSplits, open_split
-from refinenet.datasets.folder.layouts import find_encoding, find_layout
+from refinenet.datasets.folder.layouts import find_layout
 
 
 def make_voc(root: Path, stems: tuple[str, ...], images: str = "JPEGImages") -> None:

@@ -29,7 +29,7 @@ from refinenet.cli import main
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.files import DeployOptions, segment_files
 from refinenet.deployment.inputs import plan_work
-from refinenet.deployment.outputs import find_regions, to_geojson
+from refinenet.deployment.regions import find_regions, to_geojson
 from refinenet.inference.backends import open_backend
 from refinenet.inference.segmentation import Segmentation
 from refinenet.inference.segmenter import Segmenter

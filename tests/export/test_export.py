@@ -29,6 +29,7 @@ from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.certificate import Certificate
+from refinenet.export.formats import find_format
 from refinenet.labels import LabelSet, voc_colours
 from refinenet.models.model_file import read_header
 
@@ -399,6 +400,17 @@ def test_int8_is_kept_by_what_it_costs_and_runs_like_any_model(model: RefineNet,
         model.export(tmp_path / "net.onnx", precision="int8")
     with pytest.raises(ValueError, match="pass dataset"):
         model.export(tmp_path / "other.xml", precision="int8")
+
+
+def test_a_graph_that_an_engine_refuses_is_an_error_of_one_line(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("NoSuchOperator", ["images"], ["labels"])
+    sides = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("images", "labels")]
+    graph = onnx.helper.make_graph([node], "graph", sides[:1], sides[1:])
+    (tmp_path / "net.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    (tmp_path / "net.xml").write_text("<net")
+    for name, program in (("net.onnx", "ONNX Runtime"), ("net.xml", "OpenVINO")):
+        with pytest.raises(ValueError, match=f"{program} cannot read the graph"):
+            find_format(name).open(tmp_path / name)
 
 
 def _labelled(model: RefineNet, split: str) -> Dataset:

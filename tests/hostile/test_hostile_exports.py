@@ -21,10 +21,10 @@ from model_parts import CARD
 from onnx import TensorProto, helper, numpy_helper
 
 from refinenet import RefineNet
-from refinenet.export.formats import describe
 from refinenet.export.loading.checksum import EXPORTER_ENTRIES, OPEN_SEAL, SEAL_KEY, close_seal, is_sealed
 from refinenet.export.loading.onnx import check_onnx
 from refinenet.export.loading.openvino import check_openvino
+from refinenet.export.metadata import describe
 from refinenet.inference import Engine
 from refinenet.models.network import Network
 

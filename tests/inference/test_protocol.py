@@ -14,6 +14,7 @@ from model_parts import small_network
 from torch import Tensor
 from torch.nn import functional
 
+from refinenet.datasets.catalog import PUBLISHED
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.protocol import PLAIN, Protocol, average_probabilities, choose_protocol
 from refinenet.inference.segmenter import Segmenter
@@ -167,13 +168,13 @@ def test_what_no_protocol_is_is_refused(values: dict[str, Any], said: str) -> No
 
 
 def test_the_papers_protocols() -> None:
-    full = choose_protocol("paper", "voc", "full")
+    full = choose_protocol("paper", "full")
     assert full.scales == (0.48, 0.72, 0.96, 1.2, 1.44)
     assert (full.shorter_side, full.flip, full.window) == ((450, 800), False, None)
-    assert choose_protocol("paper", "cityscapes", "full").shorter_side == (600, 1100)
-    assert choose_protocol("paper", "nyu", "lightweight") == PLAIN
+    assert choose_protocol("paper", "full", PUBLISHED["cityscapes"].info.paper_shorter_side).shorter_side == (600, 1100)
+    assert choose_protocol("paper", "lightweight") == PLAIN
     with pytest.raises(ValueError, match="'plain', 'paper' or a Protocol, not 'best'"):
-        choose_protocol("best", "nyu", "full")
+        choose_protocol("best", "full")
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])

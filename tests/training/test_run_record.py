@@ -27,7 +27,7 @@ from refinenet.labels import LabelSet
 from refinenet.models.network import Architecture, Network
 from refinenet.training.loggers import Logger, LoggerConfig, Row, open_loggers
 from refinenet.training.records.curves import CLASS_IOU, MOST_CLASSES, draw_curves
-from refinenet.training.segmentation_task import choose_samples, draw_samples
+from refinenet.training.records.samples import choose_samples, draw_samples
 
 RGB = npt.NDArray[np.uint8]
 CLASSES = LabelSet(names=("sky", "road", "tram"), colours=((10, 120, 230), (128, 64, 128), (200, 0, 50)))

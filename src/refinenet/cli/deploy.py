@@ -26,8 +26,8 @@ from refinenet.cli.options import (
     complain,
     default_model_notice,
     read_bands,
+    read_size,
     read_value_range,
-    read_window,
     refuse_idle_options,
 )
 from refinenet.io.console import check_output, progress_bar, say
@@ -232,6 +232,12 @@ class Request:
     announce: Callable[[], None]
     """Reports the model in use; called with the first result."""
 
+    def open_network(self) -> RefineNet:
+        """Open the network; see `RefineNet` for errors."""
+        from refinenet.api import RefineNet
+
+        return RefineNet(**self.network)
+
     def single_kind(self, where: str) -> Output | None:
         """Return the one picture to write, or None for the default.
 
@@ -332,7 +338,7 @@ def _deploy_video(request: Request, *, abstain_below: float, overwrite: bool) ->
     if not (request.output or overwrite):
         refuse_to_replace([target])
     plan_output(video, target, kind)  # fail before the model is loaded
-    model = _make(request.network)
+    model = request.open_network()
 
     def segment(frame: npt.NDArray[np.uint8]) -> Segmentation:
         request.announce()
@@ -365,7 +371,7 @@ def _deploy_files(
             report.add(result)
             write_line(result)
 
-        results = _make(request.network).deploy_work(work, overwrite, progress=not as_json, **options)
+        results = request.open_network().deploy_work(work, overwrite, progress=not as_json, **options)
         take_all(results, count, take, progress=not as_json)
     request.announce()
     report.finish(count)
@@ -402,7 +408,7 @@ def _read_windows(window: str | None, overlap: float | None) -> Windows | None:
 
     if window is None and overlap is None:
         return None
-    size = None if window is None else read_window(window)
+    size = None if window is None else read_size(window)
     return Windows(size=size, overlap=OVERLAP if overlap is None else overlap)
 
 
@@ -424,15 +430,9 @@ def _write_to_standard_output(request: Request, **options: Any) -> None:
     if len(chosen) > 1:
         raise ValueError(f"Only one kind of result can be written to standard output, not {', '.join(chosen)}.")
     check_output(is_result=True)
-    network = _make(request.network)
+    network = request.open_network()
     image = request.images[0]
     segmentation = network.segment(sys.stdin.buffer.read() if image == STANDARD else image, **options)
     request.announce()
     sys.stdout.buffer.write(render(segmentation, chosen[0], usual_suffix(chosen[0]), Path(image).name))
     check_output(is_result=True)
-
-
-def _make(arguments: Mapping[str, Any]) -> RefineNet:
-    from refinenet.api import RefineNet
-
-    return RefineNet(**arguments)

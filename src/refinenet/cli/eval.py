@@ -18,7 +18,7 @@ from refinenet.cli.options import (
     Precision,
     Root,
     default_model_notice,
-    read_window,
+    read_size,
     refuse_idle_options,
 )
 from refinenet.io.console import say
@@ -198,7 +198,7 @@ def _choose_protocol(
     return Protocol(
         scales=PLAIN.scales if scales is None else _read_scales(scales),
         flip=flip,
-        window=None if window is None else read_window(window),
+        window=None if window is None else read_size(window),
         overlap=PLAIN.overlap if overlap is None else overlap,
     )
 

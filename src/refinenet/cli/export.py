@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from refinenet.cli.options import DATASET_HELP, AsJson, ClassSet, Model, Root, default_model_notice, refuse_idle_options
+from refinenet.cli.options import (
+    DATASET_HELP,
+    AsJson,
+    ClassSet,
+    Model,
+    Root,
+    default_model_notice,
+    read_size,
+    refuse_idle_options,
+)
 from refinenet.io.console import say
 
 _ALWAYS = {"output", "model", "size", "as_json"}
@@ -52,7 +61,7 @@ def export(
         refuse_idle_options(context, _ALWAYS | {"precision"}, "--dataset", "Without a dataset nothing is evaluated")
     if precision != "int8":
         refuse_idle_options(context, _ALWAYS | _OF_DATASET, "--precision", "In float32 nothing is quantised")
-    chosen: dict[str, Any] = {"sizes": [_read_size(text) for text in size]} if size else {}
+    chosen: dict[str, Any] = {"sizes": [read_size(text, "--size", "480x360") for text in size]} if size else {}
     from refinenet.api import RefineNet
 
     network = RefineNet(model=model, device="cpu")
@@ -71,10 +80,3 @@ def export(
     default_model_notice(context, model)()
     if as_json:
         say(certificate.to_dict())
-
-
-def _read_size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise typer.BadParameter(f"{text!r} is not a size such as 480x360 (width x height).", param_hint="--size")
-    return int(height), int(width)

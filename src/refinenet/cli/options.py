@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from refinenet.inference.backends import BACKENDS
+from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.io.files import quote_controls
 
 STANDARD = "-"
@@ -21,16 +23,16 @@ Model = Annotated[
     typer.Option("--model", "-m", help='A model file, an exported .onnx or .xml file, or "camvid", the bundled model.'),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: a GPU if available.")]
+_BACKENDS = ", ".join(f"{name} ({spec.remark})" if spec.remark else name for name, spec in BACKENDS.items())
 Backend = Annotated[
-    Literal["auto", "pytorch", "compiled", "openvino", "onnxruntime"],
+    Literal["auto", BackendName],
     typer.Option(
         metavar="BACKEND",
-        help="Inference backend: pytorch, compiled (torch.compile, which takes minutes to start), "
-        "openvino, onnxruntime, or auto: OpenVINO on CPUs if installed, otherwise PyTorch.",
+        help=f"Inference backend: {_BACKENDS}, or auto: OpenVINO on CPUs if installed, otherwise PyTorch.",
     ),
 ]
 Precision = Annotated[
-    Literal["float32", "bfloat16", "float16"],
+    InferencePrecision,
     typer.Option(
         metavar="PRECISION",
         help="Numerical precision of the network: float32, bfloat16 (not with onnxruntime), or float16 (PyTorch on "
@@ -59,25 +61,29 @@ Root = Annotated[Path | None, typer.Option(help="Folder of a published dataset."
 ClassSet = Annotated[
     str | None, typer.Option(help="Alternative set of classes of a published dataset: stuff for coco, 59 for context.")
 ]
+RunOutput = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Run folder to create. Default: a new one in runs/.")
+]
+StopAfter = Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N steps; --resume continues.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and no progress.")]
 
 
-def parse_settings(settings: list[str], taken: set[str]) -> dict[str, Any]:
-    """Parse settings given as KEY=VALUE, with values in JSON or plain text.
+def join_settings(named: Mapping[str, Any], settings: list[str] | None) -> dict[str, Any]:
+    """Join settings that have options of their own with those given as KEY=VALUE, with values in JSON or plain text.
 
     Args:
-        settings: As typed.
-        taken: Keys that other options have set.
+        named: Settings that have options of their own; None if not given.
+        settings: Others, as typed.
 
     Raises:
         typer.BadParameter: a setting is not KEY=VALUE, or its key is given twice.
     """
-    chosen = {}
-    for setting in settings:
+    chosen = {key: value for key, value in named.items() if value is not None}
+    for setting in settings or ():
         key, equals, value = setting.partition("=")
         if not equals:
             raise typer.BadParameter(f"{setting!r} is not KEY=VALUE.", param_hint="--set")
-        if key in taken or key in chosen:
+        if key in chosen:
             raise typer.BadParameter(f"{key} is given twice.", param_hint="--set")
         chosen[key] = read_value(value)
     return chosen
@@ -91,15 +97,20 @@ def read_value(text: str) -> Any:
         return text
 
 
-def read_window(text: str) -> tuple[int, int]:
+def read_size(text: str, option: str = "--window", example: str = "512x512") -> tuple[int, int]:
     """Parse WIDTHxHEIGHT into height and width.
+
+    Args:
+        text: As typed.
+        option: Option that it is the value of, for the error message.
+        example: A size, for the error message.
 
     Raises:
         typer.BadParameter: the text is not a size.
     """
     width, _, height = text.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal()):
-        raise typer.BadParameter(f"{text!r} is not a size such as 512x512 (width x height).", param_hint="--window")
+        raise typer.BadParameter(f"{text!r} is not a size such as {example} (width x height).", param_hint=option)
     return int(height), int(width)
 
 

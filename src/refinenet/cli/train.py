@@ -1,16 +1,25 @@
-"""The commands `refinenet train` and `refinenet pretrain`."""
+"""The command `refinenet train`."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from refinenet.cli.options import DATASET_HELP, AsJson, ClassSet, Device, Root, parse_settings, read_value
+from refinenet.cli.options import (
+    DATASET_HELP,
+    AsJson,
+    ClassSet,
+    Device,
+    Root,
+    RunOutput,
+    StopAfter,
+    join_settings,
+    read_value,
+)
 from refinenet.io.console import say
 
 if TYPE_CHECKING:
@@ -28,10 +37,7 @@ def train(
         ),
     ] = None,
     root: Root = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Run folder to create. Default: a new one in runs/."),
-    ] = None,
+    output: RunOutput = None,
     classes: ClassSet = None,
     resume: Annotated[
         Path | None, typer.Option(help="Run folder of an interrupted training run to resume, instead of --dataset.")
@@ -75,10 +81,7 @@ def train(
         ),
     ] = None,
     check: Annotated[bool, typer.Option("--check/--no-check", help="Check a sample of the data first.")] = True,
-    stop_after: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Stop after N steps; --resume continues."),
-    ] = None,
+    stop_after: StopAfter = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
@@ -92,8 +95,7 @@ def train(
         "learning_rate": None if learning_rate is None else read_value(learning_rate),
         "encoder_learning_rate": encoder_learning_rate,
     }
-    chosen: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    chosen |= parse_settings(settings or [], taken=set(chosen))
+    chosen = join_settings(named, settings)
     start = {
         "model": model,
         "model_type": model_type,
@@ -180,64 +182,3 @@ def _report(result: TrainResult, as_json: bool) -> None:
     }
     best = "none yet" if result.best_miou is None else f"{100 * result.best_miou:.2f} %"
     say(found if as_json else f"Best validation mIoU: {best}. Model: {result.model}")
-
-
-def pretrain(
-    folder: Annotated[
-        Path | None,
-        typer.Argument(
-            help="Folder with train/CLASS/IMAGE and val/CLASS/IMAGE, or CLASS/IMAGE, of which every tenth image is "
-            "used for validation.",
-            show_default=False,
-        ),
-    ] = None,
-    encoder: Annotated[str | None, typer.Option(help="The timm encoder to train, such as mobilenetv2_100.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Run folder to create. Default: a new one in runs/.")
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Run folder of an interrupted run to resume, instead of all of the above.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images. Default: 90.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step. Default: 128.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default: 0.001.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any other field of PretrainConfig, with a JSON value: crop_size=160. May be repeated.",
-        ),
-    ] = None,
-    stop_after: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Stop after N steps; --resume continues."),
-    ] = None,
-    device: Device = None,
-    as_json: AsJson = False,
-) -> None:
-    """Pretrain an encoder by image classification, for train --encoder-weights."""
-    named = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-    chosen: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    chosen |= parse_settings(settings or [], taken=set(chosen))
-    if resume is None and (folder is None or encoder is None):
-        raise typer.BadParameter("pass a folder of images and --encoder, or a run to resume (--resume).")
-    from refinenet.training.pretraining.run import pretrain_encoder
-
-    result = pretrain_encoder(
-        folder,
-        encoder=encoder,
-        output=output,
-        resume=resume,
-        device=device,
-        stop_after=stop_after,
-        progress=not as_json,
-        **chosen,
-    )
-    if as_json:
-        encoder_file = None if result.encoder is None else str(result.encoder)
-        say({**asdict(result), "folder": str(result.folder), "encoder": encoder_file})
-    elif result.encoder is None or result.best_accuracy is None:
-        say(f"No epoch was finished. Folder: {result.folder}")
-    else:
-        say(f"Best validation accuracy: {100 * result.best_accuracy:.2f} %. Encoder: {result.encoder}")

@@ -9,7 +9,6 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.datasets.catalog import (
-        FOREIGN_SUFFIXES,
         IMAGE_SUFFIXES,
         PUBLISHED,
         UNLABELLED,
@@ -49,7 +48,6 @@ else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
-    "FOREIGN_SUFFIXES",
     "IMAGE_SUFFIXES",
     "LARGEST",
     "PUBLISHED",

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 from refinenet.datasets.dataset import UNLABELLED, Dataset, Sample, Splits, join, no_labels, with_value_range
-from refinenet.datasets.file_pairs import FOREIGN_SUFFIXES
 from refinenet.datasets.folder.classes_file import read_classes_file
 from refinenet.datasets.folder.folder import FolderSplits
 from refinenet.datasets.folder.layouts import find_layout, find_splits
@@ -24,14 +23,12 @@ from refinenet.datasets.published.person_part import PERSON_PART
 from refinenet.datasets.published.prepared_masks import open_fastest, prepared_folder
 from refinenet.datasets.published.sunrgbd import SUNRGBD
 from refinenet.datasets.published.voc import SBD, VOC, VOC_AUG
-from refinenet.datasets.street_scenes import dataset
 from refinenet.datasets.street_scenes import dataset as streets
 from refinenet.io.files import refuse_address
 from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
 from refinenet.labels import LabelSet
 
 __all__ = [
-    "FOREIGN_SUFFIXES",
     "IMAGE_SUFFIXES",
     "NAMES",
     "PUBLISHED",
@@ -275,5 +272,5 @@ def split_names(source: str) -> tuple[str, ...]:
     if source in PUBLISHED:
         return tuple(split for split in _PLAIN if split in PUBLISHED[source].splits)
     if source.partition(":")[0] == "streets":
-        return tuple(dataset.FIRST_SEEDS)
+        return tuple(streets.FIRST_SEEDS)
     return find_splits(find_layout(Path(source)))

@@ -9,21 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from refinenet.datasets.dataset import Dataset, from_files, without_labels
-from refinenet.io.image_files import HEIF_SUFFIXES, IMAGE_SUFFIXES, list_files
+from refinenet.io.image_files import IMAGE_SUFFIXES, list_files
 from refinenet.io.mask_files import read_mask
 from refinenet.labels import LabelMap, LabelSet
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
-FOREIGN_SUFFIXES = tuple(
-    suffix
-    for suffix in (
-        *(".avif", *HEIF_SUFFIXES, ".jp2", ".j2k", ".jpx", ".jxl", ".psd", ".xcf", ".tga", ".exr", ".hdr", ".dds"),
-        *(".ppm", ".pgm", ".pbm", ".pnm", ".svg", ".dcm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf"),
-        *(".rw2", ".pef", ".srw"),
-    )
-    if suffix not in IMAGE_SUFFIXES
-)
-"""Suffixes of image formats that cannot be read: such files are reported, not skipped silently."""
 ARRAY_SUFFIXES = (".npy", ".npz", ".mat")
 """Suffixes of array files that may hold masks and are not read."""
 

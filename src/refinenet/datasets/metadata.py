@@ -48,6 +48,9 @@ class DatasetInfo:
     """Empty if the owner requires a registration or offers no plain file."""
     how_to_get: str
     """What to download and where to put it below the root, in sentences."""
+    paper_shorter_side: tuple[int, int] | None = None
+    """Minimum and maximum of an image's shorter side, in pixels, to which RefineNet's published code resizes the
+    dataset for its test; None for the range of all other datasets."""
     more: Mapping[str, Any]
     """Entries specific to this dataset, such as its map from stored values to classes."""
 
@@ -58,8 +61,15 @@ def read_info(name: str) -> DatasetInfo:
     values: dict[str, Any] = json.loads(text)
     label_set = LabelSet.from_dict({key: values.pop(key) for key in ("names", "colours", "ignore_index")})
     downloads = tuple(Download(**download) for download in values.pop("downloads"))
+    side = values.pop("paper_shorter_side", None)
     known = {key: values.pop(key) for key in ("title", "protocol", "images", "size", "licence", "page", "how_to_get")}
-    return DatasetInfo(label_set=label_set, downloads=downloads, more=values, **known)
+    return DatasetInfo(
+        label_set=label_set,
+        downloads=downloads,
+        paper_shorter_side=None if side is None else (side[0], side[1]),
+        more=values,
+        **known,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

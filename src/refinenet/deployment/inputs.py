@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import NamedTuple
 
-from refinenet.datasets.catalog import FOREIGN_SUFFIXES
 from refinenet.deployment.journal import SETTINGS_FILE
 from refinenet.deployment.outputs import Kind, check_target, choose_kinds, usual_suffix
 from refinenet.io.files import refuse_address
-from refinenet.io.image_files import DOWNLOAD, IMAGE_SUFFIXES, has_suffix, list_files
+from refinenet.io.image_files import DOWNLOAD, FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, list_files
 from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.io.sample_values import Note, Reading, ValueRange, check_value_range
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from refinenet.evaluation.evaluator import PROTOCOL, model_predictor, validate
     from refinenet.evaluation.metrics import ConfusionMatrix
     from refinenet.evaluation.pipeline import check_masks, evaluate_predictions, open_split, run_evaluation
-    from refinenet.evaluation.results import Evaluation
+    from refinenet.evaluation.results import Evaluation, percent
     from refinenet.evaluation.submission import Submission, plan_submission, write_submission
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -30,6 +30,7 @@ __all__ = [
     "fit_temperature",
     "model_predictor",
     "open_split",
+    "percent",
     "plan_submission",
     "run_evaluation",
     "validate",

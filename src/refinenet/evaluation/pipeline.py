@@ -65,8 +65,7 @@ def check_masks(dataset: DatasetSource, split: str, processes: Processes, *, pro
     report = doctor.check_masks(name, split, progress=progress)
     if report.stops_training:
         raise ValueError(f"{report.text('measured on')}\n\nTo evaluate anyway: `--no-check`, in Python check=False.")
-    for finding in report.findings:
-        print_note(f"Warning: {finding.text()}", enabled=progress)
+    report.print_warnings(enabled=progress)
 
 
 def run_evaluation(

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import torch
 
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.export.formats import Runner
+from refinenet.evaluation.results import percent
+from refinenet.export.metadata import Runner
 from refinenet.export.parity import ParityReport, ParityTolerance, to_images
 from refinenet.inference.segmenter import prepare
 from refinenet.inference.upsampling import largest_class
@@ -177,12 +178,8 @@ class Certificate:
         yield ["as a share of their range", "", f"{found.largest_relative_difference:.1g}"]
         if scored is not None:
             title = f"mIoU % on {scored.dataset} {scored.split}, {scored.images} images"
-            yield [title, _percent(scored.miou_before), _percent(scored.miou_after)]
+            yield [title, percent(scored.miou_before), percent(scored.miou_after)]
         yield ["megabytes", "", f"{sum(facts['bytes'] for facts in self.files.values()) / 1e6:.1f}"]
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"
 
 
 def certificate_path(path: str | os.PathLike[str]) -> Path:

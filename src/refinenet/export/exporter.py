@@ -16,15 +16,16 @@ from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes.scene import LARGEST
 from refinenet.environment import describe_run
 from refinenet.export.certificate import SIZES, Certificate, describe_files, time_both
-from refinenet.export.formats import OPSET, Facts, Format, Runner, describe, find_format, write_openvino
+from refinenet.export.formats import Format, find_format
+from refinenet.export.metadata import GraphMetadata, Runner, describe
 from refinenet.export.parity import (
     ParityCase,
     ParityReport,
     ParityTolerance,
-    ask,
     compare_on_dataset,
     compare_on_streets,
     draw,
+    run_in_pytorch,
 )
 from refinenet.export.quantisation import Int8, require_nncf
 from refinenet.io.console import print_note
@@ -55,11 +56,10 @@ def check_target(path: str | os.PathLike[str], precision: ExportPrecision = "flo
     found, target = find_format(path), Path(path)
     if precision == "int8":
         require_nncf()
-        if target.suffix != ".xml":
+        if found.write_int8 is None:
             raise ValueError(f"Int8 is supported for OpenVINO (.xml) only, not for {os.fspath(path)!r}.")
-    is_folder = target.suffix == ".triton"
-    if target.exists() and target.is_dir() != is_folder:
-        wanted, there = ("folder", "file") if is_folder else ("file", "folder")
+    if target.exists() and target.is_dir() != found.is_folder:
+        wanted, there = ("folder", "file") if found.is_folder else ("file", "folder")
         raise FileExistsError(
             f"Cannot write {target}: it must be a {wanted}, but a {there} exists there. Choose another path."
         )
@@ -105,27 +105,28 @@ def export_model(
     _check_sizes(sizes)
     allowed = bounds or (ParityTolerance() if int8 is None else int8.bounds)
     published, deployed = DeployedNetwork(copy.deepcopy(network).cpu()).eval(), network_to_deploy(network)
-    ask(published, draw((1, 33, 47), seed=0))  # reports broken weights before the export
-    facts = describe(published.network, card)
+    run_in_pytorch(published, draw((1, 33, 47), seed=0))  # reports broken weights before the export
+    metadata = describe(published.network, card)
     print_note(f"Writing {os.fspath(path)}: {chosen.name}; this takes about half a minute.", enabled=progress)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         draft = Path(folder) / Path(path).name
         if int8 is None:
-            chosen.write(_trace(deployed), facts, draft)
+            chosen.write(_trace(deployed), metadata, draft)
         else:
-            write_openvino(_trace(deployed), facts, draft, int8.apply)
+            assert chosen.write_int8 is not None  # `check_target`
+            chosen.write_int8(_trace(deployed), metadata, draft, int8.apply)
         run = chosen.open(draft)
         streets = list(compare_on_streets(published, run, sizes))
-        comparison = _add_dataset(streets, published, run, dataset, facts, progress=progress)
+        comparison = _add_dataset(streets, published, run, dataset, metadata, progress=progress)
         _refuse(comparison, allowed, path)
-        contents = _read(Path(folder))
+        contents = _read(draft)
         certificate = Certificate(
             path=Path(path),
             format=chosen.name,
             precision="float32" if int8 is None else "int8",
             kept_in_float=() if int8 is None else tuple(int8.kept),
-            model={**card.architecture.to_dict(), "weights_sha256": facts.card.weights_sha256},
-            graph=_describe_graph(facts, chosen),
+            model={**card.architecture.to_dict(), "weights_sha256": metadata.card.weights_sha256},
+            graph=_describe_graph(metadata, chosen),
             files=describe_files(contents),
             bounds=allowed,
             comparison=comparison,
@@ -157,13 +158,13 @@ def _add_dataset(
     published: DeployedNetwork,
     run: Runner,
     dataset: Dataset | None,
-    facts: Facts,
+    metadata: GraphMetadata,
     *,
     progress: bool,
 ) -> ParityReport:
     if dataset is None:
         return ParityReport(cases=streets, scored=None)
-    cases, scored = compare_on_dataset(published, run, dataset, facts.card.label_set, progress=progress)
+    cases, scored = compare_on_dataset(published, run, dataset, metadata.card.label_set, progress=progress)
     return ParityReport(cases=[*streets, *cases], scored=scored)
 
 
@@ -177,9 +178,11 @@ def _refuse(comparison: ParityReport, bounds: ParityTolerance, path: str | os.Pa
         )
 
 
-def _read(folder: Path) -> dict[str, bytes]:
-    """All files below a folder by their relative paths, with slashes; those that name others last."""
-    files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.suffix == ".xml")
+def _read(draft: Path) -> dict[str, bytes]:
+    """Read the files of an export by their paths relative to its folder, with slashes."""
+    folder = draft.parent
+    # The file that is opened comes last: it may name others, as OpenVINO's XML does its weights.
+    files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file == draft)
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
@@ -190,15 +193,15 @@ def _keep(contents: Mapping[str, bytes], certificate: Certificate) -> None:
     certificate.save()
 
 
-def _describe_graph(facts: Facts, chosen: Format) -> dict[str, Any]:
-    classes = len(facts.names)
+def _describe_graph(metadata: GraphMetadata, chosen: Format) -> dict[str, Any]:
+    classes = len(metadata.names)
     return {
         "input": {"name": INPUT, "type": "float32", "shape": ["N", 3, "H", "W"], "values": "RGB in [0, 1]"},
         "outputs": [
             {"name": LABELS, "type": "uint8" if classes <= 255 else "int32", "shape": ["N", "H", "W"]},
             {"name": LOGITS, "type": "float32", "shape": ["N", classes, "ceil(H/4)", "ceil(W/4)"]},
         ],
-        "opset": OPSET if "onnx" in chosen.packages else None,
+        "opset": chosen.opset,
     }
 
 

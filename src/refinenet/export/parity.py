@@ -13,7 +13,8 @@ import torch
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.evaluation.metrics import ConfusionMatrix
-from refinenet.export.formats import GraphOutput, Images, Runner
+from refinenet.export.metadata import GraphOutput, Images, Runner
+from refinenet.inference.segmenter import check_finite
 from refinenet.io.console import progress_bar
 from refinenet.labels import LabelSet
 from refinenet.models.inference_graph import DeployedNetwork
@@ -156,7 +157,7 @@ CASES = ((1, 1, 1), (1, 1, 37), (3, 5, 2), (3, 33, 47), (2, 127, 129), (1, 360, 
 _SMALLEST_STREET = 32
 
 
-def ask(deployed: DeployedNetwork, images: Images) -> GraphOutput:
+def run_in_pytorch(deployed: DeployedNetwork, images: Images) -> GraphOutput:
     """Run a network in PyTorch on images `(N, 3, H, W)`.
 
     Raises:
@@ -164,9 +165,7 @@ def ask(deployed: DeployedNetwork, images: Images) -> GraphOutput:
     """
     with torch.inference_mode():
         labels, logits = deployed(torch.from_numpy(images))
-    if not logits.isfinite().all():
-        raise ValueError("The network's output is not finite: its weights are broken. Load or train another model.")
-    return labels.numpy(), logits.numpy()
+    return labels.numpy(), check_finite(logits).numpy()
 
 
 def compare(source: str, expected: GraphOutput, found: GraphOutput) -> ParityCase:
@@ -219,10 +218,10 @@ def compare_on_streets(
     for number, shape in enumerate((*CASES, *((1, *size) for size in sizes if (1, *size) not in CASES))):
         source = "drawn streets {}x{}x{}".format(*shape)
         images = draw(shape, seed=100 * number)
-        yield compare(source, ask(deployed, images), _ask_export(run, images, source))
+        yield compare(source, run_in_pytorch(deployed, images), _run_export(run, images, source))
 
 
-def _ask_export(run: Runner, images: Images, source: str) -> GraphOutput:
+def _run_export(run: Runner, images: Images, source: str) -> GraphOutput:
     try:
         return run(images)
     except RuntimeError as error:
@@ -243,7 +242,7 @@ def compare_on_dataset(
         task = bar.add_task(f"Comparing on {dataset.name} {dataset.split}", total=len(dataset), status="")
         for sample in dataset:
             images = to_images([sample.image])
-            expected, found = ask(deployed, images), _ask_export(run, images, sample.name)
+            expected, found = run_in_pytorch(deployed, images), _run_export(run, images, sample.name)
             cases.append(compare(sample.name, expected, found))
             before.add(sample.labels, label_set.cast(expected[0][0]))
             after.add(sample.labels, label_set.cast(found[0][0]))

@@ -24,7 +24,7 @@ from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.export.parity import ParityTolerance
 from refinenet.export.quantised_graph import QuantisedGraph
-from refinenet.inference.backends.openvino import require_openvino
+from refinenet.inference.backends.graph import compile_openvino, require_openvino
 from refinenet.inference.segmenter import prepare
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
@@ -129,7 +129,7 @@ def measure_on(samples: Iterable[Sample], label_set: LabelSet) -> Measure:
     """
 
     def measure(model: Any) -> float:
-        run = require_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        run = compile_openvino(model)
         matrix = ConfusionMatrix(len(label_set), label_set.ignore_index)
         for sample in samples:
             output = run([as_input(sample.image)])[0]
@@ -290,6 +290,35 @@ class Int8:
         quantised = quantise(model, self._read(), measure, max_drop=self.max_drop)
         self.kept = quantised.kept
         return quantised.model
+
+    @classmethod
+    def open(
+        cls,
+        measured_on: Dataset | None,
+        open_split: Callable[[str], Dataset],
+        splits: tuple[str, str],
+        *,
+        max_drop: float = MAX_DROP,
+        progress: bool = True,
+    ) -> Int8:
+        """Open the calibration images of a quantisation.
+
+        Args:
+            measured_on: Dataset on which the mIoU is measured.
+            open_split: Opens a split of the same dataset.
+            splits: The split that is measured, and the one to calibrate on.
+            max_drop: Largest drop of the mIoU, in [0, 1].
+            progress: Whether to show progress.
+
+        Raises:
+            ValueError: there is no dataset, the splits are the same, or the one to calibrate on cannot be opened.
+        """
+        measured, calibrated = splits
+        if measured_on is None:
+            raise ValueError("Int8 needs images for calibration and evaluation: pass dataset (--dataset).")
+        if calibrated == measured:
+            raise ValueError(f"Int8 needs different splits for calibration and evaluation, not {measured!r} for both.")
+        return cls(calibration=open_split(calibrated), measured_on=measured_on, max_drop=max_drop, progress=progress)
 
     @property
     def _count(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.inference.backends.openvino import require_openvino
+from refinenet.inference.backends.graph import compile_openvino, require_openvino
 
 Array = npt.NDArray[Any]
 Constants = Mapping[str, Array]
@@ -57,8 +57,7 @@ class QuantisedGraph:
         """
         copy = self._quantised.clone()
         _make_switchable(copy, self._original, self.names)
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        run = require_openvino().Core().compile_model(copy, "CPU", settings)
+        run = compile_openvino(copy, PERFORMANCE_HINT="LATENCY")
         damage = dict.fromkeys(self.names, 0.0)
         for image in images:
             in_float = np.ones(len(self.names), np.float32)
@@ -94,14 +93,14 @@ def _make_switchable(model: Any, known: Constants, names: Sequence[str]) -> None
         for convolution in _convolutions_behind(quantisers[name]):
             _restore_bias(convolution, known)
             missing = known[convolution.get_friendly_name()] - rough[convolution.get_friendly_name()]
-            _add_to(convolution, operations.multiply(_twin(convolution, missing), switch))
+            _add_to(convolution, operations.multiply(_with_other_weights(convolution, missing), switch))
         rest = operations.subtract(quantisers[name].input_value(0), quantisers[name])
         _add_to(quantisers[name], operations.multiply(rest, switch), except_for=rest)
     model.add_parameters([switches])
     model.validate_nodes_and_infer_types()
 
 
-def _twin(convolution: Any, weights: Array) -> Any:
+def _with_other_weights(convolution: Any, weights: Array) -> Any:
     """Return a convolution of the same input with other weights."""
     from openvino import opset13 as operations
 
@@ -190,7 +189,7 @@ def _constants(model: Any) -> Constants:
     nodes = [node for node in copy.get_ops() if node.get_type_name() in CONVOLUTIONS or _has_constant(node, "Add")]
     nodes = [node for node in nodes if node.get_element_type() == openvino.Type.f32]
     values = openvino.Model([node.input_value(1) for node in nodes], [], "constants")
-    run = openvino.Core().compile_model(values, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    run = compile_openvino(values).create_infer_request()
     run.infer()
     return {node.get_friendly_name(): run.get_output_tensor(i).data.copy() for i, node in enumerate(nodes)}
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         ExportedModel,
         Graph,
         GraphKind,
+        compile_openvino,
+        onnxruntime_errors,
+        open_onnx,
         require_onnxruntime,
         require_openvino,
         start_engine,
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
         unpack,
         used_addresses,
     )
+    from refinenet.inference.backends.onnxruntime import require_onnx
     from refinenet.inference.backends.pytorch import PyTorchBackend, keep_freed_memory
     from refinenet.inference.protocol import PLAIN, Protocol, choose_protocol
     from refinenet.inference.segmentation import OUTPUTS, Logits, Output, Segmentation, check_output, choose_palette
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
         NotFiniteError,
         Segmenter,
         check_abstention,
+        check_finite,
         prepare,
     )
     from refinenet.inference.sliding_window import Block, WindowGrid, blend_windows
@@ -83,17 +88,22 @@ __all__ = [
     "blend_windows",
     "check_abstention",
     "check_backend",
+    "check_finite",
     "check_output",
     "choose_backend",
     "choose_palette",
     "choose_protocol",
+    "compile_openvino",
     "keep_freed_memory",
     "largest_class",
     "list_backends",
     "load_engine",
+    "onnxruntime_errors",
     "open_backend",
+    "open_onnx",
     "pack",
     "prepare",
+    "require_onnx",
     "require_onnxruntime",
     "require_openvino",
     "resize",

@@ -120,8 +120,13 @@ PLAIN = Protocol()
 """A single pass over the whole image."""
 
 
-def choose_protocol(protocol: Protocol | str, dataset: str, model_type: str) -> Protocol:
+def choose_protocol(protocol: Protocol | str, model_type: str, paper_side: tuple[int, int] | None = None) -> Protocol:
     """Resolve "plain" and "paper"; a Protocol is returned unchanged.
+
+    Args:
+        protocol: "plain", "paper", or a protocol.
+        model_type: "full" or "lightweight".
+        paper_side: As for `published_protocol`; None for its default.
 
     Raises:
         ValueError: `protocol` is neither of these.
@@ -130,11 +135,15 @@ def choose_protocol(protocol: Protocol | str, dataset: str, model_type: str) -> 
         return protocol
     if protocol not in ("plain", "paper"):
         raise ValueError(f"protocol must be 'plain', 'paper' or a Protocol, not {protocol!r}.")
-    return PLAIN if protocol == "plain" else published_protocol(dataset, model_type)
+    return PLAIN if protocol == "plain" else published_protocol(model_type, paper_side or PAPER_SIDE)
 
 
-def published_protocol(dataset: str, model_type: str) -> Protocol:
-    """Return the protocol of a network's paper for a dataset.
+PAPER_SIDE = (450, 800)
+"""Range of the shorter side on datasets for which RefineNet's authors set no other."""
+
+
+def published_protocol(model_type: str, shorter_side: tuple[int, int] = PAPER_SIDE) -> Protocol:
+    """Return the protocol of a network's paper.
 
     RefineNet (Lin et al., CVPR 2017; settings of the authors' published code) averages the probabilities of five
     scales, each enlarged by a fifth, of images whose shorter side is brought into a range. Light-Weight RefineNet
@@ -142,14 +151,14 @@ def published_protocol(dataset: str, model_type: str) -> Protocol:
     resizes bilinearly.
 
     Args:
-        dataset: Name of the dataset.
         model_type: "full" or "lightweight".
+        shorter_side: Minimum and maximum of the image's shorter side, in pixels, that the full network is tested with.
     """
     if model_type == "lightweight":
         return PLAIN
     return Protocol(
         scales=tuple(round(1.2 * scale, 2) for scale in (0.4, 0.6, 0.8, 1.0, 1.2)),
-        shorter_side=(600, 1100) if dataset == "cityscapes" else (450, 800),
+        shorter_side=shorter_side,
     )
 
 

@@ -128,7 +128,7 @@ class Segmenter:
             NotFiniteError: The logits are not finite.
         """
         survive_fork()
-        _check(scores.values)
+        check_finite(scores.values)
         labels = self.label_set.cast(scores.labels())
         if abstain_below > 0:
             labels[scores.confidence() < abstain_below] = self.label_set.ignore_index
@@ -153,14 +153,19 @@ class Segmenter:
         if self.protocol.is_plain:
             return Logits(values=self._forward(pixels)[0], size=size, temperature=self.temperature)
         image = prepare(pixels, self.backend.device)
-        found = _check(average_probabilities(self.backend, image, self.protocol, self.temperature))
+        found = check_finite(average_probabilities(self.backend, image, self.protocol, self.temperature))
         return Logits(values=found, size=size, temperature=None)
 
     def _forward(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
-        return _check(self.backend(prepare(pixels, self.backend.device)))
+        return check_finite(self.backend(prepare(pixels, self.backend.device)))
 
 
-def _check(scores: Tensor) -> Tensor:
+def check_finite(scores: Tensor) -> Tensor:
+    """Return the output of a network.
+
+    Raises:
+        NotFiniteError: A number of it is not finite.
+    """
     # A sum costs a ninth of a test of each number. It may overflow for large finite numbers, so each is tested then.
     # Without this check, the argmax of NaN would silently be some class.
     if not scores.sum().isfinite() and not scores.isfinite().all():

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from refinenet.io.image_files import (
         DEEP_MODES,
         DOWNLOAD,
+        FOREIGN_SUFFIXES,
         HEIF_SUFFIXES,
         IMAGE_SUFFIXES,
         MAX_PIXELS,
@@ -90,6 +91,7 @@ __all__ = [
     "AS_DECLARED",
     "DEEP_MODES",
     "DOWNLOAD",
+    "FOREIGN_SUFFIXES",
     "HEIF_SUFFIXES",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",

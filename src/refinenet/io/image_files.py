@@ -352,6 +352,16 @@ IMAGE_SUFFIXES = (
     *(HEIF_SUFFIXES if CAN_READ_HEIF else ()),
 )
 """Suffixes of image files, in lower case."""
+FOREIGN_SUFFIXES = tuple(
+    suffix
+    for suffix in (
+        *(".avif", *HEIF_SUFFIXES, ".jp2", ".j2k", ".jpx", ".jxl", ".psd", ".xcf", ".tga", ".exr", ".hdr", ".dds"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".svg", ".dcm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf"),
+        *(".rw2", ".pef", ".srw"),
+    )
+    if suffix not in IMAGE_SUFFIXES
+)
+"""Suffixes of image formats that cannot be read: such files are reported, not skipped silently."""
 
 
 def list_files(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:

@@ -53,7 +53,7 @@ class LoggerConfig(Settings):
 
 
 @dataclass(frozen=True)
-class _Sink:
+class _OpenLogger:
     """One logger that is open."""
 
     log: Callable[[_Metrics, int], None]
@@ -63,8 +63,8 @@ class _Sink:
 class MetricLoggers:
     """Open loggers, to be closed at the end; see `open_loggers`."""
 
-    def __init__(self, sinks: Sequence[_Sink]) -> None:
-        self._sinks = sinks
+    def __init__(self, opened: Sequence[_OpenLogger]) -> None:
+        self._open = opened
 
     def log(self, row: Row, step: int) -> None:
         """Log the metrics of a step, except those that were not measured or are not numbers.
@@ -74,7 +74,7 @@ class MetricLoggers:
         """
         numbers = {name: read_number(value) for name, value in row.items()}
         metrics = {name: number for name, number in numbers.items() if number is not None}
-        _call_all([partial(sink.log, metrics, step) for sink in self._sinks])
+        _call_all([partial(logger.log, metrics, step) for logger in self._open])
 
     def close(self) -> None:
         """End the run at each logger.
@@ -82,7 +82,7 @@ class MetricLoggers:
         Raises:
             OSError: A logger could not write; the others are closed.
         """
-        _call_all([sink.close for sink in self._sinks])
+        _call_all([logger.close for logger in self._open])
 
 
 def check_installed(names: Sequence[Logger]) -> None:
@@ -117,7 +117,7 @@ def open_loggers(
         OSError: A logger cannot write, or cannot reach its server.
     """
     check_installed(names)
-    openers: Mapping[str, Callable[[Path, Mapping[str, Any]], _Sink]] = {
+    openers: Mapping[str, Callable[[Path, Mapping[str, Any]], _OpenLogger]] = {
         "tensorboard": partial(_open_tensorboard, first_step=first_step),
         "wandb": _open_wandb,
         "mlflow": _open_mlflow,
@@ -144,10 +144,10 @@ def _call_all(calls: Sequence[Callable[[], None]]) -> None:
         raise failed
 
 
-def _open_tensorboard(folder: Path, config: Mapping[str, Any], first_step: int) -> _Sink:
+def _open_tensorboard(folder: Path, config: Mapping[str, Any], first_step: int) -> _OpenLogger:
     writer = _TensorBoard(folder / "tensorboard", first_step)
     writer.show("".join(f"    {key} = {value!r}\n" for key, value in config.items()), first_step)
-    return _Sink(writer.log, writer.close)
+    return _OpenLogger(writer.log, writer.close)
 
 
 class _TensorBoard:
@@ -183,7 +183,7 @@ class _TensorBoard:
             self._writer.close()
 
 
-def _open_wandb(folder: Path, config: Mapping[str, Any]) -> _Sink:
+def _open_wandb(folder: Path, config: Mapping[str, Any]) -> _OpenLogger:
     from lightning.pytorch.loggers import WandbLogger
 
     guarded = _os_error_for("wandb", "Error")
@@ -202,10 +202,10 @@ def _open_wandb(folder: Path, config: Mapping[str, Any]) -> _Sink:
         with guarded():
             logger.experiment.finish()
 
-    return _Sink(log, close)
+    return _OpenLogger(log, close)
 
 
-def _open_mlflow(folder: Path, config: Mapping[str, Any]) -> _Sink:
+def _open_mlflow(folder: Path, config: Mapping[str, Any]) -> _OpenLogger:
     from lightning.pytorch.loggers import MLFlowLogger
 
     guarded = _os_error_for("mlflow.exceptions", "MlflowException")
@@ -226,7 +226,7 @@ def _open_mlflow(folder: Path, config: Mapping[str, Any]) -> _Sink:
         with guarded():
             logger.finalize("success")
 
-    return _Sink(log, close)
+    return _OpenLogger(log, close)
 
 
 def _needed(name: Logger) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,6 @@ from refinenet.training.engine.state import TrainState, restore_state, start_sta
 from refinenet.training.engine.trainer import Trainer, hold
 from refinenet.training.loading.loader import Loader
 from refinenet.training.loading.sample_cache import cache_samples
-from refinenet.training.loggers import open_loggers
 from refinenet.training.records.folder import RunFolder
 from refinenet.training.records.run_record import RunRecord
 from refinenet.training.segmentation_task import SegmentationTask
@@ -98,20 +97,16 @@ class TrainRun:
         keep_freed_memory()
         folder, processes = self.folder, self.engine.processes
         with ExitStack() as stack:
-            stop_request = stack.enter_context(hold(folder, processes, show=self.show))
+            held = hold(folder, self.config, processes, steps=self.stop_after, show=self.show)
+            session = stack.enter_context(held)
             counts = self._count_classes()
+            # The loader forks its processes, before the learner puts threads and much memory into this one.
             loader = stack.enter_context(self._open_loader(stack, counts))
             self._report_batches(loader)
             learner = self._make_learner(counts)
             state = self._start_or_restore(learner)
-            names = self.config.loggers if processes.is_first else ()
-            loggers = open_loggers(names, folder.path, asdict(self.config), first_step=state.epoch + 1)
-            stack.callback(folder.attempt, "the loggers' last metrics", loggers.close, is_last=True)
             task = SegmentationTask(folder, self.card, learner, self.train_set, self.val_set, show=self.show)
-            trainer = Trainer(
-                learner, loader, task, folder, loggers, stop_request, state, steps=self.stop_after, show=self.show
-            )
-            trainer.run()
+            Trainer(learner, loader, task, session, state).run()
             if processes.is_first and not state.is_finished:
                 task.save_last(state.epoch)
             processes.wait()

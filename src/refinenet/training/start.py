@@ -102,8 +102,7 @@ def check_data(arguments: TrainArguments, *, progress: bool) -> None:
         report = doctor.check(os.fspath(source), root=root, quick=True, workers=0, progress=progress)
         if report.stops_training:
             raise ValueError(report.text())
-        for finding in report.findings:
-            print_note(f"Warning: {finding.text()}", enabled=progress)
+        report.print_warnings(enabled=progress)
 
 
 def describe_source(arguments: TrainArguments) -> dict[str, Any]:
@@ -146,26 +145,16 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
     show = arguments.progress and engine.processes.is_first
     if arguments.check and engine.processes.is_first:
         check_data(arguments, progress=show)
-    train_set, val_set = open_training_datasets(arguments.source, arguments.root)
     config = replace(config, value_range=config.value_range or card.value_range)
-    train_set, val_set = (with_value_range(part, config.value_range) for part in (train_set, val_set))
+    train_set, val_set = _open_datasets(arguments.source, arguments.root, config)
     folder = folder or RunFolder(Path(engine.processes.tell(str(next_folder(train_set.name)))))
     folder.refuse_started()
     config = _locate_teacher(config)
     teacher, teacher_sha256 = _open_teacher(config, train_set, device)
-    torch.manual_seed(config.seed)
-    print_note(_describe_weights(card, arguments.origin), enabled=show)
-    started_from = _record_start(network, card, arguments.origin)
-    network, card = take_classes(network, card, train_set, fixed=arguments.classes_fixed, progress=show)
+    network, card = _fit_to_classes(network, card, train_set, config, arguments, show=show)
     refuse_unlearned_statistics(network, config)
     config = fill_in(network, config, train_set, engine, progress=show)
     _refuse_single_values(network, config, train_set, engine)
-    card = replace(
-        card,
-        architecture=network.architecture,
-        recipe={"started_from": started_from},
-        value_range=config.value_range,
-    )
     record = RunRecord(
         **describe_source(arguments),
         config=config,
@@ -176,7 +165,7 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
         processes=engine.processes.count,
     )
     engine.processes.wait()  # no process makes the folder before all have seen that it is free
-    torch.manual_seed(config.seed + engine.processes.rank)  # dropout differs between processes
+    _seed_dropout(config, engine)
     return TrainRun(
         network=network,
         record=record,
@@ -189,6 +178,37 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
         stop_after=arguments.stop_after,
         progress=arguments.progress,
     )
+
+
+def _open_datasets(
+    source: TrainingSource, root: str | os.PathLike[str] | None, config: TrainConfig
+) -> tuple[Dataset, Dataset]:
+    """Open the datasets for training and validation, in the value range of the run."""
+    train_set, val_set = open_training_datasets(source, root)
+    return with_value_range(train_set, config.value_range), with_value_range(val_set, config.value_range)
+
+
+def _fit_to_classes(
+    network: Network,
+    card: ModelCard,
+    train_set: Dataset,
+    config: TrainConfig,
+    arguments: TrainArguments,
+    *,
+    show: bool,
+) -> tuple[Network, ModelCard]:
+    """Return the network for the classes of a dataset, and its card in this run."""
+    print_note(_describe_weights(card, arguments.origin), enabled=show)
+    started_from = _record_start(network, card, arguments.origin)  # of the weights before the classifier changes
+    # `take_classes` draws the classifier's rows for new classes: alike in all processes, whatever was drawn before.
+    torch.manual_seed(config.seed)
+    network, card = take_classes(network, card, train_set, fixed=arguments.classes_fixed, progress=show)
+    return network, replace(card, recipe={"started_from": started_from}, value_range=config.value_range)
+
+
+def _seed_dropout(config: TrainConfig, engine: Engine) -> None:
+    """Seed what training draws from PyTorch's generator, dropout, which differs between processes."""
+    torch.manual_seed(config.seed + engine.processes.rank)
 
 
 def _is_trained(card: ModelCard, origin: Mapping[str, Any]) -> bool:
@@ -266,8 +286,7 @@ def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArgument
     """
     record = RunRecord.read(folder)
     config = record.config
-    train_set, val_set = open_training_datasets(record.dataset, record.root)
-    train_set, val_set = (with_value_range(part, config.value_range) for part in (train_set, val_set))
+    train_set, val_set = _open_datasets(record.dataset, record.root, config)
     changes = find_changes(record.fingerprints, {"train": train_set, "val": val_set})
     _refuse_changes(folder, changes, record.card.label_set, train_set.label_set)
     engine = launch(device, choose_precision(config.precision, device))
@@ -283,7 +302,7 @@ def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArgument
             f"{config.teacher}, the teacher of the run in {folder.path}, has different weights from when the run "
             f"started: restore the old file, or start a new run."
         )
-    torch.manual_seed(config.seed + engine.processes.rank)
+    _seed_dropout(config, engine)
     return TrainRun(
         network=Network(record.card.architecture).to(device),
         record=record,

@@ -20,8 +20,9 @@ from refinenet.datasets.doctor.scan import Facts, MaskFacts, Reading
 from refinenet.datasets.doctor.split_rules import judge_classes, judge_equal_files, judge_repetitions
 from refinenet.datasets.doctor.value_matching import Codes, can_snap, fit
 from refinenet.datasets.folder.classes_file import MaskEncoding, of_ids
+from refinenet.datasets.folder.encodings import find_encoding
 from refinenet.datasets.folder.folder import AnnotationReport, FolderSplits
-from refinenet.datasets.folder.layouts import Layout, find_encoding, find_layout, find_splits
+from refinenet.datasets.folder.layouts import Layout, find_layout, find_splits
 from refinenet.datasets.formats.coco_crowds import CrowdReport
 from refinenet.datasets.formats.invalid_labels import InvalidLabels
 from refinenet.datasets.formats.lookup import pack_colours, split_palette
@@ -41,11 +42,11 @@ class Source:
     """Its layout in words."""
     listing: Listing
     reading: Reading
-    meaning: MaskEncoding | None
-    """MaskEncoding of the mask values, if a file or the dataset itself defines it."""
+    encoding: MaskEncoding | None
+    """Encoding of the mask values, if a file or the dataset itself defines it."""
     resplit: str
     """Advice on how to move samples to other splits."""
-    is_meaning_damaged: bool = False
+    is_encoding_damaged: bool = False
     """Whether a file defines the meaning but is invalid."""
     invalid: InvalidLabels = field(default_factory=InvalidLabels)
     """Invalid annotations, which a repaired copy omits."""
@@ -78,21 +79,21 @@ def open_source(source: str | Path, root: Path | None) -> Source:
 
 def _open_masks(name: str, layout: Layout) -> Source:
     listing = list_pairs(layout)
-    meaning, damage = _find_meaning(layout)
-    points = points_of(meaning)[0] if meaning and meaning.kind == "colours" else None
+    encoding, damage = _find_encoding(layout)
+    points = points_of(encoding)[0] if encoding and encoding.kind == "colours" else None
     return Source(
         name=name,
         root=layout.root,
         layout=layout.description,
         listing=replace(listing, findings=[*listing.findings, *damage]),
         reading=Reading(points=points, datasets={}),
-        meaning=meaning,
+        encoding=encoding,
         resplit=say_resplit(layout),
-        is_meaning_damaged=bool(damage),
+        is_encoding_damaged=bool(damage),
     )
 
 
-def _find_meaning(layout: Layout) -> tuple[MaskEncoding | None, list[Finding]]:
+def _find_encoding(layout: Layout) -> tuple[MaskEncoding | None, list[Finding]]:
     if layout.classes_file is None:  # palettes are read later, with the masks, so that each file is read once
         return None, []
     try:
@@ -154,16 +155,16 @@ def _open_datasets(
     if absent and not datasets and not refused:
         raise absent
     label_sets = [dataset.label_set for dataset in datasets.values()]
-    meaning = of_ids(label_sets[0], list(range(len(label_sets[0]))), [], layout) if label_sets else None
+    encoding = of_ids(label_sets[0], list(range(len(label_sets[0]))), [], layout) if label_sets else None
     return Source(
         name=name,
         root=place,
         layout=layout,
         listing=_list_datasets(datasets, refused, resplit),
         reading=Reading(points=None, datasets={split: replace(data, items=()) for split, data in datasets.items()}),
-        meaning=meaning,
+        encoding=encoding,
         resplit=resplit,
-        is_meaning_damaged=meaning is None,
+        is_encoding_damaged=encoding is None,
     )
 
 
@@ -187,7 +188,7 @@ def _list_datasets(datasets: Mapping[str, Dataset], refused: Mapping[str, list[s
 def is_worth_fixing(
     listing: Listing,
     facts: Sequence[Facts],
-    meaning: MaskEncoding | None,
+    encoding: MaskEncoding | None,
     left_out: Mapping[Pair, str],
     findings: Sequence[Finding],
 ) -> bool:
@@ -196,39 +197,39 @@ def is_worth_fixing(
     Args:
         listing: The files.
         facts: Facts of the samples that were read.
-        meaning: MaskEncoding of the mask values, or None if unknown.
+        encoding: Encoding of the mask values, or None if unknown.
         left_out: Duplicate samples.
         findings: All findings.
     """
-    if meaning is None or not findings:
+    if encoding is None or not findings:
         return False
     kept = [fact for fact in facts if fact.pair not in left_out and not find_obstacle(fact)]
-    kept = [fact for fact in kept if fact.mask is not None and _is_clear(fact.mask, meaning)]
+    kept = [fact for fact in kept if fact.mask is not None and _is_clear(fact.mask, encoding)]
     has_all_splits = {fact.pair.split for fact in kept} >= listing.splits.keys()
     is_changed = any(finding.fixable for finding in findings) or len(kept) < len(facts) or bool(listing.left_out)
     return has_all_splits and is_changed
 
 
-def _is_clear(mask: MaskFacts, meaning: MaskEncoding) -> bool:
+def _is_clear(mask: MaskFacts, encoding: MaskEncoding) -> bool:
     """Return whether `relabel` could read the mask and would find a class in it."""
     if not mask.is_opaque:
         return False
-    values, points, is_colour = _find_points(mask, meaning)
-    void = meaning.label_set.ignore_index
-    codes, ids = points_of(meaning)
+    values, points, is_colour = _find_points(mask, encoding)
+    void = encoding.label_set.ignore_index
+    codes, ids = points_of(encoding)
     if points is codes and not set(values.tolist()) - set(codes[ids == void].tolist()):
         return False
     found = fit(values, mask.counts, mask.areas, points, is_colour)
     return found.is_exact or (can_snap(points, is_colour) and found.is_clear)
 
 
-def _find_points(mask: MaskFacts, meaning: MaskEncoding) -> tuple[Codes, Codes, bool]:
+def _find_points(mask: MaskFacts, encoding: MaskEncoding) -> tuple[Codes, Codes, bool]:
     """Return the values of a mask, the values with a meaning in the same form, and whether these are colours."""
-    points, _ = points_of(meaning)
-    if meaning.kind == "ids":
+    points, _ = points_of(encoding)
+    if encoding.kind == "ids":
         if not mask.is_colour or mask.is_grey:
             return mask.values & 255 if mask.is_colour else mask.values, points, False
-        known = pack_colours(meaning.label_set.colours) if meaning.has_colours else np.full(1, -1)
+        known = pack_colours(encoding.label_set.colours) if encoding.has_colours else np.full(1, -1)
         return mask.values, known, True
     if mask.is_colour:
         return mask.values, points, True
@@ -256,8 +257,8 @@ class Examination:
     report: Report
     source: Source
     facts: list[Facts]
-    meaning: MaskEncoding | None
-    """MaskEncoding of the mask values, corrected."""
+    encoding: MaskEncoding | None
+    """Encoding of the mask values, corrected."""
     left_out: Mapping[Pair, str]
     """Duplicate samples that a repaired copy omits, with the reason."""
     is_quick: bool
@@ -311,8 +312,8 @@ def check_masks(source: str | Path, split: str, *, workers: int | None = 0, prog
     opened = replace(opened, reading=replace(opened.reading, masks_only=True))
     facts = _read(opened, _spread(pairs, QUICK_SAMPLES) if pairs else [], workers, progress)
     findings = judge_masks(facts, opened.root)
-    if not opened.is_meaning_damaged:
-        findings += judge_values(facts, opened.meaning, opened.root).findings
+    if not opened.is_encoding_damaged:
+        findings += judge_values(facts, opened.encoding, opened.root).findings
     return Report(
         source=opened.name,
         root=None,
@@ -358,17 +359,17 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
     missing = [split for split in ("train", "val") if split not in source.listing.splits]
     if missing:
         findings.append(find("split-missing", missing, resplit=source.resplit))
-    meaning, left_out = source.meaning, {}
+    encoding, left_out = source.encoding, {}
     if swapped:
-        meaning = None
-    elif not source.is_meaning_damaged:
-        verdict = judge_values(facts, meaning, source.root)
+        encoding = None
+    elif not source.is_encoding_damaged:
+        verdict = judge_values(facts, encoding, source.root)
         findings += verdict.findings
-        meaning = verdict.meaning
-    if meaning is not None:
+        encoding = verdict.encoding
+    if encoding is not None:
         is_sure = not any(finding.kind in _UNSURE and 20 * finding.count > len(facts) for finding in findings)
         is_whole = len(facts) == len(source.listing.pairs)
-        classes = judge_classes(facts, meaning, source.root, source.resplit, is_whole=is_whole)
+        classes = judge_classes(facts, encoding, source.root, source.resplit, is_whole=is_whole)
         findings += [finding for finding in classes if is_sure or not finding.kind.startswith("class-")]
     if quick and source.name not in PUBLISHED:  # the splits of published datasets are not ours to change
         findings += judge_equal_files(source.listing.pairs, source.root)
@@ -376,7 +377,7 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
         repeated = judge_repetitions(facts, source.root)
         findings += repeated.findings
         left_out = dict(repeated.left_out)
-    known = None if source.is_meaning_damaged else meaning
+    known = None if source.is_encoding_damaged else encoding
     is_fixable = is_worth_fixing(source.listing, facts, known, left_out, findings)
     report = Report(
         source=source.name,
@@ -388,7 +389,7 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
         is_fixable=is_fixable,
         findings=sort_findings(findings if is_fixable else [finding.without_fix() for finding in findings]),
     )
-    return Examination(report=report, source=source, facts=facts, meaning=meaning, left_out=left_out, is_quick=quick)
+    return Examination(report=report, source=source, facts=facts, encoding=encoding, left_out=left_out, is_quick=quick)
 
 
 def _spread(pairs: Sequence[Pair], count: int) -> list[Pair]:

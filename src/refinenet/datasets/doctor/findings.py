@@ -288,7 +288,7 @@ KINDS: Mapping[str, Kind] = {
         False, True, "These images have a palette (at most 256 colours) and are converted to RGB.",
         "Use the original images if available; " + _FIX + "in RGB.",
     ),
-    # MaskEncoding of values
+    # encoding of the mask values
     "no-classes": Kind(
         True, False, "Nothing defines the meaning of the mask values. They are {values}.",
         "Write a file classes.yaml into the folder, with your own names{order}:\n{lines}",

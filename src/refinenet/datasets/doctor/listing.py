@@ -10,7 +10,6 @@ from pathlib import Path
 from refinenet.datasets.doctor.findings import Finding, find
 from refinenet.datasets.file_pairs import (
     ARRAY_SUFFIXES,
-    FOREIGN_SUFFIXES,
     MASK_SUFFIXES,
     find_item,
     find_stem,
@@ -19,7 +18,7 @@ from refinenet.datasets.file_pairs import (
 from refinenet.datasets.folder.layouts import Layout, SplitFiles, find_pair
 from refinenet.datasets.folder.split_files import SPLIT_FOLDERS
 from refinenet.io.console import write_command
-from refinenet.io.image_files import IMAGE_SUFFIXES, walk_names
+from refinenet.io.image_files import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, walk_names
 
 LOSSY_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in MASK_SUFFIXES)
 

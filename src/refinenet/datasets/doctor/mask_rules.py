@@ -35,7 +35,7 @@ from refinenet.datasets.formats.lookup import pack_colours, split_palette
 class Verdict:
     """The meaning of the mask values, and the findings about them."""
 
-    meaning: MaskEncoding | None
+    encoding: MaskEncoding | None
     """The corrected meaning; None if unknown."""
     findings: list[Finding]
 
@@ -49,12 +49,12 @@ class Mask:
     facts: MaskFacts
 
 
-def judge_values(facts: Sequence[Facts], meaning: MaskEncoding | None, root: Path | None) -> Verdict:
+def judge_values(facts: Sequence[Facts], encoding: MaskEncoding | None, root: Path | None) -> Verdict:
     """Find problems of the values of all masks.
 
     Args:
         facts: Facts of the samples.
-        meaning: MaskEncoding of the values as a file defines it, or None if no file does.
+        encoding: Encoding of the values as a file defines it, or None if no file does.
         root: The dataset's folder.
     """
     masks = [
@@ -63,14 +63,14 @@ def judge_values(facts: Sequence[Facts], meaning: MaskEncoding | None, root: Pat
         if fact.mask is not None and not fact.mask.problem and fact.mask.is_opaque
     ]
     if not masks:
-        return Verdict(meaning=meaning, findings=[])
-    settled = _settle_unnamed(masks) if meaning is None else _settle(masks, meaning)
-    if settled.meaning is None:
+        return Verdict(encoding=encoding, findings=[])
+    settled = _settle_unnamed(masks) if encoding is None else _settle(masks, encoding)
+    if settled.encoding is None:
         return settled
     findings = [*settled.findings]
-    if settled.meaning.origin != mask_values.PROPOSED:
-        findings += _judge_each(masks, settled.meaning)
-    return Verdict(meaning=settled.meaning, findings=findings)
+    if settled.encoding.origin != mask_values.PROPOSED:
+        findings += _judge_each(masks, settled.encoding)
+    return Verdict(encoding=settled.encoding, findings=findings)
 
 
 def _settle_unnamed(masks: Sequence[Mask]) -> Verdict:
@@ -89,19 +89,19 @@ def _settle_unnamed(masks: Sequence[Mask]) -> Verdict:
     fixable = proposal is not None
     order = ", in the order of the colours" if proposal and proposal.kind == "colours" else ""
     finding = find("no-classes", names, fixable=fixable, values=described, lines=lines, order=order)
-    return Verdict(meaning=proposal, findings=[finding])
+    return Verdict(encoding=proposal, findings=[finding])
 
 
 def _judge_palettes(masks: Sequence[Mask], values: Values) -> Verdict:
     """Judge masks with different palettes: the most common one defines the classes, colours map the others to it."""
     usual = Counter(mask.facts.palette for mask in masks).most_common(1)[0][0]
     odd = [mask for mask in masks if not _begin_alike(mask.facts.palette, usual)]
-    meaning = _as_colours(usual, values)
-    known = set(meaning.label_set.colours) if meaning else set()
+    encoding = _as_colours(usual, values)
+    known = set(encoding.label_set.colours) if encoding else set()
     is_fixable = all(set(_used_colours(mask.facts).values()) <= known for mask in odd)
-    lines = write_classes(meaning).strip() if meaning else "names: [background, object]"
+    lines = write_classes(encoding).strip() if encoding else "names: [background, object]"
     finding = find("palettes-conflict", [mask.name for mask in odd], fixable=is_fixable, lines=lines)
-    return Verdict(meaning=meaning if is_fixable else None, findings=[finding])
+    return Verdict(encoding=encoding if is_fixable else None, findings=[finding])
 
 
 def _as_colours(palette: bytes, values: Values) -> MaskEncoding | None:
@@ -121,37 +121,37 @@ def _used_colours(mask: MaskFacts) -> dict[int, tuple[int, int, int]]:
     return {value: colours[value] for value in mask.values.tolist() if value < len(colours) and value != 255}
 
 
-def _settle(masks: Sequence[Mask], meaning: MaskEncoding) -> Verdict:
+def _settle(masks: Sequence[Mask], encoding: MaskEncoding) -> Verdict:
     """Judge whether the masks as a whole follow the meaning, or a simple variant of it."""
-    if meaning.kind == "colours" or all(mask.facts.is_drawn for mask in masks):
-        return Verdict(meaning=meaning, findings=[])
+    if encoding.kind == "colours" or all(mask.facts.is_drawn for mask in masks):
+        return Verdict(encoding=encoding, findings=[])
     values = count_ids([mask.facts for mask in masks])
-    painted = _find_painted(masks, meaning)
-    if painted.meaning is not meaning:
+    painted = _find_painted(masks, encoding)
+    if painted.encoding is not encoding:
         return painted
-    settled, findings = meaning, painted.findings
-    count = len(meaning.label_set)
-    is_said = 255 in (*meaning.values, *meaning.ignored_ids)
-    mixed = _find_mixed(masks, meaning)
+    settled, findings = encoding, painted.findings
+    count = len(encoding.label_set)
+    is_said = 255 in (*encoding.values, *encoding.ignored_ids)
+    mixed = _find_mixed(masks, encoding)
     if not is_said and count <= 2 and mask_values.is_binary(values):
-        settled = mask_values.as_binary(meaning)
+        settled = mask_values.as_binary(encoding)
         names = [mask.name for mask in masks if 255 in mask.facts.values or mask.facts.is_grey]
         lines = write_classes(settled).strip()
-        findings.append(find("mask-0-255", names, where=introduce_lines(meaning), lines=lines))
+        findings.append(find("mask-0-255", names, where=introduce_lines(encoding), lines=lines))
     elif mixed:
         findings.append(find("mask-0-255-mixed", mixed))
-    elif mask_values.starts_at_one(values, meaning):
-        settled = mask_values.from_one(meaning)
+    elif mask_values.starts_at_one(values, encoding):
+        settled = mask_values.from_one(encoding)
         names = [mask.name for mask in masks]
         lines = write_classes(settled).strip()
-        where = introduce_lines(meaning)
+        where = introduce_lines(encoding)
         findings.append(find("ids-from-1", names, where=where, lines=lines, highest=count, last=count - 1))
-    return Verdict(meaning=settled, findings=findings)
+    return Verdict(encoding=settled, findings=findings)
 
 
-def _find_mixed(masks: Sequence[Mask], meaning: MaskEncoding) -> list[str]:
+def _find_mixed(masks: Sequence[Mask], encoding: MaskEncoding) -> list[str]:
     """Find binary masks of 0 and 255 among others of 0 and 1."""
-    if meaning.values != (0, 1) or 255 in meaning.ignored_ids:
+    if encoding.values != (0, 1) or 255 in encoding.ignored_ids:
         return []
     held = {mask.name: set(mask.facts.values.tolist()) for mask in masks}
     with_void = [name for name, values in held.items() if 255 in values and 0 in values]
@@ -159,23 +159,23 @@ def _find_mixed(masks: Sequence[Mask], meaning: MaskEncoding) -> list[str]:
     return with_void if has_other and not any({1, 255} <= values for values in held.values()) else []
 
 
-def _find_painted(masks: Sequence[Mask], meaning: MaskEncoding) -> Verdict:
+def _find_painted(masks: Sequence[Mask], encoding: MaskEncoding) -> Verdict:
     """Find colour masks where ids are expected, and propose a meaning if most masks are in colour."""
     painted = [mask for mask in masks if mask.facts.is_colour and not mask.facts.is_grey]
     if not painted:
-        return Verdict(meaning=meaning, findings=[])
+        return Verdict(encoding=encoding, findings=[])
     values = count_colours([mask.facts for mask in painted])
-    known = set(pack_colours(meaning.label_set.colours).tolist()) if _can_paint(meaning) else set()
+    known = set(pack_colours(encoding.label_set.colours).tolist()) if _can_paint(encoding) else set()
     is_known = any(not set(mask.facts.values.tolist()) - known for mask in painted)
     proposal = None
     if 2 * len(painted) <= len(masks):
         lines = advise_few_painted(is_known)
     elif is_known:
-        by_colour = of_colours(meaning.label_set, [], meaning.origin)
-        lines = f"{introduce_lines(meaning)}\n{write_classes(by_colour).strip()}"
+        by_colour = of_colours(encoding.label_set, [], encoding.origin)
+        lines = f"{introduce_lines(encoding)}\n{write_classes(by_colour).strip()}"
     else:
         proposal = mask_values.propose_colours(values)
-        lines = ask_for_colours(values, proposal, meaning)
+        lines = ask_for_colours(values, proposal, encoding)
     finding = find(
         "mask-colours-for-ids",
         [mask.name for mask in painted],
@@ -183,17 +183,17 @@ def _find_painted(masks: Sequence[Mask], meaning: MaskEncoding) -> Verdict:
         values=values.describe(),
         lines=lines,
     )
-    return Verdict(meaning=proposal or meaning, findings=[finding])
+    return Verdict(encoding=proposal or encoding, findings=[finding])
 
 
-def _can_paint(meaning: MaskEncoding) -> bool:
-    return meaning.has_colours and len(set(meaning.label_set.colours)) == len(meaning.label_set)
+def _can_paint(encoding: MaskEncoding) -> bool:
+    return encoding.has_colours and len(set(encoding.label_set.colours)) == len(encoding.label_set)
 
 
-def _judge_each(masks: Sequence[Mask], meaning: MaskEncoding) -> list[Finding]:
+def _judge_each(masks: Sequence[Mask], encoding: MaskEncoding) -> list[Finding]:
     """Find problems of single masks, given a meaning that holds for all."""
-    points = points_of(meaning)[0]
-    is_colour = meaning.kind == "colours"
+    points = points_of(encoding)[0]
+    is_colour = encoding.kind == "colours"
     found: dict[str, list[Mask]] = defaultdict(list)
     fits: dict[str, Fit] = {}
     for mask in masks:
@@ -205,9 +205,9 @@ def _judge_each(masks: Sequence[Mask], meaning: MaskEncoding) -> list[Finding]:
         kind = _judge_fit(fits[mask.name], mask.facts, can_snap(points, is_colour), is_colour)
         if kind:
             found[kind].append(mask)
-    findings = [_describe_strays(kind, some, masks, fits, meaning) for kind, some in found.items()]
+    findings = [_describe_strays(kind, some, masks, fits, encoding) for kind, some in found.items()]
     blended = [] if is_colour else _find_blended(masks, [*found["mask-interpolated"], *found["mask-rgb-ids"]])
-    return [*findings, *blended, *_judge_palette_colours(masks, meaning)]
+    return [*findings, *blended, *_judge_palette_colours(masks, encoding)]
 
 
 def _find_blended(masks: Sequence[Mask], known: Sequence[Mask]) -> list[Finding]:
@@ -232,25 +232,25 @@ def _judge_fit(found: Fit, mask: MaskFacts, is_spaced: bool, is_colour: bool) ->
 
 
 def _describe_strays(
-    kind: str, masks: Sequence[Mask], every: Sequence[Mask], fits: dict[str, Fit], meaning: MaskEncoding
+    kind: str, masks: Sequence[Mask], every: Sequence[Mask], fits: dict[str, Fit], encoding: MaskEncoding
 ) -> Finding:
     names = [mask.name for mask in masks]
     if kind == "mask-rgb-ids":
         return find(kind, names)
     if kind in ("mask-near-colours", "mask-interpolated"):
         return find(kind, names, fixable=any(fits[name].is_clear for name in names))
-    strays = _count_strays([mask.facts for mask in masks], meaning, every)
-    if meaning.kind == "colours":
-        lines = advise_colours(strays, meaning, is_grey=all(mask.facts.is_grey for mask in masks))
+    strays = _count_strays([mask.facts for mask in masks], encoding, every)
+    if encoding.kind == "colours":
+        lines = advise_colours(strays, encoding, is_grey=all(mask.facts.is_grey for mask in masks))
     else:
-        lines = advise_ids(strays, count_ids([mask.facts for mask in every]), meaning)
+        lines = advise_ids(strays, count_ids([mask.facts for mask in every]), encoding)
         lines += "\nOr: `--fix OUT` writes a copy without these samples." if len(masks) < len(every) else ""
     return find(kind, names, values=strays.describe(), lines=lines)
 
 
-def _count_strays(masks: Sequence[MaskFacts], meaning: MaskEncoding, every: Sequence[Mask]) -> Values:
-    points = points_of(meaning)[0]
-    is_colour = meaning.kind == "colours"
+def _count_strays(masks: Sequence[MaskFacts], encoding: MaskEncoding, every: Sequence[Mask]) -> Values:
+    points = points_of(encoding)[0]
+    is_colour = encoding.kind == "colours"
     counts: Counter[int] = Counter()
     for mask in masks:
         stray = ~np.isin(mask.values, points)
@@ -259,17 +259,17 @@ def _count_strays(masks: Sequence[MaskFacts], meaning: MaskEncoding, every: Sequ
     return Values(pixels=dict(counts.most_common()), is_colour=is_colour, of=total)
 
 
-def _judge_palette_colours(masks: Sequence[Mask], meaning: MaskEncoding) -> list[Finding]:
+def _judge_palette_colours(masks: Sequence[Mask], encoding: MaskEncoding) -> list[Finding]:
     """Find masks whose palettes show an id in another colour than classes.yaml or most masks do."""
-    if meaning.kind == "colours" or meaning.origin == PALETTE_ORIGIN:
+    if encoding.kind == "colours" or encoding.origin == PALETTE_ORIGIN:
         return []
     used = {mask.name: _used_colours(mask.facts) for mask in masks if mask.facts.palette}
-    if meaning.has_colours:
-        stored = dict(zip(meaning.values, meaning.label_set.colours, strict=True))
+    if encoding.has_colours:
+        stored = dict(zip(encoding.values, encoding.label_set.colours, strict=True))
         contrary = {name: clashes for name, drawn in used.items() if (clashes := _find_clashes(drawn, stored))}
         if contrary:
-            lines = _describe_both_readings(next(iter(contrary.values())), meaning)
-            return [find("palettes-contradict", [*contrary], lines=lines, where=introduce_lines(meaning))]
+            lines = _describe_both_readings(next(iter(contrary.values())), encoding)
+            return [find("palettes-contradict", [*contrary], lines=lines, where=introduce_lines(encoding))]
     counts: dict[int, Counter[tuple[int, int, int]]] = defaultdict(Counter)
     for drawn in used.values():
         for value, colour in drawn.items():
@@ -299,17 +299,17 @@ def _find_clashes(
     ]
 
 
-def _describe_both_readings(clashes: Sequence[tuple[int, int]], meaning: MaskEncoding) -> str:
-    names = dict(zip(meaning.values, meaning.label_set.names, strict=True))
+def _describe_both_readings(clashes: Sequence[tuple[int, int]], encoding: MaskEncoding) -> str:
+    names = dict(zip(encoding.values, encoding.label_set.names, strict=True))
     return ", ".join(
         f"id {value} is {names[value]!r} by its number and {names[other]!r} by its colour"
         for value, other in clashes[:3]
     )
 
 
-def classes_of(mask: MaskFacts, meaning: MaskEncoding) -> Iterator[int]:
+def classes_of(mask: MaskFacts, encoding: MaskEncoding) -> Iterator[int]:
     """Yield the label ids in a mask, including void; -1 for values without a meaning."""
-    codes, ids = points_of(meaning)
+    codes, ids = points_of(encoding)
     lookup = dict(zip(codes.tolist(), ids.tolist(), strict=True))
-    values = mask.values & 255 if mask.is_grey and meaning.kind == "ids" else mask.values
+    values = mask.values & 255 if mask.is_grey and encoding.kind == "ids" else mask.values
     return (lookup.get(value, -1) for value in values.tolist())

@@ -89,30 +89,30 @@ def is_binary(values: Values) -> bool:
     return is_noise and pixels[0] + pixels[255] >= MIN_SAME * values.total
 
 
-def starts_at_one(values: Values, meaning: MaskEncoding) -> bool:
+def starts_at_one(values: Values, encoding: MaskEncoding) -> bool:
     """Return whether ids go from 1 to K although 0 to K - 1 are expected."""
-    count = len(meaning.label_set)
-    if meaning.kind != "ids" or meaning.values != tuple(range(count)):
+    count = len(encoding.label_set)
+    if encoding.kind != "ids" or encoding.values != tuple(range(count)):
         return False
-    classes = values.pixels.keys() - {meaning.label_set.ignore_index, *meaning.ignored_ids}
+    classes = values.pixels.keys() - {encoding.label_set.ignore_index, *encoding.ignored_ids}
     return bool(classes) and min(classes) >= 1 and max(classes) == count
 
 
-def as_binary(meaning: MaskEncoding | None) -> MaskEncoding:
+def as_binary(encoding: MaskEncoding | None) -> MaskEncoding:
     """Make the meaning of masks with 0 and 255, using known names."""
-    names = meaning.label_set.names if meaning else ()
-    colours = meaning.label_set.colours if meaning else ()
+    names = encoding.label_set.names if encoding else ()
+    colours = encoding.label_set.colours if encoding else ()
     if len(names) != 2:
         is_named = len(names) == 1 and names[0].casefold() not in ("background", "class 0")
         names, colours = ("background", names[0] if is_named else "object"), voc_colours(2)
-    origin = meaning.origin if meaning else PROPOSED
+    origin = encoding.origin if encoding else PROPOSED
     found = of_ids(LabelSet(names=names, colours=colours), [0, 255], [], origin)
-    return replace(found, has_colours=meaning is not None and meaning.has_colours and len(meaning.label_set) == 2)
+    return replace(found, has_colours=encoding is not None and encoding.has_colours and len(encoding.label_set) == 2)
 
 
-def from_one(meaning: MaskEncoding) -> MaskEncoding:
+def from_one(encoding: MaskEncoding) -> MaskEncoding:
     """Make the meaning with the same classes and ids from 1."""
-    return replace(meaning, values=tuple(range(1, len(meaning.label_set) + 1)))
+    return replace(encoding, values=tuple(range(1, len(encoding.label_set) + 1)))
 
 
 def common_palette(masks: Sequence[MaskFacts]) -> list[Colour] | None:
@@ -172,31 +172,31 @@ def _propose_ids(values: Values) -> MaskEncoding | None:
     return of_ids(LabelSet.numbered(len(stored)), stored, [], PROPOSED)
 
 
-def points_of(meaning: MaskEncoding) -> tuple[Codes, Codes]:
+def points_of(encoding: MaskEncoding) -> tuple[Codes, Codes]:
     """Return the codes that have a meaning, and the label id of each."""
-    label_set = meaning.label_set
+    label_set = encoding.label_set
     ids = np.arange(len(label_set))
-    if meaning.kind == "colours":
-        codes = pack_colours([*label_set.colours, *meaning.ignored_colours])
-        return codes, np.concatenate([ids, np.full(len(meaning.ignored_colours), label_set.ignore_index)])
-    void = sorted({label_set.ignore_index, *meaning.ignored_ids} - set(meaning.values))
-    codes = np.array([*meaning.values, *void], np.int64)
+    if encoding.kind == "colours":
+        codes = pack_colours([*label_set.colours, *encoding.ignored_colours])
+        return codes, np.concatenate([ids, np.full(len(encoding.ignored_colours), label_set.ignore_index)])
+    void = sorted({label_set.ignore_index, *encoding.ignored_ids} - set(encoding.values))
+    codes = np.array([*encoding.values, *void], np.int64)
     return codes, np.concatenate([ids, np.full(len(void), label_set.ignore_index)])
 
 
-def write_classes(meaning: MaskEncoding) -> str:
+def write_classes(encoding: MaskEncoding) -> str:
     """Return the text of a `classes.yaml` with this meaning; default colours are omitted."""
-    label_set = meaning.label_set
+    label_set = encoding.label_set
     lines: dict[str, object] = {"names": list(label_set.names)}
-    if meaning.kind == "colours" or label_set.colours != voc_colours(len(label_set)):
+    if encoding.kind == "colours" or label_set.colours != voc_colours(len(label_set)):
         lines["colours"] = [list(colour) for colour in label_set.colours]
-    if meaning.kind == "colours":
+    if encoding.kind == "colours":
         lines["masks"] = "colours"
-        ignored: list[object] = [list(colour) for colour in meaning.ignored_colours]
+        ignored: list[object] = [list(colour) for colour in encoding.ignored_colours]
     else:
-        ignored = list(meaning.ignored_ids)
-        if meaning.values != tuple(range(len(label_set))):
-            lines["values"] = list(meaning.values)
+        ignored = list(encoding.ignored_ids)
+        if encoding.values != tuple(range(len(label_set))):
+            lines["values"] = list(encoding.values)
     if ignored:
         lines["ignore"] = ignored
     return "".join(f"{key}: {_write_value(value)}\n" for key, value in lines.items())
@@ -213,28 +213,28 @@ MAX_LISTED = 64
 _WITHOUT = "`--fix OUT` writes a copy without these samples."
 
 
-def name_file(meaning: MaskEncoding | None) -> str:
+def name_file(encoding: MaskEncoding | None) -> str:
     """Return the name of the file that defines the values; `classes.yaml` if none does."""
-    path = Path(meaning.origin) if meaning else Path("classes.yaml")
+    path = Path(encoding.origin) if encoding else Path("classes.yaml")
     return path.name if path.suffix.lower() in (".yaml", ".yml", ".txt", ".csv") else "classes.yaml"
 
 
-def introduce_lines(meaning: MaskEncoding | None) -> str:
+def introduce_lines(encoding: MaskEncoding | None) -> str:
     """Return the instruction that introduces the lines of a whole `classes.yaml`."""
-    name = name_file(meaning)
+    name = name_file(encoding)
     if name.endswith((".txt", ".csv")):
         return f"Write a file classes.yaml into the folder, which then takes precedence over {name}:"
     return f"Write this into {name}:"
 
 
-def ask_for_colours(colours: Values, proposal: MaskEncoding | None, meaning: MaskEncoding) -> str:
+def ask_for_colours(colours: Values, proposal: MaskEncoding | None, encoding: MaskEncoding) -> str:
     """Ask the owner which colour is which class, in a form that cannot be pasted without an answer."""
     if proposal is None:
         return (
             "So many colours cannot be classes; they come from a photograph, smoothing or lossy compression. Export "
             "the masks again as PNG without smoothing."
         )
-    names, shares = meaning.label_set.names, colours.shares()
+    names, shares = encoding.label_set.names, colours.shares()
     found = zip(pack_colours(proposal.label_set.colours).tolist(), proposal.label_set.colours, strict=True)
     more = "" if len(proposal.label_set) <= len(names) else " List colours without a class under 'ignore'."
     return "\n".join(
@@ -242,8 +242,8 @@ def ask_for_colours(colours: Values, proposal: MaskEncoding | None, meaning: Mas
             "The class of each colour is unknown. The most frequent colours, as shares of all pixels:",
             *(f"- [{', '.join(map(str, colour))}]: {shares[value]}" for value, colour in found),
             f"The names are {', '.join(names)}.",
-            f"In {name_file(meaning)}, add the key 'colours' with one [red, green, blue] per name, in the order of the "
-            f"names, and 'masks: colours'.{more}",
+            f"In {name_file(encoding)}, add the key 'colours' with one [red, green, blue] per name, in the order of "
+            f"the names, and 'masks: colours'.{more}",
             "Or: `--fix OUT` writes a copy with ids and placeholders for class names (class 0 and so on), which you "
             "can rename.",
         ]
@@ -256,41 +256,41 @@ def advise_few_painted(is_known: bool) -> str:
     return f"The other masks contain ids. Save these with ids, too; {by_colour if is_known else _WITHOUT}"
 
 
-def advise_colours(strays: Values, meaning: MaskEncoding, *, is_grey: bool) -> str:
+def advise_colours(strays: Values, encoding: MaskEncoding, *, is_grey: bool) -> str:
     """Advise on colours without a meaning; `is_grey` if the masks with them may contain ids."""
     colours = [unpack_colour(value) for value in list(strays.pixels)[:MAX_LISTED]]
     hint = "\nIf the masks contain ids instead of colours, remove 'masks: colours'." if is_grey else ""
-    name = name_file(meaning)
+    name = name_file(encoding)
     if name.endswith(".txt"):
         red, green, blue = colours[0]
         return (
             f"If they are classes, add a line for each to {name}, such as\nNAME:{red},{green},{blue}::\n"
             "There, name colours without a class void, ignore or ignored."
         )
-    ignored = [list(colour) for colour in [*meaning.ignored_colours, *colours]]
+    ignored = [list(colour) for colour in [*encoding.ignored_colours, *colours]]
     return f"If they are classes, add names and colours to {name}; otherwise add the line\nignore: {ignored}{hint}"
 
 
-def advise_ids(strays: Values, present: Values, meaning: MaskEncoding) -> str:
+def advise_ids(strays: Values, present: Values, encoding: MaskEncoding) -> str:
     """Advise on ids without a meaning; `present` are the ids of all masks."""
-    count = len(meaning.label_set)
-    values = _find_values(present, meaning)
+    count = len(encoding.label_set)
+    values = _find_values(present, encoding)
     if values:
         return _write_in(
             "If these are the classes in the order of the names,",
-            replace(meaning, values=values),
+            replace(encoding, values=values),
             f"values: {[*values]}",
         )
     stray = sorted(strays.pixels)
-    if stray == [count] and 0 in present.pixels and meaning.values == tuple(range(count)):
-        return _advise_shifted(count, meaning)
-    return _advise_ignoring(stray, meaning)
+    if stray == [count] and 0 in present.pixels and encoding.values == tuple(range(count)):
+        return _advise_shifted(count, encoding)
+    return _advise_ignoring(stray, encoding)
 
 
-def _advise_shifted(count: int, meaning: MaskEncoding) -> str:
+def _advise_shifted(count: int, encoding: MaskEncoding) -> str:
     """Advise on ids 0 to K for K names: either 0 is not a class, or the first or the last class has no name."""
     values = tuple(range(1, count + 1))
-    shifted = replace(meaning, values=values, ignored_ids=(0,))
+    shifted = replace(encoding, values=values, ignored_ids=(0,))
     condition = f"If 0 means unlabelled and the names belong to 1 to {count},"
     where = _write_in(condition, shifted, f"values: {[*values]}\nignore: [0]")
     return (
@@ -300,13 +300,13 @@ def _advise_shifted(count: int, meaning: MaskEncoding) -> str:
     )
 
 
-def _find_values(present: Values, meaning: MaskEncoding) -> tuple[int, ...]:
+def _find_values(present: Values, encoding: MaskEncoding) -> tuple[int, ...]:
     """Return the ids in order if there are as many as names, and they cannot be used as they are."""
-    count = len(meaning.label_set)
-    if meaning.values != tuple(range(count)) or meaning.ignored_ids:
+    count = len(encoding.label_set)
+    if encoding.values != tuple(range(count)) or encoding.ignored_ids:
         return ()
     everything = sorted(present.pixels)
-    void = meaning.label_set.ignore_index
+    void = encoding.label_set.ignore_index
     for found in (everything, [value for value in everything if value != void]):
         valid = [value for value in found if value < count]
         if len(found) == count and (2 * len(valid) < count or valid == [0]):
@@ -314,13 +314,13 @@ def _find_values(present: Values, meaning: MaskEncoding) -> tuple[int, ...]:
     return ()
 
 
-def _advise_ignoring(stray: Sequence[int], meaning: MaskEncoding) -> str:
+def _advise_ignoring(stray: Sequence[int], encoding: MaskEncoding) -> str:
     if len(stray) > MAX_LISTED:
         return "So many ids cannot be classes: the masks may be ordinary images, or smoothed."
     it, has, is_class = ("it", "has", "is a class") if len(stray) == 1 else ("they", "have", "are classes")
-    ignored = (*meaning.ignored_ids, *stray)
-    where = _write_in(f"If {it} {has} no class,", replace(meaning, ignored_ids=ignored), f"ignore: {[*ignored]}")
-    name = name_file(meaning)
+    ignored = (*encoding.ignored_ids, *stray)
+    where = _write_in(f"If {it} {has} no class,", replace(encoding, ignored_ids=ignored), f"ignore: {[*ignored]}")
+    name = name_file(encoding)
     if name.endswith(".csv"):
         return f"{where}\nIf {it} {is_class}, add to {name} a line for each id, such as\n{stray[0]}, NAME"
     return (
@@ -329,10 +329,10 @@ def _advise_ignoring(stray: Sequence[int], meaning: MaskEncoding) -> str:
     )
 
 
-def _write_in(condition: str, meaning: MaskEncoding, line: str) -> str:
+def _write_in(condition: str, encoding: MaskEncoding, line: str) -> str:
     """Advise to add a line to the file that defines the classes, or to write a classes.yaml instead of it."""
-    name = name_file(meaning)
+    name = name_file(encoding)
     if name.endswith((".txt", ".csv")):
-        where = introduce_lines(meaning)
-        return f"{condition} {where[0].lower()}{where[1:]}\n{write_classes(meaning).strip()}"
+        where = introduce_lines(encoding)
+        return f"{condition} {where[0].lower()}{where[1:]}\n{write_classes(encoding).strip()}"
     return f"{condition} write into {name}\n{line}"

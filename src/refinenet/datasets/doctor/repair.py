@@ -44,24 +44,24 @@ class Relabelled(NamedTuple):
     changes: tuple[str, ...]
 
 
-def relabel(path: str, meaning: MaskEncoding, orientation: int) -> Relabelled:
+def relabel(path: str, encoding: MaskEncoding, orientation: int) -> Relabelled:
     """Read a mask file as label ids.
 
     Args:
         path: The file.
-        meaning: Corrected meaning of its values.
+        encoding: Corrected meaning of its values.
         orientation: EXIF orientation by which to rotate the mask; 1 for none.
 
     Raises:
         ValueError: the meaning of some pixels is ambiguous, or the file cannot be read.
         OSError: the file cannot be opened.
     """
-    pixels = read_pixels(path, as_colours=meaning.kind == "colours")
-    changes = _describe(pixels, meaning)
-    codes, points, ids = _find_points(pixels, meaning)
-    places, snapped, lost = _place(codes, points, pixels.is_colour and not (pixels.is_grey and meaning.kind == "ids"))
-    table = np.append(ids, meaning.label_set.ignore_index)  # index -1 (ambiguous) is the last: void
-    labels = meaning.label_set.cast(turn(table[places], orientation))
+    pixels = read_pixels(path, as_colours=encoding.kind == "colours")
+    changes = _describe(pixels, encoding)
+    codes, points, ids = _find_points(pixels, encoding)
+    places, snapped, lost = _place(codes, points, pixels.is_colour and not (pixels.is_grey and encoding.kind == "ids"))
+    table = np.append(ids, encoding.label_set.ignore_index)  # index -1 (ambiguous) is the last: void
+    labels = encoding.label_set.cast(turn(table[places], orientation))
     if orientation > 1:
         changes.append("rotated like its image")
     if snapped:
@@ -69,28 +69,28 @@ def relabel(path: str, meaning: MaskEncoding, orientation: int) -> Relabelled:
     return Relabelled(labels, tuple(changes))
 
 
-def _describe(pixels: MaskPixels, meaning: MaskEncoding) -> list[str]:
+def _describe(pixels: MaskPixels, encoding: MaskEncoding) -> list[str]:
     if not pixels.is_opaque:
         raise ValueError("partly transparent, so the labels there are ambiguous")
     changes = ["first frame only"] if pixels.has_frames else []
-    if pixels.is_colour and meaning.kind == "ids":
+    if pixels.is_colour and encoding.kind == "ids":
         changes.append("one channel instead of three equal ones" if pixels.is_grey else "ids instead of class colours")
-    elif meaning.kind == "colours":
+    elif encoding.kind == "colours":
         changes.append("ids instead of colours")
-    elif meaning.values != tuple(range(len(meaning.label_set))):
-        changes.append(f"ids {list(meaning.values)} became 0 to {len(meaning.label_set) - 1}")
+    elif encoding.values != tuple(range(len(encoding.label_set))):
+        changes.append(f"ids {list(encoding.values)} became 0 to {len(encoding.label_set) - 1}")
     return changes
 
 
-def _find_points(pixels: MaskPixels, meaning: MaskEncoding) -> tuple[Codes, Codes, Codes]:
+def _find_points(pixels: MaskPixels, encoding: MaskEncoding) -> tuple[Codes, Codes, Codes]:
     """Return the codes of a mask, the codes that have a meaning, and the ids of these."""
-    points, ids = points_of(meaning)
-    if not pixels.is_colour or meaning.kind == "colours":
+    points, ids = points_of(encoding)
+    if not pixels.is_colour or encoding.kind == "colours":
         return pixels.codes, points, ids
     if pixels.is_grey:
         return pixels.codes & 255, points, ids
-    colours = pack_colours(meaning.label_set.colours)
-    if not meaning.has_colours or len(np.unique(colours)) < len(colours):
+    colours = pack_colours(encoding.label_set.colours)
+    if not encoding.has_colours or len(np.unique(colours)) < len(colours):
         raise ValueError("in colour, but nothing defines the class of each colour")
     return pixels.codes, colours, np.arange(len(colours))
 
@@ -132,7 +132,7 @@ class Writer:
     """A writer of samples, which can be sent to other processes."""
 
     out: Path
-    meaning: MaskEncoding
+    encoding: MaskEncoding
     datasets: Mapping[str, Dataset]
 
     def write(self, order: Order) -> Change:
@@ -142,20 +142,20 @@ class Writer:
             return Change.leave_out(pair, "the run was aborted")
         try:
             found = self._read(order)
-            void = self.meaning.label_set.ignore_index
+            void = self.encoding.label_set.ignore_index
             if (found.labels == void).all():
                 return Change.leave_out(pair, "its mask contains only void")
             image = self._write_image(order)
         except (ValueError, OSError) as error:
             return Change.leave_out(pair, str(error))
-        label_set = self.meaning.label_set
+        label_set = self.encoding.label_set
         palette = label_set.colours if len(label_set) <= 255 else None
         write(self.out / "masks" / pair.split / f"{order.name}.png", found.labels, palette=palette)
         return Change(pair=pair, name=order.name, image=image, mask=found.changes, left_out="")
 
     def _read(self, order: Order) -> Relabelled:
         if order.pair.split not in self.datasets:
-            return relabel(order.pair.mask, self.meaning, order.orientation)
+            return relabel(order.pair.mask, self.encoding, order.orientation)
         dataset = replace(self.datasets[order.pair.split], items=[order.pair.item])
         return Relabelled(dataset.labels(0), ())
 
@@ -200,13 +200,13 @@ def fix(
         check_target(source, out, root=root)
     examination = _examine_wholly(source, root, workers, progress)
     _check_outside(out, examination)
-    if examination.meaning is None or examination.source.is_meaning_damaged:
+    if examination.encoding is None or examination.source.is_encoding_damaged:
         raise ValueError(f"The meaning of the masks is unknown, so nothing was written.\n\n{examination.report.text()}")
     target = out.resolve()
     temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.part")
     try:
         temporary.mkdir(parents=True)
-        changes = _write_all(examination, examination.meaning, temporary, workers, progress)
+        changes = _write_all(examination, examination.encoding, temporary, workers, progress)
         write_atomically(temporary / "changes.json", changes.to_json().encode())
         if target.is_dir():
             target.rmdir()
@@ -274,11 +274,11 @@ def _refuse_inside(out: Path, folders: Iterable[Path]) -> None:
 
 
 def _write_all(
-    examination: Examination, meaning: MaskEncoding, folder: Path, workers: int | None, progress: bool
+    examination: Examination, encoding: MaskEncoding, folder: Path, workers: int | None, progress: bool
 ) -> Changes:
     source = examination.source
     orders, changes = _plan(examination)
-    writer = Writer(out=folder, meaning=meaning, datasets=source.reading.datasets)
+    writer = Writer(out=folder, encoding=encoding, datasets=source.reading.datasets)
     with progress_bar(progress) as bar:
         task = bar.add_task("Writing", total=len(orders), status="")
         for order, change in zip(orders, map_safely(writer.write, orders, workers=workers), strict=True):
@@ -291,11 +291,11 @@ def _write_all(
         text = examination.report.text()
         advice = f"\n\n{text}" if text else ""
         raise ValueError(f"No sample would be left in {', '.join(lost)}, so no copy was written: {reasons}.{advice}")
-    label_set = meaning.label_set
+    label_set = encoding.label_set
     write_atomically(folder / "classes.yaml", _describe_classes(label_set).encode())
     return Changes(
         out=folder, source=source.name, root=source.root, written=dict(written), samples=tuple(changes),
-        files=dict(source.listing.left_out), meaning=meaning.origin, annotations=source.invalid,
+        files=dict(source.listing.left_out), encoding=encoding.origin, annotations=source.invalid,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from refinenet.datasets.doctor.listing import Pair, shorten
 from refinenet.datasets.doctor.mask_values import PROPOSED
 from refinenet.datasets.folder.classes_file import KEYS
 from refinenet.datasets.formats.invalid_labels import InvalidLabels
-from refinenet.io.console import print_table, say, write_command
+from refinenet.io.console import print_note, print_table, say, write_command
 
 _WIDTH = 76
 """Width of wrapped text in characters, without its indentation of four."""
@@ -42,6 +42,11 @@ class Report:
     """Whether only a sample was read, and image files were compared byte by byte."""
     findings: tuple[Finding, ...]
     """Findings that stop training first, then in the order of `KINDS`."""
+
+    def print_warnings(self, *, enabled: bool) -> None:
+        """Print the findings as warnings, of a dataset that is used nevertheless."""
+        for finding in self.findings:
+            print_note(f"Warning: {finding.text()}", enabled=enabled)
 
     @property
     def fix_command(self) -> str:
@@ -153,8 +158,8 @@ class Changes:
     out: Path
     source: str
     root: Path | None
-    meaning: str
-    """Origin of the meaning of the mask values."""
+    encoding: str
+    """Origin of the encoding of the mask values."""
     written: Mapping[str, int]
     """Number of samples by split."""
     samples: tuple[Change, ...]
@@ -166,7 +171,7 @@ class Changes:
     @property
     def has_placeholders(self) -> bool:
         """Whether classes are named by numbers, because nothing defines their names."""
-        return self.meaning == PROPOSED
+        return self.encoding == PROPOSED
 
     def to_dict(self) -> dict[str, Any]:
         """Return all changes as JSON-ready values."""
@@ -174,7 +179,7 @@ class Changes:
             "source": self.source,
             "out": str(self.out),
             "written": dict(self.written),
-            "meaning_of_values": self.meaning,
+            "meaning_of_values": self.encoding,
             "names_are_placeholders": self.has_placeholders,
             "sums": dict(self._sums()),
             "samples": [self._describe(change) for change in self.samples],

@@ -133,18 +133,18 @@ _ALIKE = 0.01
 
 
 def judge_classes(
-    facts: Sequence[Facts], meaning: MaskEncoding, root: Path | None, resplit: str, *, is_whole: bool
+    facts: Sequence[Facts], encoding: MaskEncoding, root: Path | None, resplit: str, *, is_whole: bool
 ) -> list[Finding]:
     """Find classes that never occur or only in one split, and masks that contain only void.
 
     Args:
         facts: Facts of the samples that were read.
-        meaning: MaskEncoding of the mask values.
+        encoding: Encoding of the mask values.
         root: The dataset's folder.
         resplit: Advice on how to move samples to other splits.
         is_whole: Whether these are all samples; a part may lack rare classes by chance.
     """
-    void = meaning.label_set.ignore_index
+    void = encoding.label_set.ignore_index
     held: dict[str, set[int]] = defaultdict(set)
     empty: list[str] = []
     sparse: list[str] = []
@@ -153,7 +153,7 @@ def judge_classes(
     for fact in facts:
         if fact.mask is None or fact.mask.problem:
             continue
-        classes = list(classes_of(fact.mask, meaning))
+        classes = list(classes_of(fact.mask, encoding))
         found = set(classes)
         counts = fact.mask.counts[np.asarray(classes) == void].sum(), fact.mask.counts.sum()
         without_class, pixels = without_class + int(counts[0]), pixels + int(counts[1])
@@ -168,7 +168,7 @@ def judge_classes(
     findings = [find("mask-all-void", empty)] if empty else []
     if without_class > _MOSTLY * pixels:
         findings.append(find("masks-mostly-void", sparse, values=f"{100 * without_class / pixels:.1f}"))
-    names = meaning.label_set.names
+    names = encoding.label_set.names
     every = set().union(*held.values())
     if len(names) == 1 or (is_whole and len(every) == 1):
         findings.append(_find_classes("class-only-one", every or {0}, names))

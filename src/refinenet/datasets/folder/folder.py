@@ -12,7 +12,8 @@ from pathlib import Path
 from refinenet.datasets.dataset import Dataset, from_files
 from refinenet.datasets.file_pairs import find_by_item, pair_names
 from refinenet.datasets.folder.classes_file import MaskEncoding, NoPaletteError
-from refinenet.datasets.folder.layouts import Layout, find_encoding, find_layout
+from refinenet.datasets.folder.encodings import find_encoding
+from refinenet.datasets.folder.layouts import Layout, find_layout
 from refinenet.datasets.folder.split_files import SplitFiles, name_split
 from refinenet.datasets.formats import coco, labelme
 from refinenet.datasets.formats.coco_crowds import CrowdReport
@@ -53,7 +54,7 @@ class FolderSplits:
         return find_layout(self.source)
 
     @cached_property
-    def meaning(self) -> MaskEncoding:
+    def encoding(self) -> MaskEncoding:
         """The meaning of the values in masks, or of the labels of shapes."""
         try:
             return find_encoding(self.layout, leave_out_invalid=self.leave_out_invalid)
@@ -92,14 +93,14 @@ class FolderSplits:
                 "the folders images/train and masks/train."
             )
         if name not in layout.annotations:
-            return _open_masks(layout, name, self.meaning), AnnotationReport(path=layout.root)
+            return _open_masks(layout, name, self.encoding), AnnotationReport(path=layout.root)
         if layout.annotations[name].is_file():
-            label_set = self.meaning.label_set if layout.classes_file else None
+            label_set = self.encoding.label_set if layout.classes_file else None
             return _open_coco(layout, name, label_set, leave_out_invalid=self.leave_out_invalid)
-        return _open_labelme(layout, name, self.meaning, leave_out_invalid=self.leave_out_invalid)
+        return _open_labelme(layout, name, self.encoding, leave_out_invalid=self.leave_out_invalid)
 
 
-def _open_masks(layout: Layout, split: str, meaning: MaskEncoding) -> Dataset:
+def _open_masks(layout: Layout, split: str, encoding: MaskEncoding) -> Dataset:
     files = layout.splits[split]
     if layout.is_dealt:  # an image may be in one split and its lone mask in the other: check both
         for part in layout.splits.values():
@@ -107,7 +108,7 @@ def _open_masks(layout: Layout, split: str, meaning: MaskEncoding) -> Dataset:
     pairs = _pair(files)
     if not pairs:
         raise FileNotFoundError(f"The split {split!r} of {layout.root} has no images in {files.images}.")
-    return _of_pairs(layout, split, pairs, meaning.label_set, files.masks, meaning.read)
+    return _of_pairs(layout, split, pairs, encoding.label_set, files.masks, encoding.read)
 
 
 def _pair(files: SplitFiles) -> dict[str, tuple[str, str]]:
@@ -143,7 +144,7 @@ def _of_pairs(
 
 
 def _open_labelme(
-    layout: Layout, split: str, meaning: MaskEncoding, *, leave_out_invalid: bool
+    layout: Layout, split: str, encoding: MaskEncoding, *, leave_out_invalid: bool
 ) -> tuple[Dataset, AnnotationReport]:
     folder = layout.annotations[split]
     shapes = [path.name for path in list_files(folder, (".json",))]
@@ -151,9 +152,9 @@ def _open_labelme(
     pairs = pair_names(images, shapes, wanted="json file", folders=(folder, folder))
     in_split = set(layout.splits[split].image_names)
     chosen = {item: names for item, names in pairs.items() if names[0] in in_split}
-    read_labels = partial(labelme.read_labels, meaning.label_set, leave_out_invalid=leave_out_invalid)
+    read_labels = partial(labelme.read_labels, encoding.label_set, leave_out_invalid=leave_out_invalid)
     invalid = labelme.find_invalid(folder / names[1] for names in chosen.values()) if leave_out_invalid else None
-    dataset = _of_pairs(layout, split, chosen, meaning.label_set, folder, read_labels)
+    dataset = _of_pairs(layout, split, chosen, encoding.label_set, folder, read_labels)
     return dataset, AnnotationReport(path=folder, invalid=invalid)
 
 

@@ -22,7 +22,7 @@ The splits "valid" and "validation" are read as "val". Images may be in subfolde
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,13 +34,8 @@ from refinenet.datasets.folder.classes_file import (
     KEYS,
     LAYOUT_KEYS,
     OPTION_KEYS,
-    MaskEncoding,
-    NoPaletteError,
-    encoding_from_palettes,
     hint_at_keys,
     load_yaml,
-    of_ids,
-    read_classes_file,
 )
 from refinenet.datasets.folder.split_files import (
     SHARED,
@@ -60,13 +55,9 @@ from refinenet.datasets.folder.tool_exports import (
     find_labelme,
     find_roboflow,
     find_voc,
-    read_label_map,
-    read_roboflow_classes,
 )
-from refinenet.datasets.formats import coco, labelme
 from refinenet.datasets.formats.coco_crowds import Crowds
 from refinenet.io.image_files import IMAGE_SUFFIXES, list_files, walk_names
-from refinenet.labels import LabelSet
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir")
 """Names of folders of images, case-insensitive."""
@@ -209,9 +200,9 @@ def _of(root: Path, description: str, splits: Mapping[str, SplitFiles]) -> Layou
     return Layout(root=root, description=description, splits=splits, classes_file=None)
 
 
-__all__ = ["Layout", "SplitFiles", "find_encoding", "find_layout", "find_splits"]
+__all__ = ["Layout", "SplitFiles", "find_layout", "find_splits"]
 
-_YAML_SUFFIXES = (".yaml", ".yml")
+YAML_SUFFIXES = (".yaml", ".yml")
 _ROBOFLOW_CLASSES = "_classes.csv"
 _YAML_CLASSES = ("classes.yaml", "classes.yml")
 _CLASSES_FILES = (*_YAML_CLASSES, "labelmap.txt", _ROBOFLOW_CLASSES)
@@ -226,7 +217,7 @@ def find_layout(source: Path) -> Layout:
         ValueError: A YAML file or a list has an invalid entry.
         OSError: A folder or file cannot be read.
     """
-    if source.is_file() and source.suffix.lower() in _YAML_SUFFIXES:
+    if source.is_file() and source.suffix.lower() in YAML_SUFFIXES:
         return _follow(source, _read_yaml(source))
     if not source.is_dir():
         raise FileNotFoundError(f"{source} is neither a folder nor a YAML file.")
@@ -248,7 +239,7 @@ class Options:
 
 
 def _load_mapping(path: Path) -> Mapping[str, Any]:
-    """Read a YAML file; a damaged one counts as empty, and `find_encoding` reports the damage."""
+    """Read a YAML file; a damaged one counts as empty, and `encodings.find_encoding` reports the damage."""
     try:
         values = load_yaml(path)
     except ValueError:
@@ -366,7 +357,7 @@ def _find_classes_file(root: Path, names: Sequence[str] = _CLASSES_FILES) -> Pat
 
 def _has_options_alone(path: Path) -> bool:
     """Return whether a YAML file has options but no classes."""
-    values = _load_mapping(path) if path.suffix in _YAML_SUFFIXES else {}
+    values = _load_mapping(path) if path.suffix in YAML_SUFFIXES else {}
     return bool(values) and set(values) <= set(OPTION_KEYS)
 
 
@@ -387,79 +378,3 @@ def find_splits(layout: Layout) -> tuple[str, ...]:
         split for split, files in layout.splits.items() if layout.annotations or not is_made_of_others(split, files)
     ]
     return tuple(sorted(found, key=lambda split: (split != "train", split != "val")))
-
-
-def find_encoding(layout: Layout, *, leave_out_invalid: bool = False) -> MaskEncoding:
-    """Find the meaning of the values in a layout's masks, or of its annotations.
-
-    Palette masks without a classes file are all read, each once. Invalid annotations may be left out.
-
-    Raises:
-        NoPaletteError: The meaning is not given.
-        ValueError: The file that gives it is damaged, or lacks a label that occurs.
-        FileNotFoundError: There are no masks.
-        OSError: A file cannot be read.
-    """
-    path = layout.classes_file
-    if layout.annotations:
-        return _find_annotated(layout, leave_out_invalid)
-    if path is None:
-        return _find_in_palettes(layout)
-    if path.suffix.lower() in _YAML_SUFFIXES:
-        return read_classes_file(path)
-    return read_label_map(path) if path.suffix == ".txt" else _read_roboflow(layout, path)
-
-
-def _find_annotated(layout: Layout, leave_out_invalid: bool) -> MaskEncoding:
-    first = next(iter(layout.annotations.values()))
-    folders = sorted({path for path in layout.annotations.values() if path.is_dir()})
-    shapes = [path for folder in folders for path in sorted(list_files(folder, (".json",)))]
-    if layout.classes_file is not None:
-        meaning = _read_listed(layout.classes_file)
-        labelme.check_labels(
-            meaning.label_set, shapes, leave_out_invalid=leave_out_invalid
-        )  # COCO's files are checked when they are opened, each once.
-        return meaning
-    if folders:
-        return _number(labelme.find_names(shapes, leave_out_invalid=leave_out_invalid), first)
-    instances = coco.open_instances(first, leave_out_invalid=leave_out_invalid)
-    return _number(instances.label_set_of_all(), first)
-
-
-def _number(label_set: LabelSet, origin: Path) -> MaskEncoding:
-    return of_ids(label_set, list(range(len(label_set))), [], str(origin))
-
-
-def _read_listed(path: Path) -> MaskEncoding:
-    """Read the classes that a YAML file lists for shapes, which have labels but no ids or colours."""
-    meaning = read_classes_file(path)
-    if meaning != _number(meaning.label_set, path):
-        raise ValueError(
-            f"{path}: 'masks', 'values' and 'ignore' are for masks, but the labels here are shapes: use 'names' and "
-            "'colours' only."
-        )
-    return meaning
-
-
-def _find_in_palettes(layout: Layout) -> MaskEncoding:
-    if not any(files.mask_names for files in layout.splits.values()):
-        folders = sorted({str(files.masks) for files in layout.splits.values()})
-        raise FileNotFoundError(f"{layout.root} has no masks in {', '.join(folders)}.")
-    try:
-        return encoding_from_palettes(_all_masks(layout))
-    except NoPaletteError as error:
-        raise NoPaletteError(f"{layout.root} has no classes.yaml and {error}") from error
-
-
-def _all_masks(layout: Layout) -> Iterator[Path]:
-    for files in layout.splits.values():
-        yield from (files.masks / name for name in files.mask_names)
-
-
-def _read_roboflow(layout: Layout, path: Path) -> MaskEncoding:
-    meaning = read_roboflow_classes(path)
-    for folder in list_folders(layout.root).values():
-        other = folder / path.name
-        if other.is_file() and read_roboflow_classes(other).label_set != meaning.label_set:
-            raise ValueError(f"{path} and {other} name different classes: export all splits together.")
-    return meaning

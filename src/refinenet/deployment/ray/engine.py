@@ -145,13 +145,13 @@ def _make_journal(
     record: str | os.PathLike[str] | None, settings: Mapping[str, Any], label_set: LabelSet
 ) -> RayJournal:
     folder = None if record is None else _absolute(record)
-    key = _shorten(settings)
+    key = _hash_settings(settings)
     if settings["kind"] in (None, "labels") and label_set.ignore_index == 255:
-        return RayJournal(folder, _shorten({**settings, LABEL_FILES: GREY}), label_set.names, key)
+        return RayJournal(folder, _hash_settings({**settings, LABEL_FILES: GREY}), label_set.names, key)
     return RayJournal(folder, key, label_set.names)
 
 
-def _shorten(settings: Mapping[str, Any]) -> str:
+def _hash_settings(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

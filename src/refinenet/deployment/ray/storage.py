@@ -17,10 +17,9 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from refinenet.datasets.catalog import FOREIGN_SUFFIXES
 from refinenet.deployment.inputs import STANDARD_INPUT, FoundImage, Problem, find_images, names_one_file
 from refinenet.io.files import write_atomically
-from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, walk_names
+from refinenet.io.image_files import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, walk_names
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _REMOTE = ("s3",)

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from refinenet.export.loading.checksum import known_entries
-from refinenet.export.loading.memory_bound import MAX_VALUES, Bounded, Operation, constant, is_proven
+from refinenet.export.loading.memory_bound import Operation, is_proven
 from refinenet.export.loading.schema import (
     HEADER_KEY,
     INPUT,
@@ -27,6 +27,7 @@ from refinenet.export.loading.schema import (
     Checked,
     check_classes,
 )
+from refinenet.export.loading.size_bounds import MAX_VALUES, Bounded, constant
 from refinenet.inference.backends.graph import ONNX_FILE
 
 OLDEST_OPSET = 13

@@ -17,7 +17,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from refinenet.export.loading.checksum import known_entries
-from refinenet.export.loading.memory_bound import MAX_VALUES, Bounded, Operation, constant, is_proven
+from refinenet.export.loading.memory_bound import Operation, is_proven
 from refinenet.export.loading.schema import (
     HEADER_KEY,
     INPUT,
@@ -28,6 +28,7 @@ from refinenet.export.loading.schema import (
     Checked,
     check_classes,
 )
+from refinenet.export.loading.size_bounds import MAX_VALUES, Bounded, constant
 from refinenet.inference.backends.graph import OPENVINO_FILES
 
 MAX_XML_BYTES = 64 * 1024**2

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -17,11 +17,12 @@ from refinenet.inference.backends.base import BackendName, InferencePrecision
 
 if TYPE_CHECKING:
     from refinenet.inference.backends.graph import Engine, ExportedModel
-    from refinenet.inference.backends.pytorch import PyTorchBackend
-    from refinenet.inference.backends.translated import AutoBackend, GraphBackend, TranslatedBackend
+    from refinenet.inference.segmenter import Backend
     from refinenet.models.network import Network
 
 AUTO = "auto"
+FALLBACK: BackendName = "pytorch"
+"""The backend that runs every network on every device."""
 DEFAULT_BACKEND = "REFINENET_BACKEND"
 """Environment variable that overrides the choice of "auto"."""
 
@@ -36,7 +37,13 @@ class BackendSpec:
     """Whether it runs on any device of PyTorch; otherwise on the CPU only."""
     package: str | None = None
     """Package that must be installed besides PyTorch."""
-    open: Callable[[Network, InferencePrecision], PyTorchBackend | TranslatedBackend]
+    is_fast_on_cpu: bool = False
+    """Whether it is faster than PyTorch on CPUs, so that "auto" and latency budgets choose it there if installed."""
+    find_faster_precisions: Callable[[], Sequence[InferencePrecision]] = tuple
+    """Returns the precisions in which it is faster on this processor than in float32."""
+    remark: str = ""
+    """Remark beside its name in the help of the command line."""
+    open: Callable[[Network, InferencePrecision], Backend]
     """Raises ValueError if a package is missing or the backend does not run on the network's device."""
 
     @property
@@ -46,30 +53,45 @@ class BackendSpec:
 
 
 # The modules are imported when a backend is opened: each needs PyTorch, and some a package that may be missing.
-def _open_pytorch(network: Network, precision: InferencePrecision) -> PyTorchBackend:
+def _open_pytorch(network: Network, precision: InferencePrecision) -> Backend:
     from refinenet.inference.backends.pytorch import PyTorchBackend
 
     return PyTorchBackend(network, precision)
 
 
-def _open_compiled(network: Network, precision: InferencePrecision) -> PyTorchBackend:
+def _open_compiled(network: Network, precision: InferencePrecision) -> Backend:
     from refinenet.inference.backends.pytorch import CompiledBackend
 
     return CompiledBackend(network, precision)
 
 
-def _open_translated(engine: Engine, network: Network, precision: InferencePrecision) -> TranslatedBackend:
+def _open_translated(engine: Engine, network: Network, precision: InferencePrecision) -> Backend:
     from refinenet.inference.backends.translated import TranslatedBackend
 
     return TranslatedBackend(network, engine, precision)
 
 
+def _find_faster_in_openvino() -> Sequence[InferencePrecision]:
+    from refinenet.inference.backends.graph import computes_in_bfloat16
+
+    return ("bfloat16",) if computes_in_bfloat16() else ()
+
+
 BACKENDS: Mapping[BackendName, BackendSpec] = MappingProxyType(
     {
         "pytorch": BackendSpec(precisions=("float32", "bfloat16", "float16"), any_device=True, open=_open_pytorch),
-        "compiled": BackendSpec(precisions=("float32", "bfloat16", "float16"), any_device=True, open=_open_compiled),
+        "compiled": BackendSpec(
+            precisions=("float32", "bfloat16", "float16"),
+            any_device=True,
+            remark="PyTorch with a compiler, which takes minutes at the start",
+            open=_open_compiled,
+        ),
         "openvino": BackendSpec(
-            precisions=("float32", "bfloat16"), package="openvino", open=partial(_open_translated, "openvino")
+            precisions=("float32", "bfloat16"),
+            package="openvino",
+            is_fast_on_cpu=True,
+            find_faster_precisions=_find_faster_in_openvino,
+            open=partial(_open_translated, "openvino"),
         ),
         "onnxruntime": BackendSpec(
             precisions=("float32",), package="onnxruntime", open=partial(_open_translated, "onnxruntime")
@@ -94,9 +116,13 @@ def choose_backend(requested: str, device: str, precision: str) -> str:
     named = os.environ.get(DEFAULT_BACKEND)
     if named and precision == "float32":
         return named
-    if precision == "float16":
-        return "pytorch"
-    return "openvino" if device == "cpu" and BACKENDS["openvino"].is_installed else "pytorch"
+    if device != "cpu" or precision == "float16":
+        return FALLBACK
+    return next(_find_fast_on_cpu(), FALLBACK)
+
+
+def _find_fast_on_cpu() -> Iterator[BackendName]:
+    return (name for name, spec in BACKENDS.items() if spec.is_fast_on_cpu and spec.is_installed)
 
 
 def check_backend(name: str, precision: str) -> BackendName:
@@ -122,26 +148,24 @@ def list_backends(
     """Yield the backends and precisions that can run a model on this machine; the chosen one first, in float32."""
     from refinenet.inference.backends.graph import ExportedModel
 
-    first = chosen
-    yield chosen, "float32"
-    on_cpu = isinstance(model, ExportedModel) or model.mean.device.type == "cpu"
-    if not on_cpu or (isinstance(model, ExportedModel) and chosen != "openvino"):
-        return
-    if chosen != "openvino" and not os.environ.get(DEFAULT_BACKEND) and BACKENDS["openvino"].is_installed:
-        yield "openvino", "float32"
-        chosen = "openvino"
-    if chosen == "openvino":
-        from refinenet.inference.backends.graph import computes_in_bfloat16
-
-        if computes_in_bfloat16():
-            yield "openvino", "bfloat16"
-        if first != "pytorch" and not isinstance(model, ExportedModel):
-            yield "pytorch", "float32"
+    names = [chosen]
+    if not isinstance(model, ExportedModel):
+        if model.mean.device.type != "cpu":
+            yield chosen, "float32"
+            return
+        if not os.environ.get(DEFAULT_BACKEND):
+            names += _find_fast_on_cpu()
+        if any(BACKENDS[name].is_fast_on_cpu for name in names):
+            names.append(FALLBACK)  # the fast ones can turn out not to be able to run the network
+    for name in dict.fromkeys(names):
+        yield name, "float32"
+        for precision in BACKENDS[name].find_faster_precisions():
+            yield name, precision
 
 
 def open_backend(
     model: Network | ExportedModel, name: BackendName, precision: InferencePrecision, *, or_pytorch: bool = False
-) -> PyTorchBackend | TranslatedBackend | GraphBackend | AutoBackend:
+) -> Backend:
     """Open a backend for a network or an exported graph.
 
     Args:
@@ -166,5 +190,5 @@ def open_backend(
         return backend
     from refinenet.inference.backends.translated import AutoBackend, TranslatedBackend
 
-    assert isinstance(backend, TranslatedBackend)
-    return AutoBackend(model, backend)
+    # Other backends fail when they are opened or not at all; a translation fails at the first image.
+    return AutoBackend(model, backend) if isinstance(backend, TranslatedBackend) else backend

@@ -103,11 +103,7 @@ def _start_onnxruntime(graph: Graph, threads: int) -> Run:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    errors = _onnxruntime_errors()
-    try:
-        session = onnxruntime.InferenceSession(graph.files[ONNX_FILE], options, providers=["CPUExecutionProvider"])
-    except errors as error:
-        raise BackendError(f"ONNX Runtime cannot read the graph: {error}") from error
+    session, errors = open_onnx(graph.files[ONNX_FILE], options), onnxruntime_errors()
     name = session.get_inputs()[0].name
 
     def run(images: Floats) -> Floats:
@@ -120,8 +116,25 @@ def _start_onnxruntime(graph: Graph, threads: int) -> Run:
     return run
 
 
-def _onnxruntime_errors() -> tuple[type[Exception], ...]:
-    """Exceptions of ONNX Runtime, which have no common base class."""
+def open_onnx(graph: bytes | Path, options: Any = None) -> Any:
+    """Open an ONNX graph, or the file of one, as an `onnxruntime.InferenceSession` on the CPU.
+
+    Args:
+        graph: Content of the file, or its path.
+        options: `onnxruntime.SessionOptions`; None for those of ONNX Runtime.
+
+    Raises:
+        ValueError: ONNX Runtime is not installed, or cannot read the graph.
+    """
+    onnxruntime = require_onnxruntime()
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except onnxruntime_errors() as error:
+        raise BackendError(f"ONNX Runtime cannot read the graph: {error}") from error
+
+
+def onnxruntime_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions of ONNX Runtime, which have no common base class."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     errors = (value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception))
@@ -133,13 +146,9 @@ def _start_openvino(graph: Graph, precision: str, threads: int | None) -> Run:
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
-    try:
-        with _same_signal_stack():
-            core = openvino.Core()
-            model = _with_channels_last(openvino, _read_openvino(openvino, core, graph))
-            compiled = core.compile_model(model, "CPU", settings)
-    except RuntimeError as error:
-        raise BackendError(f"OpenVINO cannot read the graph: {error}") from error
+    with _openvino_guard():
+        model = _with_channels_last(openvino, _read_openvino(openvino, graph))
+    compiled = compile_openvino(model, **settings)
 
     # A request holds the images and logits of one call, so concurrent calls must not share one.
     idle: deque[Any] = deque([compiled.create_infer_request()], maxlen=MAX_IDLE)
@@ -158,6 +167,36 @@ def _start_openvino(graph: Graph, precision: str, threads: int | None) -> Run:
         return logits
 
     return run
+
+
+def compile_openvino(model: Any, **settings: Any) -> Any:
+    """Compile an OpenVINO model for the CPU, in float32 where it is not int8 unless the settings say otherwise.
+
+    Args:
+        model: An `openvino.Model`, or the path of one.
+        settings: Properties of OpenVINO's CPU plugin, by name.
+
+    Returns:
+        An `openvino.CompiledModel`.
+
+    Raises:
+        ValueError: OpenVINO is not installed, or cannot read the model.
+    """
+    openvino = require_openvino()
+    # On processors that compute in bfloat16 OpenVINO would do so by default.
+    settings = {"INFERENCE_PRECISION_HINT": _HINTS["float32"], **settings}
+    with _openvino_guard():
+        return openvino.Core().compile_model(model, "CPU", settings)
+
+
+@contextmanager
+def _openvino_guard() -> Iterator[None]:
+    """Keep this thread's signal stack while OpenVINO reads or compiles a graph, and translate its errors."""
+    try:
+        with _same_signal_stack():
+            yield
+    except RuntimeError as error:
+        raise BackendError(f"OpenVINO cannot read the graph: {error}") from error
 
 
 class _SignalStack(ctypes.Structure):
@@ -184,7 +223,8 @@ def _same_signal_stack() -> Iterator[None]:
         libc.sigaltstack(ctypes.byref(before), None)
 
 
-def _read_openvino(openvino: Any, core: Any, graph: Graph) -> Any:
+def _read_openvino(openvino: Any, graph: Graph) -> Any:
+    core = openvino.Core()
     if graph.kind == "onnx":
         return core.read_model(graph.files[ONNX_FILE], b"")
     text, weights = (graph.files[name] for name in OPENVINO_FILES)

@@ -20,7 +20,7 @@ def translate(network: Network) -> Graph:
     Raises:
         ValueError: a package that writes ONNX graphs is not installed.
     """
-    require_translator()
+    require_onnx()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the exporter, of no use to users
         program = torch.onnx.export(
@@ -36,7 +36,7 @@ def translate(network: Network) -> Graph:
     return Graph({ONNX_FILE: program.model_proto.SerializeToString()})
 
 
-def require_translator() -> None:
+def require_onnx() -> None:
     """Check that ONNX Runtime and the packages with which PyTorch writes ONNX graphs are installed.
 
     Raises:

@@ -12,8 +12,6 @@ from refinenet.inference.backends.graph import OPENVINO_FILES, Graph, require_op
 from refinenet.models.inference_graph import EXAMPLE_SHAPE, FREE_SIZES, Logits
 from refinenet.models.network import Network
 
-__all__ = ["PACKAGES", "require_openvino", "translate"]
-
 PACKAGES = ("openvino",)
 
 

@@ -50,7 +50,7 @@ TRANSLATORS: Mapping[Engine, Translator] = MappingProxyType(
             title="ONNX Runtime",
             packages=onnxruntime.PACKAGES,
             translate=onnxruntime.translate,
-            require=onnxruntime.require_translator,
+            require=onnxruntime.require_onnx,
         ),
     }
 )

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from refinenet.distributed import Processes, is_lost_process
@@ -17,7 +17,7 @@ from refinenet.io.signals import StopRequest
 from refinenet.training.engine.learner import Learner, is_out_of_memory
 from refinenet.training.engine.state import TrainState, state_files
 from refinenet.training.loading.loader import Part
-from refinenet.training.loggers import MetricLoggers
+from refinenet.training.loggers import LoggerConfig, MetricLoggers, open_loggers
 from refinenet.training.optimisation import rate_factor
 from refinenet.training.records.folder import RunFolder
 
@@ -105,12 +105,37 @@ def _hint_at_resuming(folder: RunFolder, *, show: bool) -> Iterator[None]:
         raise
 
 
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """Part of a run from its start, or from where it is resumed, until it ends or is stopped."""
+
+    folder: RunFolder
+    """Folder for checkpoints, log and loggers."""
+    config: LoggerConfig
+    """All settings of the run; loggers show them."""
+    stop_request: StopRequest
+    """Signals to stop."""
+    steps: int | None
+    """Number of steps after which to stop, for now; None trains to the end."""
+    show: bool
+    """Whether to show progress."""
+
+
 @contextmanager
-def hold(folder: RunFolder, processes: Processes, *, show: bool) -> Iterator[StopRequest]:
+def hold(
+    folder: RunFolder, config: LoggerConfig, processes: Processes, *, steps: int | None, show: bool
+) -> Iterator[Session]:
     """Hold the folder of a run while it trains.
 
     Signals only ask to stop; no other process trains there; a run that ends early says how to resume it; warnings that
     images have in common are shown once.
+
+    Args:
+        folder: Folder of the run.
+        config: All settings of the run.
+        processes: Processes that train it.
+        steps: Number of steps after which to stop, for now; None trains to the end.
+        show: Whether this process shows progress.
     """
     with ExitStack() as stack:
         stack.enter_context(first_of_each_kind())
@@ -119,7 +144,7 @@ def hold(folder: RunFolder, processes: Processes, *, show: bool) -> Iterator[Sto
             stack.enter_context(folder.lock())
         processes.wait()  # until the lock is held: no process may empty the cache of a run that others train
         stack.enter_context(_hint_at_resuming(folder, show=show))
-        yield stop_request
+        yield Session(folder=folder, config=config, stop_request=stop_request, steps=steps, show=show)
 
 
 class Trainer:
@@ -129,32 +154,18 @@ class Trainer:
         learner: Network and optimiser.
         batches: Training batches.
         task: Measures the network, and saves the best and the last model.
-        folder: Folder for checkpoints and log.
-        loggers: Further loggers of each epoch.
-        stop_request: Signals to stop.
+        session: From `hold`.
         state: Where to begin; updated in place.
-        steps: Number of steps after which to stop, for now; by default all are done.
-        show: Whether to show progress.
     """
 
     def __init__(
-        self,
-        learner: Learner[Any],
-        batches: Batches,
-        task: Task,
-        folder: RunFolder,
-        loggers: MetricLoggers,
-        stop_request: StopRequest,
-        state: TrainState,
-        *,
-        steps: int | None = None,
-        show: bool = True,
+        self, learner: Learner[Any], batches: Batches, task: Task, session: Session, state: TrainState
     ) -> None:
-        self.learner, self.batches, self.task = learner, batches, task
-        self.folder, self.loggers, self.stop_request, self.state = folder, loggers, stop_request, state
+        self.learner, self.batches, self.task, self.session, self.state = learner, batches, task, session, state
         self.config, self.processes = learner.config, learner.processes
-        self.steps, self.show = steps, show
-        self._left = math.inf if steps is None else steps
+        self.folder, self.show = session.folder, session.show
+        self._loggers = MetricLoggers([])
+        self._left = math.inf if session.steps is None else session.steps
         self._saved_at = time.monotonic()
 
     def run(self) -> None:
@@ -164,15 +175,32 @@ class Trainer:
             ValueError: An image or mask cannot be used, memory does not suffice, or training diverged.
             KeyboardInterrupt, SystemExit: The user or the system stopped it; the state reached is kept.
         """
+        with self._open_loggers():
+            self._train()
+
+    @contextmanager
+    def _open_loggers(self) -> Iterator[None]:
+        """Open the loggers in the first process, and close them however training ends."""
+        config = self.session.config
+        names = config.loggers if self.processes.is_first else ()
+        # A resumed epoch is logged again: what the loggers have of it is dropped.
+        self._loggers = open_loggers(names, self.folder.path, asdict(config), first_step=self.state.epoch + 1)
+        try:
+            yield
+        finally:
+            self.folder.attempt("the loggers' last metrics", self._loggers.close, is_last=True)
+
+    def _train(self) -> None:
         try:
             while not self.state.is_finished:
+                # Stopped while its end was measured, an epoch is resumed with all its steps done.
                 if self.state.step < self.batches.steps_per_epoch:
                     self._train_epoch()
                 self._end_epoch()
         except _StoppedEarlyError:
             is_told_whole = self.folder.is_behind or not self.folder.can_resume
             hint = self.folder.stop_message if is_told_whole else self.folder.resume_hint
-            print_note(f"Stopped after {self.steps} steps, as requested. {hint}", enabled=self.show)
+            print_note(f"Stopped after {self.session.steps} steps, as asked. {hint}", enabled=self.show)
         except RuntimeError as error:
             if not is_lost_process(error):
                 raise
@@ -266,13 +294,13 @@ class Trainer:
 
     def _reason_to_stop(self) -> int:
         """Return the signal that asked any process to stop, `_STEPS_ARE_DONE`, or 0; the same on all processes."""
-        reason = self.stop_request.asked_by or (_STEPS_ARE_DONE if self._left <= 0 else 0)
+        reason = self.session.stop_request.asked_by or (_STEPS_ARE_DONE if self._left <= 0 else 0)
         return self.processes.largest(int(reason))
 
     def _stop(self, reason: int) -> None:
         if reason == _STEPS_ARE_DONE:
             raise _StoppedEarlyError
-        self.stop_request.stop(reason)
+        self.session.stop_request.stop(reason)
 
     def _stop_if_asked(self) -> None:
         """Stop in the middle of measuring; the epoch is measured again when the run is resumed."""
@@ -340,7 +368,7 @@ class Trainer:
         print_note(f"epoch {epoch}/{self.config.epochs}: {summary}", enabled=self.show)
         metrics = {name: value for name, value in row.items() if name != "epoch"}
         self.folder.attempt("the log", lambda: self.folder.log(row, epoch))
-        self.folder.attempt("the loggers' files", lambda: self.loggers.log(metrics, epoch))
+        self.folder.attempt("the loggers' files", lambda: self._loggers.log(metrics, epoch))
         self.task.end_epoch(epoch, measurement)
 
     def _row(self, epoch: int, measurement: Measurement | None) -> dict[str, str]:

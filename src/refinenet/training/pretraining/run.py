@@ -20,7 +20,6 @@ from refinenet.models.factory import choose_device
 from refinenet.training.engine.learner import Learner
 from refinenet.training.engine.state import restore_state, start_state
 from refinenet.training.engine.trainer import Trainer, hold
-from refinenet.training.loggers import open_loggers
 from refinenet.training.optimisation import choose_precision
 from refinenet.training.pretraining.classification_task import ClassificationTask
 from refinenet.training.pretraining.classifier import ImageClassifier
@@ -169,7 +168,7 @@ def _train(
     keep_freed_memory()
     config, processes = plan.config, engine.processes
     with ExitStack() as stack:
-        stop_request = stack.enter_context(hold(folder, processes, show=show))
+        session = stack.enter_context(hold(folder, config, processes, steps=steps, show=show))
         loader = stack.enter_context(ImageLoader(plan.images, config, device, processes.rank, processes.count))
         if loader.batch_size != config.batch_size:
             message = f"Batches have {loader.batch_size} instead of {config.batch_size} images: there are no more."
@@ -179,11 +178,8 @@ def _train(
             state = start_state(folder, learner, _describe(plan), show=show)
         else:
             state = restore_state(folder, learner, show=show)
-        names = config.loggers if processes.is_first else ()
-        loggers = open_loggers(names, folder.path, asdict(config), first_step=state.epoch + 1)
-        stack.callback(folder.attempt, "the loggers' last metrics", loggers.close, is_last=True)
         task = ClassificationTask(folder, plan.encoder, plan.images.classes, config, learner, loader)
-        Trainer(learner, loader, task, folder, loggers, stop_request, state, steps=steps, show=show).run()
+        Trainer(learner, loader, task, session, state).run()
         processes.wait()
     return PretrainResult(
         folder=folder.path,

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from refinenet.datasets.catalog import PUBLISHED, TrainingSource, is_drawn
+from refinenet.labels import shorten
 
 LARGEST_FILE = 1 << 20
 """Largest size of a recipe in bytes."""
@@ -105,20 +106,18 @@ def find_problems(values: Mapping[str, Any]) -> list[str]:
     ]
     description = values.get("description")
     if not isinstance(description, str) or not description.strip():
-        problems.append(
-            f"description must be a string that states the purpose of the recipe, not {_shorten(description)}"
-        )
+        problems.append(f"description must be a text that says what the recipe is for, not {shorten(description)}")
     problems += _data_problems(values, "")
     for name, kind, syntax in _TABLES:
         if not isinstance(values.get(name, kind()), kind):
-            problems.append(f"{name} must be written as {syntax}, not as {_shorten(values[name])}")
+            problems.append(f"{name} must be written as {syntax}, not as {shorten(values[name])}")
     if isinstance(values.get("network"), dict):
         problems += _network_problems(values["network"])
     for number, stage in enumerate(values["stages"] if isinstance(values.get("stages"), list) else [], start=1):
         if isinstance(stage, dict):
             problems += _data_problems(stage, f"in stage {number}, ")
         else:
-            problems.append(f"stage {number} must be written as [[stages]], not as {_shorten(stage)}")
+            problems.append(f"stage {number} must be written as [[stages]], not as {shorten(stage)}")
     return problems
 
 
@@ -127,9 +126,9 @@ def _data_problems(values: Mapping[str, Any], where: str) -> list[str]:
     dataset = values.get("dataset", "none")
     parts = dataset if isinstance(dataset, list) else [dataset]
     if not parts or not all(isinstance(part, str) and part for part in parts):
-        problems.append(f"{where}dataset must be a name, a folder, or a list of these, not {_shorten(dataset)}")
+        problems.append(f"{where}dataset must be a name, a folder, or a list of these, not {shorten(dataset)}")
     if not isinstance(values.get("root", ""), str):
-        problems.append(f"{where}root must be a folder, not {_shorten(values['root'])}")
+        problems.append(f"{where}root must be a folder, not {shorten(values['root'])}")
     return problems
 
 
@@ -143,22 +142,15 @@ def _network_problems(network: Mapping[str, Any]) -> list[str]:
         if key not in EXCLUDED:
             problems.append(f"[network] may have the keys {', '.join(EXCLUDED)}, not {key}")
         elif key in choices and (isinstance(value, bool) or value not in choices[key]):
-            problems.append(
-                f"[network] {key} must be one of {', '.join(map(str, choices[key]))}, not {_shorten(value)}"
-            )
+            problems.append(f"[network] {key} must be one of {', '.join(map(str, choices[key]))}, not {shorten(value)}")
         elif key == "seed" and type(value) is not int:
-            problems.append(f"[network] seed must be a whole number, not {_shorten(value)}")
+            problems.append(f"[network] seed must be a whole number, not {shorten(value)}")
         elif key not in (*choices, "seed") and (not isinstance(value, str) or not value):
-            problems.append(f"[network] {key} must be a string, not {_shorten(value)}")
+            problems.append(f"[network] {key} must be a text, not {shorten(value)}")
         beside = [other for other in EXCLUDED.get(key, ()) if other in network]
         if beside:
             problems.append(f"[network] {key} cannot be combined with {' and '.join(beside)}")
     return problems
-
-
-def _shorten(value: object, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[:limit] + "..."
 
 
 PACKAGED = Path(__file__).parents[1] / "recipes"

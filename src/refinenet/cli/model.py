@@ -1,0 +1,75 @@
+"""The commands on model files: `refinenet convert` and `refinenet info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from refinenet.cli.options import AsJson
+from refinenet.io.console import say
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="A published checkpoint of a PyTorch RefineNet, or a model file.")],
+    target: Annotated[Path, typer.Argument(help="The model file to write, usually named .safetensors.")],
+    half: Annotated[bool, typer.Option("--half", help="Store the weights in float16.")] = False,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence to record in the new file. Default: the old one.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Names of the classes: the name of a dataset, or a classes.yaml file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a published checkpoint to a model file."""
+    from refinenet.io.files import refuse_same_file
+
+    refuse_same_file(source, target)
+    from refinenet.api import RefineNet
+
+    network = RefineNet(model=str(source), device="cpu")
+    if classes is not None:
+        from refinenet.datasets.catalog import read_classes
+
+        network.label_set = read_classes(classes)
+    network.save(target, "float16" if half else "float32", licence)
+    facts = {"model": str(target), **network.card.architecture.to_dict()}
+    say(facts if as_json else ", ".join(f"{key} {value}" for key, value in facts.items()))
+
+
+def info(
+    model: Annotated[str, typer.Argument(help='A model file, or "camvid", the bundled model.')] = "camvid",
+    as_json: AsJson = False,
+) -> None:
+    """Show the architecture, classes, scores, licence and recipe of a model."""
+    from refinenet.api import RefineNet
+
+    network = RefineNet(model=model, device="cpu")
+    card = network.card
+    facts = {
+        **card.architecture.to_dict(),
+        **({} if network.parameters is None else {"parameters": network.parameters}),
+        "classes": list(card.label_set.names),
+        "scores": dict(card.scores),
+        "licence": card.licence,
+        "recipe": dict(card.recipe),
+        "temperature": card.temperature,
+        **({} if card.value_range is None else {"value_range": list(card.value_range)}),
+        "weights_sha256": card.weights_sha256,
+    }
+    if as_json:
+        say(facts)
+        return
+    from refinenet.io.console import print_table
+
+    print_table(model, ["", ""], [[key, _show(value)] for key, value in facts.items()])
+
+
+def _show(value: Any) -> str:
+    from refinenet.models.tensor_files import printable
+
+    if isinstance(value, dict):
+        return "\n".join(f"{printable(key)}: {_show(item)}" for key, item in value.items()) or "none"
+    return ", ".join(map(_show, value)) if isinstance(value, list) else printable(str(value), limit=10_000)

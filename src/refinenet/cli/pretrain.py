@@ -1,0 +1,67 @@
+"""The command `refinenet pretrain`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refinenet.cli.options import AsJson, Device, RunOutput, StopAfter, join_settings
+from refinenet.io.console import say
+
+
+def pretrain(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder with train/CLASS/IMAGE and val/CLASS/IMAGE, or CLASS/IMAGE, of which every tenth image is "
+            "used for validation.",
+            show_default=False,
+        ),
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="The timm encoder to train, such as mobilenetv2_100.")] = None,
+    output: RunOutput = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Run folder of an interrupted run to resume, instead of all of the above.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images. Default: 90.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step. Default: 128.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default: 0.001.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any other field of PretrainConfig, with a JSON value: crop_size=160. May be repeated.",
+        ),
+    ] = None,
+    stop_after: StopAfter = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pretrain an encoder by image classification, for train --encoder-weights."""
+    named = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    chosen = join_settings(named, settings)
+    if resume is None and (folder is None or encoder is None):
+        raise typer.BadParameter("pass a folder of images and --encoder, or a run to resume (--resume).")
+    from refinenet.training.pretraining.run import pretrain_encoder
+
+    result = pretrain_encoder(
+        folder,
+        encoder=encoder,
+        output=output,
+        resume=resume,
+        device=device,
+        stop_after=stop_after,
+        progress=not as_json,
+        **chosen,
+    )
+    if as_json:
+        encoder_file = None if result.encoder is None else str(result.encoder)
+        say({**asdict(result), "folder": str(result.folder), "encoder": encoder_file})
+    elif result.encoder is None or result.best_accuracy is None:
+        say(f"No epoch was finished. Folder: {result.folder}")
+    else:
+        say(f"Best validation accuracy: {100 * result.best_accuracy:.2f} %. Encoder: {result.encoder}")

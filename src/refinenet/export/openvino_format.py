@@ -1,0 +1,61 @@
+"""OpenVINO's intermediate representation: the writer, also of int8 models, and the runner by OpenVINO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from refinenet.export.loading.checksum import OPEN_SEAL, SEAL_KEY, close_seal
+from refinenet.export.metadata import GraphMetadata, GraphOutput, Images, Runner
+from refinenet.inference.backends.graph import compile_openvino, require_openvino
+from refinenet.models.inference_graph import INPUT, LABELS, LOGITS
+from refinenet.models.model_file import HEADER_KEY
+
+
+def write(
+    program: torch.export.ExportedProgram,
+    metadata: GraphMetadata,
+    path: Path,
+    change: Callable[[Any], Any] = lambda model: model,
+) -> None:
+    """Write a traced network as OpenVINO's `.xml` and `.bin`.
+
+    Args:
+        program: The result of `inference_graph.trace`.
+        metadata: Metadata of the network.
+        path: A path that does not exist yet.
+        change: Maps the `openvino.Model` to the one to write, which has the same outputs in the same order.
+    """
+    openvino = require_openvino()
+    model = openvino.convert_model(program)
+    model.reshape([-1, 3, -1, -1])
+    model = change(model)
+    model.get_parameters()[0].set_layout(openvino.Layout("NCHW"))
+    # OpenVINO's Model API refuses a second output of another name than "feature_vector".
+    for output, names in zip(model.outputs, ({LABELS, "feature_vector"}, {LOGITS}), strict=True):
+        output.get_tensor().set_names(names)
+    model.set_rt_info(metadata.header, [HEADER_KEY])
+    model.set_rt_info(OPEN_SEAL, [SEAL_KEY])
+    for key, value in metadata.model_info().items():
+        model.set_rt_info(value, ["model_info", key])
+    openvino.save_model(model, path, compress_to_fp16=False)
+    close_seal(path, [path.with_suffix(".bin")])
+
+
+def open_file(path: Path) -> Runner:
+    """Compile a model for the CPU.
+
+    Raises:
+        ValueError: OpenVINO cannot read it.
+    """
+    request = compile_openvino(path, PERFORMANCE_HINT="LATENCY").create_infer_request()
+
+    def run(images: Images) -> GraphOutput:
+        # The request writes its next outputs to the same memory, hence the copies.
+        answer = request.infer({INPUT: images})
+        return answer[LABELS].copy(), answer[LOGITS].copy()
+
+    return run
