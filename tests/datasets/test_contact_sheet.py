@@ -16,8 +16,8 @@ from PIL import ImageFont
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import count_classes
 from refinenet.datasets.info import CANDIDATES, choose_images, draw_contact_sheet
+from refinenet.io.legend import LegendEntry, draw_legend, fit_text, format_share, hatch
 from refinenet.labels import LabelMap, LabelSet
-from refinenet.legend import LegendEntry, draw_legend, fit_text, format_share, hatch
 
 RGB = npt.NDArray[np.uint8]
 VOID = 255

@@ -240,7 +240,7 @@ def test_repeated_work_leaves_a_written_result_as_it_is(
 ) -> None:
     """Its stamp is in the journal already, so that a second writing would make the next run repeat it."""
     deaths: Any = ray.remote(num_cpus=0)(Deaths).remote()
-    row = {"index": 0, "image": str(images / "00.jpg"), "output": str(tmp_path / "00.png")}
+    row: dict[str, Any] = {"index": 0, "image": str(images / "00.jpg"), "output": str(tmp_path / "00.png")}
     network, card = open_model("camvid")
     job: dict[str, Any] = {"network": network, "card": card, "backend": "pytorch", "precision": "float32", "kind": None}
     worker = Worker(ray.put(WorkerSettings(**job, device="cpu", threads=1)), deaths)
@@ -255,7 +255,7 @@ def test_repeated_work_leaves_a_written_result_as_it_is(
     assert segment() == first
     (tmp_path / "00.png").write_bytes(b"half")
     assert segment() != first
-    assert np.array_equal(cv2.imread(row["output"], 0), camvid_model.segment(row["image"]).labels)
+    assert np.array_equal(np.asarray(Image.open(row["output"])), camvid_model.segment(row["image"]).labels)
 
 
 def test_an_address_without_ray_is_reported_at_once(

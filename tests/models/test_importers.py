@@ -13,7 +13,7 @@ from published import image, published_weights, resnet_shapes
 from torch import Tensor
 
 from refinenet import RefineNet
-from refinenet.models.importers import import_checkpoint
+from refinenet.models.importers.checkpoints import import_checkpoint
 
 Weights = dict[str, Tensor]
 

@@ -122,7 +122,8 @@ def write(path: Path, network: Network, order: str) -> Path:
                 params["value"][index, 0] = refs.create_dataset(f"v{number}.{index}", data=stored).ref
         layer = refs.create_group("layer")
         layer["filters"] = np.ascontiguousarray(network.classifier.weight.detach().numpy().transpose(2, 3, 1, 0).T)
-        layer["biases"] = np.ascontiguousarray(network.classifier.bias.detach().numpy()[None].T)
+        bias = network.get_parameter("classifier.bias")
+        layer["biases"] = np.ascontiguousarray(bias.detach().numpy()[None].T)
     with path.open("r+b") as stream:
         stream.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
     return path

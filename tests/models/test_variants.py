@@ -39,7 +39,7 @@ def count_multiply_adds(network: Network, height: int, width: int) -> float:
     """Return thousand millions of multiply-adds."""
     with FlopCounterMode(display=False) as counter:
         network.maps(torch.empty(1, 3, height, width, device="meta"))
-    return counter.get_total_flops() / 2e9
+    return float(counter.get_total_flops()) / 2e9
 
 
 @pytest.mark.parametrize(

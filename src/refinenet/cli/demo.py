@@ -65,7 +65,7 @@ def _draw(
     import numpy as np
 
     from refinenet.datasets.street_scenes import draw_street
-    from refinenet.legend import add_legend
+    from refinenet.io.legend import add_legend
 
     street, _ = draw_street(seed, 360, 480)
     found = segment(street)

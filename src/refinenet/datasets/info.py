@@ -24,8 +24,8 @@ from refinenet.datasets.class_statistics import (
 )
 from refinenet.io.console import print_note, print_table
 from refinenet.io.images import write
+from refinenet.io.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, format_share, hatch
 from refinenet.labels import LabelSet
-from refinenet.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, format_share, hatch
 
 CANDIDATES = 64
 """Number of label maps, evenly spread, from which images are chosen."""

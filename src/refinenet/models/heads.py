@@ -74,24 +74,16 @@ class ScaledHead(nn.Module):
         return quantities
 
 
-def build_head(spec: OutputSpec, channels: int, num_classes: int, config: DecoderConfig) -> nn.Module:
-    """Build the head of an output: a 3x3 convolution, in some networks after a depthwise 1x1 one and an activation.
+def build_stem(channels: int, config: DecoderConfig) -> nn.Sequential:
+    """Build what comes before the 3x3 convolution of a head: a depthwise 1x1 one and an activation, or nothing."""
+    if not config.depthwise_heads:
+        return nn.Sequential()
+    depthwise = nn.Conv2d(channels, channels, kernel_size=1, groups=channels, bias=False)
+    return nn.Sequential(depthwise, config.make_activation())
 
-    Args:
-        spec: Specification of the output.
-        channels: C.
-        num_classes: Number of classes, for the output of classes.
-        config: Configuration of the decoder.
-    """
-    count = spec.count_channels(num_classes)
-    layers: nn.Module = nn.Conv2d(channels, count, kernel_size=3, padding=1)
-    if config.depthwise_heads:
-        depthwise = nn.Conv2d(channels, channels, kernel_size=1, groups=channels, bias=False)
-        layers = nn.Sequential(depthwise, config.make_activation(), layers)
+
+def build_head(spec: OutputSpec, channels: int, config: DecoderConfig) -> nn.Module:
+    """Build the head of an output of quantities, `channels` being C; a network has the head of its classes itself."""
+    count = spec.count_channels(0)
+    layers = nn.Sequential(*build_stem(channels, config), nn.Conv2d(channels, count, kernel_size=3, padding=1))
     return ScaledHead(layers, count) if spec.info.is_scaled else layers
-
-
-def last_convolution(head: nn.Module) -> nn.Conv2d:
-    """Return the convolution of a head whose output channels are those of the output."""
-    found = [module for module in head.modules() if isinstance(module, nn.Conv2d)][-1]
-    return found

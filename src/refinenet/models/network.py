@@ -19,7 +19,7 @@ from torch.nn import functional
 from refinenet.labels import MAX_CLASSES
 from refinenet.models.decoder import FULL, LIGHTWEIGHT, LIGHTWEIGHT_MOBILE, Decoder, DecoderConfig, upsample
 from refinenet.models.encoders.encoder import MOBILENETV2, Encoder, base_name
-from refinenet.models.heads import build_head, last_convolution
+from refinenet.models.heads import build_head, build_stem
 from refinenet.outputs import CLASS_KIND, CLASSES, OutputSpec, class_output, read_outputs
 
 ModelType = Literal["full", "lightweight"]
@@ -135,7 +135,7 @@ class Network(nn.Module):
     def __init__(self, architecture: Architecture, *, pretrained: bool = False) -> None:
         super().__init__()
         self.architecture = architecture
-        config, num_classes = architecture.decoder, architecture.num_classes
+        config = architecture.decoder
         self.encoder = Encoder(architecture.encoder, pretrained=pretrained)
         self.reduced_encoders = nn.ModuleList(
             Encoder(architecture.encoder, pretrained=pretrained) for _ in architecture.input_scales[1:]
@@ -145,11 +145,12 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.heads = nn.ModuleDict()
         for spec in architecture.outputs:
-            head = build_head(spec, self.decoder.channels, num_classes, config)
             if spec.kind == CLASS_KIND:
-                self.classifier = head  # under this name since the first model files
+                # Beside the other heads, under the name that it has in all model files.
+                self.classifier_stem = build_stem(self.decoder.channels, config)
+                self.classifier = nn.Conv2d(self.decoder.channels, architecture.num_classes, kernel_size=3, padding=1)
             else:
-                self.heads[spec.name] = head
+                self.heads[spec.name] = build_head(spec, self.decoder.channels, config)
         if config.initial_deviation is not None:
             self._initialise(config.initial_deviation)
         # Buffers: they move with the network, and are saved with its weights, but are not trained.
@@ -173,8 +174,7 @@ class Network(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits of the classes before upsampling, `(N, K, h, w)`."""
-        logits: Tensor = self.classifier(self.dropout(self.decoder(self.encode(images))))
-        return logits
+        return self._classify(self.dropout(self.decoder(self.encode(images))))
 
     def encode(self, images: Tensor) -> list[list[Tensor]]:
         """Map images to the input of the decoder: groups of feature maps at strides 4, 8, 16, 32."""
@@ -193,21 +193,24 @@ class Network(nn.Module):
     def predict(self, refined: Tensor) -> Tensor:
         """Map the output of the decoder, `(N, c, h, w)`, to the maps of all outputs, `(N, C, h, w)`."""
         features = self.dropout(refined)
-        maps = [self.head(spec)(features) for spec in self.architecture.outputs]
+        maps = [
+            self._classify(features) if spec.kind == CLASS_KIND else self.heads[spec.name](features)
+            for spec in self.architecture.outputs
+        ]
         return maps[0] if len(maps) == 1 else torch.cat(maps, dim=1)
 
-    def head(self, spec: OutputSpec) -> nn.Module:
-        """Return the head of an output."""
-        return self.classifier if spec.kind == CLASS_KIND else self.heads[spec.name]
+    def _classify(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.classifier_stem(features))
+        return logits
 
     def _initialise(self, deviation: float) -> None:
         """Draw the weights of decoder and heads from a normal distribution, with biases of 0."""
-        for part in (self.decoder, *map(self.head, self.architecture.outputs)):
-            for module in part.modules():
-                if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
-                    nn.init.normal_(module.weight, std=deviation)
-                    if module.bias is not None:
-                        nn.init.zeros_(module.bias)
+        for name, module in self.named_modules():
+            is_encoder = name.startswith(("encoder.", "reduced_encoders."))
+            if isinstance(module, nn.Conv2d) and not is_encoder and not module.weight.is_meta:
+                nn.init.normal_(module.weight, std=deviation)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def with_classes(self, rows: Sequence[int | None]) -> Network:
         """Return this network with another classifier, on the same device.
@@ -217,16 +220,15 @@ class Network(nn.Module):
         """
         network = Network(replace(self.architecture, num_classes=len(rows)))
         network.to(self.mean.device)
-        by_class = {id(tensor) for tensor in last_convolution(network.classifier).state_dict(keep_vars=True).values()}
-        weights, known = network.state_dict(keep_vars=True), self.state_dict()
-        with torch.no_grad():
-            for name, tensor in weights.items():
-                if id(tensor) not in by_class:
-                    tensor.copy_(known[name])
-                    continue
-                for new, old in enumerate(rows):
-                    if old is not None:
-                        tensor[new] = known[name][old]
+        weights, known = network.state_dict(), self.state_dict()
+        for name in weights:
+            if not name.startswith("classifier."):
+                weights[name] = known[name]
+                continue
+            for new, old in enumerate(rows):
+                if old is not None:
+                    weights[name][new] = known[name][old]
+        network.load_state_dict(weights)
         return network
 
 

@@ -19,8 +19,8 @@ from refinenet.evaluation.report.plots import image_confusions
 from refinenet.evaluation.report.selection import Choice, Group, Spot, find_spot
 from refinenet.evaluation.results import percent
 from refinenet.io.images import encode, write
+from refinenet.io.legend import FONT_SIZE, MARGIN, fit_text, format_share, hatch
 from refinenet.labels import Colour, LabelMap, LabelSet
-from refinenet.legend import FONT_SIZE, MARGIN, fit_text, format_share, hatch
 
 WRONG: Colour = (230, 97, 1)
 CONFIDENTLY_WRONG: Colour = (78, 20, 140)

@@ -14,7 +14,7 @@ from refinenet.evaluation.report.plots import Curve, largest_confusions, row_sha
 from refinenet.evaluation.report.selection import LEAST_SHARE, Group
 from refinenet.evaluation.results import Evaluation, percent
 from refinenet.io.files import quote_controls
-from refinenet.legend import format_share
+from refinenet.io.legend import format_share
 
 if TYPE_CHECKING:
     from jinja2 import Template

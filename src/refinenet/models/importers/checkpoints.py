@@ -9,7 +9,7 @@ number of classes are inferred from the tensors.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def _rename_densetorch(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the tensors of DenseTorch's multi-task network, an encoder and a decoder in a row, as in other files."""
     renamed = {}
     heads = ("segm", "depth", "normal")
-    patterns = (
+    patterns: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
         (r"0\.", lambda m: ""),  # noqa: ARG005
         (r"1\.stem_convs\.([0-5])\.", lambda m: f"conv{8 - int(m[1])}."),
         (r"1\.crp_blocks\.([0-3])\.(?:0\.)?", lambda m: f"crp{4 - int(m[1])}.0."),
@@ -216,6 +216,7 @@ def _head_names(architecture: Architecture) -> dict[str, str]:
     """Return published names of the heads' convolutions."""
     if not architecture.decoder.depthwise_heads:
         return {"classifier": "segm"}
-    heads = {"classifier": "segm", "heads.depth.layers": "depth", "heads.normals": "normal"}
-    names = {f"{ours}.0": f"pre_{published}" for ours, published in heads.items()}
+    heads = {"heads.depth.layers": "depth", "heads.normals": "normal"}
+    names = {"classifier_stem.0": "pre_segm", "classifier": "segm"}
+    names |= {f"{ours}.0": f"pre_{published}" for ours, published in heads.items()}
     return names | {f"{ours}.2": published for ours, published in heads.items()}

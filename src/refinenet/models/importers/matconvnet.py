@@ -48,7 +48,7 @@ def import_matconvnet(path: Path) -> Network:
         OSError: The file cannot be read.
     """
     parameters = _read(path)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, values in parameters.items():
         tensors |= _convert(name, values, path)
     architecture = _infer(parameters, tensors, path)
@@ -95,6 +95,8 @@ def _year(parameters: Mapping[str, Any]) -> int:
     return 2018 if any(name.startswith("adapt_input_path") for name in parameters) else 2016
 
 
+_JOINT = "_b2_joint_varout_dimred.weight"
+_KINDS = {"filter": "weight", "bias": "bias"}
 # From patterns of MatConvNet's names to those of refinenet-pytorch, which `checkpoints` knows.
 _RULES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"conv1_filter", lambda m: "conv1.weight"),  # noqa: ARG005
@@ -118,8 +120,6 @@ _RULES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"(mflow_conv_g[1-4]_b3_joint_varout_dimred)_filter", lambda m: f"{m[1]}.weight"),
     (r"clf_conv_(filter|bias)", lambda m: f"clf_conv.{_KINDS[m[1]]}"),
 )
-_JOINT = "_b2_joint_varout_dimred.weight"
-_KINDS = {"filter": "weight", "bias": "bias"}
 
 
 def _layer(match: re.Match[str]) -> str:

@@ -14,8 +14,8 @@ from refinenet.datasets.class_statistics import count_each
 from refinenet.datasets.info import choose_images
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.images import write
+from refinenet.io.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, format_share, hatch
 from refinenet.labels import LabelMap, LabelSet
-from refinenet.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, format_share, hatch
 
 CANDIDATES = 64
 """Number of label maps, evenly spread over the dataset, from which samples are chosen."""

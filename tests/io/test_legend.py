@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from refinenet.io.legend import add_legend
 from refinenet.labels import LabelSet
-from refinenet.legend import add_legend
 
 CLASSES = LabelSet(names=("sky", "road", "tram"), colours=((10, 120, 230), (128, 64, 128), (200, 0, 50)))
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 300, 3), dtype=np.uint8)
