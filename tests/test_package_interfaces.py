@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import refinenet
 
 ROOT = Path(refinenet.__file__).parent
+REPOSITORY = Path(__file__).parents[1]
 
 
 def listed(package: Path) -> set[str]:
@@ -42,6 +44,28 @@ def test_packages_use_only_listed_names_of_each_other() -> None:
                     if not is_public(str(node.module), alias.name)
                 }
     assert not private
+
+
+def imported_from(package: str) -> set[str]:
+    """The names that other packages and the benchmarks import from a package."""
+    found = set()
+    for path in (*ROOT.rglob("*.py"), *(REPOSITORY / "benchmarks").rglob("*.py")):
+        if path.is_relative_to(ROOT / package):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"refinenet.{package}."):
+                found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_doors_list_only_what_is_used() -> None:
+    documented = set(re.findall(r"\w+", (REPOSITORY / "README.md").read_text("utf-8")))
+    idle = {
+        (door.parent.name, name)
+        for door in ROOT.glob("*/__init__.py")
+        for name in listed(door.parent) - imported_from(door.parent.name) - documented
+    }
+    assert not idle
 
 
 def test_the_top_level_has_few_entries() -> None:

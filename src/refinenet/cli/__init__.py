@@ -62,6 +62,7 @@ app.command()(demo.demo)
 
 def main() -> NoReturn:
     """Run the command line; exit codes: 0 success, 1 failure, 2 invalid usage, 130 interrupted."""
+    # Taken out here, as Typer accepts an option of the whole program before the command only.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     secure_streams()
     warnings.showwarning = lambda message, *_, **__: _print_warning(message)

@@ -134,7 +134,7 @@ def check(
             values["changes"] = changes.to_dict()
             if not as_json:
                 changes.print()
-    finally:
+    finally:  # the report is of use even where the copy fails
         if as_json:
             say(values)
     if report.stops_training:

@@ -364,7 +364,7 @@ def _deploy_files(
     with json_lines_to(json_lines, work) as write_line:
 
         def take(result: FileResult) -> None:
-            if result.error is not None and count == 1:
+            if result.error is not None and count == 1:  # the error itself, not "1 of 1 images could not ..."
                 raise result.error
             if result.error is None and not as_json:  # JSON is printed at the end, and so is the notice
                 request.announce()

@@ -126,6 +126,7 @@ def evaluate(
         to_submit = submission if is_unlabelled(dataset, split) else None
         if to_submit is not None:
             refuse_idle_options(context, _OF_UNLABELLED, f"--split {split}", "This split has no labels to evaluate on")
+        # Before the import of PyTorch and the model: wrong options are reported at once.
         chosen = _choose_protocol(protocol, scales, flip, window, overlap)
         from refinenet.api import RefineNet
 
@@ -156,6 +157,7 @@ def calibrate(
 
     if output.suffix != ".safetensors":
         raise typer.BadParameter(f"A model file ends in .safetensors, unlike {str(output)!r}.", param_hint="--output")
+    # Before the pass over the dataset, whose result would be lost.
     refuse_same_file(model, output)
     refuse_unwritable(output)
     network = RefineNet(model=model, device=device)

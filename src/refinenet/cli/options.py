@@ -160,6 +160,7 @@ def default_model_notice(context: typer.Context, model: str) -> Callable[[], Non
     Call it with the first result, so that a command that fails at once prints its error alone. If the command line
     names a model, the function does nothing.
     """
+    # By name, as newer versions of Typer bring a copy of Click with an enumeration of its own.
     waiting = [model] if getattr(context.get_parameter_source("model"), "name", "") != "COMMANDLINE" else []
 
     def announce() -> None:

@@ -25,7 +25,7 @@ from refinenet.datasets.published.sunrgbd import SUNRGBD
 from refinenet.datasets.published.voc import SBD, VOC, VOC_AUG
 from refinenet.datasets.street_scenes import dataset as streets
 from refinenet.io.files import refuse_address
-from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
+from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, list_files
 from refinenet.labels import LabelSet
 
 __all__ = [
@@ -56,7 +56,6 @@ __all__ = [
     "open_training_datasets",
     "prepared_folder",
     "read_classes",
-    "walk_names",
     "with_value_range",
 ]
 

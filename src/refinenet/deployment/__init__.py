@@ -10,39 +10,32 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
-    from refinenet.deployment.files import DeployOptions, FileResult, segment_files, take_all
-    from refinenet.deployment.inputs import JobList, choose_reading, plan_bytes, plan_work
+    from refinenet.deployment.files import FileResult, take_all
+    from refinenet.deployment.inputs import JobList, plan_bytes, plan_work
     from refinenet.deployment.journal import JOURNAL_FILE, SETTINGS_FILE
-    from refinenet.deployment.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
-    from refinenet.deployment.latency_budget import LatencyTuner
+    from refinenet.deployment.large_images import OVERLAP, Windows
     from refinenet.deployment.outputs import Kind, choose_kinds, render, usual_suffix
     from refinenet.deployment.ray.engine import segment_with_ray
     from refinenet.deployment.ray.journal import RayResult, failed
     from refinenet.deployment.ray.storage import find_skipped, pair_places
     from refinenet.deployment.segmentation_model import SegmentationModel
     from refinenet.deployment.video.reader import is_video
-    from refinenet.deployment.video.runner import RETRIES, VideoResult, choose_output, plan_output, segment_video
+    from refinenet.deployment.video.runner import choose_output, plan_output, segment_video
 else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
     "JOURNAL_FILE",
     "OVERLAP",
-    "RETRIES",
     "SETTINGS_FILE",
-    "DeployOptions",
     "FileResult",
     "JobList",
     "Kind",
-    "LargeSegmentation",
-    "LatencyTuner",
     "RayResult",
     "SegmentationModel",
-    "VideoResult",
     "Windows",
     "choose_kinds",
     "choose_output",
-    "choose_reading",
     "failed",
     "find_skipped",
     "is_video",
@@ -51,8 +44,6 @@ __all__ = [
     "plan_output",
     "plan_work",
     "render",
-    "segment_files",
-    "segment_large",
     "segment_video",
     "segment_with_ray",
     "take_all",

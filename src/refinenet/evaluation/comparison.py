@@ -182,9 +182,10 @@ def _align(one: Results, other: Results) -> Results:
         raise ValueError(f"{both}: {_describe_classes(one, other)} Measure both with the same classes.")
     if set(one.images) != set(other.images):
         raise ValueError(f"{both}: {_describe_images(one, other)} Measure both on the same images.")
+    # Paired by name: differences are tested image by image, and two runs may have read them in another order.
     position = {name: index for index, name in enumerate(other.images)}
     counts = other.counts[[position[name] for name in one.images]]
-    differs = np.argwhere(one.counts[:, 1] != counts[:, 1])
+    differs = np.argwhere(one.counts[:, 1] != counts[:, 1])  # row 1 is the ground truth
     if len(differs):
         image, label = differs[0]
         raise ValueError(
@@ -247,6 +248,7 @@ def show_p(p: float | None) -> str:
 
 
 def _points(value: float) -> str:
+    # Below 0.005 points two decimals would show 0.00 for a difference that is not 0.
     return f"{100 * value:.2f}" if value >= 5e-5 else f"{100 * value:.1g}"
 
 

@@ -96,6 +96,7 @@ def run_evaluation(
             file, which is checked before the evaluation.
         OSError: a file cannot be written; as far as possible, this is checked before the evaluation.
     """
+    # First of all: an evaluation may take hours, and its results are to have a place then.
     folder = None if report is None else check_folder(report)
     if output_file is not None:
         refuse_unwritable(output_file)

@@ -166,6 +166,7 @@ class Evaluation:
 
     def _to_json(self) -> str:
         """Return indented JSON with a single line for each row of the matrix and each image."""
+        # With an indentation, `json` would give each number of the matrix a line.
         head = json.dumps(self.summary(), indent=2, ensure_ascii=False).removesuffix("\n}")
         matrix = ",\n".join(f"    {row}" for row in self.figures.confusion.tolist())
         images = ",\n".join(f"    {json.dumps(item, ensure_ascii=False)}" for item in self._images())
@@ -250,7 +251,7 @@ def _read(file: Path) -> str:
     if not file.is_file():
         raise ValueError("it is a folder, a pipe or a device, not a file.")
     with file.open("rb") as stream:
-        content = stream.read(MAX_BYTES + 1)
+        content = stream.read(MAX_BYTES + 1)  # one more than allowed shows that there are more
     if len(content) > MAX_BYTES:
         raise ValueError(f"it has more than the {MAX_BYTES // 2**20} MiB that a results file may have.")
     return content.decode("utf-8")
@@ -357,6 +358,7 @@ def _read_counts(classes: tuple[str, ...], images: tuple[str, ...], entries: lis
 
 
 def _check_numbers(numbers: Any, where: str) -> None:
+    # `type`, not `isinstance`: true and false of JSON are of a subclass of int.
     if not (isinstance(numbers, list) and len(numbers) == 3 and all(type(number) is int for number in numbers)):
         raise ValueError(f"{where}, not three whole numbers: pixels in both, in the ground truth, in the prediction.")
     both, truth, prediction = numbers

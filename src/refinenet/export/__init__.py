@@ -1,6 +1,6 @@
 """Export of networks to the formats of other programs, with a certificate, and loading of such untrusted files.
 
-Start reading at `exporter.export_model`; `loading` reads exported files.
+Start reading at `exporter.export_model`; `loading` reads exported files. A new format is a row of `formats.FORMATS`.
 """
 
 from typing import TYPE_CHECKING

@@ -67,12 +67,13 @@ def time_both(
     deployed: DeployedNetwork, run: Runner, label_set: LabelSet, sizes: Sequence[tuple[int, int]]
 ) -> list[Latency]:
     """Time a network in PyTorch and its exported graph on drawn streets."""
-    deployed.to(memory_format=torch.channels_last)
+    deployed.to(memory_format=torch.channels_last)  # the layout of the images that `prepare` makes
     before, after = _steps_before(deployed, label_set), _steps_after(run, label_set)
     found = []
     with torch.inference_mode():
         for height, width in sizes:
             street = draw_street(7, height, width)[0]
+            # In turns, so that other load on the machine slows both alike.
             rounds = [(_time(before, street), _time(after, street)) for _ in range(WARM_UP + ROUNDS)][WARM_UP:]
             first, second = ([pair[which] for pair in rounds] for which in (0, 1))
             found.append(

@@ -104,6 +104,7 @@ def export_model(
     chosen = check_target(path, "int8" if int8 is not None else "float32")
     _check_sizes(sizes)
     allowed = bounds or (ParityTolerance() if int8 is None else int8.bounds)
+    # The graph is made of a copy with fused layers, and compared with the network as its users have it.
     published, deployed = DeployedNetwork(copy.deepcopy(network).cpu()).eval(), network_to_deploy(network)
     run_in_pytorch(published, draw((1, 33, 47), seed=0))  # reports broken weights before the export
     metadata = describe(published.network, card)

@@ -102,7 +102,7 @@ class ParityReport:
     @property
     def largest_relative_difference(self) -> float:
         """`largest_difference` as a share of `logit_range`."""
-        if self.largest_difference == 0:
+        if self.largest_difference == 0:  # also where all logits are equal, and their range is 0
             return 0.0
         return self.largest_difference / self.logit_range if self.logit_range else float("inf")
 
@@ -181,11 +181,13 @@ def compare(source: str, expected: GraphOutput, found: GraphOutput) -> ParityCas
                 f"in PyTorch {first.dtype} {first.shape}."
             )
     (labels, logits), (found_labels, found_logits) = expected, found
+    # In float64, as differences of large logits would overflow or be rounded in float32.
     difference = np.abs(found_logits.astype(np.float64) - logits).max()
     return ParityCase(
         source=source,
         shape=(labels.shape[0], labels.shape[1], labels.shape[2]),
         agreement=float((found_labels == labels).mean()),
+        # NaN is not larger than any bound; an export that computes it must fail.
         largest_difference=float(np.nan_to_num(difference, nan=np.inf)),
         lowest_logit=float(logits.min()),
         highest_logit=float(logits.max()),
@@ -217,7 +219,7 @@ def compare_on_streets(
     """
     for number, shape in enumerate((*CASES, *((1, *size) for size in sizes if (1, *size) not in CASES))):
         source = "drawn streets {}x{}x{}".format(*shape)
-        images = draw(shape, seed=100 * number)
+        images = draw(shape, seed=100 * number)  # more apart than a batch is large: no street occurs twice
         yield compare(source, run_in_pytorch(deployed, images), _run_export(run, images, source))
 
 

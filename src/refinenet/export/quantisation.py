@@ -89,6 +89,7 @@ def quantise(model: Any, calibration: Iterable[Image], measure: Measure, *, max_
     damage = graph.measure_damage(images[:: math.ceil(len(images) / RANKING_IMAGES)])
     ranking = sorted(damage, key=lambda name: damage[name], reverse=True)
     attempts = _Attempts(graph, ranking, measure, before - max_drop)
+    # One quantiser stays at least: a model without any is not in int8.
     count = _fewest(attempts.succeeds, len(ranking) - 1)
     if count is None:
         raise ValueError(
@@ -116,6 +117,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> tuple[Path, Path]:
     with tempfile.TemporaryDirectory() as folder:
         require_openvino().save_model(model, Path(folder) / "model.xml", compress_to_fp16=False)
         weights, graph = ((Path(folder) / f"model.{ending}").read_bytes() for ending in ("bin", "xml"))
+    # The graph last: where it is, its weights are, too.
     weights_path = write_atomically(target.with_suffix(".bin"), weights)
     return write_atomically(target, graph), weights_path
 
@@ -165,6 +167,7 @@ class _Attempts:
 
 def _fewest(succeeds: Callable[[int], bool], limit: int) -> int | None:
     """Find a small number from 1 to `limit` that succeeds, by doubling and then bisection; None if none does."""
+    # From the small end, as few layers usually suffice, and each attempt measures a model on all images.
     low, high = 0, 1
     while not succeeds(min(high, limit)):
         if high >= limit:

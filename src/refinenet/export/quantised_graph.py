@@ -41,6 +41,7 @@ class QuantisedGraph:
         copy = self._quantised.clone()
         quantisers = find_quantisers(copy)
         for name in names:
+            # The convolutions first: once the quantiser is bypassed, they are no longer found behind it.
             for convolution in _convolutions_behind(quantisers[name]):
                 _restore_bias(convolution, self._original)
                 weights = _constant(self._original[convolution.get_friendly_name()])
@@ -63,7 +64,7 @@ class QuantisedGraph:
             in_float = np.ones(len(self.names), np.float32)
             expected = run([image, in_float])[0].copy()
             for index, name in enumerate(self.names):
-                in_float[index] = 0
+                in_float[index] = 0  # this quantiser alone is applied
                 damage[name] += _distance(run([image, in_float])[0], expected)
                 in_float[index] = 1
         return damage
@@ -92,6 +93,7 @@ def _make_switchable(model: Any, known: Constants, names: Sequence[str]) -> None
         switch = operations.gather(switches, operations.constant(index), operations.constant(0))
         for convolution in _convolutions_behind(quantisers[name]):
             _restore_bias(convolution, known)
+            # A convolution is linear in its weights: one with their rounding errors adds what is missing.
             missing = known[convolution.get_friendly_name()] - rough[convolution.get_friendly_name()]
             _add_to(convolution, operations.multiply(_with_other_weights(convolution, missing), switch))
         rest = operations.subtract(quantisers[name].input_value(0), quantisers[name])
@@ -113,6 +115,7 @@ def _add_to(node: Any, addition: Any, except_for: Any = None) -> None:
     """Add a value to a node's output for all its readers except one."""
     from openvino import opset13 as operations
 
+    # Listed before the sum reads the node, too. What the addition is computed from is spared, or there would be a loop.
     spared = None if except_for is None else except_for.get_friendly_name()
     readers = [port for port in node.output(0).get_target_inputs() if port.get_node().get_friendly_name() != spared]
     total = operations.add(node, addition)
@@ -187,6 +190,7 @@ def _constants(model: Any) -> Constants:
     """
     openvino, copy = require_openvino(), model.clone()
     nodes = [node for node in copy.get_ops() if node.get_type_name() in CONVOLUTIONS or _has_constant(node, "Add")]
+    # Additions of whole numbers compute sizes, which are not quantised.
     nodes = [node for node in nodes if node.get_element_type() == openvino.Type.f32]
     values = openvino.Model([node.input_value(1) for node in nodes], [], "constants")
     run = compile_openvino(values).create_infer_request()

@@ -68,6 +68,7 @@ class Logits:
         scores = self._resized().permute(1, 2, 0)
         best = scores.amax(-1)
         if self.temperature is not None:
+            # The softmax of the largest logit is 1 / sum(exp(logit - largest)); those of the others are not needed.
             best = (scores - best[..., None]).div_(self.temperature).exp_().sum(-1).reciprocal_()
         confidence: npt.NDArray[np.float32] = best.cpu().numpy()
         return confidence
@@ -77,6 +78,8 @@ class Logits:
         scores, labels = self._resized(), self.labels()
         shares = scores if self.temperature is None else (scores / self.temperature).softmax(0)
         rounded: npt.NDArray[np.float16] = np.ascontiguousarray(shares.cpu().numpy(), np.float16)
+        # In float16 close probabilities become equal, and the first of them would be taken for the predicted class.
+        # There that of the label becomes the next number above the largest.
         rows, columns = np.nonzero(rounded.argmax(0) != labels)
         chosen = labels[rows, columns]
         rounded[chosen, rows, columns] = np.nextafter(rounded[:, rows, columns].max(0), np.float16(2))

@@ -173,6 +173,7 @@ class _TensorBoard:
         self._use(step, add)
 
     def _use(self, step: int, add: Callable[[SummaryWriter], None]) -> None:
+        # Put back only if nothing fails, so that the next use opens a new one.
         writer, self._writer = self._writer or self._open(step), None
         add(writer)
         writer.flush()

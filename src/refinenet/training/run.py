@@ -109,7 +109,7 @@ class TrainRun:
             Trainer(learner, loader, task, session, state).run()
             if processes.is_first and not state.is_finished:
                 task.save_last(state.epoch)
-            processes.wait()
+            processes.wait()  # where another process ends first, torchrun may kill this one while it writes
         return TrainResult(
             folder=folder.path,
             model=folder.model,

@@ -1,8 +1,10 @@
 """The dataset doctor: finds problems of a dataset before training does, and writes repaired copies.
 
 Begin with `examination.examine`, which shows the order of events: `listing` pairs files, `scan` reads each file once,
-`file_rules`, `mask_rules` and `split_rules` turn the results into `findings`, and `report` prints them. `repair.fix`
-writes the copy.
+the rules turn the results into `findings`, and `report` prints them. `repair.fix` writes the copy.
+
+The rules: `file_rules` for each image or mask file, `pair_rules` for an image with its mask (sizes, swapped folders),
+`mask_rules` for the values of all masks, `split_rules` for classes and duplicates across splits.
 """
 
 from __future__ import annotations

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from refinenet.datasets.catalog import PUBLISHED, Dataset, Splits, find_root, open_dataset, split_names
-from refinenet.datasets.doctor.file_rules import find_obstacle, find_swapped, judge_files, judge_masks
+from refinenet.datasets.doctor.file_rules import judge_files, judge_masks
 from refinenet.datasets.doctor.findings import Finding, find
 from refinenet.datasets.doctor.listing import Listing, Pair, list_pairs, say_resplit, shorten
 from refinenet.datasets.doctor.mask_rules import judge_values
 from refinenet.datasets.doctor.mask_values import points_of
+from refinenet.datasets.doctor.pair_rules import find_obstacle, find_swapped
 from refinenet.datasets.doctor.report import Report, sort_findings
 from refinenet.datasets.doctor.scan import Facts, MaskFacts, Reading
 from refinenet.datasets.doctor.split_rules import judge_classes, judge_equal_files, judge_repetitions

@@ -1,4 +1,4 @@
-"""Findings about single files: unreadable, mismatched, or converted when read."""
+"""Findings about single files: unreadable, or converted when read."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from refinenet.datasets.doctor.findings import KINDS, Finding, find
-from refinenet.datasets.doctor.listing import Pair, shorten
-from refinenet.datasets.doctor.scan import MAX_VALUES, Facts, ImageFacts, MaskFacts
+from refinenet.datasets.doctor.listing import Pair, name_pair, shorten
+from refinenet.datasets.doctor.pair_rules import size_notes
+from refinenet.datasets.doctor.scan import Facts, ImageFacts, MaskFacts
 from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS
 
-MAX_LABELS = 64
-"""Largest number of colours in an image that may be a mask."""
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
 _CONVERTED = {
     "CMYK": "image-cmyk",
@@ -40,25 +39,6 @@ def _collect(noted: Iterable[tuple[str, str, str]], root: Path | None) -> list[F
         find(kind, [name for name, _ in notes], limit=MAX_PIXELS, message=notes[0][1])
         for kind, notes in sorted(found.items())
     ]
-
-
-def find_swapped(facts: Sequence[Facts], root: Path | None) -> list[Finding]:
-    """Find swapped folders: most masks are photographs, and their images have few colours."""
-    swapped = [
-        shorten(name_pair(fact.pair), root)
-        for fact in facts
-        if fact.image is not None and 0 < fact.image.colours <= MAX_LABELS and _is_photograph(fact.mask)
-    ]
-    return [find("swapped", swapped)] if 2 * len(swapped) > len(facts) else []
-
-
-def _is_photograph(mask: MaskFacts | None) -> bool:
-    return mask is not None and mask.is_colour and not mask.is_grey and len(mask.values) >= MAX_VALUES
-
-
-def name_pair(pair: Pair) -> str:
-    """Return the name of a pair in messages: the path of its mask, or of its image, or its split and item."""
-    return pair.mask or pair.image or f"{pair.split}: {pair.item}"
 
 
 def _all_notes(facts: Sequence[Facts]) -> Iterator[tuple[str, str, str]]:
@@ -112,34 +92,3 @@ def _mask_notes(pair: Pair, mask: MaskFacts) -> Iterator[tuple[str, str, str]]:
 def _name_kind(side: str, problem: str) -> str:
     kind = f"{side}-{problem}"
     return kind if kind in KINDS else "sample-refused"
-
-
-def size_notes(pair: Pair, image: ImageFacts, mask: MaskFacts) -> Iterator[tuple[str, str, str]]:
-    """Yield kind, file and details of mismatched sizes of an image and a mask, both readable."""
-    turned = is_turned(image)
-    if image.size == mask.size:
-        # A quarter turn swaps the sides of an oblong image, so equal sizes prove that the mask was drawn on the
-        # upright image. Half turns, flips and squares prove nothing.
-        if image.orientation > 1 and not (turned and image.size[0] != image.size[1]):
-            yield "exif-turned", pair.image, ""
-    elif turned and image.size == mask.size[::-1]:
-        yield "size-exif", name_pair(pair), ""
-    else:
-        sizes = (f"{size[1]}x{size[0]}" for size in (image.size, mask.size))
-        yield "size-differs", name_pair(pair), "{} and {} pixels (width x height) for the first one.".format(*sizes)
-
-
-def is_turned(image: ImageFacts) -> bool:
-    """Return whether an image is stored rotated by a quarter turn (EXIF orientations 5 to 8)."""
-    return image.orientation >= 5
-
-
-def find_obstacle(fact: Facts) -> str:
-    """Return why a sample cannot be repaired; empty if it can."""
-    if fact.image is None or fact.mask is None:
-        return "reading it crashes the reading process, or never ends"
-    if fact.image.problem or fact.mask.problem:
-        return fact.image.message or fact.mask.message
-    if any(kind == "size-differs" for kind, _, _ in size_notes(fact.pair, fact.image, fact.mask)):
-        return "image and mask have different sizes"
-    return ""

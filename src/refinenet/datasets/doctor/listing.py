@@ -257,3 +257,8 @@ def _differ_in_case(pair: Pair, files: SplitFiles) -> bool:
 def _differ_in_form(pair: Pair, files: SplitFiles) -> bool:
     image, mask = _plain_stems(pair, files)
     return image != mask and find_stem(f"{image}.") == find_stem(f"{mask}.")
+
+
+def name_pair(pair: Pair) -> str:
+    """Return the name of a pair in messages: the path of its mask, or of its image, or its split and item."""
+    return pair.mask or pair.image or f"{pair.split}: {pair.item}"

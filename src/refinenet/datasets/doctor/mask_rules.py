@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from refinenet.datasets.doctor import mask_values
-from refinenet.datasets.doctor.file_rules import name_pair
 from refinenet.datasets.doctor.findings import Finding, find
-from refinenet.datasets.doctor.listing import shorten
+from refinenet.datasets.doctor.listing import name_pair, shorten
 from refinenet.datasets.doctor.mask_values import (
     Values,
     advise_colours,

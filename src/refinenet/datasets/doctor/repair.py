@@ -21,9 +21,10 @@ import numpy as np
 
 from refinenet.datasets.catalog import PUBLISHED, Dataset, find_root
 from refinenet.datasets.doctor.examination import Examination, examine
-from refinenet.datasets.doctor.file_rules import find_obstacle, image_notes, is_grey_odd, is_turned, size_notes
+from refinenet.datasets.doctor.file_rules import image_notes, is_grey_odd
 from refinenet.datasets.doctor.listing import Pair
 from refinenet.datasets.doctor.mask_values import points_of, write_classes
+from refinenet.datasets.doctor.pair_rules import find_obstacle, is_turned, size_notes
 from refinenet.datasets.doctor.report import Change, Changes
 from refinenet.datasets.doctor.scan import Facts, MaskPixels, count_values, decode_quietly, read_pixels
 from refinenet.datasets.doctor.value_matching import Codes, can_snap, find_areas, fit, snap

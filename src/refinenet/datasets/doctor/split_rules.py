@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.datasets.doctor.file_rules import name_pair
 from refinenet.datasets.doctor.findings import Finding, find
-from refinenet.datasets.doctor.listing import Pair, shorten
+from refinenet.datasets.doctor.listing import Pair, name_pair, shorten
 from refinenet.datasets.doctor.mask_rules import classes_of
 from refinenet.datasets.doctor.scan import Facts, ImageFacts, MaskFacts
 from refinenet.datasets.folder.classes_file import MaskEncoding

@@ -1,1 +1,1 @@
-"""Published datasets in their owners' layouts: one module and one JSON file for each."""
+"""Published datasets in their owners' layouts: for each a module, a JSON file, and a row of `catalog.PUBLISHED`."""

@@ -78,6 +78,7 @@ def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]
         OSError: The file cannot be read.
     """
     files = _read(path)
+    # Only the bytes that were read are checked and used from here on: the files may be replaced meanwhile.
     is_certified = _check_certificate(path, files)
     found, checked = _try_in_sandbox(path, engine, files)
     has_sums = _check_seal(path, files, found["entries"]) or is_certified
@@ -157,7 +158,7 @@ def _read_file(path: Path) -> bytes:
     if not 0 < found.st_size <= MAX_FILE_BYTES:
         raise ValueError(f"{path} has {found.st_size} bytes; an exported model has 1 to {MAX_FILE_BYTES}.")
     with path.open("rb") as stream:
-        return stream.read(MAX_FILE_BYTES)
+        return stream.read(MAX_FILE_BYTES)  # the file may have grown meanwhile
 
 
 def _try_in_sandbox(path: Path, engine: Engine, files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -135,6 +135,7 @@ def _check_tensor(tensor: Any) -> None:
 
 
 def _check_input(graph: Any) -> None:
+    # Up to version 3 of ONNX's file format, weights had to be listed among the inputs, too.
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]
     found = [_describe(value) for value in inputs]
@@ -188,6 +189,7 @@ def _reduced(model: Any) -> Any:
     """Return the model without labels, which follow from the logits, and without texts."""
     graph = model.graph
     needed, kept = {LOGITS}, []
+    # Nodes come after those that they read, so that one pass from the end finds all that the logits need.
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             needed.update(node.input)
@@ -259,6 +261,7 @@ def _operations(graph: Any) -> Iterator[Operation]:
     for node in graph.node:
         given = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
         kind, inputs = _KINDS.get(node.op_type, node.op_type), list(node.input)
+        # Types that may round numbers or wrap them around: their values are not followed.
         if node.op_type == "Cast" and given.get("to") not in _EXACT_TYPES:
             kind = "same"
         if node.op_type == "Clip":

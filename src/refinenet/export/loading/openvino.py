@@ -75,6 +75,7 @@ def check_openvino(text: bytes, weights: bytes) -> Checked:
     classes = _take_labels_off(net, layers)
     header = _find_header(net)
     entries = known_entries(part.tag for rest in net.findall("rt_info") for part in rest.iter())
+    # OpenVINO would take settings from here ("runtime_options").
     for rest in net.findall("rt_info"):
         net.remove(rest)
     return Checked(
@@ -118,7 +119,7 @@ def _parse(text: bytes) -> Element:
 
 
 def _check_depth(net: Element) -> None:
-    level, depth = [net], 0
+    level, depth = [net], 0  # level by level: nesting without limit would exhaust a recursion
     while level:
         level, depth = [child for element in level for child in element], depth + 1
         if depth > MAX_DEPTH:
@@ -346,12 +347,13 @@ def _operations(layers: Mapping[str, Element], sources: Mapping[str, Mapping[int
         ports = [port for part in layer.findall("output") for port in part.iter("port")]
         data = next(iter(layer.findall("data")), layer)
         kind = _KINDS.get(operator, operator)
+        # Types that may round numbers or wrap them around: their values are not followed.
         if kind == "cast" and ports[0].get("precision") not in _PRECISIONS:
             kind = "same"
         if operator == "Interpolate" and not _is_plain_resize(layer, data):
             kind = operator
         if operator == "Pad":
-            inputs = inputs[:3]
+            inputs = inputs[:3]  # without the value to fill with, which has no effect on sizes
         if operator == "Slice":
             inputs = [inputs[place] if place < len(inputs) else "" for place in _NUMPY_SLICE]
         outputs = [f"{number}:{port.get('id')}" for port in ports] or [f"{number}:"]

@@ -1,1 +1,4 @@
-"""Training engine: `Trainer` (the loop), `Learner` (one step), `TrainState`, and settings that are "auto"."""
+"""Training engine: `Trainer` (the loop), `Learner` (one step), `TrainState`, and settings that are "auto".
+
+`state` defines what a checkpoint holds.
+"""

@@ -140,6 +140,7 @@ def _smooth(losses: Sequence[float], width: float) -> list[float]:
 
 def _has_exploded(smoothed: Sequence[float]) -> bool:
     best = min(smoothed)
+    # `EXPLOSION * best`, but for a best below 0, which that would lie below.
     return smoothed[-1] > best + (EXPLOSION - 1) * abs(best)
 
 
@@ -221,20 +222,22 @@ def fits_into_memory(
     part = Part(images=images, labels=images[:, 0].long(), names=("a trial",))
     try:
         learner = _trial(network, replace(config, learning_rate=1e-3), train_set, engine)
-        learner.may_split = False
+        learner.may_split = False  # in halves it might fit, and the size would be accepted
         learner.step([part], 1.0, 0)
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             return False
         raise
     finally:
-        if device.type == "cuda":
+        if device.type == "cuda":  # what PyTorch keeps of a trial in its pools would be missing in the next
             torch.cuda.empty_cache()
     return True
 
 
 def _learning_rate(network: Network, config: TrainConfig, train_set: Dataset, engine: Engine, progress: bool) -> float:
+    # A step takes its rate as a share of the configured one: of 1.0 the share is the rate itself.
     learner = _trial(network, replace(config, learning_rate=1.0), train_set, engine)
+    # Nothing is pasted: the classes are not counted yet, so that it is not known which are rare.
     plain = replace(config, paste_rare=0.0, rare_below=TrainConfig.rare_below)
     with Loader(train_set, plain, network.mean.device) as loader:
         if loader.steps_per_epoch < FEW_BATCHES:

@@ -76,5 +76,6 @@ def _size(path: Path) -> int:
 def _hash(values: Iterable[str | int]) -> str:
     digest = hashlib.sha256()
     for value in values:
+        # As JSON, in which no name has a line break: other values never give the same bytes.
         digest.update(f"{json.dumps(value)}\n".encode())
     return digest.hexdigest()
