@@ -158,7 +158,7 @@ def test_parameters_that_no_published_network_has_are_named(tmp_path: Path) -> N
         RefineNet(model=tmp_path / "other.mat", device="cpu")
 
 
-@pytest.mark.parametrize("content", [b"", b"MATLAB 5.0 MAT-file", b"\x89HDF\r\n\x1a\n" + bytes(600)])
+@pytest.mark.parametrize("content", [b"MATLAB 5.0 MAT-file", b"\x89HDF\r\n\x1a\n" + bytes(600)])
 def test_damaged_matlab_files_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "net.mat").write_bytes(content)
     with pytest.raises(ValueError, match=r"net\.mat is not a MATLAB file of version 7\.3"):
