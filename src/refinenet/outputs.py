@@ -27,6 +27,10 @@ class KindInfo:
     """Whether an output of this kind names quantities and their units."""
     has_range: bool = False
     """Whether an output of this kind has a range, to which predictions are clipped."""
+    mirrored_channels: tuple[int, ...] = ()
+    """Channels whose sign changes where the image is mirrored from left to right."""
+    shrinks_with_zoom: bool = False
+    """Whether values are divided by the factor by which an image is enlarged: what looks larger is nearer."""
     is_scaled: bool = False
     """Whether its head predicts values standardised by the mean and deviation of the training data."""
 
@@ -34,13 +38,16 @@ class KindInfo:
 CLASS_KIND = "classes"
 KINDS: dict[str, KindInfo] = {
     CLASS_KIND: KindInfo(meaning="logits of the classes of a label set"),
-    "depth": KindInfo(meaning="metres along the optical axis", channels=1, has_range=True, is_scaled=True),
+    "depth": KindInfo(
+        meaning="metres along the optical axis", channels=1, has_range=True, shrinks_with_zoom=True, is_scaled=True
+    ),
     "normals": KindInfo(
         meaning=(
             "unit vectors in the frame of the camera: x right, y down, z into the scene, so that a surface that faces "
             "the camera has z = -1"
         ),
         channels=3,
+        mirrored_channels=(0,),
     ),
     "regression": KindInfo(meaning="quantities in their units", names_quantities=True, is_scaled=True),
 }

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from refinenet.datasets.catalog import PUBLISHED
 from refinenet.inference.backends.pytorch import PyTorchBackend
-from refinenet.inference.protocol import PLAIN, Protocol, average_probabilities, choose_protocol
+from refinenet.inference.protocol import PLAIN, Protocol, average_outputs, choose_protocol
 from refinenet.inference.segmenter import Segmenter
 from refinenet.inference.sliding_window import WindowGrid, blend_windows
 from refinenet.labels import LabelSet
@@ -56,13 +56,13 @@ def test_the_answer_to_a_constant_image_is_constant(
 ) -> None:
     image = torch.tensor(colour)[None, :, None, None].expand(1, 3, *size).contiguous()
     expected = pointwise(image)[0].softmax(0)
-    torch.testing.assert_close(average_probabilities(pointwise, image, protocol), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(average_outputs(pointwise, image, protocol), expected, rtol=0, atol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)
 @given(protocols, sizes)
 def test_probabilities_add_up_to_one(protocol: Protocol, size: tuple[int, int]) -> None:
-    found = average_probabilities(pointwise, picture(*size), protocol)
+    found = average_outputs(pointwise, picture(*size), protocol)
     assert found.shape == (4, *size)
     torch.testing.assert_close(found.sum(0), torch.ones(size), rtol=0, atol=1e-5)
 
@@ -75,12 +75,12 @@ def test_probabilities_add_up_to_one(protocol: Protocol, size: tuple[int, int]) 
 def test_one_look_at_the_whole_is_plain_inference(protocol: Protocol) -> None:
     backend, image = PyTorchBackend(small_network()), picture(45, 70)
     expected = looks_once(backend, image)[0].softmax(0)
-    torch.testing.assert_close(average_probabilities(backend, image, protocol), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(average_outputs(backend, image, protocol), expected, rtol=0, atol=1e-6)
 
 
 def test_windows_of_a_pointwise_network_are_seamless() -> None:
     image = picture(75, 101)
-    found = average_probabilities(pointwise, image, Protocol(window=(32, 40), overlap=0.3))
+    found = average_outputs(pointwise, image, Protocol(window=(32, 40), overlap=0.3))
     torch.testing.assert_close(found, pointwise(image)[0].softmax(0), rtol=0, atol=1e-6)
 
 
@@ -88,23 +88,23 @@ def test_flip_averages_the_answer_to_the_mirror_image() -> None:
     backend, image = PyTorchBackend(small_network()), picture(40, 56)
     mirrored = looks_once(backend, torch.from_numpy(image.numpy()[..., ::-1].copy())).numpy()[..., ::-1].copy()
     expected = (looks_once(backend, image)[0].softmax(0) + torch.from_numpy(mirrored)[0].softmax(0)) / 2
-    found = average_probabilities(backend, image, Protocol(flip=True))
+    found = average_outputs(backend, image, Protocol(flip=True))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
-def test_scales_average_probabilities_and_not_logits() -> None:
+def test_scales_average_outputs_and_not_logits() -> None:
     backend, image = PyTorchBackend(small_network()), picture(64, 96)
     larger = functional.interpolate(image, (128, 192), mode="bilinear", antialias=True)
     down = functional.interpolate(looks_once(backend, larger), (64, 96), mode="bilinear")
     expected = (looks_once(backend, image)[0].softmax(0) + down[0].softmax(0)) / 2
-    found = average_probabilities(backend, image, Protocol(scales=(1.0, 2.0)))
+    found = average_outputs(backend, image, Protocol(scales=(1.0, 2.0)))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 def test_a_window_weighs_its_middle_more() -> None:
     """Two windows that say 0 and 1: where both see a pixel, the nearer one counts more."""
     answers = iter([torch.zeros(1, 2, 32, 40), torch.stack([torch.zeros(32, 40), torch.ones(32, 40)])[None]])
-    found = average_probabilities(lambda _: next(answers), picture(32, 60), Protocol(window=(32, 40), overlap=0.5))
+    found = average_outputs(lambda _: next(answers), picture(32, 60), Protocol(window=(32, 40), overlap=0.5))
     share = torch.logit(found[1])[16]  # of the second window: 1 where only it is
     assert share[:20].abs().max() < 1e-5
     assert (share[40:] - 1).abs().max() < 1e-5
@@ -115,7 +115,7 @@ def test_a_window_weighs_its_middle_more() -> None:
 
 def test_temperature_divides_logits() -> None:
     image = picture(5, 7)
-    found = average_probabilities(pointwise, image, PLAIN, temperature=2.5)
+    found = average_outputs(pointwise, image, PLAIN, temperature=2.5)
     torch.testing.assert_close(found, (pointwise(image)[0] / 2.5).softmax(0), rtol=0, atol=1e-6)
 
 

@@ -187,7 +187,8 @@ class _LargeRun:
 
     def _draw(self, block: Block, pixels: _Rows) -> npt.NDArray[Any]:
         size = block.logits.shape[1], block.logits.shape[2]
-        scores = Logits(values=block.logits, size=size, temperature=self.segmenter.temperature)
+        maps = self.segmenter.class_maps(block.logits)
+        scores = Logits(values=maps, size=size, temperature=self.segmenter.temperature)
         image, valid = pixels.cut(block.rows, block.columns), pixels.cut_mask(block.rows, block.columns)
         segmentation: Segmentation = self.segmenter.name(image, scores, self.abstain_below, valid)
         self.data_pixels += segmentation.labels.size if valid is None else int(valid.sum())

@@ -24,7 +24,9 @@ from refinenet.inference.segmenter import Backend, Segmenter
 from refinenet.io.console import print_note
 from refinenet.io.threads import ThreadLock
 from refinenet.labels import LabelSet
+from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
+from refinenet.outputs import CLASSES, OutputSpec
 from refinenet.settings import is_number
 
 SCALES = (1.0, 0.75, 0.5, 0.35, 0.25)
@@ -72,14 +74,11 @@ class LatencyTuner:
     Args:
         model: The network or exported graph.
         backend: Usual backend of the model, whose full-size results are the reference.
-        label_set: Classes of the model.
-        temperature: Divisor of its logits.
+        card: Card of the model.
     """
 
-    def __init__(
-        self, model: Network | ExportedModel, backend: BackendName, label_set: LabelSet, temperature: float
-    ) -> None:
-        self._model, self._backend, self._label_set, self._temperature = model, backend, label_set, temperature
+    def __init__(self, model: Network | ExportedModel, backend: BackendName, card: ModelCard) -> None:
+        self._model, self._backend, self._card = model, backend, card
         self._opened: dict[tuple[BackendName, InferencePrecision], Backend] = {}
         self._choices: dict[tuple[float, ...], Choice] = {}
         self._lock = ThreadLock()
@@ -107,7 +106,9 @@ class LatencyTuner:
             (name, precision, partial(self._open, name, precision))
             for name, precision in list_backends(self._model, self._backend)
         ]
-        choice, _ = choose(openers, self._label_set, self._temperature, image, max_milliseconds)
+        card = self._card
+        outputs = card.architecture.outputs
+        choice, _ = choose(openers, card.label_set, card.temperature, image, max_milliseconds, outputs)
         print_note(f"At most {max_milliseconds:g} ms: {choice.describe()}.")
         if choice.miou < _POOR:
             print_note("Results differ strongly from those at full size: allow more time, or use a smaller network.")
@@ -126,6 +127,7 @@ def choose(
     temperature: float,
     image: npt.NDArray[np.uint8],
     max_milliseconds: float,
+    outputs: tuple[OutputSpec, ...] = (CLASSES,),
 ) -> tuple[Choice, list[Choice]]:
     """Choose the most accurate backend, precision and scale among those that are fast enough.
 
@@ -135,6 +137,7 @@ def choose(
         temperature: Divisor of logits.
         image: `(H, W, 3)` uint8 RGB, of the size to measure.
         max_milliseconds: Budget of an image, for the median of `ROUNDS`.
+        outputs: Outputs of the network; only its classes are compared.
 
     Returns:
         The choice, and everything measured.
@@ -143,7 +146,11 @@ def choose(
         ValueError: the budget is not above 0, or nothing is fast enough; the message names the fastest choice.
     """
     _check_limit(max_milliseconds)
-    measured = list(_measure_all(backends, label_set, temperature, image, max_milliseconds))
+
+    def segmenter(backend: Backend, scale: float) -> Segmenter:
+        return Segmenter(backend, label_set, Protocol(scales=(scale,)), temperature, outputs)
+
+    measured = list(_measure_all(backends, segmenter, image, max_milliseconds))
     if not measured:
         raise BackendError("No backend can run the network here.")
     allowed = [choice for choice in measured if choice.milliseconds <= max_milliseconds]
@@ -163,8 +170,7 @@ def _check_limit(milliseconds: float) -> None:
 
 def _measure_all(
     backends: Iterable[tuple[str, str, Callable[[], Backend]]],
-    label_set: LabelSet,
-    temperature: float,
+    make: Callable[[Backend, float], Segmenter],
     image: npt.NDArray[np.uint8],
     limit: float,
 ) -> Iterator[Choice]:
@@ -172,7 +178,7 @@ def _measure_all(
     for name, precision, open_it in backends:
         backend = open_it()
         for scale in SCALES:
-            segmenter = Segmenter(backend, label_set, Protocol(scales=(scale,)), temperature)
+            segmenter = make(backend, scale)
             try:
                 labels = segmenter.predict(image)
             except BackendError as error:
@@ -184,7 +190,7 @@ def _measure_all(
                 precision=precision,
                 scale=scale,
                 milliseconds=1000 * statistics.median(_time(segmenter, image, limit)),
-                miou=_mean_iou(full, labels, label_set),
+                miou=_mean_iou(full, labels, segmenter.label_set),
                 segmenter=segmenter,
             )
 

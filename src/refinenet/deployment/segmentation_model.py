@@ -25,11 +25,12 @@ from refinenet.deployment.video.runner import RETRIES, VideoResult, segment_vide
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel
+from refinenet.inference.prediction import Prediction
 from refinenet.inference.segmentation import Output, Segmentation, check_output
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.files import refuse_same_file
 from refinenet.io.images import ChannelOrder, ImageSource, knows_its_order, read_image
-from refinenet.io.sample_values import Note, Reading, ValueRange
+from refinenet.io.sample_values import Decoded, Note, Reading, ValueRange
 from refinenet.labels import LabelSet
 from refinenet.models.factory import exported_model_message
 from refinenet.models.inference_graph import Weights, note_weights
@@ -127,8 +128,10 @@ class SegmentationModel:
             _model=model,
             _card=card,
             _noted=_note(model),
-            _tuner=LatencyTuner(model, self._backend, card.label_set, card.temperature),
-            _segmenter=Segmenter(backend, card.label_set, temperature=card.temperature),
+            _tuner=LatencyTuner(model, self._backend, card),
+            _segmenter=Segmenter(
+                backend, card.label_set, temperature=card.temperature, outputs=card.architecture.outputs
+            ),
         )
 
     def _warn_of_random_weights(self) -> None:
@@ -187,17 +190,57 @@ class SegmentationModel:
             ValueError, TypeError, OSError: the image cannot be read or used.
         """
         self._warn_of_random_weights()
+        decoded, order = self._decode(image, channel_order, bands, value_range)
+        segmenter = self._segmenter
+        if max_latency_ms is not None:
+            segmenter = self._tuner.within(decoded.pixels, max_latency_ms).segmenter
+        return segmenter.segment(decoded.pixels, abstain_below, decoded.valid, order)
+
+    def predict(
+        self,
+        image: ImageSource,
+        *,
+        channel_order: ChannelOrder | None = None,
+        abstain_below: float = 0.0,
+        bands: Sequence[int] | None = None,
+        value_range: ValueRange | None = None,
+    ) -> Prediction:
+        """Predict all outputs of the network for an image: classes, depths, normals, quantities.
+
+        Args:
+            image: As for `segment`.
+            channel_order: As for `segment`.
+            abstain_below: As for `segment`.
+            bands: As for `segment`.
+            value_range: As for `segment`.
+
+        Returns:
+            The outputs at the size of the image: `.labels`, `.depth`, `.normals`, `.values["height"]`, and `[name]`
+            for any output besides classes.
+
+        Raises:
+            ValueError, TypeError, OSError: the image cannot be read or used.
+        """
+        self._warn_of_random_weights()
+        decoded, order = self._decode(image, channel_order, bands, value_range)
+        return self._segmenter.predict_outputs(decoded.pixels, abstain_below, decoded.valid, order)
+
+    def _decode(
+        self,
+        image: ImageSource,
+        channel_order: ChannelOrder | None,
+        bands: Sequence[int] | None,
+        value_range: ValueRange | None,
+    ) -> tuple[Decoded, ChannelOrder]:
+        """Read an image, and return it with the channel order of the result's pictures."""
         reading, notes = self._choose_reading(bands, value_range)
         order = channel_order
         if order is None:
             order = "rgb" if knows_its_order(image) else self._channel_order
         decoded = read_image(image, channel_order=order, reading=reading)
         for note in (*notes, *decoded.notes):
-            warnings.warn(note.text, stacklevel=2)
-        segmenter = self._segmenter
-        if max_latency_ms is not None:
-            segmenter = self._tuner.within(decoded.pixels, max_latency_ms).segmenter
-        return segmenter.segment(decoded.pixels, abstain_below, decoded.valid, order)
+            warnings.warn(note.text, stacklevel=3)
+        return decoded, order
 
     def deploy(
         self,

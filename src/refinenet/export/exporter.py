@@ -33,6 +33,7 @@ from refinenet.io.files import write_atomically
 from refinenet.models.inference_graph import INPUT, LABELS, LOGITS, DeployedNetwork, network_to_deploy, trace
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
+from refinenet.outputs import CLASSES
 
 ExportPrecision = Literal["float32", "int8"]
 
@@ -102,6 +103,9 @@ def export_model(
         OSError: The export cannot be written.
     """
     chosen = check_target(path, "int8" if int8 is not None else "float32")
+    if network.architecture.outputs != (CLASSES,):
+        named = ", ".join(spec.name for spec in network.architecture.outputs)
+        raise ValueError(f"Only networks that predict classes alone can be exported so far; this one predicts {named}.")
     _check_sizes(sizes)
     allowed = bounds or (ParityTolerance() if int8 is None else int8.bounds)
     # The graph is made of a copy with fused layers, and compared with the network as its users have it.

@@ -5,7 +5,7 @@ Shape letters: K classes, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -17,6 +17,8 @@ from torch.nn import functional
 
 from refinenet.inference.sliding_window import WindowGrid, blend_windows
 from refinenet.inference.upsampling import resize
+from refinenet.models.heads import split_maps
+from refinenet.outputs import CLASS_KIND, CLASSES, OutputSpec
 from refinenet.settings import is_number
 
 Forward = Callable[[Tensor], Tensor]
@@ -162,30 +164,58 @@ def published_protocol(model_type: str, shorter_side: tuple[int, int] = PAPER_SI
     )
 
 
-def average_probabilities(backend: Forward, image: Tensor, protocol: Protocol, temperature: float = 1.0) -> Tensor:
+def average_outputs(
+    backend: Forward,
+    image: Tensor,
+    protocol: Protocol,
+    temperature: float = 1.0,
+    outputs: Sequence[OutputSpec] = (CLASSES,),
+    num_classes: int | None = None,
+) -> Tensor:
     """Run a network on an image under a protocol.
+
+    What is averaged over scales and mirrored images are the probabilities of classes and the values of other outputs:
+    mirrored back with the signs that mirroring changes, and depths times the scale, since an enlarged image looks
+    nearer.
 
     Args:
         backend: Function that runs the network.
         image: `(1, 3, H, W)` float32 RGB in [0, 1].
         protocol: Scales, mirroring and windows.
         temperature: Divisor of the logits before the softmax.
+        outputs: Outputs of the network.
+        num_classes: K; needed if there are other outputs than classes.
 
     Returns:
-        Probabilities `(K, H, W)`, float32; not finite where the network's logits are not.
+        Probabilities, and maps of other outputs: `(C, H, W)` float32; not finite where the network's maps are not.
     """
     height, width = image.shape[-2:]
     total: Tensor | None = None
     passes = 0
     for scale, mirrored in product(protocol.scales, (False, True) if protocol.flip else (False,)):
-        resized = _resize_image(image, scale * _fit(min(height, width), protocol.shorter_side))
-        logits = _run(backend, resized.flip(-1) if mirrored else resized, protocol)
-        logits = resize(logits.flip(-1) if mirrored else logits, (height, width))
-        probabilities = (logits[0].float() / temperature).softmax(0)
-        total = probabilities if total is None else total.add_(probabilities)
+        factor = scale * _fit(min(height, width), protocol.shorter_side)
+        resized = _resize_image(image, factor)
+        maps = _run(backend, resized.flip(-1) if mirrored else resized, protocol)
+        maps = resize(maps.flip(-1) if mirrored else maps, (height, width)).float()
+        parts = split_maps(maps, outputs, maps.shape[1] if num_classes is None else num_classes)
+        values = torch.cat(
+            [_undo(parts[spec.name][0], spec, factor, temperature, mirrored=mirrored) for spec in outputs]
+        )
+        total = values if total is None else total.add_(values)
         passes += 1
     assert total is not None
     return total.div_(passes)
+
+
+def _undo(maps: Tensor, spec: OutputSpec, factor: float, temperature: float, *, mirrored: bool) -> Tensor:
+    """Return what an output `(D, H, W)` of a resized and perhaps mirrored image means for the image itself."""
+    if spec.kind == CLASS_KIND:
+        return (maps / temperature).softmax(0)
+    values = maps * factor if spec.info.shrinks_with_zoom else maps
+    if mirrored and spec.info.mirrored_channels:
+        values = values.clone()
+        values[list(spec.info.mirrored_channels)] *= -1
+    return values
 
 
 def _fit(side: int, limits: tuple[int, int] | None) -> float:

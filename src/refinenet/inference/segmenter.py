@@ -1,11 +1,12 @@
 """Segmenter: prepares an image, runs a backend, and names the classes of the result.
 
-Shape letters: H height, W width, K classes.
+Shape letters: H height, W width, K classes, C channels of all outputs together.
 """
 
 from __future__ import annotations
 
 import typing
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +14,16 @@ import torch
 from torch import Tensor
 
 from refinenet.inference.backends.base import BackendError
-from refinenet.inference.protocol import PLAIN, Protocol, average_probabilities
+from refinenet.inference.prediction import Prediction
+from refinenet.inference.protocol import PLAIN, Protocol, average_outputs
 from refinenet.inference.segmentation import Logits, Segmentation, reorder_channels
 from refinenet.inference.upsampling import resize
 from refinenet.io.images import ChannelOrder
 from refinenet.io.sample_values import Mask
 from refinenet.io.threads import survive_fork
 from refinenet.labels import LabelMap, LabelSet
+from refinenet.models.heads import split_maps
+from refinenet.outputs import CLASS_KIND, CLASSES, OutputSpec, class_output
 from refinenet.settings import is_within
 
 
@@ -56,7 +60,7 @@ class Backend(typing.Protocol):
         """Device of the images."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to float32 logits `(N, K, h, w)`.
+        """Float32 RGB images `(N, 3, H, W)` in [0, 1] to the float32 maps `(N, C, h, w)` of all outputs.
 
         h and w are usually a quarter of H and W, rounded up.
         """
@@ -70,21 +74,27 @@ class Segmenter:
         label_set: Names and colours of its classes.
         protocol: Inference protocol; by default the whole image, once.
         temperature: Divisor of the logits before softmax; above 1 the network is less confident.
+        outputs: Outputs of the network, in the order of its maps.
     """
 
     def __init__(
-        self, backend: Backend, label_set: LabelSet, protocol: Protocol = PLAIN, temperature: float = 1.0
+        self,
+        backend: Backend,
+        label_set: LabelSet,
+        protocol: Protocol = PLAIN,
+        temperature: float = 1.0,
+        outputs: tuple[OutputSpec, ...] = (CLASSES,),
     ) -> None:
         self.backend, self.label_set = backend, label_set
-        self.protocol, self.temperature = protocol, temperature
+        self.protocol, self.temperature, self.outputs = protocol, temperature, outputs
 
     def under(self, protocol: Protocol) -> Segmenter:
         """Return this segmenter with another inference protocol."""
-        return Segmenter(self.backend, self.label_set, protocol, self.temperature)
+        return Segmenter(self.backend, self.label_set, protocol, self.temperature, self.outputs)
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> LabelMap:
         """Predict the label map of an image: `(H, W, 3)` uint8 RGB to `(H, W)` ids."""
-        return self.label_set.cast(self._run(pixels).labels())
+        return self.label_set.cast(self._class_scores(self._run(pixels)).labels())
 
     def segment(
         self,
@@ -105,7 +115,29 @@ class Segmenter:
             ValueError: `abstain_below` is not in [0, 1].
         """
         check_abstention(abstain_below)
-        return self.name(pixels, self._run(pixels), abstain_below, valid, channel_order)
+        return self.name(pixels, self._class_scores(self._run(pixels)), abstain_below, valid, channel_order)
+
+    def predict_outputs(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        abstain_below: float = 0.0,
+        valid: Mask | None = None,
+        channel_order: ChannelOrder = "rgb",
+    ) -> Prediction:
+        """Predict all outputs for an image; see `segment`.
+
+        Raises:
+            ValueError: `abstain_below` is not in [0, 1].
+        """
+        check_abstention(abstain_below)
+        found = self._run(pixels)
+        segmentation = None
+        if len(self.label_set):
+            scores = self._class_scores(found)
+            segmentation = self.name(pixels, scores, abstain_below, valid, channel_order)
+        maps = self._split(found.values)
+        others = {spec.name: maps[spec.name] for spec in self.outputs if spec.kind != CLASS_KIND}
+        return Prediction(outputs=self.outputs, size=found.size, segmentation=segmentation, maps=others, valid=valid)
 
     def name(
         self,
@@ -145,7 +177,26 @@ class Segmenter:
 
     def logits(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         """Run the network once on the whole image: `(H, W, 3)` uint8 RGB to logits `(K, H, W)`."""
-        return resize(self._forward(pixels), pixels.shape[:2])[0]
+        return self.class_maps(resize(self._forward(pixels), pixels.shape[:2])[0])
+
+    def class_maps(self, maps: Tensor) -> Tensor:
+        """Return the logits or probabilities `(K, h, w)` in the maps `(C, h, w)` of a network.
+
+        Raises:
+            ValueError: the network has no output of classes.
+        """
+        spec = class_output(self.outputs)
+        if spec is None:
+            named = ", ".join(each.name for each in self.outputs)
+            raise ValueError(f"The network predicts no classes, but {named}: call predict instead of segment.")
+        return maps if len(self.outputs) == 1 else self._split(maps)[spec.name]
+
+    def _split(self, maps: Tensor) -> dict[str, Tensor]:
+        parts = split_maps(maps[None], self.outputs, len(self.label_set))
+        return {name: part[0] for name, part in parts.items()}
+
+    def _class_scores(self, found: Logits) -> Logits:
+        return replace(found, values=self.class_maps(found.values))
 
     def _run(self, pixels: npt.NDArray[np.uint8]) -> Logits:
         survive_fork()
@@ -153,7 +204,9 @@ class Segmenter:
         if self.protocol.is_plain:
             return Logits(values=self._forward(pixels)[0], size=size, temperature=self.temperature)
         image = prepare(pixels, self.backend.device)
-        found = check_finite(average_probabilities(self.backend, image, self.protocol, self.temperature))
+        classes = len(self.label_set)
+        maps = average_outputs(self.backend, image, self.protocol, self.temperature, self.outputs, classes)
+        found = check_finite(maps)
         return Logits(values=found, size=size, temperature=None)
 
     def _forward(self, pixels: npt.NDArray[np.uint8]) -> Tensor:

@@ -65,7 +65,7 @@ def fuse(network: Network) -> Network:
             if isinstance(module, RefineBlock):
                 merged = [_merge_pointwise(adaptation) for adaptation in module.adaptations]
                 module.adaptations = nn.ModuleList(merged)
-        expected, actual = plain.logits(image), fused.logits(image)
+        expected, actual = plain.maps(image), fused.maps(image)
     # An encoder may use the output of a convolution before its batch norm, too, which hooks cannot detect.
     close = (actual - expected).abs().max() <= _ALLOWED_DIFFERENCE * expected.abs().max()
     return fused if bool(close) else plain
@@ -82,7 +82,7 @@ def _find_pairs(network: Network, image: Tensor) -> list[tuple[str, str]]:
         elif type(module) is nn.BatchNorm2d or has_activation(module):
             hooks.append(module.register_forward_pre_hook(lambda *call, name=name: inputs.append((call[1][0], name))))
     try:
-        network.logits(image)
+        network.maps(image)
     finally:
         for hook in hooks:
             hook.remove()
@@ -135,16 +135,16 @@ _FREE = torch.export.Dim.DYNAMIC
 FREE_SIZES: Mapping[str, Any] = MappingProxyType({INPUT: {0: _FREE, 2: _FREE, 3: _FREE}})
 
 
-class Logits(nn.Module):
-    """Network that returns logits before upsampling."""
+class Maps(nn.Module):
+    """Network that returns the maps of its outputs before upsampling: of classes alone, their logits."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, ceil(H/4), ceil(W/4))`."""
-        return self.network.logits(images)
+        """Map float32 RGB images `(N, 3, H, W)` in [0, 1] to maps `(N, C, ceil(H/4), ceil(W/4))`."""
+        return self.network.maps(images)
 
 
 class DeployedNetwork(nn.Module):

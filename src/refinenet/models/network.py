@@ -98,6 +98,11 @@ class Architecture:
         return LIGHTWEIGHT_MOBILE if is_mobile else DECODERS[self.model_type]
 
     @property
+    def num_channels(self) -> int:
+        """Number of channels of the maps of all outputs together."""
+        return sum(spec.count_channels(self.num_classes) for spec in self.outputs)
+
+    @property
     def is_plain(self) -> bool:
         """Whether model files of format version 2 can describe this architecture."""
         return self.to_dict().keys() == {"model_type", "encoder", "num_classes"}

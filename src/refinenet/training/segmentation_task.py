@@ -104,7 +104,8 @@ class SegmentationTask:
         self.folder.attempt("the last model", lambda: self._save(self.folder.last_model, epoch, measurement))
 
     def _segmenter(self) -> Segmenter:
-        return Segmenter(PyTorchBackend(self.learner.measured), self.val_set.label_set)
+        network = self.learner.measured
+        return Segmenter(PyTorchBackend(network), self.val_set.label_set, outputs=network.architecture.outputs)
 
     def _draw_curves(self) -> None:
         rows = self.folder.read_log()

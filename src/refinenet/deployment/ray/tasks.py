@@ -163,7 +163,8 @@ class Worker:
         torch.set_num_threads(self._settings.threads)
         network, card = self._settings.network.to(self._settings.device).eval(), self._settings.card
         backend = open_backend(network, self._settings.backend, self._settings.precision)
-        self._segmenter = Segmenter(backend, card.label_set, temperature=card.temperature)
+        outputs = card.architecture.outputs
+        self._segmenter = Segmenter(backend, card.label_set, temperature=card.temperature, outputs=outputs)
         self._deaths = deaths
 
     def __call__(self, table: Any) -> Any:

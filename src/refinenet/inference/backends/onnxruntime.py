@@ -8,7 +8,7 @@ import warnings
 import torch
 
 from refinenet.inference.backends.graph import ONNX_FILE, Graph, require_onnxruntime
-from refinenet.models.inference_graph import EXAMPLE_SHAPE, FREE_SIZES, Logits
+from refinenet.models.inference_graph import EXAMPLE_SHAPE, FREE_SIZES, Maps
 from refinenet.models.network import Network
 
 PACKAGES = ("onnx", "onnxscript")
@@ -24,7 +24,7 @@ def translate(network: Network) -> Graph:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the exporter, of no use to users
         program = torch.onnx.export(
-            Logits(network),
+            Maps(network),
             (torch.zeros(EXAMPLE_SHAPE),),
             dynamo=True,
             dynamic_shapes=dict(FREE_SIZES),

@@ -96,7 +96,7 @@ class PyTorchBackend:
             return fused[2]
 
     def _make_run(self, fused: Network) -> Callable[[Tensor], Tensor]:
-        return fused.logits
+        return fused.maps
 
 
 class CompiledBackend(PyTorchBackend):
@@ -135,5 +135,5 @@ class CompiledBackend(PyTorchBackend):
             "Compiling the network takes up to a minute for the first image, and for the first image of another size."
         )
         # The fused copy is replaced rather than changed, so the compiler may treat its weights as constants.
-        run: Callable[[Tensor], Tensor] = torch.compile(fused.logits, options={"freezing": True})
+        run: Callable[[Tensor], Tensor] = torch.compile(fused.maps, options={"freezing": True})
         return run

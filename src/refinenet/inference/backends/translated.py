@@ -180,8 +180,8 @@ class TranslatedBackend:
         title, translator = self._translator.title, self._translator
         with TRACING:
             graph = read_or_translate(self.network, translator.packages, translator.translate, self.engine, title)
-        classes = self.network.architecture.num_classes
-        return GraphBackend(graph, self.engine, self.precision, classes, f"The network translated for {title}")
+        channels = self.network.architecture.num_channels
+        return GraphBackend(graph, self.engine, self.precision, channels, f"The network translated for {title}")
 
 
 class AutoBackend:

@@ -1,0 +1,103 @@
+"""Predictions: all outputs of a network for one image.
+
+Shape letters: H height, W width, D channels of an output, h and w height and width of the network's maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from refinenet.inference.segmentation import Segmentation
+from refinenet.inference.upsampling import resize
+from refinenet.io.sample_values import Mask
+from refinenet.io.threads import survive_fork
+from refinenet.labels import LabelMap
+from refinenet.models.heads import finish
+from refinenet.outputs import CLASS_KIND, OutputSpec
+
+Values = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """Outputs of a network for one image; values are computed on first access."""
+
+    outputs: tuple[OutputSpec, ...]
+    """Specifications of the outputs."""
+    size: tuple[int, int]
+    """Height and width of the image."""
+    segmentation: Segmentation | None
+    """Labels, confidence, probabilities and pictures; None for networks without an output of classes."""
+    maps: Mapping[str, Tensor] = field(repr=False)
+    """Maps of the outputs besides classes, by name: `(D, h, w)` float32 before resizing."""
+    valid: Mask | None = field(default=None, repr=False)
+    """`(H, W)` bool: pixels with data; None if all have. Values of other pixels are NaN."""
+    _values: dict[str, Values] = field(default_factory=dict, init=False, repr=False)
+
+    def __getitem__(self, name: str) -> Values:
+        """Return the values of an output besides classes by its name, `(D, H, W)` float32 in its unit.
+
+        Raises:
+            ValueError: there is no such output.
+        """
+        spec = next((spec for spec in self.outputs if spec.name == name and spec.kind != CLASS_KIND), None)
+        if spec is None:
+            raise ValueError(f"The network has no output of values named {name!r}: {self._describe()}.")
+        if name not in self._values:
+            survive_fork()
+            values: Values = finish(resize(self.maps[name][None].float(), self.size), spec)[0].cpu().numpy()
+            if self.valid is not None:
+                values[:, ~self.valid] = np.nan
+            self._values[name] = np.ascontiguousarray(values)
+        return self._values[name]
+
+    @property
+    def labels(self) -> LabelMap:
+        """`(H, W)` class ids, as in `Segmentation.labels`.
+
+        Raises:
+            ValueError: the network has no output of classes.
+        """
+        if self.segmentation is None:
+            raise ValueError(f"The network has no output of classes: {self._describe()}.")
+        return self.segmentation.labels
+
+    @property
+    def depth(self) -> Values:
+        """`(H, W)` float32: metres along the optical axis, NaN without data; of several depths the first.
+
+        Raises:
+            ValueError: the network has no output of this kind.
+        """
+        return self[self._first("depth")][0]
+
+    @property
+    def normals(self) -> Values:
+        """`(H, W, 3)` float32: unit vectors, x right, y down, z into the scene; NaN without data.
+
+        Raises:
+            ValueError: the network has no output of this kind.
+        """
+        normals: Values = np.moveaxis(self[self._first("normals")], 0, -1)
+        return normals
+
+    @cached_property
+    def values(self) -> Mapping[str, Values]:
+        """Quantities of regression outputs by their names, each `(H, W)` float32 in its unit, NaN without data."""
+        named = [spec for spec in self.outputs if spec.info.names_quantities]
+        return {name: values for spec in named for name, values in zip(spec.channels, self[spec.name], strict=True)}
+
+    def _first(self, kind: str) -> str:
+        name = next((spec.name for spec in self.outputs if spec.kind == kind), None)
+        if name is None:
+            raise ValueError(f"The network has no output of {kind}: {self._describe()}.")
+        return name
+
+    def _describe(self) -> str:
+        return f"its outputs are {', '.join(f'{spec.name} ({spec.kind})' for spec in self.outputs)}"

@@ -1,0 +1,144 @@
+"""Predictions of networks with several outputs, compared with their maps."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+
+from refinenet import RefineNet
+from refinenet.inference.protocol import Protocol, average_outputs
+from refinenet.outputs import read_outputs
+
+OUTPUTS = "classes,depth:0.5:80,normals,soil=regression[height:m,moisture:%]"
+
+
+@pytest.fixture(scope="module")
+def model() -> RefineNet:
+    """A network with four outputs, and values that are neither all positive nor within the range."""
+    r = RefineNet(encoder="test_resnet", num_classes=3, outputs=OUTPUTS, device="cpu", backend="pytorch", seed=3)
+    with torch.no_grad():
+        r.network.heads["depth"].scale.fill_(40)
+        r.network.heads["soil"].offset.copy_(torch.tensor([2.0, 60.0])[:, None, None])
+    return r
+
+
+@pytest.fixture(scope="module")
+def resized(model: RefineNet, street: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """The network's maps at the size of the image, `(9, H, W)`."""
+    images = torch.from_numpy(street).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        return model.network(images)[0].numpy()
+
+
+def test_each_output_has_its_channels_and_its_unit(
+    model: RefineNet, street: npt.NDArray[np.uint8], resized: npt.NDArray[np.float32]
+) -> None:
+    found = model.predict(street)
+    height, width = street.shape[:2]
+    assert resized.shape == (9, height, width)
+    assert np.array_equal(found.labels, model.segment(street).labels)
+    assert (found.labels == resized[:3].argmax(0)).mean() > 0.999
+    assert found.depth.shape == (height, width)
+    assert found.depth.dtype == np.float32
+    np.testing.assert_allclose(found.depth, np.abs(resized[3]).clip(0.5, 80), rtol=1e-4, atol=1e-4)
+    assert found.normals.shape == (height, width, 3)
+    np.testing.assert_allclose(np.linalg.norm(found.normals, axis=-1), 1, rtol=1e-5)
+    expected = resized[4:7] / np.linalg.norm(resized[4:7], axis=0)
+    np.testing.assert_allclose(found.normals, expected.transpose(1, 2, 0), atol=1e-4)
+    assert list(found.values) == ["height", "moisture"]
+    np.testing.assert_allclose(found.values["moisture"], resized[8], rtol=1e-4, atol=1e-3)
+    assert np.array_equal(found["soil"][0], found.values["height"])
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_backends_predict_the_same_values(
+    model: RefineNet, backend: str, street: npt.NDArray[np.uint8], tmp_path: Path
+) -> None:
+    model.save(tmp_path / "model.safetensors")
+    other = RefineNet(model=tmp_path / "model.safetensors", device="cpu", backend=backend)  # type: ignore[arg-type]
+    found, expected = other.predict(street), model.predict(street)
+    np.testing.assert_allclose(found.depth, expected.depth, rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(found.normals, expected.normals, atol=1e-3)
+    assert (found.labels == expected.labels).mean() > 0.999
+
+
+def test_a_file_keeps_outputs_and_their_units(model: RefineNet, street: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+    model.save(tmp_path / "model.safetensors")
+    loaded = RefineNet(model=tmp_path / "model.safetensors", device="cpu", backend="pytorch")
+    assert loaded.network.architecture == model.network.architecture
+    assert np.array_equal(loaded.predict(street).depth, model.predict(street).depth)
+    with pytest.raises(ValueError, match="has outputs="):
+        RefineNet(model=tmp_path / "model.safetensors", outputs="classes,depth")
+
+
+def test_pixels_without_data_have_no_value(model: RefineNet, street: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+    alpha = np.full(street.shape[:2], 255, np.uint8)
+    alpha[:20] = 0
+    Image.fromarray(np.dstack([street, alpha])).save(tmp_path / "cut.png")
+    found = model.predict(tmp_path / "cut.png")
+    assert np.isnan(found.depth[:20]).all()
+    assert np.isfinite(found.depth[20:]).all()
+    assert np.isnan(found.normals[:20]).all()
+
+
+def test_a_network_without_classes(street: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+    r = RefineNet(encoder="test_resnet", outputs="depth", device="cpu", backend="pytorch")
+    r.save(tmp_path / "depth.safetensors")
+    r = RefineNet(model=tmp_path / "depth.safetensors", device="cpu", backend="pytorch")
+    found = r.predict(street)
+    assert found.depth.shape == street.shape[:2]
+    assert found.segmentation is None
+    with pytest.raises(ValueError, match=r"no output of classes: its outputs are depth \(depth\)"):
+        _ = found.labels
+    with pytest.raises(ValueError, match="The network predicts no classes, but depth: call predict instead of segment"):
+        r.segment(street)
+    with pytest.raises(ValueError, match="no output of normals"):
+        _ = found.normals
+
+
+def test_scales_and_mirroring_average_what_values_mean() -> None:
+    """A network that sees depth inversely to the image's size, and normals that point where brightness grows."""
+    outputs = read_outputs("classes,depth,normals")
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        size = images.shape[-1]
+        slope = images[:, :1, :, -1:].mean() - images[:, :1, :, :1].mean()
+        maps = [images[:, :1], torch.full_like(images[:, :1], 640 / size), torch.ones_like(images) * slope.sign()]
+        return torch.cat(maps, 1)
+
+    image = torch.linspace(0, 1, 64)[None, None, None].expand(1, 3, 48, 64).contiguous()
+    found = average_outputs(forward, image, Protocol(scales=(0.5, 1.0, 2.0), flip=True), 1.0, outputs, 1)
+    torch.testing.assert_close(found[1], torch.full((48, 64), 10.0))
+    torch.testing.assert_close(found[2], torch.ones(48, 64))  # x: mirrored back with its sign
+    torch.testing.assert_close(found[3:], torch.zeros(2, 48, 64))  # y and z keep theirs, which here cancel
+
+
+def test_copies_predict_the_same(model: RefineNet, street: npt.NDArray[np.uint8]) -> None:
+    assert np.array_equal(copy.deepcopy(model).predict(street).depth, model.predict(street).depth)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        ("", "is not an output"),
+        ("colour", "The kind of an output is one of classes, depth, normals, regression, not 'colour'"),
+        ("depth,depth", "Each output has a name of its own"),
+        ("classes,b=classes", "A network has one output of classes"),
+        ("depth:80:0.5", "A range is two numbers of metres"),
+        ("depth:a:b", "A range is two numbers, such as depth:0.5:80, not 'a'"),
+        ("regression", "names 1 to 64 different quantities"),
+        ("regression[a,a]", "names 1 to 64 different quantities"),
+        ("normals:0:1", "has no range"),
+        ("depth[a]", "has no named quantities"),
+        ("Depth=depth", "The name of an output has 1 to 40 letters"),
+    ],
+)
+def test_outputs_that_are_not_valid_are_refused(outputs: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        RefineNet(encoder="test_resnet", outputs=outputs, device="cpu")
