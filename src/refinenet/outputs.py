@@ -29,6 +29,8 @@ class KindInfo:
     """Whether an output of this kind has a range, to which predictions are clipped."""
     mirrored_channels: tuple[int, ...] = ()
     """Channels whose sign changes where the image is mirrored from left to right."""
+    rotated_channels: tuple[int, int] | None = None
+    """Channels that are the x and y (down) of a direction in the image, which turns with it."""
     shrinks_with_zoom: bool = False
     """Whether values are divided by the factor by which an image is enlarged: what looks larger is nearer."""
     is_scaled: bool = False
@@ -48,6 +50,7 @@ KINDS: dict[str, KindInfo] = {
         ),
         channels=3,
         mirrored_channels=(0,),
+        rotated_channels=(0, 1),
     ),
     "regression": KindInfo(meaning="quantities in their units", names_quantities=True, is_scaled=True),
 }

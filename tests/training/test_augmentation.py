@@ -30,7 +30,7 @@ def vary(sample: Sample, seed: int, others: Sequence[tuple[Mixing, Sample]] = ()
     """Image `(h, w, 3)` and mask `(h, w)` before colours change; 1, 3, 5 and so on are rare."""
     augmentation = Augmentation(AugmentationConfig(**{"class_crops": 0.0, **settings}), VOID, range(1, VOID, 2))
     pairs = [(kind, to_tensors(*other)) for kind, other in others]
-    image, mask = augmentation.vary(to_tensors(*sample), pairs, np.random.default_rng(seed))
+    image, mask, _ = augmentation.vary(to_tensors(*sample), pairs, np.random.default_rng(seed))
     assert (image.dtype, mask.dtype) == (torch.uint8, torch.uint8)
     return image.permute(1, 2, 0).numpy(), mask.numpy()
 

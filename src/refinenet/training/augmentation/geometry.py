@@ -1,6 +1,6 @@
 """Random geometry of training crops: scale, rotation, position, mirroring; applied to image and label map jointly.
 
-Shape letters: H height and W width of an image, h and w of the crop.
+Shape letters: H height and W width of an image, h and w of the crop, D channels of all targets together.
 """
 
 from __future__ import annotations
@@ -16,28 +16,49 @@ from torch.nn.functional import affine_grid, grid_sample
 from torchvision.transforms import v2
 
 from refinenet.training.augmentation.config import AugmentationConfig
+from refinenet.training.augmentation.targets import NO_RULES, TargetRules
 
-Pair = tuple[Tensor, Tensor]
-"""`(3, H, W)` uint8 RGB and `(H, W)` uint8 or int32 ids."""
+
+
+class Pair(NamedTuple):
+    """An image with its ground truth."""
+
+    image: Tensor
+    """`(3, H, W)` uint8 RGB."""
+    labels: Tensor
+    """`(H, W)` uint8 or int32 ids."""
+    targets: Tensor | None = None
+    """`(D, H, W)` float32: the targets of all further outputs, NaN where there is no ground truth; None without any."""
+
+
 Point = tuple[int, int]
 """Row and column of a pixel."""
 
+_NEAREST = v2.InterpolationMode.NEAREST_EXACT
 MEAN_COLOUR = (124, 116, 104)
 """Fill colour of hidden or missing parts: the mean of ImageNet, which the network's normalisation makes nearly 0."""
 
 
-def place(pair: Pair, config: AugmentationConfig, ignore_index: int, random: Generator, over: Point | None) -> Pair:
-    """Resize, rotate, crop and mirror an image with its label map.
+def place(
+    pair: Pair,
+    config: AugmentationConfig,
+    ignore_index: int,
+    random: Generator,
+    over: Point | None,
+    rules: TargetRules = NO_RULES,
+) -> Pair:
+    """Resize, rotate, crop and mirror an image with its ground truth.
 
     Args:
-        pair: `(3, H, W)` uint8 and `(H, W)` ids, on any device.
+        pair: The image, on any device.
         config: Ranges of the parameters.
         ignore_index: Id of pixels outside the image.
         random: Generator of the draws.
         over: Pixel of the image that the crop has to contain.
+        rules: Channels of the targets whose values change.
 
     Returns:
-        `(3, h, w)` uint8 and `(h, w)` ids of the same type as before.
+        The crop `(3, h, w)`, its ids and its targets, of the same types as before.
     """
     factor = random.uniform(*config.scale)
     angle = math.radians(random.uniform(-config.rotation, config.rotation)) if config.rotation else 0.0
@@ -46,20 +67,27 @@ def place(pair: Pair, config: AugmentationConfig, ignore_index: int, random: Gen
     rows, columns = (
         _Window.draw(random, length, shown, larger, factor, retained, pixel)
         for length, shown, larger, pixel in zip(
-            pair[1].shape, config.crop_size, canvas, over or (None, None), strict=True
+            pair.labels.shape, config.crop_size, canvas, over or (None, None), strict=True
         )
     )
-    image, labels = pair[0][:, rows.cut, columns.cut], pair[1][rows.cut, columns.cut]
     size = [rows.size, columns.size]
-    image = v2.functional.resize(image, size, antialias=True)
+    image = v2.functional.resize(pair.image[:, rows.cut, columns.cut], size, antialias=True)
     # torchvision's default for masks, "nearest", rounds down, which shifts them against the image by half a pixel.
-    labels = v2.functional.resize(labels[None], size, v2.InterpolationMode.NEAREST_EXACT)[0]
-    image, labels = _pad((image, labels), rows, columns, canvas, ignore_index)
+    labels = v2.functional.resize(pair.labels[None, rows.cut, columns.cut], size, _NEAREST)[0]
+    targets = pair.targets
+    if targets is not None:
+        targets = rules.zoom(v2.functional.resize(targets[:, rows.cut, columns.cut], size, _NEAREST), factor)
+    placed = _pad(Pair(image, labels, targets), rows, columns, canvas, ignore_index)
     if angle:
-        image, labels = _rotate((image, labels), angle, config.crop_size)
+        placed = _rotate(placed, angle, config.crop_size, rules)
     if config.flip and random.random() < 0.5:
-        image, labels = image.flip(-1), labels.flip(-1)
-    return image, labels
+        placed = _mirror(placed, rules)
+    return placed
+
+
+def _mirror(pair: Pair, rules: TargetRules) -> Pair:
+    targets = None if pair.targets is None else rules.mirror(pair.targets.flip(-1))
+    return Pair(pair.image.flip(-1), pair.labels.flip(-1), targets)
 
 
 def draw_pixel(labels: Tensor, ignore_index: int, random: Generator, among: Sequence[int] = ()) -> Point | None:
@@ -132,19 +160,23 @@ def _rotated_size(size: tuple[int, int], angle: float) -> tuple[tuple[int, int],
 
 
 def _pad(pair: Pair, rows: _Window, columns: _Window, size: tuple[int, int], ignore_index: int) -> Pair:
-    image, labels = pair
+    image, labels, targets = pair
     if (rows.size, columns.size) == size:
         return pair
     padded = torch.tensor(MEAN_COLOUR, dtype=image.dtype, device=image.device)[:, None, None].repeat(1, *size)
     void = torch.full(size, ignore_index, dtype=labels.dtype, device=labels.device)
     where = slice(rows.start, rows.start + rows.size), slice(columns.start, columns.start + columns.size)
     padded[:, *where], void[where] = image, labels
-    return padded, void
+    if targets is None:
+        return Pair(padded, void)
+    unknown = targets.new_full((len(targets), *size), math.nan)
+    unknown[:, *where] = targets
+    return Pair(padded, void, unknown)
 
 
-def _rotate(pair: Pair, angle: float, size: tuple[int, int]) -> Pair:
-    """Return the centre of a canvas rotated counter-clockwise: `(3, h, w)` and `(h, w)`."""
-    (image, labels), (height, width) = pair, size
+def _rotate(pair: Pair, angle: float, size: tuple[int, int], rules: TargetRules) -> Pair:
+    """Return the centre of a canvas rotated counter-clockwise, h by w."""
+    (image, labels, targets), (height, width) = pair, size
     rows, columns = labels.shape
     cosine, sine = math.cos(angle), math.sin(angle)
     # `affine_grid` has coordinates from -1 to 1 along each axis, hence the ratios of the sides.
@@ -155,4 +187,7 @@ def _rotate(pair: Pair, angle: float, size: tuple[int, int]) -> Pair:
     grid = affine_grid(torch.tensor([to_canvas]), [1, 1, height, width], align_corners=False).to(image.device)
     rotated = grid_sample(image[None].float(), grid, "bilinear", "border", align_corners=False)
     ids = grid_sample(labels[None, None].float(), grid, "nearest", "border", align_corners=False)
-    return rotated[0].round().to(image.dtype), ids[0, 0].to(labels.dtype)
+    if targets is not None:
+        moved = grid_sample(targets[None], grid, "nearest", "border", align_corners=False)[0]
+        targets = rules.rotate(moved, angle)
+    return Pair(rotated[0].round().to(image.dtype), ids[0, 0].to(labels.dtype), targets)

@@ -55,25 +55,28 @@ def draw_partners(config: AugmentationConfig, random: Generator, index: int, sam
 
 
 def mix(pair: Pair, other: Pair, kind: Mixing, ignore_index: int, rare: Sequence[int], random: Generator) -> Pair:
-    """Paste a part of another image over an image, labels included.
+    """Paste a part of another image over an image, with its ground truth.
 
     Args:
-        pair: `(3, h, w)` uint8 and `(h, w)` ids.
-        other: The same of the other image.
+        pair: The crop of the image.
+        other: That of the other image.
         kind: Kind of mixing, which determines the part.
         ignore_index: Id of void pixels.
         rare: Ids of the rare classes.
         random: Generator of the draws.
     """
     if kind == "cut_mix":
-        pasted = _draw_rectangle(other[1], random)
+        pasted = _draw_rectangle(other.labels, random)
     elif kind == "paste_classes":
-        classes = present(other[1], ignore_index)
+        classes = present(other.labels, ignore_index)
         chosen = random.permutation(classes)[: len(classes) // 2].tolist()
-        pasted = _where(other[1], chosen, ignore_index)
+        pasted = _where(other.labels, chosen, ignore_index)
     else:
-        pasted = _where(other[1], rare, ignore_index)
-    return torch.where(pasted, other[0], pair[0]), torch.where(pasted, other[1], pair[1])
+        pasted = _where(other.labels, rare, ignore_index)
+    targets = None
+    if pair.targets is not None and other.targets is not None:
+        targets = torch.where(pasted, other.targets, pair.targets)
+    return Pair(torch.where(pasted, other.image, pair.image), torch.where(pasted, other.labels, pair.labels), targets)
 
 
 def _where(labels: Tensor, classes: Sequence[int], ignore_index: int) -> Tensor:
@@ -100,18 +103,22 @@ CUTOUT_SIDES = (0.1, 0.5)
 
 
 def cut_out(pair: Pair, ignore_index: int, random: Generator) -> Pair:
-    """Cover a rectangle of an image with the mean colour; its labels become void (DeVries and Taylor, 2017).
+    """Cover a rectangle of an image with the mean colour, without ground truth (DeVries and Taylor, 2017).
 
     Args:
-        pair: `(3, h, w)` uint8 and `(h, w)` ids.
+        pair: The crop of the image.
         ignore_index: Id of void pixels.
         random: Generator of the draws.
     """
-    image, labels = pair[0].clone(), pair[1].clone()
+    image, labels = pair.image.clone(), pair.labels.clone()
     rows, columns = (_draw_stretch(length, random) for length in labels.shape)
     colour = torch.tensor(MEAN_COLOUR, dtype=image.dtype, device=image.device)
     image[:, rows, columns], labels[rows, columns] = colour[:, None, None], ignore_index
-    return image, labels
+    if pair.targets is None:
+        return Pair(image, labels)
+    targets = pair.targets.clone()
+    targets[:, rows, columns] = math.nan
+    return Pair(image, labels, targets)
 
 
 def _draw_stretch(length: int, random: Generator) -> slice:

@@ -14,10 +14,12 @@ from numpy.random import Generator
 from torch import Tensor
 
 from refinenet.labels import LabelMap
+from refinenet.outputs import OutputSpec
 from refinenet.training.augmentation.colour import draw_colour, vary_colour
 from refinenet.training.augmentation.config import AugmentationConfig
 from refinenet.training.augmentation.geometry import Pair, draw_pixel, place
 from refinenet.training.augmentation.mixing import Mixing, Partner, cut_out, draw_partners, mix
+from refinenet.training.augmentation.targets import TargetRules
 
 
 class Augmentation:
@@ -30,18 +32,26 @@ class Augmentation:
         config: Settings of the augmentation.
         ignore_index: Id of padding and covered parts in the label map.
         rare: Ids of the rare classes, for `paste_rare`.
+        targets: Specifications of the targets, in the order of their channels.
 
     Raises:
         ValueError: Rare classes are to be pasted, and there are none.
     """
 
-    def __init__(self, config: AugmentationConfig, ignore_index: int, rare: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        config: AugmentationConfig,
+        ignore_index: int,
+        rare: Sequence[int] = (),
+        targets: Sequence[OutputSpec] = (),
+    ) -> None:
         if config.paste_rare and not rare:
             raise ValueError(
                 f"paste_rare={config.paste_rare} pastes classes with less than rare_below={config.rare_below} of the "
                 "labelled pixels, but no class is that rare. Raise rare_below, or set paste_rare=0."
             )
         self._config, self._ignore_index, self._rare = config, ignore_index, tuple(rare)
+        self._rules = TargetRules.of(targets)
 
     def draw_partners(self, random: Generator, index: int, samples: int) -> list[Partner]:
         """Draw the samples of which parts are pasted over the sample `index`."""
@@ -51,16 +61,16 @@ class Augmentation:
         """Resize, rotate, crop, mirror, mix and cover an image.
 
         Args:
-            pair: `(3, H, W)` uint8 and `(H, W)` uint8 or int32 ids.
-            others: The same of each partner, with the kind of mixing.
+            pair: The image, `(3, H, W)`.
+            others: Those of the partners, with the kind of mixing.
             random: Generator of the draws.
 
         Returns:
-            `(3, h, w)` uint8 and `(h, w)` ids.
+            The crop, `(3, h, w)`.
         """
         varied = self._place(pair, random)
         for kind, other in others:
-            over = draw_pixel(other[1], self._ignore_index, random, self._rare) if kind == "paste_rare" else None
+            over = draw_pixel(other.labels, self._ignore_index, random, self._rare) if kind == "paste_rare" else None
             placed = self._place(other, random, over)
             varied = mix(varied, placed, kind, self._ignore_index, self._rare, random)
         if self._config.cutout and random.random() < self._config.cutout:
@@ -69,8 +79,8 @@ class Augmentation:
 
     def _place(self, pair: Pair, random: Generator, over: tuple[int, int] | None = None) -> Pair:
         if over is None and self._config.class_crops and random.random() < self._config.class_crops:
-            over = draw_pixel(pair[1], self._ignore_index, random)
-        return place(pair, self._config, self._ignore_index, random, over)
+            over = draw_pixel(pair.labels, self._ignore_index, random)
+        return place(pair, self._config, self._ignore_index, random, over, self._rules)
 
     def draw_colour(self, random: Generator) -> list[float]:
         """Draw the six numbers of a `ColourChange`."""
@@ -81,7 +91,10 @@ class Augmentation:
         return vary_colour(images, changes)
 
 
-def to_tensors(pixels: npt.NDArray[np.uint8], labels: LabelMap) -> Pair:
-    """Convert `(H, W, 3)` uint8 and `(H, W)` ids to `(3, H, W)` uint8 and `(H, W)` uint8, or int32 for 16-bit ids."""
+def to_tensors(
+    pixels: npt.NDArray[np.uint8], labels: LabelMap, targets: Sequence[npt.NDArray[np.float32]] = ()
+) -> Pair:
+    """Convert `(H, W, 3)` uint8, `(H, W)` ids and targets `(D, H, W)` to tensors; 16-bit ids become int32."""
     ids = labels if labels.dtype == np.uint8 else labels.astype(np.int32)
-    return torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(ids)
+    values = torch.from_numpy(np.concatenate(targets)) if targets else None
+    return Pair(torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(ids), values)

@@ -3,7 +3,8 @@
 Every draw depends only on seed, epoch and position in the epoch. A sample's pixels therefore depend neither on the
 number of processes that load or train, nor on the step at which a run was resumed.
 
-Shape letters: n images of a part of a batch, H and W height and width of an image, h and w of the crop.
+Shape letters: n images of a part of a batch, H and W height and width of an image, h and w of the crop, D channels of
+all targets together.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Part:
     """`(n, h, w)` int64."""
     names: tuple[str, ...]
     """Files of the images, or their names in the dataset."""
+    targets: Tensor | None = None
+    """`(n, D, h, w)` float32: targets of all further outputs, NaN where there is no ground truth; None without any."""
 
 
 class SampleKey(NamedTuple):
@@ -242,30 +245,45 @@ class _Varied(NamedTuple):
     """`(n, h, w)` uint8 or int32."""
     colours: Tensor
     """`(n, 6)` float32: drawn changes of the colours (`colour.ColourChange`)."""
+    targets: Tensor | None
+    """`(n, D, h, w)` float32."""
 
 
 class _Raw(NamedTuple):
-    """Samples as they were read, each followed by its partners; in two tensors, since each takes a file descriptor."""
+    """Samples as they were read, each followed by its partners; in few tensors, since each takes a file descriptor."""
 
     pixels: Tensor
     ids: Tensor
     sizes: tuple[tuple[int, int], ...]
     """Heights and widths."""
+    targets: Tensor | None
 
     @classmethod
     def pack(cls, pairs: Sequence[Pair]) -> _Raw:
         return cls(
-            torch.cat([image.permute(1, 2, 0).flatten() for image, _ in pairs]),
-            torch.cat([labels.flatten() for _, labels in pairs]),
-            tuple((labels.shape[0], labels.shape[1]) for _, labels in pairs),
+            torch.cat([pair.image.permute(1, 2, 0).flatten() for pair in pairs]),
+            torch.cat([pair.labels.flatten() for pair in pairs]),
+            tuple((pair.labels.shape[0], pair.labels.shape[1]) for pair in pairs),
+            _join([None if pair.targets is None else pair.targets.flatten() for pair in pairs], torch.cat),
         )
 
     def unpack(self, device: torch.device) -> Iterator[Pair]:
         lengths = [height * width for height, width in self.sizes]
         pixels = torch.split(_move(self.pixels, device), [3 * length for length in lengths])
         ids = torch.split(_move(self.ids, device), lengths)
-        for flat, labels, size in zip(pixels, ids, self.sizes, strict=True):
-            yield flat.view(*size, 3).permute(2, 0, 1), labels.view(size)
+        targets: Sequence[Tensor | None] = [None] * len(lengths)
+        if self.targets is not None:
+            depth = len(self.targets) // sum(lengths)
+            targets = torch.split(_move(self.targets, device), [depth * length for length in lengths])
+        for flat, labels, size, values in zip(pixels, ids, self.sizes, targets, strict=True):
+            shaped = None if values is None else values.view(-1, *size)
+            yield Pair(flat.view(*size, 3).permute(2, 0, 1), labels.view(size), shaped)
+
+
+def _join(tensors: Sequence[Tensor | None], how: Callable[[list[Tensor]], Tensor]) -> Tensor | None:
+    """Join the targets of samples, all of which have some or none has."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    return how(given) if given else None
 
 
 class _Reader:
@@ -282,16 +300,19 @@ class _Reader:
 
     def vary(self, keys: Sequence[SampleKey], read: Iterator[Pair] | None = None) -> _Varied:
         """Augment samples with their partners, which are read here unless they were `read` before."""
-        images, labels, colours = [], [], []
+        pairs, colours = [], []
         for key in keys:
             random, partners = self._begin(key)
             pair, *others = self._read(key, partners) if read is None else islice(read, 1 + len(partners))
             kinds = [partner.kind for partner in partners]
-            image, ids = self._augmentation.vary(pair, list(zip(kinds, others, strict=True)), random)
-            images.append(image)
-            labels.append(ids)
+            pairs.append(self._augmentation.vary(pair, list(zip(kinds, others, strict=True)), random))
             colours.append(self._augmentation.draw_colour(random))
-        return _Varied(torch.stack(images), torch.stack(labels), torch.tensor(colours))
+        return _Varied(
+            torch.stack([pair.image for pair in pairs]),
+            torch.stack([pair.labels for pair in pairs]),
+            torch.tensor(colours),
+            _join([pair.targets for pair in pairs], torch.stack),
+        )
 
     def _begin(self, key: SampleKey) -> tuple[Generator, list[Partner]]:
         random = key.generator()
@@ -303,7 +324,7 @@ class _Reader:
 
     def _read(self, key: SampleKey, partners: Sequence[Partner]) -> list[Pair]:
         samples = (self._dataset[number] for number in _with_partners(key, partners))
-        return [to_tensors(sample.image, sample.labels) for sample in samples]
+        return [to_tensors(sample.image, sample.labels, [*sample.targets.values()]) for sample in samples]
 
 
 def _with_partners(key: SampleKey, partners: Sequence[Partner]) -> list[int]:
@@ -358,7 +379,7 @@ class Loader(BatchLoader[list[SampleKey], _Varied | _Raw]):
         rare: Sequence[int] = (),
     ) -> None:
         self._dataset, self._device = dataset, device
-        self._augmentation = Augmentation(config, dataset.label_set.ignore_index, rare)
+        self._augmentation = Augmentation(config, dataset.label_set.ignore_index, rare, dataset.read_targets)
         self._reader = _Reader(dataset, self._augmentation, raw=config.augment_on == "device")
         size = batch_size(dataset, config, processes)
         super().__init__(self._reader, self._describe, config, len(dataset), size, Share(rank, processes))
@@ -372,7 +393,9 @@ class Loader(BatchLoader[list[SampleKey], _Varied | _Raw]):
         with _one_thread() if self._device.type == "cpu" else nullcontext():
             images = self._augmentation.vary_colour(_move(read.images, self._device), read.colours)
             labels = _move(read.labels, self._device).long()
-        return Part(images=images, labels=labels, names=tuple(self._name(key.sample) for key in task))
+        targets = None if read.targets is None else _move(read.targets, self._device)
+        names = tuple(self._name(key.sample) for key in task)
+        return Part(images=images, labels=labels, names=names, targets=targets)
 
     def _describe(self, keys: Sequence[SampleKey]) -> str:
         """Name all files that a loading process reads for a part."""
