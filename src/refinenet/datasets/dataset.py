@@ -1,13 +1,13 @@
-"""The dataset type that every dataset is built from: sample names, and functions that read an image and its labels.
+"""The dataset type that every dataset is built from: sample names, and functions that read an image and its truth.
 
-Shape letters: H height, W width, K classes.
+Shape letters: H height, W width, K classes, D channels of a target.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -19,8 +19,12 @@ from refinenet.io.images import decode, read_image
 from refinenet.io.mask_files import read_mask
 from refinenet.io.sample_values import ImageWarning, Reading, ValueRange
 from refinenet.labels import LabelMap, LabelSet
+from refinenet.outputs import OutputSpec
 
 Result = TypeVar("Result")
+Target = npt.NDArray[np.float32]
+"""`(D, H, W)` float32: the true values of an output, in its unit; NaN where there is no ground truth."""
+TargetReader = Callable[[str], Target]
 
 UNLABELLED = "test"
 """The split whose labels some dataset owners withhold and evaluate on their own server."""
@@ -35,6 +39,8 @@ class Sample:
     """`(H, W, 3)` uint8 RGB."""
     labels: LabelMap
     """`(H, W)` ids below K or equal to the ignore index, in the label set's dtype."""
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    """The chosen targets by name, each `(D, H, W)` float32 in the unit of its specification; NaN where unknown."""
 
 
 def _no_file(item: str) -> None:
@@ -45,8 +51,9 @@ def _no_file(item: str) -> None:
 class Dataset:
     """The images of one split with their label maps, read lazily, one by one.
 
-    `dataset[i]` is a `Sample` whose image and label map have the same size and whose ids all belong to `label_set`.
-    Otherwise it raises a ValueError that names the file and the problem.
+    `dataset[i]` is a `Sample` whose image, label map and targets have the same size and whose ids all belong to
+    `label_set`. Otherwise it raises a ValueError that names the file and the problem. Without classes (`NO_CLASSES`)
+    the label map holds only the ignore index.
 
     All functions can be pickled, so that worker processes can read samples.
     """
@@ -69,6 +76,19 @@ class Dataset:
     slow_sources: Sequence[Path] = ()
     """Where labels are much slower to read than a mask file: the files and folders they come from, and those that would
     take precedence if they existed. Otherwise empty."""
+    target_specs: tuple[OutputSpec, ...] = ()
+    """What is known of each pixel besides its class: the quantities that `with_targets` can choose."""
+    target_readers: Mapping[str, TargetReader] = field(default_factory=dict)
+    """For each of them by name: maps an item to its `(D, H, W)` values, or to `(D, 1, 1)` NaN if it has none."""
+    target_files: Mapping[str, Callable[[str], Path | None]] = field(default_factory=dict)
+    """For those that are files, by name: maps an item to its file."""
+    chosen_targets: tuple[str, ...] = ()
+    """The names of the targets that `dataset[i]` reads."""
+
+    def __post_init__(self) -> None:
+        names = [spec.name for spec in self.target_specs]
+        assert sorted(names) == sorted(self.target_readers)
+        assert {*self.chosen_targets, *self.target_files} <= {*names}
 
     @property
     def is_slow(self) -> bool:
@@ -83,13 +103,54 @@ class Dataset:
 
     def __getitem__(self, index: int) -> Sample:
         item = self.items[index]
-        image, labels = self.read_image(item), self.labels(index)
+        image = self.read_image(item)
+        labels = self.labels(index) if self.label_set.names else _void(image, self.label_set)
         if image.shape[:2] != labels.shape:
             raise ValueError(
                 f"{self.locate(item)}: the image has {image.shape[1]}x{image.shape[0]} pixels (width x height), "
                 f"its mask {labels.shape[1]}x{labels.shape[0]}. They must be equal."
             )
-        return Sample(name=item, image=image, labels=labels)
+        targets = {name: self._read_target(name, item, image.shape[:2]) for name in self.chosen_targets}
+        return Sample(name=item, image=image, labels=labels, targets=targets)
+
+    def with_targets(self, names: Iterable[str]) -> Dataset:
+        """Return the dataset with other targets in its samples; by default there are none, since reading takes time.
+
+        Args:
+            names: Names in `target_specs`.
+
+        Raises:
+            ValueError: There is no such target; the message names those that there are.
+        """
+        chosen, known = tuple(dict.fromkeys(names)), [spec.name for spec in self.target_specs]
+        unknown = [name for name in chosen if name not in known]
+        if unknown:
+            raise ValueError(
+                f"{self.name} {self.split} has no ground truth for {', '.join(map(repr, unknown))}: it has "
+                f"{', '.join(known) or 'only classes'}. Folders hold further ones in depth/, normals/ and values/."
+            )
+        return replace(self, chosen_targets=chosen)
+
+    def _read_target(self, name: str, item: str, size: Sequence[int]) -> Target:
+        """Read a target of an image of `size` (height, width), and check its shape."""
+        target = self.target_readers[name](item)
+        spec = next(spec for spec in self.target_specs if spec.name == name)
+        channels = spec.count_channels(0)
+        if target.shape == (channels, 1, 1) and np.isnan(target).all():
+            return np.full((channels, *size), np.nan, np.float32)
+        path = self.target_files[name](item) if name in self.target_files else None
+        place = path or f"{self.locate(item)}, {name}"
+        if target.ndim != 3 or len(target) != channels or target.dtype != np.float32:
+            raise ValueError(
+                f"{place}: the values have shape {target.shape} and type {target.dtype}, instead of ({channels}, H, W) "
+                "and float32."
+            )
+        if target.shape[1:] != tuple(size):
+            raise ValueError(
+                f"{place}: the image has {size[1]}x{size[0]} pixels (width x height), its {name} "
+                f"{target.shape[2]}x{target.shape[1]}. They must be equal."
+            )
+        return target
 
     def labels(self, index: int) -> LabelMap:
         """Return the `(H, W)` ids of a sample without reading its image, checked and in the label set's dtype.
@@ -108,6 +169,16 @@ class Dataset:
                 f"{self.label_set.ignore_index} for ignored pixels."
             )
         return self.label_set.cast(labels)
+
+
+def _void(image: npt.NDArray[np.uint8], label_set: LabelSet) -> LabelMap:
+    """Return a label map of an image without labels: the ignore index everywhere."""
+    return label_set.cast(np.full(image.shape[:2], label_set.ignore_index))
+
+
+def void_labels(read_image: Callable[[str], npt.NDArray[np.uint8]], label_set: LabelSet, item: str) -> LabelMap:
+    """Return a label map for an image without labels; with `functools.partial` a `read_labels` for `Dataset`."""
+    return _void(read_image(item), label_set)
 
 
 Splits = Callable[[str], Dataset]
@@ -222,28 +293,73 @@ def place(folder: Path, ending: str, item: str) -> Path:
 
 
 def join(parts: Sequence[Dataset]) -> Dataset:
-    """Concatenate the samples of several datasets; split and label set are those of the first.
+    """Concatenate the samples of several datasets; the split is that of the first, the targets are those of all.
+
+    Images of a dataset without classes are ignored for classes, and those of a dataset that lacks a target of others
+    have no ground truth for it (NaN).
 
     Raises:
-        ValueError: Their classes differ.
+        ValueError: Their classes differ, or targets of the same name do.
     """
-    first = parts[0]
-    for part in parts[1:]:
-        if part.label_set.names != first.label_set.names:
+    first = next((part for part in parts if part.label_set.names), parts[0])
+    for part in parts:
+        if part.label_set.names and part.label_set.names != first.label_set.names:
             raise ValueError(f"{first.name} and {part.name} have different classes and cannot be joined.")
-    items = [f"{index}/{item}" for index, part in enumerate(parts) for item in part.items]
+    specs = _join_specs(parts)
     return Dataset(
         name=" + ".join(part.name for part in parts),
-        split=first.split,
+        split=parts[0].split,
         label_set=first.label_set,
-        items=items,
+        items=[f"{index}/{item}" for index, part in enumerate(parts) for item in part.items],
         read_image=partial(_in_part, [part.read_image for part in parts]),
-        read_labels=partial(_in_part, [part.read_labels for part in parts]),
+        read_labels=partial(_in_part, [_read_labels(part, first.label_set) for part in parts]),
         locate=partial(_in_part, [part.locate for part in parts]),
         image_file=partial(_in_part, [part.image_file for part in parts]),
         label_file=partial(_in_part, [part.label_file for part in parts]),
         slow_sources=[source for part in parts for source in part.slow_sources],
+        target_specs=tuple(specs.values()),
+        target_readers={
+            name: partial(_in_part, [part.target_readers.get(name, _no_truth(spec)) for part in parts])
+            for name, spec in specs.items()
+        },
+        target_files={
+            name: partial(_in_part, [part.target_files.get(name, _no_file) for part in parts]) for name in specs
+        },
+        chosen_targets=tuple(dict.fromkeys(name for part in parts for name in part.chosen_targets)),
     )
+
+
+def _join_specs(parts: Sequence[Dataset]) -> dict[str, OutputSpec]:
+    """Return the targets of all parts by name, with ranges that include those of each.
+
+    Raises:
+        ValueError: Two have the same name, but different kinds or quantities.
+    """
+    specs: dict[str, OutputSpec] = {}
+    for part in parts:
+        for spec in part.target_specs:
+            known = specs.setdefault(spec.name, spec)
+            if replace(known, range=spec.range) != spec:
+                raise ValueError(
+                    f"The target {spec.name!r} of {part.name} is {spec.to_dict()}, that of a dataset before it is "
+                    f"{known.to_dict()}: they cannot be joined. Give one of them another name in its targets.yaml."
+                )
+            if known.range is not None and spec.range is not None:
+                widest = min(known.range[0], spec.range[0]), max(known.range[1], spec.range[1])
+                specs[spec.name] = replace(known, range=widest)
+    return specs
+
+
+def _read_labels(part: Dataset, label_set: LabelSet) -> Callable[[str], LabelMap]:
+    return part.read_labels if part.label_set.names else partial(void_labels, part.read_image, label_set)
+
+
+def _no_truth(spec: OutputSpec) -> TargetReader:
+    return partial(_read_no_truth, spec.count_channels(0))
+
+
+def _read_no_truth(channels: int, _item: str) -> Target:
+    return np.full((channels, 1, 1), np.nan, np.float32)
 
 
 def _in_part(functions: Sequence[Callable[[str], Result]], item: str) -> Result:

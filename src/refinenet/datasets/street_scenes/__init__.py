@@ -1,9 +1,11 @@
-"""Synthetic street scenes drawn with NumPy: `draw_street` in `scene` is the entry point.
+"""Synthetic street scenes drawn with NumPy.
+
+Begin with `draw_street` in `scene`; `draw_street_geometry` returns the depth and normals of the same scene.
 
 From top to bottom: `scene`, `layout` (placement), `occupants` (traffic, people, furniture), one module for each kind of
-object and for the weather, and finally `shapes` and `canvas`, which are independent of streets.
+object and for the weather, and finally `shapes`, `canvas` and `relief`, which are independent of streets.
 """
 
-from refinenet.datasets.street_scenes.scene import LARGEST, draw_street
+from refinenet.datasets.street_scenes.scene import LARGEST, StreetGeometry, draw_street, draw_street_geometry
 
-__all__ = ["LARGEST", "draw_street"]
+__all__ = ["LARGEST", "StreetGeometry", "draw_street", "draw_street_geometry"]

@@ -22,6 +22,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.datasets.street_scenes.relief import Relief
+
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.uint8]
@@ -232,15 +234,18 @@ class Canvas:
     colours: Floats
     labels: Labels
     haze: Haze
+    relief: Relief | None = None
+    """The geometry of what is painted, if it is wanted."""
 
     @classmethod
-    def blank(cls, height: int, width: int, haze: Haze) -> Canvas:
+    def blank(cls, height: int, width: int, haze: Haze, relief: Relief | None = None) -> Canvas:
         """Create a black canvas with label 0."""
         size = height * width
         return cls(
             height=height,
             width=width,
             haze=haze,
+            relief=relief,
             colours=np.zeros((3, size)),
             labels=np.zeros(size, np.uint8),
         )
@@ -268,6 +273,16 @@ class Canvas:
         """Label the pixels of which the shape, to its extent (0 to 1), covers at least half."""
         chosen = where.coverage * extent >= 0.5
         self.labels[where.index[chosen]] = label if isinstance(label, int) else label[chosen]
+
+    def shape(self, where: Fragments, depth: Floats, normals: Floats, opacity: Floats | float = 1.0) -> None:
+        """Record the geometry of the pixels of which a surface hides at least half; does nothing without a relief.
+
+        Unlike labels, it is that of what is seen: the gaps of a railing show what is behind it.
+        """
+        if self.relief is None:
+            return
+        chosen = where.coverage * opacity >= 0.5
+        self.relief.record(where.index[chosen], depth[chosen], normals[:, chosen] if normals.shape[1] > 1 else normals)
 
 
 @dataclass(frozen=True, kw_only=True)

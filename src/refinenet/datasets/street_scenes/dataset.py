@@ -1,4 +1,4 @@
-"""The dataset `streets`: synthetic images with CamVid's eleven classes, without any files.
+"""The dataset `streets`: synthetic images with CamVid's eleven classes, depth and normals, without any files.
 
 Each split has its own range of seeds, so no image is in two splits.
 """
@@ -13,17 +13,21 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.datasets.dataset import Dataset, Splits
+from refinenet.datasets.dataset import Dataset, Splits, Target
 from refinenet.datasets.metadata import read_info
-from refinenet.datasets.street_scenes import draw_street
+from refinenet.datasets.street_scenes import StreetGeometry, draw_street, draw_street_geometry
+from refinenet.datasets.street_scenes.canvas import FARTHEST
 from refinenet.datasets.street_scenes.scene import LARGEST
 from refinenet.labels import LabelMap
+from refinenet.outputs import OutputSpec
 
 LABEL_SET = read_info("camvid").label_set
 FIRST_SEEDS: Mapping[str, int] = MappingProxyType({"train": 1_000_000, "val": 2_000_000, "test": 3_000_000})
 MAX_COUNT = 1_000_000
 SMALL = 480 * 360
 """Largest image in pixels of which many are cached, since drawing one takes a third of a second."""
+TARGETS = (OutputSpec(name="depth", kind="depth", range=(0.0, FARTHEST)), OutputSpec(name="normals", kind="normals"))
+"""The geometry of a scene; see `scene.draw_street_geometry`."""
 
 
 def parse(text: str) -> Splits:
@@ -64,6 +68,11 @@ def open_split(split: str, *, count: int = 400, height: int = 360, width: int = 
         items=[str(seed) for seed in items],
         read_image=partial(_read_image, height, width),
         read_labels=partial(_read_labels, height, width),
+        target_specs=TARGETS,
+        target_readers={
+            "depth": partial(_read_depth, height, width),
+            "normals": partial(_read_normals, height, width),
+        },
     )
 
 
@@ -82,3 +91,20 @@ def _read_image(height: int, width: int, item: str) -> npt.NDArray[np.uint8]:
 
 def _read_labels(height: int, width: int, item: str) -> LabelMap:
     return _draw(int(item), height, width)[1].copy()
+
+
+def _find_geometry(item: str, height: int, width: int) -> StreetGeometry:
+    draw = _shape_small if height * width <= SMALL else _shape_large
+    return draw(int(item), height, width)
+
+
+_shape_large = lru_cache(maxsize=1)(draw_street_geometry)
+_shape_small = lru_cache(maxsize=16)(draw_street_geometry)  # at most 44 MB
+
+
+def _read_depth(height: int, width: int, item: str) -> Target:
+    return _find_geometry(item, height, width).depth[np.newaxis].copy()
+
+
+def _read_normals(height: int, width: int, item: str) -> Target:
+    return _find_geometry(item, height, width).normals.copy()

@@ -123,9 +123,53 @@ def fill_polygon(
     low, high = planar(colours[0]), planar(colours[1])
     ahead = [camera.screen(point)[1] for point in seen if point[2] >= NEAREST] or [0.0]
     bottom, size = max(ahead), max(max(ahead) - min(ahead), 1.0)
+    face = Face.through(camera, seen)
     for pixels in polygon_fragments(canvas, camera, seen):
         colour = mix(low, high, limit((bottom - pixels.y) / size)) if low is not high else low
         canvas.blend(pixels, colour, depth, label)
+        if canvas.relief is not None and face is not None:
+            canvas.shape(pixels, face.depths(pixels), planar(face.normal))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Face:
+    """The plane of a polygon, in view coordinates; a polygon that a curved street bends has its mean plane."""
+
+    camera: Camera
+    normal: Vector
+    """Unit vector, turned towards the camera."""
+    height: float
+    """Dot product of the normal and each point of the plane; negative, since the normal faces the camera."""
+    reach: Point
+    """Least and largest depth of the polygon, metres."""
+
+    @classmethod
+    def through(cls, camera: Camera, points: Sequence[Vector]) -> Face | None:
+        """Return the plane of a polygon in view coordinates (Newell's method); None if it is seen edge-on."""
+        x = y = z = 0.0
+        for a, b in zip(points, [*points[1:], points[0]], strict=True):
+            part = cross(a, b)
+            x, y, z = x + part[0], y + part[1], z + part[2]
+        normal, height = unit((x, y, z)), 0.0
+        for point in points:
+            height += dot(normal, point) / len(points)
+        if -1e-6 < height < 1e-6:
+            return None
+        depths = [point[2] for point in points]
+        reach = max(NEAREST, min(depths)), max(NEAREST, max(depths))
+        return cls(camera=camera, normal=face_camera(normal, height), height=-abs(height), reach=reach)
+
+    def depths(self, pixels: Fragments) -> Floats:
+        """Return the depths `(N,)` of pixels in metres."""
+        x = (pixels.x - self.camera.centre[0]) / self.camera.focal
+        y = (self.camera.centre[1] - pixels.y) / self.camera.focal
+        nearness = (x * self.normal[0] + y * self.normal[1] + self.normal[2]) / self.height
+        return 1.0 / limit(nearness, 1 / self.reach[1], 1 / self.reach[0])
+
+
+def face_camera(normal: Vector, height: float) -> Vector:
+    """Turn the normal of a plane towards the camera; `height` is the dot product of it and a point of the plane."""
+    return normal if height < 0 else (-normal[0], -normal[1], -normal[2])
 
 
 def paint_plane(
@@ -163,6 +207,7 @@ def paint_plane(
         )
         for u, v in outline
     ]
+    facing = planar(face_camera(normal, height))
     lift = Lift(camera=camera, origin=origin, along=along, up=up, normal=normal, height=height)
     bounds = (
         (min(u for u, _ in outline), max(u for u, _ in outline)),
@@ -177,6 +222,7 @@ def paint_plane(
         chosen = label if paint.label is None else paint.label
         canvas.blend(pixels, paint.colour, surface.depth, None, paint.opacity)
         if chosen is not None:
+            canvas.shape(pixels, surface.depth, facing, paint.opacity)
             canvas.mark(pixels, chosen, paint.opacity if paint.extent is None else paint.extent)
 
 
@@ -251,3 +297,34 @@ def fill_rod(canvas: Canvas, camera: Camera, rod: Rod, glow: Vector, label: int)
         across, down, radius = offset(pixels.x, pixels.y)
         shine = 1 + glow[2] * limit((across * glow[0] + down * glow[1]) / radius, -1.0, 1.0)
         canvas.blend(pixels, colour * shine, (start[2] + end[2]) / 2, label)
+        if canvas.relief is not None:
+            share = limit(((pixels.x - ax) * dx + (pixels.y - ay) * dy) / square)
+            canvas.shape(pixels, *_round(rod, (start, end), share, (across / radius, -down / radius)))
+
+
+def _round(
+    rod: Rod, ends: tuple[Vector, Vector], share: Floats, offset: tuple[Floats, Floats]
+) -> tuple[Floats, Floats]:
+    """Return the depths `(N,)` and normals `(3, N)` of a rod's rounded side, in view coordinates.
+
+    Args:
+        rod: The rod.
+        ends: Its ends in view coordinates.
+        share: `(N,)` positions on the screen from the start (0) to the end (1).
+        offset: `(N,)` distances from the axis to the right and upwards, as shares of the radius.
+    """
+    start, end = ends
+    axis = 1.0 / ((1 - share) / start[2] + share / end[2])  # the inverse of depth is linear on the screen
+    x, y = offset
+    bulge = np.sqrt(np.maximum(1 - x * x - y * y, 0.0))
+    depth = np.maximum(axis - bulge * (rod.start_radius + (rod.end_radius - rod.start_radius) * share), NEAREST)
+    along = unit(subtract(end, start))
+    # Between its round ends a rod's normals are at right angles to its axis.
+    slant = (x * along[0] + y * along[1] - bulge * along[2]) * ((share > 0) & (share < 1))
+    x, y, z = x - slant * along[0], y - slant * along[1], -bulge - slant * along[2]
+    length = np.sqrt(x * x + y * y + z * z)
+    is_seen = length > 0.1  # not so for the middle of a rod that points at the camera
+    safe = np.where(is_seen, length, 1.0)
+    return depth, np.stack(
+        [np.where(is_seen, x / safe, 0.0), np.where(is_seen, y / safe, 0.0), np.where(is_seen, z / safe, -1.0)]
+    )
