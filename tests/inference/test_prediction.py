@@ -23,8 +23,8 @@ def model() -> RefineNet:
     """A network with four outputs, and values that are neither all positive nor within the range."""
     r = RefineNet(encoder="test_resnet", num_classes=3, outputs=OUTPUTS, device="cpu", backend="pytorch", seed=3)
     with torch.no_grad():
-        r.network.heads["depth"].scale.fill_(40)
-        r.network.heads["soil"].offset.copy_(torch.tensor([2.0, 60.0])[:, None, None])
+        r.network.get_buffer("heads.depth.scale").fill_(40)
+        r.network.get_buffer("heads.soil.offset").copy_(torch.tensor([2.0, 60.0])[:, None, None])
     return r
 
 
@@ -33,7 +33,8 @@ def resized(model: RefineNet, street: npt.NDArray[np.uint8]) -> npt.NDArray[np.f
     """The network's maps at the size of the image, `(9, H, W)`."""
     images = torch.from_numpy(street).permute(2, 0, 1)[None] / 255
     with torch.inference_mode():
-        return model.network(images)[0].numpy()
+        maps: npt.NDArray[np.float32] = model.network(images)[0].numpy()
+    return maps
 
 
 def test_each_output_has_its_channels_and_its_unit(

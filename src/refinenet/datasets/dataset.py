@@ -91,6 +91,12 @@ class Dataset:
         assert {*self.chosen_targets, *self.target_files} <= {*names}
 
     @property
+    def chosen_specs(self) -> tuple[OutputSpec, ...]:
+        """Specifications of the targets that `dataset[i]` reads, in the order of its `targets`."""
+        known = {spec.name: spec for spec in self.target_specs}
+        return tuple(known[name] for name in self.chosen_targets)
+
+    @property
     def is_slow(self) -> bool:
         """Whether labels are much slower to read than a mask file, so that `refinenet data prepare` writes masks."""
         return bool(self.slow_sources)

@@ -75,7 +75,8 @@ class Prediction:
         Raises:
             ValueError: the network has no output of this kind.
         """
-        return self[self._first("depth")][0]
+        depth: Values = self[self._first("depth")][0]
+        return depth
 
     @property
     def normals(self) -> Values:

@@ -19,7 +19,6 @@ from refinenet.training.augmentation.config import AugmentationConfig
 from refinenet.training.augmentation.targets import NO_RULES, TargetRules
 
 
-
 class Pair(NamedTuple):
     """An image with its ground truth."""
 

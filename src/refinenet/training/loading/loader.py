@@ -379,7 +379,7 @@ class Loader(BatchLoader[list[SampleKey], _Varied | _Raw]):
         rare: Sequence[int] = (),
     ) -> None:
         self._dataset, self._device = dataset, device
-        self._augmentation = Augmentation(config, dataset.label_set.ignore_index, rare, dataset.read_targets)
+        self._augmentation = Augmentation(config, dataset.label_set.ignore_index, rare, dataset.chosen_specs)
         self._reader = _Reader(dataset, self._augmentation, raw=config.augment_on == "device")
         size = batch_size(dataset, config, processes)
         super().__init__(self._reader, self._describe, config, len(dataset), size, Share(rank, processes))
