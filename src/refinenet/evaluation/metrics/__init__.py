@@ -1,4 +1,4 @@
-"""Segmentation metrics: counts accumulated over images, and the metrics computed from them."""
+"""Metrics of classes and of dense targets: sums accumulated over images, and the metrics computed from them."""
 
 from refinenet.evaluation.metrics.accumulator import (
     CONFIDENT,
@@ -12,26 +12,42 @@ from refinenet.evaluation.metrics.accumulator import (
 )
 from refinenet.evaluation.metrics.calibration import ConfidenceCounts, Coverage, ReliabilityBin
 from refinenet.evaluation.metrics.confusion import RULE, ConfusionMatrix, SegmentationScores
+from refinenet.evaluation.metrics.depth import DepthAccumulator, DepthMetrics, DepthProtocol, DepthScores
+from refinenet.evaluation.metrics.normals import NormalAccumulator, NormalMetrics
+from refinenet.evaluation.metrics.regression import QuantityMetrics, RegressionAccumulator, RegressionMetrics
 from refinenet.evaluation.metrics.significance import PAIRED_RULE, Difference, Differences, Interval, compare_counts
+from refinenet.evaluation.metrics.target_accumulator import TargetAccumulator
+from refinenet.evaluation.metrics.targets import TARGET_METRICS
 
 __all__ = [
     "CONFIDENT",
     "PAIRED_RULE",
     "RULE",
     "RULES",
+    "TARGET_METRICS",
     "Calibration",
     "ClassMetrics",
     "ConfidenceCounts",
     "ConfusionMatrix",
     "Coverage",
+    "DepthAccumulator",
+    "DepthMetrics",
+    "DepthProtocol",
+    "DepthScores",
     "Difference",
     "Differences",
     "ImageMetrics",
     "Interval",
     "MetricAccumulator",
     "Metrics",
+    "NormalAccumulator",
+    "NormalMetrics",
+    "QuantityMetrics",
+    "RegressionAccumulator",
+    "RegressionMetrics",
     "ReliabilityBin",
     "SegmentationScores",
+    "TargetAccumulator",
     "compare_counts",
     "compute_metrics",
 ]

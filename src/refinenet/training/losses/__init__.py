@@ -2,7 +2,7 @@
 
 A batch may be computed in parts, in several processes or one after the other: `count` returns, from the labels alone,
 the divisors of the sums, which add up over the parts; `training_loss` returns a part's share, and the shares add up to
-the loss of the whole batch.
+the loss of the whole batch. `targets` does the same for outputs other than classes, `task_weights` weights several.
 
 Shape letters: N images, K classes, H height, W width.
 """
@@ -18,14 +18,21 @@ from refinenet.training.losses.config import ClassWeights, LossConfig
 from refinenet.training.losses.cross_entropy import counted_mass, cross_entropy_total
 from refinenet.training.losses.distillation import soft_target_total
 from refinenet.training.losses.overlap import dice_total, lovasz_total
+from refinenet.training.losses.targets import TARGET_LOSSES, TargetLossConfig, target_count, target_loss
+from refinenet.training.losses.task_weights import TaskWeights
 
 __all__ = [
+    "TARGET_LOSSES",
     "ClassWeights",
     "LossConfig",
+    "TargetLossConfig",
+    "TaskWeights",
     "count",
     "cross_entropy",
     "dice",
     "supervised_loss",
+    "target_count",
+    "target_loss",
     "training_loss",
 ]
 
