@@ -43,7 +43,7 @@ class Sample:
     """The chosen targets by name, each `(D, H, W)` float32 in the unit of its specification; NaN where unknown."""
 
 
-def _no_file(item: str) -> None:
+def no_file(item: str) -> None:
     """Return None: no file is known for this item."""
 
 
@@ -69,9 +69,9 @@ class Dataset:
     """Maps an item to its `(H, W)` ids in `label_set`."""
     locate: Callable[[str], str] = str
     """Maps an item to the name of its mask in messages: its path if it has one."""
-    image_file: Callable[[str], Path | None] = _no_file
+    image_file: Callable[[str], Path | None] = no_file
     """Maps an item to the file that holds its image and nothing else, or to None if there is no such file."""
-    label_file: Callable[[str], Path | None] = _no_file
+    label_file: Callable[[str], Path | None] = no_file
     """Maps an item to the file with its labels, possibly shared with other items, or to None if it is not known."""
     slow_sources: Sequence[Path] = ()
     """Where labels are much slower to read than a mask file: the files and folders they come from, and those that would
@@ -329,7 +329,7 @@ def join(parts: Sequence[Dataset]) -> Dataset:
             for name, spec in specs.items()
         },
         target_files={
-            name: partial(_in_part, [part.target_files.get(name, _no_file) for part in parts]) for name in specs
+            name: partial(_in_part, [part.target_files.get(name, no_file) for part in parts]) for name in specs
         },
         chosen_targets=tuple(dict.fromkeys(name for part in parts for name in part.chosen_targets)),
     )

@@ -75,7 +75,7 @@ def open_images(*, name: str, split: str, label_set: LabelSet, images: Path) -> 
         FileNotFoundError: The folder is empty.
         ValueError: A stem occurs twice in it.
     """
-    names = _by_stem((path.name for path in list_files(images, IMAGE_SUFFIXES)), "", images)
+    names = by_stem((path.name for path in list_files(images, IMAGE_SUFFIXES)), "", images)
     if not names:
         raise FileNotFoundError(f"The dataset {name!r} has no images in {images}.")
     return without_labels(
@@ -123,7 +123,7 @@ def pair_names(
     Raises:
         ValueError: A stem occurs twice on one side, or on one side only; the message names the stems.
     """
-    found_images, found_masks = _by_stem(images, image_ending, folders[0]), _by_stem(masks, ending, folders[1])
+    found_images, found_masks = by_stem(images, image_ending, folders[0]), by_stem(masks, ending, folders[1])
     alone = sorted(found_images.keys() ^ found_masks.keys())
     if alone:
         lacking = [f"{stem} (no {wanted if stem in found_images else 'image'})" for stem in alone[:5]]
@@ -149,7 +149,12 @@ def remove_mark(stem: str, mark: str) -> str:
     return f"{folders}{slash}{last.removeprefix(mark)}"
 
 
-def _by_stem(names: Iterable[str], mark: str, folder: Path | str) -> dict[str, str]:
+def by_stem(names: Iterable[str], mark: str, folder: Path | str) -> dict[str, str]:
+    """Map the stems of files, without `mark`, to their names.
+
+    Raises:
+        ValueError: A stem occurs twice; the message names `folder` and both files.
+    """
     files: dict[str, str] = {}
     for name in names:
         stem = find_item(name, mark)

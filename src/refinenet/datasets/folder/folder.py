@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from refinenet.datasets.dataset import Dataset, from_files
-from refinenet.datasets.file_pairs import find_by_item, pair_names
+from refinenet.datasets.dataset import Dataset, from_files, no_file, void_labels
+from refinenet.datasets.file_pairs import by_stem, find_by_item, pair_names
 from refinenet.datasets.folder.classes_file import MaskEncoding, NoPaletteError
 from refinenet.datasets.folder.encodings import find_encoding
 from refinenet.datasets.folder.layouts import Layout, find_layout
 from refinenet.datasets.folder.split_files import SplitFiles, name_split
+from refinenet.datasets.folder.target_files import add_targets
 from refinenet.datasets.formats import coco, labelme
 from refinenet.datasets.formats.coco_crowds import CrowdReport
 from refinenet.datasets.formats.invalid_labels import InvalidLabels
 from refinenet.io.image_files import list_files
-from refinenet.labels import LabelMap, LabelSet
+from refinenet.labels import NO_CLASSES, LabelMap, LabelSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,12 @@ class FolderSplits:
                 f"{layout.root.resolve().name} has one image, which is kept for val: training needs two or more, or "
                 "the folders images/train and masks/train."
             )
+        dataset, report = self._open(layout, name)
+        return add_targets(dataset, layout, layout.splits[name]), report
+
+    def _open(self, layout: Layout, name: str) -> tuple[Dataset, AnnotationReport]:
+        if layout.is_unlabelled:
+            return _open_unlabelled(layout, name), AnnotationReport(path=layout.root)
         if name not in layout.annotations:
             return _open_masks(layout, name, self.encoding), AnnotationReport(path=layout.root)
         if layout.annotations[name].is_file():
@@ -109,6 +116,24 @@ def _open_masks(layout: Layout, split: str, encoding: MaskEncoding) -> Dataset:
     if not pairs:
         raise FileNotFoundError(f"The split {split!r} of {layout.root} has no images in {files.images}.")
     return _of_pairs(layout, split, pairs, encoding.label_set, files.masks, encoding.read)
+
+
+def _open_unlabelled(layout: Layout, split: str) -> Dataset:
+    files = layout.splits[split]
+    names = by_stem(files.image_names, "", files.images)
+    if not names:
+        raise FileNotFoundError(f"The split {split!r} of {layout.root} has no images in {files.images}.")
+    image_file = find_by_item(files.images, names)
+    dataset = from_files(
+        name=layout.root.resolve().name,
+        split=split,
+        label_set=NO_CLASSES,
+        items=sorted(names),
+        image_file=image_file,
+        mask_file=image_file,
+    )
+    read_labels = partial(void_labels, dataset.read_image, NO_CLASSES)
+    return replace(dataset, read_labels=read_labels, label_file=no_file)
 
 
 def _pair(files: SplitFiles) -> dict[str, tuple[str, str]]:

@@ -12,6 +12,7 @@ The first layout that fits is used:
     SPLIT/NAME.jpg  SPLIT/NAME_mask.png                          Roboflow
     annotations/instances_SPLIT.json  images/                    COCO, and as Roboflow and CVAT write it
     NAME.jpg  NAME.json                                          LabelMe, also in split folders
+    images/NAME.jpg  depth/NAME.png                              no classes: depth, normals or values, also with splits
 
 The classes of COCO and LabelMe folders are those named in a classes.yaml (or the YAML file), or else all labels found.
 
@@ -40,6 +41,7 @@ from refinenet.datasets.folder.classes_file import (
 from refinenet.datasets.folder.split_files import (
     SHARED,
     SPLIT_FOLDERS,
+    TARGET_FOLDERS,
     Layout,
     SplitFiles,
     deal,
@@ -192,6 +194,21 @@ def find_shared(root: Path, labels: str | None = None) -> Layout | None:
     return replace(_of(root, f"{_describe_pair(pair)} {SHARED}", deal(list_split(*pair))), is_dealt=True)
 
 
+def find_unlabelled(root: Path) -> Layout | None:
+    """Find images/ and depth/, normals/ or values/, in any of the layouts of masks, where there are no masks."""
+    for name in TARGET_FOLDERS:
+        for find in (find_lists, find_inner_splits, find_outer_splits, find_shared):
+            layout = find(root, name)
+            if layout is not None:
+                splits = {split: _without_masks(files) for split, files in layout.splits.items()}
+                return replace(layout, splits=splits, is_unlabelled=True)
+    return None
+
+
+def _without_masks(files: SplitFiles) -> SplitFiles:
+    return replace(files, masks=files.images, mask_names=(), mask_ending="", image_ending="")
+
+
 def _describe_pair(pair: tuple[Path, Path]) -> str:
     return f"{pair[0].name}/ and {pair[1].name}/"
 
@@ -304,7 +321,7 @@ def _find_in(root: Path, options: Options) -> Layout:
         *(partial(find, labels=options.labels) for find in (find_inner_splits, find_outer_splits)),
         *((find_beside,) if options.labels is None else ()),
         partial(find_shared, labels=options.labels),
-        *(find_roboflow, find_coco, find_labelme),
+        *(find_roboflow, find_coco, find_labelme, find_unlabelled),
     )
     for find in finders:
         layout = find(root)

@@ -35,6 +35,9 @@ _IMAGE_MARKS = (
 SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
 """Names of folders and lists of splits, where nothing else distinguishes them from other folders."""
 
+TARGET_FOLDERS = ("depth", "normals", "values")
+"""Names of the folders beside the images that hold ground truth other than classes; see `target_files`."""
+
 _SPLIT_NAMES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
 
@@ -74,6 +77,8 @@ class Layout:
     """Whether the folder has no splits, so that every fifth image is used for validation."""
     crowds: Crowds = "auto"
     """How a COCO file's crowds are read."""
+    is_unlabelled: bool = False
+    """Whether there are no masks, only folders of other ground truth."""
 
 
 def list_split(images: Path, masks: Path) -> SplitFiles:

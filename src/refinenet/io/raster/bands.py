@@ -76,6 +76,18 @@ class MissingData:
         valid &= ~(equal.all(axis=-1) | (equal & np.array(self.is_outside)).any(axis=-1))
         return valid
 
+    def find_each(self, dataset: Any, values: npt.NDArray[Any]) -> Mask | None:
+        """Return for each band of a whole file where it has data, `(H, W, C)` bool, or None if it has everywhere.
+
+        NaN and infinities are left to the caller.
+        """
+        if not (self.has_mask or any(value is not None for value in self.nodata)):
+            return None
+        missing = np.stack([_is_value(values[..., k], value) for k, value in enumerate(self.nodata)], axis=-1)
+        if self.has_mask:
+            missing |= (dataset.read_masks(list(self.bands)) == 0).transpose(1, 2, 0)
+        return ~missing
+
 
 def _is_value(band: npt.NDArray[Any], value: float | None) -> Mask:
     if value is None or np.isnan(value):  # NaN is found by `is_float`

@@ -356,6 +356,31 @@ def read_whole(path: str | os.PathLike[str], reading: Reading = AS_DECLARED) -> 
         return Decoded(pixels=pixels, valid=None if valid.all() else valid, notes=source.notes())
 
 
+def read_bands(path: Path) -> tuple[npt.NDArray[Any], Mask | None]:
+    """Read all bands of a TIFF or PNG file as they are stored.
+
+    Returns:
+        The samples `(H, W, C)`, and where each band has data, `(H, W, C)` bool, or None if it has everywhere.
+
+    Raises:
+        ValueError: rasterio is not installed, or the file is damaged, stored turned, or larger than
+            `image_files.MAX_PIXELS`.
+        OSError: The file is missing, a folder, or not readable.
+    """
+    with _open_dataset(path) as dataset, _as_value_error(path):
+        if dataset.height * dataset.width > MAX_PIXELS:
+            raise too_large(str(path), f"{dataset.width} x {dataset.height}")
+        with path.open("rb") as stream:
+            if read_orientation(stream) != 1:
+                raise ValueError(f"{path} is stored turned or mirrored. Save it upright.")
+        if dataset.driver == "PNG":
+            _check_checksums(path)
+        check_blocks(path, dataset)
+        values = dataset.read().transpose(1, 2, 0)
+        missing = MissingData.read_from(dataset, tuple(range(1, dataset.count + 1)), None)
+        return values, missing.find_each(dataset, values)
+
+
 def _copy_upright(source: RasterReader, orientation: int, path: Path) -> None:
     rasterio = require_rasterio()
     is_transposed = orientation >= 5  # height and width change places
