@@ -19,7 +19,7 @@ from refinenet.deployment.segmentation_model import SegmentationModel
 from refinenet.distributed import launch
 from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
 from refinenet.evaluation.evaluator import model_predictor
-from refinenet.evaluation.pipeline import check_masks, open_split, run_evaluation
+from refinenet.evaluation.pipeline import check_masks, find_targets, open_split, run_evaluation
 from refinenet.evaluation.results import Evaluation
 from refinenet.evaluation.submission import Submission, plan_submission, write_submission
 from refinenet.export.certificate import SIZES, Certificate
@@ -259,6 +259,7 @@ class RefineNet(SegmentationModel):
         data, official = open_split(dataset, root, classes, split)
         data = with_value_range(data, self.card.value_range)
         check_same_classes(self.label_set, data)
+        data = data.with_targets(find_targets(self.card.architecture.outputs, data, show=progress))
         chosen = self._choose_protocol(protocol, data)
         processes = launch(self._segmenter.backend.device).processes
         if check:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ from refinenet._version import __version__
 from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.distributed import ALONE, Processes
 from refinenet.evaluation.metrics import ConfusionMatrix, MetricAccumulator, SegmentationScores, compute_metrics
+from refinenet.evaluation.metrics.target_accumulator import TargetAccumulator
+from refinenet.evaluation.metrics.targets import TARGET_METRICS
 from refinenet.evaluation.results import Evaluation, Seconds
 from refinenet.inference.protocol import PLAIN
 from refinenet.inference.segmenter import Segmenter
@@ -40,6 +43,8 @@ class Prediction:
     """`(H, W)` ids; the ignore index where no class is predicted."""
     confidence: npt.NDArray[np.float32] | None
     """`(H, W)` float32 in [0, 1], if known."""
+    values: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """Values of the outputs besides classes, by name, `(D, H, W)` float32 each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +69,9 @@ def model_predictor(segmenter: Segmenter, model_sha256: str, abstain_below: floa
     """
 
     def predict(sample: Sample) -> Prediction:
-        segmentation = segmenter.segment(sample.image, abstain_below)
-        return Prediction(segmentation.labels, segmentation.confidence)
+        found = segmenter.predict_outputs(sample.image, abstain_below)
+        values = {name: found[name] for name in sample.targets}
+        return Prediction(found.labels, None if found.segmentation is None else found.segmentation.confidence, values)
 
     abstention = f"; no class below a confidence of {abstain_below:g}" if abstain_below else ""
     return Predictor(
@@ -93,13 +99,15 @@ def evaluate(
     """
     label_set = dataset.label_set
     accumulator = MetricAccumulator(len(label_set), label_set.ignore_index, len(dataset))
+    targets = accumulate_targets(dataset)
 
     def count(index: int, sample: Sample, prediction: Prediction) -> None:
         accumulator.add(index, sample.labels, prediction.labels, prediction.confidence)
+        _add_targets(targets, sample, prediction)
 
     start = time.perf_counter()
     parts = _run_pass(predictor.predict, dataset, count, progress, processes)
-    accumulator.add_up(lambda counts: processes.add_up(torch.from_numpy(counts)).numpy())
+    _add_up((accumulator, *targets.values()), processes)
     load, network, figures = processes.add_up(torch.from_numpy(parts)).tolist()
     return Evaluation(
         dataset=dataset.name,
@@ -113,12 +121,29 @@ def evaluate(
         official=official,
         model_sha256=predictor.model_sha256,
         package_version=__version__,
+        targets=targets,
     )
+
+
+def accumulate_targets(dataset: Dataset) -> dict[str, TargetAccumulator]:
+    """Return an accumulator for each target that a dataset reads, by name."""
+    return {spec.name: TARGET_METRICS[spec.kind].for_output(spec) for spec in dataset.chosen_specs}
+
+
+def _add_targets(accumulators: Mapping[str, TargetAccumulator], sample: Sample, prediction: Prediction) -> None:
+    for name, accumulator in accumulators.items():
+        accumulator.add(prediction.values[name], sample.targets[name])
+
+
+def _add_up(accumulators: Iterable[MetricAccumulator | TargetAccumulator], processes: Processes) -> None:
+    for accumulator in accumulators:
+        accumulator.add_up(lambda counts: processes.add_up(torch.from_numpy(counts)).numpy())
 
 
 def validate(
     segmenter: Segmenter,
     dataset: Dataset,
+    targets: Mapping[str, TargetAccumulator] = MappingProxyType({}),
     *,
     progress: bool = True,
     processes: Processes = ALONE,
@@ -129,6 +154,7 @@ def validate(
     Args:
         segmenter: Runs the model.
         dataset: Images with ground truth.
+        targets: Accumulators of the dataset's targets, from `accumulate_targets`, which are filled.
         progress: Whether to show a progress bar.
         processes: Processes that share the images; all get the same scores, equal to those of a single process.
         after_image: Called after each image, equally often in all processes; it may stop the pass by an exception.
@@ -139,13 +165,18 @@ def validate(
     matrix = ConfusionMatrix(len(dataset.label_set), dataset.label_set.ignore_index)
 
     def predict(sample: Sample) -> Prediction:
-        return Prediction(segmenter.predict(sample.image), None)  # labels alone need no softmax at full size
+        if not targets:
+            return Prediction(segmenter.predict(sample.image), None)  # labels alone need no softmax at full size
+        found = segmenter.predict_outputs(sample.image)
+        return Prediction(found.labels, None, {name: found[name] for name in targets})
 
     def count(_: int, sample: Sample, prediction: Prediction) -> None:
         matrix.add(sample.labels, prediction.labels)
+        _add_targets(targets, sample, prediction)
 
     _run_pass(predict, dataset, count, progress, processes, after_image)
     matrix.counts = processes.add_up(torch.from_numpy(matrix.counts)).numpy()
+    _add_up(targets.values(), processes)
     return matrix.scores()
 
 

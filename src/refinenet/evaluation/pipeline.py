@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 
 from refinenet.datasets import doctor
@@ -23,6 +24,7 @@ from refinenet.evaluation.results import Evaluation
 from refinenet.evaluation.submission import Submission, record_predictions
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_unwritable
+from refinenet.outputs import CLASS_KIND, OutputSpec
 
 
 def open_split(
@@ -49,6 +51,33 @@ def open_split(
     if is_unlabelled(name, split):
         raise no_labels(name, split)
     return open_dataset(source, root)(split), official
+
+
+def find_targets(outputs: Sequence[OutputSpec], dataset: Dataset, *, show: bool) -> tuple[str, ...]:
+    """Return the names of the outputs besides classes that a dataset has ground truth for; report the others.
+
+    Raises:
+        ValueError: An output and the target of its name are of different kinds or quantities.
+    """
+    known = {spec.name: spec for spec in dataset.target_specs}
+    wanted = [spec for spec in outputs if spec.kind != CLASS_KIND]
+    for spec in wanted:
+        target = known.get(spec.name, spec)
+        if (target.kind, target.channels, target.units) != (spec.kind, spec.channels, spec.units):
+            raise ValueError(
+                f"The output {spec.name} is {_describe(spec)}, and {dataset.name} has {_describe(target)} under this "
+                "name: rename one of them."
+            )
+    missing = [spec.name for spec in wanted if spec.name not in known]
+    if missing:
+        message = f"{dataset.name} {dataset.split} has no ground truth for {', '.join(missing)}"
+        print_note(f"{message}: these outputs are not evaluated.", enabled=show)
+    return tuple(spec.name for spec in wanted if spec.name in known)
+
+
+def _describe(spec: OutputSpec) -> str:
+    quantities = ", ".join(f"{name} [{unit}]" for name, unit in zip(spec.channels, spec.units, strict=True))
+    return f"{spec.kind} of {quantities}" if quantities else spec.kind
 
 
 def check_masks(dataset: DatasetSource, split: str, processes: Processes, *, progress: bool) -> None:

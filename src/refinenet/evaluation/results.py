@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from refinenet.evaluation.metrics import RULE, RULES, ImageMetrics, Metrics, SegmentationScores
 from refinenet.evaluation.metrics.confusion import Counts
+from refinenet.evaluation.metrics.target_accumulator import TargetAccumulator
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
 from refinenet.labels import LabelSet, voc_colours
@@ -54,6 +55,8 @@ class Evaluation:
     model_sha256: str | None
     """SHA-256 of the model's weights as stored (`tensors.digest`); None for predictions from files."""
     package_version: str
+    targets: Mapping[str, TargetAccumulator] = field(default_factory=dict)
+    """Errors of the outputs besides classes, by name."""
 
     @property
     def scores(self) -> SegmentationScores:
@@ -99,7 +102,15 @@ class Evaluation:
             "rules": dict(RULES),
             "model_sha256": self.model_sha256,
             "package_version": self.package_version,
+            **({"outputs": self.outputs(), "output_rules": self._output_rules()} if self.targets else {}),
         }
+
+    def outputs(self) -> dict[str, Any]:
+        """Return the metrics of the outputs besides classes by name, JSON-ready, null if undefined."""
+        return {name: asdict(accumulator.result()) for name, accumulator in self.targets.items()}
+
+    def _output_rules(self) -> dict[str, dict[str, str]]:
+        return {name: dict(accumulator.rules) for name, accumulator in self.targets.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Return `summary` with the confusion matrix (rows are true classes) and the metrics of each image."""
@@ -127,6 +138,9 @@ class Evaluation:
         title = f"{self.dataset} {self.split}: {self.images} images in {self.seconds:.1f} s"
         print_table(title, ["class", "IoU %", "precision %", "recall %", "boundary IoU %", "95 % of IoU"], rows)
         print_table("All classes", ["", "%", "95 %"], list(self._overall()))
+        for name, accumulator in self.targets.items():
+            for caption, heads, cells in accumulator.tables():
+                print_table(f"{name}: {caption}", heads, cells)
 
     def _overall(self) -> Iterator[list[str]]:
         metrics, scores = self.figures, self.scores

@@ -9,15 +9,15 @@ Shape letters: H height, W width, n pixels that count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from typing import ClassVar, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from refinenet.evaluation.metrics.exact_sums import ExactSums
-from refinenet.evaluation.metrics.target_accumulator import Integers, TargetAccumulator, Values, check_image
+from refinenet.evaluation.metrics.target_accumulator import Integers, TargetAccumulator, Values, check_image, show
 from refinenet.outputs import DEFAULT_RANGE, OutputSpec
 from refinenet.settings import is_within
 
@@ -260,6 +260,22 @@ class DepthAccumulator(TargetAccumulator):
     def arrays(self) -> tuple[Integers, ...]:
         """Return all sums, int64 arrays that may be changed in place; those of several processes are to be added."""
         return self._sums.digits, self._image_sums.digits, self._hits, self._counts
+
+    def summary(self) -> Mapping[str, float | None]:
+        """Return the errors over the pixels of all images that logs have."""
+        pooled = self.result().pooled
+        return {"rmse": pooled.rmse, "abs_rel": pooled.abs_rel, "delta_1": pooled.delta_1}
+
+    def score(self) -> float:
+        """Return the share of pixels whose depth is right within a quarter (delta_1)."""
+        return self.result().pooled.delta_1 or 0.0
+
+    def tables(self) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
+        """Yield the table of all errors, pooled and as means over images."""
+        result = self.result()
+        columns = [asdict(result.pooled), asdict(result.image_mean)]
+        rows = [[name, *(show(column[name]) for column in columns)] for name in columns[0]]
+        yield f"{result.protocol}", ["", "all pixels", "mean of images"], rows
 
     def result(self) -> DepthMetrics:
         """Compute the metrics of all images added so far."""

@@ -7,14 +7,14 @@ Shape letters: H height, W width, n pixels with truth.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
 
 from refinenet.evaluation.metrics.exact_sums import ExactSums
-from refinenet.evaluation.metrics.target_accumulator import Integers, TargetAccumulator, Values, check_image
+from refinenet.evaluation.metrics.target_accumulator import Integers, TargetAccumulator, Values, check_image, show
 from refinenet.outputs import OutputSpec
 
 LIMITS = (11.25, 22.5, 30.0)
@@ -96,6 +96,27 @@ class NormalAccumulator(TargetAccumulator):
     def arrays(self) -> tuple[Integers, ...]:
         """Return all sums, int64 arrays that may be changed in place; those of several processes are to be added."""
         return self._sums.digits, self._histogram, self._hits
+
+    def summary(self) -> Mapping[str, float | None]:
+        """Return the angles that logs have."""
+        result = self.result()
+        return {"mean_angle": result.mean, "within_11_25": result.within_11_25}
+
+    def score(self) -> float:
+        """Return the share of pixels whose normal is right within 11.25 degrees."""
+        return self.result().within_11_25 or 0.0
+
+    def tables(self) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
+        """Yield the table of angles and shares."""
+        result = self.result()
+        rows = [["mean angle", show(result.mean, 2), "degrees"], ["median angle", show(result.median, 2), "degrees"]]
+        rows += [["RMSE", show(result.rmse, 2), "degrees"]]
+        shares = (result.within_11_25, result.within_22_5, result.within_30)
+        rows += [
+            [f"within {limit:g} degrees", show(None if share is None else 100 * share, 2), "%"]
+            for limit, share in zip(LIMITS, shares, strict=True)
+        ]
+        yield "angles between predicted and true normals", ["", "", "unit"], rows
 
     def result(self) -> NormalMetrics:
         """Compute the metrics of all images added so far."""

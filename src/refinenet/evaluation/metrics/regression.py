@@ -6,7 +6,7 @@ Shape letters: D quantities, H height, W width.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar, Self
@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from refinenet.evaluation.metrics.exact_sums import ExactSums
-from refinenet.evaluation.metrics.target_accumulator import Integers, TargetAccumulator, Values, check_image
+from refinenet.evaluation.metrics.target_accumulator import Integers, TargetAccumulator, Values, check_image, show
 from refinenet.outputs import OutputSpec
 
 LEAST_VARIATION = 1e-6
@@ -109,6 +109,24 @@ class RegressionAccumulator(TargetAccumulator):
     def arrays(self) -> tuple[Integers, ...]:
         """Return all sums, int64 arrays that may be changed in place; those of several processes are to be added."""
         return self._sums.digits, self._pixels
+
+    def summary(self) -> Mapping[str, float | None]:
+        """Return the errors of each quantity that logs have."""
+        found = self.result().quantities
+        return {f"{item.name}_rmse": item.rmse for item in found} | {f"{item.name}_r2": item.r2 for item in found}
+
+    def score(self) -> float:
+        """Return the mean coefficient of determination of the quantities, of each at least 0."""
+        found = self.result().quantities
+        return sum(max(item.r2 or 0.0, 0.0) for item in found) / len(found)
+
+    def tables(self) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
+        """Yield the table of the errors of all quantities."""
+        rows = [
+            [item.name, item.unit or "-", *map(show, (item.mae, item.rmse, item.bias, item.r2))]
+            for item in self.result().quantities
+        ]
+        yield "errors of quantities", ["quantity", "unit", "MAE", "RMSE", "bias", "R2"], rows
 
     def result(self) -> RegressionMetrics:
         """Compute the metrics of all images added so far."""

@@ -6,7 +6,7 @@ Shape letters: D channels of a target, H height, W width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -51,7 +51,19 @@ class TargetAccumulator(ABC):
         """Return all sums, int64 arrays that may be changed in place; those of several processes are to be added."""
 
     @abstractmethod
-    def result(self) -> object:
+    def summary(self) -> Mapping[str, float | None]:
+        """Return the few metrics that the log of a training has, by name; the same names at all times."""
+
+    @abstractmethod
+    def score(self) -> float:
+        """Return a number in [0, 1], 1 for perfect predictions, by which the best epoch of a training is chosen."""
+
+    @abstractmethod
+    def tables(self) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
+        """Yield tables to print: a title, the heads of the columns, and the rows."""
+
+    @abstractmethod
+    def result(self) -> Any:
         """Compute the metrics, a frozen record; None where there was nothing to measure."""
 
     def add_up(self, sum_over_processes: Callable[[Integers], Integers]) -> None:
@@ -63,6 +75,11 @@ class TargetAccumulator(ABC):
         """
         for sums in self.arrays():
             sums[...] = sum_over_processes(sums)
+
+
+def show(value: float | None, digits: int = 3) -> str:
+    """Format a value, None as "-"."""
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def check_image(predicted: Values, target: Values, channels: int) -> None:
