@@ -22,7 +22,7 @@ from refinenet.models.batch_norm import apply_batch_norm
 from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
 from refinenet.training.loading.loader import Part
-from refinenet.training.losses import count, supervised_loss
+from refinenet.training.losses import Objective
 from refinenet.training.losses.deep_supervision import DeepSupervision
 from refinenet.training.optimisation import build_optimiser
 
@@ -45,8 +45,7 @@ class Learner(Generic[Trained]):
         network: Network to train, in place.
         config: Settings of the training.
         engine: Spreads the work over devices and processes.
-        ignore_index: Id of pixels that do not count.
-        class_weights: `(K,)` float32, or None for equal weights.
+        objective: Loss to minimise, by the same settings.
         teacher: Network whose probabilities are soft targets.
     """
 
@@ -55,14 +54,13 @@ class Learner(Generic[Trained]):
         network: Trained,
         config: TrainConfig,
         engine: Engine,
+        objective: Objective,
         *,
-        ignore_index: int,
-        class_weights: Tensor | None = None,
         teacher: Network | None = None,
     ) -> None:
         self.network, self.config, self.engine, self.processes = network, config, engine, engine.processes
         self._device = next(network.parameters()).device
-        self._ignore_index, self._class_weights, self._teacher = ignore_index, class_weights, teacher
+        self._objective, self._teacher = objective, teacher
         network.to(memory_format=torch.channels_last)
         apply_batch_norm(network, config, self.processes.count)
         encoder = network.get_submodule("encoder")
@@ -171,9 +169,8 @@ class Learner(Generic[Trained]):
         """Compute the gradients of the loss of a whole batch, and return the loss."""
         self._spread_optimiser.zero_grad()
         pieces = [piece for part in parts for piece in _split(part, self.splits)]
-        weights, ignored = self._class_weights, self._ignore_index
-        counted = [count(labels, weights, self.config, ignored) for _, labels in pieces]
-        counts = self.processes.add_up(torch.stack(counted).sum(0))
+        counted = torch.stack([self._objective.count(labels) for _, labels in pieces])
+        counts = self.processes.add_up(counted.sum(0))
         total = torch.zeros((), device=counts.device)
         for number, (images, labels) in enumerate(pieces, start=1):
             with self.engine.fabric.no_backward_sync(self._spread, enabled=number < len(pieces)):
@@ -187,9 +184,7 @@ class Learner(Generic[Trained]):
         images = images.contiguous(memory_format=torch.channels_last)
         output = self._model(images)
         stages = output if isinstance(output, tuple) else (output,)
-        return supervised_loss(
-            stages, labels, self._class_weights, self.config, self._ignore_index, counts, self._soft_targets(images)
-        )
+        return self._objective.loss(stages, labels, counts, self._soft_targets(images))
 
     def _soft_targets(self, images: Tensor) -> Tensor | None:
         if self._teacher is None:
