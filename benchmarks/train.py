@@ -41,6 +41,7 @@ from refinenet.models.network import MODEL_TYPES, Architecture, Network
 from refinenet.training.config import TrainConfig
 from refinenet.training.engine.learner import Learner
 from refinenet.training.loading.loader import Loader, Part
+from refinenet.training.losses import Objective
 from refinenet.training.optimisation import build_optimiser, choose_precision
 
 OURS, PUBLISHED = "ours", "as published"
@@ -69,7 +70,7 @@ def make_batch(size: int, crop: tuple[int, int], device: torch.device) -> Part:
 def make_our_step(network: Network, config: TrainConfig, device: torch.device) -> Callable[[Part], float]:
     """The step of `refinenet train`."""
     engine = launch(device, choose_precision(config.precision, device))
-    learner = Learner(network, config, engine, ignore_index=IGNORE_INDEX)
+    learner = Learner(network, config, engine, Objective(config=config, ignore_index=IGNORE_INDEX))
     number = count()
     return lambda part: learner.step([part], 1.0, next(number))
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from refinenet.models.network import Architecture, ModelType, Network
-from refinenet.training.losses import LossConfig, count, supervised_loss
+from refinenet.training.losses import LossConfig, Objective
 from refinenet.training.losses.deep_supervision import DeepSupervision
 
 
@@ -66,8 +66,8 @@ def test_a_step_on_the_wrapper_reaches_every_weight() -> None:
     model = build().train()
     images, labels = torch.rand(2, 3, 64, 64), torch.randint(0, 4, (2, 64, 64))
     labels[:, :20] = 255
-    config = LossConfig(deep_supervision=0.4)
-    loss = supervised_loss(model(images), labels, None, config, 255, count(labels, None, config, 255))
+    objective = Objective(config=LossConfig(deep_supervision=0.4), ignore_index=255)
+    loss = objective.loss(model(images), labels, objective.count(labels))
     names, parameters = zip(*model.named_parameters(), strict=True)
     for name, gradient in zip(names, torch.autograd.grad(loss, parameters), strict=True):
         assert gradient.isfinite().all(), name
@@ -78,7 +78,8 @@ def test_void_alone_gives_no_gradient() -> None:
     model = build().train()
     labels = torch.full((2, 32, 32), 255)
     config = LossConfig(deep_supervision=1, dice_weight=1, lovasz_weight=1)
-    loss = supervised_loss(model(torch.rand(2, 3, 32, 32)), labels, None, config, 255, count(labels, None, config, 255))
+    objective = Objective(config=config, ignore_index=255)
+    loss = objective.loss(model(torch.rand(2, 3, 32, 32)), labels, objective.count(labels))
     gradients = torch.autograd.grad(loss, list(model.parameters()))
     assert loss.item() == 0
     assert all(gradient.abs().max() == 0 for gradient in gradients)

@@ -16,6 +16,7 @@ from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
 from refinenet.training.engine.learner import Learner
 from refinenet.training.loading.loader import Part
+from refinenet.training.losses import Objective
 
 CPU = torch.device("cpu")
 
@@ -23,7 +24,8 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def learner() -> Learner[Network]:
     config = TrainConfig(crop_size=(32, 32), batch_size=2, ema_decay=0.9, learning_rate=1e-3)
-    return Learner(new_network().network, config, launch(CPU, "float16"), ignore_index=255)
+    objective = Objective(config=config, ignore_index=255)
+    return Learner(new_network().network, config, launch(CPU, "float16"), objective)
 
 
 @pytest.fixture

@@ -16,7 +16,10 @@ from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_f1_score, multiclass_jaccard_index
 from torchvision.ops import sigmoid_focal_loss
 
-from refinenet.training.losses import LossConfig, count, cross_entropy, dice, supervised_loss, training_loss
+from refinenet.training.losses import LossConfig, Objective, cross_entropy, dice
+from refinenet.training.losses.config import TEACHER_WEIGHT
+from refinenet.training.losses.config import WEIGHTS as WEIGHT_NAMES
+from refinenet.training.losses.objective import TERMS
 
 VOID = 255
 CERTAIN = 1e4
@@ -51,6 +54,11 @@ def draw(seed: int, images: int = 3, void: int = VOID) -> tuple[Tensor, Tensor, 
     return logits.requires_grad_(), labels, teacher
 
 
+def objective_of(settings: dict[str, Any], weights: Tensor | None = None, void: int = VOID) -> Objective:
+    """The objective with these settings; otherwise plain cross-entropy."""
+    return Objective(config=LossConfig(**{**PLAIN, **settings}), ignore_index=void, class_weights=weights)
+
+
 def loss_of(
     logits: Tensor,
     labels: Tensor,
@@ -60,8 +68,8 @@ def loss_of(
     void: int = VOID,
 ) -> Tensor:
     """The loss of a batch in one part."""
-    config = LossConfig(**{**PLAIN, **settings})
-    return training_loss(logits, labels, weights, config, void, count(labels, weights, config, void), teacher)
+    objective = objective_of(settings, weights, void)
+    return objective.loss([logits], labels, objective.count(labels), teacher)
 
 
 def pixels_of_two_classes(*surprises: float) -> Tensor:
@@ -274,12 +282,12 @@ def test_shares_of_parts_add_up_to_the_loss_of_the_batch(settings: dict[str, Any
     """Parts of one, three and two images, the second part's with much void, the last image's nothing else."""
     logits, labels, teacher = draw(6, images=6)
     labels[-1] = VOID
-    config = LossConfig(**{**PLAIN, **settings})
+    objective = objective_of(settings, weights)
     whole = loss_of(logits, labels, settings, weights, teacher)
     parts = [slice(0, 1), slice(1, 4), slice(4, 6)]
-    counts = torch.stack([count(labels[part], weights, config, VOID) for part in parts]).sum(0)
-    torch.testing.assert_close(counts, count(labels, weights, config, VOID), rtol=1e-14, atol=0)
-    shares = [training_loss(logits[part], labels[part], weights, config, VOID, counts, teacher[part]) for part in parts]
+    counts = torch.stack([objective.count(labels[part]) for part in parts]).sum(0)
+    torch.testing.assert_close(counts, objective.count(labels), rtol=1e-14, atol=0)
+    shares = [objective.loss([logits[part]], labels[part], counts, teacher[part]) for part in parts]
     torch.testing.assert_close(torch.stack(shares).sum(), whole, rtol=1e-6, atol=0)
     gradients = [torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (whole, *shares)]
     torch.testing.assert_close(sum(gradients[1:]), gradients[0], rtol=1e-5, atol=1e-9)
@@ -344,6 +352,10 @@ def test_a_single_class_is_never_missed(settings: dict[str, Any]) -> None:
     assert gradient.abs().max() < 1e-6
 
 
+def test_each_weight_has_a_loss() -> None:
+    assert set(TERMS) == {*WEIGHT_NAMES, TEACHER_WEIGHT}
+
+
 def test_losses_are_added_by_their_weights() -> None:
     logits, labels, teacher = draw(10)
     weights = {"cross_entropy_weight": 0.3, "dice_weight": 2, "lovasz_weight": 5, "teacher_weight": 0.7}
@@ -357,24 +369,20 @@ def test_losses_are_added_by_their_weights() -> None:
 
 def test_coarser_stages_count_by_their_weight() -> None:
     logits, labels, _ = draw(11)
-    config = LossConfig(**{**PLAIN, "deep_supervision": 0.4, "dice_weight": 1})
+    objective = objective_of({"deep_supervision": 0.4, "dice_weight": 1})
     stages = [logits, logits / 2, -logits]
-    counts = count(labels, None, config, VOID)
-    first, second, third = (training_loss(stage, labels, None, config, VOID, counts).item() for stage in stages)
-    loss = supervised_loss(stages, labels, None, config, VOID, counts)
+    counts = objective.count(labels)
+    first, second, third = (objective.loss([stage], labels, counts).item() for stage in stages)
+    loss = objective.loss(stages, labels, counts)
     assert loss.item() == pytest.approx(first + 0.4 * (second + third), rel=1e-6)
-    assert supervised_loss(stages[:1], labels, None, config, VOID, counts).item() == first
+    assert loss_of(logits, labels, {"dice_weight": 1}).item() == first
 
 
 def test_counts_by_hand() -> None:
     """Two images with 3 and 1 labelled pixels, one without; half of 3 pixels are 2, half of 1 is 1."""
     labels = torch.full((3, 2, 2), VOID)
     labels[0, 0], labels[0, 1, 0], labels[1, 0, 0] = 0, 1, 3
-    assert count(labels, None, LossConfig(**PLAIN), VOID).tolist() == [4, 4, 2]
-    assert count(labels, WEIGHTS, LossConfig(**PLAIN), VOID).tolist() == pytest.approx(
-        [0.3 + 0.3 + 3 + 7, 4, 2], rel=1e-7
-    )
-    assert count(labels, None, LossConfig(**PLAIN, hard_pixels=0.5), VOID).tolist() == [3, 4, 2]
-    assert count(labels, WEIGHTS, LossConfig(**PLAIN, hard_pixels=0.5), VOID).tolist() == pytest.approx(
-        [3.6 * 2 / 3 + 7, 4, 2]
-    )
+    assert objective_of({}).count(labels).tolist() == [4, 4, 2]
+    assert objective_of({}, WEIGHTS).count(labels).tolist() == pytest.approx([0.3 + 0.3 + 3 + 7, 4, 2], rel=1e-7)
+    assert objective_of({"hard_pixels": 0.5}).count(labels).tolist() == [3, 4, 2]
+    assert objective_of({"hard_pixels": 0.5}, WEIGHTS).count(labels).tolist() == pytest.approx([3.6 * 2 / 3 + 7, 4, 2])

@@ -11,6 +11,7 @@ from refinenet.settings import DEFAULT_SEED, Range, Rule
 from refinenet.training.augmentation.config import AugmentationConfig
 from refinenet.training.loggers import LoggerConfig
 from refinenet.training.losses.config import LossConfig
+from refinenet.training.losses.dense_objective import OutputLossConfig
 from refinenet.training.optimisation import OptimiserConfig, ScheduleConfig
 
 Place = Literal["workers", "device"]
@@ -24,7 +25,9 @@ ValueRange = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(AugmentationConfig, LossConfig, OptimiserConfig, ScheduleConfig, BatchNormConfig, LoggerConfig):
+class TrainConfig(
+    AugmentationConfig, LossConfig, OutputLossConfig, OptimiserConfig, ScheduleConfig, BatchNormConfig, LoggerConfig
+):
     """Settings of a training run.
 
     Raises:

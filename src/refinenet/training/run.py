@@ -23,9 +23,11 @@ from refinenet.training.engine.state import TrainState, restore_state, start_sta
 from refinenet.training.engine.trainer import Trainer, hold
 from refinenet.training.loading.loader import Loader
 from refinenet.training.loading.sample_cache import cache_samples
+from refinenet.training.losses import Objective
 from refinenet.training.records.folder import RunFolder
 from refinenet.training.records.run_record import RunRecord
 from refinenet.training.segmentation_task import SegmentationTask
+from refinenet.training.targets import make_objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,11 +181,10 @@ class TrainRun:
             by_log = self.config.class_weights == "log"
             weights = log_weights(counts.pixels) if by_log else median_frequency_weights(counts)
             self._report_unseen(counts)
-        return Learner(
-            self.network,
-            self.config,
-            self.engine,
+        objective = Objective(
+            config=self.config,
             ignore_index=self.train_set.label_set.ignore_index,
             class_weights=None if weights is None else torch.tensor(weights, device=self.network.mean.device),
-            teacher=self.teacher,
         )
+        dense = make_objective(objective, self.network, self.config)
+        return Learner(self.network, self.config, self.engine, dense, teacher=self.teacher)

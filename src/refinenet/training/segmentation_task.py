@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from refinenet.datasets.catalog import Dataset
-from refinenet.evaluation.evaluator import PROTOCOL, validate
+from refinenet.evaluation.evaluator import PROTOCOL, accumulate_targets, validate
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.segmenter import Segmenter
 from refinenet.models.model_file import ModelCard, save
@@ -63,14 +63,24 @@ class SegmentationTask:
         self.folder, self.card, self.learner = folder, card, learner
         self.train_set, self.val_set, self.show = train_set, val_set, show
         self._ious = tuple(f"{CLASS_IOU}{name}" for name in val_set.label_set.names)
-        self.columns = (*_COLUMNS, *self._ious)
+        self._outputs = tuple(
+            f"val_{name}_{metric}"
+            for name, accumulator in accumulate_targets(val_set).items()
+            for metric in accumulator.summary()
+        )
+        self.columns = (*_COLUMNS, *self._outputs, *self._ious)
+        if self._outputs:
+            self.goal = "mean score of the outputs"
+            self.printed = ("loss", "val_miou", *self._outputs, "images_per_second", "seconds")
         self._samples: list[int] = []
 
     def measure(self, after_each: Callable[[], None]) -> Measurement:
         """Segment the validation images and count pixels; see `Task`."""
+        targets = accumulate_targets(self.val_set)
         scores = validate(
             self._segmenter(),
             self.val_set,
+            targets,
             progress=self.show,
             processes=self.learner.processes,
             after_image=after_each,
@@ -85,7 +95,13 @@ class SegmentationTask:
         }
         columns = {"val_miou": scores.miou, "val_pixel_accuracy": scores.pixel_accuracy}
         columns |= zip(self._ious, scores.class_iou, strict=True)
-        return Measurement(score=scores.miou or 0.0, columns=columns, summary=summary)
+        score = scores.miou or 0.0
+        if targets:
+            found = {name: accumulator.summary() for name, accumulator in targets.items()}
+            summary["outputs"] = {name: dict(metrics) for name, metrics in found.items()}
+            columns |= {f"val_{name}_{key}": value for name, metrics in found.items() for key, value in metrics.items()}
+            score = (score + sum(accumulator.score() for accumulator in targets.values())) / (1 + len(targets))
+        return Measurement(score=score, columns=columns, summary=summary)
 
     def save_best(self, epoch: int, measurement: Measurement) -> bool:
         """Save the network as the best model so far, and return whether it was saved."""

@@ -42,6 +42,7 @@ from refinenet.training.records.folder import RunFolder, next_folder
 from refinenet.training.records.recipes import Recipe, write_recipe
 from refinenet.training.records.run_record import FUNCTION, RunRecord
 from refinenet.training.run import TrainRun
+from refinenet.training.targets import choose_targets, fit_scales
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +153,8 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
     config = _locate_teacher(config)
     teacher, teacher_sha256 = _open_teacher(config, train_set, device)
     network, card = _fit_to_classes(network, card, train_set, config, arguments, show=show)
+    train_set, val_set = choose_targets(network, train_set, val_set)
+    fit_scales(network, train_set, show=show)
     refuse_unlearned_statistics(network, config)
     config = fill_in(network, config, train_set, engine, progress=show)
     _refuse_single_values(network, config, train_set, engine)
@@ -296,6 +299,8 @@ def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArgument
             f"processes={engine.processes.count} in {engine.arithmetic}: results will differ in their last digits.",
             enabled=arguments.progress and engine.processes.is_first,
         )
+    network = Network(record.card.architecture).to(device)
+    train_set, val_set = choose_targets(network, train_set, val_set)
     teacher, teacher_sha256 = _open_teacher(config, train_set, device)
     if teacher_sha256 != record.teacher_sha256:
         raise ValueError(
@@ -304,7 +309,7 @@ def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArgument
         )
     _seed_dropout(config, engine)
     return TrainRun(
-        network=Network(record.card.architecture).to(device),
+        network=network,
         record=record,
         train_set=train_set,
         val_set=val_set,

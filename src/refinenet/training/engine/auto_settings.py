@@ -18,7 +18,8 @@ from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
 from refinenet.training.engine.learner import Learner, is_out_of_memory
 from refinenet.training.loading.loader import Loader, Part
-from refinenet.training.losses import LossConfig
+from refinenet.training.losses import LossConfig, Objective
+from refinenet.training.losses.config import TEACHER_SETTINGS, WEIGHTS
 
 MARGIN = 0.1
 """Share taken off the largest batch that fits: other steps need a little more memory than the trial, and allocators
@@ -254,11 +255,12 @@ def _learning_rate(network: Network, config: TrainConfig, train_set: Dataset, en
 
 def _trial(network: Network, config: TrainConfig, train_set: Dataset, engine: Engine) -> Learner[Network]:
     """Return a learner with a copy of the network and no teacher, which hardly changes rate and memory."""
-    overrides = {name: getattr(LossConfig(), name) for name in ("teacher", "teacher_weight", "teacher_temperature")}
-    if not (config.cross_entropy_weight or config.dice_weight or config.lovasz_weight):
+    overrides = {name: getattr(LossConfig(), name) for name in ("teacher", *TEACHER_SETTINGS)}
+    if not any(getattr(config, name) for name in WEIGHTS):
         overrides["cross_entropy_weight"] = 1.0
     config = replace(config, compile=False, **overrides)
-    return Learner(copy.deepcopy(network), config, engine, ignore_index=train_set.label_set.ignore_index)
+    objective = Objective(config=config, ignore_index=train_set.label_set.ignore_index)
+    return Learner(copy.deepcopy(network), config, engine, objective)
 
 
 def _endless(loader: Loader) -> Iterator[list[Part]]:

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from refinenet.distributed import Engine
 from refinenet.io.console import print_note
 from refinenet.models.batch_norm import apply_batch_norm
+from refinenet.models.decoder import upsample
 from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
 from refinenet.training.loading.loader import Part
-from refinenet.training.losses import count, supervised_loss
+from refinenet.training.losses import Objective
 from refinenet.training.losses.deep_supervision import DeepSupervision
+from refinenet.training.losses.dense_objective import DenseObjective
 from refinenet.training.optimisation import build_optimiser
 
 WEIGHTS, AVERAGE, OTHERS = "weights.safetensors", "average.safetensors", "learning.pt"
@@ -34,8 +36,8 @@ LEAST_SCALE = 1.0
 
 Trained = TypeVar("Trained", bound=nn.Module)
 """Kind of network that is trained; its submodule `encoder` has a learning rate of its own."""
-Piece = tuple[Tensor, Tensor]
-"""Images `(n, 3, h, w)` float32 in [0, 1] and labels `(n, h, w)` int64."""
+Piece = tuple[Tensor, Tensor, Tensor | None]
+"""Images `(n, 3, h, w)` float32 in [0, 1], labels `(n, h, w)` int64, and targets `(n, D, h, w)` float32 if any."""
 
 
 class Learner(Generic[Trained]):
@@ -45,8 +47,7 @@ class Learner(Generic[Trained]):
         network: Network to train, in place.
         config: Settings of the training.
         engine: Spreads the work over devices and processes.
-        ignore_index: Id of pixels that do not count.
-        class_weights: `(K,)` float32, or None for equal weights.
+        objective: Loss to minimise, by the same settings.
         teacher: Network whose probabilities are soft targets.
     """
 
@@ -55,14 +56,13 @@ class Learner(Generic[Trained]):
         network: Trained,
         config: TrainConfig,
         engine: Engine,
+        objective: Objective | DenseObjective,
         *,
-        ignore_index: int,
-        class_weights: Tensor | None = None,
         teacher: Network | None = None,
     ) -> None:
         self.network, self.config, self.engine, self.processes = network, config, engine, engine.processes
         self._device = next(network.parameters()).device
-        self._ignore_index, self._class_weights, self._teacher = ignore_index, class_weights, teacher
+        self._objective, self._teacher = objective, teacher
         network.to(memory_format=torch.channels_last)
         apply_batch_norm(network, config, self.processes.count)
         encoder = network.get_submodule("encoder")
@@ -171,32 +171,29 @@ class Learner(Generic[Trained]):
         """Compute the gradients of the loss of a whole batch, and return the loss."""
         self._spread_optimiser.zero_grad()
         pieces = [piece for part in parts for piece in _split(part, self.splits)]
-        weights, ignored = self._class_weights, self._ignore_index
-        counted = [count(labels, weights, self.config, ignored) for _, labels in pieces]
-        counts = self.processes.add_up(torch.stack(counted).sum(0))
+        counted = torch.stack([self._objective.count(labels, targets) for _, labels, targets in pieces])
+        counts = self.processes.add_up(counted.sum(0))
         total = torch.zeros((), device=counts.device)
-        for number, (images, labels) in enumerate(pieces, start=1):
+        for number, (images, labels, targets) in enumerate(pieces, start=1):
             with self.engine.fabric.no_backward_sync(self._spread, enabled=number < len(pieces)):
-                loss = self._loss(images, labels, counts)
+                loss = self._loss(images, labels, targets, counts)
                 # DDP averages gradients over processes, but these losses are shares of one sum: undo its division.
                 self.engine.fabric.backward(loss * self.processes.count)
             total += loss.detach()
         return float(self.processes.add_up(total))
 
-    def _loss(self, images: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    def _loss(self, images: Tensor, labels: Tensor, targets: Tensor | None, counts: Tensor) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
         output = self._model(images)
         stages = output if isinstance(output, tuple) else (output,)
-        return supervised_loss(
-            stages, labels, self._class_weights, self.config, self._ignore_index, counts, self._soft_targets(images)
-        )
+        return self._objective.loss(stages, labels, counts, self._soft_targets(images), targets)
 
     def _soft_targets(self, images: Tensor) -> Tensor | None:
         if self._teacher is None:
             return None
         with torch.no_grad(), self.engine.fabric.autocast():
-            logits: Tensor = self._teacher.eval()(images)
-            return logits
+            teacher = self._teacher.eval()
+            return upsample(teacher.logits(images), images, align_corners=False)
 
     def share_buffers(self) -> None:
         """Copy the first process's buffers to all, so that all measure the same network."""
@@ -253,7 +250,9 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _split(part: Part, pieces: int) -> list[Piece]:
-    return list(zip(part.images.chunk(pieces), part.labels.chunk(pieces), strict=True))
+    images, labels = part.images.chunk(pieces), part.labels.chunk(pieces)
+    targets = [None] * len(images) if part.targets is None else part.targets.chunk(pieces)
+    return list(zip(images, labels, targets, strict=True))
 
 
 _OUT_OF_MEMORY_MESSAGES = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from refinenet.settings import Range, Rule, Settings
@@ -10,8 +10,11 @@ from refinenet.settings import Range, Rule, Settings
 ClassWeights = Literal["log", "median", "none"]
 Weight = Annotated[float, Range(0, 100)]
 
+TEACHER_WEIGHT = "teacher_weight"
+"""Weight that has an effect only with a teacher."""
 _CROSS_ENTROPY_SETTINGS = ("class_weights", "label_smoothing", "hard_pixels", "focal_gamma")
-_TEACHER_SETTINGS = ("teacher_weight", "teacher_temperature")
+TEACHER_SETTINGS = (TEACHER_WEIGHT, "teacher_temperature")
+"""Settings that need a teacher."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +50,22 @@ class LossConfig(Settings):
     teacher_temperature: Annotated[float, Range(0.01, 100)] = 1.0
     """Divisor of the logits of teacher and network before they are compared; above 1 softens both."""
 
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Weights of the losses that are enabled, by the names of their fields."""
+        names = WEIGHTS if self.teacher is None else (*WEIGHTS, TEACHER_WEIGHT)
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
+
     def _conflicts(self) -> list[str]:
         conflicts = []
-        is_distilled = self.teacher is not None and self.teacher_weight > 0
-        if not (self.cross_entropy_weight or self.dice_weight or self.lovasz_weight or is_distilled):
+        if not self.loss_weights:
             conflicts.append(
-                "No loss is enabled: one of cross_entropy_weight, dice_weight, lovasz_weight, or teacher_weight "
-                "with a teacher, must be above 0"
+                f"No loss is enabled: one of {', '.join(WEIGHTS)}, or {TEACHER_WEIGHT} with a teacher, must be above 0"
             )
         if not self.cross_entropy_weight:
             conflicts += self._unused(_CROSS_ENTROPY_SETTINGS, "cross_entropy_weight is 0")
         if self.teacher is None:
-            conflicts += self._unused(_TEACHER_SETTINGS, "no teacher is given")
+            conflicts += self._unused(TEACHER_SETTINGS, "no teacher is given")
         elif not self.teacher_weight:
             conflicts.append("teacher has no effect because teacher_weight is 0: raise it, or leave teacher out")
         if self.focal_gamma and self.label_smoothing:
@@ -67,3 +74,9 @@ class LossConfig(Settings):
                 "focal loss ignores pixels with high confidence. Set one of them to 0"
             )
         return [*conflicts, *super()._conflicts()]
+
+
+WEIGHTS = tuple(
+    field.name for field in fields(LossConfig) if field.name.endswith("_weight") and field.name != TEACHER_WEIGHT
+)
+"""Weights of the losses that need the labels alone: every field that ends in `_weight`, except `TEACHER_WEIGHT`."""

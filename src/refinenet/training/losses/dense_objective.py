@@ -56,7 +56,7 @@ def _read_terms(text: str) -> list[tuple[float, str]] | None:
 
 
 def _is_fine(match: re.Match[str]) -> bool:
-    return match["weight"] is None or match["weight"].count(".") < 2 and match["weight"] != "."
+    return match["weight"] is None or (match["weight"].count(".") < 2 and match["weight"] != ".")
 
 
 def _read_weight(text: str) -> float | None:
@@ -91,7 +91,9 @@ def choose_losses(config: OutputLossConfig, outputs: Sequence[OutputSpec]) -> di
 def _refuse_unknown(setting: str, texts: Sequence[str], known: Sequence[str]) -> None:
     unknown = [text for text in texts if text.partition("=")[0].strip() not in known]
     if unknown:
-        raise ValueError(f"{setting} has {unknown[0]!r}, but the network's outputs are {', '.join(known) or 'classes'}.")
+        raise ValueError(
+            f"{setting} has {unknown[0]!r}, but the network's outputs are {', '.join(known) or 'classes'}."
+        )
 
 
 class DenseObjective:

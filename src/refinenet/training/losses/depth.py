@@ -120,8 +120,8 @@ def _sum_images(values: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, TargetLoss] = {
-    "inverse_huber": TargetLoss(total=inverse_huber_total),
-    "l1": TargetLoss(total=absolute_total),
+    "inverse_huber": TargetLoss(total=inverse_huber_total, is_standardised=True),
+    "l1": TargetLoss(total=absolute_total, is_standardised=True),
     "silog": TargetLoss(total=scale_invariant_total, divisor="images"),
     "gradient": TargetLoss(total=gradient_total, divisor="images"),
     "laplace": TargetLoss(total=laplace_total, has_log_scale=True),

@@ -20,6 +20,7 @@ from refinenet.models.factory import choose_device
 from refinenet.training.engine.learner import Learner
 from refinenet.training.engine.state import restore_state, start_state
 from refinenet.training.engine.trainer import Trainer, hold
+from refinenet.training.losses import Objective
 from refinenet.training.optimisation import choose_precision
 from refinenet.training.pretraining.classification_task import ClassificationTask
 from refinenet.training.pretraining.classifier import ImageClassifier
@@ -195,4 +196,5 @@ def _make_learner(plan: _Plan, engine: Engine, device: torch.device) -> Learner[
     torch.manual_seed(seed)
     classifier = ImageClassifier(plan.encoder, len(plan.images.classes)).to(device)
     torch.manual_seed(seed + engine.processes.rank)  # dropout differs between processes
-    return Learner(classifier, plan.config.learning, engine, ignore_index=IGNORED)
+    config = plan.config.learning
+    return Learner(classifier, config, engine, Objective(config=config, ignore_index=IGNORED))
