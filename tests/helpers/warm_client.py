@@ -66,7 +66,8 @@ def _main() -> None:
     while os.open(os.devnull, os.O_RDWR) < 2:  # else the connection would become a standard stream
         pass
     connection = connect(sys.argv[1])
-    job = {"words": sys.argv[2:], "folder": os.getcwd(), "environment": dict(os.environ)}
+    folder = os.getcwd()  # noqa: PTH109 - pathlib takes longer to import than the rest to run
+    job: dict[str, object] = {"words": sys.argv[2:], "folder": folder, "environment": dict(os.environ)}
     process = ask(connection, job, streams)
     for number in FORWARDED:
         signal.signal(number, lambda number, _: os.kill(process, number))

@@ -27,7 +27,8 @@ from typing import Any, NamedTuple
 
 LIBRARIES = (
     *("numpy", "torch", "torchvision.transforms.v2", "lightning.fabric", "timm", "torch.utils.tensorboard", "typer"),
-    *("torch.export", "openvino", "onnxruntime", "onnx", "safetensors.torch"),
+    *("torch.export", "openvino", "onnxruntime", "onnx", "safetensors.torch", "pydantic.type_adapter"),
+    *("pydantic.json_schema", "matplotlib.backends.backend_agg", "tomli_w"),
 )
 """What takes commands longest to import."""
 
@@ -146,7 +147,7 @@ def _open_streams(descriptors: list[int], are_open: list[bool]) -> None:
                 encoding=coding or theirs.encoding,
                 errors="backslashreplace" if number == 2 else errors or ("strict" if coding else theirs.errors),
                 closefd=False,
-            )  # type: ignore[call-overload]
+            )
         else:
             os.close(number)
         setattr(sys, name, stream)

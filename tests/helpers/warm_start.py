@@ -58,7 +58,7 @@ class Process(subprocess.Popen[Any]):
     ) -> None:
         """Start it; the method of `subprocess.Popen` that does so."""
         pipes, more = pipes_and_more[:6], pipes_and_more[6:]
-        assert not (executable or preexec_fn or pass_fds or shell), "a fork cannot do that"
+        assert not any((executable, preexec_fn, pass_fds, shell)), "a fork cannot do that"
         assert args[0] == sys.executable
         words = [os.fspath(word) for word in args[1:]]
         job = {"words": words, "folder": os.fspath(cwd or Path.cwd()), "environment": dict(env or os.environ)}
@@ -154,3 +154,10 @@ def _start_server(address: Path) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
+
+
+def words_for_a_shell(command: list[str]) -> list[str]:
+    """Return the command that a shell, or another program, has to start so that this one is run."""
+    start()
+    client = [sys.executable, "-S", "-E", warm_client.__file__, os.environ[ADDRESS]]
+    return [*client, *command[1:]]
