@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import warm_start
 from torch.nn import functional
 
 from refinenet import RefineNet
@@ -49,7 +49,7 @@ def test_without_a_compiler_it_is_said_what_to_do(tmp_path: Path) -> None:
         "CXX": str(tmp_path / "no_compiler"),
         "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
     }
-    run = warm_start.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 1
     last = run.stderr[run.stderr.rindex("BackendError: ") :]
     assert "cannot compile the network here" in last
