@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-import warm_start
 from PIL import Image
 from torch import Tensor
 
@@ -382,7 +381,6 @@ def test_signals_that_arrive_while_loading_processes_start_do_not_end_them() -> 
 SCRIPT = """
 import sys, time
 import numpy as np, torch
-import warm_start
 from refinenet.datasets.catalog import Dataset
 from refinenet.labels import LabelSet
 from refinenet.training.loading.loader import Loader
@@ -400,7 +398,7 @@ time.sleep(float(sys.argv[1]))
 
 
 def start_script(seconds: float) -> tuple[subprocess.Popen[str], list[int]]:
-    process = warm_start.Process([sys.executable, "-c", SCRIPT, str(seconds)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(seconds)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     return process, [int(pid) for pid in process.stdout.readline().split()]
 
