@@ -19,14 +19,14 @@ os.environ["REFINENET_BACKEND"] = "pytorch"
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import warm_start
 from PIL import Image
-from warm_start import WarmStart
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
@@ -76,27 +76,13 @@ def drawn_folder(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
-def warm_start() -> Iterator[WarmStart | None]:
-    """Starts the package's commands without waiting for PyTorch, where processes can be forked."""
-    if not hasattr(os, "fork"):
-        yield None
-        return
-    warm = WarmStart()
-    yield warm
-    warm.close()
-
-
 @pytest.fixture
-def run_refinenet(tmp_path: Path, warm_start: WarmStart | None) -> CommandLine:
+def run_refinenet(tmp_path: Path) -> CommandLine:
     """Runs `refinenet ARGUMENTS` in a folder of its own and returns what it printed and its exit code."""
 
     def run(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        words = [*map(str, arguments)]
-        if warm_start is not None:
-            return warm_start.run(words, tmp_path, timeout)
-        command = [sys.executable, "-m", "refinenet", *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, check=False)
+        command = [sys.executable, "-m", "refinenet", *map(str, arguments)]
+        return warm_start.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout)
 
     return run
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import warm_start
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -157,7 +158,7 @@ def test_a_name_that_is_not_text_is_shown_by_its_bytes(here: Path) -> None:
     (here / "in" / "a.jpg").rename(here / "in" / os.fsdecode(b"m\xe9tro.jpg"))
     command = [sys.executable, "-m", "refinenet", "deploy", "in", "-o", "out", "-k", "coco", "-k", "labels"]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
-    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    done = warm_start.run(command, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert rb"in/m\udce9tro.jpg -> out/" in done.stdout
     regions = json.loads((here / "out" / "coco" / os.fsdecode(b"m\xe9tro.json")).read_text())
@@ -347,16 +348,16 @@ def inside_ring(ring: list[list[int]], size: tuple[int, int]) -> npt.NDArray[np.
 def test_standard_input_to_standard_output_and_to_a_file(here: Path, camvid_model: RefineNet) -> None:
     image = here / "in" / "c.png"
     command = [sys.executable, "-m", "refinenet", "deploy", "-", "--output"]
-    piped = subprocess.run([*command, "-"], input=image.read_bytes(), capture_output=True, timeout=600, check=False)
+    piped = warm_start.run([*command, "-"], input=image.read_bytes(), capture_output=True, timeout=600, check=False)
     assert piped.returncode == 0, piped.stderr
     assert (np.asarray(Image.open(io.BytesIO(piped.stdout))) == labels_of(camvid_model, image)).all()
-    written = subprocess.run(
+    written = warm_start.run(
         [*command, "out.png", "--json"], input=image.read_bytes(), capture_output=True, timeout=600, check=False
     )
     assert written.returncode == 0, written.stderr
     assert (here / "out.png").read_bytes() == piped.stdout
     assert json.loads(written.stdout)[0]["outputs"] == {"labels": "out.png"}
-    broken = subprocess.run([*command, "-"], input=b"no image", capture_output=True, timeout=600, check=False)
+    broken = warm_start.run([*command, "-"], input=b"no image", capture_output=True, timeout=600, check=False)
     assert broken.returncode == 1
     assert broken.stdout == b""
 
@@ -494,7 +495,7 @@ def test_a_single_named_file_is_replaced(here: Path, camvid_model: RefineNet) ->
 
 def start(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "refinenet", "deploy", "in", "-o", "out", "-k", "labels", "-k", "overlay"]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return warm_start.Process(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(path: Path) -> None:

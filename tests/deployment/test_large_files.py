@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 import rasterio
 import torch
+import warm_start
 from conftest import CommandLine
 from PIL import Image
 from rasterio.control import GroundControlPoint
@@ -260,11 +261,12 @@ print(peak() - before)
 """
 
 
-def _run_python(code: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
+def _run_python(code: str, *arguments: Path, is_warm: bool = False) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, *map(str, arguments)]
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment = os.environ | {"PYTHONPATH": paths}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    run = warm_start.run if is_warm else subprocess.run
+    return run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.mark.parametrize("name", ["out.tif", "out.png"])
@@ -272,7 +274,7 @@ def test_a_full_disk_is_reported_and_leaves_the_old_file(name: str, tmp_path: Pa
     rng = np.random.default_rng(0)
     source = _write_tiff(tmp_path / "in.tif", rng.integers(0, 256, (3, 300, 400), np.uint8))
     (tmp_path / name).write_bytes(b"precious")
-    result = _run_python(_LIMITED, source, tmp_path / name)
+    result = _run_python(_LIMITED, source, tmp_path / name, is_warm=True)
     assert result.returncode != 0
     assert f"OSError: Cannot write {tmp_path / name}: " in result.stderr
     assert (tmp_path / name).read_bytes() == b"precious"

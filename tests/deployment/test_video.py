@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import warm_start
 from conftest import CommandLine
 from PIL import Image
 from video_samples import moving_street, read_sound, read_video, write_sound, write_video
@@ -365,7 +366,7 @@ def test_without_pyav_the_error_says_what_to_install(
 def test_a_stopped_run_leaves_a_file_that_plays(tmp_path: Path, number: signal.Signals) -> None:
     video = write_video(tmp_path / "in.mp4", moving_street(2000), sound="aac")
     command = [sys.executable, "-m", "refinenet", "deploy", str(video), "--output", "out.mp4"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = warm_start.Process(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 600
     # The file under its temporary name grows once frames are encoded.
     while not any(path.stat().st_size for path in tmp_path.glob(".out.mp4.*.tmp")):

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import warm_start
 from hostile_server import Behaviour, answer, hang, hostile_server, serve, status
 from PIL import Image
 from video_samples import moving_street, read_sound, read_video, write_video
@@ -134,7 +135,7 @@ def test_ctrl_c_while_a_stream_is_silent_leaves_a_file_that_plays(tmp_path: Path
     with hostile_server() as server:
         address = server.plan("/live", hang(transport_stream * 3, len(transport_stream), seconds=60))
         command = [sys.executable, "-m", "refinenet", "deploy", address, "--output", "out.mp4"]
-        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        process = warm_start.Process(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 600
         while not any(path.stat().st_size for path in tmp_path.glob(".out.mp4.*.tmp")):
             assert process.poll() is None

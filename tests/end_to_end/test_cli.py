@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import warm_start
 from conftest import CommandLine
 from PIL import Image
 
@@ -162,7 +164,7 @@ def test_a_pickle_as_model_file_is_refused_and_not_run(
 def test_interrupted_training_says_how_to_go_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "refinenet", "train", "-d", "streets:8:96x72", "--encoder", "mobilenetv2_100"]
     options = ["--epochs", "500", "--set", "crop_size=[64,64]", "--set", "workers=0", "-o", "run"]
-    process = subprocess.Popen([*command, *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = warm_start.Process([*command, *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 100
     while not (tmp_path / "run" / "run.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -176,7 +178,8 @@ def test_interrupted_training_says_how_to_go_on(tmp_path: Path) -> None:
 
 def _shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command line of a shell, in which `refinenet` is this package's."""
-    line = f'refinenet() {{ "{sys.executable}" -m refinenet "$@"; }}; set -o pipefail; {command}'
+    words = shlex.join(warm_start.words_for_a_shell([sys.executable, "-m", "refinenet"]))
+    line = f'refinenet() {{ {words} "$@"; }}; set -o pipefail; {command}'
     return subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -217,7 +220,8 @@ def test_nothing_in_a_file_name_steers_the_terminal(locale: str, tmp_path: Path)
     Image.new("RGB", (32, 32)).save(tmp_path / "in" / "good\x1b[31m[red].png")
     command = [sys.executable, "-m", "refinenet", "deploy", "in", "--output", "out", "--backend", "pytorch"]
     environment = {**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=environment, check=False, timeout=120)
+    run = warm_start.run if locale == "C.UTF-8" else subprocess.run  # a warm process has the encoding of this one
+    done = run(command, cwd=tmp_path, capture_output=True, env=environment, check=False, timeout=120)
     shown = (done.stdout + done.stderr).decode("utf-8")
     assert done.returncode == 1
     assert "Traceback" not in shown
@@ -232,7 +236,7 @@ def test_nothing_in_a_file_name_steers_the_terminal(locale: str, tmp_path: Path)
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the names of files be any bytes")
 def test_a_name_on_the_command_line_keeps_to_its_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "refinenet", "deploy", "new\nline\x1bc.png", "--output", "out.png"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    done = warm_start.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "new\\nline\\x1bc.png" in done.stderr
     assert "\x1b" not in done.stderr

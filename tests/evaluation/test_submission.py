@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import shutil
-import subprocess
 import sys
 import tarfile
 import tracemalloc
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import png_miniatures
 import pytest
+import warm_start
 from conftest import CommandLine
 from matlab_miniatures import VAL, VOC_TEST, voc_palette, write_voc, write_voc_test
 from PIL import Image
@@ -351,7 +351,7 @@ except OSError as error:
 """
     target = tmp_path / "out" / "voc.tgz"
     command = [sys.executable, "-c", program, str(tmp_path / "data"), str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    done = warm_start.run(command, capture_output=True, text=True, timeout=100, check=True)
     assert f"Cannot write {target}: File too large" in done.stdout
     assert done.stderr == ""
     assert list(target.parent.iterdir()) == []

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm_start
 from held_files import wait_until
+from ranks import run_ranks
 from safetensors.torch import load_file
 from small_runs import write_pictures
-from warm_start import WarmStart
 
 SETTINGS = [
     *("--epochs", "4", "--batch-size", "4", "--set", "crop_size=[32,32]", "--set", "precision=float32"),
@@ -24,24 +25,12 @@ SETTINGS = [
     *("--set", "workers=0", "--set", "loggers=[]"),
 ]
 STEPS = 20
+REFINENET = [sys.executable, "-m", "refinenet"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def torchrun(*command: str, processes: int = 2) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *command]
-
-
 def run(command: list[str]) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
-    assert result.returncode == 0, result.stderr
-
-
-def run_alone(command: list[str], warm: WarmStart | None, folder: Path) -> None:
-    """Run `python -m refinenet ...` in one process, from the warm one where there is one."""
-    if warm is None:
-        run([sys.executable, *command])
-        return
-    result = warm.run(command[2:], folder, 300)
+    result = warm_start.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
     assert result.returncode == 0, result.stderr
 
 
@@ -55,23 +44,23 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A training of 20 steps: 23 images do not divide evenly into batches of 4, nor 5 between two processes."""
     folder = tmp_path_factory.mktemp("given")
     pictures = write_pictures(folder / "pictures", train=23, val=5)
-    return ["-m", "refinenet", "train", "--dataset", str(pictures), "--model", "camvid", *SETTINGS]
+    return [*REFINENET, "train", "--dataset", str(pictures), "--model", "camvid", *SETTINGS]
 
 
 @pytest.fixture(scope="module")
-def one(train: list[str], warm_start: WarmStart | None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one(train: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process."""
     folder = tmp_path_factory.mktemp("runs") / "one"
-    run_alone([*train, "--output", str(folder)], warm_start, folder.parent)
+    run([*train, "--output", str(folder)])
     return folder
 
 
 def test_two_processes_reach_what_one_does_and_go_on_bit_for_bit(train: list[str], one: Path, tmp_path: Path) -> None:
     """In halves of the same global batches."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    run(torchrun(*train, "--output", str(whole)))
-    run(torchrun(*train, "--stop-after", "7", "--output", str(cut)))
-    run(torchrun(*train[:3], "--resume", str(cut)))
+    run_ranks([*train, "--output", str(whole)])
+    run_ranks([*train, "--stop-after", "7", "--output", str(cut)])
+    run_ranks([*REFINENET, "train", "--resume", str(cut)])
     for kind in ("weights", "average"):
         expected, reached, resumed = (
             load_file(last_checkpoint(folder) / f"{kind}.safetensors") for folder in (one, whole, cut)
@@ -84,12 +73,10 @@ def test_two_processes_reach_what_one_does_and_go_on_bit_for_bit(train: list[str
     assert float(logs[0][-1]["loss"]) < float(logs[0][0]["loss"]), "nothing was learned"
 
 
-def test_two_processes_measure_as_one_to_the_last_digit(
-    train: list[str], one: Path, warm_start: WarmStart | None, tmp_path: Path
-) -> None:
-    measure = ["-m", "refinenet", "eval", "--model", str(one / "last.safetensors"), "--dataset", train[4]]
-    run_alone([*measure, "--output", str(tmp_path / "one.json")], warm_start, tmp_path)
-    run(torchrun(*measure, "--output", str(tmp_path / "two.json")))
+def test_two_processes_measure_as_one_to_the_last_digit(train: list[str], one: Path, tmp_path: Path) -> None:
+    measure = [*REFINENET, "eval", "--model", str(one / "last.safetensors"), "--dataset", train[5]]
+    run([*measure, "--output", str(tmp_path / "one.json")])
+    run_ranks([*measure, "--output", str(tmp_path / "two.json")])
     figures = [json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json")]
     assert figures[0].keys() == figures[1].keys()
     for name in figures[0].keys() - {"seconds", "seconds_per_image"}:
@@ -101,9 +88,10 @@ def test_two_processes_measure_as_one_to_the_last_digit(
 
 
 def test_a_killed_process_ends_the_training_of_both_and_is_named(train: list[str], tmp_path: Path) -> None:
-    """For real: kill -9 of one of two; nothing hangs, and the run can be resumed afterwards."""
-    command = torchrun(*train, "--set", "checkpoint_minutes=0.0001", "--output", str(tmp_path))
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
+    """For real: kill -9 of one of two that torchrun started; nothing hangs, and the run can be resumed afterwards."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, *train[1:], "--set", "checkpoint_minutes=0.0001", "--output", str(tmp_path)]
+    with warm_start.Process(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
         first = tmp_path / "checkpoints" / "step-000001"
         wait_until(lambda: first.exists() or process.poll() is not None, "no step is done", 300)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -113,5 +101,5 @@ def test_a_killed_process_ends_the_training_of_both_and_is_named(train: list[str
     assert "SIGKILL" in said
     assert "Error: Another process of this training run has exited" in said
     assert f"pid: {children[1]}" in said or f"pid      : {children[1]}" in said
-    run([sys.executable, *train[:3], "--resume", str(tmp_path)])
+    run([*REFINENET, "train", "--resume", str(tmp_path)])
     assert last_checkpoint(tmp_path).exists()

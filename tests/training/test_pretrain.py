@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import warm_start
 from class_folders import DIRECTIONS, SMALL, draw_stripes, write_class_folders
 from conftest import CommandLine
 from held_files import held, wait_until
 from PIL import Image
+from ranks import run_ranks
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -200,7 +202,7 @@ def test_a_process_that_is_ended_keeps_its_run(
     in_second_step = images[draw_order(PretrainConfig.seed, 0, len(images))[SMALL["batch_size"]]].file
     # It waits for an image, so that the signal arrives in the middle of the run, however busy the machine is.
     with held(in_second_step) as somebody_waits:
-        process = subprocess.Popen([*begun, *options(checkpoint_minutes=1e-6)], stderr=subprocess.PIPE, text=True)
+        process = warm_start.Process([*begun, *options(checkpoint_minutes=1e-6)], stderr=subprocess.PIPE, text=True)
         wait_until(lambda: somebody_waits() or process.poll() is not None, "no image is read", 200)
         os.kill(process.pid, number)
     said = process.communicate(timeout=200)[1]
@@ -222,13 +224,11 @@ def test_two_processes_do_what_one_does(few: Path, tmp_path: Path) -> None:
     more = {"epochs": 1, "batch_size": 12, "accumulation": 1, "ema_decay": 0.0, "learning_rate": 0.01}
     settings = options(batch_norm="synchronised", optimiser="sgd", **more)
     arguments: list[str | Path] = [few, "--encoder", ENCODER, "--device", "cpu", *settings]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    one = command(*arguments, "--output", tmp_path / "one")
-    two = [*launcher, *command(*arguments, "--output", tmp_path / "two")[2:]]
-    for each in (one, two):
-        result = subprocess.run(each, capture_output=True, text=True, timeout=300, env=environment)
-        assert result.returncode == 0, result.stderr
+    alone = warm_start.run(
+        command(*arguments, "--output", tmp_path / "one"), capture_output=True, text=True, timeout=300
+    )
+    assert alone.returncode == 0, alone.stderr
+    run_ranks(command(*arguments, "--output", tmp_path / "two"))
     weights = {name: newest(tmp_path / name) / "weights.safetensors" for name in ("one", "two")}
     begun = load_file(tmp_path / "one" / "checkpoints" / "step-000000" / "weights.safetensors")
     expected, ours = load_file(weights["one"]), load_file(weights["two"])

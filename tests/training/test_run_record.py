@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import warm_start
 from PIL import Image
 
 from refinenet.datasets.catalog import Dataset
@@ -229,7 +229,7 @@ def test_a_full_disk_is_told_and_over_when_there_is_room_again(tmp_path: Path) -
         "except OSError as error:\n    told = error\n"
         "limit(resource.RLIM_INFINITY)\nloggers.log({'loss': 3}, 3)\nloggers.close()\nprint(told.errno)"
     )
-    ran = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+    ran = warm_start.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
     assert ran.stdout.strip() == "27", ran.stderr
     assert figures(tmp_path, "loss") == [(1, 1.0), (3, 3.0)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,28 +98,47 @@ def test_too_little_memory_is_refused_at_once(tmp_path: Path, monkeypatch: pytes
         pass
 
 
+def train(folder: Path, settings: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The losses of a run and the names of what it leaves."""
+    torch.manual_seed(1)
+    RefineNet(encoder="mobilenetv2_050", device="cpu").train(
+        "streets:4:64x48", output=folder, progress=False, epochs=2, batch_size=2, crop_size=(32, 32), **settings
+    )
+    losses = [line.split(",")[1] for line in (folder / "log.csv").read_text().splitlines()]
+    return losses, sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], tuple[list[str], list[str]]]:
+    """Trains with the same settings and no cache, once for all that differ in the cache alone."""
+    known: dict[str, tuple[list[str], list[str]]] = {}
+
+    def find(settings: dict[str, Any]) -> tuple[list[str], list[str]]:
+        chosen = {**settings, "cache": "none"}
+        if str(chosen) not in known:
+            known[str(chosen)] = train(tmp_path_factory.mktemp("without"), chosen)
+        return known[str(chosen)]
+
+    return find
+
+
 @pytest.mark.parametrize(
     "settings",
     [
         {"cache": "disk"},
+        pytest.param({"cache": "memory"}, marks=needs_shared_memory),
         {"cache": "disk", "augment_on": "device"},
         {"cache": "disk", "workers": 0},
-        pytest.param({"cache": "memory"}, marks=needs_shared_memory),
     ],
 )
 def test_training_ends_alike_with_a_cache_and_without(
-    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any],
+    without: Callable[[dict[str, Any]], tuple[list[str], list[str]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sample_cache, "KEPT_FREE", 0)  # containers have little
-    losses, left = [], []
-    for number, chosen in enumerate([{**settings, "cache": "none"}, settings]):
-        folder = tmp_path / str(number)
-        torch.manual_seed(1)
-        RefineNet(encoder="mobilenetv2_050", device="cpu").train(
-            "streets:4:64x48", output=folder, progress=False, epochs=2, batch_size=2, crop_size=(32, 32), **chosen
-        )
-        losses.append([line.split(",")[1] for line in (folder / "log.csv").read_text().splitlines()])
-        left.append(sorted(path.name for path in folder.iterdir()))
-    assert losses[0] == losses[1]
+    losses, left = train(tmp_path, settings)
+    assert (losses, left) == without(settings)
     whole = ["best.safetensors", "checkpoints", "curves.png", "last.safetensors", "log.csv", "recipe.toml", "run.json"]
-    assert left[0] == left[1] == [*whole, "samples", "tensorboard"]
+    assert left == [*whole, "samples", "tensorboard"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import png_miniatures
 import pytest
 import safetensors.torch
 import torch
+import warm_start
 
 from refinenet import RefineNet
 from refinenet.training.stages import read_stages
@@ -77,7 +77,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(plan: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """The weights that the uninterrupted training ends with."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    subprocess.run([sys.executable, "-c", f"{START}r.train(stages={str(plan)!r}, output={str(out)!r})"], check=True)
+    warm_start.run([sys.executable, "-c", f"{START}r.train(stages={str(plan)!r}, output={str(out)!r})"], check=True)
     return weights(next(out.glob("2-*")))
 
 
@@ -86,7 +86,7 @@ def test_a_training_killed_at_any_point_goes_on_to_the_same_end(
     awaited: str, plan: Path, whole: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     cut = tmp_path / "cut"
-    process = subprocess.Popen([sys.executable, "-c", f"{START}r.train(stages={str(plan)!r}, output={str(cut)!r})"])
+    process = warm_start.Process([sys.executable, "-c", f"{START}r.train(stages={str(plan)!r}, output={str(cut)!r})"])
     deadline = time.monotonic() + 120
     while not list(cut.glob(awaited)) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_start
 from conftest import CommandLine
 from held_files import catches, copies, held, is_there, wait_until
 from small_runs import command, different, resume, state, train, write_pictures
@@ -55,7 +56,7 @@ def waiting(
     said: list[str] = []
     with held(pictures / "images" / file) as somebody_waits:
         words = command(pictures, output, **SETTINGS, **settings)
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = warm_start.Process(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
             wait_until(lambda: somebody_waits() or process.poll() is not None, "no image is read", LIMIT)
             assert process.poll() is None
