@@ -94,6 +94,7 @@ if TYPE_CHECKING:
     )
     from refinenet.io.sealed_folder import check_names, damage_described, read_checksummed, read_step, write_checksummed
     from refinenet.io.signals import StopRequest
+    from refinenet.io.stored_values import STORED_SUFFIXES, read_stored
     from refinenet.io.threads import TRACING, ThreadLock, survive_fork
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -110,6 +111,7 @@ __all__ = [
     "MAX_PIXELS",
     "PATIENCE",
     "RGB",
+    "STORED_SUFFIXES",
     "TIFF_SUFFIXES",
     "TILE",
     "TRACING",
@@ -177,6 +179,7 @@ __all__ = [
     "read_mask",
     "read_picture",
     "read_step",
+    "read_stored",
     "refuse_address",
     "refuse_blocked",
     "refuse_same_file",
