@@ -252,7 +252,7 @@ def test_normals_of_floats_are_read_without_a_declaration(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.uint8, 0.008), (np.uint16, 4e-5)])
 def test_normals_in_colours_are_decoded_to_unit_vectors(tmp_path: Path, dtype: type, tolerance: float) -> None:
     root = _folder(tmp_path)
-    stored = np.rint((_normals() + 1) / 2 * np.iinfo(dtype).max).astype(dtype)
+    stored: npt.NDArray[Any] = np.rint((_normals() + 1) / 2 * np.iinfo(dtype).max).astype(dtype)
     _save(root / "normals" / "train" / "a.png", stored)
     _declare(root, "normals: {encoding: rgb}\n")
     found = _read(root, "normals")
