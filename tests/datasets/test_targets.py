@@ -13,8 +13,9 @@ import pytest
 import rasterio
 from PIL import Image
 
-from refinenet.datasets import Dataset, draw_street, draw_street_geometry, open_dataset, with_value_range
+from refinenet.datasets import Dataset, describe, draw_street, draw_street_geometry, open_dataset, with_value_range
 from refinenet.datasets.dataset import join
+from refinenet.datasets.doctor import check
 from refinenet.labels import NO_CLASSES
 from refinenet.outputs import OutputSpec
 
@@ -251,7 +252,7 @@ def test_normals_of_floats_are_read_without_a_declaration(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.uint8, 0.008), (np.uint16, 4e-5)])
 def test_normals_in_colours_are_decoded_to_unit_vectors(tmp_path: Path, dtype: type, tolerance: float) -> None:
     root = _folder(tmp_path)
-    stored = np.rint((_normals() + 1) / 2 * np.iinfo(dtype).max).astype(dtype)
+    stored: npt.NDArray[Any] = np.rint((_normals() + 1) / 2 * np.iinfo(dtype).max).astype(dtype)
     _save(root / "normals" / "train" / "a.png", stored)
     _declare(root, "normals: {encoding: rgb}\n")
     found = _read(root, "normals")
@@ -298,7 +299,7 @@ def test_normals_of_integers_and_a_false_encoding_are_refused(tmp_path: Path) ->
 
 def test_quantities_have_names_units_scales_and_missing_values_of_their_own(tmp_path: Path) -> None:
     root = _folder(tmp_path)
-    stored = np.stack([DEPTH, np.array([[0, 10, 20], [30, 40, 50]], np.uint16)], 2)
+    stored: npt.NDArray[np.uint16] = np.stack([DEPTH, np.array([[0, 10, 20], [30, 40, 50]], np.uint16)], 2)
     _save(root / "values" / "train" / "a.npy", stored)
     _save(root / "values" / "train" / "b.tif", stored)
     _declare(
@@ -451,3 +452,22 @@ def test_a_value_range_of_images_leaves_targets_as_they_are(tmp_path: Path) -> N
     _save(root / "depth" / "train" / "a.npy", np.full((2, 3), 4, np.float32))
     dataset = with_value_range(open_dataset(root)("train").with_targets(["depth"]), (0, 4095))
     assert dataset[0].targets["depth"].tolist() == [[[4] * 3] * 2]
+
+
+def test_summaries_and_checks_of_classes_refuse_a_folder_without_masks(tmp_path: Path) -> None:
+    root = _folder(tmp_path, has_masks=False)
+    for split in ("train", "val"):
+        (root / "depth" / split).mkdir(parents=True)
+    with pytest.raises(ValueError, match="has no classes to count: there are no masks, only depth"):
+        describe(root, workers=0, progress=False)
+    with pytest.raises(ValueError, match="has no masks to check: it has images/SPLIT and depth/SPLIT"):
+        check(root)
+
+
+def test_an_empty_folder_of_masks_is_not_taken_for_a_dataset_without_masks(tmp_path: Path) -> None:
+    root = _folder(tmp_path, has_masks=False)
+    for split in ("train", "val"):
+        _save(root / "depth" / split / "a.npy", np.ones((2, 3), np.float32))
+    (root / "labels").mkdir()
+    with pytest.raises(FileNotFoundError, match="No pictures are in labels/"):
+        open_dataset(root)("train")

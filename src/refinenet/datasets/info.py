@@ -306,10 +306,13 @@ def describe_splits(
     """Describe one or more opened splits; `absent` names the missing ones. See `describe`.
 
     Raises:
-        ValueError: A file is damaged, or the splits have different classes.
+        ValueError: A file is damaged, the splits have different classes, or there are none.
         OSError: A file cannot be read.
     """
     first = next(iter(splits.values()))
+    if not first.label_set.names:
+        kinds = ", ".join(spec.name for spec in first.target_specs)
+        raise ValueError(f"{first.name} has no classes to count: there are no masks, only {kinds}.")
     for split, dataset in splits.items():
         if dataset.label_set.names != first.label_set.names:
             raise ValueError(f"The splits {first.split} and {split} of {first.name} have different classes.")

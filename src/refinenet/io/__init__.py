@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     )
     from refinenet.io.sealed_folder import check_names, damage_described, read_checksummed, read_step, write_checksummed
     from refinenet.io.signals import StopRequest
+    from refinenet.io.stored_values import STORED_SUFFIXES, read_stored
     from refinenet.io.threads import TRACING, ThreadLock, survive_fork
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -108,6 +109,7 @@ __all__ = [
     "MAX_PIXELS",
     "PATIENCE",
     "RGB",
+    "STORED_SUFFIXES",
     "TIFF_SUFFIXES",
     "TILE",
     "TRACING",
@@ -175,6 +177,7 @@ __all__ = [
     "read_mask",
     "read_picture",
     "read_step",
+    "read_stored",
     "refuse_address",
     "refuse_blocked",
     "refuse_same_file",

@@ -57,7 +57,7 @@ def open_source(source: str | Path, root: Path | None) -> Source:
     """Open a folder or YAML file, or a dataset known by name.
 
     Raises:
-        ValueError: the name is unknown, or a root was given that is not used.
+        ValueError: the name is unknown, a root was given that is not used, or there are no masks.
         FileNotFoundError: the folder is missing or its layout is unknown, or the data of a named dataset are missing.
         OSError: a file cannot be read.
     """
@@ -72,6 +72,8 @@ def open_source(source: str | Path, root: Path | None) -> Source:
     if root is not None:
         raise ValueError(f"root={str(root)!r} has no effect: {name!r} is a folder.")
     layout = find_layout(path)
+    if layout.is_unlabelled:
+        raise ValueError(f"{path} has no masks to check: it has {layout.description}.")
     layout = replace(layout, splits={split: layout.splits[split] for split in find_splits(layout)})
     if layout.annotations:
         return _open_annotated(name, layout)

@@ -195,7 +195,9 @@ def find_shared(root: Path, labels: str | None = None) -> Layout | None:
 
 
 def find_unlabelled(root: Path) -> Layout | None:
-    """Find images/ and depth/, normals/ or values/, in any of the layouts of masks, where there are no masks."""
+    """Find images/ and depth/, normals/ or values/, in any of the layouts of masks, where no folder is for masks."""
+    if not {name.lower() for name in list_folders(root)}.isdisjoint(MASK_FOLDERS):
+        return None
     for name in TARGET_FOLDERS:
         for find in (find_lists, find_inner_splits, find_outer_splits, find_shared):
             layout = find(root, name)
@@ -334,7 +336,8 @@ def _find_in(root: Path, options: Options) -> Layout:
         f"{root} has no recognised layout: it holds {describe_folder(root)}.{_say_empty(root)} "
         "Looked for images/ and masks/, with or without folders or lists (train.txt) for splits; SPLIT/images and "
         "SPLIT/masks; train/ and trainannot/; "
-        "JPEGImages/ and SegmentationClass/; NAME.jpg and NAME_mask.png; COCO's and LabelMe's json files. "
+        "JPEGImages/ and SegmentationClass/; NAME.jpg and NAME_mask.png; COCO's and LabelMe's json files; and, without "
+        "classes, images/ and depth/, normals/ or values/. "
         "A YAML file can name the folders with lines such as: train: {images: FOLDER, masks: FOLDER}"
     )
 

@@ -123,8 +123,8 @@ class TargetEncoding:
             return stored.astype(np.float64) / np.iinfo(stored.dtype).max * 2 - 1
         said = "is not declared" if self.encoding is None else f"is {self.encoding} in {self.origin}"
         raise ValueError(
-            f"{path} holds {stored.dtype}, and its encoding {said}. Floats are xyz; uint8 or uint16 that hold (n + 1) / 2 "
-            f"are declared in {self.origin} by two lines, `normals:` and `  encoding: rgb`."
+            f"{path} holds {stored.dtype}, and its encoding {said}. Floats are xyz; uint8 or uint16 that hold "
+            f"(n + 1) / 2 are declared in {self.origin} by two lines, `normals:` and `  encoding: rgb`."
         )
 
     def _normalise(self, values: npt.NDArray[np.float64], path: Path) -> npt.NDArray[np.float64]:

@@ -123,11 +123,11 @@ def fill_polygon(
     low, high = planar(colours[0]), planar(colours[1])
     ahead = [camera.screen(point)[1] for point in seen if point[2] >= NEAREST] or [0.0]
     bottom, size = max(ahead), max(max(ahead) - min(ahead), 1.0)
-    face = Face.through(camera, seen)
+    face = Face.through(camera, seen) if canvas.relief is not None else None
     for pixels in polygon_fragments(canvas, camera, seen):
         colour = mix(low, high, limit((bottom - pixels.y) / size)) if low is not high else low
         canvas.blend(pixels, colour, depth, label)
-        if canvas.relief is not None and face is not None:
+        if face is not None:
             canvas.shape(pixels, face.depths(pixels), planar(face.normal))
 
 
