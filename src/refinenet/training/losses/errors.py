@@ -45,8 +45,8 @@ def find_errors(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         `(N, D, H, W)` bool, whether there is.
     """
     has_truth = ~target.isnan()
-    # Replaced before the difference is taken: 0 times the gradient of a NaN would be NaN.
-    return predicted.where(has_truth, 0) - target.where(has_truth, 0), has_truth
+    # Before anything but a difference is computed, whose slopes are 1 everywhere: others would be NaN at NaN.
+    return (predicted - target).where(has_truth, 0), has_truth
 
 
 def absolute_total(predicted: Tensor, target: Tensor) -> Tensor:
