@@ -1,8 +1,6 @@
 """Segmentation metrics: counts accumulated over images, and the metrics computed from them."""
 
 from refinenet.evaluation.metrics.accumulator import (
-    CONFIDENT,
-    RULES,
     Calibration,
     ClassMetrics,
     ImageMetrics,
@@ -10,12 +8,14 @@ from refinenet.evaluation.metrics.accumulator import (
     Metrics,
     compute_metrics,
 )
-from refinenet.evaluation.metrics.calibration import ConfidenceCounts, Coverage, ReliabilityBin
+from refinenet.evaluation.metrics.calibration import CONFIDENT, ConfidenceCounts, Coverage, ReliabilityBin
 from refinenet.evaluation.metrics.confusion import RULE, ConfusionMatrix, SegmentationScores
+from refinenet.evaluation.metrics.overall import METRICS, RULES, Metric
 from refinenet.evaluation.metrics.significance import PAIRED_RULE, Difference, Differences, Interval, compare_counts
 
 __all__ = [
     "CONFIDENT",
+    "METRICS",
     "PAIRED_RULE",
     "RULE",
     "RULES",
@@ -28,6 +28,7 @@ __all__ = [
     "Differences",
     "ImageMetrics",
     "Interval",
+    "Metric",
     "MetricAccumulator",
     "Metrics",
     "ReliabilityBin",
