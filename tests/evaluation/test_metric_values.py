@@ -191,7 +191,7 @@ def test_two_tallies_add_up_to_one(case: Pictures) -> None:
     parts = [case.tally(start, 2) for start in (0, 1)]
     total = MetricAccumulator(case.classes, case.void, len(case.truths))
     for part in parts:
-        for sums, counts in zip(total._arrays(), part._arrays(), strict=True):
+        for sums, counts in zip(total.arrays(), part.arrays(), strict=True):
             sums += counts
     assert_same(compute_metrics(total, has_confidence=True), compute_metrics(case.tally(), has_confidence=True))
 

@@ -17,7 +17,8 @@ from torch.distributions import Laplace, Normal
 from torch.nn import functional
 
 from refinenet.outputs import CLASS_KIND, KINDS
-from refinenet.training.losses import TARGET_LOSSES, TargetLossConfig, TaskWeights, target_count, target_loss
+from refinenet.training.losses.targets import TARGET_LOSSES, TargetLossConfig, target_count, target_loss
+from refinenet.training.losses.task_weights import TaskWeights
 
 Floats = npt.NDArray[np.float64]
 CHANNELS = {"depth": 1, "normals": 3, "regression": 4}

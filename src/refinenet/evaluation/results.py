@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from refinenet.evaluation.metrics import RULE, RULES, ImageMetrics, Metrics, SegmentationScores
+from refinenet.evaluation.metrics import METRICS, RULE, RULES, ImageMetrics, Metric, Metrics, SegmentationScores
 from refinenet.evaluation.metrics.confusion import Counts
 from refinenet.evaluation.metrics.target_accumulator import TargetAccumulator
 from refinenet.io.console import print_table
@@ -77,16 +77,7 @@ class Evaluation:
             "dataset": self.dataset,
             "split": self.split,
             "images": self.images,
-            "miou": scores.miou,
-            "pixel_accuracy": scores.pixel_accuracy,
-            "mean_accuracy": scores.mean_accuracy,
-            "frequency_weighted_iou": metrics.frequency_weighted_iou,
-            "mean_dice": metrics.mean_dice,
-            "boundary_miou": metrics.boundary_miou,
-            "boundary_f": metrics.boundary_f,
-            "trimap_miou": {str(width): value for width, value in metrics.trimap_miou.items()},
-            "calibration_error": calibration.error if calibration else None,
-            "abstained": metrics.abstained,
+            **{metric.key: self._value(metric) for metric in METRICS},
             "intervals": {name: list(item) if item else None for name, item in metrics.intervals.items()},
             "class_iou": dict(zip(self.label_set.names, scores.class_iou, strict=True)),
             "classes": dict(zip(self.label_set.names, map(asdict, metrics.classes), strict=True)),
@@ -142,22 +133,26 @@ class Evaluation:
             for caption, heads, cells in accumulator.tables():
                 print_table(f"{name}: {caption}", heads, cells)
 
+    def _value(self, metric: Metric) -> float | dict[str, float | None] | None:
+        """Return a metric as a JSON-ready value."""
+        if metric.at:
+            return {str(width): value for width, value in self.figures.by_width[metric.key].items()}
+        return self.figures.overall[metric.key]
+
     def _overall(self) -> Iterator[list[str]]:
-        metrics, scores = self.figures, self.scores
-        intervals = metrics.intervals
-        yield [f"mIoU over {scores.classes_averaged} classes", percent(scores.miou), _range(intervals["miou"])]
-        yield ["pixel accuracy", percent(scores.pixel_accuracy), _range(intervals["pixel_accuracy"])]
-        yield ["mean accuracy", percent(scores.mean_accuracy), _range(intervals["mean_accuracy"])]
-        yield ["boundary mIoU", percent(metrics.boundary_miou), _range(intervals["boundary_miou"])]
-        yield ["boundary F-score", percent(metrics.boundary_f), ""]
-        bands = [width for width in metrics.trimap_miou if width in (2, 8)]
-        yield from (
-            [f"mIoU within {width} pixels of outlines", percent(metrics.trimap_miou[width]), ""] for width in bands
-        )
-        if metrics.calibration is not None:
-            yield ["calibration error", percent(metrics.calibration.error), ""]
-        if metrics.abstained:
-            yield ["pixels without a predicted class", percent(metrics.abstained), ""]
+        metrics = self.figures
+        for metric in METRICS:
+            name = metric.title if metric.printed is None else metric.printed
+            if not name or (metric.needs_confidence and metrics.calibration is None):
+                continue
+            if metric.at:
+                values = metrics.by_width[metric.key]
+                yield from ([name.format(at=width), percent(values[width]), ""] for width in metric.printed_at)
+                continue
+            value = metrics.overall[metric.key]
+            if value or not metric.only_above_zero:
+                interval = _range(metrics.intervals[metric.key]) if metric.has_interval else ""
+                yield [name.format(classes=self.scores.classes_averaged), percent(value), interval]
 
     def _images(self) -> Iterator[dict[str, Any]]:
         for name, item in zip(self.names, self.figures.images, strict=True):

@@ -1,8 +1,6 @@
 """Metrics of classes and of dense targets: sums accumulated over images, and the metrics computed from them."""
 
 from refinenet.evaluation.metrics.accumulator import (
-    CONFIDENT,
-    RULES,
     Calibration,
     ClassMetrics,
     ImageMetrics,
@@ -10,10 +8,11 @@ from refinenet.evaluation.metrics.accumulator import (
     Metrics,
     compute_metrics,
 )
-from refinenet.evaluation.metrics.calibration import ConfidenceCounts, Coverage, ReliabilityBin
+from refinenet.evaluation.metrics.calibration import CONFIDENT, ConfidenceCounts, Coverage, ReliabilityBin
 from refinenet.evaluation.metrics.confusion import RULE, ConfusionMatrix, SegmentationScores
 from refinenet.evaluation.metrics.depth import DepthAccumulator, DepthMetrics, DepthProtocol, DepthScores
 from refinenet.evaluation.metrics.normals import NormalAccumulator, NormalMetrics
+from refinenet.evaluation.metrics.overall import METRICS, RULES, Metric
 from refinenet.evaluation.metrics.regression import QuantityMetrics, RegressionAccumulator, RegressionMetrics
 from refinenet.evaluation.metrics.significance import PAIRED_RULE, Difference, Differences, Interval, compare_counts
 from refinenet.evaluation.metrics.target_accumulator import TargetAccumulator
@@ -21,6 +20,7 @@ from refinenet.evaluation.metrics.targets import TARGET_METRICS
 
 __all__ = [
     "CONFIDENT",
+    "METRICS",
     "PAIRED_RULE",
     "RULE",
     "RULES",
@@ -38,6 +38,7 @@ __all__ = [
     "Differences",
     "ImageMetrics",
     "Interval",
+    "Metric",
     "MetricAccumulator",
     "Metrics",
     "NormalAccumulator",

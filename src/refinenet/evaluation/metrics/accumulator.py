@@ -1,7 +1,5 @@
 """Accumulation of all counts of one pass over a dataset, and the metrics computed from them.
 
-Memory is allocated before the first image and does not grow.
-
 Shape letters: H height, W width, N images, K classes.
 """
 
@@ -9,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.evaluation.metrics import boundary, calibration, confusion, significance
+from refinenet.evaluation.metrics import significance
 from refinenet.evaluation.metrics.boundary import BoundaryCounts
 from refinenet.evaluation.metrics.calibration import ConfidenceCounts, Coverage, ReliabilityBin
 from refinenet.evaluation.metrics.confusion import (
@@ -23,18 +22,27 @@ from refinenet.evaluation.metrics.confusion import (
     divide,
     ious,
     mean,
-    one_or_none,
     or_none,
 )
+from refinenet.evaluation.metrics.counters import (
+    BoundaryCounter,
+    ConfidenceCounter,
+    Counter,
+    ImagePixels,
+    RegionCounter,
+)
+from refinenet.evaluation.metrics.overall import METRICS, WITH_INTERVAL, Totals, dice_by_class
 from refinenet.evaluation.metrics.significance import Interval
 from refinenet.labels import LabelMap
 
-CONFIDENT = 0.9
-"""Least confidence of a confident mistake, which is often a fault of the label rather than of the network."""
+COUNTERS: tuple[type[Counter], ...] = (RegionCounter, BoundaryCounter, ConfidenceCounter)
+"""What is counted, in this order."""
+
+Kind = TypeVar("Kind", bound=Counter)
 
 
 class MetricAccumulator:
-    """Counts of pixels, all integers, so that the sum over several processes equals the counts of one exactly.
+    """All counts of a dataset.
 
     Args:
         num_classes: K.
@@ -43,16 +51,28 @@ class MetricAccumulator:
     """
 
     def __init__(self, num_classes: int, ignore_index: int, images: int) -> None:
-        self.matrix = ConfusionMatrix(num_classes, ignore_index, may_abstain=True)
-        self.boundaries = BoundaryCounts(num_classes, ignore_index)
-        self.confidence = ConfidenceCounts()
-        self.image_regions: Counts = np.zeros((images, 3, num_classes), np.int64)
-        """`(N, 3, K)`: pixels of each image."""
-        self.image_boundaries: Counts = np.zeros((images, 3, num_classes), np.int64)
-        """`(N, 3, K)`: pixels of each image in boundary regions."""
-        self.confident_mistakes: npt.NDArray[np.int64] = np.zeros(images, np.int64)
-        """`(N,)`: pixels of each image that are wrong with a confidence of `CONFIDENT` or more."""
-        self._ignore_index = ignore_index
+        self._counters = {kind: kind(num_classes, ignore_index, images) for kind in COUNTERS}
+
+    def of(self, kind: type[Kind]) -> Kind:
+        """Return the counter of one of `COUNTERS`."""
+        counter = self._counters[kind]
+        assert isinstance(counter, kind)
+        return counter
+
+    @property
+    def matrix(self) -> ConfusionMatrix:
+        """Pixels by true and predicted class."""
+        return self.of(RegionCounter).matrix
+
+    @property
+    def boundaries(self) -> BoundaryCounts:
+        """Pixels near outlines."""
+        return self.of(BoundaryCounter).counts
+
+    @property
+    def confidence(self) -> ConfidenceCounts:
+        """Pixels by confidence."""
+        return self.of(ConfidenceCounter).counts
 
     def add(
         self, index: int, truth: LabelMap, prediction: LabelMap, confidence: npt.NDArray[np.float32] | None = None
@@ -68,14 +88,9 @@ class MetricAccumulator:
         Raises:
             ValueError: truth and prediction differ in size, or an id is not below K.
         """
-        self.image_regions[index] = self.matrix.add(truth, prediction)
-        self.image_boundaries[index] = self.boundaries.add(truth, prediction)
-        if confidence is None:
-            return
-        counts = (truth != self._ignore_index) & (prediction != self._ignore_index)
-        known, is_right = confidence[counts], (truth == prediction)[counts]
-        self.confidence.add(known, is_right)
-        self.confident_mistakes[index] = ((known >= CONFIDENT) & ~is_right).sum()
+        pixels = ImagePixels(index=index, truth=truth, prediction=prediction, confidence=confidence)
+        for counter in self._counters.values():
+            counter.add(pixels)
 
     def add_up(self, sum_over_processes: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]) -> None:
         """Replace the counts of this process by the sums over all processes.
@@ -84,43 +99,12 @@ class MetricAccumulator:
             sum_over_processes: Returns the sum of all processes' arrays, which have one shape. It is passed in so that
                 metrics need no PyTorch.
         """
-        for counts in self._arrays():
+        for counts in self.arrays():
             counts[...] = sum_over_processes(counts)
 
-    def _arrays(self) -> tuple[npt.NDArray[np.int64], ...]:
-        return (
-            self.matrix.counts,
-            self.matrix.abstained,
-            self.boundaries.regions,
-            self.boundaries.bands,
-            self.boundaries.outlines,
-            self.confidence.pixels,
-            self.confidence.confidence,
-            self.image_regions,
-            self.image_boundaries,
-            self.confident_mistakes,
-        )
-
-
-RULES: Mapping[str, str] = {
-    "miou, class_iou, pixel_accuracy, mean_accuracy": confusion.RULE,
-    "frequency_weighted_iou": "IoU of the classes in the ground truth, weighted by their ground-truth pixels",
-    "precision, recall, dice": (
-        "from the same matrix: TP / (TP + FP), TP / (TP + FN), 2 TP / (2 TP + FP + FN); mean_dice over the classes "
-        "that occur in ground truth or prediction"
-    ),
-    "boundary_iou, boundary_miou": boundary.BOUNDARY_IOU_RULE,
-    "trimap_miou": boundary.TRIMAP_RULE,
-    "boundary_f": boundary.BOUNDARY_F_RULE,
-    "calibration_error": calibration.CALIBRATION_RULE,
-    "coverage": calibration.COVERAGE_RULE,
-    "confident_mistakes": (
-        f"share of an image's labelled pixels that are wrong with a confidence of {CONFIDENT} or more"
-    ),
-    "intervals": significance.INTERVAL_RULE,
-    "null": "undefined: there was nothing to measure",
-}
-"""Rule of each metric in words, by the keys of the results file."""
+    def arrays(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """Return all counts."""
+        return tuple(counts for counter in self._counters.values() for counts in counter.arrays())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,17 +151,12 @@ class Metrics:
     """Metrics of all images together, in [0, 1]; None if undefined."""
 
     scores: SegmentationScores
-    frequency_weighted_iou: float | None
-    mean_dice: float | None
-    boundary_miou: float | None
-    boundary_f: float | None
-    """Mean over the classes that have an outline."""
-    trimap_miou: Mapping[int, float | None]
-    """mIoU by the width of the band in pixels."""
-    abstained: float | None
-    """Share of the labelled pixels without a predicted class."""
+    overall: Mapping[str, float | None]
+    """The metrics in `METRICS` that are a single number, by key."""
+    by_width: Mapping[str, Mapping[int, float | None]]
+    """The others, by key and by width in pixels."""
     intervals: Mapping[str, Interval | None]
-    """95 % intervals of miou, pixel_accuracy, mean_accuracy and boundary_miou."""
+    """95 % intervals of the metrics that have one, by key."""
     classes: tuple[ClassMetrics, ...]
     """Metrics by class id."""
     confusion: npt.NDArray[np.int64]
@@ -187,57 +166,76 @@ class Metrics:
     images: tuple[ImageMetrics, ...]
     """Metrics of each image, in the order of the dataset."""
 
+    @property
+    def frequency_weighted_iou(self) -> float | None:
+        """Mean IoU of the classes in the truth, weighted by their pixels."""
+        return self.overall["frequency_weighted_iou"]
+
+    @property
+    def mean_dice(self) -> float | None:
+        """Mean over the classes that occur in truth or prediction."""
+        return self.overall["mean_dice"]
+
+    @property
+    def boundary_miou(self) -> float | None:
+        """Mean over the classes that have a boundary region."""
+        return self.overall["boundary_miou"]
+
+    @property
+    def boundary_f(self) -> float | None:
+        """Mean over the classes that have an outline."""
+        return self.overall["boundary_f"]
+
+    @property
+    def trimap_miou(self) -> Mapping[int, float | None]:
+        """Mean IoU by the width of the band in pixels."""
+        return self.by_width["trimap_miou"]
+
+    @property
+    def abstained(self) -> float | None:
+        """Share of the labelled pixels without a predicted class."""
+        return self.overall["abstained"]
+
 
 def compute_metrics(accumulator: MetricAccumulator, *, has_confidence: bool) -> Metrics:
     """Compute all metrics from the accumulated counts."""
-    overlap = accumulator.matrix.overlap()
-    hits, truth, prediction = overlap
-    dice = divide(2 * hits, truth + prediction)
-    in_truth = truth > 0
-    pixels = int(truth.sum())
-    trimap = or_none(accumulator.boundaries.trimap_miou())
+    totals = Totals(regions=accumulator.matrix.overlap(), edges=accumulator.boundaries.regions, counts=accumulator)
     return Metrics(
         scores=accumulator.matrix.scores(),
-        frequency_weighted_iou=float((truth * ious(overlap))[in_truth].sum() / pixels) if pixels else None,
-        mean_dice=one_or_none(mean(dice)),
-        boundary_miou=one_or_none(mean(accumulator.boundaries.boundary_iou())),
-        boundary_f=one_or_none(mean(accumulator.boundaries.boundary_f())),
-        trimap_miou=dict(zip(boundary.BANDS, trimap, strict=True)),
-        abstained=one_or_none(divide(accumulator.matrix.abstained.sum(), truth.sum())),
+        overall={
+            metric.key: metric.measure(totals) if has_confidence or not metric.needs_confidence else None
+            for metric in METRICS
+            if not metric.at
+        },
+        by_width={metric.key: metric.measure_at(totals) for metric in METRICS if metric.at},
         intervals=_intervals(accumulator),
-        classes=_class_metrics(accumulator, overlap, dice),
+        classes=_class_metrics(accumulator, totals.regions),
         confusion=accumulator.matrix.counts,
-        calibration=_calibration(accumulator, pixels) if has_confidence else None,
+        calibration=_calibration(accumulator, int(totals.regions[1].sum())) if has_confidence else None,
         images=_image_metrics(accumulator, has_confidence=has_confidence),
     )
 
 
 def _intervals(accumulator: MetricAccumulator) -> dict[str, Interval | None]:
-    both = np.concatenate([accumulator.image_regions, accumulator.image_boundaries], axis=1)
-    drawn = significance.resample(both, _summary)
-    names = ("miou", "pixel_accuracy", "mean_accuracy", "boundary_miou")
-    return {name: significance.interval(values) for name, values in zip(names, drawn.T, strict=True)}
+    regions, edges = accumulator.of(RegionCounter).images, accumulator.of(BoundaryCounter).images
+
+    def summarise(sums: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Compute the metrics that have an interval, `(r, F)`, from sums `(r, 6, K)`."""
+        drawn = Totals(regions=sums[:, :3], edges=sums[:, 3:], counts=accumulator)
+        return np.stack([metric.compute(drawn) for metric in WITH_INTERVAL], axis=1)
+
+    drawn = significance.resample(np.concatenate([regions, edges], axis=1), summarise)
+    return {metric.key: significance.interval(values) for metric, values in zip(WITH_INTERVAL, drawn.T, strict=True)}
 
 
-def _summary(sums: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Compute the four metrics `(r, 4)` from sums `(r, 6, K)`: of regions, then of boundary regions."""
-    regions, edges = sums[:, :3], sums[:, 3:]
-    hits, truth = regions[:, 0], regions[:, 1]
-    return np.stack(
-        [mean(ious(regions)), divide(hits.sum(-1), truth.sum(-1)), mean(divide(hits, truth)), mean(ious(edges))], axis=1
-    )
-
-
-def _class_metrics(
-    accumulator: MetricAccumulator, overlap: Counts, dice: npt.NDArray[np.float64]
-) -> tuple[ClassMetrics, ...]:
+def _class_metrics(accumulator: MetricAccumulator, overlap: Counts) -> tuple[ClassMetrics, ...]:
     hits, truth, prediction = overlap
-    drawn = significance.resample(accumulator.image_regions, ious)
+    drawn = significance.resample(accumulator.of(RegionCounter).images, ious)
     columns = (
         ious(overlap),
         divide(hits, prediction),
         divide(hits, truth),
-        dice,
+        dice_by_class(overlap),
         accumulator.boundaries.boundary_iou(),
         accumulator.boundaries.boundary_f(),
     )
@@ -263,15 +261,16 @@ def _calibration(accumulator: MetricAccumulator, pixels: int) -> Calibration:
 
 
 def _image_metrics(accumulator: MetricAccumulator, *, has_confidence: bool) -> tuple[ImageMetrics, ...]:
-    hits, truth = accumulator.image_regions[:, 0].sum(-1), accumulator.image_regions[:, 1].sum(-1)
-    mistakes = divide(accumulator.confident_mistakes, truth)
+    all_regions, all_edges = accumulator.of(RegionCounter).images, accumulator.of(BoundaryCounter).images
+    hits, truth = all_regions[:, 0].sum(-1), all_regions[:, 1].sum(-1)
+    mistakes = divide(accumulator.of(ConfidenceCounter).mistakes, truth)
     columns = (
-        mean(ious(accumulator.image_regions)),
+        mean(ious(all_regions)),
         divide(hits, truth),
-        mean(ious(accumulator.image_boundaries)),
+        mean(ious(all_edges)),
         mistakes if has_confidence else np.full(len(truth), np.nan),
     )
     return tuple(
         ImageMetrics(miou=miou, pixel_accuracy=accuracy, boundary_miou=edges, confident_mistakes=wrong, regions=regions)
-        for miou, accuracy, edges, wrong, regions in zip(*map(or_none, columns), accumulator.image_regions, strict=True)
+        for miou, accuracy, edges, wrong, regions in zip(*map(or_none, columns), all_regions, strict=True)
     )

@@ -156,6 +156,10 @@ class BoundaryCounts:
         self._add_outlines(truth, seen)
         return regions
 
+    def arrays(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """Return all counts."""
+        return self.regions, self.bands, self.outlines
+
     def boundary_iou(self) -> npt.NDArray[np.float64]:
         """Return `(K,)`, NaN for classes without a boundary."""
         return ious(self.regions)

@@ -18,6 +18,8 @@ THRESHOLDS = 1500
 """Steps of confidence that the coverage curve resolves; a multiple of `BINS`, so that bins are whole steps."""
 COVERAGE_AT = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 """Confidence thresholds for which accuracy and coverage are reported."""
+CONFIDENT = 0.9
+"""Least confidence of a confident mistake, which is often a fault of the label rather than of the network."""
 
 CALIBRATION_RULE = (
     f"expected calibration error (Guo et al., ICML 2017): pixels in {BINS} bins of equal width by their confidence, "
@@ -79,6 +81,10 @@ class ConfidenceCounts:
         # bincount sums weights in float64, which is exact for integers as long as the sums stay below 2**53.
         sums = np.bincount(step // (THRESHOLDS // BINS), weights=units, minlength=BINS)
         self.confidence += sums.astype(np.int64)
+
+    def arrays(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """Return all counts."""
+        return self.pixels, self.confidence
 
     def reliability(self) -> tuple[ReliabilityBin, ...]:
         """Return the reliability curve, from low confidence to high."""

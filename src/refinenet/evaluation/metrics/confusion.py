@@ -130,6 +130,10 @@ class ConfusionMatrix:
         self.abstained += counts[:, classes]
         return np.stack([np.diag(counts), counts.sum(1), counts.sum(0)[:classes]])
 
+    def arrays(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """Return all counts."""
+        return self.counts, self.abstained
+
     def overlap(self) -> Counts:
         """Return `(3, K)`: all pixels of each class in both, in the truth and in the prediction."""
         return np.stack([np.diag(self.counts), self.counts.sum(1) + self.abstained, self.counts.sum(0)])

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from refinenet.evaluation.metrics import CONFIDENT, RULES, Interval
+from refinenet.evaluation.metrics import CONFIDENT, METRICS, RULES, Interval
 from refinenet.evaluation.report.images import Entry, Pixels, drawing_uri
 from refinenet.evaluation.report.plots import Curve, largest_confusions, row_shares
 from refinenet.evaluation.report.selection import LEAST_SHARE, Group
@@ -132,24 +132,23 @@ def _read(name: str) -> str:
 
 
 def _headlines(evaluation: Evaluation) -> Iterator[tuple[str, float | None, Interval | None]]:
-    """The most important metrics with their 95 % intervals."""
-    metrics, scores = evaluation.figures, evaluation.scores
-    intervals = metrics.intervals
-    yield "mIoU", scores.miou, intervals["miou"]
-    yield "pixel accuracy", scores.pixel_accuracy, intervals["pixel_accuracy"]
-    yield "mean accuracy", scores.mean_accuracy, intervals["mean_accuracy"]
-    yield "boundary mIoU", metrics.boundary_miou, intervals["boundary_miou"]
+    """The metrics with their 95 % intervals."""
+    metrics = evaluation.figures
+    for metric in METRICS:
+        if metric.has_interval:
+            yield metric.title, metrics.overall[metric.key], metrics.intervals[metric.key]
 
 
 def _more_metrics(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     metrics, names = evaluation.figures, evaluation.label_set.names
-    yield "boundary F-score", _percent(metrics.boundary_f)
-    error = metrics.calibration.error if metrics.calibration else None
-    yield "calibration error", "not known: the predictions have no confidence" if error is None else _percent(error)
-    yield "frequency-weighted IoU", _percent(metrics.frequency_weighted_iou)
-    yield "mean Dice", _percent(metrics.mean_dice)
-    if metrics.abstained:
-        yield "no class predicted", f"{_percent(metrics.abstained)} of the pixels"
+    others = [metric for metric in METRICS if not metric.has_interval and not metric.at]
+    # First those that are printed, too; last those that are rarely shown.
+    for metric in sorted(others, key=lambda metric: (metric.only_above_zero, metric.printed == "")):
+        value = metrics.overall[metric.key]
+        if value is None and metric.needs_confidence:
+            yield metric.title, "not known: the predictions have no confidence"
+        elif value or not metric.only_above_zero:
+            yield metric.title, "-" if value is None else f"{percent(value)} {metric.unit}"
     absent = [name for name, one in zip(names, metrics.classes, strict=True) if one.iou is None]
     yield "classes", f"{len(names)}, of which {evaluation.scores.classes_averaged} occur"
     if absent:

@@ -161,7 +161,7 @@ class DenseObjective:
             A scalar float32.
         """
         assert targets is not None
-        maps = dict(zip((s.name for s in self._outputs), stages[0].split(self._channels, dim=1), strict=True))
+        maps = dict(zip((s.name for s in self._outputs), torch.split(stages[0], self._channels, dim=1), strict=True))
         terms = []
         for spec in self._outputs:
             if spec.kind == CLASS_KIND:
@@ -177,5 +177,4 @@ class DenseObjective:
         return torch.stack(terms).sum()
 
     def _split(self, targets: Tensor) -> Sequence[Tensor]:
-        parts: Sequence[Tensor] = targets.split([spec.count_channels(0) for spec in self._targets], dim=1)
-        return parts
+        return torch.split(targets, [spec.count_channels(0) for spec in self._targets], dim=1)
