@@ -407,7 +407,7 @@ def test_undefined_values_are_none(kind: str, images: list[int]) -> None:
     result = accumulator.result()
     parts = result.quantities if isinstance(result, RegressionMetrics) else (result,)
     for part in parts:
-        values = asdict(part)  # type: ignore[call-overload]
+        values = asdict(part)
         flat = [v for value in values.values() for v in (value.values() if isinstance(value, dict) else [value])]
         assert {value for value in flat if not isinstance(value, str)} == {None, 0}
 
@@ -452,7 +452,7 @@ def test_wrong_images_are_named(kind: str) -> None:
 def test_results_are_frozen(kind: str) -> None:
     result = measure(TARGET_METRICS[kind].for_output(OUTPUTS[kind]), draw(0, kind)).result()
     with pytest.raises(FrozenInstanceError):
-        result.pixels = 3  # type: ignore[attr-defined]
+        result.pixels = 3
 
 
 def test_metrics_do_not_import_pytorch() -> None:
