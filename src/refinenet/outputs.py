@@ -130,8 +130,11 @@ class OutputSpec:
         if len(self.units) != len(names):
             raise ValueError(f"The output {self.name!r} has {len(names)} quantities and {len(self.units)} units.")
         for unit in self.units:
-            if not isinstance(unit, str) or len(unit) > MAX_UNIT_LENGTH or not unit.isprintable():
-                raise ValueError(f"A unit has up to {MAX_UNIT_LENGTH} printable characters, not {unit!r}.")
+            is_text = isinstance(unit, str) and len(unit) <= MAX_UNIT_LENGTH and unit.isprintable()
+            if not is_text or unit != unit.strip() or any(mark in unit for mark in "[],"):
+                raise ValueError(
+                    f"A unit has up to {MAX_UNIT_LENGTH} printable characters, no brackets or commas, not {unit!r}."
+                )
 
     def _check_range(self) -> None:
         if self.range is None:
@@ -139,6 +142,15 @@ class OutputSpec:
         low, high = self.range or DEFAULT_RANGE
         if not (is_within(low, 0, math.inf) and is_within(high, 0, math.inf) and low < high):
             raise ValueError(f"A range is two numbers of metres, 0 <= low < high, not {low!r} and {high!r}.")
+
+    def to_text(self) -> str:
+        """Return the specification as a text for `read_outputs`."""
+        name = "" if self.name == self.kind else f"{self.name}="
+        quantities = ",".join(
+            f"{channel}:{unit}" if unit else channel for channel, unit in zip(self.channels, self.units, strict=True)
+        )
+        limits = "" if self.range is None else f":{self.range[0]!r}:{self.range[1]!r}"
+        return f"{name}{self.kind}{f'[{quantities}]' if quantities else ''}{limits}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the specification as JSON-ready values for `from_dict`, without what is empty."""

@@ -12,7 +12,7 @@ from refinenet.io.console import say
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A published checkpoint of a PyTorch RefineNet, or a model file.")],
+    source: Annotated[Path, typer.Argument(help="A published checkpoint, a MatConvNet .mat file, or a model file.")],
     target: Annotated[Path, typer.Argument(help="The model file to write, usually named .safetensors.")],
     half: Annotated[bool, typer.Option("--half", help="Store the weights in float16.")] = False,
     licence: Annotated[

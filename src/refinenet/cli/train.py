@@ -63,6 +63,17 @@ def train(
     encoder_weights: Annotated[
         str | None, typer.Option(help='File with encoder weights, or "imagenet" to download them from timm.')
     ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            help="What a new network predicts: classes (default), depth:0.5:80 (metres), normals, "
+            "NAME=regression[height:m,moisture:%], separated by commas."
+        ),
+    ] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(help="Another decoder of a new network: multitask, single, ..., or its options as JSON."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images. Default: 50.")] = None,
     batch_size: Annotated[str | None, typer.Option(metavar="N|auto", help="Images per step. Default: 8.")] = None,
     learning_rate: Annotated[
@@ -102,6 +113,8 @@ def train(
         "num_layers": num_layers,
         "encoder": encoder,
         "encoder_weights": encoder_weights,
+        "outputs": outputs,
+        "decoder": None if decoder is None else read_value(decoder),
     }
     _check_usage(dataset, resume, stages, recipe, start)
     if resume is not None and not check:

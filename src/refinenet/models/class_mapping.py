@@ -30,6 +30,7 @@ def check_same_classes(ours: LabelSet, dataset: Labelled) -> None:
         ValueError: The number or the names of the classes differ.
     """
     theirs = dataset.label_set
+    _refuse_without_classes(ours, dataset)
     if len(ours) != len(theirs):
         raise ValueError(
             f"The model has {len(ours)} classes, the dataset {dataset.name} has {len(theirs)}: "
@@ -41,6 +42,16 @@ def check_same_classes(ours: LabelSet, dataset: Labelled) -> None:
             f"The model's classes are not those of {dataset.name}: it has {different[0][0]!r} where the dataset "
             f"has {different[0][1]!r}. Scores would be meaningless."
         )
+
+
+def _refuse_without_classes(ours: LabelSet, dataset: Labelled) -> None:
+    if not len(ours):
+        raise ValueError(
+            "The network predicts no classes; such networks can predict, but not be trained or evaluated so far. Add "
+            "classes to its outputs."
+        )
+    if not len(dataset.label_set):
+        raise ValueError(f"The dataset {dataset.name} has no masks, and so no classes to train or evaluate on.")
 
 
 def take_classes(
@@ -63,6 +74,7 @@ def take_classes(
         ValueError: The number of classes is fixed, and differs from that of the dataset.
     """
     ours, theirs = card.label_set, dataset.label_set
+    _refuse_without_classes(ours, dataset)
     if fixed and len(ours) != len(theirs):
         raise ValueError(
             f"The model was made for num_classes={len(ours)}, the dataset {dataset.name} has {len(theirs)}. "

@@ -95,7 +95,7 @@ class ModelSpec:
             "num_layers": self.num_layers,
             "encoder": self.encoder,
             "encoder_weights": self.encoder_weights,
-            "outputs": None if self.outputs is None else [spec.to_dict() for spec in read_outputs(self.outputs)],
+            "outputs": None if self.outputs is None else ",".join(s.to_text() for s in read_outputs(self.outputs)),
             "decoder": dict(self.decoder) if isinstance(self.decoder, Mapping) else self.decoder,
             "input_scales": None if self.input_scales is None else list(self.input_scales),
             "seed": self._seed if self.model is None else None,

@@ -10,6 +10,7 @@ Only the description of a recipe is required:
     model_type = "lightweight"       # a new network: arguments of the class RefineNet,
     num_layers = 50                  # or else encoder = "mobilenetv2_100"
     encoder_weights = "imagenet"     # or a file; without it the encoder starts from random weights, too
+    outputs = "classes,depth:0.5:80" # by default classes alone
     seed = 42                        # seed of the random weights; by default that of [train]
     # model = "camvid"               # or, instead of all these, a model to start from: a name or a file
 
@@ -46,8 +47,13 @@ EXCLUDED: Mapping[str, tuple[str, ...]] = {
     "num_layers": ("encoder", "model"),
     "encoder": ("num_layers", "model"),
     "encoder_weights": ("model",),
+    "outputs": ("model",),
+    "decoder": ("model",),
+    "input_scales": ("model",),
     "seed": ("model",),
-    "model": ("model_type", "num_layers", "encoder", "encoder_weights", "seed"),
+    "model": (
+        *("model_type", "num_layers", "encoder", "encoder_weights", "outputs", "decoder", "input_scales", "seed"),
+    ),
 }
 """Keys of [network], each with those that it excludes."""
 
@@ -145,7 +151,11 @@ def _network_problems(network: Mapping[str, Any]) -> list[str]:
             problems.append(f"[network] {key} must be one of {', '.join(map(str, choices[key]))}, not {shorten(value)}")
         elif key == "seed" and type(value) is not int:
             problems.append(f"[network] seed must be a whole number, not {shorten(value)}")
-        elif key not in (*choices, "seed") and (not isinstance(value, str) or not value):
+        elif key == "input_scales" and not isinstance(value, list):
+            problems.append(f"[network] input_scales must be a list of numbers, not {shorten(value)}")
+        elif key == "decoder" and isinstance(value, dict):
+            continue  # its options are checked where the network is made
+        elif key not in (*choices, "seed", "input_scales") and (not isinstance(value, str) or not value):
             problems.append(f"[network] {key} must be a text, not {shorten(value)}")
         beside = [other for other in EXCLUDED.get(key, ()) if other in network]
         if beside:
