@@ -139,6 +139,13 @@ def test_deltas_by_hand() -> None:
     assert (scores.delta_1, scores.delta_2, scores.delta_3) == (1 / 5, 3 / 5, 4 / 5)
 
 
+def test_a_wrong_scale_alone_has_no_scale_invariant_error() -> None:
+    """Rounding of the sums must not make its square negative."""
+    for seed in range(20):
+        truth = np.random.default_rng(seed).uniform(1, 9, (1, 5, 7)).astype(np.float32)
+        assert depths_of([(2 * truth, truth)]).pooled.silog == pytest.approx(0, abs=1e-5)
+
+
 def apply_crop(crop: str, truth: Floats) -> npt.NDArray[np.bool_]:
     """The crops as in the evaluation of KITTI and NYU by others."""
     height, width = truth.shape
@@ -304,6 +311,15 @@ def test_angles_are_those_of_other_formulas(seed: int, spread: float, height: in
     assert found.median == pytest.approx(np.median(expected), abs=0.005 + 1e-9)
     shares = (found.within_11_25, found.within_22_5, found.within_30)
     assert shares == tuple(float(np.mean(expected < limit)) for limit in (11.25, 22.5, 30))
+
+
+def test_limits_and_the_median_of_an_even_number_by_hand() -> None:
+    """The middle two of six angles are 22.4 and 22.6 degrees."""
+    angles = [math.radians(angle) for angle in (11.2, 11.3, 22.4, 22.6, 29.9, 30.1)]
+    predicted = vectors(*[(math.sin(angle), 0, math.cos(angle)) for angle in angles])
+    scores = normals_of([(predicted, vectors(*[(0, 0, 1)] * 6))])
+    assert (scores.within_11_25, scores.within_22_5, scores.within_30) == (1 / 6, 3 / 6, 5 / 6)
+    assert scores.median == pytest.approx(22.5, abs=0.0051)
 
 
 def test_small_angles_keep_their_digits() -> None:

@@ -149,18 +149,13 @@ def find_angles(first: Values, second: Values) -> Values:
     of small angles.
 
     Args:
-        first: `(3, n)` float64.
-        second: `(3, n)` float64.
+        first: `(3, n)` float64, with components in the range of float32.
+        second: The same.
 
     Returns:
         `(n,)` float64.
     """
-    # Divided by their largest component first, because products of very long or short vectors would leave the range.
-    units = []
-    for vectors in (first, second):
-        largest = np.abs(vectors).max(0)
-        units.append(vectors / np.where(largest > 0, largest, 1))
-    dots = (units[0] * units[1]).sum(0)
-    sines = np.linalg.norm(np.cross(units[0], units[1], axis=0), axis=0)
+    dots = (first * second).sum(0)
+    sines = np.linalg.norm(np.cross(first, second, axis=0), axis=0)
     angles: Values = np.degrees(np.arctan2(sines, dots))
     return np.where((sines == 0) & (dots == 0), 90.0, angles)
