@@ -522,7 +522,7 @@ def test_what_is_not_proven_harmless_runs_in_limited_memory(
 def test_content_that_is_no_graph(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "none.onnx"
     path.write_bytes(content)
-    refuse(path, "refused")
+    refuse(path, "rejected")
 
 
 def test_files_that_are_no_files(tmp_path: Path) -> None:
