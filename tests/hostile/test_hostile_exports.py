@@ -676,7 +676,7 @@ XML: dict[str, tuple[Callable[[str], str], str]] = {
     "If": (replace('type="AvgPool"', 'type="If"'), "'If' is not supported"),
     "state": (replace('type="AvgPool"', 'type="ReadValue"'), "'ReadValue' is not supported"),
     "random numbers": (replace('type="AvgPool"', 'type="RandomUniform"'), "'RandomUniform' is not supported"),
-    "a body": (replace("</layer>", "<body></body></layer>"), r"has parts \['body'\]"),
+    "a body": (replace("</layer>", "<body></body></layer>"), r"has unexpected parts \['body'\]"),
     "a layer that is not supported": (replace("<layers>", "<layers><evil/>"), "is of ''"),
     "the same id twice": (replace('<layer id="1"', '<layer id="0"'), "'0' occurs twice"),
     "values beyond the end": (replace('offset="0"', 'offset="1000000"'), "belongs to another model"),
@@ -694,7 +694,7 @@ XML: dict[str, tuple[Callable[[str], str], str]] = {
         lambda text: text.replace("<refinenet ", '<refinenet value=""/><refinenet '),
         "2 entries 'refinenet'",
     ),
-    "another header": (lambda text: text.replace("format_version&quot;: 1", "format_version&quot;: 3"), "version is 3"),
+    "another header": (lambda text: text.replace("format_version&quot;: 1", "format_version&quot;: 4"), "version is 4"),
 }
 
 

@@ -62,7 +62,7 @@ def test_padding_is_seen_as_the_mean_colour() -> None:
 
 
 def test_encoder_without_the_strides_is_refused_with_the_reason() -> None:
-    with pytest.raises(ValueError, match=r"'vit_tiny_patch16_224' cannot be used.* strides \[16\], none at \[4, 8, 32\]"):
+    with pytest.raises(ValueError, match=r"'vit_tiny_patch16_224' does not fit.* strides \[16\], none at \[4, 8, 32\]"):
         RefineNet(encoder="vit_tiny_patch16_224")
 
 
