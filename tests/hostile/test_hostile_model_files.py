@@ -160,7 +160,7 @@ def test_missing_and_extra_tensors_are_named(good: Path, tmp_path: Path) -> None
 HEADER_LIES: list[tuple[str, Any, str]] = [
     ("unknown", 1, "exactly the entries"),
     ("scores", None, "exactly the entries"),
-    ("format_version", 3, "format version is 3, this package reads 1 and 2"),
+    ("format_version", 4, "format version is 4, this package reads 1, 2 and 3"),
     ("format_version", 0, "format version is 0"),
     ("format_version", "1", "format version is '1'"),
     ("format_version", 1.0, "format version is 1.0"),

@@ -288,7 +288,7 @@ def _parse_header(metadata: Mapping[str, str], versions: Sequence[int]) -> dict[
     ):  # checked first, because another version may have other entries
         raise ValueError(
             f"its format version is {printable(repr(version))}, this package reads "
-            f"{' and '.join(map(str, versions))}; a newer package may read it"
+            f"{', '.join(map(str, versions[:-1]))} and {versions[-1]}; a newer package may read it"
         )
     return header
 
