@@ -37,7 +37,8 @@ class OutputKind:
     """Description of a kind of results."""
 
     render: Callable[[Segmentation], npt.NDArray[Any]] | None = None
-    """Returns the picture; None for files for other programs, which `deployment.outputs` writes."""
+    """Returns the picture; None for files for other programs, which `deployment.outputs` writes. Large images are
+    rendered in blocks: a value that depends on other pixels would change where blocks meet."""
     suffix: str = ".png"
     """Suffix of its files, unless the user chooses another one."""
     channels: int = 1
