@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -25,9 +27,10 @@ def test_files_for_other_programs_differ_in_their_suffix() -> None:
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_pictures_are_as_described(output: Output, classes: int) -> None:
     label_set = LabelSet(names=tuple(map(str, range(classes))), colours=voc_colours(classes))
+    labels: Any = np.zeros((4, 6), label_set.dtype)
     segmentation = Segmentation(
         image=np.zeros((4, 6, 3), np.uint8),
-        labels=np.zeros((4, 6), label_set.dtype),
+        labels=labels,
         label_set=label_set,
         scores=Logits(values=torch.zeros(classes, 4, 6), size=(4, 6), temperature=1.0),
     )
