@@ -17,8 +17,8 @@ from PIL import Image
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.large_images import segment_large
+from refinenet.inference.output_kinds import OUTPUTS, Output
 from refinenet.inference.protocol import Protocol
-from refinenet.inference.segmentation import OUTPUTS, Output
 from refinenet.inference.segmenter import Segmenter
 
 Pixels = npt.NDArray[np.uint8]

@@ -24,7 +24,7 @@ from refinenet import RefineNet
 from refinenet.cli import main
 from refinenet.deployment.video.reader import Frame, Recording, find_source, is_video
 from refinenet.deployment.video.writer import VideoFile, VideoForm
-from refinenet.inference.segmentation import Output
+from refinenet.inference.output_kinds import Output
 from refinenet.io.image_files import MAX_PIXELS
 
 

@@ -18,7 +18,7 @@ import refinenet
 from refinenet import RefineNet, Segmentation
 from refinenet.datasets.catalog import open_dataset
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.inference.segmentation import OUTPUTS, Output
+from refinenet.inference.output_kinds import OUTPUTS, Output
 
 CAMVID_COLOURS = {"Sky": (128, 128, 128), "Road": (128, 64, 128), "Car": (64, 0, 128)}
 

@@ -30,6 +30,7 @@ from refinenet.cli.options import (
     read_value_range,
     refuse_idle_options,
 )
+from refinenet.inference.output_kinds import OUTPUT_KINDS, OUTPUTS, POLYGONS
 from refinenet.io.console import check_output, progress_bar, say
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
     from refinenet.deployment.inputs import JobList
     from refinenet.deployment.large_images import Windows
     from refinenet.deployment.ray.journal import RayResult
-    from refinenet.inference.segmentation import Output, Segmentation
+    from refinenet.inference.output_kinds import Output
+    from refinenet.inference.segmentation import Segmentation
 
 
 class Mode(Flag):
@@ -71,18 +73,21 @@ def options_of(command: Callable[..., None], mode: Mode) -> set[str]:
     return {name for name, mark in marks.items() if any(mode in modes for modes in mark if isinstance(modes, Mode))}
 
 
-class KindName(StrEnum):
-    """What can be written; see `outputs.KINDS`."""
+# Pictures of ids stand together, and so do the kinds with polygons, after the word that stands for all of them.
+_KINDS = sorted(OUTPUT_KINDS, key=lambda kind: (OUTPUT_KINDS[kind].has_polygons, not OUTPUT_KINDS[kind].holds_ids))
+_POLYGONS_AT = sum(not spec.has_polygons for spec in OUTPUT_KINDS.values())
+if TYPE_CHECKING:
+    KindName = str
+else:
+    KindName = StrEnum(
+        "KindName", {name.upper(): name for name in (*_KINDS[:_POLYGONS_AT], POLYGONS, *_KINDS[_POLYGONS_AT:])}
+    )
+    """What can be written; see `OUTPUT_KINDS`."""
 
-    LABELS = "labels"
-    PALETTE = "palette"
-    COLOUR = "colour"
-    OVERLAY = "overlay"
-    CONFIDENCE = "confidence"
-    PROBABILITIES = "probabilities"
-    POLYGONS = "polygons"
-    COCO = "coco"
-    GEOJSON = "geojson"
+
+def _describe_kinds() -> str:
+    remarks = {kind: OUTPUT_KINDS[kind].remark for kind in _KINDS}
+    return ", ".join(f"{kind} ({remark})" if remark else kind for kind, remark in remarks.items())
 
 
 def deploy(
@@ -114,9 +119,8 @@ def deploy(
             "--kind",
             "-k",
             metavar="KIND",
-            help="What to write: labels (default for .png), palette, colour (default for .jpg), overlay, confidence, "
-            "probabilities (.npz), coco, geojson, or polygons (both). May be repeated; each kind then gets a folder "
-            "of that name.",
+            help=f"What to write: {_describe_kinds()}, or {POLYGONS} (both). May be repeated; each kind then gets a "
+            "folder of that name.",
         ),
         ALL,
     ] = None,
@@ -247,8 +251,6 @@ class Request:
         Raises:
             ValueError: several kinds were chosen, or one that is not a picture.
         """
-        from refinenet.inference.segmentation import OUTPUTS
-
         kind = next((picture for picture in OUTPUTS if [picture] == self.kinds), None)
         if self.kinds and kind is None:
             raise ValueError(

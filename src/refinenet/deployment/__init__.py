@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from refinenet.deployment.inputs import JobList, plan_bytes, plan_work
     from refinenet.deployment.journal import JOURNAL_FILE, SETTINGS_FILE
     from refinenet.deployment.large_images import OVERLAP, Windows
-    from refinenet.deployment.outputs import Kind, choose_kinds, render, usual_suffix
+    from refinenet.deployment.outputs import choose_kinds, render, usual_suffix
     from refinenet.deployment.ray.engine import segment_with_ray
     from refinenet.deployment.ray.journal import RayResult, failed
     from refinenet.deployment.ray.storage import find_skipped, pair_places
     from refinenet.deployment.segmentation_model import SegmentationModel
     from refinenet.deployment.video.reader import is_video
     from refinenet.deployment.video.runner import choose_output, plan_output, segment_video
+    from refinenet.inference.output_kinds import Kind
 else:
     __getattr__, __dir__ = attach(__name__)
 

@@ -19,10 +19,11 @@ from refinenet.deployment.inputs import Job, JobList, skip
 from refinenet.deployment.journal import GREY, LABEL_FILES, FileState, Journal, file_state, open_journal
 from refinenet.deployment.large_images import LargeSegmentation, Windows, segment_large
 from refinenet.deployment.latency_budget import LatencyTuner
-from refinenet.deployment.outputs import Kind, write
+from refinenet.deployment.outputs import write
 from refinenet.deployment.pipeline import pipeline
 from refinenet.inference.backends.base import BackendError
-from refinenet.inference.segmentation import OUTPUTS, Output, Segmentation, choose_palette
+from refinenet.inference.output_kinds import OUTPUTS, Kind, Output
+from refinenet.inference.segmentation import Segmentation, choose_palette
 from refinenet.inference.segmenter import Segmenter, check_abstention
 from refinenet.io.console import describe_error, print_note, progress_bar
 from refinenet.io.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of

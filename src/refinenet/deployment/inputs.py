@@ -14,7 +14,8 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import NamedTuple
 
 from refinenet.deployment.journal import SETTINGS_FILE
-from refinenet.deployment.outputs import Kind, check_target, choose_kinds, usual_suffix
+from refinenet.deployment.outputs import check_target, choose_kinds, usual_suffix
+from refinenet.inference.output_kinds import OUTPUT_KINDS, PICTURE_SUFFIXES, Kind
 from refinenet.io.files import refuse_address
 from refinenet.io.image_files import DOWNLOAD, FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, list_files
 from refinenet.io.raster.writer import TIFF_SUFFIXES
@@ -276,7 +277,11 @@ def _without_suffix(name: str) -> str:
     return name.removesuffix(PurePath(name).suffix)
 
 
-RESULT_SUFFIXES = (".png", ".jpg", ".jpeg", ".npz", ".json", ".geojson", *TIFF_SUFFIXES)
+RESULT_SUFFIXES = (
+    *PICTURE_SUFFIXES,
+    *(spec.suffix for spec in OUTPUT_KINDS.values() if not spec.is_picture),
+    *TIFF_SUFFIXES,
+)
 DEFAULT_FOLDER = Path("segmented")
 
 

@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from refinenet.inference.output_kinds import OUTPUT_KINDS, OUTPUTS, Output
 from refinenet.inference.protocol import Protocol
-from refinenet.inference.segmentation import OUTPUTS, Logits, Output, Segmentation, choose_palette
+from refinenet.inference.segmentation import Logits, Segmentation, choose_palette
 from refinenet.inference.segmenter import Segmenter, check_abstention, prepare
 from refinenet.inference.sliding_window import Block, WindowGrid, blend_windows
 from refinenet.inference.upsampling import resize
@@ -141,12 +142,9 @@ class _LargeRun:
 
     def run(self, path: Path, *, progress: bool) -> None:
         """Segment the image and write the picture."""
-        label_set = self.segmenter.label_set
-        shape: tuple[int, ...] = (self.image.height, self.image.width)
-        shape = (*shape, 3) if self.output in ("colour", "overlay") else shape
-        dtype = label_set.dtype if self.output == "labels" else np.uint8
-        palette = choose_palette(self.output, label_set)
-        nodata = label_set.ignore_index if self.output in ("labels", "palette") else None
+        label_set, kind = self.segmenter.label_set, OUTPUT_KINDS[self.output]
+        shape, dtype = kind.shape(self.image.height, self.image.width), kind.dtype(label_set)
+        palette, nodata = choose_palette(self.output, label_set), kind.no_data(label_set)
         with (
             progress_bar(progress) as bar,
             open_target(path, shape, dtype, self.image.placing, palette, nodata=nodata) as target,

@@ -8,25 +8,21 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from refinenet.deployment.regions import find_regions, require_features, to_geojson
-from refinenet.inference.segmentation import OUTPUTS, Segmentation, check_output
+from refinenet.inference.output_kinds import KINDS, OUTPUT_KINDS, POLYGONS, Kind, Output
+from refinenet.inference.segmentation import Segmentation, check_output
 from refinenet.io.files import write_atomically
 from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.labels import LabelSet
 
-Kind = Literal["labels", "colour", "overlay", "confidence", "palette", "probabilities", "coco", "geojson"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-POLYGONS = "polygons"
-"""Short for coco and geojson."""
-
-_FILE_KINDS: Mapping[str, Kind] = {".npz": "probabilities", ".json": "coco", ".geojson": "geojson"}
-_SUFFIXES: Mapping[Kind, str] = {"probabilities": ".npz", "coco": ".json", "geojson": ".geojson"}
+_FILE_KINDS: Mapping[str, Kind] = {spec.suffix: kind for kind, spec in OUTPUT_KINDS.items() if not spec.is_picture}
+_POLYGON_KINDS: Sequence[Kind] = [kind for kind, spec in OUTPUT_KINDS.items() if spec.has_polygons]
 
 
 def choose_kinds(asked: Sequence[str]) -> tuple[Kind, ...]:
@@ -35,7 +31,7 @@ def choose_kinds(asked: Sequence[str]) -> tuple[Kind, ...]:
     Raises:
         ValueError: an unknown kind, or a kind whose library is not installed.
     """
-    names = [part for name in asked for part in (("coco", "geojson") if name == POLYGONS else (name,))]
+    names = [part for name in asked for part in (_POLYGON_KINDS if name == POLYGONS else (name,))]
     chosen = tuple(kind for kind in KINDS if kind in names)
     unknown = sorted(set(names) - set(KINDS))
     if unknown:
@@ -47,7 +43,7 @@ def choose_kinds(asked: Sequence[str]) -> tuple[Kind, ...]:
 
 def usual_suffix(kind: Kind) -> str:
     """Return the default suffix of a kind."""
-    return _SUFFIXES.get(kind, ".png")
+    return OUTPUT_KINDS[kind].suffix
 
 
 def check_target(target: Path, kind: Kind | None) -> Kind:
@@ -59,10 +55,9 @@ def check_target(target: Path, kind: Kind | None) -> Kind:
     suffix = target.suffix.lower()
     if kind is None and suffix in _FILE_KINDS:
         return choose_kinds([_FILE_KINDS[suffix]])[0]
-    if suffix in TIFF_SUFFIXES and (kind is None or kind in OUTPUTS):
-        return kind or "labels"  # TIFF is written in windows, for every kind of picture
-    if kind is None or kind in OUTPUTS:
-        return check_output(target, kind)
+    if kind is None or _is_output(kind):
+        # TIFF is written in windows, for every kind of picture.
+        return kind or "labels" if suffix in TIFF_SUFFIXES else check_output(target, kind)
     if suffix != usual_suffix(kind):
         raise ValueError(f"{kind} is written as {usual_suffix(kind)}, not as {str(target)!r}.")
     return kind
@@ -80,15 +75,13 @@ def render(segmentation: Segmentation, kind: Kind, suffix: str, image_name: str)
     Raises:
         ValueError: the suffix does not fit.
     """
-    if kind == "probabilities":
-        return _pack_probabilities(segmentation)
-    if kind == "coco":
-        document = to_coco(segmentation, image_name)
-        return json.dumps(document, separators=(",", ":")).encode()
-    if kind == "geojson":
-        found = to_geojson(segmentation.labels, segmentation.label_set)
-        return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
-    return segmentation.encode(suffix, kind)
+    if _is_output(kind):
+        return segmentation.encode(suffix, kind)
+    return _CONTENTS[kind](segmentation, image_name)
+
+
+def _is_output(kind: Kind) -> TypeGuard[Output]:
+    return OUTPUT_KINDS[kind].is_picture
 
 
 def write(segmentation: Segmentation, target: Path, kind: Kind, image_name: str) -> Path:
@@ -126,12 +119,21 @@ def to_coco(segmentation: Segmentation, image_name: str) -> dict[str, Any]:
     }
 
 
+def _pack_coco(segmentation: Segmentation, image_name: str) -> bytes:
+    return json.dumps(to_coco(segmentation, image_name), separators=(",", ":")).encode()
+
+
+def _pack_geojson(segmentation: Segmentation, image_name: str) -> bytes:  # noqa: ARG001 - as all kinds
+    found = to_geojson(segmentation.labels, segmentation.label_set)
+    return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def to_categories(label_set: LabelSet) -> list[dict[str, Any]]:
     """Return the classes as COCO categories."""
     return [{"id": number, "name": name, "supercategory": ""} for number, name in enumerate(label_set.names)]
 
 
-def _pack_probabilities(segmentation: Segmentation) -> bytes:
+def _pack_probabilities(segmentation: Segmentation, image_name: str) -> bytes:  # noqa: ARG001 - as all kinds
     """Return a `.npz` file of `probabilities` `(K, H, W)` float16 and `names` `(K,)`; equal values give equal bytes."""
     arrays = {"probabilities": segmentation.probabilities, "names": np.array(segmentation.label_set.names)}
     content = io.BytesIO()
@@ -142,3 +144,11 @@ def _pack_probabilities(segmentation: Segmentation) -> bytes:
             with archive.open(entry, "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, array, allow_pickle=False)
     return content.getvalue()
+
+
+_CONTENTS: Mapping[Kind, Callable[[Segmentation, str], bytes]] = {
+    "probabilities": _pack_probabilities,
+    "coco": _pack_coco,
+    "geojson": _pack_geojson,
+}
+"""Functions that return the content of files for other programs, given the name of the image."""

@@ -20,13 +20,13 @@ from refinenet.deployment.files import DeployOptions, FileResult, segment_files,
 from refinenet.deployment.inputs import JobList, choose_reading, plan_work
 from refinenet.deployment.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
 from refinenet.deployment.latency_budget import LatencyTuner
-from refinenet.deployment.outputs import Kind
 from refinenet.deployment.video.runner import RETRIES, VideoResult, segment_video
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel
+from refinenet.inference.output_kinds import Kind, Output
 from refinenet.inference.prediction import Prediction
-from refinenet.inference.segmentation import Output, Segmentation, check_output
+from refinenet.inference.segmentation import Segmentation, check_output
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.files import refuse_same_file
 from refinenet.io.images import ChannelOrder, ImageSource, knows_its_order, read_image

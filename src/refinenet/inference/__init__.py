@@ -43,8 +43,17 @@ if TYPE_CHECKING:
     )
     from refinenet.inference.backends.onnxruntime import require_onnx
     from refinenet.inference.backends.pytorch import PyTorchBackend, keep_freed_memory
+    from refinenet.inference.output_kinds import (
+        KINDS,
+        OUTPUT_KINDS,
+        OUTPUTS,
+        PICTURE_SUFFIXES,
+        POLYGONS,
+        Kind,
+        Output,
+    )
     from refinenet.inference.protocol import PLAIN, Protocol, choose_protocol
-    from refinenet.inference.segmentation import OUTPUTS, Logits, Output, Segmentation, check_output, choose_palette
+    from refinenet.inference.segmentation import Logits, Segmentation, check_output, choose_palette
     from refinenet.inference.segmenter import (
         Backend,
         NotFiniteError,
@@ -62,10 +71,14 @@ __all__ = [
     "AUTO",
     "BACKENDS",
     "ENGINES",
+    "KINDS",
     "ONNX_FILE",
     "OPENVINO_FILES",
     "OUTPUTS",
+    "OUTPUT_KINDS",
+    "PICTURE_SUFFIXES",
     "PLAIN",
+    "POLYGONS",
     "SIZE_FACTOR",
     "SPARE_BYTES",
     "Backend",
@@ -77,6 +90,7 @@ __all__ = [
     "Graph",
     "GraphKind",
     "InferencePrecision",
+    "Kind",
     "Logits",
     "NotFiniteError",
     "Output",

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from refinenet.inference.output_kinds import OUTPUT_KINDS, OUTPUTS, PICTURE_SUFFIXES, Output
 from refinenet.inference.upsampling import largest_class, resize
 from refinenet.io.files import write_atomically
 from refinenet.io.images import ChannelOrder, encode
@@ -24,8 +25,6 @@ from refinenet.io.sample_values import Mask
 from refinenet.io.threads import survive_fork
 from refinenet.labels import Colour, LabelMap, LabelSet
 
-Output = Literal["labels", "colour", "overlay", "confidence", "palette"]
-OUTPUTS: tuple[Output, ...] = get_args(Output)
 OVERLAY_OPACITY = 0.5
 
 
@@ -38,9 +37,9 @@ def choose_palette(output: Output, label_set: LabelSet) -> Sequence[Colour] | No
     """Return the palette stored in files of an output kind; None for kinds without one.
 
     Raises:
-        ValueError: the output is "palette" and the label set has more than 255 classes.
+        ValueError: the kind has a palette and the label set has more than 255 classes.
     """
-    if output != "palette":
+    if not OUTPUT_KINDS[output].has_palette:
         return None
     if label_set.dtype is not np.uint8:
         raise ValueError(f"A palette has at most 255 classes, and there are {len(label_set)}. Write labels instead.")
@@ -170,12 +169,10 @@ class Segmentation:
         """
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, not {output!r}.")
-        if output == "confidence":
-            return np.rint(self.confidence * 255).astype(np.uint8)
-        if output == "palette":
-            choose_palette(output, self.label_set)
-        picture: npt.NDArray[Any] = getattr(self, output)
-        return picture
+        choose_palette(output, self.label_set)
+        render = OUTPUT_KINDS[output].render
+        assert render is not None
+        return render(self)
 
     def save(self, path: str | os.PathLike[str], output: Output | None = None) -> Path:
         """Write a picture; missing folders are created, an existing file is replaced.
@@ -221,11 +218,11 @@ def check_output(path: str | os.PathLike[str], output: Output | None) -> Output:
             JPEG, which changes them.
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in (".png", ".jpg", ".jpeg"):
+    if suffix not in PICTURE_SUFFIXES:
         raise ValueError(f"Pictures are written as .png, .jpg or .jpeg, not as {os.fspath(path)!r}.")
     if output is not None and output not in OUTPUTS:
         raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, not {output!r}.")
     chosen: Output = output or ("labels" if suffix == ".png" else "colour")
-    if suffix != ".png" and chosen not in ("colour", "overlay"):
+    if suffix != ".png" and not OUTPUT_KINDS[chosen].survives_jpeg:
         raise ValueError(f"JPEG would change {chosen}. Write {os.fspath(path)!r} as .png.")
     return chosen

@@ -27,7 +27,8 @@ from refinenet.deployment.ray.storage import as_place, is_here
 from refinenet.deployment.ray.tasks import Deaths, Worker, WorkerSettings, read_row
 from refinenet.inference.backends import BACKENDS, check_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
-from refinenet.inference.segmentation import Output, check_output, choose_palette
+from refinenet.inference.output_kinds import Output
+from refinenet.inference.segmentation import check_output, choose_palette
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_blocked, sweep_leftovers_of
 from refinenet.io.sample_values import Reading, ValueRange

@@ -18,7 +18,8 @@ from refinenet._version import __version__
 from refinenet.deployment.ray.storage import find_stamps, is_here, read_content, write_content
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
-from refinenet.inference.segmentation import Output, Segmentation
+from refinenet.inference.output_kinds import Output
+from refinenet.inference.segmentation import Segmentation
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.console import describe_error
 from refinenet.io.files import refuse_same_file

@@ -20,7 +20,8 @@ import numpy.typing as npt
 from refinenet.deployment.video.reader import Frame, Sound, VideoSource, find_source
 from refinenet.deployment.video.stream import VideoStream
 from refinenet.deployment.video.writer import FrameFolder, VideoFile, VideoForm, check_container, check_empty
-from refinenet.inference.segmentation import OUTPUTS, Output, Segmentation
+from refinenet.inference.output_kinds import OUTPUT_KINDS, OUTPUTS, Output
+from refinenet.inference.segmentation import Segmentation
 from refinenet.io.console import print_note, progress_bar
 from refinenet.io.files import refuse_same_file, replacing
 from refinenet.io.signals import StopRequest
@@ -109,7 +110,7 @@ def plan_output(source: str | os.PathLike[str], output: str | os.PathLike[str], 
         check_empty(path)
         return Plan(path=path, kind=kind or "labels", container=None)
     container = check_container(path)
-    if kind in ("labels", "palette"):
+    if kind is not None and OUTPUT_KINDS[kind].holds_ids:
         raise ValueError(
             f"The compression of {path} would change labels. Choose a folder, which gets a PNG for each frame."
         )

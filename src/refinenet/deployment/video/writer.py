@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.deployment.video.reader import Frame, Sound
-from refinenet.inference.segmentation import Output, Segmentation
+from refinenet.inference.output_kinds import Output
+from refinenet.inference.segmentation import Segmentation
 from refinenet.io.files import make_folders
 
 if TYPE_CHECKING:
