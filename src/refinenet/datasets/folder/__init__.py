@@ -1,1 +1,1 @@
-"""Datasets in plain folders: their layouts, and the meaning of the values in their masks."""
+"""Datasets in plain folders: their layouts, and how their masks encode classes (`encodings`, `classes_file`)."""
