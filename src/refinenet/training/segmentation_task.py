@@ -73,12 +73,16 @@ class SegmentationTask:
             self.goal = "mean score of the outputs"
             self.printed = ("loss", "val_miou", *self._outputs, "images_per_second", "seconds")
         self._samples: list[int] = []
+        # One for validation and samples: it fuses the network again only when weights have changed.
+        network = learner.measured
+        outputs = network.architecture.outputs
+        self._segmenter = Segmenter(PyTorchBackend(network), val_set.label_set, outputs=outputs)
 
     def measure(self, after_each: Callable[[], None]) -> Measurement:
         """Segment the validation images and count pixels; see `Task`."""
         targets = accumulate_targets(self.val_set)
         scores = validate(
-            self._segmenter(),
+            self._segmenter,
             self.val_set,
             targets,
             progress=self.show,
@@ -119,10 +123,6 @@ class SegmentationTask:
         """Save the network as the last model."""
         self.folder.attempt("the last model", lambda: self._save(self.folder.last_model, epoch, measurement))
 
-    def _segmenter(self) -> Segmenter:
-        network = self.learner.measured
-        return Segmenter(PyTorchBackend(network), self.val_set.label_set, outputs=network.architecture.outputs)
-
     def _draw_curves(self) -> None:
         rows = self.folder.read_log()
         if rows:  # the disk may have been too full for the log so far
@@ -131,7 +131,7 @@ class SegmentationTask:
     def _draw_samples(self, epoch: int) -> None:
         self._samples = self._samples or choose_samples(self.val_set, SAMPLES)
         path = self.folder.path / "samples" / f"epoch-{epoch:03d}.png"
-        draw_samples(self.val_set, self._segmenter(), self._samples, path, f"Epoch {epoch}. ")
+        draw_samples(self.val_set, self._segmenter, self._samples, path, f"Epoch {epoch}. ")
 
     def _save(self, path: Path, epoch: int, measurement: Measurement | None) -> None:
         recipe = {

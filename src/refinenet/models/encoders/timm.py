@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import timm
 import torch
@@ -36,6 +37,7 @@ def check_name(name: str) -> None:
     raise ValueError(f"timm has no encoder named {name!r}.{hint} timm.list_models() lists all.")
 
 
+@lru_cache(maxsize=64)
 def find_feature_info(name: str) -> tuple[FeatureInfo, ...]:
     """Return the last feature map of each stride, fine to coarse.
 
@@ -79,11 +81,17 @@ def build_features(name: str, chosen: Sequence[FeatureInfo], *, pretrained: bool
     Raises:
         ValueError: As `fetch_weights`.
     """
-    with torch.device("meta"):
-        available = timm.create_model(name, features_only=True).feature_info.module_name()
+    available = _module_names(name)
     indices = tuple(available.index(info.module) for info in chosen)
     features: nn.Module = _create(name, pretrained, features_only=True, out_indices=indices, **_size_options(name))
     return features
+
+
+@lru_cache(maxsize=64)
+def _module_names(name: str) -> tuple[str, ...]:
+    """Return the names of the modules whose outputs are feature maps, in timm's order."""
+    with torch.device("meta"):
+        return tuple(timm.create_model(name, features_only=True).feature_info.module_name())
 
 
 def _size_options(name: str) -> dict[str, bool]:
