@@ -67,9 +67,7 @@ def test_masks_in_one_of_two_folders_are_asked_for(tmp_path: Path) -> None:
     write(tmp_path / "annotations" / "a.xml", "<shapes/>")
     assert find_layout(tmp_path).splits["val"].masks.name == "labels"
     save_mask(tmp_path / "gt" / "a.png", [[1]])
-    with pytest.raises(
-        FileNotFoundError, match=r"pictures in labels and in gt, so it is unclear which .* `labels: labels`"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"pictures in labels and in gt, so it is unclear .* `labels: labels`"):
         find_layout(tmp_path)
     save_mask(tmp_path / "masks" / "a.png", [[1]])
     with pytest.raises(ValueError, match=r"masks and labels all hold masks that fit .* `labels: masks`"):
