@@ -116,7 +116,7 @@ def test_an_output_without_truth_adds_nothing_and_has_no_gradient() -> None:
     targets[:, 0] = torch.nan
     maps.requires_grad_()
     loss = dense.loss([maps], labels, dense.count(labels, targets), targets=targets)
-    loss.backward()
+    torch.autograd.backward(loss)
     assert loss.isfinite()
     assert maps.grad is not None
     assert maps.grad.isfinite().all()

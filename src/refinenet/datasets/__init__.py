@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from refinenet.datasets.info import choose_images, describe, write_contact_sheet
     from refinenet.datasets.preparation import PrepareReport, list_datasets, prepare
     from refinenet.datasets.split import split_folder
-    from refinenet.datasets.street_scenes import StreetGeometry, draw_street, draw_street_geometry
+    from refinenet.datasets.street_scenes import draw_street
     from refinenet.datasets.street_scenes.scene import LARGEST
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -57,7 +57,6 @@ __all__ = [
     "PrepareReport",
     "Sample",
     "Server",
-    "StreetGeometry",
     "TrainingSource",
     "as_sources",
     "choose_classes",
@@ -66,7 +65,6 @@ __all__ = [
     "count_each",
     "describe",
     "draw_street",
-    "draw_street_geometry",
     "find_root",
     "find_server",
     "is_drawn",

@@ -11,9 +11,15 @@ from refinenet._lazy import attach
 if TYPE_CHECKING:
     from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
     from refinenet.evaluation.comparison import compare
-    from refinenet.evaluation.evaluator import PROTOCOL, model_predictor, validate
+    from refinenet.evaluation.evaluator import PROTOCOL, accumulate_targets, model_predictor, validate
     from refinenet.evaluation.metrics import ConfusionMatrix
-    from refinenet.evaluation.pipeline import check_masks, evaluate_predictions, open_split, run_evaluation
+    from refinenet.evaluation.pipeline import (
+        check_masks,
+        evaluate_predictions,
+        find_targets,
+        open_split,
+        run_evaluation,
+    )
     from refinenet.evaluation.results import Evaluation, percent
     from refinenet.evaluation.submission import Submission, plan_submission, write_submission
 else:
@@ -25,9 +31,11 @@ __all__ = [
     "Evaluation",
     "FittedTemperature",
     "Submission",
+    "accumulate_targets",
     "check_masks",
     "compare",
     "evaluate_predictions",
+    "find_targets",
     "fit_temperature",
     "model_predictor",
     "open_split",

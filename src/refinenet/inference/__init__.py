@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Kind,
         Output,
     )
+    from refinenet.inference.prediction import Prediction
     from refinenet.inference.protocol import PLAIN, Protocol, choose_protocol
     from refinenet.inference.segmentation import Logits, Segmentation, check_output, choose_palette
     from refinenet.inference.segmenter import (
@@ -94,6 +95,7 @@ __all__ = [
     "Logits",
     "NotFiniteError",
     "Output",
+    "Prediction",
     "Protocol",
     "PyTorchBackend",
     "Segmentation",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from refinenet.models.encoders.encoder import PUBLISHED_RESNETS, Encoder, feature_info
     from refinenet.models.encoders.feature_info import STRIDES
     from refinenet.models.factory import ModelSpec, choose_device, exported_model_message, locate_model, open_model
+    from refinenet.models.heads import ScaledHead, finish, split_maps
     from refinenet.models.inference_graph import (
         CERTIFICATE_ENDING,
         EXAMPLE_SHAPE,
@@ -71,6 +72,7 @@ __all__ = [
     "ModelSpec",
     "ModelType",
     "Network",
+    "ScaledHead",
     "Weights",
     "apply_batch_norm",
     "check_same_classes",
@@ -80,6 +82,7 @@ __all__ = [
     "digest",
     "exported_model_message",
     "feature_info",
+    "finish",
     "fuse",
     "load",
     "locate_model",
@@ -92,6 +95,7 @@ __all__ = [
     "refuse_single_values",
     "refuse_unlearned_statistics",
     "save",
+    "split_maps",
     "take_classes",
     "trace",
     "upsample",
