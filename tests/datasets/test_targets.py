@@ -13,9 +13,10 @@ import pytest
 import rasterio
 from PIL import Image
 
-from refinenet.datasets import Dataset, describe, draw_street, draw_street_geometry, open_dataset, with_value_range
+from refinenet.datasets import Dataset, describe, draw_street, open_dataset, with_value_range
 from refinenet.datasets.dataset import join
 from refinenet.datasets.doctor import check
+from refinenet.datasets.street_scenes import draw_street_geometry
 from refinenet.labels import NO_CLASSES
 from refinenet.outputs import OutputSpec
 

@@ -454,7 +454,7 @@ def test_default_outputs_replace_no_file(run_refinenet: Command, here: Path) -> 
     (here / "in" / "a_labels.png").write_bytes(b"a mask drawn by hand")
     refused = run_refinenet("deploy", "in/a.jpg")
     assert refused.returncode == 1
-    assert "a_labels.png exists already" in refused.stderr
+    assert "a_labels.png already exists" in refused.stderr
     assert "--overwrite" in refused.stderr
     assert (here / "in" / "a_labels.png").read_bytes() == b"a mask drawn by hand"
     assert run_refinenet("deploy", "in/a.jpg", "--overwrite").returncode == 0
