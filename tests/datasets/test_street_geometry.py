@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from refinenet.datasets.street_scenes import StreetGeometry, draw_street_geometry
+from refinenet.datasets.street_scenes import StreetGeometry, draw_street, draw_street_geometry
 
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
 SEEDS = (0, 7, 12, 31)
@@ -35,7 +35,8 @@ def _rays(geometry: StreetGeometry) -> Floats:
 
 
 def _points(geometry: StreetGeometry) -> Floats:
-    return _rays(geometry) * geometry.depth
+    points: Floats = _rays(geometry) * geometry.depth
+    return points
 
 
 def _ground(seed: int) -> tuple[Floats, float]:
