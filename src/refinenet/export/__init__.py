@@ -1,6 +1,7 @@
-"""Export of networks to the formats of other programs, with a certificate, and loading of such untrusted files.
+"""Export of networks to the formats of other programs, and loading of such untrusted files.
 
-Start reading at `exporter.export_model`; `loading` reads exported files. A new format is a row of `formats.FORMATS`.
+A certificate beside each export says how closely it agrees with PyTorch. Start reading at `exporter.export_model`;
+`loading` reads exported files. A new format is a row of `formats.FORMATS`.
 """
 
 from typing import TYPE_CHECKING

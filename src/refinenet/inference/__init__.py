@@ -1,4 +1,4 @@
-"""One image to its `Segmentation`: protocols, sliding windows and backends.
+"""One image to its `Segmentation` or `Prediction`: protocols (sliding windows, scales, mirroring) and backends.
 
 Start reading at `segmenter.Segmenter`.
 """

@@ -1,7 +1,8 @@
-"""Files, images, masks, rasters, downloads, locks and the terminal; nothing here imports PyTorch.
+"""Files, images, masks, rasters, legends, downloads, locks and the terminal; nothing here imports PyTorch.
 
-Start reading at `images.decode` (any image source to pixels), `mask_files.read_mask` (label maps),
-`raster.RasterReader` (large files by parts) and `files.write_atomically` (files complete or not at all).
+Start reading at `images.decode` (any image source to pixels; `image_files` alone opens picture files, with Pillow),
+`mask_files.read_mask` (label maps), `raster.RasterReader` (large files by parts) and `files.write_atomically` (files
+complete or not at all).
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,7 @@
-"""Networks (encoders, decoder, classifier), model files, and importers of published weights.
+"""Networks, model files, and importers of published weights (PyTorch checkpoints, MATLAB files).
 
-Start reading at `network.Network`, whose `forward` is the architecture, and at `model_file` for the file format.
+Start reading at `network.Network`, whose `forward` is the architecture: `encoders/`, `decoder` (RefineBlocks with residual
+conv units and chained residual pooling) and `heads`; and at `model_file` for the file format.
 """
 
 from typing import TYPE_CHECKING

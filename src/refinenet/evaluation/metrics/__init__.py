@@ -1,4 +1,9 @@
-"""Metrics of classes and of dense targets: sums accumulated over images, and the metrics computed from them."""
+"""Metrics of classes and of targets (depth, normals, quantities), without PyTorch.
+
+`accumulator` sums `counters` over images for classes (regions, `confusion`, `boundary`, `calibration`), `overall` lists the
+metrics over all classes, and `significance` compares results. `targets` lists the accumulators of other outputs: `depth`,
+`normals`, `regression`.
+"""
 
 from refinenet.evaluation.metrics.accumulator import (
     Calibration,

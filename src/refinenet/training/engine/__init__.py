@@ -1,4 +1,4 @@
 """Training engine: `Trainer` (the loop), `Learner` (one step), `TrainState`, and settings that are "auto".
 
-`state` defines what a checkpoint holds.
+`state` and `Learner.state` define what a checkpoint holds; `records.checkpoints` writes and reads the files.
 """

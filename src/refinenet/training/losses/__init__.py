@@ -1,4 +1,4 @@
-"""Losses of training.
+"""Losses of training: `cross_entropy`, `overlap` (Dice, Lovasz), `distillation`, and those of depth, normals and quantities.
 
 Start reading at `objective.Objective`, the weighted sum of the losses of classes; `dense_objective` adds those of other
 outputs, which are rows of `targets.TARGET_LOSSES`.
