@@ -1,7 +1,7 @@
 """Networks, model files, and importers of published weights (PyTorch checkpoints, MATLAB files).
 
-Start reading at `network.Network`, whose `forward` is the architecture: `encoders/`, `decoder` (RefineBlocks with residual
-conv units and chained residual pooling) and `heads`; and at `model_file` for the file format.
+Start reading at `network.Network`, whose `forward` is the architecture: `encoders/`, `decoder` (RefineBlocks with
+residual conv units and chained residual pooling) and `heads`; and at `model_file` for the file format.
 """
 
 from typing import TYPE_CHECKING

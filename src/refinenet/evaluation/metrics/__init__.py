@@ -1,8 +1,8 @@
 """Metrics of classes and of targets (depth, normals, quantities), without PyTorch.
 
-`accumulator` sums `counters` over images for classes (regions, `confusion`, `boundary`, `calibration`), `overall` lists the
-metrics over all classes, and `significance` compares results. `targets` lists the accumulators of other outputs: `depth`,
-`normals`, `regression`.
+`accumulator` sums `counters` over images for classes (regions, `confusion`, `boundary`, `calibration`), `overall`
+lists the metrics over all classes, and `significance` compares results. `targets` lists the accumulators of other
+outputs: `depth`, `normals`, `regression`.
 """
 
 from refinenet.evaluation.metrics.accumulator import (

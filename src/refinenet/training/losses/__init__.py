@@ -1,7 +1,8 @@
-"""Losses of training: `cross_entropy`, `overlap` (Dice, Lovasz), `distillation`, and those of depth, normals and quantities.
+"""Losses of training: `cross_entropy`, `overlap` (Dice, Lovasz), `distillation`, and those of other outputs than
+classes.
 
-Start reading at `objective.Objective`, the weighted sum of the losses of classes; `dense_objective` adds those of other
-outputs, which are rows of `targets.TARGET_LOSSES`.
+Start reading at `objective.Objective`, the weighted sum of the losses of classes; `dense_objective` adds those of
+other outputs, which are rows of `targets.TARGET_LOSSES`.
 """
 
 from refinenet.training.losses.config import ClassWeights, LossConfig
