@@ -1,5 +1,4 @@
-"""Losses of training: `cross_entropy`, `overlap` (Dice, Lovasz), `distillation`, and those of other outputs than
-classes.
+"""Losses of training: `cross_entropy`, `overlap` (Dice, Lovasz), `distillation`, and those of other outputs.
 
 Start reading at `objective.Objective`, the weighted sum of the losses of classes; `dense_objective` adds those of
 other outputs, which are rows of `targets.TARGET_LOSSES`.
