@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from refinenet.distributed import Engine
 from refinenet.io.console import print_note
 from refinenet.models.batch_norm import apply_batch_norm
-from refinenet.models.decoder import upsample
+from refinenet.models.heads import split_maps
 from refinenet.models.network import Network
+from refinenet.outputs import class_output
 from refinenet.training.config import TrainConfig
 from refinenet.training.loading.loader import Part
 from refinenet.training.losses import Objective
@@ -192,8 +193,11 @@ class Learner(Generic[Trained]):
         if self._teacher is None:
             return None
         with torch.no_grad(), self.engine.fabric.autocast():
-            teacher = self._teacher.eval()
-            return upsample(teacher.logits(images), images, align_corners=False)
+            maps: Tensor = self._teacher.eval()(images)
+            architecture = self._teacher.architecture
+            classes = class_output(architecture.outputs)
+            assert classes is not None  # `start` has compared its classes with those of the dataset
+            return split_maps(maps, architecture.outputs, architecture.num_classes)[classes.name]
 
     def share_buffers(self) -> None:
         """Copy the first process's buffers to all, so that all measure the same network."""
