@@ -3,8 +3,8 @@
 The sandbox tests a graph on small images only. A size that is computed from the image's sides can be harmless there and
 take all memory for an image of one more row (`max(H - 150, 0) * 40_000_000`). Here each side of each tensor, and each
 whole number that a size is computed from, is bounded by a polynomial in N, H and W whose coefficients are intervals.
-Sums, products and floors of such polynomials are such polynomials, and what cancels (TensorFlow's padding,
-`ceil(H / 2) * 2 - H`) cancels here. `size_bounds` has the polynomials, `memory_rules` a rule for each operator.
+Such polynomials are closed under sums, products and floors, and terms that cancel (TensorFlow's padding,
+`ceil(H / 2) * 2 - H`) cancel here, too. `size_bounds` has the polynomials, `memory_rules` a rule for each operator.
 
 Only the operators of this package's own exports have rules. A graph with other operators is not rejected: nothing is
 proven about it, and it runs in a process with limited memory (`inference.backends.isolated`).
