@@ -200,7 +200,7 @@ class Trainer:
         except _StoppedEarlyError:
             is_told_whole = self.folder.is_behind or not self.folder.can_resume
             hint = self.folder.stop_message if is_told_whole else self.folder.resume_hint
-            print_note(f"Stopped after {self.session.steps} steps, as asked. {hint}", enabled=self.show)
+            print_note(f"Stopped after {self.session.steps} steps, as requested. {hint}", enabled=self.show)
         except RuntimeError as error:
             if not is_lost_process(error):
                 raise

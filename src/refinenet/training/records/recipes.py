@@ -112,7 +112,9 @@ def find_problems(values: Mapping[str, Any]) -> list[str]:
     ]
     description = values.get("description")
     if not isinstance(description, str) or not description.strip():
-        problems.append(f"description must be a text that says what the recipe is for, not {shorten(description)}")
+        problems.append(
+            f"description must be a string that states the purpose of the recipe, not {shorten(description)}"
+        )
     problems += _data_problems(values, "")
     for name, kind, syntax in _TABLES:
         if not isinstance(values.get(name, kind()), kind):
@@ -156,7 +158,7 @@ def _network_problems(network: Mapping[str, Any]) -> list[str]:
         elif key == "decoder" and isinstance(value, dict):
             continue  # its options are checked where the network is made
         elif key not in (*choices, "seed", "input_scales") and (not isinstance(value, str) or not value):
-            problems.append(f"[network] {key} must be a text, not {shorten(value)}")
+            problems.append(f"[network] {key} must be a string, not {shorten(value)}")
         beside = [other for other in EXCLUDED.get(key, ()) if other in network]
         if beside:
             problems.append(f"[network] {key} cannot be combined with {' and '.join(beside)}")
