@@ -111,10 +111,13 @@ def test_quantities_by_hand() -> None:
         assert float(loss_of(predicted, target, "regression", name, deviations=deviations)) == pytest.approx(total / 3)
 
 
-def test_deviations_are_for_quantities_only() -> None:
-    predicted, target = draw(0, "depth", "l1")
-    plain = loss_of(predicted, target, "depth", "l1")
-    assert float(loss_of(predicted, target, "depth", "l1", deviations=torch.tensor([9.0]))) == float(plain)
+@pytest.mark.parametrize(("name", "factor"), [("l1", 9), ("inverse_huber", 9), ("silog", 1), ("gradient", 1)])
+def test_deviations_divide_the_errors_of_depths_in_metres(name: str, factor: float) -> None:
+    """Losses of logarithms have no unit."""
+    predicted, target = draw(0, "depth", name)
+    plain = loss_of(predicted, target, "depth", name)
+    scaled = loss_of(predicted, target, "depth", name, deviations=torch.tensor([9.0]))
+    assert float(scaled) == pytest.approx(float(plain) / factor, rel=1e-5)
 
 
 # Formulas written again
@@ -261,9 +264,10 @@ def test_shares_of_parts_add_up_to_the_loss_of_the_batch(kind: str, name: str) -
     config, parts = TargetLossConfig(kind=kind, losses=(name,)), ((0, 1), (1, 4), (4, 5))
     counts = sum((target_count(target[a:b]) for a, b in parts), torch.zeros(3, dtype=torch.float64))
     assert torch.equal(counts, target_count(target))
-    whole = target_loss(predicted, target, config, counts, DEVIATIONS)
+    deviations = DEVIATIONS[: target.shape[1]]
+    whole = target_loss(predicted, target, config, counts, deviations)
     (expected,) = torch.autograd.grad(whole, predicted)
-    shares = [target_loss(predicted[a:b], target[a:b], config, counts, DEVIATIONS) for a, b in parts]
+    shares = [target_loss(predicted[a:b], target[a:b], config, counts, deviations) for a, b in parts]
     (gradient,) = torch.autograd.grad(torch.stack(shares).sum(), predicted)
     assert float(torch.stack(shares).sum().detach()) == pytest.approx(float(whole.detach()), rel=1e-5)
     assert torch.allclose(gradient, expected, rtol=1e-4, atol=1e-7)
