@@ -254,7 +254,7 @@ SIGNATURES: dict[str, tuple[Callable[[Any], object], str]] = {
     "free classes": (set_values("output", LABELS, value("logits", 1, ["n", "k", "h", "w"])), "its outputs are"),
     "no class": (set_values("output", LABELS, value("logits", 1, ["n", 0, "h", "w"])), "of 0 classes"),
     "too many classes": (set_values("output", LABELS, value("logits", 1, ["n", 10**6, "h", "w"])), "of 1000000"),
-    "other classes": (set_values("output", LABELS, value("logits", 1, ["n", 4, "h", "w"])), "refused"),
+    "other classes": (set_values("output", LABELS, value("logits", 1, ["n", 4, "h", "w"])), "rejected"),
     "float labels": (
         set_values("output", value("labels", 1, ["n", "h", "w"]), value("logits", 1, ["n", 3, "h", "w"])),
         "its outputs are",
@@ -397,15 +397,15 @@ def claim_values(model: Any) -> None:
 
 
 BOMBS: dict[str, tuple[Callable[[Any], object], str]] = {
-    "constant of shape": (blow_up("ConstantOfShape", [10**5, 10**6]), "refused"),
-    "constant that overflows": (blow_up("ConstantOfShape", [2**62, 2**62, 4]), "refused"),
-    "expand": (blow_up("Expand", [10**7, 1, 1, 1]), "refused"),
-    "tile": (blow_up("Tile", [10**7, 1, 1, 1]), "refused"),
-    "range": (blow_up("Range", 0, 10**11, 1), "refused"),
-    "pad": (blow_up("Pad", [0, 0, 0, 0, 10**8, 0, 0, 10**3]), "refused"),
-    "doubled forty times": (double(40), "refused"),
-    "a square of the picture": (outer_product, "refused"),
-    "a tensor without its values": (claim_values, "refused"),
+    "constant of shape": (blow_up("ConstantOfShape", [10**5, 10**6]), "rejected"),
+    "constant that overflows": (blow_up("ConstantOfShape", [2**62, 2**62, 4]), "rejected"),
+    "expand": (blow_up("Expand", [10**7, 1, 1, 1]), "rejected"),
+    "tile": (blow_up("Tile", [10**7, 1, 1, 1]), "rejected"),
+    "range": (blow_up("Range", 0, 10**11, 1), "rejected"),
+    "pad": (blow_up("Pad", [0, 0, 0, 0, 10**8, 0, 0, 10**3]), "rejected"),
+    "doubled forty times": (double(40), "rejected"),
+    "a square of the picture": (outer_product, "rejected"),
+    "a tensor without its values": (claim_values, "rejected"),
     "20,001 operators": (many, "20004 operators"),
     "20,001 tensors": (many_tensors, "20001 tensors"),
 }
