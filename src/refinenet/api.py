@@ -58,10 +58,9 @@ class RefineNet(SegmentationModel):
         encoder_weights: Initial weights for the encoder of a new network: "imagenet" for those of timm (downloaded
             once), or a file.
         device: "cpu", "cuda", "cuda:1", ...; by default a GPU if available.
-        outputs: What a new network predicts for each pixel: "classes" (the default), or several, such as
-            "classes,depth:0.5:80,normals,soil=regression[height:m,moisture:%]"; see `refinenet.outputs`.
-        decoder: Decoder of a new network: the name of one of the papers' other networks ("multitask", "single",
-            "two-cascade", "rcu-lw", "matlab", "matlab-2016", "matlab-2018"), or fields of `DecoderConfig`.
+        outputs: What a new network predicts: "classes" (the default), or several: "classes,depth:0.5:80,normals,
+            soil=regression[height:m,moisture:%]"; see `refinenet.outputs`.
+        decoder: Decoder of a new network: a name of `models.decoder.PRESETS`, or fields of `DecoderConfig`.
         input_scales: Scales at which encoders of a new network see the image, such as (1.2, 0.6).
         seed: Seed of the random weights of a new network, independent of PyTorch's generator; by default 42.
         backend: What runs the network: "pytorch"; "compiled" (PyTorch with a compiler, which takes a minute for the
@@ -115,15 +114,11 @@ class RefineNet(SegmentationModel):
             seed=seed,
         )
         chosen = check_backend(_choose_backend(spec, backend, device, precision), precision)
-        self._classes_fixed, self._origin = num_classes is not None, spec.origin
         opened, card = _open(spec, backend, device)
+        self._classes_fixed, self._origin = num_classes is not None, spec.origin
+        is_auto = backend == AUTO
         super().__init__(
-            opened,
-            card,
-            backend=chosen,
-            precision=precision,
-            or_pytorch=backend == AUTO,
-            channel_order=channel_order,
+            opened, card, backend=chosen, precision=precision, or_pytorch=is_auto, channel_order=channel_order
         )
         self._untrained = self._noted if model is None else None
 
@@ -162,11 +157,9 @@ class RefineNet(SegmentationModel):
                 `dataset="coco:stuff"` is equivalent.
             check: Whether to check a sample of the data first (`refinenet data check --quick`), and to reject data
                 that training would fail on or learn something wrong from.
-            stop_after: Number of steps after which to stop, as on Ctrl-C; `resume` continues. For a run in stages,
-                steps of the current stage.
+            stop_after: Number of steps, of a stage, after which to stop, as on Ctrl-C; `resume` continues.
             progress: Whether to show progress on standard error.
-            settings: Fields of `TrainConfig`, such as `epochs`, `batch_size` and `learning_rate`; for all stages that
-                do not override them.
+            settings: Fields of `TrainConfig`, such as `epochs`; for all stages that do not override them.
 
         Returns:
             Where the results are (of the last stage), and the score of the best model. After an interruption or an
@@ -240,12 +233,10 @@ class RefineNet(SegmentationModel):
                 all datasets do), "paper" (as in the paper of the network), or an `inference.Protocol` with several
                 scales, mirroring or windows.
             abstain_below: Confidence in [0, 1]; pixels with less get no class and count as misses of their class.
-            report: Folder for an HTML report, `report.html`: tables, curves, and the worst, best and least certain
-                images, as PNG files next to it.
+            report: Folder for an HTML report: tables, curves, and the worst, best and least certain images.
             submission: Archive for the test server of the dataset, as written by `submit`, from the same label maps.
             progress: Whether to show progress and the table.
-            check: Whether to check the masks of a custom folder first, as before training, and to reject masks whose
-                labels are doubtful.
+            check: Whether to check the masks of a custom folder first, and to reject doubtful ones, as training does.
 
         Returns:
             All metrics, with the protocol and other conditions of the evaluation.
@@ -406,12 +397,10 @@ class RefineNet(SegmentationModel):
         if precision == "int8":
             splits = split, calibration_split
             int8 = Int8.open(data, open_one, splits, max_drop=max_drop, progress=progress)
-        certificate = export_model(
-            path, self.network, self.card, dataset=data, sizes=sizes, int8=int8, progress=progress
-        )
+        issued = export_model(path, self.network, self.card, dataset=data, sizes=sizes, int8=int8, progress=progress)
         if progress:
-            certificate.print()
-        return certificate
+            issued.print()
+        return issued
 
     def save(
         self,
@@ -422,7 +411,7 @@ class RefineNet(SegmentationModel):
         """Write the model to one file, which `RefineNet(model=path)` loads without further arguments.
 
         Args:
-            path: File to write, usually `.safetensors`. Missing folders are created, an existing file is replaced.
+            path: File to write, usually `.safetensors`; missing folders are created.
             dtype: "float16" halves the size of the file.
             licence: Licence to record in the file; by default that of the loaded model.
 
