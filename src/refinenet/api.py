@@ -116,9 +116,8 @@ class RefineNet(SegmentationModel):
         chosen = check_backend(_choose_backend(spec, backend, device, precision), precision)
         opened, card = _open(spec, backend, device)
         self._classes_fixed, self._origin = num_classes is not None, spec.origin
-        is_auto = backend == AUTO
         super().__init__(
-            opened, card, backend=chosen, precision=precision, or_pytorch=is_auto, channel_order=channel_order
+            opened, card, backend=chosen, precision=precision, or_pytorch=backend == AUTO, channel_order=channel_order
         )
         self._untrained = self._noted if model is None else None
 
