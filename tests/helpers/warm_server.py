@@ -201,7 +201,8 @@ def _main() -> None:
     search = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     libraries = [folder for folder in sys.path[1:] if folder not in search]
     for library in LIBRARIES:
-        importlib.import_module(library)
+        with suppress(ModuleNotFoundError):  # one that comes with another package, or not
+            importlib.import_module(library)
     assert "refinenet" not in sys.modules
     gc.freeze()  # what is there already is not looked through, and so not copied, by the forks
     listener = socket.socket(fileno=int(sys.argv[1]))
