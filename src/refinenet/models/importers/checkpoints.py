@@ -73,7 +73,7 @@ def _rename_densetorch(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {}
     heads = ("segm", "depth", "normal")
     patterns: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
-        (r"0\.", lambda m: ""),  # noqa: ARG005
+        (r"0\.", lambda m: ""),  # noqa: ARG005 - the same parameter for all patterns
         (r"1\.stem_convs\.([0-5])\.", lambda m: f"conv{8 - int(m[1])}."),
         (r"1\.crp_blocks\.([0-3])\.(?:0\.)?", lambda m: f"crp{4 - int(m[1])}.0."),
         (r"1\.adapt_convs\.([0-2])\.", lambda m: f"conv_adapt{4 - int(m[1])}."),

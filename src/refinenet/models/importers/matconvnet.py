@@ -99,7 +99,7 @@ _JOINT = "_b2_joint_varout_dimred.weight"
 _KINDS = {"filter": "weight", "bias": "bias"}
 # From patterns of MatConvNet's names to those of refinenet-pytorch, which `checkpoints` knows.
 _RULES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
-    (r"conv1_filter", lambda m: "conv1.weight"),  # noqa: ARG005
+    (r"conv1_filter", lambda m: "conv1.weight"),  # noqa: ARG005 - the same parameter for all patterns
     (r"bn_conv1_(\w+)", lambda m: f"bn1.{m[1]}"),
     (r"res([2-5])(\w+?)_branch(1|2[abc])_filter", lambda m: f"{_layer(m)}.{_part(m[3], 'conv', '0')}.weight"),
     (r"bn([2-5])(\w+?)_branch(1|2[abc])_(\w+)", lambda m: f"{_layer(m)}.{_part(m[3], 'bn', '1')}.{m[4]}"),

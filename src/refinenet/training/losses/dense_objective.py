@@ -122,10 +122,8 @@ class DenseObjective:
         self._targets = [spec for spec in outputs if spec.kind != CLASS_KIND]
         self._channels = [spec.count_channels(num_classes) for spec in outputs]
         self._losses = choose_losses(config, outputs)
-        weights = {text.partition("=")[0].strip(): _read_weight(text) for text in config.output_weights}
-        self._weights = {spec.name: weights.get(spec.name) or 1.0 for spec in outputs} | {
-            name: weight for name, weight in weights.items() if weight is not None
-        }
+        asked = (text.partition("=") for text in config.output_weights)  # checked by `OutputLossConfig`
+        self._weights = {spec.name: 1.0 for spec in outputs} | {name.strip(): float(value) for name, _, value in asked}
 
     def count(self, labels: Tensor, targets: Tensor | None = None) -> Tensor:
         """Return the divisors of the sums of the losses: `Objective.count`, then `target_count` of each target.

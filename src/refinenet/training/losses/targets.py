@@ -105,8 +105,8 @@ def target_loss(
         target: `(N, D, H, W)` float32, NaN where there is no truth.
         config: Settings of the loss.
         counts: `target_count` of the whole batch, the sum over its parts.
-        deviations: `(D,)`, above 0, standard deviations in the training data, by which the errors of quantities are
-            divided; log scales are relative to them. None for 1.
+        deviations: `(D,)`, above 0, standard deviations in the training data, by which the errors of losses with
+            `is_standardised` are divided; log scales are relative to them. None for 1.
 
     Returns:
         A scalar float32 (float64 for a float64 prediction); 0 with zero gradients if there is no truth.
