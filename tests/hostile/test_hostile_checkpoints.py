@@ -194,3 +194,19 @@ def test_a_format_without_checksums_is_reported(tmp_path: Path, capfd: pytest.Ca
     save_zip({"layer": torch.ones(3)}, tmp_path / "new.pth")
     read_checkpoint(tmp_path / "new.pth")
     assert capfd.readouterr().err == ""
+
+
+def test_no_flipped_bit_in_a_table_of_contents_changes_weights(tmp_path: Path) -> None:
+    """Every bit of the entry of a tensor: one of them makes PyTorch take its part for a folder and read nothing."""
+    path = tmp_path / "model.pth.tar"
+    weights = torch.arange(1, 11, dtype=torch.float32)
+    torch.save({"layer": weights}, path)
+    content = bytearray(path.read_bytes())
+    name = content.rindex(b"data/0")
+    entry = content.rindex(b"PK\x01\x02", 0, name)
+    for bit in range(8 * (name + 6 - entry)):
+        content[entry + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        with suppress(ValueError):
+            assert torch.equal(read_checkpoint(path)["layer"], weights), bit
+        content[entry + bit // 8] ^= 1 << bit % 8

@@ -166,6 +166,10 @@ def check_archive(stream: BinaryIO) -> bool:
     return True
 
 
+_FOLDER_ATTRIBUTE = 0x10
+"""Bit of a folder in the attributes of MS-DOS, which archives store for each part."""
+
+
 def _find_damaged_part(stream: BinaryIO) -> str | None:
     with zipfile.ZipFile(stream) as archive:
         parts = archive.infolist()
@@ -176,6 +180,9 @@ def _find_damaged_part(stream: BinaryIO) -> str | None:
             raise ValueError("two parts of the archive have the same name")
         if any(part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for part in parts):
             raise ValueError("it is compressed by a method that torch.save does not use")
+        # PyTorch's reader takes such a part for a folder and leaves its tensor unread, whatever its CRC-32.
+        if any(part.is_dir() or part.external_attr & _FOLDER_ATTRIBUTE for part in parts):
+            raise ValueError("a part of it is marked as a folder")
         return archive.testzip()  # reads 1 MiB at a time
 
 
