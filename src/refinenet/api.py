@@ -19,7 +19,7 @@ from refinenet.deployment.segmentation_model import SegmentationModel
 from refinenet.distributed import launch
 from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
 from refinenet.evaluation.evaluator import model_predictor
-from refinenet.evaluation.pipeline import check_masks, find_targets, open_split, run_evaluation
+from refinenet.evaluation.pipeline import check_masks, fit_to_model, open_split, run_evaluation
 from refinenet.evaluation.results import Evaluation
 from refinenet.evaluation.submission import Submission, plan_submission, write_submission
 from refinenet.export.certificate import SIZES, Certificate
@@ -247,12 +247,12 @@ class RefineNet(SegmentationModel):
         """
         plan = None if submission is None else plan_submission(submission, dataset)
         data, official = open_split(dataset, root, classes, split)
-        data = with_value_range(data, self.card.value_range)
-        check_same_classes(self.label_set, data)
-        data = data.with_targets(find_targets(self.card.architecture.outputs, data, show=progress))
+        data = fit_to_model(data, self.card, show=progress)
+        if plan is not None:
+            check_same_classes(self.label_set, data)
         chosen = self._choose_protocol(protocol, data)
         processes = launch(self._segmenter.backend.device).processes
-        if check:
+        if check and data.label_set.names:
             check_masks(dataset, split, processes, progress=progress)
         return run_evaluation(
             model_predictor(self._segmenter.under(chosen), self._weights_sha256, abstain_below),

@@ -94,7 +94,7 @@ class LabelSet:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LabelSet:
-        """Build a set from the values that `to_dict` returns.
+        """Build a set, or `NO_CLASSES`, from the values that `to_dict` returns.
 
         Raises:
             ValueError: A key is missing or unknown, or a value is of the wrong type or out of range.
@@ -107,6 +107,8 @@ class LabelSet:
             raise ValueError("A label set's 'names' and 'colours' are lists.")
         if not all(isinstance(colour, list) for colour in colours):
             raise ValueError("Each colour of a label set is a list of three numbers.")
+        if values == NO_CLASSES.to_dict():
+            return NO_CLASSES
         label_set = cls(names=tuple(names), colours=tuple(tuple(colour) for colour in colours))
         if values["ignore_index"] != label_set.ignore_index:
             raise ValueError(

@@ -34,7 +34,8 @@ class KindInfo:
     shrinks_with_zoom: bool = False
     """Whether values are divided by the factor by which an image is enlarged: what looks larger is nearer."""
     is_scaled: bool = False
-    """Whether its head predicts values standardised by the mean and deviation of the training data."""
+    """Whether its head predicts values standardised by the mean and deviation of the training data. Such a head can
+    also predict the scale of its errors."""
 
 
 CLASS_KIND = "classes"
@@ -55,6 +56,9 @@ KINDS: dict[str, KindInfo] = {
     "regression": KindInfo(meaning="quantities in their units", names_quantities=True, is_scaled=True),
 }
 
+LIKELIHOODS: Mapping[str, float] = {"laplace": math.sqrt(2), "gaussian": 1.0}
+"""Distributions of errors by name, with the standard deviation of one whose scale is 1."""
+
 MAX_CHANNELS = 64
 """Largest number of channels of a regression output."""
 MAX_UNIT_LENGTH = 40
@@ -63,7 +67,8 @@ DEFAULT_RANGE = (0.0, 1000.0)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TEXT = re.compile(
-    r"(?:(?P<name>[^=\[\]:]+)=)?(?P<kind>[^=\[\]:]+)(?:\[(?P<channels>[^\]]*)\])?(?::(?P<low>[^:]+):(?P<high>[^:]+))?"
+    r"(?:(?P<name>[^=\[\]:~]+)=)?(?P<kind>[^=\[\]:~]+)(?:~(?P<likelihood>[^=\[\]:~]+))?"
+    r"(?:\[(?P<channels>[^\]]*)\])?(?::(?P<low>[^:]+):(?P<high>[^:]+))?"
 )
 
 
@@ -89,6 +94,8 @@ class OutputSpec:
     """Their units; "" for none."""
     range: tuple[float, float] | None = None
     """Least and largest value of a depth, in metres, to which predictions are clipped."""
+    likelihood: str | None = None
+    """Distribution of the errors, one of `LIKELIHOODS`, if the head predicts their scale besides the values."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -103,6 +110,7 @@ class OutputSpec:
             self._check_range()
         elif self.range is not None:
             raise ValueError(f"The output {self.name!r} ({self.kind}) has no range: leave {self.range!r} out.")
+        self._check_likelihood()
 
     @property
     def info(self) -> KindInfo:
@@ -110,10 +118,25 @@ class OutputSpec:
         return KINDS[self.kind]
 
     def count_channels(self, num_classes: int) -> int:
-        """Return the number of channels, given the number of classes."""
+        """Return the number of channels of its values, given the number of classes."""
         if self.info.names_quantities:
             return len(self.channels)
         return num_classes if self.info.channels is None else self.info.channels
+
+    def count_maps(self, num_classes: int) -> int:
+        """Return the number of channels of its maps: with a likelihood, the log scales follow the values."""
+        return self.count_channels(num_classes) * (1 if self.likelihood is None else 2)
+
+    def _check_likelihood(self) -> None:
+        if self.likelihood is None:
+            return
+        if self.likelihood not in LIKELIHOODS:
+            raise ValueError(
+                f"The likelihood of an output is one of {', '.join(LIKELIHOODS)}, as in depth~laplace, not "
+                f"{self.likelihood!r}."
+            )
+        if not self.info.is_scaled:
+            raise ValueError(f"The output {self.name!r} ({self.kind}) has no likelihood: leave {self.likelihood} out.")
 
     def _check_quantities(self) -> None:
         names = self.channels
@@ -150,7 +173,8 @@ class OutputSpec:
             f"{channel}:{unit}" if unit else channel for channel, unit in zip(self.channels, self.units, strict=True)
         )
         limits = "" if self.range is None else f":{self.range[0]!r}:{self.range[1]!r}"
-        return f"{name}{self.kind}{f'[{quantities}]' if quantities else ''}{limits}"
+        likelihood = "" if self.likelihood is None else f"~{self.likelihood}"
+        return f"{name}{self.kind}{likelihood}{f'[{quantities}]' if quantities else ''}{limits}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the specification as JSON-ready values for `from_dict`, without what is empty."""
@@ -159,6 +183,8 @@ class OutputSpec:
             values |= {"channels": list(self.channels), "units": list(self.units)}
         if self.range is not None:
             values["range"] = list(self.range)
+        if self.likelihood is not None:
+            values["likelihood"] = self.likelihood
         return values
 
     @classmethod
@@ -168,9 +194,11 @@ class OutputSpec:
         Raises:
             ValueError: A key is unknown, or a value is not allowed.
         """
-        known = {"name", "kind", "channels", "units", "range"}
+        known = {"name", "kind", "channels", "units", "range", "likelihood"}
         if not isinstance(values, Mapping) or not {"name", "kind"} <= set(values) <= known:
-            raise ValueError(f"An output has a name and a kind, perhaps channels, units and a range, not {values!r}.")
+            raise ValueError(
+                f"An output has a name and a kind, perhaps channels, units, a range and a likelihood, not {values!r}."
+            )
         given: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
@@ -192,6 +220,7 @@ def read_outputs(outputs: str | Iterable[str | OutputSpec | Mapping[str, Any]]) 
     Args:
         outputs: A text such as "classes,depth:0.5:80,normals,soil=regression[height:m,moisture:%]": for each output an
             optional name, the kind, for a regression its quantities with their units, for a depth its range in metres.
+            "depth~laplace" also predicts the scale of the errors, under one of `LIKELIHOODS`.
             Or a sequence of such texts, of `OutputSpec`s and of their JSON values.
 
     Raises:
@@ -232,6 +261,7 @@ def _read_output(output: str | OutputSpec | Mapping[str, Any]) -> OutputSpec:
         kind=kind,
         channels=tuple(name.strip() for name, _, _ in channels),
         units=tuple(unit.strip() for _, _, unit in channels),
+        likelihood=None if match["likelihood"] is None else match["likelihood"].strip(),
         range=None if match["low"] is None else (_read_number(match["low"]), _read_number(match["high"])),
     )
 

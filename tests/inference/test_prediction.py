@@ -143,3 +143,42 @@ def test_copies_predict_the_same(model: RefineNet, street: npt.NDArray[np.uint8]
 def test_outputs_that_are_not_valid_are_refused(outputs: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         RefineNet(encoder="test_resnet", outputs=outputs, device="cpu")
+
+
+def test_the_scale_of_errors_is_predicted_in_the_unit_of_the_values(street: npt.NDArray[np.uint8]) -> None:
+    """A Laplace distribution has a standard deviation of the root of 2 times its scale, a normal one of its scale."""
+    outputs = "depth~laplace:0.5:80,soil=regression~gaussian[height:m,moisture:%]"
+    r = RefineNet(encoder="test_resnet", outputs=outputs, device="cpu", backend="pytorch", seed=3)
+    small = street[:64, :96]
+    plain = r.predict(small)
+    with torch.no_grad():
+        r.network.get_buffer("heads.depth.scale").fill_(40)
+        r.network.get_buffer("heads.soil.scale").copy_(torch.tensor([2.0, 60.0])[:, None, None])
+    found = r.predict(small)
+    with torch.inference_mode():
+        maps = r.network(torch.from_numpy(small).permute(2, 0, 1)[None] / 255)[0].numpy()
+    assert maps.shape == (6, 64, 96)
+    np.testing.assert_allclose(found.depth, np.abs(maps[0]).clip(0.5, 80), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.deviation("depth")[0], np.sqrt(2) * np.exp(maps[1]), rtol=1e-4)
+    np.testing.assert_allclose(found.deviation("depth"), 40 * plain.deviation("depth"), rtol=1e-4)
+    np.testing.assert_allclose(found.values["height"], maps[2], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.deviation("soil"), np.exp(maps[4:]), rtol=1e-4)
+    larger = r._segmenter.under(Protocol(scales=(2.0,))).predict_outputs(small)
+    with torch.inference_mode():
+        enlarged = torch.nn.functional.interpolate(
+            torch.from_numpy(small).permute(2, 0, 1)[None] / 255, scale_factor=2, mode="bilinear", antialias=True
+        )
+        scale = torch.nn.functional.interpolate(r.network(enlarged), (64, 96), mode="bilinear")[0, 1].exp().numpy()
+    # What looks twice as large is half as far, and so are the errors.
+    np.testing.assert_allclose(larger.deviation("depth")[0], 2 * np.sqrt(2) * scale, rtol=0.01)
+
+
+def test_an_output_without_a_likelihood_has_no_deviation(model: RefineNet, street: npt.NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match=r"'depth' does not predict the scale of its errors: train .* depth~laplace"):
+        model.predict(street).deviation("depth")
+    with pytest.raises(ValueError, match="no likelihood"):
+        read_outputs("normals~laplace")
+    with pytest.raises(ValueError, match="one of laplace, gaussian, as in depth~laplace, not 'cauchy'"):
+        read_outputs("depth~cauchy")
+    (spec,) = read_outputs("far=depth~gaussian:1:9")
+    assert read_outputs(spec.to_text()) == read_outputs([spec.to_dict()]) == (spec,)

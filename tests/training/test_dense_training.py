@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import CommandLine
+from PIL import Image
 from small_runs import different, state
 
 from refinenet import RefineNet
+from refinenet.evaluation.results import read_results
 from refinenet.outputs import read_outputs
 from refinenet.training.config import TrainConfig
 from refinenet.training.losses import LossConfig, Objective
@@ -31,9 +33,9 @@ def new_network(outputs: str = OUTPUTS) -> RefineNet:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run on drawn streets."""
+    """The folder of a finished run on drawn streets, with weights of the outputs that are learnt."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    new_network().train(STREETS, output=folder, check=False, progress=False, **SMALL)
+    new_network().train(STREETS, output=folder, check=False, progress=False, learn_output_weights=True, **SMALL)
     return folder
 
 
@@ -52,9 +54,14 @@ def test_a_run_measures_all_outputs_and_its_model_has_them(run: Path) -> None:
 
 
 def test_a_stopped_run_ends_bit_for_bit_where_it_would_have(run: Path, tmp_path: Path) -> None:
-    new_network().train(STREETS, output=tmp_path / "cut", check=False, progress=False, stop_after=3, **SMALL)
+    settings = {**SMALL, "learn_output_weights": True}
+    new_network().train(STREETS, output=tmp_path / "cut", check=False, progress=False, stop_after=3, **settings)
     RefineNet(device="cpu").train(resume=tmp_path / "cut", progress=False)
-    assert different(state(run), state(tmp_path / "cut")) == []
+    reached = state(run)
+    assert different(reached, state(tmp_path / "cut")) == []
+    learnt = [tensor for name, tensor in reached.items() if name.endswith("log_variances")]
+    assert len(learnt) == 1
+    assert all(value != 0 for value in learnt[0].tolist())
 
 
 def test_the_recipe_of_a_run_names_its_outputs(run: Path, run_refinenet: CommandLine, tmp_path: Path) -> None:
@@ -146,7 +153,7 @@ def test_weights_of_outputs_are_those_of_their_losses() -> None:
         ({"output_losses": ("depth=1..5*l1",)}, "output_losses must be like depth=silog"),
         ({"output_losses": ("height=l1",)}, "output_losses has 'height=l1', "),
         ({"output_losses": ("depth=cosine",)}, "losses of depth are inverse_huber, l1, "),
-        ({"output_losses": ("depth=laplace",)}, "need a predicted scale"),
+        ({"output_losses": ("depth=laplace",)}, r"make a network with the output depth~laplace:0\.5:300"),
         ({"output_weights": ("depth",)}, "output_weights must be like depth=0.5"),
         ({"output_weights": ("depth=-1",)}, "output_weights must be like depth=0.5"),
         ({"output_weights": ("soil=1",)}, "output_weights has 'soil=1', "),
@@ -167,6 +174,102 @@ def test_what_has_no_effect_is_refused(tmp_path: Path) -> None:
 def test_data_without_ground_truth_for_an_output_are_refused(drawn_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no ground truth for 'depth', 'normals': it has only classes"):
         new_network().train(drawn_folder, output=tmp_path / "run", check=False, progress=False, **SMALL)
-    with pytest.raises(ValueError, match="The network predicts no classes; such networks can predict, but not be tra"):
-        new_network("depth").train(STREETS, output=tmp_path / "run", check=False, progress=False, **SMALL)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"output_losses": ("depth=l1",)}, r"must have the likelihood that its head is for, laplace, .* not l1"),
+        ({"output_losses": ("depth=laplace+gaussian",)}, r"laplace, and no other, not laplace\+gaussian"),
+        ({"learn_output_weights": True}, "learn_output_weights is not for outputs with a likelihood"),
+    ],
+)
+def test_the_loss_of_an_output_has_the_likelihood_of_its_head(settings: dict[str, Any], words: str) -> None:
+    outputs = read_outputs("depth~laplace:0.5:80,normals")
+    assert choose_losses(TrainConfig(), outputs)["depth"].losses == ("laplace",)
+    chosen = choose_losses(TrainConfig(output_losses=("depth=laplace+0.5*gradient",)), outputs)["depth"]
+    assert (chosen.losses, chosen.weights) == (("laplace", "gradient"), (1.0, 0.5))
+    with pytest.raises(ValueError, match=words):
+        choose_losses(TrainConfig(**settings), outputs)
+
+
+def test_networks_without_classes_are_trained_and_evaluated(run_refinenet: CommandLine, tmp_path: Path) -> None:
+    network, folder = new_network("depth~laplace:0.5:300,normals"), tmp_path / "run"
+    result = network.train(STREETS, output=folder, check=False, progress=False, **{**SMALL, "epochs": 1})
+    assert (result.goal, result.best_miou) == ("mean score of the outputs", None)
+    (row,) = csv.DictReader((folder / "log.csv").read_text().splitlines())
+    assert not [column for column in row if "iou" in column or "accuracy" in column]
+    assert np.isfinite(float(row["val_depth_rmse"]))
+    results = tmp_path / "results.json"
+    model = ("--model", folder / "best.safetensors", "--backend", "pytorch")
+    told = run_refinenet("eval", "-d", STREETS, *model, "--output", results, timeout=300)
+    assert told.returncode == 0, told.stderr
+    assert "rmse" in told.stdout
+    assert "IoU" not in told.stdout
+    found = json.loads(results.read_text())
+    assert (found["miou"], found["class_iou"]) == (None, {})
+    assert found["outputs"]["depth"]["pooled"]["rmse"] == pytest.approx(float(row["val_depth_rmse"]), abs=1e-3)
+    with pytest.raises(ValueError, match="it has no classes, and only those of images are compared"):
+        read_results(results)
+
+
+def test_settings_of_classes_are_refused_without_classes(tmp_path: Path) -> None:
+    for settings in ({"dice_weight": 0.5}, {"class_weights": "log"}, {"deep_supervision": 0.4}):
+        with pytest.raises(ValueError, match="has no effect for a network that predicts no classes: leave it out"):
+            new_network("depth").train(
+                STREETS, output=tmp_path / "run", check=False, progress=False, **{**SMALL, **settings}
+            )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dataset_without_masks_leaves_the_classes_as_they_are(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(1)
+    for split, count in (("train", 4), ("val", 2)):
+        for name in ("images", "depth"):
+            (tmp_path / "data" / name / split).mkdir(parents=True)
+        for number in range(count):
+            pixels = random.integers(0, 256, (48, 64, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / "images" / split / f"{number}.png")
+            depths = random.uniform(1, 9, (48, 64)).astype(np.float32)
+            np.save(tmp_path / "data" / "depth" / split / f"{number}.npy", depths)
+    network = RefineNet(encoder="test_resnet", num_classes=300, outputs="classes,depth:0.5:300", device="cpu", seed=5)
+    before = network.network.classifier.weight.clone()
+    settings = {**SMALL, "epochs": 1, "weight_decay": 0.0}
+    result = network.train(tmp_path / "data", output=tmp_path / "run", check=False, progress=True, **settings)
+    assert "data has no masks: it does not train the classes of the network" in " ".join(capfd.readouterr().err.split())
+    trained = RefineNet(model=result.model, device="cpu", backend="pytorch")
+    assert trained.label_set.names == network.label_set.names
+    assert torch.equal(trained.network.classifier.weight, before)
+    found = trained.eval(tmp_path / "data", progress=False)
+    assert found.label_set.names == ()
+    assert found.outputs()["depth"]["pixels"] == 2 * 48 * 64
+
+
+def test_a_teacher_stands_for_the_truth_that_an_image_lacks_altogether() -> None:
+    dense = objective()
+    maps, labels, targets = batch(4)
+    given = labels.clone(), targets.clone()
+    labels[1], labels[2, 0] = 255, 255
+    targets[3, 0] = torch.nan
+    targets[0, 1:4] = torch.nan
+    teacher = dict(zip(("classes", "depth", "normals", "soil"), torch.split(maps, [3, 1, 3, 2], dim=1), strict=True))
+    filled_labels, filled = dense.fill_missing(teacher, labels, targets)
+    assert torch.equal(filled_labels[1], maps[1, :3].argmax(0))
+    assert torch.equal(filled_labels[2], labels[2])  # an image with some labels keeps its gaps
+    assert torch.equal(filled_labels[[0, 3]], given[0][[0, 3]])
+    torch.testing.assert_close(filled[3, 0], maps[3, 3].abs())  # within the range of depths
+    torch.testing.assert_close(filled[0, 1:4], maps[0, 4:7] / maps[0, 4:7].norm(dim=0))
+    torch.testing.assert_close(filled[1:3], given[1][1:3], equal_nan=True)
+
+
+def test_a_teacher_without_an_output_cannot_stand_for_its_truth(run: Path, tmp_path: Path) -> None:
+    settings = {**SMALL, "teacher": str(run / "best.safetensors")}
+    with pytest.raises(ValueError, match=r"fill_missing needs a teacher with the outputs .* it lacks far: its o"):
+        new_network("classes,far=depth").train(
+            STREETS, output=tmp_path / "run", check=False, progress=False, fill_missing=True, **settings
+        )
+    with pytest.raises(ValueError, match="A teacher has no effect on a network that predicts no classes, unless fill"):
+        new_network("depth").train(STREETS, output=tmp_path / "run", check=False, progress=False, **settings)

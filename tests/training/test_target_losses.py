@@ -230,9 +230,10 @@ def test_every_loss_has_a_formula() -> None:
     assert set(TARGET_LOSSES) == set(KINDS) - {CLASS_KIND}
 
 
-def test_log_scales_stay_as_they_are_when_errors_are_standardised() -> None:
+def test_scales_are_standardised_like_the_errors_they_are_of() -> None:
     predicted, target = draw(4, "regression", "laplace")
-    by_hand = torch.cat([predicted[:, :4] / DEVIATIONS[:, None, None], predicted[:, 4:]], 1)
+    divisors = DEVIATIONS[:, None, None]
+    by_hand = torch.cat([predicted[:, :4] / divisors, (predicted[:, 4:].exp() / divisors).log()], 1)
     expected = likelihood(Laplace)(by_hand, target / DEVIATIONS[:, None, None])
     loss = loss_of(predicted, target, "regression", "laplace", deviations=DEVIATIONS)
     assert float(loss) == pytest.approx(expected, rel=1e-5)

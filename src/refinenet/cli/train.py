@@ -190,8 +190,10 @@ def _report(result: TrainResult, as_json: bool) -> None:
         "folder": str(result.folder),
         "model": str(result.model),
         "best_miou": result.best_miou,
+        "best_score": result.best_score,
+        "goal": result.goal,
         "epochs": result.epochs,
         "is_over": result.is_over,
     }
-    best = "none yet" if result.best_miou is None else f"{100 * result.best_miou:.2f} %"
-    say(found if as_json else f"Best validation mIoU: {best}. Model: {result.model}")
+    best = "none yet" if result.best_score is None else f"{100 * result.best_score:.2f} %"
+    say(found if as_json else f"Best validation {result.goal}: {best}. Model: {result.model}")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from refinenet.io.images import decode, read_image
 from refinenet.io.mask_files import read_mask
 from refinenet.io.sample_values import ImageWarning, Reading, ValueRange
-from refinenet.labels import LabelMap, LabelSet
+from refinenet.labels import NO_CLASSES, LabelMap, LabelSet
 from refinenet.outputs import OutputSpec
 
 Result = TypeVar("Result")
@@ -118,6 +118,14 @@ class Dataset:
             )
         targets = {name: self._read_target(name, item, image.shape[:2]) for name in self.chosen_targets}
         return Sample(name=item, image=image, labels=labels, targets=targets)
+
+    def without_classes(self) -> Dataset:
+        """Return the dataset without classes, for networks that predict none: its masks are not read."""
+        return replace(self, label_set=NO_CLASSES) if self.label_set.names else self
+
+    def with_void_labels(self, label_set: LabelSet) -> Dataset:
+        """Return a dataset without classes as one of a label set, in which no pixel has a class."""
+        return replace(self, label_set=label_set, read_labels=_read_labels(self, label_set))
 
     def with_targets(self, names: Iterable[str]) -> Dataset:
         """Return the dataset with other targets in its samples; by default there are none, since reading takes time.

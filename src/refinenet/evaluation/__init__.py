@@ -36,6 +36,7 @@ __all__ = [
     "compare",
     "evaluate_predictions",
     "find_targets",
+    "fit_to_model",
     "fit_temperature",
     "model_predictor",
     "open_split",

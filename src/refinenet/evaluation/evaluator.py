@@ -37,10 +37,10 @@ PROTOCOL = PLAIN.describe()
 
 @dataclass(frozen=True)
 class Prediction:
-    """Label map predicted for an image."""
+    """Label map and other values predicted for an image."""
 
-    labels: LabelMap
-    """`(H, W)` ids; the ignore index where no class is predicted."""
+    labels: LabelMap | None
+    """`(H, W)` ids; the ignore index where no class is predicted. None for networks without an output of classes."""
     confidence: npt.NDArray[np.float32] | None
     """`(H, W)` float32 in [0, 1], if known."""
     values: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
@@ -71,7 +71,9 @@ def model_predictor(segmenter: Segmenter, model_sha256: str, abstain_below: floa
     def predict(sample: Sample) -> Prediction:
         found = segmenter.predict_outputs(sample.image, abstain_below)
         values = {name: found[name] for name in sample.targets}
-        return Prediction(found.labels, None if found.segmentation is None else found.segmentation.confidence, values)
+        if found.segmentation is None:
+            return Prediction(None, None, values)
+        return Prediction(found.labels, found.segmentation.confidence, values)
 
     abstention = f"; no class below a confidence of {abstain_below:g}" if abstain_below else ""
     return Predictor(
@@ -102,7 +104,8 @@ def evaluate(
     targets = accumulate_targets(dataset)
 
     def count(index: int, sample: Sample, prediction: Prediction) -> None:
-        accumulator.add(index, sample.labels, prediction.labels, prediction.confidence)
+        if label_set.names and prediction.labels is not None:
+            accumulator.add(index, sample.labels, prediction.labels, prediction.confidence)
         _add_targets(targets, sample, prediction)
 
     start = time.perf_counter()
@@ -113,7 +116,7 @@ def evaluate(
         dataset=dataset.name,
         split=dataset.split,
         label_set=label_set,
-        figures=compute_metrics(accumulator, has_confidence=predictor.has_confidence),
+        figures=compute_metrics(accumulator, has_confidence=predictor.has_confidence and bool(label_set.names)),
         names=tuple(dataset.items),
         seconds=time.perf_counter() - start,
         parts=Seconds(load=load, network=network, figures=figures),
@@ -168,10 +171,12 @@ def validate(
         if not targets:
             return Prediction(segmenter.predict(sample.image), None)  # labels alone need no softmax at full size
         found = segmenter.predict_outputs(sample.image)
-        return Prediction(found.labels, None, {name: found[name] for name in targets})
+        labels = None if found.segmentation is None else found.labels
+        return Prediction(labels, None, {name: found[name] for name in targets})
 
     def count(_: int, sample: Sample, prediction: Prediction) -> None:
-        matrix.add(sample.labels, prediction.labels)
+        if prediction.labels is not None:
+            matrix.add(sample.labels, prediction.labels)
         _add_targets(targets, sample, prediction)
 
     _run_pass(predict, dataset, count, progress, processes, after_image)

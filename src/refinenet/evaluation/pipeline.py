@@ -16,6 +16,7 @@ from refinenet.datasets.catalog import (
     is_unlabelled,
     no_labels,
     open_dataset,
+    with_value_range,
 )
 from refinenet.distributed import ALONE, CPU, Processes, is_launched, launch
 from refinenet.evaluation.evaluator import Predictor, evaluate, folder_predictor
@@ -24,6 +25,8 @@ from refinenet.evaluation.results import Evaluation
 from refinenet.evaluation.submission import Submission, record_predictions
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_unwritable
+from refinenet.models.class_mapping import check_same_classes
+from refinenet.models.model_file import ModelCard
 from refinenet.outputs import CLASS_KIND, OutputSpec
 
 
@@ -51,6 +54,31 @@ def open_split(
     if is_unlabelled(name, split):
         raise no_labels(name, split)
     return open_dataset(source, root)(split), official
+
+
+def fit_to_model(dataset: Dataset, card: ModelCard, *, show: bool) -> Dataset:
+    """Return a dataset with the ground truth of what a model predicts, in the value range of its images.
+
+    Args:
+        dataset: Dataset to evaluate on.
+        card: Card of the model.
+        show: Whether to report the outputs that the dataset has no ground truth for.
+
+    Raises:
+        ValueError: Model and dataset have different classes, an output and the target of its name differ, or there is
+            no ground truth for any output.
+    """
+    outputs = card.architecture.outputs
+    dataset = with_value_range(dataset, card.value_range).with_targets(find_targets(outputs, dataset, show=show))
+    if not card.label_set.names:
+        dataset = dataset.without_classes()
+    elif dataset.label_set.names or not dataset.chosen_targets:
+        check_same_classes(card.label_set, dataset)
+    else:
+        print_note(f"{dataset.name} {dataset.split} has no masks: classes are not evaluated.", enabled=show)
+    if not dataset.label_set.names and not dataset.chosen_targets:
+        raise ValueError(f"{dataset.name} {dataset.split} has no ground truth for any output of the model.")
+    return dataset
 
 
 def find_targets(outputs: Sequence[OutputSpec], dataset: Dataset, *, show: bool) -> tuple[str, ...]:

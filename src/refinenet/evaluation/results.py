@@ -117,21 +117,25 @@ class Evaluation:
 
     def print(self) -> None:
         """Print the metrics as tables, in percent."""
-        metrics = self.figures
+        title = f"{self.dataset} {self.split}: {self.images} images in {self.seconds:.1f} s"
+        if self.label_set.names:
+            self._print_classes(title)
+        for name, accumulator in self.targets.items():
+            for caption, heads, cells in accumulator.tables():
+                prefix = "" if self.label_set.names else f"{title}. "
+                print_table(f"{prefix}{name}: {caption}", heads, cells)
+
+    def _print_classes(self, title: str) -> None:
         rows = [
             [
                 name,
                 *map(percent, (item.iou, item.precision, item.recall, item.boundary_iou)),
                 _range(item.iou_interval),
             ]
-            for name, item in zip(self.label_set.names, metrics.classes, strict=True)
+            for name, item in zip(self.label_set.names, self.figures.classes, strict=True)
         ]
-        title = f"{self.dataset} {self.split}: {self.images} images in {self.seconds:.1f} s"
         print_table(title, ["class", "IoU %", "precision %", "recall %", "boundary IoU %", "95 % of IoU"], rows)
         print_table("All classes", ["", "%", "95 %"], list(self._overall()))
-        for name, accumulator in self.targets.items():
-            for caption, heads, cells in accumulator.tables():
-                print_table(f"{name}: {caption}", heads, cells)
 
     def _value(self, metric: Metric) -> float | dict[str, float | None] | None:
         """Return a metric as a JSON-ready value."""
@@ -316,6 +320,8 @@ _WORDS: Mapping[type, str] = {str: "string", int: "whole number", dict: "JSON ob
 
 
 def _check_classes(names: tuple[str, ...]) -> None:
+    if not names:
+        raise ValueError("it has no classes, and only those of images are compared.")
     try:
         LabelSet(names=names, colours=voc_colours(len(names)))
     except ValueError as error:

@@ -148,6 +148,7 @@ def record_predictions(predictor: Predictor, add: AddLabels) -> Predictor:
 
     def predict(sample: Sample) -> Prediction:
         prediction = predictor.predict(sample)
+        assert prediction.labels is not None  # `RefineNet.eval` has checked the classes
         add(sample.name, prediction.labels)
         return prediction
 

@@ -5,7 +5,7 @@ Shape letters: H height, W width, D channels of an output, h and w height and wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from refinenet.inference.upsampling import resize
 from refinenet.io.sample_values import Mask
 from refinenet.io.threads import survive_fork
 from refinenet.labels import LabelMap
-from refinenet.models.heads import finish
+from refinenet.models.heads import finish, finish_deviations
 from refinenet.outputs import CLASS_KIND, OutputSpec
 
 Values = npt.NDArray[np.float32]
@@ -46,16 +46,37 @@ class Prediction:
         Raises:
             ValueError: there is no such output.
         """
+        spec = self._find(name)
+        if name not in self._values:
+            self._values[name] = self._finish(spec, finish)
+        return self._values[name]
+
+    def _find(self, name: str) -> OutputSpec:
         spec = next((spec for spec in self.outputs if spec.name == name and spec.kind != CLASS_KIND), None)
         if spec is None:
             raise ValueError(f"The network has no output of values named {name!r}: {self._describe()}.")
-        if name not in self._values:
-            survive_fork()
-            values: Values = finish(resize(self.maps[name][None].float(), self.size), spec)[0].cpu().numpy()
-            if self.valid is not None:
-                values[:, ~self.valid] = np.nan
-            self._values[name] = np.ascontiguousarray(values)
-        return self._values[name]
+        return spec
+
+    def _finish(self, spec: OutputSpec, function: Callable[[Tensor, OutputSpec], Tensor]) -> Values:
+        survive_fork()
+        values: Values = function(resize(self.maps[spec.name][None].float(), self.size), spec)[0].cpu().numpy()
+        if self.valid is not None:
+            values[:, ~self.valid] = np.nan
+        return np.ascontiguousarray(values)
+
+    def deviation(self, name: str) -> Values:
+        """Return the predicted standard deviation of the errors of an output, `(D, H, W)` float32 in its unit.
+
+        Raises:
+            ValueError: there is no such output, or it does not predict the scale of its errors.
+        """
+        spec = self._find(name)
+        if spec.likelihood is None:
+            raise ValueError(
+                f"The output {name!r} does not predict the scale of its errors: train a network with an output such "
+                f"as {spec.kind}~laplace."
+            )
+        return self._finish(spec, finish_deviations)
 
     @property
     def labels(self) -> LabelMap:

@@ -5,6 +5,7 @@ Shape letters: K classes, H height, W width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -211,7 +212,11 @@ def _undo(maps: Tensor, spec: OutputSpec, factor: float, temperature: float, *, 
     """Return what an output `(D, H, W)` of a resized and perhaps mirrored image means for the image itself."""
     if spec.kind == CLASS_KIND:
         return (maps / temperature).softmax(0)
-    values = maps * factor if spec.info.shrinks_with_zoom else maps
+    values = maps
+    if spec.info.shrinks_with_zoom:
+        count = spec.count_channels(0)
+        # The scales of errors change as the values do; of the maps after these they are the logarithms.
+        values = torch.cat([maps[:count] * factor, maps[count:] + math.log(factor)])
     if mirrored and spec.info.mirrored_channels:
         values = values.clone()
         values[list(spec.info.mirrored_channels)] *= -1

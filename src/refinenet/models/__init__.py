@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from refinenet.models.encoders.encoder import PUBLISHED_RESNETS, Encoder, feature_info
     from refinenet.models.encoders.feature_info import STRIDES
     from refinenet.models.factory import ModelSpec, choose_device, exported_model_message, locate_model, open_model
-    from refinenet.models.heads import ScaledHead, finish, split_maps
+    from refinenet.models.heads import ScaledHead, finish, finish_deviations, split_maps
     from refinenet.models.inference_graph import (
         CERTIFICATE_ENDING,
         EXAMPLE_SHAPE,
@@ -84,6 +84,7 @@ __all__ = [
     "exported_model_message",
     "feature_info",
     "finish",
+    "finish_deviations",
     "fuse",
     "load",
     "locate_model",

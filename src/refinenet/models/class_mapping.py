@@ -46,10 +46,7 @@ def check_same_classes(ours: LabelSet, dataset: Labelled) -> None:
 
 def _refuse_without_classes(ours: LabelSet, dataset: Labelled) -> None:
     if not len(ours):
-        raise ValueError(
-            "The network predicts no classes; such networks can predict, but not be trained or evaluated so far. Add "
-            "classes to its outputs."
-        )
+        raise ValueError("The network predicts no classes: add classes to its outputs.")
     if not len(dataset.label_set):
         raise ValueError(f"The dataset {dataset.name} has no masks, and so no classes to train or evaluate on.")
 
@@ -61,7 +58,8 @@ def take_classes(
 
     The classifier keeps its weights for classes that the dataset has, too, by name, ignoring case if that is
     unambiguous; other classes get new weights. A model with placeholder names only, as many as the dataset has classes,
-    takes the names and keeps all weights.
+    takes the names and keeps all weights. A network without classes stays as it is; so does one with other outputs
+    besides, if the dataset has no classes.
 
     Args:
         network: The network, which is not changed.
@@ -71,9 +69,14 @@ def take_classes(
         progress: Whether to print which classes are kept.
 
     Raises:
-        ValueError: The number of classes is fixed, and differs from that of the dataset.
+        ValueError: The number of classes is fixed, and differs from that of the dataset; or the network predicts
+            classes alone, and the dataset has none.
     """
     ours, theirs = card.label_set, dataset.label_set
+    if not ours.names or (not theirs.names and len(network.architecture.outputs) > 1):
+        message = f"{dataset.name} has no masks: it does not train the classes of the network."
+        print_note(message, enabled=progress and len(ours) > 0)
+        return network, _start_card(network, card, ours)
     _refuse_without_classes(ours, dataset)
     if fixed and len(ours) != len(theirs):
         raise ValueError(
@@ -87,8 +90,13 @@ def take_classes(
         result = f"keeps {', '.join(retained)}" if retained else "is new, as no class has the same name"
         message = f"The classifier for the {len(theirs)} classes of {dataset.name} {result}."
         print_note(message, enabled=progress and card.weights_sha256 != "")
-    return network, ModelCard(
-        architecture=network.architecture, label_set=theirs, licence=card.licence, value_range=card.value_range
+    return network, _start_card(network, card, theirs)
+
+
+def _start_card(network: Network, card: ModelCard, label_set: LabelSet) -> ModelCard:
+    """Return the card of a network that is to be trained, without the scores of the weights so far."""
+    return ModelCard(
+        architecture=network.architecture, label_set=label_set, licence=card.licence, value_range=card.value_range
     )
 
 

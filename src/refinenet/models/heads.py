@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from refinenet.models.decoder import DecoderConfig
-from refinenet.outputs import OutputSpec
+from refinenet.outputs import LIKELIHOODS, OutputSpec
 
 
 def _finish_depth(values: Tensor, spec: OutputSpec) -> Tensor:
@@ -34,26 +34,46 @@ def finish(values: Tensor, spec: OutputSpec) -> Tensor:
     """Make the values of an output valid.
 
     Args:
-        values: `(N, D, H, W)` float32, the maps of the output, resized.
+        values: `(N, D, H, W)` float32, the maps of the output, resized; any log scales after them are left out.
         spec: Specification of the output.
 
     Returns:
-        The same shape: depths within their range, in metres; normals of length 1; other kinds unchanged.
+        `(N, D, H, W)`: depths within their range, in metres; normals of length 1; other kinds unchanged.
     """
+    if spec.likelihood is not None:
+        values = values[:, : values.shape[1] // 2]
     return FINISH[spec.kind](values, spec) if spec.kind in FINISH else values
+
+
+def finish_deviations(values: Tensor, spec: OutputSpec) -> Tensor:
+    """Return the standard deviations of the errors of an output with a likelihood.
+
+    Args:
+        values: `(N, 2 D, H, W)` float32, the maps of the output, resized: values, then log scales.
+        spec: Specification of the output.
+
+    Returns:
+        `(N, D, H, W)`, in the unit of the output.
+    """
+    assert spec.likelihood is not None
+    return LIKELIHOODS[spec.likelihood] * values[:, values.shape[1] // 2 :].clamp(*_LOG_SCALES).exp()
 
 
 def split_maps(maps: Tensor, outputs: Sequence[OutputSpec], num_classes: int) -> dict[str, Tensor]:
     """Split the maps of a network, `(N, all channels, h, w)`, into those of each output `(N, D, h, w)`, by name."""
-    parts = torch.split(maps, [spec.count_channels(num_classes) for spec in outputs], dim=1)
+    parts = torch.split(maps, [spec.count_maps(num_classes) for spec in outputs], dim=1)
     return {spec.name: part for spec, part in zip(outputs, parts, strict=True)}
+
+
+_LOG_SCALES = (-30.0, 30.0)
+"""Least and largest log scale; others are moved to these, so that scales are finite and above 0."""
 
 
 class ScaledHead(nn.Module):
     """Head of quantities with units: its layers predict standardised values.
 
     Args:
-        layers: From the decoder's map to standardised values.
+        layers: From the decoder's map to standardised values, perhaps followed by the logarithms of their scales.
         count: Number of quantities, D.
     """
 
@@ -69,9 +89,13 @@ class ScaledHead(nn.Module):
         self.register_buffer("offset", torch.zeros(count, 1, 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map `(N, C, h, w)` to quantities `(N, D, h, w)` in their units."""
-        quantities: Tensor = self.layers(features) * self.scale + self.offset
-        return quantities
+        """Map `(N, C, h, w)` to quantities `(N, D, h, w)` in their units, perhaps followed by as many log scales."""
+        maps: Tensor = self.layers(features)
+        if maps.shape[1] == len(self.scale):
+            return maps * self.scale + self.offset
+        values, log_scales = maps.chunk(2, dim=1)
+        # The scale of errors is multiplied as they are, and its logarithm is shifted.
+        return torch.cat([values * self.scale + self.offset, log_scales + self.scale.log()], 1)
 
 
 def build_stem(channels: int, config: DecoderConfig) -> nn.Sequential:
@@ -84,6 +108,6 @@ def build_stem(channels: int, config: DecoderConfig) -> nn.Sequential:
 
 def build_head(spec: OutputSpec, channels: int, config: DecoderConfig) -> nn.Module:
     """Build the head of an output of quantities, `channels` being C; a network has the head of its classes itself."""
-    count = spec.count_channels(0)
-    layers = nn.Sequential(*build_stem(channels, config), nn.Conv2d(channels, count, kernel_size=3, padding=1))
-    return ScaledHead(layers, count) if spec.info.is_scaled else layers
+    maps = spec.count_maps(0)
+    layers = nn.Sequential(*build_stem(channels, config), nn.Conv2d(channels, maps, kernel_size=3, padding=1))
+    return ScaledHead(layers, spec.count_channels(0)) if spec.info.is_scaled else layers

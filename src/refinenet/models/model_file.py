@@ -33,7 +33,7 @@ from torch import Tensor
 from refinenet._version import __version__
 from refinenet.io.files import write_atomically
 from refinenet.io.sample_values import ValueRange, check_value_range
-from refinenet.labels import NO_CLASSES, LabelSet
+from refinenet.labels import LabelSet
 from refinenet.models.encoders.encoder import FEATURE_INFO, base_name
 from refinenet.models.network import Architecture, Network
 from refinenet.models.tensor_files import check_tensors, digest, printable, read_safetensors, refuse_doubled_keys
@@ -307,7 +307,7 @@ def _read_entries(header: Mapping[str, Any]) -> tuple[ModelCard, dict[str, Any]]
         raise ValueError(f"its architecture has entries that format version {header['format_version']} does not know")
     card = ModelCard(
         architecture=architecture,
-        label_set=LabelSet.from_dict(header["label_set"]) if architecture.num_classes else _no_classes(header),
+        label_set=LabelSet.from_dict(header["label_set"]),
         scores=header["scores"],
         licence=header["licence"],
         recipe=header["recipe"],
@@ -316,12 +316,6 @@ def _read_entries(header: Mapping[str, Any]) -> tuple[ModelCard, dict[str, Any]]
         value_range=header.get("value_range"),
     )
     return card, header["preprocessing"]
-
-
-def _no_classes(header: Mapping[str, Any]) -> LabelSet:
-    if header["label_set"] != NO_CLASSES.to_dict():
-        raise ValueError("its header has a label set, its architecture no classes")
-    return NO_CLASSES
 
 
 def _refuse_constant(name: str) -> float:

@@ -100,7 +100,7 @@ class Architecture:
     @property
     def num_channels(self) -> int:
         """Number of channels of the maps of all outputs together."""
-        return sum(spec.count_channels(self.num_classes) for spec in self.outputs)
+        return sum(spec.count_maps(self.num_classes) for spec in self.outputs)
 
     @property
     def is_plain(self) -> bool:

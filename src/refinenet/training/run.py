@@ -26,7 +26,7 @@ from refinenet.training.loading.sample_cache import cache_samples
 from refinenet.training.losses import Objective
 from refinenet.training.records.folder import RunFolder
 from refinenet.training.records.run_record import RunRecord
-from refinenet.training.segmentation_task import SegmentationTask
+from refinenet.training.segmentation_task import MIOU, SegmentationTask, choose_goal
 from refinenet.training.targets import make_objective
 
 
@@ -37,13 +37,20 @@ class TrainResult:
     folder: Path
     """Folder of the run, with everything it wrote; see `RunFolder`."""
     model: Path
-    """Model of the epoch with the best validation mIoU."""
-    best_miou: float | None
-    """Validation mIoU of that model, in [0, 1]; None if none was measured before the run was stopped."""
+    """Model of the epoch with the best score on the validation data."""
+    best_score: float | None
+    """Score of that model, in [0, 1]; None if none was measured before the run was stopped."""
+    goal: str
+    """Name of the score: "mIoU", or for networks with other outputs than classes "mean score of the outputs"."""
     epochs: int
     """Number of epochs trained in all."""
     is_over: bool
     """Whether the run is finished; False if `stop_after` stopped it before its end."""
+
+    @property
+    def best_miou(self) -> float | None:
+        """The best score if it is an mIoU, otherwise None."""
+        return self.best_score if self.goal == MIOU else None
 
 
 FREQUENCY_SAMPLES = 1000
@@ -115,7 +122,8 @@ class TrainRun:
         return TrainResult(
             folder=folder.path,
             model=folder.model,
-            best_miou=state.best_score,
+            best_score=state.best_score,
+            goal=choose_goal(self.network.architecture),
             epochs=state.epoch,
             is_over=state.is_finished,
         )

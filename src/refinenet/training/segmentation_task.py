@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -13,7 +14,8 @@ from refinenet.evaluation.evaluator import PROTOCOL, accumulate_targets, validat
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.segmenter import Segmenter
 from refinenet.models.model_file import ModelCard, save
-from refinenet.models.network import Network
+from refinenet.models.network import Architecture, Network
+from refinenet.outputs import CLASSES
 from refinenet.training.engine.learner import Learner
 from refinenet.training.engine.trainer import Measurement
 from refinenet.training.records.curves import CLASS_IOU, draw_curves
@@ -22,21 +24,23 @@ from refinenet.training.records.samples import choose_samples, draw_samples
 
 SAMPLES = 4
 """Number of validation images whose predictions are drawn after an epoch."""
-_COLUMNS = (
-    "epoch",
-    "loss",
-    "learning_rate",
-    "encoder_learning_rate",
-    "val_miou",
-    "val_pixel_accuracy",
-    "images_per_second",
-    "seconds",
-)
-"""Columns of the log; the IoU of each class follows."""
+_PROGRESS = ("epoch", "loss", "learning_rate", "encoder_learning_rate")
+_CLASS_SCORES = ("val_miou", "val_pixel_accuracy")
+_SPEED = ("images_per_second", "seconds")
+"""Columns of the log, in this order; the metrics of other outputs and the IoU of each class follow."""
+
+
+MIOU = "mIoU"
+"""Goal of networks that predict classes alone."""
+
+
+def choose_goal(architecture: Architecture) -> str:
+    """Return the name of the score by which the best epoch of a network is chosen."""
+    return MIOU if architecture.outputs == (CLASSES,) else "mean score of the outputs"
 
 
 class SegmentationTask:
-    """Measures a network by its mIoU and saves it; the `Task` of a `Trainer`.
+    """Measures a network by its mIoU and the scores of other outputs, and saves it; the `Task` of a `Trainer`.
 
     Args:
         folder: Folder for models and pictures.
@@ -46,9 +50,6 @@ class SegmentationTask:
         val_set: Data to measure on.
         show: Whether to show progress.
     """
-
-    goal = "mIoU"
-    printed: tuple[str, ...] = ("loss", "val_miou", "val_pixel_accuracy", "images_per_second", "seconds")
 
     def __init__(
         self,
@@ -63,15 +64,15 @@ class SegmentationTask:
         self.folder, self.card, self.learner = folder, card, learner
         self.train_set, self.val_set, self.show = train_set, val_set, show
         self._ious = tuple(f"{CLASS_IOU}{name}" for name in val_set.label_set.names)
+        scores = _CLASS_SCORES if self._ious else ()
         self._outputs = tuple(
             f"val_{name}_{metric}"
             for name, accumulator in accumulate_targets(val_set).items()
             for metric in accumulator.summary()
         )
-        self.columns = (*_COLUMNS, *self._outputs, *self._ious)
-        if self._outputs:
-            self.goal = "mean score of the outputs"
-            self.printed = ("loss", "val_miou", *self._outputs, "images_per_second", "seconds")
+        self.columns = (*_PROGRESS, *scores, *_SPEED, *self._outputs, *self._ious)
+        self.goal = choose_goal(learner.measured.architecture)
+        self.printed = ("loss", *(scores[:1] if self._outputs else scores), *self._outputs, *_SPEED)
         self._samples: list[int] = []
         # One for validation and samples: it fuses the network again only when weights have changed.
         network = learner.measured
@@ -93,19 +94,20 @@ class SegmentationTask:
             "dataset": self.val_set.name,
             "split": self.val_set.split,
             "images": len(self.val_set),
-            "miou": scores.miou,
-            "pixel_accuracy": scores.pixel_accuracy,
             "protocol": PROTOCOL,
         }
-        columns = {"val_miou": scores.miou, "val_pixel_accuracy": scores.pixel_accuracy}
-        columns |= zip(self._ious, scores.class_iou, strict=True)
-        score = scores.miou or 0.0
+        columns: dict[str, float | None] = {}
+        if self._ious:
+            summary |= {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
+            columns |= zip(_CLASS_SCORES, (scores.miou, scores.pixel_accuracy), strict=True)
+            columns |= zip(self._ious, scores.class_iou, strict=True)
         if targets:
             found = {name: accumulator.summary() for name, accumulator in targets.items()}
             summary["outputs"] = {name: dict(metrics) for name, metrics in found.items()}
             columns |= {f"val_{name}_{key}": value for name, metrics in found.items() for key, value in metrics.items()}
-            score = (score + sum(accumulator.score() for accumulator in targets.values())) / (1 + len(targets))
-        return Measurement(score=score, columns=columns, summary=summary)
+        parts = [accumulator.score() for accumulator in targets.values()]
+        parts += [] if scores.miou is None else [scores.miou]
+        return Measurement(score=fmean(parts) if parts else 0.0, columns=columns, summary=summary)
 
     def save_best(self, epoch: int, measurement: Measurement) -> bool:
         """Save the network as the best model so far, and return whether it was saved."""
@@ -116,7 +118,7 @@ class SegmentationTask:
         """Save the network as the last model, and draw curves and samples."""
         self.save_last(epoch, measurement)
         self.folder.attempt("the curves", self._draw_curves)
-        if measurement is not None:
+        if measurement is not None and self._ious:
             self.folder.attempt("the samples", lambda: self._draw_samples(epoch))
 
     def save_last(self, epoch: int, measurement: Measurement | None = None) -> None:

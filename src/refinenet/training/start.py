@@ -27,7 +27,7 @@ from refinenet.distributed import Engine, launch
 from refinenet.io.console import print_note
 from refinenet.labels import LabelSet
 from refinenet.models.batch_norm import refuse_single_values, refuse_unlearned_statistics
-from refinenet.models.class_mapping import check_same_classes, take_classes
+from refinenet.models.class_mapping import take_classes
 from refinenet.models.factory import locate_model, open_model
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
@@ -42,7 +42,7 @@ from refinenet.training.records.folder import RunFolder, next_folder
 from refinenet.training.records.recipes import Recipe, write_recipe
 from refinenet.training.records.run_record import FUNCTION, RunRecord
 from refinenet.training.run import TrainRun
-from refinenet.training.targets import choose_targets, fit_scales
+from refinenet.training.targets import check_settings, check_teacher, choose_targets, fit_scales
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +151,10 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
     folder = folder or RunFolder(Path(engine.processes.tell(str(next_folder(train_set.name)))))
     folder.refuse_started()
     config = _locate_teacher(config)
-    teacher, teacher_sha256 = _open_teacher(config, train_set, device)
+    check_settings(config, network.architecture.outputs)
+    teacher, teacher_sha256 = _open_teacher(config, network, train_set)
     network, card = _fit_to_classes(network, card, train_set, config, arguments, show=show)
-    train_set, val_set = choose_targets(network, train_set, val_set)
+    train_set, val_set = choose_targets(network, card.label_set, train_set, val_set)
     fit_scales(network, train_set, show=show)
     refuse_unlearned_statistics(network, config)
     config = fill_in(network, config, train_set, engine, progress=show)
@@ -264,20 +265,19 @@ def _locate_teacher(config: TrainConfig) -> TrainConfig:
     return config if config.teacher is None else replace(config, teacher=locate_model(config.teacher))
 
 
-def _open_teacher(
-    config: TrainConfig, train_set: Dataset, device: torch.device
-) -> tuple[Network, str] | tuple[None, None]:
-    """Open the teacher, if there is one, and hash its weights.
+def _open_teacher(config: TrainConfig, network: Network, train_set: Dataset) -> tuple[Network, str] | tuple[None, None]:
+    """Open the teacher of a network, if there is one, and hash its weights.
 
     Raises:
-        ValueError: Its classes are not those of the dataset.
+        ValueError: See `check_teacher`.
         OSError: Its file cannot be read.
     """
     if config.teacher is None:
         return None, None
-    network, card = open_model(config.teacher)
-    check_same_classes(card.label_set, train_set)
-    return network.to(device).eval().requires_grad_(False), card.weights_sha256 or digest(network.state_dict())
+    teacher, card = open_model(config.teacher)
+    check_teacher(card, network.architecture.outputs, train_set, fills_missing=config.fill_missing)
+    teacher.to(network.mean.device).eval().requires_grad_(False)
+    return teacher, card.weights_sha256 or digest(teacher.state_dict())
 
 
 def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArguments) -> TrainRun:
@@ -291,6 +291,8 @@ def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArgument
     config = record.config
     train_set, val_set = _open_datasets(record.dataset, record.root, config)
     changes = find_changes(record.fingerprints, {"train": train_set, "val": val_set})
+    network = Network(record.card.architecture).to(device)
+    train_set, val_set = choose_targets(network, record.card.label_set, train_set, val_set)
     _refuse_changes(folder, changes, record.card.label_set, train_set.label_set)
     engine = launch(device, choose_precision(config.precision, device))
     if (engine.processes.count, engine.arithmetic) != (record.processes, record.arithmetic):
@@ -299,9 +301,7 @@ def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArgument
             f"processes={engine.processes.count} in {engine.arithmetic}: results will differ in their last digits.",
             enabled=arguments.progress and engine.processes.is_first,
         )
-    network = Network(record.card.architecture).to(device)
-    train_set, val_set = choose_targets(network, train_set, val_set)
-    teacher, teacher_sha256 = _open_teacher(config, train_set, device)
+    teacher, teacher_sha256 = _open_teacher(config, network, train_set)
     if teacher_sha256 != record.teacher_sha256:
         raise ValueError(
             f"{config.teacher}, the teacher of the run in {folder.path}, has different weights from when the run "

@@ -66,7 +66,7 @@ def _draw_sums(counts: npt.NDArray[np.int64], draws: int) -> Iterator[npt.NDArra
     # Sums over drawn images are a matrix product; integers in float64 are exact below 2**53, and BLAS is fast.
     flat = counts.reshape(len(counts), -1).astype(np.float64)
     for times in draw_times(len(counts), draws):
-        yield (times @ flat).astype(np.int64).reshape(-1, *counts.shape[1:])
+        yield (times @ flat).astype(np.int64).reshape(len(times), *counts.shape[1:])
 
 
 def interval(values: Values) -> Interval | None:

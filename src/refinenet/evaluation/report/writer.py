@@ -89,6 +89,7 @@ def _make_entries(
         sample, metrics = dataset[index], evaluation.figures.images[index]
         prediction = predict(sample)
         labels, confidence = prediction.labels, prediction.confidence
+        assert labels is not None  # images are chosen by their classes
         view = ImageView(image=sample.image, truth=sample.labels, prediction=labels, confidence=confidence)
         for choice in reasons:
             entries[choice] = make_entry(choice, sample.name, metrics, view, evaluation.label_set, folder)

@@ -27,6 +27,7 @@ from refinenet.training.loading.loader import Part
 from refinenet.training.losses import Objective
 from refinenet.training.losses.deep_supervision import DeepSupervision
 from refinenet.training.losses.dense_objective import DenseObjective
+from refinenet.training.losses.task_weights import TaskWeights
 from refinenet.training.optimisation import build_optimiser
 
 WEIGHTS, AVERAGE, OTHERS = "weights.safetensors", "average.safetensors", "learning.pt"
@@ -39,6 +40,24 @@ Trained = TypeVar("Trained", bound=nn.Module)
 """Kind of network that is trained; its submodule `encoder` has a learning rate of its own."""
 Piece = tuple[Tensor, Tensor, Tensor | None]
 """Images `(n, 3, h, w)` float32 in [0, 1], labels `(n, h, w)` int64, and targets `(n, D, h, w)` float32 if any."""
+
+
+class WithTaskWeights(nn.Module):
+    """A network with the learnt weights of its outputs, so that one optimiser and one checkpoint have both.
+
+    Args:
+        trained: The network, or `DeepSupervision` of it.
+        weights: Weights of its outputs, which the loss uses.
+    """
+
+    def __init__(self, trained: nn.Module, weights: TaskWeights) -> None:
+        super().__init__()
+        self.trained, self.weights = trained, weights
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return what the network returns."""
+        maps: Tensor | tuple[Tensor, ...] = self.trained(images)
+        return maps
 
 
 class Learner(Generic[Trained]):
@@ -71,6 +90,8 @@ class Learner(Generic[Trained]):
         if config.deep_supervision:
             assert isinstance(network, Network)
             self._trained = DeepSupervision(network)
+        if isinstance(objective, DenseObjective) and objective.task_weights is not None:
+            self._trained = WithTaskWeights(self._trained, objective.task_weights.to(self._device))
         self._average = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
         self._optimiser = build_optimiser(self._trained, config, encoder=encoder)
         self._spread, self._spread_optimiser = engine.fabric.setup(self._trained, self._optimiser)
@@ -171,7 +192,7 @@ class Learner(Generic[Trained]):
     def _backward(self, parts: Sequence[Part]) -> float:
         """Compute the gradients of the loss of a whole batch, and return the loss."""
         self._spread_optimiser.zero_grad()
-        pieces = [piece for part in parts for piece in _split(part, self.splits)]
+        pieces = [self._fill_missing(*piece) for part in parts for piece in _split(part, self.splits)]
         counted = torch.stack([self._objective.count(labels, targets) for _, labels, targets in pieces])
         counts = self.processes.add_up(counted.sum(0))
         total = torch.zeros((), device=counts.device)
@@ -190,14 +211,27 @@ class Learner(Generic[Trained]):
         return self._objective.loss(stages, labels, counts, self._soft_targets(images), targets)
 
     def _soft_targets(self, images: Tensor) -> Tensor | None:
+        """Return the teacher's logits; None without a teacher, or one that predicts no classes."""
         if self._teacher is None:
             return None
+        classes = class_output(self._teacher.architecture.outputs)
+        return None if classes is None else self._ask_teacher(images)[classes.name]
+
+    def _ask_teacher(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the teacher's maps by output, at the size of the images."""
+        assert self._teacher is not None
+        architecture = self._teacher.architecture
         with torch.no_grad(), self.engine.fabric.autocast():
             maps: Tensor = self._teacher.eval()(images)
-            architecture = self._teacher.architecture
-            classes = class_output(architecture.outputs)
-            assert classes is not None  # `start` has compared its classes with those of the dataset
-            return split_maps(maps, architecture.outputs, architecture.num_classes)[classes.name]
+            return split_maps(maps, architecture.outputs, architecture.num_classes)
+
+    def _fill_missing(self, images: Tensor, labels: Tensor, targets: Tensor | None) -> Piece:
+        """Replace the ground truth that images lack by the teacher's predictions, if that is configured."""
+        if not self.config.fill_missing or not isinstance(self._objective, DenseObjective):
+            return images, labels, targets
+        assert self._teacher is not None
+        assert targets is not None
+        return images, *self._objective.fill_missing(self._ask_teacher(images), labels, targets)
 
     def share_buffers(self) -> None:
         """Copy the first process's buffers to all, so that all measure the same network."""

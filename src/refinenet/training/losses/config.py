@@ -13,7 +13,7 @@ Weight = Annotated[float, Range(0, 100)]
 TEACHER_WEIGHT = "teacher_weight"
 """Weight that has an effect only with a teacher."""
 _CROSS_ENTROPY_SETTINGS = ("class_weights", "label_smoothing", "hard_pixels", "focal_gamma")
-TEACHER_SETTINGS = (TEACHER_WEIGHT, "teacher_temperature")
+TEACHER_SETTINGS = (TEACHER_WEIGHT, "teacher_temperature", "fill_missing")
 """Settings that need a teacher."""
 
 
@@ -49,6 +49,9 @@ class LossConfig(Settings):
     """Weight of the divergence from the teacher."""
     teacher_temperature: Annotated[float, Range(0.01, 100)] = 1.0
     """Divisor of the logits of teacher and network before they are compared; above 1 softens both."""
+    fill_missing: bool = False
+    """Whether the teacher's predictions stand for the labels, depth or other ground truth that an image lacks; for
+    networks with several outputs."""
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -66,7 +69,7 @@ class LossConfig(Settings):
             conflicts += self._unused(_CROSS_ENTROPY_SETTINGS, "cross_entropy_weight is 0")
         if self.teacher is None:
             conflicts += self._unused(TEACHER_SETTINGS, "no teacher is given")
-        elif not self.teacher_weight:
+        elif not self.teacher_weight and not self.fill_missing:
             conflicts.append("teacher has no effect because teacher_weight is 0: raise it, or leave teacher out")
         if self.focal_gamma and self.label_smoothing:
             conflicts.append(

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from refinenet.outputs import CLASS_KIND, OutputSpec
+from refinenet.models.heads import finish
+from refinenet.outputs import CLASS_KIND, LIKELIHOODS, OutputSpec, class_output
 from refinenet.settings import Settings, is_within
 from refinenet.training.losses.objective import Objective
 from refinenet.training.losses.targets import TargetLossConfig, target_count, target_loss
+from refinenet.training.losses.task_weights import TaskWeights
 
-_CLASS_COUNTS, _TARGET_COUNTS = 3, 3
-"""Lengths of `Objective.count` and `target_count`."""
+_IMAGE_COUNTS, _CLASS_COUNTS, _TARGET_COUNTS = 1, 3, 3
+"""Lengths of the parts of `DenseObjective.count`: the number of images, `Objective.count`, and `target_count`."""
 _TERM = re.compile(r"(?:(?P<weight>[0-9.]+)\*)?(?P<loss>[a-z0-9_]+)")
 
 
@@ -33,6 +35,8 @@ class OutputLossConfig(Settings):
     `losses.targets.TARGET_LOSSES`: "inverse_huber" for depth, "cosine" for normals, "huber" for quantities."""
     output_weights: tuple[str, ...] = ()
     """Weights of the losses of outputs, such as "classes=1" or "normals=2"; by default 1 for all."""
+    learn_output_weights: bool = False
+    """Whether the weights of the outputs are learnt with them, by homoscedastic uncertainty (Kendall et al., 2018)."""
 
     def _conflicts(self) -> list[str]:
         conflicts = [
@@ -45,6 +49,8 @@ class OutputLossConfig(Settings):
             for text in self.output_weights
             if _read_weight(text) is None
         ]
+        if self.learn_output_weights and self.output_weights:
+            conflicts.append("output_weights has no effect because learn_output_weights is True: leave it out")
         return [*conflicts, *super()._conflicts()]
 
 
@@ -82,10 +88,29 @@ def choose_losses(config: OutputLossConfig, outputs: Sequence[OutputSpec]) -> di
         if spec.kind != CLASS_KIND:
             terms = asked.get(spec.name, [])
             names, weights = tuple(name for _, name in terms), tuple(weight for weight, _ in terms)
+            if not names and spec.likelihood is not None:
+                names = (spec.likelihood,)
             chosen[spec.name] = TargetLossConfig(kind=spec.kind, losses=names, weights=weights)
-            if chosen[spec.name].has_log_scale:
-                raise ValueError(f"The losses of {spec.name} need a predicted scale, which heads do not have so far.")
+            _check_likelihood(spec, names)
+    if config.learn_output_weights and any(spec.likelihood is not None for spec in outputs):
+        raise ValueError("learn_output_weights is not for outputs with a likelihood, which weight themselves.")
     return chosen
+
+
+def _check_likelihood(spec: OutputSpec, losses: Sequence[str]) -> None:
+    """Check that the losses of an output have the likelihood that its head was made for, and no other."""
+    used = [name for name in losses if name in LIKELIHOODS]
+    if used == ([] if spec.likelihood is None else [spec.likelihood]):
+        return
+    if spec.likelihood is None:
+        raise ValueError(
+            f"The loss {used[0]} needs a head that predicts the scale of errors too: make a network with the output "
+            f"{replace(spec, likelihood=used[0]).to_text()}."
+        )
+    raise ValueError(
+        f"The losses of {spec.name} must have the likelihood that its head is for, {spec.likelihood}, and no other, "
+        f"not {'+'.join(losses)}."
+    )
 
 
 def _refuse_unknown(setting: str, texts: Sequence[str], known: Sequence[str]) -> None:
@@ -97,10 +122,10 @@ def _refuse_unknown(setting: str, texts: Sequence[str], known: Sequence[str]) ->
 
 
 class DenseObjective:
-    """Loss of a network with several outputs.
+    """Loss of a network with several outputs, or with others than classes.
 
     Args:
-        classes: Loss of the classes.
+        classes: Loss of the classes; unused without an output of classes.
         outputs: Outputs of the network, in the order of its maps.
         num_classes: Number of classes.
         config: Losses and weights.
@@ -109,6 +134,9 @@ class DenseObjective:
     Raises:
         ValueError: As `choose_losses`.
     """
+
+    task_weights: TaskWeights | None
+    """Weights of the outputs that are to be learnt with the network; None if they are given."""
 
     def __init__(
         self,
@@ -120,23 +148,27 @@ class DenseObjective:
     ) -> None:
         self._classes, self._outputs, self._deviations = classes, tuple(outputs), deviations
         self._targets = [spec for spec in outputs if spec.kind != CLASS_KIND]
-        self._channels = [spec.count_channels(num_classes) for spec in outputs]
+        self._channels = [spec.count_maps(num_classes) for spec in outputs]
         self._losses = choose_losses(config, outputs)
         asked = (text.partition("=") for text in config.output_weights)  # checked by `OutputLossConfig`
         self._weights = {spec.name: 1.0 for spec in outputs} | {name.strip(): float(value) for name, _, value in asked}
+        is_learnt = config.learn_output_weights
+        self.task_weights = TaskWeights({spec.name: spec.kind for spec in outputs}) if is_learnt else None
 
     def count(self, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Return the divisors of the sums of the losses: `Objective.count`, then `target_count` of each target.
+        """Return the divisors of the sums of the losses.
 
         Args:
             labels: `(N, H, W)` int64 ids.
             targets: `(N, D, H, W)` float32, NaN where there is no truth.
 
         Returns:
-            `(3 + 3 T,)` float64 for T targets; the counts of a batch are the sum over its parts.
+            `(4 + 3 T,)` float64 for T targets: N, `Objective.count`, then `target_count` of each target. The counts of
+            a batch are the sum over its parts.
         """
         assert targets is not None
-        return torch.cat([self._classes.count(labels), *map(target_count, self._split(targets))])
+        images = torch.tensor([len(labels)], dtype=torch.float64, device=labels.device)
+        return torch.cat([images, self._classes.count(labels), *map(target_count, self._split(targets))])
 
     def loss(
         self,
@@ -160,19 +192,52 @@ class DenseObjective:
         """
         assert targets is not None
         maps = dict(zip((s.name for s in self._outputs), torch.split(stages[0], self._channels, dim=1), strict=True))
-        terms = []
+        true = dict(zip((spec.name for spec in self._targets), self._split(targets), strict=True))
+        counted = self._split_counts(counts)
+        losses = {}
         for spec in self._outputs:
             if spec.kind == CLASS_KIND:
                 logits = [maps[spec.name], *stages[1:]]
-                loss = self._classes.loss(logits, labels, counts[:_CLASS_COUNTS], teacher_logits)
-                terms.append(self._weights[spec.name] * loss)
-        for index, (spec, target) in enumerate(zip(self._targets, self._split(targets), strict=True)):
-            first = _CLASS_COUNTS + _TARGET_COUNTS * index
-            counted = counts[first : first + _TARGET_COUNTS]
-            deviations = self._deviations.get(spec.name)
-            loss = target_loss(maps[spec.name], target, self._losses[spec.name], counted, deviations)
-            terms.append(self._weights[spec.name] * loss)
-        return torch.stack(terms).sum()
+                losses[spec.name] = self._classes.loss(logits, labels, counted[spec.name], teacher_logits)
+            else:
+                settings, deviations = self._losses[spec.name], self._deviations.get(spec.name)
+                losses[spec.name] = target_loss(
+                    maps[spec.name], true[spec.name], settings, counted[spec.name], deviations
+                )
+        if self.task_weights is None:
+            return torch.stack([self._weights[name] * loss for name, loss in losses.items()]).sum()
+        known = {name: loss for name, loss in losses.items() if counted[name].any()}
+        return self.task_weights.combine(known, share=len(labels) / float(counts[0]))
+
+    def _split_counts(self, counts: Tensor) -> dict[str, Tensor]:
+        """Return the divisors of each output by its name."""
+        sizes = [_IMAGE_COUNTS, _CLASS_COUNTS, *(_TARGET_COUNTS for _ in self._targets)]
+        _, of_classes, *of_targets = torch.split(counts, sizes)
+        split = dict(zip((spec.name for spec in self._targets), of_targets, strict=True))
+        return split | {spec.name: of_classes for spec in self._outputs if spec.kind == CLASS_KIND}
+
+    def fill_missing(
+        self, teacher_maps: Mapping[str, Tensor], labels: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the ground truth with a teacher's predictions for each output that an image has no truth of at all.
+
+        Args:
+            teacher_maps: Maps of the teacher's outputs by name, `(N, D, H, W)` each; it has all outputs.
+            labels: `(N, H, W)` int64 ids.
+            targets: `(N, D, H, W)` float32, NaN where there is no truth.
+
+        Returns:
+            Labels and targets.
+        """
+        filled = []
+        for spec, target in zip(self._targets, self._split(targets), strict=True):
+            is_missing = target.isnan().flatten(1).all(1)[:, None, None, None]
+            filled.append(torch.where(is_missing, finish(teacher_maps[spec.name].float(), spec), target))
+        classes = class_output(self._outputs)
+        if classes is not None:
+            is_missing = (labels == self._classes.ignore_index).flatten(1).all(1)[:, None, None]
+            labels = torch.where(is_missing, teacher_maps[classes.name].argmax(1), labels)
+        return labels, torch.cat(filled, 1)
 
     def _split(self, targets: Tensor) -> Sequence[Tensor]:
         return torch.split(targets, [spec.count_channels(0) for spec in self._targets], dim=1)

@@ -124,7 +124,7 @@ LOSSES: dict[str, TargetLoss] = {
     "l1": TargetLoss(total=absolute_total, is_standardised=True),
     "silog": TargetLoss(total=scale_invariant_total, divisor="images"),
     "gradient": TargetLoss(total=gradient_total, divisor="images"),
-    "laplace": TargetLoss(total=laplace_total, has_log_scale=True),
-    "gaussian": TargetLoss(total=gaussian_total, has_log_scale=True),
+    "laplace": TargetLoss(total=laplace_total, is_standardised=True, has_log_scale=True),
+    "gaussian": TargetLoss(total=gaussian_total, is_standardised=True, has_log_scale=True),
 }
 """Losses of depth by name; the first is the default."""

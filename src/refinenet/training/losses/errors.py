@@ -30,7 +30,8 @@ class TargetLoss:
     is_standardised: bool = False
     """Whether prediction and target are divided by the deviations of the training data first."""
     has_log_scale: bool = False
-    """Whether the prediction has D further channels: the logarithms of the scales of its errors."""
+    """Whether the prediction has D further channels: the logarithms of the scales of its errors. Such a loss has the
+    name of a likelihood in `outputs.LIKELIHOODS`."""
 
 
 def find_errors(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

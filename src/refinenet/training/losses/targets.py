@@ -101,12 +101,13 @@ def target_loss(
 
     Args:
         predicted: `(N, D, H, W)` of the part, in the unit of the target, before it is clipped to a range; converted to
-            float32 if of lower precision. `(N, 2 D, H, W)` if `config.has_log_scale`: values, then log scales.
+            float32 if of lower precision. `(N, 2 D, H, W)` if `config.has_log_scale`: values, then the logarithms of
+            their scales in the same unit.
         target: `(N, D, H, W)` float32, NaN where there is no truth.
         config: Settings of the loss.
         counts: `target_count` of the whole batch, the sum over its parts.
         deviations: `(D,)`, above 0, standard deviations in the training data, by which the errors of losses with
-            `is_standardised` are divided; log scales are relative to them. None for 1.
+            `is_standardised`, and scales, are divided. None for 1.
 
     Returns:
         A scalar float32 (float64 for a float64 prediction); 0 with zero gradients if there is no truth.
@@ -126,6 +127,7 @@ def target_loss(
 
 
 def _standardise(values: Tensor, deviations: Tensor) -> Tensor:
-    """Divide the first D channels by `(D,)` deviations; further ones, of log scales, stay as they are."""
-    factors = 1 / deviations.to(values)
-    return values * torch.cat([factors, factors.new_ones(values.shape[1] - len(factors))])[:, None, None]
+    """Divide the first D channels by `(D,)` deviations, and the scales whose logarithms are in any further ones."""
+    divisors = deviations.to(values)[:, None, None]
+    plain, log_scales = values[:, : len(divisors)], values[:, len(divisors) :]
+    return torch.cat([plain / divisors, log_scales - divisors.log()], 1) if log_scales.shape[1] else plain / divisors
