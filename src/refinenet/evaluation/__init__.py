@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         check_masks,
         evaluate_predictions,
         find_targets,
+        fit_to_model,
         open_split,
         run_evaluation,
     )
