@@ -56,10 +56,11 @@ class RefineNet(SegmentationModel):
             PyTorch RefineNet, or an exported file (`.onnx`, or OpenVINO's `.xml` next to its `.bin`), which runs on
             the CPU and cannot be trained or saved.
         encoder_weights: Initial weights for the encoder of a new network: "imagenet" for those of timm (downloaded
-            once), or a file.
+            once), a model such as "camvid" with the same encoder, or another file.
         device: "cpu", "cuda", "cuda:1", ...; by default a GPU if available.
-        outputs: What a new network predicts: "classes" (the default), or several: "classes,depth:0.5:80,normals,
-            soil=regression[height:m,moisture:%]"; see `refinenet.outputs`.
+        outputs: What the network predicts: "classes" (the default), or several: "classes,depth:0.5:80,normals,
+            soil=regression[height:m,moisture:%]"; see `refinenet.outputs`. Outputs that a `model` lacks get new heads,
+            which are to be trained.
         decoder: Decoder of a new network: a name of `models.decoder.PRESETS`, or fields of `DecoderConfig`.
         input_scales: Scales at which encoders of a new network see the image, such as (1.2, 0.6).
         seed: Seed of the random weights of a new network, independent of PyTorch's generator; by default 42.

@@ -74,8 +74,28 @@ def test_a_file_keeps_outputs_and_their_units(model: RefineNet, street: npt.NDAr
     loaded = RefineNet(model=tmp_path / "model.safetensors", device="cpu", backend="pytorch")
     assert loaded.network.architecture == model.network.architecture
     assert np.array_equal(loaded.predict(street).depth, model.predict(street).depth)
-    with pytest.raises(ValueError, match="has outputs="):
-        RefineNet(model=tmp_path / "model.safetensors", outputs="classes,depth")
+
+
+def test_a_model_with_other_outputs_keeps_all_that_it_has(
+    model: RefineNet, street: npt.NDArray[np.uint8], tmp_path: Path
+) -> None:
+    model.save(tmp_path / "model.safetensors")
+    outputs = "normals,classes,depth,wet=regression[moisture:%]"
+    changed = RefineNet(model=tmp_path / "model.safetensors", outputs=outputs, device="cpu", backend="pytorch")
+    assert [spec.to_text() for spec in changed.card.architecture.outputs] == [
+        "normals",
+        "classes",
+        "depth:0.5:80.0",
+        "wet=regression[moisture:%]",
+    ]
+    assert changed.label_set == model.label_set
+    before, after = model.predict(street), changed.predict(street)
+    assert np.array_equal(before.labels, after.labels)
+    assert np.array_equal(before.depth, after.depth)
+    assert np.array_equal(before.normals, after.normals)
+    assert after.values["moisture"].std() > 0
+    again = RefineNet(model=tmp_path / "model.safetensors", outputs=outputs, device="cpu", backend="pytorch")
+    assert np.array_equal(again.predict(street).values["moisture"], after.values["moisture"])
 
 
 def test_pixels_without_data_have_no_value(model: RefineNet, street: npt.NDArray[np.uint8], tmp_path: Path) -> None:

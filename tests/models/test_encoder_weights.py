@@ -265,3 +265,15 @@ def test_the_real_imagenet_file_computes_what_timm_computes(images: Tensor) -> N
             norm.weight.fill_((1 + norm.eps) ** 0.5)
             norm.bias.copy_(torch.from_numpy(archive[f"{index:02d}.b"]))
     same(our_features(network, images), features_of_folded(oracle, images, network.mean))
+
+
+def test_a_model_file_gives_its_encoder(tmp_path: Path) -> None:
+    trained = RefineNet(encoder="test_resnet", num_classes=3, device="cpu", seed=1)
+    path = trained.save(tmp_path / "trained.safetensors")
+    r = RefineNet(encoder="test_resnet", outputs="depth", encoder_weights=path, device="cpu", seed=2)
+    for name, weight in trained.network.encoder.state_dict().items():
+        assert torch.equal(r.network.encoder.state_dict()[name], weight)
+    with pytest.raises(
+        ValueError, match="is a model with the encoder test_resnet; its weights do not fit mobilenetv2_05"
+    ):
+        RefineNet(encoder="mobilenetv2_050", encoder_weights=path, device="cpu")

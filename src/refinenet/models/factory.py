@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from refinenet.models.inference_graph import EXPORTED_SUFFIXES
 from refinenet.models.model_file import BUNDLED, ModelCard, bundled_path, load
 from refinenet.models.network import Architecture, ModelType, Network
 from refinenet.models.tensor_files import is_safetensors
-from refinenet.outputs import OutputSpec, class_output, read_outputs
+from refinenet.outputs import DEFAULT_RANGE, OutputSpec, class_output, read_outputs
 from refinenet.settings import DEFAULT_SEED
 
 DOWNLOAD = "Download it first (with `hf download OWNER/NAME` from Hugging Face) and pass the file."
@@ -45,7 +45,7 @@ class ModelSpec:
     model: str | os.PathLike[str] | None = None
     encoder_weights: str | os.PathLike[str] | None = None
     outputs: str | Sequence[str | OutputSpec | Mapping[str, Any]] | None = None
-    """What a new network predicts, see `outputs.read_outputs`; by default classes."""
+    """What the network predicts, see `outputs.read_outputs`; by default classes, or what the model file says."""
     decoder: str | Mapping[str, Any] | None = None
     """Name of `decoder.PRESETS`, or fields of `DecoderConfig`, for a new network."""
     input_scales: tuple[float, ...] | None = None
@@ -126,18 +126,51 @@ class ModelSpec:
     def _open_network(self, calibration_images: Callable[[], torch.Tensor]) -> tuple[Network, ModelCard]:
         if self.model is not None:
             network, card = open_model(self.model)
+            outputs = card.architecture.outputs if self.outputs is None else self._name_outputs(card)
+            if outputs != card.architecture.outputs:
+                network, card = self._change_outputs(network, card, outputs)
             self.check(card)
             return network, card
         return new_model(self._architecture(), self.encoder_weights, self._seed, calibration_images)
 
+    def _name_outputs(self, card: ModelCard) -> tuple[OutputSpec, ...]:
+        """Return the requested outputs, with the ranges of the model file where none is requested."""
+        assert self.outputs is not None
+        known = {spec.name: spec for spec in card.architecture.outputs}
+        requested = read_outputs(self.outputs)
+        return tuple(
+            replace(spec, range=known[spec.name].range)
+            if spec.name in known and spec.kind == known[spec.name].kind and spec.range == DEFAULT_RANGE
+            else spec
+            for spec in requested
+        )
+
+    def _change_outputs(
+        self, network: Network, card: ModelCard, outputs: tuple[OutputSpec, ...]
+    ) -> tuple[Network, ModelCard]:
+        """Return a model with other outputs: new heads have random weights, all else stays."""
+        labels, classes = card.label_set, self._count_classes(outputs)
+        if len(labels) and classes:
+            classes = len(labels)
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(self._seed)
+            network = network.with_outputs(outputs, classes)
+        new = _nameless_card(network.architecture)
+        labels = labels if classes and len(labels) else new.label_set
+        return network, replace(new, label_set=labels, licence=card.licence, value_range=card.value_range)
+
+    def _count_classes(self, outputs: Sequence[OutputSpec]) -> int:
+        """Return the number of classes of new outputs."""
+        usual_classes = 0 if class_output(outputs) is None else DEFAULT_CLASSES
+        return usual_classes if self.num_classes is None else self.num_classes
+
     def _architecture(self) -> Architecture:
         """Return the architecture of a new network."""
         outputs = read_outputs("classes" if self.outputs is None else self.outputs)
-        usual_classes = 0 if class_output(outputs) is None else DEFAULT_CLASSES
         return Architecture(
             model_type=self.model_type or ("full" if self.encoder is None else "lightweight"),
             encoder=self.encoder_name or "resnet50",
-            num_classes=usual_classes if self.num_classes is None else self.num_classes,
+            num_classes=self._count_classes(outputs),
             outputs=outputs,
             decoder_options={} if self.decoder is None else _read_decoder_options(self.decoder),
             input_scales=(1.0,) if self.input_scales is None else self.input_scales,
@@ -154,7 +187,7 @@ class ModelSpec:
             "model_type": self.model_type,
             "encoder": self.encoder_name,
             "num_classes": self.num_classes,
-            "outputs": None if self.outputs is None else read_outputs(self.outputs),
+            "outputs": None if self.outputs is None else self._name_outputs(card),
             "decoder_options": None if self.decoder is None else _read_decoder_options(self.decoder),
             "input_scales": self.input_scales,
         }
@@ -213,7 +246,7 @@ def new_model(
     seed: int,
     calibration_images: Callable[[], torch.Tensor],
 ) -> tuple[Network, ModelCard]:
-    """Build an untrained network, with encoder weights from "imagenet", a file, or random ones (None).
+    """Build an untrained network, with encoder weights from "imagenet", a bundled model, a file, or random ones (None).
 
     Random weights depend on the seed alone; PyTorch's global generator is not advanced.
 
@@ -225,6 +258,8 @@ def new_model(
         torch.default_generator.manual_seed(seed)
         network = Network(architecture, pretrained=encoder_weights == "imagenet")
     if encoder_weights is not None and encoder_weights != "imagenet":
+        if encoder_weights in BUNDLED:
+            encoder_weights = bundled_path(str(encoder_weights))
         load_encoder_weights(network, Path(encoder_weights), calibration_images)
     return network, _nameless_card(architecture)
 

@@ -236,6 +236,24 @@ class Network(nn.Module):
         network.load_state_dict(weights)
         return network
 
+    def with_outputs(self, outputs: Sequence[OutputSpec], num_classes: int) -> Network:
+        """Return this network with other outputs, on the same device; those that it has already keep their heads.
+
+        Args:
+            outputs: Outputs of the new network.
+            num_classes: Number of its classes; that of this network if both predict classes.
+        """
+        network = Network(replace(self.architecture, outputs=tuple(outputs), num_classes=num_classes))
+        network.to(self.mean.device)
+        # The range only clips predictions.
+        known = {replace(spec, range=None) for spec in self.architecture.outputs}
+        new = {spec.name for spec in outputs if replace(spec, range=None) not in known}
+        new_prefixes = tuple(f"heads.{name}." for name in new)
+        own, weights = self.state_dict(), network.state_dict()
+        kept = {name: own[name] for name in weights if name in own and not name.startswith(new_prefixes)}
+        network.load_state_dict(weights | kept)
+        return network
+
 
 def _zoom(images: Tensor, scale: float) -> Tensor:
     """Resize images `(N, 3, H, W)` bicubically (a = -0.5), to sides that are rounded up."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from refinenet.models.encoders.encoder import MOBILENETV2, added_tensors, base_name, name_in_features
+from refinenet.models.model_file import HEADER_KEY, load
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import (
     check_archive,
@@ -30,9 +31,10 @@ def load_encoder_weights(network: Network, path: Path, calibration_images: Calla
 
     Args:
         network: Network, changed in place.
-        path: A `.safetensors` or `torch.save` file in the layout of timm or torchvision, or a `.npz` of a MobileNetV2
-            with folded batch norm: `NN.w` (out, in / groups, kh, kw) and `NN.b` float32 in the order of the network,
-            52 convolutions and the classifier, for RGB input in [-1, 1].
+        path: A model file of this package with the same encoder; a `.safetensors` or `torch.save` file in the layout of
+            timm or torchvision; or a `.npz` of a MobileNetV2 with folded batch norm: `NN.w` (out, in / groups, kh, kw)
+            and `NN.b` float32 in the order of the network, 52 convolutions and the classifier, for RGB input in
+            [-1, 1].
         calibration_images: Returns `(N, 3, H, W)` float32 RGB images in [0, 1], on which the statistics of folded
             batch norms are measured.
 
@@ -43,7 +45,10 @@ def load_encoder_weights(network: Network, path: Path, calibration_images: Calla
     if path.suffix == ".npz":
         _load_folded_mobilenetv2(network, path, calibration_images())
         return
-    tensors = read_safetensors(path)[0] if is_safetensors(path) else read_checkpoint(path)
+    tensors, index = read_safetensors(path) if is_safetensors(path) else (read_checkpoint(path), {})
+    if HEADER_KEY in index.get("__metadata__", {}):
+        _load_from_model(network, path)
+        return
     expected = network.encoder.features.state_dict()
     counters = {name: tensor for name, tensor in expected.items() if name.endswith("num_batches_tracked")}
     renamed = {name_in_features(name, expected): tensor for name, tensor in tensors.items()}
@@ -51,6 +56,16 @@ def load_encoder_weights(network: Network, path: Path, calibration_images: Calla
     given = {**counters, **added_tensors(expected), **given}
     check_tensors(given, expected, path)
     network.encoder.features.load_state_dict(given)
+
+
+def _load_from_model(network: Network, path: Path) -> None:
+    model, card = load(path)
+    if card.architecture.encoder != network.architecture.encoder:
+        raise ValueError(
+            f"{path} is a model with the encoder {card.architecture.encoder}; its weights do not fit "
+            f"{network.architecture.encoder}."
+        )
+    network.encoder.load_state_dict(model.encoder.state_dict())
 
 
 def _load_folded_mobilenetv2(network: Network, path: Path, images: Tensor) -> None:
