@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +17,13 @@ from torch.nn import functional
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
+from refinenet.inference.backends.graph import Graph
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.backends.translated import AutoBackend, TranslatedBackend
+from refinenet.inference.backends.translation_cache import read_or_translate
+from refinenet.io.sealed_folder import write_checksummed
 from refinenet.models.model_file import save
+from refinenet.models.network import Network
 
 pytest.importorskip("openvino", reason="pip install 'refinenet[openvino]'")
 
@@ -139,3 +144,44 @@ def test_by_default_a_cpu_runs_openvino_and_pytorch_where_that_fails(
     capsys.readouterr()
     assert (odd.segment(pixels).labels == by_pytorch.segment(pixels).labels).all()
     assert "PyTorch runs the network instead." in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows separates the caches of users by other means")
+def test_translations_that_another_user_could_have_changed_are_not_used(
+    backend: TranslatedBackend,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Their hashes prove nothing: whoever may write to a folder may compute them, too."""
+    backend(torch.zeros(1, 3, 9, 9))
+    entry = next((cache / "openvino").iterdir())
+    good = {name: (entry / name).read_bytes() for name in ("network.xml", "network.bin")}
+    translations: list[Network] = []
+
+    def read() -> bytes:
+        def translate(fused: Network) -> Graph:
+            translations.append(fused)
+            return Graph(good)
+
+        network = small_network()
+        return read_or_translate(network, ["openvino"], translate, "openvino", "OpenVINO").files["network.bin"]
+
+    planted = tmp_path / "open"
+    monkeypatch.setenv("REFINENET_CACHE", str(planted))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert read() == read() == good["network.bin"]
+    assert len(translations) == 1  # the second time it is cached
+    (entry,) = (planted / "openvino").iterdir()
+    shutil.rmtree(entry)
+    write_checksummed(entry, 0, {**good, "network.bin": bytes(len(good["network.bin"]))})
+    entry.chmod(0o777)
+    capsys.readouterr()
+    assert read() == good["network.bin"]
+    assert "other users may write to" in capsys.readouterr().err
+    planted.chmod(0o777)
+    assert read() == read() == good["network.bin"]
+    assert f"translated networks in {planted} are not used" in " ".join(capsys.readouterr().err.split())
+    assert len(translations) == 3
+    assert [path.name for path in (tmp_path / "home" / ".cache" / "refinenet").iterdir()] == ["openvino"]
