@@ -17,12 +17,12 @@ from typing import Any
 
 from refinenet.deployment.inputs import Job, JobList, skip
 from refinenet.deployment.journal import GREY, LABEL_FILES, FileState, Journal, file_state, open_journal
-from refinenet.deployment.large_images import LargeSegmentation, Windows, segment_large
+from refinenet.deployment.large_images import LargeSegmentation, Windows, refuse_files, segment_large
 from refinenet.deployment.latency_budget import LatencyTuner
 from refinenet.deployment.outputs import write
 from refinenet.deployment.pipeline import pipeline
 from refinenet.inference.backends.base import BackendError
-from refinenet.inference.output_kinds import OUTPUT_KINDS, Kind
+from refinenet.inference.output_kinds import Kind
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.rendering import Renderer, open_renderer
 from refinenet.inference.segmenter import Segmenter, check_abstention
@@ -228,7 +228,6 @@ class _Steps:
     ) -> None:
         self.options = options
         self._segmenter, self._tuner, self._is_single = segmenter, tuner, is_single
-        self._renderers: dict[tuple[Kind, str], Renderer] = {}
         self._journal: Journal | None = None
         self._entries: dict[str, Mapping[str, Any]] = {}
         self._reported: set[str] = set()
@@ -318,12 +317,7 @@ class _Steps:
 
     def _segment_in_windows(self, image: _InFlight) -> None:
         source, targets = image.item.source, image.item.targets
-        unsupported = [kind for kind, path in targets.items() if not self.open_renderer(kind, path.suffix).is_picture]
-        if unsupported:
-            able = ", ".join(kind for kind, row in OUTPUT_KINDS.items() if row.is_picture or row.forms)
-            raise ValueError(
-                f"{source}: {unsupported[0]} cannot be written in windows; {able} can. Leave it out with --kind."
-            )
+        refuse_files(source, [self.open_renderer(kind, path.suffix) for kind, path in targets.items()])
         if self.options.max_latency_ms is not None:
             raise ValueError(
                 f"{source} is too large for memory, or its result is a TIFF, so it is segmented in windows, which "
@@ -355,12 +349,8 @@ class _Steps:
 
     def open_renderer(self, kind: Kind, suffix: str) -> Renderer:
         """Open the renderer of a kind of files; see `rendering.open_renderer`."""
-        found = self._renderers.get((kind, suffix))
-        if found is None:
-            segmenter = self._segmenter
-            found = open_renderer(kind, suffix, segmenter.outputs, segmenter.label_set, self.options.rendering)
-            self._renderers[kind, suffix] = found
-        return found
+        segmenter = self._segmenter
+        return open_renderer(kind, suffix, segmenter.outputs, segmenter.label_set, self.options.rendering)
 
     def _stored_as(self, kind: Kind) -> Kind:
         has_palettes = self._journal is not None and self._journal.has_palettes

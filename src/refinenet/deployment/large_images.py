@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from refinenet.inference.output_kinds import Kind
+from refinenet.inference.output_kinds import OUTPUT_KINDS, Kind
 from refinenet.inference.protocol import Protocol
 from refinenet.inference.rendering import Renderer, open_renderer
 from refinenet.inference.segmentation import Logits
@@ -132,14 +132,27 @@ def _open_renderer(
 ) -> Renderer:
     kind = output or usual_kind(segmenter.outputs) or "labels"
     renderer = open_renderer(kind, Path(target).suffix, segmenter.outputs, segmenter.label_set, rendering)
-    if not renderer.is_picture:
-        raise ValueError(f"{kind} is no picture, and cannot be written in windows.")
+    refuse_files(Path(target), [renderer])
     if renderer.needs_limits:
         raise ValueError(
             f"In windows {kind} needs the values at both ends of its colours, because they may not depend on the "
             "window: pass limits (--limits LOW,HIGH)."
         )
     return renderer
+
+
+def refuse_files(source: Path, renderers: Sequence[Renderer]) -> None:
+    """Refuse kinds of files that cannot be written in windows.
+
+    Raises:
+        ValueError: one is no picture; names the image.
+    """
+    unsupported = [renderer.kind for renderer in renderers if not renderer.is_picture]
+    if unsupported:
+        able = ", ".join(kind for kind, row in OUTPUT_KINDS.items() if row.is_picture or row.forms)
+        raise ValueError(
+            f"{source}: {unsupported[0]} cannot be written in windows; {able} can. Leave it out with --kind."
+        )
 
 
 class _LargeRun:

@@ -68,7 +68,7 @@ def time_both(
 ) -> list[Latency]:
     """Time a network in PyTorch and its exported graph on drawn streets."""
     deployed.to(memory_format=torch.channels_last)  # the layout of the images that `prepare` makes
-    has_labels_alone = has_only_classes(deployed.network.architecture)
+    has_labels_alone = has_only_classes(deployed.network.architecture.outputs)
     before, after = _steps_before(deployed, label_set), _steps_after(run, label_set, has_labels_alone=has_labels_alone)
     found = []
     with torch.inference_mode():
@@ -94,7 +94,7 @@ def _steps_before(deployed: DeployedNetwork, label_set: LabelSet) -> Steps:
     def prepared(street: npt.NDArray[np.uint8]) -> torch.Tensor:
         return prepare(street, torch.device("cpu"))
 
-    if has_only_classes(network.architecture):
+    if has_only_classes(network.architecture.outputs):
         return prepared, lambda images: (images, network.logits(images)), finish_labels
     return prepared, deployed, lambda results: [result.numpy() for result in results]
 

@@ -109,7 +109,7 @@ def export_model(
         OSError: The export cannot be written.
     """
     chosen = check_target(path, "int8" if int8 is not None else "float32")
-    list_results(network.architecture)  # refuses names that graphs use for something else
+    list_results(card.architecture.outputs, len(card.label_set))  # refuses names that graphs use for something else
     _check_sizes(sizes)
     allowed = bounds or (ParityTolerance() if int8 is None else int8.bounds)
     # The graph is made of a copy with fused layers, and compared with the network as its users have it.

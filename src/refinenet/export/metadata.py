@@ -48,7 +48,7 @@ class GraphMetadata:
     @property
     def results(self) -> tuple[GraphResult, ...]:
         """Outputs of the graph."""
-        return list_results(self.card.architecture)
+        return list_results(self.card.architecture.outputs, len(self.names))
 
     def text_entries(self) -> Mapping[str, str]:
         """Return metadata for formats that hold a text under each key.
@@ -57,9 +57,8 @@ class GraphMetadata:
         "Export"): Python literals as texts. "palette" holds a list of RGB colours, 0 to 255, as JSON; "outputs", of
         networks with others than classes, what each of them holds.
         """
-        described = (
-            {} if has_only_classes(self.card.architecture) else {"outputs": json.dumps(self._describe_outputs())}
-        )
+        is_plain = has_only_classes(self.card.architecture.outputs)
+        described = {} if is_plain else {"outputs": json.dumps(self._describe_outputs())}
         return {
             HEADER_KEY: self.header,
             "task": "semantic",

@@ -6,7 +6,7 @@ Shape letters: N batch, D channels, H and W height and width of the image.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.export.metadata import GraphOutput
 from refinenet.labels import LabelSet
 from refinenet.models.inference_graph import LABELS, list_results
-from refinenet.models.network import Architecture
 from refinenet.outputs import OutputSpec
 
 
@@ -23,13 +22,13 @@ class OutputScores:
     """Scores of a graph over the images of a dataset.
 
     Args:
-        architecture: Architecture of the network.
+        outputs: Outputs of the network.
         dataset: The images, with the targets that are measured (`Dataset.with_targets`).
         label_set: Classes of the network.
     """
 
-    def __init__(self, architecture: Architecture, dataset: Dataset, label_set: LabelSet) -> None:
-        results = list_results(architecture)
+    def __init__(self, outputs: Sequence[OutputSpec], dataset: Dataset, label_set: LabelSet) -> None:
+        results = list_results(outputs, len(label_set))
         self._label_set = label_set
         self._labels_at = next((index for index, result in enumerate(results) if result.name == LABELS), None)
         self._matrix = ConfusionMatrix(len(label_set), label_set.ignore_index) if len(label_set) else None

@@ -19,7 +19,7 @@ from refinenet.inference.segmenter import check_finite
 from refinenet.io.console import progress_bar
 from refinenet.labels import LabelSet
 from refinenet.models.inference_graph import LABELS, DeployedNetwork, GraphResult, list_results
-from refinenet.models.network import Architecture
+from refinenet.outputs import OutputSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class ParityCase:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values, without those of outputs that the network does not have."""
         values = [asdict(value) for value in self.values]
-        fields = {"source": self.source, "shape": self.shape}
+        fields: dict[str, Any] = {"source": self.source, "shape": self.shape}
         if self.agreement is not None:
             fields |= {"agreement": self.agreement, "largest_difference": self.largest_difference}
             fields |= {"lowest_logit": self.lowest_logit, "highest_logit": self.highest_logit}
@@ -243,13 +243,14 @@ def run_in_pytorch(deployed: DeployedNetwork, images: Images) -> GraphOutput:
     return (*(result.numpy() for result in results), check_finite(last).numpy())
 
 
-def compare(source: str, architecture: Architecture, expected: GraphOutput, found: GraphOutput) -> ParityCase:
-    """Compare the outputs of a graph with those of the network in PyTorch.
+def compare(source: str, outputs: Sequence[OutputSpec], expected: GraphOutput, found: GraphOutput) -> ParityCase:
+    """Compare the outputs of a graph with those of a network with such outputs in PyTorch.
 
     Raises:
         ValueError: One has another shape or type.
     """
-    results = list_results(architecture)
+    classes = expected[-1].shape[1] - sum(spec.count_channels(0) for spec in outputs)
+    results = list_results(outputs, classes)
     for result, first, second in zip(results, expected, found, strict=True):
         if first.shape != second.shape or first.dtype != second.dtype:
             raise ValueError(
@@ -257,7 +258,10 @@ def compare(source: str, architecture: Architecture, expected: GraphOutput, foun
                 f"in PyTorch {first.dtype} {first.shape}."
             )
     batch, _, height, width = _image_shape(results, expected)
-    case = ParityCase(source=source, shape=(batch, height, width), values=compare_values(architecture, expected, found))
+    counts = [spec.count_channels(classes) for spec in outputs]
+    places = {spec.name: sum(counts[:number]) for number, spec in enumerate(outputs)}
+    values = tuple(compare_values(results, places, expected, found))
+    case = ParityCase(source=source, shape=(batch, height, width), values=values)
     if LABELS not in (result.name for result in results):
         return case
     place = next(index for index, result in enumerate(results) if result.name == LABELS)
@@ -307,7 +311,7 @@ def compare_on_streets(
         source = "drawn streets {}x{}x{}".format(*shape)
         images = draw(shape, seed=100 * number)  # more apart than a batch is large: no street occurs twice
         expected = run_in_pytorch(deployed, images)
-        yield compare(source, deployed.network.architecture, expected, _run_export(run, images, source))
+        yield compare(source, deployed.network.architecture.outputs, expected, _run_export(run, images, source))
 
 
 def _run_export(run: Runner, images: Images, source: str) -> GraphOutput:
@@ -325,14 +329,14 @@ def compare_on_dataset(
     Raises:
         ValueError: An image or a mask cannot be used, or the graph does not run on it; names the file.
     """
-    architecture = deployed.network.architecture
-    cases, scores = [], (OutputScores(architecture, dataset, label_set), OutputScores(architecture, dataset, label_set))
+    outputs = deployed.network.architecture.outputs
+    cases, scores = [], [OutputScores(outputs, dataset, label_set) for _ in range(2)]
     with progress_bar(progress) as bar:
         task = bar.add_task(f"Comparing on {dataset.name} {dataset.split}", total=len(dataset), status="")
         for sample in dataset:
             images = to_images([sample.image])
             answers = run_in_pytorch(deployed, images), _run_export(run, images, sample.name)
-            cases.append(compare(sample.name, architecture, *answers))
+            cases.append(compare(sample.name, outputs, *answers))
             for score, answer in zip(scores, answers, strict=True):
                 score.add(sample, answer)
             bar.advance(task)

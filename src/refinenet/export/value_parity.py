@@ -6,7 +6,7 @@ w those of the maps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.export.metadata import GraphOutput
-from refinenet.models.inference_graph import MAPS, GraphResult, list_results
-from refinenet.models.network import Architecture
+from refinenet.models.inference_graph import GraphResult
 
 SAME = 1e-3
 """Share of the range of a quantity's values by which two of its values differ that count as the same."""
@@ -51,20 +50,17 @@ class ValueParity:
         return self.map_difference / self.map_range if self.map_range else float("inf")
 
 
-def compare_values(architecture: Architecture, expected: GraphOutput, found: GraphOutput) -> tuple[ValueParity, ...]:
-    """Compare the outputs of values of a graph with those of the network in PyTorch; none for classes alone."""
-    return tuple(_compare(list_results(architecture), architecture, expected, found))
-
-
-def _compare(
-    results: Sequence[GraphResult], architecture: Architecture, expected: GraphOutput, found: GraphOutput
+def compare_values(
+    results: Sequence[GraphResult], places: Mapping[str, int], expected: GraphOutput, found: GraphOutput
 ) -> Iterator[ValueParity]:
-    if results[-1].name != MAPS:
-        return
-    places, start = {}, 0
-    for spec in architecture.outputs:
-        count = spec.count_channels(architecture.num_classes)
-        places[spec.name], start = start, start + count
+    """Compare the outputs of values of a graph with those of the network in PyTorch; none for classes alone.
+
+    Args:
+        results: Outputs of the graph.
+        places: The first channel of each output in the maps, by name.
+        expected: Outputs of the network in PyTorch.
+        found: Outputs of the graph.
+    """
     for index, result in enumerate(results):
         if result.spec is None:
             continue

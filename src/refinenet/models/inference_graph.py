@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +20,7 @@ from refinenet.io.threads import TRACING
 from refinenet.models.batch_norm import has_activation
 from refinenet.models.decoder import RefineBlock, upsample
 from refinenet.models.heads import finish, split_maps
-from refinenet.models.network import Architecture, Network
+from refinenet.models.network import Network
 from refinenet.outputs import CLASS_KIND, OutputSpec
 
 _EXAMPLE = (1, 3, 64, 64)
@@ -165,25 +165,29 @@ class GraphResult:
     """The output of values that it holds, finished; None for labels, logits and maps."""
 
 
-def list_results(architecture: Architecture) -> tuple[GraphResult, ...]:
+def list_results(outputs: Sequence[OutputSpec], classes: int) -> tuple[GraphResult, ...]:
     """Return the outputs of the graph of a network, in their order.
 
     Of classes these are labels and logits. Each other output has its name, and its values in its unit at the size of
     the image, as `RefineNet.predict` returns them; the maps of all outputs, from which windows and scales are put
     together, come last.
 
+    Args:
+        outputs: Outputs of the network.
+        classes: Number of its classes.
+
     Raises:
         ValueError: An output has a name that graphs use for something else.
     """
-    small, classes = ("ceil(H/4)", "ceil(W/4)"), architecture.num_classes
+    small = "ceil(H/4)", "ceil(W/4)"
     of_classes = (
         GraphResult(name=LABELS, type="uint8" if classes <= 255 else "int32", shape=("N", "H", "W")),
         GraphResult(name=LOGITS, type="float32", shape=("N", classes, *small)),
     )
-    if has_only_classes(architecture):
+    if has_only_classes(outputs):
         return of_classes
     results: list[GraphResult] = []
-    for spec in architecture.outputs:
+    for spec in outputs:
         if spec.kind == CLASS_KIND:
             results += of_classes
             continue
@@ -194,12 +198,13 @@ def list_results(architecture: Architecture) -> tuple[GraphResult, ...]:
             )
         shape = ("N", spec.count_channels(0), "H", "W")
         results.append(GraphResult(name=spec.name, type="float32", shape=shape, spec=spec))
-    return (*results, GraphResult(name=MAPS, type="float32", shape=("N", architecture.num_channels, *small)))
+    channels = sum(spec.count_channels(classes) for spec in outputs)
+    return (*results, GraphResult(name=MAPS, type="float32", shape=("N", channels, *small)))
 
 
-def has_only_classes(architecture: Architecture) -> bool:
+def has_only_classes(outputs: Sequence[OutputSpec]) -> bool:
     """Return whether a network predicts classes alone."""
-    return [spec.kind for spec in architecture.outputs] == [CLASS_KIND]
+    return [spec.kind for spec in outputs] == [CLASS_KIND]
 
 
 class DeployedNetwork(nn.Module):
@@ -227,7 +232,7 @@ class DeployedNetwork(nn.Module):
             resizing, `(N, C, ceil(H/4), ceil(W/4))`.
         """
         architecture = self.network.architecture
-        if has_only_classes(architecture):
+        if has_only_classes(architecture.outputs):
             logits = self.network.logits(images)
             return self._label(logits, images), logits
         maps = self.network.maps(images)

@@ -185,7 +185,7 @@ def _try_in_sandbox(path: Path, engine: Engine, files: Mapping[str, bytes]) -> t
 
 def _check_card(card: ModelCard, preprocessing: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     architecture, channels = card.architecture, found["channels"]
-    if has_only_classes(architecture) != (found["result"] == LOGITS):
+    if has_only_classes(architecture.outputs) != (found["result"] == LOGITS):
         named = ", ".join(spec.name for spec in architecture.outputs)
         raise ValueError(f"its header names the outputs {named}, and its graph returns {found['result']}")
     if architecture.num_channels != channels:

@@ -1,7 +1,8 @@
 """Checks of ONNX files: one whole graph of plain arithmetic, with a header of this package.
 
 Everything else is rejected: external data, operators that run programs, branch, loop, draw random numbers or process
-text, other inputs and outputs. The graph is then rebuilt from the checked parts that the logits, or the maps of several outputs, need.
+text, other inputs and outputs. The graph is then rebuilt from the checked parts that its logits, or the maps of several
+outputs, need.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ LABELS = "labels"
 LOGITS = "logits"
 """`(N, K, h, w)` float32, before upsampling."""
 MAPS = "maps"
-"""`(N, C, h, w)` float32, in graphs of other outputs than classes: the maps of all outputs, before upsampling. All other
-outputs of such graphs follow from them, and are unused."""
+"""`(N, C, h, w)` float32, in graphs of other outputs than classes: the maps of all outputs, before upsampling.
+
+All other outputs of such graphs follow from them, and are unused."""
 MAX_OUTPUTS = 128
 
 MAX_NODES = 20_000

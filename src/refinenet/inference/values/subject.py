@@ -103,9 +103,8 @@ def find_subject(kind: Kind, outputs: Sequence[OutputSpec], options: RenderOptio
     places = {spec.channels[k]: (spec, slice(k, k + 1)) for spec in fitting for k in range(len(spec.channels))}
     places |= {spec.name: (spec, slice(None)) for spec in fitting}
     if name and name not in places:
-        raise ValueError(
-            f"{kind}: there is no {name!r}; write {key} or {', '.join(key + NAME_MARK + n for n in places)}."
-        )
+        allowed = ", ".join(f"{key}{NAME_MARK}{place}" for place in places)
+        raise ValueError(f"{kind}: the network has no {name!r} of this kind. Choose {key}, or one of {allowed}.")
     spec, channels = places[name or fitting[0].name]
     subject = Subject(
         spec=spec,
