@@ -98,9 +98,9 @@ def time_steps(network: RefineNet, backend: BackendName, paths: list[Path], kind
         with watch.time("prepare"):
             prepare(pixels, segmenter.backend.device)
         with watch.time("segment"):
-            found = segmenter.segment(pixels)
+            found = segmenter.predict_outputs(pixels)
         with watch.time("encode"):
-            content = render(found, kind, usual_suffix(kind), path.name)
+            content = render(found, network.open_renderer(kind, usual_suffix(kind)), path.name)
         with watch.time("write"):
             write_atomically(results / f"{path.stem}{usual_suffix(kind)}", content)
     for times in (watch.wall, watch.processor):

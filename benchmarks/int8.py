@@ -25,7 +25,7 @@ from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.certificate import Certificate
 from refinenet.export.loading.loader import open_exported
-from refinenet.export.quantisation import MAX_DROP
+from refinenet.export.quantisation_bounds import MAX_DROP
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel, computes_in_bfloat16

@@ -25,7 +25,8 @@ from refinenet.evaluation.submission import Submission, plan_submission, write_s
 from refinenet.export.certificate import SIZES, Certificate
 from refinenet.export.exporter import ExportPrecision, check_target, export_model
 from refinenet.export.loading.loader import choose_engine, graph_kind, open_exported
-from refinenet.export.quantisation import MAX_DROP, Int8
+from refinenet.export.quantisation import Int8
+from refinenet.export.quantisation_bounds import MAX_DROP, MAX_RISE, DropBounds
 from refinenet.inference.backends import AUTO, check_backend, choose_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel
@@ -354,49 +355,47 @@ class RefineNet(SegmentationModel):
         precision: ExportPrecision = "float32",
         calibration_split: str = "train",
         max_drop: float = MAX_DROP,
+        max_rise: float = MAX_RISE,
         progress: bool = True,
     ) -> Certificate:
         """Export the model to another format, verify its predictions, and write a certificate next to it.
 
-        The graph maps "images", float32 RGB `(N, 3, H, W)` in [0, 1] of any size, to "labels" `(N, H, W)` and "logits"
-        `(N, K, ceil(H/4), ceil(W/4))`.
+        The graph maps "images", float32 RGB `(N, 3, H, W)` in [0, 1] of any size, to "labels" `(N, H, W)`, "logits"
+        `(N, K, ceil(H/4), ceil(W/4))`, and other outputs by name, `(N, D, H, W)` float32 in their units.
 
         Args:
-            path: `.onnx`, `.xml` (OpenVINO), `.pt2` (PyTorch exported program), or `.triton` (a folder, a Triton model
-                repository). The certificate has the same name with `.certificate.json` appended.
+            path: `.onnx`, `.xml` (OpenVINO), `.pt2` (PyTorch exported program), or `.triton` (a Triton repository). The
+                certificate has the same name with `.certificate.json` appended.
             dataset: Dataset for further comparison, and for mIoU before and after; as for `train`.
             root: Folder of a named dataset.
             split: Split of the dataset.
             classes: As for `train`.
             sizes: Heights and widths of images for timing, and for comparison in addition to the standard ones.
-            precision: Precision of the arithmetic: "float32"; or "int8", for `.xml` and with a dataset.
+            precision: "float32"; or "int8", for `.xml` and with a dataset.
             calibration_split: Split of the dataset that int8 is calibrated on.
-            max_drop: Largest drop of mIoU on `split` that int8 may cause, in [0, 1]; layers remain in float to stay
-                within it.
+            max_drop: Largest drop of mIoU on `split` that int8 may cause, in [0, 1]; layers remain in float for it.
+            max_rise: Largest relative rise of the root mean squared error of each other output: 0.05 is a twentieth.
             progress: Whether to show progress and the tables.
 
         Returns:
-            The certificate: accuracy, speed and differences of the export, as written next to it.
+            The certificate.
 
         Raises:
             FileNotFoundError: data are missing; the message says where to get them.
-            ValueError: the suffix is unknown, a package is missing, or the export and the network predict differently;
-                an existing file at `path` is then left unchanged.
+            ValueError: the suffix is unknown, a package is missing, or the export predicts something else; an existing
+                file at `path` is then left unchanged.
             OSError: the export cannot be written.
         """
         check_target(path, precision)
 
         def open_one(name: str) -> Dataset:
             assert dataset is not None
-            return with_value_range(open_split(dataset, root, classes, name)[0], self.card.value_range)
+            return fit_to_model(open_split(dataset, root, classes, name)[0], self.card, show=progress)
 
         data = None if dataset is None else open_one(split)
-        if data is not None:
-            check_same_classes(self.label_set, data)
-        int8 = None
+        int8, bounds = None, DropBounds(max_drop=max_drop, max_rise=max_rise)
         if precision == "int8":
-            splits = split, calibration_split
-            int8 = Int8.open(data, open_one, splits, max_drop=max_drop, progress=progress)
+            int8 = Int8.open(data, open_one, (split, calibration_split), self.outputs, bounds, progress=progress)
         issued = export_model(path, self.network, self.card, dataset=data, sizes=sizes, int8=int8, progress=progress)
         if progress:
             issued.print()
@@ -446,5 +445,4 @@ def _open(
 
 def _draw_calibration_images() -> torch.Tensor:
     """Draw the street scenes that re-estimate the statistics of folded batch norms: `(16, 3, 240, 320)` in [0, 1]."""
-    images = [torch.from_numpy(draw_street(seed, 240, 320)[0]) for seed in range(16)]
-    return torch.stack([image.permute(2, 0, 1) / 255 for image in images])
+    return torch.stack([torch.from_numpy(draw_street(seed, 240, 320)[0]).permute(2, 0, 1) / 255 for seed in range(16)])

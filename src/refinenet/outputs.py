@@ -23,6 +23,8 @@ class KindInfo:
     """Its values, for users."""
     channels: int | None = None
     """Number of its channels; None if the label set or the output's quantities determine it."""
+    unit: str = ""
+    """Unit of its values; "" for none, and for quantities, which have their own."""
     names_quantities: bool = False
     """Whether an output of this kind names quantities and their units."""
     has_range: bool = False
@@ -42,7 +44,12 @@ CLASS_KIND = "classes"
 KINDS: dict[str, KindInfo] = {
     CLASS_KIND: KindInfo(meaning="logits of the classes of a label set"),
     "depth": KindInfo(
-        meaning="metres along the optical axis", channels=1, has_range=True, shrinks_with_zoom=True, is_scaled=True
+        meaning="metres along the optical axis",
+        channels=1,
+        unit="m",
+        has_range=True,
+        shrinks_with_zoom=True,
+        is_scaled=True,
     ),
     "normals": KindInfo(
         meaning=(
@@ -122,6 +129,11 @@ class OutputSpec:
         if self.info.names_quantities:
             return len(self.channels)
         return num_classes if self.info.channels is None else self.info.channels
+
+    @property
+    def quantities(self) -> tuple[tuple[str, str], ...]:
+        """Name and unit of each quantity that the output has values of; of a depth or normals one."""
+        return tuple(zip(self.channels, self.units, strict=True)) or ((self.name, self.info.unit),)
 
     def count_maps(self, num_classes: int) -> int:
         """Return the number of channels of its maps: with a likelihood, the log scales follow the values."""

@@ -32,7 +32,7 @@ from refinenet.deployment.files import DeployOptions, segment_files
 from refinenet.deployment.inputs import plan_work
 from refinenet.deployment.regions import find_regions, to_geojson
 from refinenet.inference.backends import open_backend
-from refinenet.inference.segmentation import Segmentation
+from refinenet.inference.prediction import Prediction
 from refinenet.inference.segmenter import Segmenter
 from refinenet.labels import LabelSet
 
@@ -184,8 +184,8 @@ def test_an_image_that_is_replaced_meanwhile_is_redone(here: Path, camvid_model:
     """The image is replaced between reading and writing."""
 
     class ReplacingSegmenter(Segmenter):
-        def segment(self, *arguments: Any) -> Segmentation:
-            found = super().segment(*arguments)
+        def predict_outputs(self, *arguments: Any) -> Prediction:
+            found = super().predict_outputs(*arguments)
             Image.fromarray(draw_street(9, 40, 50)[0]).save(here / "in" / "c.png")
             return found
 

@@ -16,6 +16,7 @@ import pytest
 import ray
 from conftest import CommandLine
 from PIL import Image
+from several_outputs import new_network
 from small_store import running_store
 
 from refinenet import RefineNet
@@ -256,6 +257,23 @@ def test_repeated_work_leaves_a_written_result_as_it_is(
     (tmp_path / "00.png").write_bytes(b"half")
     assert segment() != first
     assert np.array_equal(np.asarray(Image.open(row["output"])), camvid_model.segment(row["image"]).labels)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("depth", "a.png"), ("normals", "a.png"), ("values", "a.npz")])
+def test_a_worker_writes_values_as_one_process_does(
+    cluster: str, images: Path, tmp_path: Path, kind: str, name: str
+) -> None:
+    model = new_network()
+    deaths: Any = ray.remote(num_cpus=0)(Deaths).remote()
+    row: dict[str, Any] = {"index": 0, "image": str(images / "00.jpg"), "output": str(tmp_path / name)}
+    job: dict[str, Any] = {"network": model.network, "card": model.card, "backend": "pytorch", "precision": "float32"}
+    worker = Worker(ray.put(WorkerSettings(**job, kind=kind, device="cpu", threads=1)), deaths)
+    worker(read_row(as_table(row), deaths, AS_DECLARED))
+    (alone,) = model.deploy_files(images / "00.jpg", tmp_path / f"alone{Path(name).suffix}", kind, progress=False)
+    assert alone.error is None
+    assert (tmp_path / name).read_bytes() == alone.outputs[kind].read_bytes()
+    with pytest.raises(ValueError, match=r"With Ray depth cannot be written as \.tif"):
+        segment_with_ray([(images / "00.jpg", tmp_path / "a.tif")], model=model.save(tmp_path / "m"), kind="depth")
 
 
 def test_an_address_without_ray_is_reported_at_once(

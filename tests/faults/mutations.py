@@ -98,7 +98,7 @@ def read_export(path: Path) -> object:
     checked = (check_onnx if len(files) == 1 else check_openvino)(*files.values())
     is_sealed(list(files.values()), checked.entries)
     card, preprocessing = read_header({"refinenet": checked.header})
-    return checked.files, checked.classes, card, json.dumps(preprocessing)
+    return checked.files, checked.result, checked.channels, card, json.dumps(preprocessing)
 
 
 def mutate_each(path: Path, read: Callable[[Path], object], number: int, seed: int) -> Iterator[str]:

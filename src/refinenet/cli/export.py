@@ -54,6 +54,10 @@ def export(
     max_drop: Annotated[
         float, typer.Option(min=0, max=1, help="Largest drop in mIoU allowed for int8; 0.005 is half a point.")
     ] = 0.005,
+    max_rise: Annotated[
+        float,
+        typer.Option(min=0, help="Largest relative rise in RMSE of depth, normals and other values allowed for int8."),
+    ] = 0.05,
     as_json: AsJson = False,
 ) -> None:
     """Export a model to another format, verify its predictions, and write a certificate next to it."""
@@ -74,6 +78,7 @@ def export(
         precision=precision,
         calibration_split=calibration_split,
         max_drop=max_drop,
+        max_rise=max_rise,
         progress=not as_json,
         **chosen,
     )

@@ -131,6 +131,23 @@ def read_bands(text: str | None) -> tuple[int, ...] | None:
     return tuple(numbers)
 
 
+def read_numbers(text: str | None, count: int, option: str, example: str) -> tuple[float, ...] | None:
+    """Parse numbers, separated by commas.
+
+    Raises:
+        typer.BadParameter: the text is not `count` numbers.
+    """
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count:
+        raise typer.BadParameter(f"{text!r} is not {count} numbers such as {example}.", param_hint=option)
+    return numbers
+
+
 def read_value_range(text: str | None) -> tuple[float, float] | None:
     """Parse LOW,HIGH.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from refinenet.deployment.ray.storage import find_skipped, pair_places
     from refinenet.deployment.segmentation_model import SegmentationModel
     from refinenet.deployment.video.reader import is_video
-    from refinenet.deployment.video.runner import choose_output, plan_output, segment_video
+    from refinenet.deployment.video.runner import Plan, choose_output, plan_output, segment_video
     from refinenet.inference.output_kinds import Kind
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -32,6 +32,7 @@ __all__ = [
     "FileResult",
     "JobList",
     "Kind",
+    "Plan",
     "RayResult",
     "SegmentationModel",
     "Windows",

@@ -17,14 +17,16 @@ from typing import Any
 
 from refinenet.deployment.inputs import Job, JobList, skip
 from refinenet.deployment.journal import GREY, LABEL_FILES, FileState, Journal, file_state, open_journal
-from refinenet.deployment.large_images import LargeSegmentation, Windows, segment_large
+from refinenet.deployment.large_images import LargeSegmentation, Windows, refuse_files, segment_large
 from refinenet.deployment.latency_budget import LatencyTuner
 from refinenet.deployment.outputs import write
 from refinenet.deployment.pipeline import pipeline
 from refinenet.inference.backends.base import BackendError
-from refinenet.inference.output_kinds import OUTPUTS, Kind, Output
-from refinenet.inference.segmentation import Segmentation, choose_palette
+from refinenet.inference.output_kinds import Kind
+from refinenet.inference.prediction import Prediction
+from refinenet.inference.rendering import Renderer, open_renderer
 from refinenet.inference.segmenter import Segmenter, check_abstention
+from refinenet.inference.values.subject import AS_USUAL, RenderOptions
 from refinenet.io.console import describe_error, print_note, progress_bar
 from refinenet.io.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
 from refinenet.io.image_files import TooLargeError
@@ -33,6 +35,7 @@ from refinenet.io.raster.reader import is_installed, needs_windows
 from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.io.sample_values import AS_DECLARED, Decoded, Note, Reading
 from refinenet.io.signals import StopRequest
+from refinenet.outputs import CLASSES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,8 @@ class DeployOptions:
 
     reading: Reading = AS_DECLARED
     """Bands and value range to read."""
+    rendering: RenderOptions = AS_USUAL
+    """Choices for files of depths and other values."""
     abstain_below: float = 0.0
     """Confidence below which a pixel gets the ignore index instead of a class, in [0, 1]."""
     windows: Windows | None = None
@@ -73,6 +78,7 @@ class DeployOptions:
             # Left out where unset, so that folders started before these settings existed can be resumed.
             **({} if bands is None else {"bands": list(bands)}),
             **({} if value_range is None else {"value_range": list(value_range)}),
+            **self.rendering.to_dict(),
         }
 
 
@@ -138,11 +144,14 @@ def segment_files(
         OSError: the results folder cannot be used.
     """
     assert options.max_latency_ms is None or tuner is not None
-    if "palette" in work.kinds:
-        choose_palette("palette", segmenter.label_set)
+    steps = _Steps(segmenter, options, tuner, is_single=len(work.items) == 1)
+    for kind, suffix in {(kind, path.suffix): None for item in work.items for kind, path in item.targets.items()}:
+        steps.open_renderer(kind, suffix)  # refuses what cannot be written before anything is read
     settings = {**(model_settings or {}), **options.to_dict(), "kinds": list(work.kinds)}
     settings |= {LABEL_FILES: GREY} if "labels" in work.kinds else {}
-    return _segment_files(_Steps(segmenter, options, tuner, is_single=len(work.items) == 1), work, settings)
+    if segmenter.outputs != (CLASSES,):
+        settings["outputs"] = [spec.to_dict() for spec in segmenter.outputs]
+    return _segment_files(steps, work, settings)
 
 
 def _segment_files(steps: _Steps, work: JobList, settings: Mapping[str, Any]) -> Generator[FileResult]:
@@ -205,7 +214,7 @@ class _InFlight:
     state: FileState = field(default_factory=dict)
     seconds: float = 0.0
     image: Decoded | None = None
-    segmentation: Segmentation | None = None
+    prediction: Prediction | None = None
     large: LargeSegmentation | None = None
     is_large: bool = False
     result: FileResult | None = None
@@ -293,7 +302,7 @@ class _Steps:
         self._report(decoded.notes)
         try:
             segmenter = self._choose_segmenter(decoded)
-            image.segmentation = segmenter.segment(decoded.pixels, self.options.abstain_below, decoded.valid)
+            image.prediction = segmenter.predict_outputs(decoded.pixels, self.options.abstain_below, decoded.valid)
         except (RuntimeError, MemoryError) as error:  # PyTorch reports a full memory as RuntimeError
             reason = str(error).strip().partition("\n")[0] or "out of memory"
             raise ValueError(
@@ -308,34 +317,29 @@ class _Steps:
 
     def _segment_in_windows(self, image: _InFlight) -> None:
         source, targets = image.item.source, image.item.targets
-        unsupported = [kind for kind in targets if kind not in OUTPUTS]
-        if unsupported:
-            raise ValueError(
-                f"{source}: {unsupported[0]} cannot be written in windows; {', '.join(OUTPUTS)} can. "
-                "Leave it out with --kind."
-            )
+        refuse_files(source, [self.open_renderer(kind, path.suffix) for kind, path in targets.items()])
         if self.options.max_latency_ms is not None:
             raise ValueError(
                 f"{source} is too large for memory, or its result is a TIFF, so it is segmented in windows, which "
                 "takes time in proportion to its size: leave out max_latency_ms (--max-latency)."
             )
         self._clear_targets(image.item)
-        for picture in OUTPUTS:
-            if picture in targets:
-                image.large = self._segment_large(source, targets[picture], picture)
-                self._report(image.large.notes)
+        for kind, target in targets.items():
+            image.large = self._segment_large(source, target, kind)
+            self._report(image.large.notes)
 
-    def _segment_large(self, source: Path, target: Path, picture: Output) -> LargeSegmentation:
+    def _segment_large(self, source: Path, target: Path, kind: Kind) -> LargeSegmentation:
         windows = self.options.windows or Windows()
         return segment_large(
             self._segmenter,
             source,
             target,
-            "palette" if picture == "labels" and self._has_palettes else picture,
+            self._stored_as(kind),
             window=windows.size,
             overlap=windows.overlap,
             abstain_below=self.options.abstain_below,
             reading=self.options.reading,
+            rendering=self.options.rendering,
             progress=self.options.progress and self._is_single,
         )
 
@@ -343,9 +347,14 @@ class _Steps:
         if self._journal is not None:
             self._journal.clear_targets(list(item.targets.values()))
 
-    @property
-    def _has_palettes(self) -> bool:
-        return self._journal is not None and self._journal.has_palettes
+    def open_renderer(self, kind: Kind, suffix: str) -> Renderer:
+        """Open the renderer of a kind of files; see `rendering.open_renderer`."""
+        segmenter = self._segmenter
+        return open_renderer(kind, suffix, segmenter.outputs, segmenter.label_set, self.options.rendering)
+
+    def _stored_as(self, kind: Kind) -> Kind:
+        has_palettes = self._journal is not None and self._journal.has_palettes
+        return "palette" if kind == "labels" and has_palettes else kind
 
     def _report(self, notes: Sequence[Note]) -> None:
         """Warn about how an image was read, once for each kind of note."""
@@ -360,13 +369,13 @@ class _Steps:
         if image.large is not None:
             (height, width), areas, no_data = image.large.size, image.large.areas, image.large.no_data
         else:
-            assert image.segmentation is not None
+            assert image.prediction is not None
             self._clear_targets(image.item)
             for kind, target in image.item.targets.items():
-                stored_as: Kind = "palette" if kind == "labels" and self._has_palettes else kind
-                write(image.segmentation, target, stored_as, image.item.name)
-            (height, width), areas = image.segmentation.labels.shape, image.segmentation.areas
-            no_data = image.segmentation.no_data
+                renderer = self.open_renderer(self._stored_as(kind), target.suffix)
+                write(image.prediction, target, renderer, image.item.name)
+            (height, width), areas = image.prediction.size, image.prediction.areas
+            no_data = image.prediction.no_data
         result = FileResult(
             image=image.item.source,
             outputs=image.item.targets,

@@ -15,11 +15,13 @@ from typing import NamedTuple
 
 from refinenet.deployment.journal import SETTINGS_FILE
 from refinenet.deployment.outputs import check_target, choose_kinds, usual_suffix
-from refinenet.inference.output_kinds import OUTPUT_KINDS, PICTURE_SUFFIXES, Kind
+from refinenet.inference.output_kinds import OUTPUT_KINDS, PICTURE_SUFFIXES, Kind, file_word
+from refinenet.inference.values.subject import usual_kind
 from refinenet.io.files import refuse_address
 from refinenet.io.image_files import DOWNLOAD, FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, list_files
 from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.io.sample_values import Note, Reading, ValueRange, check_value_range
+from refinenet.outputs import CLASSES, OutputSpec
 
 STANDARD_INPUT = "-"
 LIST_MARK = "@"
@@ -279,7 +281,7 @@ def _without_suffix(name: str) -> str:
 
 RESULT_SUFFIXES = (
     *PICTURE_SUFFIXES,
-    *(spec.suffix for spec in OUTPUT_KINDS.values() if not spec.is_picture),
+    *(suffix for row in OUTPUT_KINDS.values() for suffix in (row.suffix, *row.contents) if not row.is_picture),
     *TIFF_SUFFIXES,
 )
 DEFAULT_FOLDER = Path("segmented")
@@ -322,6 +324,7 @@ def plan_work(
     kinds: Sequence[str] = (),
     *,
     recursive: bool = False,
+    outputs: Sequence[OutputSpec] = (CLASSES,),
 ) -> JobList:
     """Find the images and choose the paths of their results; nothing is opened or created.
 
@@ -333,9 +336,10 @@ def plan_work(
         output: For one image file, a file, by default `NAME_KIND.png` beside it. Otherwise a folder, by default
             `segmented`; names without a suffix are folders. One kind is written to `PLACE.png` (or the usual suffix of
             the kind), several to `KIND/PLACE.png`.
-        kinds: Kinds of result files (`outputs.KINDS`, or "polygons" for two of them); by default label ids, or the
+        kinds: Kinds of result files (`OUTPUT_KINDS`, or "polygons" for two of them); by default label ids, or the
             kind that the suffix of `output` implies.
         recursive: Whether to search subfolders.
+        outputs: Outputs of the network, for the default kind of networks without classes.
 
     Raises:
         ValueError: an unknown kind, an output that cannot hold it, no image, a file as output for several images or
@@ -351,14 +355,14 @@ def plan_work(
     is_folder = output is not None and (os.path.isdir(output) or not (output.suffix or os.path.exists(output)))
     if names_one_file(names) and not is_folder:
         refuse_address("An image", names[0], DOWNLOAD)
-        return _plan_single(Path(names[0]), output, chosen)
+        return _plan_single(Path(names[0]), output, chosen, outputs)
     folder = output or DEFAULT_FOLDER
     if _is_result(folder) and not os.path.isdir(folder):
         raise ValueError(f"The results of several images, or of a pattern, need a folder, not a file: {folder}.")
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise ValueError(f"{folder} is a file: the results of several images, or of a pattern, need a folder.")
     found = find_images(names, recursive=recursive, results=folder)
-    chosen = chosen or ("labels",)
+    chosen = chosen or (usual_kind(outputs) or "labels",)
     items = _without_clashes([_as_item(image, folder, chosen) for image in found], folder)
     _refuse_mixing(items, folder)
     return JobList(items=items, kinds=chosen, folder=folder)
@@ -369,24 +373,26 @@ def _as_item(image: FoundImage, folder: Path, kinds: tuple[Kind, ...]) -> Job:
     return Job(source=image.file, place=image.place, targets=targets, problem=image.problem)
 
 
-def plan_bytes(content: bytes, output: Path, kinds: Sequence[str] = ()) -> JobList:
+def plan_bytes(
+    content: bytes, output: Path, kinds: Sequence[str] = (), outputs: Sequence[OutputSpec] = (CLASSES,)
+) -> JobList:
     """Plan the job of an image from standard input; as `plan_work`.
 
     Raises:
         ValueError: an unknown kind, several kinds, or an output that cannot hold it.
     """
-    work = _plan_single(Path(STANDARD_INPUT), output, choose_kinds(kinds))
+    work = _plan_single(Path(STANDARD_INPUT), output, choose_kinds(kinds), outputs)
     return replace(work, items=[replace(item, content=content) for item in work.items])
 
 
-def _plan_single(source: Path, output: Path | None, kinds: tuple[Kind, ...]) -> JobList:
+def _plan_single(source: Path, output: Path | None, kinds: tuple[Kind, ...], outputs: Sequence[OutputSpec]) -> JobList:
     if output is None:
-        chosen = kinds or ("labels",)
-        targets = {kind: source.with_name(f"{source.stem}_{kind}{usual_suffix(kind)}") for kind in chosen}
+        chosen = kinds or (usual_kind(outputs) or "labels",)
+        targets = {kind: source.with_name(f"{source.stem}_{file_word(kind)}{usual_suffix(kind)}") for kind in chosen}
     elif len(kinds) > 1:
         raise ValueError(f"{', '.join(kinds)} are written to several files: pass a folder, not {output}.")
     else:
-        chosen = (check_target(output, kinds[0] if kinds else None),)
+        chosen = (check_target(output, kinds[0] if kinds else None, outputs),)
         targets = {chosen[0]: output}
     items = [Job(source=source, place=source.stem, targets=targets)]
     return JobList(items=items, kinds=chosen, folder=None, is_named=output is not None)
@@ -397,7 +403,7 @@ def _is_result(path: Path) -> bool:
 
 
 def _targets(folder: Path, place: str, kinds: tuple[Kind, ...]) -> dict[Kind, Path]:
-    homes = {kind: folder / kind if len(kinds) > 1 else folder for kind in kinds}
+    homes = {kind: folder / file_word(kind) if len(kinds) > 1 else folder for kind in kinds}
     return {kind: home / f"{place}{usual_suffix(kind)}" for kind, home in homes.items()}
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from refinenet.inference.output_kinds import OUTPUT_KINDS, OUTPUTS, Output
+from refinenet.inference.output_kinds import OUTPUT_KINDS, Kind
 from refinenet.inference.protocol import Protocol
-from refinenet.inference.segmentation import Logits, Segmentation, choose_palette
+from refinenet.inference.rendering import Renderer, open_renderer
+from refinenet.inference.segmentation import Logits
 from refinenet.inference.segmenter import Segmenter, check_abstention, prepare
 from refinenet.inference.sliding_window import Block, WindowGrid, blend_windows
 from refinenet.inference.upsampling import resize
+from refinenet.inference.values.subject import AS_USUAL, RenderOptions, usual_kind
 from refinenet.io.console import progress_bar
 from refinenet.io.files import refuse_same_file
 from refinenet.io.raster.reader import RasterReader, open_upright
@@ -82,12 +84,13 @@ def segment_large(
     segmenter: Segmenter,
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    output: Output | None = None,
+    output: Kind | None = None,
     *,
     window: tuple[int, int] | None = None,
     overlap: float = OVERLAP,
     abstain_below: float = 0.0,
     reading: Reading = AS_DECLARED,
+    rendering: RenderOptions = AS_USUAL,
     memory: int = MEMORY,
     progress: bool = True,
 ) -> LargeSegmentation:
@@ -99,11 +102,13 @@ def segment_large(
             bands and types as `reading` says.
         target: A `.tif` or `.tiff` file (tiled, compressed) or a `.png` file. Georeferencing is kept, beside a PNG in
             `NAME.png.aux.xml`.
-        output: Kind of picture (see `Segmentation.render`); by default label ids.
+        output: Kind of picture, a key of `OUTPUT_KINDS`; by default label ids, and for networks without classes the
+            first output.
         window: Height and width of the windows, in pixels; by default 768 by 768.
         overlap: Least share of its side by which a window overlaps the next one.
         abstain_below: Pixels with less confidence get no class, but the label set's ignore index.
         reading: Bands to read, and their values for black and white.
+        rendering: Choices for pictures of depths and other values; their colours need limits, and get no legend.
         memory: Bytes for rows in flight; less memory means more strips, whose borders are segmented twice.
         progress: Whether to show progress on standard error.
 
@@ -114,27 +119,55 @@ def segment_large(
     protocol = Protocol(window=window or WINDOW, overlap=overlap)
     check_abstention(abstain_below)
     check_suffix(target)
-    if output is not None and output not in OUTPUTS:
-        raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, not {output!r}.")
+    renderer = _open_renderer(segmenter, target, output, rendering)
     refuse_same_file(source, target)
     with open_upright(source, reading) as image:
-        run = _LargeRun(segmenter.under(protocol), image, output or "labels", abstain_below, memory)
+        run = _LargeRun(segmenter.under(protocol), image, renderer, abstain_below, memory)
         run.run(Path(target), progress=progress)
     return run.report(Path(target))
+
+
+def _open_renderer(
+    segmenter: Segmenter, target: str | os.PathLike[str], output: Kind | None, rendering: RenderOptions
+) -> Renderer:
+    kind = output or usual_kind(segmenter.outputs) or "labels"
+    renderer = open_renderer(kind, Path(target).suffix, segmenter.outputs, segmenter.label_set, rendering)
+    refuse_files(Path(target), [renderer])
+    if renderer.needs_limits:
+        raise ValueError(
+            f"In windows {kind} needs the values at both ends of its colours, because they may not depend on the "
+            "window: pass limits (--limits LOW,HIGH)."
+        )
+    return renderer
+
+
+def refuse_files(source: Path, renderers: Sequence[Renderer]) -> None:
+    """Refuse kinds of files that cannot be written in windows.
+
+    Raises:
+        ValueError: one is no picture; names the image.
+    """
+    unsupported = [renderer.kind for renderer in renderers if not renderer.is_picture]
+    if unsupported:
+        able = ", ".join(kind for kind, row in OUTPUT_KINDS.items() if row.is_picture or row.forms)
+        raise ValueError(
+            f"{source}: {unsupported[0]} cannot be written in windows; {able} can. Leave it out with --kind."
+        )
 
 
 class _LargeRun:
     """Segmentation of one image."""
 
     def __init__(
-        self, segmenter: Segmenter, image: RasterReader, output: Output, abstain_below: float, memory: int
+        self, segmenter: Segmenter, image: RasterReader, renderer: Renderer, abstain_below: float, memory: int
     ) -> None:
-        self.segmenter, self.image, self.output, self.abstain_below = segmenter, image, output, abstain_below
+        self.segmenter, self.image, self.renderer, self.abstain_below = segmenter, image, renderer, abstain_below
         protocol = segmenter.protocol
         assert protocol.window is not None
         self.rows = WindowGrid(image.height, protocol.window[0], protocol.overlap)
         self.columns = WindowGrid(image.width, protocol.window[1], protocol.overlap)
-        self.strips = _choose_strips(self.rows, image.width, len(segmenter.label_set), memory)
+        channels = sum(spec.count_maps(len(segmenter.label_set)) for spec in segmenter.outputs)
+        self.strips = _choose_strips(self.rows, image.width, channels, memory)
         self.windows = len(self.rows) * sum(len(self.columns.touching(strip)) for strip in self.strips)
         self.counts = np.zeros(segmenter.label_set.ignore_index + 1, np.int64)
         self.data_pixels = 0
@@ -142,12 +175,18 @@ class _LargeRun:
 
     def run(self, path: Path, *, progress: bool) -> None:
         """Segment the image and write the picture."""
-        label_set, kind = self.segmenter.label_set, OUTPUT_KINDS[self.output]
-        shape, dtype = kind.shape(self.image.height, self.image.width), kind.dtype(label_set)
-        palette, nodata = choose_palette(self.output, label_set), kind.no_data(label_set)
+        shape = self.renderer.shape(self.image.height, self.image.width)
         with (
             progress_bar(progress) as bar,
-            open_target(path, shape, dtype, self.image.placing, palette, nodata=nodata) as target,
+            open_target(
+                path,
+                shape,
+                self.renderer.dtype,
+                self.image.placing,
+                self.renderer.palette,
+                nodata=self.renderer.no_data,
+                text=self.renderer.text,
+            ) as target,
         ):
             task = bar.add_task("windows", total=self.windows, status="")
 
@@ -185,13 +224,14 @@ class _LargeRun:
 
     def _draw(self, block: Block, pixels: _Rows) -> npt.NDArray[Any]:
         size = block.logits.shape[1], block.logits.shape[2]
-        maps = self.segmenter.class_maps(block.logits)
-        scores = Logits(values=maps, size=size, temperature=self.segmenter.temperature)
+        found = Logits(values=block.logits, size=size, temperature=self.segmenter.temperature)
         image, valid = pixels.cut(block.rows, block.columns), pixels.cut_mask(block.rows, block.columns)
-        segmentation: Segmentation = self.segmenter.name(image, scores, self.abstain_below, valid)
-        self.data_pixels += segmentation.labels.size if valid is None else int(valid.sum())
-        self.counts += np.bincount(segmentation.labels.ravel(), minlength=len(self.counts))
-        return segmentation.render(self.output)
+        prediction = self.segmenter.compose(image, found, self.abstain_below, valid)
+        self.data_pixels += math.prod(size) if valid is None else int(valid.sum())
+        if prediction.segmentation is not None:
+            labels = prediction.segmentation.labels
+            self.counts += np.bincount(labels.ravel(), minlength=len(self.counts))
+        return self.renderer.block(prediction)
 
     def report(self, path: Path) -> LargeSegmentation:
         """Return the outcome."""
@@ -251,10 +291,10 @@ class _Rows:
         self._top, self._bottom = rows.start, rows.stop
 
 
-def _choose_strips(rows: WindowGrid, width: int, classes: int, memory: int) -> list[slice]:
+def _choose_strips(rows: WindowGrid, width: int, channels: int, memory: int) -> list[slice]:
     """Return strips of columns, from left to right, narrow enough for their rows in flight to fit into memory."""
     # Bytes per column: float32 logits shared by two rows of windows, RGB while rows move in the buffer, and pictures.
-    logits, image, pictures = 4 * classes * rows.longest_overlap, 3 * 2 * rows.window, 2 * 3 * rows.window
+    logits, image, pictures = 4 * channels * rows.longest_overlap, 3 * 2 * rows.window, 2 * 3 * rows.window
     count = math.ceil(width * (logits + image + pictures) / memory)
     side = math.ceil(width / count / TILE) * TILE  # whole tiles: each is compressed and written once
     return [slice(left, min(width, left + side)) for left in range(0, width, side)]

@@ -26,7 +26,7 @@ from refinenet.io.threads import ThreadLock
 from refinenet.labels import LabelSet
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
-from refinenet.outputs import CLASSES, OutputSpec
+from refinenet.outputs import CLASSES, OutputSpec, class_output
 from refinenet.settings import is_number
 
 SCALES = (1.0, 0.75, 0.5, 0.35, 0.25)
@@ -89,6 +89,11 @@ class LatencyTuner:
         Raises:
             ValueError: as `choose`.
         """
+        if class_output(self._card.architecture.outputs) is None:
+            raise ValueError(
+                "A time limit is met by comparing labels, and the network predicts no classes: leave max_latency_ms "
+                "(--max-latency) out, or choose a backend."
+            )
         height, width = image.shape[:2]
         key = (height, width, max_milliseconds)
         if key in self._choices:

@@ -1,27 +1,29 @@
-"""Result files of a segmentation: pictures, probabilities, and regions (`regions.py`) for other programs.
+"""Result files of a prediction: pictures, probabilities, values, and regions (`regions.py`) for other programs.
 
 Shape letters: H height, W width, K classes.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, cast
 
 import numpy as np
 
 from refinenet.deployment.regions import find_regions, require_features, to_geojson
-from refinenet.inference.output_kinds import KINDS, OUTPUT_KINDS, POLYGONS, Kind, Output
+from refinenet.inference.output_kinds import OUTPUT_KINDS, PICTURE_SUFFIXES, POLYGONS, Kind, Output, split_kind
+from refinenet.inference.prediction import Prediction
+from refinenet.inference.rendering import Renderer, check_suffix_of
 from refinenet.inference.segmentation import Segmentation, check_output
+from refinenet.inference.values.subject import kinds_of, usual_kind
+from refinenet.io.arrays import pack_arrays
 from refinenet.io.files import write_atomically
 from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.labels import LabelSet
+from refinenet.outputs import CLASSES, OutputSpec
 
-_FILE_KINDS: Mapping[str, Kind] = {spec.suffix: kind for kind, spec in OUTPUT_KINDS.items() if not spec.is_picture}
 _POLYGON_KINDS: Sequence[Kind] = [kind for kind, spec in OUTPUT_KINDS.items() if spec.has_polygons]
 
 
@@ -32,66 +34,86 @@ def choose_kinds(asked: Sequence[str]) -> tuple[Kind, ...]:
         ValueError: an unknown kind, or a kind whose library is not installed.
     """
     names = [part for name in asked for part in (_POLYGON_KINDS if name == POLYGONS else (name,))]
-    chosen = tuple(kind for kind in KINDS if kind in names)
-    unknown = sorted(set(names) - set(KINDS))
+    unknown = [name for name in names if not _is_kind(name)]
     if unknown:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)} and {POLYGONS}, not {unknown[0]!r}.")
+        raise ValueError(f"kind must be one of {', '.join(OUTPUT_KINDS)} and {POLYGONS}, not {min(unknown)!r}.")
+    order = list(OUTPUT_KINDS)
+    chosen = tuple(sorted(dict.fromkeys(names), key=lambda name: order.index(split_kind(name)[0])))
     if "geojson" in chosen:
         require_features()
     return chosen
 
 
+def _is_kind(name: str) -> bool:
+    key, part = split_kind(name)
+    return key in OUTPUT_KINDS and (key == name or (bool(part) and OUTPUT_KINDS[key].shows_values))
+
+
 def usual_suffix(kind: Kind) -> str:
     """Return the default suffix of a kind."""
-    return OUTPUT_KINDS[kind].suffix
+    return OUTPUT_KINDS[split_kind(kind)[0]].suffix
 
 
-def check_target(target: Path, kind: Kind | None) -> Kind:
+def check_target(target: Path, kind: Kind | None, outputs: Sequence[OutputSpec] = (CLASSES,)) -> Kind:
     """Return the kind of a result file: the one asked for, or the one that its suffix implies.
+
+    Args:
+        target: The file.
+        kind: What to write; None for what is usual.
+        outputs: Outputs of the network.
 
     Raises:
         ValueError: the suffix does not fit the kind, or no kind has such a suffix.
     """
     suffix = target.suffix.lower()
-    if kind is None and suffix in _FILE_KINDS:
-        return choose_kinds([_FILE_KINDS[suffix]])[0]
-    if kind is None or _is_output(kind):
+    kind = kind or _usual_for(suffix, outputs)
+    row = None if kind is None else OUTPUT_KINDS[split_kind(kind)[0]]
+    if kind is None or row is None or row.is_picture:
+        output = cast("Output | None", kind)
         # TIFF is written in windows, for every kind of picture.
-        return kind or "labels" if suffix in TIFF_SUFFIXES else check_output(target, kind)
-    if suffix != usual_suffix(kind):
-        raise ValueError(f"{kind} is written as {usual_suffix(kind)}, not as {str(target)!r}.")
+        return kind or "labels" if suffix in TIFF_SUFFIXES else check_output(target, output)
+    if row.shows_values:
+        check_suffix_of(kind, suffix)
+    elif suffix != row.suffix:
+        raise ValueError(f"{kind} is written as {row.suffix}, not as {str(target)!r}.")
     return kind
 
 
-def render(segmentation: Segmentation, kind: Kind, suffix: str, image_name: str) -> bytes:
+def _usual_for(suffix: str, outputs: Sequence[OutputSpec]) -> Kind | None:
+    """Return the kind that the suffix of a file implies; None for pictures of classes."""
+    usual = usual_kind(outputs)
+    if usual is not None:
+        plain = ".tif" if suffix in TIFF_SUFFIXES else suffix
+        possible = [usual] if suffix in PICTURE_SUFFIXES else kinds_of(outputs)
+        fitting = (kind for kind in possible if {**OUTPUT_KINDS[kind].forms, **OUTPUT_KINDS[kind].contents}.get(plain))
+        return next(fitting, usual)
+    found = (kind for kind, row in OUTPUT_KINDS.items() if not row.is_picture and row.suffix == suffix)
+    kind = None if suffix in PICTURE_SUFFIXES else next(found, None)
+    return None if kind is None else choose_kinds([kind])[0]
+
+
+def render(prediction: Prediction, renderer: Renderer, image_name: str) -> bytes:
     """Return the content of a result file.
 
     Args:
-        segmentation: The segmentation to write.
-        kind: Kind of file.
-        suffix: Suffix of the file.
+        prediction: What to write.
+        renderer: Renderer of the kind and the suffix.
         image_name: Name of the image in COCO json.
-
-    Raises:
-        ValueError: the suffix does not fit.
     """
-    if _is_output(kind):
-        return segmentation.encode(suffix, kind)
-    return _CONTENTS[kind](segmentation, image_name)
+    pack = _CONTENTS.get(renderer.kind)
+    if pack is None:
+        return renderer.encode(prediction)
+    assert prediction.segmentation is not None  # `open_renderer`
+    return pack(prediction.segmentation, image_name)
 
 
-def _is_output(kind: Kind) -> TypeGuard[Output]:
-    return OUTPUT_KINDS[kind].is_picture
-
-
-def write(segmentation: Segmentation, target: Path, kind: Kind, image_name: str) -> Path:
+def write(prediction: Prediction, target: Path, renderer: Renderer, image_name: str) -> Path:
     """Write a result file, whole or not at all; see `render`.
 
     Raises:
-        ValueError: as `render`.
         OSError: the file cannot be written.
     """
-    return write_atomically(target, render(segmentation, kind, target.suffix, image_name))
+    return write_atomically(target, render(prediction, renderer, image_name))
 
 
 def to_coco(segmentation: Segmentation, image_name: str) -> dict[str, Any]:
@@ -135,15 +157,7 @@ def to_categories(label_set: LabelSet) -> list[dict[str, Any]]:
 
 def _pack_probabilities(segmentation: Segmentation, image_name: str) -> bytes:  # noqa: ARG001 - as all kinds
     """Return a `.npz` file of `probabilities` `(K, H, W)` float16 and `names` `(K,)`; equal values give equal bytes."""
-    arrays = {"probabilities": segmentation.probabilities, "names": np.array(segmentation.label_set.names)}
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name, array in arrays.items():
-            entry = zipfile.ZipInfo(f"{name}.npy")  # with a fixed date, unlike numpy.savez
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(entry, "w", force_zip64=True) as stream:
-                np.lib.format.write_array(stream, array, allow_pickle=False)
-    return content.getvalue()
+    return pack_arrays({"probabilities": segmentation.probabilities, "names": np.array(segmentation.label_set.names)})
 
 
 _CONTENTS: Mapping[Kind, Callable[[Segmentation, str], bytes]] = {

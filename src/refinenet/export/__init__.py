@@ -12,14 +12,17 @@ if TYPE_CHECKING:
     from refinenet.export.certificate import SIZES, Certificate
     from refinenet.export.exporter import ExportPrecision, check_target, export_model
     from refinenet.export.loading.loader import choose_engine, graph_kind, open_exported
-    from refinenet.export.quantisation import MAX_DROP, Int8
+    from refinenet.export.quantisation import Int8
+    from refinenet.export.quantisation_bounds import MAX_DROP, MAX_RISE, DropBounds
 else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
     "MAX_DROP",
+    "MAX_RISE",
     "SIZES",
     "Certificate",
+    "DropBounds",
     "ExportPrecision",
     "Int8",
     "check_target",

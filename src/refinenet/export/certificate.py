@@ -18,14 +18,14 @@ import torch
 
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.evaluation.results import percent
-from refinenet.export.metadata import Runner
+from refinenet.export.metadata import GraphOutput, Runner
 from refinenet.export.parity import ParityReport, ParityTolerance, to_images
 from refinenet.inference.segmenter import prepare
 from refinenet.inference.upsampling import largest_class
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
 from refinenet.labels import LabelSet
-from refinenet.models.inference_graph import CERTIFICATE_ENDING, DeployedNetwork
+from refinenet.models.inference_graph import CERTIFICATE_ENDING, DeployedNetwork, has_only_classes
 
 SIZES = ((360, 480), (512, 512))
 """Default heights and widths of the timing."""
@@ -68,7 +68,8 @@ def time_both(
 ) -> list[Latency]:
     """Time a network in PyTorch and its exported graph on drawn streets."""
     deployed.to(memory_format=torch.channels_last)  # the layout of the images that `prepare` makes
-    before, after = _steps_before(deployed, label_set), _steps_after(run, label_set)
+    has_labels_alone = has_only_classes(deployed.network.architecture.outputs)
+    before, after = _steps_before(deployed, label_set), _steps_after(run, label_set, has_labels_alone=has_labels_alone)
     found = []
     with torch.inference_mode():
         for height, width in sizes:
@@ -83,20 +84,26 @@ def time_both(
 
 
 def _steps_before(deployed: DeployedNetwork, label_set: LabelSet) -> Steps:
-    def finish(pair: tuple[torch.Tensor, torch.Tensor]) -> npt.NDArray[Any]:
+    network = deployed.network
+
+    def finish_labels(pair: tuple[torch.Tensor, torch.Tensor]) -> npt.NDArray[Any]:
         images, logits = pair
         size = images.shape[2], images.shape[3]
         return label_set.cast(largest_class(logits[0], size)[None].numpy())
 
-    return (
-        lambda street: prepare(street, torch.device("cpu")),
-        lambda images: (images, deployed.network.logits(images)),
-        finish,
-    )
+    def prepared(street: npt.NDArray[np.uint8]) -> torch.Tensor:
+        return prepare(street, torch.device("cpu"))
+
+    if has_only_classes(network.architecture.outputs):
+        return prepared, lambda images: (images, network.logits(images)), finish_labels
+    return prepared, deployed, lambda results: [result.numpy() for result in results]
 
 
-def _steps_after(run: Runner, label_set: LabelSet) -> Steps:
-    return lambda street: to_images([street]), run, lambda answer: label_set.cast(answer[0])
+def _steps_after(run: Runner, label_set: LabelSet, *, has_labels_alone: bool) -> Steps:
+    def finish(results: GraphOutput) -> Any:
+        return label_set.cast(results[0]) if has_labels_alone else results
+
+    return lambda street: to_images([street]), run, finish
 
 
 def _time(steps: Steps, street: npt.NDArray[np.uint8]) -> tuple[float, float, float]:
@@ -151,7 +158,7 @@ class Certificate:
             "files": {name: dict(facts) for name, facts in self.files.items()},
             "model": dict(self.model),
             "graph": dict(self.graph),
-            "bounds": asdict(self.bounds),
+            "bounds": self.bounds.to_dict(),
             **self.comparison.to_dict(),
             "latency_ms": [asdict(found) for found in self.latency],
             "made": dict(self.made),
@@ -174,12 +181,18 @@ class Certificate:
 
     def _rows(self) -> Iterator[list[str]]:
         found, scored = self.comparison, self.comparison.scored
-        yield ["same label, % of pixels", "", f"{100 * found.agreement:.4f}"]
-        yield ["largest difference in logits", "", f"{found.largest_difference:.2g}"]
-        yield ["as a share of their range", "", f"{found.largest_relative_difference:.1g}"]
-        if scored is not None:
+        if found.agreement is not None:
+            yield ["same label, % of pixels", "", f"{100 * found.agreement:.4f}"]
+            yield ["largest difference in logits", "", f"{found.largest_difference:.2g}"]
+            yield ["as a share of their range", "", f"{found.largest_relative_difference:.1g}"]
+        for value in found.values:
+            yield [f"{value.title}, largest difference", "", f"{value.largest_difference:.2g}"]
+            yield [f"{value.name}, % of pixels as in PyTorch", "", f"{100 * value.agreement:.4f}"]
+        if scored is not None and scored.miou_before is not None:
             title = f"mIoU % on {scored.dataset} {scored.split}, {scored.images} images"
             yield [title, percent(scored.miou_before), percent(scored.miou_after)]
+        for name, (before, after) in ({} if scored is None else scored.rmse).items():
+            yield [f"RMSE of {name}", *("-" if value is None else f"{value:.4g}" for value in (before, after))]
         yield ["megabytes", "", f"{sum(facts['bytes'] for facts in self.files.values()) / 1e6:.1f}"]
 
 

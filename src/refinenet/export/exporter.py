@@ -30,10 +30,16 @@ from refinenet.export.parity import (
 from refinenet.export.quantisation import Int8, require_nncf
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
-from refinenet.models.inference_graph import INPUT, LABELS, LOGITS, DeployedNetwork, network_to_deploy, trace
+from refinenet.models.inference_graph import (
+    INPUT,
+    DeployedNetwork,
+    GraphResult,
+    list_results,
+    network_to_deploy,
+    trace,
+)
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
-from refinenet.outputs import CLASSES
 
 ExportPrecision = Literal["float32", "int8"]
 
@@ -103,9 +109,7 @@ def export_model(
         OSError: The export cannot be written.
     """
     chosen = check_target(path, "int8" if int8 is not None else "float32")
-    if network.architecture.outputs != (CLASSES,):
-        named = ", ".join(spec.name for spec in network.architecture.outputs)
-        raise ValueError(f"Only networks that predict classes alone can be exported so far; this one predicts {named}.")
+    list_results(card.architecture.outputs, len(card.label_set))  # refuses names that graphs use for something else
     _check_sizes(sizes)
     allowed = bounds or (ParityTolerance() if int8 is None else int8.bounds)
     # The graph is made of a copy with fused layers, and compared with the network as its users have it.
@@ -199,15 +203,19 @@ def _keep(contents: Mapping[str, bytes], certificate: Certificate) -> None:
 
 
 def _describe_graph(metadata: GraphMetadata, chosen: Format) -> dict[str, Any]:
-    classes = len(metadata.names)
     return {
         "input": {"name": INPUT, "type": "float32", "shape": ["N", 3, "H", "W"], "values": "RGB in [0, 1]"},
-        "outputs": [
-            {"name": LABELS, "type": "uint8" if classes <= 255 else "int32", "shape": ["N", "H", "W"]},
-            {"name": LOGITS, "type": "float32", "shape": ["N", classes, "ceil(H/4)", "ceil(W/4)"]},
-        ],
+        "outputs": [_describe_result(result) for result in metadata.results],
         "opset": chosen.opset,
     }
+
+
+def _describe_result(result: GraphResult) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": result.name, "type": result.type, "shape": list(result.shape)}
+    if result.spec is not None:
+        described |= {"kind": result.spec.kind, "values": result.spec.info.meaning}
+        described |= {"quantities": [{"name": name, "unit": unit} for name, unit in result.spec.quantities]}
+    return described
 
 
 def _describe_making(chosen: Format) -> dict[str, Any]:

@@ -15,13 +15,15 @@ import numpy.typing as npt
 
 from refinenet._version import __version__
 from refinenet.models.encoders.feature_info import STRIDES
+from refinenet.models.inference_graph import GraphResult, has_only_classes, list_results
 from refinenet.models.model_file import HEADER_KEY, ModelCard, make_header
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest
 
 Images = npt.NDArray[np.float32]
-GraphOutput = tuple[npt.NDArray[Any], npt.NDArray[np.float32]]
-"""Labels `(N, H, W)` and logits `(N, K, ceil(H/4), ceil(W/4))`."""
+GraphOutput = tuple[npt.NDArray[Any], ...]
+"""The outputs of `models.inference_graph.list_results`: of classes alone labels `(N, H, W)` and logits
+`(N, K, ceil(H/4), ceil(W/4))`."""
 Runner = Callable[[Images], GraphOutput]
 """From float32 RGB images `(N, 3, H, W)` in [0, 1] to the outputs of the graph."""
 
@@ -43,12 +45,20 @@ class GraphMetadata:
         """Class names by id."""
         return self.card.label_set.names
 
+    @property
+    def results(self) -> tuple[GraphResult, ...]:
+        """Outputs of the graph."""
+        return list_results(self.card.architecture.outputs, len(self.names))
+
     def text_entries(self) -> Mapping[str, str]:
         """Return metadata for formats that hold a text under each key.
 
         "refinenet" is the header. The others are those that Ultralytics' `AutoBackend` reads (docs.ultralytics.com,
-        "Export"): Python literals as texts. "palette" holds a list of RGB colours, 0 to 255, as JSON.
+        "Export"): Python literals as texts. "palette" holds a list of RGB colours, 0 to 255, as JSON; "outputs", of
+        networks with others than classes, what each of them holds.
         """
+        is_plain = has_only_classes(self.card.architecture.outputs)
+        described = {} if is_plain else {"outputs": json.dumps(self._describe_outputs())}
         return {
             HEADER_KEY: self.header,
             "task": "semantic",
@@ -63,7 +73,21 @@ class GraphMetadata:
             "version": __version__,
             "license": self.card.licence,
             "palette": json.dumps(self.card.label_set.to_dict()["colours"]),
+            **described,
         }
+
+    def _describe_outputs(self) -> list[dict[str, Any]]:
+        """Return name, meaning, and unit of the channels of each output of values."""
+        return [
+            {
+                **result.spec.to_dict(),
+                "meaning": result.spec.info.meaning,
+                "units": [unit for _, unit in result.spec.quantities],
+                "shape": list(result.shape),
+            }
+            for result in self.results
+            if result.spec is not None
+        ]
 
     def model_info(self) -> Mapping[str, Any]:
         """Return the "model_info" that OpenVINO's Model API reads.

@@ -11,7 +11,7 @@ import torch
 from refinenet.export.loading.checksum import OPEN_SEAL, SEAL_KEY, close_seal
 from refinenet.export.metadata import GraphMetadata, GraphOutput, Images, Runner
 from refinenet.inference.backends.graph import onnxruntime_errors, open_onnx
-from refinenet.models.inference_graph import INPUT, LABELS, LOGITS
+from refinenet.models.inference_graph import INPUT
 
 OPSET = 20
 """Version of the ONNX operators."""
@@ -26,7 +26,7 @@ def write(program: torch.export.ExportedProgram, metadata: GraphMetadata, path: 
         program,
         dynamo=True,
         input_names=[INPUT],
-        output_names=[LABELS, LOGITS],
+        output_names=[result.name for result in metadata.results],
         opset_version=OPSET,
         external_data=False,
         verbose=False,
@@ -61,9 +61,8 @@ def open_file(path: Path) -> Runner:
 
     def run(images: Images) -> GraphOutput:
         try:
-            labels, logits = session.run([LABELS, LOGITS], {INPUT: images})
+            return tuple(session.run(None, {INPUT: images}))
         except errors as error:
             raise RuntimeError(str(error)) from error
-        return labels, logits
 
     return run

@@ -11,7 +11,7 @@ import torch
 from refinenet.export.loading.checksum import OPEN_SEAL, SEAL_KEY, close_seal
 from refinenet.export.metadata import GraphMetadata, GraphOutput, Images, Runner
 from refinenet.inference.backends.graph import compile_openvino, require_openvino
-from refinenet.models.inference_graph import INPUT, LABELS, LOGITS
+from refinenet.models.inference_graph import INPUT, LABELS
 from refinenet.models.model_file import HEADER_KEY
 
 
@@ -35,8 +35,8 @@ def write(
     model = change(model)
     model.get_parameters()[0].set_layout(openvino.Layout("NCHW"))
     # OpenVINO's Model API refuses a second output of another name than "feature_vector".
-    for output, names in zip(model.outputs, ({LABELS, "feature_vector"}, {LOGITS}), strict=True):
-        output.get_tensor().set_names(names)
+    for output, result in zip(model.outputs, metadata.results, strict=True):
+        output.get_tensor().set_names({result.name, "feature_vector"} if result.name == LABELS else {result.name})
     model.set_rt_info(metadata.header, [HEADER_KEY])
     model.set_rt_info(OPEN_SEAL, [SEAL_KEY])
     for key, value in metadata.model_info().items():
@@ -56,6 +56,6 @@ def open_file(path: Path) -> Runner:
     def run(images: Images) -> GraphOutput:
         # The request writes its next outputs to the same memory, hence the copies.
         answer = request.infer({INPUT: images})
-        return answer[LABELS].copy(), answer[LOGITS].copy()
+        return tuple(answer[output].copy() for output in request.model_outputs)
 
     return run

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,14 @@ import torch
 
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.export.metadata import GraphOutput, Images, Runner
+from refinenet.export.output_scores import OutputScores, relative_rise
+from refinenet.export.value_parity import SAME, ValueParity, compare_values, merge
 from refinenet.inference.segmenter import check_finite
 from refinenet.io.console import progress_bar
 from refinenet.labels import LabelSet
-from refinenet.models.inference_graph import DeployedNetwork
+from refinenet.models.inference_graph import LABELS, DeployedNetwork, GraphResult, list_results
+from refinenet.outputs import OutputSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,12 @@ class ParityTolerance:
     """Greatest difference of a logit, as a share of the range of all logits."""
     largest_miou_loss: float | None = None
     """Greatest loss of mIoU on a dataset, in [0, 1]: the criterion of int8, whose logits differ by design."""
+    largest_rmse_rise: float | None = None
+    """Greatest relative rise of the root mean squared error of any other output: 0.05 for a twentieth. The same."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values, without the bound of errors where there is none."""
+        return {key: value for key, value in asdict(self).items() if key != "largest_rmse_rise" or value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,20 +54,31 @@ class ParityCase:
     """Name of the images."""
     shape: tuple[int, int, int]
     """Batch, height and width."""
-    agreement: float
-    """Share of pixels with the same label, in [0, 1]."""
-    largest_difference: float
+    agreement: float | None = None
+    """Share of pixels with the same label, in [0, 1]; this and the next fields are None without classes."""
+    largest_difference: float | None = None
     """Greatest absolute difference of a logit."""
-    lowest_logit: float
+    lowest_logit: float | None = None
     """Least logit of the network in PyTorch."""
-    highest_logit: float
+    highest_logit: float | None = None
     """Greatest logit of the network in PyTorch."""
+    values: tuple[ValueParity, ...] = ()
+    """Differences of other outputs."""
 
     @property
     def pixels(self) -> int:
         """Number of pixels compared."""
         batch, height, width = self.shape
         return batch * height * width
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values, without those of outputs that the network does not have."""
+        values = [asdict(value) for value in self.values]
+        fields: dict[str, Any] = {"source": self.source, "shape": self.shape}
+        if self.agreement is not None:
+            fields |= {"agreement": self.agreement, "largest_difference": self.largest_difference}
+            fields |= {"lowest_logit": self.lowest_logit, "highest_logit": self.highest_logit}
+        return {**fields, "values": values} if values else fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +92,21 @@ class Scored:
     """Of the network in PyTorch, in [0, 1]; None where no pixel has a class."""
     miou_after: float | None
     """Of the exported graph."""
+    rmse: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    """For each quantity of other outputs with ground truth the root mean squared error in its unit, of normals the
+    length of the difference of unit vectors, of the network and of the graph; None where no pixel has ground truth."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values, without errors of outputs that were not measured."""
+        fields = {key: value for key, value in asdict(self).items() if key != "rmse"}
+        rmse = {name: {"before": before, "after": after} for name, (before, after) in self.rmse.items()}
+        return {**fields, "rmse": rmse} if rmse else fields
+
+    @property
+    def rmse_rises(self) -> Mapping[str, float]:
+        """Relative rise of each error by the export: 0.1 for a tenth more."""
+        known = {name: pair for name, pair in self.rmse.items() if None not in pair}
+        return {name: relative_rise(*pair) for name, pair in known.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,19 +119,30 @@ class ParityReport:
     """mIoU before and after; None without a dataset."""
 
     @property
-    def agreement(self) -> float:
-        """Share of all compared pixels with the same label, in [0, 1]."""
-        return sum(case.agreement * case.pixels for case in self.cases) / sum(case.pixels for case in self.cases)
+    def has_classes(self) -> bool:
+        """Whether the network predicts classes."""
+        return self.cases[0].agreement is not None
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of all compared pixels with the same label, in [0, 1]; None without classes."""
+        if not self.has_classes:
+            return None
+        shares = sum((case.agreement or 0.0) * case.pixels for case in self.cases)
+        return shares / sum(case.pixels for case in self.cases)
 
     @property
     def largest_difference(self) -> float:
-        """Greatest absolute difference of a logit."""
-        return max(case.largest_difference for case in self.cases)
+        """Greatest absolute difference of a logit; 0 without classes."""
+        return max(case.largest_difference or 0.0 for case in self.cases)
 
     @property
     def logit_range(self) -> float:
-        """Difference of the greatest and the least logit of the network in PyTorch."""
-        return max(case.highest_logit for case in self.cases) - min(case.lowest_logit for case in self.cases)
+        """Difference of the greatest and the least logit of the network in PyTorch; 0 without classes."""
+        if not self.has_classes:
+            return 0.0
+        ends = [(case.lowest_logit, case.highest_logit) for case in self.cases]
+        return max(high for _, high in ends if high is not None) - min(low for low, _ in ends if low is not None)
 
     @property
     def largest_relative_difference(self) -> float:
@@ -105,6 +150,11 @@ class ParityReport:
         if self.largest_difference == 0:  # also where all logits are equal, and their range is 0
             return 0.0
         return self.largest_difference / self.logit_range if self.logit_range else float("inf")
+
+    @property
+    def values(self) -> tuple[ValueParity, ...]:
+        """Differences of each quantity of other outputs over all comparisons."""
+        return merge([case.values for case in self.cases])
 
     @property
     def miou_loss(self) -> float | None:
@@ -115,20 +165,41 @@ class ParityReport:
 
     def problems(self, bounds: ParityTolerance) -> list[str]:
         """Describe in which respects the export is out of tolerance."""
-        return [*self._label_problems(bounds), *self._value_problems(bounds)]
+        of_classes = [*self._label_problems(bounds), *self._logit_problems(bounds)] if self.has_classes else []
+        return [*of_classes, *self._value_problems(bounds), *self._rise_problems(bounds)]
 
     def _label_problems(self, bounds: ParityTolerance) -> Iterator[str]:
         least, least_of_a_case = bounds.least_agreement, bounds.least_agreement_of_a_case
-        if least is not None and self.agreement < least:
+        if least is not None and self.agreement is not None and self.agreement < least:
             yield f"labels agree on {100 * self.agreement:.3f} % of the pixels, {100 * least:g} % are needed"
-        worst = min(self.cases, key=lambda case: case.agreement)
-        if least_of_a_case is not None and worst.agreement < least_of_a_case:
+        lowest, source = min((case.agreement or 0.0, case.source) for case in self.cases)
+        if least_of_a_case is not None and lowest < least_of_a_case:
             yield (
-                f"labels agree on {100 * worst.agreement:.2f} % of the pixels of {worst.source}, "
+                f"labels agree on {100 * lowest:.2f} % of the pixels of {source}, "
                 f"{100 * least_of_a_case:g} % are needed"
             )
 
     def _value_problems(self, bounds: ParityTolerance) -> Iterator[str]:
+        least, largest = bounds.least_agreement, bounds.largest_relative_difference
+        for value in self.values:
+            if least is not None and value.agreement < least:
+                yield (
+                    f"{value.name} agrees on {100 * value.agreement:.3f} % of the pixels to {SAME:g} of its range, "
+                    f"{100 * least:g} % are needed"
+                )
+            if largest is not None and not value.relative_difference <= largest:
+                yield (
+                    f"{value.name} differs by {value.map_difference:.3g} {value.unit}, which is "
+                    f"{value.relative_difference:.2g} of its range; {largest:g} is allowed"
+                )
+
+    def _rise_problems(self, bounds: ParityTolerance) -> Iterator[str]:
+        allowed = bounds.largest_rmse_rise
+        for name, rise in ({} if self.scored is None else self.scored.rmse_rises).items():
+            if allowed is not None and not rise <= allowed:
+                yield f"the RMSE of {name} rises by {100 * rise:.2f} %, {100 * allowed:g} % are allowed"
+
+    def _logit_problems(self, bounds: ParityTolerance) -> Iterator[str]:
         largest, loss = bounds.largest_relative_difference, bounds.largest_miou_loss
         if largest is not None and not self.largest_relative_difference <= largest:
             yield (
@@ -140,15 +211,19 @@ class ParityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-ready values, shares in [0, 1]."""
-        return {
-            "agreement": self.agreement,
-            "pixels": sum(case.pixels for case in self.cases),
-            "largest_difference": self.largest_difference,
-            "logit_range": self.logit_range,
-            "largest_relative_difference": self.largest_relative_difference,
-            "cases": [asdict(case) for case in self.cases],
-            "dataset": None if self.scored is None else {**asdict(self.scored), "miou_loss": self.miou_loss},
-        }
+        found: dict[str, Any] = {}
+        if self.has_classes:
+            found["agreement"] = self.agreement
+        found["pixels"] = sum(case.pixels for case in self.cases)
+        if self.has_classes:
+            found["largest_difference"] = self.largest_difference
+            found["logit_range"] = self.logit_range
+            found["largest_relative_difference"] = self.largest_relative_difference
+        if self.values:
+            found["values"] = [{**asdict(value), "relative": value.relative_difference} for value in self.values]
+        found["cases"] = [case.to_dict() for case in self.cases]
+        found["dataset"] = None if self.scored is None else {**self.scored.to_dict(), "miou_loss": self.miou_loss}
+        return found
 
 
 CASES = ((1, 1, 1), (1, 1, 37), (3, 5, 2), (3, 33, 47), (2, 127, 129), (1, 360, 480))
@@ -161,37 +236,52 @@ def run_in_pytorch(deployed: DeployedNetwork, images: Images) -> GraphOutput:
     """Run a network in PyTorch on images `(N, 3, H, W)`.
 
     Raises:
-        ValueError: Its logits are not finite.
+        ValueError: Its logits or maps are not finite.
     """
     with torch.inference_mode():
-        labels, logits = deployed(torch.from_numpy(images))
-    return labels.numpy(), check_finite(logits).numpy()
+        *results, last = deployed(torch.from_numpy(images))
+    return (*(result.numpy() for result in results), check_finite(last).numpy())
 
 
-def compare(source: str, expected: GraphOutput, found: GraphOutput) -> ParityCase:
-    """Compare the output of a graph with that of the network in PyTorch.
+def compare(source: str, outputs: Sequence[OutputSpec], expected: GraphOutput, found: GraphOutput) -> ParityCase:
+    """Compare the outputs of a graph with those of a network with such outputs in PyTorch.
 
     Raises:
-        ValueError: It has another shape or type.
+        ValueError: One has another shape or type.
     """
-    for what, first, second in zip(("labels", "logits"), expected, found, strict=True):
+    classes = expected[-1].shape[1] - sum(spec.count_maps(0) for spec in outputs)
+    results = list_results(outputs, classes)
+    for result, first, second in zip(results, expected, found, strict=True):
         if first.shape != second.shape or first.dtype != second.dtype:
             raise ValueError(
-                f"The exported network is wrong on {source}: its {what} are {second.dtype} {second.shape}, "
+                f"The exported network is wrong on {source}: its {result.name} are {second.dtype} {second.shape}, "
                 f"in PyTorch {first.dtype} {first.shape}."
             )
-    (labels, logits), (found_labels, found_logits) = expected, found
+    batch, _, height, width = _image_shape(results, expected)
+    counts = [spec.count_maps(classes) for spec in outputs]
+    places = {spec.name: sum(counts[:number]) for number, spec in enumerate(outputs)}
+    values = tuple(compare_values(results, places, expected, found))
+    case = ParityCase(source=source, shape=(batch, height, width), values=values)
+    if LABELS not in (result.name for result in results):
+        return case
+    place = next(index for index, result in enumerate(results) if result.name == LABELS)
+    (labels, logits), (found_labels, found_logits) = (part[place : place + 2] for part in (expected, found))
     # In float64, as differences of large logits would overflow or be rounded in float32.
     difference = np.abs(found_logits.astype(np.float64) - logits).max()
-    return ParityCase(
-        source=source,
-        shape=(labels.shape[0], labels.shape[1], labels.shape[2]),
+    return replace(
+        case,
         agreement=float((found_labels == labels).mean()),
         # NaN is not larger than any bound; an export that computes it must fail.
         largest_difference=float(np.nan_to_num(difference, nan=np.inf)),
         lowest_logit=float(logits.min()),
         highest_logit=float(logits.max()),
     )
+
+
+def _image_shape(results: Sequence[GraphResult], values: GraphOutput) -> tuple[int, ...]:
+    """Return N, the channels of an output at the size of the image, and H and W."""
+    shape = next(value.shape for result, value in zip(results, values, strict=True) if result.shape[-1] == "W")
+    return shape if len(shape) == 4 else (shape[0], 1, *shape[1:])
 
 
 def to_images(pictures: Sequence[npt.NDArray[np.uint8]]) -> Images:
@@ -220,7 +310,8 @@ def compare_on_streets(
     for number, shape in enumerate((*CASES, *((1, *size) for size in sizes if (1, *size) not in CASES))):
         source = "drawn streets {}x{}x{}".format(*shape)
         images = draw(shape, seed=100 * number)  # more apart than a batch is large: no street occurs twice
-        yield compare(source, run_in_pytorch(deployed, images), _run_export(run, images, source))
+        expected = run_in_pytorch(deployed, images)
+        yield compare(source, deployed.network.architecture.outputs, expected, _run_export(run, images, source))
 
 
 def _run_export(run: Runner, images: Images, source: str) -> GraphOutput:
@@ -238,22 +329,25 @@ def compare_on_dataset(
     Raises:
         ValueError: An image or a mask cannot be used, or the graph does not run on it; names the file.
     """
-    cases = []
-    before, after = (ConfusionMatrix(len(label_set), label_set.ignore_index) for _ in range(2))
+    outputs = deployed.network.architecture.outputs
+    cases, scores = [], [OutputScores(outputs, dataset, label_set) for _ in range(2)]
     with progress_bar(progress) as bar:
         task = bar.add_task(f"Comparing on {dataset.name} {dataset.split}", total=len(dataset), status="")
         for sample in dataset:
             images = to_images([sample.image])
-            expected, found = run_in_pytorch(deployed, images), _run_export(run, images, sample.name)
-            cases.append(compare(sample.name, expected, found))
-            before.add(sample.labels, label_set.cast(expected[0][0]))
-            after.add(sample.labels, label_set.cast(found[0][0]))
+            answers = run_in_pytorch(deployed, images), _run_export(run, images, sample.name)
+            cases.append(compare(sample.name, outputs, *answers))
+            for score, answer in zip(scores, answers, strict=True):
+                score.add(sample, answer)
             bar.advance(task)
+    before, after = scores
+    rmse_after = after.rmse()
     scored = Scored(
         dataset=dataset.name,
         split=dataset.split,
         images=len(dataset),
-        miou_before=before.scores().miou,
-        miou_after=after.scores().miou,
+        miou_before=before.miou(),
+        miou_after=after.miou(),
+        rmse={name: (value, rmse_after[name]) for name, value in before.rmse().items()},
     )
     return cases, scored

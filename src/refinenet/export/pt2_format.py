@@ -21,9 +21,9 @@ def open_file(path: Path) -> Runner:
     def run(images: Images) -> GraphOutput:
         try:
             with torch.inference_mode():
-                labels, logits = module(torch.from_numpy(images))
+                results = module(torch.from_numpy(images))
         except AssertionError as error:  # a condition of the trace that does not hold
             raise RuntimeError(str(error)) from error
-        return labels.numpy(), logits.numpy()
+        return tuple(result.numpy() for result in results)
 
     return run

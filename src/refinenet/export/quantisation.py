@@ -1,4 +1,4 @@
-"""Int8 quantisation of OpenVINO models by NNCF, within a bound on the drop in mIoU.
+"""Int8 quantisation of OpenVINO models by NNCF, within bounds on the loss of accuracy of each output.
 
 Shape letters: N batch, K classes, H height, W width.
 """
@@ -13,29 +13,33 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from refinenet.datasets.catalog import Dataset, Sample
-from refinenet.evaluation.metrics import ConfusionMatrix
+from refinenet.datasets.catalog import Dataset
 from refinenet.export.parity import ParityTolerance
+from refinenet.export.quantisation_bounds import (
+    MAX_DROP,
+    MAX_RISE,
+    DropBounds,
+    Measure,
+    Scores,
+    as_input,
+    measure_finite,
+    measure_on,
+    measure_outputs_on,
+)
 from refinenet.export.quantised_graph import QuantisedGraph
-from refinenet.inference.backends.graph import compile_openvino, require_openvino
-from refinenet.inference.segmenter import prepare
+from refinenet.inference.backends.graph import require_openvino
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
-from refinenet.labels import LabelSet
+from refinenet.outputs import CLASS_KIND, OutputSpec
 
 Image = npt.NDArray[np.float32]
-Measure = Callable[[Any], float]
-"""Function from an `openvino.Model` to its mIoU in [0, 1], or to another metric where larger is better."""
-
-MAX_DROP = 0.005
-"""Default for the largest drop: half a point of mIoU."""
 RANKING_IMAGES = 2
 """Number of images on which quantisers are ranked if some have to be removed."""
 
@@ -46,59 +50,65 @@ class Quantised:
 
     model: Any
     """An `openvino.Model` with the inputs and outputs of the original."""
-    miou_before: float
-    """mIoU in floating point, in [0, 1]."""
-    miou_after: float
-    """mIoU in int8, in [0, 1]."""
+    before: Scores
+    """Scores in floating point."""
+    after: Scores
+    """Scores in int8."""
     kept: tuple[str, ...]
     """Layers that stayed in floating point, the most sensitive first; empty if all are quantised."""
 
 
-def quantise(model: Any, calibration: Iterable[Image], measure: Measure, *, max_drop: float = MAX_DROP) -> Quantised:
-    """Quantise a model to int8 with a drop in mIoU of at most `max_drop`.
+def quantise(
+    model: Any,
+    calibration: Iterable[Image],
+    measure: Measure,
+    *,
+    max_drop: float = MAX_DROP,
+    max_rise: float = MAX_RISE,
+) -> Quantised:
+    """Quantise a model to int8 with a drop in mIoU of at most `max_drop`, and errors that rise by at most `max_rise`.
 
     NNCF first quantises the whole model to the value ranges of the calibration images. If that costs too much, each
     quantiser is applied alone on a few of these images and ranked by the error of the output. The worst ones are
     removed, so that the convolutions behind them run in floating point again; a search keeps their number small.
 
     Args:
-        model: An `openvino.Model` with one input, images, whose first output is labels or logits `(N, K, H, W)`. It is
-            not modified.
+        model: An `openvino.Model` with one input, images, and outputs of labels, logits `(N, K, H, W)` or values. It
+            is not modified.
         calibration: Float32 RGB images `(1, 3, H, W)` in [0, 1], of sizes that the model takes: a few dozen
             representative ones, different from those of `measure`.
-        measure: Function from an `openvino.Model` to its mIoU, called for the original and for each attempt.
+        measure: Function from an `openvino.Model` to its scores, called for the original and for each attempt.
         max_drop: Largest drop of the mIoU, in [0, 1]: 0.005 is half a point.
+        max_rise: Largest relative rise of each root mean squared error: 0.05 is a twentieth.
 
     Raises:
         ValueError: NNCF or OpenVINO is not installed; the model is already quantised or has other inputs; there are no
-            calibration images, or one is invalid; `max_drop` is not in [0, 1]; `measure` returned no finite
-            number; or no int8 model meets the bound.
+            calibration images, or one is invalid; a bound is out of range; `measure` returned no finite
+            number; or no int8 model meets the bounds.
     """
-    if not 0 <= max_drop <= 1:
-        raise ValueError(f"max_drop must be from 0 to 1 (0.005 is half a point of mIoU), not {max_drop!r}.")
+    bounds = DropBounds(max_drop=max_drop, max_rise=max_rise)
     _check_model(model)
     images = [_check_image(image, index, model) for index, image in enumerate(calibration)]
     if not images:
         raise ValueError("There are no calibration images: int8 needs a few dozen to estimate value ranges.")
-    before = _measure_finite(measure, model)
+    before = measure_finite(measure, model)
     quantised = _quantise_all(model, images)
-    after = _measure_finite(measure, quantised)
-    if before - after <= max_drop:
-        return Quantised(model=quantised, miou_before=before, miou_after=after, kept=())
+    after = measure_finite(measure, quantised)
+    if bounds.allow(before, after):
+        return Quantised(model=quantised, before=before, after=after, kept=())
     graph = QuantisedGraph(quantised, model)
     damage = graph.measure_damage(images[:: math.ceil(len(images) / RANKING_IMAGES)])
     ranking = sorted(damage, key=lambda name: damage[name], reverse=True)
-    attempts = _Attempts(graph, ranking, measure, before - max_drop)
+    attempts = _Attempts(graph, ranking, measure, partial(bounds.allow, before))
     # One quantiser stays at least: a model without any is not in int8.
     count = _fewest(attempts.succeeds, len(ranking) - 1)
     if count is None:
         raise ValueError(
-            f"No int8 model is within {max_drop:g} of the float mIoU, {before:.4f}: all in int8 gives {after:.4f}, "
-            "and too many layers had to stay in float. Allow a larger drop, give more calibration "
-            f"images ({len(images)} were given), or use bfloat16."
+            f"{bounds.describe(before, after)}, and too many layers had to stay in float. Allow a larger drop, give "
+            f"more calibration images ({len(images)} were given), or use bfloat16."
         )
     best, after = attempts.made[count]
-    return Quantised(model=best, miou_before=before, miou_after=after, kept=graph.describe(ranking[:count]))
+    return Quantised(model=best, before=before, after=after, kept=graph.describe(ranking[:count]))
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> tuple[Path, Path]:
@@ -122,47 +132,23 @@ def save(model: Any, path: str | os.PathLike[str]) -> tuple[Path, Path]:
     return write_atomically(target, graph), weights_path
 
 
-def measure_on(samples: Iterable[Sample], label_set: LabelSet) -> Measure:
-    """Return a function that measures a model's mIoU on samples, one image at a time, in float32 where it is not int8.
-
-    Args:
-        samples: A `Dataset` or a list, read again for each model.
-        label_set: Classes of the samples.
-    """
-
-    def measure(model: Any) -> float:
-        run = compile_openvino(model)
-        matrix = ConfusionMatrix(len(label_set), label_set.ignore_index)
-        for sample in samples:
-            output = run([as_input(sample.image)])[0]
-            labels = output if np.issubdtype(output.dtype, np.integer) else output.argmax(1)
-            matrix.add(sample.labels, labels.reshape(sample.labels.shape))
-        miou = matrix.scores().miou
-        return math.nan if miou is None else miou
-
-    return measure
-
-
-def as_input(image: npt.NDArray[np.uint8]) -> Image:
-    """Convert an image `(H, W, 3)` uint8 RGB to a model's input `(1, 3, H, W)` float32 in [0, 1]."""
-    prepared: Image = prepare(image, torch.device("cpu")).numpy()
-    return np.ascontiguousarray(prepared)
-
-
 class _Attempts:
     """Models with an increasing number of layers in floating point; those that meet the bound are stored."""
 
-    def __init__(self, graph: QuantisedGraph, ranking: Sequence[str], measure: Measure, least: float) -> None:
-        self._graph, self._ranking, self._measure, self._least = graph, ranking, measure, least
-        self.made: dict[int, tuple[Any, float]] = {}
+    def __init__(
+        self, graph: QuantisedGraph, ranking: Sequence[str], measure: Measure, is_allowed: Callable[[Scores], bool]
+    ) -> None:
+        self._graph, self._ranking, self._measure, self._is_allowed = graph, ranking, measure, is_allowed
+        self.made: dict[int, tuple[Any, Scores]] = {}
 
     def succeeds(self, count: int) -> bool:
         """Whether the model without the first `count` quantisers meets the bound."""
         attempt = self._graph.put_back(self._ranking[:count])
-        miou = _measure_finite(self._measure, attempt)
-        if miou >= self._least:
-            self.made[count] = attempt, miou
-        return miou >= self._least
+        scores = measure_finite(self._measure, attempt)
+        is_allowed = self._is_allowed(scores)
+        if is_allowed:
+            self.made[count] = attempt, scores
+        return is_allowed
 
 
 def _fewest(succeeds: Callable[[int], bool], limit: int) -> int | None:
@@ -181,13 +167,6 @@ def _fewest(succeeds: Callable[[int], bool], limit: int) -> int | None:
         else:
             low = middle
     return high
-
-
-def _measure_finite(measure: Measure, model: Any) -> float:
-    miou = float(measure(model))
-    if not math.isfinite(miou):
-        raise ValueError(f"The model's mIoU was measured as {miou}: measure it on images with ground truth.")
-    return miou
 
 
 def _check_model(model: Any) -> None:
@@ -253,6 +232,17 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def _check_targets(dataset: Dataset, outputs: Sequence[OutputSpec]) -> None:
+    """Refuse a dataset without ground truth for an output, whose loss would go unmeasured."""
+    values = [spec.name for spec in outputs if spec.kind != CLASS_KIND]
+    missing = [name for name in values if name not in dataset.chosen_targets]
+    if missing:
+        raise ValueError(
+            f"Int8 bounds the error of each output, and {dataset.name} {dataset.split} has no ground truth for "
+            f"{', '.join(missing)}: choose a dataset that has."
+        )
+
+
 CALIBRATION_IMAGES = 60
 
 
@@ -263,9 +253,11 @@ class Int8:
     calibration: Dataset
     """Dataset of the calibration images, chosen evenly; different images than those of `measured_on`."""
     measured_on: Dataset
-    """Dataset on which the mIoU is measured."""
-    max_drop: float = MAX_DROP
-    """Largest drop of the mIoU, in [0, 1]."""
+    """Dataset on which the scores are measured, with the targets of other outputs than classes."""
+    outputs: tuple[OutputSpec, ...]
+    """Outputs of the network."""
+    bounds_on_scores: DropBounds = field(default_factory=DropBounds)
+    """Largest losses."""
     images: int = CALIBRATION_IMAGES
     """Number of calibration images."""
     progress: bool = True
@@ -279,7 +271,8 @@ class Int8:
             least_agreement=None,
             least_agreement_of_a_case=None,
             largest_relative_difference=None,
-            largest_miou_loss=self.max_drop,
+            largest_miou_loss=self.bounds_on_scores.max_drop,
+            largest_rmse_rise=None if self._has_only_classes else self.bounds_on_scores.max_rise,
         )
 
     def apply(self, model: Any) -> Any:
@@ -289,8 +282,11 @@ class Int8:
             ValueError: as `quantise`.
         """
         print_note(f"Quantising on {self._count} images, measuring on {len(self.measured_on)}.", enabled=self.progress)
-        measure = measure_on(self.measured_on, self.measured_on.label_set)
-        quantised = quantise(model, self._read(), measure, max_drop=self.max_drop)
+        data, bounds = self.measured_on, self.bounds_on_scores
+        measure: Measure = measure_on(data, data.label_set)
+        if not self._has_only_classes:
+            measure = measure_outputs_on(data, self.outputs, data.label_set)
+        quantised = quantise(model, self._read(), measure, max_drop=bounds.max_drop, max_rise=bounds.max_rise)
         self.kept = quantised.kept
         return quantised.model
 
@@ -300,17 +296,19 @@ class Int8:
         measured_on: Dataset | None,
         open_split: Callable[[str], Dataset],
         splits: tuple[str, str],
+        outputs: tuple[OutputSpec, ...],
+        bounds: DropBounds,
         *,
-        max_drop: float = MAX_DROP,
         progress: bool = True,
     ) -> Int8:
         """Open the calibration images of a quantisation.
 
         Args:
-            measured_on: Dataset on which the mIoU is measured.
+            measured_on: Dataset on which the scores are measured.
             open_split: Opens a split of the same dataset.
             splits: The split that is measured, and the one to calibrate on.
-            max_drop: Largest drop of the mIoU, in [0, 1].
+            outputs: Outputs of the network.
+            bounds: Largest losses.
             progress: Whether to show progress.
 
         Raises:
@@ -321,7 +319,18 @@ class Int8:
             raise ValueError("Int8 needs images for calibration and evaluation: pass dataset (--dataset).")
         if calibrated == measured:
             raise ValueError(f"Int8 needs different splits for calibration and evaluation, not {measured!r} for both.")
-        return cls(calibration=open_split(calibrated), measured_on=measured_on, max_drop=max_drop, progress=progress)
+        _check_targets(measured_on, outputs)
+        return cls(
+            calibration=open_split(calibrated),
+            measured_on=measured_on,
+            outputs=outputs,
+            bounds_on_scores=bounds,
+            progress=progress,
+        )
+
+    @property
+    def _has_only_classes(self) -> bool:
+        return all(spec.kind == CLASS_KIND for spec in self.outputs)
 
     @property
     def _count(self) -> int:

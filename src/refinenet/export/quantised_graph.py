@@ -62,10 +62,14 @@ class QuantisedGraph:
         damage = dict.fromkeys(self.names, 0.0)
         for image in images:
             in_float = np.ones(len(self.names), np.float32)
-            expected = run([image, in_float])[0].copy()
+            results = run([image, in_float])
+            # Of classes alone only the first output: labels, or else logits, on which the choice rests since version 1.
+            count = len(results) if len(results) > 2 else 1
+            expected = [results[place].copy() for place in range(count)]
             for index, name in enumerate(self.names):
                 in_float[index] = 0  # this quantiser alone is applied
-                damage[name] += _distance(run([image, in_float])[0], expected)
+                found = run([image, in_float])
+                damage[name] += sum(_distance(found[place], expected[place]) for place in range(count))
                 in_float[index] = 1
         return damage
 

@@ -10,7 +10,7 @@ import torch
 
 from refinenet.export import onnx_format
 from refinenet.export.metadata import GraphMetadata, Runner
-from refinenet.models.inference_graph import INPUT, LABELS, LOGITS
+from refinenet.models.inference_graph import INPUT, LABELS, GraphResult
 
 LARGEST_BATCH = 8
 """Greatest number of waiting images of one size that the server puts into a batch."""
@@ -23,12 +23,14 @@ input [
   {{ name: "{images}" data_type: TYPE_FP32 format: FORMAT_NCHW dims: [ 3, -1, -1 ] }}
 ]
 output [
-  {{ name: "{labels}" data_type: {label_type} dims: [ -1, -1 ] label_filename: "labels.txt" }},
-  {{ name: "{logits}" data_type: TYPE_FP32 dims: [ {classes}, -1, -1 ] }}
+{outputs}
 ]
 dynamic_batching {{ }}
 version_policy: {{ latest {{ num_versions: 1 }} }}
 """
+
+
+_TYPES = {"uint8": "TYPE_UINT8", "int32": "TYPE_INT32", "float32": "TYPE_FP32"}
 
 
 def model_name(folder: Path) -> str:
@@ -40,19 +42,23 @@ def write(program: torch.export.ExportedProgram, metadata: GraphMetadata, folder
     """Write a model repository with one model to a folder that does not exist yet."""
     name = model_name(folder)
     (folder / name / "1").mkdir(parents=True)
-    classes = len(metadata.names)
     config = _CONFIG.format(
         name=json.dumps(name),
         largest_batch=LARGEST_BATCH,
         images=INPUT,
-        labels=LABELS,
-        logits=LOGITS,
-        label_type="TYPE_UINT8" if classes <= 255 else "TYPE_INT32",
-        classes=classes,
+        outputs=",\n".join(map(_describe, metadata.results)),
     )
     (folder / name / "config.pbtxt").write_text(config, "utf-8")
-    (folder / name / "labels.txt").write_text("".join(f"{label}\n" for label in metadata.names), "utf-8")
+    if metadata.names:
+        (folder / name / "labels.txt").write_text("".join(f"{label}\n" for label in metadata.names), "utf-8")
     onnx_format.write(program, metadata, folder / name / "1" / "model.onnx")
+
+
+def _describe(result: GraphResult) -> str:
+    """Return the entry of a graph output, whose sides that depend on the image are free."""
+    sides = ", ".join(str(side) if isinstance(side, int) else "-1" for side in result.shape[1:])
+    names = ' label_filename: "labels.txt"' if result.name == LABELS else ""
+    return f'  {{ name: "{result.name}" data_type: {_TYPES[result.type]} dims: [ {sides} ]{names} }}'
 
 
 def open_folder(folder: Path) -> Runner:

@@ -44,17 +44,20 @@ if TYPE_CHECKING:
     from refinenet.inference.backends.onnxruntime import require_onnx
     from refinenet.inference.backends.pytorch import PyTorchBackend, keep_freed_memory
     from refinenet.inference.output_kinds import (
-        KINDS,
         OUTPUT_KINDS,
-        OUTPUTS,
         PICTURE_SUFFIXES,
         POLYGONS,
         Kind,
         Output,
+        OutputKind,
+        file_word,
+        is_of_values,
+        split_kind,
     )
     from refinenet.inference.prediction import Prediction
     from refinenet.inference.protocol import PLAIN, Protocol, choose_protocol
-    from refinenet.inference.segmentation import Logits, Segmentation, check_output, choose_palette
+    from refinenet.inference.rendering import Renderer, check_kind, check_suffix_of, open_renderer, open_shown
+    from refinenet.inference.segmentation import Logits, Segmentation, check_output
     from refinenet.inference.segmenter import (
         Backend,
         NotFiniteError,
@@ -65,17 +68,17 @@ if TYPE_CHECKING:
     )
     from refinenet.inference.sliding_window import Block, WindowGrid, blend_windows
     from refinenet.inference.upsampling import largest_class, resize
+    from refinenet.inference.values.subject import AS_USUAL, RenderOptions, kinds_of, usual_kind
 else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
+    "AS_USUAL",
     "AUTO",
     "BACKENDS",
     "ENGINES",
-    "KINDS",
     "ONNX_FILE",
     "OPENVINO_FILES",
-    "OUTPUTS",
     "OUTPUT_KINDS",
     "PICTURE_SUFFIXES",
     "PLAIN",
@@ -95,9 +98,12 @@ __all__ = [
     "Logits",
     "NotFiniteError",
     "Output",
+    "OutputKind",
     "Prediction",
     "Protocol",
     "PyTorchBackend",
+    "RenderOptions",
+    "Renderer",
     "Segmentation",
     "Segmenter",
     "WindowGrid",
@@ -105,18 +111,24 @@ __all__ = [
     "check_abstention",
     "check_backend",
     "check_finite",
+    "check_kind",
     "check_output",
+    "check_suffix_of",
     "choose_backend",
-    "choose_palette",
     "choose_protocol",
     "compile_openvino",
+    "file_word",
+    "is_of_values",
     "keep_freed_memory",
+    "kinds_of",
     "largest_class",
     "list_backends",
     "load_engine",
     "onnxruntime_errors",
     "open_backend",
     "open_onnx",
+    "open_renderer",
+    "open_shown",
     "pack",
     "prepare",
     "require_onnx",
@@ -124,7 +136,9 @@ __all__ = [
     "require_openvino",
     "resize",
     "set_limit",
+    "split_kind",
     "start_engine",
     "unpack",
     "used_addresses",
+    "usual_kind",
 ]

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from refinenet.inference.segmentation import Segmentation
+from refinenet.inference.segmentation import Segmentation, reorder_channels
 from refinenet.inference.upsampling import resize
+from refinenet.io.images import ChannelOrder
 from refinenet.io.sample_values import Mask
 from refinenet.io.threads import survive_fork
 from refinenet.labels import LabelMap
@@ -34,6 +35,10 @@ class Prediction:
     """Height and width of the image."""
     segmentation: Segmentation | None
     """Labels, confidence, probabilities and pictures; None for networks without an output of classes."""
+    image: npt.NDArray[np.uint8] = field(repr=False)
+    """`(H, W, 3)` uint8: the image itself, upright, its channels in `channel_order`."""
+    channel_order: ChannelOrder = "rgb"
+    """Channel order of `image` and of pictures: that of the array or tensor, "rgb" for files and Pillow images."""
     maps: Mapping[str, Tensor] = field(repr=False)
     """Maps of the outputs besides classes, by name: `(D, h, w)` float32 before resizing."""
     valid: Mask | None = field(default=None, repr=False)
@@ -77,6 +82,21 @@ class Prediction:
                 f"as {spec.kind}~laplace."
             )
         return self._finish(spec, finish_deviations)
+
+    @property
+    def rgb(self) -> npt.NDArray[np.uint8]:
+        """`(H, W, 3)` uint8 RGB: the image."""
+        return reorder_channels(self.image, self.channel_order)
+
+    @property
+    def areas(self) -> Mapping[str, float]:
+        """Fraction of the pixels with data for each class name, in [0, 1]; empty without an output of classes."""
+        return {} if self.segmentation is None else self.segmentation.areas
+
+    @property
+    def no_data(self) -> float:
+        """Fraction of pixels without data, in [0, 1]."""
+        return 0.0 if self.valid is None else 1 - int(self.valid.sum()) / self.valid.size
 
     @property
     def labels(self) -> LabelMap:

@@ -130,14 +130,37 @@ class Segmenter:
             ValueError: `abstain_below` is not in [0, 1].
         """
         check_abstention(abstain_below)
-        found = self._run(pixels)
-        segmentation = None
-        if len(self.label_set):
-            scores = self._class_scores(found)
-            segmentation = self.name(pixels, scores, abstain_below, valid, channel_order)
+        return self.compose(pixels, self._run(pixels), abstain_below, valid, channel_order)
+
+    def compose(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        found: Logits,
+        abstain_below: float = 0.0,
+        valid: Mask | None = None,
+        channel_order: ChannelOrder = "rgb",
+    ) -> Prediction:
+        """Make the prediction from the maps `(C, h, w)` of all outputs; other arguments as for `name`.
+
+        Raises:
+            NotFiniteError: The maps are not finite.
+        """
         maps = self._split(found.values)
-        others = {spec.name: maps[spec.name] for spec in self.outputs if spec.kind != CLASS_KIND}
-        return Prediction(outputs=self.outputs, size=found.size, segmentation=segmentation, maps=others, valid=valid)
+        of_classes, segmentation = class_output(self.outputs), None
+        if of_classes is None:
+            check_finite(found.values)
+        else:
+            scores = replace(found, values=maps[of_classes.name])
+            segmentation = self.name(pixels, scores, abstain_below, valid, channel_order)
+        return Prediction(
+            outputs=self.outputs,
+            size=found.size,
+            segmentation=segmentation,
+            image=reorder_channels(pixels, channel_order) if segmentation is None else segmentation.image,
+            channel_order=channel_order,
+            maps={spec.name: maps[spec.name] for spec in self.outputs if spec.kind != CLASS_KIND},
+            valid=valid,
+        )
 
     def name(
         self,

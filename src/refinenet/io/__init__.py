@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
+    from refinenet.io.arrays import pack_arrays
+    from refinenet.io.colour_bar import draw_colour_bar, find_limits, paint
     from refinenet.io.console import (
         check_output,
         describe_error,
@@ -140,9 +142,11 @@ __all__ = [
     "damage_described",
     "decode",
     "describe_error",
+    "draw_colour_bar",
     "draw_legend",
     "encode",
     "fetch",
+    "find_limits",
     "first_of_each_kind",
     "fit_text",
     "flush_folder",
@@ -166,6 +170,8 @@ __all__ = [
     "open_target",
     "open_upright",
     "open_verified",
+    "pack_arrays",
+    "paint",
     "print_note",
     "print_table",
     "progress_bar",

@@ -7,7 +7,7 @@ import io
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from refinenet.io.files import quote_controls, refuse_address, write_atomically
 from refinenet.io.image_files import (
@@ -268,13 +269,20 @@ def _from_raster(stream: io.BufferedReader, name: str, path: Path | None, readin
     return replace(decoded, notes=notes)
 
 
-def encode(pixels: npt.NDArray[Any], suffix: str, *, palette: Sequence[Colour] | None = None) -> bytes:
-    """Encode an image file, without any metadata.
+def encode(
+    pixels: npt.NDArray[Any],
+    suffix: str,
+    *,
+    palette: Sequence[Colour] | None = None,
+    text: Mapping[str, str] | None = None,
+) -> bytes:
+    """Encode an image file, without any other metadata than `text`.
 
     Args:
         pixels: `(H, W, 3)` uint8 RGB, or, for PNG, `(H, W)` uint8 or uint16 ids.
         suffix: ".png", or ".jpg" or ".jpeg" (quality 95, full colour resolution).
         palette: RGB colours of uint8 ids, at most 256; the file still stores the ids. Further ids are black.
+        text: Texts by keyword for the text chunks of PNG; other formats have none.
 
     Raises:
         ValueError: Another suffix or shape, no pixels, a label map as JPEG (it would change ids), a palette
@@ -291,7 +299,13 @@ def encode(pixels: npt.NDArray[Any], suffix: str, *, palette: Sequence[Colour] |
         # A palette of fewer than 256 colours would change the bits per pixel, so it is filled up with black.
         image.putpalette(bytes(value for colour in palette for value in colour).ljust(768, b"\0"))
     content = io.BytesIO()
-    options = {"quality": 95, "subsampling": 0} if image_format == "JPEG" else {"compress_level": _level(pixels)}
+    options: dict[str, Any] = {"compress_level": _level(pixels)}
+    if image_format == "JPEG":
+        options = {"quality": 95, "subsampling": 0}
+    elif text:
+        options["pnginfo"] = PngInfo()
+        for keyword, words in text.items():
+            options["pnginfo"].add_text(keyword, words)
     try:
         image.save(content, image_format, **options)
     except OSError as error:

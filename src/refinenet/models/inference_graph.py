@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +19,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from refinenet.io.threads import TRACING
 from refinenet.models.batch_norm import has_activation
 from refinenet.models.decoder import RefineBlock, upsample
+from refinenet.models.heads import finish, split_maps
 from refinenet.models.network import Network
+from refinenet.outputs import CLASS_KIND, OutputSpec
 
 _EXAMPLE = (1, 3, 64, 64)
 """Shape of the image for finding out which batch norm follows which convolution."""
@@ -124,6 +127,8 @@ def _is_pointwise(convolution: nn.Conv2d) -> bool:
 
 INPUT, LABELS, LOGITS = "images", "labels", "logits"
 """Names of the input and outputs of the graph in every format."""
+MAPS = "maps"
+"""Name of the graph output of networks with other outputs than classes: the maps of all outputs together."""
 
 CERTIFICATE_ENDING = ".certificate.json"
 """Suffix of the certificate, after the name of the exported file."""
@@ -147,8 +152,63 @@ class Maps(nn.Module):
         return self.network.maps(images)
 
 
+@dataclass(frozen=True, kw_only=True)
+class GraphResult:
+    """An output of the graph of a network."""
+
+    name: str
+    type: str
+    """"float32", or the type of label ids."""
+    shape: tuple[int | str, ...]
+    """Sides; those that depend on the images as texts: "N", "H", "W", "ceil(H/4)", "ceil(W/4)"."""
+    spec: OutputSpec | None = None
+    """The output of values that it holds, finished; None for labels, logits and maps."""
+
+
+def list_results(outputs: Sequence[OutputSpec], classes: int) -> tuple[GraphResult, ...]:
+    """Return the outputs of the graph of a network, in their order.
+
+    Of classes these are labels and logits. Each other output has its name, and its values in its unit at the size of
+    the image, as `RefineNet.predict` returns them; the maps of all outputs, from which windows and scales are put
+    together, come last.
+
+    Args:
+        outputs: Outputs of the network.
+        classes: Number of its classes.
+
+    Raises:
+        ValueError: An output has a name that graphs use for something else.
+    """
+    small = "ceil(H/4)", "ceil(W/4)"
+    of_classes = (
+        GraphResult(name=LABELS, type="uint8" if classes <= 255 else "int32", shape=("N", "H", "W")),
+        GraphResult(name=LOGITS, type="float32", shape=("N", classes, *small)),
+    )
+    if has_only_classes(outputs):
+        return of_classes
+    results: list[GraphResult] = []
+    for spec in outputs:
+        if spec.kind == CLASS_KIND:
+            results += of_classes
+            continue
+        if spec.name in (INPUT, LABELS, LOGITS, MAPS):
+            raise ValueError(
+                f"An output named {spec.name!r} cannot be exported: graphs have {INPUT}, {LABELS}, {LOGITS} and {MAPS} "
+                "besides. Train it under another name."
+            )
+        shape = ("N", spec.count_channels(0), "H", "W")
+        results.append(GraphResult(name=spec.name, type="float32", shape=shape, spec=spec))
+    channels = sum(spec.count_maps(classes) for spec in outputs)
+    return (*results, GraphResult(name=MAPS, type="float32", shape=("N", channels, *small)))
+
+
+def has_only_classes(outputs: Sequence[OutputSpec]) -> bool:
+    """Return whether a network predicts classes alone."""
+    return [spec.kind for spec in outputs] == [CLASS_KIND]
+
+
 class DeployedNetwork(nn.Module):
-    """Network for other programs: from images to ids and logits, with normalisation inside.
+    """Network for other programs: from images to the outputs of `list_results`, with normalisation inside.
 
     Args:
         network: The network, which is shared, not copied.
@@ -159,19 +219,34 @@ class DeployedNetwork(nn.Module):
         self.network = network
         self.label_type = label_type(network.architecture.num_classes)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Segment images.
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Predict for images.
 
         Args:
             images: `(N, 3, H, W)` float32 RGB in [0, 1], any H and W from 1 up.
 
         Returns:
-            Label ids `(N, H, W)`, uint8 (int32 for more than 255 classes): the argmax of the logits, resized bilinearly
-            to the size of the image; and the logits before resizing, `(N, K, ceil(H/4), ceil(W/4))` float32.
+            For classes label ids `(N, H, W)`, uint8 (int32 for more than 255 classes): the argmax of the logits,
+            resized bilinearly to the size of the image; and the logits before resizing, `(N, K, ceil(H/4), ceil(W/4))`
+            float32. For each other output its values `(N, D, H, W)` float32, and then the maps of all outputs before
+            resizing, `(N, C, ceil(H/4), ceil(W/4))`.
         """
-        logits = self.network.logits(images)
-        labels = upsample(logits, images, align_corners=False).argmax(1)
-        return labels.to(self.label_type), logits
+        architecture = self.network.architecture
+        if has_only_classes(architecture.outputs):
+            logits = self.network.logits(images)
+            return self._label(logits, images), logits
+        maps = self.network.maps(images)
+        parts, results = split_maps(maps, architecture.outputs, architecture.num_classes), list[Tensor]()
+        for spec in architecture.outputs:
+            part = parts[spec.name]
+            if spec.kind == CLASS_KIND:
+                results += [self._label(part, images), part]
+            else:
+                results.append(finish(upsample(part, images, align_corners=False), spec))
+        return (*results, maps)
+
+    def _label(self, logits: Tensor, images: Tensor) -> Tensor:
+        return upsample(logits, images, align_corners=False).argmax(1).to(self.label_type)
 
 
 def label_type(num_classes: int) -> torch.dtype:

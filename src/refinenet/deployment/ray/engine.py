@@ -14,27 +14,31 @@ import re
 import socket
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from refinenet.deployment.inputs import choose_reading
 from refinenet.deployment.journal import GREY, LABEL_FILES
+from refinenet.deployment.outputs import check_target
 from refinenet.deployment.ray.journal import RayJournal, RayResult, failed
 from refinenet.deployment.ray.storage import as_place, is_here
 from refinenet.deployment.ray.tasks import Deaths, Worker, WorkerSettings, read_row
 from refinenet.inference.backends import BACKENDS, check_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
-from refinenet.inference.output_kinds import Output
-from refinenet.inference.segmentation import check_output, choose_palette
+from refinenet.inference.output_kinds import Kind, Output, is_of_values
+from refinenet.inference.rendering import open_renderer
+from refinenet.inference.segmentation import check_output
+from refinenet.inference.values.subject import RenderOptions
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_blocked, sweep_leftovers_of
+from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.io.sample_values import Reading, ValueRange
 from refinenet.labels import LabelSet
 from refinenet.models.factory import open_model
-from refinenet.models.model_file import make_header
+from refinenet.models.model_file import ModelCard, make_header
 from refinenet.models.tensor_files import digest
 
 RayDevice = Literal["cpu", "cuda"]
@@ -67,12 +71,13 @@ def segment_with_ray(
     model: str | os.PathLike[str] = "camvid",
     backend: BackendName = "pytorch",
     precision: InferencePrecision = "float32",
-    kind: Output | None = None,
+    kind: Kind | None = None,
     device: RayDevice | None = None,
     workers: int | None = None,
     record: str | os.PathLike[str] | None = None,
     bands: Sequence[int] | None = None,
     value_range: ValueRange | None = None,
+    **rendering: Any,
 ) -> Iterator[RayResult]:
     """Segment image files on all machines of a Ray cluster; results are bit for bit those of one process.
 
@@ -88,7 +93,7 @@ def segment_with_ray(
         model: As for `RefineNet`.
         backend: As for `RefineNet`.
         precision: As for `RefineNet`.
-        kind: Which picture to write; see `Segmentation.save`.
+        kind: What to write, a key of `OUTPUT_KINDS`; see `RefineNet.deploy`.
         device: "cpu" or "cuda"; by default GPUs if the cluster has any.
         workers: How many processes hold the network at a time; they share the cores, or the GPUs, among them. By
             default one per GPU, or per two cores; for OpenVINO, which uses all cores of a machine, one per machine.
@@ -96,6 +101,7 @@ def segment_with_ray(
             finished images.
         bands: As for `RefineNet.segment`.
         value_range: As for `RefineNet.segment`.
+        rendering: As for `RefineNet.deploy`.
 
     Returns:
         The outcome of each image: first of those done before, then of the others as they become ready. An image that
@@ -113,11 +119,12 @@ def segment_with_ray(
         raise ValueError(f"workers must be at least 1, not {workers!r}.")
     device = _check_device(device, backend)
     places = [(_absolute(image), _absolute(output)) for image, output in pairs]
-    for _, output in places:
-        check_output(output, kind)
+    options = RenderOptions(**rendering)
+    if kind is None or not is_of_values(kind):
+        for _, output in places:
+            check_output(output, cast("Output | None", kind))  # before the model is read, which takes longer
     network, card = open_model(model)
-    if kind == "palette":
-        choose_palette(kind, card.label_set)
+    _check_suffixes({Path(output).suffix for _, output in places}, kind, card, options)
     reading, notes = choose_reading(card.value_range, bands, value_range)
     for note in notes:
         warnings.warn(note.text, stacklevel=2)
@@ -126,9 +133,21 @@ def segment_with_ray(
     # Left out where not asked for, so that folders started before these settings existed can be resumed.
     settings |= {} if reading.bands is None else {"bands": list(reading.bands)}
     settings |= {} if value_range is None else {"reading_range": reading.value_range}
+    settings |= options.to_dict()
     job = {"network": network, "card": card, "backend": backend, "precision": precision, "kind": kind}
+    job |= {"rendering": options}
     journal = _make_journal(record, settings, card.label_set)
     return _segment(places, _RayRun(job=job, reading=reading, device=device, workers=workers, journal=journal))
+
+
+def _check_suffixes(suffixes: Iterable[str], kind: Kind | None, card: ModelCard, options: RenderOptions) -> None:
+    """Check that a network can be written as a kind, in files of some suffixes."""
+    outputs = card.architecture.outputs
+    for suffix in suffixes:
+        chosen = check_target(Path(f"image{suffix}"), kind, outputs)
+        if suffix.lower() in TIFF_SUFFIXES:
+            raise ValueError(f"With Ray {chosen} cannot be written as {suffix}: leave out --engine ray.")
+        open_renderer(chosen, suffix, outputs, card.label_set, options)
 
 
 def _check_device(device: RayDevice | None, backend: BackendName) -> RayDevice | None:

@@ -178,7 +178,7 @@ DEFAULT_FOLDER = "segmented"
 
 
 def pair_places(
-    images: Sequence[str], output: str | None = None, *, recursive: bool = False
+    images: Sequence[str], output: str | None = None, *, recursive: bool = False, suffix: str = ".png"
 ) -> tuple[list[tuple[str, str]], str | None]:
     """Pair each image with the place of its result.
 
@@ -186,8 +186,9 @@ def pair_places(
         images: Local inputs as for `inputs.find_images`, `file://` URIs, and files and folders as `s3://` URIs. Images
             of a folder come in alphabetical order.
         output: For one image file, a file; otherwise a folder, by default `segmented`, in which each image gets a
-            `.png` file with its name, below its subfolders.
+            file with its name, below its subfolders.
         recursive: Whether to search subfolders.
+        suffix: Suffix of the files in a folder.
 
     Returns:
         The pairs, and the results folder, which is None if the output is one file.
@@ -199,12 +200,12 @@ def pair_places(
     """
     places = [as_place(image) for image in dict.fromkeys(images)]
     target = as_place(output or DEFAULT_FOLDER)
-    if _is_image(target) and not _is_folder(target):
+    if (_is_image(target) or target.endswith(suffix)) and not _is_folder(target):
         if len(places) > 1 or not _is_one_image(places[0]):
             raise ValueError(f"The results of several images need a folder, not a file: {target}.")
         return [(places[0], target)], None
     found = {image: item.place for image, item in _find_all(places, recursive, target) if item.problem is None}
-    pairs = [(image, join(target, f"{place}.png")) for image, place in found.items()]
+    pairs = [(image, join(target, f"{place}{suffix}")) for image, place in found.items()]
     homes = {_folder_of(result) for _, result in pairs}
     mixed = next((image for image, _ in pairs if _folder_of(image) in homes), None)
     if mixed is not None:

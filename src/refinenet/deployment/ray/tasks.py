@@ -10,17 +10,21 @@ import os
 import socket
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from refinenet._version import __version__
+from refinenet.deployment.outputs import check_target
 from refinenet.deployment.ray.storage import find_stamps, is_here, read_content, write_content
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
-from refinenet.inference.output_kinds import Output
-from refinenet.inference.segmentation import Segmentation
+from refinenet.inference.output_kinds import Kind
+from refinenet.inference.prediction import Prediction
+from refinenet.inference.rendering import open_renderer
 from refinenet.inference.segmenter import Segmenter
+from refinenet.inference.values.subject import AS_USUAL, RenderOptions
 from refinenet.io.console import describe_error
 from refinenet.io.files import refuse_same_file
 from refinenet.io.images import read_image
@@ -136,7 +140,8 @@ class WorkerSettings:
     """"cpu", or "cuda" for the GPU that Ray assigns to a worker."""
     threads: int
     """Threads of each worker."""
-    kind: Output | None
+    kind: Kind | None
+    rendering: RenderOptions = AS_USUAL
     version: str = __version__
 
 
@@ -182,25 +187,29 @@ class Worker:
     def _segment(self, row: dict[str, Any], table: Any, *, is_repeated: bool) -> dict[str, Any]:
         try:
             pixels, valid = _unpack(table, row["height"], row["width"])
-            segmentation = self._segmenter.segment(pixels, valid=valid)
-            self._save(segmentation, row["image"], row["output"], is_repeated=is_repeated)
+            prediction = self._segmenter.predict_outputs(pixels, valid=valid)
+            self._save(prediction, row["image"], row["output"], is_repeated=is_repeated)
         except (ValueError, OSError, RuntimeError) as failure:  # PyTorch reports a full memory as RuntimeError
             return {"error": describe_error(failure)}
         return {
-            "areas": {name: area for name, area in segmentation.areas.items() if area > 0},
-            **({"no_data": segmentation.no_data} if segmentation.no_data > 0 else {}),
+            "areas": {name: area for name, area in prediction.areas.items() if area > 0},
+            **({"no_data": prediction.no_data} if prediction.no_data > 0 else {}),
             "notes": json.loads(row["notes"]),
             "read": row["read"],
             "made": find_stamps([row["output"]]).get(row["output"]),
         }
 
-    def _save(self, segmentation: Segmentation, image: str, output: str, *, is_repeated: bool) -> None:
+    def _save(self, prediction: Prediction, image: str, output: str, *, is_repeated: bool) -> None:
         if image == output:
             raise ValueError(
                 f"The output {output} is the input itself: writing would destroy it. Choose another folder."
             )
         refuse_same_file(image, output)
-        content = segmentation.encode(output, self._settings.kind)
+        segmenter, settings = self._segmenter, self._settings
+        kind = check_target(Path(output), settings.kind, segmenter.outputs)
+        suffix = Path(output).suffix
+        renderer = open_renderer(kind, suffix, segmenter.outputs, segmenter.label_set, settings.rendering)
+        content = renderer.encode(prediction)
         # Ray may repeat work whose result is in the journal already, with a stamp that writing it again would outdate.
         # In a store, looking costs a request: only where a process is known to have died.
         if not ((is_repeated or is_here(output)) and _holds(output, content)):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,14 @@ import numpy.typing as npt
 from refinenet.deployment.video.reader import Frame, Sound, VideoSource, find_source
 from refinenet.deployment.video.stream import VideoStream
 from refinenet.deployment.video.writer import FrameFolder, VideoFile, VideoForm, check_container, check_empty
-from refinenet.inference.output_kinds import OUTPUT_KINDS, OUTPUTS, Output
-from refinenet.inference.segmentation import Segmentation
+from refinenet.inference.output_kinds import OUTPUT_KINDS, Kind, file_word, split_kind
+from refinenet.inference.prediction import Prediction
+from refinenet.inference.rendering import Renderer
+from refinenet.inference.values.subject import usual_kind
 from refinenet.io.console import print_note, progress_bar
 from refinenet.io.files import refuse_same_file, replacing
 from refinenet.io.signals import StopRequest
+from refinenet.outputs import CLASSES, OutputSpec
 
 RETRIES = 6
 """Attempts to reconnect to a stream that broke off, within half a minute."""
@@ -64,22 +67,27 @@ class Plan:
     """Output of a video run."""
 
     path: Path
-    kind: Output
+    kind: Kind
     container: str | None
     """FFmpeg's name of the file format; None for a folder."""
+
+    @property
+    def suffix(self) -> str:
+        """Suffix that stands for the pictures: of values ".jpg" for those that may be compressed."""
+        return ".png" if self.container is None else ".jpg"
 
 
 class VideoOutput(Protocol):
     """Destination of frames and sound."""
 
-    def write(self, frame: Frame, segmentation: Segmentation) -> None:
+    def write(self, frame: Frame, prediction: Prediction) -> None:
         """Add a frame."""
 
     def write_sound(self, sound: Sound) -> None:
         """Add a packet of sound."""
 
 
-def choose_output(source: str, kind: Output | None) -> Path:
+def choose_output(source: str, kind: Kind | None, outputs: Sequence[OutputSpec] = (CLASSES,)) -> Path:
     """Return the default output of a video file: `NAME_overlay.mp4` beside it.
 
     Raises:
@@ -88,42 +96,51 @@ def choose_output(source: str, kind: Output | None) -> Path:
     """
     if find_source(source).kind != "file":
         raise ValueError(f"Specify an output for {find_source(source).name}: --output FILE.mp4.")
-    return Path(source).with_name(f"{Path(source).stem}_{kind or 'overlay'}.mp4")
+    return Path(source).with_name(f"{Path(source).stem}_{file_word(kind or usual_kind(outputs) or 'overlay')}.mp4")
 
 
-def plan_output(source: str | os.PathLike[str], output: str | os.PathLike[str], kind: Output | None) -> Plan:
+def plan_output(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    kind: Kind | None,
+    outputs: Sequence[OutputSpec] = (CLASSES,),
+) -> Plan:
     """Choose format and kind of the output.
 
     Args:
         source: The video.
         output: A video file, or a folder: an existing one, or a name without a suffix.
         kind: Kind of picture; by default overlays in a video, label ids in a folder.
+        outputs: Outputs of the network; without classes the default is a picture of the first one.
 
     Raises:
         ValueError: an unknown kind, a kind that cannot be a video, an unknown suffix, a folder that is not empty, or an
             output that is the source.
     """
     path = Path(output)
-    if kind is not None and kind not in OUTPUTS:
-        raise ValueError(f"kind must be one of {', '.join(OUTPUTS)}, not {kind!r}.")
+    row = None if kind is None else OUTPUT_KINDS.get(split_kind(kind)[0])
+    if kind is not None and not (row is not None and (row.is_picture or row.forms)):
+        able = [name for name, row in OUTPUT_KINDS.items() if row.is_picture or row.forms]
+        raise ValueError(f"kind must be one of {', '.join(able)}, not {kind!r}.")
+    usual = usual_kind(outputs)
     if path.is_dir() or not path.suffix:
         check_empty(path)
-        return Plan(path=path, kind=kind or "labels", container=None)
+        return Plan(path=path, kind=kind or usual or "labels", container=None)
     container = check_container(path)
-    if kind is not None and OUTPUT_KINDS[kind].holds_ids:
+    if row is not None and not row.may_be_video:
         raise ValueError(
-            f"The compression of {path} would change labels. Choose a folder, which gets a PNG for each frame."
+            f"The compression of {path} would change {kind}. Choose a folder, which gets a PNG for each frame."
         )
     if "://" not in os.fspath(source):
         refuse_same_file(source, path)
-    return Plan(path=path, kind=kind or "overlay", container=container)
+    return Plan(path=path, kind=kind or usual or "overlay", container=container)
 
 
 def segment_video(
-    segment: Callable[[npt.NDArray[np.uint8]], Segmentation],
+    predict: Callable[[npt.NDArray[np.uint8]], Prediction],
     source: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    kind: Output | None = None,
+    plan: Plan,
+    renderer: Renderer,
     *,
     retries: int = RETRIES,
     progress: bool = True,
@@ -133,10 +150,10 @@ def segment_video(
     A file gets its name when it is complete. Ctrl-C or SIGTERM completes it with the frames so far.
 
     Args:
-        segment: From a frame, `(H, W, 3)` uint8 RGB, to its segmentation.
+        predict: From a frame, `(H, W, 3)` uint8 RGB, to its prediction.
         source: As for `reader.find_source`.
-        output: As for `plan_output`.
-        kind: As for `plan_output`.
+        plan: Output, from `plan_output`.
+        renderer: Renderer of the plan's kind. Colours without limits get those of the first frame.
         retries: Attempts in a row to reconnect to a stream that broke off.
         progress: Whether to show progress on standard error.
 
@@ -145,14 +162,14 @@ def segment_video(
         OSError: a file cannot be read or written, or a stream does not answer.
         KeyboardInterrupt: the user or the system stopped the run; the frames so far are kept, with a note.
     """
-    plan, found = plan_output(source, output, kind), find_source(source)
+    found = find_source(source)
     started = time.monotonic()
     with (
         closing(VideoStream(found, retries, print_note)) as stream,
         StopRequest() as interruption,
-        _open_output(plan, stream) as opened,
+        _open_output(plan, stream, renderer) as opened,
     ):
-        frames = _segment_frames(segment, stream, opened, interruption, progress=progress)
+        frames = _segment_frames(predict, stream, opened, interruption, progress=progress)
         if not frames:
             _refuse_empty(found, interruption)
     if interruption.asked_by is not None:
@@ -171,7 +188,7 @@ def segment_video(
 
 
 def _segment_frames(
-    segment: Callable[[npt.NDArray[np.uint8]], Segmentation],
+    predict: Callable[[npt.NDArray[np.uint8]], Prediction],
     stream: VideoStream,
     output: VideoOutput,
     interruption: StopRequest,
@@ -186,7 +203,7 @@ def _segment_frames(
             if interruption.asked_by is not None:
                 break
             if isinstance(item, Frame):
-                output.write(item, segment(item.pixels))
+                output.write(item, predict(item.pixels))
                 frames += 1
                 bar.update(task, advance=1, status=f"{frames / (time.monotonic() - started):.1f} frames/s")
             elif item is not None:
@@ -208,20 +225,20 @@ def _refuse_empty(source: VideoSource, interruption: StopRequest) -> None:
 
 
 @contextmanager
-def _open_output(plan: Plan, stream: VideoStream) -> Iterator[VideoOutput]:
+def _open_output(plan: Plan, stream: VideoStream, renderer: Renderer) -> Iterator[VideoOutput]:
     if plan.container is None:
-        with FrameFolder(plan.path, plan.kind) as folder:
+        with FrameFolder(plan.path, renderer) as folder:
             yield folder
         return
-    with replacing(plan.path) as temporary, _FileOutput(plan, temporary, stream) as file:
+    with replacing(plan.path) as temporary, _FileOutput(plan, temporary, stream, renderer) as file:
         yield file
 
 
 class _FileOutput:
     """A video file that is opened at the first frame, which determines its size."""
 
-    def __init__(self, plan: Plan, temporary: Path, stream: VideoStream) -> None:
-        self._plan, self._temporary, self._stream = plan, temporary, stream
+    def __init__(self, plan: Plan, temporary: Path, stream: VideoStream, renderer: Renderer) -> None:
+        self._plan, self._temporary, self._stream, self._renderer = plan, temporary, stream, renderer
         self._file: VideoFile | None = None
         self._waiting: list[Sound] = []
 
@@ -229,22 +246,23 @@ class _FileOutput:
     def has_sound(self) -> bool:
         return self._file is not None and bool(self._stream.first.sound) and self._file.sound_left_out is None
 
-    def write(self, frame: Frame, segmentation: Segmentation) -> None:
+    def write(self, frame: Frame, prediction: Prediction) -> None:
+        self._renderer = self._renderer.with_limits(prediction)
+        picture = self._renderer.picture(prediction)
         if self._file is None:
-            self._file = self._open(frame)
+            self._file = self._open(frame, picture.shape)
             for sound in self._waiting:
                 self._file.write_sound(sound)
             self._waiting.clear()
-        picture = segmentation.render(self._plan.kind)
         if picture.ndim == 2:
             picture = np.repeat(picture[..., np.newaxis], 3, axis=2)
         self._file.write(picture, frame.seconds)
 
-    def _open(self, frame: Frame) -> VideoFile:
+    def _open(self, frame: Frame, shape: tuple[int, ...]) -> VideoFile:
         recording = self._stream.first
         form = VideoForm(
-            height=frame.pixels.shape[0],
-            width=frame.pixels.shape[1],
+            height=shape[0],
+            width=shape[1],
             time_base=recording.time_base,
             rate=recording.rate,
             aspect=frame.aspect,

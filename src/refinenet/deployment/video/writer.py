@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.deployment.video.reader import Frame, Sound
-from refinenet.inference.output_kinds import Output
-from refinenet.inference.segmentation import Segmentation
-from refinenet.io.files import make_folders
+from refinenet.inference.prediction import Prediction
+from refinenet.inference.rendering import Renderer
+from refinenet.io.files import make_folders, write_atomically
 
 if TYPE_CHECKING:
     from av import AudioStream, VideoFrame, VideoStream
@@ -272,19 +272,19 @@ class FrameFolder:
 
     Args:
         path: The folder, created with the first frame. It must be empty, so that frames of different videos do not mix.
-        kind: Kind of picture.
+        renderer: Renderer of the pictures. Colours without limits get those of the first frame.
 
     Raises:
         ValueError: the folder is not empty.
     """
 
-    def __init__(self, path: Path, kind: Output) -> None:
+    def __init__(self, path: Path, renderer: Renderer) -> None:
         check_empty(path)
-        self.path, self.kind = path, kind
+        self.path, self._renderer = path, renderer
         self._count = 0
         self._list: TextIO | None = None
 
-    def write(self, frame: Frame, segmentation: Segmentation) -> None:
+    def write(self, frame: Frame, prediction: Prediction) -> None:
         """Add a frame.
 
         Raises:
@@ -294,8 +294,9 @@ class FrameFolder:
             make_folders(self.path)
             self._list = (self.path / LIST).open("x", encoding="utf-8")
         name = f"{self._count:06d}.png"
-        segmentation.save(self.path / name, self.kind)
-        facts = {"index": self._count, "file": name, "seconds": float(frame.seconds), "areas": dict(segmentation.areas)}
+        self._renderer = self._renderer.with_limits(prediction)
+        write_atomically(self.path / name, self._renderer.encode(prediction))
+        facts = {"index": self._count, "file": name, "seconds": float(frame.seconds), "areas": dict(prediction.areas)}
         self._list.write(json.dumps(facts) + "\n")
         self._list.flush()
         self._count += 1

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from refinenet.export.loading.checksum import is_sealed
-from refinenet.export.loading.schema import HEADER_KEY
+from refinenet.export.loading.schema import HEADER_KEY, LOGITS
 from refinenet.inference.backends.graph import (
     ENGINES,
     ONNX_FILE,
@@ -30,7 +30,7 @@ from refinenet.inference.backends.graph import (
 )
 from refinenet.inference.backends.isolated import pack, unpack
 from refinenet.io.console import print_note
-from refinenet.models.inference_graph import CERTIFICATE_ENDING
+from refinenet.models.inference_graph import CERTIFICATE_ENDING, has_only_classes
 from refinenet.models.model_file import ModelCard, read_header
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import MAX_FILE_BYTES, printable
@@ -86,7 +86,7 @@ def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]
         print_note(f"{path} has no checksum and no certificate next to it: damage cannot be detected.")
     try:
         card, preprocessing = read_header({HEADER_KEY: found["header"]})
-        _check_card(card, preprocessing, found["classes"])
+        _check_card(card, preprocessing, found)
     except (ValueError, TypeError, RecursionError) as error:
         reason = printable(str(error), limit=500)
         raise ValueError(f"{path} is not a usable export of this package: {reason}") from error
@@ -94,7 +94,7 @@ def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]
         print_note(f"{path} has operators or sizes that this package does not export: it runs with limited memory.")
     digest = hashlib.sha256(b"".join(files.values())).hexdigest()
     graph = Graph(checked, has_bounded_memory=found["has_bounded_memory"])
-    return ExportedModel(path=path, graph=graph, classes=found["classes"], sha256=digest), card
+    return ExportedModel(path=path, graph=graph, channels=found["channels"], sha256=digest), card
 
 
 def _read(path: Path) -> dict[str, bytes]:
@@ -183,9 +183,15 @@ def _try_in_sandbox(path: Path, engine: Engine, files: Mapping[str, bytes]) -> t
     return found, checked
 
 
-def _check_card(card: ModelCard, preprocessing: Mapping[str, Any], classes: int) -> None:
-    if len(card.label_set) != classes:
-        raise ValueError(f"its header names {len(card.label_set)} classes, its logits are of {classes}")
+def _check_card(card: ModelCard, preprocessing: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    architecture, channels = card.architecture, found["channels"]
+    if has_only_classes(architecture.outputs) != (found["result"] == LOGITS):
+        named = ", ".join(spec.name for spec in architecture.outputs)
+        raise ValueError(f"its header names the outputs {named}, and its graph returns {found['result']}")
+    if architecture.num_channels != channels:
+        if found["result"] == LOGITS:
+            raise ValueError(f"its header names {len(card.label_set)} classes, its logits are of {channels}")
+        raise ValueError(f"its header names outputs of {architecture.num_channels} channels, its maps have {channels}")
     if (preprocessing.get("channel_order"), preprocessing.get("range")) != ("RGB", [0.0, 1.0]):
         raise ValueError(f"it expects {preprocessing} images, not RGB in [0, 1]")
     if not _SHA256.fullmatch(card.weights_sha256):

@@ -1,7 +1,8 @@
 """Checks of ONNX files: one whole graph of plain arithmetic, with a header of this package.
 
 Everything else is rejected: external data, operators that run programs, branch, loop, draw random numbers or process
-text, other inputs and outputs. The graph is then rebuilt from the checked parts that the logits need.
+text, other inputs and outputs. The graph is then rebuilt from the checked parts that its logits, or the maps of several
+outputs, need.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from refinenet.export.loading.schema import (
     INPUT,
     LABELS,
     LOGITS,
+    MAPS,
     MAX_NODES,
+    MAX_OUTPUTS,
     MAX_RANK,
     Checked,
-    check_classes,
+    check_channels,
 )
 from refinenet.export.loading.size_bounds import MAX_VALUES, Bounded, constant
 from refinenet.inference.backends.graph import ONNX_FILE
@@ -69,14 +72,15 @@ def check_onnx(content: bytes) -> Checked:
     for tensor in graph.initializer:
         _check_tensor(tensor)
     _check_input(graph)
-    classes = _check_outputs(graph)
-    reduced = _reduced(model)
+    result, channels = _check_outputs(graph)
+    reduced = _reduced(model, result)
     return Checked(
         files={ONNX_FILE: reduced.SerializeToString()},
         header=_find_header(model),
-        classes=classes,
+        result=result,
+        channels=channels,
         entries=known_entries(entry.key for entry in model.metadata_props),
-        has_bounded_memory=_has_bounded_memory(reduced.graph),
+        has_bounded_memory=_has_bounded_memory(reduced.graph, result),
     )
 
 
@@ -144,20 +148,33 @@ def _check_input(graph: Any) -> None:
         raise ValueError(f"its inputs are {found}, not one {INPUT!r} of float32 (N, 3, H, W) with N, H and W free")
 
 
-def _check_outputs(graph: Any) -> int:
+def _check_outputs(graph: Any) -> tuple[str, int]:
+    """Return the name of the output that is kept, and the number of its channels."""
     outputs = {value.name: value for value in graph.output}
-    told = [_describe(value) for value in graph.output]
-    fits = len(graph.output) == 2 and set(outputs) == {LABELS, LOGITS}
-    if fits:
-        logits = outputs[LOGITS].type.tensor_type.shape.dim
-        classes = logits[1].dim_value if len(logits) == 4 else 0
-        fits = _fits(outputs[LABELS], _LABEL_TYPES, (None, None, None))
-        fits = fits and _fits(outputs[LOGITS], (onnx.TensorProto.FLOAT,), (None, classes, None, None))
-    if not fits:
-        raise ValueError(
-            f"its outputs are {told}, not {LABELS!r} of whole numbers (N, H, W) and {LOGITS!r} of float32 (N, K, h, w)"
-        )
-    return check_classes(classes)
+    told = [_describe(value) for value in graph.output[:8]]
+    if MAPS in outputs and len(outputs) == len(graph.output) <= MAX_OUTPUTS:
+        return MAPS, check_channels(MAPS, _count_channels(outputs[MAPS], told))
+    if len(graph.output) != 2 or set(outputs) != {LABELS, LOGITS}:
+        raise ValueError(_describe_outputs(told))
+    classes = _count_channels(outputs[LOGITS], told)
+    if not _fits(outputs[LABELS], _LABEL_TYPES, (None, None, None)):
+        raise ValueError(_describe_outputs(told))
+    return LOGITS, check_channels(LOGITS, classes)
+
+
+def _count_channels(value: Any, told: Sequence[str]) -> int:
+    sides = value.type.tensor_type.shape.dim
+    channels: int = sides[1].dim_value if len(sides) == 4 else 0
+    if not _fits(value, (onnx.TensorProto.FLOAT,), (None, channels, None, None)):
+        raise ValueError(_describe_outputs(told))
+    return channels
+
+
+def _describe_outputs(told: Sequence[str]) -> str:
+    return (
+        f"its outputs are {list(told)}, not {LABELS!r} of whole numbers (N, H, W) and {LOGITS!r} of float32 "
+        f"(N, K, h, w), nor among others {MAPS!r} of float32 (N, C, h, w)"
+    )
 
 
 def _fits(value: Any, types: Sequence[int], shape: Sequence[int | None]) -> bool:
@@ -185,11 +202,11 @@ def _find_header(model: Any) -> str:
     return found[0]
 
 
-def _reduced(model: Any) -> Any:
-    """Return the model without labels, which follow from the logits, and without texts."""
+def _reduced(model: Any, result: str) -> Any:
+    """Return the model without the outputs that follow from its logits or maps, and without texts."""
     graph = model.graph
-    needed, kept = {LOGITS}, []
-    # Nodes come after those that they read, so that one pass from the end finds all that the logits need.
+    needed, kept = {result}, []
+    # Nodes come after those that they read, so that one pass from the end finds all that the result needs.
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             needed.update(node.input)
@@ -203,7 +220,7 @@ def _reduced(model: Any) -> Any:
         node.doc_string = ""
     reduced.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name in needed)
     reduced.graph.input.extend(value for value in graph.input if value.name == INPUT)
-    reduced.graph.output.extend(value for value in graph.output if value.name == LOGITS)
+    reduced.graph.output.extend(value for value in graph.output if value.name == result)
     return reduced
 
 
@@ -242,13 +259,13 @@ _KINDS: Mapping[str, str] = MappingProxyType(
 _EXACT_TYPES = {getattr(onnx.TensorProto, name) for name in ("FLOAT", "DOUBLE", "INT32", "INT64")}
 
 
-def _has_bounded_memory(graph: Any) -> bool:
+def _has_bounded_memory(graph: Any, result: str) -> bool:
     try:
         known = {tensor.name: _bounded(tensor) for tensor in graph.initializer}
         operations = list(_operations(graph))
     except (ValueError, TypeError):  # attributes and values that are not what their operators have
         return False
-    return is_proven(operations, known, INPUT, LOGITS)
+    return is_proven(operations, known, INPUT, result)
 
 
 def _bounded(tensor: Any) -> Bounded:

@@ -23,10 +23,12 @@ from refinenet.export.loading.schema import (
     INPUT,
     LABELS,
     LOGITS,
+    MAPS,
     MAX_NODES,
+    MAX_OUTPUTS,
     MAX_RANK,
     Checked,
-    check_classes,
+    check_channels,
 )
 from refinenet.export.loading.size_bounds import MAX_VALUES, Bounded, constant
 from refinenet.inference.backends.graph import OPENVINO_FILES
@@ -72,7 +74,7 @@ def check_openvino(text: bytes, weights: bytes) -> Checked:
     layers = _check_layers(net)
     _check_constants(layers, len(weights))
     _check_input(layers)
-    classes = _take_labels_off(net, layers)
+    result, channels = _take_others_off(net, layers)
     header = _find_header(net)
     entries = known_entries(part.tag for rest in net.findall("rt_info") for part in rest.iter())
     # OpenVINO would take settings from here ("runtime_options").
@@ -81,9 +83,10 @@ def check_openvino(text: bytes, weights: bytes) -> Checked:
     return Checked(
         files=dict(zip(OPENVINO_FILES, (ElementTree.tostring(net), weights), strict=True)),
         header=header,
-        classes=classes,
+        result=result,
+        channels=channels,
         entries=entries,
-        has_bounded_memory=_has_bounded_memory(net, layers, weights),
+        has_bounded_memory=_has_bounded_memory(net, layers, weights, result),
     )
 
 
@@ -184,8 +187,8 @@ def _check_input(layers: dict[str, Element]) -> None:
         raise ValueError(f"its inputs are {told[:8]}, not one {INPUT!r} of FP32 (N, 3, H, W) with N, H and W free")
 
 
-def _take_labels_off(net: Element, layers: dict[str, Element]) -> int:
-    """Remove the output of labels, which follow from the logits; return the number of classes."""
+def _take_others_off(net: Element, layers: dict[str, Element]) -> tuple[str, int]:
+    """Remove the outputs that follow from the logits or maps; return the name of the one kept, and its channels."""
     edges = _part(net, "edges")
     outputs = {}
     for edge in list(edges):
@@ -195,25 +198,32 @@ def _take_labels_off(net: Element, layers: dict[str, Element]) -> int:
             outputs[_output_name(port)] = (end, edge, port)
     results = sum(layer.get("type") == "Result" for layer in layers.values())
     told = [(name, port.get("precision"), _sides(port)) for name, (_, _, port) in outputs.items()]
-    if results != 2 or set(outputs) != {LABELS, LOGITS} or not _are_outputs(outputs[LABELS][2], outputs[LOGITS][2]):
+    kept = MAPS if MAPS in outputs and results == len(outputs) <= MAX_OUTPUTS else LOGITS
+    is_known = kept == MAPS or (results == 2 and set(outputs) == {LABELS, LOGITS} and _is_labels(outputs[LABELS][2]))
+    if not is_known or not _is_result(outputs[kept][2]):
         raise ValueError(
-            f"its outputs are {told[:8]}, not {LABELS!r} of whole numbers (N, H, W) and {LOGITS!r} of FP32 (N, K, h, w)"
+            f"its outputs are {told[:8]}, not {LABELS!r} of whole numbers (N, H, W) and {LOGITS!r} of FP32 "
+            f"(N, K, h, w), nor among others {MAPS!r} of FP32 (N, C, h, w)"
         )
-    end, edge, _ = outputs[LABELS]
-    edges.remove(edge)
-    _part(net, "layers").remove(end)
-    return check_classes(_sides(outputs[LOGITS][2])[1])
+    for name, (end, edge, _) in outputs.items():
+        if name != kept:
+            edges.remove(edge)
+            _part(net, "layers").remove(end)
+    return kept, check_channels(kept, _sides(outputs[kept][2])[1])
 
 
 def _output_name(port: Element) -> str:
     names = str(port.get("names")).split(",")
-    return next((name for name in (LABELS, LOGITS) if name in names), names[0])
+    return next((name for name in (LABELS, LOGITS, MAPS) if name in names), names[0])
 
 
-def _are_outputs(labels: Element, logits: Element) -> bool:
-    sides = _sides(logits)
-    whole = labels.get("precision") in ("U8", "I32", "I64") and len(_sides(labels)) == 3
-    return whole and logits.get("precision") == "FP32" and len(sides) == 4 and sides == (-1, sides[1], -1, -1)
+def _is_labels(port: Element) -> bool:
+    return port.get("precision") in ("U8", "I32", "I64") and len(_sides(port)) == 3
+
+
+def _is_result(port: Element) -> bool:
+    sides = _sides(port)
+    return port.get("precision") == "FP32" and len(sides) == 4 and sides == (-1, sides[1], -1, -1)
 
 
 def _port(layers: dict[str, Element], edge: Element) -> Element:
@@ -283,11 +293,11 @@ _NUMPY_SLICE = (0, 1, 2, 4, 3)
 """OpenVINO has the steps of a slice before its axes."""
 
 
-def _has_bounded_memory(net: Element, layers: Mapping[str, Element], weights: bytes) -> bool:
+def _has_bounded_memory(net: Element, layers: Mapping[str, Element], weights: bytes, name: str) -> bool:
     try:
         sources = _sources(net)
         (result,) = (number for number, layer in layers.items() if layer.get("type") == "Result" and number in sources
-                     and LOGITS in str(_source_port(layers, sources[number][0]).get("names")).split(","))  # fmt: skip
+                     and name in str(_source_port(layers, sources[number][0]).get("names")).split(","))  # fmt: skip
         needed = _needed(sources, result)
         operations = list(_operations({number: layers[number] for number in layers if number in needed}, sources))
         known = dict(_known({number: layers[number] for number in needed}, weights))

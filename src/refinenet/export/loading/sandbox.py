@@ -43,7 +43,8 @@ def main() -> None:
             _try(checked, engine)
             facts = {
                 "header": checked.header,
-                "classes": checked.classes,
+                "result": checked.result,
+                "channels": checked.channels,
                 "entries": checked.entries,
                 "has_bounded_memory": checked.has_bounded_memory,
             }
@@ -84,7 +85,7 @@ def _try(checked: Checked, engine: Engine) -> None:
         count, _, height, width = shape
         images = np.random.default_rng(0).random(shape, np.float32)
         logits = run(images)
-        expected = (count, checked.classes, -(-height // 4), -(-width // 4))
+        expected = (count, checked.channels, -(-height // 4), -(-width // 4))
         if logits.shape != expected or logits.dtype != np.float32:
             raise ValueError(
                 f"for images of shape {shape} it returns {logits.dtype} of shape {logits.shape}, not float32 {expected}"

@@ -18,6 +18,11 @@ LABELS = "labels"
 """`(N, H, W)` class ids; unused, since they follow from the logits."""
 LOGITS = "logits"
 """`(N, K, h, w)` float32, before upsampling."""
+MAPS = "maps"
+"""`(N, C, h, w)` float32, in graphs of other outputs than classes: the maps of all outputs, before upsampling.
+
+All other outputs of such graphs follow from them, and are unused."""
+MAX_OUTPUTS = 128
 
 MAX_NODES = 20_000
 """Greatest number of operators, and of tensors; our largest export has about 3,000."""
@@ -33,8 +38,10 @@ class Checked:
     """Files of a `backends.graph.Graph`."""
     header: str
     """The text of the entry `HEADER_KEY`."""
-    classes: int
-    """Number of classes of the logits."""
+    result: str
+    """The output that is kept: `LOGITS`, or `MAPS`."""
+    channels: int
+    """Number of its channels: of logits the number of classes."""
     entries: Sequence[str]
     """Names of the metadata entries that this package's exporter writes, too."""
     has_bounded_memory: bool
@@ -45,12 +52,17 @@ class Checked:
             raise ValueError(f"its header has {len(self.header)} characters, up to {MAX_HEADER_CHARACTERS} are allowed")
 
 
-def check_classes(number: int) -> int:
-    """Return the number of classes.
+MAX_CHANNELS = 2 * MAX_CLASSES
+
+
+def check_channels(result: str, number: int) -> int:
+    """Return the number of classes of the logits, or of channels of the maps.
 
     Raises:
         ValueError: It is out of range.
     """
-    if not 1 <= number <= MAX_CLASSES:
+    if result == LOGITS and not 1 <= number <= MAX_CLASSES:
         raise ValueError(f"its logits are of {number} classes, 1 to {MAX_CLASSES} are allowed")
+    if not 1 <= number <= MAX_CHANNELS:
+        raise ValueError(f"its maps have {number} channels, 1 to {MAX_CHANNELS} are allowed")
     return number

@@ -186,7 +186,7 @@ def open_backend(
         from refinenet.inference.backends.translated import GraphBackend
 
         assert name in ("openvino", "onnxruntime")
-        return GraphBackend(model.graph, name, precision, model.classes, str(model.path))
+        return GraphBackend(model.graph, name, precision, model.channels, str(model.path))
     backend = BACKENDS[name].open(model, precision)
     if not or_pytorch or BACKENDS[name].any_device:
         return backend

@@ -40,7 +40,7 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph with one input, images, and one output, logits before upsampling."""
+    """A graph with one input, images, and one output, the maps of all outputs: of classes alone their logits."""
 
     files: Mapping[str, bytes] = field(repr=False)
     """Content of "network.onnx", or of "network.xml" and "network.bin"."""
@@ -59,7 +59,8 @@ class ExportedModel:
 
     path: Path
     graph: Graph
-    classes: int
+    channels: int
+    """Channels of its maps: of classes alone their number."""
     sha256: str
     """Hexadecimal SHA-256 of the file, or of OpenVINO's two files concatenated."""
 

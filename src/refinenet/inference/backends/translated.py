@@ -60,22 +60,22 @@ class GraphBackend:
     """An engine running a graph on the CPU.
 
     Args:
-        graph: Graph with one input, images, and one output, logits before upsampling.
+        graph: Graph with one input, images, and one output, the maps before upsampling.
         engine: Engine that runs it.
         precision: Precision of the arithmetic: "float32", or with OpenVINO "bfloat16" on processors that support it.
-        classes: Number of classes of its logits.
+        channels: Number of channels of its output: of classes alone their number.
         source: Name of the graph in messages.
 
     Raises:
         ValueError: the engine is not installed, or cannot read the graph.
     """
 
-    def __init__(self, graph: Graph, engine: Engine, precision: str, classes: int, source: str) -> None:
+    def __init__(self, graph: Graph, engine: Engine, precision: str, channels: int, source: str) -> None:
         self._graph, self._engine, self._precision = graph, engine, precision
         self._threads = torch.get_num_threads()
         self._lock = ThreadLock()
         self._start()
-        self._classes, self._source = classes, source
+        self._channels, self._source = channels, source
 
     def _start(self) -> tuple[int, Run]:
         start = start_engine if self._graph.has_bounded_memory else IsolatedEngine
@@ -115,7 +115,7 @@ class GraphBackend:
         except ValueError as error:
             raise ValueError(f"{self._source} fails on images of shape {tuple(images.shape)}: {error}") from error
         count, _, height, width = images.shape
-        expected = (count, self._classes, -(-height // 4), -(-width // 4))
+        expected = (count, self._channels, -(-height // 4), -(-width // 4))
         if tuple(logits.shape) != expected or logits.dtype != torch.float32:
             raise ValueError(
                 f"{self._source} returns, for images of shape {tuple(images.shape)}, {logits.dtype} logits of shape "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,8 @@ def open_target(
     dtype: npt.DTypeLike,
     placing: Georeference,
     palette: Sequence[Colour] | None = None,
-    nodata: int | None = None,
+    nodata: float | None = None,
+    text: Mapping[str, str] | None = None,
 ) -> Iterator[RasterWriter]:
     """Open a raster file for writing; it replaces `path` at the end of the block, unless that raises.
 
@@ -77,11 +78,12 @@ def open_target(
 
     Args:
         path: `.tif`, `.tiff` or `.png`.
-        shape: `(H, W)`, or `(H, W, 3)` for RGB.
-        dtype: uint8 or uint16.
+        shape: `(H, W)`, `(H, W, 3)` for RGB, or `(H, W, D)` for float32.
+        dtype: uint8, uint16, or for TIFF float32.
         placing: Georeferencing to write.
         palette: Colours of uint8 ids.
         nodata: Value that a TIFF file declares as standing for no data.
+        text: Texts by keyword that the file holds: as tags of a TIFF, as text chunks of a PNG.
 
     Raises:
         ValueError: Another suffix, or `path` is a pipe or a device.
@@ -93,12 +95,14 @@ def open_target(
             with _open_tiff(temporary, shape, dtype, placing, palette) as dataset:
                 if nodata is not None:
                     dataset.nodata = nodata
+                dataset.update_tags(**(text or {}))
                 yield RasterWriter(dataset)
             return
         with scratch_file(Path(path).resolve()) as tiff:
             with _open_tiff(tiff, shape, dtype, placing, palette) as dataset:
+                dataset.update_tags(**(text or {}))
                 yield RasterWriter(dataset)
-            _convert_to_png(tiff, temporary, Path(path), placing)
+            _convert_to_png(tiff, temporary, Path(path), placing, has_text=bool(text))
 
 
 @contextmanager
@@ -125,10 +129,12 @@ def _open_tiff(
     path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, placing: Georeference, palette: Sequence[Colour] | None
 ) -> Iterator[Any]:
     rasterio = require_rasterio()
-    photometric = "palette" if palette is not None else "rgb" if len(shape) == 3 else "minisblack"
-    options: dict[str, Any] = {"height": shape[0], "width": shape[1], "count": 3 if len(shape) == 3 else 1}
+    count, is_float = (shape[2] if len(shape) == 3 else 1), np.dtype(dtype).kind == "f"
+    photometric = "palette" if palette is not None else "rgb" if count == 3 and not is_float else "minisblack"
+    options: dict[str, Any] = {"height": shape[0], "width": shape[1], "count": count}
     options |= {"dtype": np.dtype(dtype).name, "photometric": photometric, "interleave": "pixel"}
     options |= {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "compress": "deflate", "bigtiff": "if_safer"}
+    options |= {"predictor": 3} if is_float else {}
     options |= {"crs": placing.crs, "transform": placing.transform, "rpcs": placing.rpcs}
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
@@ -143,7 +149,7 @@ def _open_tiff(
         yield dataset
 
 
-def _convert_to_png(tiff: Path, png: Path, target: Path, placing: Georeference) -> None:
+def _convert_to_png(tiff: Path, png: Path, target: Path, placing: Georeference, *, has_text: bool) -> None:
     rasterio = require_rasterio()
     notes, final_notes = png.with_name(f"{png.name}.aux.xml"), target.with_name(f"{target.name}.aux.xml")
     try:
@@ -151,7 +157,7 @@ def _convert_to_png(tiff: Path, png: Path, target: Path, placing: Georeference) 
             rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_PAM_ENABLED=placing.is_known),
             warnings_ignored(rasterio.errors.NotGeoreferencedWarning),
         ):
-            rasterio.shutil.copy(tiff, png, driver="PNG")
+            rasterio.shutil.copy(tiff, png, driver="PNG", **({"WRITE_METADATA_AS_TEXT": "YES"} if has_text else {}))
         if placing.is_known:
             notes.replace(final_notes)
         else:

@@ -1,6 +1,6 @@
 """Three heads on one decoder beside a network of classes alone, on drawn streets whose depth and normals are exact.
 
-python benchmarks/several_outputs.py --epochs 30 --images 80
+python benchmarks/heads.py --epochs 30 --images 80
 
 Trains three light-weight networks alike, from the encoder of the bundled model: one with the outputs classes, depth and
 normals; one with classes alone; one with three outputs whose training data lack half of the depth maps. Prints their

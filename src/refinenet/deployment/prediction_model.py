@@ -1,0 +1,251 @@
+"""A model with everything that it needs to predict: network or exported graph, model card, backend.
+
+Shape letters: H height, W width.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from refinenet.deployment.inputs import choose_reading
+from refinenet.deployment.latency_budget import LatencyTuner
+from refinenet.inference.backends import open_backend
+from refinenet.inference.backends.base import BackendName, InferencePrecision
+from refinenet.inference.backends.graph import ExportedModel
+from refinenet.inference.prediction import Prediction
+from refinenet.inference.segmentation import Segmentation
+from refinenet.inference.segmenter import Segmenter
+from refinenet.io.images import ChannelOrder, ImageSource, knows_its_order, read_image
+from refinenet.io.sample_values import Decoded, Note, Reading, ValueRange
+from refinenet.labels import LabelSet
+from refinenet.models.factory import exported_model_message
+from refinenet.models.inference_graph import Weights, note_weights
+from refinenet.models.model_file import ModelCard
+from refinenet.models.network import Network
+from refinenet.models.tensor_files import digest
+from refinenet.outputs import OutputSpec
+
+
+class PredictionModel:
+    """A network or exported graph with its model card, run by a backend.
+
+    Args:
+        model: The network or the exported graph.
+        card: Its model card.
+        backend: Name of the backend that runs it.
+        precision: Precision of the backend's arithmetic.
+        or_pytorch: Whether PyTorch replaces a backend that fails to open.
+        channel_order: Channel order of arrays and tensors.
+
+    Raises:
+        ValueError: the backend cannot run the model.
+    """
+
+    _model: Network | ExportedModel
+    _card: ModelCard
+    _noted: Weights
+    _tuner: LatencyTuner
+    _segmenter: Segmenter
+
+    def __init__(
+        self,
+        model: Network | ExportedModel,
+        card: ModelCard,
+        *,
+        backend: BackendName,
+        precision: InferencePrecision,
+        or_pytorch: bool,
+        channel_order: ChannelOrder,
+    ) -> None:
+        self._channel_order: ChannelOrder = channel_order
+        self._backend, self._precision, self._or_pytorch = backend, precision, or_pytorch
+        self._untrained: Weights | None = None
+        self._adopt(model, card)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The card drops scores and hash if weights were changed by hand, which only the original tensors can show.
+        card = self.card
+        state = {key: value for key, value in self.__dict__.items() if key not in _REBUILT}
+        return {**state, "_card": card}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._adopt(self._model, self._card)
+
+    @property
+    def network(self) -> Network:
+        """The `torch.nn.Module`: float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, H, W)`.
+
+        Its weights may be changed in place, under `torch.no_grad()`; changes through `.data` go unnoticed.
+
+        Raises:
+            ValueError: the model is an exported graph, which has no network.
+        """
+        if isinstance(self._model, Network):
+            return self._model
+        raise ValueError(exported_model_message(self._model.path))
+
+    @property
+    def parameters(self) -> int | None:
+        """Number of trainable parameters; None for exported graphs."""
+        if isinstance(self._model, ExportedModel):
+            return None
+        return sum(parameter.numel() for parameter in self._model.parameters())
+
+    @property
+    def card(self) -> ModelCard:
+        """The model card; without scores and hash if weights were changed by hand."""
+        if _note(self._model) != self._noted:
+            self._card, self._noted = replace(self._card, scores={}, weights_sha256=""), _note(self._model)
+        return self._card
+
+    @property
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """What the model predicts, in the order of its maps."""
+        return self.card.architecture.outputs
+
+    @property
+    def label_set(self) -> LabelSet:
+        """Names and colours of the classes, and the ignore index."""
+        return self.card.label_set
+
+    @label_set.setter
+    def label_set(self, label_set: LabelSet) -> None:
+        self._adopt(self._model, replace(self.card, label_set=label_set))
+
+    def _adopt(self, model: Network | ExportedModel, card: ModelCard) -> None:
+        backend = open_backend(model, self._backend, self._precision, or_pytorch=self._or_pytorch)
+        # One step, so that concurrent calls see either the old model with its card and segmenter, or the new one.
+        self.__dict__.update(
+            _model=model,
+            _card=card,
+            _noted=_note(model),
+            _tuner=LatencyTuner(model, self._backend, card),
+            _segmenter=Segmenter(
+                backend, card.label_set, temperature=card.temperature, outputs=card.architecture.outputs
+            ),
+        )
+
+    def _warn_of_random_weights(self) -> None:
+        """Warn once that the predictions of an untrained network are meaningless."""
+        if self._untrained is not None and self._untrained == _note(self._model):
+            warnings.warn(
+                "This network is untrained: its weights are random, and so are the labels that it predicts. Train it, "
+                'or load a model: RefineNet(model="FILE"), or model="camvid" for street scenes.',
+                stacklevel=3,
+            )
+        self._untrained = None
+
+    @property
+    def _weights_sha256(self) -> str:
+        """Hexadecimal SHA-256 of the current weights, or of an exported file as it was read."""
+        if isinstance(self._model, ExportedModel):
+            return self._model.sha256
+        return self.card.weights_sha256 or digest(self._model.state_dict())
+
+    def _choose_reading(
+        self, bands: Sequence[int] | None, value_range: ValueRange | None
+    ) -> tuple[Reading, tuple[Note, ...]]:
+        return choose_reading(self.card.value_range, bands, value_range)
+
+    def segment(
+        self,
+        image: ImageSource,
+        *,
+        channel_order: ChannelOrder | None = None,
+        abstain_below: float = 0.0,
+        max_latency_ms: float | None = None,
+        bands: Sequence[int] | None = None,
+        value_range: ValueRange | None = None,
+    ) -> Segmentation:
+        """Segment an image.
+
+        Args:
+            image: A path, the bytes of a file, a binary file object, a Pillow image, a NumPy array or a tensor; see
+                `refinenet.io.images.decode`.
+            channel_order: "bgr" for arrays from OpenCV; by default the order given to `RefineNet`. Pictures of the
+                result have the same order.
+            abstain_below: Confidence in [0, 1]; pixels with less get the ignore index instead of a class.
+            max_latency_ms: Time limit in milliseconds for an image of this size, from memory to labels. Backend,
+                precision and scale are chosen by timing them on the first such image; the choice and its loss of
+                accuracy are reported.
+            bands: Band numbers from 1 for red, green and blue, or a single one for grey; by default as the file
+                declares.
+            value_range: Stored values of black and white, such as (0, 4095) for 12 bits; by default those that the
+                model was trained with (`card.value_range`), otherwise the range of the data type.
+
+        Returns:
+            Labels, confidence, probabilities, colours and areas at the size of the image. Pixels without data (by
+            alpha, mask or nodata value) have no class.
+
+        Raises:
+            ValueError, TypeError, OSError: the image cannot be read or used.
+        """
+        self._warn_of_random_weights()
+        decoded, order = self._decode(image, channel_order, bands, value_range)
+        segmenter = self._choose_segmenter(decoded, max_latency_ms)
+        return segmenter.segment(decoded.pixels, abstain_below, decoded.valid, order)
+
+    def predict(
+        self,
+        image: ImageSource,
+        *,
+        channel_order: ChannelOrder | None = None,
+        abstain_below: float = 0.0,
+        max_latency_ms: float | None = None,
+        bands: Sequence[int] | None = None,
+        value_range: ValueRange | None = None,
+    ) -> Prediction:
+        """Predict all outputs of the network for an image: classes, depths, normals, quantities.
+
+        Args:
+            image: As for `segment`.
+            channel_order: As for `segment`.
+            abstain_below: As for `segment`.
+            max_latency_ms: As for `segment`.
+            bands: As for `segment`.
+            value_range: As for `segment`.
+
+        Returns:
+            The outputs at the size of the image: `.labels`, `.depth`, `.normals`, `.values["height"]`, and `[name]`
+            for any output besides classes.
+
+        Raises:
+            ValueError, TypeError, OSError: the image cannot be read or used.
+        """
+        self._warn_of_random_weights()
+        decoded, order = self._decode(image, channel_order, bands, value_range)
+        segmenter = self._choose_segmenter(decoded, max_latency_ms)
+        return segmenter.predict_outputs(decoded.pixels, abstain_below, decoded.valid, order)
+
+    def _choose_segmenter(self, image: Decoded, max_latency_ms: float | None) -> Segmenter:
+        return self._segmenter if max_latency_ms is None else self._tuner.within(image.pixels, max_latency_ms).segmenter
+
+    def _decode(
+        self,
+        image: ImageSource,
+        channel_order: ChannelOrder | None,
+        bands: Sequence[int] | None,
+        value_range: ValueRange | None,
+    ) -> tuple[Decoded, ChannelOrder]:
+        """Read an image, and return it with the channel order of the result's pictures."""
+        reading, notes = self._choose_reading(bands, value_range)
+        order = channel_order
+        if order is None:
+            order = "rgb" if knows_its_order(image) else self._channel_order
+        decoded = read_image(image, channel_order=order, reading=reading)
+        for note in (*notes, *decoded.notes):
+            warnings.warn(note.text, stacklevel=3)
+        return decoded, order
+
+
+_REBUILT = ("_noted", "_tuner", "_segmenter")
+"""Attributes that a copy builds for itself."""
+
+
+def _note(model: Network | ExportedModel) -> Weights:
+    """Return what changes with the values of parameters, but not when the network moves to another device."""
+    return note_weights(model, buffers=False) if isinstance(model, Network) else ()

@@ -1,0 +1,222 @@
+"""Renderers: from the prediction for an image to the picture or file of one kind.
+
+Shape letters: H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy.typing as npt
+
+from refinenet.inference.output_kinds import OUTPUT_KINDS, Kind, Output, OutputKind, PixelForm, split_kind
+from refinenet.inference.prediction import Prediction
+from refinenet.inference.segmentation import choose_palette, reorder_channels
+from refinenet.inference.values.subject import (
+    AS_USUAL,
+    RenderOptions,
+    Subject,
+    describe_outputs,
+    find_subject,
+    kinds_of,
+)
+from refinenet.io.images import encode
+from refinenet.labels import Colour, LabelSet
+from refinenet.outputs import OutputSpec, class_output
+
+
+def check_kind(kind: Kind, outputs: Sequence[OutputSpec]) -> OutputKind:
+    """Return the row of a kind.
+
+    Raises:
+        ValueError: the kind is unknown, or the network has no output that it shows.
+    """
+    key, name = split_kind(kind)
+    if key not in OUTPUT_KINDS or (name and not OUTPUT_KINDS[key].shows_values):
+        raise ValueError(f"kind must be one of {', '.join(OUTPUT_KINDS)}, not {kind!r}.")
+    if not OUTPUT_KINDS[key].shows_values and class_output(outputs) is None:
+        raise ValueError(
+            f"The network predicts no classes, so {kind} cannot be written; {', '.join(kinds_of(outputs))} can. "
+            f"Of the network, {describe_outputs(outputs)}."
+        )
+    return OUTPUT_KINDS[key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renderer:
+    """Draws the results of one kind in files of one suffix; made by `open_renderer`."""
+
+    kind: Kind
+    row: OutputKind
+    suffix: str
+    """Suffix in lower case, ".tif" instead of ".tiff"."""
+    label_set: LabelSet
+    subject: Subject | None
+    """What a kind of values shows; None for classes."""
+
+    @property
+    def form(self) -> PixelForm | None:
+        """Pixels of a picture of values; None for classes, and for other files."""
+        return self.row.forms.get(self.suffix)
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it draws pictures; otherwise files for other programs."""
+        return self.form is not None or self.row.is_picture
+
+    def shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Return the shape of the picture of an image, without a legend."""
+        if self.form is None or self.subject is None:
+            return self.row.shape(height, width)
+        channels = self.form.channels or len(range(self._count)[self.subject.channels])
+        return (height, width) if channels == 1 else (height, width, channels)
+
+    @property
+    def _count(self) -> int:
+        assert self.subject is not None
+        return self.subject.spec.count_channels(len(self.label_set))
+
+    @property
+    def dtype(self) -> npt.DTypeLike:
+        """Type of the picture's values."""
+        return self.row.dtype(self.label_set) if self.form is None else self.form.dtype
+
+    @property
+    def no_data(self) -> float | None:
+        """Value of pixels without a class or a value; None if there is none."""
+        return self.row.no_data(self.label_set) if self.form is None else self.form.no_data
+
+    @property
+    def palette(self) -> Sequence[Colour] | None:
+        """Palette of the files; None for kinds without one."""
+        return None if self.row.shows_values else choose_palette(cast("Output", self.kind), self.label_set)
+
+    @property
+    def text(self) -> Mapping[str, str]:
+        """Texts by keyword that files hold."""
+        return {} if self.form is None or self.subject is None else self.form.describe(self.subject)
+
+    @property
+    def needs_limits(self) -> bool:
+        """Whether colours depend on the values of the image, because nobody has chosen limits."""
+        is_free = self.subject is not None and self.subject.limits is None
+        return is_free and self.form is not None and self.form.find_limits is not None
+
+    def with_limits(self, prediction: Prediction) -> Renderer:
+        """Return the renderer with limits of the colours: those chosen, or those of a prediction."""
+        if not self.needs_limits:
+            return self
+        assert self.form is not None
+        assert self.form.find_limits is not None
+        assert self.subject is not None
+        return replace(self, subject=self.form.find_limits(self._values(prediction), self.subject))
+
+    def block(self, prediction: Prediction) -> npt.NDArray[Any]:
+        """Return the picture of a part of an image, without a legend, in RGB."""
+        if self.form is None or self.subject is None:
+            assert prediction.segmentation is not None
+            return prediction.segmentation.render(cast("Output", self.kind))
+        return self.form.draw(self._values(prediction), self.subject)
+
+    def picture(self, prediction: Prediction) -> npt.NDArray[Any]:
+        """Return the picture of an image, `(H, W)` or `(H, W, 3)`; pictures of colours have its channel order."""
+        picture = self._framed(prediction)
+        return reorder_channels(picture, prediction.channel_order) if self._is_colour else picture
+
+    def encode(self, prediction: Prediction) -> bytes:
+        """Return the content of the file."""
+        if self.suffix in self.row.contents:
+            assert self.subject is not None
+            return self.row.contents[self.suffix](prediction, self.subject)
+        if self.form is None:
+            assert prediction.segmentation is not None
+            return prediction.segmentation.encode(self.suffix, cast("Output", self.kind))
+        shown = self.with_limits(prediction)
+        return encode(shown._framed(prediction), self.suffix, text=shown.text)
+
+    @property
+    def _is_colour(self) -> bool:
+        return self.form is not None and self.form.dtype == "uint8"
+
+    def _values(self, prediction: Prediction) -> npt.NDArray[Any]:
+        assert self.subject is not None
+        return prediction[self.subject.spec.name][self.subject.channels]
+
+    def _framed(self, prediction: Prediction) -> npt.NDArray[Any]:
+        shown = self.with_limits(prediction)
+        picture = shown.block(prediction)
+        if shown.form is None or shown.form.frame is None or shown.subject is None:
+            return picture
+        return shown.form.frame(picture, shown.subject)
+
+
+def open_renderer(
+    kind: Kind,
+    suffix: str,
+    outputs: Sequence[OutputSpec],
+    label_set: LabelSet,
+    options: RenderOptions = AS_USUAL,
+) -> Renderer:
+    """Open the renderer of a kind for a network.
+
+    Args:
+        kind: What to write.
+        suffix: Suffix of the files.
+        outputs: Outputs of the network.
+        label_set: Its classes.
+        options: Choices for files of values.
+
+    Raises:
+        ValueError: the network has no such output, or the suffix, the options or the classes do not go with the kind.
+    """
+    row, plain = check_kind(kind, outputs), _plain_suffix(suffix)
+    if not row.shows_values:
+        found = Renderer(kind=kind, row=row, suffix=plain, label_set=label_set, subject=None)
+        if row.has_palette:
+            choose_palette(cast("Output", kind), label_set)
+        return found
+    subject = find_subject(kind, outputs, options)
+    check_suffix_of(kind, plain)
+    if plain in row.forms:
+        row.forms[plain].check(subject)
+    return Renderer(kind=kind, row=row, suffix=plain, label_set=label_set, subject=subject)
+
+
+def _plain_suffix(suffix: str) -> str:
+    return ".tif" if suffix.lower() == ".tiff" else suffix.lower()
+
+
+def check_suffix_of(kind: Kind, suffix: str) -> None:
+    """Check the suffix of a file of values.
+
+    Raises:
+        ValueError: the kind is not written as such a file.
+    """
+    row = OUTPUT_KINDS[split_kind(kind)[0]]
+    allowed = (*row.forms, *row.contents)
+    if _plain_suffix(suffix) not in allowed:
+        raise ValueError(f"{kind} is written as {', '.join(allowed)}, not as {suffix!r}.")
+
+
+def open_shown(
+    kind: Kind, outputs: Sequence[OutputSpec], label_set: LabelSet, options: RenderOptions = AS_USUAL
+) -> Renderer:
+    """Open the renderer of the array that stands for a kind: a picture, or numbers in their units.
+
+    Args:
+        kind: What to show; of kinds that are no picture the usual picture of the same output is shown.
+        outputs: Outputs of the network.
+        label_set: Its classes.
+        options: Choices for values.
+
+    Raises:
+        ValueError: as `open_renderer`.
+    """
+    row = check_kind(kind, outputs)
+    if row.shows_values and not row.forms:
+        key, name = split_kind(kind)
+        usual = next(other for other, also in OUTPUT_KINDS.items() if also.of == row.of and also.is_usual)
+        return open_renderer(kind.replace(key, usual, 1) if name else usual, ".png", outputs, label_set, options)
+    return open_renderer(kind, ".png" if row.is_usual else ".tif", outputs, label_set, options)

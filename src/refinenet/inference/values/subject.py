@@ -1,0 +1,138 @@
+"""The subject of a file of values: channels of an output, and what the user chose for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from refinenet.inference.output_kinds import NAME_MARK, OUTPUT_KINDS, Kind, split_kind
+from refinenet.outputs import OutputSpec, class_output
+from refinenet.settings import is_number
+
+Intrinsics = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderOptions:
+    """Choices of the user for files of values.
+
+    Raises:
+        ValueError: a value is not allowed.
+    """
+
+    scale: float | None = None
+    """Stored value of one unit in files of integers, above 0; None for 1000 for depths: millimetres."""
+    limits: tuple[float, float] | None = None
+    """Values at both ends of the colours; None for those between which 96 % of an image's values lie."""
+    intrinsics: Intrinsics | None = None
+    """fx, fy, cx, cy of the camera in pixels, those of the centre of the first pixel being (0, 0), as in OpenCV."""
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not (is_number(self.scale) and self.scale > 0):
+            raise ValueError(f"scale (--scale) must be a number above 0, not {self.scale!r}.")
+        if self.limits is not None and not _are_finite(self.limits, 2):
+            raise ValueError(f"limits (--limits) must be two numbers, not {self.limits!r}.")
+        if self.limits is not None and not self.limits[0] < self.limits[1]:
+            raise ValueError(f"The first of the limits (--limits) must be below the second, not {self.limits!r}.")
+        if self.intrinsics is not None and not (_are_finite(self.intrinsics, 4) and min(self.intrinsics[:2]) > 0):
+            raise ValueError(
+                "intrinsics (--intrinsics) must be four numbers, fx, fy, cx, cy in pixels, with fx and fy above 0, "
+                f"not {self.intrinsics!r}."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that were chosen, as JSON-ready values for journals."""
+        chosen = {"scale": self.scale, "limits": self.limits, "intrinsics": self.intrinsics}
+        known = {key: value for key, value in chosen.items() if value is not None}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in known.items()}
+
+
+AS_USUAL = RenderOptions()
+
+
+def _are_finite(numbers: Sequence[float], count: int) -> bool:
+    return len(numbers) == count and all(map(is_number, numbers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Channels of an output, and how they are drawn."""
+
+    spec: OutputSpec
+    channels: slice = field(default_factory=lambda: slice(None))
+    """The channels that are shown."""
+    kind: Kind
+    """The kind, for messages."""
+    scale: float | None = None
+    """Stored value of one unit in files of integers; None if nobody has chosen one."""
+    limits: tuple[float, float] | None = None
+    """Values at both ends of the colours."""
+    intrinsics: Intrinsics | None = None
+
+    @property
+    def quantities(self) -> tuple[tuple[str, str], ...]:
+        """Name and unit of each quantity shown."""
+        found = self.spec.quantities
+        return found[self.channels] if self.spec.info.names_quantities else found
+
+    @property
+    def title(self) -> str:
+        """The first quantity with its unit."""
+        name, unit = self.quantities[0]
+        return f"{name} ({unit})" if unit else name
+
+
+def find_subject(kind: Kind, outputs: Sequence[OutputSpec], options: RenderOptions = AS_USUAL) -> Subject:
+    """Find what a kind of files of values shows of a network.
+
+    Args:
+        kind: A key of `OUTPUT_KINDS`, for the first output of its kind; with ":NAME" for another one, or for one
+            quantity of a regression.
+        outputs: Outputs of the network.
+        options: Choices of the user.
+
+    Raises:
+        ValueError: the network has no such output, or the kind needs other options.
+    """
+    key, name = split_kind(kind)
+    row = OUTPUT_KINDS[key]
+    fitting = [spec for spec in outputs if spec.kind == row.of]
+    if not fitting:
+        raise ValueError(f"{kind} shows an output of {row.of}, and the network has none: {describe_outputs(outputs)}.")
+    places = {spec.channels[k]: (spec, slice(k, k + 1)) for spec in fitting for k in range(len(spec.channels))}
+    places |= {spec.name: (spec, slice(None)) for spec in fitting}
+    if name and name not in places:
+        allowed = ", ".join(f"{key}{NAME_MARK}{place}" for place in places)
+        raise ValueError(f"{kind}: the network has no {name!r} of this kind. Choose {key}, or one of {allowed}.")
+    spec, channels = places[name or fitting[0].name]
+    subject = Subject(
+        spec=spec,
+        channels=channels,
+        kind=kind,
+        scale=options.scale or row.scale,
+        limits=options.limits,
+        intrinsics=options.intrinsics,
+    )
+    row.check(subject)
+    return subject
+
+
+def describe_outputs(outputs: Sequence[OutputSpec]) -> str:
+    """Return the outputs of a network in words."""
+    return f"its outputs are {', '.join(f'{spec.name} ({spec.kind})' for spec in outputs)}"
+
+
+def usual_kind(outputs: Sequence[OutputSpec]) -> Kind | None:
+    """Return the kind that is written for a network without classes if nothing is chosen: a picture.
+
+    It shows the first output. None for networks with classes, and for outputs without such a kind.
+    """
+    if class_output(outputs) is not None:
+        return None
+    return next((kind for kind, row in OUTPUT_KINDS.items() if row.of == outputs[0].kind and row.is_usual), None)
+
+
+def kinds_of(outputs: Sequence[OutputSpec]) -> list[Kind]:
+    """Return all kinds that show an output of a network."""
+    return [kind for kind, row in OUTPUT_KINDS.items() if any(spec.kind == row.of for spec in outputs)]

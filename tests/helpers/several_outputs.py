@@ -1,0 +1,25 @@
+"""A network with an output of each kind, whose values spread over their ranges although it is untrained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from refinenet import RefineNet
+
+OUTPUTS = "classes,depth:0.5:80,normals,soil=regression[height:m,moisture:%],far=depth:1:900"
+_SPREADS = {"depth": (20.0, 30.0), "far": (500.0, 300.0), "soil": (3.0, 20.0)}
+"""Standard deviation and mean of the values of each output."""
+
+
+def new_network(outputs: str = OUTPUTS, **options: Any) -> RefineNet:
+    """Return the network, with three classes if it has any."""
+    classes = {"num_classes": 3} if "classes" in outputs else {}
+    r = RefineNet(encoder="test_resnet", outputs=outputs, device="cpu", backend="pytorch", seed=3, **classes, **options)
+    with torch.no_grad():
+        for name, (deviation, mean) in _SPREADS.items():
+            if name in r.network.heads:
+                r.network.get_buffer(f"heads.{name}.scale").fill_(deviation)
+                r.network.get_buffer(f"heads.{name}.offset").fill_(mean)
+    return r
