@@ -7,6 +7,7 @@ Shape letters: H height, W width.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -99,14 +100,19 @@ def evaluate(
     Raises:
         ValueError: an image, a mask or a prediction cannot be used; the message names the file.
     """
-    label_set = dataset.label_set
+    label_set, specs = dataset.label_set, {spec.name: spec for spec in dataset.chosen_specs}
     accumulator = MetricAccumulator(len(label_set), label_set.ignore_index, len(dataset))
     targets = accumulate_targets(dataset)
+    images = {name: _ImageTargets(accumulator, len(dataset)) for name, accumulator in targets.items()}
 
     def count(index: int, sample: Sample, prediction: Prediction) -> None:
         if label_set.names and prediction.labels is not None:
             accumulator.add(index, sample.labels, prediction.labels, prediction.confidence)
         _add_targets(targets, sample, prediction)
+        for name, spec in specs.items():
+            alone = TARGET_METRICS[spec.kind].for_output(spec)
+            alone.add(prediction.values[name], sample.targets[name])
+            images[name].set(index, alone)
 
     start = time.perf_counter()
     parts = _run_pass(predictor.predict, dataset, count, progress, processes)
@@ -125,7 +131,34 @@ def evaluate(
         model_sha256=predictor.model_sha256,
         package_version=__version__,
         targets=targets,
+        image_targets={name: each.add_up(processes) for name, each in images.items()},
     )
+
+
+class _ImageTargets:
+    """The few metrics of an output that logs have, of each image.
+
+    Args:
+        accumulator: Accumulator of the output.
+        images: Number of images.
+    """
+
+    def __init__(self, accumulator: TargetAccumulator, images: int) -> None:
+        self._names = tuple(accumulator.summary())
+        # Zero for the images of other processes, so that the sum over processes has all.
+        self._values = np.zeros((images, len(self._names)))
+
+    def set(self, index: int, accumulator: TargetAccumulator) -> None:
+        """Take the metrics of one image from an accumulator of it alone; undefined ones become NaN."""
+        self._values[index] = [np.nan if value is None else value for value in accumulator.summary().values()]
+
+    def add_up(self, processes: Processes) -> tuple[Mapping[str, float | None], ...]:
+        """Return the metrics of all images, by name; None if undefined."""
+        values = processes.add_up(torch.from_numpy(self._values)).tolist()
+        return tuple(
+            {name: None if math.isnan(value) else value for name, value in zip(self._names, row, strict=True)}
+            for row in values
+        )
 
 
 def accumulate_targets(dataset: Dataset) -> dict[str, TargetAccumulator]:

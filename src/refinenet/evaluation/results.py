@@ -57,6 +57,8 @@ class Evaluation:
     package_version: str
     targets: Mapping[str, TargetAccumulator] = field(default_factory=dict)
     """Errors of the outputs besides classes, by name."""
+    image_targets: Mapping[str, Sequence[Mapping[str, float | None]]] = field(default_factory=dict)
+    """The metrics of them that logs have, of each image, in the order of the dataset."""
 
     @property
     def scores(self) -> SegmentationScores:
@@ -159,7 +161,8 @@ class Evaluation:
                 yield [name.format(classes=self.scores.classes_averaged), percent(value), interval]
 
     def _images(self) -> Iterator[dict[str, Any]]:
-        for name, item in zip(self.names, self.figures.images, strict=True):
+        for index, (name, item) in enumerate(zip(self.names, self.figures.images, strict=True)):
+            of_outputs = {output: dict(images[index]) for output, images in self.image_targets.items()}
             yield {
                 "name": name,
                 "miou": item.miou,
@@ -167,6 +170,7 @@ class Evaluation:
                 "boundary_miou": item.boundary_miou,
                 "confident_mistakes": item.confident_mistakes,
                 "pixels": self._pixels(item),
+                **({"outputs": of_outputs} if of_outputs else {}),
             }
 
     def _pixels(self, item: ImageMetrics) -> dict[str, list[int]]:

@@ -12,6 +12,7 @@ from refinenet.evaluation.metrics import CONFIDENT, METRICS, RULES, Interval
 from refinenet.evaluation.report.images import Entry, Pixels, drawing_uri
 from refinenet.evaluation.report.plots import Curve, largest_confusions, row_shares
 from refinenet.evaluation.report.selection import LEAST_SHARE, Group
+from refinenet.evaluation.report.targets import TargetEntry
 from refinenet.evaluation.results import Evaluation, percent
 from refinenet.io.files import quote_controls
 from refinenet.io.legend import format_share
@@ -57,6 +58,20 @@ class _Section:
     """The sentence shown when the group has no image."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Output:
+    """An output besides classes on the page."""
+
+    name: str
+    tables: tuple[tuple[str, Sequence[str], Sequence[Sequence[str]]], ...]
+    """Tables of its metrics: title, heads and rows."""
+    rules: Mapping[str, str]
+    """How each metric is computed."""
+    measure: str
+    """Metric by which its images are chosen."""
+    entries: tuple[TargetEntry, ...]
+
+
 @dataclass(frozen=True)
 class _Picture:
     uri: str
@@ -64,7 +79,11 @@ class _Picture:
 
 
 def render_page(
-    evaluation: Evaluation, curves: Sequence[Curve], matrix: Pixels | None, entries: Sequence[Entry]
+    evaluation: Evaluation,
+    curves: Sequence[Curve],
+    matrix: Pixels | None,
+    entries: Sequence[Entry],
+    target_entries: Sequence[TargetEntry] = (),
 ) -> str:
     """Render the whole page.
 
@@ -73,6 +92,7 @@ def render_page(
         curves: The curves drawn by `plots.draw_curves`.
         matrix: The confusion matrix as a picture if there are more than `MOST_IN_TABLE` classes, else None.
         entries: The images, in the order in which they appear.
+        target_entries: The images of outputs besides classes, likewise.
     """
     from markupsafe import Markup
 
@@ -95,8 +115,21 @@ def render_page(
         confident=f"{CONFIDENT:g}",
         groups=[_Section(group, *texts, _if_empty(group, evaluation)) for group, texts in _GROUPS.items()],
         entries=entries,
-        rules=RULES,
+        outputs=[_describe_output(name, evaluation, target_entries) for name in evaluation.targets],
+        rules=RULES if label_set.names else {},
         data=evaluation.summary(),
+    )
+
+
+def _describe_output(name: str, evaluation: Evaluation, entries: Sequence[TargetEntry]) -> _Output:
+    accumulator = evaluation.targets[name]
+    measure = next(iter(accumulator.summary()))
+    return _Output(
+        name=name,
+        tables=tuple(accumulator.tables()),
+        rules=accumulator.rules,
+        measure=measure,
+        entries=tuple(entry for entry in entries if entry.choice.output == name),
     )
 
 
@@ -135,13 +168,13 @@ def _headlines(evaluation: Evaluation) -> Iterator[tuple[str, float | None, Inte
     """The metrics with their 95 % intervals."""
     metrics = evaluation.figures
     for metric in METRICS:
-        if metric.has_interval:
+        if metric.has_interval and evaluation.label_set.names:
             yield metric.title, metrics.overall[metric.key], metrics.intervals[metric.key]
 
 
 def _more_metrics(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     metrics, names = evaluation.figures, evaluation.label_set.names
-    others = [metric for metric in METRICS if not metric.has_interval and not metric.at]
+    others = [metric for metric in METRICS if not metric.has_interval and not metric.at and names]
     # First those that are printed, too; last those that are rarely shown.
     for metric in sorted(others, key=lambda metric: (metric.only_above_zero, metric.printed == "")):
         value = metrics.overall[metric.key]
@@ -149,6 +182,8 @@ def _more_metrics(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
             yield metric.title, "not known: the predictions have no confidence"
         elif value or not metric.only_above_zero:
             yield metric.title, "-" if value is None else f"{percent(value)} {metric.unit}"
+    if not names:
+        return
     absent = [name for name, one in zip(names, metrics.classes, strict=True) if one.iou is None]
     yield "classes", f"{len(names)}, of which {evaluation.scores.classes_averaged} occur"
     if absent:

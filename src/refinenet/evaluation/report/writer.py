@@ -13,6 +13,7 @@ from refinenet.evaluation.report.images import PICTURES, Entry, ImageView, make_
 from refinenet.evaluation.report.page import MOST_IN_TABLE, render_page
 from refinenet.evaluation.report.plots import draw_curves, draw_matrix, row_shares
 from refinenet.evaluation.report.selection import Choice, choose
+from refinenet.evaluation.report.targets import TargetChoice, TargetEntry, choose_target_images, make_target_entry
 from refinenet.evaluation.results import Evaluation
 from refinenet.io.files import write_atomically
 from refinenet.io.images import write
@@ -65,32 +66,52 @@ def write_report(
     """
     path = check_folder(folder)
     metrics = evaluation.figures
-    curves = draw_curves(metrics)
+    curves = draw_curves(metrics) if evaluation.label_set.names else []
     for curve in curves:
         write_atomically(path / PICTURES / f"curve-{curve.name}.png", curve.png)
     matrix = draw_matrix(row_shares(metrics)) if len(evaluation.label_set) > MOST_IN_TABLE else None
     if matrix is not None:
         write(path / PICTURES / "confusion.png", matrix)
     entries = _make_entries(evaluation, dataset, predict, path)
-    page = render_page(evaluation, curves, matrix, entries)
+    page = render_page(evaluation, curves, matrix, *entries)
     return write_atomically(path / PAGE, page.encode())
 
 
 def _make_entries(
     evaluation: Evaluation, dataset: Dataset, predict: Callable[[Sample], Prediction], folder: Path
-) -> list[Entry]:
+) -> tuple[list[Entry], list[TargetEntry]]:
     """Read and predict each image once, however often it is shown; entries are in the order of the choices."""
-    choices = choose(evaluation.figures)
-    by_image: dict[int, list[Choice]] = defaultdict(list)
-    for choice in choices:
+    choices, target_choices = choose(evaluation.figures), choose_target_images(evaluation)
+    specs = {spec.name: spec for spec in dataset.chosen_specs}
+    by_image: dict[int, list[Choice | TargetChoice]] = defaultdict(list)
+    all_choices: list[Choice | TargetChoice] = [*choices, *target_choices]
+    for choice in all_choices:
         by_image[choice.index].append(choice)
     entries: dict[Choice, Entry] = {}
+    of_targets: dict[TargetChoice, TargetEntry] = {}
     for index, reasons in by_image.items():
-        sample, metrics = dataset[index], evaluation.figures.images[index]
+        sample = dataset[index]
         prediction = predict(sample)
-        labels, confidence = prediction.labels, prediction.confidence
-        assert labels is not None  # images are chosen by their classes
-        view = ImageView(image=sample.image, truth=sample.labels, prediction=labels, confidence=confidence)
         for choice in reasons:
+            if isinstance(choice, TargetChoice):
+                name = choice.output
+                of_targets[choice] = make_target_entry(
+                    choice,
+                    sample.name,
+                    specs[name],
+                    sample.image,
+                    (prediction.values[name], sample.targets[name]),
+                    evaluation.image_targets[name][index],
+                    folder,
+                )
+                continue
+            metrics, view = evaluation.figures.images[index], _view(sample, prediction)
             entries[choice] = make_entry(choice, sample.name, metrics, view, evaluation.label_set, folder)
-    return [entries[choice] for choice in choices]
+    return [entries[choice] for choice in choices], [of_targets[choice] for choice in target_choices]
+
+
+def _view(sample: Sample, prediction: Prediction) -> ImageView:
+    assert prediction.labels is not None  # images are chosen by their classes
+    return ImageView(
+        image=sample.image, truth=sample.labels, prediction=prediction.labels, confidence=prediction.confidence
+    )
