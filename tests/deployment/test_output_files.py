@@ -171,6 +171,16 @@ def test_colours_have_a_bar_and_share_their_limits(
     assert np.corrcoef(depth.ravel()[order], luminance.ravel()[order])[0, 1] < -0.9
 
 
+def test_deviations_of_errors_are_written_where_they_are_predicted(
+    model: RefineNet, street: npt.NDArray[np.uint8], tmp_path: Path
+) -> None:
+    shown = model.deploy(street, output="depth_deviation:far", output_file=tmp_path / "far.npz")
+    assert np.array_equal(shown, model.predict(street).deviation("far")[0])
+    assert np.array_equal(np.load(tmp_path / "far.npz")["deviation of far"], shown)
+    with pytest.raises(ValueError, match="depth_deviation needs an output that predicts the scale of its errors"):
+        model.deploy(street, output="depth_deviation")
+
+
 def test_kinds_that_the_network_does_not_have_are_refused(
     model: RefineNet, street: npt.NDArray[np.uint8], tmp_path: Path
 ) -> None:

@@ -29,7 +29,7 @@ from refinenet.inference.protocol import Protocol
 from refinenet.models.inference_graph import DeployedNetwork, list_results, network_to_deploy, trace
 from refinenet.outputs import read_outputs
 
-NAMES = ["labels", "logits", "depth", "normals", "soil", "far", "maps"]
+NAMES = ["labels", "logits", "depth", "normals", "soil", "far", "far_deviation", "maps"]
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +70,7 @@ def test_every_format_gives_every_output(
     assert (found["labels"][0] == expected.labels).mean() > 0.999
     np.testing.assert_allclose(found["depth"][0, 0], expected.depth, rtol=1e-4)
     np.testing.assert_allclose(found["far"], expected["far"][None], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found["far_deviation"][0], expected.deviation("far"), rtol=1e-4)
     np.testing.assert_allclose(found["normals"][0].transpose(1, 2, 0), expected.normals, atol=1e-4)
     np.testing.assert_allclose(found["soil"][0, 1], expected.values["moisture"], rtol=1e-4)
 
@@ -88,6 +89,7 @@ def test_plain_onnx_runtime_gives_depth_in_metres(
         ("normals", [""]),
         ("soil", ["m", "%"]),
         ("far", ["m"]),
+        ("far_deviation", ["m"]),
     ]
 
 
@@ -117,7 +119,8 @@ def test_triton_names_each_output(written: Path) -> None:
         ("normals", "TYPE_FP32", "3, -1, -1"),
         ("soil", "TYPE_FP32", "2, -1, -1"),
         ("far", "TYPE_FP32", "1, -1, -1"),
-        ("maps", "TYPE_FP32", "10, -1, -1"),
+        ("far_deviation", "TYPE_FP32", "1, -1, -1"),
+        ("maps", "TYPE_FP32", "11, -1, -1"),
     ]
 
 
@@ -188,7 +191,7 @@ def test_files_that_contradict_their_header_are_refused(model: RefineNet, writte
         del graph.metadata_props[:]
         graph.metadata_props.add(key="refinenet", value=metadata.header)
         (tmp_path / path.name).write_bytes(graph.SerializeToString())
-        with pytest.raises(ValueError, match="names outputs of 9 channels, its maps have 10"):
+        with pytest.raises(ValueError, match="names outputs of 9 channels, its maps have 11"):
             RefineNet(model=tmp_path / path.name)
     shutil.copy(written / "net.onnx", tmp_path / "renamed.onnx")
     graph = onnx.load(tmp_path / "renamed.onnx")
@@ -201,7 +204,7 @@ def test_files_that_contradict_their_header_are_refused(model: RefineNet, writte
 
 
 def test_names_of_the_graph_are_refused_as_outputs() -> None:
-    with pytest.raises(ValueError, match="An output named 'maps' cannot be exported"):
+    with pytest.raises(ValueError, match="An output named 'maps' cannot be exported, since its graph has another"):
         list_results(read_outputs("classes,maps=depth"), 3)
 
 

@@ -1,4 +1,4 @@
-"""A network with an output of each kind, whose values spread over their ranges although it is untrained."""
+"""A network with an output of each kind, one of which predicts the scale of its errors, and whose values spread over their ranges although it is untrained."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from refinenet import RefineNet
 
-OUTPUTS = "classes,depth:0.5:80,normals,soil=regression[height:m,moisture:%],far=depth:1:900"
+OUTPUTS = "classes,depth:0.5:80,normals,soil=regression[height:m,moisture:%],far=depth~laplace:1:900"
 _SPREADS = {"depth": (20.0, 30.0), "far": (500.0, 300.0), "soil": (3.0, 20.0)}
 """Standard deviation and mean of the values of each output."""
 

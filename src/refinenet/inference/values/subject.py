@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from refinenet.inference.output_kinds import NAME_MARK, OUTPUT_KINDS, Kind, split_kind
+from refinenet.inference.output_kinds import NAME_MARK, OUTPUT_KINDS, Kind, OutputKind, split_kind
 from refinenet.outputs import OutputSpec, class_output
 from refinenet.settings import is_number
 
@@ -64,6 +64,8 @@ class Subject:
     """The channels that are shown."""
     kind: Kind
     """The kind, for messages."""
+    row: OutputKind
+    """The row of the kind."""
     scale: float | None = None
     """Stored value of one unit in files of integers; None if nobody has chosen one."""
     limits: tuple[float, float] | None = None
@@ -74,7 +76,8 @@ class Subject:
     def quantities(self) -> tuple[tuple[str, str], ...]:
         """Name and unit of each quantity shown."""
         found = self.spec.quantities
-        return found[self.channels] if self.spec.info.names_quantities else found
+        shown = found[self.channels] if self.spec.info.names_quantities else found
+        return tuple((f"{self.row.prefix}{name}", unit) for name, unit in shown)
 
     @property
     def title(self) -> str:
@@ -110,6 +113,7 @@ def find_subject(kind: Kind, outputs: Sequence[OutputSpec], options: RenderOptio
         spec=spec,
         channels=channels,
         kind=kind,
+        row=row,
         scale=options.scale or row.scale,
         limits=options.limits,
         intrinsics=options.intrinsics,
