@@ -176,7 +176,7 @@ def test_deviations_of_errors_are_written_where_they_are_predicted(
 ) -> None:
     shown = model.deploy(street, output="depth_deviation:far", output_file=tmp_path / "far.npz")
     assert np.array_equal(shown, model.predict(street).deviation("far")[0])
-    assert np.array_equal(np.load(tmp_path / "far.npz")["deviation of far"], shown)
+    assert np.array_equal(np.load(tmp_path / "far.npz")["far"], shown)
     with pytest.raises(ValueError, match="depth_deviation needs an output that predicts the scale of its errors"):
         model.deploy(street, output="depth_deviation")
 

@@ -1,4 +1,4 @@
-"""A network with an output of each kind, one of which predicts the scale of its errors, and whose values spread over their ranges although it is untrained."""
+"""A network with outputs of all kinds, whose values spread over their ranges although it is untrained."""
 
 from __future__ import annotations
 

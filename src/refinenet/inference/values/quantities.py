@@ -112,8 +112,7 @@ def with_limits(values: Values, subject: Subject) -> Subject:
 def add_colour_bar(picture: npt.NDArray[np.uint8], subject: Subject) -> npt.NDArray[np.uint8]:
     """Return the picture above a bar with its colours in units."""
     assert subject.limits is not None
-    name, unit = subject.quantities[0]
-    bar = draw_colour_bar(picture.shape[1], *subject.limits, name, unit, subject.row.colours)
+    bar = draw_colour_bar(picture.shape[1], *subject.limits, subject.title, subject.row.colours)
     return np.concatenate([picture, bar])
 
 

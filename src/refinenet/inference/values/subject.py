@@ -76,14 +76,13 @@ class Subject:
     def quantities(self) -> tuple[tuple[str, str], ...]:
         """Name and unit of each quantity shown."""
         found = self.spec.quantities
-        shown = found[self.channels] if self.spec.info.names_quantities else found
-        return tuple((f"{self.row.prefix}{name}", unit) for name, unit in shown)
+        return found[self.channels] if self.spec.info.names_quantities else found
 
     @property
     def title(self) -> str:
-        """The first quantity with its unit."""
+        """What is shown of the first quantity, with its unit."""
         name, unit = self.quantities[0]
-        return f"{name} ({unit})" if unit else name
+        return f"{self.row.prefix}{name} ({unit})" if unit else f"{self.row.prefix}{name}"
 
 
 def find_subject(kind: Kind, outputs: Sequence[OutputSpec], options: RenderOptions = AS_USUAL) -> Subject:
