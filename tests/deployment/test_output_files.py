@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 import rasterio
 from conftest import CommandLine
+from dense_network import new_network
 from PIL import Image
-from several_outputs import new_network
 from video_samples import read_video, write_video
 
 from refinenet import RefineNet

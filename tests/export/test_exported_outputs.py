@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from several_outputs import OUTPUTS, new_network
+from dense_network import OUTPUTS, new_network
 
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset
