@@ -266,6 +266,9 @@ def test_a_video_keeps_the_limits_of_its_first_frame(
         expected = model.deploy(frame, output="depth_colour", limits=limits)
         assert picture.shape[:2] == (expected.shape[0] + expected.shape[0] % 2, expected.shape[1])
         assert np.abs(picture[: len(expected)].astype(int) - expected).mean() < 6
+    model.deploy_video(video, tmp_path / "normals.mkv", "normals", progress=False)
+    painted = model.deploy(frames[1], output="normals")
+    assert np.abs(read_video(tmp_path / "normals.mkv")[0][1].astype(int) - painted).mean() < 6
     model.deploy_video(video, tmp_path / "frames", "depth", progress=False)
     with Image.open(tmp_path / "frames" / "000001.png") as picture:
         np.testing.assert_allclose(np.asarray(picture) / 1000, model.predict(frames[1]).depth, atol=0.00051)

@@ -220,7 +220,7 @@ OUTPUT_KINDS: dict[str, OutputKind] = {
     ),
     "normals": OutputKind(
         of="normals",
-        forms={".png": _NORMAL_COLOURS, ".tif": _NUMBERS},
+        forms={".png": _NORMAL_COLOURS, ".jpg": _NORMAL_COLOURS, ".jpeg": _NORMAL_COLOURS, ".tif": _NUMBERS},
         contents=_ARRAYS,
         is_usual=True,
         remark=".png, .tif, .npz",
