@@ -69,8 +69,8 @@ def test_depth_in_millimetres(model: RefineNet, street: npt.NDArray[np.uint8], t
     np.testing.assert_array_equal(shown, expected)
     with Image.open(tmp_path / "depth.png") as picture:
         assert picture.mode == "I;16"
-        assert picture.text["scale"] == "1000"
-        assert picture.text["Description"] == "depth in m = stored value / 1000; 0 = no data"
+        assert picture.info["scale"] == "1000"
+        assert picture.info["Description"] == "depth in m = stored value / 1000; 0 = no data"
         np.testing.assert_allclose(np.asarray(picture) / 1000, expected, atol=0.0005)
 
 
@@ -241,7 +241,7 @@ def test_windows_write_what_one_window_writes(model: RefineNet, folder: Path, st
         )
         model.deploy_large(folder / "in" / "a.png", folder / f"whole{suffix}", "depth", progress=False)
     with Image.open(folder / "depth.png") as picture:
-        assert picture.text["scale"] == "1000"
+        assert picture.info["scale"] == "1000"
     # In millimetres and in metres the same, from windows; and from one window what the network says.
     blended = read_raster(folder / "depth.tif")[0]
     np.testing.assert_allclose(read_raster(folder / "depth.png")[0] / 1000, blended, atol=0.00051)
@@ -262,10 +262,10 @@ def test_a_video_keeps_the_limits_of_its_first_frame(
     model.deploy_video(video, tmp_path / "depth.mkv", "depth_colour", progress=False)
     shown, _ = read_video(tmp_path / "depth.mkv")
     limits = tuple(float(value) for value in np.percentile(model.predict(frames[0]).depth, (2, 98)))
-    for frame, picture in zip(frames, shown, strict=True):
+    for frame, drawn in zip(frames, shown, strict=True):
         expected = model.deploy(frame, output="depth_colour", limits=limits)
-        assert picture.shape[:2] == (expected.shape[0] + expected.shape[0] % 2, expected.shape[1])
-        assert np.abs(picture[: len(expected)].astype(int) - expected).mean() < 6
+        assert drawn.shape[:2] == (expected.shape[0] + expected.shape[0] % 2, expected.shape[1])
+        assert np.abs(drawn[: len(expected)].astype(int) - expected).mean() < 6
     model.deploy_video(video, tmp_path / "normals.mkv", "normals", progress=False)
     painted = model.deploy(frames[1], output="normals")
     assert np.abs(read_video(tmp_path / "normals.mkv")[0][1].astype(int) - painted).mean() < 6
@@ -311,4 +311,4 @@ def test_the_command_line_writes_depth(
 def test_png_texts_survive_pillow(model: RefineNet, street: npt.NDArray[np.uint8]) -> None:
     content = model.open_renderer("depth", ".png").encode(model.predict(street))
     with Image.open(io.BytesIO(content)) as picture:
-        assert picture.text["unit"] == "m"
+        assert picture.info["unit"] == "m"

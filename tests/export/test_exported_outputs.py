@@ -8,6 +8,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,10 @@ def test_an_output_that_differs_is_named(model: RefineNet, street: npt.NDArray[n
     )
 
 
+def read_truth(truth: npt.NDArray[np.float32], _: str) -> npt.NDArray[np.float32]:
+    return truth
+
+
 def test_errors_against_ground_truth(model: RefineNet, street: npt.NDArray[np.uint8]) -> None:
     truth = {spec.name: np.full((spec.count_channels(3), *street.shape[:2]), 7.0, np.float32) for spec in model.outputs}
     truth["depth"][:, :10] = np.nan
@@ -169,7 +174,7 @@ def test_errors_against_ground_truth(model: RefineNet, street: npt.NDArray[np.ui
         read_image=lambda _: street,
         read_labels=lambda _: model.segment(street).labels,
         target_specs=specs,
-        target_readers={spec.name: lambda _, name=spec.name: truth[name] for spec in specs},
+        target_readers={spec.name: partial(read_truth, truth[spec.name]) for spec in specs},
     ).with_targets(["depth", "soil"])
     scores = OutputScores(model.outputs, dataset, model.label_set)
     scores.add(dataset[0], run_in_pytorch(DeployedNetwork(model.network).eval(), images_of(street)))

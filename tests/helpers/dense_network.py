@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from refinenet import RefineNet
@@ -13,10 +11,10 @@ _SPREADS = {"depth": (20.0, 30.0), "far": (500.0, 300.0), "soil": (3.0, 20.0)}
 """Standard deviation and mean of the values of each output."""
 
 
-def new_network(outputs: str = OUTPUTS, **options: Any) -> RefineNet:
+def new_network(outputs: str = OUTPUTS) -> RefineNet:
     """Return the network, with three classes if it has any."""
-    classes = {"num_classes": 3} if "classes" in outputs else {}
-    r = RefineNet(encoder="test_resnet", outputs=outputs, device="cpu", backend="pytorch", seed=3, **classes, **options)
+    classes = 3 if "classes" in outputs else None
+    r = RefineNet(encoder="test_resnet", num_classes=classes, outputs=outputs, device="cpu", backend="pytorch", seed=3)
     with torch.no_grad():
         for name, (deviation, mean) in _SPREADS.items():
             if name in r.network.heads:
