@@ -209,7 +209,7 @@ def test_files_that_contradict_their_header_are_refused(model: RefineNet, writte
 
 
 def test_names_of_the_graph_are_refused_as_outputs() -> None:
-    with pytest.raises(ValueError, match="An output named 'maps' cannot be exported, since its graph has another"):
+    with pytest.raises(ValueError, match="An output named 'maps' cannot be exported, since graphs have another"):
         list_results(read_outputs("classes,maps=depth"), 3)
 
 
