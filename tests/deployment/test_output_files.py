@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 import rasterio
 from conftest import CommandLine
+from dense_network import new_network
 from PIL import Image
-from several_outputs import new_network
 from video_samples import read_video, write_video
 
 from refinenet import RefineNet
@@ -69,8 +69,8 @@ def test_depth_in_millimetres(model: RefineNet, street: npt.NDArray[np.uint8], t
     np.testing.assert_array_equal(shown, expected)
     with Image.open(tmp_path / "depth.png") as picture:
         assert picture.mode == "I;16"
-        assert picture.text["scale"] == "1000"
-        assert picture.text["Description"] == "depth in m = stored value / 1000; 0 = no data"
+        assert picture.info["scale"] == "1000"
+        assert picture.info["Description"] == "depth in m = stored value / 1000; 0 = no data"
         np.testing.assert_allclose(np.asarray(picture) / 1000, expected, atol=0.0005)
 
 
@@ -171,6 +171,16 @@ def test_colours_have_a_bar_and_share_their_limits(
     assert np.corrcoef(depth.ravel()[order], luminance.ravel()[order])[0, 1] < -0.9
 
 
+def test_deviations_of_errors_are_written_where_they_are_predicted(
+    model: RefineNet, street: npt.NDArray[np.uint8], tmp_path: Path
+) -> None:
+    shown = model.deploy(street, output="depth_deviation:far", output_file=tmp_path / "far.npz")
+    assert np.array_equal(shown, model.predict(street).deviation("far")[0])
+    assert np.array_equal(np.load(tmp_path / "far.npz")["far"], shown)
+    with pytest.raises(ValueError, match="depth_deviation needs an output that predicts the scale of its errors"):
+        model.deploy(street, output="depth_deviation")
+
+
 def test_kinds_that_the_network_does_not_have_are_refused(
     model: RefineNet, street: npt.NDArray[np.uint8], tmp_path: Path
 ) -> None:
@@ -231,7 +241,7 @@ def test_windows_write_what_one_window_writes(model: RefineNet, folder: Path, st
         )
         model.deploy_large(folder / "in" / "a.png", folder / f"whole{suffix}", "depth", progress=False)
     with Image.open(folder / "depth.png") as picture:
-        assert picture.text["scale"] == "1000"
+        assert picture.info["scale"] == "1000"
     # In millimetres and in metres the same, from windows; and from one window what the network says.
     blended = read_raster(folder / "depth.tif")[0]
     np.testing.assert_allclose(read_raster(folder / "depth.png")[0] / 1000, blended, atol=0.00051)
@@ -252,10 +262,13 @@ def test_a_video_keeps_the_limits_of_its_first_frame(
     model.deploy_video(video, tmp_path / "depth.mkv", "depth_colour", progress=False)
     shown, _ = read_video(tmp_path / "depth.mkv")
     limits = tuple(float(value) for value in np.percentile(model.predict(frames[0]).depth, (2, 98)))
-    for frame, picture in zip(frames, shown, strict=True):
+    for frame, drawn in zip(frames, shown, strict=True):
         expected = model.deploy(frame, output="depth_colour", limits=limits)
-        assert picture.shape[:2] == (expected.shape[0] + expected.shape[0] % 2, expected.shape[1])
-        assert np.abs(picture[: len(expected)].astype(int) - expected).mean() < 6
+        assert drawn.shape[:2] == (expected.shape[0] + expected.shape[0] % 2, expected.shape[1])
+        assert np.abs(drawn[: len(expected)].astype(int) - expected).mean() < 6
+    model.deploy_video(video, tmp_path / "normals.mkv", "normals", progress=False)
+    painted = model.deploy(frames[1], output="normals")
+    assert np.abs(read_video(tmp_path / "normals.mkv")[0][1].astype(int) - painted).mean() < 6
     model.deploy_video(video, tmp_path / "frames", "depth", progress=False)
     with Image.open(tmp_path / "frames" / "000001.png") as picture:
         np.testing.assert_allclose(np.asarray(picture) / 1000, model.predict(frames[1]).depth, atol=0.00051)
@@ -298,4 +311,4 @@ def test_the_command_line_writes_depth(
 def test_png_texts_survive_pillow(model: RefineNet, street: npt.NDArray[np.uint8]) -> None:
     content = model.open_renderer("depth", ".png").encode(model.predict(street))
     with Image.open(io.BytesIO(content)) as picture:
-        assert picture.text["unit"] == "m"
+        assert picture.info["unit"] == "m"

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import ray
 from conftest import CommandLine
+from dense_network import new_network
 from PIL import Image
-from several_outputs import new_network
 from small_store import running_store
 
 from refinenet import RefineNet

@@ -8,6 +8,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from several_outputs import OUTPUTS, new_network
+from dense_network import OUTPUTS, new_network
 
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset
@@ -29,7 +30,7 @@ from refinenet.inference.protocol import Protocol
 from refinenet.models.inference_graph import DeployedNetwork, list_results, network_to_deploy, trace
 from refinenet.outputs import read_outputs
 
-NAMES = ["labels", "logits", "depth", "normals", "soil", "far", "maps"]
+NAMES = ["labels", "logits", "depth", "normals", "soil", "far", "far_deviation", "maps"]
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +71,7 @@ def test_every_format_gives_every_output(
     assert (found["labels"][0] == expected.labels).mean() > 0.999
     np.testing.assert_allclose(found["depth"][0, 0], expected.depth, rtol=1e-4)
     np.testing.assert_allclose(found["far"], expected["far"][None], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found["far_deviation"][0], expected.deviation("far"), rtol=1e-4)
     np.testing.assert_allclose(found["normals"][0].transpose(1, 2, 0), expected.normals, atol=1e-4)
     np.testing.assert_allclose(found["soil"][0, 1], expected.values["moisture"], rtol=1e-4)
 
@@ -88,6 +90,7 @@ def test_plain_onnx_runtime_gives_depth_in_metres(
         ("normals", [""]),
         ("soil", ["m", "%"]),
         ("far", ["m"]),
+        ("far_deviation", ["m"]),
     ]
 
 
@@ -117,7 +120,8 @@ def test_triton_names_each_output(written: Path) -> None:
         ("normals", "TYPE_FP32", "3, -1, -1"),
         ("soil", "TYPE_FP32", "2, -1, -1"),
         ("far", "TYPE_FP32", "1, -1, -1"),
-        ("maps", "TYPE_FP32", "10, -1, -1"),
+        ("far_deviation", "TYPE_FP32", "1, -1, -1"),
+        ("maps", "TYPE_FP32", "11, -1, -1"),
     ]
 
 
@@ -154,6 +158,10 @@ def test_an_output_that_differs_is_named(model: RefineNet, street: npt.NDArray[n
     )
 
 
+def read_truth(truth: npt.NDArray[np.float32], _: str) -> npt.NDArray[np.float32]:
+    return truth
+
+
 def test_errors_against_ground_truth(model: RefineNet, street: npt.NDArray[np.uint8]) -> None:
     truth = {spec.name: np.full((spec.count_channels(3), *street.shape[:2]), 7.0, np.float32) for spec in model.outputs}
     truth["depth"][:, :10] = np.nan
@@ -166,7 +174,7 @@ def test_errors_against_ground_truth(model: RefineNet, street: npt.NDArray[np.ui
         read_image=lambda _: street,
         read_labels=lambda _: model.segment(street).labels,
         target_specs=specs,
-        target_readers={spec.name: lambda _, name=spec.name: truth[name] for spec in specs},
+        target_readers={spec.name: partial(read_truth, truth[spec.name]) for spec in specs},
     ).with_targets(["depth", "soil"])
     scores = OutputScores(model.outputs, dataset, model.label_set)
     scores.add(dataset[0], run_in_pytorch(DeployedNetwork(model.network).eval(), images_of(street)))
@@ -188,7 +196,7 @@ def test_files_that_contradict_their_header_are_refused(model: RefineNet, writte
         del graph.metadata_props[:]
         graph.metadata_props.add(key="refinenet", value=metadata.header)
         (tmp_path / path.name).write_bytes(graph.SerializeToString())
-        with pytest.raises(ValueError, match="names outputs of 9 channels, its maps have 10"):
+        with pytest.raises(ValueError, match="names outputs of 9 channels, its maps have 11"):
             RefineNet(model=tmp_path / path.name)
     shutil.copy(written / "net.onnx", tmp_path / "renamed.onnx")
     graph = onnx.load(tmp_path / "renamed.onnx")
@@ -201,7 +209,7 @@ def test_files_that_contradict_their_header_are_refused(model: RefineNet, writte
 
 
 def test_names_of_the_graph_are_refused_as_outputs() -> None:
-    with pytest.raises(ValueError, match="An output named 'maps' cannot be exported"):
+    with pytest.raises(ValueError, match="An output named 'maps' cannot be exported, since graphs have another"):
         list_results(read_outputs("classes,maps=depth"), 3)
 
 
@@ -230,7 +238,7 @@ def test_int8_keeps_each_output_within_its_bound(tmp_path: Path) -> None:
     assert made["bounds"]["largest_rmse_rise"] == 0.5
     found = RefineNet(model=tmp_path / "net.xml").predict(streets[2]).depth
     assert np.abs(found - model.predict(streets[2]).depth).mean() < 1
-    with pytest.raises(ValueError, match="has no ground truth for depth"):
+    with pytest.raises(ValueError, match="has no ground truth for"):
         model.export(
             tmp_path / "other.xml",
             dataset=lambda name: dataclasses.replace(split(name), target_specs=(), target_readers={}),

@@ -33,7 +33,7 @@ def test_limits_leave_out_the_extremes() -> None:
 @pytest.mark.parametrize(("low", "high", "ticks"), [(0, 80, 4), (2.83, 81.97, 3), (-1, 1, 4)])
 def test_ticks_stand_below_their_values(low: float, high: float, ticks: int) -> None:
     """Ticks are black, below the bar: as far from its left end as their round values are from the lowest."""
-    bar = draw_colour_bar(420, low, high, "depth", "m", "near_bright")
+    bar = draw_colour_bar(420, low, high, "depth (m)", "near_bright")
     assert bar.shape == (STRIP_HEIGHT, 420, 3)
     row = next(r for r in range(30, STRIP_HEIGHT) if (bar[r] == 0).all(-1).sum() >= 3 and (bar[r] > 200).all(-1).any())
     places = np.flatnonzero((bar[row] == 0).all(-1))
@@ -45,4 +45,4 @@ def test_ticks_stand_below_their_values(low: float, high: float, ticks: int) -> 
 
 @pytest.mark.parametrize("width", [1, 5, 40])
 def test_narrow_pictures_have_a_bar_too(width: int) -> None:
-    assert draw_colour_bar(width, 0, 1, "moisture", "%", "plasma").shape == (STRIP_HEIGHT, width, 3)
+    assert draw_colour_bar(width, 0, 1, "moisture (%)", "plasma").shape == (STRIP_HEIGHT, width, 3)

@@ -39,7 +39,8 @@ class ImageReport:
         elif not self._is_silent:
             written = ", ".join(str(path) for path in result.outputs.values())
             existed = " (already done)" if result.was_there else ""
-            line = f"{result.image} -> {written}{existed}: {_main_areas(result.areas)}"
+            areas = f": {_main_areas(result.areas)}" if result.areas else ""
+            line = f"{result.image} -> {written}{existed}{areas}"
             print(quote_controls(line), file=self._stream)
 
     def finish(self, count: int) -> None:

@@ -167,7 +167,8 @@ class _LargeRun:
         self.rows = WindowGrid(image.height, protocol.window[0], protocol.overlap)
         self.columns = WindowGrid(image.width, protocol.window[1], protocol.overlap)
         channels = sum(spec.count_maps(len(segmenter.label_set)) for spec in segmenter.outputs)
-        self.strips = _choose_strips(self.rows, image.width, channels, memory)
+        picture = math.prod(renderer.shape(1, 1)) * np.dtype(renderer.dtype).itemsize
+        self.strips = _choose_strips(self.rows, image.width, channels, max(3, picture), memory)
         self.windows = len(self.rows) * sum(len(self.columns.touching(strip)) for strip in self.strips)
         self.counts = np.zeros(segmenter.label_set.ignore_index + 1, np.int64)
         self.data_pixels = 0
@@ -291,10 +292,10 @@ class _Rows:
         self._top, self._bottom = rows.start, rows.stop
 
 
-def _choose_strips(rows: WindowGrid, width: int, channels: int, memory: int) -> list[slice]:
+def _choose_strips(rows: WindowGrid, width: int, channels: int, picture: int, memory: int) -> list[slice]:
     """Return strips of columns, from left to right, narrow enough for their rows in flight to fit into memory."""
     # Bytes per column: float32 logits shared by two rows of windows, RGB while rows move in the buffer, and pictures.
-    logits, image, pictures = 4 * channels * rows.longest_overlap, 3 * 2 * rows.window, 2 * 3 * rows.window
+    logits, image, pictures = 4 * channels * rows.longest_overlap, 3 * 2 * rows.window, 2 * picture * rows.window
     count = math.ceil(width * (logits + image + pictures) / memory)
     side = math.ceil(width / count / TILE) * TILE  # whole tiles: each is compressed and written once
     return [slice(left, min(width, left + side)) for left in range(0, width, side)]

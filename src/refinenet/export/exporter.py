@@ -213,7 +213,7 @@ def _describe_graph(metadata: GraphMetadata, chosen: Format) -> dict[str, Any]:
 def _describe_result(result: GraphResult) -> dict[str, Any]:
     described: dict[str, Any] = {"name": result.name, "type": result.type, "shape": list(result.shape)}
     if result.spec is not None:
-        described |= {"kind": result.spec.kind, "values": result.spec.info.meaning}
+        described |= {"kind": result.spec.kind, "values": result.meaning}
         described |= {"quantities": [{"name": name, "unit": unit} for name, unit in result.spec.quantities]}
     return described
 

@@ -81,7 +81,8 @@ class GraphMetadata:
         return [
             {
                 **result.spec.to_dict(),
-                "meaning": result.spec.info.meaning,
+                "name": result.name,
+                "meaning": result.meaning,
                 "units": [unit for _, unit in result.spec.quantities],
                 "shape": list(result.shape),
             }

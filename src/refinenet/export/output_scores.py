@@ -36,7 +36,7 @@ class OutputScores:
         self._values = [
             (index, result.spec)
             for index, result in enumerate(results)
-            if result.spec is not None and result.spec.name in dataset.chosen_targets
+            if result.spec is not None and not result.is_deviation and result.spec.name in dataset.chosen_targets
         ]
         self._errors = {name: _SquaredError() for _, spec in self._values for name in _list_names(spec)}
 

@@ -64,13 +64,14 @@ def compare_values(
     for index, result in enumerate(results):
         if result.spec is None:
             continue
-        first, names = places[result.spec.name], result.spec.quantities
-        width = result.spec.count_channels(0) // len(names)
+        channels, names = result.spec.count_channels(0), result.spec.quantities
+        first = places[result.spec.name] + (channels if result.is_deviation else 0)
+        width, prefix = channels // len(names), "deviation of " if result.is_deviation else ""
         for number, (name, unit) in enumerate(names):
             part = slice(number * width, (number + 1) * width)
             in_maps = slice(first + part.start, first + part.stop)
             maps = expected[-1][:, in_maps], found[-1][:, in_maps]
-            yield _measure(name, unit, expected[index][:, part], found[index][:, part], *maps)
+            yield _measure(f"{prefix}{name}", unit, expected[index][:, part], found[index][:, part], *maps)
 
 
 def _measure(

@@ -98,6 +98,12 @@ class OutputKind:
     """Functions that return the content of other files of values, by suffix."""
     check: Callable[[Subject], None] = lambda _: None
     """Raises ValueError if options are missing."""
+    read: Callable[[Prediction, str], npt.NDArray[np.float32]] = lambda prediction, name: prediction[name]
+    """Returns the values of an output by its name, `(D, H, W)`."""
+    colours: str = "plasma"
+    """Colours of its pictures, a name of `io.colour_bar.COLOUR_MAPS`."""
+    prefix: str = ""
+    """Words before the names of its quantities."""
     scale: float | None = None
     """Stored value of one unit in files of integers, unless the user chooses another one."""
     is_usual: bool = False
@@ -178,6 +184,15 @@ _NORMAL_COLOURS = PixelForm(
 _ARRAYS = {".npz": deferred(f"{_QUANTITIES}:pack_values")}
 _PICTURES = {".png": _PAINTED, ".jpg": _PAINTED, ".jpeg": _PAINTED, ".tif": _PAINTED}
 
+_DEVIATIONS: dict[str, Any] = {
+    "forms": {**_PICTURES, ".tif": _NUMBERS},
+    "contents": _ARRAYS,
+    "check": deferred(f"{_QUANTITIES}:check_likelihood"),
+    "read": lambda prediction, name: prediction.deviation(name),
+    "colours": "error",
+    "prefix": "deviation of ",
+}
+
 OUTPUT_KINDS: dict[str, OutputKind] = {
     "labels": OutputKind(render=attrgetter("labels"), holds_ids=True, remark="default for .png"),
     "colour": OutputKind(render=attrgetter("colour"), channels=3, survives_jpeg=True, remark="default for .jpg"),
@@ -194,7 +209,8 @@ OUTPUT_KINDS: dict[str, OutputKind] = {
         scale=1000,
         remark=".png in millimetres, .tif in metres, .npz",
     ),
-    "depth_colour": OutputKind(of="depth", forms=_PICTURES, is_usual=True),
+    "depth_colour": OutputKind(of="depth", forms=_PICTURES, colours="near_bright", is_usual=True),
+    "depth_deviation": OutputKind(of="depth", **_DEVIATIONS),
     "cloud": OutputKind(
         of="depth",
         suffix=".ply",
@@ -204,7 +220,7 @@ OUTPUT_KINDS: dict[str, OutputKind] = {
     ),
     "normals": OutputKind(
         of="normals",
-        forms={".png": _NORMAL_COLOURS, ".tif": _NUMBERS},
+        forms={".png": _NORMAL_COLOURS, ".jpg": _NORMAL_COLOURS, ".jpeg": _NORMAL_COLOURS, ".tif": _NUMBERS},
         contents=_ARRAYS,
         is_usual=True,
         remark=".png, .tif, .npz",
@@ -217,6 +233,7 @@ OUTPUT_KINDS: dict[str, OutputKind] = {
         remark="quantities as .npz, .tif, .png",
     ),
     "values_colour": OutputKind(of="regression", forms=_PICTURES, is_usual=True),
+    "values_deviation": OutputKind(of="regression", **_DEVIATIONS),
 }
 """All kinds by name, in the order in which results are written."""
 

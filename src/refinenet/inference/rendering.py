@@ -142,7 +142,7 @@ class Renderer:
 
     def _values(self, prediction: Prediction) -> npt.NDArray[Any]:
         assert self.subject is not None
-        return prediction[self.subject.spec.name][self.subject.channels]
+        return self.row.read(prediction, self.subject.spec.name)[self.subject.channels]
 
     def _framed(self, prediction: Prediction) -> npt.NDArray[Any]:
         shown = self.with_limits(prediction)

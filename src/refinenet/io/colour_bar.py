@@ -66,17 +66,14 @@ def find_limits(values: Floats) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def draw_colour_bar(
-    width: int, low: float, high: float, title: str, unit: str, colour_map: str
-) -> npt.NDArray[np.uint8]:
+def draw_colour_bar(width: int, low: float, high: float, title: str, colour_map: str) -> npt.NDArray[np.uint8]:
     """Draw a strip with a title, the colours from `low` to `high`, and round values below them.
 
     Args:
         width: Width of the strip, in pixels.
         low: Value of the first colour.
         high: Value of the last colour.
-        title: Name of the quantity.
-        unit: Its unit; "" for none.
+        title: Name of the quantity, with its unit.
         colour_map: A name of `COLOUR_MAPS`.
 
     Returns:
@@ -88,7 +85,7 @@ def draw_colour_bar(
     colours = paint(np.linspace(low, high, max(1, right - left))[np.newaxis], low, high, colour_map)
     strip.paste(Image.fromarray(colours.repeat(BAR_HEIGHT, axis=0)), (left, _BAR_TOP))
     below = _BAR_TOP + BAR_HEIGHT
-    draw.text((left, MARGIN), fit_text(f"{title} ({unit})" if unit else title, font, right - left), "black", font)
+    draw.text((left, MARGIN), fit_text(title, font, right - left), "black", font)
     for value in _round_values(low, high, (right - left) // _LEAST_BETWEEN_TICKS):
         place, text = left + (value - low) / (high - low) * (right - left - 1), f"{value:g}"
         draw.line((place, below, place, below + _TICK), fill="black")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from refinenet.io.threads import TRACING
 from refinenet.models.batch_norm import has_activation
 from refinenet.models.decoder import RefineBlock, upsample
-from refinenet.models.heads import finish, split_maps
+from refinenet.models.heads import finish, finish_deviations, split_maps
 from refinenet.models.network import Network
 from refinenet.outputs import CLASS_KIND, OutputSpec
 
@@ -127,6 +127,8 @@ def _is_pointwise(convolution: nn.Conv2d) -> bool:
 
 INPUT, LABELS, LOGITS = "images", "labels", "logits"
 """Names of the input and outputs of the graph in every format."""
+DEVIATION = "_deviation"
+"""After the name of an output, in the name of the graph output of the standard deviations of its errors."""
 MAPS = "maps"
 """Name of the graph output of networks with other outputs than classes: the maps of all outputs together."""
 
@@ -163,14 +165,23 @@ class GraphResult:
     """Sides; those that depend on the images as texts: "N", "H", "W", "ceil(H/4)", "ceil(W/4)"."""
     spec: OutputSpec | None = None
     """The output of values that it holds, finished; None for labels, logits and maps."""
+    is_deviation: bool = False
+    """Whether it holds the standard deviations of the errors of this output instead."""
+
+    @property
+    def meaning(self) -> str:
+        """Its values, for users; "" for labels, logits and maps."""
+        if self.spec is None:
+            return ""
+        return f"standard deviations of the errors of {self.spec.name}" if self.is_deviation else self.spec.info.meaning
 
 
 def list_results(outputs: Sequence[OutputSpec], classes: int) -> tuple[GraphResult, ...]:
     """Return the outputs of the graph of a network, in their order.
 
     Of classes these are labels and logits. Each other output has its name, and its values in its unit at the size of
-    the image, as `RefineNet.predict` returns them; the maps of all outputs, from which windows and scales are put
-    together, come last.
+    the image, as `RefineNet.predict` returns them, followed by NAME_deviation if it predicts that of its errors. The
+    maps of all outputs, from which windows and scales are put together, come last.
 
     Args:
         outputs: Outputs of the network.
@@ -191,15 +202,24 @@ def list_results(outputs: Sequence[OutputSpec], classes: int) -> tuple[GraphResu
         if spec.kind == CLASS_KIND:
             results += of_classes
             continue
-        if spec.name in (INPUT, LABELS, LOGITS, MAPS):
-            raise ValueError(
-                f"An output named {spec.name!r} cannot be exported: graphs have {INPUT}, {LABELS}, {LOGITS} and {MAPS} "
-                "besides. Train it under another name."
-            )
         shape = ("N", spec.count_channels(0), "H", "W")
         results.append(GraphResult(name=spec.name, type="float32", shape=shape, spec=spec))
+        if spec.likelihood is not None:
+            results.append(replace(results[-1], name=f"{spec.name}{DEVIATION}", is_deviation=True))
     channels = sum(spec.count_maps(classes) for spec in outputs)
-    return (*results, GraphResult(name=MAPS, type="float32", shape=("N", channels, *small)))
+    results.append(GraphResult(name=MAPS, type="float32", shape=("N", channels, *small)))
+    _check_names(outputs, [result.name for result in results])
+    return tuple(results)
+
+
+def _check_names(outputs: Sequence[OutputSpec], names: Sequence[str]) -> None:
+    values = [spec.name for spec in outputs if spec.kind != CLASS_KIND]
+    taken = next((name for name in values if name in (INPUT, LABELS, LOGITS, MAPS) or names.count(name) > 1), None)
+    if taken is not None:
+        raise ValueError(
+            f"An output named {taken!r} cannot be exported, since graphs have another input or output of this name. "
+            "Train it under another one."
+        )
 
 
 def has_only_classes(outputs: Sequence[OutputSpec]) -> bool:
@@ -242,7 +262,9 @@ class DeployedNetwork(nn.Module):
             if spec.kind == CLASS_KIND:
                 results += [self._label(part, images), part]
             else:
-                results.append(finish(upsample(part, images, align_corners=False), spec))
+                resized = upsample(part, images, align_corners=False)
+                results.append(finish(resized, spec))
+                results += [finish_deviations(resized, spec)] if spec.likelihood is not None else []
         return (*results, maps)
 
     def _label(self, logits: Tensor, images: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ OPEN_SEAL = (_MARK + _ZEROS).decode("ascii")
 EXPORTER_ENTRIES = frozenset(
     ("task", "names", "stride", "channels", "batch", "imgsz", "args", "description", "author", "version", "license",
      "palette", "model_type", "labels", "reverse_input_channels", "scale_values", "return_soft_prediction",
-     "blur_strength", "outputs")
+     "blur_strength")
 )  # fmt: skip
 """Names of the metadata entries that the exporter writes in addition to the header and the hash."""
 ENOUGH_ENTRIES = 3

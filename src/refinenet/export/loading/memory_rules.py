@@ -264,13 +264,23 @@ def _pad(given: Given, options: Mapping[str, Any]) -> Made:
 
 
 def _split(given: Given, options: Mapping[str, Any]) -> Made:
-    values, axis = _values(given, 0), options["axis"] if "axis" in options else _integers(given, 1)[0]
+    data = _tensor(given, 0)
+    axis = options["axis"] if "axis" in options else _integers(given, 1)[0]
     lengths = _integers(given, options["lengths"]) if "lengths" in options else None
+    if data.values is not None:
+        places = options["count"] if lengths is None else np.cumsum(lengths)[:-1]
+        return [Bounded.of(part) for part in np.split(data.values, places, axis)], _NOTHING
     if lengths is None:
-        parts = np.split(values, options["count"], axis)
-    else:
-        parts = np.split(values, np.cumsum(lengths)[:-1], axis)
-    return [Bounded.of(part) for part in parts], _NOTHING
+        side = _whole(data.shape[axis].constant)
+        lengths = [math.ceil(side / options["count"])] * options["count"]
+    if min(lengths) < 0:
+        raise UnprovenError("a part is as long as what is left")
+    parts = []
+    for length in lengths:
+        shape = list(data.shape)
+        shape[axis] = constant(length)
+        parts.append(Bounded(tuple(shape)))
+    return parts, _NOTHING
 
 
 RULES: Mapping[str, Callable[[Given, Mapping[str, Any]], Made]] = MappingProxyType(

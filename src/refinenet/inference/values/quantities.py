@@ -80,10 +80,19 @@ def check_integers(subject: Subject) -> None:
         )
 
 
+def check_likelihood(subject: Subject) -> None:
+    """Refuse an output that does not predict the scale of its errors."""
+    if subject.spec.likelihood is None:
+        raise ValueError(
+            f"{subject.kind} needs an output that predicts the scale of its errors, such as "
+            f"{subject.spec.kind}~laplace; {subject.spec.name} does not."
+        )
+
+
 def check_single(subject: Subject) -> None:
     """Refuse several quantities in one picture."""
     if len(subject.quantities) > 1:
-        names = ", ".join(f"{subject.kind.partition(':')[0]}:{name}" for name, _ in subject.quantities)
+        names = ", ".join(f"{subject.kind.partition(':')[0]}:{name}" for name, _ in subject.spec.quantities)
         raise ValueError(
             f"{subject.kind} has {len(subject.quantities)} quantities, and this picture shows one: choose {names}."
         )
@@ -92,11 +101,7 @@ def check_single(subject: Subject) -> None:
 def paint_quantity(values: Values, subject: Subject) -> npt.NDArray[np.uint8]:
     """Return `(H, W, 3)` uint8 RGB: depths from bright, near, to dark; other quantities from dark, low, to bright."""
     low, high = subject.limits or find_limits(values[0])
-    return paint(values[0], low, high, _colour_map(subject))
-
-
-def _colour_map(subject: Subject) -> str:
-    return "near_bright" if subject.spec.info.shrinks_with_zoom else "plasma"
+    return paint(values[0], low, high, subject.row.colours)
 
 
 def with_limits(values: Values, subject: Subject) -> Subject:
@@ -107,8 +112,7 @@ def with_limits(values: Values, subject: Subject) -> Subject:
 def add_colour_bar(picture: npt.NDArray[np.uint8], subject: Subject) -> npt.NDArray[np.uint8]:
     """Return the picture above a bar with its colours in units."""
     assert subject.limits is not None
-    name, unit = subject.quantities[0]
-    bar = draw_colour_bar(picture.shape[1], *subject.limits, name, unit, _colour_map(subject))
+    bar = draw_colour_bar(picture.shape[1], *subject.limits, subject.title, subject.row.colours)
     return np.concatenate([picture, bar])
 
 
@@ -120,7 +124,7 @@ def describe_colours(subject: Subject) -> Mapping[str, str]:
 
 def pack_values(prediction: Prediction, subject: Subject) -> bytes:
     """Return a `.npz` file of a float32 array for each quantity, `(H, W)` (normals `(H, W, 3)`), and "units"."""
-    values = prediction[subject.spec.name][subject.channels]
+    values = subject.row.read(prediction, subject.spec.name)[subject.channels]
     names = [name for name, _ in subject.quantities]
     parts = [as_numbers(values, subject)] if len(names) == 1 else list(values)
     units = np.array([unit for _, unit in subject.quantities])

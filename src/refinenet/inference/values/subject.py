@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from refinenet.inference.output_kinds import NAME_MARK, OUTPUT_KINDS, Kind, split_kind
+from refinenet.inference.output_kinds import NAME_MARK, OUTPUT_KINDS, Kind, OutputKind, split_kind
 from refinenet.outputs import OutputSpec, class_output
 from refinenet.settings import is_number
 
@@ -64,6 +64,8 @@ class Subject:
     """The channels that are shown."""
     kind: Kind
     """The kind, for messages."""
+    row: OutputKind
+    """The row of the kind."""
     scale: float | None = None
     """Stored value of one unit in files of integers; None if nobody has chosen one."""
     limits: tuple[float, float] | None = None
@@ -78,9 +80,9 @@ class Subject:
 
     @property
     def title(self) -> str:
-        """The first quantity with its unit."""
+        """What is shown of the first quantity, with its unit."""
         name, unit = self.quantities[0]
-        return f"{name} ({unit})" if unit else name
+        return f"{self.row.prefix}{name} ({unit})" if unit else f"{self.row.prefix}{name}"
 
 
 def find_subject(kind: Kind, outputs: Sequence[OutputSpec], options: RenderOptions = AS_USUAL) -> Subject:
@@ -110,6 +112,7 @@ def find_subject(kind: Kind, outputs: Sequence[OutputSpec], options: RenderOptio
         spec=spec,
         channels=channels,
         kind=kind,
+        row=row,
         scale=options.scale or row.scale,
         limits=options.limits,
         intrinsics=options.intrinsics,

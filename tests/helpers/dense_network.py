@@ -1,22 +1,20 @@
-"""A network with an output of each kind, whose values spread over their ranges although it is untrained."""
+"""A network with outputs of all kinds, whose values spread over their ranges although it is untrained."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 
 from refinenet import RefineNet
 
-OUTPUTS = "classes,depth:0.5:80,normals,soil=regression[height:m,moisture:%],far=depth:1:900"
+OUTPUTS = "classes,depth:0.5:80,normals,soil=regression[height:m,moisture:%],far=depth~laplace:1:900"
 _SPREADS = {"depth": (20.0, 30.0), "far": (500.0, 300.0), "soil": (3.0, 20.0)}
 """Standard deviation and mean of the values of each output."""
 
 
-def new_network(outputs: str = OUTPUTS, **options: Any) -> RefineNet:
+def new_network(outputs: str = OUTPUTS) -> RefineNet:
     """Return the network, with three classes if it has any."""
-    classes = {"num_classes": 3} if "classes" in outputs else {}
-    r = RefineNet(encoder="test_resnet", outputs=outputs, device="cpu", backend="pytorch", seed=3, **classes, **options)
+    classes = 3 if "classes" in outputs else None
+    r = RefineNet(encoder="test_resnet", num_classes=classes, outputs=outputs, device="cpu", backend="pytorch", seed=3)
     with torch.no_grad():
         for name, (deviation, mean) in _SPREADS.items():
             if name in r.network.heads:
