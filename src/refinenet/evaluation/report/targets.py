@@ -183,7 +183,8 @@ def _draw_error(errors: npt.NDArray[np.float32], title: str, unit: str) -> Panel
 
 
 def _bar(low: float, high: float, title: str, unit: str, colours: str) -> Callable[[int], Pixels]:
-    return partial(draw_colour_bar, low=low, high=high, title=title, unit=unit, colour_map=colours)
+    named = f"{title} ({unit})" if unit else title
+    return partial(draw_colour_bar, low=low, high=high, title=named, colour_map=colours)
 
 
 TARGET_PICTURES: Mapping[str, Callable[[OutputSpec, Values, Values], Iterator[Panel]]] = {
