@@ -18,7 +18,7 @@ from matlab_miniatures import (
 from PIL import Image
 from scipy.io import savemat
 
-from refinenet.datasets.published.nyu import NYU
+from refinenet.datasets.published.nyu import NYU, NYU_RAW
 
 NYU_FILE = "nyu_depth_v2_labeled.mat"
 NAMES = """wall,floor,cabinet,bed,chair,sofa,table,door,window,bookshelf,picture,counter,blinds,desk,shelves,
@@ -166,3 +166,56 @@ def test_nyu_files_of_another_make_are_refused(tmp_path: Path) -> None:
     savemat(path, {"labels": np.zeros((2, 2))})
     with pytest.raises(ValueError, match=r"not a MATLAB file of version 7\.3"):
         NYU.open_split(tmp_path, "val")
+
+
+# Depth
+
+
+def test_nyu_s_depths_are_transposed_cropped_and_in_metres(tmp_path: Path) -> None:
+    """By hand: the depth of image n is n + (row + column) / 100 metres, and 3 rows above and 1 column are white."""
+    write_nyu(tmp_path)
+    dataset = NYU.open_split(tmp_path, "val").with_targets(["depth"])
+    assert [spec.to_text() for spec in dataset.target_specs] == ["depth:0.0:10.0", "normals"]
+    second = dataset[1].targets["depth"]
+    assert second.shape == (1, 32, 40)
+    np.testing.assert_allclose(second[0, 0, :3], [2.04, 2.05, 2.06], rtol=1e-6)
+    np.testing.assert_allclose(second[0, :3, 0], [2.04, 2.05, 2.06], rtol=1e-6)
+    np.testing.assert_allclose(second[0, 31, 39], 2.74, rtol=1e-6)
+    assert not np.isnan(second).any()
+
+
+def test_nyu_s_raw_depths_are_another_choice_in_which_0_is_missing(tmp_path: Path) -> None:
+    write_nyu(tmp_path)
+    filled, raw = (nyu.open_split(tmp_path, "val").with_targets(["depth"])[0] for nyu in (NYU, NYU_RAW))
+    # The third column from the right has no measurement; two columns of border are to the right of it.
+    assert np.isnan(raw.targets["depth"][0, :, 39]).all()
+    np.testing.assert_array_equal(raw.targets["depth"][0, :, :39], filled.targets["depth"][0, :, :39])
+    assert np.array_equal(raw.labels, filled.labels)
+
+
+def test_nyu_s_normals_are_those_of_the_kinect_s_rays(tmp_path: Path) -> None:
+    """A plane through (0, 0, 2) with the normal (0.6, 0, -0.8), whose depths follow from the published camera."""
+    labels = np.full((30, 40), 5)
+    column = np.arange(40) - 325.582449
+    depth = np.broadcast_to(-0.8 * 2 / (0.6 * column / 518.857901 - 0.8), (30, 40)).astype(np.float32)
+    border = (2, 1, 4, 3)
+    write_plain_nyu(tmp_path, [labels], border)
+    with h5py.File(tmp_path / NYU_FILE, "r+") as file:
+        file["depths"][0] = depth.T
+    normals = NYU.open_split(tmp_path, "val").with_targets(["normals"])[0].targets["normals"]
+    assert normals.shape == (3, 27, 33)
+    known = ~np.isnan(normals[0])
+    assert known.mean() > 0.99
+    np.testing.assert_allclose(normals[:, known].T, np.broadcast_to([0.6, 0, -0.8], (known.sum(), 3)), atol=2e-3)
+
+
+def test_a_file_without_depths_has_classes_alone_and_depths_of_another_make_are_refused(tmp_path: Path) -> None:
+    write_nyu(tmp_path)
+    with h5py.File(tmp_path / NYU_FILE, "r+") as file:
+        del file["rawDepths"]
+        depths = file["depths"][()]
+        del file["depths"]
+        file["depths"] = (depths * 1000).astype(np.uint16)
+    assert NYU_RAW.open_split(tmp_path, "val").target_specs == ()
+    with pytest.raises(ValueError, match=r"depths holds uint16 of shape \(N, 43, 37\), not floating-point numbers"):
+        NYU.open_split(tmp_path, "val").with_targets(["depth"])[0]

@@ -137,6 +137,30 @@ def test_cityscapes_all_34_label_ids_and_the_number_plate_of_minus_one(tmp_path:
     assert (labels[1:] == void).all()
 
 
+def test_cityscapes_depth_is_baseline_times_focal_length_by_disparity(tmp_path: Path) -> None:
+    miniatures.write_cityscapes(tmp_path)
+    assert CITYSCAPES.open_split(tmp_path, "val").target_specs == ()
+    frame = "frankfurt_000000_000294"
+    stored = np.full((32, 40), 1 + 256 * 10, np.uint16)
+    stored[0, :4] = (0, 1, 257, 129)
+    miniatures.write_disparity(tmp_path, "val", frame, stored)
+    dataset = CITYSCAPES.open_split(tmp_path, "val").with_targets(["depth"])
+    assert [spec.to_text() for spec in dataset.target_specs] == ["depth:0.0:1000.0"]
+    depth = dataset[0].targets["depth"]
+    # By hand: 0.222126 m * 2268.36 pixels = 503.8617... pixel metres; disparities of 1, 1/2 and 10 pixels.
+    assert depth.shape == (1, 32, 40)
+    np.testing.assert_allclose(depth[0, 0, :5], [np.nan, np.nan, 503.86173, 1007.72346, 50.386173], rtol=1e-6)
+    with pytest.raises(FileNotFoundError, match="munster_000000_000019_disparity"):
+        dataset[1]
+    camera = tmp_path / "camera" / "val" / "frankfurt" / f"{frame}_camera.json"
+    camera.write_text('{"extrinsic": {"baseline": 0}, "intrinsic": {"fx": 2}}')
+    with pytest.raises(ValueError, match=r"camera\.json: the baseline and the focal length are above 0, not 0\.0"):
+        dataset[0]
+    camera.write_text("[]")
+    with pytest.raises(ValueError, match=r"camera\.json is damaged or not a camera file"):
+        dataset[0]
+
+
 def test_cityscapes_items_are_city_and_frame_of_any_number(tmp_path: Path) -> None:
     """Trap: cities with few long sequences have frame numbers other than 000019."""
     miniatures.write_cityscapes(tmp_path)

@@ -15,9 +15,11 @@ from matlab_miniatures import (
     paint,
     structures,
     write_nyu,
+    write_sun_depth,
     write_sun_files,
     write_sunrgbd,
 )
+from PIL import Image
 from scipy.io import savemat
 
 from refinenet.datasets.dataset import join
@@ -145,3 +147,41 @@ def test_sunrgbd_without_its_toolbox_says_what_was_looked_for(tmp_path: Path) ->
         assert str(tmp_path / place / "Metadata" / "SUNRGBDMeta.mat") in str(caught.value)
     (tmp_path / "elsewhere").rename(tmp_path / "SUNRGBD" / "SUNRGBDtoolbox")
     assert len(SUNRGBD.open_split(tmp_path, "train")) == 3
+
+
+# Depth
+
+
+def test_sunrgbd_depths_are_rotated_by_three_bits_and_improved_ones_come_first(tmp_path: Path) -> None:
+    write_sunrgbd(tmp_path)
+    scene = tmp_path / "SUNRGBD" / "kv2" / "kinect2data" / "000002_a"
+    millimetres = np.full((33, 37), 5000)
+    millimetres[0, :5] = (0, 1, 1234, 8191, 65535)
+    write_sun_depth(scene, "0000001.png", millimetres - millimetres + 1, folder="depth")
+    # By hand: 5000 is 0b1001110001000, which rotated to the left by 3 is 40000; 8191 becomes 65528, 65535 stays.
+    stored = millimetres * 8
+    stored[0, 4] = 65535
+    Image.fromarray(stored.astype(np.uint16)).save(scene / "depth_bfx" / "0000001.png")
+    dataset = SUNRGBD.open_split(tmp_path, "train").with_targets(["depth", "normals"])
+    targets = dataset[0].targets
+    assert targets["depth"].shape == (1, 33, 37)
+    expected = np.array([np.nan, 0.001, 1.234, 8.191, 65.535, 5], np.float32)
+    np.testing.assert_allclose(targets["depth"][0, 0, :6], expected, rtol=1e-6)
+    np.testing.assert_allclose(targets["normals"][:, 20, 20], [0, 0, -1], atol=1e-5)
+    assert dataset.read_intrinsics(dataset.items[0]) == (30.5, 31.5, 18, 15)
+    (scene / "depth_bfx" / "0000001.png").unlink()
+    (scene / "depth_bfx").rmdir()
+    assert np.unique(dataset[0].targets["depth"]).tolist() == [np.float32(0.001)]
+    assert dataset.target_files["depth"](dataset.items[0]) == scene / "depth" / "0000001.png"
+
+
+def test_sunrgbd_scenes_without_depth_and_damaged_cameras_are_named_when_they_are_read(tmp_path: Path) -> None:
+    write_sunrgbd(tmp_path)
+    scene = tmp_path / "SUNRGBD" / "kv2" / "kinect2data" / "000002_a"
+    dataset = SUNRGBD.open_split(tmp_path, "train").with_targets(["depth", "normals"])
+    (scene / "intrinsics.txt").write_text("1 0 2")
+    with pytest.raises(ValueError, match=r"intrinsics\.txt is damaged: it should hold the 9 numbers"):
+        dataset[0]
+    (scene / "depth_bfx" / "0000001.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"One \.png file of depths is expected in .*000002_a/depth_bfx or"):
+        dataset[0]

@@ -6,12 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import matlab_miniatures
 import numpy as np
 import png_miniatures
 import pytest
 from conftest import CommandLine
 from PIL import Image
 
+from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 
 
@@ -110,3 +112,20 @@ def test_what_cannot_be_fetched_says_how_one_gets_it(run_refinenet: CommandLine,
     assert "https://www.cityscapes-dataset.com" in result.stderr
     unknown = run_refinenet("data", "prepare", "vocc", "--root", str(tmp_path))
     assert (unknown.returncode, "voc_aug" in unknown.stderr) == (1, True)
+
+
+def test_nyu_is_evaluated_with_its_classes_and_its_depth(run_refinenet: CommandLine, tmp_path: Path) -> None:
+    matlab_miniatures.write_nyu(tmp_path / "nyu")
+    network = RefineNet(encoder="test_resnet", num_classes=40, outputs="classes,depth:0.5:10", device="cpu")
+    network.save(tmp_path / "model.safetensors")
+    options = ("--root", "nyu", "--model", "model.safetensors", "--backend", "pytorch", "--output", "results.json")
+    done = run_refinenet("eval", "--dataset", "nyu", *options)
+    assert done.returncode == 0, done.stderr
+    assert "refridgerator" in done.stdout
+    assert "mIoU over" in done.stdout
+    assert "depth: pixels with a true depth" in done.stdout
+    assert "abs_rel" in done.stdout
+    told = json.loads((tmp_path / "results.json").read_text())
+    assert told["images"] == 2
+    # Images 1 and 2 of 32x40 pixels within the border; every depth lies in the range.
+    assert told["outputs"]["depth"]["pixels"] == 2 * 32 * 40

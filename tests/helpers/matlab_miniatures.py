@@ -150,14 +150,25 @@ def add_references(file: h5py.File, group: h5py.Group, name: str, arrays: Sequen
     dataset.attrs["MATLAB_class"] = np.bytes_("cell")
 
 
-def write_nyu_mat(path: Path, images: Sequence[npt.NDArray[np.uint8]], labels: Sequence[Ids]) -> None:
-    """nyu_depth_v2_labeled.mat of images `(H, W, 3)` and labels `(H, W)`: there `(N, 3, W, H)` and `(N, W, H)`."""
+def write_nyu_mat(
+    path: Path,
+    images: Sequence[npt.NDArray[np.uint8]],
+    labels: Sequence[Ids],
+    depths: Sequence[npt.NDArray[np.floating[Any]]] | None = None,
+) -> None:
+    """nyu_depth_v2_labeled.mat of images `(H, W, 3)` and labels `(H, W)`: there `(N, 3, W, H)` and `(N, W, H)`.
+
+    Depths `(H, W)` are 1 by default; the raw ones lack the third column from the right.
+    """
     with create_hdf5(path) as file:
         stacked = np.stack([image.transpose(2, 1, 0) for image in images])
         add_array(file, "images", stacked, "uint8")
         add_array(file, "labels", np.stack([label.T for label in labels]).astype(np.uint16), "uint16")
-        depths = np.ones((len(labels), *labels[0].T.shape), np.float32)
-        add_array(file, "depths", depths, "single")
+        filled = [np.ones(label.shape) for label in labels] if depths is None else depths
+        stored = np.stack([depth.T for depth in filled]).astype(np.float32)
+        add_array(file, "depths", stored, "single")
+        stored[:, -3:-2] = 0
+        add_array(file, "rawDepths", stored, "single")
         names = [(np.array([[ord(letter)] for letter in word], np.uint16), "char") for word in ("book", "bottle")]
         add_references(file, file, "names", names)
     finish_hdf5(path)
@@ -178,6 +189,7 @@ def write_sun_files(
     for number, (scene, image, _) in enumerate(scenes):
         name = f"{number:07}.jpg"
         write_jpeg(root / "SUNRGBD" / scene / "image" / name, image)
+        write_sun_depth(root / "SUNRGBD" / scene, f"{number:07}.png", np.full(image.shape[:2], 2000))
         box = structures([{"basis": np.eye(3), "classname": "chair", "labelname": "chair"}])
         records.append({
             "sequenceName": f"SUNRGBD/{scene}", "groundtruth3DBB": box if number else structures([]),
@@ -187,6 +199,14 @@ def write_sun_files(
     savemat(toolbox / "Metadata" / "SUNRGBDMeta.mat", {"SUNRGBDMeta": structures(records)}, do_compression=True)
     directories = {"alltrain": cells(train), "alltest": cells(test)}
     savemat(toolbox / "traintestSUNRGBD" / "allsplit.mat", directories, do_compression=True)
+
+
+def write_sun_depth(scene: Path, name: str, millimetres: Ids, folder: str = "depth_bfx") -> None:
+    """depth_bfx/NAME, whose 16 bits are rotated, and intrinsics.txt of SUN RGB-D."""
+    (scene / folder).mkdir(parents=True, exist_ok=True)
+    rotated = [[(value << 3 | value >> 13) & 0xFFFF for value in row] for row in millimetres.tolist()]
+    Image.fromarray(np.array(rotated, np.uint16)).save(scene / folder / name)
+    (scene / "intrinsics.txt").write_text("30.5 0 18 0 31.5 15 0 0 1 \n")
 
 
 def cells(scenes: Sequence[str]) -> npt.NDArray[Any]:
@@ -203,7 +223,9 @@ def write_nyu(root: Path) -> None:
     images = [paint(ids) for ids in labels]
     for image in images:
         image[:top] = image[-bottom:] = image[:, :left] = image[:, -right:] = 255
-    write_nyu_mat(root / "nyu_depth_v2_labeled.mat", images, labels)
+    rows = np.arange(32 + top + bottom)[:, np.newaxis]
+    depths = [number + (rows + np.arange(40 + left + right)) / 100 for number in range(1, 6)]
+    write_nyu_mat(root / "nyu_depth_v2_labeled.mat", images, labels, depths)
 
 
 def write_voc(root: Path, train: Sequence[str] = TRAIN) -> None:

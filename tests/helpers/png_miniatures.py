@@ -137,6 +137,19 @@ def write_cityscapes(root: Path) -> None:
             stem.with_name(f"{stem.name}_polygons.json").write_text('{"imgHeight": 32, "imgWidth": 40, "objects": []}')
 
 
+def write_disparity(root: Path, split: str, frame: str, stored: npt.NDArray[np.uint16]) -> None:
+    """Cityscapes' disparity and camera of a frame, with the numbers of an official camera file."""
+    city = frame.partition("_")[0]
+    save(root / "disparity" / split / city / f"{frame}_disparity.png", stored)
+    camera = root / "camera" / split / city / f"{frame}_camera.json"
+    camera.parent.mkdir(parents=True, exist_ok=True)
+    values = {
+        "extrinsic": {"baseline": 0.222126, "pitch": 0.05, "roll": 0.0, "x": 1.7, "y": -0.1, "yaw": 0.007, "z": 1.18},
+        "intrinsic": {"fx": 2268.36, "fy": 2225.5405988775956, "u0": 1048.64, "v0": 519.277},
+    }
+    camera.write_text(json.dumps(values))
+
+
 def write_ade20k(root: Path) -> None:
     """Of the images to train on, one is grey and one CMYK."""
     base = root / "ADEChallengeData2016"

@@ -18,7 +18,7 @@ from refinenet.datasets.published.camvid import CAMVID
 from refinenet.datasets.published.cityscapes import CITYSCAPES
 from refinenet.datasets.published.coco import COCO, COCO_STUFF
 from refinenet.datasets.published.context import CONTEXT, CONTEXT_59
-from refinenet.datasets.published.nyu import NYU
+from refinenet.datasets.published.nyu import NYU, NYU_RAW
 from refinenet.datasets.published.person_part import PERSON_PART
 from refinenet.datasets.published.prepared_masks import open_fastest, prepared_folder
 from refinenet.datasets.published.sunrgbd import SUNRGBD
@@ -62,6 +62,7 @@ __all__ = [
 PUBLISHED: Mapping[str, PublishedDataset] = MappingProxyType(
     {
         "nyu": NYU,
+        "nyu:raw": NYU_RAW,
         "voc": VOC,
         "sbd": SBD,
         "voc_aug": VOC_AUG,
@@ -76,7 +77,7 @@ PUBLISHED: Mapping[str, PublishedDataset] = MappingProxyType(
         "camvid": CAMVID,
     }
 )
-"""The published datasets by name; if a dataset has several sets of classes, a colon separates name and set."""
+"""The published datasets by name; where a dataset has several sets of classes or depths, a colon separates the two."""
 NAMES = (*PUBLISHED, "streets")
 """Datasets known by name; anything else is a folder."""
 
@@ -141,7 +142,8 @@ def choose_classes(dataset: object, classes: str) -> str:
     """
     chosen = f"{dataset}:{classes}"
     if chosen not in PUBLISHED:
-        choices = ", ".join(" with classes=".join(map(repr, n.split(":"))) for n in PUBLISHED if ":" in n)
+        others = [n for n in PUBLISHED if read_classes(n) != read_classes(n.partition(":")[0])]
+        choices = ", ".join(" with classes=".join(map(repr, name.split(":"))) for name in others)
         raise ValueError(f"There is no dataset {dataset!r} with classes={classes!r}. There are {choices}.")
     return chosen
 
@@ -238,7 +240,7 @@ def _open_published(name: str, root: Path, split: str) -> Dataset:
     try:
         if server is not None:
             return published.open_split(root, split)
-        return open_fastest(root, name, split, published.info.label_set, published.open_split)
+        return open_fastest(root, name, split, published)
     except FileNotFoundError as error:
         plain = name.partition(":")[0]
         how_to_get = published.info.how_to_get if server is None else server.how_to_get

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,20 @@ Result = TypeVar("Result")
 Target = npt.NDArray[np.float32]
 """`(D, H, W)` float32: the true values of an output, in its unit; NaN where there is no ground truth."""
 TargetReader = Callable[[str], Target]
+
+
+class Intrinsics(NamedTuple):
+    """A pinhole camera: the pixel in row v, column u shows the point `depth * ((u - cx) / fx, (v - cy) / fy, 1)`."""
+
+    fx: float
+    """Focal length in pixels along a row."""
+    fy: float
+    """Focal length in pixels along a column."""
+    cx: float
+    """Column of the principal point; the centre of the first pixel is at 0."""
+    cy: float
+    """Row of the principal point."""
+
 
 UNLABELLED = "test"
 """The split whose labels some dataset owners withhold and evaluate on their own server."""
@@ -45,6 +59,10 @@ class Sample:
 
 def no_file(item: str) -> None:
     """Return None: no file is known for this item."""
+
+
+def no_camera(item: str) -> None:
+    """Return None: the camera of this item is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +102,8 @@ class Dataset:
     """For those that are files, by name: maps an item to its file."""
     chosen_targets: tuple[str, ...] = ()
     """The names of the targets that `dataset[i]` reads."""
+    read_intrinsics: Callable[[str], Intrinsics | None] = no_camera
+    """Maps an item to its camera, or to None if it is not known."""
 
     def __post_init__(self) -> None:
         names = [spec.name for spec in self.target_specs]
@@ -340,6 +360,7 @@ def join(parts: Sequence[Dataset]) -> Dataset:
             name: partial(_in_part, [part.target_files.get(name, no_file) for part in parts]) for name in specs
         },
         chosen_targets=tuple(dict.fromkeys(name for part in parts for name in part.chosen_targets)),
+        read_intrinsics=partial(_in_part, [part.read_intrinsics for part in parts]),
     )
 
 

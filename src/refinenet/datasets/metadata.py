@@ -102,6 +102,9 @@ class PublishedDataset:
     for, if the data are missing, and ValueError if they are damaged."""
     splits: tuple[str, ...] = ("train", "val")
     """The splits with labels."""
+    add_targets: Callable[[Path, Dataset], Dataset] | None = None
+    """Adds depth and the like to a split whose images and masks `refinenet data prepare` wrote, given the root; None if
+    the dataset has none."""
     server: Server | None = None
     """The evaluation server, if any; `open_split` then also opens the images of `dataset.UNLABELLED`."""
 

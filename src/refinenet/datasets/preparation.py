@@ -153,7 +153,7 @@ def _describe(name: str, published: PublishedDataset) -> ListedDataset:
 
 def _open(name: str, published: PublishedDataset, root: Path, split: str) -> Dataset | _Trouble:
     try:
-        prepared = open_prepared(root, name, split, published.info.label_set)
+        prepared = open_prepared(root, name, split, published.info.label_set, published.add_targets)
         return published.open_split(root, split) if prepared is None else prepared
     except (FileNotFoundError, ValueError) as error:
         return error

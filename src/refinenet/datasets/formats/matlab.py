@@ -265,6 +265,17 @@ def hdf5_shape(path: Path, name: str) -> tuple[int, ...]:
         return tuple(_member(file, name, path).shape)
 
 
+def hdf5_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the variables in a version 7.3 file.
+
+    Raises:
+        ValueError: The file is of another kind, or damaged.
+        OSError: The file cannot be read.
+    """
+    with open_hdf5(path) as file, clear_errors(path):
+        return tuple(file)
+
+
 def read_hdf5(path: Path, name: str, index: int) -> npt.NDArray[Any]:
     """Read one element along the first axis of a dataset, as stored.
 

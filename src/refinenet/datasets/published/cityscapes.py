@@ -2,16 +2,25 @@
 
 Masks are `*_gtFine_labelIds.png` with ids 0 to 33, as used by the benchmark's server; `*_labelTrainIds.png`, which its
 scripts can write beside them, are not read. The test masks are dummies, so test has images only.
+
+With the packages disparity and camera, there is depth: `baseline * fx / disparity`, where the disparity, in pixels, is
+`(p - 1) / 256` for stored values p above 0. 0 is missing, and 1 infinitely far: neither has ground truth.
+Source: README of cityscapesScripts.
 """
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 
-from refinenet.datasets.dataset import UNLABELLED, Dataset, from_files, place, without_labels
+import numpy as np
+
+from refinenet.datasets.dataset import UNLABELLED, Dataset, Target, from_files, place, without_labels
 from refinenet.datasets.formats.lookup import make_table, read_with_table
 from refinenet.datasets.metadata import PublishedDataset, Server, read_info
+from refinenet.datasets.published.depth_targets import add_depth
+from refinenet.io.stored_values import read_stored
 
 INFO = read_info("cityscapes")
 LARGEST_ID = 33
@@ -22,6 +31,9 @@ TABLE = make_table(
 )
 MEANING = "Masks of Cityscapes hold its label ids, 0 to 33, and 255 for number plates."
 IMAGE_ENDING, MASK_ENDING = "_leftImg8bit.png", "_gtFine_labelIds.png"
+DISPARITY_ENDING, CAMERA_ENDING = "_disparity.png", "_camera.json"
+LARGEST_DEPTH = 1000.0
+"""In metres: less than half a pixel of disparity, which stereo cannot measure, is beyond it."""
 
 
 def open_split(root: Path, split: str) -> Dataset:
@@ -39,7 +51,7 @@ def open_split(root: Path, split: str) -> Dataset:
             name="cityscapes", split=split, label_set=INFO.label_set, items=items, image_file=image_file
         )
     _check_pairs(items, _list_items(masks, MASK_ENDING))
-    return from_files(
+    dataset = from_files(
         name="cityscapes",
         split=split,
         label_set=INFO.label_set,
@@ -48,6 +60,38 @@ def open_split(root: Path, split: str) -> Dataset:
         mask_file=partial(place, masks, MASK_ENDING),
         read_labels=partial(read_with_table, TABLE, MEANING),
     )
+    disparities, cameras = root / "disparity" / split, root / "camera" / split
+    if not (disparities.is_dir() and cameras.is_dir()):
+        return dataset
+    return add_depth(
+        dataset,
+        partial(_read_depth, disparities, cameras),
+        largest=LARGEST_DEPTH,
+        depth_file=partial(place, disparities, DISPARITY_ENDING),
+    )
+
+
+def _read_depth(disparities: Path, cameras: Path, item: str) -> Target:
+    path = place(disparities, DISPARITY_ENDING, item)
+    stored, _ = read_stored(path)
+    if stored.dtype != np.uint16 or stored.shape[2] != 1:
+        raise ValueError(f"{path} holds {stored.dtype} in {stored.shape[2]} channels: disparities have 16 bits in one.")
+    baseline, fx = _read_camera(place(cameras, CAMERA_ENDING, item))
+    disparity = (stored.transpose(2, 0, 1).astype(np.float32) - 1) / 256
+    disparity[disparity <= 0] = np.nan
+    return np.divide(baseline * fx, disparity, dtype=np.float32)
+
+
+def _read_camera(path: Path) -> tuple[float, float]:
+    """Return the baseline in metres and the focal length in pixels."""
+    try:
+        camera = json.loads(path.read_bytes())
+        baseline, fx = float(camera["extrinsic"]["baseline"]), float(camera["intrinsic"]["fx"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged or not a camera file of Cityscapes ({error!r}).") from error
+    if not (baseline > 0 and fx > 0):
+        raise ValueError(f"{path}: the baseline and the focal length are above 0, not {baseline} and {fx}.")
+    return baseline, fx
 
 
 def _list_items(folder: Path, ending: str) -> list[str]:

@@ -7,6 +7,8 @@ Files below the dataset's root, for a dataset named `sbd` and its split `train`:
     prepared/sbd-train/made_from.json     written first: the source files and folders, and their state
     prepared/sbd-train/masks/ITEM.png     ids of the label set, with its palette
     prepared/sbd-train/images/ITEM.png    only if the image is not in a file of its own
+    prepared/sbd-train/depth/ITEM.npy     only if the dataset has depths that are not in files of their own: float32
+                                          metres, NaN where unknown; with cameras.json, written after the last of them
     prepared/sbd-train/samples.tsv        written last: on each line an item and its image's path below the root
 
 Items may contain "/"; `masks/` and `images/` then have subfolders.
@@ -24,6 +26,8 @@ from functools import partial
 from pathlib import Path
 
 from refinenet.datasets.dataset import Dataset, from_files, place
+from refinenet.datasets.metadata import PublishedDataset
+from refinenet.datasets.published.depth_targets import add_written_depth, write_cameras, write_depth
 from refinenet.io.files import write_atomically
 from refinenet.io.images import write
 from refinenet.io.parallel import map_parallel
@@ -40,9 +44,7 @@ def prepared_folder(root: Path, name: str, split: str) -> Path:
     return root / "prepared" / f"{name.replace(':', '-')}-{split}"
 
 
-def open_fastest(
-    root: Path, name: str, split: str, label_set: LabelSet, open_split: Callable[[Path, str], Dataset]
-) -> Dataset:
+def open_fastest(root: Path, name: str, split: str, published: PublishedDataset) -> Dataset:
     """Open a split of a published dataset from prepared masks if they are up to date, or else from its own files.
 
     Warns if masks were prepared from files that have changed since.
@@ -51,17 +53,16 @@ def open_fastest(
         root: The dataset's root.
         name: The dataset's name, which may have a variant.
         split: The name of the split.
-        label_set: The classes.
-        open_split: Maps root and split to the dataset in its owner's files.
+        published: The dataset in its owner's files.
 
     Raises:
         FileNotFoundError: The data are missing.
         ValueError: The data are damaged.
     """
-    prepared = open_prepared(root, name, split, label_set)
+    prepared = open_prepared(root, name, split, published.info.label_set, published.add_targets)
     if prepared is not None:
         return prepared
-    dataset = open_split(root, split)
+    dataset = published.open_split(root, split)
     folder = prepared_folder(root, name, split)
     if dataset.is_slow and _listing(folder).is_file():
         warnings.warn(
@@ -72,11 +73,24 @@ def open_fastest(
     return dataset
 
 
-def open_prepared(root: Path, name: str, split: str, label_set: LabelSet) -> Dataset | None:
+def open_prepared(
+    root: Path,
+    name: str,
+    split: str,
+    label_set: LabelSet,
+    add_targets: Callable[[Path, Dataset], Dataset] | None = None,
+) -> Dataset | None:
     """Open a prepared split; None if its preparation was not finished, or its source files have changed since.
 
+    Args:
+        root: The dataset's root.
+        name: The dataset's name, which may have a variant.
+        split: The name of the split.
+        label_set: The classes.
+        add_targets: See `PublishedDataset.add_targets`; used where depths were not written with the masks.
+
     Raises:
-        ValueError: The list of samples, or the record of the source files, is damaged.
+        ValueError: The list of samples, or a record of source files or cameras, is damaged.
     """
     folder = prepared_folder(root, name, split)
     listing = _listing(folder)
@@ -88,7 +102,7 @@ def open_prepared(root: Path, name: str, split: str, label_set: LabelSet) -> Dat
         if not (tab and image) or item in images or not (_is_plain(item) and _is_plain(image)):
             raise ValueError(f"{listing}, line {number} is damaged: delete the file and prepare the dataset again.")
         images[item] = image
-    return from_files(
+    dataset = from_files(
         name=name,
         split=split,
         label_set=label_set,
@@ -96,12 +110,16 @@ def open_prepared(root: Path, name: str, split: str, label_set: LabelSet) -> Dat
         image_file=partial(_find_image, root, images),
         mask_file=partial(place, folder / "masks", ".png"),
     )
+    with_depth = add_written_depth(folder, dataset)
+    if with_depth is None:
+        return dataset if add_targets is None else add_targets(root, dataset)
+    return with_depth
 
 
 def write_split(
     root: Path, folder: Path, dataset: Dataset, *, workers: int | None = None, advance: Callable[[], object]
 ) -> None:
-    """Write the missing masks and, last of all, the list of samples. Only one process at a time may do this.
+    """Write the missing masks and depths and, last of all, the list of samples. Only one process at a time may do this.
 
     Args:
         root: The dataset's root.
@@ -128,6 +146,7 @@ def write_split(
             f"{dataset.name} {dataset.split} cannot be converted: {len(problems)} of its images are damaged or cannot "
             f"be written{' so far' if len(problems) >= MANY_PROBLEMS else ''}. {' '.join(problems[:5])}"
         )
+    write_cameras(folder, dataset)
     write_listing(folder, dataset.items, images)
 
 
@@ -140,7 +159,7 @@ def _write_or_explain(root: Path, folder: Path, dataset: Dataset, index: int) ->
 
 
 def write_sample(root: Path, folder: Path, dataset: Dataset, index: int) -> str:
-    """Write the mask of one sample, and its image if that is not in a file of its own; existing files stay.
+    """Write the mask of one sample, and image and depth if they are in no files of their own; existing files stay.
 
     Args:
         root: The dataset's root.
@@ -169,6 +188,7 @@ def write_sample(root: Path, folder: Path, dataset: Dataset, index: int) -> str:
     if not mask.exists():
         labels = dataset.labels(index)
         write(mask, labels, palette=dataset.label_set.colours if labels.dtype.itemsize == 1 else None)
+    write_depth(folder, dataset, item)
     return image.relative_to(root).as_posix()
 
 
@@ -196,9 +216,9 @@ def _begin(root: Path, folder: Path, dataset: Dataset) -> None:
     if path.is_file() and path.read_bytes() == note:
         return
     # The list marks a finished split, so it goes first: a stop in between must not leave a list with half of its masks.
-    for file in (_listing(folder), path):
+    for file in (_listing(folder), path, folder / "cameras.json"):
         file.unlink(missing_ok=True)
-    for part in ("masks", "images"):
+    for part in ("masks", "images", "depth"):
         if (folder / part).is_dir():
             shutil.rmtree(folder / part)
     write_atomically(path, note)

@@ -1,6 +1,11 @@
 """SUN RGB-D with 37 classes: 5,285 train and 5,050 val images (its own test split), in the layout of its owners.
 
 It contains images of NYU Depth V2: a network trained on it must not be evaluated on `nyu`.
+
+Depths are those of SCENE/depth_bfx, which the toolbox uses (fused from several frames where there are any), or else of
+SCENE/depth: millimetres in 16 bits, rotated left by three bits; 0 is missing. The toolbox clips them to 8 metres, since
+the sensors measure no farther; here, they stay as they are, and an evaluation limits its range. Normals are computed
+from them and from SCENE/intrinsics.txt (`formats.surface_normals`). Source: read3dPoints.m of the toolbox.
 """
 
 from __future__ import annotations
@@ -13,11 +18,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.datasets.dataset import Dataset
+from refinenet.datasets.dataset import Dataset, Intrinsics, Target
 from refinenet.datasets.formats.matlab import hdf5_shape, read_referenced, read_variable, to_ids, translate
 from refinenet.datasets.metadata import PublishedDataset, read_info
-from refinenet.datasets.published.devkit import not_found, require_folder
+from refinenet.datasets.published.depth_targets import add_depth
+from refinenet.datasets.published.devkit import find_folder, not_found, require_folder
+from refinenet.io.image_files import list_files
 from refinenet.io.images import decode
+from refinenet.io.stored_values import read_stored
 from refinenet.labels import LabelMap
 
 INFO = read_info("sunrgbd")
@@ -26,6 +34,9 @@ TOOLBOX_PLACES = ("SUNRGBDtoolbox", "SUNRGBD/SUNRGBDtoolbox", "")
 META, LABELS, SPLITS = "Metadata/SUNRGBDMeta.mat", "Metadata/SUNRGBD2Dseg.mat", "traintestSUNRGBD/allsplit.mat"
 SEGMENTATIONS = "SUNRGBD2Dseg/seglabel"
 VARIABLES = {"train": "alltrain", "val": "alltest"}
+DEPTH_FOLDERS = ("depth_bfx", "depth")
+LARGEST_DEPTH = 65.535
+"""Largest depth that a file can hold, in metres."""
 
 
 class _Scene(NamedTuple):
@@ -45,7 +56,7 @@ def open_split(root: Path, split: str) -> Dataset:
     images = require_folder(root, IMAGE_PLACES, "kv1", "SUN RGB-D's images")
     toolbox = require_folder(root, TOOLBOX_PLACES, META, "SUN RGB-D's toolbox")
     scenes = _read_scenes(toolbox, split)
-    return Dataset(
+    dataset = Dataset(
         name="sunrgbd",
         split=split,
         label_set=INFO.label_set,
@@ -56,6 +67,57 @@ def open_split(root: Path, split: str) -> Dataset:
         image_file=partial(_place_image, images, scenes),
         slow_sources=[toolbox / part for part in (META, LABELS, SPLITS)],
     )
+    return add_targets(root, dataset)
+
+
+def add_targets(root: Path, dataset: Dataset) -> Dataset:
+    """Return a split with depth and normals, whose files are looked for when they are read.
+
+    Raises:
+        FileNotFoundError: The images are missing.
+    """
+    folder = require_folder(root, IMAGE_PLACES, "kv1", "SUN RGB-D's images")
+    return add_depth(
+        dataset,
+        partial(_read_depth, folder),
+        largest=LARGEST_DEPTH,
+        read_intrinsics=partial(_read_intrinsics, folder),
+        depth_file=partial(_find_depth, folder),
+    )
+
+
+def _find_depth(folder: Path, item: str) -> Path:
+    scene = folder / item
+    found = find_folder(scene, DEPTH_FOLDERS, "")
+    files = [] if found is None else list(list_files(found, (".png",)))
+    if len(files) != 1:
+        places = " or ".join(f"{scene / name}" for name in DEPTH_FOLDERS)
+        raise FileNotFoundError(
+            f"One .png file of depths is expected in {places}, not {len(files)}. Unpack the images."
+        )
+    return files[0]
+
+
+def _read_depth(folder: Path, item: str) -> Target:
+    path = _find_depth(folder, item)
+    stored, _ = read_stored(path)
+    if stored.dtype != np.uint16 or stored.shape[2] != 1:
+        raise ValueError(f"{path} holds {stored.dtype} in {stored.shape[2]} channels: SUN RGB-D has 16 bits in one.")
+    depth = (stored >> 3 | stored << 13).astype(np.float32) / np.float32(1000)
+    depth[depth == 0] = np.nan
+    return depth.transpose(2, 0, 1)
+
+
+def _read_intrinsics(folder: Path, item: str) -> Intrinsics:
+    """Read the rows of the 3x3 matrix of a camera, which the file has on one line or on three."""
+    path = folder / item / "intrinsics.txt"
+    try:
+        numbers = [float(word) for word in path.read_text("ascii").split()]
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: it should hold the 9 numbers of a camera's matrix ({error}).") from error
+    if len(numbers) != 9 or not (numbers[0] > 0 and numbers[4] > 0):
+        raise ValueError(f"{path} is damaged: it should hold the 9 numbers of a camera's matrix, not {numbers}.")
+    return Intrinsics(fx=numbers[0], fy=numbers[4], cx=numbers[2], cy=numbers[5])
 
 
 def _read_scenes(toolbox: Path, split: str) -> dict[str, _Scene]:
@@ -113,4 +175,4 @@ def _locate(path: Path, scenes: Mapping[str, _Scene], item: str) -> str:
     return f"{path}, image {scenes[item].position + 1} ({item})"
 
 
-SUNRGBD = PublishedDataset(info=INFO, open_split=open_split)
+SUNRGBD = PublishedDataset(info=INFO, open_split=open_split, add_targets=add_targets)

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.datasets.dataset import Dataset, Splits, Target
+from refinenet.datasets.dataset import Dataset, Intrinsics, Splits, Target
 from refinenet.datasets.metadata import read_info
 from refinenet.datasets.street_scenes import StreetGeometry, draw_street, draw_street_geometry
 from refinenet.datasets.street_scenes.canvas import FARTHEST
@@ -73,6 +73,7 @@ def open_split(split: str, *, count: int = 400, height: int = 360, width: int = 
             "depth": partial(_read_depth, height, width),
             "normals": partial(_read_normals, height, width),
         },
+        read_intrinsics=partial(_read_intrinsics, height, width),
     )
 
 
@@ -108,3 +109,7 @@ def _read_depth(height: int, width: int, item: str) -> Target:
 
 def _read_normals(height: int, width: int, item: str) -> Target:
     return _find_geometry(item, height, width).normals.copy()
+
+
+def _read_intrinsics(height: int, width: int, item: str) -> Intrinsics:
+    return Intrinsics(*_find_geometry(item, height, width).intrinsics)
