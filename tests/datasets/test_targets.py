@@ -337,8 +337,8 @@ def test_a_folder_of_values_that_is_not_declared_is_left_alone(tmp_path: Path) -
     [
         ("deep: {}", "it may have the keys depth, normals, values; it has ['deep']"),
         ("- depth", "it may have the keys depth, normals, values"),
-        ("depth: 1000", "'depth' may have the keys scale, missing, range; it has 1000"),
-        ("depth: {unit: mm}", "'depth' may have the keys scale, missing, range; it has ['unit']"),
+        ("depth: 1000", "'depth' may have the keys scale, missing, range, optional; it has 1000"),
+        ("depth: {unit: mm}", "'depth' may have the keys scale, missing, range, optional; it has ['unit']"),
         ("depth: {scale: mm}", "'scale' of 'depth' is a number above 0: the stored value of one unit, not 'mm'"),
         ("depth: {scale: 0}", "'scale' of 'depth' is a number above 0: the stored value of one unit, not 0"),
         ("depth: {missing: none}", "'missing' of 'depth' is a number, not 'none'"),
