@@ -13,9 +13,8 @@ import pytest
 import rasterio
 from PIL import Image
 
-from refinenet.datasets import Dataset, describe, draw_street, open_dataset, with_value_range
+from refinenet.datasets import Dataset, draw_street, open_dataset, with_value_range
 from refinenet.datasets.dataset import join
-from refinenet.datasets.doctor import check
 from refinenet.datasets.street_scenes import draw_street_geometry
 from refinenet.labels import NO_CLASSES
 from refinenet.outputs import OutputSpec
@@ -453,16 +452,6 @@ def test_a_value_range_of_images_leaves_targets_as_they_are(tmp_path: Path) -> N
     _save(root / "depth" / "train" / "a.npy", np.full((2, 3), 4, np.float32))
     dataset = with_value_range(open_dataset(root)("train").with_targets(["depth"]), (0, 4095))
     assert dataset[0].targets["depth"].tolist() == [[[4] * 3] * 2]
-
-
-def test_summaries_and_checks_of_classes_refuse_a_folder_without_masks(tmp_path: Path) -> None:
-    root = _folder(tmp_path, has_masks=False)
-    for split in ("train", "val"):
-        (root / "depth" / split).mkdir(parents=True)
-    with pytest.raises(ValueError, match="has no classes to count: there are no masks, only depth"):
-        describe(root, workers=0, progress=False)
-    with pytest.raises(ValueError, match="has no masks to check: it has images/SPLIT and depth/SPLIT"):
-        check(root)
 
 
 def test_an_empty_folder_of_masks_is_not_taken_for_a_dataset_without_masks(tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """The dataset doctor: finds problems of a dataset before training does, and writes repaired copies.
 
-Begin with `examination.examine`, which shows the order of events: `listing` pairs files, `scan` reads each file once,
-the rules turn the results into `findings`, and `report` prints them. `repair.fix` writes the copy.
+Begin with `examination.examine`, which shows the order of events: `source` and `listing` pair files, `scan` reads each
+file once, the rules turn the results into `findings`, and `report` prints them. `repair.fix` writes the copy.
 
 The rules: `file_rules` for each image or mask file, `pair_rules` for an image with its mask (sizes, swapped folders),
-`mask_rules` for the values of all masks, `split_rules` for classes and duplicates across splits.
+`mask_rules` for the values of all masks, `split_rules` for classes and duplicates across splits, `targets` for depth,
+normals and other quantities.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from refinenet.datasets.doctor.examination import Examination, check_masks, examine
@@ -25,8 +27,9 @@ def check(
     *,
     root: Path | None = None,
     quick: bool = False,
+    targets: Collection[str] | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> Report:
     """Return the report of `examine`, with the same arguments and errors."""
-    return examine(source, root=root, quick=quick, workers=workers, progress=progress).report
+    return examine(source, root=root, quick=quick, targets=targets, workers=workers, progress=progress).report

@@ -1,191 +1,31 @@
-"""Examination of a dataset: list the files, read each of them, collect findings."""
+"""Examination of a dataset: read each file, collect findings; `source` lists the files."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from refinenet.datasets.catalog import PUBLISHED, Dataset, Splits, find_root, open_dataset, split_names
+from refinenet.datasets.catalog import PUBLISHED
 from refinenet.datasets.doctor.file_rules import judge_files, judge_masks
 from refinenet.datasets.doctor.findings import Finding, find
-from refinenet.datasets.doctor.listing import Listing, Pair, list_pairs, say_resplit, shorten
+from refinenet.datasets.doctor.listing import Listing, Pair
 from refinenet.datasets.doctor.mask_rules import judge_values
 from refinenet.datasets.doctor.mask_values import points_of
 from refinenet.datasets.doctor.pair_rules import find_obstacle, find_swapped
 from refinenet.datasets.doctor.report import Report, sort_findings
-from refinenet.datasets.doctor.scan import Facts, MaskFacts, Reading
-from refinenet.datasets.doctor.split_rules import judge_classes, judge_equal_files, judge_repetitions
+from refinenet.datasets.doctor.scan import Facts, MaskFacts
+from refinenet.datasets.doctor.source import Source, open_source
+from refinenet.datasets.doctor.split_rules import Repeated, judge_classes, judge_equal_files, judge_repetitions
+from refinenet.datasets.doctor.targets.rules import judge_targets
 from refinenet.datasets.doctor.value_matching import Codes, can_snap, fit
-from refinenet.datasets.folder.classes_file import MaskEncoding, of_ids
-from refinenet.datasets.folder.encodings import find_encoding
-from refinenet.datasets.folder.folder import AnnotationReport, FolderSplits
-from refinenet.datasets.folder.layouts import Layout, find_layout, find_splits
-from refinenet.datasets.formats.coco_crowds import CrowdReport
-from refinenet.datasets.formats.invalid_labels import InvalidLabels
+from refinenet.datasets.folder.classes_file import MaskEncoding
 from refinenet.datasets.formats.lookup import pack_colours, split_palette
 from refinenet.io.console import progress_bar
 from refinenet.io.parallel import map_safely
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A dataset, opened for examination."""
-
-    name: str
-    """Its name in messages."""
-    root: Path | None
-    """The folder that holds it, if a single one does."""
-    layout: str
-    """Its layout in words."""
-    listing: Listing
-    reading: Reading
-    encoding: MaskEncoding | None
-    """Encoding of the mask values, if a file or the dataset itself defines it."""
-    resplit: str
-    """Advice on how to move samples to other splits."""
-    is_encoding_damaged: bool = False
-    """Whether a file defines the meaning but is invalid."""
-    invalid: InvalidLabels = field(default_factory=InvalidLabels)
-    """Invalid annotations, which a repaired copy omits."""
-
-
-def open_source(source: str | Path, root: Path | None) -> Source:
-    """Open a folder or YAML file, or a dataset known by name.
-
-    Raises:
-        ValueError: the name is unknown, a root was given that is not used, or there are no masks.
-        FileNotFoundError: the folder is missing or its layout is unknown, or the data of a named dataset are missing.
-        OSError: a file cannot be read.
-    """
-    name = str(source)
-    if name in PUBLISHED or name.partition(":")[0] == "streets":
-        place = find_root(name, root) if name in PUBLISHED else None
-        known = "the layout of its owner"
-        return _open_datasets(name, place, split_names(name), known, open_dataset(name, root), say_resplit(None))
-    path = Path(source)
-    if not path.exists():
-        open_dataset(name, root)  # its error lists the known names
-    if root is not None:
-        raise ValueError(f"root={str(root)!r} has no effect: {name!r} is a folder.")
-    layout = find_layout(path)
-    if layout.is_unlabelled:
-        raise ValueError(f"{path} has no masks to check: it has {layout.description}.")
-    layout = replace(layout, splits={split: layout.splits[split] for split in find_splits(layout)})
-    if layout.annotations:
-        return _open_annotated(name, layout)
-    return _open_masks(name, layout)
-
-
-def _open_masks(name: str, layout: Layout) -> Source:
-    listing = list_pairs(layout)
-    encoding, damage = _find_encoding(layout)
-    points = points_of(encoding)[0] if encoding and encoding.kind == "colours" else None
-    return Source(
-        name=name,
-        root=layout.root,
-        layout=layout.description,
-        listing=replace(listing, findings=[*listing.findings, *damage]),
-        reading=Reading(points=points, datasets={}),
-        encoding=encoding,
-        resplit=say_resplit(layout),
-        is_encoding_damaged=bool(damage),
-    )
-
-
-def _find_encoding(layout: Layout) -> tuple[MaskEncoding | None, list[Finding]]:
-    if layout.classes_file is None:  # palettes are read later, with the masks, so that each file is read once
-        return None, []
-    try:
-        return find_encoding(layout), []
-    except (ValueError, OSError) as error:
-        example = layout.classes_file.name
-        return None, [find("classes-file", [example], message=str(error))]
-
-
-def _open_annotated(name: str, layout: Layout) -> Source:
-    """Open a folder whose labels are shapes; invalid shapes are omitted and become a finding."""
-    folder = FolderSplits(Path(name), leave_out_invalid=True)
-    reports: dict[Path, list[AnnotationReport]] = {}
-
-    def open_split(split: str) -> Dataset:
-        dataset, report = folder.open_reported(split)
-        reports.setdefault(report.path, []).append(report)
-        return dataset
-
-    source = _open_datasets(
-        name, layout.root, tuple(layout.splits), layout.description, open_split, say_resplit(layout)
-    )
-    invalid, findings = InvalidLabels(), []
-    for path, found in reports.items():
-        some = found[:1] if path.is_file() else found  # a JSON file that both splits share is reported by each of them
-        for report in some:
-            invalid.extend(report.invalid or InvalidLabels(), f"{shorten(str(path), layout.root)}: ")
-        if found[0].crowds is not None:
-            findings.append(_find_crowds(found[0].crowds, shorten(str(path), layout.root)))
-    if invalid.count:
-        findings.append(_find_invalid(invalid))
-    listing = replace(source.listing, findings=[*source.listing.findings, *findings])
-    return replace(source, listing=listing, invalid=invalid)
-
-
-def _find_crowds(crowds: CrowdReport, file: str) -> Finding:
-    return find("crowds-void" if crowds.are_void else "crowds-labelled", [file], message=crowds.text)
-
-
-def _find_invalid(invalid: InvalidLabels) -> Finding:
-    places = [description.rpartition(": its ")[0] or description for description in invalid.described]
-    return replace(find("labels-invalid", places, message=invalid.list_lines()), count=invalid.count)
-
-
-def _open_datasets(
-    name: str, place: Path | None, splits: tuple[str, ...], layout: str, open_split: Splits, resplit: str
-) -> Source:
-    datasets: dict[str, Dataset] = {}
-    refused: dict[str, list[str]] = {}
-    absent: FileNotFoundError | None = None
-    for split in splits:
-        try:
-            datasets[split] = open_split(split)
-        except (ValueError, OSError) as error:
-            if isinstance(error, FileNotFoundError) and name in PUBLISHED:
-                absent = absent or error
-            else:
-                refused.setdefault(str(error), []).append(split)
-    if absent and not datasets and not refused:
-        raise absent
-    label_sets = [dataset.label_set for dataset in datasets.values()]
-    encoding = of_ids(label_sets[0], list(range(len(label_sets[0]))), [], layout) if label_sets else None
-    return Source(
-        name=name,
-        root=place,
-        layout=layout,
-        listing=_list_datasets(datasets, refused, resplit),
-        reading=Reading(points=None, datasets={split: replace(data, items=()) for split, data in datasets.items()}),
-        encoding=encoding,
-        resplit=resplit,
-        is_encoding_damaged=encoding is None,
-    )
-
-
-def _list_datasets(datasets: Mapping[str, Dataset], refused: Mapping[str, list[str]], resplit: str) -> Listing:
-    pairs = [
-        Pair(split, item, str(dataset.image_file(item) or ""), "")
-        for split, dataset in datasets.items()
-        for item in dataset.items
-    ]
-    splits = [*datasets, *(split for some in refused.values() for split in some)]
-    findings = [find("split-refused", some, message=message) for message, some in refused.items()]
-    empty = [split for split, dataset in datasets.items() if not dataset.items]
-    return Listing(
-        pairs=pairs,
-        splits={split: len(datasets[split].items) if split in datasets else 0 for split in splits},
-        findings=[*findings, *([find("empty-split", empty, resplit=resplit)] if empty else [])],
-        left_out={},
-    )
 
 
 def is_worth_fixing(
@@ -207,7 +47,8 @@ def is_worth_fixing(
     if encoding is None or not findings:
         return False
     kept = [fact for fact in facts if fact.pair not in left_out and not find_obstacle(fact)]
-    kept = [fact for fact in kept if fact.mask is not None and _is_clear(fact.mask, encoding)]
+    if encoding.label_set.names:
+        kept = [fact for fact in kept if fact.mask is not None and _is_clear(fact.mask, encoding)]
     has_all_splits = {fact.pair.split for fact in kept} >= listing.splits.keys()
     is_changed = any(finding.fixable for finding in findings) or len(kept) < len(facts) or bool(listing.left_out)
     return has_all_splits and is_changed
@@ -263,7 +104,9 @@ class Examination:
     encoding: MaskEncoding | None
     """Encoding of the mask values, corrected."""
     left_out: Mapping[Pair, str]
-    """Duplicate samples that a repaired copy omits, with the reason."""
+    """Duplicate samples, and those with targets that are not theirs, which a repaired copy omits, with the reason."""
+    flips: Mapping[str, tuple[int, ...]]
+    """By output, the axes of normals that a repaired copy negates."""
     is_quick: bool
     """Whether only a sample was read, and images were not compared."""
 
@@ -273,6 +116,7 @@ def examine(
     *,
     root: Path | None = None,
     quick: bool = False,
+    targets: Collection[str] | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> Examination:
@@ -283,6 +127,7 @@ def examine(
         root: The folder of a named dataset.
         quick: Whether to read only `QUICK_SAMPLES` samples of each split, and to compare image files byte by byte
             instead of by their pixels: seconds instead of minutes. All files are listed in either case.
+        targets: The outputs whose ground truth in depth/, normals/ and values/ is examined; by default all.
         workers: Number of processes that read files; by default one per core, 0 to read in this process.
         progress: Whether to show a progress bar on a terminal.
 
@@ -291,7 +136,7 @@ def examine(
         FileNotFoundError: the folder does not exist, or its layout is unknown.
         OSError: a folder cannot be read.
     """
-    examination = _examine(open_source(source, root), quick, workers, progress)
+    examination = _examine(open_source(source, root, targets), quick, workers, progress)
     return replace(examination, report=replace(examination.report, root=root))
 
 
@@ -315,7 +160,7 @@ def check_masks(source: str | Path, split: str, *, workers: int | None = 0, prog
     opened = replace(opened, reading=replace(opened.reading, masks_only=True))
     facts = _read(opened, _spread(pairs, QUICK_SAMPLES) if pairs else [], workers, progress)
     findings = judge_masks(facts, opened.root)
-    if not opened.is_encoding_damaged:
+    if not (opened.is_encoding_damaged or opened.is_unlabelled):
         findings += judge_values(facts, opened.encoding, opened.root).findings
     return Report(
         source=opened.name,
@@ -353,7 +198,7 @@ def _share(facts: Facts, pair: Pair, palettes: dict[bytes, bytes]) -> Facts:
     mask = facts.mask
     if mask is not None and mask.palette:
         mask = replace(mask, palette=palettes.setdefault(mask.palette, mask.palette))
-    return Facts(pair, facts.image, mask)
+    return Facts(pair, facts.image, mask, facts.targets)
 
 
 def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
@@ -362,24 +207,17 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
     missing = [split for split in ("train", "val") if split not in source.listing.splits]
     if missing:
         findings.append(find("split-missing", missing, resplit=source.resplit))
-    encoding, left_out = source.encoding, {}
-    if swapped:
-        encoding = None
-    elif not source.is_encoding_damaged:
+    encoding = None if swapped else source.encoding
+    if not (swapped or source.is_encoding_damaged or source.is_unlabelled):
         verdict = judge_values(facts, encoding, source.root)
         findings += verdict.findings
         encoding = verdict.encoding
-    if encoding is not None:
-        is_sure = not any(finding.kind in _UNSURE and 20 * finding.count > len(facts) for finding in findings)
-        is_whole = len(facts) == len(source.listing.pairs)
-        classes = judge_classes(facts, encoding, source.root, source.resplit, is_whole=is_whole)
-        findings += [finding for finding in classes if is_sure or not finding.kind.startswith("class-")]
-    if quick and source.name not in PUBLISHED:  # the splits of published datasets are not ours to change
-        findings += judge_equal_files(source.listing.pairs, source.root)
-    elif not quick:
-        repeated = judge_repetitions(facts, source.root)
-        findings += repeated.findings
-        left_out = dict(repeated.left_out)
+    if encoding is not None and not source.is_unlabelled:
+        findings += _judge_classes(source, facts, encoding, findings)
+    repeated = _judge_repetitions(source, facts, quick)
+    targets = judge_targets(facts, source.target_specs, source.reading.encodings, source.root)
+    findings += [*repeated.findings, *targets.findings]
+    left_out = {**targets.left_out, **repeated.left_out}
     known = None if source.is_encoding_damaged else encoding
     is_fixable = is_worth_fixing(source.listing, facts, known, left_out, findings)
     report = Report(
@@ -392,7 +230,27 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
         is_fixable=is_fixable,
         findings=sort_findings(findings if is_fixable else [finding.without_fix() for finding in findings]),
     )
-    return Examination(report=report, source=source, facts=facts, encoding=encoding, left_out=left_out, is_quick=quick)
+    return Examination(
+        report=report, source=source, facts=facts, encoding=encoding, left_out=left_out, flips=targets.flips,
+        is_quick=quick,
+    )  # fmt: skip
+
+
+def _judge_classes(
+    source: Source, facts: Sequence[Facts], encoding: MaskEncoding, findings: Sequence[Finding]
+) -> list[Finding]:
+    is_sure = not any(finding.kind in _UNSURE and 20 * finding.count > len(facts) for finding in findings)
+    is_whole = len(facts) == len(source.listing.pairs)
+    classes = judge_classes(facts, encoding, source.root, source.resplit, is_whole=is_whole)
+    return [finding for finding in classes if is_sure or not finding.kind.startswith("class-")]
+
+
+def _judge_repetitions(source: Source, facts: Sequence[Facts], quick: bool) -> Repeated:
+    if not quick:
+        return judge_repetitions(facts, source.root)
+    # The splits of published datasets are not ours to change.
+    is_ours = source.name not in PUBLISHED
+    return Repeated(findings=judge_equal_files(source.listing.pairs, source.root) if is_ours else [], left_out={})
 
 
 def _spread(pairs: Sequence[Pair], count: int) -> list[Pair]:

@@ -42,6 +42,8 @@ class Pair:
     """Path of the image; empty if no file holds it alone."""
     mask: str
     """Path of the mask; empty if labels are not mask files."""
+    targets: tuple[tuple[str, str], ...] = ()
+    """Outputs with a file of ground truth, and its path; empty if it is missing or ambiguous."""
 
 
 @dataclass(frozen=True, kw_only=True)

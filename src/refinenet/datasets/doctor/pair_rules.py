@@ -8,6 +8,7 @@ from pathlib import Path
 from refinenet.datasets.doctor.findings import Finding, find
 from refinenet.datasets.doctor.listing import Pair, name_pair, shorten
 from refinenet.datasets.doctor.scan import MAX_VALUES, Facts, ImageFacts, MaskFacts
+from refinenet.datasets.doctor.targets.rules import find_target_obstacle
 
 MAX_LABELS = 64
 """Largest number of colours in an image that may be a mask."""
@@ -55,4 +56,4 @@ def find_obstacle(fact: Facts) -> str:
         return fact.image.message or fact.mask.message
     if any(kind == "size-differs" for kind, _, _ in size_notes(fact.pair, fact.image, fact.mask)):
         return "image and mask have different sizes"
-    return ""
+    return find_target_obstacle(fact)

@@ -1,8 +1,9 @@
 """Repaired copies of datasets: unambiguous problems are fixed, other samples omitted, and all changes listed.
 
 OUT/images/SPLIT/NAME.jpg     copied byte by byte, or PNG where something was changed
-OUT/masks/SPLIT/NAME.png      ids, with the classes' colours as palette
-OUT/classes.yaml
+OUT/masks/SPLIT/NAME.png      ids, with the classes' colours as palette; not without classes
+OUT/classes.yaml              the same
+OUT/depth, normals, values    see `targets.repair`
 OUT/changes.json
 """
 
@@ -27,6 +28,7 @@ from refinenet.datasets.doctor.mask_values import points_of, write_classes
 from refinenet.datasets.doctor.pair_rules import find_obstacle, is_turned, size_notes
 from refinenet.datasets.doctor.report import Change, Changes
 from refinenet.datasets.doctor.scan import Facts, MaskPixels, count_values, decode_quietly, read_pixels
+from refinenet.datasets.doctor.targets.repair import TargetWriter, make_writer
 from refinenet.datasets.doctor.value_matching import Codes, can_snap, find_areas, fit, snap
 from refinenet.datasets.folder.classes_file import MaskEncoding, of_ids
 from refinenet.datasets.formats.lookup import pack_colours
@@ -135,24 +137,34 @@ class Writer:
     out: Path
     encoding: MaskEncoding
     datasets: Mapping[str, Dataset]
+    targets: TargetWriter
 
     def write(self, order: Order) -> Change:
         """Write a sample, or nothing if its mask is ambiguous."""
         pair = order.pair
         if not self.out.is_dir():  # the run was aborted and its folder removed; writing would recreate it
             return Change.leave_out(pair, "the run was aborted")
+        label_set, found = self.encoding.label_set, None
         try:
-            found = self._read(order)
-            void = self.encoding.label_set.ignore_index
-            if (found.labels == void).all():
-                return Change.leave_out(pair, "its mask contains only void")
+            if label_set.names:
+                found = self._read(order)
+                if (found.labels == label_set.ignore_index).all():
+                    return Change.leave_out(pair, "its mask contains only void")
             image = self._write_image(order)
+            targets = self._write_targets(order)
         except (ValueError, OSError) as error:
             return Change.leave_out(pair, str(error))
-        label_set = self.encoding.label_set
-        palette = label_set.colours if len(label_set) <= 255 else None
-        write(self.out / "masks" / pair.split / f"{order.name}.png", found.labels, palette=palette)
-        return Change(pair=pair, name=order.name, image=image, mask=found.changes, left_out="")
+        if found is not None:
+            palette = label_set.colours if len(label_set) <= 255 else None
+            write(self.out / "masks" / pair.split / f"{order.name}.png", found.labels, palette=palette)
+        changes = () if found is None else found.changes
+        return Change(pair=pair, name=order.name, image=image, mask=changes, targets=targets, left_out="")
+
+    def _write_targets(self, order: Order) -> tuple[str, ...]:
+        pair = order.pair
+        if self.targets.from_datasets:
+            self.targets.write_values(self.datasets[pair.split], pair.item, pair.split, order.name)
+        return self.targets.write(pair.targets, pair.split, order.name)
 
     def _read(self, order: Order) -> Relabelled:
         if order.pair.split not in self.datasets:
@@ -279,7 +291,8 @@ def _write_all(
 ) -> Changes:
     source = examination.source
     orders, changes = _plan(examination)
-    writer = Writer(out=folder, encoding=encoding, datasets=source.reading.datasets)
+    targets = make_writer(source, examination.flips, folder)
+    writer = Writer(out=folder, encoding=encoding, datasets=source.reading.datasets, targets=targets)
     with progress_bar(progress) as bar:
         task = bar.add_task("Writing", total=len(orders), status="")
         for order, change in zip(orders, map_safely(writer.write, orders, workers=workers), strict=True):
@@ -293,7 +306,9 @@ def _write_all(
         advice = f"\n\n{text}" if text else ""
         raise ValueError(f"No sample would be left in {', '.join(lost)}, so no copy was written: {reasons}.{advice}")
     label_set = encoding.label_set
-    write_atomically(folder / "classes.yaml", _describe_classes(label_set).encode())
+    if label_set.names:
+        write_atomically(folder / "classes.yaml", _describe_classes(label_set).encode())
+    targets.write_declaration()
     return Changes(
         out=folder, source=source.name, root=source.root, written=dict(written), samples=tuple(changes),
         files=dict(source.listing.left_out), encoding=encoding.origin, annotations=source.invalid,

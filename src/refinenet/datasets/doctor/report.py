@@ -144,6 +144,8 @@ class Change:
     """Changes of the mask's values; empty if they are unchanged."""
     left_out: str
     """Why the sample was omitted; empty if it was written."""
+    targets: tuple[str, ...] = ()
+    """Changes of depth, normals and other quantities; empty if the files were copied byte by byte."""
 
     @classmethod
     def leave_out(cls, pair: Pair, reason: str) -> Change:
@@ -207,6 +209,7 @@ class Changes:
         for change in self.samples:
             sums.update(f"image {what}" for what in change.image)
             sums.update(f"mask: {_without_numbers(what)}" for what in change.mask)
+            sums.update(re.sub(r": \d+ ", ": ", what) for what in change.targets)
             if change.left_out:
                 sums["sample left out"] += 1
         if self.files:
@@ -225,6 +228,8 @@ class Changes:
                 reason = reason.replace(named[side], path)
             return {"split": pair.split, "item": pair.item, **origin, "left_out": reason}
         done = {"name": change.name, "image_changes": change.image, "mask_changes": change.mask}
+        if change.targets:
+            done["target_changes"] = change.targets
         return {"split": pair.split, "item": pair.item, **origin, **done}
 
     def _shorten(self, path: str) -> str:

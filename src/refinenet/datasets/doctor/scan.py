@@ -6,9 +6,10 @@ Shape letters: H height, W width, N distinct values.
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.doctor.listing import Pair
+from refinenet.datasets.doctor.targets.outlines import find_image_outlines
+from refinenet.datasets.doctor.targets.scan import TargetFacts, read_dataset_targets, read_targets
 from refinenet.datasets.doctor.value_matching import Codes, Fit, find_areas, fit, is_blended
+from refinenet.datasets.folder.target_encoding import TargetEncoding
 from refinenet.datasets.formats.lookup import pack_colours
 from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS, Picture, open_verified
 from refinenet.io.images import decode
@@ -129,6 +133,8 @@ class ImageFacts:
     """Hash of the pixels."""
     thumbnail: bytes = b""
     """Grey values, `THUMBNAIL` rows of `THUMBNAIL` pixels."""
+    outlines: bytes = b""
+    """See `targets.outlines`; only where targets are examined."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,6 +176,7 @@ class Facts:
     pair: Pair
     image: ImageFacts | None
     mask: MaskFacts | None
+    targets: tuple[TargetFacts, ...] = ()
 
     @property
     def is_readable(self) -> bool:
@@ -186,19 +193,32 @@ class Reading:
     datasets: Mapping[str, Dataset]
     """Datasets by split, without items, if labels are not mask files."""
     masks_only: bool = False
-    """Whether to skip images."""
+    """Whether to skip images and targets."""
+    encodings: Mapping[str, TargetEncoding] = field(default_factory=dict)
+    """The meaning of the files of targets, by output."""
+    targets: tuple[str, ...] = ()
+    """The outputs whose ground truth datasets read, instead of files."""
 
     def read(self, pair: Pair) -> Facts:
         """Read the facts of a pair."""
+        has_targets = bool(pair.targets or self.targets)
         if pair.split not in self.datasets:
-            image = None if self.masks_only else read_image_facts(pair.image)
-            return Facts(pair, image, read_mask_facts(pair.mask, self.points))
+            if self.masks_only:
+                return Facts(pair, None, read_mask_facts(pair.mask, self.points))
+            image = read_image_facts(pair.image, has_outlines=has_targets)
+            return Facts(
+                pair, image, read_mask_facts(pair.mask, self.points), read_targets(pair.targets, self.encodings)
+            )
         dataset = replace(self.datasets[pair.split], items=[pair.item])
-        return Facts(pair, _read_item(dataset, pair), _read_labels(dataset))
+        image = _read_item(dataset, pair, has_outlines=has_targets)
+        targets = read_targets(pair.targets, self.encodings)
+        names = [spec.name for spec in dataset.target_specs if spec.name in self.targets]
+        targets = targets or read_dataset_targets(dataset, pair.item, names)
+        return Facts(pair, image, _read_labels(dataset, image), targets)
 
 
-def read_image_facts(path: str) -> ImageFacts:
-    """Read the facts of an image file."""
+def read_image_facts(path: str, *, has_outlines: bool = False) -> ImageFacts:
+    """Read the facts of an image file, with its outlines if they will be compared with those of targets."""
     try:
         picture, has_frames = open_once(path)
         pixels = _to_rgb(picture, path)
@@ -214,6 +234,7 @@ def read_image_facts(path: str) -> ImageFacts:
         is_constant=bool((pixels == pixels[0, 0]).all()),
         digest=_digest(pixels),
         thumbnail=_shrink(pixels),
+        outlines=find_image_outlines(pixels) if has_outlines else b"",
     )
 
 
@@ -262,18 +283,22 @@ def _fail(problem: str, error: ValueError | OSError) -> MaskFacts:
     return MaskFacts(problem=problem, message=str(error), values=nothing, counts=nothing, areas=nothing)
 
 
-def _read_item(dataset: Dataset, pair: Pair) -> ImageFacts:
+def _read_item(dataset: Dataset, pair: Pair, *, has_outlines: bool) -> ImageFacts:
     if pair.image:
-        return read_image_facts(pair.image)
+        return read_image_facts(pair.image, has_outlines=has_outlines)
     try:
         pixels = dataset.read_image(pair.item)
     except (ValueError, OSError) as error:
         return ImageFacts(problem="refused", message=str(error))
     size = pixels.shape[0], pixels.shape[1]
-    return ImageFacts(size=size, mode="RGB", digest=_digest(pixels), thumbnail=_shrink(pixels))
+    outlines = find_image_outlines(pixels) if has_outlines else b""
+    return ImageFacts(size=size, mode="RGB", digest=_digest(pixels), thumbnail=_shrink(pixels), outlines=outlines)
 
 
-def _read_labels(dataset: Dataset) -> MaskFacts:
+def _read_labels(dataset: Dataset, image: ImageFacts) -> MaskFacts:
+    if not dataset.label_set.names:  # nothing has a class, and nothing needs to be read to know it
+        void = np.array([dataset.label_set.ignore_index], np.int64)
+        return MaskFacts(values=void, counts=np.array([math.prod(image.size)]), areas=void[:0], size=image.size)
     try:
         labels: LabelMap = dataset.labels(0)
     except (ValueError, OSError) as error:

@@ -98,7 +98,7 @@ class FolderSplits:
 
     def _open(self, layout: Layout, name: str) -> tuple[Dataset, AnnotationReport]:
         if layout.is_unlabelled:
-            return _open_unlabelled(layout, name), AnnotationReport(path=layout.root)
+            return open_images(layout, name), AnnotationReport(path=layout.root)
         if name not in layout.annotations:
             return _open_masks(layout, name, self.encoding), AnnotationReport(path=layout.root)
         if layout.annotations[name].is_file():
@@ -118,7 +118,13 @@ def _open_masks(layout: Layout, split: str, encoding: MaskEncoding) -> Dataset:
     return _of_pairs(layout, split, pairs, encoding.label_set, files.masks, encoding.read)
 
 
-def _open_unlabelled(layout: Layout, split: str) -> Dataset:
+def open_images(layout: Layout, split: str) -> Dataset:
+    """Open a split of a folder without masks, without its targets; nothing in it has a class.
+
+    Raises:
+        FileNotFoundError: There are no images.
+        ValueError: Two images have the same stem.
+    """
     files = layout.splits[split]
     names = by_stem(files.image_names, "", files.images)
     if not names:

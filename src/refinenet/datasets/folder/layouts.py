@@ -198,13 +198,14 @@ def find_unlabelled(root: Path) -> Layout | None:
     """Find images/ and depth/, normals/ or values/, in any of the layouts of masks, where no folder is for masks."""
     if not {name.lower() for name in list_folders(root)}.isdisjoint(MASK_FOLDERS):
         return None
-    for name in TARGET_FOLDERS:
-        for find in (find_lists, find_inner_splits, find_outer_splits, find_shared):
-            layout = find(root, name)
-            if layout is not None:
-                splits = {split: _without_masks(files) for split, files in layout.splits.items()}
-                return replace(layout, splits=splits, is_unlabelled=True)
-    return None
+    finders = (find_lists, find_inner_splits, find_outer_splits, find_shared)
+    found = [next((layout for find in finders if (layout := find(root, name))), None) for name in TARGET_FOLDERS]
+    layouts = [layout for layout in found if layout is not None]
+    if not layouts:
+        return None
+    layout = max(layouts, key=lambda layout: len(layout.splits))  # a split may lack one of the folders
+    splits = {split: _without_masks(files) for split, files in layout.splits.items()}
+    return replace(layout, splits=splits, is_unlabelled=True)
 
 
 def _without_masks(files: SplitFiles) -> SplitFiles:

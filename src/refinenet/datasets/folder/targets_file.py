@@ -53,7 +53,7 @@ def read_encodings(path: Path, folders: Collection[str], elsewhere: Collection[s
         FileNotFoundError: It declares a folder that does not exist.
         OSError: It cannot be read.
     """
-    values = load_yaml(path) if path.is_file() else {}
+    values = (load_yaml(path) if path.is_file() else None) or {}
     if not isinstance(values, Mapping) or not set(values) <= set(TARGET_FOLDERS):
         found = shorten(sorted(map(str, values)) if isinstance(values, Mapping) else values)
         raise ValueError(f"{path}: it may have the keys {', '.join(TARGET_FOLDERS)}; it has {found}.")
@@ -214,4 +214,5 @@ def _describe(encoding: TargetEncoding) -> dict[str, Any]:
 
 
 def _drop_none(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
+    whole = {key: int(value) for key, value in values.items() if isinstance(value, float) and value.is_integer()}
+    return {key: value for key, value in (values | whole).items() if value is not None}

@@ -12,15 +12,15 @@ Floats = npt.NDArray[np.float32]
 METHOD = "least-squares plane in inverse depth over 9x9 pixels, without pixels that are more than 5 % nearer or farther"
 """How `find_normals` computes normals, in words."""
 
-_OFFSETS = (-4, -2, 0, 2, 4)
-"""Rows and columns of the neighbours that a plane is fitted to: 25 of the 9x9 pixels."""
+REACH = 4
+"""Distance in rows and columns of the farthest neighbours that a plane is fitted to, as in `METHOD`."""
 _SAME_SURFACE = 0.05
 """Largest relative difference in depth of neighbours on one surface."""
 _FEWEST = 6
 """Smallest number of pixels that determine a plane."""
 
 
-def find_normals(depth: Floats, camera: Intrinsics) -> Floats:
+def find_normals(depth: Floats, camera: Intrinsics, *, reach: int = REACH) -> Floats:
     """Compute the normal of the surface at each pixel.
 
     A plane `n . P = d` seen by a pinhole camera has the inverse depth `(n . ray) / d`, where `ray` is `((u - cx) / fx,
@@ -30,12 +30,13 @@ def find_normals(depth: Floats, camera: Intrinsics) -> Floats:
     Args:
         depth: `(H, W)` float32 metres along the optical axis, above 0; NaN where unknown.
         camera: Its intrinsics, in pixels of this map.
+        reach: Distance of the farthest neighbours, an even number of pixels; 25 neighbours are used.
 
     Returns:
         `(3, H, W)` float32 unit vectors towards the camera: x right, y down, z into the scene. NaN where the depth is
         unknown, or fewer than `_FEWEST` neighbours lie on the same surface, or all of them in one line.
     """
-    count, along, down, level = _fit_planes(depth)
+    count, along, down, level = _fit_planes(depth, reach)
     height, width = depth.shape
     columns = np.arange(width, dtype=np.float32)[np.newaxis] - np.float32(camera.cx)
     rows = np.arange(height, dtype=np.float32)[:, np.newaxis] - np.float32(camera.cy)
@@ -47,7 +48,7 @@ def find_normals(depth: Floats, camera: Intrinsics) -> Floats:
     return normals.astype(np.float32)
 
 
-def _fit_planes(depth: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+def _fit_planes(depth: Floats, reach: int) -> tuple[Floats, Floats, Floats, Floats]:
     """Fit inverse depths, divided by that of the pixel itself, to columns and rows relative to the pixel.
 
     Returns:
@@ -55,11 +56,11 @@ def _fit_planes(depth: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         NaN where the slopes are not determined.
     """
     count, u, v, uu, uv, vv, w, uw, vw = np.zeros((9, *depth.shape), np.float32)
-    reach = max(_OFFSETS)
+    offsets = range(-reach, reach + 1, reach // 2)
     padded = np.pad(depth, reach, constant_values=np.nan)
     height, width = depth.shape
-    for row in _OFFSETS:
-        for column in _OFFSETS:
+    for row in offsets:
+        for column in offsets:
             other = padded[reach + row : reach + row + height, reach + column : reach + column + width]
             ratio = depth / other - 1
             weight = (np.abs(ratio) <= _SAME_SURFACE).astype(np.float32)  # 0 where either is NaN

@@ -1,0 +1,302 @@
+"""The doctor finds every planted fault of depth, normals and values, and none in clean folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from matlab_miniatures import write_nyu
+from target_folders import STORED, draw, save, to_colours, to_integers, write_folder
+
+from refinenet.datasets import doctor
+from refinenet.datasets.catalog import Sample, open_dataset
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+def check(root: Path, *targets: str) -> dict[str, doctor.Finding]:
+    report = doctor.check(root, targets=targets or None, workers=0, progress=False)
+    return {finding.kind: finding for finding in report.findings}
+
+
+@pytest.mark.parametrize("how", STORED)
+def test_nothing_is_found_in_clean_folders_of_any_encoding(tmp_path: Path, how: str) -> None:
+    assert check(write_folder(tmp_path, how, has_masks=how in ("npy", "png"))) == {}
+
+
+# Faults of single files
+
+
+def change(root: Path, name: str, function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> None:
+    path = root / name
+    np.save(path, function(np.load(path)))
+
+
+def put(value: float, count: int = 40) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
+    """Return a function that puts a value into the last `count` pixels of the last row."""
+
+    def change_pixels(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        array[-1, -count:] = value
+        return array
+
+    return change_pixels
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, set[str]]]:
+    """A folder with a fault of each kind in files of its own, and these files by kind."""
+    root = write_folder(tmp_path_factory.mktemp("planted") / "mine", "npy")
+    change(root, "depth/train/s0.npy", put(np.inf))
+    change(root, "depth/train/s1.npy", put(0))
+    change(root, "depth/train/s2.npy", put(-1))
+    change(root, "normals/train/s3.npy", lambda normals: normals * 1.3)
+    change(root, "values/train/s4.npy", put(-9999))
+    change(root, "depth/train/s5.npy", lambda depth: depth[:-1])
+    content = (root / "normals/train/s6.npy").read_bytes()
+    (root / "normals/train/s6.npy").write_bytes(content[: len(content) // 2])
+    change(root, "values/train/s7.npy", lambda values: values[..., [0, 1, 1]])
+    (root / "normals/train/s8.npy").unlink()
+    save(root / "depth/train/s9.tif", draw(9).depth)
+    change(root, "values/train/s10.npy", lambda values: np.full_like(values, 3))
+    change(root, "depth/train/s11.npy", lambda depth: np.full_like(depth, np.nan))
+    change(root, "depth/val/s12.npy", lambda depth: depth * 1000)
+    shutil.copy(root / "values/val/s14.npy", root / "values/val/s13.npy")
+    (root / "depth/val/s15.npy").unlink()
+    save(root / "depth/val/s15.jpg", to_colours(draw(15).normals))
+    change(root, "depth/val/s16.npy", lambda _: draw(17).depth)
+    change(root, "depth/val/s17.npy", lambda _: draw(16).depth)
+    np.save(root / "depth/val/lonely.npy", draw(3).depth)
+    return root, {
+        "target-infinite": {"depth/train/s0.npy"},
+        "depth-zeros": {"depth/train/s1.npy"},
+        "depth-negative": {"depth/train/s2.npy"},
+        "normals-length": {"normals/train/s3.npy"},
+        "target-marker": {"values/train/s4.npy"},
+        "target-size": {"depth/train/s5.npy"},
+        "target-damaged": {"normals/train/s6.npy"},
+        "target-channels": {"values/train/s7.npy"},
+        "target-missing": {"images/train/s8.png", "images/val/s15.png"},
+        "target-twice": {"depth/train/s9"},
+        "target-constant": {"values/train/s10.npy"},
+        "target-empty": {"depth/train/s11.npy"},
+        "depth-scale-mixed": {"depth/val/s12.npy"},
+        "target-repeated": {"values/val/s14.npy = values/val/s13.npy"},
+        "target-kind-unread": {"depth/val/s15.jpg"},
+        "target-of-another-image": {"depth/val/s16.npy = depth/val/s17.npy", "depth/val/s17.npy = depth/val/s16.npy"},
+        "target-without-image": {"depth/val/lonely.npy"},
+    }
+
+
+def test_each_planted_fault_of_a_file_is_found_and_nothing_else(planted: tuple[Path, dict[str, set[str]]]) -> None:
+    root, expected = planted
+    found = check(root)
+    assert {kind: set(finding.examples) for kind, finding in found.items()} == expected
+    assert found["target-size"].meaning.endswith("96x72 and 96x71 pixels (width x height) for the first one.")
+    assert "-9999 in the first one, in height" in found["target-marker"].meaning
+    assert "e+03 times the median" in found["depth-scale-mixed"].meaning
+    assert "no file of depth, normals" in found["target-missing"].meaning
+    assert "at row" not in found["depth-zeros"].meaning
+
+
+def test_only_the_chosen_outputs_are_examined(planted: tuple[Path, dict[str, set[str]]]) -> None:
+    assert check(planted[0], "nothing") == {}
+    assert set(check(planted[0], "soil")) == {"target-marker", "target-channels", "target-constant", "target-repeated"}
+
+
+# Faults that a whole folder has
+
+
+def each(root: Path, name: str, function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], split: str = "*") -> None:
+    for path in sorted((root / name).glob(f"{split}/*.npy")):
+        change(root, str(path.relative_to(root)), function)
+
+
+def store_depth(root: Path, scale: float, declared: str) -> None:
+    """Replace the depths by PNG of 16 bits."""
+    for path in sorted((root / "depth").glob("*/*.npy")):
+        save(path.with_suffix(".png"), to_integers(np.load(path), scale))
+        path.unlink()
+    (root / "targets.yaml").write_text(declared)
+
+
+def stretch(depth: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    shown = np.nan_to_num(depth, nan=0)
+    return np.rint(shown / shown.max() * 255).astype(np.uint8)
+
+
+def clip(depth: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.minimum(depth, 4)
+
+
+FOLDER_FAULTS: dict[str, tuple[Callable[[Path], object], dict[str, str]]] = {
+    "metres declared as millimetres": (
+        lambda root: (root / "targets.yaml").write_text("depth: {scale: 1000}"),
+        {"depth-scale": "scale: 1\n"},
+    ),
+    "millimetres read as metres": (
+        lambda root: each(root, "depth", lambda depth: depth * 1000),
+        {"depth-scale": "scale: 1000\n"},
+    ),
+    "ten times too deep for the range": (
+        lambda root: store_depth(root, 1000, "depth: {scale: 100, range: [0.5, 10]}"),
+        {"depth-scale": "scale: 1000\n"},
+    ),
+    "one map out of range": (
+        lambda root: (
+            (root / "targets.yaml").write_text("depth: {range: [1, 8]}"),
+            change(root, "depth/train/s1.npy", lambda depth: depth + 8),
+        ),
+        {"depth-out-of-range": "1 to 8 metres"},
+    ),
+    "integers without a unit": (lambda root: store_depth(root, 1000, ""), {"target-undeclared": "`  scale: 1000`"}),
+    "pictures of depth": (
+        lambda root: (
+            each(root, "depth", stretch),
+            (root / "targets.yaml").write_text("depth: {scale: 30}"),
+        ),
+        {"depth-stretched": "each has a scale of its own", "depth-8-bit": "256 different depths"},
+    ),
+    "a sensor that reaches 4 metres": (lambda root: each(root, "depth", clip), {"depth-saturated": "4 metres"}),
+    "two splits of different rooms": (
+        lambda root: each(root, "depth", lambda depth: depth * 2.5, "val"),
+        {"target-splits-differ": "in train and"},
+    ),
+    "depth of train alone": (lambda root: shutil.rmtree(root / "depth/val"), {"target-not-in-split": "not evaluated"}),
+    "depth of mirrored images": (
+        lambda root: each(root, "depth", lambda depth: depth[:, ::-1]),
+        {"target-unrelated": "no better than those of other images"},
+    ),
+    "an invalid file": (
+        lambda root: (root / "targets.yaml").write_text("depth: {unit: m}"),
+        {"targets-file": "'depth' may have the keys"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOLDER_FAULTS)
+def test_faults_that_all_depths_share_are_found(tmp_path: Path, name: str) -> None:
+    root = write_folder(tmp_path, "npy", has_masks=False)
+    plant, expected = FOLDER_FAULTS[name]
+    plant(root)
+    found = check(root, "depth")
+    assert set(found) == set(expected)
+    for kind, words in expected.items():
+        assert words in f"{found[kind].text()}\n", kind
+
+
+@pytest.mark.parametrize(
+    ("signs", "has_depth", "kind", "words"),
+    [
+        ((1, -1, 1), True, "normals-frame", "Opposite are: y, as the depth shows."),
+        ((1, -1, -1), True, "normals-frame", "\nflip: [y, z]\n"),
+        ((-1, 1, 1), True, "normals-frame", "\nflip: [x]\n"),
+        ((1, -1, -1), False, "normals-frame", "Opposite are: z, and perhaps y."),
+        ((1, -1, 1), False, "normals-upside-down", "flip: [y]"),
+    ],
+)
+def test_normals_in_another_frame_are_found(
+    tmp_path: Path, signs: tuple[int, int, int], has_depth: bool, kind: str, words: str
+) -> None:
+    root = write_folder(tmp_path, "npy", has_masks=False)
+    each(root, "normals", lambda normals: normals * np.array(signs))
+    if not has_depth:
+        shutil.rmtree(root / "depth")
+    found = check(root, "depth", "normals")
+    assert set(found) == {kind}
+    assert words in found[kind].text()
+    assert found[kind].fixable == (has_depth and kind == "normals-frame")
+
+
+def test_permuted_axes_are_found(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, "npy", has_masks=False)
+    each(root, "normals", lambda normals: normals[..., [2, 0, 1]])
+    assert "normals-unlike-depth" in check(root, "depth", "normals")
+
+
+def test_quantities_without_any_truth_and_folders_without_a_declaration_are_found(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, "npy", has_masks=False)
+    each(root, "values", lambda values: values * np.array([1, np.nan], np.float32))
+    found = check(root, "soil")
+    assert {kind: finding.examples for kind, finding in found.items()} == {"target-nothing": ("moisture",)}
+    (root / "targets.yaml").unlink()
+    assert check(root)["values-undeclared"].examples == ("values/train", "values/val")
+
+
+def test_files_may_be_declared_optional(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, "npy", has_masks=False)
+    (root / "depth/train/s8.npy").unlink()
+    assert set(check(root, "depth")) == {"target-missing"}
+    (root / "targets.yaml").write_text("depth: {optional: true}")
+    assert check(root, "depth") == {}
+
+
+# Repaired copies
+
+
+def read(root: Path, split: str) -> dict[str, Sample]:
+    dataset = open_dataset(root)(split)
+    chosen = dataset.with_targets(spec.name for spec in dataset.target_specs)
+    return {sample.name: sample for sample in chosen}
+
+
+def test_a_copy_keeps_targets_and_mends_what_is_certain(tmp_path: Path) -> None:
+    root, copy = write_folder(tmp_path / "mine", "npy"), tmp_path / "copy"
+    (root / "targets.yaml").write_text((root / "targets.yaml").read_text() + "depth: {range: [0.5, 20]}\n")
+    shutil.copy(root / "images/train/s3.png", root / "images/val/s12.png")  # to be left out of train
+    change(root, "depth/train/s0.npy", put(np.inf))
+    change(root, "depth/train/s1.npy", put(0, 30))
+    change(root, "depth/train/s2.npy", put(-1))
+    each(root, "normals", lambda normals: normals * np.array([1, -1, -1]))
+    changes = doctor.fix(root, copy, workers=0, progress=False)
+    assert changes.written == {"train": 10, "val": 8}
+    assert check(copy) == {}
+    samples = read(copy, "train")
+    assert sorted(samples) == sorted(f"s{k}" for k in range(12) if k not in (2, 3))
+    for name, sample in samples.items():
+        expected = draw(int(name[1:]))
+        depth = expected.depth.copy()
+        depth[-1, len(depth[0]) - {"s0": 40, "s1": 30}.get(name, 0) :] = np.nan
+        assert np.array_equal(sample.targets["depth"][0], depth, equal_nan=True)
+        assert np.allclose(sample.targets["normals"], expected.normals.transpose(2, 0, 1), atol=1e-6, equal_nan=True)
+        assert np.array_equal(sample.targets["soil"], expected.values.transpose(2, 0, 1), equal_nan=True)
+        assert np.array_equal(sample.labels, expected.labels)
+    written = {one["item"]: one for one in json.loads((copy / "changes.json").read_text())["samples"]}
+    assert written["s0"]["target_changes"] == ["depth: 40 values without ground truth"]
+    assert "target_changes" not in written["s4"]
+    assert "not allowed" in written["s2"]["left_out"]
+    assert (copy / "depth/train/s4.npy").read_bytes() == (root / "depth/train/s4.npy").read_bytes()
+
+
+def test_a_copy_without_masks_holds_the_same_files_and_their_meaning(tmp_path: Path) -> None:
+    root, copy = write_folder(tmp_path / "mine", "png", has_masks=False), tmp_path / "copy"
+    (root / "images/train/s5.png").write_bytes(b"damaged")
+    doctor.fix(root, copy, workers=0, progress=False)
+    assert sorted(path.name for path in copy.iterdir()) == [
+        *("changes.json", "depth", "images", "normals", "targets.yaml", "values")
+    ]
+    before, after = (open_dataset(folder)("val") for folder in (root, copy))
+    assert before.target_specs == after.target_specs
+    for name, sample in read(root, "val").items():
+        for target, values in read(copy, "val")[name].targets.items():
+            assert np.array_equal(values, sample.targets[target], equal_nan=True)
+    assert len(read(copy, "train")) == 11
+
+
+def test_a_copy_of_a_published_dataset_holds_what_is_read_of_it(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    write_nyu(tmp_path)
+    doctor.fix("nyu", copy, root=tmp_path, workers=0, progress=False)
+    dataset = open_dataset("nyu", tmp_path)("val")
+    expected, found = dataset.with_targets(["depth", "normals"]), read(copy, "val")
+    assert open_dataset(copy)("val").target_specs == dataset.target_specs
+    assert len(found) == len(dataset) == 2
+    for sample in expected:
+        targets = found[sample.name].targets
+        assert np.array_equal(targets["depth"], sample.targets["depth"], equal_nan=True)
+        assert np.allclose(targets["normals"], sample.targets["normals"], atol=1e-6, equal_nan=True)
