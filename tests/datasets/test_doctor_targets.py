@@ -289,10 +289,10 @@ def test_a_copy_without_masks_holds_the_same_files_and_their_meaning(tmp_path: P
 
 
 def test_a_copy_of_a_published_dataset_holds_what_is_read_of_it(tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    write_nyu(tmp_path)
-    doctor.fix("nyu", copy, root=tmp_path, workers=0, progress=False)
-    dataset = open_dataset("nyu", tmp_path)("val")
+    root, copy = tmp_path / "nyu", tmp_path / "copy"
+    write_nyu(root)
+    doctor.fix("nyu", copy, root=root, workers=0, progress=False)
+    dataset = open_dataset("nyu", root)("val")
     expected, found = dataset.with_targets(["depth", "normals"]), read(copy, "val")
     assert open_dataset(copy)("val").target_specs == dataset.target_specs
     assert len(found) == len(dataset) == 2

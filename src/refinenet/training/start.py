@@ -32,6 +32,7 @@ from refinenet.models.factory import locate_model, open_model
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest
+from refinenet.outputs import CLASS_KIND
 from refinenet.training.config import TrainConfig
 from refinenet.training.engine.auto_settings import fill_in
 from refinenet.training.loading.loader import batch_size
@@ -90,8 +91,8 @@ class TrainArguments:
         return self.dataset
 
 
-def check_data(arguments: TrainArguments, *, progress: bool) -> None:
-    """Check the data of a run with the doctor, and report its warnings.
+def check_data(arguments: TrainArguments, network: Network, *, progress: bool) -> None:
+    """Check the data of a run with the doctor, with the ground truth of a network's outputs, and report its warnings.
 
     Raises:
         ValueError: Training would fail, or learn something wrong.
@@ -100,7 +101,8 @@ def check_data(arguments: TrainArguments, *, progress: bool) -> None:
         if callable(source) or is_drawn(os.fspath(source)):
             continue
         root = Path(arguments.root) if arguments.root is not None and number == 0 else None
-        report = doctor.check(os.fspath(source), root=root, quick=True, workers=0, progress=progress)
+        targets = [spec.name for spec in network.architecture.outputs if spec.kind != CLASS_KIND]
+        report = doctor.check(os.fspath(source), root=root, quick=True, targets=targets, workers=0, progress=progress)
         if report.stops_training:
             raise ValueError(report.text())
         report.print_warnings(enabled=progress)
@@ -145,7 +147,7 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
     engine = launch(device, choose_precision(config.precision, device))
     show = arguments.progress and engine.processes.is_first
     if arguments.check and engine.processes.is_first:
-        check_data(arguments, progress=show)
+        check_data(arguments, network, progress=show)
     config = replace(config, value_range=config.value_range or card.value_range)
     train_set, val_set = _open_datasets(arguments.source, arguments.root, config)
     folder = folder or RunFolder(Path(engine.processes.tell(str(next_folder(train_set.name)))))
