@@ -172,15 +172,15 @@ def test_nyu_files_of_another_make_are_refused(tmp_path: Path) -> None:
 
 
 def test_nyu_s_depths_are_transposed_cropped_and_in_metres(tmp_path: Path) -> None:
-    """By hand: the depth of image n is n + (row + column) / 100 metres, and 3 rows above and 1 column are white."""
+    """By hand: the depth of image n is n + (row + column) / 1000 metres, and 3 rows above and 1 column are white."""
     write_nyu(tmp_path)
     dataset = NYU.open_split(tmp_path, "val").with_targets(["depth"])
     assert [spec.to_text() for spec in dataset.target_specs] == ["depth:0.0:10.0", "normals"]
     second = dataset[1].targets["depth"]
     assert second.shape == (1, 32, 40)
-    np.testing.assert_allclose(second[0, 0, :3], [2.04, 2.05, 2.06], rtol=1e-6)
-    np.testing.assert_allclose(second[0, :3, 0], [2.04, 2.05, 2.06], rtol=1e-6)
-    np.testing.assert_allclose(second[0, 31, 39], 2.74, rtol=1e-6)
+    np.testing.assert_allclose(second[0, 0, :3], [2.004, 2.005, 2.006], rtol=1e-6)
+    np.testing.assert_allclose(second[0, :3, 0], [2.004, 2.005, 2.006], rtol=1e-6)
+    np.testing.assert_allclose(second[0, 31, 39], 2.074, rtol=1e-6)
     assert not np.isnan(second).any()
 
 

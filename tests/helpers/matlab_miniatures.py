@@ -224,7 +224,7 @@ def write_nyu(root: Path) -> None:
     for image in images:
         image[:top] = image[-bottom:] = image[:, :left] = image[:, -right:] = 255
     rows = np.arange(32 + top + bottom)[:, np.newaxis]
-    depths = [number + (rows + np.arange(40 + left + right)) / 100 for number in range(1, 6)]
+    depths = [number + (rows + np.arange(40 + left + right)) / 1000 for number in range(1, 6)]
     write_nyu_mat(root / "nyu_depth_v2_labeled.mat", images, labels, depths)
 
 
