@@ -13,8 +13,17 @@ import pytest
 import rasterio
 from PIL import Image
 
-from refinenet.datasets import Dataset, draw_street, open_dataset, with_value_range
+from refinenet.datasets import (
+    Dataset,
+    describe,
+    draw_street,
+    open_dataset,
+    split_folder,
+    with_value_range,
+    write_contact_sheet,
+)
 from refinenet.datasets.dataset import join
+from refinenet.datasets.folder.targets_file import read_encodings, write_encodings
 from refinenet.datasets.street_scenes import draw_street_geometry
 from refinenet.labels import NO_CLASSES
 from refinenet.outputs import OutputSpec
@@ -461,3 +470,101 @@ def test_an_empty_folder_of_masks_is_not_taken_for_a_dataset_without_masks(tmp_p
     (root / "labels").mkdir()
     with pytest.raises(FileNotFoundError, match="No pictures are in labels/"):
         open_dataset(root)("train")
+
+
+# Summaries and splits
+
+
+def _folder_of_values(root: Path) -> Path:
+    """Ten pictures of 3x2 pixels with heights, of which one pixel each is unknown, and moistures."""
+    for number in range(10):
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (3, 2), (number, 20, 30)).save(root / "images" / f"{number}a.png")
+        stored = np.array(
+            [[[number, 5], [number, 5], [number, 5]], [[number, 5], [number, 5], [-9999, 15]]], np.float32
+        )
+        _save(root / "values" / f"{number}a.npy", stored)
+    _declare(root, "values: {name: soil, quantities: [{name: height, unit: m, missing: -9999}, {name: moisture}]}\n")
+    return root
+
+
+def test_summaries_say_how_much_is_known_and_between_which_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = _folder_of_values(tmp_path)
+    found = describe(root, workers=0, progress=False)
+    assert found.class_weights is None
+    height, moisture = found.targets["val"]
+    assert (height.name, height.unit, height.images, height.known) == ("soil: height", "m", 2, pytest.approx(5 / 6))
+    assert height.quantiles == (0, 2.5, 5)  # images 0 and 5 of every fifth
+    assert (moisture.known, moisture.quantiles[1]) == (1, 5)
+    assert found.to_dict()["targets"]["val"][1]["percentile_95"] == 15
+    found.print()
+    assert "soil: moisture" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="has no classes to draw over its images"):
+        write_contact_sheet(tmp_path / "sheet.png", root)
+    _declare(root, "values: {quantities: [{name: height}]}\n")
+    with pytest.raises(ValueError, match=r"0a\.npy has 2 channels"):
+        _read(root, "values", split="val")
+    assert describe(root, workers=0, progress=False).targets == {"train": (), "val": ()}
+
+
+def test_a_folder_without_masks_is_split_into_lists(tmp_path: Path) -> None:
+    root = _folder_of_values(tmp_path)
+    parts = split_folder(root, val=0.3, group="(.*)")
+    assert (len(parts["train"]), len(parts["val"])) == (7, 3)
+    assert tuple(open_dataset(root)("val").items) == parts["val"]
+    assert split_folder(root, val=0.3, group="(.*)", seed=1, replace=True) != parts
+    (root / "images" / "train").mkdir()
+    (root / "values" / "train").mkdir()
+    for name in ("train", "val"):
+        (root / f"{name}.txt").unlink()
+        for folder in ("images", "values"):
+            (root / folder / name).mkdir(exist_ok=True)
+            for path in list((root / folder).glob("*.*"))[:2]:
+                path.rename(root / folder / name / path.name)
+    with pytest.raises(ValueError, match="cannot be split.* but its layout is images/SPLIT and values/SPLIT"):
+        split_folder(root)
+
+
+def test_an_image_may_lack_a_file_if_that_is_declared(tmp_path: Path) -> None:
+    root = _folder(tmp_path)
+    _save(root / "depth" / "train" / "b.npy", np.ones((2, 3), np.float32))
+    _declare(root, "depth: {optional: true}\n")
+    assert np.isnan(_read(root)).all()
+    assert _read(root).shape == (1, 2, 3)
+    assert _equal(_read(root, index=1), np.ones((1, 2, 3)))
+    _declare(root, "depth: {optional: perhaps}\n")
+    with pytest.raises(ValueError, match="'optional' of 'depth' is true or false, not 'perhaps'"):
+        open_dataset(root)("train")
+
+
+def test_a_declared_folder_may_be_absent_from_one_split(tmp_path: Path) -> None:
+    root = _folder(tmp_path)
+    _save(root / "depth" / "train" / "a.npy", np.ones((2, 3), np.float32))
+    _declare(root, "depth: {scale: 1}\n")
+    splits = open_dataset(root)
+    assert [len(splits(split).target_specs) for split in ("train", "val")] == [1, 0]
+
+
+def test_an_empty_declaration_declares_nothing(tmp_path: Path) -> None:
+    root = _folder(tmp_path)
+    _save(root / "depth" / "train" / "a.npy", np.ones((2, 3), np.float32))
+    _declare(root, "# metres\n")
+    assert _equal(_read(root), np.ones((1, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "depth: {scale: 1000, missing: 65535, range: [0.5, 80], optional: true}\n",
+        "normals: {encoding: rgb, flip: [y, z], missing: 0}\n",
+        "values: {name: soil, quantities: [{name: a, unit: m, scale: 0.5, missing: 1e20}, {name: b, missing: nan}]}\n",
+    ],
+)
+def test_declarations_are_written_as_they_are_read(tmp_path: Path, text: str) -> None:
+    path, folders = tmp_path / "targets.yaml", ("depth", "normals", "values")
+    _declare(tmp_path, text)
+    first = read_encodings(path, folders)
+    _declare(tmp_path, write_encodings(first))
+    assert repr(read_encodings(path, folders)) == repr(first)  # by repr, because NaN differs from itself

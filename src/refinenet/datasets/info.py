@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from refinenet.datasets.class_statistics import (
     log_weights,
     median_frequency_weights,
 )
+from refinenet.datasets.target_statistics import QuantitySummary, summarise_targets
 from refinenet.io.console import print_note, print_table
 from refinenet.io.images import write
 from refinenet.io.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, format_share, hatch
@@ -118,6 +119,8 @@ def _check(dataset: Dataset, count: int, columns: int, cell: tuple[int, int]) ->
     problems = []
     if not len(dataset):
         problems.append(f"{dataset.name} has no images in its split {dataset.split!r}")
+    if not dataset.label_set.names:
+        problems.append(f"{dataset.name} has no classes to draw over its images")
     if count < 1 or columns < 1:
         problems.append(f"count and columns must be at least 1, not {count} and {columns}")
     if min(cell) < _SMALLEST_CELL:
@@ -238,11 +241,13 @@ class DatasetSummary:
     """Counts by split; only splits whose data are there."""
     absent: tuple[str, ...]
     """Splits of the dataset whose data are missing."""
+    targets: Mapping[str, tuple[QuantitySummary, ...]] = field(default_factory=dict)
+    """By split, what is known besides classes."""
 
     @property
     def class_weights(self) -> Mapping[str, Sequence[float]] | None:
-        """Class weights by rule, "median_frequency" and "log", from the split "train"; None if it is missing."""
-        if "train" not in self.splits:
+        """Class weights by rule, "median_frequency" and "log", from the split "train"; None without it or classes."""
+        if "train" not in self.splits or not self.label_set.names:
             return None
         counts = self.splits["train"]
         return {"median_frequency": median_frequency_weights(counts), "log": log_weights(counts.pixels)}
@@ -256,24 +261,34 @@ class DatasetSummary:
             "splits": {split: _split_to_dict(counts, names) for split, counts in self.splits.items()},
             "absent": list(self.absent),
             "class_weights": weights and {rule: dict(zip(names, weights[rule], strict=True)) for rule in weights},
+            "targets": {split: [one.to_dict() for one in found] for split, found in self.targets.items()},
         }
 
     def print(self) -> None:
         """Print the summary as tables on standard output, and missing splits on standard error."""
         rows = [
-            [split, f"{counts.images:,}", _describe_sizes(counts), format_share(counts.void_share)]
+            [split, f"{counts.images:,}", _describe_sizes(counts), *self._describe_void(counts)]
             for split, counts in self.splits.items()
         ]
-        print_table(self.name, ["split", "images", "sizes", "no class (void)"], rows)
+        void = ["no class (void)"] if self.label_set.names else []
+        print_table(self.name, ["split", "images", "sizes", *void], rows)
         names, weights = self.label_set.names, self.class_weights
-        shares = zip(names, *map(_describe_classes, self.splits.values()), strict=True)
-        print_table("Share of labelled pixels (images with the class)", ["class", *self.splits], list(shares))
+        if names:
+            shares = zip(names, *map(_describe_classes, self.splits.values()), strict=True)
+            print_table("Share of labelled pixels (images with the class)", ["class", *self.splits], list(shares))
+        for split, found in self.targets.items():
+            if found:
+                title = f"Ground truth besides classes, {found[0].images} images of {split}"
+                print_table(title, ["quantity", "unit", "known", "5 %", "median", "95 %"], _rows(found))
         if weights:
             columns = ([f"{weight:.4f}" for weight in column] for column in weights.values())
             rules = [rule.replace("_", " ") for rule in weights]
             print_table("Class weights from train", ["class", *rules], list(zip(names, *columns, strict=True)))
         if self.absent:
             print_note(f"Missing splits: {', '.join(self.absent)}.")
+
+    def _describe_void(self, counts: ClassCounts) -> list[str]:
+        return [format_share(counts.void_share)] if self.label_set.names else []
 
 
 def describe(
@@ -283,7 +298,7 @@ def describe(
     workers: int | None = None,
     progress: bool = True,
 ) -> DatasetSummary:
-    """Count the classes in the label maps of all splits of a dataset.
+    """Count the classes in the label maps of all splits of a dataset, and summarise its other ground truth.
 
     Args:
         source: The name of a dataset, or a folder; see `open_dataset`.
@@ -310,14 +325,23 @@ def describe_splits(
         OSError: A file cannot be read.
     """
     first = next(iter(splits.values()))
-    if not first.label_set.names:
-        kinds = ", ".join(spec.name for spec in first.target_specs)
-        raise ValueError(f"{first.name} has no classes to count: there are no masks, only {kinds}.")
     for split, dataset in splits.items():
         if dataset.label_set.names != first.label_set.names:
             raise ValueError(f"The splits {first.split} and {split} of {first.name} have different classes.")
     counts = {split: count_classes(dataset, workers=workers, progress=progress) for split, dataset in splits.items()}
-    return DatasetSummary(name=first.name, label_set=first.label_set, splits=counts, absent=tuple(absent))
+    targets = {split: _summarise(dataset, workers, progress) for split, dataset in splits.items()}
+    return DatasetSummary(
+        name=first.name, label_set=first.label_set, splits=counts, absent=tuple(absent), targets=targets
+    )
+
+
+def _summarise(dataset: Dataset, workers: int | None, progress: bool) -> tuple[QuantitySummary, ...]:
+    """Summarise targets, which may be invalid and unused: `refinenet data check` is for their problems."""
+    try:
+        return summarise_targets(dataset, workers=workers)
+    except (ValueError, OSError) as error:
+        print_note(f"Ground truth besides classes cannot be summarised: {error}", enabled=progress)
+        return ()
 
 
 def write_contact_sheet(
@@ -373,6 +397,12 @@ def _open_splits(
     if not found:
         raise next(iter(failures.values()))
     return found, tuple(failures)
+
+
+def _rows(found: Sequence[QuantitySummary]) -> list[list[str]]:
+    return [
+        [one.name, one.unit, format_share(one.known), *(f"{value:.4g}" for value in one.quantiles)] for one in found
+    ]
 
 
 def _split_to_dict(counts: ClassCounts, names: Sequence[str]) -> dict[str, Any]:

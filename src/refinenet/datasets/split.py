@@ -11,11 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from refinenet.datasets.file_pairs import pair_names
+from refinenet.datasets.file_pairs import by_stem, pair_names
 from refinenet.datasets.folder.layouts import find_layout, find_lists, find_pair
 from refinenet.datasets.folder.split_files import SPLIT_FOLDERS, list_split
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
+from refinenet.io.image_files import IMAGE_SUFFIXES, walk_names
 
 _NUMBER = re.compile(r"[\W_]*\d+(?=\D*$)")
 
@@ -89,15 +90,18 @@ def _check_lists(root: Path, names: Sequence[str], replace: bool) -> None:
 
 
 def _list_stems(root: Path) -> list[str]:
-    """Return the stems of a folder's pairs, in alphabetical order."""
+    """Return the stems of a folder's pairs, or of its images if it has no masks, in alphabetical order."""
     layout = (find_lists(root) if root.is_dir() else None) or find_layout(root)
+    if layout.is_unlabelled and (layout.is_dealt or any((root / f"{name}.txt").is_file() for name in layout.splits)):
+        folder = next(iter(layout.splits.values())).images
+        return sorted(by_stem(walk_names(folder, IMAGE_SUFFIXES), "", folder))
     pair = find_pair(layout.root)
     # Subfolders of images/ may be videos rather than splits, and existing lists are about to be replaced.
     is_split = not layout.is_dealt and not {"train", "val", "test"}.isdisjoint(layout.splits)
     if pair is None or layout.annotations or (is_split and find_lists(root) is None):
         raise ValueError(
-            f"{root} cannot be split: it must contain images/ and masks/ without splits, but its layout is "
-            f"{layout.description}, with {', '.join(sorted(layout.splits))}."
+            f"{root} cannot be split: it must contain images/ and masks/ (or depth/, normals/ or values/) without "
+            f"splits, but its layout is {layout.description}, with {', '.join(sorted(layout.splits))}."
         )
     files = list_split(*pair)
     return list(
