@@ -523,7 +523,7 @@ def test_a_folder_without_masks_is_split_into_lists(tmp_path: Path) -> None:
             (root / folder / name).mkdir(exist_ok=True)
             for path in list((root / folder).glob("*.*"))[:2]:
                 path.rename(root / folder / name / path.name)
-    with pytest.raises(ValueError, match="cannot be split.* but its layout is images/SPLIT and values/SPLIT"):
+    with pytest.raises(ValueError, match=r"cannot be split.* but its layout is images/SPLIT and values/SPLIT"):
         split_folder(root)
 
 

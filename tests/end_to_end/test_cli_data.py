@@ -129,3 +129,35 @@ def test_nyu_is_evaluated_with_its_classes_and_its_depth(run_refinenet: CommandL
     assert told["images"] == 2
     # Images 1 and 2 of 32x40 pixels within the border; every depth lies in the range.
     assert told["outputs"]["depth"]["pixels"] == 2 * 32 * 40
+
+
+def test_two_quantities_of_a_folder_of_one_s_own_need_no_code(run_refinenet: CommandLine, tmp_path: Path) -> None:
+    """Without masks, as the README describes it: data, check, train, eval."""
+    dice = np.random.default_rng(0)
+    for number in range(10):
+        height, moisture = dice.uniform(0, 20, (48, 64)), np.full((48, 64), number * 5.0)
+        image = np.stack([height * 10, moisture * 4, moisture], 2).astype(np.uint8)
+        png_miniatures.save(tmp_path / "fields" / "images" / f"{number}.png", image)
+        (tmp_path / "fields" / "values").mkdir(exist_ok=True)
+        height[:3] = -9999
+        np.save(tmp_path / "fields" / "values" / f"{number}.npy", np.stack([height, moisture * 10], 2).astype(np.int16))
+    declared = "[{name: height, unit: m%s}, {name: moisture, unit: '%%', scale: 10}]"
+    (tmp_path / "fields" / "targets.yaml").write_text(f"values: {{name: soil, quantities: {declared % ''}}}")
+    options = ("--encoder", "test_resnet", "--epochs", "1", "--batch-size", "4", "--set", "crop_size=[32,32]")
+    outputs = ("--outputs", "soil=regression[height:m,moisture:%]", "--output", "runs/soil", "--set", "workers=0")
+    refused = run_refinenet("train", "-d", "fields", *options, *outputs)
+    assert (refused.returncode, "target-marker: 10" in refused.stderr) == (1, True), refused.stderr
+    (tmp_path / "fields" / "targets.yaml").write_text(
+        f"values: {{name: soil, quantities: {declared % ', missing: -9999'}}}"
+    )
+    checked = run_refinenet("data", "check", "fields")
+    assert (checked.returncode, "Clean" in checked.stdout) == (0, True), checked.stdout
+    trained = run_refinenet("train", "-d", "fields", *options, *outputs)
+    assert trained.returncode == 0, trained.stderr
+    model = ("--model", "runs/soil/best.safetensors", "--backend", "pytorch")
+    done = run_refinenet("eval", "-d", "fields", *model, "--output", "results.json")
+    assert done.returncode == 0, done.stderr
+    assert "moisture" in done.stdout
+    # Images 0 and 5 of every fifth, without three rows of heights each.
+    told = json.loads((tmp_path / "results.json").read_text())["outputs"]["soil"]
+    assert [one["pixels"] for one in told["quantities"]] == [2 * 45 * 64, 2 * 48 * 64]

@@ -161,7 +161,8 @@ class Dataset:
         if unknown:
             raise ValueError(
                 f"{self.name} {self.split} has no ground truth for {', '.join(map(repr, unknown))}: it has "
-                f"{', '.join(known) or 'only classes'}. Folders hold further ones in depth/, normals/ and values/."
+                f"{', '.join(known) or 'only classes'}. Folders hold further ones in depth/ and normals/, and in "
+                "values/ if targets.yaml names its quantities."
             )
         return replace(self, chosen_targets=chosen)
 
