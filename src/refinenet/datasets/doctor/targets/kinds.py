@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from refinenet.datasets.doctor.kind import FIX, Kind
+from refinenet.datasets.doctor.kinds import FIX, Kind
 
 _LEAVE_OUT = FIX + "without these samples."
 _DECLARE = "If these pixels have no ground truth, state their stored value in targets.yaml: `missing: VALUE`; "

@@ -1,0 +1,297 @@
+"""Kinds of findings about images, masks and splits, with consequences and remedies; others are in `targets.kinds`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """What findings of a kind have in common."""
+
+    stops: bool
+    fixable: bool
+    meaning: str
+    """May contain {placeholders}, filled by `find`."""
+    advice: str
+
+
+FIX = "`--fix OUT` writes a copy "
+AGAIN = "Get new copies of the files, or remove both image and mask; " + FIX + "without these samples."
+
+IMAGE_KINDS: Mapping[str, Kind] = {
+    # Files in the folders
+    "image-without-mask": Kind(
+        True, False, "These images have no mask of the same name, so they cannot be used for training.", AGAIN
+    ),
+    "mask-without-image": Kind(True, False, "These masks have no image of the same name.", AGAIN),
+    "sample-kind-unread": Kind(
+        True, False, "The image or mask of these samples has an unsupported file format, so they would be left out.",
+        "Save images as JPEG or PNG and masks as PNG or TIFF (HEIC images are read with `pip install "
+        "'refinenet[heif]'`). No file has to be deleted; " + FIX + "without these samples.",
+    ),
+    "file-kind-unread": Kind(
+        False, False, "These files have unsupported formats and no partner. They are not used.",
+        "If they belong to the dataset, save images as JPEG or PNG and masks as PNG or TIFF.",
+    ),
+    "stem-case": Kind(
+        True, True, "The names of image and mask differ in upper and lower case, so they do not match on most systems.",
+        "Rename the masks like their images; " + FIX + "with equal names.",
+    ),
+    "stem-unicode": Kind(
+        False, True, "The names of image and mask use two Unicode forms of the same letters. They are paired here, "
+        "but other programs may not match them.", FIX + "with equal names.",
+    ),
+    "stem-twice": Kind(
+        True, False, "Several files have the same name except for the extension, so it is unclear which of them "
+        "is meant.", "Remove or rename the wrong ones; " + FIX + "without these samples.",
+    ),
+    "listed-missing": Kind(
+        True, True, "A list of samples names files that do not exist.",
+        "Restore the files, or remove their lines from the list; " + FIX + "without them.",
+    ),
+    "empty-split": Kind(
+        True, False, "The split has no sample with both image and mask: nothing to train on or to evaluate.",
+        "Add samples, or remove the folder or list. {resplit}",
+    ),
+    "split-missing": Kind(
+        True, False, "This split does not exist, and training needs both train and val.",
+        "Move samples of the other splits to it. {resplit}",
+    ),
+    # Files that cannot be read
+    "image-empty": Kind(True, False, "These image files are empty (0 bytes): training would fail.", AGAIN),
+    "image-not-an-image": Kind(True, False, "These files are not images: training would fail.", AGAIN),
+    "image-damaged": Kind(
+        True, False, "These images are truncated or damaged: training would fail.", AGAIN
+    ),
+    "image-too-large": Kind(
+        True, False, "These images have more than {limit:,} pixels, the limit.",
+        "Resize image and mask (the mask with nearest neighbour), or cut them into tiles; "
+        + FIX + "without these samples.",
+    ),
+    "image-unreadable": Kind(
+        True, False, "These image files cannot be opened: {message}", "Check permissions and the disk."
+    ),
+    "mask-empty": Kind(True, False, "These mask files are empty (0 bytes): training would fail.", AGAIN),
+    "mask-not-an-image": Kind(True, False, "These mask files are not images: training would fail.", AGAIN),
+    "mask-damaged": Kind(
+        True, False, "These masks are truncated or damaged: training would fail. {message}", AGAIN
+    ),
+    "mask-too-large": Kind(
+        True, False, "These masks have more than {limit:,} pixels, the limit.",
+        "Resize image and mask (the mask with nearest neighbour), or cut them into tiles; "
+        + FIX + "without these samples.",
+    ),
+    "mask-unreadable": Kind(
+        True, False, "These mask files cannot be opened: {message}", "Check permissions and the disk."
+    ),
+    "reader-died": Kind(
+        True, False, "Reading these files crashes the reading process, or never ends.", AGAIN
+    ),
+    "sample-refused": Kind(
+        True, False, "These samples cannot be read: training would fail. {message}", AGAIN
+    ),
+    "labels-invalid": Kind(
+        True, True,
+            "The annotation files have invalid entries. Omitting them would give their pixels a wrong label, so "
+            "training does not start:\n{message}\n",
+        "Fix or remove them at their source; " + FIX + "without them, and with a list of them.",
+    ),
+    "crowds-void": Kind(False, False, "{message}", ""),
+    "crowds-labelled": Kind(False, False, "{message}", ""),
+    "image-constant": Kind(
+        False, False, "Every pixel of these images has the same colour, so they show nothing.",
+        "Check their export, or remove both image and mask.",
+    ),
+    "swapped": Kind(
+        True, False,
+            "The masks look like photographs, and the images have few colours, like masks: the folders seem to be "
+            "swapped.", "Swap the names of the two folders.",
+    ),
+    # Sizes
+    "size-differs": Kind(
+        True, False, "Image and mask have different sizes, so labels and pixels do not match: {message}",
+        "Export the masks at the size of their images; " + FIX + "without these samples.",
+    ),
+    "size-exif": Kind(
+        True, True, "The EXIF data of these images ask for a rotation, but the masks were drawn on the unrotated "
+        "images, so their sizes differ.", FIX + "with these masks rotated like their images.",
+    ),
+    "exif-turned": Kind(
+        False, True, "The EXIF data of these images ask for a rotation or flip, which is applied. The sizes do not "
+        "show whether the masks were drawn on the upright images.",
+        "Look at a few of them; " + FIX + "with upright images without this entry, and unchanged masks.",
+    ),
+    # Masks
+    "mask-lossy-format": Kind(
+        True, True, "These masks are JPEG or WebP files, whose compression changes labels near edges.",
+        "Export them again as PNG; " + FIX + "with each pixel set to the nearest class, or to void where that is "
+        "ambiguous, and without masks that are mostly ambiguous.",
+    ),
+    "mask-near-colours": Kind(
+        True, True, "These masks contain many colours close to class colours, as lossy compression or smoothing "
+        "leave them.", "Export them again as PNG without smoothing; " + FIX + "with each pixel set to the nearest "
+        "class, or to void where that is ambiguous.",
+    ),
+    "mask-interpolated": Kind(
+        True, True, "These masks contain values between those of the classes, as smoothing or resizing leave them.",
+        "Export them again without smoothing (resize masks with nearest neighbour); "
+        + FIX + "with each pixel set to the nearest value, or to void where that is ambiguous.",
+    ),
+    "mask-unlisted-colours": Kind(
+        True, False, "These masks contain colours that belong to no class: {values}.",
+        "{lines}",
+    ),
+    "mask-colours-for-ids": Kind(
+        True, False, "These masks are colour images, but ids are expected. They contain {values}.",
+        "{lines}",
+    ),
+    "mask-rgb-ids": Kind(
+        True, True, "These masks store ids three times, as red, green and blue.",
+        "Save them with one channel; " + FIX + "with one channel.",
+    ),
+    "mask-alpha": Kind(
+        True, False, "These masks are partly transparent, so the labels there are ambiguous.",
+        "Save them without alpha; " + FIX + "without these samples.",
+    ),
+    "mask-mode": Kind(
+        True, False, "These masks have a pixel format that is not used for ids or class colours: {message}",
+        "Export them as PNG with one channel; " + FIX + "without these samples.",
+    ),
+    "mask-0-255": Kind(
+        True, True, "The masks are binary, 0 and 255. 255 is read as void, so the second class would never be learned.",
+        "{where}\n{lines}\nOr: " + FIX + "with ids.",
+    ),
+    "mask-0-255-mixed": Kind(
+        False, False, "Some masks contain 0 and 255, others 0 and 1, and none all three. 255 is read as void; it may "
+        "be intended, or mean class 1.", "Look at a few of them. If 255 is the class, save these masks with 1 instead.",
+    ),
+    "ids-from-1": Kind(
+        True, True, "The ids go from 1 to {highest}, but classes from 0 to {last}: each label would mean the next "
+        "class, and {highest} would mean none.", "{where}\n{lines}\nOr: " + FIX + "with ids from 0.",
+    ),
+    "ids-outside": Kind(
+        True, False, "These masks contain ids that belong to no class: {values} of all pixels. Training would fail.",
+        "{lines}",
+    ),
+    "mask-all-void": Kind(
+        False, True, "These masks contain only void, so nothing can be learned from them.",
+        "Remove them, or check what they should contain; " + FIX + "without them.",
+    ),
+    "masks-mostly-void": Kind(
+        False, False, "{values} % of the mask pixels have no class. Training ignores them, and a trained network "
+        "assigns one of the classes to each of them.",
+        "If they are background, add `background` to the names. (Without it, pixels that no shape in a JSON file "
+        "covers are void.)",
+    ),
+    "nothing-but-void": Kind(
+        True, False, "All masks contain only void: there is nothing to learn.",
+        "Check what the masks should contain, and 'names', 'values' and 'ignore' in classes.yaml.",
+    ),
+    "palettes-conflict": Kind(
+        True, True, "The palettes of the masks disagree, and nothing else defines their ids: the same id may mean "
+        "different classes in different masks.", "Name the classes by their colours in classes.yaml:\n{lines}\n"
+        "Or: " + FIX + "with one palette.",
+    ),
+    "palettes-differ": Kind(
+        False, True, "The same id has different colours in the palettes of different masks, and may mean different "
+        "classes. The ids are used as they are.", "Look at a few of them in a viewer. If the colours are right and the "
+        "ids wrong, write a classes.yaml that lists the colours (masks: colours).",
+    ),
+    "palettes-contradict": Kind(
+        True, True,
+            "The palettes of these masks show ids in colours that classes.yaml gives to other classes, so there are "
+            "two interpretations. In the first mask, {lines}.", "Look at one in a viewer that shows its colours. If "
+        "the colours are right: {where} `masks: colours`. If the ids are right, correct the order of 'colours' there, "
+        "or remove 'colours'; " + FIX + "with the ids as they are, in the colours of classes.yaml.",
+    ),
+    "palettes-permuted": Kind(
+        True, True, "The palettes of these masks have the same colours as the others, in another order: either the "
+        "ids or the colours mean different classes.", "Look at a few of them in a viewer. If the colours are "
+        "right, write a classes.yaml that lists the colours (masks: colours). If the ids are right, save the masks "
+        "with one palette; " + FIX + "with the ids as they are, in one palette.",
+    ),
+    "mask-blended-ids": Kind(
+        True, False, "These masks seem to have been resized with a smoothing filter (bilinear, bicubic, Lanczos): thin "
+        "seams along outlines have ids between those of both sides, which mean other classes.",
+        "Resize the original masks with nearest neighbour; the labels cannot be recovered from these. If the thin "
+        "seams are real classes, continue with `--no-check`.",
+    ),
+    "mask-frames": Kind(
+        False, True, "These masks have several frames or pages; the first one is used.",
+        "Save only the right one; " + FIX + "with the first one.",
+    ),
+    # Images
+    "image-frames": Kind(
+        False, True, "These images have several frames or pages; the first one is used.",
+        "Save only the right one; " + FIX + "with the first one.",
+    ),
+    "image-cmyk": Kind(
+        False, True, "These images are in print colours (CMYK) and are converted to RGB without a colour profile.",
+        "Convert them with a profile if colours matter; " + FIX + "in RGB.",
+    ),
+    "image-deep": Kind(
+        False, True, "These images have 16 or more bits per pixel and are scaled to 8: 65535 (or 1.0) becomes 255. "
+        "12-bit images become dark.", "Stretch them to the full range if they are dark; "
+        + FIX + "as they are read.",
+    ),
+    "image-alpha": Kind(
+        False, True, "These images have transparency and are composited over black.",
+        "Composite them over another colour if black is wrong; " + FIX + "as they are read.",
+    ),
+    "image-grey": Kind(
+        False, True, "These images are grey, unlike most others; they are read as RGB with equal channels.",
+        "Do nothing if the network will be used on grey images, too; " + FIX + "in RGB.",
+    ),
+    "image-palette": Kind(
+        False, True, "These images have a palette (at most 256 colours) and are converted to RGB.",
+        "Use the original images if available; " + FIX + "in RGB.",
+    ),
+    # encoding of the mask values
+    "no-classes": Kind(
+        True, False, "Nothing defines the meaning of the mask values. They are {values}.",
+        "Write a file classes.yaml into the folder, with your own names{order}:\n{lines}",
+    ),
+    "classes-file": Kind(True, False, "The file that names the classes is invalid: {message}", "Fix the file."),
+    "split-refused": Kind(True, False, "The split cannot be opened: {message}", "Fix what the message names."),
+    "class-absent": Kind(
+        False, False, "Classes that occur in no mask cannot be learned: {values}.",
+        "Remove them from the names, or check whether they are missing by mistake.",
+    ),
+    "class-unseen": Kind(
+        False, False, "Classes that do not occur in the {masks} masks checked: {values}. If they occur in no other "
+        "mask, they cannot be learned.", "Check all masks with `refinenet data check`, without `--quick`.",
+    ),
+    "class-not-in-train": Kind(
+        False, False, "Classes that are evaluated but never trained: {values} occur only in splits other than train.",
+        "Add samples with these classes to train. {resplit}",
+    ),
+    "class-not-in-val": Kind(
+        False, False, "Classes that are trained but never evaluated: {values} do not occur in val.",
+        "Add samples with these classes to val. {resplit}",
+    ),
+    "class-only-one": Kind(
+        False, False, "All pixels with a class are {values}: there is nothing to distinguish, and mIoU will be 100 %.",
+        "Check whether other classes are missing by mistake; background is a class, too.",
+    ),
+    # Duplicate images
+    "duplicates-across-splits": Kind(
+        True, True, "The same image is in two splits, so the score rewards memorisation.",
+        "Remove it from one of them; " + FIX + "without it in train.",
+    ),
+    "near-duplicates-across-splits": Kind(
+        False, True, "Nearly the same image (recompressed, resized or brightened) is in two splits, so the score is "
+        "too high.",
+        "Look at the pairs and remove one of each, or split by time if the camera does not move; " + FIX
+        + "without those in train whose masks agree.",
+    ),
+    "duplicates-within-split": Kind(
+        False, True, "The same image with the same mask is in a split several times and counts each time.",
+        "Remove the duplicates; " + FIX + "with one of each.",
+    ),
+    "contradicting-masks": Kind(
+        False, True, "The same image is in a split several times with different masks: at most one can be right.",
+        "Keep the right one; " + FIX + "without these samples.",
+    ),
+}  # fmt: skip
+"""By their identifiers, in the order of the report."""
