@@ -127,11 +127,23 @@ def store_depth(root: Path, scale: float, declared: str) -> None:
 
 def stretch(depth: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     shown = np.nan_to_num(depth, nan=0)
-    return np.rint(shown / shown.max() * 255).astype(np.uint8)
+    stretched: npt.NDArray[np.uint8] = np.rint(shown / shown.max() * 255).astype(np.uint8)
+    return stretched
 
 
 def clip(depth: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.minimum(depth, 4)
+    clipped: npt.NDArray[Any] = np.minimum(depth, 4)
+    return clipped
+
+
+def shift_one(root: Path) -> None:
+    (root / "targets.yaml").write_text("depth: {range: [1, 8]}")
+    change(root, "depth/train/s1.npy", lambda depth: depth + 8)
+
+
+def store_pictures(root: Path) -> None:
+    (root / "targets.yaml").write_text("depth: {scale: 30}")
+    each(root, "depth", stretch)
 
 
 FOLDER_FAULTS: dict[str, tuple[Callable[[Path], object], dict[str, str]]] = {
@@ -148,18 +160,12 @@ FOLDER_FAULTS: dict[str, tuple[Callable[[Path], object], dict[str, str]]] = {
         {"depth-scale": "scale: 1000\n"},
     ),
     "one map out of range": (
-        lambda root: (
-            (root / "targets.yaml").write_text("depth: {range: [1, 8]}"),
-            change(root, "depth/train/s1.npy", lambda depth: depth + 8),
-        ),
+        shift_one,
         {"depth-out-of-range": "1 to 8 metres"},
     ),
     "integers without a unit": (lambda root: store_depth(root, 1000, ""), {"target-undeclared": "`  scale: 1000`"}),
     "pictures of depth": (
-        lambda root: (
-            each(root, "depth", stretch),
-            (root / "targets.yaml").write_text("depth: {scale: 30}"),
-        ),
+        store_pictures,
         {"depth-stretched": "each has a scale of its own", "depth-8-bit": "256 different depths"},
     ),
     "a sensor that reaches 4 metres": (lambda root: each(root, "depth", clip), {"depth-saturated": "4 metres"}),
@@ -247,14 +253,17 @@ def read(root: Path, split: str) -> dict[str, Sample]:
 
 def test_a_copy_keeps_targets_and_mends_what_is_certain(tmp_path: Path) -> None:
     root, copy = write_folder(tmp_path / "mine", "npy"), tmp_path / "copy"
-    (root / "targets.yaml").write_text((root / "targets.yaml").read_text() + "depth: {range: [0.5, 20]}\n")
+    (root / "targets.yaml").write_text(
+        (root / "targets.yaml").read_text() + "depth: {range: [0.5, 20]}\nnormals: {flip: [z]}\n"
+    )
     shutil.copy(root / "images/train/s3.png", root / "images/val/s12.png")  # to be left out of train
     change(root, "depth/train/s0.npy", put(np.inf))
     change(root, "depth/train/s1.npy", put(0, 30))
     change(root, "depth/train/s2.npy", put(-1))
-    each(root, "normals", lambda normals: normals * np.array([1, -1, -1]))
+    each(root, "normals", lambda normals: normals * np.array([1, -1, 1]))  # and so `flip: [z]`, above, is wrong, too
     changes = doctor.fix(root, copy, workers=0, progress=False)
     assert changes.written == {"train": 10, "val": 8}
+    assert 'normals: {"flip": ["y"]}' in (copy / "targets.yaml").read_text()
     assert check(copy) == {}
     samples = read(copy, "train")
     assert sorted(samples) == sorted(f"s{k}" for k in range(12) if k not in (2, 3))

@@ -66,7 +66,8 @@ def _sum_up(channels: Floats) -> bytes:
     grid = np.sqrt(sums / areas)
     if grid.max() - grid.min() <= 1e-6 * max(1.0, float(grid.max())):
         return b""
-    return np.rint(grid * (255 / grid.max())).astype(np.uint8).tobytes()
+    stored: bytes = np.rint(grid * (255 / grid.max())).astype(np.uint8).tobytes()
+    return stored
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -167,7 +167,7 @@ def _read_values(dataset: Dataset, item: str, spec: OutputSpec) -> tuple[TargetF
 
 
 def _name_problem(error: ValueError | OSError) -> str:
-    kinds = {ChannelsError: "channels", UndeclaredError: "undeclared"}
+    kinds: dict[type[Exception], str] = {ChannelsError: "channels", UndeclaredError: "undeclared"}
     return kinds.get(type(error), "damaged")
 
 
