@@ -12,15 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 import pytest
+import torch
 import warm_start
 from openvino import opset13 as operations
-from translations import translated
 
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Sample
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.quantisation import Quantised, quantise, save
 from refinenet.export.quantisation_bounds import as_input, measure_on
+from refinenet.inference.backends.openvino_conversion import convert_program
+from refinenet.models.network import Network
 
 SIZES = [(64, 96), (61, 83), (72, 80)]
 """Heights and widths of the calibration images."""
@@ -29,6 +31,12 @@ SAMPLES = [
     Sample(name=str(seed), image=pixels, labels=labels)
     for seed, (pixels, labels) in enumerate(draw_street(seed, 120, 160) for seed in range(4))
 ]
+
+
+def translate(network: Network) -> Any:
+    free = torch.export.Dim.DYNAMIC
+    shapes = {"images": {0: free, 2: free, 3: free}}
+    return convert_program(torch.export.export(network.eval(), (torch.zeros(2, 3, 65, 97),), dynamic_shapes=shapes))
 
 
 def answers(model: Any) -> list[npt.NDArray[Any]]:
@@ -79,8 +87,7 @@ def measure(camvid_model: RefineNet) -> Callable[[Any], float]:
 
 @pytest.fixture(scope="module")
 def model(camvid_model: RefineNet) -> Any:
-    files = translated(camvid_model.network).files
-    return openvino.Core().read_model(files["network.xml"], files["network.bin"])
+    return translate(camvid_model.network)
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ def test_a_step_that_memory_does_not_suffice_for_is_computed_in_halves(
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
         sizes, kept = fill_memory(network, images)
-        train(pictures, tmp_path / str(images), r, batch_norm="frozen", learning_rate=1e-6, stop_after=2)
+        train(pictures, tmp_path / str(images), r, stop_after=2, **FROZEN)
         found.append(gradients(network))
     assert sizes == [4, 2, 2, 2, 2]
     assert kept[:2] == [0, 0]
