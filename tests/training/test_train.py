@@ -309,7 +309,7 @@ def test_a_trained_network_keeps_the_classes_that_it_knows_by_name(tmp_path: Pat
     root = tmp_path / "two"
     write_two_class_folder(root)
     second = RefineNet(model=tmp_path / "a" / "last.safetensors", device="cpu")
-    rate = {"learning_rate": 1e-9, "weight_decay": 0.0}
+    rate: dict[str, Any] = {"learning_rate": 1e-9, "weight_decay": 0.0}
     second.train(dataset=root, output=tmp_path / "b", progress=False, stop_after=1, **SMALL, **rate)
     assert second.label_set.names == ("kerb", "Road")
     torch.testing.assert_close(
