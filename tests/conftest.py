@@ -19,6 +19,7 @@ os.environ["REFINENET_BACKEND"] = "pytorch"
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,7 @@ import warm_start
 from PIL import Image
 
 from refinenet import RefineNet
+from refinenet.cli import main
 from refinenet.datasets.street_scenes import draw_street
 
 # A shell's background jobs are born deaf to Ctrl-C, and their children, too: those of the tests are to hear it.
@@ -39,6 +41,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _translations(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let all processes of the session find each other's translated networks; see `translations`."""
+    root = tmp_path_factory.getbasetemp()
+    shared = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    os.environ["REFINENET_CACHE"] = str(shared / "translations")
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +95,23 @@ def run_refinenet(tmp_path: Path) -> CommandLine:
         return warm_start.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout)
 
     return run
+
+
+@pytest.fixture
+def call_refinenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Runs `refinenet ARGUMENTS` in this process, in a folder of its own: where only its words and exit code matter."""
+
+    def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        words = ["refinenet", *map(str, arguments)]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", words)
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ending:
+            main()
+        return subprocess.CompletedProcess(words, int(ending.value.code or 0), *capsys.readouterr())
+
+    return call
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

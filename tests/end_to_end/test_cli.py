@@ -72,7 +72,7 @@ def test_train_evaluate_and_deploy_ones_own_folder(
     run_refinenet: CommandLine, drawn_folder: Path, street_file: Path, tmp_path: Path
 ) -> None:
     options = ["--epochs", "1", "--batch-size", "2", "--set", "crop_size=[48,48]", "--set", "workers=0", "--json"]
-    trained = run_refinenet("train", "-d", drawn_folder, "--encoder", "mobilenetv2_100", "-o", "run", *options)
+    trained = run_refinenet("train", "-d", drawn_folder, "--encoder", "test_resnet", "-o", "run", *options)
     assert trained.returncode == 0, trained.stderr
     model = json.loads(trained.stdout)["model"]
     measured = run_refinenet("eval", "-d", drawn_folder, "--model", model, "--output", "results.json", "--json")
@@ -131,11 +131,11 @@ def test_convert_and_info(run_refinenet: CommandLine, tmp_path: Path) -> None:
     ],
 )
 def test_failures_are_told_without_a_traceback(
-    run_refinenet: CommandLine, tmp_path: Path, arguments: list[str], code: int, words: str
+    call_refinenet: CommandLine, tmp_path: Path, arguments: list[str], code: int, words: str
 ) -> None:
     (tmp_path / "text.jpg").write_text("this is no image")
     (tmp_path / "empty.png").write_bytes(b"")
-    result = run_refinenet(*arguments)
+    result = call_refinenet(*arguments)
     assert result.returncode == code, result.stderr
     assert words in result.stderr
     assert "Traceback" not in result.stderr
@@ -162,8 +162,8 @@ def test_a_pickle_as_model_file_is_refused_and_not_run(
 
 
 def test_interrupted_training_says_how_to_go_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "refinenet", "train", "-d", "streets:8:96x72", "--encoder", "mobilenetv2_100"]
-    options = ["--epochs", "500", "--set", "crop_size=[64,64]", "--set", "workers=0", "-o", "run"]
+    command = [sys.executable, "-m", "refinenet", "train", "-d", "streets:4:48x32", "--encoder", "test_resnet"]
+    options = ["--epochs", "500", "--set", "crop_size=[32,32]", "--set", "workers=0", "--no-check", "-o", "run"]
     process = warm_start.Process([*command, *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 100
     while not (tmp_path / "run" / "run.json").exists() and time.monotonic() < deadline:
@@ -191,7 +191,8 @@ def _shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_work_is_done_whatever_the_standard_streams_are(streams: str, code: int, tmp_path: Path) -> None:
     if "/dev/full" in streams and not Path("/dev/full").exists():
         pytest.skip("/dev/full is Linux's")
-    done = _shell(f"refinenet demo --output out.png {streams}", tmp_path)
+    Image.new("RGB", (32, 32)).save(tmp_path / "in.png")
+    done = _shell(f"refinenet deploy in.png --output out.png {streams}", tmp_path)
     assert done.returncode == code, done.stderr
     with Image.open(tmp_path / "out.png") as image:
         image.load()

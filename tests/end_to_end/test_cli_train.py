@@ -20,7 +20,7 @@ dataset = "streets:4:48x32"
 
 [network]
 model_type = "lightweight"
-encoder = "mobilenetv2_050"
+encoder = "test_resnet"
 
 [train]
 epochs = 3
@@ -54,7 +54,7 @@ def test_a_recipe_is_trained_by_and_the_run_is_repeated_to_the_last_bit_by_the_o
     assert first.returncode == 0, first.stderr
     assert (json.loads(first.stdout)["epochs"], json.loads(first.stdout)["is_over"]) == (1, True)
     begun = json.loads((tmp_path / "first" / "run.json").read_text())
-    assert (begun["architecture"]["encoder"], begun["source"]["dataset"]) == ("mobilenetv2_050", "streets:4:48x32")
+    assert (begun["architecture"]["encoder"], begun["source"]["dataset"]) == ("test_resnet", "streets:4:48x32")
     config = begun["config"]
     assert (config["epochs"], config["flip"], config["batch_size"], config["seed"]) == (1, False, 2, 7)
     repeat = ["--recipe", "first/recipe.toml", "-o", "second", "--stop-after", "1", "--no-check", "--json"]
@@ -113,10 +113,10 @@ def test_what_stages_share_need_not_do_without_them(run_refinenet: CommandLine, 
     ],
 )
 def test_wrong_use_is_told_without_a_traceback(
-    run_refinenet: CommandLine, tmp_path: Path, arguments: list[str], code: int, words: str
+    call_refinenet: CommandLine, tmp_path: Path, arguments: list[str], code: int, words: str
 ) -> None:
     (tmp_path / "bad.toml").write_text('description = "d"\ncolour = 1\n')
-    result = run_refinenet("train", *arguments)
+    result = call_refinenet("train", *arguments)
     assert result.returncode == code, result.stderr
     assert words in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr

@@ -46,10 +46,10 @@ def test_it_is_trained_on_and_measured(name: str, write: Callable[[Path], None],
     root = tmp_path / "root"
     write(root)
     plain, _, classes = name.partition(":")
-    network = RefineNet(encoder="mobilenetv2_050", device="cpu")
+    network = RefineNet(encoder="test_resnet", device="cpu")
     result = network.train(
         dataset=plain, root=root, classes=classes or None, output=tmp_path / "run", progress=False,
-        epochs=1, batch_size=2, crop_size=[32, 32], workers=0,
+        epochs=1, batch_size=2, crop_size=[32, 32], workers=0, loggers=(),
     )  # fmt: skip
     assert result.epochs == 1
     figures = tmp_path / "results.json"

@@ -21,9 +21,11 @@ from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-QUICK = ", epochs=1, crop_size=[48, 48], batch_size=2, workers=0"
-QUICK_OPTIONS = " --epochs 1 --batch-size 2 --set crop_size=[48,48] --set workers=0"
-NAMES_A_NETWORK = ("--model", "--stages", "lightweight_nyu")
+QUICK = ", epochs=1, crop_size=[48, 48], batch_size=2, workers=0, loggers=[]"
+QUICK_OPTIONS = " --epochs 1 --batch-size 2 --set crop_size=[48,48] --set workers=0 --set loggers=[]"
+SMALL_NETWORK = " --encoder test_resnet"
+LARGE_NETWORK = " --model-type lightweight --num-layers 50"
+NAMES_A_NETWORK = ("--model", "--encoder", "lightweight_nyu")
 """Commands of a training without these get a small network instead of the default one of 99 million parameters."""
 
 
@@ -95,11 +97,11 @@ def test_python_examples_run(users_files: Path, number: int) -> None:
         assert Image.open(users_files / "my" / "segmentation" / "image.jpg").size == (80, 60)
 
 
-def test_console_examples_run(users_files: Path, run_refinenet: CommandLine) -> None:
+def test_console_examples_run(users_files: Path, call_refinenet: CommandLine) -> None:
     """All `refinenet` commands, in the order of the page; old checkpoints are tested by test_convert.py."""
     write_published_data(users_files)
     (users_files / "old").mkdir()
-    RefineNet(encoder="mobilenetv2_100", device="cpu").save(users_files / "old" / "rf_lw50_voc.pth.tar")
+    RefineNet(encoder="test_resnet", device="cpu").save(users_files / "old" / "rf_lw50_voc.pth.tar")
     commands = [
         line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ refinenet")
     ]
@@ -107,11 +109,11 @@ def test_console_examples_run(users_files: Path, run_refinenet: CommandLine) -> 
     for command in commands:
         quick = command.partition(" #")[0].replace("streets:20", "streets:4:64x64").replace("--epochs 40", "")
         if "refinenet train" in quick and "--resume" not in quick:
-            quick = quick.partition(" --set")[0] + QUICK_OPTIONS
-            quick += "" if any(word in quick for word in NAMES_A_NETWORK) else " --encoder mobilenetv2_050"
+            quick = quick.partition(" --set")[0].replace(LARGE_NETWORK, SMALL_NETWORK) + QUICK_OPTIONS
+            quick += "" if any(word in quick for word in NAMES_A_NETWORK) else SMALL_NETWORK
         if "refinenet export" in quick:
             quick = quick.replace("streets:4", "streets:1:64x64") + " --size 64x64"
-        result = run_refinenet(*shlex.split(with_local_paths(quick, users_files), comments=True)[1:], timeout=300)
+        result = call_refinenet(*shlex.split(with_local_paths(quick, users_files), comments=True)[1:])
         if "--recipe lightweight_nyu" in quick:  # its encoder's ImageNet weights are fetched first
             assert result.returncode == 1
             assert "'resnet50' could not be downloaded" in result.stderr

@@ -284,20 +284,20 @@ def test_a_huge_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         compare(save(tmp_path / "a.json", 1), tmp_path / "a.json")
 
 
-def test_the_command(run_refinenet: CommandLine, tmp_path: Path) -> None:
+def test_the_command(call_refinenet: CommandLine, tmp_path: Path) -> None:
     save(tmp_path / "a.json", 1)
     save(tmp_path / "b.json", 2)
-    shown = run_refinenet("eval", "--compare", "a.json", "b.json")
+    shown = call_refinenet("eval", "--compare", "a.json", "b.json")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "significant at 5 %" in shown.stdout
-    told = run_refinenet("eval", "--compare", "a.json", "b.json", "--json")
+    told = call_refinenet("eval", "--compare", "a.json", "b.json", "--json")
     assert json.loads(told.stdout)["images"] == 12
     for idle in (["--dataset", "mine"], ["--split", "val"], ["-o", "c.json"], ["--flip"], ["--model", "camvid"]):
-        refused = run_refinenet("eval", "--compare", "a.json", "b.json", *idle)
+        refused = call_refinenet("eval", "--compare", "a.json", "b.json", *idle)
         assert refused.returncode == 2
         assert "would have no effect" in " ".join(refused.stderr.replace("│", "").split())
     (tmp_path / "b.json").write_text("{")
-    damaged = run_refinenet("eval", "--compare", "a.json", "b.json")
+    damaged = call_refinenet("eval", "--compare", "a.json", "b.json")
     assert damaged.returncode == 1
     assert damaged.stderr.startswith("Error: b.json cannot be used")
 

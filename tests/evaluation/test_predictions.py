@@ -46,14 +46,14 @@ def test_figures_are_those_of_the_model_that_made_them(folder: Path) -> None:
     assert str(folder) in theirs.protocol
 
 
-def test_on_the_command_line_with_a_report(folder: Path, run_refinenet: CommandLine, tmp_path: Path) -> None:
+def test_on_the_command_line_with_a_report(folder: Path, call_refinenet: CommandLine, tmp_path: Path) -> None:
     options = ["-d", STREETS, "--predictions", folder, "-o", "results.json", "--report", "report", "--json"]
-    done = run_refinenet("eval", *options)
+    done = call_refinenet("eval", *options)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((tmp_path / "results.json").read_text())
     assert (tmp_path / "report" / "report.html").exists()
     for idle in (["--flip"], ["--model", "camvid"], ["--abstain-below", "0.5"], ["--device", "cpu"]):
-        refused = run_refinenet("eval", "-d", STREETS, "--predictions", folder, *idle)
+        refused = call_refinenet("eval", "-d", STREETS, "--predictions", folder, *idle)
         assert (refused.returncode, idle[0] in refused.stderr) == (2, True), refused.stderr
 
 

@@ -96,7 +96,7 @@ def root(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def network(name: str, root: Path) -> RefineNet:
     """An untrained network with the dataset's classes, which says several of them."""
     label_set = open_dataset(name, root)("val").label_set
-    found = RefineNet(encoder="mobilenetv2_050", num_classes=len(label_set), device="cpu", seed=1)
+    found = RefineNet(encoder="test_resnet", num_classes=len(label_set), device="cpu", seed=1)
     found.label_set = label_set
     return found
 
@@ -277,33 +277,33 @@ def test_what_is_no_submission_is_refused(name: str, root: Path, network: Refine
         network.label_set = open_dataset(name, root)("val").label_set
 
 
-def test_on_the_command_line(run_refinenet: CommandLine, tmp_path: Path) -> None:
+def test_on_the_command_line(call_refinenet: CommandLine, tmp_path: Path) -> None:
     write_cityscapes(tmp_path / "data")
     label_set = open_dataset("cityscapes", tmp_path / "data")("val").label_set
-    network = RefineNet(encoder="mobilenetv2_050", num_classes=19, device="cpu")
+    network = RefineNet(encoder="test_resnet", num_classes=19, device="cpu")
     network.label_set = label_set
     network.save(tmp_path / "model.safetensors")
     common = ["eval", "-d", "cityscapes", "--root", "data", "--model", "model.safetensors"]
-    refused = run_refinenet(*common, "--split", "test")
+    refused = call_refinenet(*common, "--split", "test")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "--split test --submission FILE" in refused.stderr
-    idle = run_refinenet(*common, "--split", "test", "--submission", "a.zip", "--output", "b.json", "--report", "c")
+    idle = call_refinenet(*common, "--split", "test", "--submission", "a.zip", "--output", "b.json", "--report", "c")
     assert idle.returncode == 2
     assert "--output, --report would have no effect" in " ".join(idle.stderr.replace("│", "").split())
-    done = run_refinenet(*common, "--split", "test", "--submission", "a.zip")
+    done = call_refinenet(*common, "--split", "test", "--submission", "a.zip")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert "a.zip, 1 images of cityscapes test. It is not complete: 1,525 images were published" in done.stderr
     network.submit("cityscapes", tmp_path / "own.zip", tmp_path / "data", progress=False)
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "own.zip").read_bytes()
-    told = run_refinenet(*common, "--split", "test", "--submission", "a.zip", "--flip", "--json")
+    told = call_refinenet(*common, "--split", "test", "--submission", "a.zip", "--flip", "--json")
     assert json.loads(told.stdout) == {
         "submission": "a.zip", "dataset": "cityscapes", "split": "test", "images": 1, "images_published": 1525,
         "server": "https://www.cityscapes-dataset.com/submit/",
     }  # fmt: skip
-    measured = run_refinenet(*common, "--submission", "val.zip", "--json")
+    measured = call_refinenet(*common, "--submission", "val.zip", "--json")
     assert json.loads(measured.stdout)["images"] == 2
     assert len(unpack(tmp_path / "val.zip")) == 2
-    with_predictions = run_refinenet("eval", "-d", "cityscapes", "--predictions", "p", "--submission", "a.zip")
+    with_predictions = call_refinenet("eval", "-d", "cityscapes", "--predictions", "p", "--submission", "a.zip")
     assert with_predictions.returncode == 2
     assert "--submission would have no effect" in " ".join(with_predictions.stderr.replace("│", "").split())
 

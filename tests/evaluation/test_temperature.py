@@ -108,13 +108,13 @@ def test_training_forgets_it(tmp_path: Path) -> None:
     assert network.card.temperature == 1
 
 
-def test_on_the_command_line(run_refinenet: CommandLine) -> None:
-    done = run_refinenet("calibrate", "-d", "streets:2:64x48", "-o", "new.safetensors", "--json")
+def test_on_the_command_line(call_refinenet: CommandLine) -> None:
+    done = call_refinenet("calibrate", "-d", "streets:2:64x48", "-o", "new.safetensors", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["model"] == "new.safetensors"
-    info = run_refinenet("info", "new.safetensors", "--json")
+    info = call_refinenet("info", "new.safetensors", "--json")
     assert json.loads(info.stdout)["temperature"] == told["value"]
-    refused = run_refinenet("calibrate", "-d", "streets:2:64x48", "-m", "new.safetensors", "-o", "new.safetensors")
+    refused = call_refinenet("calibrate", "-d", "streets:2:64x48", "-m", "new.safetensors", "-o", "new.safetensors")
     assert refused.returncode == 1
     assert "is the input itself" in refused.stderr

@@ -331,11 +331,11 @@ def test_a_network_that_says_nothing_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_usage_errors_and_help(run_refinenet: CommandLine, tmp_path: Path) -> None:
-    done = run_refinenet("export", "net.tflite")
+def test_usage_errors_and_help(call_refinenet: CommandLine, tmp_path: Path) -> None:
+    done = call_refinenet("export", "net.tflite")
     assert done.returncode == 1
     assert "not as 'net.tflite'" in done.stderr
-    assert run_refinenet("export", "net.onnx", "--size", "large").returncode == 2
+    assert call_refinenet("export", "net.onnx", "--size", "large").returncode == 2
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,6 +21,7 @@ from refinenet.datasets.catalog import Sample
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.quantisation import Quantised, quantise, save
 from refinenet.export.quantisation_bounds import as_input, measure_on
+from refinenet.inference.backends.openvino_conversion import convert_program
 from refinenet.models.network import Network
 
 SIZES = [(64, 96), (61, 83), (72, 80)]
@@ -35,9 +36,7 @@ SAMPLES = [
 def translate(network: Network) -> Any:
     free = torch.export.Dim.DYNAMIC
     shapes = {"images": {0: free, 2: free, 3: free}}
-    return openvino.convert_model(
-        torch.export.export(network.eval(), (torch.zeros(2, 3, 65, 97),), dynamic_shapes=shapes)
-    )
+    return convert_program(torch.export.export(network.eval(), (torch.zeros(2, 3, 65, 97),), dynamic_shapes=shapes))
 
 
 def answers(model: Any) -> list[npt.NDArray[Any]]:

@@ -75,7 +75,7 @@ def _start_told(told: str) -> int | None:
 
 
 def _start(run: Path, workers: int) -> subprocess.Popen[bytes]:
-    data = ["--dataset", f"streets:{8 * STEPS_PER_EPOCH}:96x64", "--encoder", "mobilenetv2_050", "--no-check"]
+    data = ["--dataset", f"streets:{8 * STEPS_PER_EPOCH}:96x64", "--encoder", "test_resnet", "--no-check"]
     settings = [f"{key}={value}" for key, value in SETTINGS.items()] + [f"workers={workers}", EVERY_STEP]
     new = [*data, "--output", str(run), *(word for setting in settings for word in ("--set", setting))]
     command = [sys.executable, "-m", "refinenet", "train", *(["--resume", str(run)] if _is_begun(run) else new)]

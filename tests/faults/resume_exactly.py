@@ -46,7 +46,7 @@ def train(arguments: list[str], processes: int) -> None:
 def begin(output: Path, workers: int, processes: int, *more: str) -> None:
     """A training from its first step."""
     settings = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
-    data = ["--dataset", f"streets:{8 * STEPS_PER_EPOCH}:96x64", "--encoder", "mobilenetv2_050", "--no-check"]
+    data = ["--dataset", f"streets:{8 * STEPS_PER_EPOCH}:96x64", "--encoder", "test_resnet", "--no-check"]
     train([*data, *settings, "--set", f"workers={workers}", "--output", str(output), *more], processes)
 
 

@@ -47,7 +47,7 @@ def write_pictures(root: Path, train: int = 8, val: int = 2, label: int | None =
 
 def new_network() -> RefineNet:
     """Return a new network, the same each time and on the command line; `train` changes it in place."""
-    return RefineNet(encoder="mobilenetv2_050", device="cpu", num_classes=CLASSES)
+    return RefineNet(encoder="test_resnet", device="cpu", num_classes=CLASSES)
 
 
 def settled_network() -> RefineNet:
@@ -79,7 +79,7 @@ def resume(output: Path) -> TrainResult:
 def command(dataset: Path, output: Path, **more: Any) -> list[str]:
     """Return the command line of the same training."""
     settings = [f"{key}={value}".replace("'", '"') for key, value in {**SETTINGS, **more}.items()]
-    words = ["train", "--dataset", str(dataset), "--output", str(output), "--encoder", "mobilenetv2_050", "--no-check"]
+    words = ["train", "--dataset", str(dataset), "--output", str(output), "--encoder", "test_resnet", "--no-check"]
     return [sys.executable, "-m", "refinenet", *words, *(word for each in settings for word in ("--set", each))]
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import CommandLine
-from model_parts import CARD, small_network
+from model_parts import small_network
 from PIL import Image
 from torch.nn import functional
+from translations import save_small, translated
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
@@ -22,22 +22,14 @@ from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.backends.translated import AutoBackend, TranslatedBackend
 from refinenet.inference.backends.translation_cache import read_or_translate
 from refinenet.io.sealed_folder import write_checksummed
-from refinenet.models.model_file import save
 from refinenet.models.network import Network
 
 pytest.importorskip("openvino", reason="pip install 'refinenet[openvino]'")
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REFINENET_CACHE", str(folder))
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def backend(cache: Path) -> TranslatedBackend:
+def backend() -> TranslatedBackend:
+    translated(small_network())
     return TranslatedBackend(small_network(), "openvino")
 
 
@@ -56,52 +48,69 @@ def test_logits_are_those_of_pytorch_at_any_size(backend: TranslatedBackend, sha
     assert difference(backend, shape) < 1e-4
 
 
-def test_a_changed_weight_is_seen(backend: TranslatedBackend, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_weight_is_seen_and_a_cache_that_cannot_be_written_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    translated(small_network())
+    backend = TranslatedBackend(small_network(), "openvino")
     assert difference(backend, (1, 3, 20, 20)) < 1e-4
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("REFINENET_CACHE", str(tmp_path / "file"))
     capsys.readouterr()
     with torch.no_grad():
         for bias in backend.network.classifier.parameters():
             bias.mul_(-2)
     assert difference(backend, (1, 3, 20, 20)) < 1e-4
-    assert "Translating the network" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "Translating the network" in told
+    assert "cannot be cached" in told
 
 
 def test_the_next_process_finds_it_and_a_damaged_one_is_made_anew(
-    cache: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = TranslatedBackend(small_network(), "openvino")
-    assert difference(first, (1, 3, 9, 9)) < 1e-4
-    capsys.readouterr()
+    """The time that a translation takes is saved: what translates here only says that it was asked."""
+    good = translated(small_network())
+    asked: list[Network] = []
+
+    def translate(network: Network) -> Graph:
+        asked.append(network)
+        return good
+
+    def read() -> dict[str, bytes]:
+        return dict(read_or_translate(small_network(), ["openvino"], translate, "openvino", "OpenVINO").files)
+
+    monkeypatch.setenv("REFINENET_CACHE", str(tmp_path))
+    assert read() == dict(good.files)
+    assert "Translating the network for OpenVINO, once; the result is cached." in capsys.readouterr().err
+    assert read() == dict(good.files)
     assert difference(TranslatedBackend(small_network(), "openvino"), (1, 3, 9, 9)) < 1e-4
     assert capsys.readouterr().err == ""
-    for path in (cache / "openvino").glob("*/network.xml"):
-        path.write_bytes(path.read_bytes()[:1000])
-    assert difference(TranslatedBackend(small_network(), "openvino"), (1, 3, 9, 9)) < 1e-4
+    (kept,) = (tmp_path / "openvino").glob("*/network.bin")
+    content = bytearray(kept.read_bytes())
+    content[len(content) // 2] ^= 1  # in the middle of a weight: only its hash tells
+    kept.write_bytes(content)
+    assert len(asked) == 1
+    assert read() == dict(good.files)
+    assert len(asked) == 2
     assert "damaged" in capsys.readouterr().err
+    assert read() == dict(good.files)
+    assert len(asked) == 2
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("REFINENET_CACHE", str(tmp_path / "file"))
-    assert difference(TranslatedBackend(small_network(), "openvino"), (1, 3, 9, 9)) < 1e-4
-
-
-def test_bfloat16_is_close(cache: Path) -> None:
+def test_bfloat16_is_close() -> None:
+    translated(small_network())
     rough = TranslatedBackend(small_network(), "openvino", "bfloat16")
     assert difference(rough, (1, 3, 45, 70)) < 0.1
 
 
 def test_the_command_line_writes_the_same_labels(run_refinenet: CommandLine, tmp_path: Path) -> None:
     Image.fromarray(draw_street(3, 90, 120)[0]).save(tmp_path / "street.png")
-    RefineNet(encoder="mobilenetv2_050", num_classes=4, device="cpu").save(tmp_path / "model.safetensors")
-    os.environ["REFINENET_CACHE"] = str(tmp_path / "cache")
-    try:
-        for backend in ("pytorch", "openvino"):
-            options = ["--model", "model.safetensors", "--backend", backend, "-o", f"{backend}.png"]
-            done = run_refinenet("deploy", "street.png", *options)
-            assert done.returncode == 0, done.stderr
-    finally:
-        del os.environ["REFINENET_CACHE"]
+    save_small(tmp_path / "model.safetensors", "openvino")
+    for backend in ("pytorch", "openvino"):
+        options = ["--model", "model.safetensors", "--backend", backend, "-o", f"{backend}.png"]
+        done = run_refinenet("deploy", "street.png", *options)
+        assert done.returncode == 0, done.stderr
     first, second = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("pytorch", "openvino"))
     assert (first == second).mean() >= 0.999
 
@@ -116,17 +125,15 @@ def test_the_command_line_writes_the_same_labels(run_refinenet: CommandLine, tmp
 )
 def test_what_no_backend_is_is_refused(options: dict[str, str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        RefineNet(encoder="mobilenetv2_050", num_classes=2, **options)  # type: ignore[arg-type]
+        RefineNet(encoder="test_resnet", num_classes=2, **options)  # type: ignore[arg-type]
 
 
 def test_by_default_a_cpu_runs_openvino_and_pytorch_where_that_fails(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """And the environment says what is taken instead."""
-    assert cache.is_dir()
     monkeypatch.delenv("REFINENET_BACKEND")
-    path = tmp_path / "small.safetensors"
-    save(path, small_network(), CARD, "float32")
+    path = save_small(tmp_path / "small.safetensors", "openvino")
     pixels = draw_street(1, 40, 60)[0]
     by_default, by_pytorch = RefineNet(model=path, device="cpu"), RefineNet(model=path, device="cpu", backend="pytorch")
     assert (by_default.segment(pixels).labels == by_pytorch.segment(pixels).labels).mean() >= 0.999
@@ -148,16 +155,10 @@ def test_by_default_a_cpu_runs_openvino_and_pytorch_where_that_fails(
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows separates the caches of users by other means")
 def test_translations_that_another_user_could_have_changed_are_not_used(
-    backend: TranslatedBackend,
-    cache: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Their hashes prove nothing: whoever may write to a folder may compute them, too."""
-    backend(torch.zeros(1, 3, 9, 9))
-    entry = next((cache / "openvino").iterdir())
-    good = {name: (entry / name).read_bytes() for name in ("network.xml", "network.bin")}
+    good = dict(translated(small_network()).files)
     translations: list[Network] = []
 
     def read() -> bytes:

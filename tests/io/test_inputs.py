@@ -231,15 +231,15 @@ def test_a_network_without_weights_says_so_once() -> None:
         r.deploy(image=PIXELS)
 
 
-def test_the_default_model_is_named_on_standard_error(run_refinenet: CommandLine, tmp_path: Path) -> None:
+def test_the_default_model_is_named_on_standard_error(call_refinenet: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(_png())
     arguments = ("deploy", "a.png", "--output", "b.png", "--backend", "pytorch", "--json")
-    result = run_refinenet(*arguments)
+    result = call_refinenet(*arguments)
     assert json.loads(result.stdout)[0]["image"] == "a.png"
     assert "bundled model camvid" in result.stderr
     assert "street scenes" in result.stderr
     assert "Pedestrian" in result.stderr
-    assert "bundled" not in run_refinenet(*arguments, "--model", "camvid").stderr
+    assert "bundled" not in call_refinenet(*arguments, "--model", "camvid").stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="links, pipes and any bytes in names")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections import OrderedDict
-from pathlib import Path
 
 import pytest
 import timm
 import torch
-import warm_start
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional
+from translations import translated
 
+from refinenet import RefineNet
 from refinenet.models.encoders.encoder import FEATURE_INFO, Encoder, name_in_features
 
 PUBLISHED = ["resnet50", "resnet101", "resnet152", "mobilenetv2_100"]
@@ -147,7 +146,7 @@ def test_a_name_with_the_tag_of_its_weights_is_the_same_network() -> None:
 
 
 @pytest.mark.parametrize("backend", ["pytorch", "openvino"])
-def test_a_published_network_segments_without_what_only_training_needs(backend: str, tmp_path: Path) -> None:
+def test_a_published_network_segments_without_what_only_training_needs(backend: str, camvid_model: RefineNet) -> None:
     code = (
         "import sys, numpy as np; from refinenet import RefineNet;"
         f"r = RefineNet(model='camvid', device='cpu', backend='{backend}');"
@@ -155,9 +154,7 @@ def test_a_published_network_segments_without_what_only_training_needs(backend: 
         "unwanted = 'timm', 'torchvision', 'torch._dynamo', 'sympy', 'lightning', 'ray', 'matplotlib';"
         "print([name for name in unwanted if name in sys.modules])"
     )
-    environment = {**os.environ, "REFINENET_CACHE": str(tmp_path)}
-    command = [sys.executable, "-c", code]
     if backend == "openvino":  # the first process may translate the network, for which much is imported
-        warm_start.run(command, env=environment, check=True)
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        translated(camvid_model.network)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

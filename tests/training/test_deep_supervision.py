@@ -12,7 +12,7 @@ from refinenet.training.losses import LossConfig, Objective
 from refinenet.training.losses.deep_supervision import DeepSupervision
 
 
-def build(model_type: ModelType = "lightweight", encoder: str = "mobilenetv2_050") -> DeepSupervision:
+def build(model_type: ModelType = "lightweight", encoder: str = "test_resnet") -> DeepSupervision:
     torch.manual_seed(0)
     return DeepSupervision(Network(Architecture(model_type=model_type, encoder=encoder, num_classes=4)))
 

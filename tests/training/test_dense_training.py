@@ -23,8 +23,8 @@ from refinenet.training.losses.dense_objective import DenseObjective, OutputLoss
 from refinenet.training.records.recipes import read_recipe
 
 OUTPUTS = "classes,depth:0.5:300,normals"
-SMALL: dict[str, Any] = {"epochs": 2, "batch_size": 4, "crop_size": [48, 64], "workers": 0, "loggers": []}
-STREETS = "streets:8:48x64"
+SMALL: dict[str, Any] = {"epochs": 2, "batch_size": 2, "crop_size": [32, 32], "workers": 0, "loggers": []}
+STREETS = "streets:4:32x48"
 
 
 def new_network(outputs: str = OUTPUTS) -> RefineNet:
@@ -64,21 +64,21 @@ def test_a_stopped_run_ends_bit_for_bit_where_it_would_have(run: Path, tmp_path:
     assert all(value != 0 for value in learnt[0].tolist())
 
 
-def test_the_recipe_of_a_run_names_its_outputs(run: Path, run_refinenet: CommandLine, tmp_path: Path) -> None:
+def test_the_recipe_of_a_run_names_its_outputs(run: Path, call_refinenet: CommandLine, tmp_path: Path) -> None:
     assert read_outputs(read_recipe(run / "recipe.toml").network["outputs"]) == read_outputs(OUTPUTS)
     options = ("--set", "epochs=1", "--stop-after", "1", "--no-check", "--output", tmp_path / "again")
-    result = run_refinenet("train", "--recipe", run / "recipe.toml", *options, timeout=300)
+    result = call_refinenet("train", "--recipe", run / "recipe.toml", *options)
     assert result.returncode == 0, result.stderr
 
 
-def test_the_command_line_trains_and_evaluates_all_outputs(run_refinenet: CommandLine, tmp_path: Path) -> None:
-    options = ("--encoder", "test_resnet", "--outputs", OUTPUTS, "--epochs", "1", "--batch-size", "4", "--no-check")
-    small = ("--set", "crop_size=[48,64]", "--set", "workers=0", "--set", "loggers=[]")
-    told = run_refinenet("train", "-d", STREETS, *options, *small, "--output", tmp_path / "run", timeout=300)
+def test_the_command_line_trains_and_evaluates_all_outputs(call_refinenet: CommandLine, tmp_path: Path) -> None:
+    options = ("--encoder", "test_resnet", "--outputs", OUTPUTS, "--epochs", "1", "--batch-size", "2", "--no-check")
+    small = ("--set", "crop_size=[32,32]", "--set", "workers=0", "--set", "loggers=[]")
+    told = call_refinenet("train", "-d", STREETS, *options, *small, "--output", tmp_path / "run")
     assert told.returncode == 0, told.stderr
     assert "The output depth starts from the mean of the training data" in " ".join(told.stderr.split())
     model = ("--model", tmp_path / "run" / "best.safetensors", "--backend", "pytorch")
-    result = run_refinenet("eval", "-d", STREETS, *model, "--output", tmp_path / "results.json", timeout=300)
+    result = call_refinenet("eval", "-d", STREETS, *model, "--output", tmp_path / "results.json")
     assert result.returncode == 0, result.stderr
     for words in ("mIoU over", "depth: pixels with a true depth", "rmse", "delta_1", "normals: angles", "median angle"):
         assert words in result.stdout

@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def learner() -> Learner[Network]:
-    config = TrainConfig(crop_size=(32, 32), batch_size=2, ema_decay=0.9, learning_rate=1e-3)
+    config = TrainConfig(crop_size=(16, 16), batch_size=2, ema_decay=0.9, learning_rate=1e-3)
     objective = Objective(config=config, ignore_index=255)
     return Learner(new_network().network, config, launch(CPU, "float16"), objective)
 
@@ -31,8 +31,8 @@ def learner() -> Learner[Network]:
 @pytest.fixture
 def part() -> Part:
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(2, 3, 32, 32, generator=generator)
-    labels = torch.randint(3, (2, 32, 32), generator=generator)
+    images = torch.rand(2, 3, 16, 16, generator=generator)
+    labels = torch.randint(3, (2, 16, 16), generator=generator)
     return Part(images=images, labels=labels, names=("a", "b"))
 
 

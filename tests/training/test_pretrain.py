@@ -32,7 +32,7 @@ from refinenet.training.pretraining.config import PretrainConfig
 from refinenet.training.pretraining.image_folder import open_image_folder
 from refinenet.training.pretraining.run import PretrainResult, pretrain_encoder
 
-ENCODER = "mobilenetv2_050"
+ENCODER = "test_resnet"
 STEPS = 6
 """Of the stopped runs below: two epochs of three steps."""
 
@@ -218,7 +218,7 @@ def test_a_process_that_is_ended_keeps_its_run(
 def test_two_processes_do_what_one_does(few: Path, tmp_path: Path) -> None:
     """One step on all twelve images; three are left to measure on, which two processes cannot share evenly.
 
-    What the classifier learns is compared: an untrained MobileNet magnifies differences of the last digit on their long
+    What the classifier learns is compared: an untrained network magnifies differences of the last digit on their long
     way back to its first layers.
     """
     more = {"epochs": 1, "batch_size": 12, "accumulation": 1, "ema_decay": 0.0, "learning_rate": 0.01}
@@ -342,8 +342,10 @@ def test_the_command_trains_and_goes_on(few: Path, run_refinenet: CommandLine, t
         (["nowhere", "--resume", "run"], 1, "resumes with its original settings"),
     ],
 )
-def test_wrong_usage_is_told_in_a_line(arguments: list[str], code: int, words: str, run_refinenet: CommandLine) -> None:
-    result = run_refinenet("pretrain", *arguments)
+def test_wrong_usage_is_told_in_a_line(
+    arguments: list[str], code: int, words: str, call_refinenet: CommandLine
+) -> None:
+    result = call_refinenet("pretrain", *arguments)
     assert result.returncode == code
     assert words in " ".join(result.stderr.replace("│", " ").split())
     assert "Traceback" not in result.stderr

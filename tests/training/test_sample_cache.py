@@ -101,8 +101,16 @@ def test_too_little_memory_is_refused_at_once(tmp_path: Path, monkeypatch: pytes
 def train(folder: Path, settings: dict[str, Any]) -> tuple[list[str], list[str]]:
     """The losses of a run and the names of what it leaves."""
     torch.manual_seed(1)
-    RefineNet(encoder="mobilenetv2_050", device="cpu").train(
-        "streets:4:64x48", output=folder, progress=False, epochs=2, batch_size=2, crop_size=(32, 32), **settings
+    RefineNet(encoder="test_resnet", device="cpu").train(
+        "streets:2:48x32",
+        output=folder,
+        progress=False,
+        check=False,
+        epochs=2,
+        batch_size=2,
+        crop_size=(32, 32),
+        loggers=(),
+        **{"workers": 1, **settings},
     )
     losses = [line.split(",")[1] for line in (folder / "log.csv").read_text().splitlines()]
     return losses, sorted(path.name for path in folder.iterdir())
@@ -125,7 +133,6 @@ def without(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any
 @pytest.mark.parametrize(
     "settings",
     [
-        {"cache": "disk"},
         pytest.param({"cache": "memory"}, marks=needs_shared_memory),
         {"cache": "disk", "augment_on": "device"},
         {"cache": "disk", "workers": 0},
@@ -141,4 +148,4 @@ def test_training_ends_alike_with_a_cache_and_without(
     losses, left = train(tmp_path, settings)
     assert (losses, left) == without(settings)
     whole = ["best.safetensors", "checkpoints", "curves.png", "last.safetensors", "log.csv", "recipe.toml", "run.json"]
-    assert left == [*whole, "samples", "tensorboard"]
+    assert left == [*whole, "samples"]

@@ -168,13 +168,8 @@ def test_a_full_disk_at_the_best_epoch_does_not_end_the_training(
     enter = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*enter, "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True).returncode:
         pytest.skip("no disk may be made here")
-    process = subprocess.run(
-        [*enter, sys.executable, script, tmp_path, str(epoch)],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=True,
-    )
+    command = [sys.executable, script, tmp_path, str(epoch)]
+    process = warm_start.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
     assert process.stderr.count("Warning: the best model") == 1
     assert re.search(
         "Warning: the best model could not be written: .*No space left on device. Training continues and will retry.",

@@ -15,27 +15,31 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from small_runs import settled_network
 
 from refinenet import RefineNet
 from refinenet.datasets.catalog import open_dataset
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.training import run
 from refinenet.training.config import TrainConfig
+from refinenet.training.engine import auto_settings
 from refinenet.training.records.recipes import read_recipe
 
 SMALL: dict[str, Any] = {
     "epochs": 2,
     "batch_size": 4,
-    "crop_size": [64, 64],
+    "crop_size": [32, 32],
     "workers": 0,
     "precision": "float32",
     "warm_up": 0.1,
+    "loggers": [],
+    "check": False,
 }
 
 
 def small_network(num_classes: int | None = None) -> RefineNet:
     """An untrained network that trains in seconds; the same each time."""
-    return RefineNet(encoder="mobilenetv2_100", device="cpu", num_classes=num_classes, seed=0)
+    return RefineNet(encoder="test_resnet", device="cpu", num_classes=num_classes, seed=0)
 
 
 def weights(r: RefineNet) -> dict[str, torch.Tensor]:
@@ -44,7 +48,8 @@ def weights(r: RefineNet) -> dict[str, torch.Tensor]:
 
 def test_a_run_leaves_recipe_log_checkpoint_and_the_best_model(tmp_path: Path) -> None:
     r = small_network()
-    result = r.train(dataset="streets:8:96x72", output=tmp_path / "run", progress=False, **SMALL)
+    settings = {**SMALL, "loggers": ["tensorboard"], "check": True}
+    result = r.train(dataset="streets:8:48x32", output=tmp_path / "run", progress=False, **settings)
     assert (result.folder, result.epochs) == (tmp_path / "run", 2)
     rows = list(csv.DictReader((tmp_path / "run" / "log.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
@@ -55,7 +60,7 @@ def test_a_run_leaves_recipe_log_checkpoint_and_the_best_model(tmp_path: Path) -
     assert saved.card.recipe["learning_rate"] == 1e-3
     assert all(torch.equal(a, weights(saved)[name]) for name, a in weights(r).items())
     described = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert described["source"] == {"dataset": "streets:8:96x72", "root": None}
+    assert described["source"] == {"dataset": "streets:8:48x32", "root": None}
     assert torch.__version__.startswith(described["packages"]["torch"])
     left = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*")}
     shown = {"curves.png", "last.safetensors", "recipe.toml", "samples/epoch-001.png", "samples/epoch-002.png"}
@@ -64,10 +69,11 @@ def test_a_run_leaves_recipe_log_checkpoint_and_the_best_model(tmp_path: Path) -
 
 
 def test_training_learns(tmp_path: Path) -> None:
-    """On eight pictures the loss of a few epochs falls well below that of chance over eleven classes."""
+    """On a few pictures the loss of a few epochs falls well below that of chance over eleven classes."""
     r = small_network()
-    settings = {**SMALL, "epochs": 8, "scale": [1.0, 1.0], "colour_jitter": 0.0, "dice_weight": 0.0, "class_crops": 0.0}
-    r.train(dataset="streets:8:96x72", output=tmp_path / "run", progress=False, **settings)
+    settings = {**SMALL, "epochs": 6, "scale": [1.0, 1.0], "colour_jitter": 0.0, "dice_weight": 0.0, "class_crops": 0.0}
+    settings |= {"learning_rate": 0.003, "validate_every": 6}
+    r.train(dataset="streets:8:48x32", output=tmp_path / "run", progress=False, **settings)
     losses = [float(row["loss"]) for row in csv.DictReader((tmp_path / "run" / "log.csv").open())]
     assert losses[-1] < 0.6 * losses[0]
     assert losses[-1] < np.log(11) * 0.75
@@ -75,14 +81,14 @@ def test_training_learns(tmp_path: Path) -> None:
 
 def test_a_run_can_be_repeated_from_the_recipe_that_it_leaves(tmp_path: Path) -> None:
     first = small_network()
-    first.train(dataset="streets:4:64x64", output=tmp_path / "a", progress=False, **{**SMALL, "epochs": 1})
+    first.train(dataset="streets:4:48x32", output=tmp_path / "a", progress=False, **{**SMALL, "epochs": 1})
     again = small_network()
     again.train(recipe=tmp_path / "a" / "recipe.toml", output=tmp_path / "b", progress=False)
     assert all(torch.equal(a, weights(again)[name]) for name, a in weights(first).items())
 
 
 def test_a_run_whose_dataset_has_changed_is_not_taken_up(drawn_folder: Path, tmp_path: Path) -> None:
-    small_network().train(dataset=drawn_folder, output=tmp_path / "run", progress=False, **{**SMALL, "epochs": 1})
+    small_network().train(dataset=drawn_folder, output=tmp_path / "run", progress=False, stop_after=1, **SMALL)
     (drawn_folder / "classes.yaml").write_text("names: [sky, other, road]\n")
     with pytest.raises(ValueError, match=r"has changed.*other, sky, road.*sky, other, road"):
         small_network().train(resume=tmp_path / "run", progress=False)
@@ -104,15 +110,13 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for kind in ("images", "masks"):
             (place / "data" / kind / split).mkdir(parents=True)
         for seed in seeds:
-            image, labels = draw_street(seed, 64, 64)
+            image, labels = draw_street(seed, 48, 48)
             Image.fromarray(image).save(place / "data" / "images" / split / f"{seed}.png")
             ids = np.select([labels == 0, labels == 3], [1, 2], 0).astype(np.uint8)
             Image.fromarray(ids).save(place / "data" / "masks" / split / f"{seed}.png")
     (place / "data" / "classes.yaml").write_text("names: [other, sky, road]\n")
-    settings = {**SMALL, "batch_size": 2, "crop_size": [48, 48], "loggers": []}
-    small_network().train(
-        dataset=place / "data", output=place / "run", progress=False, check=False, stop_after=1, **settings
-    )
+    settings = {**SMALL, "batch_size": 2}
+    small_network().train(dataset=place / "data", output=place / "run", progress=False, stop_after=1, **settings)
     return place
 
 
@@ -159,17 +163,17 @@ def test_a_run_is_taken_up_when_its_data_have_moved_and_it_finds_them(begun: Pat
 
 
 def test_drawn_streets_are_the_same_streets_when_a_run_is_taken_up(tmp_path: Path) -> None:
-    settings = {**SMALL, "crop_size": [48, 48], "loggers": []}
-    small_network().train(dataset="streets:4:64x64", output=tmp_path / "run", progress=False, stop_after=1, **settings)
+    settings = {**SMALL, "batch_size": 2, "epochs": 1}
+    small_network().train(dataset="streets:4:48x32", output=tmp_path / "run", progress=False, stop_after=1, **settings)
     assert small_network().train(resume=tmp_path / "run", progress=False).is_over
 
 
 def test_weights_and_training_follow_from_seeds_and_the_user_s_generator_stays_as_it_was(tmp_path: Path) -> None:
-    settings = {**SMALL, "epochs": 1, "crop_size": [32, 32], "loggers": [], "check": False, "progress": False}
+    settings = {**SMALL, "epochs": 1, "progress": False}
 
     def run(state: int, output: str) -> tuple[RefineNet, torch.Tensor]:
         torch.manual_seed(state)
-        r = RefineNet(encoder="mobilenetv2_050", device="cpu")
+        r = RefineNet(encoder="test_resnet", device="cpu")
         r.train(dataset="streets:4:48x32", output=tmp_path / output, **settings)
         return r, torch.rand(4)
 
@@ -183,17 +187,17 @@ def test_weights_and_training_follow_from_seeds_and_the_user_s_generator_stays_a
 
 
 def test_another_seed_makes_another_network_and_a_model_needs_none() -> None:
-    ours, same, other = (weights(RefineNet(encoder="mobilenetv2_050", seed=seed)) for seed in (None, 42, 7))
+    ours, same, other = (weights(RefineNet(encoder="test_resnet", seed=seed)) for seed in (None, 42, 7))
     assert all(torch.equal(tensor, same[name]) for name, tensor in ours.items())
     assert not torch.equal(ours["classifier.weight"], other["classifier.weight"])
     with pytest.raises(ValueError, match="pass model or seed, not both"):
         RefineNet(model="camvid", seed=7)
     with pytest.raises(ValueError, match=r"seed is a whole number from 0 to 2\^63 - 1, not -1"):
-        RefineNet(encoder="mobilenetv2_050", seed=-1)
+        RefineNet(encoder="test_resnet", seed=-1)
 
 
 def test_smaller_batches_than_asked_for_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = {**SMALL, "epochs": 1, "crop_size": [32, 32], "loggers": [], "batch_size": 8, "check": False}
+    settings = {**SMALL, "batch_size": 8, "stop_after": 1}
     small_network().train(dataset="streets:5:48x32", output=tmp_path / "a", **settings)
     assert "Batches have 5 instead of 8 images: the 5 training images" in capsys.readouterr().err
     small_network().train(dataset="streets:5:48x32", output=tmp_path / "b", **settings, accumulation=2)
@@ -227,13 +231,13 @@ def test_a_folder_of_one_image_is_told_what_is_needed(drawn_folder: Path, tmp_pa
 def test_a_single_image_trains_unless_batch_norm_sees_one_value_of_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = {**SMALL, "epochs": 1, "loggers": [], "check": False}
+    settings = {**SMALL, "epochs": 1}
     with pytest.raises(ValueError, match=r"cropped to 32x32 pixels.* crop_size above 32, or two or more images"):
-        small_network().train(dataset="streets:1:64x64", output=tmp_path / "a", **{**settings, "crop_size": [32, 32]})
+        small_network().train(dataset="streets:1:48x48", output=tmp_path / "a", **{**settings, "crop_size": [32, 32]})
     assert not (tmp_path / "a").exists()
     capsys.readouterr()
     result = small_network().train(
-        dataset="streets:1:64x64", output=tmp_path / "b", **{**settings, "crop_size": [32, 33]}
+        dataset="streets:1:48x48", output=tmp_path / "b", **{**settings, "crop_size": [32, 33]}
     )
     assert (result.is_over, result.epochs) == (True, 1)
 
@@ -244,7 +248,7 @@ def test_a_mask_that_cannot_be_used_is_named(workers: int, drawn_folder: Path, t
     labels = np.asarray(Image.open(mask)).copy()
     labels[5, 7] = 9
     Image.fromarray(labels).save(mask)
-    settings = {**SMALL, "workers": workers, "class_weights": "none"}
+    settings = {**SMALL, "workers": workers, "class_weights": "none", "check": True}
     with pytest.raises(ValueError, match=r"(?s)cannot be trained on as it is.*ids-outside: 1 \(masks/3\.png\)"):
         small_network().train(dataset=drawn_folder, output=tmp_path / "run", progress=False, **settings)
     assert not (tmp_path / "run").exists()
@@ -254,18 +258,17 @@ def test_a_mask_that_cannot_be_used_is_named(workers: int, drawn_folder: Path, t
     assert "Traceback" not in str(caught.value)
 
 
-def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
+def test_early_stopping_ends_a_run_that_gets_no_better(drawn_folder: Path, tmp_path: Path) -> None:
     settings = {**SMALL, "epochs": 9, "patience": 2, "learning_rate": 1e-12, "batch_norm": "frozen"}
-    r = RefineNet(model="camvid", device="cpu")
-    result = r.train(dataset="streets:4:64x64", output=tmp_path, progress=False, **settings)
+    result = settled_network().train(dataset=drawn_folder, output=tmp_path / "run", progress=False, **settings)
     assert (result.epochs, result.is_over) == (3, True)
-    assert small_network().train(resume=tmp_path, progress=False).epochs == 3
+    assert small_network().train(resume=tmp_path / "run", progress=False).epochs == 3
 
 
 def test_the_average_of_the_weights_is_what_is_measured_and_kept(tmp_path: Path) -> None:
     """With a decay of almost 1 and no warm-up left, the last steps hardly change the average."""
     r = small_network()
-    r.train(dataset="streets:8:64x64", output=tmp_path, progress=False, **SMALL, ema_decay=0.9)
+    r.train(dataset="streets:8:48x32", output=tmp_path, progress=False, **SMALL, ema_decay=0.9)
     checkpoint = max((tmp_path / "checkpoints").glob("step-*"))
     average, trained = (load_file(checkpoint / f"{name}.safetensors") for name in ("average", "weights"))
     last = RefineNet(model=tmp_path / "last.safetensors", device="cpu")
@@ -275,15 +278,18 @@ def test_the_average_of_the_weights_is_what_is_measured_and_kept(tmp_path: Path)
 
 def test_deep_supervision_trains_and_leaves_an_ordinary_model(tmp_path: Path) -> None:
     r = small_network()
-    r.train(dataset="streets:4:64x64", output=tmp_path, progress=False, **SMALL, deep_supervision=0.4)
-    saved = RefineNet(model=tmp_path / "best.safetensors", device="cpu")
+    r.train(dataset="streets:4:48x32", output=tmp_path, progress=False, stop_after=1, **SMALL, deep_supervision=0.4)
+    saved = RefineNet(model=tmp_path / "last.safetensors", device="cpu")
     assert set(weights(saved)) == set(weights(small_network()))
 
 
-def test_a_learning_rate_and_a_batch_size_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = {**SMALL, "epochs": 1, "learning_rate": "auto", "batch_size": "auto"}
-    small_network().train(dataset="streets:8:64x64", output=tmp_path, **settings)
-    assert "use each of the 8 images up to 100 times" in capsys.readouterr().err
+def test_a_learning_rate_and_a_batch_size_are_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto_settings, "TRIAL_STEPS", 30)
+    settings = {**SMALL, "learning_rate": "auto", "batch_size": "auto"}
+    small_network().train(dataset="streets:8:48x32", output=tmp_path, stop_after=1, **settings)
+    assert "use each of the 8 images up to 30 times" in capsys.readouterr().err
     config = json.loads((tmp_path / "run.json").read_text())["config"]
     assert 1e-6 < config["learning_rate"] < 1
     assert config["batch_size"] == 8
@@ -291,7 +297,7 @@ def test_a_learning_rate_and_a_batch_size_are_found(tmp_path: Path, capsys: pyte
 
 def test_a_new_network_takes_the_classes_of_a_folder(drawn_folder: Path, tmp_path: Path) -> None:
     r = small_network()
-    r.train(dataset=drawn_folder, output=tmp_path / "run", progress=False, **{**SMALL, "epochs": 1})
+    r.train(dataset=drawn_folder, output=tmp_path / "run", progress=False, stop_after=1, **SMALL)
     assert r.label_set.names == ("other", "sky", "road")
     assert r.network(torch.zeros(1, 3, 8, 8)).shape == (1, 3, 8, 8)
 
@@ -299,12 +305,12 @@ def test_a_new_network_takes_the_classes_of_a_folder(drawn_folder: Path, tmp_pat
 def test_a_trained_network_keeps_the_classes_that_it_knows_by_name(tmp_path: Path) -> None:
     """A learning rate near 0 shows the classifier's initial weights."""
     first = small_network()
-    first.train(dataset="streets:4:64x64", output=tmp_path / "a", progress=False, **{**SMALL, "epochs": 1})
+    first.train(dataset="streets:4:48x32", output=tmp_path / "a", progress=False, stop_after=1, **SMALL)
     root = tmp_path / "two"
     write_two_class_folder(root)
-    second = RefineNet(model=tmp_path / "a" / "best.safetensors", device="cpu")
-    rate = {"learning_rate": 1e-9, "weight_decay": 0.0}
-    second.train(dataset=root, output=tmp_path / "b", progress=False, **{**SMALL, "epochs": 1, **rate})
+    second = RefineNet(model=tmp_path / "a" / "last.safetensors", device="cpu")
+    rate: dict[str, Any] = {"learning_rate": 1e-9, "weight_decay": 0.0}
+    second.train(dataset=root, output=tmp_path / "b", progress=False, stop_after=1, **SMALL, **rate)
     assert second.label_set.names == ("kerb", "Road")
     torch.testing.assert_close(
         second.network.classifier.weight[1], first.network.classifier.weight[3], rtol=0, atol=1e-6
@@ -322,7 +328,7 @@ def write_two_class_folder(root: Path) -> None:
 
 def test_several_datasets_are_trained_on_together(tmp_path: Path) -> None:
     r = small_network()
-    r.train(dataset=["streets:4:64x64", "streets:3:80x60"], output=tmp_path, progress=False, **{**SMALL, "epochs": 1})
+    r.train(dataset=["streets:4:48x32", "streets:3:40x48"], output=tmp_path, progress=False, **{**SMALL, "epochs": 1})
     assert r.card.recipe["train_images"] == 7
     assert r.card.scores["images"] == 4
 
@@ -366,7 +372,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_run_on_a_function_is_not_told_to_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = small_network().train(open_dataset("streets:4:64x64"), output=tmp_path / "run", stop_after=1, **SMALL)
+    result = small_network().train(open_dataset("streets:4:48x32"), output=tmp_path / "run", stop_after=1, **SMALL)
     assert not result.is_over
     said = capsys.readouterr().err
     assert f"The run in {tmp_path / 'run'} cannot be resumed, because its dataset is a function; " in said
@@ -379,7 +385,7 @@ def test_a_model_that_was_changed_by_hand_is_no_new_network(tmp_path: Path, caps
     assert r.card.scores
     with torch.no_grad():
         next(r.network.parameters()).add_(0.01)
-    r.train("streets:4:64x64", output=tmp_path / "run", stop_after=1, **SMALL)
+    r.train("streets:4:48x32", output=tmp_path / "run", stop_after=1, **SMALL)
     assert (
         "Training starts from a model's weights, whose terms apply to the new model: Non-comm"
         in capsys.readouterr().err
@@ -393,8 +399,8 @@ def test_classes_that_a_count_of_some_images_has_not_met_weigh_most(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "FREQUENCY_SAMPLES", 2)
-    settings = {**SMALL, "epochs": 1, "class_weights": "median"}
-    small_network().train("streets:4:24x24", output=tmp_path / "run", **settings)
+    settings = {**SMALL, "class_weights": "median"}
+    small_network().train("streets:4:24x24", output=tmp_path / "run", stop_after=1, **settings)
     said = capsys.readouterr().err
     assert "of 4 images 2 were counted for class_weights, and none has " in said
     assert "they get the largest weight" in said
@@ -403,4 +409,4 @@ def test_classes_that_a_count_of_some_images_has_not_met_weigh_most(
 def test_divergence_stops_with_advice(tmp_path: Path) -> None:
     settings = {**SMALL, "epochs": 5, "learning_rate": 99.0, "optimiser": "sgd", "warm_up": 0.0}
     with pytest.raises(ValueError, match=r"diverged.*smaller learning_rate"):
-        small_network().train(dataset="streets:8:96x72", output=tmp_path, progress=False, **settings)
+        small_network().train(dataset="streets:8:48x32", output=tmp_path, progress=False, **settings)

@@ -90,13 +90,13 @@ def test_a_step_that_memory_does_not_suffice_for_is_computed_in_halves(
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
         sizes, kept = fill_memory(network, images)
-        train(pictures, tmp_path / str(images), r, batch_norm="frozen", learning_rate=1e-6, stop_after=2)
+        train(pictures, tmp_path / str(images), r, stop_after=2, **FROZEN)
         found.append(gradients(network))
     assert sizes == [4, 2, 2, 2, 2]
     assert kept[:2] == [0, 0]
     assert capfd.readouterr().err.count("from now on, each batch is computed in halves") == 1
     whole, halved = found
-    assert len(whole) > 50
+    assert len(whole) > 40
     assert halved.keys() == whole.keys()
     for name, gradient in whole.items():
         torch.testing.assert_close(halved[name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))

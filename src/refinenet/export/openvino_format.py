@@ -11,6 +11,7 @@ import torch
 from refinenet.export.loading.checksum import OPEN_SEAL, SEAL_KEY, close_seal
 from refinenet.export.metadata import GraphMetadata, GraphOutput, Images, Runner
 from refinenet.inference.backends.graph import compile_openvino, require_openvino
+from refinenet.inference.backends.openvino_conversion import convert_program
 from refinenet.models.inference_graph import INPUT, LABELS
 from refinenet.models.model_file import HEADER_KEY
 
@@ -30,7 +31,7 @@ def write(
         change: Maps the `openvino.Model` to the one to write, which has the same outputs in the same order.
     """
     openvino = require_openvino()
-    model = openvino.convert_model(program)
+    model = convert_program(program)
     model.reshape([-1, 3, -1, -1])
     model = change(model)
     model.get_parameters()[0].set_layout(openvino.Layout("NCHW"))

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         used_addresses,
     )
     from refinenet.inference.backends.onnxruntime import require_onnx
+    from refinenet.inference.backends.openvino_conversion import convert_program
     from refinenet.inference.backends.pytorch import PyTorchBackend, keep_freed_memory
     from refinenet.inference.output_kinds import (
         OUTPUT_KINDS,
@@ -117,6 +118,7 @@ __all__ = [
     "choose_backend",
     "choose_protocol",
     "compile_openvino",
+    "convert_program",
     "file_word",
     "is_of_values",
     "keep_freed_memory",

@@ -115,7 +115,10 @@ class TrainRun:
             learner = self._make_learner(counts)
             state = self._start_or_restore(learner)
             task = SegmentationTask(folder, self.card, learner, self.train_set, self.val_set, show=self.show)
-            Trainer(learner, loader, task, session, state).run()
+            try:
+                Trainer(learner, loader, task, session, state).run()
+            finally:
+                task.finish_curves(is_last=True)
             if processes.is_first and not state.is_finished:
                 task.save_last(state.epoch)
             processes.wait()  # where another process ends first, torchrun may kill this one while it writes

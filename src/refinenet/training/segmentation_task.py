@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from refinenet.training.records.samples import choose_samples, draw_samples
 
 SAMPLES = 4
 """Number of validation images whose predictions are drawn after an epoch."""
+CURVES_INTERVAL = 10
+"""Least number of seconds between two drawings of the curves, which takes longer than the epoch of a small run."""
 _PROGRESS = ("epoch", "loss", "learning_rate", "encoder_learning_rate")
 _CLASS_SCORES = ("val_miou", "val_pixel_accuracy")
 _SPEED = ("images_per_second", "seconds")
@@ -74,6 +77,7 @@ class SegmentationTask:
         self.goal = choose_goal(learner.measured.architecture)
         self.printed = ("loss", *(scores[:1] if self._outputs else scores), *self._outputs, *_SPEED)
         self._samples: list[int] = []
+        self._curves_are_behind, self._curves_drawn_at = False, time.monotonic()
         # One for validation and samples: it fuses the network again only when weights have changed.
         network = learner.measured
         outputs = network.architecture.outputs
@@ -115,15 +119,27 @@ class SegmentationTask:
         return self.folder.attempt("the best model", lambda: self._save(path, epoch, measurement))
 
     def end_epoch(self, epoch: int, measurement: Measurement | None) -> None:
-        """Save the network as the last model, and draw curves and samples."""
+        """Save the network as the last model, and draw samples and, now and then, curves."""
         self.save_last(epoch, measurement)
-        self.folder.attempt("the curves", self._draw_curves)
+        self._curves_are_behind = True
+        if time.monotonic() - self._curves_drawn_at >= CURVES_INTERVAL:
+            self.finish_curves()
         if measurement is not None and self._ious:
             self.folder.attempt("the samples", lambda: self._draw_samples(epoch))
 
     def save_last(self, epoch: int, measurement: Measurement | None = None) -> None:
         """Save the network as the last model."""
         self.folder.attempt("the last model", lambda: self._save(self.folder.last_model, epoch, measurement))
+
+    def finish_curves(self, *, is_last: bool = False) -> None:
+        """Draw the curves, if epochs have ended since they were drawn.
+
+        Args:
+            is_last: Whether training ends here.
+        """
+        if self._curves_are_behind:
+            self._curves_are_behind = not self.folder.attempt("the curves", self._draw_curves, is_last=is_last)
+            self._curves_drawn_at = time.monotonic()
 
     def _draw_curves(self) -> None:
         rows = self.folder.read_log()

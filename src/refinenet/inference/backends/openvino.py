@@ -9,6 +9,7 @@ import torch
 
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.backends.graph import OPENVINO_FILES, Graph, require_openvino
+from refinenet.inference.backends.openvino_conversion import convert_program
 from refinenet.models.inference_graph import EXAMPLE_SHAPE, FREE_SIZES, Maps
 from refinenet.models.network import Network
 
@@ -24,7 +25,7 @@ def translate(network: Network) -> Graph:
     openvino = require_openvino()
     program = torch.export.export(Maps(network), (torch.zeros(EXAMPLE_SHAPE),), dynamic_shapes=dict(FREE_SIZES))
     try:
-        model = openvino.convert_model(program)
+        model = convert_program(program)
     except _failures() as error:
         raise BackendError(f"OpenVINO cannot translate the network: {error}") from error
     with tempfile.TemporaryDirectory() as folder:

@@ -127,7 +127,7 @@ class GraphBackend:
 class TranslatedBackend:
     """An engine running a translated network, which is translated again when its weights change.
 
-    The translation takes about ten seconds or more, once per network: it is cached in `translation_cache.cache_folder`
+    The translation takes several seconds or more, once per network: it is cached in `translation_cache.cache_folder`
     under a hash of the weights and of the package versions.
 
     Args:

@@ -109,8 +109,8 @@ def find_learning_rate(
     """
     if not 0 < lowest < highest < math.inf or steps < 10:
         raise ValueError(
-            "The search needs 10 or more steps between rates 0 < lowest < highest, not {steps} steps from {lowest} "
-            "to {highest}."
+            f"The search needs 10 or more steps between rates 0 < lowest < highest, not {steps} steps from {lowest} "
+            f"to {highest}."
         )
     rates = np.geomspace(lowest, highest, steps).tolist()
     width = max(1.0, SMOOTHING * steps)

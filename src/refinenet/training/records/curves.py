@@ -15,13 +15,15 @@ from refinenet.training.loggers import Row, read_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CLASS_IOU = "val_iou/"
 """Prefix of the columns with the IoU of a class; the name of the class follows."""
 MOST_CLASSES = 60
 """Largest number of classes that are drawn: of more, the worst ones."""
 
-_WIDTH, _DPI = 10, 120
+_WIDTH, _BELOW, _DPI = 10, 0.6, 120
+"""Width and height below the last panel in inches, and dots per inch."""
 _COLOURS = ("#0072b2", "#d55e00", "#009e73")
 """Blue, vermilion and green, distinct for colour-blind people. Source: Okabe and Ito, Color Universal Design, 2008."""
 
@@ -47,21 +49,37 @@ def draw_curves(rows: Sequence[Row], path: Path) -> Path:
         raise ValueError("There are no curves to draw: no row has an epoch.")
     classes = _class_names(rows)
     wanted = [
-        (2.6, _draw_loss, True),
-        (2.6, _draw_miou, bool(_points(rows, "val_miou")[0])),
-        (1.7, _draw_rates, bool(_points(rows, "learning_rate")[0])),
-        (0.5 + 0.2 * min(len(classes), MOST_CLASSES), _draw_classes, bool(classes)),
+        (2.7, _draw_loss, True),
+        (2.7, _draw_miou, bool(_points(rows, "val_miou")[0])),
+        (2.0, _draw_rates, bool(_points(rows, "learning_rate")[0])),
+        (0.6 + 0.2 * min(len(classes), MOST_CLASSES), _draw_classes, bool(classes)),
     ]
     parts = [(height, draw) for height, draw, is_there in wanted if is_there]
     heights = [height for height, _ in parts]
-    figure = Figure(figsize=(_WIDTH, sum(heights) + 0.5), dpi=_DPI, layout="constrained")
-    panels = figure.subplots(len(parts), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})
-    for panel, (_, draw) in zip(panels[:, 0], parts, strict=True):
+    figure = Figure(figsize=(_WIDTH, sum(heights) + _BELOW), dpi=_DPI)
+    panels = _add_panels(figure, heights, max((len(_label(name)) for name in classes), default=0))
+    for panel, (_, draw) in zip(panels, parts, strict=True):
         draw(panel, rows)
-    _finish(panels[-1, 0], rows)
+    _finish(panels[-1], rows)
     content = io.BytesIO()
-    figure.savefig(content, format="png", pad_inches=0.1, bbox_inches="tight")
+    figure.savefig(content, format="png")
     return write_atomically(path, content.getvalue())
+
+
+def _add_panels(figure: Figure, heights: Sequence[float], letters: int) -> list[Axes]:
+    """Place panels of these heights (inches, with their titles) above each other, with room for names at the left.
+
+    Matplotlib's own layouts measure and draw each text several times, which takes longer than the epoch of a small run.
+    """
+    width, height = figure.get_size_inches()
+    left, right, title = max(0.7, 0.2 + 0.08 * letters), 0.5, 0.5
+    panels: list[Axes] = []
+    for bottom, each in zip(itertools.accumulate(heights), heights, strict=True):
+        place = (left / width, 1 - bottom / height, 1 - (left + right) / width, (each - title) / height)
+        panels.append(figure.add_axes(place, sharex=panels[0] if panels else None))
+    for panel in panels[:-1]:
+        panel.tick_params(axis="x", labelbottom=False)
+    return panels
 
 
 def _points(rows: Sequence[Row], name: str) -> tuple[list[float], list[float]]:
@@ -86,7 +104,7 @@ def _worst(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
 
 def _draw_loss(panel: Axes, rows: Sequence[Row]) -> None:
     _draw_line(panel, *_points(rows, "loss"), _COLOURS[0])
-    panel.set_title("Training loss, mean over the epoch", loc="left")
+    _set_title(panel, "Training loss, mean over the epoch")
 
 
 def _draw_miou(panel: Axes, rows: Sequence[Row]) -> None:
@@ -94,7 +112,7 @@ def _draw_miou(panel: Axes, rows: Sequence[Row]) -> None:
     best = int(np.argmax(values))
     _draw_line(panel, epochs, [100 * value for value in values], _COLOURS[2])
     panel.plot([epochs[best]], [100 * values[best]], "o", color=_COLOURS[1], markersize=7, clip_on=False, zorder=3)
-    panel.set_title(f"Validation mIoU in %: at best {100 * values[best]:.2f}, in epoch {epochs[best]:g}", loc="left")
+    _set_title(panel, f"Validation mIoU in %: at best {100 * values[best]:.2f}, in epoch {epochs[best]:g}")
 
 
 def _draw_rates(panel: Axes, rows: Sequence[Row]) -> None:
@@ -103,7 +121,7 @@ def _draw_rates(panel: Axes, rows: Sequence[Row]) -> None:
     _draw_line(panel, *decoder, _COLOURS[0], "both encoder and decoder" if is_one else "decoder")
     if not is_one:
         _draw_line(panel, *encoder, _COLOURS[1], "encoder")
-    panel.set_title("Learning rate at the end of the epoch", loc="left")
+    _set_title(panel, "Learning rate at the end of the epoch", y=1.1)  # the power of ten stands below
     panel.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     panel.set_ylim(bottom=0)
     if encoder[0]:
@@ -130,19 +148,26 @@ def _draw_classes(panel: Axes, rows: Sequence[Row]) -> None:
     middles = [(early + late) / 2 for early, late in itertools.pairwise(measured)]
     edges = [measured[0] - 0.5, *middles, measured[-1] + 0.5]
     panel.pcolormesh(edges, np.arange(len(names) + 1) - 0.5, table, cmap="viridis", vmin=0, vmax=100)
-    panel.set_yticks(range(len(names)), [_shorten(name.removeprefix(CLASS_IOU)) for name in names], fontsize=8)
+    labels = [_label(name).replace("$", r"\$") for name in names]  # a pair of dollars would enclose a formula
+    panel.set_yticks(range(len(names)), labels, fontsize=8)
     panel.invert_yaxis()
     right = panel.secondary_yaxis("right")
     ends = [[value for value in line if not np.isnan(value)][-1] for line in table]
     right.set_yticks(range(len(names)), [f"{end:.1f}" for end in ends], fontsize=8)
     right.tick_params(length=0)
     shown = "each class" if len(names) == len(all_names) else f"the {len(names)} worst of {len(all_names)} classes"
-    panel.set_title(f"Validation IoU of {shown} in %: dark 0, bright 100, at the right the last one", loc="left")
+    _set_title(panel, f"Validation IoU of {shown} in %: dark 0, bright 100, at the right the last one")
 
 
-def _shorten(name: str) -> str:
-    """Shorten a class name to fit beside the map, and escape what Matplotlib would take for a formula."""
-    return (name if len(name) <= 24 else f"{name[:23]}…").replace("$", r"\$")
+def _set_title(panel: Axes, text: str, y: float = 1.0) -> None:
+    """Set a title at a height of its own, in panel heights; Matplotlib would draw each label once more to find one."""
+    panel.set_title(text, loc="left", y=y)
+
+
+def _label(column: str) -> str:
+    """Return the class of a column, short enough to fit beside the map."""
+    name = column.removeprefix(CLASS_IOU)
+    return name if len(name) <= 24 else f"{name[:23]}…"
 
 
 def _finish(panel: Axes, rows: Sequence[Row]) -> None:
