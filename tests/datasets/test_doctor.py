@@ -317,7 +317,7 @@ def test_a_split_that_training_needs_and_that_is_not_there(tmp_path: Path) -> No
 
 
 def test_drawn_streets_are_clean() -> None:
-    report = doctor.check("streets:3:64x48", workers=0)
+    report = doctor.check("streets:2:64x48", workers=0)
     assert not report.stops_training
     assert kinds_of(report).keys() <= {"class-absent", "class-not-in-train", "class-not-in-val"}
 
