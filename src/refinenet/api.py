@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from refinenet.datasets.catalog import PUBLISHED, Dataset, DatasetSource, TrainingSource, open_dataset, with_value_range
+from refinenet.bands import BandsSource
+from refinenet.datasets.catalog import PUBLISHED, Dataset, DatasetSource, TrainingSource, open_dataset, read_for_model
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.segmentation_model import SegmentationModel
 from refinenet.distributed import launch
@@ -76,6 +77,9 @@ class RefineNet(SegmentationModel):
         channel_order: Channel order of arrays and tensors passed to `segment` and `deploy`: "rgb", or "bgr" for those
             of OpenCV (`cv2.imread`). Pictures of results have the same order. Files and Pillow images, and pictures of
             their results, are always RGB.
+        bands: Bands of the images, perhaps with the stored values that become 0 and 1, in the order of the channels:
+            "red,green,blue,nir:0:4095,height:-5:60"; see `refinenet.bands`. By default RGB of 8 bits. Weights of a
+            `model` or from `encoder_weights` for other bands are converted; such a network is to be trained.
 
     Predictions are thread-safe with every backend, for images of any sizes; copies (`copy.deepcopy`), unpickled and
     forked models predict the same. In a forked process PyTorch computes with one thread.
@@ -101,6 +105,7 @@ class RefineNet(SegmentationModel):
         backend: BackendName | Literal["auto"] = "auto",
         precision: InferencePrecision = "float32",
         channel_order: ChannelOrder = "rgb",
+        bands: BandsSource | None = None,
     ) -> None:
         check_channel_order(channel_order)
         spec = ModelSpec(
@@ -111,6 +116,7 @@ class RefineNet(SegmentationModel):
             model=model,
             encoder_weights=encoder_weights,
             outputs=outputs,
+            bands=bands,
             decoder=decoder,
             input_scales=input_scales,
             seed=seed,
@@ -298,12 +304,15 @@ class RefineNet(SegmentationModel):
         """
         self._warn_of_random_weights()
         plan = plan_submission(output_file, dataset)
-        submission = plan.of(with_value_range(open_dataset(dataset, root)(split), self.card.value_range))
+        submission = plan.of(self._as_read(open_dataset(dataset, root)(split)))
         check_same_classes(self.label_set, submission.dataset)
         chosen = self._choose_protocol(protocol, submission.dataset)
         write_submission(self._segmenter.under(chosen), submission, progress=progress)
         print_note(submission.describe(), enabled=progress)
         return submission
+
+    def _as_read(self, dataset: Dataset) -> Dataset:
+        return read_for_model(dataset, self.card.value_range, self.card.architecture.bands)
 
     def _choose_protocol(self, protocol: Protocol | Literal["plain", "paper"], dataset: Dataset) -> Protocol:
         published = PUBLISHED.get(dataset.name)
@@ -338,7 +347,7 @@ class RefineNet(SegmentationModel):
                 or the model is an exported graph.
         """
         network = self.network
-        data = with_value_range(open_split(dataset, root, classes, split)[0], self.card.value_range)
+        data = self._as_read(open_split(dataset, root, classes, split)[0])
         check_same_classes(self.label_set, data)
         fitted = fit_temperature(self._segmenter, data, progress=progress)
         self._adopt(network, replace(self.card, temperature=fitted.value))

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
         open_dataset,
         open_training_datasets,
         read_classes,
-        with_value_range,
+        read_for_model,
+        with_bands,
     )
     from refinenet.datasets.class_statistics import (
         ClassCounts,
@@ -79,7 +80,8 @@ __all__ = [
     "open_training_datasets",
     "prepare",
     "read_classes",
+    "read_for_model",
     "split_folder",
-    "with_value_range",
+    "with_bands",
     "write_contact_sheet",
 ]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import NamedTuple
 
+from refinenet.bands import Band
 from refinenet.deployment.journal import SETTINGS_FILE
 from refinenet.deployment.outputs import check_target, choose_kinds, usual_suffix
 from refinenet.inference.output_kinds import OUTPUT_KINDS, PICTURE_SUFFIXES, Kind, file_word
@@ -82,7 +83,10 @@ def names_one_file(inputs: Sequence[str]) -> bool:
 
 
 def choose_reading(
-    model_range: ValueRange | None, bands: Sequence[int] | None, value_range: ValueRange | None
+    model_range: ValueRange | None,
+    bands: Sequence[int] | None,
+    value_range: ValueRange | None,
+    model_bands: tuple[Band, ...] = (),
 ) -> tuple[Reading, tuple[Note, ...]]:
     """Choose how to read images for a model, and what to report about that.
 
@@ -90,11 +94,14 @@ def choose_reading(
         model_range: Value range that the model was trained with, if recorded.
         bands: Band numbers from 1 for red, green and blue, or one for grey; None for those that files declare.
         value_range: Stored values for black and white; None for the model's.
+        model_bands: Bands that the model takes, if it does not take RGB of 8 bits; `bands` are then as many numbers.
 
     Raises:
         ValueError: the bands or the value range are not valid.
     """
     chosen = None if bands is None else tuple(bands)
+    if model_bands:
+        return Reading(bands=chosen, value_range=value_range, model_bands=model_bands), ()
     if value_range is None:
         return Reading(bands=chosen, value_range=model_range, is_from_model=True), ()
     asked = check_value_range(value_range)

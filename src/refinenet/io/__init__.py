@@ -11,6 +11,7 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.io.arrays import pack_arrays
+    from refinenet.io.band_images import BAND_SUFFIXES, as_picture
     from refinenet.io.colour_bar import draw_colour_bar, find_limits, paint
     from refinenet.io.console import (
         check_output,
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
         ImageWarning,
         Mask,
         Note,
+        Pixels,
         Reading,
         ValueRange,
         check_value_range,
@@ -103,6 +105,7 @@ else:
 
 __all__ = [
     "AS_DECLARED",
+    "BAND_SUFFIXES",
     "DEEP_MODES",
     "DOWNLOAD",
     "FONT_SIZE",
@@ -125,6 +128,7 @@ __all__ = [
     "Note",
     "Patience",
     "Picture",
+    "Pixels",
     "RasterReader",
     "RasterWriter",
     "Reading",
@@ -133,6 +137,7 @@ __all__ = [
     "TooLargeError",
     "ValueRange",
     "add_legend",
+    "as_picture",
     "check_channel_order",
     "check_names",
     "check_output",

@@ -9,7 +9,7 @@ import torch
 
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.backends.graph import OPENVINO_FILES, Graph, require_openvino
-from refinenet.models.inference_graph import EXAMPLE_SHAPE, FREE_SIZES, Maps
+from refinenet.models.inference_graph import FREE_SIZES, Maps, example_images
 from refinenet.models.network import Network
 
 PACKAGES = ("openvino",)
@@ -22,7 +22,7 @@ def translate(network: Network) -> Graph:
         BackendError: OpenVINO cannot translate the network.
     """
     openvino = require_openvino()
-    program = torch.export.export(Maps(network), (torch.zeros(EXAMPLE_SHAPE),), dynamic_shapes=dict(FREE_SIZES))
+    program = torch.export.export(Maps(network), (example_images(network),), dynamic_shapes=dict(FREE_SIZES))
     try:
         model = openvino.convert_model(program)
     except _failures() as error:
