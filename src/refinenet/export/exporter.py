@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from refinenet.bands import name_bands
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.street_scenes.scene import LARGEST
 from refinenet.environment import describe_run
@@ -110,6 +111,9 @@ def export_model(
     """
     chosen = check_target(path, "int8" if int8 is not None else "float32")
     list_results(card.architecture.outputs, len(card.label_set))  # refuses names that graphs use for something else
+    if network.architecture.bands:
+        named = name_bands(network.architecture.bands)
+        raise ValueError(f"Only networks that take RGB images can be exported so far; this one takes {named}.")
     _check_sizes(sizes)
     allowed = bounds or (ParityTolerance() if int8 is None else int8.bounds)
     # The graph is made of a copy with fused layers, and compared with the network as its users have it.

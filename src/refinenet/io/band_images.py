@@ -159,11 +159,11 @@ def scale_bands(values: npt.NDArray[Any], valid: Mask | None, name: str, reading
     if valid is not None:
         known &= valid
     scaled = np.empty(values.shape, np.float32)
-    notes = []
+    notes: list[Note] = []
     for k, band in enumerate(bands):
         scaled[..., k], note = _scale(values[..., k], known[..., k], band, name)
         notes += note
-    somewhere = known.any(axis=2)
+    somewhere: Mask = known.any(axis=2)
     return Decoded(pixels=scaled, valid=None if somewhere.all() else somewhere, notes=tuple(notes))
 
 
@@ -220,14 +220,6 @@ def as_picture(pixels: Pixels, bands: Sequence[Band]) -> RGB:
         bands: Its bands; none for RGB.
     """
     if pixels.dtype == np.uint8:
-        return pixels  # type: ignore[return-value]
-    shown = pixels[..., list(choose_shown(bands))]
-    return np.rint(shown * np.float32(255)).astype(np.uint8)
-
-
-def join_bands(parts: Sequence[Decoded]) -> Decoded:
-    """Join images of one size whose bands follow each other; a pixel has data where one of them has."""
-    valid = np.logical_or.reduce([np.ones(p.pixels.shape[:2], np.bool_) if p.valid is None else p.valid for p in parts])
-    pixels = np.concatenate([part.pixels for part in parts], axis=2)
-    notes = tuple(note for part in parts for note in part.notes)
-    return Decoded(pixels=pixels, valid=None if valid.all() else valid, notes=notes)
+        return pixels
+    shown: RGB = np.rint(pixels[..., list(choose_shown(bands))] * np.float32(255)).astype(np.uint8)
+    return shown

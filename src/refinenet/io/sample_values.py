@@ -18,7 +18,7 @@ import numpy.typing as npt
 from refinenet.bands import Band, name_bands
 
 RGB = npt.NDArray[np.uint8]
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Pixels = npt.NDArray[Any]
 """An image: `(H, W, 3)` uint8 RGB, or the bands of a model, `(H, W, B)` float32 in [0, 1]."""
 Mask = npt.NDArray[np.bool_]
 ValueRange = tuple[float, float]

@@ -280,6 +280,11 @@ def _open_teacher(config: TrainConfig, network: Network, train_set: Dataset) -> 
     if config.teacher is None:
         return None, None
     teacher, card = open_model(config.teacher)
+    if card.architecture.band_names != network.architecture.band_names:
+        raise ValueError(
+            f"The teacher {config.teacher} takes the bands {', '.join(card.architecture.band_names)}, and the network "
+            f"{', '.join(network.architecture.band_names)}: it must take the same ones."
+        )
     check_teacher(card, network.architecture.outputs, train_set, fills_missing=config.fill_missing)
     teacher.to(network.mean.device).eval().requires_grad_(False)
     return teacher, card.weights_sha256 or digest(teacher.state_dict())

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from refinenet.bands import name_bands
 from refinenet.deployment.inputs import choose_reading
 from refinenet.deployment.journal import GREY, LABEL_FILES
 from refinenet.deployment.outputs import check_target
@@ -124,6 +125,8 @@ def segment_with_ray(
         for _, output in places:
             check_output(output, cast("Output | None", kind))  # before the model is read, which takes longer
     network, card = open_model(model)
+    if card.architecture.bands:
+        raise ValueError(f"With Ray, models take RGB images; this one takes {name_bands(card.architecture.bands)}.")
     _check_suffixes({Path(output).suffix for _, output in places}, kind, card, options)
     reading, notes = choose_reading(card.value_range, bands, value_range)
     for note in notes:
