@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -20,16 +22,16 @@ BANDS = read_bands("red,green,blue,nir:0:4000,height:-10:10")
 READING = Reading(model_bands=BANDS)
 
 
-def _samples() -> np.ndarray:
+def _samples() -> npt.NDArray[np.float32]:
     """A 2x3 image of five bands as float32, of 8-bit colours, 12 bits and metres."""
     samples = np.zeros((2, 3, 5), np.float32)
     samples[..., :3] = np.arange(18, dtype=np.float32).reshape(2, 3, 3) / 17
     samples[..., 3] = [[0, 1000, 2000], [3000, 4000, 5000]]
-    samples[..., 4] = [[-10, -5, 0], [5, 10, np.nan]]
+    samples[..., 4] = np.array([[-10, -5, 0], [5, 10, np.nan]])
     return samples
 
 
-def _tiff(path: Path, samples: np.ndarray, nodata: float | None = None) -> Path:
+def _tiff(path: Path, samples: npt.NDArray[Any], nodata: float | None = None) -> Path:
     rasterio = pytest.importorskip("rasterio")
     options = {"driver": "GTiff", "height": samples.shape[0], "width": samples.shape[1], "count": samples.shape[2]}
     with rasterio.open(path, "w", dtype=samples.dtype, nodata=nodata, crs="EPSG:32632", **options) as file:

@@ -142,7 +142,7 @@ class Segmenter:
 
     def compose(
         self,
-        pixels: npt.NDArray[np.uint8],
+        pixels: Pixels,
         found: Logits,
         abstain_below: float = 0.0,
         valid: Mask | None = None,

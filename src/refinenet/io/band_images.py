@@ -163,7 +163,7 @@ def scale_bands(values: npt.NDArray[Any], valid: Mask | None, name: str, reading
     for k, band in enumerate(bands):
         scaled[..., k], note = _scale(values[..., k], known[..., k], band, name)
         notes += note
-    somewhere: Mask = known.any(axis=2)
+    somewhere: Mask = np.asarray(known.any(axis=2))
     return Decoded(pixels=scaled, valid=None if somewhere.all() else somewhere, notes=tuple(notes))
 
 
