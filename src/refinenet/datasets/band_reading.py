@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.bands import Band, name_bands
+from refinenet.bands import Band, choose_shown, name_bands
 from refinenet.datasets.dataset import BandFiles, Dataset, with_value_range
 from refinenet.io.images import read_image
 from refinenet.io.sample_values import Decoded, ImageWarning, Reading, ValueRange
@@ -39,6 +39,15 @@ def with_bands(dataset: Dataset, bands: Sequence[Band]) -> Dataset:
     places = _find_places(dataset, files, bands)
     read = _BandReader(places=places, count=len(bands), name=dataset.name)
     return replace(dataset, read_image=read, bands=tuple(bands))
+
+
+def with_shown_bands(dataset: Dataset) -> Dataset:
+    """Return the dataset with images that can be shown: those of a bands.yaml as their colours or first bands."""
+    declared = tuple(band for files in dataset.band_files for band in files.bands)
+    if not declared or dataset.bands:
+        return dataset
+    channels = dict.fromkeys(choose_shown(declared))
+    return with_bands(dataset, [declared[channel] for channel in channels])
 
 
 def read_for_model(dataset: Dataset, value_range: ValueRange | None, bands: Sequence[Band]) -> Dataset:

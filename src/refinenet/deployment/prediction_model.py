@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from refinenet.deployment.inputs import choose_reading
 from refinenet.deployment.latency_budget import LatencyTuner
+from refinenet.deployment.reading import choose_reading
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel

@@ -109,6 +109,22 @@ def check_data(arguments: TrainArguments, network: Network, *, progress: bool) -
         report.print_warnings(enabled=progress)
 
 
+def _check_bands(arguments: TrainArguments, train_set: Dataset, val_set: Dataset, *, progress: bool) -> None:
+    """Check the data of a network of named bands: masks as `check_data`, images as the network reads them.
+
+    Raises:
+        ValueError: Training would fail, or learn something wrong.
+    """
+    reports = [doctor.check_bands(dataset, progress=progress) for dataset in (train_set, val_set)]
+    for source in map(str, as_sources(arguments.source)):
+        if is_folder_dataset(source) and train_set.label_set.names:
+            reports += [doctor.check_masks(source, split, progress=progress) for split in ("train", "val")]
+    for report in reports:
+        if report.stops_training:
+            raise ValueError(report.text())
+        report.print_warnings(enabled=progress)
+
+
 def describe_source(arguments: TrainArguments) -> dict[str, Any]:
     """Return the "dataset" and "root" of a run, JSON-ready, as they are found from any working directory."""
     dataset, root = arguments.source, arguments.root
@@ -147,10 +163,13 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
     device = network.mean.device
     engine = launch(device, choose_precision(config.precision, device))
     show = arguments.progress and engine.processes.is_first
-    if arguments.check and engine.processes.is_first:
+    checks = arguments.check and engine.processes.is_first
+    if checks and not network.architecture.bands:
         check_data(arguments, network, progress=show)
     config = replace(config, value_range=config.value_range or card.value_range)
     train_set, val_set = _open_datasets(arguments.source, arguments.root, config, network.architecture)
+    if checks and network.architecture.bands:
+        _check_bands(arguments, train_set, val_set, progress=show)
     folder = folder or RunFolder(Path(engine.processes.tell(str(next_folder(train_set.name)))))
     folder.refuse_started()
     config = _locate_teacher(config)
