@@ -10,7 +10,8 @@ import pytest
 from band_scenes import BANDS, draw_scene, write_folder, write_several
 
 from refinenet.bands import read_bands
-from refinenet.datasets import open_dataset, read_for_model, with_bands
+from refinenet.datasets import open_dataset, read_for_model
+from refinenet.datasets.band_reading import with_bands
 
 MODEL = read_bands(BANDS)
 

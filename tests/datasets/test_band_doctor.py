@@ -10,7 +10,8 @@ from band_scenes import BANDS, draw_scene, write_folder, write_several
 
 from refinenet import RefineNet
 from refinenet.bands import read_bands
-from refinenet.datasets import doctor, open_dataset, with_bands
+from refinenet.datasets import doctor, open_dataset
+from refinenet.datasets.band_reading import with_bands
 from refinenet.datasets.info import draw_contact_sheet
 
 

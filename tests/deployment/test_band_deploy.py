@@ -96,7 +96,8 @@ def test_an_export_answers_the_same(model: RefineNet, expected: LabelMap, tmp_pa
 
 def _scaled() -> npt.NDArray[np.float32]:
     low, high = np.array([band.range for band in read_bands(BANDS)]).T
-    return np.clip((SCENE - low) / (high - low), 0, 1).astype(np.float32)
+    scaled: npt.NDArray[np.float32] = np.clip((SCENE - low) / (high - low), 0, 1).astype(np.float32)
+    return scaled
 
 
 def _read(path: Path) -> LabelMap:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from numpy.random import default_rng
 
 from refinenet import RefineNet
 from refinenet.bands import read_bands
-from refinenet.datasets import open_dataset, with_bands
+from refinenet.datasets import open_dataset
+from refinenet.datasets.band_reading import with_bands
 from refinenet.training.augmentation.colour import ColourChange, vary_bands, vary_colour
 from refinenet.training.augmentation.config import AugmentationConfig
 from refinenet.training.augmentation.geometry import Pair
@@ -22,7 +24,7 @@ from refinenet.training.config import TrainConfig
 from refinenet.training.loading.loader import Loader
 
 MODEL = read_bands(BANDS)
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     **{"crop_size": [32, 32], "scale": [1.0, 1.0], "batch_size": 4, "workers": 0, "learning_rate": 0.003},
     **{"progress": False, "check": False},
 }
@@ -108,15 +110,15 @@ def test_geometry_moves_all_bands_without_rounding_and_fills_with_means() -> Non
     covered = (varied.image == torch.tensor(means)[:, None, None]).all(0)
     assert bool(covered.any())
     assert not bool((covered & known).any())
-    assert len(varied.image.unique()) > 10
+    assert len(set(varied.image.flatten().tolist())) > 10  # not rounded
 
 
 @pytest.mark.parametrize("place", ["workers", "device"])
 def test_batches_keep_fractions(scenes: Path, place: str) -> None:
     dataset = with_bands(open_dataset(scenes)("train"), MODEL)
-    config = TrainConfig(
-        **{"crop_size": (32, 40), "scale": (1.0, 1.0), "flip": False, "colour_jitter": 0.0, "workers": 0},
-        **{"batch_size": 4, "augment_on": place, "class_crops": 0.0},
+    config = TrainConfig.from_dict(
+        {"crop_size": [32, 40], "scale": [1.0, 1.0], "flip": False, "colour_jitter": 0.0, "workers": 0}
+        | {"batch_size": 4, "augment_on": place, "class_crops": 0.0}
     )
     with Loader(dataset, config, torch.device("cpu"), means=[0.0] * 5) as loader:
         part = next(iter(loader.epoch(0)))[0]

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
         open_training_datasets,
         read_classes,
         read_for_model,
-        with_bands,
     )
     from refinenet.datasets.class_statistics import (
         ClassCounts,
@@ -82,6 +81,5 @@ __all__ = [
     "read_classes",
     "read_for_model",
     "split_folder",
-    "with_bands",
     "write_contact_sheet",
 ]

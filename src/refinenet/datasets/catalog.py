@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from refinenet.datasets.band_reading import read_for_model, with_bands
+from refinenet.datasets.band_reading import read_for_model
 from refinenet.datasets.dataset import UNLABELLED, Dataset, Sample, Splits, join, no_labels, with_value_range
 from refinenet.datasets.folder.classes_file import read_classes_file
 from refinenet.datasets.folder.folder import FolderSplits
@@ -58,7 +58,6 @@ __all__ = [
     "prepared_folder",
     "read_classes",
     "read_for_model",
-    "with_bands",
     "with_value_range",
 ]
 

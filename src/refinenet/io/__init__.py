@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from refinenet.io.locks import only_one, sole_owner
     from refinenet.io.mask_files import read_colour_mask, read_colours, read_ids, read_mask
     from refinenet.io.parallel import map_parallel, map_safely
+    from refinenet.io.raster.band_reader import BandReader, open_bands
     from refinenet.io.raster.reader import RasterReader, is_installed, needs_windows, open_upright
     from refinenet.io.raster.writer import TIFF_SUFFIXES, TILE, RasterWriter, check_suffix, open_target
     from refinenet.io.sample_values import (
@@ -119,6 +120,7 @@ __all__ = [
     "TIFF_SUFFIXES",
     "TILE",
     "TRACING",
+    "BandReader",
     "ChannelOrder",
     "Decoded",
     "ImageSource",
@@ -170,6 +172,7 @@ __all__ = [
     "map_safely",
     "needs_windows",
     "only_one",
+    "open_bands",
     "open_hdf5",
     "open_picture",
     "open_target",
