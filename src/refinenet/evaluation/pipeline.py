@@ -56,6 +56,11 @@ def open_split(
     return open_dataset(source, root)(split), official
 
 
+def as_read_by(card: ModelCard, dataset: Dataset) -> Dataset:
+    """Return a dataset with its images as a model reads them; raises as `datasets.read_for_model`."""
+    return read_for_model(dataset, card.value_range, card.architecture.bands)
+
+
 def fit_to_model(dataset: Dataset, card: ModelCard, *, show: bool) -> Dataset:
     """Return a dataset with the ground truth of what a model predicts, with its images as the model reads them.
 
@@ -69,7 +74,7 @@ def fit_to_model(dataset: Dataset, card: ModelCard, *, show: bool) -> Dataset:
             no ground truth for any output.
     """
     outputs = card.architecture.outputs
-    dataset = read_for_model(dataset, card.value_range, card.architecture.bands)
+    dataset = as_read_by(card, dataset)
     dataset = dataset.with_targets(find_targets(outputs, dataset, show=show))
     if not card.label_set.names:
         dataset = dataset.without_classes()
