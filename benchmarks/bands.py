@@ -95,7 +95,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="refinenet-bands-") as folder:
         root = Path(folder)
         draw_folder(root / "scenes", options.images, options.seed)
-        rows, networks = [], []
+        rows: list[list[str]] = []
+        networks: list[RefineNet] = []
         for title, bands in (("5 bands", BANDS), ("red, green, blue", COLOURS)):
             network, seconds = train(bands, root / "scenes", root / f"run-{len(networks)}", options)
             found = network.eval(root / "scenes", progress=False).figures
