@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from refinenet.datasets.catalog import PUBLISHED, Dataset, DatasetSource, TrainingSource, open_dataset, with_value_range
+from refinenet.bands import BandsSource
+from refinenet.datasets.catalog import PUBLISHED, Dataset, DatasetSource, TrainingSource, open_dataset
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.segmentation_model import SegmentationModel
 from refinenet.distributed import launch
 from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
 from refinenet.evaluation.evaluator import model_predictor
-from refinenet.evaluation.pipeline import check_masks, fit_to_model, open_split, run_evaluation
+from refinenet.evaluation.pipeline import as_read_by, check_masks, fit_to_model, open_split, run_evaluation
 from refinenet.evaluation.results import Evaluation
 from refinenet.evaluation.submission import Submission, plan_submission, write_submission
 from refinenet.export.certificate import SIZES, Certificate
@@ -76,6 +77,8 @@ class RefineNet(SegmentationModel):
         channel_order: Channel order of arrays and tensors passed to `segment` and `deploy`: "rgb", or "bgr" for those
             of OpenCV (`cv2.imread`). Pictures of results have the same order. Files and Pillow images, and pictures of
             their results, are always RGB.
+        bands: Bands of the images, with the stored values that become 0 and 1: "red,green,blue,nir:0:4095"; see
+            `refinenet.bands`. By default RGB of 8 bits. Weights for other bands are converted, and to be trained.
 
     Predictions are thread-safe with every backend, for images of any sizes; copies (`copy.deepcopy`), unpickled and
     forked models predict the same. In a forked process PyTorch computes with one thread.
@@ -101,6 +104,7 @@ class RefineNet(SegmentationModel):
         backend: BackendName | Literal["auto"] = "auto",
         precision: InferencePrecision = "float32",
         channel_order: ChannelOrder = "rgb",
+        bands: BandsSource | None = None,
     ) -> None:
         check_channel_order(channel_order)
         spec = ModelSpec(
@@ -111,6 +115,7 @@ class RefineNet(SegmentationModel):
             model=model,
             encoder_weights=encoder_weights,
             outputs=outputs,
+            bands=bands,
             decoder=decoder,
             input_scales=input_scales,
             seed=seed,
@@ -297,17 +302,15 @@ class RefineNet(SegmentationModel):
             OSError: the file cannot be written.
         """
         self._warn_of_random_weights()
-        plan = plan_submission(output_file, dataset)
-        submission = plan.of(with_value_range(open_dataset(dataset, root)(split), self.card.value_range))
+        submission = plan_submission(output_file, dataset).of(as_read_by(self.card, open_dataset(dataset, root)(split)))
         check_same_classes(self.label_set, submission.dataset)
-        chosen = self._choose_protocol(protocol, submission.dataset)
-        write_submission(self._segmenter.under(chosen), submission, progress=progress)
+        segmenter = self._segmenter.under(self._choose_protocol(protocol, submission.dataset))
+        write_submission(segmenter, submission, progress=progress)
         print_note(submission.describe(), enabled=progress)
         return submission
 
     def _choose_protocol(self, protocol: Protocol | Literal["plain", "paper"], dataset: Dataset) -> Protocol:
-        published = PUBLISHED.get(dataset.name)
-        side = None if published is None else published.info.paper_shorter_side
+        side = PUBLISHED[dataset.name].info.paper_shorter_side if dataset.name in PUBLISHED else None
         return choose_protocol(protocol, self.card.architecture.model_type, side)
 
     def calibrate(
@@ -337,8 +340,7 @@ class RefineNet(SegmentationModel):
             ValueError: a file cannot be used, no pixel has a class, the model and the dataset have different classes,
                 or the model is an exported graph.
         """
-        network = self.network
-        data = with_value_range(open_split(dataset, root, classes, split)[0], self.card.value_range)
+        network, data = self.network, as_read_by(self.card, open_split(dataset, root, classes, split)[0])
         check_same_classes(self.label_set, data)
         fitted = fit_temperature(self._segmenter, data, progress=progress)
         self._adopt(network, replace(self.card, temperature=fitted.value))

@@ -19,10 +19,9 @@ from refinenet.datasets import (
     draw_street,
     open_dataset,
     split_folder,
-    with_value_range,
     write_contact_sheet,
 )
-from refinenet.datasets.dataset import join
+from refinenet.datasets.dataset import join, with_value_range
 from refinenet.datasets.folder.targets_file import read_encodings, write_encodings
 from refinenet.datasets.street_scenes import draw_street_geometry
 from refinenet.labels import NO_CLASSES

@@ -118,13 +118,13 @@ def read_bands(text: str | None) -> tuple[int, ...] | None:
     """Parse band numbers, separated by commas.
 
     Raises:
-        typer.BadParameter: the text is not one number or three.
+        typer.BadParameter: the text is not a list of numbers from 1.
     """
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
     numbers = [int(part) for part in parts if part.isascii() and part.isdecimal()]
-    if len(numbers) != len(parts) or len(parts) not in (1, 3) or min(numbers) < 1:
+    if len(numbers) != len(parts) or min(numbers) < 1:
         raise typer.BadParameter(
             f"{text!r} is not a list of bands such as 3,2,1 (or 1 for grey).", param_hint="--bands"
         )

@@ -70,6 +70,13 @@ def train(
             "NAME=regression[height:m,moisture:%], separated by commas."
         ),
     ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            help="Bands of the images of a new network, with the stored values that become 0 and 1: "
+            "red,green,blue,nir:0:4095. Default: RGB of 8 bits."
+        ),
+    ] = None,
     decoder: Annotated[
         str | None,
         typer.Option(help="Another decoder of a new network: multitask, single, ..., or its options as JSON."),
@@ -114,6 +121,7 @@ def train(
         "encoder": encoder,
         "encoder_weights": encoder_weights,
         "outputs": outputs,
+        "bands": bands,
         "decoder": None if decoder is None else read_value(decoder),
     }
     _check_usage(dataset, resume, stages, recipe, start)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         open_dataset,
         open_training_datasets,
         read_classes,
-        with_value_range,
+        read_for_model,
     )
     from refinenet.datasets.class_statistics import (
         ClassCounts,
@@ -79,7 +79,7 @@ __all__ = [
     "open_training_datasets",
     "prepare",
     "read_classes",
+    "read_for_model",
     "split_folder",
-    "with_value_range",
     "write_contact_sheet",
 ]

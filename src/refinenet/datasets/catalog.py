@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from refinenet.datasets.band_reading import read_for_model
 from refinenet.datasets.dataset import UNLABELLED, Dataset, Sample, Splits, join, no_labels, with_value_range
 from refinenet.datasets.folder.classes_file import read_classes_file
 from refinenet.datasets.folder.folder import FolderSplits
@@ -56,6 +57,7 @@ __all__ = [
     "open_training_datasets",
     "prepared_folder",
     "read_classes",
+    "read_for_model",
     "with_value_range",
 ]
 

@@ -15,9 +15,10 @@ from typing import NamedTuple, NoReturn, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.bands import Band
 from refinenet.io.images import decode, read_image
 from refinenet.io.mask_files import read_mask
-from refinenet.io.sample_values import ImageWarning, Reading, ValueRange
+from refinenet.io.sample_values import ImageWarning, Pixels, Reading, ValueRange
 from refinenet.labels import NO_CLASSES, LabelMap, LabelSet
 from refinenet.outputs import OutputSpec
 
@@ -49,8 +50,8 @@ class Sample:
     """An image with its ground truth."""
 
     name: str
-    image: npt.NDArray[np.uint8]
-    """`(H, W, 3)` uint8 RGB."""
+    image: Pixels
+    """`(H, W, 3)` uint8 RGB, or `(H, W, B)` float32 in [0, 1] of a dataset with bands."""
     labels: LabelMap
     """`(H, W)` ids below K or equal to the ignore index, in the label set's dtype."""
     targets: Mapping[str, Target] = field(default_factory=dict)
@@ -63,6 +64,18 @@ def no_file(item: str) -> None:
 
 def no_camera(item: str) -> None:
     """Return None: the camera of this item is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandFiles:
+    """A file for each image that holds some of its bands."""
+
+    bands: tuple[Band, ...]
+    """The bands in the file, in their order; those with a range have it in these files."""
+    find: Callable[[str], Path | None]
+    """Maps an item to its file; picklable."""
+    origin: Path
+    """The bands.yaml that declares them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +94,8 @@ class Dataset:
     label_set: LabelSet
     items: Sequence[str]
     """Sample names, in a fixed order."""
-    read_image: Callable[[str], npt.NDArray[np.uint8]]
-    """Maps an item to its image, `(H, W, 3)` uint8 RGB, upright."""
+    read_image: Callable[[str], Pixels]
+    """Maps an item to its image, `(H, W, 3)` uint8 RGB, upright; with bands `(H, W, B)` float32 in [0, 1]."""
     read_labels: Callable[[str], LabelMap]
     """Maps an item to its `(H, W)` ids in `label_set`."""
     locate: Callable[[str], str] = str
@@ -104,6 +117,10 @@ class Dataset:
     """The names of the targets that `dataset[i]` reads."""
     read_intrinsics: Callable[[str], Intrinsics | None] = no_camera
     """Maps an item to its camera, or to None if it is not known."""
+    bands: tuple[Band, ...] = ()
+    """The bands of the images, if a model of named bands is to read them; none for RGB of 8 bits."""
+    band_files: Sequence[BandFiles] = ()
+    """The files of an image by their bands, if the dataset declares them; see `with_bands`."""
 
     def __post_init__(self) -> None:
         names = [spec.name for spec in self.target_specs]
@@ -206,12 +223,12 @@ class Dataset:
         return self.label_set.cast(labels)
 
 
-def _void(image: npt.NDArray[np.uint8], label_set: LabelSet) -> LabelMap:
+def _void(image: Pixels, label_set: LabelSet) -> LabelMap:
     """Return a label map of an image without labels: the ignore index everywhere."""
     return label_set.cast(np.full(image.shape[:2], label_set.ignore_index))
 
 
-def void_labels(read_image: Callable[[str], npt.NDArray[np.uint8]], label_set: LabelSet, item: str) -> LabelMap:
+def void_labels(read_image: Callable[[str], Pixels], label_set: LabelSet, item: str) -> LabelMap:
     """Return a label map for an image without labels; with `functools.partial` a `read_labels` for `Dataset`."""
     return _void(read_image(item), label_set)
 
@@ -340,6 +357,8 @@ def join(parts: Sequence[Dataset]) -> Dataset:
     for part in parts:
         if part.label_set.names and part.label_set.names != first.label_set.names:
             raise ValueError(f"{first.name} and {part.name} have different classes and cannot be joined.")
+    if len({part.bands for part in parts}) > 1:
+        raise ValueError("Images of different bands cannot be joined.")
     specs = _join_specs(parts)
     return Dataset(
         name=" + ".join(part.name for part in parts),
@@ -362,6 +381,7 @@ def join(parts: Sequence[Dataset]) -> Dataset:
         },
         chosen_targets=tuple(dict.fromkeys(name for part in parts for name in part.chosen_targets)),
         read_intrinsics=partial(_in_part, [part.read_intrinsics for part in parts]),
+        bands=first.bands,
     )
 
 

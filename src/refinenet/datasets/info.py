@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from refinenet.datasets.band_reading import with_shown_bands
 from refinenet.datasets.catalog import Dataset, Sample, open_dataset, split_names
 from refinenet.datasets.class_statistics import (
     ClassCounts,
@@ -23,6 +24,7 @@ from refinenet.datasets.class_statistics import (
     median_frequency_weights,
 )
 from refinenet.datasets.target_statistics import QuantitySummary, summarise_targets
+from refinenet.io.band_images import as_picture
 from refinenet.io.console import print_note, print_table
 from refinenet.io.images import write
 from refinenet.io.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, format_share, hatch
@@ -74,14 +76,14 @@ def draw_contact_sheet(
         ValueError: The dataset is empty, `count`, `columns` or `cell` is invalid, or a file is damaged.
         OSError: A file cannot be read.
     """
-    shown = min(count, len(dataset))
+    dataset, shown = with_shown_bands(dataset), min(count, len(dataset))
     _check(dataset, count, columns, cell)
     indices = _candidates(len(dataset), max(shown, CANDIDATES), counts)
     counted = list(count_each(dataset, indices, workers=workers))
     chosen = choose_images(indices, np.stack([found.pixels for found in counted]), shown)
     columns = min(columns, shown)
     width = max(_NARROWEST, (_pair_width(cell) + _GAP) * columns + _GAP)
-    cells = [_draw_cell(dataset[index], dataset.label_set, cell) for index in chosen]
+    cells = [_draw_cell(dataset[index], dataset, cell) for index in chosen]
     title = f"{dataset.name}, {dataset.split}: {shown:,} of {len(dataset):,} images"
     return np.concatenate(
         [
@@ -148,12 +150,12 @@ def _pair_width(cell: tuple[int, int]) -> int:
     return 2 * cell[1] + _BETWEEN
 
 
-def _draw_cell(sample: Sample, label_set: LabelSet, cell: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def _draw_cell(sample: Sample, dataset: Dataset, cell: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Draw image and overlay, with name and size below: `(cell height + _CAPTION, pair width, 3)`."""
-    height, width = sample.labels.shape
+    label_set, (height, width) = dataset.label_set, sample.labels.shape
     scale = min(cell[0] / height, cell[1] / width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    image = _resize(sample.image, size, Image.Resampling.BICUBIC)
+    image = _resize(as_picture(sample.image, dataset.bands), size, Image.Resampling.BICUBIC)
     colours = _resize(label_set.colourise(sample.labels), size)
     void = _resize(np.where(sample.labels == label_set.ignore_index, np.uint8(255), np.uint8(0)), size) > 127
     mixed = ((image.astype(np.uint16) + colours + 1) // 2).astype(np.uint8)

@@ -20,7 +20,6 @@ from refinenet.inference.values.subject import usual_kind
 from refinenet.io.files import refuse_address
 from refinenet.io.image_files import DOWNLOAD, FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, list_files
 from refinenet.io.raster.writer import TIFF_SUFFIXES
-from refinenet.io.sample_values import Note, Reading, ValueRange, check_value_range
 from refinenet.outputs import CLASSES, OutputSpec
 
 STANDARD_INPUT = "-"
@@ -79,33 +78,6 @@ def names_one_file(inputs: Sequence[str]) -> bool:
         and not _is_pattern(inputs[0])
         and not os.path.isdir(inputs[0])
     )
-
-
-def choose_reading(
-    model_range: ValueRange | None, bands: Sequence[int] | None, value_range: ValueRange | None
-) -> tuple[Reading, tuple[Note, ...]]:
-    """Choose how to read images for a model, and what to report about that.
-
-    Args:
-        model_range: Value range that the model was trained with, if recorded.
-        bands: Band numbers from 1 for red, green and blue, or one for grey; None for those that files declare.
-        value_range: Stored values for black and white; None for the model's.
-
-    Raises:
-        ValueError: the bands or the value range are not valid.
-    """
-    chosen = None if bands is None else tuple(bands)
-    if value_range is None:
-        return Reading(bands=chosen, value_range=model_range, is_from_model=True), ()
-    asked = check_value_range(value_range)
-    if model_range is None or model_range == asked:
-        return Reading(bands=chosen, value_range=asked), ()
-    low, high = model_range
-    note = Note(
-        "other-range",
-        f"The model was trained with the value range {low:g},{high:g}; {asked[0]:g},{asked[1]:g} is used.",
-    )
-    return Reading(bands=chosen, value_range=asked), (note,)
 
 
 def _find(source: str, recursive: bool, results: Path | None) -> Iterator[FoundImage]:

@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,10 @@ from refinenet.inference.upsampling import resize
 from refinenet.inference.values.subject import AS_USUAL, RenderOptions, usual_kind
 from refinenet.io.console import progress_bar
 from refinenet.io.files import refuse_same_file
+from refinenet.io.raster.band_reader import BandReader, open_bands
 from refinenet.io.raster.reader import RasterReader, open_upright
 from refinenet.io.raster.writer import TILE, RasterWriter, check_suffix, open_target
-from refinenet.io.sample_values import AS_DECLARED, RGB, Mask, Note, Reading
+from refinenet.io.sample_values import AS_DECLARED, Mask, Note, Pixels, Reading
 
 WINDOW = (768, 768)
 """Height and width of windows; with the bundled model, the process stays below 2 GiB (`benchmarks/large.py`)."""
@@ -121,10 +123,14 @@ def segment_large(
     check_suffix(target)
     renderer = _open_renderer(segmenter, target, output, rendering)
     refuse_same_file(source, target)
-    with open_upright(source, reading) as image:
+    with _open(source, reading) as image:
         run = _LargeRun(segmenter.under(protocol), image, renderer, abstain_below, memory)
         run.run(Path(target), progress=progress)
     return run.report(Path(target))
+
+
+def _open(source: str | os.PathLike[str], reading: Reading) -> AbstractContextManager[RasterReader | BandReader]:
+    return open_bands(source, reading) if reading.model_bands else open_upright(source, reading)
 
 
 def _open_renderer(
@@ -159,7 +165,12 @@ class _LargeRun:
     """Segmentation of one image."""
 
     def __init__(
-        self, segmenter: Segmenter, image: RasterReader, renderer: Renderer, abstain_below: float, memory: int
+        self,
+        segmenter: Segmenter,
+        image: RasterReader | BandReader,
+        renderer: Renderer,
+        abstain_below: float,
+        memory: int,
     ) -> None:
         self.segmenter, self.image, self.renderer, self.abstain_below = segmenter, image, renderer, abstain_below
         protocol = segmenter.protocol
@@ -168,7 +179,7 @@ class _LargeRun:
         self.columns = WindowGrid(image.width, protocol.window[1], protocol.overlap)
         channels = sum(spec.count_maps(len(segmenter.label_set)) for spec in segmenter.outputs)
         picture = math.prod(renderer.shape(1, 1)) * np.dtype(renderer.dtype).itemsize
-        self.strips = _choose_strips(self.rows, image.width, channels, max(3, picture), memory)
+        self.strips = _choose_strips(self.rows, image, channels, max(3, picture), memory)
         self.windows = len(self.rows) * sum(len(self.columns.touching(strip)) for strip in self.strips)
         self.counts = np.zeros(segmenter.label_set.ignore_index + 1, np.int64)
         self.data_pixels = 0
@@ -254,15 +265,15 @@ class _LargeRun:
 class _Rows:
     """Sliding buffer of the image rows under the current windows, for some columns; each row is read once."""
 
-    def __init__(self, image: RasterReader, height: int, columns: slice) -> None:
+    def __init__(self, image: RasterReader | BandReader, height: int, columns: slice) -> None:
         self._image, self._columns = image, columns
         shape = height, columns.stop - columns.start
-        self._pixels = np.empty((*shape, 3), np.uint8)
+        self._pixels: Pixels = np.empty((*shape, image.channels), image.dtype)
         self._valid: Mask | None = np.empty(shape, np.bool_) if image.may_lack_data else None
         self._top = self._bottom = 0
 
-    def cut(self, rows: slice, columns: slice) -> RGB:
-        """Return pixels `(H, W, 3)`; calls must not move up the image."""
+    def cut(self, rows: slice, columns: slice) -> Pixels:
+        """Return pixels `(H, W, 3)`, or bands `(H, W, B)`; calls must not move up the image."""
         if rows.stop > self._bottom:
             self._advance(rows)
         return self._pixels[self._place(rows, columns)]
@@ -292,10 +303,13 @@ class _Rows:
         self._top, self._bottom = rows.start, rows.stop
 
 
-def _choose_strips(rows: WindowGrid, width: int, channels: int, picture: int, memory: int) -> list[slice]:
+def _choose_strips(
+    rows: WindowGrid, image: RasterReader | BandReader, channels: int, picture: int, memory: int
+) -> list[slice]:
     """Return strips of columns, from left to right, narrow enough for their rows in flight to fit into memory."""
-    # Bytes per column: float32 logits shared by two rows of windows, RGB while rows move in the buffer, and pictures.
-    logits, image, pictures = 4 * channels * rows.longest_overlap, 3 * 2 * rows.window, 2 * picture * rows.window
-    count = math.ceil(width * (logits + image + pictures) / memory)
+    # Bytes per column: float32 logits shared by two rows of windows, pixels while rows move in the buffer, pictures.
+    width, pixel = image.width, image.channels * np.dtype(image.dtype).itemsize
+    logits, pixels, pictures = 4 * channels * rows.longest_overlap, 2 * pixel * rows.window, 2 * picture * rows.window
+    count = math.ceil(width * (logits + pixels + pictures) / memory)
     side = math.ceil(width / count / TILE) * TILE  # whole tiles: each is compressed and written once
     return [slice(left, min(width, left + side)) for left in range(0, width, side)]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.bands import Band
 from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.inference.backends import list_backends, open_backend
 from refinenet.inference.backends.base import BackendError, BackendName, InferencePrecision
@@ -112,8 +113,8 @@ class LatencyTuner:
             for name, precision in list_backends(self._model, self._backend)
         ]
         card = self._card
-        outputs = card.architecture.outputs
-        choice, _ = choose(openers, card.label_set, card.temperature, image, max_milliseconds, outputs)
+        outputs, bands = card.architecture.outputs, card.architecture.bands
+        choice, _ = choose(openers, card.label_set, card.temperature, image, max_milliseconds, outputs, bands)
         print_note(f"At most {max_milliseconds:g} ms: {choice.describe()}.")
         if choice.miou < _POOR:
             print_note("Results differ strongly from those at full size: allow more time, or use a smaller network.")
@@ -133,6 +134,7 @@ def choose(
     image: npt.NDArray[np.uint8],
     max_milliseconds: float,
     outputs: tuple[OutputSpec, ...] = (CLASSES,),
+    bands: tuple[Band, ...] = (),
 ) -> tuple[Choice, list[Choice]]:
     """Choose the most accurate backend, precision and scale among those that are fast enough.
 
@@ -140,9 +142,10 @@ def choose(
         backends: Names, precisions and functions that open them; the first one at full size is the reference.
         label_set: The classes.
         temperature: Divisor of logits.
-        image: `(H, W, 3)` uint8 RGB, of the size to measure.
+        image: `(H, W, 3)` uint8 RGB, or `(H, W, B)` float32 in [0, 1], of the size to measure.
         max_milliseconds: Budget of an image, for the median of `ROUNDS`.
         outputs: Outputs of the network; only its classes are compared.
+        bands: Bands of the image; none for RGB.
 
     Returns:
         The choice, and everything measured.
@@ -153,7 +156,7 @@ def choose(
     _check_limit(max_milliseconds)
 
     def segmenter(backend: Backend, scale: float) -> Segmenter:
-        return Segmenter(backend, label_set, Protocol(scales=(scale,)), temperature, outputs)
+        return Segmenter(backend, label_set, Protocol(scales=(scale,)), temperature, outputs, bands)
 
     measured = list(_measure_all(backends, segmenter, image, max_milliseconds))
     if not measured:

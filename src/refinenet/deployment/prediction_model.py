@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from refinenet.deployment.inputs import choose_reading
 from refinenet.deployment.latency_budget import LatencyTuner
+from refinenet.deployment.reading import choose_reading
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel
@@ -125,7 +125,11 @@ class PredictionModel:
             _noted=_note(model),
             _tuner=LatencyTuner(model, self._backend, card),
             _segmenter=Segmenter(
-                backend, card.label_set, temperature=card.temperature, outputs=card.architecture.outputs
+                backend,
+                card.label_set,
+                temperature=card.temperature,
+                outputs=card.architecture.outputs,
+                bands=card.architecture.bands,
             ),
         )
 
@@ -149,7 +153,7 @@ class PredictionModel:
     def _choose_reading(
         self, bands: Sequence[int] | None, value_range: ValueRange | None
     ) -> tuple[Reading, tuple[Note, ...]]:
-        return choose_reading(self.card.value_range, bands, value_range)
+        return choose_reading(self.card.value_range, bands, value_range, self.card.architecture.bands)
 
     def segment(
         self,

@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy.typing as npt
 
 from refinenet._version import __version__
+from refinenet.bands import name_bands
 from refinenet.deployment.files import DeployOptions, FileResult, segment_files, take_all
 from refinenet.deployment.inputs import JobList, plan_work
 from refinenet.deployment.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
@@ -299,6 +300,9 @@ class SegmentationModel(PredictionModel):
             OSError: a file cannot be read or written, or a stream does not respond.
             KeyboardInterrupt: Ctrl-C or SIGTERM; the output is playable and holds the frames up to then.
         """
+        if self.card.architecture.bands:
+            named = name_bands(self.card.architecture.bands)
+            raise ValueError(f"Videos have RGB frames, and the model takes {named}. Deploy it on images.")
         self._warn_of_random_weights()
         plan = plan_output(source, output, kind, self.outputs)
         renderer = self.open_renderer(plan.kind, plan.suffix, **rendering)

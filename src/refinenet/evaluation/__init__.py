@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from refinenet.evaluation.evaluator import PROTOCOL, accumulate_targets, model_predictor, validate
     from refinenet.evaluation.metrics import ConfusionMatrix
     from refinenet.evaluation.pipeline import (
+        as_read_by,
         check_masks,
         evaluate_predictions,
         find_targets,
@@ -33,6 +34,7 @@ __all__ = [
     "FittedTemperature",
     "Submission",
     "accumulate_targets",
+    "as_read_by",
     "check_masks",
     "compare",
     "evaluate_predictions",

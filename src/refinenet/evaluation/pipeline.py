@@ -16,7 +16,7 @@ from refinenet.datasets.catalog import (
     is_unlabelled,
     no_labels,
     open_dataset,
-    with_value_range,
+    read_for_model,
 )
 from refinenet.distributed import ALONE, CPU, Processes, is_launched, launch
 from refinenet.evaluation.evaluator import Predictor, evaluate, folder_predictor
@@ -56,8 +56,13 @@ def open_split(
     return open_dataset(source, root)(split), official
 
 
+def as_read_by(card: ModelCard, dataset: Dataset) -> Dataset:
+    """Return a dataset with its images as a model reads them; raises as `datasets.read_for_model`."""
+    return read_for_model(dataset, card.value_range, card.architecture.bands)
+
+
 def fit_to_model(dataset: Dataset, card: ModelCard, *, show: bool) -> Dataset:
-    """Return a dataset with the ground truth of what a model predicts, in the value range of its images.
+    """Return a dataset with the ground truth of what a model predicts, with its images as the model reads them.
 
     Args:
         dataset: Dataset to evaluate on.
@@ -69,7 +74,8 @@ def fit_to_model(dataset: Dataset, card: ModelCard, *, show: bool) -> Dataset:
             no ground truth for any output.
     """
     outputs = card.architecture.outputs
-    dataset = with_value_range(dataset, card.value_range).with_targets(find_targets(outputs, dataset, show=show))
+    dataset = as_read_by(card, dataset)
+    dataset = dataset.with_targets(find_targets(outputs, dataset, show=show))
     if not card.label_set.names:
         dataset = dataset.without_classes()
     elif dataset.label_set.names or not dataset.chosen_targets:

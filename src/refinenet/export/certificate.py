@@ -12,18 +12,18 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.evaluation.results import percent
 from refinenet.export.metadata import GraphOutput, Runner
-from refinenet.export.parity import ParityReport, ParityTolerance, to_images
+from refinenet.export.parity import ParityReport, ParityTolerance, add_bands, to_images
 from refinenet.inference.segmenter import prepare
 from refinenet.inference.upsampling import largest_class
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
+from refinenet.io.sample_values import Pixels
 from refinenet.labels import LabelSet
 from refinenet.models.inference_graph import CERTIFICATE_ENDING, DeployedNetwork, has_only_classes
 
@@ -73,7 +73,7 @@ def time_both(
     found = []
     with torch.inference_mode():
         for height, width in sizes:
-            street = draw_street(7, height, width)[0]
+            street = add_bands(draw_street(7, height, width)[0], len(deployed.network.architecture.band_names))
             # In turns, so that other load on the machine slows both alike.
             rounds = [(_time(before, street), _time(after, street)) for _ in range(WARM_UP + ROUNDS)][WARM_UP:]
             first, second = ([pair[which] for pair in rounds] for which in (0, 1))
@@ -91,7 +91,7 @@ def _steps_before(deployed: DeployedNetwork, label_set: LabelSet) -> Steps:
         size = images.shape[2], images.shape[3]
         return label_set.cast(largest_class(logits[0], size)[None].numpy())
 
-    def prepared(street: npt.NDArray[np.uint8]) -> torch.Tensor:
+    def prepared(street: Pixels) -> torch.Tensor:
         return prepare(street, torch.device("cpu"))
 
     if has_only_classes(network.architecture.outputs):
@@ -106,7 +106,7 @@ def _steps_after(run: Runner, label_set: LabelSet, *, has_labels_alone: bool) ->
     return lambda street: to_images([street]), run, finish
 
 
-def _time(steps: Steps, street: npt.NDArray[np.uint8]) -> tuple[float, float, float]:
+def _time(steps: Steps, street: Pixels) -> tuple[float, float, float]:
     value: Any = street
     taken = []
     for step in steps:

@@ -114,7 +114,9 @@ def export_model(
     allowed = bounds or (ParityTolerance() if int8 is None else int8.bounds)
     # The graph is made of a copy with fused layers, and compared with the network as its users have it.
     published, deployed = DeployedNetwork(copy.deepcopy(network).cpu()).eval(), network_to_deploy(network)
-    run_in_pytorch(published, draw((1, 33, 47), seed=0))  # reports broken weights before the export
+    run_in_pytorch(
+        published, draw((1, 33, 47), 0, len(network.architecture.band_names))
+    )  # reports broken weights before the export
     metadata = describe(published.network, card)
     print_note(f"Writing {os.fspath(path)}: {chosen.name}; this takes about half a minute.", enabled=progress)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -203,8 +205,11 @@ def _keep(contents: Mapping[str, bytes], certificate: Certificate) -> None:
 
 
 def _describe_graph(metadata: GraphMetadata, chosen: Format) -> dict[str, Any]:
+    architecture = metadata.card.architecture
+    values = f"{', '.join(architecture.band_names)} in [0, 1]" if architecture.bands else "RGB in [0, 1]"
+    shape = ["N", len(architecture.band_names), "H", "W"]
     return {
-        "input": {"name": INPUT, "type": "float32", "shape": ["N", 3, "H", "W"], "values": "RGB in [0, 1]"},
+        "input": {"name": INPUT, "type": "float32", "shape": shape, "values": values},
         "outputs": [_describe_result(result) for result in metadata.results],
         "opset": chosen.opset,
     }

@@ -25,7 +25,7 @@ GraphOutput = tuple[npt.NDArray[Any], ...]
 """The outputs of `models.inference_graph.list_results`: of classes alone labels `(N, H, W)` and logits
 `(N, K, ceil(H/4), ceil(W/4))`."""
 Runner = Callable[[Images], GraphOutput]
-"""From float32 RGB images `(N, 3, H, W)` in [0, 1] to the outputs of the graph."""
+"""From float32 images `(N, 3, H, W)` in [0, 1], RGB or other bands, to the outputs of the graph."""
 
 SUGGESTED_SIDE = 512
 """Image side for programs that ask for one; the graphs take all sizes."""
@@ -64,7 +64,7 @@ class GraphMetadata:
             "task": "semantic",
             "names": repr(dict(enumerate(self.names))),
             "stride": str(STRIDES[-1]),
-            "channels": "3",
+            "channels": str(len(self.card.architecture.band_names)),
             "batch": "1",
             "imgsz": repr([SUGGESTED_SIDE, SUGGESTED_SIDE]),
             "args": repr({"dynamic": True}),
@@ -94,14 +94,14 @@ class GraphMetadata:
         """Return the "model_info" that OpenVINO's Model API reads.
 
         The API passes images in BGR from 0 to 255, and splits labels at spaces, so that names have underscores here.
+        Images of other bands than RGB are to be scaled before they are passed.
         Its masks are upsampled from labels at a quarter of the size; the output "labels" is finer.
         Source: openvinotoolkit.github.io/model_api, "Segmentation".
         """
         return {
             "model_type": "Segmentation",
             "labels": " ".join(name.replace(" ", "_") for name in self.names),
-            "reverse_input_channels": "True",
-            "scale_values": "255.0",
+            **({} if self.card.architecture.bands else {"reverse_input_channels": "True", "scale_values": "255.0"}),
             "return_soft_prediction": "False",
             "blur_strength": "-1",
         }

@@ -32,7 +32,7 @@ def write(
     """
     openvino = require_openvino()
     model = convert_program(program)
-    model.reshape([-1, 3, -1, -1])
+    model.reshape([-1, len(metadata.card.architecture.band_names), -1, -1])
     model = change(model)
     model.get_parameters()[0].set_layout(openvino.Layout("NCHW"))
     # OpenVINO's Model API refuses a second output of another name than "feature_vector".

@@ -17,6 +17,7 @@ from refinenet.export.output_scores import OutputScores, relative_rise
 from refinenet.export.value_parity import SAME, ValueParity, compare_values, merge
 from refinenet.inference.segmenter import check_finite
 from refinenet.io.console import progress_bar
+from refinenet.io.sample_values import Pixels
 from refinenet.labels import LabelSet
 from refinenet.models.inference_graph import LABELS, DeployedNetwork, GraphResult, list_results
 from refinenet.outputs import OutputSpec
@@ -284,19 +285,38 @@ def _image_shape(results: Sequence[GraphResult], values: GraphOutput) -> tuple[i
     return shape if len(shape) == 4 else (shape[0], 1, *shape[1:])
 
 
-def to_images(pictures: Sequence[npt.NDArray[np.uint8]]) -> Images:
-    """Convert `(H, W, 3)` uint8 RGB images of one size to `(N, 3, H, W)` float32 in [0, 1], contiguous."""
+def to_images(pictures: Sequence[Pixels]) -> Images:
+    """Convert images of one size to `(N, 3, H, W)` float32 in [0, 1], contiguous.
+
+    Args:
+        pictures: `(H, W, 3)` uint8 RGB, or bands `(H, W, B)` float32 in [0, 1].
+    """
     stacked = np.stack(pictures).transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(stacked, dtype=np.float32) / np.float32(255)
+    values = np.ascontiguousarray(stacked, dtype=np.float32)
+    return values / np.float32(255) if stacked.dtype == np.uint8 else values
 
 
-def draw(shape: tuple[int, int, int], seed: int) -> Images:
+def add_bands(street: npt.NDArray[np.uint8], bands: int) -> Pixels:
+    """Return a street `(H, W, 3)` uint8 as it is for 3 bands, or as `(H, W, B)` float32 in [0, 1] with shifted colours.
+
+    Args:
+        street: Drawn street.
+        bands: B.
+    """
+    if bands == 3:
+        return street
+    shifted = [np.roll(street[..., band % 3], band // 3, axis=1) for band in range(bands)]
+    return np.stack(shifted, axis=2).astype(np.float32) / np.float32(255)
+
+
+def draw(shape: tuple[int, int, int], seed: int, bands: int = 3) -> Images:
     """Draw a batch of streets of a height and width; small ones are cut from the middle of larger ones."""
     batch, height, width = shape
     large = max(height, _SMALLEST_STREET), max(width, _SMALLEST_STREET)
     top, left = (large[0] - height) // 2, (large[1] - width) // 2
     streets = (draw_street(seed + index, *large)[0] for index in range(batch))
-    return to_images([street[top : top + height, left : left + width] for street in streets])
+    cut = (street[top : top + height, left : left + width] for street in streets)
+    return to_images([add_bands(street, bands) for street in cut])
 
 
 def compare_on_streets(
@@ -307,9 +327,10 @@ def compare_on_streets(
     Raises:
         ValueError: The graph does not run on a size, or its output has the wrong shape or type.
     """
+    bands = len(deployed.network.architecture.band_names)
     for number, shape in enumerate((*CASES, *((1, *size) for size in sizes if (1, *size) not in CASES))):
         source = "drawn streets {}x{}x{}".format(*shape)
-        images = draw(shape, seed=100 * number)  # more apart than a batch is large: no street occurs twice
+        images = draw(shape, 100 * number, bands)  # more apart than a batch is large: no street occurs twice
         expected = run_in_pytorch(deployed, images)
         yield compare(source, deployed.network.architecture.outputs, expected, _run_export(run, images, source))
 

@@ -178,7 +178,7 @@ def _check_model(model: Any) -> None:
 
 def _check_image(image: Image, index: int, model: Any) -> Image:
     what = f"Calibration image {index} (from 0)"
-    if not isinstance(image, np.ndarray) or image.dtype != np.float32 or image.ndim != 4 or image.shape[:2] != (1, 3):
+    if not isinstance(image, np.ndarray) or image.dtype != np.float32 or image.ndim != 4 or len(image) != 1:
         given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"{what} is {given}, not a float32 array (1, 3, H, W).")
     if not image.size or not (image.min() >= 0 and image.max() <= 1):

@@ -20,7 +20,7 @@ name: {name}
 backend: "onnxruntime"
 max_batch_size: {largest_batch}
 input [
-  {{ name: "{images}" data_type: TYPE_FP32 format: FORMAT_NCHW dims: [ 3, -1, -1 ] }}
+  {{ name: "{images}" data_type: TYPE_FP32 format: FORMAT_NCHW dims: [ {bands}, -1, -1 ] }}
 ]
 output [
 {outputs}
@@ -46,6 +46,7 @@ def write(program: torch.export.ExportedProgram, metadata: GraphMetadata, folder
         name=json.dumps(name),
         largest_batch=LARGEST_BATCH,
         images=INPUT,
+        bands=len(metadata.card.architecture.band_names),
         outputs=",\n".join(map(_describe, metadata.results)),
     )
     (folder / name / "config.pbtxt").write_text(config, "utf-8")

@@ -9,17 +9,18 @@ import typing
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from refinenet.bands import Band
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.protocol import PLAIN, Protocol, average_outputs
 from refinenet.inference.segmentation import Logits, Segmentation, reorder_channels
 from refinenet.inference.upsampling import resize
+from refinenet.io.band_images import as_picture
 from refinenet.io.images import ChannelOrder
-from refinenet.io.sample_values import Mask
+from refinenet.io.sample_values import Mask, Pixels
 from refinenet.io.threads import survive_fork
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.models.heads import split_maps
@@ -27,8 +28,13 @@ from refinenet.outputs import CLASS_KIND, CLASSES, OutputSpec, class_output
 from refinenet.settings import is_within
 
 
-def prepare(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Convert `(H, W, 3)` uint8 RGB to `(1, 3, H, W)` float32 in [0, 1], channels last in memory."""
+def prepare(pixels: Pixels, device: torch.device) -> Tensor:
+    """Convert `(H, W, 3)` uint8 RGB to `(1, 3, H, W)` float32 in [0, 1], channels last in memory.
+
+    Bands `(H, W, B)` float32 in [0, 1] keep their values.
+    """
+    if pixels.dtype != np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(pixels)[None]).permute(0, 3, 1, 2).to(device)
     if device.type == "cpu":
         # By NumPy: PyTorch's threads, woken for less than a millisecond, would wait busily beside the engine's.
         return torch.from_numpy(np.divide(pixels, np.float32(255), dtype=np.float32, order="C")[None]).permute(
@@ -75,6 +81,7 @@ class Segmenter:
         protocol: Inference protocol; by default the whole image, once.
         temperature: Divisor of the logits before softmax; above 1 the network is less confident.
         outputs: Outputs of the network, in the order of its maps.
+        bands: Bands of its images; none for RGB of 8 bits.
     """
 
     def __init__(
@@ -84,21 +91,22 @@ class Segmenter:
         protocol: Protocol = PLAIN,
         temperature: float = 1.0,
         outputs: tuple[OutputSpec, ...] = (CLASSES,),
+        bands: tuple[Band, ...] = (),
     ) -> None:
         self.backend, self.label_set = backend, label_set
-        self.protocol, self.temperature, self.outputs = protocol, temperature, outputs
+        self.protocol, self.temperature, self.outputs, self.bands = protocol, temperature, outputs, bands
 
     def under(self, protocol: Protocol) -> Segmenter:
         """Return this segmenter with another inference protocol."""
-        return Segmenter(self.backend, self.label_set, protocol, self.temperature, self.outputs)
+        return Segmenter(self.backend, self.label_set, protocol, self.temperature, self.outputs, self.bands)
 
-    def predict(self, pixels: npt.NDArray[np.uint8]) -> LabelMap:
+    def predict(self, pixels: Pixels) -> LabelMap:
         """Predict the label map of an image: `(H, W, 3)` uint8 RGB to `(H, W)` ids."""
         return self.label_set.cast(self._class_scores(self._run(pixels)).labels())
 
     def segment(
         self,
-        pixels: npt.NDArray[np.uint8],
+        pixels: Pixels,
         abstain_below: float = 0.0,
         valid: Mask | None = None,
         channel_order: ChannelOrder = "rgb",
@@ -106,7 +114,7 @@ class Segmenter:
         """Segment an image.
 
         Args:
-            pixels: `(H, W, 3)` uint8 RGB.
+            pixels: `(H, W, 3)` uint8 RGB, or the bands of the network, `(H, W, B)` float32 in [0, 1].
             abstain_below: Pixels of lower confidence get the label set's ignore index instead of a class.
             valid: `(H, W)` bool: where the image has data; other pixels get the ignore index. None for everywhere.
             channel_order: Order of the channels in the pictures of the result.
@@ -119,7 +127,7 @@ class Segmenter:
 
     def predict_outputs(
         self,
-        pixels: npt.NDArray[np.uint8],
+        pixels: Pixels,
         abstain_below: float = 0.0,
         valid: Mask | None = None,
         channel_order: ChannelOrder = "rgb",
@@ -134,7 +142,7 @@ class Segmenter:
 
     def compose(
         self,
-        pixels: npt.NDArray[np.uint8],
+        pixels: Pixels,
         found: Logits,
         abstain_below: float = 0.0,
         valid: Mask | None = None,
@@ -164,7 +172,7 @@ class Segmenter:
 
     def name(
         self,
-        pixels: npt.NDArray[np.uint8],
+        pixels: Pixels,
         scores: Logits,
         abstain_below: float = 0.0,
         valid: Mask | None = None,
@@ -190,7 +198,7 @@ class Segmenter:
         if valid is not None:
             labels[~valid] = self.label_set.ignore_index
         return Segmentation(
-            image=reorder_channels(pixels, channel_order),
+            image=reorder_channels(as_picture(pixels, self.bands), channel_order),
             labels=labels,
             label_set=self.label_set,
             scores=scores,
@@ -198,7 +206,7 @@ class Segmenter:
             channel_order=channel_order,
         )
 
-    def logits(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
+    def logits(self, pixels: Pixels) -> Tensor:
         """Run the network once on the whole image: `(H, W, 3)` uint8 RGB to logits `(K, H, W)`."""
         return self.class_maps(resize(self._forward(pixels), pixels.shape[:2])[0])
 
@@ -221,7 +229,7 @@ class Segmenter:
     def _class_scores(self, found: Logits) -> Logits:
         return replace(found, values=self.class_maps(found.values))
 
-    def _run(self, pixels: npt.NDArray[np.uint8]) -> Logits:
+    def _run(self, pixels: Pixels) -> Logits:
         survive_fork()
         size = pixels.shape[0], pixels.shape[1]
         if self.protocol.is_plain:
@@ -232,7 +240,7 @@ class Segmenter:
         found = check_finite(maps)
         return Logits(values=found, size=size, temperature=None)
 
-    def _forward(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
+    def _forward(self, pixels: Pixels) -> Tensor:
         return check_finite(self.backend(prepare(pixels, self.backend.device)))
 
 

@@ -11,6 +11,7 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.io.arrays import pack_arrays
+    from refinenet.io.band_images import BAND_SUFFIXES, as_picture
     from refinenet.io.colour_bar import draw_colour_bar, find_limits, paint
     from refinenet.io.console import (
         check_output,
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from refinenet.io.locks import only_one, sole_owner
     from refinenet.io.mask_files import read_colour_mask, read_colours, read_ids, read_mask
     from refinenet.io.parallel import map_parallel, map_safely
+    from refinenet.io.raster.band_reader import BandReader, open_bands
     from refinenet.io.raster.reader import RasterReader, is_installed, needs_windows, open_upright
     from refinenet.io.raster.writer import TIFF_SUFFIXES, TILE, RasterWriter, check_suffix, open_target
     from refinenet.io.sample_values import (
@@ -89,6 +91,7 @@ if TYPE_CHECKING:
         ImageWarning,
         Mask,
         Note,
+        Pixels,
         Reading,
         ValueRange,
         check_value_range,
@@ -103,6 +106,7 @@ else:
 
 __all__ = [
     "AS_DECLARED",
+    "BAND_SUFFIXES",
     "DEEP_MODES",
     "DOWNLOAD",
     "FONT_SIZE",
@@ -116,6 +120,7 @@ __all__ = [
     "TIFF_SUFFIXES",
     "TILE",
     "TRACING",
+    "BandReader",
     "ChannelOrder",
     "Decoded",
     "ImageSource",
@@ -125,6 +130,7 @@ __all__ = [
     "Note",
     "Patience",
     "Picture",
+    "Pixels",
     "RasterReader",
     "RasterWriter",
     "Reading",
@@ -133,6 +139,7 @@ __all__ = [
     "TooLargeError",
     "ValueRange",
     "add_legend",
+    "as_picture",
     "check_channel_order",
     "check_names",
     "check_output",
@@ -165,6 +172,7 @@ __all__ = [
     "map_safely",
     "needs_windows",
     "only_one",
+    "open_bands",
     "open_hdf5",
     "open_picture",
     "open_target",

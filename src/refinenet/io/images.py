@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import os
 import tempfile
@@ -10,13 +9,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from refinenet.io.band_images import decode_bands
 from refinenet.io.files import quote_controls, refuse_address, write_atomically
 from refinenet.io.image_files import (
     DEEP_MODES,
@@ -29,6 +29,8 @@ from refinenet.io.image_files import (
     to_sixteen_bits,
 )
 from refinenet.io.image_headers import count_pages, needs_gdal
+from refinenet.io.image_sources import ImageSource as ImageSource
+from refinenet.io.image_sources import Readable, TensorLike, as_bytes, detach, not_an_image, read_stream
 from refinenet.io.raster.reader import is_installed, read_whole
 from refinenet.io.sample_values import (
     AS_DECLARED,
@@ -46,36 +48,8 @@ from refinenet.io.sample_values import (
 )
 from refinenet.labels import Colour
 
-
-@runtime_checkable
-class TensorLike(Protocol):
-    """The part of a PyTorch tensor that is used here, so that images can be read without PyTorch."""
-
-    def detach(self) -> Any:
-        """Return the tensor without its gradient."""
-
-    def cpu(self) -> Any:
-        """Return the tensor in main memory."""
-
-    def numpy(self) -> Any:
-        """Return the tensor as a NumPy array."""
-
-
 ChannelOrder = Literal["rgb", "bgr"]
 """Order of the channels of an array; "bgr" is that of OpenCV."""
-
-
-@runtime_checkable
-class Readable(Protocol):
-    """A binary file object: an open file, `io.BytesIO`, an uploaded file of a web framework."""
-
-    def read(self) -> Any:
-        """Read all bytes from the current position."""
-
-
-ImageSource = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | Image.Image | npt.NDArray[Any] | TensorLike
-)
 
 
 def decode(
@@ -124,8 +98,15 @@ def decode(
 
 
 def read_image(image: ImageSource, *, channel_order: ChannelOrder = "rgb", reading: Reading = AS_DECLARED) -> Decoded:
-    """Read an image as `decode` does, and return where it has data, and notes instead of warnings."""
+    """Read an image as `decode` does, and return where it has data, and notes instead of warnings.
+
+    For a model of named bands, the image has as many bands as the model; see `band_images`.
+    """
     check_channel_order(channel_order)
+    if reading.model_bands:
+        if channel_order == "bgr":
+            raise ValueError("channel_order='bgr' is for RGB models: pass the bands in the order of the model.")
+        return decode_bands(image, reading)
     if isinstance(image, np.ndarray):
         return _from_array(image, channel_order, reading)
     if isinstance(image, TensorLike):
@@ -137,7 +118,7 @@ def read_image(image: ImageSource, *, channel_order: ChannelOrder = "rgb", readi
     if isinstance(image, Image.Image):
         return _from_picture(load_picture(image, "The Pillow image"), reading)
     if isinstance(image, bytes | bytearray | memoryview):
-        content = _as_bytes(image)
+        content = as_bytes(image)
         return _from_stream(_buffered(content), f"The image of {len(content):,} bytes", None, reading)
     if isinstance(image, str | os.PathLike):
         refuse_address("An image", image, DOWNLOAD)
@@ -147,10 +128,7 @@ def read_image(image: ImageSource, *, channel_order: ChannelOrder = "rgb", readi
     if isinstance(image, Readable):
         name, content = read_stream(image)
         return _from_stream(_buffered(content), name, None, reading)
-    raise TypeError(
-        "An image must be a path, the bytes of a file, a binary file object, a Pillow image, an array or a tensor, not "
-        f"{type(image).__name__}.{_hint_at(image)}"
-    )
+    raise not_an_image(image)
 
 
 def _buffered(content: bytes) -> io.BufferedReader:
@@ -170,66 +148,6 @@ def check_channel_order(channel_order: str) -> None:
 def knows_its_order(image: object) -> bool:
     """Whether the channel order of an image is known, as for files and Pillow images, but not arrays and tensors."""
     return not isinstance(image, np.ndarray | TensorLike)
-
-
-def _as_bytes(content: bytes | bytearray | memoryview) -> bytes:
-    if isinstance(content, memoryview) and (content.ndim != 1 or content.itemsize != 1):
-        raise TypeError(
-            f"A memoryview must hold the bytes of an image file, and this one has shape {content.shape} of "
-            f"{content.format!r}. For pixels pass numpy.asarray(view)."
-        )
-    return bytes(content)
-
-
-def _hint_at(image: object) -> str:
-    if hasattr(image, "iter_content") or hasattr(image, "aread"):
-        return " For a response from a server, pass its bytes: response.content."
-    if isinstance(image, list | tuple):
-        return " Pass one image at a time, or numpy.asarray of rows of pixels."
-    return ""
-
-
-def read_stream(stream: Readable) -> tuple[str, bytes]:
-    """Return the name of a binary file object for messages, and its bytes; see `decode`.
-
-    Raises:
-        TypeError: It is open for text, or asynchronous.
-        ValueError: It is closed, or not open for reading.
-        OSError: It cannot be read.
-    """
-    given_name = next((text for key in ("filename", "name") if isinstance(text := getattr(stream, key, None), str)), "")
-    name = f"The file object {given_name!r}" if given_name else f"The file object ({type(stream).__name__})"
-    if inspect.iscoroutinefunction(stream.read):
-        raise TypeError(f"{name} is asynchronous: pass its `file`, or the bytes of `await upload.read()`.")
-    if isinstance(stream, io.TextIOBase):
-        raise TypeError(f"{name} is open for text, and an image is bytes: open it with mode 'rb'.")
-    if getattr(stream, "closed", False) is True:
-        raise ValueError(f"{name} is closed. Pass it before it is closed, or its path.")
-    try:
-        content = _read_from_start(stream)
-    except UnicodeDecodeError as error:
-        raise TypeError(f"{name} is open for text, and an image is bytes: open it with mode 'rb'.") from error
-    except io.UnsupportedOperation as error:
-        raise ValueError(f"{name} is not open for reading: open it with mode 'rb'.") from error
-    if isinstance(content, str):
-        raise TypeError(f"{name} is open for text, and an image is bytes: open it with mode 'rb'.")
-    if not isinstance(content, bytes | bytearray | memoryview):
-        raise TypeError(f"{name} returns {type(content).__name__} instead of bytes. Pass the bytes themselves.")
-    return name, bytes(content)
-
-
-def _read_from_start(stream: Any) -> Any:
-    """Read a whole stream and restore its position; one that cannot be rewound is read from its current position."""
-    try:
-        if hasattr(stream, "seekable") and not stream.seekable():
-            return stream.read()
-        position = stream.tell()
-        stream.seek(0)
-    except (AttributeError, io.UnsupportedOperation):
-        return stream.read()
-    content = stream.read()
-    stream.seek(position)
-    return content
 
 
 def _from_stream(stream: io.BufferedReader, name: str, path: Path | None, reading: Reading) -> Decoded:
@@ -376,10 +294,7 @@ def _tensor_to_array(tensor: Any, reading: Reading) -> npt.NDArray[Any]:
             f"An image tensor must have shape (3, H, W), (1, H, W), (4, H, W) or (H, W), not {shape}. "
             "If the channels come last, use tensor.permute(2, 0, 1)."
         )
-    tensor = tensor.detach().cpu()
-    if str(tensor.dtype) == "torch.bfloat16":  # NumPy has no such type
-        tensor = tensor.float()
-    array: npt.NDArray[Any] = tensor.numpy()
+    array = detach(tensor)
     return np.moveaxis(array, 0, -1) if array.ndim == 3 else array
 
 

@@ -15,7 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.bands import Band, name_bands
+
 RGB = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[Any]
+"""An image: `(H, W, 3)` uint8 RGB, or the bands of a model, `(H, W, B)` float32 in [0, 1]."""
 Mask = npt.NDArray[np.bool_]
 ValueRange = tuple[float, float]
 
@@ -73,10 +77,11 @@ def first_of_each_kind() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Settings for reading the samples of an image as RGB.
+    """Settings for reading the samples of an image as RGB, or as the bands of a model.
 
     Raises:
-        ValueError: bands are not one or three numbers from 1 up, or the value range does not ascend.
+        ValueError: bands are not one or three numbers from 1 up, or as many as the model has; the value range does not
+            ascend; or there is one although the model's bands have ranges.
     """
 
     bands: tuple[int, ...] | None = None
@@ -85,12 +90,29 @@ class Reading:
     """Stored values that become black and white; None for the range of the type."""
     is_from_model: bool = False
     """Whether the value range comes from the model; it is then not applied to 8-bit images, with a note."""
+    model_bands: tuple[Band, ...] = ()
+    """Bands that the model takes; none for RGB of 8 bits. `bands` then says which bands of a file these are."""
 
     def __post_init__(self) -> None:
-        if self.bands is not None:
+        if self.model_bands:
+            self._check_for_model()
+        elif self.bands is not None:
             object.__setattr__(self, "bands", check_bands(self.bands))
         if self.value_range is not None:
             object.__setattr__(self, "value_range", check_value_range(self.value_range))
+
+    def _check_for_model(self) -> None:
+        named = name_bands(self.model_bands)
+        if self.value_range is not None:
+            raise ValueError(
+                f"The model takes {named}, each with a range of its own: leave value_range (--value-range) out."
+            )
+        numbers = (1,) * len(self.model_bands) if self.bands is None else tuple(self.bands)
+        if len(numbers) != len(self.model_bands) or any(type(band) is not int or band < 1 for band in numbers):
+            raise ValueError(
+                f"The model takes {named}: bands (--bands) are as many numbers of bands of the file, from 1, not "
+                f"{self.bands!r}."
+            )
 
 
 AS_DECLARED = Reading()
@@ -100,8 +122,9 @@ AS_DECLARED = Reading()
 class Decoded:
     """Decoded image."""
 
-    pixels: RGB
-    """`(H, W, 3)` uint8 RGB, upright; black where there are no data."""
+    pixels: Pixels
+    """`(H, W, 3)` uint8 RGB, upright; black where there are no data. For a model of B bands `(H, W, B)` float32 in
+    [0, 1], 0 where a band has no data."""
     valid: Mask | None = None
     """`(H, W)` bool: where there are data; None if there are data everywhere."""
     notes: tuple[Note, ...] = ()

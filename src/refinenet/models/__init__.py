@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from refinenet.models.heads import ScaledHead, finish, finish_deviations, split_maps
     from refinenet.models.inference_graph import (
         CERTIFICATE_ENDING,
-        EXAMPLE_SHAPE,
         FREE_SIZES,
         INPUT,
         LABELS,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
         GraphResult,
         Maps,
         Weights,
+        example_images,
         fuse,
         has_only_classes,
         list_results,
@@ -57,7 +57,6 @@ __all__ = [
     "BUNDLED",
     "CERTIFICATE_ENDING",
     "CORRUPT_FILE_ERRORS",
-    "EXAMPLE_SHAPE",
     "FREE_SIZES",
     "HEADER_KEY",
     "INPUT",
@@ -83,6 +82,7 @@ __all__ = [
     "choose_device",
     "describe_bundled",
     "digest",
+    "example_images",
     "exported_model_message",
     "feature_info",
     "finish",

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from refinenet.bands import Band, BandsSource, read_bands
 from refinenet.distributed import local_device
 from refinenet.io.files import refuse_address
 from refinenet.labels import NO_CLASSES, LabelSet
@@ -50,6 +51,8 @@ class ModelSpec:
     """Name of `decoder.PRESETS`, or fields of `DecoderConfig`, for a new network."""
     input_scales: tuple[float, ...] | None = None
     """Scales at which a new network sees the image, see `Architecture`."""
+    bands: BandsSource | None = None
+    """Bands of the images, see `bands.read_bands`; by default RGB of 8 bits, or what the model file says."""
     seed: int | None = None
     """Seed of the random weights of a new network."""
 
@@ -78,6 +81,8 @@ class ModelSpec:
             _read_decoder_options(self.decoder)
         if self.outputs is not None:
             read_outputs(self.outputs)
+        if self.bands is not None:
+            object.__setattr__(self, "bands", read_bands(self.bands))
         if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 2**63):
             raise ValueError(f"seed is a whole number from 0 to 2^63 - 1, not {self.seed!r}.")
 
@@ -98,6 +103,7 @@ class ModelSpec:
             "outputs": None if self.outputs is None else ",".join(s.to_text() for s in read_outputs(self.outputs)),
             "decoder": dict(self.decoder) if isinstance(self.decoder, Mapping) else self.decoder,
             "input_scales": None if self.input_scales is None else list(self.input_scales),
+            "bands": None if self.bands is None else ",".join(band.to_text() for band in read_bands(self.bands)),
             "seed": self._seed if self.model is None else None,
         }
         return {key: value for key, value in arguments.items() if value is not None}
@@ -129,6 +135,8 @@ class ModelSpec:
             outputs = card.architecture.outputs if self.outputs is None else self._name_outputs(card)
             if outputs != card.architecture.outputs:
                 network, card = self._change_outputs(network, card, outputs)
+            if self.bands is not None and self._read_bands() != card.architecture.bands:
+                network, card = self._change_bands(network, card)
             self.check(card)
             return network, card
         return new_model(self._architecture(), self.encoder_weights, self._seed, calibration_images)
@@ -159,6 +167,15 @@ class ModelSpec:
         labels = labels if classes and len(labels) else new.label_set
         return network, replace(new, label_set=labels, licence=card.licence, value_range=card.value_range)
 
+    def _read_bands(self) -> tuple[Band, ...]:
+        return () if self.bands is None else read_bands(self.bands)
+
+    def _change_bands(self, network: Network, card: ModelCard) -> tuple[Network, ModelCard]:
+        """Return a model for images of other bands; see `Network.with_bands`."""
+        with torch.random.fork_rng(devices=()):
+            network = network.with_bands(self._read_bands())
+        return network, ModelCard(architecture=network.architecture, label_set=card.label_set, licence=card.licence)
+
     def _count_classes(self, outputs: Sequence[OutputSpec]) -> int:
         """Return the number of classes of new outputs."""
         usual_classes = 0 if class_output(outputs) is None else DEFAULT_CLASSES
@@ -174,6 +191,7 @@ class ModelSpec:
             outputs=outputs,
             decoder_options={} if self.decoder is None else _read_decoder_options(self.decoder),
             input_scales=(1.0,) if self.input_scales is None else self.input_scales,
+            bands=self._read_bands(),
         )
 
     def check(self, card: ModelCard) -> None:
@@ -190,6 +208,7 @@ class ModelSpec:
             "outputs": None if self.outputs is None else self._name_outputs(card),
             "decoder_options": None if self.decoder is None else _read_decoder_options(self.decoder),
             "input_scales": self.input_scales,
+            "bands": None if self.bands is None else self._read_bands(),
         }
         check_requested(card, self.model, **requested)
 
@@ -256,7 +275,11 @@ def new_model(
     """
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
-        network = Network(architecture, pretrained=encoder_weights == "imagenet")
+        is_imagenet = encoder_weights == "imagenet"
+        # ImageNet's weights are for RGB: those of other bands are made of them.
+        network = Network(replace(architecture, bands=()) if is_imagenet else architecture, pretrained=is_imagenet)
+        if network.architecture != architecture:
+            network = network.with_bands(architecture.bands)
     if encoder_weights is not None and encoder_weights != "imagenet":
         if encoder_weights in BUNDLED:
             encoder_weights = bundled_path(str(encoder_weights))

@@ -23,8 +23,8 @@ from refinenet.models.heads import finish, finish_deviations, split_maps
 from refinenet.models.network import Network
 from refinenet.outputs import CLASS_KIND, OutputSpec
 
-_EXAMPLE = (1, 3, 64, 64)
-"""Shape of the image for finding out which batch norm follows which convolution."""
+_EXAMPLE_SIZE = (64, 64)
+"""Size of the image for finding out which batch norm follows which convolution."""
 _ALLOWED_DIFFERENCE = 1e-3
 """Maximum difference of the logits after fusion, relative to the largest logit."""
 
@@ -61,7 +61,9 @@ def fuse(network: Network) -> Network:
     plain = copy.deepcopy(network).eval().requires_grad_(False)
     fused = copy.deepcopy(plain)
     with torch.no_grad():
-        image = torch.rand(_EXAMPLE, generator=torch.Generator().manual_seed(0)).to(network.mean.device)
+        image = torch.rand(
+            (1, len(network.architecture.band_names), *_EXAMPLE_SIZE), generator=torch.Generator().manual_seed(0)
+        ).to(network.mean.device)
         for convolution, norm in _find_pairs(fused, image):
             _fold(fused, convolution, norm)
         for module in fused.decoder.modules():
@@ -140,6 +142,12 @@ EXAMPLE_SHAPE = (2, 3, 65, 97)
 """Shape of the images for tracing; no size in it is special, such as a multiple of a stride."""
 _FREE = torch.export.Dim.DYNAMIC
 FREE_SIZES: Mapping[str, Any] = MappingProxyType({INPUT: {0: _FREE, 2: _FREE, 3: _FREE}})
+
+
+def example_images(network: Network) -> Tensor:
+    """Return the images for tracing a network: zeros of `EXAMPLE_SHAPE`, with as many bands as it takes."""
+    count, _, height, width = EXAMPLE_SHAPE
+    return torch.zeros(count, len(network.architecture.band_names), height, width)
 
 
 class Maps(nn.Module):
@@ -292,7 +300,7 @@ def trace(deployed: DeployedNetwork) -> torch.export.ExportedProgram:
         deployed: The network on the CPU, in evaluation mode.
     """
     with TRACING:
-        program = torch.export.export(deployed, (torch.zeros(EXAMPLE_SHAPE),), dynamic_shapes=dict(FREE_SIZES))
+        program = torch.export.export(deployed, (example_images(deployed.network),), dynamic_shapes=dict(FREE_SIZES))
     for symbol, allowed in program.range_constraints.items():
         program.range_constraints[symbol] = type(allowed)(1, allowed.upper)
     program._guards_code.clear()

@@ -9,8 +9,9 @@ offsets of each tensor, and all metadata) as JSON with sorted keys, `json.dumps(
 which 64 zeros replace this hash itself. Version 1 has no such hash; its files can still be read.
 
 Version 3 is written only for networks that version 2 cannot describe: with outputs besides classes, other options of
-the decoder, or several scales of the image. Its architecture has the entries "outputs", "decoder_options" and
-"input_scales", each left out where it is the default, and its label set may be empty.
+the decoder, several scales of the image, or other bands than RGB of 8 bits. Its architecture has the entries "outputs",
+"decoder_options", "input_scales" and "bands", each left out where it is the default, and its label set may be empty.
+With bands the "channel_order" of the preprocessing is the list of their names.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ class ModelCard:
             raise ValueError(f"the temperature must be a number above 0, not {self.temperature!r}")
         if self.value_range is not None:
             object.__setattr__(self, "value_range", check_value_range(self.value_range))
+        if self.value_range is not None and self.architecture.bands:
+            raise ValueError("a network of named bands has a range for each of them, and no value range")
         if len(self.label_set) != self.architecture.num_classes:
             raise ValueError(
                 f"the label set names {len(self.label_set)} classes, the network has {self.architecture.num_classes}"
@@ -257,7 +260,7 @@ def make_header(network: Network, card: ModelCard, weights_sha256: str) -> dict[
 def _preprocessing(network: Network) -> dict[str, Any]:
     """Return the normalisation of images before the first layer: (value - mean) / std per channel."""
     return {
-        "channel_order": "RGB",
+        "channel_order": list(network.architecture.band_names) if network.architecture.bands else "RGB",
         "range": [0.0, 1.0],
         "mean": network.mean.flatten().tolist(),
         "std": network.std.flatten().tolist(),

@@ -1,7 +1,7 @@
 """RefineNet: from images to one map for each output, with normalisation inside.
 
-Shape letters: N batch, C channels of all outputs together (of a network with classes alone, their number K), H and W
-height and width of the image, h and w those of a feature map.
+Shape letters: N batch, B bands of an image (3 for RGB), C channels of all outputs together (of a network with classes
+alone, their number K), H and W height and width of the image, h and w those of a feature map.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from refinenet.bands import COLOURS, Band, name_bands, read_bands
 from refinenet.labels import MAX_CLASSES
 from refinenet.models.decoder import FULL, LIGHTWEIGHT, LIGHTWEIGHT_MOBILE, Decoder, DecoderConfig, upsample
-from refinenet.models.encoders.encoder import MOBILENETV2, Encoder, base_name
+from refinenet.models.encoders.band_weights import inflate_kernel
+from refinenet.models.encoders.encoder import MOBILENETV2, Encoder, base_name, find_image_kernels
 from refinenet.models.heads import build_head, build_stem
 from refinenet.outputs import CLASS_KIND, CLASSES, OutputSpec, class_output, read_outputs
 
@@ -51,6 +53,8 @@ class Architecture:
     input_scales: tuple[float, ...] = _PLAIN_SCALES
     """Scales at which encoders see the image, each with weights of its own, the largest first: (1.2,) in the MATLAB
     networks, (1.2, 0.6) in the one of two scales (CVPR 2017, section 4.3)."""
+    bands: tuple[Band, ...] = ()
+    """Bands of the images, in the order of their channels; none for RGB of 8 bits."""
 
     def __post_init__(self) -> None:
         if self.model_type not in MODEL_TYPES:
@@ -58,6 +62,7 @@ class Architecture:
         if not isinstance(self.encoder, str):
             raise ValueError(f"encoder must be a timm model name, not {self.encoder!r}.")
         object.__setattr__(self, "outputs", read_outputs(self.outputs))
+        object.__setattr__(self, "bands", read_bands(self.bands) if self.bands else ())
         self._check_classes()
         self._check_scales()
         if not isinstance(self.decoder_options, Mapping):
@@ -103,6 +108,11 @@ class Architecture:
         return sum(spec.count_maps(self.num_classes) for spec in self.outputs)
 
     @property
+    def band_names(self) -> tuple[str, ...]:
+        """Names of the channels of an image, in their order."""
+        return tuple(band.name for band in self.bands) or COLOURS
+
+    @property
     def is_plain(self) -> bool:
         """Whether model files of format version 2 can describe this architecture."""
         return self.to_dict().keys() == {"model_type", "encoder", "num_classes"}
@@ -120,6 +130,8 @@ class Architecture:
             values["decoder_options"] = dict(self.decoder_options)
         if self.input_scales != _PLAIN_SCALES:
             values["input_scales"] = list(self.input_scales)
+        if self.bands:
+            values["bands"] = [band.to_dict() for band in self.bands]
         return values
 
 
@@ -128,22 +140,25 @@ class Network(nn.Module):
 
     Args:
         architecture: Architecture to build.
-        pretrained: Whether to load timm's ImageNet weights into the encoder (downloads them the first time).
+        pretrained: Whether to load timm's ImageNet weights into the encoder (downloads them the first time); for RGB.
 
     Raises:
         ValueError: The encoder cannot be used or its weights cannot be downloaded.
     """
 
     mean: Tensor
+    """`(B, 1, 1)` float32: mean of each band in [0, 1], which is subtracted from images."""
     std: Tensor
+    """`(B, 1, 1)` float32: standard deviation of each band, by which they are divided then."""
 
     def __init__(self, architecture: Architecture, *, pretrained: bool = False) -> None:
         super().__init__()
         self.architecture = architecture
         config = architecture.decoder
-        self.encoder = Encoder(architecture.encoder, pretrained=pretrained)
+        self.encoder = Encoder(architecture.encoder, pretrained=pretrained, bands=architecture.bands)
         self.reduced_encoders = nn.ModuleList(
-            Encoder(architecture.encoder, pretrained=pretrained) for _ in architecture.input_scales[1:]
+            Encoder(architecture.encoder, pretrained=pretrained, bands=architecture.bands)
+            for _ in architecture.input_scales[1:]
         )
         channels = self.encoder.channels
         self.decoder = Decoder(channels, config, channels if self.reduced_encoders else ((),) * len(channels))
@@ -166,7 +181,7 @@ class Network(nn.Module):
         """Map images to the maps of all outputs, at the images' size.
 
         Args:
-            images: `(N, 3, H, W)` float32 RGB in [0, 1], any H and W from 1 up.
+            images: `(N, B, H, W)` float32 in [0, 1], by default RGB, any H and W from 1 up.
 
         Returns:
             `(N, C, H, W)` float32: of a network with classes alone, their logits.
@@ -183,8 +198,10 @@ class Network(nn.Module):
 
     def encode(self, images: Tensor) -> list[list[Tensor]]:
         """Map images to the input of the decoder: groups of feature maps at strides 4, 8, 16, 32."""
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"The network takes RGB images (N, 3, H, W), not a tensor of shape {tuple(images.shape)}.")
+        bands = self.architecture.bands
+        if images.ndim != 4 or images.shape[1] != (len(bands) or 3):
+            taken = f"images (N, {len(bands)}, H, W) of {name_bands(bands)}" if bands else "RGB images (N, 3, H, W)"
+            raise ValueError(f"The network takes {taken}, not a tensor of shape {tuple(images.shape)}.")
         if not images.is_floating_point():
             raise ValueError(f"The network takes floating-point images in [0, 1], not {images.dtype}: divide by 255.")
         normalised = (images - self.mean) / self.std
@@ -253,6 +270,30 @@ class Network(nn.Module):
         kept = {name: own[name] for name in weights if name in own and not name.startswith(new_prefixes)}
         network.load_state_dict(weights | kept)
         return network
+
+    def with_bands(self, bands: Sequence[Band]) -> Network:
+        """Return this network for images of other bands, on the same device.
+
+        All kernels that are applied to the image are converted by `inflate_kernel`. Mean and deviation of the bands
+        that the network has already stay.
+
+        Args:
+            bands: Bands of the new network; none for RGB.
+        """
+        network = Network(replace(self.architecture, bands=tuple(bands)))
+        network.to(self.mean.device)
+        source, wanted = self.architecture.band_names, network.architecture.band_names
+        weights = dict(self.state_dict())
+        kernels = find_image_kernels(self.architecture.encoder)
+        for name, tensor in self.state_dict().items():
+            if name.startswith(("encoder.", "reduced_encoders.")) and name.partition(".features.")[2] in kernels:
+                weights[name] = inflate_kernel(tensor, source, wanted)
+        for name in ("mean", "std"):
+            own, new = weights[name], network.get_buffer(name)
+            values = [own[source.index(each)] if each in source else new[k] for k, each in enumerate(wanted)]
+            weights[name] = torch.stack(values)
+        network.load_state_dict(weights)
+        return network.train(self.training)
 
 
 def _zoom(images: Tensor, scale: float) -> Tensor:

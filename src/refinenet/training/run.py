@@ -166,6 +166,7 @@ class TrainRun:
             rank=rank,
             processes=self.engine.processes.count,
             rare=() if counts is None else rare_classes(counts.shares, self.config.rare_below),
+            means=self.network.mean.flatten().tolist(),
         )
 
     def _count_classes(self) -> ClassCounts | None:

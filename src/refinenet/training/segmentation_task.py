@@ -80,8 +80,8 @@ class SegmentationTask:
         self._curves_are_behind, self._curves_drawn_at = False, time.monotonic()
         # One for validation and samples: it fuses the network again only when weights have changed.
         network = learner.measured
-        outputs = network.architecture.outputs
-        self._segmenter = Segmenter(PyTorchBackend(network), val_set.label_set, outputs=outputs)
+        outputs, bands = network.architecture.outputs, network.architecture.bands
+        self._segmenter = Segmenter(PyTorchBackend(network), val_set.label_set, outputs=outputs, bands=bands)
 
     def measure(self, after_each: Callable[[], None]) -> Measurement:
         """Segment the validation images and count pixels; see `Task`."""

@@ -21,7 +21,7 @@ from refinenet.datasets.catalog import (
     is_drawn,
     is_folder_dataset,
     open_training_datasets,
-    with_value_range,
+    read_for_model,
 )
 from refinenet.distributed import Engine, launch
 from refinenet.io.console import print_note
@@ -30,9 +30,10 @@ from refinenet.models.batch_norm import refuse_single_values, refuse_unlearned_s
 from refinenet.models.class_mapping import take_classes
 from refinenet.models.factory import locate_model, open_model
 from refinenet.models.model_file import ModelCard
-from refinenet.models.network import Network
+from refinenet.models.network import Architecture, Network
 from refinenet.models.tensor_files import digest
 from refinenet.outputs import CLASS_KIND
+from refinenet.training.band_statistics import fit_bands
 from refinenet.training.config import TrainConfig
 from refinenet.training.engine.auto_settings import fill_in
 from refinenet.training.loading.loader import batch_size
@@ -108,6 +109,22 @@ def check_data(arguments: TrainArguments, network: Network, *, progress: bool) -
         report.print_warnings(enabled=progress)
 
 
+def _check_bands(arguments: TrainArguments, train_set: Dataset, val_set: Dataset, *, progress: bool) -> None:
+    """Check the data of a network of named bands: masks as `check_data`, images as the network reads them.
+
+    Raises:
+        ValueError: Training would fail, or learn something wrong.
+    """
+    reports = [doctor.check_bands(dataset, progress=progress) for dataset in (train_set, val_set)]
+    for source in map(str, as_sources(arguments.source)):
+        if is_folder_dataset(source) and train_set.label_set.names:
+            reports += [doctor.check_masks(source, split, progress=progress) for split in ("train", "val")]
+    for report in reports:
+        if report.stops_training:
+            raise ValueError(report.text())
+        report.print_warnings(enabled=progress)
+
+
 def describe_source(arguments: TrainArguments) -> dict[str, Any]:
     """Return the "dataset" and "root" of a run, JSON-ready, as they are found from any working directory."""
     dataset, root = arguments.source, arguments.root
@@ -146,10 +163,13 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
     device = network.mean.device
     engine = launch(device, choose_precision(config.precision, device))
     show = arguments.progress and engine.processes.is_first
-    if arguments.check and engine.processes.is_first:
+    checks = arguments.check and engine.processes.is_first
+    if checks and not network.architecture.bands:
         check_data(arguments, network, progress=show)
     config = replace(config, value_range=config.value_range or card.value_range)
-    train_set, val_set = _open_datasets(arguments.source, arguments.root, config)
+    train_set, val_set = _open_datasets(arguments.source, arguments.root, config, network.architecture)
+    if checks and network.architecture.bands:
+        _check_bands(arguments, train_set, val_set, progress=show)
     folder = folder or RunFolder(Path(engine.processes.tell(str(next_folder(train_set.name)))))
     folder.refuse_started()
     config = _locate_teacher(config)
@@ -158,6 +178,7 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
     network, card = _fit_to_classes(network, card, train_set, config, arguments, show=show)
     train_set, val_set = choose_targets(network, card.label_set, train_set, val_set)
     fit_scales(network, train_set, show=show)
+    fit_bands(network, train_set, show=show)
     refuse_unlearned_statistics(network, config)
     config = fill_in(network, config, train_set, engine, progress=show)
     _refuse_single_values(network, config, train_set, engine)
@@ -187,11 +208,12 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
 
 
 def _open_datasets(
-    source: TrainingSource, root: str | os.PathLike[str] | None, config: TrainConfig
+    source: TrainingSource, root: str | os.PathLike[str] | None, config: TrainConfig, architecture: Architecture
 ) -> tuple[Dataset, Dataset]:
-    """Open the datasets for training and validation, in the value range of the run."""
+    """Open the datasets for training and validation, in the value range of the run or the bands of the network."""
     train_set, val_set = open_training_datasets(source, root)
-    return with_value_range(train_set, config.value_range), with_value_range(val_set, config.value_range)
+    value_range, bands = config.value_range, architecture.bands
+    return read_for_model(train_set, value_range, bands), read_for_model(val_set, value_range, bands)
 
 
 def _fit_to_classes(
@@ -277,6 +299,11 @@ def _open_teacher(config: TrainConfig, network: Network, train_set: Dataset) -> 
     if config.teacher is None:
         return None, None
     teacher, card = open_model(config.teacher)
+    if card.architecture.band_names != network.architecture.band_names:
+        raise ValueError(
+            f"The teacher {config.teacher} takes the bands {', '.join(card.architecture.band_names)}, and the network "
+            f"{', '.join(network.architecture.band_names)}: it must take the same ones."
+        )
     check_teacher(card, network.architecture.outputs, train_set, fills_missing=config.fill_missing)
     teacher.to(network.mean.device).eval().requires_grad_(False)
     return teacher, card.weights_sha256 or digest(teacher.state_dict())
@@ -291,7 +318,7 @@ def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArgument
     """
     record = RunRecord.read(folder)
     config = record.config
-    train_set, val_set = _open_datasets(record.dataset, record.root, config)
+    train_set, val_set = _open_datasets(record.dataset, record.root, config, record.card.architecture)
     changes = find_changes(record.fingerprints, {"train": train_set, "val": val_set})
     network = Network(record.card.architecture).to(device)
     train_set, val_set = choose_targets(network, record.card.label_set, train_set, val_set)

@@ -5,7 +5,7 @@ file once, the rules turn the results into `findings`, and `report` prints them.
 
 The rules: `file_rules` for each image or mask file, `pair_rules` for an image with its mask (sizes, swapped folders),
 `mask_rules` for the values of all masks, `split_rules` for classes and duplicates across splits, `targets` for depth,
-normals and other quantities.
+normals and other quantities, `band_rules` for images of named bands.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from refinenet.datasets.doctor.band_rules import check_bands
 from refinenet.datasets.doctor.examination import Examination, check_masks, examine
 from refinenet.datasets.doctor.findings import KINDS, Finding
 from refinenet.datasets.doctor.repair import check_target, fix
 from refinenet.datasets.doctor.report import Change, Changes, Report
 
 __all__ = ["KINDS", "Change", "Changes", "Examination", "Finding", "Report"]
-__all__ += ["check", "check_masks", "check_target", "examine", "fix"]
+__all__ += ["check", "check_bands", "check_masks", "check_target", "examine", "fix"]
 
 
 def check(

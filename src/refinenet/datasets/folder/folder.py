@@ -11,6 +11,7 @@ from pathlib import Path
 
 from refinenet.datasets.dataset import Dataset, from_files, no_file, void_labels
 from refinenet.datasets.file_pairs import by_stem, find_by_item, pair_names
+from refinenet.datasets.folder.band_files import add_bands
 from refinenet.datasets.folder.classes_file import MaskEncoding, NoPaletteError
 from refinenet.datasets.folder.encodings import find_encoding
 from refinenet.datasets.folder.layouts import Layout, find_layout
@@ -94,7 +95,8 @@ class FolderSplits:
                 "the folders images/train and masks/train."
             )
         dataset, report = self._open(layout, name)
-        return add_targets(dataset, layout, layout.splits[name]), report
+        files = layout.splits[name]
+        return add_bands(add_targets(dataset, layout, files), layout, files), report
 
     def _open(self, layout: Layout, name: str) -> tuple[Dataset, AnnotationReport]:
         if layout.is_unlabelled:

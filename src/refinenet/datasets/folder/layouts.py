@@ -39,6 +39,7 @@ from refinenet.datasets.folder.classes_file import (
     load_yaml,
 )
 from refinenet.datasets.folder.split_files import (
+    ARRAY_SUFFIX,
     SHARED,
     SPLIT_FOLDERS,
     TARGET_FOLDERS,
@@ -124,9 +125,13 @@ def _holds_pictures(folder: Path) -> bool:
     return any(walk_names(folder, IMAGE_SUFFIXES))
 
 
+def _holds_images(folder: Path) -> bool:
+    return any(walk_names(folder, (*IMAGE_SUFFIXES, ARRAY_SUFFIX)))
+
+
 def _is_flat(root: Path, labels: str | None) -> bool:
     pair = find_pair(root, labels)
-    return pair is not None and any(list_files(pair[0], IMAGE_SUFFIXES))
+    return pair is not None and any(list_files(pair[0], (*IMAGE_SUFFIXES, ARRAY_SUFFIX)))
 
 
 def find_lists(root: Path, labels: str | None = None) -> Layout | None:
@@ -189,7 +194,7 @@ def find_beside(root: Path) -> Layout | None:
 def find_shared(root: Path, labels: str | None = None) -> Layout | None:
     """Find images/ and masks/ without splits."""
     pair = find_pair(root, labels)
-    if pair is None or not _holds_pictures(pair[0]):
+    if pair is None or not _holds_images(pair[0]):
         return None
     return replace(_of(root, f"{_describe_pair(pair)} {SHARED}", deal(list_split(*pair))), is_dealt=True)
 

@@ -32,6 +32,9 @@ _IMAGE_MARKS = (
 )
 """Affixes of the stems of images, removed before they are compared with those of masks."""
 
+ARRAY_SUFFIX = ".npy"
+"""Suffix of images in NumPy files, for models of named bands."""
+
 SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
 """Names of folders and lists of splits, where nothing else distinguishes them from other folders."""
 
@@ -83,7 +86,7 @@ class Layout:
 
 def list_split(images: Path, masks: Path) -> SplitFiles:
     """List all images and masks in two folders, with the affix that most masks have."""
-    image_names = tuple(sorted(walk_names(images, IMAGE_SUFFIXES)))
+    image_names = list_images_below(images)
     mask_names = _prefer_lossless(sorted(walk_names(masks, IMAGE_SUFFIXES)))
     image_ending, mask_ending = find_endings(image_names, mask_names)
     return SplitFiles(
@@ -94,6 +97,11 @@ def list_split(images: Path, masks: Path) -> SplitFiles:
         image_ending=image_ending,
         mask_ending=mask_ending,
     )
+
+
+def list_images_below(folder: Path) -> tuple[str, ...]:
+    """Return the names of the images in a folder and its subfolders; NumPy files are images if there are no others."""
+    return tuple(sorted(walk_names(folder, IMAGE_SUFFIXES)) or sorted(walk_names(folder, (ARRAY_SUFFIX,))))
 
 
 def list_mixed(folder: Path, ending: str) -> SplitFiles:

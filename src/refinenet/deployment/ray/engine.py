@@ -20,12 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from refinenet.deployment.inputs import choose_reading
+from refinenet.bands import name_bands
 from refinenet.deployment.journal import GREY, LABEL_FILES
 from refinenet.deployment.outputs import check_target
 from refinenet.deployment.ray.journal import RayJournal, RayResult, failed
 from refinenet.deployment.ray.storage import as_place, is_here
 from refinenet.deployment.ray.tasks import Deaths, Worker, WorkerSettings, read_row
+from refinenet.deployment.reading import choose_reading
 from refinenet.inference.backends import BACKENDS, check_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.output_kinds import Kind, Output, is_of_values
@@ -124,6 +125,8 @@ def segment_with_ray(
         for _, output in places:
             check_output(output, cast("Output | None", kind))  # before the model is read, which takes longer
     network, card = open_model(model)
+    if card.architecture.bands:
+        raise ValueError(f"With Ray, models take RGB images; this one takes {name_bands(card.architecture.bands)}.")
     _check_suffixes({Path(output).suffix for _, output in places}, kind, card, options)
     reading, notes = choose_reading(card.value_range, bands, value_range)
     for note in notes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from refinenet.datasets.catalog import Dataset, Sample
@@ -15,6 +16,7 @@ from refinenet.evaluation.report.plots import draw_curves, draw_matrix, row_shar
 from refinenet.evaluation.report.selection import Choice, choose
 from refinenet.evaluation.report.targets import TargetChoice, TargetEntry, choose_target_images, make_target_entry
 from refinenet.evaluation.results import Evaluation
+from refinenet.io.band_images import as_picture
 from refinenet.io.files import write_atomically
 from refinenet.io.images import write
 
@@ -92,6 +94,7 @@ def _make_entries(
     for index, reasons in by_image.items():
         sample = dataset[index]
         prediction = predict(sample)
+        shown = replace(sample, image=as_picture(sample.image, dataset.bands))
         for choice in reasons:
             if isinstance(choice, TargetChoice):
                 name = choice.output
@@ -99,13 +102,13 @@ def _make_entries(
                     choice,
                     sample.name,
                     specs[name],
-                    sample.image,
+                    shown.image,
                     (prediction.values[name], sample.targets[name]),
                     evaluation.image_targets[name][index],
                     folder,
                 )
                 continue
-            metrics, view = evaluation.figures.images[index], _view(sample, prediction)
+            metrics, view = evaluation.figures.images[index], _view(shown, prediction)
             entries[choice] = make_entry(choice, sample.name, metrics, view, evaluation.label_set, folder)
     return [entries[choice] for choice in choices], [of_targets[choice] for choice in target_choices]
 

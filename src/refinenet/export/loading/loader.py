@@ -192,8 +192,12 @@ def _check_card(card: ModelCard, preprocessing: Mapping[str, Any], found: Mappin
         if found["result"] == LOGITS:
             raise ValueError(f"its header names {len(card.label_set)} classes, its logits are of {channels}")
         raise ValueError(f"its header names outputs of {architecture.num_channels} channels, its maps have {channels}")
-    if (preprocessing.get("channel_order"), preprocessing.get("range")) != ("RGB", [0.0, 1.0]):
-        raise ValueError(f"it expects {preprocessing} images, not RGB in [0, 1]")
+    if len(architecture.band_names) != found["bands"]:
+        named = ", ".join(architecture.band_names)
+        raise ValueError(f"its header names the bands {named}, and its graph takes {found['bands']}")
+    order = list(architecture.band_names) if architecture.bands else "RGB"
+    if (preprocessing.get("channel_order"), preprocessing.get("range")) != (order, [0.0, 1.0]):
+        raise ValueError(f"it expects {preprocessing} images, not {order} in [0, 1]")
     if not _SHA256.fullmatch(card.weights_sha256):
         raise ValueError(f"its weights' SHA-256 is {card.weights_sha256!r}")
     with torch.device("meta"):  # raises for an unknown encoder, without making its weights

@@ -41,20 +41,23 @@ class Operation:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prove(operations: Sequence[Operation], known: Mapping[str, Bounded], image: str, result: str) -> None:
+def prove(
+    operations: Sequence[Operation], known: Mapping[str, Bounded], image: str, result: str, bands: int = 3
+) -> None:
     """Bound the memory of a graph.
 
     Args:
         operations: In an order in which they can be computed.
         known: Constants and weights by name.
-        image: Name of the input, `(N, 3, H, W)`.
+        image: Name of the input, `(N, bands, H, W)`.
         result: Name of the output.
+        bands: Number of bands of an image.
 
     Raises:
         UnprovenError: no bound is found, or it is too large.
     """
     sides = [Size({powers: (1.0, 1.0)}) for powers in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
-    tensors = {**known, image: Bounded((sides[0], constant(3), sides[1], sides[2]))}
+    tensors = {**known, image: Bounded((sides[0], constant(bands), sides[1], sides[2]))}
     last = {name: index for index, operation in enumerate(operations) for name in operation.inputs}
     last[result] = len(operations)
     alive: dict[str, Size] = {}
@@ -91,10 +94,12 @@ def _check(count: Size) -> None:
         raise UnprovenError("{:.3g} numbers for each image, {:.3g} for each line, {:.3g} for each pixel".format(*found))
 
 
-def is_proven(operations: Iterable[Operation], known: Mapping[str, Bounded], image: str, result: str) -> bool:
+def is_proven(
+    operations: Iterable[Operation], known: Mapping[str, Bounded], image: str, result: str, bands: int = 3
+) -> bool:
     """Whether the memory of a graph is bounded in proportion to the image; arguments as for `prove`."""
     try:
-        prove(list(operations), known, image, result)
+        prove(list(operations), known, image, result, bands)
     except (UnprovenError, ValueError, TypeError, LookupError, ArithmeticError):
         # A graph that is not what its operators ask for: nothing is proven of it.
         return False

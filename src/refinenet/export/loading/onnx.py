@@ -28,6 +28,7 @@ from refinenet.export.loading.schema import (
     MAX_OUTPUTS,
     MAX_RANK,
     Checked,
+    check_bands,
     check_channels,
 )
 from refinenet.export.loading.size_bounds import MAX_VALUES, Bounded, constant
@@ -71,7 +72,7 @@ def check_onnx(content: bytes) -> Checked:
     _check_nodes(graph.node)
     for tensor in graph.initializer:
         _check_tensor(tensor)
-    _check_input(graph)
+    bands = _check_input(graph)
     result, channels = _check_outputs(graph)
     reduced = _reduced(model, result)
     return Checked(
@@ -79,8 +80,9 @@ def check_onnx(content: bytes) -> Checked:
         header=_find_header(model),
         result=result,
         channels=channels,
+        bands=bands,
         entries=known_entries(entry.key for entry in model.metadata_props),
-        has_bounded_memory=_has_bounded_memory(reduced.graph, result),
+        has_bounded_memory=_has_bounded_memory(reduced.graph, result, bands),
     )
 
 
@@ -138,14 +140,22 @@ def _check_tensor(tensor: Any) -> None:
         raise ValueError(f"its tensor {tensor.name!r} is not a complete tensor of numbers")
 
 
-def _check_input(graph: Any) -> None:
+def _check_input(graph: Any) -> int:
+    """Return the number of bands of the images."""
     # Up to version 3 of ONNX's file format, weights had to be listed among the inputs, too.
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]
     found = [_describe(value) for value in inputs]
     names = [value.name for value in inputs]
-    if names != [INPUT] or not _fits(inputs[0], (onnx.TensorProto.FLOAT,), (None, 3, None, None)):
+    bands = _count_bands(inputs[0]) if names == [INPUT] else 0
+    if not bands or not _fits(inputs[0], (onnx.TensorProto.FLOAT,), (None, bands, None, None)):
         raise ValueError(f"its inputs are {found}, not one {INPUT!r} of float32 (N, 3, H, W) with N, H and W free")
+    return check_bands(bands)
+
+
+def _count_bands(value: Any) -> int:
+    sides = value.type.tensor_type.shape.dim
+    return int(sides[1].dim_value) if len(sides) == 4 else 0
 
 
 def _check_outputs(graph: Any) -> tuple[str, int]:
@@ -259,13 +269,13 @@ _KINDS: Mapping[str, str] = MappingProxyType(
 _EXACT_TYPES = {getattr(onnx.TensorProto, name) for name in ("FLOAT", "DOUBLE", "INT32", "INT64")}
 
 
-def _has_bounded_memory(graph: Any, result: str) -> bool:
+def _has_bounded_memory(graph: Any, result: str, bands: int) -> bool:
     try:
         known = {tensor.name: _bounded(tensor) for tensor in graph.initializer}
         operations = list(_operations(graph))
     except (ValueError, TypeError):  # attributes and values that are not what their operators have
         return False
-    return is_proven(operations, known, INPUT, result)
+    return is_proven(operations, known, INPUT, result, bands)
 
 
 def _bounded(tensor: Any) -> Bounded:

@@ -28,6 +28,7 @@ from refinenet.export.loading.schema import (
     MAX_OUTPUTS,
     MAX_RANK,
     Checked,
+    check_bands,
     check_channels,
 )
 from refinenet.export.loading.size_bounds import MAX_VALUES, Bounded, constant
@@ -73,7 +74,7 @@ def check_openvino(text: bytes, weights: bytes) -> Checked:
     net = _parse(text)
     layers = _check_layers(net)
     _check_constants(layers, len(weights))
-    _check_input(layers)
+    bands = _check_input(layers)
     result, channels = _take_others_off(net, layers)
     header = _find_header(net)
     entries = known_entries(part.tag for rest in net.findall("rt_info") for part in rest.iter())
@@ -85,8 +86,9 @@ def check_openvino(text: bytes, weights: bytes) -> Checked:
         header=header,
         result=result,
         channels=channels,
+        bands=bands,
         entries=entries,
-        has_bounded_memory=_has_bounded_memory(net, layers, weights, result),
+        has_bounded_memory=_has_bounded_memory(net, layers, weights, result, bands),
     )
 
 
@@ -180,11 +182,14 @@ def _end_of(layer: Element) -> int:
     return int(offset) + int(size)
 
 
-def _check_input(layers: dict[str, Element]) -> None:
+def _check_input(layers: dict[str, Element]) -> int:
+    """Return the number of bands of the images."""
     found = [layer for layer in layers.values() if layer.get("type") == "Parameter"]
     told = [(port.get("names"), port.get("precision"), _sides(port)) for layer in found for port in layer.iter("port")]
-    if len(told) != 1 or INPUT not in str(told[0][0]).split(",") or told[0][1:] != ("FP32", (-1, 3, -1, -1)):
+    sides = told[0][2] if len(told) == 1 and INPUT in str(told[0][0]).split(",") and told[0][1] == "FP32" else ()
+    if len(sides) != 4 or (sides[0], *sides[2:]) != (-1, -1, -1) or sides[1] < 1:
         raise ValueError(f"its inputs are {told[:8]}, not one {INPUT!r} of FP32 (N, 3, H, W) with N, H and W free")
+    return check_bands(sides[1])
 
 
 def _take_others_off(net: Element, layers: dict[str, Element]) -> tuple[str, int]:
@@ -293,7 +298,7 @@ _NUMPY_SLICE = (0, 1, 2, 4, 3)
 """OpenVINO has the steps of a slice before its axes."""
 
 
-def _has_bounded_memory(net: Element, layers: Mapping[str, Element], weights: bytes, name: str) -> bool:
+def _has_bounded_memory(net: Element, layers: Mapping[str, Element], weights: bytes, name: str, bands: int) -> bool:
     try:
         sources = _sources(net)
         (result,) = (number for number, layer in layers.items() if layer.get("type") == "Result" and number in sources
@@ -305,7 +310,7 @@ def _has_bounded_memory(net: Element, layers: Mapping[str, Element], weights: by
                     if layers[number].get("type") == "Parameter")  # fmt: skip
     except (ValueError, LookupError, TypeError):
         return False
-    return is_proven(operations, known, image, f"{result}:")
+    return is_proven(operations, known, image, f"{result}:", bands)
 
 
 def _sources(net: Element) -> dict[str, dict[int, str]]:

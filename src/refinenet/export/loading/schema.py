@@ -1,6 +1,7 @@
 """Inputs, outputs and limits of exported files of every format. Nothing here needs PyTorch.
 
-Shape letters: N batch, K classes, H and W height and width of the image, h and w a quarter of these, rounded up.
+Shape letters: N batch, B bands, K classes, H and W height and width of the image, h and w a quarter of these, rounded
+up.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from refinenet.bands import MAX_BANDS
 from refinenet.labels import MAX_CLASSES
 
 HEADER_KEY = "refinenet"
 """Metadata entry of the header: JSON, as in model files (`model_file.make_header`)."""
 INPUT = "images"
-"""`(N, 3, H, W)` float32 RGB in [0, 1], of any N, H and W from 1."""
+"""`(N, B, H, W)` float32 in [0, 1], of any N, H and W from 1: RGB, or other bands."""
 LABELS = "labels"
 """`(N, H, W)` class ids; unused, since they follow from the logits."""
 LOGITS = "logits"
@@ -42,6 +44,8 @@ class Checked:
     """The output that is kept: `LOGITS`, or `MAPS`."""
     channels: int
     """Number of its channels: of logits the number of classes."""
+    bands: int
+    """Number of bands of its images."""
     entries: Sequence[str]
     """Names of the metadata entries that this package's exporter writes, too."""
     has_bounded_memory: bool
@@ -50,6 +54,17 @@ class Checked:
     def __post_init__(self) -> None:
         if len(self.header) > MAX_HEADER_CHARACTERS:
             raise ValueError(f"its header has {len(self.header)} characters, up to {MAX_HEADER_CHARACTERS} are allowed")
+
+
+def check_bands(number: int) -> int:
+    """Return the number of bands of a graph's images.
+
+    Raises:
+        ValueError: It is out of range.
+    """
+    if not 1 <= number <= MAX_BANDS:
+        raise ValueError(f"its images have {number} bands, 1 to {MAX_BANDS} are allowed")
+    return number
 
 
 MAX_CHANNELS = 2 * MAX_CLASSES

@@ -185,7 +185,7 @@ def _serve(run: Run, replies: IO[bytes], taken: int, size: int) -> None:
         except EOFError:
             return
         images = np.frombuffer(content["images"], np.float32).reshape(asked["shape"])
-        _limit_memory(taken, size, images.size // 3)
+        _limit_memory(taken, size, images[:, 0].size)
         try:
             logits = np.ascontiguousarray(run(images), np.float32)
             reply = pack({"shape": logits.shape}, {"logits": logits.tobytes()})

@@ -8,7 +8,7 @@ import warnings
 import torch
 
 from refinenet.inference.backends.graph import ONNX_FILE, Graph, require_onnxruntime
-from refinenet.models.inference_graph import EXAMPLE_SHAPE, FREE_SIZES, Maps
+from refinenet.models.inference_graph import FREE_SIZES, Maps, example_images
 from refinenet.models.network import Network
 
 PACKAGES = ("onnx", "onnxscript")
@@ -25,7 +25,7 @@ def translate(network: Network) -> Graph:
         warnings.simplefilter("ignore")  # deprecations inside the exporter, of no use to users
         program = torch.onnx.export(
             Maps(network),
-            (torch.zeros(EXAMPLE_SHAPE),),
+            (example_images(network),),
             dynamo=True,
             dynamic_shapes=dict(FREE_SIZES),
             input_names=["images"],

@@ -10,7 +10,7 @@ import torch
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.backends.graph import OPENVINO_FILES, Graph, require_openvino
 from refinenet.inference.backends.openvino_conversion import convert_program
-from refinenet.models.inference_graph import EXAMPLE_SHAPE, FREE_SIZES, Maps
+from refinenet.models.inference_graph import FREE_SIZES, Maps, example_images
 from refinenet.models.network import Network
 
 PACKAGES = ("openvino",)
@@ -23,7 +23,7 @@ def translate(network: Network) -> Graph:
         BackendError: OpenVINO cannot translate the network.
     """
     openvino = require_openvino()
-    program = torch.export.export(Maps(network), (torch.zeros(EXAMPLE_SHAPE),), dynamic_shapes=dict(FREE_SIZES))
+    program = torch.export.export(Maps(network), (example_images(network),), dynamic_shapes=dict(FREE_SIZES))
     try:
         model = convert_program(program)
     except _failures() as error:

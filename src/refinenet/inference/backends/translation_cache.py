@@ -33,8 +33,8 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
 _reported: set[Path] = set()
 """Folders already reported as writable by other users; each is reported once per process."""
-_TEST_SHAPE = (2, 3, 79, 113)
-"""Shape of the random images on which a new translation is compared with PyTorch."""
+_TEST_SIZE = (79, 113)
+"""Size of the two random images on which a new translation is compared with PyTorch."""
 
 
 def cache_folder() -> Path:
@@ -162,7 +162,9 @@ def _refuse_open_entry(folder: Path) -> None:
 
 def _compare(network: Network, graph: Graph, engine: Engine, title: str) -> None:
     """Reject a graph whose logits differ from the network's."""
-    images = torch.rand(_TEST_SHAPE, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(
+        (2, len(network.architecture.band_names), *_TEST_SIZE), generator=torch.Generator().manual_seed(0)
+    )
     with torch.inference_mode():
         expected = network.maps(images)
     actual = torch.from_numpy(start_engine(graph, engine)(images.numpy()))

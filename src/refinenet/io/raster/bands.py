@@ -76,16 +76,17 @@ class MissingData:
         valid &= ~(equal.all(axis=-1) | (equal & np.array(self.is_outside)).any(axis=-1))
         return valid
 
-    def find_each(self, dataset: Any, values: npt.NDArray[Any]) -> Mask | None:
-        """Return for each band of a whole file where it has data, `(H, W, C)` bool, or None if it has everywhere.
+    def find_each(self, dataset: Any, values: npt.NDArray[Any], window: Any = None) -> Mask | None:
+        """Return for each band of a file, or of a window of it, where it has data.
 
-        NaN and infinities are left to the caller.
+        Returns:
+            `(H, W, C)` bool, or None if all have data everywhere. NaN and infinities are left to the caller.
         """
         if not (self.has_mask or any(value is not None for value in self.nodata)):
             return None
         missing = np.stack([_is_value(values[..., k], value) for k, value in enumerate(self.nodata)], axis=-1)
         if self.has_mask:
-            missing |= (dataset.read_masks(list(self.bands)) == 0).transpose(1, 2, 0)
+            missing |= (dataset.read_masks(list(self.bands), window=window) == 0).transpose(1, 2, 0)
         return ~missing
 
 

@@ -76,6 +76,9 @@ class Georeference:
 class RasterReader:
     """Image file that is read by parts; see `open_source`."""
 
+    channels = 3
+    dtype: type[np.uint8 | np.float32] = np.uint8
+
     def __init__(self, path: Path, dataset: Any, reading: Reading = AS_DECLARED) -> None:
         self.path, self._dataset = path, dataset
         self.height, self.width = int(dataset.height), int(dataset.width)
@@ -87,7 +90,7 @@ class RasterReader:
         self._type = np.dtype(dataset.dtypes[self._bands.chosen[0] - 1])
         self._scale = Scale(str(path), self._type, reading, bits)
         self._missing = MissingData.read_from(dataset, self._bands.chosen, self._scale.range)
-        self.placing = _read_georeference(dataset)
+        self.placing = read_georeference(dataset)
         notes = [*describe_bands(path, dataset, self._bands), *describe_scaling(path, dataset, self._bands)]
         if dataset.driver == "GTiff" and self._bands.alpha is not None and not self._is_alpha_transparency():
             notes = [unused_alpha(str(path), self._bands.alpha), *notes]
@@ -164,7 +167,7 @@ class RasterReader:
         """Read the chosen bands `(H, W, C)` as stored, alpha as uint8, and where there are data."""
         window = ((rows.start, rows.stop), (columns.start, columns.stop))
         bands, alpha_band = self._bands.chosen, self._bands.alpha
-        with _as_value_error(self.path):
+        with as_value_error(self.path):
             read = self._dataset.read([*bands, *([] if alpha_band is None else [alpha_band])], window=window)
             values = np.moveaxis(read[: len(bands)], 0, -1)
             valid = self._missing.find(self._dataset, values, window)
@@ -181,7 +184,7 @@ class RasterReader:
         """Whether the alpha band is transparency; reads it only up to the first value that contradicts."""
         for piece in self._pieces(slice(0, self.height)):
             window = ((piece.start, piece.stop), (0, self.width))
-            with _as_value_error(self.path):
+            with as_value_error(self.path):
                 if not is_transparency(self._dataset.read(self._bands.alpha, window=window)):
                     return False
         return True
@@ -213,18 +216,24 @@ def open_source(path: str | os.PathLike[str], reading: Reading = AS_DECLARED) ->
         OSError: The file is missing, a folder, or not readable.
     """
     name = Path(path)
-    with _open_dataset(name) as dataset:
+    with open_raster(name) as dataset:
         if dataset.driver == "PNG":
             _check_checksums(name)
         yield RasterReader(name, dataset, reading)
 
 
 @contextmanager
-def _open_dataset(path: Path) -> Iterator[Any]:
+def open_raster(path: Path) -> Iterator[Any]:
+    """Open a file as a rasterio dataset.
+
+    Raises:
+        ValueError: rasterio is not installed, or the file is damaged or of another kind.
+        OSError: The file is missing, a folder, or not readable.
+    """
     rasterio, driver = require_rasterio(), _find_driver(path)
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_ERROR_ON_LIBJPEG_WARNING=True))
-        with _as_value_error(path), warnings_ignored(rasterio.errors.NotGeoreferencedWarning):
+        with as_value_error(path), warnings_ignored(rasterio.errors.NotGeoreferencedWarning):
             dataset = stack.enter_context(rasterio.open(path.resolve(), driver=driver))
         yield dataset
 
@@ -243,7 +252,7 @@ def needs_windows(path: Path) -> bool:
     if not path.is_file() or not is_installed():
         return False
     try:
-        with _open_dataset(path) as dataset:
+        with open_raster(path) as dataset:
             is_deep = dataset.driver == "GTiff" and dataset.count > 1 and dataset.dtypes[0] == "uint16"
             return bool(is_deep or dataset.height * dataset.width > MAX_PIXELS)
     except (ValueError, OSError):  # reading it as a whole will report what is wrong
@@ -286,7 +295,8 @@ def _check_checksums(path: Path) -> None:
 
 
 @contextmanager
-def _as_value_error(path: Path) -> Iterator[None]:
+def as_value_error(path: Path) -> Iterator[None]:
+    """Turn errors of rasterio into a ValueError that names the file."""
     errors = require_rasterio().errors
     try:
         yield
@@ -297,7 +307,8 @@ def _as_value_error(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _read_georeference(dataset: Any) -> Georeference:
+def read_georeference(dataset: Any) -> Georeference:
+    """Read the georeferencing of a rasterio dataset."""
     points, system = dataset.gcps
     tags = {key: value for key, value in dataset.tags().items() if key == "AREA_OR_POINT"}
     return Georeference(
@@ -367,7 +378,7 @@ def read_bands(path: Path) -> tuple[npt.NDArray[Any], Mask | None]:
             `image_files.MAX_PIXELS`.
         OSError: The file is missing, a folder, or not readable.
     """
-    with _open_dataset(path) as dataset, _as_value_error(path):
+    with open_raster(path) as dataset, as_value_error(path):
         if dataset.height * dataset.width > MAX_PIXELS:
             raise too_large(str(path), f"{dataset.width} x {dataset.height}")
         with path.open("rb") as stream:

@@ -1,17 +1,21 @@
 """Encoders: the published ones, and any timm network with feature maps at strides 4, 8, 16 and 32.
 
-Shape letters: N batch, C channels, H height, W width of the image.
+Shape letters: N batch, B bands of an image, C channels, H height, W width of the image.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from refinenet.bands import Band
+from refinenet.models.encoders.band_weights import normalise_bands, usual_spread
 from refinenet.models.encoders.feature_info import IMAGENET, STRIDES, FeatureInfo, Normalisation
 from refinenet.models.encoders.mobilenetv2 import MobileNetV2, replace_strided_depthwise
 from refinenet.models.encoders.resnet import BLOCKS, MATCONVNET, ResNet
@@ -53,28 +57,34 @@ class Encoder(nn.Module):
 
     Args:
         name: Name of a timm model, such as "resnet50" or "mobilenetv2_100".
-        pretrained: Whether to load timm's ImageNet weights (downloads them the first time).
+        pretrained: Whether to load timm's ImageNet weights (downloads them the first time), which are for RGB.
+        bands: Bands of the images; none for RGB.
 
     Raises:
         ValueError: timm has no such model, it lacks a feature map at stride 4, 8, 16 or 32, or its ImageNet
             weights cannot be downloaded.
     """
 
-    mean: tuple[float, float, float]
-    """Channel means, RGB in [0, 1], that the ImageNet weights expect."""
-    std: tuple[float, float, float]
-    """Channel standard deviations, likewise."""
+    mean: tuple[float, ...]
+    """Means of the bands, in [0, 1]: of colours those that the ImageNet weights expect, of others 0."""
+    std: tuple[float, ...]
+    """Standard deviations of the bands: of colours those that the ImageNet weights expect, of others 1."""
+    spread: float
+    """Standard deviation of natural colours after the normalisation that the encoder expects."""
 
-    def __init__(self, name: str, *, pretrained: bool = False) -> None:
+    def __init__(self, name: str, *, pretrained: bool = False, bands: Sequence[Band] = ()) -> None:
         super().__init__()
+        assert not (pretrained and bands)  # `Network.with_bands` converts weights
         self.feature_info = feature_info(name)
         # The published encoders take any size; for others images are padded to a multiple of the coarsest stride.
         self.size_multiple = 1 if base_name(name) in FEATURE_INFO else STRIDES[-1]
-        self.features = _build_features(name, self.feature_info, pretrained=pretrained)
+        self.features = _build_features(name, self.feature_info, pretrained=pretrained, in_channels=len(bands) or 3)
         replace_strided_depthwise(self.features)
         # Transformers such as Swin return (N, H, W, C), and declare it.
         self.channels_last = getattr(self.features, "output_fmt", "NCHW") == "NHWC"
-        self.mean, self.std = _find_normalisation(name)
+        rgb = _find_normalisation(name)
+        self.mean, self.std = normalise_bands(bands, rgb)
+        self.spread = usual_spread(rgb)
 
     @property
     def channels(self) -> tuple[tuple[int, ...], ...]:
@@ -82,7 +92,7 @@ class Encoder(nn.Module):
         return tuple(tuple(info.channels for info in self.feature_info if info.stride == stride) for stride in STRIDES)
 
     def forward(self, images: Tensor) -> list[list[Tensor]]:
-        """Encode normalised images `(N, 3, H, W)`.
+        """Encode normalised images `(N, B, H, W)`.
 
         Returns:
             A group of feature maps `(N, C, ceil(H/s), ceil(W/s))` for each stride s of 4, 8, 16, 32.
@@ -150,13 +160,13 @@ def _find_normalisation(name: str) -> Normalisation:
     return find_normalisation(name)
 
 
-def _build_features(name: str, chosen: tuple[FeatureInfo, ...], *, pretrained: bool) -> nn.Module:
+def _build_features(name: str, chosen: tuple[FeatureInfo, ...], *, pretrained: bool, in_channels: int) -> nn.Module:
     base = base_name(name)
     if base not in FEATURE_INFO:
         from refinenet.models.encoders.timm import build_features
 
-        return build_features(name, chosen, pretrained=pretrained)
-    features = MobileNetV2() if base == MOBILENETV2 else ResNet(base)
+        return build_features(name, chosen, pretrained=pretrained, in_channels=in_channels)
+    features = MobileNetV2(in_channels) if base == MOBILENETV2 else ResNet(base, in_channels)
     if pretrained and base in MATCONVNET_RESNETS:
         raise ValueError(
             f"There are no ImageNet weights for {name!r}. Pass encoder_weights=FILE, or None for random ones."
@@ -169,6 +179,17 @@ def _build_features(name: str, chosen: tuple[FeatureInfo, ...], *, pretrained: b
         given = {key: tensor for key, tensor in renamed.items() if key in expected}
         features.load_state_dict({**added_tensors(expected), **given})
     return features
+
+
+@lru_cache(maxsize=64)
+def find_image_kernels(name: str) -> tuple[str, ...]:
+    """Return the names of the kernels of an encoder that are applied to the image, of shapes (out, B, kh, kw)."""
+    with torch.device("meta"):  # only shapes are needed
+        few, many = (
+            _build_features(name, feature_info(name), pretrained=False, in_channels=count).state_dict()
+            for count in (3, 4)
+        )
+    return tuple(key for key, tensor in few.items() if tensor.shape != many[key].shape)
 
 
 def name_in_features(name: str, expected: Mapping[str, Tensor]) -> str:

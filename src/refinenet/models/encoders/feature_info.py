@@ -7,8 +7,8 @@ from dataclasses import dataclass
 STRIDES = (4, 8, 16, 32)
 """Strides of the feature maps that every encoder must have: image pixels per feature pixel along each axis."""
 
-Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
-"""Channel means and standard deviations of images, RGB in [0, 1]."""
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Means and standard deviations of the channels of images, in [0, 1]; of RGB unless said otherwise."""
 IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 

@@ -3,7 +3,7 @@
 Tensor names are those of timm's "mobilenetv2_100", and so are the initial values for the same seed. Unlike timm's, the
 first block also has an expand convolution.
 
-Shape letters: N batch, C channels, H height, W width of the image, h and w those of a feature map.
+Shape letters: N batch, B bands of an image, C channels, H height, W width of the image, h and w those of a feature map.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ _TRIALS = 1000 + 2 * (8 * 8 + 8)
 
 
 class MobileNetV2(nn.Module):
-    """The blocks of a MobileNetV2 of width 1, without its classifier."""
+    """The blocks of a MobileNetV2 of width 1, without its classifier, for images of `in_channels` channels."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
-        self.conv_stem = nn.Conv2d(3, STEM, kernel_size=3, stride=2, padding=1, bias=False)
+        self.conv_stem = nn.Conv2d(in_channels, STEM, kernel_size=3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(STEM)
         self.act1 = nn.ReLU6(inplace=True)
         self.blocks_0 = nn.Sequential(_ExpandedFirstBlock())
@@ -68,7 +68,7 @@ class MobileNetV2(nn.Module):
         _initialise(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised images `(N, 3, H, W)` to feature maps `(N, C, h, w)` of `STAGES`, at strides 4 to 32."""
+        """Map normalised images `(N, B, H, W)` to feature maps `(N, C, h, w)` of `STAGES`, at strides 4 to 32."""
         features = self.blocks_0(self.act1(self.bn1(self.conv_stem(images))))
         maps = []
         for number in range(1, len(STAGES) + 1):

@@ -5,7 +5,7 @@ convolution begins at the upper left pixel.
 
 Tensor names are those of torchvision and timm, and so are the initial values for the same seed.
 
-Shape letters: N batch, C channels, H height, W width of the image, h and w those of a feature map.
+Shape letters: N batch, B bands of an image, C channels, H height, W width of the image, h and w those of a feature map.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ class ResNet(nn.Module):
 
     Args:
         name: "resnet50", "resnet101" or "resnet152", or "matconvnet_resnet50" and so on.
+        in_channels: Number of channels of the images.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, in_channels: int = 3) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, WIDTHS[0], kernel_size=7, stride=2, padding=3, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, WIDTHS[0], kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
         self.act1 = nn.ReLU(inplace=True)
         is_matconvnet = name.startswith(MATCONVNET)
@@ -54,7 +55,7 @@ class ResNet(nn.Module):
         _initialise(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised images `(N, 3, H, W)` to maps `(N, C, ceil(H/s), ceil(W/s))` at strides s of 4, 8, 16, 32."""
+        """Map normalised images `(N, B, H, W)` to maps `(N, C, ceil(H/s), ceil(W/s))` at strides s of 4, 8, 16, 32."""
         features = self.maxpool(self.act1(self.bn1(self.conv1(images))))
         maps = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):

@@ -75,15 +75,18 @@ def find_normalisation(name: str) -> Normalisation:
     return (config.mean, config.std) if config else IMAGENET
 
 
-def build_features(name: str, chosen: Sequence[FeatureInfo], *, pretrained: bool) -> nn.Module:
-    """Build a network that returns the chosen feature maps.
+def build_features(name: str, chosen: Sequence[FeatureInfo], *, pretrained: bool, in_channels: int = 3) -> nn.Module:
+    """Build a network that returns the chosen feature maps of images of `in_channels` channels.
 
     Raises:
         ValueError: As `fetch_weights`.
     """
     available = _module_names(name)
     indices = tuple(available.index(info.module) for info in chosen)
-    features: nn.Module = _create(name, pretrained, features_only=True, out_indices=indices, **_size_options(name))
+    options: dict[str, object] = {"out_indices": indices, **_size_options(name)}
+    if in_channels != 3:
+        options["in_chans"] = in_channels
+    features: nn.Module = _create(name, pretrained, features_only=True, **options)
     return features
 
 

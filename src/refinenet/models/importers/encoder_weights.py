@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +37,7 @@ def load_encoder_weights(network: Network, path: Path, calibration_images: Calla
             timm or torchvision; or a `.npz` of a MobileNetV2 with folded batch norm: `NN.w` (out, in / groups, kh, kw)
             and `NN.b` float32 in the order of the network, 52 convolutions and the classifier, for RGB input in
             [-1, 1].
+            Weights for other bands than the network's are converted (`Network.with_bands`).
         calibration_images: Returns `(N, 3, H, W)` float32 RGB images in [0, 1], on which the statistics of folded
             batch norms are measured.
 
@@ -42,13 +45,28 @@ def load_encoder_weights(network: Network, path: Path, calibration_images: Calla
         ValueError: The file is damaged, or its tensors do not fit the encoder; they are named.
         OSError: The file cannot be read.
     """
-    if path.suffix == ".npz":
-        _load_folded_mobilenetv2(network, path, calibration_images())
-        return
-    tensors, index = read_safetensors(path) if is_safetensors(path) else (read_checkpoint(path), {})
+    bands = network.architecture.bands
+    tensors, index = _read(path)
     if HEADER_KEY in index.get("__metadata__", {}):
         _load_from_model(network, path)
-        return
+    elif bands:
+        plain = Network(replace(network.architecture, bands=()))
+        load_encoder_weights(plain, path, calibration_images)
+        network.encoder.load_state_dict(plain.with_bands(bands).encoder.state_dict())
+    elif path.suffix == ".npz":
+        _load_folded_mobilenetv2(network, path, calibration_images())
+    else:
+        _load_tensors(network, tensors, path)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the header of a file; both empty for a `.npz`."""
+    if path.suffix == ".npz":
+        return {}, {}
+    return read_safetensors(path) if is_safetensors(path) else (read_checkpoint(path), {})
+
+
+def _load_tensors(network: Network, tensors: Mapping[str, Tensor], path: Path) -> None:
     expected = network.encoder.features.state_dict()
     counters = {name: tensor for name, tensor in expected.items() if name.endswith("num_batches_tracked")}
     renamed = {name_in_features(name, expected): tensor for name, tensor in tensors.items()}
@@ -65,7 +83,12 @@ def _load_from_model(network: Network, path: Path) -> None:
             f"{path} is a model with the encoder {card.architecture.encoder}; its weights do not fit "
             f"{network.architecture.encoder}."
         )
+    bands = network.architecture.bands
+    model = model.with_bands(bands)
     network.encoder.load_state_dict(model.encoder.state_dict())
+    if bands:
+        network.mean.copy_(model.mean)
+        network.std.copy_(model.std)
 
 
 def _load_folded_mobilenetv2(network: Network, path: Path, images: Tensor) -> None:

@@ -6,6 +6,7 @@ Shape letters: N batch, h and w height and width of the crop.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from numpy.random import Generator
 from torch import Tensor
 from torchvision.transforms import v2
 
+from refinenet.bands import Band, find_colour
 from refinenet.training.augmentation.config import AugmentationConfig
 
 BLUR_SIGMAS = (0.3, 2.0)
@@ -63,7 +65,7 @@ def vary_colour(images: Tensor, changes: Tensor) -> Tensor:
     `adjust_gamma` and `gaussian_blur`. Values are clamped once, before gamma.
 
     Args:
-        images: `(N, 3, h, w)` uint8 RGB.
+        images: `(N, 3, h, w)` RGB, uint8 or float32 in [0, 1].
         changes: `(N, 6)` float32 on the CPU, each row a `ColourChange`.
 
     Returns:
@@ -77,15 +79,36 @@ def vary_colour(images: Tensor, changes: Tensor) -> Tensor:
     mixing = saturation * torch.eye(3, device=images.device) + (1 - saturation) * luma
     if hue.any():
         mixing = _turns(hue).to(images.device) @ mixing
+    white = 1 if images.is_floating_point() else 255
     values = images.flatten(2).float()
     mean_luma = (values.mean(2) @ luma)[:, None, None]
-    offset = (1 - contrast) * brightness * mean_luma / 255
-    varied = torch.baddbmm(offset.expand(-1, 3, 1), brightness * contrast / 255 * mixing, values)
+    offset = (1 - contrast) * brightness * mean_luma / white
+    varied = torch.baddbmm(offset.expand(-1, 3, 1), brightness * contrast / white * mixing, values)
     varied = varied.clamp_(0, 1).view(images.shape)
     if (gamma != 1).any():
         varied = varied.pow_(gamma[:, None, None, None].to(images.device))
     for index in sigma.nonzero().flatten().tolist():
         varied[index] = _blur(varied[index], float(sigma[index]))
+    return varied
+
+
+def vary_bands(images: Tensor, changes: Tensor, bands: Sequence[Band]) -> Tensor:
+    """Change the colours of images of named bands: red, green and blue, or grey; all other bands stay as they are.
+
+    Args:
+        images: `(N, B, h, w)` float32 in [0, 1].
+        changes: As for `vary_colour`.
+        bands: The B bands.
+
+    Returns:
+        `(N, B, h, w)` float32 in [0, 1].
+    """
+    colour = find_colour(bands)
+    if colour is None:
+        return images
+    varied = images.clone()
+    # Of grey all three channels are the same, before and after: hue and saturation do not change it.
+    varied[:, list(colour)] = vary_colour(images[:, list(colour)], changes)
     return varied
 
 

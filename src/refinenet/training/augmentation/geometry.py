@@ -23,7 +23,7 @@ class Pair(NamedTuple):
     """An image with its ground truth."""
 
     image: Tensor
-    """`(3, H, W)` uint8 RGB."""
+    """`(3, H, W)` uint8 RGB, or `(B, H, W)` float32 in [0, 1], bands."""
     labels: Tensor
     """`(H, W)` uint8 or int32 ids."""
     targets: Tensor | None = None
@@ -34,8 +34,10 @@ Point = tuple[int, int]
 """Row and column of a pixel."""
 
 _NEAREST = v2.InterpolationMode.NEAREST_EXACT
-MEAN_COLOUR = (124, 116, 104)
-"""Fill colour of hidden or missing parts: the mean of ImageNet, which the network's normalisation makes nearly 0."""
+Fill = Sequence[float]
+"""Value of each band of an image in hidden or missing parts."""
+MEAN_COLOUR: Fill = (124, 116, 104)
+"""Fill of RGB: the mean of ImageNet, which the network's normalisation makes nearly 0."""
 
 
 def place(
@@ -45,6 +47,7 @@ def place(
     random: Generator,
     over: Point | None,
     rules: TargetRules = NO_RULES,
+    fill: Fill = MEAN_COLOUR,
 ) -> Pair:
     """Resize, rotate, crop and mirror an image with its ground truth.
 
@@ -55,9 +58,10 @@ def place(
         random: Generator of the draws.
         over: Pixel of the image that the crop has to contain.
         rules: Channels of the targets whose values change.
+        fill: Values of pixels outside the image.
 
     Returns:
-        The crop `(3, h, w)`, its ids and its targets, of the same types as before.
+        The crop `(3, h, w)` or `(B, h, w)`, its ids and its targets, of the same types as before.
     """
     factor = random.uniform(*config.scale)
     angle = math.radians(random.uniform(-config.rotation, config.rotation)) if config.rotation else 0.0
@@ -76,7 +80,7 @@ def place(
     targets = pair.targets
     if targets is not None:
         targets = rules.zoom(v2.functional.resize(targets[:, rows.cut, columns.cut], size, _NEAREST), factor)
-    placed = _pad(Pair(image, labels, targets), rows, columns, canvas, ignore_index)
+    placed = _pad(Pair(image, labels, targets), rows, columns, canvas, ignore_index, fill)
     if angle:
         placed = _rotate(placed, angle, config.crop_size, rules)
     if config.flip and random.random() < 0.5:
@@ -158,11 +162,11 @@ def _rotated_size(size: tuple[int, int], angle: float) -> tuple[tuple[int, int],
     return (height + 2 * more[0], width + 2 * more[1]), min(1, height / rows, width / columns)
 
 
-def _pad(pair: Pair, rows: _Window, columns: _Window, size: tuple[int, int], ignore_index: int) -> Pair:
+def _pad(pair: Pair, rows: _Window, columns: _Window, size: tuple[int, int], ignore_index: int, fill: Fill) -> Pair:
     image, labels, targets = pair
     if (rows.size, columns.size) == size:
         return pair
-    padded = torch.tensor(MEAN_COLOUR, dtype=image.dtype, device=image.device)[:, None, None].repeat(1, *size)
+    padded = torch.tensor(fill, dtype=image.dtype, device=image.device)[:, None, None].repeat(1, *size)
     void = torch.full(size, ignore_index, dtype=labels.dtype, device=labels.device)
     where = slice(rows.start, rows.start + rows.size), slice(columns.start, columns.start + columns.size)
     padded[:, *where], void[where] = image, labels
@@ -189,4 +193,5 @@ def _rotate(pair: Pair, angle: float, size: tuple[int, int], rules: TargetRules)
     if targets is not None:
         moved = grid_sample(targets[None], grid, "nearest", "border", align_corners=False)[0]
         targets = rules.rotate(moved, angle)
-    return Pair(rotated[0].round().to(image.dtype), ids[0, 0].to(labels.dtype), targets)
+    moved_image = rotated[0] if image.is_floating_point() else rotated[0].round().to(image.dtype)
+    return Pair(moved_image, ids[0, 0].to(labels.dtype), targets)

@@ -14,7 +14,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from refinenet.training.augmentation.config import AugmentationConfig
-from refinenet.training.augmentation.geometry import MEAN_COLOUR, Pair, present
+from refinenet.training.augmentation.geometry import MEAN_COLOUR, Fill, Pair, present
 
 Mixing = Literal["cut_mix", "paste_classes", "paste_rare"]
 """Kinds of mixing, named like their probabilities in the configuration, in the order in which they are applied."""
@@ -102,17 +102,18 @@ CUTOUT_SIDES = (0.1, 0.5)
 """Range of the rectangle's sides as shares of the image's."""
 
 
-def cut_out(pair: Pair, ignore_index: int, random: Generator) -> Pair:
+def cut_out(pair: Pair, ignore_index: int, random: Generator, fill: Fill = MEAN_COLOUR) -> Pair:
     """Cover a rectangle of an image with the mean colour, without ground truth (DeVries and Taylor, 2017).
 
     Args:
         pair: The crop of the image.
         ignore_index: Id of void pixels.
         random: Generator of the draws.
+        fill: Mean of each band.
     """
     image, labels = pair.image.clone(), pair.labels.clone()
     rows, columns = (_draw_stretch(length, random) for length in labels.shape)
-    colour = torch.tensor(MEAN_COLOUR, dtype=image.dtype, device=image.device)
+    colour = torch.tensor(fill, dtype=image.dtype, device=image.device)
     image[:, rows, columns], labels[rows, columns] = colour[:, None, None], ignore_index
     if pair.targets is None:
         return Pair(image, labels)

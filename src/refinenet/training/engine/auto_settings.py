@@ -219,7 +219,8 @@ def fits_into_memory(
         batch_size: Images per step.
     """
     device = network.mean.device
-    images = torch.zeros(batch_size // config.accumulation, 3, *config.crop_size, device=device)
+    bands = len(network.architecture.band_names)
+    images = torch.zeros(batch_size // config.accumulation, bands, *config.crop_size, device=device)
     part = Part(images=images, labels=images[:, 0].long(), names=("a trial",))
     try:
         learner = _trial(network, replace(config, learning_rate=1e-3), train_set, engine)
@@ -240,7 +241,8 @@ def _learning_rate(network: Network, config: TrainConfig, train_set: Dataset, en
     learner = _trial(network, replace(config, learning_rate=1.0), train_set, engine)
     # Nothing is pasted: the classes are not counted yet, so that it is not known which are rare.
     plain = replace(config, paste_rare=0.0, rare_below=TrainConfig.rare_below)
-    with Loader(train_set, plain, network.mean.device) as loader:
+    means = network.mean.flatten().tolist()
+    with Loader(train_set, plain, network.mean.device, means=means) as loader:
         if loader.steps_per_epoch < FEW_BATCHES:
             print_note(
                 f"Warning: the {TRIAL_STEPS} steps of learning_rate=auto use each of the {len(train_set)} images up to "

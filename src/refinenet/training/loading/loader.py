@@ -25,7 +25,7 @@ from torch import Tensor
 
 from refinenet.datasets.catalog import Dataset
 from refinenet.io.sample_values import ImageWarning
-from refinenet.training.augmentation.geometry import Pair
+from refinenet.training.augmentation.geometry import MEAN_COLOUR, Pair
 from refinenet.training.augmentation.mixing import Partner
 from refinenet.training.augmentation.pipeline import Augmentation, to_tensors
 from refinenet.training.config import TrainConfig
@@ -43,7 +43,7 @@ class Part:
     """Images that a process computes on at once: a batch, or a part of one."""
 
     images: Tensor
-    """`(n, 3, h, w)` float32 in [0, 1]."""
+    """`(n, 3, h, w)` float32 in [0, 1], or as many bands as the network takes."""
     labels: Tensor
     """`(n, h, w)` int64."""
     names: tuple[str, ...]
@@ -240,7 +240,7 @@ class _Varied(NamedTuple):
     """Augmented samples of a part, except for their colours."""
 
     images: Tensor
-    """`(n, 3, h, w)` uint8."""
+    """`(n, 3, h, w)` uint8, or bands `(n, B, h, w)` float32."""
     labels: Tensor
     """`(n, h, w)` uint8 or int32."""
     colours: Tensor
@@ -269,7 +269,8 @@ class _Raw(NamedTuple):
 
     def unpack(self, device: torch.device) -> Iterator[Pair]:
         lengths = [height * width for height, width in self.sizes]
-        pixels = torch.split(_move(self.pixels, device), [3 * length for length in lengths])
+        bands = len(self.pixels) // sum(lengths)
+        pixels = torch.split(_move(self.pixels, device), [bands * length for length in lengths])
         ids = torch.split(_move(self.ids, device), lengths)
         targets: Sequence[Tensor | None] = [None] * len(lengths)
         if self.targets is not None:
@@ -277,7 +278,7 @@ class _Raw(NamedTuple):
             targets = torch.split(_move(self.targets, device), [depth * length for length in lengths])
         for flat, labels, size, values in zip(pixels, ids, self.sizes, targets, strict=True):
             shaped = None if values is None else values.view(-1, *size)
-            yield Pair(flat.view(*size, 3).permute(2, 0, 1), labels.view(size), shaped)
+            yield Pair(flat.view(*size, bands).permute(2, 0, 1), labels.view(size), shaped)
 
 
 def _join(tensors: Sequence[Tensor | None], how: Callable[[list[Tensor]], Tensor]) -> Tensor | None:
@@ -364,6 +365,7 @@ class Loader(BatchLoader[list[SampleKey], _Varied | _Raw]):
         rank: Number of this training process, from 0.
         processes: Number of processes that train together.
         rare: Ids of the rare classes, for `paste_rare` (`mixing.rare_classes`).
+        means: Means of the bands, for hidden and missing parts; only of a dataset with bands.
 
     Raises:
         ValueError: Batches cannot be shared evenly, or there is no rare class to paste.
@@ -377,9 +379,13 @@ class Loader(BatchLoader[list[SampleKey], _Varied | _Raw]):
         rank: int = 0,
         processes: int = 1,
         rare: Sequence[int] = (),
+        means: Sequence[float] = (),
     ) -> None:
         self._dataset, self._device = dataset, device
-        self._augmentation = Augmentation(config, dataset.label_set.ignore_index, rare, dataset.chosen_specs)
+        fill = means if dataset.bands else MEAN_COLOUR
+        self._augmentation = Augmentation(
+            config, dataset.label_set.ignore_index, rare, dataset.chosen_specs, dataset.bands, fill
+        )
         self._reader = _Reader(dataset, self._augmentation, raw=config.augment_on == "device")
         size = batch_size(dataset, config, processes)
         super().__init__(self._reader, self._describe, config, len(dataset), size, Share(rank, processes))

@@ -11,6 +11,7 @@ Only the description of a recipe is required:
     num_layers = 50                  # or else encoder = "mobilenetv2_100"
     encoder_weights = "imagenet"     # or a file; without it the encoder starts from random weights, too
     outputs = "classes,depth:0.5:80" # by default classes alone
+    bands = "red,green,blue,nir"     # by default RGB of 8 bits
     seed = 42                        # seed of the random weights; by default that of [train]
     # model = "camvid"               # or, instead of all these, a model to start from: a name or a file
 
@@ -48,6 +49,7 @@ EXCLUDED: Mapping[str, tuple[str, ...]] = {
     "encoder": ("num_layers", "model"),
     "encoder_weights": ("model",),
     "outputs": ("model",),
+    "bands": (),
     "decoder": ("model",),
     "input_scales": ("model",),
     "seed": ("model",),

@@ -13,6 +13,7 @@ from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import count_each
 from refinenet.datasets.info import choose_images
 from refinenet.inference.segmenter import Segmenter
+from refinenet.io.band_images import as_picture
 from refinenet.io.images import write
 from refinenet.io.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, format_share, hatch
 from refinenet.labels import LabelMap, LabelSet
@@ -73,7 +74,8 @@ def draw_samples(dataset: Dataset, segmenter: Segmenter, chosen: Sequence[int], 
     for index in chosen:
         sample = dataset[index]
         prediction = segmenter.predict(sample.image)
-        strips.append(_draw_row(sample.name, sample.image, sample.labels, prediction, label_set))
+        picture = as_picture(sample.image, dataset.bands)
+        strips.append(_draw_row(sample.name, picture, sample.labels, prediction, label_set))
         labelled += _count(sample.labels, label_set)
         predicted += _count(prediction, label_set)
     return write(path, np.concatenate([*strips, _draw_classes(label_set, labelled, predicted)]))

@@ -1,0 +1,127 @@
+"""Problems of images for models of named bands: files that cannot be read as these bands, and values out of range.
+
+Shape letters: H height, W width, B bands.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from refinenet.bands import name_bands
+from refinenet.datasets.dataset import Dataset
+from refinenet.datasets.doctor.findings import MAX_EXAMPLES, Finding
+from refinenet.datasets.doctor.report import Report
+from refinenet.io.console import progress_bar
+
+SAMPLES = 100
+"""Number of images of a split, evenly spread, that are read."""
+_AT_ENDS = 0.25
+"""Share of a band's values at either end of its range from which the range seems wrong."""
+_NARROW = 1 / 16
+"""Share of its range that the values of a band fill at most where the range seems wrong."""
+_CONSTANT = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BandFacts:
+    """What the values of an image's bands are like."""
+
+    item: str
+    low: npt.NDArray[np.float32]
+    """`(B,)`: least value of each band, from 0 to 1."""
+    high: npt.NDArray[np.float32]
+    at_ends: npt.NDArray[np.float64]
+    """`(B,)`: share of the values that are exactly 0 or 1."""
+
+
+def check_bands(dataset: Dataset, *, progress: bool = True) -> Report:
+    """Find problems of the images of a split, as a model of named bands reads them.
+
+    Args:
+        dataset: A dataset with bands, from `with_bands`.
+        progress: Whether to show a progress bar on a terminal.
+    """
+    indices = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), SAMPLES)).round().astype(int)).tolist()
+    facts: list[_BandFacts] = []
+    refused: list[tuple[str, str]] = []
+    with progress_bar(progress) as bar, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # values outside the range are counted here
+        task = bar.add_task(f"checking the bands of {dataset.name} {dataset.split}", total=len(indices), status="")
+        for index in indices:
+            item = dataset.items[index]
+            try:
+                facts.append(_read(item, dataset.read_image(item)))
+            except (ValueError, OSError) as error:
+                refused.append((item, str(error)))
+            bar.advance(task)
+    return Report(
+        source=dataset.name,
+        root=None,
+        layout=f"images of {name_bands(dataset.bands)}",
+        images={dataset.split: len(dataset)},
+        checked=len(indices),
+        is_fixable=False,
+        is_quick=len(indices) < len(dataset),
+        findings=(*_judge_refused(refused), *_judge_values(dataset, facts)),
+    )
+
+
+def _read(item: str, pixels: npt.NDArray[np.float32]) -> _BandFacts:
+    flat = pixels.reshape(-1, pixels.shape[2])
+    at_ends = ((flat == 0) | (flat == 1)).mean(axis=0)
+    return _BandFacts(item=item, low=flat.min(axis=0), high=flat.max(axis=0), at_ends=at_ends)
+
+
+def _judge_refused(refused: Sequence[tuple[str, str]]) -> list[Finding]:
+    if not refused:
+        return []
+    meaning = f"These images cannot be read as the bands of the network: training would fail. {refused[0][1]}"
+    advice = "Make the network with the bands of the files, or name these in a bands.yaml to choose some of them."
+    return [_find("bands-refused", [item for item, _ in refused], meaning, advice, stops=True)]
+
+
+def _judge_values(dataset: Dataset, facts: Sequence[_BandFacts]) -> list[Finding]:
+    found = []
+    for k, band in enumerate(dataset.bands if facts else ()):
+        low, high = float(min(fact.low[k] for fact in facts)), float(max(fact.high[k] for fact in facts))
+        constant = [fact.item for fact in facts if fact.high[k] - fact.low[k] < _CONSTANT]
+        at_ends = [fact.item for fact in facts if fact.at_ends[k] > _AT_ENDS]
+        if len(constant) == len(facts):
+            meaning = f"The band {band.name} has one value in each of these images, so it shows the network nothing."
+            found.append(_find("band-constant", constant, meaning, "Check its export, or leave the band out."))
+        elif at_ends and not band.is_colour:
+            meaning = (
+                f"More than {_AT_ENDS:.0%} of the values of the band {band.name} are at the ends of its range or "
+                "outside, where they are clipped, or are missing, which becomes 0."
+            )
+            found.append(_find("band-clipped", at_ends, meaning, _ask_for_range(dataset, k)))
+        elif high - low < _NARROW:
+            meaning = (
+                f"The band {band.name} fills only {low:.3g} to {high:.3g} of its range from 0 to 1: it may be stored "
+                "on another scale, such as metres instead of centimetres."
+            )
+            found.append(_find("band-narrow", [fact.item for fact in facts], meaning, _ask_for_range(dataset, k)))
+    return found
+
+
+def _ask_for_range(dataset: Dataset, channel: int) -> str:
+    band = dataset.bands[channel]
+    known = "that of its stored type" if band.range is None else f"{band.range[0]:g} to {band.range[1]:g}"
+    return f"Its range is {known}: make the network with a band {band.name}:LOW:HIGH if its values have another one."
+
+
+def _find(kind: str, items: Sequence[str], meaning: str, advice: str, *, stops: bool = False) -> Finding:
+    return Finding(
+        kind=kind,
+        stops=stops,
+        count=len(items),
+        examples=tuple(items[:MAX_EXAMPLES]),
+        meaning=meaning,
+        advice=advice,
+        fixable=False,
+    )

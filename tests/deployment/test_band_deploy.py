@@ -1,0 +1,104 @@
+"""Deployment of networks for images of named bands: files, windows, scales, large images and exports agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from band_scenes import BANDS, draw_scene, write_folder, write_tiff
+from PIL import Image
+
+from refinenet import RefineNet
+from refinenet.bands import read_bands
+from refinenet.inference.protocol import Protocol
+from refinenet.labels import LabelMap
+
+SCENE = draw_scene(3, 70, 90)[0]
+
+
+@pytest.fixture(scope="module")
+def model() -> RefineNet:
+    network = RefineNet(encoder="test_resnet", num_classes=3, bands=BANDS, device="cpu")
+    network._untrained = None
+    return network
+
+
+@pytest.fixture(scope="module")
+def expected(model: RefineNet) -> LabelMap:
+    """Labels by the network itself, on an image scaled by hand."""
+    return model._segmenter.predict(_scaled())
+
+
+def _tiff(folder: Path) -> Path:
+    pytest.importorskip("rasterio")
+    write_tiff(folder / "scene.tif", SCENE)
+    return folder / "scene.tif"
+
+
+def test_files_and_pictures(model: RefineNet, expected: LabelMap, tmp_path: Path) -> None:
+    tiff = _tiff(tmp_path)
+    found = model.segment(tiff)
+    np.testing.assert_array_equal(found.labels, expected)
+    assert found.overlay.shape == (70, 90, 3)
+    np.testing.assert_array_equal(found.image, SCENE[..., :3].astype(np.uint8))
+    turned = np.ascontiguousarray(SCENE[..., ::-1])
+    np.testing.assert_array_equal(model.segment(turned, bands=(5, 4, 3, 2, 1)).labels, expected)
+    (written,) = model.deploy_files(tmp_path, output=tmp_path / "out", progress=False)
+    assert written.error is None
+    limited = model.segment(tiff, max_latency_ms=1e6)
+    assert limited.labels.shape == expected.shape
+
+
+def test_windows_of_a_large_image(model: RefineNet, tmp_path: Path) -> None:
+    tiff = _tiff(tmp_path)
+    whole = model.deploy_large(tiff, tmp_path / "whole.png", window=(96, 96), progress=False)
+    assert whole.size == (70, 90)
+    model.deploy_large(tiff, tmp_path / "parts.png", window=(64, 64), progress=False)
+    protocol = Protocol(window=(64, 64))
+    blended = model._segmenter.under(protocol).predict(_scaled())
+    np.testing.assert_array_equal(_read(tmp_path / "whole.png"), model.segment(tiff).labels)
+    assert (_read(tmp_path / "parts.png") == blended).mean() > 0.99
+    both = model._segmenter.under(Protocol(scales=(1.0, 0.5), flip=True)).predict(_scaled())
+    assert both.shape == blended.shape
+
+
+def test_what_is_refused(model: RefineNet, tmp_path: Path) -> None:
+    rgb = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(ValueError, match="takes 5 bands: red, green, blue, nir, height; The array has 3"):
+        model.segment(rgb)
+    with pytest.raises(ValueError, match="as many numbers"):
+        model.segment(SCENE, bands=(3, 2, 1))
+    with pytest.raises(ValueError, match="range of its own"):
+        model.segment(SCENE, value_range=(0, 100))
+    with pytest.raises(ValueError, match="Videos have RGB frames"):
+        model.deploy_video("clip.mp4", tmp_path / "clip.mp4")
+    with pytest.raises(ValueError, match="in the order of the model"):
+        model.segment(SCENE, channel_order="bgr")
+    with pytest.raises(ValueError, match="has 5"):
+        RefineNet(encoder="test_resnet", bands="red", device="cpu").deploy_large(_tiff(tmp_path), tmp_path / "o.png")
+
+
+def test_an_export_answers_the_same(model: RefineNet, expected: LabelMap, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "bands.onnx"
+    folder = write_folder(tmp_path / "scenes", 2)
+    certificate = model.export(path, dataset=folder, sizes=[(32, 40)], progress=False)
+    assert certificate.graph["input"]["shape"] == ["N", 5, "H", "W"]
+    exported = RefineNet(model=path)
+    assert exported.card.architecture.bands == read_bands(BANDS)
+    found = exported.segment(_tiff(tmp_path))
+    assert (found.labels == expected).mean() > 0.999
+    with pytest.raises(ValueError, match="takes 5 bands"):
+        exported.segment(np.zeros((8, 8, 3), np.uint8))
+
+
+def _scaled() -> npt.NDArray[np.float32]:
+    low, high = np.array([band.range for band in read_bands(BANDS)]).T
+    scaled: npt.NDArray[np.float32] = np.clip((SCENE - low) / (high - low), 0, 1).astype(np.float32)
+    return scaled
+
+
+def _read(path: Path) -> LabelMap:
+    return np.asarray(Image.open(path))
