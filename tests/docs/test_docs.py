@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from itertools import pairwise
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
+from reference_pages import reference_pages
 
 from refinenet.cli import app
 from refinenet.evaluation.metrics import RULES
@@ -31,11 +31,6 @@ WRITTEN = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "referenc
 @pytest.fixture(scope="module")
 def reference() -> dict[str, str]:
     """The generated pages by name."""
-    sys.path.insert(0, str(DOCS))
-    try:
-        from reference_pages import reference_pages
-    finally:
-        sys.path.remove(str(DOCS))
     return reference_pages()
 
 
