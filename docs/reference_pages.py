@@ -293,7 +293,7 @@ def _interval(has_interval: bool) -> str:
     return ", with a 95 % interval" if has_interval else ""
 
 
-def _definitions(rows: Mapping[str, str]) -> str:
+def _definitions(rows: Mapping[Any, str]) -> str:
     return "\n\n".join(
         ", ".join(f"`{key.strip()}`" for key in keys.split(",")) + f"\n: {_escape(text)}" for keys, text in rows.items()
     )
@@ -348,7 +348,7 @@ def tables_page() -> str:
     }
     formats = {suffix: spec.name + (", also int8" if spec.write_int8 else "") for suffix, spec in FORMATS.items()}
     losses = {kind: ", ".join(rows) + "; the first is the default" for kind, rows in TARGET_LOSSES.items()}
-    tables: dict[str, tuple[str, Mapping[str, str]]] = {
+    tables: dict[str, tuple[str, Mapping[Any, str]]] = {
         "Outputs of a network": ("`--outputs`, `RefineNet(outputs=...)`", {k: v.meaning for k, v in KINDS.items()}),
         "Kinds of results": ("`refinenet deploy --kind`", results),
         "Backends": ("`--backend`, `RefineNet(backend=...)`, with their precisions", backends),
