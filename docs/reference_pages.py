@@ -336,7 +336,7 @@ def tables_page() -> str:
     from refinenet.training.losses.targets import TARGET_LOSSES
 
     results = {
-        name: f"`{spec.suffix}`, {'a picture' if spec.is_picture else 'a file for other programs'}"
+        name: f"of {spec.of}: {', '.join(f'`{suffix}`' for suffix in {spec.suffix: 0, **spec.forms, **spec.contents})}"
         + (f", {spec.channels} channels" if spec.channels > 1 else "")
         + (f" ({spec.remark})" if spec.remark and spec.remark != spec.suffix else "")
         for name, spec in OUTPUT_KINDS.items()
