@@ -133,7 +133,7 @@ def test_console_examples_run(users_files: Path, run_refinenet: CommandLine) -> 
             quick += "" if any(word in quick for word in NAMES_A_NETWORK) else " --encoder mobilenetv2_050"
         if "refinenet export" in quick:
             quick = quick.replace("streets:4", "streets:1") + " --size 64x64"
-        result = run_refinenet(*shlex.split(with_local_paths(quick, users_files), comments=True)[1:], timeout=300)
+        result = run_refinenet(*shlex.split(with_local_paths(quick, users_files), comments=True)[1:], timeout=600)
         if "--recipe lightweight_nyu" in quick:  # its encoder's ImageNet weights are fetched first
             assert result.returncode == 1
             assert "'resnet50' could not be downloaded" in result.stderr
