@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR)/src
 # Container images often disable bytecode files; every process would then recompile PyTorch, timm and SymPy.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format docs clean
 
 demo: $(READY)
 	@$(BIN)/python -m refinenet demo --output demo.png
@@ -24,12 +24,17 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The pages are in docs/_build/html; `make docs BUILDER=linkcheck` checks the links to other sites.
+BUILDER ?= html
+docs: $(VENV)/.docs-ready
+	$(BIN)/python -m sphinx -b $(BUILDER) -W --keep-going docs docs/_build/$(BUILDER)
+
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist docs/_build docs/reference .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # Python compiles modules on first import; compiling all 370 MB of packages during installation takes another minute.
 $(READY): pyproject.toml
@@ -37,4 +42,8 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit('refinenet needs Python 3.11 or newer, this is ' + sys.version.split()[0] + '; try: make PYTHON=python3.12 $(MAKECMDGOALS)') if sys.version_info < (3, 11) else None"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --no-compile -e ".[dev]"
+	@touch $@
+
+$(VENV)/.docs-ready: $(READY)
+	@$(BIN)/python -m pip install --disable-pip-version-check -e ".[docs]"
 	@touch $@

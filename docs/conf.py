@@ -1,0 +1,68 @@
+"""Configuration of Sphinx; `make docs` builds the pages."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
+
+from reference_pages import write_pages  # noqa: E402 - found by the path above
+
+from refinenet import __version__  # noqa: E402
+
+project = "refinenet"
+author = "the refinenet authors"
+copyright = "2026, the refinenet authors"  # noqa: A001 - Sphinx's name
+release = version = __version__
+
+extensions = [
+    "myst_parser",
+    "sphinx_copybutton",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+]
+exclude_patterns = ["_build"]
+smartquotes = False  # options begin with two hyphens
+
+myst_enable_extensions = ["deflist", "colon_fence", "attrs_inline"]
+myst_heading_anchors = 3
+
+default_role = "code"
+add_module_names = False
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+python_maximum_signature_line_length = 80
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_preprocess_types = False
+
+html_theme = "furo"
+html_title = f"refinenet {__version__}"
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
+copybutton_prompt_text = r"\$ |>>> "
+copybutton_prompt_is_regexp = True
+linkcheck_timeout = 20
+
+
+def _write_reference(app: Any) -> None:
+    write_pages(HERE / "reference")
+
+
+def _mark_code(_app: Any, _what: str, _name: str, _obj: object, _options: object, lines: list[str]) -> None:
+    """Turn `code` of docstrings into reStructuredText's ``code``, also where letters follow, as in `Metric`s."""
+    lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?!`)(?=(\w?))", _double, line) for line in lines]
+
+
+def _double(found: re.Match[str]) -> str:
+    return f"``{found[1]}``" + ("\\ " if found[2] else "")
+
+
+def setup(app: Any) -> None:
+    """Generate the reference before the pages are read."""
+    app.connect("builder-inited", _write_reference)
+    app.connect("autodoc-process-docstring", _mark_code, priority=400)  # before napoleon, which writes roles

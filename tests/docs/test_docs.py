@@ -1,0 +1,153 @@
+"""The documentation: nothing is missing from the reference, links lead somewhere, examples can be typed as they are.
+
+The full build, with warnings as errors, is `make docs`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from reference_pages import reference_pages
+
+from refinenet.cli import app
+from refinenet.evaluation.metrics import RULES
+from refinenet.evaluation.metrics.targets import TARGET_METRICS
+from refinenet.training import TrainConfig, recipe_descriptions
+
+DOCS = Path(__file__).parents[2] / "docs"
+WRITTEN = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "reference"} & set(path.parts))
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, str]:
+    """The generated pages by name."""
+    return reference_pages()
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    """Yield the fenced blocks of a language, each with its page."""
+    for path in WRITTEN:
+        for text in re.findall(rf"^```{language}\n(.*?)^```", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE):
+            yield str(path.relative_to(DOCS)), text
+
+
+def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the commands of the application, each with its full name."""
+    if not hasattr(command, "commands"):
+        yield name.strip(), command
+        return
+    for part, child in command.commands.items():
+        yield from leaves(child, f"{name} {part}")
+
+
+COMMANDS = dict(leaves(typer.main.get_command(app)))
+
+
+def test_the_reference_has_every_command_and_option(reference: dict[str, str]) -> None:
+    sections = dict(re.findall(r"^## refinenet ([a-z ]+)$(.*?)(?=^## |\Z)", reference["commands"], re.DOTALL | re.M))
+    assert sections.keys() == COMMANDS.keys()
+    for name, command in COMMANDS.items():
+        for parameter in command.params:
+            for option in (word for word in (*parameter.opts, *parameter.secondary_opts) if word.startswith("-")):
+                assert re.search(rf"[ ,]{option}\b", sections[name]), (name, option)
+    assert "Default: `0.005`" in sections["export"]
+    assert "{option} --set KEY=VALUE" in sections["train"]
+
+
+def test_the_reference_has_every_setting_with_default_range_and_meaning(reference: dict[str, str]) -> None:
+    training = reference["settings"].partition("\n## Training\n")[2].partition("\n## ")[0]
+    found = re.findall(r"^### `(\w+)`\n\n(.+?)\. Default: `(.+?)`\.\n\n([^#]+)", training, flags=re.M)
+    assert {name for name, *_ in found} == {field.name for field in fields(TrainConfig)}
+    listed = {name: (kind, default, meaning) for name, kind, default, meaning in found}
+    assert listed["rotation"][:2] == ("A number from 0 to 180", "0.0")
+    assert listed["crop_size"][1] == "[320, 320]"
+    assert listed["epochs"][2].startswith("Passes over the training images.")
+
+
+def test_the_reference_has_every_recipe_rule_and_public_name(reference: dict[str, str]) -> None:
+    for name in recipe_descriptions():
+        assert f"\n## {name}\n" in reference["recipes"]
+    rules = [RULES, *(kind.rules for kind in TARGET_METRICS.values())]
+    for key in (key.strip() for table in rules for keys in table for key in keys.split(",")):
+        assert f"`{key}`" in reference["metrics"], key
+    for name in ("RefineNet", "Segmentation", "LabelSet", "evaluate_predictions"):
+        assert re.search(rf"auto(class|function):: refinenet\.[\w.]+\.{name}$", reference["api"], re.M)
+    assert ".. autoclass:: refinenet.training.config.TrainConfig" in reference["api-training"]
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of the headings of a page, as GitHub and MyST make them."""
+    titles = re.findall(r"^#{1,3} (.+)$", text, flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_links_within_the_documentation_resolve(reference: dict[str, str]) -> None:
+    pages = {path: path.read_text("utf-8") for path in WRITTEN}
+    pages |= {DOCS / "reference" / f"{name}.md": text for name, text in reference.items()}
+    for path, text in pages.items():
+        for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)):
+            if re.match(r"\w+:", link):
+                continue
+            place, _, anchor = link.partition("#")
+            target = (path.parent / place).resolve() if place else path
+            assert target in pages or target.is_file(), (path.name, link)
+            assert not anchor or anchor in anchors(pages[target]), (path.name, link)
+
+
+def test_every_page_is_in_the_contents() -> None:
+    listed = {line.strip() for line in (DOCS / "index.md").read_text("utf-8").splitlines()}
+    assert {str(path.relative_to(DOCS).with_suffix("")) for path in WRITTEN} - listed == {"index"}
+
+
+@pytest.mark.parametrize(("page", "text"), list(blocks("python")))
+def test_python_examples_compile(page: str, text: str) -> None:
+    compile(text, page, "exec")
+
+
+def typed_commands() -> Iterator[tuple[str, list[str]]]:
+    """Yield the arguments of each `refinenet` command in the examples, with its page."""
+    for page, text in blocks("console"):
+        for line in text.splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            if line.startswith("$ ") and "refinenet" in words and words[0] in ("refinenet", "cat", "torchrun"):
+                words = words[words.index("refinenet") + 1 :]
+                yield page, words[: words.index(">")] if ">" in words else words
+
+
+@pytest.mark.parametrize(("page", "words"), list(typed_commands()))
+def test_console_examples_are_accepted_by_the_command_line(page: str, words: list[str]) -> None:
+    """Commands, options and the types of their values; nothing is run."""
+    length = 2 if words[0] == "data" else 1
+    name = " ".join(words[:length])
+    COMMANDS[name].make_context(name, words[length:])
+    for setting in (word for before, word in pairwise(words) if before == "--set"):
+        assert setting.partition("=")[0] in {field.name for field in fields(TrainConfig)}
+
+
+def test_painted_labels_of_label_studio_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (script,) = (text for page, text in blocks("python") if page == "how-to/annotate.md")
+    (tmp_path / "export").mkdir()
+    painted = np.zeros((2, 3), np.uint8)
+    painted[0, 1] = 255
+    Image.fromarray(painted).save(tmp_path / "export" / "task-12-annotation-3-by-1-tag-car-0.png")
+    Image.fromarray(255 - painted).save(tmp_path / "export" / "task-12-annotation-3-by-1-tag-road-0.png")
+    monkeypatch.chdir(tmp_path)
+    exec(script, {})
+    assert np.array(Image.open(tmp_path / "mine" / "masks" / "12.png")).tolist() == [[1, 2, 1], [1, 1, 1]]
+
+
+def test_a_network_is_used_like_any_module() -> None:
+    (script,) = (text for page, text in blocks("python") if page == "how-to/moving.md")
+    names: dict[str, Any] = {}
+    exec(script, names)
+    assert names["logits"].shape == (2, 3, 65, 97)
