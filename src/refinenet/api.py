@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from refinenet.bands import BandsSource
 from refinenet.datasets.catalog import PUBLISHED, Dataset, DatasetSource, TrainingSource, open_dataset
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.segmentation_model import SegmentationModel
@@ -32,6 +31,7 @@ from refinenet.inference.backends import AUTO, check_backend, choose_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel
 from refinenet.inference.protocol import Protocol, choose_protocol
+from refinenet.io.bands import BandsSource
 from refinenet.io.console import print_note
 from refinenet.io.images import ChannelOrder, check_channel_order
 from refinenet.models.class_mapping import check_same_classes
@@ -78,7 +78,7 @@ class RefineNet(SegmentationModel):
             of OpenCV (`cv2.imread`). Pictures of results have the same order. Files and Pillow images, and pictures of
             their results, are always RGB.
         bands: Bands of the images, with the stored values that become 0 and 1: "red,green,blue,nir:0:4095"; see
-            `refinenet.bands`. By default RGB of 8 bits. Weights for other bands are converted, and to be trained.
+            `refinenet.io.bands`. By default RGB of 8 bits. Weights for other bands are converted, and to be trained.
 
     Predictions are thread-safe with every backend, for images of any sizes; copies (`copy.deepcopy`), unpickled and
     forked models predict the same. In a forked process PyTorch computes with one thread.

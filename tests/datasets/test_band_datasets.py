@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from band_scenes import BANDS, draw_scene, write_folder, write_several
 
-from refinenet.bands import read_bands
 from refinenet.datasets import open_dataset, read_for_model
 from refinenet.datasets.band_reading import with_bands
+from refinenet.io.bands import read_bands
 
 MODEL = read_bands(BANDS)
 

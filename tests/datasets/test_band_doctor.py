@@ -9,10 +9,10 @@ import pytest
 from band_scenes import BANDS, draw_scene, write_folder, write_several
 
 from refinenet import RefineNet
-from refinenet.bands import read_bands
 from refinenet.datasets import doctor, open_dataset
 from refinenet.datasets.band_reading import with_bands
 from refinenet.datasets.info import draw_contact_sheet
+from refinenet.io.bands import read_bands
 
 
 def _kinds(root: Path, bands: str = BANDS) -> dict[str, str]:

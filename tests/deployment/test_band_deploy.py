@@ -11,8 +11,8 @@ from band_scenes import BANDS, draw_scene, write_folder, write_tiff
 from PIL import Image
 
 from refinenet import RefineNet
-from refinenet.bands import read_bands
 from refinenet.inference.protocol import Protocol
+from refinenet.io.bands import read_bands
 from refinenet.labels import LabelMap
 
 SCENE = draw_scene(3, 70, 90)[0]

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from refinenet.bands import read_bands
 from refinenet.io.band_images import as_picture
+from refinenet.io.bands import read_bands
 from refinenet.io.images import read_image
 from refinenet.io.raster.band_reader import open_bands
 from refinenet.io.sample_values import Reading

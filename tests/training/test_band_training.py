@@ -12,9 +12,9 @@ from band_scenes import BANDS, draw_scene, write_folder, write_several
 from numpy.random import default_rng
 
 from refinenet import RefineNet
-from refinenet.bands import read_bands
 from refinenet.datasets import open_dataset
 from refinenet.datasets.band_reading import with_bands
+from refinenet.io.bands import read_bands
 from refinenet.training.augmentation.colour import ColourChange, vary_bands, vary_colour
 from refinenet.training.augmentation.config import AugmentationConfig
 from refinenet.training.augmentation.geometry import Pair

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.bands import Band, choose_shown, name_bands
 from refinenet.datasets.dataset import BandFiles, Dataset, with_value_range
+from refinenet.io.bands import Band, choose_shown, name_bands
 from refinenet.io.images import read_image
 from refinenet.io.sample_values import Decoded, ImageWarning, Reading, ValueRange
 

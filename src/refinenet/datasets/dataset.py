@@ -15,7 +15,7 @@ from typing import NamedTuple, NoReturn, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.bands import Band
+from refinenet.io.bands import Band
 from refinenet.io.images import decode, read_image
 from refinenet.io.mask_files import read_mask
 from refinenet.io.sample_values import ImageWarning, Pixels, Reading, ValueRange

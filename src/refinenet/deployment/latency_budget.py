@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.bands import Band
 from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.inference.backends import list_backends, open_backend
 from refinenet.inference.backends.base import BackendError, BackendName, InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel
 from refinenet.inference.protocol import Protocol
 from refinenet.inference.segmenter import Backend, Segmenter
+from refinenet.io.bands import Band
 from refinenet.io.console import print_note
 from refinenet.io.threads import ThreadLock
 from refinenet.labels import LabelSet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from refinenet.bands import Band
+from refinenet.io.bands import Band
 from refinenet.io.sample_values import Note, Reading, ValueRange, check_value_range
 
 

@@ -15,7 +15,6 @@ from typing import Any, cast
 import numpy.typing as npt
 
 from refinenet._version import __version__
-from refinenet.bands import name_bands
 from refinenet.deployment.files import DeployOptions, FileResult, segment_files, take_all
 from refinenet.deployment.inputs import JobList, plan_work
 from refinenet.deployment.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
@@ -25,6 +24,7 @@ from refinenet.inference.output_kinds import Kind, Output
 from refinenet.inference.rendering import Renderer, check_kind, open_renderer, open_shown
 from refinenet.inference.segmentation import check_output
 from refinenet.inference.values.subject import RenderOptions, usual_kind
+from refinenet.io.bands import name_bands
 from refinenet.io.files import refuse_same_file, write_atomically
 from refinenet.io.images import ChannelOrder, ImageSource
 from refinenet.io.sample_values import ValueRange

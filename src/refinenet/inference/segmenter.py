@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from refinenet.bands import Band
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.protocol import PLAIN, Protocol, average_outputs
 from refinenet.inference.segmentation import Logits, Segmentation, reorder_channels
 from refinenet.inference.upsampling import resize
 from refinenet.io.band_images import as_picture
+from refinenet.io.bands import Band
 from refinenet.io.images import ChannelOrder
 from refinenet.io.sample_values import Mask, Pixels
 from refinenet.io.threads import survive_fork

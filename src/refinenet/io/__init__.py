@@ -12,6 +12,17 @@ from refinenet._lazy import attach
 if TYPE_CHECKING:
     from refinenet.io.arrays import pack_arrays
     from refinenet.io.band_images import BAND_SUFFIXES, as_picture
+    from refinenet.io.bands import (
+        COLOURS,
+        GREY,
+        MAX_BANDS,
+        Band,
+        BandsSource,
+        choose_shown,
+        find_colour,
+        name_bands,
+        read_bands,
+    )
     from refinenet.io.colour_bar import draw_colour_bar, find_limits, paint
     from refinenet.io.console import (
         check_output,
@@ -107,12 +118,15 @@ else:
 __all__ = [
     "AS_DECLARED",
     "BAND_SUFFIXES",
+    "COLOURS",
     "DEEP_MODES",
     "DOWNLOAD",
     "FONT_SIZE",
     "FOREIGN_SUFFIXES",
+    "GREY",
     "IMAGE_SUFFIXES",
     "MARGIN",
+    "MAX_BANDS",
     "MAX_PIXELS",
     "PATIENCE",
     "RGB",
@@ -120,7 +134,9 @@ __all__ = [
     "TIFF_SUFFIXES",
     "TILE",
     "TRACING",
+    "Band",
     "BandReader",
+    "BandsSource",
     "ChannelOrder",
     "Decoded",
     "ImageSource",
@@ -145,6 +161,7 @@ __all__ = [
     "check_output",
     "check_suffix",
     "check_value_range",
+    "choose_shown",
     "clear_errors",
     "damage_described",
     "decode",
@@ -153,6 +170,7 @@ __all__ = [
     "draw_legend",
     "encode",
     "fetch",
+    "find_colour",
     "find_limits",
     "first_of_each_kind",
     "fit_text",
@@ -170,6 +188,7 @@ __all__ = [
     "make_folders",
     "map_parallel",
     "map_safely",
+    "name_bands",
     "needs_windows",
     "only_one",
     "open_bands",
@@ -184,6 +203,7 @@ __all__ = [
     "print_table",
     "progress_bar",
     "quote_controls",
+    "read_bands",
     "read_checksummed",
     "read_colour_mask",
     "read_colours",

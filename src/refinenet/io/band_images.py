@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from refinenet.bands import Band, choose_shown, name_bands
+from refinenet.io.bands import Band, choose_shown, name_bands
 from refinenet.io.files import quote_controls, refuse_address
 from refinenet.io.image_files import (
     DEEP_MODES,

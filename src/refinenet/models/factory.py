@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from refinenet.bands import Band, BandsSource, read_bands
 from refinenet.distributed import local_device
+from refinenet.io.bands import Band, BandsSource, read_bands
 from refinenet.io.files import refuse_address
 from refinenet.labels import NO_CLASSES, LabelSet
 from refinenet.models.decoder import LIGHTWEIGHT, PRESETS

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refinenet.bands import COLOURS, Band, name_bands, read_bands
+from refinenet.io.bands import COLOURS, Band, name_bands, read_bands
 from refinenet.labels import MAX_CLASSES
 from refinenet.models.decoder import FULL, LIGHTWEIGHT, LIGHTWEIGHT_MOBILE, Decoder, DecoderConfig, upsample
 from refinenet.models.encoders.band_weights import inflate_kernel

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.bands import name_bands
 from refinenet.datasets.dataset import Dataset
 from refinenet.datasets.doctor.findings import MAX_EXAMPLES, Finding
 from refinenet.datasets.doctor.report import Report
+from refinenet.io.bands import name_bands
 from refinenet.io.console import progress_bar
 
 SAMPLES = 100

@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from refinenet.bands import Band, read_bands
 from refinenet.datasets.dataset import BandFiles, Dataset
 from refinenet.datasets.file_pairs import by_stem, find_by_item, find_stem
 from refinenet.datasets.folder.classes_file import load_yaml
 from refinenet.datasets.folder.split_files import Layout, SplitFiles
 from refinenet.io.band_images import BAND_SUFFIXES
+from refinenet.io.bands import Band, read_bands
 from refinenet.io.image_files import walk_names
 from refinenet.labels import shorten
 

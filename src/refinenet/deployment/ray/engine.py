@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from refinenet.bands import name_bands
 from refinenet.deployment.journal import GREY, LABEL_FILES
 from refinenet.deployment.outputs import check_target
 from refinenet.deployment.ray.journal import RayJournal, RayResult, failed
@@ -33,6 +32,7 @@ from refinenet.inference.output_kinds import Kind, Output, is_of_values
 from refinenet.inference.rendering import open_renderer
 from refinenet.inference.segmentation import check_output
 from refinenet.inference.values.subject import RenderOptions
+from refinenet.io.bands import name_bands
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_blocked, sweep_leftovers_of
 from refinenet.io.raster.writer import TIFF_SUFFIXES

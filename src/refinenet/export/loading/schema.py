@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from refinenet.bands import MAX_BANDS
+from refinenet.io.bands import MAX_BANDS
 from refinenet.labels import MAX_CLASSES
 
 HEADER_KEY = "refinenet"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refinenet.bands import Band
+from refinenet.io.bands import Band
 from refinenet.models.encoders.band_weights import normalise_bands, usual_spread
 from refinenet.models.encoders.feature_info import IMAGENET, STRIDES, FeatureInfo, Normalisation
 from refinenet.models.encoders.mobilenetv2 import MobileNetV2, replace_strided_depthwise

@@ -13,7 +13,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from refinenet.bands import Band
+from refinenet.io.bands import Band
 from refinenet.io.sample_values import Pixels
 from refinenet.labels import LabelMap
 from refinenet.outputs import OutputSpec
