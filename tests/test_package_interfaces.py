@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import refinenet
@@ -12,12 +13,20 @@ ROOT = Path(refinenet.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
 
 
+@cache
 def listed(package: Path) -> set[str]:
     """The names in the `__all__` of a package."""
     for node in ast.parse((package / "__init__.py").read_text("utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return set(ast.literal_eval(node.value))
     return set()
+
+
+@cache
+def imports(path: Path) -> list[ast.ImportFrom]:
+    """The `from ... import ...` statements of a module that name a module of the package."""
+    nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+    return [node for node in nodes if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("refinenet.")]
 
 
 def is_public(module: str, name: str) -> bool:
@@ -33,16 +42,15 @@ def test_packages_use_only_listed_names_of_each_other() -> None:
     private = set()
     for path in ROOT.rglob("*.py"):
         home = path.relative_to(ROOT).parts[0]
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("refinenet."):
-                package = str(node.module).split(".")[1]
-                if package == home or not (ROOT / package).is_dir():
-                    continue
-                private |= {
-                    (str(path.relative_to(ROOT)), node.module, alias.name)
-                    for alias in node.names
-                    if not is_public(str(node.module), alias.name)
-                }
+        for node in imports(path):
+            package = str(node.module).split(".")[1]
+            if package == home or not (ROOT / package).is_dir():
+                continue
+            private |= {
+                (str(path.relative_to(ROOT)), node.module, alias.name)
+                for alias in node.names
+                if not is_public(str(node.module), alias.name)
+            }
     assert not private
 
 
@@ -52,8 +60,8 @@ def imported_from(package: str) -> set[str]:
     for path in (*ROOT.rglob("*.py"), *(REPOSITORY / "benchmarks").rglob("*.py")):
         if path.is_relative_to(ROOT / package):
             continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"refinenet.{package}."):
+        for node in imports(path):
+            if f"{node.module}.".startswith(f"refinenet.{package}."):
                 found |= {alias.name for alias in node.names}
     return found
 
