@@ -220,7 +220,7 @@ class TestEval:
             camvid_model.eval(dataset=dataset)
 
     def test_an_unknown_dataset_is_refused(self, camvid_model: RefineNet) -> None:
-        with pytest.raises(ValueError, match=r"no dataset 'cityscape'.*nyu, voc, .*camvid, streets"):
+        with pytest.raises(ValueError, match=r"no dataset 'cityscape'.*nyu, nyu:raw, voc, .*camvid, streets"):
             camvid_model.eval(dataset="cityscape")
 
 

@@ -134,7 +134,7 @@ def test_console_examples_run(users_files: Path, call_refinenet: CommandLine) ->
             quick = quick.partition(" --set")[0].replace(LARGE_NETWORK, SMALL_NETWORK) + QUICK_OPTIONS
             quick += "" if any(word in quick for word in NAMES_A_NETWORK) else SMALL_NETWORK
         if "refinenet export" in quick:
-            quick = quick.replace("streets:4", "streets:1:64x64") + " --size 64x64"
+            quick = quick.replace("streets:4:64x64", "streets:1:64x64") + " --size 64x64"
         result = call_refinenet(*shlex.split(with_local_paths(quick, users_files), comments=True)[1:])
         if "--recipe lightweight_nyu" in quick:  # its encoder's ImageNet weights are fetched first
             assert result.returncode == 1
