@@ -195,7 +195,7 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
         return streets.parse(name) if is_drawn(name) else FolderSplits(Path(name))
     raise ValueError(
         f"There is no dataset {name!r}: it is neither one of {', '.join(NAMES)}, nor a folder. "
-        "A custom folder contains images/ and masks/ with matching file names; see the README for other layouts."
+        "A custom folder contains images/ and masks/ with matching file names; see docs/formats.md for other layouts."
     )
 
 
