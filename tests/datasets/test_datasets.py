@@ -191,7 +191,9 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
 
 
 def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no dataset 'cityscape'.*nyu, nyu:raw, voc, .*camvid, streets.*images/ and masks/"):
+    with pytest.raises(
+        ValueError, match=r"no dataset 'cityscape'.*nyu, nyu:raw, voc, .*camvid, streets.*images/ and masks/"
+    ):
         open_dataset("cityscape")
     with pytest.raises(ValueError, match="neither"):
         open_dataset(tmp_path / "missing")
