@@ -30,7 +30,8 @@ NAME = "share"
 def brightness(read: Any, item: str) -> npt.NDArray[np.float32]:
     """The grey value of each pixel in [0, 1], a share that a network can learn."""
     image: npt.NDArray[np.uint8] = read(item)
-    return (image.mean(2)[np.newaxis] / 255).astype(np.float32)
+    share: npt.NDArray[np.float32] = (image.mean(2)[np.newaxis] / 255).astype(np.float32)
+    return share
 
 
 def with_shares(split: str) -> Dataset:
@@ -60,7 +61,7 @@ def fifth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(heads.FINISH, NAME, lambda values, spec: torch.sigmoid(values))
     monkeypatch.setitem(TARGET_LOSSES, NAME, {"huber": regression.LOSSES["huber"]})
     monkeypatch.setitem(TARGET_METRICS, NAME, ShareAccumulator)
-    monkeypatch.setitem(TARGET_PICTURES, NAME, TARGET_PICTURES["regression"])  # type: ignore[index]
+    monkeypatch.setitem(TARGET_PICTURES, NAME, TARGET_PICTURES["regression"])
 
 
 @pytest.mark.usefixtures("fifth")
