@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet import RefineNet
-from refinenet.datasets.catalog import Dataset, open_dataset
+from refinenet.datasets.catalog import Dataset, DatasetSource, open_dataset
 from refinenet.evaluation.evaluator import accumulate_targets
 
 Values = npt.NDArray[np.float32]
@@ -65,7 +65,7 @@ def measure_constants(source: str) -> dict[str, float | None]:
     return found
 
 
-def train(outputs: str, source: object, folder: Path, arguments: argparse.Namespace) -> dict[str, float | None]:
+def train(outputs: str, source: DatasetSource, folder: Path, arguments: argparse.Namespace) -> dict[str, float | None]:
     """Train a network, and return its metrics on the validation split of streets."""
     network = RefineNet(
         model_type="lightweight",
@@ -76,7 +76,7 @@ def train(outputs: str, source: object, folder: Path, arguments: argparse.Namesp
         seed=7,
     )
     result = network.train(
-        source,  # type: ignore[arg-type]
+        source,
         output=folder,
         check=False,
         epochs=arguments.epochs,

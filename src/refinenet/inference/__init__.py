@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Output,
         OutputKind,
         file_word,
+        find_colours,
         is_of_values,
         split_kind,
     )
@@ -120,6 +121,7 @@ __all__ = [
     "compile_openvino",
     "convert_program",
     "file_word",
+    "find_colours",
     "is_of_values",
     "keep_freed_memory",
     "kinds_of",

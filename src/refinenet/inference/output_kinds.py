@@ -238,6 +238,11 @@ OUTPUT_KINDS: dict[str, OutputKind] = {
 """All kinds by name, in the order in which results are written."""
 
 
+def find_colours(kind: str) -> str:
+    """Return the colour map of the usual picture of a kind of outputs, one of `colour_bar.COLOUR_MAPS`."""
+    return next((row.colours for row in OUTPUT_KINDS.values() if row.of == kind and row.is_usual), OutputKind.colours)
+
+
 def split_kind(kind: Kind) -> tuple[str, str]:
     """Return the key of `OUTPUT_KINDS` in a kind, and the name of an output or a quantity; "" for the first one."""
     key, _, name = kind.partition(NAME_MARK)

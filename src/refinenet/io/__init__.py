@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         name_bands,
         read_bands,
     )
-    from refinenet.io.colour_bar import draw_colour_bar, find_limits, paint
+    from refinenet.io.colour_bar import draw_colour_bar, find_limits, paint, paint_vectors
     from refinenet.io.console import (
         check_output,
         describe_error,
@@ -199,6 +199,7 @@ __all__ = [
     "open_verified",
     "pack_arrays",
     "paint",
+    "paint_vectors",
     "print_note",
     "print_table",
     "progress_bar",

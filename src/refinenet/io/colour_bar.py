@@ -57,6 +57,15 @@ def paint(values: Floats, low: float, high: float, colour_map: str) -> npt.NDArr
     return np.where(known[..., np.newaxis], colours, np.array(NO_DATA, np.uint8))
 
 
+def paint_vectors(values: Floats) -> npt.NDArray[np.uint8]:
+    """Return (n + 1) / 2 of the components of unit vectors `(3, H, W)`, as `(H, W, 3)` uint8 RGB; black without data.
+
+    No unit vector is black, which would be three components of -1.
+    """
+    painted = np.rint((np.moveaxis(values, 0, -1) + 1) * 127.5)
+    return np.where(np.isfinite(painted), painted, 0).clip(0, 255).astype(np.uint8)
+
+
 def find_limits(values: Floats) -> tuple[float, float]:
     """Return the values between which 96 % of all lie, which become the ends of the colours; (0, 1) without values."""
     known = values[np.isfinite(values)]

@@ -29,7 +29,8 @@ from refinenet.evaluation.report.images import (
     photo_uri,
 )
 from refinenet.evaluation.results import Evaluation
-from refinenet.io.colour_bar import draw_colour_bar, find_limits, paint
+from refinenet.inference.output_kinds import find_colours
+from refinenet.io.colour_bar import draw_colour_bar, find_limits, paint, paint_vectors
 from refinenet.io.images import write
 from refinenet.outputs import OutputSpec
 
@@ -147,7 +148,7 @@ def draw_panels(spec: OutputSpec, image: Pixels, predicted: Values, truth: Value
 
 
 def _draw_quantities(spec: OutputSpec, predicted: Values, truth: Values) -> Iterator[Panel]:
-    colours = "near_bright" if spec.info.shrinks_with_zoom else "plasma"
+    colours = find_colours(spec.kind)
     for (quantity, unit), guess, true in zip(spec.quantities, predicted, truth, strict=True):
         # The truth decides the colours, so that a prediction that is all too large looks so.
         low, high = find_limits(true)
@@ -163,15 +164,9 @@ def _draw_normals(spec: OutputSpec, predicted: Values, truth: Values) -> Iterato
     known = np.isfinite(flat[0]).all(0) & np.isfinite(flat[1]).all(0)
     angles = np.full(height * width, np.nan, np.float32)
     angles[known] = find_angles(flat[0][:, known], flat[1][:, known])
-    yield Panel(title=f"true {spec.name}", picture=_paint_normals(truth))
-    yield Panel(title=f"predicted {spec.name}", picture=_paint_normals(predicted))
+    yield Panel(title=f"true {spec.name}", picture=paint_vectors(truth))
+    yield Panel(title=f"predicted {spec.name}", picture=paint_vectors(predicted))
     yield _draw_error(angles.reshape(height, width), "angle between them", "degrees")
-
-
-def _paint_normals(values: Values) -> Pixels:
-    """Return (n + 1) / 2 of x, y and z as `(H, W, 3)` uint8 RGB; black without data."""
-    painted = np.rint((np.moveaxis(values, 0, -1) + 1) * 127.5)
-    return np.where(np.isfinite(painted), painted, 0).clip(0, 255).astype(np.uint8)
 
 
 def _draw_error(errors: npt.NDArray[np.float32], title: str, unit: str) -> Panel:

@@ -59,7 +59,8 @@ def _arguments(node: Node) -> dict[str, Any]:
     """Return the arguments of an operation by name, with its defaults."""
     assert isinstance(node.target, torch._ops.OpOverload)
     schema = node.target._schema.arguments
-    given = dict(zip((argument.name for argument in schema), node.args, strict=False))
+    # Arguments at the end that have their defaults are left out of a graph.
+    given = dict(zip((argument.name for argument in schema[: len(node.args)]), node.args, strict=True))
     return {**{argument.name: argument.default_value for argument in schema}, **given, **node.kwargs}
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from refinenet.inference.prediction import Values
 from refinenet.inference.values.subject import Subject
+from refinenet.io.colour_bar import paint_vectors
 
 
 def paint_normals(values: Values, subject: Subject) -> npt.NDArray[np.uint8]:  # noqa: ARG001 - as all forms
@@ -19,8 +20,7 @@ def paint_normals(values: Values, subject: Subject) -> npt.NDArray[np.uint8]:  #
 
     A surface that faces the camera, z = -1, is (128, 128, 0), the ground, y = -1, is (128, 0, 128).
     """
-    painted = np.rint((np.moveaxis(values, 0, -1) + 1) * 127.5)
-    return np.where(np.isfinite(painted), painted, 0).clip(0, 255).astype(np.uint8)
+    return paint_vectors(values)
 
 
 def describe_normals(subject: Subject) -> Mapping[str, str]:

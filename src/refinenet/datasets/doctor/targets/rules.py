@@ -95,9 +95,9 @@ def _judge_file(one: Seen, spec: OutputSpec) -> Iterator[tuple[str, str]]:
             yield kind, f"{count} in the first one."
     if not target.known:
         yield "target-empty", ""
-    for channel, name in zip(target.channels, spec.channels or ("",), strict=False):
+    for index, channel in enumerate(target.channels):
         if channel.marker is not None:
-            value = f"{channel.marker:.10g}"
+            name, value = spec.channels[index] if spec.channels else "", f"{channel.marker:.10g}"
             yield "target-marker", f"{value} in the first one{f', in {name}' if name else ''}."
     if target.channels and all(channel.is_constant for channel in target.channels) and spec.kind != "normals":
         yield "target-constant", ""
