@@ -20,13 +20,14 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import warm_start
+from hostile_files import SECRET
 from PIL import Image
 
 from refinenet import RefineNet
@@ -117,3 +118,13 @@ def call_refinenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The README's commands, one long test, begin first, so that no other process waits for them at the end."""
     items.sort(key=lambda item: "test_console_examples_run" not in item.nodeid)
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Path]:
+    """A file that hostile ones point to; it, and all that lies around, is afterwards as it was."""
+    path = tmp_path / "canary.bin"
+    path.write_text(SECRET * 1000)
+    yield path
+    assert path.read_text() == SECRET * 1000
+    assert not any(tmp_path.rglob("made_by*"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +85,12 @@ def make_tiny() -> Any:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     model.metadata_props.add(key="refinenet", value=header_of(Network(CARD.architecture)))
     return model
+
+
+@cache
+def tiny_openvino() -> tuple[str, bytes]:
+    """Return the text and the weights of `make_tiny` as an OpenVINO model."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tiny.xml"
+        write_openvino(make_tiny(), path)
+        return path.read_text(), path.with_suffix(".bin").read_bytes()
