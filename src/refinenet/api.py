@@ -68,7 +68,7 @@ class RefineNet(SegmentationModel):
         seed: Seed of the random weights of a new network, independent of PyTorch's generator; by default 42.
         backend: What runs the network: "pytorch"; "compiled" (PyTorch with a compiler, which takes a minute for the
             first image); "openvino", at least as fast on CPUs; "onnxruntime". The last two translate the network
-            first, which takes about ten seconds, and cache the translation (`REFINENET_CACHE`). "auto" is OpenVINO
+            first, which takes ten to twenty seconds, and cache the translation (`REFINENET_CACHE`). "auto" is OpenVINO
             on CPUs if installed, otherwise PyTorch, or the value of the environment variable `REFINENET_BACKEND`;
             for an exported file, the program it was made for. Training always uses PyTorch.
         precision: Precision of the backend's arithmetic: "float32"; "bfloat16" (OpenVINO, PyTorch) or "float16"

@@ -45,8 +45,8 @@ AbstainBelow = Annotated[
 Bands = Annotated[
     str | None,
     typer.Option(
-        help="Band numbers for red, green and blue, such as 3,2,1, or a single band for grey. Default: as declared "
-        "by the file."
+        help="Band numbers for red, green and blue, such as 3,2,1, or a single band for grey; as many as the model "
+        "has, if it is for other bands. Default: as declared by the file."
     ),
 ]
 ValueRange = Annotated[

@@ -61,20 +61,23 @@ def train(
         str | None, typer.Option(help="A timm encoder instead of a ResNet, such as mobilenetv2_100.")
     ] = None,
     encoder_weights: Annotated[
-        str | None, typer.Option(help='File with encoder weights, or "imagenet" to download them from timm.')
+        str | None,
+        typer.Option(
+            help='Model with this encoder (camvid, FILE) or file of weights; "imagenet" downloads them from timm.'
+        ),
     ] = None,
     outputs: Annotated[
         str | None,
         typer.Option(
-            help="What a new network predicts: classes (default), depth:0.5:80 (metres), normals, "
-            "NAME=regression[height:m,moisture:%], separated by commas."
+            help="What the network predicts: classes (default), depth:0.5:80 (metres), normals, "
+            "NAME=regression[height:m,moisture:%], separated by commas. What a --model lacks is added to it."
         ),
     ] = None,
     bands: Annotated[
         str | None,
         typer.Option(
-            help="Bands of the images of a new network, with the stored values that become 0 and 1: "
-            "red,green,blue,nir:0:4095. Default: RGB of 8 bits."
+            help="Bands of the images, with the stored values that become 0 and 1: red,green,blue,nir:0:4095. "
+            "A --model for other bands is converted. Default: RGB of 8 bits."
         ),
     ] = None,
     decoder: Annotated[
