@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from band_scenes import BANDS, draw_scene, write_folder, write_tiff
 from PIL import Image
+from torch.nn import functional
 
 from refinenet import RefineNet
 from refinenet.inference.protocol import Protocol
@@ -48,7 +50,7 @@ def test_files_and_pictures(model: RefineNet, expected: LabelMap, tmp_path: Path
     (written,) = model.deploy_files(tmp_path, output=tmp_path / "out", progress=False)
     assert written.error is None
     limited = model.segment(tiff, max_latency_ms=1e6)
-    assert limited.labels.shape == expected.shape
+    assert (limited.labels == expected).mean() > 0.99  # full scale, by the fastest backend
 
 
 def test_windows_of_a_large_image(model: RefineNet, tmp_path: Path) -> None:
@@ -61,7 +63,22 @@ def test_windows_of_a_large_image(model: RefineNet, tmp_path: Path) -> None:
     np.testing.assert_array_equal(_read(tmp_path / "whole.png"), model.segment(tiff).labels)
     assert (_read(tmp_path / "parts.png") == blended).mean() > 0.99
     both = model._segmenter.under(Protocol(scales=(1.0, 0.5), flip=True)).predict(_scaled())
-    assert both.shape == blended.shape
+    assert (both == _average(model)).mean() > 0.99
+
+
+def _average(model: RefineNet) -> npt.NDArray[np.int64]:
+    """Labels by the mean of the probabilities at two scales, each with and without mirroring, by hand."""
+    image = torch.from_numpy(_scaled()).permute(2, 0, 1)[None]
+    total = torch.zeros(3, 70, 90)
+    for size in ((70, 90), (35, 45)):
+        resized = functional.interpolate(image, size, mode="bilinear", antialias=True)
+        for mirrored in (False, True):
+            with torch.inference_mode():
+                logits = model.network(resized.flip(-1) if mirrored else resized)
+            logits = logits.flip(-1) if mirrored else logits
+            total += functional.interpolate(logits, (70, 90), mode="bilinear")[0].softmax(0)
+    labels: npt.NDArray[np.int64] = total.argmax(0).numpy()
+    return labels
 
 
 def test_what_is_refused(model: RefineNet, tmp_path: Path) -> None:

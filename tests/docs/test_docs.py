@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from itertools import pairwise
@@ -92,7 +93,8 @@ def anchors(text: str) -> set[str]:
 
 
 def test_links_within_the_documentation_resolve(reference: dict[str, str]) -> None:
-    pages = {path: path.read_text("utf-8") for path in WRITTEN}
+    of_the_repository = [DOCS.parent / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "MODEL_CARD")]
+    pages = {path: path.read_text("utf-8") for path in (*WRITTEN, *of_the_repository)}
     pages |= {DOCS / "reference" / f"{name}.md": text for name, text in reference.items()}
     for path, text in pages.items():
         for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)):
@@ -130,8 +132,22 @@ def test_console_examples_are_accepted_by_the_command_line(page: str, words: lis
     length = 2 if words[0] == "data" else 1
     name = " ".join(words[:length])
     COMMANDS[name].make_context(name, words[length:])
-    for setting in (word for before, word in pairwise(words) if before == "--set"):
-        assert setting.partition("=")[0] in {field.name for field in fields(TrainConfig)}
+    settings = [word.partition("=") for before, word in pairwise(words) if before == "--set"]
+    if name != "pretrain":
+        TrainConfig.from_dict({key: _read_value(value) for key, _, value in settings} | {"teacher": None})
+
+
+def _read_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:  # text without quotes
+        return text
+
+
+@pytest.mark.parametrize(("page", "text"), list(blocks("console")))
+def test_brackets_are_quoted_as_zsh_wants_them(page: str, text: str) -> None:
+    for line in (line for line in text.splitlines() if line.startswith("$ ")):
+        assert "[" not in re.sub(r"'[^']*'|\"[^\"]*\"|#.*", "", line), (page, line)
 
 
 def test_painted_labels_of_label_studio_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

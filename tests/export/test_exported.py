@@ -189,7 +189,7 @@ def test_the_command_line_runs_exported_files(call_refinenet: CommandLine, files
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_onnxruntime_is_translated_for_once(
+def test_a_cached_translation_for_onnxruntime_is_used_silently(
     files: Path, by_pytorch: RefineNet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = RefineNet(model=files / "model.safetensors", backend="onnxruntime", device="cpu")

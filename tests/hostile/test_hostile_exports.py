@@ -201,7 +201,10 @@ SIGNATURES: dict[str, tuple[Callable[[Any], object], str]] = {
     "rank 3": (set_values("input", value("images", 1, [3, "h", "w"])), "its inputs are"),
     "rank 5": (set_values("input", value("images", 1, ["n", 3, "h", "w", 1])), "its inputs are"),
     "channels last": (set_values("input", value("images", 1, ["n", "h", "w", 3])), "its inputs are"),
-    "four channels": (set_values("input", value("images", 1, ["n", 4, "h", "w"])), "rejected"),
+    "four channels": (
+        set_values("input", value("images", 1, ["n", 4, "h", "w"])),
+        r"returns float32 of shape \(1, 4, 32, 32\)",
+    ),
     "too many bands": (set_values("input", value("images", 1, ["n", 33, "h", "w"])), "have 33 bands"),
     "fixed size": (set_values("input", value("images", 1, [1, 3, 64, 64])), "with N, H and W free"),
     "another name": (set_values("input", value("x", 1, ["n", 3, "h", "w"])), "its inputs are"),

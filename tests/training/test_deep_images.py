@@ -32,9 +32,8 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("value_range", "word", "workers"), [(None, "nearly black", 2), ((0, 4095), "are clipped to it", 0)]
-)
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("value_range", "word"), [(None, "nearly black"), ((0, 4095), "are clipped to it")])
 def test_what_is_to_be_known_of_the_images_is_reported_once(
     value_range: tuple[int, int] | None, word: str, workers: int, deep: Path, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 import warm_start
 from held_files import wait_until
-from ranks import run_ranks
+from ranks import run_ranks, start_ranks
 from safetensors.torch import load_file
 from small_runs import write_pictures
 
@@ -91,6 +91,19 @@ def test_two_processes_measure_as_one_to_the_last_digit(train: list[str], one: P
     assert figures[0]["images"] == 5
     last = list(csv.DictReader((one / "log.csv").open()))[-1]
     assert abs(figures[0]["miou"] - float(last["val_miou"])) < 1e-4
+
+
+def test_a_process_that_loses_another_says_so_and_ends(train: list[str], tmp_path: Path) -> None:
+    """Without torchrun, which would end it by a signal."""
+    command = [*train, "--set", "checkpoint_minutes=0.0001", "--output", str(tmp_path)]
+    first, second = start_ranks(command, stderr=subprocess.PIPE, text=True)
+    with first, second:
+        done = tmp_path / "checkpoints" / "step-000001"
+        wait_until(lambda: done.exists() or first.poll() is not None, "no step is done", 300)
+        second.kill()
+        said = first.communicate(timeout=300)[1]
+    assert first.returncode == 1
+    assert "Error: Another process of this training run has exited" in said
 
 
 def test_a_killed_process_ends_the_training_of_both_and_is_named(train: list[str], tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ def without(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any
 @pytest.mark.parametrize(
     "settings",
     [
+        {"cache": "disk"},
         pytest.param({"cache": "memory"}, marks=needs_shared_memory),
         {"cache": "disk", "augment_on": "device"},
         {"cache": "disk", "workers": 0},

@@ -12,6 +12,7 @@ import pytest
 from small_runs import CLASSES, SETTINGS, new_network, resume, train, write_pictures
 
 from refinenet import RefineNet
+from refinenet.models.model_file import bundled_path
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,10 @@ def test_a_folder_of_its_name_does_not_hide_the_bundled_teacher(
     (tmp_path / "camvid").mkdir()
     r = RefineNet(encoder="test_resnet", device="cpu")
     settings = {**SETTINGS, "teacher": "camvid"}
-    assert r.train("streets:4:48x32", output="run", progress=False, check=False, stop_after=1, **settings).folder
+    r.train("streets:4:48x32", output="run", progress=False, check=False, stop_after=1, **settings)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["config"]["teacher"] == "camvid"
+    assert record["teacher_sha256"] == RefineNet(model=bundled_path("camvid"), device="cpu").card.weights_sha256
 
 
 def test_teachers_of_stages_lie_beside_their_file_and_are_looked_for_at_once(

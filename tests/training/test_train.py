@@ -278,8 +278,9 @@ def test_the_average_of_the_weights_is_what_is_measured_and_kept(tmp_path: Path)
 
 def test_deep_supervision_trains_and_leaves_an_ordinary_model(tmp_path: Path) -> None:
     r = small_network()
-    r.train(dataset="streets:4:48x32", output=tmp_path, progress=False, stop_after=1, **SMALL, deep_supervision=0.4)
-    saved = RefineNet(model=tmp_path / "last.safetensors", device="cpu")
+    settings = {**SMALL, "epochs": 1, "deep_supervision": 0.4}
+    r.train(dataset="streets:4:48x32", output=tmp_path, progress=False, **settings)
+    saved = RefineNet(model=tmp_path / "best.safetensors", device="cpu")
     assert set(weights(saved)) == set(weights(small_network()))
 
 
