@@ -270,7 +270,9 @@ def test_the_real_imagenet_file_computes_what_timm_computes(images: Tensor) -> N
 def test_a_model_file_gives_its_encoder(tmp_path: Path) -> None:
     trained = RefineNet(encoder="test_resnet", num_classes=3, device="cpu", seed=1)
     path = trained.save(tmp_path / "trained.safetensors")
+    generator = torch.get_rng_state()
     r = RefineNet(encoder="test_resnet", outputs="depth", encoder_weights=path, device="cpu", seed=2)
+    assert torch.equal(torch.get_rng_state(), generator)
     for name, weight in trained.network.encoder.state_dict().items():
         assert torch.equal(r.network.encoder.state_dict()[name], weight)
     with pytest.raises(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from band_scenes import BANDS, draw_scene, write_folder, write_several
 from numpy.random import default_rng
+from small_runs import different, state
 
 from refinenet import RefineNet
 from refinenet.datasets import open_dataset
@@ -136,3 +137,24 @@ def test_bands_are_measured_once(scenes: Path) -> None:
     fit_bands(network, dataset, show=False)
     assert torch.equal(network.mean, measured)
     assert float(network.std[4]) == 7
+
+
+def test_a_stopped_run_on_bands_ends_bit_for_bit_where_it_would_have(scenes: Path, tmp_path: Path) -> None:
+    """Cut-out parts are filled with the means of the bands, which a resumed run has to know before its weights."""
+    settings = {**SETTINGS, "epochs": 2, "cutout": 1.0, "loggers": [], "crop_size": [16, 16]}
+    for name, stop_after in (("whole", None), ("cut", 3)):
+        network = RefineNet(encoder="test_resnet", bands=BANDS, device="cpu", seed=4)
+        network.train(scenes, output=tmp_path / name, stop_after=stop_after, **settings)
+    RefineNet(device="cpu").train(resume=tmp_path / "cut", progress=False)
+    assert different(state(tmp_path / "whole"), state(tmp_path / "cut")) == []
+
+
+def test_all_stages_on_bands_are_checked_before_the_first_one(scenes: Path, tmp_path: Path) -> None:
+    other = write_folder(tmp_path / "other", 5)
+    (path,) = other.rglob("03.npy")
+    np.save(path, np.load(path)[..., :3])
+    stages = [{"dataset": str(scenes), "epochs": 1}, {"dataset": str(other), "epochs": 1}]
+    network = RefineNet(encoder="test_resnet", bands=BANDS, device="cpu")
+    with pytest.raises(ValueError, match=r"bands-refused: 1 \(03\)"):
+        network.train(stages=stages, output=tmp_path / "run", **{**SETTINGS, "check": True})
+    assert not (tmp_path / "run").exists()

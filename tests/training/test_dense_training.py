@@ -15,6 +15,7 @@ from PIL import Image
 from small_runs import different, state
 
 from refinenet import RefineNet
+from refinenet.datasets.catalog import Dataset, open_dataset
 from refinenet.evaluation.results import read_results
 from refinenet.outputs import read_outputs
 from refinenet.training.config import TrainConfig
@@ -25,6 +26,7 @@ from refinenet.training.records.recipes import read_recipe
 OUTPUTS = "classes,depth:0.5:300,normals"
 SMALL: dict[str, Any] = {"epochs": 2, "batch_size": 2, "crop_size": [32, 32], "workers": 0, "loggers": []}
 STREETS = "streets:4:32x48"
+SPECS = "classes,depth,normals,soil=regression[height:m,moisture:%]"
 
 
 def new_network(outputs: str = OUTPUTS) -> RefineNet:
@@ -89,7 +91,7 @@ def test_the_command_line_trains_and_evaluates_all_outputs(call_refinenet: Comma
 
 
 def objective(config: OutputLossConfig | None = None) -> DenseObjective:
-    specs = read_outputs("classes,depth,normals,soil=regression[height:m,moisture:%]")
+    specs = read_outputs(SPECS)
     classes = Objective(config=LossConfig(dice_weight=0), ignore_index=255)
     deviations = {"depth": torch.tensor([4.0]), "soil": torch.tensor([2.0, 10.0])}
     return DenseObjective(classes, specs, 3, config or OutputLossConfig(), deviations)
@@ -210,7 +212,7 @@ def test_networks_without_classes_are_trained_and_evaluated(run_refinenet: Comma
     found = json.loads(results.read_text())
     assert (found["miou"], found["class_iou"]) == (None, {})
     assert found["outputs"]["depth"]["pooled"]["rmse"] == pytest.approx(float(row["val_depth_rmse"]), abs=1e-3)
-    with pytest.raises(ValueError, match="it has no classes, and only those of images are compared"):
+    with pytest.raises(ValueError, match="it has no classes: only metrics of classes are compared"):
         read_results(results)
 
 
@@ -256,7 +258,10 @@ def test_a_teacher_stands_for_the_truth_that_an_image_lacks_altogether() -> None
     targets[3, 0] = torch.nan
     targets[0, 1:4] = torch.nan
     teacher = dict(zip(("classes", "depth", "normals", "soil"), torch.split(maps, [3, 1, 3, 2], dim=1), strict=True))
-    filled_labels, filled = dense.fill_missing(teacher, labels, targets)
+    assert dense.lacks_truth(labels, targets)
+    assert not dense.lacks_truth(*given)
+    outputs = read_outputs(SPECS)
+    filled_labels, filled = dense.fill_missing(teacher, outputs, labels, targets)
     assert torch.equal(filled_labels[1], maps[1, :3].argmax(0))
     assert torch.equal(filled_labels[2], labels[2])  # an image with some labels keeps its gaps
     assert torch.equal(filled_labels[[0, 3]], given[0][[0, 3]])
@@ -266,10 +271,39 @@ def test_a_teacher_stands_for_the_truth_that_an_image_lacks_altogether() -> None
 
 
 def test_a_teacher_without_an_output_cannot_stand_for_its_truth(run: Path, tmp_path: Path) -> None:
-    settings = {**SMALL, "teacher": str(run / "best.safetensors")}
-    with pytest.raises(ValueError, match=r"fill_missing needs a teacher with the outputs .* it lacks far: its o"):
-        new_network("classes,far=depth").train(
+    settings = {**SMALL, "teacher": str(new_network("classes").save(tmp_path / "teacher.safetensors"))}
+    with pytest.raises(ValueError, match=r"fill_missing needs a teacher with the outputs .* it lacks depth: its o"):
+        new_network("classes,depth").train(
             STREETS, output=tmp_path / "run", check=False, progress=False, fill_missing=True, **settings
         )
+    settings["teacher"] = str(run / "best.safetensors")
     with pytest.raises(ValueError, match="A teacher has no effect on a network that predicts no classes, unless fill"):
         new_network("depth").train(STREETS, output=tmp_path / "run", check=False, progress=False, **settings)
+
+
+@pytest.mark.parametrize(("teacher", "student"), [("depth", "depth~laplace"), ("depth~laplace", "depth")])
+def test_a_teacher_may_or_may_not_predict_the_scale_of_its_errors(teacher: str, student: str) -> None:
+    dense = DenseObjective(
+        Objective(config=LossConfig(dice_weight=0), ignore_index=255),
+        read_outputs(student),
+        0,
+        OutputLossConfig(),
+        {"depth": torch.ones(1)},
+    )
+    maps = torch.full((1, 1 + ("~" in teacher), 4, 4), 2.5)
+    labels, missing = torch.full((1, 4, 4), 255), torch.full((1, 1, 4, 4), torch.nan)
+    _, filled = dense.fill_missing({"depth": maps}, read_outputs(teacher), labels, missing)
+    assert torch.equal(filled, torch.full((1, 1, 4, 4), 2.5))
+
+
+def test_the_classes_of_a_teacher_are_those_of_the_network_where_the_data_have_none(run: Path, tmp_path: Path) -> None:
+    """Its predictions would become labels of other classes."""
+    settings = {**SMALL, "teacher": str(run / "best.safetensors"), "fill_missing": True, "epochs": 1}
+    other = RefineNet(encoder="test_resnet", outputs=OUTPUTS, num_classes=5, device="cpu", backend="pytorch", seed=5)
+    with pytest.raises(ValueError, match="The model has 11 classes"):
+        other.train(without_masks, output=tmp_path / "run", check=False, progress=False, **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def without_masks(split: str) -> Dataset:
+    return open_dataset(STREETS)(split).without_classes()

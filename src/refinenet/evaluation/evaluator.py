@@ -100,7 +100,7 @@ def evaluate(
     Raises:
         ValueError: an image, a mask or a prediction cannot be used; the message names the file.
     """
-    label_set, specs = dataset.label_set, {spec.name: spec for spec in dataset.chosen_specs}
+    label_set = dataset.label_set
     accumulator = MetricAccumulator(len(label_set), label_set.ignore_index, len(dataset))
     targets = accumulate_targets(dataset)
     images = {name: _ImageTargets(accumulator, len(dataset)) for name, accumulator in targets.items()}
@@ -108,11 +108,12 @@ def evaluate(
     def count(index: int, sample: Sample, prediction: Prediction) -> None:
         if label_set.names and prediction.labels is not None:
             accumulator.add(index, sample.labels, prediction.labels, prediction.confidence)
-        _add_targets(targets, sample, prediction)
-        for name, spec in specs.items():
-            alone = TARGET_METRICS[spec.kind].for_output(spec)
-            alone.add(prediction.values[name], sample.targets[name])
-            images[name].set(index, alone)
+        alone = accumulate_targets(dataset)
+        _add_targets(alone, sample, prediction)
+        for name, of_image in alone.items():
+            images[name].set(index, of_image)
+            for total, counts in zip(targets[name].arrays(), of_image.arrays(), strict=True):
+                total += counts
 
     start = time.perf_counter()
     parts = _run_pass(predictor.predict, dataset, count, progress, processes)

@@ -325,7 +325,7 @@ _WORDS: Mapping[type, str] = {str: "string", int: "whole number", dict: "JSON ob
 
 def _check_classes(names: tuple[str, ...]) -> None:
     if not names:
-        raise ValueError("it has no classes, and only those of images are compared.")
+        raise ValueError("it has no classes: only metrics of classes are compared.")
     try:
         LabelSet(names=names, colours=voc_colours(len(names)))
     except ValueError as error:

@@ -6,7 +6,6 @@ import errno
 import io
 import os
 import re
-import secrets
 import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -184,7 +183,7 @@ def scratch_file(path: Path) -> Iterator[Path]:
     """
     make_folders(path.parent)
     # In the same folder, because a rename is atomic only within a file system; random, for writers at the same time.
-    temporary = path.with_name(f".{path.name[:_LONGEST_STEM]}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name[:_LONGEST_STEM]}.{os.urandom(4).hex()}.tmp")
     try:
         yield temporary
     finally:

@@ -278,12 +278,10 @@ def new_model(
         is_imagenet = encoder_weights == "imagenet"
         # ImageNet's weights are for RGB: those of other bands are made of them.
         network = Network(replace(architecture, bands=()) if is_imagenet else architecture, pretrained=is_imagenet)
-        if network.architecture != architecture:
-            network = network.with_bands(architecture.bands)
-    if encoder_weights is not None and encoder_weights != "imagenet":
-        if encoder_weights in BUNDLED:
-            encoder_weights = bundled_path(str(encoder_weights))
-        load_encoder_weights(network, Path(encoder_weights), calibration_images)
+        network = network.with_bands(architecture.bands)
+        if encoder_weights is not None and not is_imagenet:
+            path = bundled_path(str(encoder_weights)) if encoder_weights in BUNDLED else Path(encoder_weights)
+            load_encoder_weights(network, path, calibration_images)
     return network, _nameless_card(architecture)
 
 

@@ -278,8 +278,10 @@ class Network(nn.Module):
         that the network has already stay.
 
         Args:
-            bands: Bands of the new network; none for RGB.
+            bands: Bands of the new network; none for RGB. The network itself is returned if they are its own.
         """
+        if tuple(bands) == self.architecture.bands:
+            return self
         network = Network(replace(self.architecture, bands=tuple(bands)))
         network.to(self.mean.device)
         source, wanted = self.architecture.band_names, network.architecture.band_names

@@ -166,7 +166,8 @@ class TrainRun:
             rank=rank,
             processes=self.engine.processes.count,
             rare=() if counts is None else rare_classes(counts.shares, self.config.rare_below),
-            means=self.network.mean.flatten().tolist(),
+            # Of a resumed run the network has its means only when its weights are restored, below.
+            means=self.record.means or self.network.mean.flatten().tolist(),
         )
 
     def _count_classes(self) -> ClassCounts | None:

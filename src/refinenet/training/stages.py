@@ -160,7 +160,7 @@ def start_stages(
         raise ValueError(f"{folder} already contains a training run. Continue it with --resume {folder}.")
     # The first stage comes last, because it starts at once: its messages belong with the run.
     for stage in [*stages[1:], stages[0]]:
-        if arguments.check and processes.is_first and not network.architecture.bands:
+        if arguments.check and processes.is_first:
             check_data(stage, network, progress=progress)
         open_training_datasets(stage.source, stage.root)
         if stage.settings.get("teacher") is not None:

@@ -25,6 +25,7 @@ from refinenet.datasets.catalog import (
 )
 from refinenet.distributed import Engine, launch
 from refinenet.io.console import print_note
+from refinenet.io.sample_values import ValueRange
 from refinenet.labels import LabelSet
 from refinenet.models.batch_norm import refuse_single_values, refuse_unlearned_statistics
 from refinenet.models.class_mapping import take_classes
@@ -98,6 +99,9 @@ def check_data(arguments: TrainArguments, network: Network, *, progress: bool) -
     Raises:
         ValueError: Training would fail, or learn something wrong.
     """
+    if network.architecture.bands:
+        _check_bands(arguments, network.architecture, progress=progress)
+        return
     for number, source in enumerate(as_sources(arguments.source)):
         if callable(source) or is_drawn(os.fspath(source)):
             continue
@@ -109,12 +113,13 @@ def check_data(arguments: TrainArguments, network: Network, *, progress: bool) -
         report.print_warnings(enabled=progress)
 
 
-def _check_bands(arguments: TrainArguments, train_set: Dataset, val_set: Dataset, *, progress: bool) -> None:
+def _check_bands(arguments: TrainArguments, architecture: Architecture, *, progress: bool) -> None:
     """Check the data of a network of named bands: masks as `check_data`, images as the network reads them.
 
     Raises:
         ValueError: Training would fail, or learn something wrong.
     """
+    train_set, val_set = _open_datasets(arguments.source, arguments.root, None, architecture)
     reports = [doctor.check_bands(dataset, progress=progress) for dataset in (train_set, val_set)]
     for source in map(str, as_sources(arguments.source)):
         if is_folder_dataset(source) and train_set.label_set.names:
@@ -163,20 +168,17 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
     device = network.mean.device
     engine = launch(device, choose_precision(config.precision, device))
     show = arguments.progress and engine.processes.is_first
-    checks = arguments.check and engine.processes.is_first
-    if checks and not network.architecture.bands:
+    if arguments.check and engine.processes.is_first:
         check_data(arguments, network, progress=show)
     config = replace(config, value_range=config.value_range or card.value_range)
-    train_set, val_set = _open_datasets(arguments.source, arguments.root, config, network.architecture)
-    if checks and network.architecture.bands:
-        _check_bands(arguments, train_set, val_set, progress=show)
+    train_set, val_set = _open_datasets(arguments.source, arguments.root, config.value_range, network.architecture)
     folder = folder or RunFolder(Path(engine.processes.tell(str(next_folder(train_set.name)))))
     folder.refuse_started()
     config = _locate_teacher(config)
     check_settings(config, network.architecture.outputs)
-    teacher, teacher_sha256 = _open_teacher(config, network, train_set)
     network, card = _fit_to_classes(network, card, train_set, config, arguments, show=show)
     train_set, val_set = choose_targets(network, card.label_set, train_set, val_set)
+    teacher, teacher_sha256 = _open_teacher(config, network, train_set)
     fit_scales(network, train_set, show=show)
     fit_bands(network, train_set, show=show)
     refuse_unlearned_statistics(network, config)
@@ -190,6 +192,7 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
         teacher_sha256=teacher_sha256,
         arithmetic=engine.arithmetic,
         processes=engine.processes.count,
+        means=tuple(network.mean.flatten().tolist()),
     )
     engine.processes.wait()  # no process makes the folder before all have seen that it is free
     _seed_dropout(config, engine)
@@ -208,11 +211,14 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
 
 
 def _open_datasets(
-    source: TrainingSource, root: str | os.PathLike[str] | None, config: TrainConfig, architecture: Architecture
+    source: TrainingSource,
+    root: str | os.PathLike[str] | None,
+    value_range: ValueRange | None,
+    architecture: Architecture,
 ) -> tuple[Dataset, Dataset]:
     """Open the datasets for training and validation, in the value range of the run or the bands of the network."""
     train_set, val_set = open_training_datasets(source, root)
-    value_range, bands = config.value_range, architecture.bands
+    bands = architecture.bands
     return read_for_model(train_set, value_range, bands), read_for_model(val_set, value_range, bands)
 
 
@@ -318,7 +324,7 @@ def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArgument
     """
     record = RunRecord.read(folder)
     config = record.config
-    train_set, val_set = _open_datasets(record.dataset, record.root, config, record.card.architecture)
+    train_set, val_set = _open_datasets(record.dataset, record.root, config.value_range, record.card.architecture)
     changes = find_changes(record.fingerprints, {"train": train_set, "val": val_set})
     network = Network(record.card.architecture).to(device)
     train_set, val_set = choose_targets(network, record.card.label_set, train_set, val_set)

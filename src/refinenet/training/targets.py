@@ -100,20 +100,29 @@ def check_teacher(card: ModelCard, outputs: Sequence[OutputSpec], train_set: Dat
     Args:
         card: Card of the teacher.
         outputs: Outputs of the network to train.
-        train_set: Training data.
+        train_set: Training data, with the classes of the network (`choose_targets`).
         fills_missing: Whether the teacher's predictions stand for missing ground truth.
 
     Raises:
         ValueError: Its classes are not those of the dataset, it lacks an output, or there is nothing to teach.
     """
-    if class_output(outputs) is not None and (train_set.label_set.names or not card.label_set.names):
-        check_same_classes(card.label_set, train_set)
-    if not fills_missing:
-        if class_output(outputs) is None:
-            raise ValueError(
-                "A teacher has no effect on a network that predicts no classes, unless fill_missing is True."
-            )
+    if class_output(outputs) is None and not fills_missing:
+        raise ValueError("A teacher has no effect on a network that predicts no classes, unless fill_missing is True.")
+    if fills_missing:
+        _check_outputs(card, outputs)
+    if class_output(outputs) is None:
         return
+    if not card.label_set.names:
+        raise ValueError("The teacher predicts no classes, and the network does: choose another teacher.")
+    check_same_classes(card.label_set, train_set)
+
+
+def _check_outputs(card: ModelCard, outputs: Sequence[OutputSpec]) -> None:
+    """Check that a teacher has all outputs of a network.
+
+    Raises:
+        ValueError: It lacks one.
+    """
     known = {(spec.name, spec.kind, spec.channels, spec.units) for spec in card.architecture.outputs}
     lacking = [spec.name for spec in outputs if (spec.name, spec.kind, spec.channels, spec.units) not in known]
     if lacking:

@@ -39,7 +39,9 @@ LEAST_SCALE = 1.0
 Trained = TypeVar("Trained", bound=nn.Module)
 """Kind of network that is trained; its submodule `encoder` has a learning rate of its own."""
 Piece = tuple[Tensor, Tensor, Tensor | None]
-"""Images `(n, 3, h, w)` float32 in [0, 1], labels `(n, h, w)` int64, and targets `(n, D, h, w)` float32 if any."""
+"""Images `(n, B, h, w)` float32 in [0, 1], labels `(n, h, w)` int64, and targets `(n, D, h, w)` float32 if any."""
+Maps = dict[str, Tensor]
+"""Maps of a network by output, at the size of the images."""
 
 
 class WithTaskWeights(nn.Module):
@@ -193,45 +195,56 @@ class Learner(Generic[Trained]):
         """Compute the gradients of the loss of a whole batch, and return the loss."""
         self._spread_optimiser.zero_grad()
         pieces = [self._fill_missing(*piece) for part in parts for piece in _split(part, self.splits)]
-        counted = torch.stack([self._objective.count(labels, targets) for _, labels, targets in pieces])
+        counted = torch.stack([self._objective.count(labels, targets) for (_, labels, targets), _ in pieces])
         counts = self.processes.add_up(counted.sum(0))
         total = torch.zeros((), device=counts.device)
-        for number, (images, labels, targets) in enumerate(pieces, start=1):
+        for number, (piece, taught) in enumerate(pieces, start=1):
             with self.engine.fabric.no_backward_sync(self._spread, enabled=number < len(pieces)):
-                loss = self._loss(images, labels, targets, counts)
+                loss = self._loss(*piece, counts, taught)
                 # DDP averages gradients over processes, but these losses are shares of one sum: undo its division.
                 self.engine.fabric.backward(loss * self.processes.count)
             total += loss.detach()
         return float(self.processes.add_up(total))
 
-    def _loss(self, images: Tensor, labels: Tensor, targets: Tensor | None, counts: Tensor) -> Tensor:
+    def _loss(
+        self, images: Tensor, labels: Tensor, targets: Tensor | None, counts: Tensor, taught: Maps | None
+    ) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
         output = self._model(images)
         stages = output if isinstance(output, tuple) else (output,)
-        return self._objective.loss(stages, labels, counts, self._soft_targets(images), targets)
+        return self._objective.loss(stages, labels, counts, self._soft_targets(images, taught), targets)
 
-    def _soft_targets(self, images: Tensor) -> Tensor | None:
-        """Return the teacher's logits; None without a teacher, or one that predicts no classes."""
-        if self._teacher is None:
+    def _soft_targets(self, images: Tensor, taught: Maps | None) -> Tensor | None:
+        """Return the teacher's logits; None without a teacher whose classes the loss compares."""
+        if self._teacher is None or not self.config.teacher_weight:
             return None
         classes = class_output(self._teacher.architecture.outputs)
-        return None if classes is None else self._ask_teacher(images)[classes.name]
+        if classes is None:
+            return None
+        return (self._ask_teacher(images) if taught is None else taught)[classes.name]
 
-    def _ask_teacher(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the teacher's maps by output, at the size of the images."""
+    def _ask_teacher(self, images: Tensor) -> Maps:
         assert self._teacher is not None
         architecture = self._teacher.architecture
         with torch.no_grad(), self.engine.fabric.autocast():
             maps: Tensor = self._teacher.eval()(images)
             return split_maps(maps, architecture.outputs, architecture.num_classes)
 
-    def _fill_missing(self, images: Tensor, labels: Tensor, targets: Tensor | None) -> Piece:
-        """Replace the ground truth that images lack by the teacher's predictions, if that is configured."""
+    def _fill_missing(self, images: Tensor, labels: Tensor, targets: Tensor | None) -> tuple[Piece, Maps | None]:
+        """Replace the ground truth that images lack by the teacher's predictions, if that is configured.
+
+        Returns:
+            The piece, and the teacher's maps if it was asked.
+        """
         if not self.config.fill_missing or not isinstance(self._objective, DenseObjective):
-            return images, labels, targets
+            return (images, labels, targets), None
         assert self._teacher is not None
         assert targets is not None
-        return images, *self._objective.fill_missing(self._ask_teacher(images), labels, targets)
+        if not self._objective.lacks_truth(labels, targets):
+            return (images, labels, targets), None
+        taught = self._ask_teacher(images)
+        outputs = self._teacher.architecture.outputs
+        return (images, *self._objective.fill_missing(taught, outputs, labels, targets)), taught
 
     def share_buffers(self) -> None:
         """Copy the first process's buffers to all, so that all measure the same network."""

@@ -44,7 +44,8 @@ class LossConfig(Settings):
     deep_supervision: Weight = 0.0
     """Weight of the same losses on each of the decoder's stages at strides 32, 16 and 8; 0 leaves them out."""
     teacher: Annotated[str, Rule(bool, "the path of a model file")] | None = None
-    """Model file with the same classes whose probabilities are soft targets (knowledge distillation)."""
+    """Model file with the same classes, whose probabilities are soft targets (knowledge distillation), and whose
+    predictions replace missing ground truth with `fill_missing`."""
     teacher_weight: Weight = 0.5
     """Weight of the divergence from the teacher."""
     teacher_temperature: Annotated[float, Range(0.01, 100)] = 1.0

@@ -216,28 +216,47 @@ class DenseObjective:
         split = dict(zip((spec.name for spec in self._targets), of_targets, strict=True))
         return split | {spec.name: of_classes for spec in self._outputs if spec.kind == CLASS_KIND}
 
+    def lacks_truth(self, labels: Tensor, targets: Tensor) -> bool:
+        """Return whether an image has no ground truth at all for an output; arguments as for `count`."""
+        lacking = [_lacks(target.isnan()) for target in self._split(targets)]
+        if class_output(self._outputs) is not None:
+            lacking.append(_lacks(labels == self._classes.ignore_index))
+        return bool(torch.stack(lacking).any())
+
     def fill_missing(
-        self, teacher_maps: Mapping[str, Tensor], labels: Tensor, targets: Tensor
+        self,
+        teacher_maps: Mapping[str, Tensor],
+        teacher_outputs: Sequence[OutputSpec],
+        labels: Tensor,
+        targets: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Return the ground truth with a teacher's predictions for each output that an image has no truth of at all.
 
         Args:
-            teacher_maps: Maps of the teacher's outputs by name, `(N, D, H, W)` each; it has all outputs.
+            teacher_maps: Maps of the teacher's outputs by name, `(N, D, H, W)` each.
+            teacher_outputs: Specifications of these outputs; it has all of the network.
             labels: `(N, H, W)` int64 ids.
             targets: `(N, D, H, W)` float32, NaN where there is no truth.
 
         Returns:
             Labels and targets.
         """
-        filled = []
+        filled, taught = [], {spec.name: spec for spec in teacher_outputs}
         for spec, target in zip(self._targets, self._split(targets), strict=True):
-            is_missing = target.isnan().flatten(1).all(1)[:, None, None, None]
-            filled.append(torch.where(is_missing, finish(teacher_maps[spec.name].float(), spec), target))
+            is_missing = _lacks(target.isnan())[:, None, None, None]
+            # The teacher's specification: one of the two may predict the scale of its errors besides.
+            predicted = finish(teacher_maps[spec.name].float(), taught[spec.name])
+            filled.append(torch.where(is_missing, predicted, target))
         classes = class_output(self._outputs)
         if classes is not None:
-            is_missing = (labels == self._classes.ignore_index).flatten(1).all(1)[:, None, None]
+            is_missing = _lacks(labels == self._classes.ignore_index)[:, None, None]
             labels = torch.where(is_missing, teacher_maps[classes.name].argmax(1), labels)
         return labels, torch.cat(filled, 1)
 
     def _split(self, targets: Tensor) -> Sequence[Tensor]:
         return torch.split(targets, [spec.count_channels(0) for spec in self._targets], dim=1)
+
+
+def _lacks(is_missing: Tensor) -> Tensor:
+    """Return for each image, `(N,)`, whether all of its values are missing."""
+    return is_missing.flatten(1).all(1)

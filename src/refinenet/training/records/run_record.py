@@ -35,6 +35,8 @@ class RunRecord:
     """Hexadecimal SHA-256 of the teacher's weights, if there is a teacher."""
     arithmetic: str
     processes: int
+    means: tuple[float, ...] | None = None
+    """Means of the bands in [0, 1], by which images are padded; None in old records, whose networks were for RGB."""
 
     @property
     def can_resume(self) -> bool:
@@ -47,6 +49,7 @@ class RunRecord:
             "source": {"dataset": self.dataset, "root": self.root},
             "fingerprints": {split: asdict(fingerprint) for split, fingerprint in self.fingerprints.items()},
             "arithmetic": self.arithmetic,
+            "means": self.means,
             "teacher_sha256": self.teacher_sha256,
             "config": asdict(self.config),
             "architecture": self.card.architecture.to_dict(),
@@ -95,4 +98,5 @@ class RunRecord:
             teacher_sha256=values["teacher_sha256"],
             arithmetic=values["arithmetic"],
             processes=values["processes"],
+            means=None if values.get("means") is None else tuple(values["means"]),
         )
