@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import rasterio
 from matlab_miniatures import write_nyu
 from target_folders import STORED, draw, save, to_colours, to_integers, write_folder
 
 from refinenet.datasets import doctor
 from refinenet.datasets.catalog import Sample, open_dataset
+from refinenet.datasets.doctor.targets.repair import TargetWriter
+from refinenet.datasets.folder.target_encoding import TargetEncoding
+from refinenet.outputs import OutputSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -280,6 +284,46 @@ def test_a_copy_keeps_targets_and_mends_what_is_certain(tmp_path: Path) -> None:
     assert "target_changes" not in written["s4"]
     assert "not allowed" in written["s2"]["left_out"]
     assert (copy / "depth/train/s4.npy").read_bytes() == (root / "depth/train/s4.npy").read_bytes()
+
+
+def write_mended(folder: Path, path: Path, spec: OutputSpec, missing: float | None) -> npt.NDArray[Any]:
+    """Return the numbers in the copy of a file."""
+    encoding = TargetEncoding(spec=spec, origin=folder / "targets.yaml", scales=(1000.0,), missing=(missing,))
+    writer = TargetWriter(out=folder / "copy", encodings={"values": encoding})
+    writer.write([(spec.name, str(path))], "train", "a")
+    copied: npt.NDArray[Any] = np.load(folder / "copy" / "values" / "train" / "a.npy")
+    return copied
+
+
+def test_gaps_of_a_tiff_stay_gaps_in_a_numpy_file(tmp_path: Path) -> None:
+    """A NumPy file has no nodata value: what has none in the TIFF must not become ground truth."""
+    height = OutputSpec(name="height", kind="regression", channels=("height",), units=("m",))
+    stored = np.array([[-9999, np.inf], [3, np.nan]], np.float32)
+    copied = write_mended(tmp_path, write_nodata(tmp_path / "a.tif", stored, -9999), height, None)
+    np.testing.assert_array_equal(copied, np.array([[np.nan, np.nan], [3, np.nan]], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        (65535.0, np.array([[65535, 65535], [2500, 65535]], np.uint16)),
+        (-1.0, np.array([[np.nan, np.nan], [2500, 65535]], np.float32)),  # 16 bits do not hold it
+    ],
+)
+def test_gaps_of_integers_have_the_declared_value(tmp_path: Path, missing: float, expected: npt.NDArray[Any]) -> None:
+    depth = OutputSpec(name="depth", kind="depth", range=(0.0, 100.0))
+    stored = np.array([[7, 0], [2500, 65535]], np.uint16)
+    copied = write_mended(tmp_path, write_nodata(tmp_path / "a.tif", stored, 7), depth, missing)
+    assert copied.dtype == expected.dtype
+    np.testing.assert_array_equal(copied, expected)
+
+
+def write_nodata(path: Path, values: npt.NDArray[Any], nodata: float) -> Path:
+    """Write a GeoTIFF of one channel with a nodata value."""
+    size = {"height": values.shape[0], "width": values.shape[1], "count": 1}
+    with rasterio.open(path, "w", driver="GTiff", dtype=values.dtype, nodata=nodata, **size) as file:
+        file.write(values, 1)
+    return path
 
 
 def test_a_copy_without_masks_holds_the_same_files_and_their_meaning(tmp_path: Path) -> None:

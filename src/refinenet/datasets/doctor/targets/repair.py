@@ -101,18 +101,32 @@ def _in_units(spec: OutputSpec) -> TargetEncoding:
 
 
 def _mend(path: Path, encoding: TargetEncoding) -> tuple[npt.NDArray[Any], int] | None:
-    """Return the stored numbers without infinities and depths of 0, and how many there were; None for none."""
+    """Return the stored numbers without infinities and depths of 0, and how many there were; None for none.
+
+    A NumPy file has neither nodata value nor mask, so pixels that are missing by those of a TIFF are marked, too.
+    """
     stored, values = encoding.decode(path)
     wrong = np.isinf(values)
     if encoding.spec.kind == "depth":
         wrong |= values == 0
     if not wrong.any():
         return None
+    # Wrong integers are depths of 0, which are read as such only if another value is declared missing.
     missing = encoding.missing[0]
-    mended = stored.copy()
-    # Integers can be 0 only if another value is declared missing, and are never infinite.
-    mended[wrong] = missing if stored.dtype.kind in "ui" and missing is not None else np.nan
+    if _holds(stored.dtype, missing):
+        mended, gap = stored.copy(), missing
+    else:
+        mended, gap = stored.astype(np.result_type(stored.dtype, np.float32)), np.nan
+    mended[wrong | np.isnan(values)] = gap
     return mended, int(wrong.sum())
+
+
+def _holds(dtype: np.dtype[Any], missing: float | None) -> bool:
+    """Return whether integers of a type can have the value that is declared missing."""
+    if dtype.kind not in "ui" or missing is None:
+        return False
+    limits = np.iinfo(dtype)
+    return limits.min <= missing <= limits.max and missing == int(missing)
 
 
 def _save(path: Path, values: npt.NDArray[Any]) -> None:
