@@ -142,14 +142,16 @@ def test_cityscapes_depth_is_baseline_times_focal_length_by_disparity(tmp_path: 
     assert CITYSCAPES.open_split(tmp_path, "val").target_specs == ()
     frame = "frankfurt_000000_000294"
     stored = np.full((32, 40), 1 + 256 * 10, np.uint16)
-    stored[0, :4] = (0, 1, 257, 129)
+    stored[0, :5] = (0, 1, 257, 130, 129)
     miniatures.write_disparity(tmp_path, "val", frame, stored)
     dataset = CITYSCAPES.open_split(tmp_path, "val").with_targets(["depth"])
     assert [spec.to_text() for spec in dataset.target_specs] == ["depth:0.0:1000.0"]
     depth = dataset[0].targets["depth"]
-    # By hand: 0.222126 m * 2268.36 pixels = 503.8617... pixel metres; disparities of 1, 1/2 and 10 pixels.
+    # By hand: 0.222126 m * 2268.36 pixels = 503.8617... pixel metres; disparities of 1, 129/256, 1/2 and 10 pixels, of
+    # which 1/2 would be 1007.7 metres, beyond what stereo can measure.
     assert depth.shape == (1, 32, 40)
-    np.testing.assert_allclose(depth[0, 0, :5], [np.nan, np.nan, 503.86173, 1007.72346, 50.386173], rtol=1e-6)
+    expected = [np.nan, np.nan, 503.86173, 999.91165, np.nan, 50.386173]
+    np.testing.assert_allclose(depth[0, 0, :6], expected, rtol=1e-6)
     with pytest.raises(FileNotFoundError, match="munster_000000_000019_disparity"):
         dataset[1]
     camera = tmp_path / "camera" / "val" / "frankfurt" / f"{frame}_camera.json"

@@ -4,7 +4,8 @@ Masks are `*_gtFine_labelIds.png` with ids 0 to 33, as used by the benchmark's s
 scripts can write beside them, are not read. The test masks are dummies, so test has images only.
 
 With the packages disparity and camera, there is depth: `baseline * fx / disparity`, where the disparity, in pixels, is
-`(p - 1) / 256` for stored values p above 0. 0 is missing, and 1 infinitely far: neither has ground truth.
+`(p - 1) / 256` for stored values p above 0. 0 is missing, 1 infinitely far, and depths beyond `LARGEST_DEPTH` cannot be
+measured: none of them is ground truth.
 Source: README of cityscapesScripts.
 """
 
@@ -33,7 +34,7 @@ MEANING = "Masks of Cityscapes hold its label ids, 0 to 33, and 255 for number p
 IMAGE_ENDING, MASK_ENDING = "_leftImg8bit.png", "_gtFine_labelIds.png"
 DISPARITY_ENDING, CAMERA_ENDING = "_disparity.png", "_camera.json"
 LARGEST_DEPTH = 1000.0
-"""In metres: less than half a pixel of disparity, which stereo cannot measure, is beyond it."""
+"""In metres. Beyond it lies less than half a pixel of disparity, which stereo cannot measure: no ground truth."""
 
 
 def open_split(root: Path, split: str) -> Dataset:
@@ -79,7 +80,9 @@ def _read_depth(disparities: Path, cameras: Path, item: str) -> Target:
     baseline, fx = _read_camera(place(cameras, CAMERA_ENDING, item))
     disparity = (stored.transpose(2, 0, 1).astype(np.float32) - 1) / 256
     disparity[disparity <= 0] = np.nan
-    return np.divide(baseline * fx, disparity, dtype=np.float32)
+    depth: Target = np.divide(baseline * fx, disparity, dtype=np.float32)
+    depth[depth > LARGEST_DEPTH] = np.nan
+    return depth
 
 
 def _read_camera(path: Path) -> tuple[float, float]:
