@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from refinenet.settings import is_within
@@ -123,9 +123,3 @@ def choose_shown(bands: Sequence[Band]) -> tuple[int, int, int]:
     """Return the three channels that pictures for people show: colour, or else the first band or the first three."""
     first = (0, 1, 2) if len(bands) >= 3 else (0, 0, 0)
     return find_colour(bands) or first
-
-
-def with_ranges(bands: Sequence[Band], declared: Sequence[Band]) -> tuple[Band, ...]:
-    """Return bands with the ranges that others of the same names declare."""
-    known = {band.name: band.range for band in declared if band.range is not None}
-    return tuple(replace(band, range=known.get(band.name, band.range)) for band in bands)

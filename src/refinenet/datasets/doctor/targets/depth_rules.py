@@ -24,6 +24,8 @@ _ALIKE = 0.25
 """Largest median deviation of the logarithms of maps that are alike."""
 _SATURATED = 0.05
 """Share of pixels at one highest value from which it is not a measurement."""
+_STRETCHED = 0.9
+"""Share of the maps above which they are taken for pictures: a few measured ones may span their type by chance."""
 _FEWEST = 3
 _MOST = 0.5
 
@@ -86,7 +88,7 @@ def _judge_odd(quantiles: Floats, seen: Sequence[Seen], notes: Notes) -> None:
 def _judge_limits(seen: Sequence[Seen], notes: Notes) -> None:
     """Find maps that end at one value, as sensors do, and maps that are stretched to the range of their type."""
     stretched = [one for one in seen if one.target.is_stretched and one.target.channels[0].at_highest < _SATURATED]
-    if len(stretched) >= _FEWEST and len(stretched) > (1 - 0.1) * len(seen):
+    if len(stretched) >= _FEWEST and len(stretched) > _STRETCHED * len(seen):
         for one in stretched:
             notes.add("depth-stretched", one)
         return

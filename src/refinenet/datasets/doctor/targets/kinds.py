@@ -40,7 +40,7 @@ TARGET_KINDS: Mapping[str, Kind] = {
     ),
     "target-size": Kind(
         True, False, "Values and image have different sizes, so they do not match: {message}",
-        "Export them at the size of their images (with nearest neighbour, which makes no values up); " + _LEAVE_OUT,
+        "Export them at the size of their images (with nearest neighbour, which only copies values); " + _LEAVE_OUT,
     ),
     "target-not-in-split": Kind(
         False, False, "Train or val has no ground truth for an output that others have: it cannot be trained, or is "
@@ -109,7 +109,7 @@ TARGET_KINDS: Mapping[str, Kind] = {
     ),
     "target-splits-differ": Kind(
         False, False, "The values in train and val hardly overlap, so val measures extrapolation: the medians of the "
-        "maps are around {message}", "Deal the images to the splits anew, by recordings rather than by places.",
+        "maps are around {message}", "Split the images again, so that train and val have similar values.",
     ),
     # Values and images
     "target-repeated": Kind(
@@ -135,7 +135,7 @@ TARGET_KINDS: Mapping[str, Kind] = {
         "State it in targets.yaml, under `normals:`.\n{lines}\nOr: " + FIX + "that states it.",
     ),
     "normals-upside-down": Kind(
-        False, False, "In the lower third of the images, surfaces face down on average, as y pointing upwards has it.",
+        False, False, "In the lower third of the images, surfaces face down on average, as they do if the y axis points up.",
         "If the ground is seen there, state in targets.yaml, under `normals:`, `flip: [y]`.",
     ),
     "normals-unlike-depth": Kind(

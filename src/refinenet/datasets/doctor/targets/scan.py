@@ -111,18 +111,15 @@ class _Map:
     values: Values
 
 
-def read_targets(
-    files: Sequence[tuple[str, str]], encodings: Mapping[str, TargetEncoding], camera: Intrinsics | None = None
-) -> tuple[TargetFacts, ...]:
+def read_targets(files: Sequence[tuple[str, str]], encodings: Mapping[str, TargetEncoding]) -> tuple[TargetFacts, ...]:
     """Read the facts of the files of one sample.
 
     Args:
         files: Names of outputs and paths; files that are missing are left out.
         encodings: The meaning of the numbers, by output.
-        camera: The camera, if it is known.
     """
     found = [_read_file(name, path, encodings[name]) for name, path in files if path]
-    return _compare([facts for facts, _ in found], [values for _, values in found], camera)
+    return _compare([facts for facts, _ in found], [values for _, values in found], None)
 
 
 def read_dataset_targets(dataset: Dataset, item: str, names: Sequence[str]) -> tuple[TargetFacts, ...]:
