@@ -509,6 +509,18 @@ def test_summaries_say_how_much_is_known_and_between_which_values(
     assert describe(root, workers=0, progress=False).targets == {"train": (), "val": ()}
 
 
+def test_summaries_read_no_images(tmp_path: Path) -> None:
+    """Those of named bands can be read only for a model, and a share counts the pixels of samples without a file."""
+    root = _folder(tmp_path)
+    _save(root / "depth" / "train" / "a.png", DEPTH)
+    _declare(root, "depth: {scale: 1000, range: [0.001, 80], optional: true}\n")
+    for image in root.rglob("images/*/*.png"):
+        image.write_bytes(b"no image")
+    (depth,) = describe(root, workers=0, progress=False).targets["train"]
+    assert (depth.images, depth.known) == (2, pytest.approx(5 / 12))
+    assert depth.quantiles[1] == pytest.approx(1.5)
+
+
 def test_a_folder_without_masks_is_split_into_lists(tmp_path: Path) -> None:
     root = _folder_of_values(tmp_path)
     parts = split_folder(root, val=0.3, group="(.*)")

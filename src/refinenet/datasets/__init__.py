@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         log_weights,
         median_frequency_weights,
     )
+    from refinenet.datasets.dataset import spread
     from refinenet.datasets.info import choose_images, describe, write_contact_sheet
     from refinenet.datasets.preparation import PrepareReport, list_datasets, prepare
     from refinenet.datasets.split import split_folder
@@ -81,5 +82,6 @@ __all__ = [
     "read_classes",
     "read_for_model",
     "split_folder",
+    "spread",
     "write_contact_sheet",
 ]

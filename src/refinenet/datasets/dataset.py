@@ -41,6 +41,11 @@ class Intrinsics(NamedTuple):
     """Row of the principal point."""
 
 
+def spread(count: int, most: int) -> list[int]:
+    """Return the indices of up to `most` of `count` samples, ascending, at equal distances from first to last."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+
+
 UNLABELLED = "test"
 """The split whose labels some dataset owners withhold and evaluate on their own server."""
 
@@ -153,7 +158,7 @@ class Dataset:
                 f"{self.locate(item)}: the image has {image.shape[1]}x{image.shape[0]} pixels (width x height), "
                 f"its mask {labels.shape[1]}x{labels.shape[0]}. They must be equal."
             )
-        targets = {name: self._read_target(name, item, image.shape[:2]) for name in self.chosen_targets}
+        targets = {name: self._read_in_size(name, item, image.shape[:2]) for name in self.chosen_targets}
         return Sample(name=item, image=image, labels=labels, targets=targets)
 
     def without_classes(self) -> Dataset:
@@ -183,26 +188,39 @@ class Dataset:
             )
         return replace(self, chosen_targets=chosen)
 
-    def _read_target(self, name: str, item: str, size: Sequence[int]) -> Target:
-        """Read a target of an image of `size` (height, width), and check its shape."""
+    def read_target(self, name: str, item: str) -> Target | None:
+        """Return the `(D, H, W)` values of a target of an item without reading its image; None if it has none.
+
+        Raises:
+            ValueError: The values have another shape or type, or their file is damaged.
+            OSError: Their file cannot be read.
+        """
         target = self.target_readers[name](item)
-        spec = next(spec for spec in self.target_specs if spec.name == name)
-        channels = spec.count_channels(0)
+        channels = next(spec for spec in self.target_specs if spec.name == name).count_channels(0)
         if target.shape == (channels, 1, 1) and np.isnan(target).all():
-            return np.full((channels, *size), np.nan, np.float32)
-        path = self.target_files[name](item) if name in self.target_files else None
-        place = path or f"{self.locate(item)}, {name}"
+            return None
         if target.ndim != 3 or len(target) != channels or target.dtype != np.float32:
             raise ValueError(
-                f"{place}: the values have shape {target.shape} and type {target.dtype}, instead of ({channels}, H, W) "
-                "and float32."
-            )
-        if target.shape[1:] != tuple(size):
-            raise ValueError(
-                f"{place}: the image has {size[1]}x{size[0]} pixels (width x height), its {name} "
-                f"{target.shape[2]}x{target.shape[1]}. They must be equal."
+                f"{self._locate_target(name, item)}: the values have shape {target.shape} and type {target.dtype}, "
+                f"instead of ({channels}, H, W) and float32."
             )
         return target
+
+    def _read_in_size(self, name: str, item: str, size: Sequence[int]) -> Target:
+        """Read a target of an image of `size` (height, width): NaN if it has none."""
+        target = self.read_target(name, item)
+        if target is None:
+            return _read_no_truth(next(spec for spec in self.target_specs if spec.name == name), size)
+        if target.shape[1:] != tuple(size):
+            raise ValueError(
+                f"{self._locate_target(name, item)}: the image has {size[1]}x{size[0]} pixels (width x height), its "
+                f"{name} {target.shape[2]}x{target.shape[1]}. They must be equal."
+            )
+        return target
+
+    def _locate_target(self, name: str, item: str) -> str:
+        path = self.target_files[name](item) if name in self.target_files else None
+        return str(path or f"{self.locate(item)}, {name}")
 
     def labels(self, index: int) -> LabelMap:
         """Return the `(H, W)` ids of a sample without reading its image, checked and in the label set's dtype.
@@ -411,11 +429,11 @@ def _read_labels(part: Dataset, label_set: LabelSet) -> Callable[[str], LabelMap
 
 
 def _no_truth(spec: OutputSpec) -> TargetReader:
-    return partial(_read_no_truth, spec.count_channels(0))
+    return partial(_read_no_truth, spec, (1, 1))
 
 
-def _read_no_truth(channels: int, _item: str) -> Target:
-    return np.full((channels, 1, 1), np.nan, np.float32)
+def _read_no_truth(spec: OutputSpec, size: Sequence[int], _item: str = "") -> Target:
+    return np.full((spec.count_channels(0), *size), np.nan, np.float32)
 
 
 def _in_part(functions: Sequence[Callable[[str], Result]], item: str) -> Result:

@@ -23,6 +23,7 @@ from refinenet.datasets.class_statistics import (
     log_weights,
     median_frequency_weights,
 )
+from refinenet.datasets.dataset import spread
 from refinenet.datasets.target_statistics import QuantitySummary, summarise_targets
 from refinenet.io.band_images import as_picture
 from refinenet.io.console import print_note, print_table
@@ -141,9 +142,8 @@ def _check(dataset: Dataset, count: int, columns: int, cell: tuple[int, int]) ->
 
 
 def _candidates(images: int, spread_over: int, counts: ClassCounts | None) -> list[int]:
-    spread = np.linspace(0, images - 1, min(images, spread_over)).round().astype(int).tolist()
     clearest = [index for index in counts.clearest if index is not None] if counts else []
-    return sorted({*spread, *clearest[:MAX_LEGEND]})
+    return sorted({*spread(images, spread_over), *clearest[:MAX_LEGEND]})
 
 
 def _pair_width(cell: tuple[int, int]) -> int:

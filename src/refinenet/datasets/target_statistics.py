@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.datasets.catalog import Dataset
+from refinenet.datasets.dataset import Target, spread
 from refinenet.io.parallel import map_parallel
 from refinenet.outputs import OutputSpec
 
@@ -55,16 +56,11 @@ def summarise_targets(dataset: Dataset, *, workers: int | None = None) -> tuple[
         ValueError: A file is damaged, or its values are not allowed.
         OSError: A file cannot be read.
     """
-    count = min(len(dataset), SAMPLES)
-    indices = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist() if count else []
-    return tuple(
-        summary
-        for spec in dataset.target_specs
-        for summary in _summarise(
-            spec,
-            list(map_parallel(partial(_read, dataset.with_targets([spec.name]), spec.name), indices, workers=workers)),
-        )
-    )
+    specs = dataset.target_specs
+    if not specs:
+        return ()
+    found = list(map_parallel(partial(_read, dataset), spread(len(dataset), SAMPLES), workers=workers))
+    return tuple(summary for spec in specs for summary in _summarise(spec, [one[spec.name] for one in found]))
 
 
 class _Values(NamedTuple):
@@ -77,12 +73,21 @@ class _Values(NamedTuple):
     pixels: int
 
 
-def _read(dataset: Dataset, name: str, index: int) -> _Values:
-    values = dataset[index].targets[name]
-    channels = values.reshape(len(values), -1)
-    known = [channel[~np.isnan(channel)] for channel in channels]
+def _read(dataset: Dataset, index: int) -> dict[str, _Values]:
+    """Read the values of the targets of a sample, but no image: those of some bands are read only for their model."""
+    item = dataset.items[index]
+    targets = {spec.name: dataset.read_target(spec.name, item) for spec in dataset.target_specs}
+    pixels = next((target[0].size for target in targets.values() if target is not None), 0)
+    if not pixels:
+        pixels = dataset.labels(index).size
+    channels = {spec.name: spec.count_channels(0) for spec in dataset.target_specs}
+    return {name: _keep(target, channels[name], pixels) for name, target in targets.items()}
+
+
+def _keep(target: Target | None, channels: int, pixels: int) -> _Values:
+    known = [np.zeros(0, np.float32)] * channels if target is None else [one[~np.isnan(one)] for one in target]
     kept = [some[:: max(1, some.size // _NUMBERS)] for some in known]
-    return _Values(kept, [some.size for some in known], channels.shape[1])
+    return _Values(kept, [some.size for some in known], pixels)
 
 
 def _summarise(spec: OutputSpec, found: Sequence[_Values]) -> Iterator[QuantitySummary]:

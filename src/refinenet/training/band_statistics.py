@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from refinenet.datasets.catalog import Dataset
+from refinenet.datasets.dataset import spread
 from refinenet.io.console import print_note
 from refinenet.models.network import Network
 
@@ -30,8 +31,7 @@ def fit_bands(network: Network, train_set: Dataset, *, show: bool) -> None:
     new = [k for k, band in enumerate(bands) if is_new[k] and not band.is_colour]
     if not new:
         return
-    count = min(len(train_set), SAMPLES)
-    items = [train_set.items[k] for k in np.unique(np.linspace(0, len(train_set) - 1, count).round().astype(int))]
+    items = [train_set.items[index] for index in spread(len(train_set), SAMPLES)]
     sums, squares, pixels = np.zeros(len(new)), np.zeros(len(new)), 0
     for item in items:
         values = train_set.read_image(item)[..., new].reshape(-1, len(new)).astype(np.float64)

@@ -11,6 +11,7 @@ import torch
 
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import ClassCounts, count_classes, log_weights, median_frequency_weights
+from refinenet.datasets.dataset import spread
 from refinenet.distributed import Engine
 from refinenet.inference.backends.pytorch import keep_freed_memory
 from refinenet.io.console import print_note
@@ -174,7 +175,7 @@ class TrainRun:
         """Count the pixels of each class, if a setting needs it."""
         if self.config.class_weights == "none" and not self.config.paste_rare:
             return None
-        indices = np.unique(np.linspace(0, len(self.train_set) - 1, FREQUENCY_SAMPLES).round().astype(int)).tolist()
+        indices = spread(len(self.train_set), FREQUENCY_SAMPLES)
         return count_classes(self.train_set, indices=indices, workers=self.config.workers, progress=self.show)
 
     def _report_unseen(self, counts: ClassCounts) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from refinenet.datasets.catalog import Dataset
+from refinenet.datasets.dataset import spread
 from refinenet.evaluation.pipeline import find_targets
 from refinenet.io.console import print_note
 from refinenet.labels import LabelSet
@@ -74,7 +75,7 @@ def fit_scales(network: Network, train_set: Dataset, *, show: bool) -> None:
         if not isinstance(head, ScaledHead) or not is_unfitted(head):
             continue
         only = train_set.with_targets([spec.name])
-        indices = np.unique(np.linspace(0, len(only) - 1, min(len(only), SAMPLES)).round().astype(int)).tolist()
+        indices = spread(len(only), SAMPLES)
         values = np.concatenate([only[index].targets[spec.name].reshape(len(head.offset), -1) for index in indices], 1)
         known = [channel[np.isfinite(channel)].astype(np.float64) for channel in values]
         if not all(len(channel) for channel in known):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.datasets.dataset import Dataset
+from refinenet.datasets.dataset import Dataset, spread
 from refinenet.datasets.doctor.findings import MAX_EXAMPLES, Finding
 from refinenet.datasets.doctor.report import Report
 from refinenet.io.bands import name_bands
@@ -46,7 +46,7 @@ def check_bands(dataset: Dataset, *, progress: bool = True) -> Report:
         dataset: A dataset with bands, from `with_bands`.
         progress: Whether to show a progress bar on a terminal.
     """
-    indices = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), SAMPLES)).round().astype(int)).tolist()
+    indices = spread(len(dataset), SAMPLES)
     facts: list[_BandFacts] = []
     refused: list[tuple[str, str]] = []
     with progress_bar(progress) as bar, warnings.catch_warnings():

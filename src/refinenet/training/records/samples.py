@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import count_each
+from refinenet.datasets.dataset import spread
 from refinenet.datasets.info import choose_images
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.band_images import as_picture
@@ -44,8 +45,7 @@ def choose_samples(dataset: Dataset, count: int) -> list[int]:
     """
     if not len(dataset):
         raise ValueError(f"{dataset.name} has no images in its split {dataset.split!r} to show samples of.")
-    spread = np.linspace(0, len(dataset) - 1, min(len(dataset), CANDIDATES)).round().astype(int).tolist()
-    indices = sorted(set(spread))
+    indices = spread(len(dataset), CANDIDATES)
     pixels = np.stack([counts.pixels for counts in count_each(dataset, indices, workers=0)])
     return choose_images(indices, pixels, count)
 

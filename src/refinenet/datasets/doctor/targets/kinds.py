@@ -135,7 +135,8 @@ TARGET_KINDS: Mapping[str, Kind] = {
         "State it in targets.yaml, under `normals:`.\n{lines}\nOr: " + FIX + "that states it.",
     ),
     "normals-upside-down": Kind(
-        False, False, "In the lower third of the images, surfaces face down on average, as they do if the y axis points up.",
+        False, False, "In the lower third of the images, surfaces face down on average, as they do where the y axis "
+        "points up.",
         "If the ground is seen there, state in targets.yaml, under `normals:`, `flip: [y]`.",
     ),
     "normals-unlike-depth": Kind(
