@@ -13,10 +13,9 @@ from pathlib import Path
 
 from refinenet.datasets.file_pairs import by_stem, pair_names
 from refinenet.datasets.folder.layouts import find_layout, find_lists, find_pair
-from refinenet.datasets.folder.split_files import SPLIT_FOLDERS, list_split
+from refinenet.datasets.folder.split_files import SPLIT_FOLDERS, SplitFiles, list_split
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
-from refinenet.io.image_files import IMAGE_SUFFIXES, walk_names
 
 _NUMBER = re.compile(r"[\W_]*\d+(?=\D*$)")
 
@@ -94,7 +93,9 @@ def _list_stems(root: Path) -> list[str]:
     layout = (find_lists(root) if root.is_dir() else None) or find_layout(root)
     if layout.is_unlabelled and (layout.is_dealt or any((root / f"{name}.txt").is_file() for name in layout.splits)):
         folder = next(iter(layout.splits.values())).images
-        return sorted(by_stem(walk_names(folder, IMAGE_SUFFIXES), "", folder))
+        files = list_split(folder, folder)
+        _warn_unread(files)
+        return sorted(by_stem(files.image_names, "", folder))
     pair = find_pair(layout.root)
     # Subfolders of images/ may be videos rather than splits, and existing lists are about to be replaced.
     is_split = not layout.is_dealt and not {"train", "val", "test"}.isdisjoint(layout.splits)
@@ -104,6 +105,7 @@ def _list_stems(root: Path) -> list[str]:
             f"splits, but its layout is {layout.description}, with {', '.join(sorted(layout.splits))}."
         )
     files = list_split(*pair)
+    _warn_unread(files)
     return list(
         pair_names(
             files.image_names,
@@ -113,6 +115,10 @@ def _list_stems(root: Path) -> list[str]:
             folders=pair,
         )
     )
+
+
+def _warn_unread(files: SplitFiles) -> None:
+    print_note(files.describe_unread(), enabled=bool(files.unread))
 
 
 def _group(stems: Sequence[str], expression: str | None) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.io.arrays import pack_arrays
-    from refinenet.io.band_images import BAND_SUFFIXES, as_picture
+    from refinenet.io.band_images import BAND_SUFFIXES, as_picture, read_samples
     from refinenet.io.bands import (
         COLOURS,
         GREY,
@@ -212,6 +212,7 @@ __all__ = [
     "read_image",
     "read_mask",
     "read_picture",
+    "read_samples",
     "read_step",
     "read_stored",
     "refuse_address",

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from refinenet.io.band_images import decode_bands
+from refinenet.io.band_images import NUMPY_MAGIC, decode_bands
 from refinenet.io.files import quote_controls, refuse_address, write_atomically
 from refinenet.io.image_files import (
     DEEP_MODES,
@@ -151,6 +151,12 @@ def knows_its_order(image: object) -> bool:
 
 
 def _from_stream(stream: io.BufferedReader, name: str, path: Path | None, reading: Reading) -> Decoded:
+    if stream.peek(len(NUMPY_MAGIC)).startswith(NUMPY_MAGIC):
+        raise ValueError(
+            f"{name} is a NumPy file, which is read as bands: by a network of named bands, such as "
+            "RefineNet(bands='red,green,blue,nir:0:4095'), or as the bands.yaml of its dataset declares them. If it is "
+            "a picture, pass the array itself, or save it as PNG."
+        )
     has_notes = path is not None and _has_mask_beside(path)
     is_deep = needs_gdal(stream)
     is_tiff = stream.peek(2)[:2] in (b"II", b"MM")

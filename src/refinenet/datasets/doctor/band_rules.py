@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.datasets.dataset import Dataset, spread
-from refinenet.datasets.doctor.findings import MAX_EXAMPLES, Finding
+from refinenet.datasets.doctor.findings import Finding, find
 from refinenet.datasets.doctor.report import Report
 from refinenet.io.bands import name_bands
 from refinenet.io.console import progress_bar
@@ -78,11 +78,7 @@ def _read(item: str, pixels: npt.NDArray[np.float32]) -> _BandFacts:
 
 
 def _judge_refused(refused: Sequence[tuple[str, str]]) -> list[Finding]:
-    if not refused:
-        return []
-    meaning = f"These images cannot be read as the bands of the network: training would fail. {refused[0][1]}"
-    advice = "Make the network with the bands of the files, or name these in a bands.yaml to choose some of them."
-    return [_find("bands-refused", [item for item, _ in refused], meaning, advice, stops=True)]
+    return [find("bands-refused", [item for item, _ in refused], message=refused[0][1])] if refused else []
 
 
 def _judge_values(dataset: Dataset, facts: Sequence[_BandFacts]) -> list[Finding]:
@@ -91,37 +87,12 @@ def _judge_values(dataset: Dataset, facts: Sequence[_BandFacts]) -> list[Finding
         low, high = float(min(fact.low[k] for fact in facts)), float(max(fact.high[k] for fact in facts))
         constant = [fact.item for fact in facts if fact.high[k] - fact.low[k] < _CONSTANT]
         at_ends = [fact.item for fact in facts if fact.at_ends[k] > _AT_ENDS]
+        stored = "that of its stored type" if band.range is None else f"{band.range[0]:g} to {band.range[1]:g}"
         if len(constant) == len(facts):
-            meaning = f"The band {band.name} has one value in each of these images, so it shows the network nothing."
-            found.append(_find("band-constant", constant, meaning, "Check its export, or leave the band out."))
+            found.append(find("band-constant", constant, band=band.name))
         elif at_ends and not band.is_colour:
-            meaning = (
-                f"More than {_AT_ENDS:.0%} of the values of the band {band.name} are at the ends of its range or "
-                "outside, where they are clipped, or are missing, which becomes 0."
-            )
-            found.append(_find("band-clipped", at_ends, meaning, _ask_for_range(dataset, k)))
+            found.append(find("band-clipped", at_ends, band=band.name, share=f"{_AT_ENDS:.0%}", range=stored))
         elif high - low < _NARROW:
-            meaning = (
-                f"The band {band.name} fills only {low:.3g} to {high:.3g} of its range from 0 to 1: it may be stored "
-                "on another scale, such as metres instead of centimetres."
-            )
-            found.append(_find("band-narrow", [fact.item for fact in facts], meaning, _ask_for_range(dataset, k)))
+            names, limits = [fact.item for fact in facts], {"low": f"{low:.3g}", "high": f"{high:.3g}"}
+            found.append(find("band-narrow", names, band=band.name, range=stored, **limits))
     return found
-
-
-def _ask_for_range(dataset: Dataset, channel: int) -> str:
-    band = dataset.bands[channel]
-    known = "that of its stored type" if band.range is None else f"{band.range[0]:g} to {band.range[1]:g}"
-    return f"Its range is {known}: make the network with a band {band.name}:LOW:HIGH if its values have another one."
-
-
-def _find(kind: str, items: Sequence[str], meaning: str, advice: str, *, stops: bool = False) -> Finding:
-    return Finding(
-        kind=kind,
-        stops=stops,
-        count=len(items),
-        examples=tuple(items[:MAX_EXAMPLES]),
-        meaning=meaning,
-        advice=advice,
-        fixable=False,
-    )

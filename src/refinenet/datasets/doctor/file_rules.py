@@ -9,7 +9,7 @@ from pathlib import Path
 from refinenet.datasets.doctor.findings import KINDS, Finding, find
 from refinenet.datasets.doctor.listing import Pair, name_pair, shorten
 from refinenet.datasets.doctor.pair_rules import size_notes
-from refinenet.datasets.doctor.scan import Facts, ImageFacts, MaskFacts
+from refinenet.datasets.doctor.scan import ARRAY_MODE, Facts, ImageFacts, MaskFacts
 from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS
 
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
@@ -49,6 +49,8 @@ def _all_notes(facts: Sequence[Facts]) -> Iterator[tuple[str, str, str]]:
             yield "reader-died", name_pair(fact.pair), ""
             continue
         yield from image_notes(fact.pair, fact.image, grey_is_odd)
+        if fact.image.mode == ARRAY_MODE:
+            yield "image-array", fact.pair.image, ""
         yield from _mask_notes(fact.pair, fact.mask)
         if fact.is_readable:
             yield from size_notes(fact.pair, fact.image, fact.mask)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from refinenet.datasets.doctor.kinds import IMAGE_KINDS, Kind
+from refinenet.datasets.doctor.kinds import BAND_KINDS, IMAGE_KINDS, Kind
 from refinenet.datasets.doctor.targets.kinds import TARGET_KINDS
 
 MAX_EXAMPLES = 5
@@ -50,7 +50,7 @@ class Finding:
         return {**asdict(self), "examples": list(self.examples)}
 
 
-KINDS: Mapping[str, Kind] = {**IMAGE_KINDS, **TARGET_KINDS}
+KINDS: Mapping[str, Kind] = {**IMAGE_KINDS, **TARGET_KINDS, **BAND_KINDS}
 """Every kind of finding, in the order of the report."""
 
 

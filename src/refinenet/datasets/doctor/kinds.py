@@ -1,4 +1,4 @@
-"""Kinds of findings about images, masks and splits, with consequences and remedies; others are in `targets.kinds`."""
+"""Kinds of findings about images, masks, splits and bands, with consequences and remedies; others: `targets.kinds`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Kind(NamedTuple):
 
 FIX = "`--fix OUT` writes a copy "
 AGAIN = "Get new copies of the files, or remove both image and mask; " + FIX + "without these samples."
+_OTHER_RANGE = "Its range is {range}: make the network with a band {band}:LOW:HIGH if its values have another one."
 
 IMAGE_KINDS: Mapping[str, Kind] = {
     # Files in the folders
@@ -32,7 +33,8 @@ IMAGE_KINDS: Mapping[str, Kind] = {
     ),
     "file-kind-unread": Kind(
         False, False, "These files have unsupported formats and no partner. They are not used.",
-        "If they belong to the dataset, save images as JPEG or PNG and masks as PNG or TIFF.",
+        "If they belong to the dataset, save images as JPEG or PNG and masks as PNG or TIFF. NumPy files are images "
+        "(of named bands) only in a folder without others.",
     ),
     "stem-case": Kind(
         True, True, "The names of image and mask differ in upper and lower case, so they do not match on most systems.",
@@ -239,6 +241,11 @@ IMAGE_KINDS: Mapping[str, Kind] = {
         False, True, "These images have transparency and are composited over black.",
         "Composite them over another colour if black is wrong; " + FIX + "as they are read.",
     ),
+    "image-array": Kind(
+        False, False, "These images are NumPy files, which only networks of named bands read: training of others would "
+        "fail.", "Make the network with the bands of the files, such as `--bands red,green,blue,nir:0:4095`. Whether "
+        "their values fit is checked when it is trained.",
+    ),
     "image-grey": Kind(
         False, True, "These images are grey, unlike most others; they are read as RGB with equal channels.",
         "Do nothing if the network will be used on grey images, too; " + FIX + "in RGB.",
@@ -295,3 +302,23 @@ IMAGE_KINDS: Mapping[str, Kind] = {
     ),
 }  # fmt: skip
 """By their identifiers, in the order of the report."""
+
+BAND_KINDS: Mapping[str, Kind] = {
+    "bands-refused": Kind(
+        True, False, "These images cannot be read as the bands of the network: training would fail. {message}",
+        "Make the network with the bands of the files, or name these in a bands.yaml to choose some of them.",
+    ),
+    "band-constant": Kind(
+        False, False, "The band {band} has one value in each of these images, so it shows the network nothing.",
+        "Check its export, or leave the band out.",
+    ),
+    "band-clipped": Kind(
+        False, False, "More than {share} of the values of the band {band} are at the ends of its range or outside, "
+        "where they are clipped, or are missing, which becomes 0.", _OTHER_RANGE,
+    ),
+    "band-narrow": Kind(
+        False, False, "The band {band} fills only {low} to {high} of its range from 0 to 1: it may be stored on "
+        "another scale, such as metres instead of centimetres.", _OTHER_RANGE,
+    ),
+}  # fmt: skip
+"""The same of findings about images for networks of named bands."""

@@ -112,8 +112,9 @@ def _find_unread(layout: Layout, sides: Iterable[_Sides]) -> dict[str, list[str]
 
 def _sort_unread(group: Sequence[_Sides], found: Mapping[str, list[str]]) -> None:
     files = group[0].files
+    arrays = {name for side in group for name in side.files.unread}
     foreign = {
-        files.images: _by_stem(walk_names(files.images, FOREIGN_SUFFIXES), files.image_ending),
+        files.images: _by_stem([*walk_names(files.images, FOREIGN_SUFFIXES), *sorted(arrays)], files.image_ending),
         files.masks: _by_stem(walk_names(files.masks, (*FOREIGN_SUFFIXES, *ARRAY_SUFFIXES)), files.mask_ending),
     }
     used = {Path(path) for side in group for path in side.paired}

@@ -27,7 +27,7 @@ from refinenet.datasets.doctor.listing import Pair
 from refinenet.datasets.doctor.mask_values import points_of, write_classes
 from refinenet.datasets.doctor.pair_rules import find_obstacle, is_turned, size_notes
 from refinenet.datasets.doctor.report import Change, Changes
-from refinenet.datasets.doctor.scan import Facts, MaskPixels, count_values, decode_quietly, read_pixels
+from refinenet.datasets.doctor.scan import ARRAY_MODE, Facts, MaskPixels, count_values, decode_quietly, read_pixels
 from refinenet.datasets.doctor.targets.repair import TargetWriter, make_writer
 from refinenet.datasets.doctor.value_matching import Codes, can_snap, find_areas, fit, snap
 from refinenet.datasets.folder.classes_file import MaskEncoding, of_ids
@@ -341,7 +341,8 @@ def _order(fact: Facts, grey_is_odd: bool, names: set[tuple[str, str]]) -> Order
     notes = {kind for kind, _, _ in _notes(fact, grey_is_odd)}
     name = _find_name(fact.pair, names)
     orientation = fact.image.orientation if "size-exif" in notes else 1
-    return Order(fact.pair, name, not notes and not is_turned(fact.image), orientation)
+    is_sound = fact.image.mode == ARRAY_MODE or not (notes or is_turned(fact.image))
+    return Order(fact.pair, name, is_sound, orientation)
 
 
 def _find_name(pair: Pair, names: set[tuple[str, str]]) -> str:

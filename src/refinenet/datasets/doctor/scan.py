@@ -22,9 +22,11 @@ from refinenet.datasets.doctor.listing import Pair
 from refinenet.datasets.doctor.targets.outlines import find_image_outlines
 from refinenet.datasets.doctor.targets.scan import TargetFacts, read_dataset_targets, read_targets
 from refinenet.datasets.doctor.value_matching import Codes, Fit, find_areas, fit, is_blended
+from refinenet.datasets.folder.split_files import ARRAY_SUFFIX
 from refinenet.datasets.folder.target_encoding import TargetEncoding
 from refinenet.datasets.formats.lookup import pack_colours
-from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS, Picture, open_verified
+from refinenet.io.band_images import read_samples
+from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS, Picture, has_suffix, open_verified
 from refinenet.io.images import decode
 from refinenet.io.mask_files import read_colours, read_ids
 from refinenet.labels import LabelMap
@@ -106,6 +108,9 @@ THUMBNAIL = 24
 MAX_VALUES = 300
 """Largest number of distinct ids or colours stored for a mask, the most frequent ones."""
 
+ARRAY_MODE = "array"
+"""Mode of an image in a NumPy file."""
+
 _SEEN = 4096  # pixels are enough to tell a photograph from a mask
 
 
@@ -121,7 +126,7 @@ class ImageFacts:
     orientation: int = 1
     """EXIF orientation, 1 to 8."""
     mode: str = ""
-    """Pillow mode."""
+    """Pillow mode, or `ARRAY_MODE`."""
     is_transparent: bool = False
     has_frames: bool = False
     """Whether the file has more than one frame or page."""
@@ -219,6 +224,8 @@ class Reading:
 
 def read_image_facts(path: str, *, has_outlines: bool = False) -> ImageFacts:
     """Read the facts of an image file, with its outlines if they will be compared with those of targets."""
+    if has_suffix(Path(path).name, (ARRAY_SUFFIX,)):
+        return _read_array_facts(path, has_outlines=has_outlines)
     try:
         picture, has_frames = open_once(path)
         pixels = _to_rgb(picture, path)
@@ -233,6 +240,26 @@ def read_image_facts(path: str, *, has_outlines: bool = False) -> ImageFacts:
         colours=_count_colours(pixels),
         is_constant=bool((pixels == pixels[0, 0]).all()),
         digest=_digest(pixels),
+        thumbnail=_shrink(pixels),
+        outlines=find_image_outlines(pixels) if has_outlines else b"",
+    )
+
+
+def _read_array_facts(path: str, *, has_outlines: bool) -> ImageFacts:
+    """Read the facts of an image in a NumPy file, whose first band stands for its colours."""
+    try:
+        samples, valid = read_samples(Path(path))
+    except (ValueError, OSError) as error:
+        return ImageFacts(problem=_name_problem(path, error), message=str(error))
+    known = samples[np.isfinite(samples) if valid is None else valid & np.isfinite(samples)]
+    first = np.nan_to_num(samples[..., 0].astype(np.float64), nan=0, posinf=0, neginf=0)
+    grey = (255 * (first - first.min()) / max(np.ptp(first), np.finfo(float).tiny)).astype(np.uint8)
+    pixels = np.repeat(grey[..., np.newaxis], 3, axis=2)
+    return ImageFacts(
+        size=(samples.shape[0], samples.shape[1]),
+        mode=ARRAY_MODE,
+        is_constant=not known.size or bool(known.min() == known.max()),
+        digest=_digest(samples),
         thumbnail=_shrink(pixels),
         outlines=find_image_outlines(pixels) if has_outlines else b"",
     )

@@ -111,7 +111,18 @@ def _with_dataset_targets(opened: Source, wanted: Collection[str] | None) -> Sou
 def _open_unlabelled(name: str, layout: Layout) -> Source:
     """Open a folder without masks; targets are added later, so that problems of theirs do not keep splits closed."""
     plain = partial(open_images, layout)
-    return _open_datasets(name, layout.root, tuple(layout.splits), layout.description, plain, say_resplit(layout))
+    source = _open_datasets(name, layout.root, tuple(layout.splits), layout.description, plain, say_resplit(layout))
+    return _with_unread(source, layout)
+
+
+def _with_unread(source: Source, layout: Layout) -> Source:
+    """Add the NumPy files that are no images, which are listed with the files of masks if there are any."""
+    unread = [str(files.images / name) for files in layout.splits.values() for name in files.unread]
+    if not unread:
+        return source
+    names = [shorten(name, layout.root) for name in sorted(set(unread))]
+    finding = find("file-kind-unread", names)
+    return replace(source, listing=replace(source.listing, findings=[*source.listing.findings, finding]))
 
 
 def _open_masks(name: str, layout: Layout) -> Source:
@@ -153,6 +164,7 @@ def _open_annotated(name: str, layout: Layout) -> Source:
     source = _open_datasets(
         name, layout.root, tuple(layout.splits), layout.description, open_split, say_resplit(layout)
     )
+    source = _with_unread(source, layout)
     invalid, findings = InvalidLabels(), []
     for path, found in reports.items():
         some = found[:1] if path.is_file() else found  # a JSON file that both splits share is reported by each of them

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from refinenet.datasets.dataset import Dataset, from_files, no_file, void_labels
 from refinenet.datasets.file_pairs import by_stem, find_by_item, pair_names
@@ -15,12 +18,14 @@ from refinenet.datasets.folder.band_files import add_bands
 from refinenet.datasets.folder.classes_file import MaskEncoding, NoPaletteError
 from refinenet.datasets.folder.encodings import find_encoding
 from refinenet.datasets.folder.layouts import Layout, find_layout
-from refinenet.datasets.folder.split_files import SplitFiles, name_split
+from refinenet.datasets.folder.split_files import ARRAY_SUFFIX, SplitFiles, name_split
 from refinenet.datasets.folder.target_files import add_targets
 from refinenet.datasets.formats import coco, labelme
 from refinenet.datasets.formats.coco_crowds import CrowdReport
 from refinenet.datasets.formats.invalid_labels import InvalidLabels
-from refinenet.io.image_files import list_files
+from refinenet.io.band_images import read_samples
+from refinenet.io.image_files import has_suffix, list_files
+from refinenet.io.images import decode
 from refinenet.labels import NO_CLASSES, LabelMap, LabelSet
 
 
@@ -96,6 +101,8 @@ class FolderSplits:
             )
         dataset, report = self._open(layout, name)
         files = layout.splits[name]
+        if files.unread:
+            warnings.warn(files.describe_unread(), stacklevel=3)
         return add_bands(add_targets(dataset, layout, files), layout, files), report
 
     def _open(self, layout: Layout, name: str) -> tuple[Dataset, AnnotationReport]:
@@ -140,8 +147,14 @@ def open_images(layout: Layout, split: str) -> Dataset:
         image_file=image_file,
         mask_file=image_file,
     )
-    read_labels = partial(void_labels, dataset.read_image, NO_CLASSES)
+    read_labels = partial(void_labels, partial(_read_samples, image_file), NO_CLASSES)
     return replace(dataset, read_labels=read_labels, label_file=no_file)
+
+
+def _read_samples(image_file: Callable[[str], Path], item: str) -> npt.NDArray[Any]:
+    """Read an image for its size; a NumPy file, which has no colours without its bands, as it is stored."""
+    path = image_file(item)
+    return read_samples(path)[0] if has_suffix(path.name, (ARRAY_SUFFIX,)) else decode(path)
 
 
 def _pair(files: SplitFiles) -> dict[str, tuple[str, str]]:

@@ -33,7 +33,9 @@ _IMAGE_MARKS = (
 """Affixes of the stems of images, removed before they are compared with those of masks."""
 
 ARRAY_SUFFIX = ".npy"
-"""Suffix of images in NumPy files, for models of named bands."""
+"""Suffix of images in NumPy files, for models of named bands. They are images of a folder that has no others."""
+
+_SUFFIXES = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
 
 SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
 """Names of folders and lists of splits, where nothing else distinguishes them from other folders."""
@@ -62,6 +64,18 @@ class SplitFiles:
     """The same for images, such as "_image" or "img_"."""
     absent: tuple[str, ...] = ()
     """Stems in a list that match neither an image nor a mask."""
+    unread: tuple[str, ...] = ()
+    """NumPy files in the folder of images that are not images, since there are others; in alphabetical order."""
+
+    def describe_unread(self) -> str:
+        """Return a warning about the NumPy files that are not read; empty if there are none."""
+        if not self.unread:
+            return ""
+        more = f" and {len(self.unread) - 3} more" if len(self.unread) > 3 else ""
+        return (
+            f"{self.images} holds NumPy files that are not read, since it also holds other images: "
+            f"{', '.join(self.unread[:3])}{more}. Keep images of one kind in a folder."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +100,7 @@ class Layout:
 
 def list_split(images: Path, masks: Path) -> SplitFiles:
     """List all images and masks in two folders, with the affix that most masks have."""
-    image_names = list_images_below(images)
+    image_names, unread = list_images_below(images)
     mask_names = _prefer_lossless(sorted(walk_names(masks, IMAGE_SUFFIXES)))
     image_ending, mask_ending = find_endings(image_names, mask_names)
     return SplitFiles(
@@ -96,12 +110,26 @@ def list_split(images: Path, masks: Path) -> SplitFiles:
         mask_names=mask_names,
         image_ending=image_ending,
         mask_ending=mask_ending,
+        unread=unread,
     )
 
 
-def list_images_below(folder: Path) -> tuple[str, ...]:
-    """Return the names of the images in a folder and its subfolders; NumPy files are images if there are no others."""
-    return tuple(sorted(walk_names(folder, IMAGE_SUFFIXES)) or sorted(walk_names(folder, (ARRAY_SUFFIX,))))
+def list_images_below(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the images in a folder and its subfolders, and those of other NumPy files.
+
+    NumPy files are images if there are no others; otherwise, those with the name of an image may be anything.
+    """
+    return _sort_images(walk_names(folder, _SUFFIXES))
+
+
+def _sort_images(found: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    names = sorted(found)
+    arrays = [name for name in names if has_suffix(name, (ARRAY_SUFFIX,))]
+    if len(arrays) in (0, len(names)):
+        return tuple(names), ()
+    images = [name for name in names if not has_suffix(name, (ARRAY_SUFFIX,))]
+    stems = {find_stem(name) for name in images}
+    return tuple(images), tuple(name for name in arrays if find_stem(name) not in stems)
 
 
 def list_mixed(folder: Path, ending: str) -> SplitFiles:
@@ -118,8 +146,9 @@ def list_mixed(folder: Path, ending: str) -> SplitFiles:
 
 def list_images(folder: Path, *, below: bool) -> SplitFiles:
     """List the images of a folder, with `below` also of its subfolders, whose labels are shapes."""
-    found = walk_names(folder, IMAGE_SUFFIXES) if below else (path.name for path in list_files(folder, IMAGE_SUFFIXES))
-    return SplitFiles(images=folder, image_names=tuple(sorted(found)), masks=folder, mask_names=())
+    found = walk_names(folder, _SUFFIXES) if below else (path.name for path in list_files(folder, _SUFFIXES))
+    names, unread = _sort_images(found)
+    return SplitFiles(images=folder, image_names=names, masks=folder, mask_names=(), unread=unread)
 
 
 def _prefer_lossless(names: Sequence[str]) -> tuple[str, ...]:
@@ -159,8 +188,10 @@ def take(files: SplitFiles, stems: Sequence[str]) -> SplitFiles:
     wanted = {find_item(f"{stem}.", files.image_ending) for stem in stems}
     images = tuple(name for name in files.image_names if find_item(name, files.image_ending) in wanted)
     masks = tuple(name for name in files.mask_names if _find_image_stem(files, name) in wanted)
+    unread = tuple(name for name in files.unread if find_item(name, files.image_ending) in wanted)
     found = {find_item(name, files.image_ending) for name in images} | {_find_image_stem(files, name) for name in masks}
-    return replace(files, image_names=images, mask_names=masks, absent=tuple(sorted(wanted - found)))
+    absent = tuple(sorted(wanted - found))
+    return replace(files, image_names=images, mask_names=masks, absent=absent, unread=unread)
 
 
 def deal(files: SplitFiles) -> dict[str, SplitFiles]:
@@ -171,7 +202,7 @@ def deal(files: SplitFiles) -> dict[str, SplitFiles]:
     validation = ordered[::VALIDATION_EVERY]
     chosen = set(validation)
     training = take(files, [stem for stem in ordered if stem not in chosen])
-    return {"train": replace(training, absent=files.absent), "val": take(files, validation)}
+    return {"train": replace(training, absent=files.absent, unread=files.unread), "val": take(files, validation)}
 
 
 def _find_image_stem(files: SplitFiles, mask_name: str) -> str:
@@ -224,4 +255,4 @@ def read_list(path: Path) -> list[str]:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: {error}") from error
-    return [find_stem(line) if line.lower().endswith(IMAGE_SUFFIXES) else line for line in lines if line]
+    return [find_stem(line) if line.lower().endswith(_SUFFIXES) else line for line in lines if line]

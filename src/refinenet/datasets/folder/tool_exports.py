@@ -10,6 +10,7 @@ from pathlib import Path
 from refinenet.datasets.file_pairs import find_stem
 from refinenet.datasets.folder.classes_file import MaskEncoding, as_colour, of_colours, of_ids
 from refinenet.datasets.folder.split_files import (
+    ARRAY_SUFFIX,
     SHARED,
     Layout,
     SplitFiles,
@@ -140,7 +141,7 @@ def find_labelme(root: Path) -> Layout | None:
 
 
 def _has_shapes(folder: Path) -> bool:
-    stems = {find_stem(path.name) for path in list_files(folder, IMAGE_SUFFIXES)}
+    stems = {find_stem(path.name) for path in list_files(folder, (*IMAGE_SUFFIXES, ARRAY_SUFFIX))}
     return any(find_stem(path.name) in stems for path in list_files(folder, (".json",)))
 
 
