@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from band_scenes import BANDS, draw_scene, write_folder, write_several
 
-from refinenet.datasets import open_dataset, read_for_model
+from refinenet.datasets import open_dataset, open_training_datasets, read_for_model
 from refinenet.datasets.band_reading import with_bands
 from refinenet.io.bands import read_bands
 
@@ -38,6 +38,25 @@ def test_declared_bands_are_found_by_name(tmp_path: Path) -> None:
     assert dataset[0].image.dtype == np.uint8  # without bands, the RGB of images/
     with pytest.raises(ValueError, match=r"bands\.yaml does not declare thermal: it has blue, green, height, nir, red"):
         with_bands(dataset, read_bands("red,thermal"))
+
+
+def test_joined_datasets_read_the_bands_in_the_files_of_each(tmp_path: Path) -> None:
+    several, other = write_several(tmp_path / "several", 2), write_several(tmp_path / "other", 2)
+    # The same bands, in files of another order and scale.
+    (other / "bands.yaml").write_text("lidar: [height]\nimages: [red, green, blue]\nnir: ['nir:0:8190']\n")
+    folders = [str(folder) for folder in (several, write_folder(tmp_path / "one", 2), other)]
+    train, val = open_training_datasets(folders, bands=MODEL)
+    assert len(train) == 3
+    low, high = np.array([band.range for band in MODEL]).T
+    expected = (draw_scene(1)[0] - low) / (high - low)
+    for index in (0, 1):
+        np.testing.assert_allclose(pickle.loads(pickle.dumps(train))[index].image, expected, atol=1e-6)  # noqa: S301
+    np.testing.assert_allclose(train[2].image[..., 3], expected[..., 3] / 2, atol=1e-6)
+    np.testing.assert_allclose(val[0].image.shape, (32, 40, 5))
+    plain, _ = open_training_datasets(folders[::2])
+    assert plain[1].image.dtype == np.uint8
+    with pytest.raises(ValueError, match=r"several \+ other joins datasets with a bands\.yaml each"):
+        with_bands(plain, MODEL)
 
 
 def test_ranges_of_files_and_of_the_model(tmp_path: Path) -> None:

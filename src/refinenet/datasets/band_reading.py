@@ -26,10 +26,15 @@ def with_bands(dataset: Dataset, bands: Sequence[Band]) -> Dataset:
     declared there holds for these files. Otherwise each image is one file with the bands in the order of the model.
 
     Raises:
-        ValueError: The images are not files, a band is not declared, or has a range there that the model lacks.
+        ValueError: The images are not files, a band is not declared, or has a range there that the model lacks; or the
+            dataset joins others, each of which declares its bands.
     """
     if not bands:
         return dataset
+    if len({files.origin for files in dataset.band_files}) > 1:
+        raise ValueError(
+            f"{dataset.name} joins datasets with a bands.yaml each: choose the bands of each before they are joined."
+        )
     files = dataset.band_files or [BandFiles(bands=tuple(bands), find=dataset.image_file, origin=Path())]
     if len(dataset) and any(each.find(dataset.items[0]) is None for each in files):
         raise ValueError(

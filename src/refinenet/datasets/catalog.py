@@ -25,8 +25,10 @@ from refinenet.datasets.published.prepared_masks import open_fastest, prepared_f
 from refinenet.datasets.published.sunrgbd import SUNRGBD
 from refinenet.datasets.published.voc import SBD, VOC, VOC_AUG
 from refinenet.datasets.street_scenes import dataset as streets
+from refinenet.io.bands import Band
 from refinenet.io.files import refuse_address
 from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, list_files
+from refinenet.io.sample_values import ValueRange
 from refinenet.labels import LabelSet
 
 __all__ = [
@@ -111,26 +113,35 @@ def is_drawn(name: str) -> bool:
 
 
 def open_training_datasets(
-    dataset: TrainingSource, root: str | os.PathLike[str] | None = None
+    dataset: TrainingSource,
+    root: str | os.PathLike[str] | None = None,
+    *,
+    value_range: ValueRange | None = None,
+    bands: Sequence[Band] = (),
 ) -> tuple[Dataset, Dataset]:
-    """Open the dataset to train on and the one to validate on.
+    """Open the dataset to train on and the one to validate on, with images as a model takes them.
 
     Args:
         dataset: See `open_dataset`. Several datasets must have the same classes: their training splits are joined and
             the validation split of the first one is used.
         root: The folder of the first one.
+        value_range: See `read_for_model`.
+        bands: See `read_for_model`; each dataset finds them in files of its own.
 
     Raises:
-        ValueError: See `open_dataset`; or no dataset is given, or their classes differ.
+        ValueError: See `open_dataset` and `read_for_model`; or no dataset is given, or their classes differ.
         FileNotFoundError: See `open_dataset`.
     """
     sources = as_sources(dataset)
     if not sources:
         raise ValueError("Pass at least one dataset.")
     first = open_dataset(sources[0], root)
-    train_sets = [first("train"), *(open_dataset(source)("train") for source in sources[1:])]
+    # Each by itself: once joined, nothing would know which files hold the bands of which dataset.
+    train_sets = [
+        read_for_model(splits("train"), value_range, bands) for splits in [first, *map(open_dataset, sources[1:])]
+    ]
     train_set = train_sets[0] if len(train_sets) == 1 else join(train_sets)
-    val_set = first("val")
+    val_set = read_for_model(first("val"), value_range, bands)
     if val_set.label_set.names != train_set.label_set.names:
         raise ValueError(f"The splits train and val of {val_set.name} have different classes.")
     return train_set, val_set

@@ -125,7 +125,8 @@ class Dataset:
     bands: tuple[Band, ...] = ()
     """The bands of the images, if a model of named bands is to read them; none for RGB of 8 bits."""
     band_files: Sequence[BandFiles] = ()
-    """The files of an image by their bands, if the dataset declares them; see `with_bands`."""
+    """The files of an image by their bands, if the dataset declares them; see `with_bands`. Those of joined datasets
+    find a file only for the items of their dataset."""
 
     def __post_init__(self) -> None:
         names = [spec.name for spec in self.target_specs]
@@ -369,7 +370,7 @@ def join(parts: Sequence[Dataset]) -> Dataset:
     have no ground truth for it (NaN).
 
     Raises:
-        ValueError: Their classes differ, or targets of the same name do.
+        ValueError: Their classes differ, or targets of the same name or bands do.
     """
     first = next((part for part in parts if part.label_set.names), parts[0])
     for part in parts:
@@ -400,6 +401,11 @@ def join(parts: Sequence[Dataset]) -> Dataset:
         chosen_targets=tuple(dict.fromkeys(name for part in parts for name in part.chosen_targets)),
         read_intrinsics=partial(_in_part, [part.read_intrinsics for part in parts]),
         bands=first.bands,
+        band_files=[
+            replace(files, find=partial(_only_in_part, index, files.find))
+            for index, part in enumerate(parts)
+            for files in part.band_files
+        ],
     )
 
 
@@ -434,6 +440,11 @@ def _no_truth(spec: OutputSpec) -> TargetReader:
 
 def _read_no_truth(spec: OutputSpec, size: Sequence[int], _item: str = "") -> Target:
     return np.full((spec.count_channels(0), *size), np.nan, np.float32)
+
+
+def _only_in_part(index: int, find: Callable[[str], Path | None], item: str) -> Path | None:
+    number, _, inner = item.partition("/")
+    return find(inner) if int(number) == index else None
 
 
 def _in_part(functions: Sequence[Callable[[str], Result]], item: str) -> Result:

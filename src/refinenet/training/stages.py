@@ -162,7 +162,7 @@ def start_stages(
     for stage in [*stages[1:], stages[0]]:
         if arguments.check and processes.is_first:
             check_data(stage, network, progress=progress)
-        open_training_datasets(stage.source, stage.root)
+        open_training_datasets(stage.source, stage.root, bands=network.architecture.bands)
         if stage.settings.get("teacher") is not None:
             open_model(stage.settings["teacher"])
     stages = [replace(stage, settings=_with_located_teacher(stage.settings)) for stage in stages]

@@ -21,7 +21,6 @@ from refinenet.datasets.catalog import (
     is_drawn,
     is_folder_dataset,
     open_training_datasets,
-    read_for_model,
 )
 from refinenet.distributed import Engine, launch
 from refinenet.io.console import print_note
@@ -217,9 +216,7 @@ def _open_datasets(
     architecture: Architecture,
 ) -> tuple[Dataset, Dataset]:
     """Open the datasets for training and validation, in the value range of the run or the bands of the network."""
-    train_set, val_set = open_training_datasets(source, root)
-    bands = architecture.bands
-    return read_for_model(train_set, value_range, bands), read_for_model(val_set, value_range, bands)
+    return open_training_datasets(source, root, value_range=value_range, bands=architecture.bands)
 
 
 def _fit_to_classes(
