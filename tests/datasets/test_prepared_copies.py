@@ -30,7 +30,7 @@ from matlab_miniatures import (
 from png_miniatures import save, write_coco
 
 from refinenet.datasets.catalog import Dataset, open_dataset, prepared_folder
-from refinenet.datasets.dataset import join
+from refinenet.datasets.joining import join
 from refinenet.datasets.preparation import prepare
 
 IDS = np.array([[0, 1, 2, 255]])

@@ -22,7 +22,7 @@ from matlab_miniatures import (
 from PIL import Image
 from scipy.io import savemat
 
-from refinenet.datasets.dataset import join
+from refinenet.datasets.joining import join
 from refinenet.datasets.published.nyu import NYU
 from refinenet.datasets.published.sunrgbd import SUNRGBD
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from refinenet.datasets.band_reading import read_for_model
-from refinenet.datasets.dataset import UNLABELLED, Dataset, Sample, Splits, join, no_labels, with_value_range
+from refinenet.datasets.dataset import UNLABELLED, Dataset, Sample, Splits, no_labels, with_value_range
 from refinenet.datasets.folder.classes_file import read_classes_file
 from refinenet.datasets.folder.folder import FolderSplits
 from refinenet.datasets.folder.layouts import find_layout, find_splits
+from refinenet.datasets.joining import join
 from refinenet.datasets.metadata import DatasetInfo, Download, PublishedDataset, Server
 from refinenet.datasets.published.ade20k import ADE20K
 from refinenet.datasets.published.camvid import CAMVID

@@ -43,7 +43,8 @@ class Intrinsics(NamedTuple):
 
 def spread(count: int, most: int) -> list[int]:
     """Return the indices of up to `most` of `count` samples, ascending, at equal distances from first to last."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+    indices: list[int] = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+    return indices
 
 
 UNLABELLED = "test"
@@ -120,6 +121,8 @@ class Dataset:
     """For those that are files, by name: maps an item to its file."""
     chosen_targets: tuple[str, ...] = ()
     """The names of the targets that `dataset[i]` reads."""
+    target_origins: Sequence[Path] = ()
+    """The targets.yaml that says what the numbers in files of targets mean, whether it exists or not."""
     read_intrinsics: Callable[[str], Intrinsics | None] = no_camera
     """Maps an item to its camera, or to None if it is not known."""
     bands: tuple[Band, ...] = ()
@@ -168,7 +171,9 @@ class Dataset:
 
     def with_void_labels(self, label_set: LabelSet) -> Dataset:
         """Return a dataset without classes as one of a label set, in which no pixel has a class."""
-        return replace(self, label_set=label_set, read_labels=_read_labels(self, label_set))
+        if self.label_set.names:
+            return replace(self, label_set=label_set)
+        return replace(self, label_set=label_set, read_labels=partial(void_labels, self.read_image, label_set))
 
     def with_targets(self, names: Iterable[str]) -> Dataset:
         """Return the dataset with other targets in its samples; by default there are none, since reading takes time.
@@ -211,7 +216,8 @@ class Dataset:
         """Read a target of an image of `size` (height, width): NaN if it has none."""
         target = self.read_target(name, item)
         if target is None:
-            return _read_no_truth(next(spec for spec in self.target_specs if spec.name == name), size)
+            channels = next(spec for spec in self.target_specs if spec.name == name).count_channels(0)
+            return np.full((channels, *size), np.nan, np.float32)
         if target.shape[1:] != tuple(size):
             raise ValueError(
                 f"{self._locate_target(name, item)}: the image has {size[1]}x{size[0]} pixels (width x height), its "
@@ -361,92 +367,3 @@ def _chain(find: Callable[[str], Path], read: Callable[[Path], Result], item: st
 def place(folder: Path, ending: str, item: str) -> Path:
     """Return `folder`/`item` + `ending`; with `functools.partial` an `image_file` or `mask_file` for `from_files`."""
     return folder / f"{item}{ending}"
-
-
-def join(parts: Sequence[Dataset]) -> Dataset:
-    """Concatenate the samples of several datasets; the split is that of the first, the targets are those of all.
-
-    Images of a dataset without classes are ignored for classes, and those of a dataset that lacks a target of others
-    have no ground truth for it (NaN).
-
-    Raises:
-        ValueError: Their classes differ, or targets of the same name or bands do.
-    """
-    first = next((part for part in parts if part.label_set.names), parts[0])
-    for part in parts:
-        if part.label_set.names and part.label_set.names != first.label_set.names:
-            raise ValueError(f"{first.name} and {part.name} have different classes and cannot be joined.")
-    if len({part.bands for part in parts}) > 1:
-        raise ValueError("Images of different bands cannot be joined.")
-    specs = _join_specs(parts)
-    return Dataset(
-        name=" + ".join(part.name for part in parts),
-        split=parts[0].split,
-        label_set=first.label_set,
-        items=[f"{index}/{item}" for index, part in enumerate(parts) for item in part.items],
-        read_image=partial(_in_part, [part.read_image for part in parts]),
-        read_labels=partial(_in_part, [_read_labels(part, first.label_set) for part in parts]),
-        locate=partial(_in_part, [part.locate for part in parts]),
-        image_file=partial(_in_part, [part.image_file for part in parts]),
-        label_file=partial(_in_part, [part.label_file for part in parts]),
-        slow_sources=[source for part in parts for source in part.slow_sources],
-        target_specs=tuple(specs.values()),
-        target_readers={
-            name: partial(_in_part, [part.target_readers.get(name, _no_truth(spec)) for part in parts])
-            for name, spec in specs.items()
-        },
-        target_files={
-            name: partial(_in_part, [part.target_files.get(name, no_file) for part in parts]) for name in specs
-        },
-        chosen_targets=tuple(dict.fromkeys(name for part in parts for name in part.chosen_targets)),
-        read_intrinsics=partial(_in_part, [part.read_intrinsics for part in parts]),
-        bands=first.bands,
-        band_files=[
-            replace(files, find=partial(_only_in_part, index, files.find))
-            for index, part in enumerate(parts)
-            for files in part.band_files
-        ],
-    )
-
-
-def _join_specs(parts: Sequence[Dataset]) -> dict[str, OutputSpec]:
-    """Return the targets of all parts by name, with ranges that include those of each.
-
-    Raises:
-        ValueError: Two have the same name, but different kinds or quantities.
-    """
-    specs: dict[str, OutputSpec] = {}
-    for part in parts:
-        for spec in part.target_specs:
-            known = specs.setdefault(spec.name, spec)
-            if replace(known, range=spec.range) != spec:
-                raise ValueError(
-                    f"The target {spec.name!r} of {part.name} is {spec.to_dict()}, that of a dataset before it is "
-                    f"{known.to_dict()}: they cannot be joined. Give one of them another name in its targets.yaml."
-                )
-            if known.range is not None and spec.range is not None:
-                widest = min(known.range[0], spec.range[0]), max(known.range[1], spec.range[1])
-                specs[spec.name] = replace(known, range=widest)
-    return specs
-
-
-def _read_labels(part: Dataset, label_set: LabelSet) -> Callable[[str], LabelMap]:
-    return part.read_labels if part.label_set.names else partial(void_labels, part.read_image, label_set)
-
-
-def _no_truth(spec: OutputSpec) -> TargetReader:
-    return partial(_read_no_truth, spec, (1, 1))
-
-
-def _read_no_truth(spec: OutputSpec, size: Sequence[int], _item: str = "") -> Target:
-    return np.full((spec.count_channels(0), *size), np.nan, np.float32)
-
-
-def _only_in_part(index: int, find: Callable[[str], Path | None], item: str) -> Path | None:
-    number, _, inner = item.partition("/")
-    return find(inner) if int(number) == index else None
-
-
-def _in_part(functions: Sequence[Callable[[str], Result]], item: str) -> Result:
-    index, _, inner = item.partition("/")
-    return functions[int(index)](inner)

@@ -322,9 +322,9 @@ def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArgument
     record = RunRecord.read(folder)
     config = record.config
     train_set, val_set = _open_datasets(record.dataset, record.root, config.value_range, record.card.architecture)
-    changes = find_changes(record.fingerprints, {"train": train_set, "val": val_set})
     network = Network(record.card.architecture).to(device)
     train_set, val_set = choose_targets(network, record.card.label_set, train_set, val_set)
+    changes = find_changes(record.fingerprints, {"train": train_set, "val": val_set})
     _refuse_changes(folder, changes, record.card.label_set, train_set.label_set)
     engine = launch(device, choose_precision(config.precision, device))
     if (engine.processes.count, engine.arithmetic) != (record.processes, record.arithmetic):

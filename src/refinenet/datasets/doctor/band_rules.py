@@ -93,6 +93,6 @@ def _judge_values(dataset: Dataset, facts: Sequence[_BandFacts]) -> list[Finding
         elif at_ends and not band.is_colour:
             found.append(find("band-clipped", at_ends, band=band.name, share=f"{_AT_ENDS:.0%}", range=stored))
         elif high - low < _NARROW:
-            names, limits = [fact.item for fact in facts], {"low": f"{low:.3g}", "high": f"{high:.3g}"}
-            found.append(find("band-narrow", names, band=band.name, range=stored, **limits))
+            names, words = [fact.item for fact in facts], (f"{low:.3g}", f"{high:.3g}")
+            found.append(find("band-narrow", names, band=band.name, range=stored, low=words[0], high=words[1]))
     return found

@@ -53,13 +53,16 @@ def add_targets(dataset: Dataset, layout: Layout, files: SplitFiles) -> Dataset:
         FileNotFoundError: It declares a folder that does not exist.
     """
     specs, readers, located = [], {}, {}
+    origins = (layout.root / FILE,)
     for folder in find_target_folders(layout, files).values():
         find = _match(folder, dataset, files.images)
         spec = folder.encoding.spec
         specs.append(spec)
         located[spec.name] = find
         readers[spec.name] = partial(_read_item, folder.encoding, find)
-    return replace(dataset, target_specs=tuple(specs), target_readers=readers, target_files=located)
+    return replace(
+        dataset, target_specs=tuple(specs), target_readers=readers, target_files=located, target_origins=origins
+    )
 
 
 def find_target_folders(layout: Layout, files: SplitFiles) -> dict[str, TargetFolder]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from refinenet.datasets.catalog import Dataset
@@ -24,11 +24,17 @@ class Fingerprint:
     label_sizes: str | None
     """Hash of the sizes of the label files; None if these are unknown, or slow to read: then `refinenet data prepare`
     may replace them."""
+    band_sizes: str | None = None
+    """Hash of the sizes of the files with the bands of the model that a bands.yaml declares; None without."""
+    target_sizes: Mapping[str, str] = field(default_factory=dict)
+    """By name, for each chosen target that is files: hash of their sizes."""
+    declarations: str | None = None
+    """Hash of the bands.yaml and targets.yaml in use, which say what the numbers in these files mean; None without."""
 
     def find_change(self, now: Fingerprint) -> str | None:
         """Describe how a dataset has changed, in words to follow its name; None if it has not.
 
-        Hashes that one of the two lacks are not compared.
+        Hashes that one of the two lacks, as those of older versions do, are not compared.
         """
         if self.images != now.images:
             return f"had {self.images} images and has {now.images}"
@@ -38,6 +44,13 @@ class Fingerprint:
             return "has image files of other sizes"
         if None not in (self.label_sizes, now.label_sizes) and self.label_sizes != now.label_sizes:
             return "has label files of other sizes"
+        if None not in (self.band_sizes, now.band_sizes) and self.band_sizes != now.band_sizes:
+            return "has files of bands of other sizes"
+        for name in self.target_sizes.keys() & now.target_sizes.keys():
+            if self.target_sizes[name] != now.target_sizes[name]:
+                return f"has files of {name} of other sizes"
+        if None not in (self.declarations, now.declarations) and self.declarations != now.declarations:
+            return "has another bands.yaml or targets.yaml"
         return None
 
 
@@ -48,17 +61,42 @@ def find_changes(before: Mapping[str, Fingerprint], datasets: Mapping[str, Datas
 
 
 def take_fingerprint(dataset: Dataset) -> Fingerprint:
-    """Return the fingerprint of a dataset; no file is opened.
+    """Return the fingerprint of a dataset with its bands and targets chosen; no file of a sample is opened.
 
     Raises:
-        OSError: A folder may not be read. A missing file is not an error here; it counts as a size of -1.
+        OSError: A folder, bands.yaml or targets.yaml may not be read. A missing file is not an error here; it counts
+            as a size of -1.
     """
+    used = {band.name for band in dataset.bands}
+    bands = [files for files in dataset.band_files if not used.isdisjoint(band.name for band in files.bands)]
+    targets = [name for name in dataset.chosen_targets if name in dataset.target_files]
+    origins = [*(files.origin for files in bands), *(dataset.target_origins if targets else ())]
     return Fingerprint(
         images=len(dataset),
         names=_hash(dataset.items),
         image_sizes=_hash_sizes(dataset.items, dataset.image_file),
         label_sizes=None if dataset.is_slow else _hash_sizes(dataset.items, dataset.label_file),
+        band_sizes=_hash(_find_size(files.find, item) for files in bands for item in dataset.items) if bands else None,
+        target_sizes={
+            name: _hash(_find_size(dataset.target_files[name], item) for item in dataset.items) for name in targets
+        },
+        declarations=_hash(map(_read, dict.fromkeys(origins))) if origins else None,
     )
+
+
+def _find_size(find: Callable[[str], Path | None], item: str) -> int:
+    try:
+        path = find(item)
+    except (FileNotFoundError, ValueError):  # there is none, or several: reported when the sample is read
+        return -1
+    return -1 if path is None else _size(path)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().hex()
+    except FileNotFoundError:
+        return ""
 
 
 def _hash_sizes(items: Sequence[str], find: Callable[[str], Path | None]) -> str | None:
