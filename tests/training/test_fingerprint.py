@@ -18,7 +18,7 @@ from refinenet.training.records.fingerprint import Fingerprint, find_changes, ta
 
 NEW = ("band_sizes", "target_sizes", "declarations")
 SETTINGS: dict[str, Any] = {
-    **{"epochs": 1, "batch_size": 2, "crop_size": [32, 32], "workers": 0, "loggers": []},
+    **{"epochs": 1, "batch_size": 2, "crop_size": [32, 32], "workers": 0, "loggers": [], "precision": "float32"},
     **{"check": False, "progress": False},
 }
 
