@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -334,9 +335,12 @@ def test_bombs_are_stopped_early(tmp_path: Path) -> None:
         (tmp_path / kind).mkdir()
         archive = make(kind, tmp_path / kind / "a", {"zeros": zeros})
         assert len(zeros) > 900 * archive.stat().st_size
-        begin = time.monotonic()
-        refuses(archive, "a bomb")
-        assert time.monotonic() - begin < 2
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(zeros) // 2, limits[1]))  # writing more fails otherwise
+        try:
+            refuses(archive, "a bomb")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_zip_that_lies_about_sizes_is_refused(tmp_path: Path) -> None:
