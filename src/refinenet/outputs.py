@@ -288,3 +288,8 @@ def _read_number(text: str) -> float:
 def class_output(outputs: Sequence[OutputSpec]) -> OutputSpec | None:
     """Return the output of classes, if there is one."""
     return next((spec for spec in outputs if spec.kind == CLASS_KIND), None)
+
+
+def has_only_classes(outputs: Sequence[OutputSpec]) -> bool:
+    """Return whether a network predicts classes alone, under whatever name."""
+    return [spec.kind for spec in outputs] == [CLASS_KIND]

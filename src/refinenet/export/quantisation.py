@@ -37,7 +37,7 @@ from refinenet.export.quantised_graph import QuantisedGraph
 from refinenet.inference.backends.graph import require_openvino
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
-from refinenet.outputs import CLASS_KIND, OutputSpec
+from refinenet.outputs import CLASS_KIND, OutputSpec, has_only_classes
 
 Image = npt.NDArray[np.float32]
 RANKING_IMAGES = 2
@@ -330,7 +330,7 @@ class Int8:
 
     @property
     def _has_only_classes(self) -> bool:
-        return all(spec.kind == CLASS_KIND for spec in self.outputs)
+        return has_only_classes(self.outputs)
 
     @property
     def _count(self) -> int:

@@ -24,7 +24,7 @@ from refinenet.io.sample_values import Mask, Pixels
 from refinenet.io.threads import survive_fork
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.models.heads import split_maps
-from refinenet.outputs import CLASS_KIND, CLASSES, OutputSpec, class_output
+from refinenet.outputs import CLASS_KIND, CLASSES, OutputSpec, class_output, has_only_classes
 from refinenet.settings import is_within
 
 
@@ -220,7 +220,7 @@ class Segmenter:
         if spec is None:
             named = ", ".join(each.name for each in self.outputs)
             raise ValueError(f"The network predicts no classes, but {named}: call predict instead of segment.")
-        return maps if len(self.outputs) == 1 else self._split(maps)[spec.name]
+        return maps if has_only_classes(self.outputs) else self._split(maps)[spec.name]
 
     def _split(self, maps: Tensor) -> dict[str, Tensor]:
         parts = split_maps(maps[None], self.outputs, len(self.label_set))
