@@ -53,6 +53,14 @@ def test_files_and_pictures(model: RefineNet, expected: LabelMap, tmp_path: Path
     assert (limited.labels == expected).mean() > 0.99  # full scale, by the fastest backend
 
 
+def test_the_image_of_a_network_without_classes_is_a_picture() -> None:
+    network = RefineNet(encoder="test_resnet", outputs="depth", bands=BANDS, device="cpu", backend="pytorch")
+    with pytest.warns(UserWarning, match="untrained"):
+        found = network.predict(SCENE)
+    np.testing.assert_array_equal(found.image, SCENE[..., :3].astype(np.uint8))
+    assert found.image.dtype == np.uint8
+
+
 def test_windows_of_a_large_image(model: RefineNet, tmp_path: Path) -> None:
     tiff = _tiff(tmp_path)
     whole = model.deploy_large(tiff, tmp_path / "whole.png", window=(96, 96), progress=False)

@@ -160,11 +160,12 @@ class Segmenter:
         else:
             scores = replace(found, values=maps[of_classes.name])
             segmentation = self.name(pixels, scores, abstain_below, valid, channel_order)
+        picture = reorder_channels(as_picture(pixels, self.bands), channel_order)
         return Prediction(
             outputs=self.outputs,
             size=found.size,
             segmentation=segmentation,
-            image=reorder_channels(pixels, channel_order) if segmentation is None else segmentation.image,
+            image=picture if segmentation is None else segmentation.image,
             channel_order=channel_order,
             maps={spec.name: maps[spec.name] for spec in self.outputs if spec.kind != CLASS_KIND},
             valid=valid,
