@@ -6,7 +6,7 @@ Shape letters: H height, W width, D channels of an output, h and w height and wi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -70,17 +70,20 @@ class Prediction:
         return np.ascontiguousarray(values)
 
     def deviation(self, name: str) -> Values:
-        """Return the predicted standard deviation of the errors of an output, `(D, H, W)` float32 in its unit.
+        """Return how uncertain the values of an output are: the standard deviation that the network expects of them.
+
+        Returns:
+            `(D, H, W)` float32, in the unit of the values.
 
         Raises:
-            ValueError: there is no such output, or it does not predict the scale of its errors.
+            ValueError: there is no such output, or the network does not predict its uncertainty.
         """
         spec = self._find(name)
         if spec.likelihood is None:
-            raise ValueError(
-                f"The output {name!r} does not predict the scale of its errors: train a network with an output such "
-                f"as {spec.kind}~laplace."
-            )
+            advice = f"outputs of {spec.kind} never have one"
+            if spec.info.is_scaled:
+                advice = f"train a network with the output {replace(spec, likelihood='laplace').to_text()}"
+            raise ValueError(f"The network does not predict the uncertainty of the output {name!r}: {advice}.")
         return self._finish(spec, finish_deviations)
 
     @property
