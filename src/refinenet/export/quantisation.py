@@ -31,7 +31,6 @@ from refinenet.export.quantisation_bounds import (
     as_input,
     measure_finite,
     measure_on,
-    measure_outputs_on,
 )
 from refinenet.export.quantised_graph import QuantisedGraph
 from refinenet.inference.backends.graph import require_openvino
@@ -283,9 +282,7 @@ class Int8:
         """
         print_note(f"Quantising on {self._count} images, measuring on {len(self.measured_on)}.", enabled=self.progress)
         data, bounds = self.measured_on, self.bounds_on_scores
-        measure: Measure = measure_on(data, data.label_set)
-        if not self._has_only_classes:
-            measure = measure_outputs_on(data, self.outputs, data.label_set)
+        measure = measure_on(data, data.label_set, self.outputs)
         quantised = quantise(model, self._read(), measure, max_drop=bounds.max_drop, max_rise=bounds.max_rise)
         self.kept = quantised.kept
         return quantised.model
