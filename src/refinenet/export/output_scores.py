@@ -52,11 +52,11 @@ class OutputScores:
             truth = sample.targets[spec.name].astype(np.float64)
             squares = np.square(answer[index][0].astype(np.float64) - truth)
             # Only the ground truth says where to measure: a value that is not finite there spoils the score.
-            known = ~np.isnan(truth)
+            unknown = np.isnan(truth)
             if not spec.info.names_quantities:
-                squares, known = squares.sum(axis=0, keepdims=True), known.all(axis=0, keepdims=True)
-            for name, part, has_truth in zip(_list_names(spec), squares, known, strict=True):
-                self._errors[name].add(part[has_truth])
+                squares, unknown = squares.sum(axis=0, keepdims=True), np.asarray(unknown.any(axis=0, keepdims=True))
+            for name, part, lacks_truth in zip(_list_names(spec), squares, unknown, strict=True):
+                self._errors[name].add(part[~lacks_truth])
 
     @property
     def has_classes(self) -> bool:
