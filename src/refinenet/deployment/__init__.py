@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from refinenet.deployment.ray.storage import find_skipped, pair_places
     from refinenet.deployment.segmentation_model import SegmentationModel
     from refinenet.deployment.video.reader import is_video
-    from refinenet.deployment.video.runner import Plan, choose_output, plan_output, segment_video
+    from refinenet.deployment.video.runner import choose_output, plan_output
     from refinenet.inference.output_kinds import Kind
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -32,7 +32,6 @@ __all__ = [
     "FileResult",
     "JobList",
     "Kind",
-    "Plan",
     "RayResult",
     "SegmentationModel",
     "Windows",
@@ -46,7 +45,6 @@ __all__ = [
     "plan_output",
     "plan_work",
     "render",
-    "segment_video",
     "segment_with_ray",
     "take_all",
     "usual_suffix",

@@ -17,7 +17,14 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from refinenet.deployment.inputs import STANDARD_INPUT, FoundImage, Problem, find_images, names_one_file
+from refinenet.deployment.inputs import (
+    RESULT_SUFFIXES,
+    STANDARD_INPUT,
+    FoundImage,
+    Problem,
+    find_images,
+    names_one_file,
+)
 from refinenet.io.files import write_atomically
 from refinenet.io.image_files import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, walk_names
 
@@ -200,7 +207,7 @@ def pair_places(
     """
     places = [as_place(image) for image in dict.fromkeys(images)]
     target = as_place(output or DEFAULT_FOLDER)
-    if (_is_image(target) or target.endswith(suffix)) and not _is_folder(target):
+    if target.lower().endswith((*IMAGE_SUFFIXES, *RESULT_SUFFIXES)) and not _is_folder(target):
         if len(places) > 1 or not _is_one_image(places[0]):
             raise ValueError(f"The results of several images need a folder, not a file: {target}.")
         return [(places[0], target)], None
