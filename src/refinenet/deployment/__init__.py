@@ -1,8 +1,8 @@
 """Deployment: many images, large images, videos, and clusters.
 
-Start reading with `files.segment_files`, the run over many images on one machine: `inputs` finds the images and plans
-the jobs, `outputs` writes the results, `journal` makes the run resumable. `video/` and `ray/` are the other two runs;
-`segmentation_model.SegmentationModel`, the base class of `RefineNet`, starts each of them.
+Start reading with `files.segment_files`, the run over many images on one machine: `image_search` finds the images,
+`inputs` plans the jobs, `outputs` writes the results, `journal` makes the run resumable. `video/` and `ray/` are the
+other two runs; `segmentation_model.SegmentationModel`, the base class of `RefineNet`, starts each of them.
 """
 
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.deployment.files import FileResult, take_all
-    from refinenet.deployment.inputs import JobList, plan_bytes, plan_work
+    from refinenet.deployment.inputs import RESULT_SUFFIXES, JobList, plan_bytes, plan_work
     from refinenet.deployment.journal import JOURNAL_FILE, SETTINGS_FILE
     from refinenet.deployment.large_images import OVERLAP, Windows
     from refinenet.deployment.outputs import choose_kinds, render, usual_suffix
@@ -28,6 +28,7 @@ else:
 __all__ = [
     "JOURNAL_FILE",
     "OVERLAP",
+    "RESULT_SUFFIXES",
     "SETTINGS_FILE",
     "FileResult",
     "JobList",

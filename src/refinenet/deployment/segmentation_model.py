@@ -159,7 +159,8 @@ class SegmentationModel(PredictionModel):
         named = [sources] if isinstance(sources, str | os.PathLike) else sources
         chosen = [kinds] if isinstance(kinds, str) else kinds
         target = None if output is None else Path(output)
-        work = plan_work(named, target, chosen, recursive=recursive, outputs=self.outputs)
+        arrays = bool(self.card.architecture.bands)
+        work = plan_work(named, target, chosen, recursive=recursive, outputs=self.outputs, arrays=arrays)
         found: list[FileResult] = []
         results = self.deploy_work(
             work,
