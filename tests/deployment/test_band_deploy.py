@@ -116,6 +116,9 @@ def test_what_is_refused(model: RefineNet, tmp_path: Path) -> None:
         model.segment(SCENE, value_range=(0, 100))
     with pytest.raises(ValueError, match="Videos have RGB frames"):
         model.deploy_video("clip.mp4", tmp_path / "clip.mp4")
+    (tmp_path / "bands.yaml").write_text("images: [red]\nnir: [nir]\n")
+    with pytest.raises(ValueError, match=r"bands\.yaml puts the bands .* stack them"):
+        model.deploy_files(tmp_path, tmp_path / "out", progress=False)
     with pytest.raises(ValueError, match="in the order of the model"):
         model.segment(SCENE, channel_order="bgr")
     with pytest.raises(ValueError, match="has 5"):

@@ -16,6 +16,8 @@ from refinenet.io.image_files import DOWNLOAD, FOREIGN_SUFFIXES, IMAGE_SUFFIXES,
 
 STANDARD_INPUT = "-"
 LIST_MARK = "@"
+BANDS_FILE = "bands.yaml"
+"""File of a dataset folder that says which files hold the bands of its images."""
 
 _LISTED = (*BAND_SUFFIXES, *FOREIGN_SUFFIXES)
 """Includes formats that cannot be read, so that such files are reported as failures instead of silently ignored."""
@@ -134,6 +136,11 @@ def _in_folder(folder: Path, search: Search) -> Iterator[FoundImage]:
     if not any(map(search.is_image, images)) and not skipped:
         deeper = not search.recursive and any(map(search.is_image, _walk(folder)[0]))
         hint = " Its subfolders do: add --recursive (recursive=True)." if deeper else ""
+        if search.arrays and (folder / BANDS_FILE).is_file():
+            hint = (
+                f" Its {BANDS_FILE} puts the bands of an image into several files, which only train and eval read: "
+                "stack them in one .npy or .tif file."
+            )
         looked_for = ", ".join(search.suffixes)
         raise ValueError(f"{folder} holds no images (looked for {looked_for}).{hint}{_list_foreign(images, arrays)}")
     _note_arrays(str(folder), arrays)
