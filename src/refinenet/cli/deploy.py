@@ -276,16 +276,10 @@ def _deploy_files(
 
 
 def _open(request: Request, recursive: bool, content: bytes | None) -> tuple[JobList, RefineNet]:
-    """Plan the jobs and open the network, which comes later wherever the plan may fail without it."""
-    from refinenet.deployment.inputs import RESULT_SUFFIXES
-    from refinenet.inference.output_kinds import PICTURE_SUFFIXES
+    """Plan the jobs and open the network, which comes second: the plan may fail without it."""
     from refinenet.inference.values.subject import usual_kind
     from refinenet.io.band_images import ARRAY_SUFFIX
 
-    suffix = Path(request.output or "").suffix.lower()
-    if not request.kinds and suffix in RESULT_SUFFIXES and suffix not in PICTURE_SUFFIXES:
-        network = request.open_network()  # whose outputs say what such a file holds
-        return _plan(request, recursive, content, network), network
     work = _plan(request, recursive, content)
     network = request.open_network()
     has_arrays = any(item.source.suffix.lower() == ARRAY_SUFFIX for item in work.items)

@@ -11,7 +11,7 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.deployment.files import FileResult, take_all
-    from refinenet.deployment.inputs import RESULT_SUFFIXES, JobList, plan_bytes, plan_work
+    from refinenet.deployment.inputs import JobList, plan_bytes, plan_work
     from refinenet.deployment.journal import JOURNAL_FILE, SETTINGS_FILE
     from refinenet.deployment.large_images import OVERLAP, Windows
     from refinenet.deployment.outputs import choose_kinds, render, usual_suffix
@@ -28,7 +28,6 @@ else:
 __all__ = [
     "JOURNAL_FILE",
     "OVERLAP",
-    "RESULT_SUFFIXES",
     "SETTINGS_FILE",
     "FileResult",
     "JobList",
