@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -288,3 +289,41 @@ def _read_number(text: str) -> float:
 def class_output(outputs: Sequence[OutputSpec]) -> OutputSpec | None:
     """Return the output of classes, if there is one."""
     return next((spec for spec in outputs if spec.kind == CLASS_KIND), None)
+
+
+def has_only_classes(outputs: Sequence[OutputSpec]) -> bool:
+    """Return whether a network predicts classes alone, under whatever name."""
+    return [spec.kind for spec in outputs] == [CLASS_KIND]
+
+
+def list_quantities(outputs: Sequence[OutputSpec]) -> dict[str, tuple[OutputSpec, int]]:
+    """Return the quantities of all regressions, by name with their output and their channel.
+
+    One whose name occurs in several outputs is OUTPUT.NAME.
+    """
+    counts = Counter(name for spec in outputs for name in spec.channels)
+    return {
+        name if counts[name] == 1 else f"{spec.name}.{name}": (spec, channel)
+        for spec in outputs
+        for channel, name in enumerate(spec.channels)
+    }
+
+
+def find_quantity(name: str, outputs: Sequence[OutputSpec], prefix: str = "") -> tuple[OutputSpec, int] | None:
+    """Return the output and the channel of a quantity; None if there is none of this name.
+
+    Args:
+        name: Its name, or OUTPUT.NAME.
+        outputs: Outputs of the network.
+        prefix: What stands before a name where the user writes it, for messages.
+
+    Raises:
+        ValueError: several outputs have a quantity of this name.
+    """
+    fitting = [
+        (spec, k) for spec in outputs for k, own in enumerate(spec.channels) if name in (own, f"{spec.name}.{own}")
+    ]
+    if len(fitting) > 1:
+        choices = " or ".join(f"{prefix}{spec.name}.{name}" for spec, _ in fitting)
+        raise ValueError(f"{name!r} is a quantity of {len(fitting)} outputs: choose {choices}.")
+    return fitting[0] if fitting else None

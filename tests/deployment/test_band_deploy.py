@@ -53,6 +53,31 @@ def test_files_and_pictures(model: RefineNet, expected: LabelMap, tmp_path: Path
     assert (limited.labels == expected).mean() > 0.99  # full scale, by the fastest backend
 
 
+def test_the_image_of_a_network_without_classes_is_a_picture() -> None:
+    network = RefineNet(encoder="test_resnet", outputs="depth", bands=BANDS, device="cpu", backend="pytorch")
+    with pytest.warns(UserWarning, match="untrained"):
+        found = network.predict(SCENE)
+    np.testing.assert_array_equal(found.image, SCENE[..., :3].astype(np.uint8))
+    assert found.image.dtype == np.uint8
+
+
+def test_arrays_of_a_folder(model: RefineNet, expected: LabelMap, tmp_path: Path) -> None:
+    """Images of networks of named bands; others say that they skip them."""
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "scene.npy", SCENE)
+    for source in (tmp_path / "in", tmp_path / "in" / "*.npy"):
+        (written,) = model.deploy_files(source, tmp_path / f"out-{source.name[:2]}", progress=False)
+        np.testing.assert_array_equal(_read(written.outputs["labels"]), expected)
+    plain = RefineNet(encoder="test_resnet", num_classes=3, device="cpu", backend="pytorch")
+    plain._untrained = None
+    with pytest.raises(ValueError, match=r"holds no images .* of named bands, and are skipped: scene\.npy\."):
+        plain.deploy_files(tmp_path / "in", tmp_path / "none", progress=False)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "in" / "a.png")
+    with pytest.warns(UserWarning, match=r"and are skipped: scene\.npy\."):
+        (written,) = plain.deploy_files(tmp_path / "in", tmp_path / "plain", progress=False)
+    assert written.image.name == "a.png"
+
+
 def test_windows_of_a_large_image(model: RefineNet, tmp_path: Path) -> None:
     tiff = _tiff(tmp_path)
     whole = model.deploy_large(tiff, tmp_path / "whole.png", window=(96, 96), progress=False)
@@ -91,6 +116,9 @@ def test_what_is_refused(model: RefineNet, tmp_path: Path) -> None:
         model.segment(SCENE, value_range=(0, 100))
     with pytest.raises(ValueError, match="Videos have RGB frames"):
         model.deploy_video("clip.mp4", tmp_path / "clip.mp4")
+    (tmp_path / "bands.yaml").write_text("images: [red]\nnir: [nir]\n")
+    with pytest.raises(ValueError, match=r"bands\.yaml puts the bands .* stack them"):
+        model.deploy_files(tmp_path, tmp_path / "out", progress=False)
     with pytest.raises(ValueError, match="in the order of the model"):
         model.segment(SCENE, channel_order="bgr")
     with pytest.raises(ValueError, match="has 5"):

@@ -93,7 +93,8 @@ def test_pixels_without_data(model: RefineNet, street: npt.NDArray[np.uint8], tm
     alpha[:20] = 0
     Image.fromarray(np.dstack([street, alpha])).save(tmp_path / "cut.png")
     for kind, name in (("depth", "d.png"), ("depth", "d.tif"), ("normals", "n.png"), ("cloud", "c.ply")):
-        model.deploy_files(tmp_path / "cut.png", tmp_path / name, kind, intrinsics=INTRINSICS, progress=False)
+        camera: dict[str, Any] = {"intrinsics": INTRINSICS} if kind == "cloud" else {}
+        model.deploy_files(tmp_path / "cut.png", tmp_path / name, kind, progress=False, **camera)
     assert (read_raster(tmp_path / "d.png")[0, :20] == 0).all()
     assert (read_raster(tmp_path / "d.png")[0, 20:] > 0).all()
     assert np.isnan(read_raster(tmp_path / "d.tif")[0, :20]).all()
@@ -157,6 +158,54 @@ def test_arrays_hold_quantities_with_their_units(
         model.deploy(street, output="values:moisture", output_file=tmp_path / "soil.png")
     model.deploy(street, output="values:moisture", output_file=tmp_path / "soil.png", scale=100)
     np.testing.assert_allclose(read_raster(tmp_path / "soil.png")[0] / 100, expected.values["moisture"], atol=0.0051)
+
+
+def test_a_quantity_may_be_called_units(street: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+    r = new_network("crop=regression[units:1,height:m],soil=regression[height:m,wet:%]")
+    r.deploy(street, output_file=tmp_path / "crop.npz", output="values:crop")
+    found, expected = np.load(tmp_path / "crop.npz"), r.predict(street)
+    assert np.array_equal(found["units"], expected["crop"][0])
+    assert found["units_"].tolist() == ["1", "m"]
+    # Without a choice, the first quantity is drawn: a picture shows one.
+    assert np.array_equal(r.deploy(street), r.deploy(street, output="values_colour:crop.units"))
+    (written,) = r.deploy_files(_save(street, tmp_path), tmp_path / "out", progress=False)
+    assert written.outputs == {"values_colour:units": tmp_path / "out" / "street.png"}
+    # Two outputs have a height.
+    assert list(expected.values) == ["units", "crop.height", "soil.height", "wet"]
+    assert np.array_equal(expected.values["soil.height"], expected["soil"][0])
+    with pytest.raises(ValueError, match=r"'height' is a quantity of 2 outputs: choose crop\.height or soil\.height"):
+        _ = expected.values["height"]
+    assert "depth" not in expected.values
+    with pytest.raises(ValueError, match=r"choose values:crop\.height or values:soil\.height"):
+        r.deploy(street, output="values:height")
+    assert np.array_equal(r.deploy(street, output="values:soil.height"), expected["soil"][0])
+
+
+def _save(picture: npt.NDArray[np.uint8], folder: Path) -> Path:
+    Image.fromarray(picture).save(folder / "street.png")
+    return folder / "street.png"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"limits": 5}, "limits must be a tuple of 2 values, each a number or None, not 5"),
+        ({"limits": (60, 0)}, r"the first of the limits \(--limits\) must be below the second"),
+        ({"scale": "two"}, "scale must be a number above 0"),
+        ({"intrinsics": (0, 1, 1, 1)}, "with fx and fy above 0"),
+        ({"colours": "grey"}, "Unknown options of pictures and files: colours"),
+        (
+            {"scale": 500},
+            r"scale \(--scale\) has no effect on depth_colour \(\.png\).* depth \(\.png\), values",
+        ),
+        ({"intrinsics": INTRINSICS}, r"has no effect on depth_colour .* It is for cloud \(\.ply\)"),
+    ],
+)
+def test_options_are_checked(
+    model: RefineNet, street: npt.NDArray[np.uint8], options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        model.deploy(street, output="depth_colour", **options)
 
 
 def test_colours_have_a_bar_and_share_their_limits(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -316,6 +317,18 @@ def test_invalid_arguments_are_refused_at_once(tmp_path: Path, street_file: Path
     assert f"its result would be {pair[1]}, like that of {street_file}" in str(skipped.error)
     with pytest.raises(ValueError, match="JPEG would change labels"):
         segment_with_ray([(street_file, tmp_path / "one.jpg")], kind="labels")
+    # What no model writes is refused before one is read.
+    for kind, name, words in (
+        ("depth", "one.jpg", "depth is written as .png, .tif, .npz"),
+        ("depth", "one.tif", "With Ray depth cannot be written as .tif"),
+        (None, "one.txt", "Pictures are written as .png"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            segment_with_ray([(street_file, tmp_path / name)], kind=kind, model=tmp_path / "missing.safetensors")
+    with pytest.raises(ValueError, match=r"With Ray probabilities cannot be written; labels, .* can"):
+        segment_with_ray([(street_file, tmp_path / "one.npz")])
+    with pytest.raises(ValueError, match=r"limits \(--limits\) has no effect on labels \(\.png\)"):
+        segment_with_ray([pair], limits=(0, 5))
     with pytest.raises(ValueError, match="ftp://there/x"):
         segment_with_ray([("ftp://there/x", tmp_path / "one.png")])
     result = run_refinenet("deploy", street_file, "--workers", "2")

@@ -91,6 +91,13 @@ def test_images_of_a_store_are_paired(store: str, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["one.npz", "one.PLY", "one.tif"])
+def test_a_result_of_values_is_a_file(tmp_path: Path, name: str) -> None:
+    """Also where the kind is usually written as something else: depth as .npz instead of .png."""
+    image, result = str(tmp_path / "a.jpg"), str(tmp_path / name)
+    assert pair_places([image], result) == ([(image, result)], None)
+
+
 def test_invalid_pairs_of_places(store: str, tmp_path: Path) -> None:
     write_content(f"{store}/r/sub/a.jpg", b"")
     write_content(str(tmp_path / "a.jpg"), b"")

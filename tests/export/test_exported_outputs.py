@@ -16,16 +16,18 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+import openvino
 import pytest
 from dense_network import OUTPUTS, new_network
 
 from refinenet import RefineNet
-from refinenet.datasets.catalog import Dataset
+from refinenet.datasets.catalog import Dataset, Sample
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.formats import FORMATS
 from refinenet.export.metadata import GraphMetadata, describe
 from refinenet.export.output_scores import OutputScores, relative_rise
-from refinenet.export.parity import ParityReport, ParityTolerance, compare, run_in_pytorch, to_images
+from refinenet.export.parity import ParityReport, ParityTolerance, Scored, compare, run_in_pytorch, to_images
+from refinenet.export.quantisation_bounds import DropBounds, Scores, measure_on
 from refinenet.inference.protocol import Protocol
 from refinenet.models.inference_graph import DeployedNetwork, list_results, network_to_deploy, trace
 from refinenet.outputs import read_outputs
@@ -185,6 +187,34 @@ def test_errors_against_ground_truth(model: RefineNet, street: npt.NDArray[np.ui
     assert rmse["depth"] == pytest.approx(np.sqrt(np.square(expected.depth[10:] - 7).mean()), rel=1e-4)
     assert rmse["moisture"] == pytest.approx(np.sqrt(np.square(expected.values["moisture"] - 7).mean()), rel=1e-4)
     assert (relative_rise(2.0, 2.5), relative_rise(0.0, 0.0)) == (0.25, 0.0)
+    broken = [answer.copy() for answer in run_in_pytorch(DeployedNetwork(model.network).eval(), images_of(street))]
+    depth_at = [result.name for result in list_results(model.outputs, 3)].index("depth")
+    broken[depth_at][..., 0, :] = np.nan  # without ground truth there
+    scores.add(dataset[0], tuple(broken))
+    assert scores.rmse()["depth"] == pytest.approx(rmse["depth"])
+    broken[depth_at][..., 10, 0] = np.nan
+    scores.add(dataset[0], tuple(broken))
+    assert np.isnan(scores.rmse()["depth"] or 0.0)
+
+
+def test_an_error_that_can_no_longer_be_measured_is_no_pass() -> None:
+    assert relative_rise(2.0, None) == np.inf
+    assert relative_rise(None, None) == 0.0
+    assert not DropBounds().allow(Scores(rmse={"depth": 2.0}), Scores(rmse={}))
+    scored = Scored(dataset="a", split="val", images=1, miou_before=None, miou_after=None, rmse={"depth": (2.0, None)})
+    assert scored.rmse_rises == {"depth": np.inf}
+
+
+def test_one_function_measures_labels_and_values(
+    model: RefineNet, written: Path, street: npt.NDArray[np.uint8]
+) -> None:
+    """Labels that no pixel has are no score, also where other outputs have one."""
+    nothing = np.full(street.shape[:2], model.label_set.ignore_index, np.uint8)
+    graph = openvino.Core().read_model(written / "net.xml")
+    found = measure_on([Sample(name="a", image=street, labels=nothing)], model.label_set, model.outputs)(graph)
+    assert found.miou is not None
+    assert np.isnan(found.miou)
+    assert found.rmse == {}
 
 
 def test_files_that_contradict_their_header_are_refused(model: RefineNet, written: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from refinenet import RefineNet
 from refinenet.datasets.catalog import Sample
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.quantisation import Quantised, quantise, save
-from refinenet.export.quantisation_bounds import as_input, measure_on
+from refinenet.export.quantisation_bounds import Scores, as_input, measure_on
 from refinenet.inference.backends.openvino_conversion import convert_program
 from refinenet.models.network import Network
 
@@ -81,7 +81,7 @@ def find_convolution(model: Any, shape: list[int]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def measure(camvid_model: RefineNet) -> Callable[[Any], float]:
+def measure(camvid_model: RefineNet) -> Callable[[Any], Scores]:
     return measure_on(SAMPLES, camvid_model.label_set)
 
 
@@ -91,7 +91,7 @@ def model(camvid_model: RefineNet) -> Any:
 
 
 @pytest.fixture(scope="module")
-def plain(model: Any, measure: Callable[[Any], float]) -> Quantised:
+def plain(model: Any, measure: Callable[[Any], Scores]) -> Quantised:
     return quantise(model, iter(CALIBRATION), measure, max_drop=0.05)
 
 
@@ -104,10 +104,10 @@ def test_all_of_the_bundled_model_can_be_int8(model: Any, plain: Quantised) -> N
 
 
 def test_the_figures_are_those_of_the_measure(
-    model: Any, plain: Quantised, measure: Callable[[Any], float], camvid_model: RefineNet
+    model: Any, plain: Quantised, measure: Callable[[Any], Scores], camvid_model: RefineNet
 ) -> None:
-    assert plain.before.miou == pytest.approx(measure(model))
-    assert plain.after.miou == pytest.approx(measure(plain.model))
+    assert plain.before.miou == pytest.approx(measure(model).miou)
+    assert plain.after.miou == pytest.approx(measure(plain.model).miou)
     truth, found = [], []
     for sample, logits in zip(SAMPLES, answers(model), strict=True):
         truth.append(sample.labels.ravel())
@@ -121,7 +121,7 @@ def test_the_figures_are_those_of_the_measure(
 
 
 def test_what_ruins_the_labels_goes_back_into_float_and_is_named(
-    model: Any, measure: Callable[[Any], float], capfd: pytest.CaptureFixture[str]
+    model: Any, measure: Callable[[Any], Scores], capfd: pytest.CaptureFixture[str]
 ) -> None:
     spoilt = spoil(model)
     assert agreement(model, spoilt) > 0.999
@@ -132,7 +132,7 @@ def test_what_ruins_the_labels_goes_back_into_float_and_is_named(
     mended = quantise(spoilt, CALIBRATION, measure, max_drop=0.04)
     assert capfd.readouterr().out == ""
     assert miou_drop(mended) <= 0.04
-    assert mended.after.miou == pytest.approx(measure(mended.model))
+    assert mended.after.miou == pytest.approx(measure(mended.model).miou)
     assert "16 to 96 channels, 1x1" in mended.kept[0]
     assert len(mended.kept) <= 3
     assert count_quantisers(mended.model) >= count_quantisers(ruined.model) - 3
@@ -204,7 +204,7 @@ def test_only_xml_is_written(plain: Quantised, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_labels_are_measured_like_logits(model: Any, measure: Callable[[Any], float]) -> None:
+def test_labels_are_measured_like_logits(model: Any, measure: Callable[[Any], Scores]) -> None:
     labelled = model.clone()
     logits = labelled.outputs[0].get_node().input_value(0)
     labels = operations.topk(logits, operations.constant(1), 1, "max", "value", index_element_type="i32").output(1)

@@ -194,7 +194,7 @@ def test_the_scale_of_errors_is_predicted_in_the_unit_of_the_values(street: npt.
 
 
 def test_an_output_without_a_likelihood_has_no_deviation(model: RefineNet, street: npt.NDArray[np.uint8]) -> None:
-    with pytest.raises(ValueError, match=r"'depth' does not predict the scale of its errors: train .* depth~laplace"):
+    with pytest.raises(ValueError, match=r"uncertainty of the output 'depth': train .* depth~laplace:0\.5:80"):
         model.predict(street).deviation("depth")
     with pytest.raises(ValueError, match="no likelihood"):
         read_outputs("normals~laplace")

@@ -31,9 +31,10 @@ from refinenet.cli.options import (
 )
 from refinenet.inference.output_kinds import OUTPUT_KINDS, POLYGONS, is_of_values
 from refinenet.io.console import check_output
-from refinenet.outputs import CLASSES, OutputSpec
+from refinenet.outputs import CLASSES
 
 if TYPE_CHECKING:
+    from refinenet.api import RefineNet
     from refinenet.deployment.files import FileResult
     from refinenet.deployment.inputs import JobList
     from refinenet.deployment.large_images import Windows
@@ -252,15 +253,10 @@ def _deploy_files(
 ) -> None:
     """Segment image files, report each, and count failures; `options` are those of `RefineNet.deploy_work`."""
     from refinenet.deployment.files import take_all
-    from refinenet.inference.values.subject import usual_kind
 
     as_json = request.as_json
     content = sys.stdin.buffer.read() if request.images == [STANDARD] else None
-    work, network = _plan(request, recursive, content), None
-    if not request.kinds:
-        network = request.open_network()
-    if network is not None and usual_kind(network.outputs) is not None:
-        work = _plan(request, recursive, content, network.outputs)
+    work, network = _open(request, recursive, content)
     count = len(work.items)
     report = ImageReport(is_silent=as_json or json_lines == STANDARD, collects=as_json)
     with json_lines_to(json_lines, work) as write_line:
@@ -273,22 +269,36 @@ def _deploy_files(
             report.add(result)
             write_line(result)
 
-        results = (network or request.open_network()).deploy_work(work, overwrite, progress=not as_json, **options)
+        results = network.deploy_work(work, overwrite, progress=not as_json, **options)
         take_all(results, count, take, progress=not as_json)
     request.announce()
     report.finish(count)
 
 
-def _plan(
-    request: Request, recursive: bool, content: bytes | None, outputs: Sequence[OutputSpec] = (CLASSES,)
-) -> JobList:
-    """Plan the jobs; `outputs` of the network determine what is written if the user chooses nothing."""
+def _open(request: Request, recursive: bool, content: bytes | None) -> tuple[JobList, RefineNet]:
+    """Plan the jobs and open the network, which comes second: the plan may fail without it."""
+    from refinenet.inference.values.subject import usual_kind
+    from refinenet.io.band_images import ARRAY_SUFFIX
+
+    work = _plan(request, recursive, content)
+    network = request.open_network()
+    has_arrays = any(item.source.suffix.lower() == ARRAY_SUFFIX for item in work.items)
+    if has_arrays or (not request.kinds and usual_kind(network.outputs) is not None):
+        work = _plan(request, recursive, content, network)
+    return work, network
+
+
+def _plan(request: Request, recursive: bool, content: bytes | None, network: RefineNet | None = None) -> JobList:
+    """Plan the jobs; the network says what is written if the user chooses nothing, and whether arrays are images."""
     from refinenet.deployment.inputs import plan_bytes, plan_work
 
     output, kinds = request.output, request.kinds
+    outputs = (CLASSES,) if network is None else network.outputs
     if content is not None:
         return plan_bytes(content, Path(str(output)), kinds, outputs)
-    return plan_work(request.images, Path(output) if output else None, kinds, recursive=recursive, outputs=outputs)
+    arrays = network is None or bool(network.card.architecture.bands)
+    target = Path(output) if output else None
+    return plan_work(request.images, target, kinds, recursive=recursive, outputs=outputs, arrays=arrays)
 
 
 def _check_latency(milliseconds: float | None) -> None:

@@ -15,13 +15,8 @@ from refinenet.io.console import progress_bar, say
 from refinenet.outputs import CLASSES, OutputSpec
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from refinenet.api import RefineNet
     from refinenet.deployment.ray.journal import RayResult
-    from refinenet.deployment.video.runner import Plan
-    from refinenet.inference.prediction import Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +123,7 @@ def deploy_video(request: Request, *, abstain_below: float, overwrite: bool, **r
     Raises:
         ValueError, OSError: as `RefineNet.deploy_video`, or there are several inputs.
     """
-    from refinenet.deployment.video.runner import choose_output, plan_output, segment_video
+    from refinenet.deployment.video.runner import choose_output, plan_output
     from refinenet.io.files import refuse_to_replace
 
     video, *others = request.images
@@ -136,22 +131,23 @@ def deploy_video(request: Request, *, abstain_below: float, overwrite: bool, **r
         raise ValueError(f"Pass a single video and no other inputs: {', '.join(request.images)}.")
     kind = request.single_kind("For a video", lambda row: row.is_picture or bool(row.forms))
 
-    def plan(outputs: Sequence[OutputSpec]) -> Plan:
+    def choose_target(outputs: Sequence[OutputSpec]) -> Path:
         target = Path(request.output) if request.output else choose_output(video, kind, outputs)
         if not (request.output or overwrite):
             refuse_to_replace([target])
-        return plan_output(video, target, kind, outputs)
+        return target
 
-    plan((CLASSES,))  # fail before the model is loaded
+    plan_output(video, choose_target((CLASSES,)), kind)  # fails before the model is loaded
     model = request.open_network()
-    planned = plan(model.outputs)
-    renderer = model.open_renderer(planned.kind, planned.suffix, **rendering)
-
-    def predict(frame: npt.NDArray[np.uint8]) -> Prediction:
-        request.announce()
-        return model.predict(frame, channel_order="rgb", abstain_below=abstain_below)
-
-    result = segment_video(predict, video, planned, renderer, progress=not request.as_json)
+    result = model.deploy_video(
+        video,
+        choose_target(model.outputs),
+        kind,
+        abstain_below=abstain_below,
+        progress=not request.as_json,
+        on_prediction=lambda _: request.announce(),
+        **rendering,
+    )
     if request.as_json:
         say({key: str(value) if isinstance(value, Path) else value for key, value in asdict(result).items()})
     else:

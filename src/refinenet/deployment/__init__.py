@@ -1,8 +1,8 @@
 """Deployment: many images, large images, videos, and clusters.
 
-Start reading with `files.segment_files`, the run over many images on one machine: `inputs` finds the images and plans
-the jobs, `outputs` writes the results, `journal` makes the run resumable. `video/` and `ray/` are the other two runs;
-`segmentation_model.SegmentationModel`, the base class of `RefineNet`, starts each of them.
+Start reading with `files.segment_files`, the run over many images on one machine: `image_search` finds the images,
+`inputs` plans the jobs, `outputs` writes the results, `journal` makes the run resumable. `video/` and `ray/` are the
+other two runs; `segmentation_model.SegmentationModel`, the base class of `RefineNet`, starts each of them.
 """
 
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from refinenet.deployment.ray.storage import find_skipped, pair_places
     from refinenet.deployment.segmentation_model import SegmentationModel
     from refinenet.deployment.video.reader import is_video
-    from refinenet.deployment.video.runner import Plan, choose_output, plan_output, segment_video
+    from refinenet.deployment.video.runner import choose_output, plan_output
     from refinenet.inference.output_kinds import Kind
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -32,7 +32,6 @@ __all__ = [
     "FileResult",
     "JobList",
     "Kind",
-    "Plan",
     "RayResult",
     "SegmentationModel",
     "Windows",
@@ -46,7 +45,6 @@ __all__ = [
     "plan_output",
     "plan_work",
     "render",
-    "segment_video",
     "segment_with_ray",
     "take_all",
     "usual_suffix",

@@ -24,7 +24,7 @@ from refinenet.deployment.pipeline import pipeline
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.output_kinds import Kind
 from refinenet.inference.prediction import Prediction
-from refinenet.inference.rendering import Renderer, open_renderer
+from refinenet.inference.rendering import Renderer, open_renderer, refuse_idle
 from refinenet.inference.segmenter import Segmenter, check_abstention
 from refinenet.inference.values.subject import AS_USUAL, RenderOptions
 from refinenet.io.console import describe_error, print_note, progress_bar
@@ -145,8 +145,10 @@ def segment_files(
     """
     assert options.max_latency_ms is None or tuner is not None
     steps = _Steps(segmenter, options, tuner, is_single=len(work.items) == 1)
-    for kind, suffix in {(kind, path.suffix): None for item in work.items for kind, path in item.targets.items()}:
-        steps.open_renderer(kind, suffix)  # refuses what cannot be written before anything is read
+    written = {(kind, path.suffix): None for item in work.items for kind, path in item.targets.items()}
+    renderers = [steps.open_renderer(*each) for each in written]  # refuses what cannot be written before reading
+    if renderers:
+        refuse_idle(options.rendering, renderers)
     settings = {**(model_settings or {}), **options.to_dict(), "kinds": list(work.kinds)}
     settings |= {LABEL_FILES: GREY} if "labels" in work.kinds else {}
     if segmenter.outputs != (CLASSES,):
@@ -330,6 +332,7 @@ class _Steps:
 
     def _segment_large(self, source: Path, target: Path, kind: Kind) -> LargeSegmentation:
         windows = self.options.windows or Windows()
+        renderer = self.open_renderer(kind, target.suffix)
         return segment_large(
             self._segmenter,
             source,
@@ -339,7 +342,7 @@ class _Steps:
             overlap=windows.overlap,
             abstain_below=self.options.abstain_below,
             reading=self.options.reading,
-            rendering=self.options.rendering,
+            rendering=self.options.rendering.only(renderer.options),
             progress=self.options.progress and self._is_single,
         )
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from refinenet.inference.output_kinds import OUTPUT_KINDS, Kind
 from refinenet.inference.protocol import Protocol
-from refinenet.inference.rendering import Renderer, open_renderer
+from refinenet.inference.rendering import Renderer, open_renderer, refuse_idle
 from refinenet.inference.segmentation import Logits
 from refinenet.inference.segmenter import Segmenter, check_abstention, prepare
 from refinenet.inference.sliding_window import Block, WindowGrid, blend_windows
@@ -139,6 +139,7 @@ def _open_renderer(
     kind = output or usual_kind(segmenter.outputs) or "labels"
     renderer = open_renderer(kind, Path(target).suffix, segmenter.outputs, segmenter.label_set, rendering)
     refuse_files(Path(target), [renderer])
+    refuse_idle(rendering, [renderer])
     if renderer.needs_limits:
         raise ValueError(
             f"In windows {kind} needs the values at both ends of its colours, because they may not depend on the "

@@ -85,8 +85,8 @@ def _usual_for(suffix: str, outputs: Sequence[OutputSpec]) -> Kind | None:
     if usual is not None:
         plain = ".tif" if suffix in TIFF_SUFFIXES else suffix
         possible = [usual] if suffix in PICTURE_SUFFIXES else kinds_of(outputs)
-        fitting = (kind for kind in possible if {**OUTPUT_KINDS[kind].forms, **OUTPUT_KINDS[kind].contents}.get(plain))
-        return next(fitting, usual)
+        rows = {kind: OUTPUT_KINDS[split_kind(kind)[0]] for kind in possible}
+        return next((kind for kind, row in rows.items() if plain in (*row.forms, *row.contents)), usual)
     found = (kind for kind, row in OUTPUT_KINDS.items() if not row.is_picture and row.suffix == suffix)
     kind = None if suffix in PICTURE_SUFFIXES else next(found, None)
     return None if kind is None else choose_kinds([kind])[0]

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Generator, Sequence
-from functools import partial
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,13 +20,15 @@ from refinenet.deployment.large_images import OVERLAP, LargeSegmentation, Window
 from refinenet.deployment.prediction_model import PredictionModel
 from refinenet.deployment.video.runner import RETRIES, VideoResult, plan_output, segment_video
 from refinenet.inference.output_kinds import Kind, Output
-from refinenet.inference.rendering import Renderer, check_kind, open_renderer, open_shown
+from refinenet.inference.prediction import Prediction
+from refinenet.inference.rendering import Renderer, check_kind, open_renderer, open_shown, refuse_idle
 from refinenet.inference.segmentation import check_output
+from refinenet.inference.segmenter import check_abstention
 from refinenet.inference.values.subject import RenderOptions, usual_kind
 from refinenet.io.bands import name_bands
 from refinenet.io.files import refuse_same_file, write_atomically
 from refinenet.io.images import ChannelOrder, ImageSource
-from refinenet.io.sample_values import ValueRange
+from refinenet.io.sample_values import RGB, ValueRange
 
 
 class SegmentationModel(PredictionModel):
@@ -76,7 +77,7 @@ class SegmentationModel(PredictionModel):
                 `output_file` does not fit `output` or is the image itself.
             OSError: a file cannot be read or written.
         """
-        source, options = _choose_source(image, image_file), RenderOptions(**rendering)
+        source, options = _choose_source(image, image_file), RenderOptions.from_dict(rendering)
         kind = output or usual_kind(self.outputs)
         shown = open_shown(kind or "colour", self.outputs, self.label_set, options)
         written: Renderer | None = None
@@ -84,6 +85,7 @@ class SegmentationModel(PredictionModel):
             written = self._open_written(output_file, kind, options)
             if isinstance(source, str | os.PathLike):
                 refuse_same_file(source, output_file)
+        refuse_idle(options, [shown] if written is None else [shown, written])
         found = self.predict(
             source,
             channel_order=channel_order,
@@ -106,9 +108,12 @@ class SegmentationModel(PredictionModel):
         """Open the renderer of a kind for this model; see `rendering.open_renderer`, and `deploy` for `rendering`.
 
         Raises:
-            ValueError: as `rendering.open_renderer`.
+            ValueError: as `rendering.open_renderer`, or an option has no effect.
         """
-        return open_renderer(kind, suffix, self.outputs, self.label_set, RenderOptions(**rendering))
+        options = RenderOptions.from_dict(rendering)
+        renderer = open_renderer(kind, suffix, self.outputs, self.label_set, options)
+        refuse_idle(options, [renderer])
+        return renderer
 
     def deploy_files(
         self,
@@ -154,7 +159,8 @@ class SegmentationModel(PredictionModel):
         named = [sources] if isinstance(sources, str | os.PathLike) else sources
         chosen = [kinds] if isinstance(kinds, str) else kinds
         target = None if output is None else Path(output)
-        work = plan_work(named, target, chosen, recursive=recursive, outputs=self.outputs)
+        arrays = bool(self.card.architecture.bands)
+        work = plan_work(named, target, chosen, recursive=recursive, outputs=self.outputs, arrays=arrays)
         found: list[FileResult] = []
         results = self.deploy_work(
             work,
@@ -199,7 +205,7 @@ class SegmentationModel(PredictionModel):
         reading, notes = self._choose_reading(bands, value_range)
         options = DeployOptions(
             reading=reading,
-            rendering=RenderOptions(**rendering),
+            rendering=RenderOptions.from_dict(rendering),
             abstain_below=abstain_below,
             windows=windows,
             max_latency_ms=max_latency_ms,
@@ -261,7 +267,7 @@ class SegmentationModel(PredictionModel):
             overlap=overlap,
             abstain_below=abstain_below,
             reading=reading,
-            rendering=RenderOptions(**rendering),
+            rendering=RenderOptions.from_dict(rendering),
             progress=progress,
         )
         for note in (*notes, *result.notes):
@@ -276,6 +282,7 @@ class SegmentationModel(PredictionModel):
         abstain_below: float = 0.0,
         retries: int = RETRIES,
         progress: bool = True,
+        on_prediction: Callable[[Prediction], object] | None = None,
         **rendering: Any,
     ) -> VideoResult:
         """Segment a video, a stream or a camera frame by frame, and write a video or a folder of images.
@@ -290,6 +297,7 @@ class SegmentationModel(PredictionModel):
             abstain_below: As for `segment`.
             retries: Number of consecutive attempts to reconnect to a stream.
             progress: Whether to show progress on standard error.
+            on_prediction: Called with the prediction of each frame.
             rendering: As for `deploy`.
 
         Returns:
@@ -306,7 +314,14 @@ class SegmentationModel(PredictionModel):
         self._warn_of_random_weights()
         plan = plan_output(source, output, kind, self.outputs)
         renderer = self.open_renderer(plan.kind, plan.suffix, **rendering)
-        predict = partial(self._segmenter.predict_outputs, abstain_below=abstain_below)
+        check_abstention(abstain_below)
+
+        def predict(frame: RGB) -> Prediction:
+            found = self._segmenter.predict_outputs(frame, abstain_below)
+            if on_prediction is not None:
+                on_prediction(found)
+            return found
+
         return segment_video(predict, source, plan, renderer, retries=retries, progress=progress)
 
 

@@ -25,7 +25,8 @@ from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
 from refinenet.io.sample_values import Pixels
 from refinenet.labels import LabelSet
-from refinenet.models.inference_graph import CERTIFICATE_ENDING, DeployedNetwork, has_only_classes
+from refinenet.models.inference_graph import CERTIFICATE_ENDING, DeployedNetwork
+from refinenet.outputs import has_only_classes
 
 SIZES = ((360, 480), (512, 512))
 """Default heights and widths of the timing."""

@@ -106,8 +106,7 @@ class Scored:
     @property
     def rmse_rises(self) -> Mapping[str, float]:
         """Relative rise of each error by the export: 0.1 for a tenth more."""
-        known = {name: pair for name, pair in self.rmse.items() if None not in pair}
-        return {name: relative_rise(*pair) for name, pair in known.items()}
+        return {name: relative_rise(*pair) for name, pair in self.rmse.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,13 +31,12 @@ from refinenet.export.quantisation_bounds import (
     as_input,
     measure_finite,
     measure_on,
-    measure_outputs_on,
 )
 from refinenet.export.quantised_graph import QuantisedGraph
 from refinenet.inference.backends.graph import require_openvino
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
-from refinenet.outputs import CLASS_KIND, OutputSpec
+from refinenet.outputs import CLASS_KIND, OutputSpec, has_only_classes
 
 Image = npt.NDArray[np.float32]
 RANKING_IMAGES = 2
@@ -283,9 +282,7 @@ class Int8:
         """
         print_note(f"Quantising on {self._count} images, measuring on {len(self.measured_on)}.", enabled=self.progress)
         data, bounds = self.measured_on, self.bounds_on_scores
-        measure: Measure = measure_on(data, data.label_set)
-        if not self._has_only_classes:
-            measure = measure_outputs_on(data, self.outputs, data.label_set)
+        measure = measure_on(data, data.label_set, self.outputs)
         quantised = quantise(model, self._read(), measure, max_drop=bounds.max_drop, max_rise=bounds.max_rise)
         self.kept = quantised.kept
         return quantised.model
@@ -330,7 +327,7 @@ class Int8:
 
     @property
     def _has_only_classes(self) -> bool:
-        return all(spec.kind == CLASS_KIND for spec in self.outputs)
+        return has_only_classes(self.outputs)
 
     @property
     def _count(self) -> int:

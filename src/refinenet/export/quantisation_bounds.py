@@ -12,12 +12,11 @@ import numpy.typing as npt
 import torch
 
 from refinenet.datasets.catalog import Dataset, Sample
-from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.export.output_scores import OutputScores, relative_rise
 from refinenet.inference.backends.graph import compile_openvino
 from refinenet.inference.segmenter import prepare
 from refinenet.labels import LabelSet
-from refinenet.outputs import OutputSpec
+from refinenet.outputs import CLASSES, OutputSpec
 
 MAX_DROP = 0.005
 """Default for the largest drop: half a point of mIoU."""
@@ -77,7 +76,7 @@ class DropBounds:
         if before.miou is not None and after.miou is not None:
             missed.append(f"{self.max_drop:g} of the float mIoU, {before.miou:.4f}: all in int8 gives {after.miou:.4f}")
         for name, value in before.rmse.items():
-            found = after.rmse[name]
+            found = after.rmse.get(name, math.nan)
             missed.append(f"{self.max_rise:g} of the float RMSE of {name}, {value:.4g}: all in int8 gives {found:.4g}")
         return f"No int8 model is within {'; '.join(missed)}"
 
@@ -102,42 +101,28 @@ def as_input(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(prepared)
 
 
-def measure_on(samples: Iterable[Sample], label_set: LabelSet) -> Callable[[Any], float]:
-    """Return a function that measures a model's mIoU on samples, one image at a time, in float32 where it is not int8.
+def measure_on(
+    samples: Iterable[Sample], label_set: LabelSet, outputs: Sequence[OutputSpec] = (CLASSES,)
+) -> Callable[[Any], Scores]:
+    """Return a function that measures all outputs of a model for which there is ground truth.
+
+    Images are run one at a time, in float32 where the model is not int8.
 
     Args:
-        samples: A `Dataset` or a list, read again for each model.
+        samples: A `Dataset` with its targets, or a list of samples with labels; read again for each model.
         label_set: Classes of the samples.
+        outputs: Outputs of the network, whose graph has those of `list_results`; of classes alone perhaps logits
+            instead.
     """
-
-    def measure(model: Any) -> float:
-        run = compile_openvino(model)
-        matrix = ConfusionMatrix(len(label_set), label_set.ignore_index)
-        for sample in samples:
-            output = run([as_input(sample.image)])[0]
-            labels = output if np.issubdtype(output.dtype, np.integer) else output.argmax(1)
-            matrix.add(sample.labels, labels.reshape(sample.labels.shape))
-        miou = matrix.scores().miou
-        return math.nan if miou is None else miou
-
-    return measure
-
-
-def measure_outputs_on(dataset: Dataset, outputs: Sequence[OutputSpec], label_set: LabelSet) -> Callable[[Any], Scores]:
-    """Return a function that measures all outputs of a model that the dataset has ground truth for.
-
-    Args:
-        dataset: The images with their targets, read again for each model.
-        outputs: Outputs of the network, whose graph has those of `list_results`.
-        label_set: Its classes.
-    """
+    dataset = samples if isinstance(samples, Dataset) else None
 
     def measure(model: Any) -> Scores:
         run, scores = compile_openvino(model), OutputScores(outputs, dataset, label_set)
-        for sample in dataset:
+        for sample in samples:
             results = run([as_input(sample.image)])
             scores.add(sample, tuple(results[place] for place in range(len(results))))
-        return Scores(miou=scores.miou(), rmse={name: _or_nan(value) for name, value in scores.rmse().items()})
+        miou = _or_nan(scores.miou()) if scores.has_classes else None
+        return Scores(miou=miou, rmse={name: _or_nan(value) for name, value in scores.rmse().items()})
 
     return measure
 

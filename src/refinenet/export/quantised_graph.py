@@ -51,7 +51,9 @@ class QuantisedGraph:
         return copy
 
     def measure_damage(self, images: Sequence[Array]) -> dict[str, float]:
-        """Return the output error of each quantiser alone, in a model otherwise in floating point; 0 means none.
+        """Return how much each quantiser changes the outputs of a model that is otherwise in floating point.
+
+        The errors of all outputs are added up: see `_distance`. 0 means no change.
 
         Args:
             images: Inputs of the model.
@@ -63,7 +65,7 @@ class QuantisedGraph:
         for image in images:
             in_float = np.ones(len(self.names), np.float32)
             results = run([image, in_float])
-            # Of classes alone only the first output: labels, or else logits, on which the choice rests since version 1.
+            # Graphs of classes alone have labels and logits; labels decide which quantisers are removed.
             count = len(results) if len(results) > 2 else 1
             expected = [results[place].copy() for place in range(count)]
             for index, name in enumerate(self.names):
@@ -92,16 +94,16 @@ def _make_switchable(model: Any, known: Constants, names: Sequence[str]) -> None
     from openvino import opset13 as operations
 
     switches = operations.parameter([len(names)], np.float32, name="switches")
-    quantisers, rough = find_quantisers(model), _constants(model)
+    quantisers, rounded = find_quantisers(model), _constants(model)
     for index, name in enumerate(names):
         switch = operations.gather(switches, operations.constant(index), operations.constant(0))
         for convolution in _convolutions_behind(quantisers[name]):
             _restore_bias(convolution, known)
-            # A convolution is linear in its weights: one with their rounding errors adds what is missing.
-            missing = known[convolution.get_friendly_name()] - rough[convolution.get_friendly_name()]
-            _add_to(convolution, operations.multiply(_with_other_weights(convolution, missing), switch))
-        rest = operations.subtract(quantisers[name].input_value(0), quantisers[name])
-        _add_to(quantisers[name], operations.multiply(rest, switch), except_for=rest)
+            # A convolution is linear in its weights, so one with their rounding errors gives its own rounding error.
+            weight_errors = known[convolution.get_friendly_name()] - rounded[convolution.get_friendly_name()]
+            _add_to(convolution, operations.multiply(_with_other_weights(convolution, weight_errors), switch))
+        error = operations.subtract(quantisers[name].input_value(0), quantisers[name])
+        _add_to(quantisers[name], operations.multiply(error, switch), except_for=error)
     model.add_parameters([switches])
     model.validate_nodes_and_infer_types()
 
@@ -119,16 +121,17 @@ def _add_to(node: Any, addition: Any, except_for: Any = None) -> None:
     """Add a value to a node's output for all its readers except one."""
     from openvino import opset13 as operations
 
-    # Listed before the sum reads the node, too. What the addition is computed from is spared, or there would be a loop.
-    spared = None if except_for is None else except_for.get_friendly_name()
-    readers = [port for port in node.output(0).get_target_inputs() if port.get_node().get_friendly_name() != spared]
+    # The readers are listed before the sum becomes one of them. The node that computes the addition keeps its input;
+    # reading the sum, it would depend on itself.
+    excluded = None if except_for is None else except_for.get_friendly_name()
+    readers = [port for port in node.output(0).get_target_inputs() if port.get_node().get_friendly_name() != excluded]
     total = operations.add(node, addition)
     for port in readers:
         port.replace_source_output(total.output(0))
 
 
 def _distance(actual: Array, expected: Array) -> float:
-    """Return the fraction of different labels; for other numbers the relative squared error."""
+    """Return the share of labels that differ; of other numbers the sum of squared errors over that of squares."""
     if np.issubdtype(expected.dtype, np.integer):
         return float((actual != expected).mean())
     scale = float(np.square(expected, dtype=np.float64).sum())

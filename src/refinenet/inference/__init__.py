@@ -58,7 +58,14 @@ if TYPE_CHECKING:
     )
     from refinenet.inference.prediction import Prediction
     from refinenet.inference.protocol import PLAIN, Protocol, choose_protocol
-    from refinenet.inference.rendering import Renderer, check_kind, check_suffix_of, open_renderer, open_shown
+    from refinenet.inference.rendering import (
+        Renderer,
+        check_kind,
+        check_suffix_of,
+        open_renderer,
+        open_shown,
+        refuse_idle,
+    )
     from refinenet.inference.segmentation import Logits, Segmentation, check_output
     from refinenet.inference.segmenter import (
         Backend,
@@ -135,6 +142,7 @@ __all__ = [
     "open_shown",
     "pack",
     "prepare",
+    "refuse_idle",
     "require_onnx",
     "require_onnxruntime",
     "require_openvino",

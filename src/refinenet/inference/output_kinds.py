@@ -64,6 +64,8 @@ class PixelForm:
     """Returns texts for the file that say what its numbers mean."""
     check: Callable[[Subject], None] = lambda _: None
     """Raises ValueError if the output cannot be drawn like this."""
+    options: tuple[str, ...] = ()
+    """Fields of `RenderOptions` that it depends on."""
     frame: Callable[[npt.NDArray[Any], Subject], npt.NDArray[Any]] | None = None
     """Returns the picture with a legend, in files of one image and in videos."""
     find_limits: Callable[[npt.NDArray[np.float32], Subject], Subject] | None = None
@@ -96,6 +98,8 @@ class OutputKind:
     """Pixels of the picture files of values, by suffix; ".tif" stands for ".tiff", too."""
     contents: Mapping[str, Callable[[Prediction, Subject], bytes]] = field(default_factory=dict)
     """Functions that return the content of other files of values, by suffix."""
+    options: tuple[str, ...] = ()
+    """Fields of `RenderOptions` that the files in `contents` depend on."""
     check: Callable[[Subject], None] = lambda _: None
     """Raises ValueError if options are missing."""
     read: Callable[[Prediction, str], npt.NDArray[np.float32]] = lambda prediction, name: prediction[name]
@@ -165,6 +169,7 @@ _INTEGERS = PixelForm(
     no_data=0,
     describe=deferred(f"{_QUANTITIES}:describe_integers"),
     check=deferred(f"{_QUANTITIES}:check_integers"),
+    options=("scale",),
 )
 _PAINTED = PixelForm(
     draw=deferred(f"{_QUANTITIES}:paint_quantity"),
@@ -174,6 +179,7 @@ _PAINTED = PixelForm(
     check=deferred(f"{_QUANTITIES}:check_single"),
     frame=deferred(f"{_QUANTITIES}:add_colour_bar"),
     find_limits=deferred(f"{_QUANTITIES}:with_limits"),
+    options=("limits",),
 )
 _NORMAL_COLOURS = PixelForm(
     draw=deferred(f"{_NORMALS}:paint_normals"),
@@ -216,6 +222,7 @@ OUTPUT_KINDS: dict[str, OutputKind] = {
         suffix=".ply",
         contents={".ply": deferred(f"{_CLOUD}:pack_cloud")},
         check=deferred(f"{_CLOUD}:check_cloud"),
+        options=("intrinsics",),
         remark=".ply, needs --intrinsics",
     ),
     "normals": OutputKind(

@@ -5,9 +5,8 @@ Shape letters: H height, W width, D channels of an output, h and w height and wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,7 @@ from refinenet.io.sample_values import Mask
 from refinenet.io.threads import survive_fork
 from refinenet.labels import LabelMap
 from refinenet.models.heads import finish, finish_deviations
-from refinenet.outputs import CLASS_KIND, OutputSpec
+from refinenet.outputs import CLASS_KIND, OutputSpec, find_quantity, list_quantities
 
 Values = npt.NDArray[np.float32]
 
@@ -70,17 +69,20 @@ class Prediction:
         return np.ascontiguousarray(values)
 
     def deviation(self, name: str) -> Values:
-        """Return the predicted standard deviation of the errors of an output, `(D, H, W)` float32 in its unit.
+        """Return how uncertain the values of an output are: the standard deviation that the network expects of them.
+
+        Returns:
+            `(D, H, W)` float32, in the unit of the values.
 
         Raises:
-            ValueError: there is no such output, or it does not predict the scale of its errors.
+            ValueError: there is no such output, or the network does not predict its uncertainty.
         """
         spec = self._find(name)
         if spec.likelihood is None:
-            raise ValueError(
-                f"The output {name!r} does not predict the scale of its errors: train a network with an output such "
-                f"as {spec.kind}~laplace."
-            )
+            advice = f"outputs of {spec.kind} never have one"
+            if spec.info.is_scaled:
+                advice = f"train a network with the output {replace(spec, likelihood='laplace').to_text()}"
+            raise ValueError(f"The network does not predict the uncertainty of the output {name!r}: {advice}.")
         return self._finish(spec, finish_deviations)
 
     @property
@@ -129,11 +131,10 @@ class Prediction:
         normals: Values = np.moveaxis(self[self._first("normals")], 0, -1)
         return normals
 
-    @cached_property
-    def values(self) -> Mapping[str, Values]:
+    @property
+    def values(self) -> Quantities:
         """Quantities of regression outputs by their names, each `(H, W)` float32 in its unit, NaN without data."""
-        named = [spec for spec in self.outputs if spec.info.names_quantities]
-        return {name: values for spec in named for name, values in zip(spec.channels, self[spec.name], strict=True)}
+        return Quantities(self)
 
     def _first(self, kind: str) -> str:
         name = next((spec.name for spec in self.outputs if spec.kind == kind), None)
@@ -143,3 +144,30 @@ class Prediction:
 
     def _describe(self) -> str:
         return f"its outputs are {', '.join(f'{spec.name} ({spec.kind})' for spec in self.outputs)}"
+
+
+class Quantities(Mapping[str, Values]):
+    """Quantities of the regression outputs of a prediction by name; those that several outputs have as OUTPUT.NAME."""
+
+    def __init__(self, prediction: Prediction) -> None:
+        self._prediction = prediction
+
+    def __getitem__(self, name: str) -> Values:
+        """Return the values of a quantity, `(H, W)` float32.
+
+        Raises:
+            KeyError: there is no such quantity.
+            ValueError: several outputs have one of this name.
+        """
+        place = find_quantity(name, self._prediction.outputs)
+        if place is None:
+            raise KeyError(name)
+        spec, channel = place
+        values: Values = self._prediction[spec.name][channel]
+        return values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list_quantities(self._prediction.outputs))
+
+    def __len__(self) -> int:
+        return len(list_quantities(self._prediction.outputs))

@@ -5,7 +5,7 @@ Shape letters: H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -60,6 +60,13 @@ class Renderer:
     def form(self) -> PixelForm | None:
         """Pixels of a picture of values; None for classes, and for other files."""
         return self.row.forms.get(self.suffix)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Fields of `RenderOptions` that have an effect on its files."""
+        if self.suffix in self.row.contents:
+            return self.row.options
+        return () if self.form is None else self.form.options
 
     @property
     def is_picture(self) -> bool:
@@ -182,6 +189,36 @@ def open_renderer(
     if plain in row.forms:
         row.forms[plain].check(subject)
     return Renderer(kind=kind, row=row, suffix=plain, label_set=label_set, subject=subject)
+
+
+def refuse_idle(options: RenderOptions, renderers: Iterable[Renderer]) -> None:
+    """Refuse options without an effect on any of the results.
+
+    Args:
+        options: Choices of the user.
+        renderers: Renderers of all results.
+
+    Raises:
+        ValueError: names the first such option, and what it is for.
+    """
+    opened = tuple(renderers)
+    used = {name for renderer in opened for name in renderer.options}
+    idle = next((name for name in options.to_dict() if name not in used), None)
+    if idle is None:
+        return
+    written = ", ".join(dict.fromkeys(f"{renderer.kind} ({renderer.suffix})" for renderer in opened))
+    raise ValueError(
+        f"{idle} (--{idle}) has no effect on {written}: leave it out. It is for {', '.join(_list_affected(idle))}."
+    )
+
+
+def _list_affected(option: str) -> Iterator[str]:
+    """Yield the kinds that an option has an effect on, with their suffixes."""
+    for kind, row in OUTPUT_KINDS.items():
+        forms = [suffix for suffix, form in row.forms.items() if option in form.options]
+        suffixes = [*forms, *(row.contents if option in row.options else ())]
+        if suffixes:
+            yield f"{kind} ({', '.join(suffixes)})"
 
 
 def _plain_suffix(suffix: str) -> str:

@@ -24,7 +24,7 @@ from refinenet.io.sample_values import Mask, Pixels
 from refinenet.io.threads import survive_fork
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.models.heads import split_maps
-from refinenet.outputs import CLASS_KIND, CLASSES, OutputSpec, class_output
+from refinenet.outputs import CLASS_KIND, CLASSES, OutputSpec, class_output, has_only_classes
 from refinenet.settings import is_within
 
 
@@ -160,11 +160,12 @@ class Segmenter:
         else:
             scores = replace(found, values=maps[of_classes.name])
             segmentation = self.name(pixels, scores, abstain_below, valid, channel_order)
+        picture = reorder_channels(as_picture(pixels, self.bands), channel_order)
         return Prediction(
             outputs=self.outputs,
             size=found.size,
             segmentation=segmentation,
-            image=reorder_channels(pixels, channel_order) if segmentation is None else segmentation.image,
+            image=picture if segmentation is None else segmentation.image,
             channel_order=channel_order,
             maps={spec.name: maps[spec.name] for spec in self.outputs if spec.kind != CLASS_KIND},
             valid=valid,
@@ -220,7 +221,7 @@ class Segmenter:
         if spec is None:
             named = ", ".join(each.name for each in self.outputs)
             raise ValueError(f"The network predicts no classes, but {named}: call predict instead of segment.")
-        return maps if len(self.outputs) == 1 else self._split(maps)[spec.name]
+        return maps if has_only_classes(self.outputs) else self._split(maps)[spec.name]
 
     def _split(self, maps: Tensor) -> dict[str, Tensor]:
         parts = split_maps(maps[None], self.outputs, len(self.label_set))

@@ -11,7 +11,7 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.io.arrays import pack_arrays
-    from refinenet.io.band_images import BAND_SUFFIXES, as_picture, read_samples
+    from refinenet.io.band_images import ARRAY_SUFFIX, BAND_SUFFIXES, as_picture, read_samples
     from refinenet.io.bands import (
         COLOURS,
         GREY,
@@ -116,6 +116,7 @@ else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
+    "ARRAY_SUFFIX",
     "AS_DECLARED",
     "BAND_SUFFIXES",
     "COLOURS",

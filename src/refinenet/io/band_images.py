@@ -38,7 +38,9 @@ from refinenet.io.stored_values import read_stored
 
 NUMPY_MAGIC = b"\x93NUMPY"
 """First bytes of a NumPy file."""
-BAND_SUFFIXES = (*IMAGE_SUFFIXES, ".npy")
+ARRAY_SUFFIX = ".npy"
+"""Suffix of NumPy files."""
+BAND_SUFFIXES = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
 """Suffixes of files of images of any bands, in lower case."""
 
 _TYPE_RANGES = {np.dtype(np.bool_): (0, 1), np.dtype(np.uint8): (0, 255), np.dtype(np.uint16): (0, 65_535)}
@@ -107,7 +109,7 @@ def read_samples(path: Path) -> tuple[npt.NDArray[Any], Mask | None]:
     Raises:
         ValueError, OSError: See `read_band_file`.
     """
-    if path.suffix.lower() == ".npy":
+    if path.suffix.lower() == ARRAY_SUFFIX:
         return read_stored(path)
     with open_file(path) as stream:
         is_raster = needs_gdal(stream)

@@ -21,7 +21,7 @@ from refinenet.models.batch_norm import has_activation
 from refinenet.models.decoder import RefineBlock, upsample
 from refinenet.models.heads import finish, finish_deviations, split_maps
 from refinenet.models.network import Network
-from refinenet.outputs import CLASS_KIND, OutputSpec
+from refinenet.outputs import CLASS_KIND, OutputSpec, has_only_classes
 
 _EXAMPLE_SIZE = (64, 64)
 """Size of the image for finding out which batch norm follows which convolution."""
@@ -228,11 +228,6 @@ def _check_names(outputs: Sequence[OutputSpec], names: Sequence[str]) -> None:
             f"An output named {taken!r} cannot be exported, since graphs have another input or output of this name. "
             "Train it under another one."
         )
-
-
-def has_only_classes(outputs: Sequence[OutputSpec]) -> bool:
-    """Return whether a network predicts classes alone."""
-    return [spec.kind for spec in outputs] == [CLASS_KIND]
 
 
 class DeployedNetwork(nn.Module):

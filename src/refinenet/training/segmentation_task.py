@@ -16,7 +16,7 @@ from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.segmenter import Segmenter
 from refinenet.models.model_file import ModelCard, save
 from refinenet.models.network import Architecture, Network
-from refinenet.outputs import CLASSES
+from refinenet.outputs import has_only_classes
 from refinenet.training.engine.learner import Learner
 from refinenet.training.engine.trainer import Measurement
 from refinenet.training.records.curves import CLASS_IOU, draw_curves
@@ -39,7 +39,7 @@ MIOU = "mIoU"
 
 def choose_goal(architecture: Architecture) -> str:
     """Return the name of the score by which the best epoch of a network is chosen."""
-    return MIOU if architecture.outputs == (CLASSES,) else "mean score of the outputs"
+    return MIOU if has_only_classes(architecture.outputs) else "mean score of the outputs"
 
 
 class SegmentationTask:

@@ -17,7 +17,7 @@ from refinenet.models.class_mapping import check_same_classes
 from refinenet.models.heads import ScaledHead
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
-from refinenet.outputs import CLASS_KIND, CLASSES, OutputSpec, class_output
+from refinenet.outputs import CLASS_KIND, OutputSpec, class_output, has_only_classes
 from refinenet.training.config import TrainConfig
 from refinenet.training.losses import LossConfig, Objective
 from refinenet.training.losses.dense_objective import DenseObjective, OutputLossConfig, choose_losses
@@ -47,7 +47,7 @@ def choose_targets(
         ValueError: The training data have no ground truth for an output, or one of another kind.
     """
     outputs = network.architecture.outputs
-    if outputs == (CLASSES,):
+    if has_only_classes(outputs):
         return train_set, val_set
     train_set, val_set = _with_classes(train_set, label_set), _with_classes(val_set, label_set)
     names = [spec.name for spec in outputs if spec.kind != CLASS_KIND]
@@ -140,7 +140,7 @@ def check_settings(config: TrainConfig, outputs: Sequence[OutputSpec]) -> None:
     Raises:
         ValueError: A setting has no effect, or names an output or a loss that there is not.
     """
-    if tuple(outputs) == (CLASSES,):
+    if has_only_classes(outputs):
         unused = [name for name in _OUTPUT_SETTINGS if getattr(config, name)]
         if unused:
             raise ValueError(f"{unused[0]} has no effect for a network that predicts classes alone: leave it out.")
@@ -155,7 +155,7 @@ def check_settings(config: TrainConfig, outputs: Sequence[OutputSpec]) -> None:
 def make_objective(classes: Objective, network: Network, config: TrainConfig) -> Objective | DenseObjective:
     """Return the objective of a network: that of its classes, or of all of its outputs."""
     architecture = network.architecture
-    if architecture.outputs == (CLASSES,):
+    if has_only_classes(architecture.outputs):
         return classes
     scaled = {name: head for name, head in network.heads.items() if isinstance(head, ScaledHead)}
     deviations = {name: head.scale.detach().flatten() for name, head in scaled.items()}

@@ -28,8 +28,8 @@ from refinenet.deployment.ray.tasks import Deaths, Worker, WorkerSettings, read_
 from refinenet.deployment.reading import choose_reading
 from refinenet.inference.backends import BACKENDS, check_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
-from refinenet.inference.output_kinds import Kind, Output, is_of_values
-from refinenet.inference.rendering import open_renderer
+from refinenet.inference.output_kinds import OUTPUT_KINDS, Kind, Output, is_of_values, split_kind
+from refinenet.inference.rendering import Renderer, check_suffix_of, open_renderer, refuse_idle
 from refinenet.inference.segmentation import check_output
 from refinenet.inference.values.subject import RenderOptions
 from refinenet.io.bands import name_bands
@@ -41,6 +41,9 @@ from refinenet.labels import LabelSet
 from refinenet.models.factory import open_model
 from refinenet.models.model_file import ModelCard, make_header
 from refinenet.models.tensor_files import digest
+
+_VALUE_SUFFIXES = {suffix for row in OUTPUT_KINDS.values() for suffix in row.contents}
+"""Suffixes of files of values that are no pictures."""
 
 RayDevice = Literal["cpu", "cuda"]
 
@@ -120,10 +123,9 @@ def segment_with_ray(
         raise ValueError(f"workers must be at least 1, not {workers!r}.")
     device = _check_device(device, backend)
     places = [(_absolute(image), _absolute(output)) for image, output in pairs]
-    options = RenderOptions(**rendering)
-    if kind is None or not is_of_values(kind):
-        for _, output in places:
-            check_output(output, cast("Output | None", kind))  # before the model is read, which takes longer
+    options = RenderOptions.from_dict(rendering)
+    for output in {Path(output).suffix: output for _, output in places}.values():
+        _check_output(output, kind)  # before the model is read, which takes longer
     network, card = open_model(model)
     if card.architecture.bands:
         raise ValueError(f"With Ray, models take RGB images; this one takes {name_bands(card.architecture.bands)}.")
@@ -143,14 +145,30 @@ def segment_with_ray(
     return _segment(places, _RayRun(job=job, reading=reading, device=device, workers=workers, journal=journal))
 
 
+def _check_output(output: str, kind: Kind | None) -> None:
+    """Check that a file can hold a kind, of whatever network; None for what is usual."""
+    suffix = Path(output).suffix
+    if suffix.lower() in TIFF_SUFFIXES:
+        raise ValueError(f"With Ray {kind or 'a result'} cannot be written as {suffix}: leave out --engine ray.")
+    if kind is not None and is_of_values(kind):
+        check_suffix_of(kind, suffix)
+    elif kind is not None or suffix.lower() not in _VALUE_SUFFIXES:
+        check_output(output, cast("Output | None", kind))
+
+
 def _check_suffixes(suffixes: Iterable[str], kind: Kind | None, card: ModelCard, options: RenderOptions) -> None:
     """Check that a network can be written as a kind, in files of some suffixes."""
     outputs = card.architecture.outputs
+    renderers: list[Renderer] = []
     for suffix in suffixes:
         chosen = check_target(Path(f"image{suffix}"), kind, outputs)
-        if suffix.lower() in TIFF_SUFFIXES:
-            raise ValueError(f"With Ray {chosen} cannot be written as {suffix}: leave out --engine ray.")
-        open_renderer(chosen, suffix, outputs, card.label_set, options)
+        row = OUTPUT_KINDS[split_kind(chosen)[0]]
+        if not (row.is_picture or row.shows_values):
+            able = ", ".join(name for name, row in OUTPUT_KINDS.items() if row.is_picture or row.shows_values)
+            raise ValueError(f"With Ray {chosen} cannot be written; {able} can.")
+        renderers.append(open_renderer(chosen, suffix, outputs, card.label_set, options))
+    if renderers:
+        refuse_idle(options, renderers)
 
 
 def _check_device(device: RayDevice | None, backend: BackendName) -> RayDevice | None:

@@ -1,6 +1,6 @@
 """Local files and objects in stores, addressed by strings: `/a/folder/x.jpg`, `file:///a/folder/x.jpg`, `s3://bucket/x.jpg`.
 
-Local files go through `deployment.inputs` and `io.files`, objects in stores through PyArrow, which
+Local files go through `deployment.image_search` and `io.files`, objects in stores through PyArrow, which
 comes with Ray Data. S3 takes its keys, region and, for stores other than Amazon's, its address from the environment:
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL.
 """
@@ -17,7 +17,15 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from refinenet.deployment.inputs import STANDARD_INPUT, FoundImage, Problem, find_images, names_one_file
+from refinenet.deployment.image_search import (
+    STANDARD_INPUT,
+    FoundImage,
+    Problem,
+    Search,
+    find_images,
+    names_one_file,
+)
+from refinenet.deployment.inputs import RESULT_SUFFIXES
 from refinenet.io.files import write_atomically
 from refinenet.io.image_files import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, walk_names
 
@@ -183,8 +191,8 @@ def pair_places(
     """Pair each image with the place of its result.
 
     Args:
-        images: Local inputs as for `inputs.find_images`, `file://` URIs, and files and folders as `s3://` URIs. Images
-            of a folder come in alphabetical order.
+        images: Local inputs as for `image_search.find_images`, `file://` URIs, and files and folders as `s3://` URIs.
+            Images of a folder come in alphabetical order.
         output: For one image file, a file; otherwise a folder, by default `segmented`, in which each image gets a
             file with its name, below its subfolders.
         recursive: Whether to search subfolders.
@@ -200,7 +208,7 @@ def pair_places(
     """
     places = [as_place(image) for image in dict.fromkeys(images)]
     target = as_place(output or DEFAULT_FOLDER)
-    if (_is_image(target) or target.endswith(suffix)) and not _is_folder(target):
+    if target.lower().endswith((*IMAGE_SUFFIXES, *RESULT_SUFFIXES)) and not _is_folder(target):
         if len(places) > 1 or not _is_one_image(places[0]):
             raise ValueError(f"The results of several images need a folder, not a file: {target}.")
         return [(places[0], target)], None
@@ -216,7 +224,7 @@ def pair_places(
 
 
 def find_skipped(images: Sequence[str], output: str | None = None, *, recursive: bool = False) -> dict[str, Problem]:
-    """Return the folders that `pair_places` does not search, with the reason; see `inputs.find_images`.
+    """Return the folders that `pair_places` does not search, with the reason; see `image_search.find_images`.
 
     Args:
         images: As for `pair_places`.
@@ -235,7 +243,7 @@ def _find_all(places: Sequence[str], recursive: bool, target: str) -> Iterator[t
         if place == STANDARD_INPUT:
             raise ValueError("- (standard input) cannot be read with Ray: pass files or folders.")
         if is_here(place):
-            found = find_images([place], recursive=recursive, results=results)
+            found = find_images([place], Search(recursive, results))
             yield from ((str(image.file), image) for image in found)
         else:
             yield from _find_stored(place, recursive, target)

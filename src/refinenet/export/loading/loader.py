@@ -30,10 +30,11 @@ from refinenet.inference.backends.graph import (
 )
 from refinenet.inference.backends.isolated import pack, unpack
 from refinenet.io.console import print_note
-from refinenet.models.inference_graph import CERTIFICATE_ENDING, has_only_classes
+from refinenet.models.inference_graph import CERTIFICATE_ENDING
 from refinenet.models.model_file import ModelCard, read_header
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import MAX_FILE_BYTES, printable
+from refinenet.outputs import has_only_classes
 
 _KINDS: Mapping[str, GraphKind] = {".onnx": "onnx", ".xml": "openvino"}
 _SECONDS = 300

@@ -19,6 +19,8 @@ from refinenet.io.colour_bar import draw_colour_bar, find_limits, paint
 
 LARGEST = 65_535
 """Largest number of 16 bits."""
+UNITS = "units"
+"""Name of the array of units in `.npz` files."""
 
 
 def as_numbers(values: Values, subject: Subject) -> Values:  # noqa: ARG001 - as all forms
@@ -123,9 +125,15 @@ def describe_colours(subject: Subject) -> Mapping[str, str]:
 
 
 def pack_values(prediction: Prediction, subject: Subject) -> bytes:
-    """Return a `.npz` file of a float32 array for each quantity, `(H, W)` (normals `(H, W, 3)`), and "units"."""
+    """Return a `.npz` file of a float32 array for each quantity, `(H, W)` (normals `(H, W, 3)`), and `UNITS`.
+
+    If a quantity has the name of `UNITS`, these are stored under it with "_" appended.
+    """
     values = subject.row.read(prediction, subject.spec.name)[subject.channels]
     names = [name for name, _ in subject.quantities]
     parts = [as_numbers(values, subject)] if len(names) == 1 else list(values)
     units = np.array([unit for _, unit in subject.quantities])
-    return pack_arrays({**dict(zip(names, parts, strict=True)), "units": units})
+    key = UNITS
+    while key in names:
+        key += "_"
+    return pack_arrays({**dict(zip(names, parts, strict=True)), key: units})

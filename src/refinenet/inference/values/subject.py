@@ -4,42 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from refinenet.inference.output_kinds import NAME_MARK, OUTPUT_KINDS, Kind, OutputKind, split_kind
-from refinenet.outputs import OutputSpec, class_output
-from refinenet.settings import is_number
+from refinenet.outputs import OutputSpec, class_output, find_quantity, list_quantities
+from refinenet.settings import Range, Settings
 
 Intrinsics = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderOptions:
+class RenderOptions(Settings):
     """Choices of the user for files of values.
 
     Raises:
         ValueError: a value is not allowed.
     """
 
-    scale: float | None = None
+    scale: Annotated[float, Range(above=0)] | None = None
     """Stored value of one unit in files of integers, above 0; None for 1000 for depths: millimetres."""
     limits: tuple[float, float] | None = None
     """Values at both ends of the colours; None for those between which 96 % of an image's values lie."""
     intrinsics: Intrinsics | None = None
     """fx, fy, cx, cy of the camera in pixels, those of the centre of the first pixel being (0, 0), as in OpenCV."""
 
-    def __post_init__(self) -> None:
-        if self.scale is not None and not (is_number(self.scale) and self.scale > 0):
-            raise ValueError(f"scale (--scale) must be a number above 0, not {self.scale!r}.")
-        if self.limits is not None and not _are_finite(self.limits, 2):
-            raise ValueError(f"limits (--limits) must be two numbers, not {self.limits!r}.")
+    _title: ClassVar[str] = "options of pictures and files"
+
+    def _conflicts(self) -> list[str]:
+        found = []
         if self.limits is not None and not self.limits[0] < self.limits[1]:
-            raise ValueError(f"The first of the limits (--limits) must be below the second, not {self.limits!r}.")
-        if self.intrinsics is not None and not (_are_finite(self.intrinsics, 4) and min(self.intrinsics[:2]) > 0):
-            raise ValueError(
-                "intrinsics (--intrinsics) must be four numbers, fx, fy, cx, cy in pixels, with fx and fy above 0, "
-                f"not {self.intrinsics!r}."
+            found.append(f"the first of the limits (--limits) must be below the second, not {self.limits!r}")
+        if self.intrinsics is not None and min(self.intrinsics[:2]) <= 0:
+            found.append(
+                "intrinsics (--intrinsics) must be fx, fy, cx, cy in pixels, with fx and fy above 0, not "
+                f"{self.intrinsics!r}"
             )
+        return found
+
+    def only(self, names: Sequence[str]) -> RenderOptions:
+        """Return the options without all but some fields."""
+        return RenderOptions(**{name: getattr(self, name) for name in names})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that were chosen, as JSON-ready values for journals."""
@@ -49,10 +53,6 @@ class RenderOptions:
 
 
 AS_USUAL = RenderOptions()
-
-
-def _are_finite(numbers: Sequence[float], count: int) -> bool:
-    return len(numbers) == count and all(map(is_number, numbers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,24 +90,18 @@ def find_subject(kind: Kind, outputs: Sequence[OutputSpec], options: RenderOptio
 
     Args:
         kind: A key of `OUTPUT_KINDS`, for the first output of its kind; with ":NAME" for another one, or for one
-            quantity of a regression.
+            quantity of a regression, which is OUTPUT.NAME if several outputs have one of this name.
         outputs: Outputs of the network.
         options: Choices of the user.
 
     Raises:
         ValueError: the network has no such output, or the kind needs other options.
     """
-    key, name = split_kind(kind)
-    row = OUTPUT_KINDS[key]
+    row = OUTPUT_KINDS[split_kind(kind)[0]]
     fitting = [spec for spec in outputs if spec.kind == row.of]
     if not fitting:
         raise ValueError(f"{kind} shows an output of {row.of}, and the network has none: {describe_outputs(outputs)}.")
-    places = {spec.channels[k]: (spec, slice(k, k + 1)) for spec in fitting for k in range(len(spec.channels))}
-    places |= {spec.name: (spec, slice(None)) for spec in fitting}
-    if name and name not in places:
-        allowed = ", ".join(f"{key}{NAME_MARK}{place}" for place in places)
-        raise ValueError(f"{kind}: the network has no {name!r} of this kind. Choose {key}, or one of {allowed}.")
-    spec, channels = places[name or fitting[0].name]
+    spec, channels = _find_place(kind, fitting)
     subject = Subject(
         spec=spec,
         channels=channels,
@@ -121,6 +115,21 @@ def find_subject(kind: Kind, outputs: Sequence[OutputSpec], options: RenderOptio
     return subject
 
 
+def _find_place(kind: Kind, outputs: Sequence[OutputSpec]) -> tuple[OutputSpec, slice]:
+    """Return the output of a kind of files, one of `outputs`, and its channels that are shown."""
+    key, name = split_kind(kind)
+    whole = next((spec for spec in outputs if spec.name == (name or outputs[0].name)), None)
+    if whole is not None:
+        return whole, slice(None)
+    place = find_quantity(name, outputs, prefix=f"{key}{NAME_MARK}")
+    if place is None:
+        names = dict.fromkeys((*list_quantities(outputs), *(spec.name for spec in outputs)))
+        choices = ", ".join(f"{key}{NAME_MARK}{each}" for each in names)
+        raise ValueError(f"{kind}: the network has no {name!r} of this kind. Choose {key}, or one of {choices}.")
+    spec, channel = place
+    return spec, slice(channel, channel + 1)
+
+
 def describe_outputs(outputs: Sequence[OutputSpec]) -> str:
     """Return the outputs of a network in words."""
     return f"its outputs are {', '.join(f'{spec.name} ({spec.kind})' for spec in outputs)}"
@@ -129,11 +138,18 @@ def describe_outputs(outputs: Sequence[OutputSpec]) -> str:
 def usual_kind(outputs: Sequence[OutputSpec]) -> Kind | None:
     """Return the kind that is written for a network without classes if nothing is chosen: a picture.
 
-    It shows the first output. None for networks with classes, and for outputs without such a kind.
+    It shows the first output, of several quantities the first. None for networks with classes, and for outputs without
+    such a kind.
     """
     if class_output(outputs) is not None:
         return None
-    return next((kind for kind, row in OUTPUT_KINDS.items() if row.of == outputs[0].kind and row.is_usual), None)
+    first = outputs[0]
+    usual = next((kind for kind, row in OUTPUT_KINDS.items() if row.of == first.kind and row.is_usual), None)
+    if usual is None or len(first.channels) < 2:
+        return usual
+    name = first.channels[0]
+    is_clear = name in list_quantities(outputs) and all(spec.name != name for spec in outputs)
+    return f"{usual}{NAME_MARK}{name if is_clear else f'{first.name}.{name}'}"
 
 
 def kinds_of(outputs: Sequence[OutputSpec]) -> list[Kind]:
