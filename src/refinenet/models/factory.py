@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 
@@ -16,6 +17,7 @@ from refinenet.io.files import refuse_address
 from refinenet.labels import NO_CLASSES, LabelSet
 from refinenet.models.decoder import LIGHTWEIGHT, PRESETS
 from refinenet.models.encoders.encoder import PUBLISHED_RESNETS
+from refinenet.models.encoders.installed_weights import find_installed
 from refinenet.models.importers import import_network
 from refinenet.models.importers.encoder_weights import load_encoder_weights
 from refinenet.models.inference_graph import EXPORTED_SUFFIXES
@@ -31,6 +33,36 @@ DEFAULT_CLASSES = 21
 """Default number of classes of an untrained network: those of PASCAL VOC, as in the papers."""
 
 
+SizeName = Literal["small", "medium", "large"]
+IMAGENET_WEIGHTS, RANDOM_WEIGHTS = "imagenet", "random"
+"""Names of initial weights of an encoder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Parts of a light-weight network of a given size."""
+
+    encoder: str
+    """timm name of the encoder."""
+    width: int
+    """Channels of the decoder."""
+
+    @property
+    def decoder(self) -> Mapping[str, Any]:
+        """Options of the decoder: as with MobileNetV2 in the paper, but narrower."""
+        return {"widths": [self.width] * 4, "fusion_convolution": False, "activation": "relu6", "encoder_dropout": 0.0}
+
+
+SIZES: Mapping[SizeName, Size] = MappingProxyType(
+    {
+        "small": Size(encoder="tf_efficientnet_lite0", width=64),
+        "medium": Size(encoder="tf_efficientnet_lite0", width=128),
+        "large": Size(encoder="tf_efficientnet_lite2", width=256),
+    }
+)
+"""Sizes of light-weight networks: 2.4, 3.7 and 9.6 billion multiply-adds for an image of 512x512 and 11 classes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """Request for a network; None leaves a field to the model file, or to its default.
@@ -42,9 +74,13 @@ class ModelSpec:
     model_type: ModelType | None = None
     num_layers: int | None = None
     encoder: str | None = None
+    size: SizeName | None = None
+    """Size of a new light-weight network, which determines its encoder and decoder, see `SIZES`."""
     num_classes: int | None = None
     model: str | os.PathLike[str] | None = None
     encoder_weights: str | os.PathLike[str] | None = None
+    """Initial weights of the encoder of a new network: "imagenet", a model or another file, or "random". By default
+    random; of a `size`, those of an installed package, if there is one."""
     outputs: str | Sequence[str | OutputSpec | Mapping[str, Any]] | None = None
     """What the network predicts, see `outputs.read_outputs`; by default classes, or what the model file says."""
     decoder: str | Mapping[str, Any] | None = None
@@ -61,6 +97,9 @@ class ModelSpec:
             refuse_address(key, value, DOWNLOAD)
         if self.model is not None and not (isinstance(self.model, str | os.PathLike) and os.fspath(self.model)):
             raise ValueError(f"model must be a file, or the name of a bundled model, not {self.model!r}.")
+        self._expand_size()
+        if self.encoder_weights == RANDOM_WEIGHTS:
+            object.__setattr__(self, "encoder_weights", None)
         if self.encoder == "":
             raise ValueError("encoder must be the name of a network, such as 'mobilenetv2_100', not ''.")
         if self.num_layers is not None and not (type(self.num_layers) is int and self.num_layers in PUBLISHED_RESNETS):
@@ -74,6 +113,27 @@ class ModelSpec:
         if self.model is not None and self.seed is not None:
             raise ValueError("A saved model contains its weights: pass model or seed, not both.")
         self._check_new()
+
+    def _expand_size(self) -> None:
+        """Replace a size by what it stands for, which is what recipes and model files record."""
+        if self.size is None:
+            return
+        if self.size not in SIZES:
+            raise ValueError(f"size must be one of {', '.join(SIZES)}, not {self.size!r}.")
+        others = ("model", "num_layers", "encoder", "decoder")
+        given = [name for name in others if getattr(self, name) is not None]
+        if given or self.model_type == "full":
+            raise ValueError(
+                f"size={self.size!r} determines encoder and decoder of a new light-weight network: leave out "
+                f"{given[0] if given else 'model_type'}, or size."
+            )
+        size = SIZES[self.size]
+        weights = self.encoder_weights
+        if weights is None and find_installed(size.encoder) is not None:
+            weights = IMAGENET_WEIGHTS
+        expanded = {"encoder": size.encoder, "decoder": size.decoder, "encoder_weights": weights, "size": None}
+        for name, value in expanded.items():
+            object.__setattr__(self, name, value)
 
     def _check_new(self) -> None:
         """Check what only a new network takes."""
@@ -275,7 +335,7 @@ def new_model(
     """
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
-        is_imagenet = encoder_weights == "imagenet"
+        is_imagenet = encoder_weights == IMAGENET_WEIGHTS
         # ImageNet's weights are for RGB: those of other bands are made of them.
         network = Network(replace(architecture, bands=()) if is_imagenet else architecture, pretrained=is_imagenet)
         network = network.with_bands(architecture.bands)

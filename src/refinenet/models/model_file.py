@@ -35,7 +35,8 @@ from refinenet._version import __version__
 from refinenet.io.files import write_atomically
 from refinenet.io.sample_values import ValueRange, check_value_range
 from refinenet.labels import LabelSet
-from refinenet.models.encoders.encoder import FEATURE_INFO, base_name
+from refinenet.models.encoders.encoder import FEATURE_INFO
+from refinenet.models.encoders.feature_info import base_name
 from refinenet.models.network import Architecture, Network
 from refinenet.models.tensor_files import check_tensors, digest, printable, read_safetensors, refuse_doubled_keys
 

@@ -20,7 +20,8 @@ from refinenet.io.bands import COLOURS, Band, name_bands, read_bands
 from refinenet.labels import MAX_CLASSES
 from refinenet.models.decoder import FULL, LIGHTWEIGHT, LIGHTWEIGHT_MOBILE, Decoder, DecoderConfig, upsample
 from refinenet.models.encoders.band_weights import inflate_kernel
-from refinenet.models.encoders.encoder import MOBILENETV2, Encoder, base_name, find_image_kernels
+from refinenet.models.encoders.encoder import MOBILENETV2, Encoder, find_image_kernels
+from refinenet.models.encoders.feature_info import base_name
 from refinenet.models.heads import build_head, build_stem
 from refinenet.outputs import CLASS_KIND, CLASSES, OutputSpec, class_output, read_outputs
 

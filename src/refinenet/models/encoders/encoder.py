@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from refinenet.io.bands import Band
 from refinenet.models.encoders.band_weights import normalise_bands, usual_spread
-from refinenet.models.encoders.feature_info import IMAGENET, STRIDES, FeatureInfo, Normalisation
+from refinenet.models.encoders.feature_info import IMAGENET, STRIDES, FeatureInfo, Normalisation, base_name
 from refinenet.models.encoders.mobilenetv2 import MobileNetV2, replace_strided_depthwise
 from refinenet.models.encoders.resnet import BLOCKS, MATCONVNET, ResNet
 
@@ -129,11 +129,6 @@ class Encoder(nn.Module):
 def _round_up(length: int, multiple: int) -> int:
     """Round up to a multiple, in a form that torch.export can reason about for symbolic lengths."""
     return (length + multiple - 1) // multiple * multiple
-
-
-def base_name(name: str) -> str:
-    """Return a timm name without the tag of its weights: "resnet50" for "resnet50.tv_in1k"."""
-    return name.partition(".")[0]
 
 
 def feature_info(name: str) -> tuple[FeatureInfo, ...]:

@@ -21,3 +21,8 @@ class FeatureInfo:
     channels: int
     stride: int
     """One of `STRIDES`."""
+
+
+def base_name(name: str) -> str:
+    """Return a timm name without the tag of its weights: "resnet50" for "resnet50.tv_in1k"."""
+    return name.partition(".")[0]

