@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from refinenet.deployment.files import DeployOptions, FileResult, segment_files,
 from refinenet.deployment.inputs import JobList, plan_work
 from refinenet.deployment.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
 from refinenet.deployment.prediction_model import PredictionModel
+from refinenet.deployment.video.frames import WAITING, PredictedFrame, predict_frames
 from refinenet.deployment.video.runner import RETRIES, VideoResult, plan_output, segment_video
 from refinenet.inference.output_kinds import Kind, Output
 from refinenet.inference.prediction import Prediction
@@ -308,9 +309,7 @@ class SegmentationModel(PredictionModel):
             OSError: a file cannot be read or written, or a stream does not respond.
             KeyboardInterrupt: Ctrl-C or SIGTERM; the output is playable and holds the frames up to then.
         """
-        if self.card.architecture.bands:
-            named = name_bands(self.card.architecture.bands)
-            raise ValueError(f"Videos have RGB frames, and the model takes {named}. Deploy it on images.")
+        self._refuse_bands()
         self._warn_of_random_weights()
         plan = plan_output(source, output, kind, self.outputs)
         renderer = self.open_renderer(plan.kind, plan.suffix, **rendering)
@@ -323,6 +322,54 @@ class SegmentationModel(PredictionModel):
             return found
 
         return segment_video(predict, source, plan, renderer, retries=retries, progress=progress)
+
+    def frames(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        abstain_below: float = 0.0,
+        waiting: int = WAITING,
+        retries: int = RETRIES,
+    ) -> Iterator[PredictedFrame]:
+        """Iterate over the frames of a video, a stream or a camera with their predictions.
+
+            for image, seconds, segmentation in r.frames("camera:0"):
+                ...
+
+        Args:
+            source: As for `deploy_video`.
+            abstain_below: As for `segment`.
+            waiting: Number of decoded frames that may wait. Of a camera or a live stream the oldest one is dropped when
+                a newer one arrives, which bounds the delay; of files no frame is dropped.
+            retries: As for `deploy_video`.
+
+        Returns:
+            An iterator over `PredictedFrame`, which closes the source when it ends or is deleted. Images and pictures
+            have the `channel_order` given to `RefineNet`.
+
+        Raises:
+            ValueError: PyAV is not installed, the source is not a video or has no frames, or an argument is not valid.
+            OSError: a file cannot be read, or a stream does not respond.
+        """
+        self._refuse_bands()
+        self._warn_of_random_weights()
+        check_abstention(abstain_below)
+        order = self._channel_order
+
+        def predict(frame: RGB) -> Prediction:
+            return self._segmenter.predict_outputs(frame, abstain_below, None, order)
+
+        return predict_frames(predict, source, waiting=waiting, retries=retries)
+
+    def _refuse_bands(self) -> None:
+        """Refuse videos for models of named bands.
+
+        Raises:
+            ValueError: The model takes bands.
+        """
+        if self.card.architecture.bands:
+            named = name_bands(self.card.architecture.bands)
+            raise ValueError(f"Videos have RGB frames, and the model takes {named}. Deploy it on images.")
 
 
 def _choose_source(image: ImageSource | None, image_file: str | os.PathLike[str] | None) -> ImageSource:

@@ -1,4 +1,4 @@
 """Videos, streams and cameras; start reading with `runner.segment_video`.
 
-`reader` decodes, `stream` reads ahead and reconnects, `writer` encodes.
+`reader` decodes, `stream` reads ahead and reconnects, `writer` encodes; `frames` predicts without writing.
 """

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -53,24 +54,34 @@ class VideoStream:
 
     A stream (or a camera) that breaks off is opened again after growing pauses, and its time advances by the pause. A
     stream with a declared length, such as a video file on a web server, continues where it was. One without that shows
-    the same frames again from first to last is a recording, and ends there. For real-time sources, frames that arrive
-    while the queue is full are dropped.
+    the same frames again from first to last is a recording, and ends there. For real-time sources, a frame is dropped
+    when one arrives while the queue is full: the new one, or the oldest in the queue.
 
     Args:
         source: What to read.
         retries: Attempts in a row, without a new frame, to reconnect to a stream.
         notify: Called with a sentence about each event.
+        waiting: Most frames and sound packets in the queue.
+        keeps_newest: Whether the oldest item of a full queue is dropped rather than the new frame.
 
     Raises:
         ValueError, OSError: as `Recording`.
     """
 
-    def __init__(self, source: VideoSource, retries: int, notify: Callable[[str], None]) -> None:
-        self.source, self.retries, self._notify = source, retries, notify
+    def __init__(
+        self,
+        source: VideoSource,
+        retries: int,
+        notify: Callable[[str], None],
+        *,
+        waiting: int = LOOK_AHEAD,
+        keeps_newest: bool = False,
+    ) -> None:
+        self.source, self.retries, self._notify, self._keeps_newest = source, retries, notify, keeps_newest
         self.first = Recording(source)
         self.reconnections = self.left_out = self.damaged = 0
         self._stop = threading.Event()
-        self._queue: queue.Queue[object] = queue.Queue(LOOK_AHEAD)
+        self._queue: queue.Queue[object] = queue.Queue(waiting)
         self._last: Fraction | None = None
         self._heard = 0.0
         self._attempts = 0  # since the last new frame
@@ -119,16 +130,25 @@ class VideoStream:
 
     def _put(self, item: object) -> bool:
         """Hand over an item; return False once the stream is closed."""
+        may_drop = self.source.is_real_time and isinstance(item, Frame)
         while not self._stop.is_set():
             try:
-                self._queue.put(item, timeout=_POLL)
+                # A live source does not wait: a pause here would become a delay of all frames that follow.
+                self._queue.put(item, timeout=0 if may_drop else _POLL)
             except queue.Full:
-                if self.source.is_real_time and isinstance(item, Frame):
+                if not may_drop:
+                    continue
+                if not self._keeps_newest:
                     self.left_out += 1
                     return True
+                self._drop_oldest()
             else:
                 return True
         return False
+
+    def _drop_oldest(self) -> None:
+        with suppress(queue.Empty):  # the consumer may have been faster
+            self.left_out += isinstance(self._queue.get_nowait(), Frame)
 
     def _follow(self) -> Iterator[Frame | Sound]:
         recording: Recording | None = self.first

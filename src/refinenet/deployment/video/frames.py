@@ -1,0 +1,97 @@
+"""Predictions for the frames of a video, a stream or a camera, one after another, for programs that use them at once.
+
+Shape letters: H height, W width.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from refinenet.deployment.video.reader import Frame, find_source
+from refinenet.deployment.video.runner import RETRIES
+from refinenet.deployment.video.stream import VideoStream
+from refinenet.inference.prediction import Prediction
+from refinenet.inference.segmentation import Segmentation
+from refinenet.io.console import print_note
+
+WAITING = 2
+"""Default number of frames that wait for the network: the delay of a camera is at most that of these frames."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PredictedFrame:
+    """A frame of a video with what the network predicts for it; unpacks into image, seconds and segmentation."""
+
+    image: npt.NDArray[np.uint8] = field(repr=False)
+    """`(H, W, 3)` uint8, upright, its channels in the order of the model's arrays (`channel_order`)."""
+    seconds: float
+    """Presentation time, from the beginning of the video."""
+    prediction: Prediction
+    """All outputs of the network."""
+    dropped: int
+    """Frames of a camera or live stream that were dropped so far, because they came faster than the network works."""
+
+    @property
+    def segmentation(self) -> Segmentation:
+        """Labels, confidence and pictures.
+
+        Raises:
+            ValueError: the network has no output of classes.
+        """
+        if self.prediction.segmentation is None:
+            raise ValueError("The network has no output of classes: read `prediction` instead.")
+        return self.prediction.segmentation
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8] | float | Segmentation]:
+        """Iterate over image, seconds and segmentation."""
+        return iter((self.image, self.seconds, self.segmentation))
+
+
+def predict_frames(
+    predict: Callable[[npt.NDArray[np.uint8]], Prediction],
+    source: str | os.PathLike[str],
+    *,
+    waiting: int = WAITING,
+    retries: int = RETRIES,
+) -> Iterator[PredictedFrame]:
+    """Predict the frames of a video in order; the source is closed with the iterator.
+
+    Frames are decoded ahead in a thread. Of a camera or a live stream the oldest waiting frame is dropped when a newer
+    one arrives, so that predictions are never late by more than the waiting frames; of files no frame is dropped.
+
+    Args:
+        predict: From a frame, `(H, W, 3)` uint8 RGB, to its prediction.
+        source: As for `reader.find_source`.
+        waiting: Number of decoded frames that may wait, at least 1.
+        retries: Attempts in a row to reconnect to a stream that broke off.
+
+    Raises:
+        ValueError: PyAV is not installed, the source is not a video, has no frames, or `waiting` is not allowed.
+        OSError: A file cannot be read, or a stream does not respond.
+    """
+    if type(waiting) is not int or waiting < 1:
+        raise ValueError(f"waiting must be a whole number of frames, at least 1, not {waiting!r}.")
+    stream = VideoStream(find_source(source), retries, print_note, waiting=waiting, keeps_newest=True)
+    return _predict_each(predict, stream)
+
+
+def _predict_each(
+    predict: Callable[[npt.NDArray[np.uint8]], Prediction], stream: VideoStream
+) -> Iterator[PredictedFrame]:
+    is_empty = True
+    with closing(stream):
+        for item in stream:
+            if isinstance(item, Frame):
+                is_empty = False
+                found = predict(item.pixels)
+                yield PredictedFrame(
+                    image=found.image, seconds=float(item.seconds), prediction=found, dropped=stream.left_out
+                )
+    if is_empty:
+        raise ValueError(f"{stream.source.name} has no frames that can be decoded.")
