@@ -45,18 +45,24 @@ def _double(path: Path) -> None:
     np.save(path, np.load(path).astype(np.float64))
 
 
+DEPTH_CHANGED = "train has files of depth whose sizes have changed"
 CHANGES: list[tuple[Callable[[Path], object], str, str, bool]] = [
-    (lambda root: _double(root / "depth" / "03.npy"), "train has files of depth of other sizes", BANDS, True),
-    (lambda root: (root / "depth" / "03.npy").unlink(), "train has files of depth of other sizes", BANDS, True),
+    (lambda root: _double(root / "depth" / "03.npy"), DEPTH_CHANGED, BANDS, True),
+    (
+        lambda root: (root / "depth" / "03.npy").unlink(),
+        DEPTH_CHANGED,
+        BANDS,
+        True,
+    ),
     (lambda root: _double(root / "depth" / "03.npy"), "", BANDS, False),
-    (lambda root: _double(root / "lidar" / "00.npy"), "val has files of bands of other sizes", BANDS, False),
+    (lambda root: _double(root / "lidar" / "00.npy"), "val has band files whose sizes have changed", BANDS, False),
     (lambda root: _double(root / "lidar" / "00.npy"), "", "red,green,blue,nir:0:4095", False),
     (lambda root: _double(root / "lidar" / "00.npy"), "", "", True),
-    (lambda root: (root / "targets.yaml").unlink(), "train has another bands.yaml or targets.yaml", BANDS, True),
+    (lambda root: (root / "targets.yaml").unlink(), "train has a different bands.yaml or targets.yaml", BANDS, True),
     (lambda root: (root / "targets.yaml").unlink(), "", BANDS, False),
     (
         lambda root: (root / "bands.yaml").write_text("images: [blue, green, red]\nnir: nir\nlidar: [height]\n"),
-        "train has another bands.yaml or targets.yaml",
+        "train has a different bands.yaml or targets.yaml",
         BANDS,
         False,
     ),
@@ -84,7 +90,7 @@ def test_runs_continue_with_the_same_depth_and_those_of_older_versions_with_any(
     path = root / "depth" / "03.npy"
     kept = path.read_bytes()
     _double(path)
-    with pytest.raises(ValueError, match="train has files of depth of other sizes"):
+    with pytest.raises(ValueError, match=DEPTH_CHANGED):
         RefineNet(encoder="test_resnet", device="cpu").train(resume=run, progress=False)
     described = json.loads((run / "run.json").read_text())
     assert described["fingerprints"]["train"].keys() >= {*NEW}

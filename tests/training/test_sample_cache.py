@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset
 from refinenet.labels import LabelSet
+from refinenet.outputs import read_outputs
 from refinenet.training.loading import sample_cache
 from refinenet.training.loading.sample_cache import cache_samples
 
@@ -50,6 +52,17 @@ def test_each_file_is_read_once_and_the_folder_is_gone_at_the_end(kind: str, tmp
         assert sorted(log.read_text().split()) == sorted(["3", "5", "7"] * 2)
     assert not (tmp_path / "cache" / "train").exists()
     assert kind == "disk" or not {p for p in Path("/dev/shm").glob("refinenet-cache-*") if p not in before}
+
+
+def test_targets_are_read_once_too(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    quantity = read_outputs("soil=regression[height:m]")[0]
+    targets = {"soil": lambda item: read_and_count(log, (5,), item).transpose(2, 0, 1)[:1].astype(np.float32)}
+    dataset = replace(counted(log), target_specs=(quantity,), target_readers=targets, chosen_targets=("soil",))
+    with cache_samples(dataset, "disk", tmp_path / "cache") as cached:
+        for _ in range(3):
+            assert [float(sample.targets["soil"][0, 0, 0]) for sample in cached] == [3, 5, 7]
+    assert sorted(log.read_text().split()) == sorted(["3", "5", "7"] * 3)
 
 
 def test_what_lay_in_the_folder_before_is_not_taken_for_the_dataset(tmp_path: Path) -> None:

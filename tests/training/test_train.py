@@ -123,8 +123,8 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CHANGES = [
     ("an image more", "train had 5 images and has 6"),
     ("another name", "train has 5 images as before, but different ones, or in a different order"),
-    ("another picture", "train has image files of other sizes"),
-    ("another mask", "val has label files of other sizes"),
+    ("another picture", "train has image files whose sizes have changed"),
+    ("another mask", "val has label files whose sizes have changed"),
 ]
 
 

@@ -153,9 +153,9 @@ def knows_its_order(image: object) -> bool:
 def _from_stream(stream: io.BufferedReader, name: str, path: Path | None, reading: Reading) -> Decoded:
     if stream.peek(len(NUMPY_MAGIC)).startswith(NUMPY_MAGIC):
         raise ValueError(
-            f"{name} is a NumPy file, which is read as bands: by a network of named bands, such as "
-            "RefineNet(bands='red,green,blue,nir:0:4095'), or as the bands.yaml of its dataset declares them. If it is "
-            "a picture, pass the array itself, or save it as PNG."
+            f"{name} is a NumPy file; such files are read only as bands, by a network with named bands "
+            "(RefineNet(bands='red,green,blue,nir:0:4095')) or as declared in the dataset's bands.yaml. If it is a "
+            "picture, pass the array itself, or save it as PNG."
         )
     has_notes = path is not None and _has_mask_beside(path)
     is_deep = needs_gdal(stream)

@@ -1,7 +1,8 @@
 """Training: a run from its settings to its model.
 
 Start reading with `stages` (the runs that a call to `train` starts), `run.TrainRun` (one run) and `engine.trainer`
-(the training loop). Targets are the ground truth of outputs besides classes: depth, normals and other quantities.
+(the training loop). `start.resume_run` resumes a stopped run from the newest checkpoint that `records.checkpoints`
+finds. Targets are the ground truth of outputs besides classes: depth, normals and other quantities.
 """
 
 from typing import TYPE_CHECKING

@@ -67,8 +67,8 @@ IMAGE_KINDS: Mapping[str, Kind] = {
         True, False, "These images are truncated or damaged: training would fail.", AGAIN
     ),
     "image-too-large": Kind(
-        True, False, "These images have more than {limit:,} pixels, the limit.",
-        "Resize image and mask (the mask with nearest neighbour), or cut them into tiles; "
+        True, False, "These images have more pixels than the limit of {limit:,}.",
+        "Resize image and mask (the mask with nearest-neighbour interpolation), or cut them into tiles; "
         + FIX + "without these samples.",
     ),
     "image-unreadable": Kind(
@@ -80,8 +80,8 @@ IMAGE_KINDS: Mapping[str, Kind] = {
         True, False, "These masks are truncated or damaged: training would fail. {message}", AGAIN
     ),
     "mask-too-large": Kind(
-        True, False, "These masks have more than {limit:,} pixels, the limit.",
-        "Resize image and mask (the mask with nearest neighbour), or cut them into tiles; "
+        True, False, "These masks have more pixels than the limit of {limit:,}.",
+        "Resize image and mask (the mask with nearest-neighbour interpolation), or cut them into tiles; "
         + FIX + "without these samples.",
     ),
     "mask-unreadable": Kind(
@@ -131,12 +131,13 @@ IMAGE_KINDS: Mapping[str, Kind] = {
         "ambiguous, and without masks that are mostly ambiguous.",
     ),
     "mask-near-colours": Kind(
-        True, True, "These masks contain many colours close to class colours, as lossy compression or smoothing "
-        "leave them.", "Export them again as PNG without smoothing; " + FIX + "with each pixel set to the nearest "
-        "class, or to void where that is ambiguous.",
+        True, True, "These masks contain many colours close to class colours, as produced by lossy "
+        "compression or smoothing.",
+        "Export them again as PNG without smoothing; "
+        + FIX + "with each pixel set to the nearest class, or to void where that is ambiguous.",
     ),
     "mask-interpolated": Kind(
-        True, True, "These masks contain values between those of the classes, as smoothing or resizing leave them.",
+        True, True, "These masks contain values between those of the classes, as produced by smoothing or resizing.",
         "Export them again without smoothing (resize masks with nearest neighbour); "
         + FIX + "with each pixel set to the nearest value, or to void where that is ambiguous.",
     ),
@@ -165,8 +166,9 @@ IMAGE_KINDS: Mapping[str, Kind] = {
         "{where}\n{lines}\nOr: " + FIX + "with ids.",
     ),
     "mask-0-255-mixed": Kind(
-        False, False, "Some masks contain 0 and 255, others 0 and 1, and none all three. 255 is read as void; it may "
-        "be intended, or mean class 1.", "Look at a few of them. If 255 is the class, save these masks with 1 instead.",
+        False, False, "Some masks contain 0 and 255, others 0 and 1, and none all three. 255 is read as void; this "
+        "may be intended, or 255 may mean class 1.",
+        "Look at a few of them. If 255 is the class, save these masks with 1 instead.",
     ),
     "ids-from-1": Kind(
         True, True, "The ids go from 1 to {highest}, but classes from 0 to {last}: each label would mean the next "
@@ -208,7 +210,7 @@ IMAGE_KINDS: Mapping[str, Kind] = {
         "or remove 'colours'; " + FIX + "with the ids as they are, in the colours of classes.yaml.",
     ),
     "palettes-permuted": Kind(
-        True, True, "The palettes of these masks have the same colours as the others, in another order: either the "
+        True, True, "The palettes of these masks have the same colours as the others, in a different order: either the "
         "ids or the colours mean different classes.", "Look at a few of them in a viewer. If the colours are "
         "right, write a classes.yaml that lists the colours (masks: colours). If the ids are right, save the masks "
         "with one palette; " + FIX + "with the ids as they are, in one palette.",
@@ -229,7 +231,7 @@ IMAGE_KINDS: Mapping[str, Kind] = {
         "Save only the right one; " + FIX + "with the first one.",
     ),
     "image-cmyk": Kind(
-        False, True, "These images are in print colours (CMYK) and are converted to RGB without a colour profile.",
+        False, True, "These images use CMYK print colours and are converted to RGB without a colour profile.",
         "Convert them with a profile if colours matter; " + FIX + "in RGB.",
     ),
     "image-deep": Kind(
@@ -242,9 +244,10 @@ IMAGE_KINDS: Mapping[str, Kind] = {
         "Composite them over another colour if black is wrong; " + FIX + "as they are read.",
     ),
     "image-array": Kind(
-        False, False, "These images are NumPy files, which only networks of named bands read: training of others would "
-        "fail.", "Make the network with the bands of the files, such as `--bands red,green,blue,nir:0:4095`. Whether "
-        "their values fit is checked when it is trained.",
+        False, False, "These images are NumPy files, which only networks with named bands read: training any other "
+        "network would fail.",
+        "Make the network with the bands of the files, such as `--bands red,green,blue,nir:0:4095`. Whether their "
+        "values fit is checked when it is trained.",
     ),
     "image-grey": Kind(
         False, True, "These images are grey, unlike most others; they are read as RGB with equal channels.",
@@ -313,8 +316,8 @@ BAND_KINDS: Mapping[str, Kind] = {
         "Check its export, or leave the band out.",
     ),
     "band-clipped": Kind(
-        False, False, "More than {share} of the values of the band {band} are at the ends of its range or outside, "
-        "where they are clipped, or are missing, which becomes 0.", _OTHER_RANGE,
+        False, False, "More than {share} of the values of the band {band} are missing (read as 0), or are clipped "
+        "because they lie at or beyond the ends of its range.", _OTHER_RANGE,
     ),
     "band-narrow": Kind(
         False, False, "The band {band} fills only {low} to {high} of its range from 0 to 1: it may be stored on "

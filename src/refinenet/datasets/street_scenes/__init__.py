@@ -3,7 +3,8 @@
 Begin with `draw_street` in `scene`; `draw_street_geometry` returns the depth and normals of the same scene.
 
 From top to bottom: `scene`, `layout` (placement), `occupants` (traffic, people, furniture), one module for each kind of
-object and for the weather, and finally `shapes`, `canvas` and `relief`, which are independent of streets.
+object and for the weather, and finally three modules that are independent of streets: `shapes` computes the depth and
+normal of each pixel that a shape covers, `canvas` blends colours, and `relief` stores depth and normals.
 """
 
 from refinenet.datasets.street_scenes.scene import LARGEST, StreetGeometry, draw_street, draw_street_geometry

@@ -85,7 +85,7 @@ BACKENDS: Mapping[BackendName, BackendSpec] = MappingProxyType(
         "compiled": BackendSpec(
             precisions=("float32", "bfloat16", "float16"),
             any_device=True,
-            remark="PyTorch with a compiler, which takes minutes at the start",
+            remark="torch.compile; takes minutes to start",
             open=_open_compiled,
         ),
         "openvino": BackendSpec(

@@ -117,7 +117,7 @@ def restore_state(folder: RunFolder, learner: Learner[Any], *, show: bool) -> Tr
         learner.load_state(checkpoint.files)
         state = TrainState.from_json(checkpoint.files[STATE])
     except (RuntimeError, KeyError, ValueError, TypeError, *CORRUPT_FILE_ERRORS) as error:
-        raise ValueError(f"{checkpoint.folder} is of another run: {error}") from error
+        raise ValueError(f"{checkpoint.folder} belongs to another run: {error}") from error
     where = f"step {checkpoint.step}, of epoch {state.epoch + 1}" if not state.is_finished else "its end"
     print_note(f"Resuming the run in {folder.path} from {where}.", enabled=show)
     return state

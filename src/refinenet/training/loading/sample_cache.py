@@ -1,4 +1,4 @@
-"""Cache of decoded images and label maps, in memory or on disk.
+"""Cache of decoded images, label maps and targets, in memory or on disk.
 
 A sample is decoded once; after that, its raw values are stored in a folder, from which every process reads them in a
 fraction of the time. With "memory" the folder is in the system's shared memory (/dev/shm).
@@ -51,6 +51,10 @@ def cache_samples(dataset: Dataset, kind: str, folder: Path) -> Iterator[Dataset
             dataset,
             read_image=partial(_read_cached, place, "image", numbers, dataset.read_image),
             read_labels=partial(_read_cached, place, "labels", numbers, dataset.read_labels),
+            target_readers={
+                name: partial(_read_cached, place, f"target{index}", numbers, read)
+                for index, (name, read) in enumerate(dataset.target_readers.items())
+            },
         )
         if (place / _FULL).exists():
             print_note(

@@ -41,16 +41,16 @@ class Fingerprint:
         if self.names != now.names:
             return f"has {now.images} images as before, but different ones, or in a different order"
         if None not in (self.image_sizes, now.image_sizes) and self.image_sizes != now.image_sizes:
-            return "has image files of other sizes"
+            return "has image files whose sizes have changed"
         if None not in (self.label_sizes, now.label_sizes) and self.label_sizes != now.label_sizes:
-            return "has label files of other sizes"
+            return "has label files whose sizes have changed"
         if None not in (self.band_sizes, now.band_sizes) and self.band_sizes != now.band_sizes:
-            return "has files of bands of other sizes"
+            return "has band files whose sizes have changed"
         for name in self.target_sizes.keys() & now.target_sizes.keys():
             if self.target_sizes[name] != now.target_sizes[name]:
-                return f"has files of {name} of other sizes"
+                return f"has files of {name} whose sizes have changed"
         if None not in (self.declarations, now.declarations) and self.declarations != now.declarations:
-            return "has another bands.yaml or targets.yaml"
+            return "has a different bands.yaml or targets.yaml"
         return None
 
 
