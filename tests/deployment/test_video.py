@@ -357,7 +357,7 @@ def test_without_pyav_the_error_says_what_to_install(
 ) -> None:
     video = write_video(tmp_path / "in.mp4", moving_street(1))
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ValueError, match=r"pip install 'refinenet\[video\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'refinenet-torch\[video\]'"):
         deploy(camvid_model, video, tmp_path / "out.mp4")
 
 

@@ -24,7 +24,7 @@ from refinenet.inference.backends.translation_cache import read_or_translate
 from refinenet.io.sealed_folder import write_checksummed
 from refinenet.models.network import Network
 
-pytest.importorskip("openvino", reason="pip install 'refinenet[openvino]'")
+pytest.importorskip("openvino", reason="pip install 'refinenet-torch[openvino]'")
 
 
 @pytest.fixture(scope="module")

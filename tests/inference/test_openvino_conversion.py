@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils import _pytree
 
-openvino = pytest.importorskip("openvino", reason="pip install 'refinenet[openvino]'")
+openvino = pytest.importorskip("openvino", reason="pip install 'refinenet-torch[openvino]'")
 
 from refinenet.inference.backends.openvino_conversion import convert_program  # noqa: E402 - needs OpenVINO
 

@@ -27,7 +27,9 @@ def require_features() -> Any:
     try:
         import rasterio.features
     except ImportError as error:
-        raise ValueError("GeoJSON needs rasterio, which is not installed: pip install 'refinenet[polygons]'") from error
+        raise ValueError(
+            "GeoJSON needs rasterio, which is not installed: pip install 'refinenet-torch[polygons]'"
+        ) from error
     return rasterio.features
 
 

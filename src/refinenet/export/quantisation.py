@@ -209,7 +209,7 @@ def require_nncf() -> Any:
         with _quiet():
             import nncf
     except ImportError as error:
-        raise ValueError("NNCF is not installed: pip install 'refinenet[int8]'") from error
+        raise ValueError("NNCF is not installed: pip install 'refinenet-torch[int8]'") from error
     finally:
         if before is None:
             del os.environ["NNCF_CI"]

@@ -120,7 +120,9 @@ def read_samples(path: Path) -> tuple[npt.NDArray[Any], Mask | None]:
         return read_bands(path)
     picture = open_verified(path)
     if is_raster and picture.image.mode not in DEEP_MODES:
-        raise ValueError(f"{path}: bands of more than 8 bits are read by rasterio: pip install 'refinenet[large]'")
+        raise ValueError(
+            f"{path}: bands of more than 8 bits are read by rasterio: pip install 'refinenet-torch[large]'"
+        )
     return stored_samples(picture), None
 
 

@@ -210,8 +210,8 @@ def _find_box_formats(brand: bytes, name: str) -> tuple[str, ...]:
         return _FORMATS
     if not CAN_READ_HEIF:
         raise ValueError(
-            f"{name} is a HEIC picture, which needs one more package: pip install 'refinenet[heif]'. Or save it as "
-            "JPEG."
+            f"{name} is a HEIC picture, which needs one more package: pip install 'refinenet-torch[heif]'. Or save it "
+            "as JPEG."
         )
     import pillow_heif
 
@@ -328,7 +328,7 @@ def too_large(name: str, size: str) -> TooLargeError:
     """Return the error for an image that is too large to be read as a whole."""
     return TooLargeError(
         f"{name} has {size} pixels, at most {MAX_PIXELS:,} are read as a whole. Segment its file in windows "
-        "(`refinenet deploy FILE --window 1024x1024`, by pip install 'refinenet[large]'), or resize the image."
+        "(`refinenet deploy FILE --window 1024x1024`, by pip install 'refinenet-torch[large]'), or resize the image."
     )
 
 

@@ -168,7 +168,7 @@ def _from_stream(stream: io.BufferedReader, name: str, path: Path | None, readin
             warnings.warn(f"{name} has more than one frame or page: only the first one is used.", stacklevel=4)
         return _from_raster(stream, name, path, reading)
     if reading.bands is not None or has_notes:
-        raise ValueError(f"{name}: bands and masks are read by rasterio: pip install 'refinenet[large]'")
+        raise ValueError(f"{name}: bands and masks are read by rasterio: pip install 'refinenet-torch[large]'")
     return _from_picture(read_picture(stream, name), reading)
 
 

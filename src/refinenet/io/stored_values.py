@@ -88,7 +88,7 @@ def _read_picture(path: Path) -> npt.NDArray[Any]:
             f"{picture.name} has Pillow's mode {image.mode}: measurements are grey or RGB, without palette or alpha."
         )
     if image.mode == "RGB" and (";16" in picture.raw_mode or picture.bits > 8):
-        raise ValueError(f"{picture.name}: 16-bit colours are read by rasterio: pip install 'refinenet[large]'")
+        raise ValueError(f"{picture.name}: 16-bit colours are read by rasterio: pip install 'refinenet-torch[large]'")
     values = np.asarray(image)
     if image.mode == "L":
         values = values.view(np.int8) if picture.is_signed else values // np.uint8(grey_step(picture))

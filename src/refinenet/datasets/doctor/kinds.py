@@ -29,7 +29,7 @@ IMAGE_KINDS: Mapping[str, Kind] = {
     "sample-kind-unread": Kind(
         True, False, "The image or mask of these samples has an unsupported file format, so they would be left out.",
         "Save images as JPEG or PNG and masks as PNG or TIFF (HEIC images are read with `pip install "
-        "'refinenet[heif]'`). No file has to be deleted; " + FIX + "without these samples.",
+        "'refinenet-torch[heif]'`). No file has to be deleted; " + FIX + "without these samples.",
     ),
     "file-kind-unread": Kind(
         False, False, "These files have unsupported formats and no partner. They are not used.",

@@ -210,7 +210,7 @@ def require_ray() -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        raise ValueError("Ray is not installed: pip install 'refinenet[ray]'") from error
+        raise ValueError("Ray is not installed: pip install 'refinenet-torch[ray]'") from error
     return ray
 
 

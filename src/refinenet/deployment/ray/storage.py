@@ -148,7 +148,7 @@ def require_pyarrow() -> Any:
     try:
         import pyarrow.fs
     except ImportError as error:
-        raise ValueError("PyArrow is not installed: pip install 'refinenet[ray]'") from error
+        raise ValueError("PyArrow is not installed: pip install 'refinenet-torch[ray]'") from error
     return pyarrow.fs
 
 

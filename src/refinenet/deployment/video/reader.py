@@ -160,7 +160,7 @@ def require_av() -> None:
     try:
         importlib.import_module("av")
     except ImportError as error:
-        raise ValueError("PyAV, which reads videos, is not installed: pip install 'refinenet[video]'") from error
+        raise ValueError("PyAV, which reads videos, is not installed: pip install 'refinenet-torch[video]'") from error
 
 
 class Recording:

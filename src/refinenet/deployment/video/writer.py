@@ -258,7 +258,7 @@ def _find_encoder(names: Sequence[str]) -> str:
         with suppress(UnknownCodecError):
             return av.Codec(name, "w").name
     raise ValueError(
-        f"This build of FFmpeg has none of the encoders {', '.join(names)}. pip install 'refinenet[video]'"
+        f"This build of FFmpeg has none of the encoders {', '.join(names)}. pip install 'refinenet-torch[video]'"
     )
 
 

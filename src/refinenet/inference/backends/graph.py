@@ -257,7 +257,7 @@ def require_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ValueError("ONNX Runtime is not installed: pip install 'refinenet[export]'") from error
+        raise ValueError("ONNX Runtime is not installed: pip install 'refinenet-torch[export]'") from error
     return onnxruntime
 
 
@@ -271,5 +271,5 @@ def require_openvino() -> Any:
         import openvino
         import openvino.preprocess
     except ImportError as error:
-        raise ValueError("OpenVINO is not installed: pip install 'refinenet[openvino]'") from error
+        raise ValueError("OpenVINO is not installed: pip install 'refinenet-torch[openvino]'") from error
     return openvino

@@ -45,4 +45,4 @@ def require_onnx() -> None:
     require_onnxruntime()
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
-            raise ValueError(f"The package {package} is not installed: pip install 'refinenet[export]'")
+            raise ValueError(f"The package {package} is not installed: pip install 'refinenet-torch[export]'")

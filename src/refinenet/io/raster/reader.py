@@ -269,7 +269,7 @@ def require_rasterio() -> Any:
         import rasterio
         import rasterio.shutil
     except ImportError as error:
-        raise ValueError("Reading images in windows needs rasterio: pip install 'refinenet[large]'") from error
+        raise ValueError("Reading images in windows needs rasterio: pip install 'refinenet-torch[large]'") from error
     return rasterio
 
 
