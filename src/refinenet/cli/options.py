@@ -20,7 +20,12 @@ DATASET_HELP = "A dataset's name (see `refinenet data list`), or your own folder
 
 Model = Annotated[
     str,
-    typer.Option("--model", "-m", help='A model file, an exported .onnx or .xml file, or "camvid", the bundled model.'),
+    typer.Option(
+        "--model",
+        "-m",
+        help='A model file, hf://owner/name of the Hugging Face Hub, an exported .onnx or .xml file, or "camvid", the '
+        "bundled model.",
+    ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: a GPU if available.")]
 _BACKENDS = ", ".join(f"{name} ({spec.remark})" if spec.remark else name for name, spec in BACKENDS.items())

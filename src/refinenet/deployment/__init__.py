@@ -2,7 +2,7 @@
 
 Start reading with `files.segment_files`, the run over many images on one machine: `image_search` finds the images,
 `inputs` plans the jobs, `outputs` writes the results, `journal` makes the run resumable. `video/` and `ray/` are the
-other two runs; `segmentation_model.SegmentationModel`, the base class of `RefineNet`, starts each of them.
+other two runs; `sharing.SharedModel`, the base class of `RefineNet`, starts each of them, and shares the model.
 """
 
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from refinenet.deployment.ray.engine import segment_with_ray
     from refinenet.deployment.ray.journal import RayResult, failed
     from refinenet.deployment.ray.storage import find_skipped, pair_places
-    from refinenet.deployment.segmentation_model import SegmentationModel
+    from refinenet.deployment.sharing import SharedModel
     from refinenet.deployment.video.reader import is_video
     from refinenet.deployment.video.runner import choose_output, plan_output
     from refinenet.inference.output_kinds import Kind
@@ -33,7 +33,7 @@ __all__ = [
     "JobList",
     "Kind",
     "RayResult",
-    "SegmentationModel",
+    "SharedModel",
     "Windows",
     "choose_kinds",
     "choose_output",

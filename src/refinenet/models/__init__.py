@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         open_model,
     )
     from refinenet.models.heads import ScaledHead, finish, finish_deviations, split_maps
+    from refinenet.models.hub import MODEL_FILE, HubAddress, fetch_model, pin, push
+    from refinenet.models.hub_card import write_hub_card
     from refinenet.models.inference_graph import (
         CERTIFICATE_ENDING,
         FREE_SIZES,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         note_weights,
         trace,
     )
+    from refinenet.models.licences import choose_licence
     from refinenet.models.model_file import (
         BUNDLED,
         HEADER_KEY,
@@ -69,6 +72,7 @@ __all__ = [
     "INPUT",
     "LABELS",
     "MAX_FILE_BYTES",
+    "MODEL_FILE",
     "PUBLISHED_RESNETS",
     "STRIDES",
     "Architecture",
@@ -76,6 +80,7 @@ __all__ = [
     "DeployedNetwork",
     "Encoder",
     "GraphResult",
+    "HubAddress",
     "Maps",
     "ModelCard",
     "ModelSpec",
@@ -88,11 +93,13 @@ __all__ = [
     "check_same_classes",
     "check_tensors",
     "choose_device",
+    "choose_licence",
     "describe_bundled",
     "digest",
     "example_images",
     "exported_model_message",
     "feature_info",
+    "fetch_model",
     "find_distribution",
     "finish",
     "finish_deviations",
@@ -104,7 +111,9 @@ __all__ = [
     "network_to_deploy",
     "note_weights",
     "open_model",
+    "pin",
     "printable",
+    "push",
     "read_header",
     "refuse_single_values",
     "refuse_unlearned_statistics",
@@ -113,4 +122,5 @@ __all__ = [
     "take_classes",
     "trace",
     "upsample",
+    "write_hub_card",
 ]

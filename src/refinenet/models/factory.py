@@ -18,6 +18,7 @@ from refinenet.labels import NO_CLASSES, LabelSet
 from refinenet.models.decoder import LIGHTWEIGHT, PRESETS
 from refinenet.models.encoders.encoder import PUBLISHED_RESNETS
 from refinenet.models.encoders.installed_weights import find_installed
+from refinenet.models.hub import fetch_model, is_hub_address, pin
 from refinenet.models.importers import import_network
 from refinenet.models.importers.encoder_weights import load_encoder_weights
 from refinenet.models.inference_graph import EXPORTED_SUFFIXES
@@ -27,7 +28,7 @@ from refinenet.models.tensor_files import is_safetensors
 from refinenet.outputs import DEFAULT_RANGE, OutputSpec, class_output, read_outputs
 from refinenet.settings import DEFAULT_SEED
 
-DOWNLOAD = "Download it first (with `hf download OWNER/NAME` from Hugging Face) and pass the file."
+DOWNLOAD = "Download it first and pass the file; models of the Hugging Face Hub are hf://owner/name."
 
 DEFAULT_CLASSES = 21
 """Default number of classes of an untrained network: those of PASCAL VOC, as in the papers."""
@@ -94,7 +95,8 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         for key, value in (("model", self.model), ("encoder_weights", self.encoder_weights)):
-            refuse_address(key, value, DOWNLOAD)
+            if not is_hub_address(value):
+                refuse_address(key, value, DOWNLOAD)
         if self.model is not None and not (isinstance(self.model, str | os.PathLike) and os.fspath(self.model)):
             raise ValueError(f"model must be a file, or the name of a bundled model, not {self.model!r}.")
         self._expand_size()
@@ -274,16 +276,18 @@ class ModelSpec:
 
 
 def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
-    """Load a bundled model by its name, a model file, or a published checkpoint.
+    """Load a bundled model by its name, a model of the hub by its address, a model file, or a published checkpoint.
 
     Raises:
         FileNotFoundError: The file is missing.
+        OSError: The hub cannot be reached.
         ValueError: The file is not a model, is damaged, or is an exported graph, which is not a network any more.
     """
-    refuse_address("model", model, DOWNLOAD)
+    if not is_hub_address(model):
+        refuse_address("model", model, DOWNLOAD)
     if Path(model).suffix.lower() in EXPORTED_SUFFIXES:
         raise ValueError(exported_model_message(model))
-    path = bundled_path(str(model)) if str(model) in BUNDLED else Path(model)
+    path = _local_path(model)
     try:
         if is_safetensors(path):
             return load(path)
@@ -293,10 +297,21 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
     return network, _nameless_card(network.architecture)
 
 
+def _local_path(model: str | os.PathLike[str]) -> Path:
+    """Return the file of a bundled model, of an address on the hub, or of a path.
+
+    Raises:
+        ValueError, OSError: As `hub.fetch_model`.
+    """
+    if str(model) in BUNDLED:
+        return bundled_path(str(model))
+    return fetch_model(model).path if is_hub_address(model) else Path(model)
+
+
 def locate_model(model: str | os.PathLike[str]) -> str:
     """Return the argument of `open_model` for the same model from any working folder."""
-    named = os.fspath(model)
-    return named if named in BUNDLED else str(Path(named).resolve())
+    named = os.fspath(pin(model))
+    return named if named in BUNDLED or is_hub_address(named) else str(Path(named).resolve())
 
 
 def exported_model_message(model: str | os.PathLike[str]) -> str:
@@ -340,8 +355,7 @@ def new_model(
         network = Network(replace(architecture, bands=()) if is_imagenet else architecture, pretrained=is_imagenet)
         network = network.with_bands(architecture.bands)
         if encoder_weights is not None and not is_imagenet:
-            path = bundled_path(str(encoder_weights)) if encoder_weights in BUNDLED else Path(encoder_weights)
-            load_encoder_weights(network, path, calibration_images)
+            load_encoder_weights(network, _local_path(encoder_weights), calibration_images)
     return network, _nameless_card(architecture)
 
 

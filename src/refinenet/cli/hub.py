@@ -1,0 +1,72 @@
+"""The commands for models on the Hugging Face Hub: `refinenet push` and `refinenet pull`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refinenet.cli.options import AsJson
+from refinenet.io.console import say
+
+
+def push(
+    model: Annotated[str, typer.Argument(help="The model file to share.", show_default=False)],
+    repository: Annotated[
+        str, typer.Argument(help="owner/name on the Hugging Face Hub; made if it does not exist.", show_default=False)
+    ],
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            help="Identifier of a licence, such as cc-by-nc-4.0, at least as strict as the origin's. Default: the "
+            "words of the model file."
+        ),
+    ] = None,
+    example: Annotated[
+        Path | None, typer.Option(help="Image for the example picture. Default: a drawn street.")
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(help="Certificate of an export of the same weights. Default: MODEL.certificate.json, if there."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    message: Annotated[str, typer.Option(help="Message of the commit.")] = "Upload a RefineNet",
+    as_json: AsJson = False,
+) -> None:
+    """Share a model on the Hugging Face Hub: model file, model card, example picture."""
+    from refinenet.api import RefineNet
+    from refinenet.models.inference_graph import CERTIFICATE_ENDING
+
+    beside = Path(f"{model}{CERTIFICATE_ENDING}")
+    address = RefineNet(model=model, device="cpu", backend="pytorch").push_to_hub(
+        repository,
+        licence=licence,
+        example=example,
+        certificate=beside if certificate is None and beside.exists() else certificate,
+        private=private,
+        message=message,
+    )
+    say({"model": address} if as_json else address)
+
+
+def pull(
+    model: Annotated[
+        str, typer.Argument(help="owner/name, or owner/name@revision: a branch, tag or commit.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model file to write.", show_default=False)],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a model of the Hugging Face Hub to a file, after checking it."""
+    from refinenet.io.files import refuse_to_replace, write_atomically
+    from refinenet.models.hub import HubAddress, fetch_model
+    from refinenet.models.model_file import load
+
+    if not overwrite:
+        refuse_to_replace([output])
+    found = fetch_model(str(HubAddress.parse(model)))
+    load(found.path)  # the file's own hashes
+    write_atomically(output, found.path.read_bytes())
+    facts = {"output": str(output), "model": str(found.address), "sha256": found.sha256}
+    say(facts if as_json else f"{output}: {found.address}, SHA-256 {found.sha256}")

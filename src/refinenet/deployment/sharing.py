@@ -1,0 +1,120 @@
+"""A model that can be shared: on the Hugging Face Hub, with a model card, a certificate and an example picture."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refinenet.datasets.catalog import PUBLISHED
+from refinenet.datasets.street_scenes import draw_street
+from refinenet.deployment.segmentation_model import SegmentationModel
+from refinenet.io.console import print_note
+from refinenet.io.images import ImageSource, encode
+from refinenet.io.legend import add_legend
+from refinenet.models.hub import MODEL_FILE, HubAddress, push
+from refinenet.models.hub_card import write_hub_card
+from refinenet.models.inference_graph import CERTIFICATE_ENDING
+from refinenet.models.licences import choose_licence
+from refinenet.models.model_file import ModelCard, save
+
+PICTURE = "example.jpg"
+_MAX_CERTIFICATE = 1024**2
+"""Maximum bytes of a certificate."""
+
+
+class SharedModel(SegmentationModel):
+    """A model with a method to share it."""
+
+    def push_to_hub(
+        self,
+        repository: str,
+        licence: str | None = None,
+        example: ImageSource | None = None,
+        certificate: str | os.PathLike[str] | None = None,
+        private: bool = False,
+        message: str = "Upload a RefineNet",
+    ) -> str:
+        """Upload the model to the Hugging Face Hub: model file, model card, example picture, and a certificate.
+
+        Args:
+            repository: "owner/name"; made if it does not exist.
+            licence: Identifier such as "cc-by-nc-4.0"; by default the words of the model file. It must be as strict as
+                these, and as the terms of the published dataset that the model was trained on.
+            example: Image for the example picture, by default a drawn street (none for models of other bands).
+            certificate: Certificate of an export of the same weights.
+            private: Whether a new repository is private.
+            message: Message of the commit.
+
+        Returns:
+            The address, pinned to the new commit: `RefineNet(model=address)` loads these weights for ever.
+
+        Raises:
+            ValueError: the name, the licence or the certificate is not allowed, the model is an exported graph, or you
+                may not write there (`hf auth login`).
+            OSError: the hub cannot be reached, or a file cannot be read.
+        """
+        network, address = self.network, HubAddress.parse(repository)
+        chosen = choose_licence(licence, self.card.licence, _terms(self.card.recipe))
+        files: dict[str, Path | bytes] = {}
+        picture = self._draw_example(example)
+        if picture is not None:
+            files[PICTURE] = picture
+        with tempfile.TemporaryDirectory(prefix="refinenet-") as folder:
+            path = Path(folder) / MODEL_FILE
+            card = save(path, network, self.card, "float32")
+            files[MODEL_FILE] = path
+            if certificate is not None:
+                files[MODEL_FILE + CERTIFICATE_ENDING] = _read_certificate(Path(certificate), card)
+            text = write_hub_card(card, address.repository, chosen, picture=PICTURE if picture else None)
+            files["README.md"] = text.encode()
+            pushed = str(push(repository, files, message=message, private=private))
+        print_note(f"{address.repository}: {', '.join(sorted(files))}. RefineNet(model={pushed!r})")
+        return pushed
+
+    def _draw_example(self, example: ImageSource | None) -> bytes | None:
+        """Return a JPEG of an image with what is found in it, beside the bare result; None without an image to show."""
+        if example is None and self.card.architecture.bands:
+            return None
+        image = draw_street(8, 360, 480)[0] if example is None else example
+        if not len(self.label_set):
+            picture = self.deploy(image=image)
+            return encode(picture, ".jpg") if picture.ndim == 3 and picture.dtype == np.uint8 else None
+        found = self.segment(image)
+        panels = np.concatenate([found.overlay, found.colour], axis=1)
+        return encode(add_legend(panels, found.label_set, found.areas), ".jpg")
+
+
+def _terms(recipe: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the licences of the published datasets that a model, and the models it started from, were trained on."""
+    name = str(recipe.get("dataset", "")).partition(":")[0]
+    if name in PUBLISHED:
+        yield PUBLISHED[name].info.licence
+    if isinstance(recipe.get("started_from"), Mapping):
+        yield from _terms(recipe["started_from"])
+
+
+def _read_certificate(path: Path, card: ModelCard) -> bytes:
+    """Read a certificate of an export, and check that it is of these weights.
+
+    Raises:
+        ValueError: It is not, or no certificate at all.
+    """
+    if path.stat().st_size > _MAX_CERTIFICATE:
+        raise ValueError(f"{path} has more than {_MAX_CERTIFICATE:,} bytes: it is no certificate.")
+    content = path.read_bytes()
+    try:
+        weights = json.loads(content)["model"]["weights_sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a certificate that `refinenet export` wrote.") from error
+    if weights != card.weights_sha256:
+        raise ValueError(
+            f"{path} certifies the export of other weights ({weights}) than these ({card.weights_sha256}). Export this "
+            "model again."
+        )
+    return content
