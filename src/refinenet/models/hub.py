@@ -266,7 +266,8 @@ def push(repository: str, files: Mapping[str, Path | bytes], *, message: str, pr
     if address.revision != HubAddress.revision:
         raise ValueError(f"A model is pushed to owner/name, and gets a new commit there; not to {address}.")
     api = _api(hub)
-    errors = (*_client_errors(hub), RuntimeError)  # RuntimeError: a file that could not be uploaded
+    # RuntimeError: a file that could not be uploaded.
+    errors: tuple[type[Exception], ...] = (*_client_errors(hub), RuntimeError)
     try:
         api.create_repo(address.repository, private=private or None, exist_ok=True)
         added = [hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
