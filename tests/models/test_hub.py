@@ -180,6 +180,13 @@ def test_a_tampered_file_is_refused(hub: Hub, model_file: Path, how: str) -> Non
         assert len(load(f"hf://{NAME}").label_set) == 2
 
 
+def test_a_pickle_under_the_name_of_a_model_is_not_read(hub: Hub, model: RefineNet, tmp_path: Path) -> None:
+    torch.save(model.network.state_dict(), tmp_path / "weights.pth")  # of itself, `RefineNet(model=...)` reads it
+    put(hub, (tmp_path / "weights.pth").read_bytes())
+    with pytest.raises(ValueError, match="is damaged"):
+        load(f"hf://{NAME}")
+
+
 def test_a_file_that_is_too_large_is_refused_before_it_is_sent(hub: Hub, model_file: Path) -> None:
     put(hub, model_file.read_bytes())
     hub.announced_bytes = 3 * 1024**3

@@ -283,8 +283,9 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
         OSError: The hub cannot be reached.
         ValueError: The file is not a model, is damaged, or is an exported graph, which is not a network any more.
     """
-    if not is_hub_address(model):
-        refuse_address("model", model, DOWNLOAD)
+    if is_hub_address(model):
+        return load(fetch_model(model).path)  # never as a checkpoint of PyTorch, whatever it holds
+    refuse_address("model", model, DOWNLOAD)
     if Path(model).suffix.lower() in EXPORTED_SUFFIXES:
         raise ValueError(exported_model_message(model))
     path = _local_path(model)
