@@ -29,7 +29,14 @@ COMMANDS = (
     "deploy mine/images/0001.png --model mine.onnx --output again.png",
 )
 """Arguments of `refinenet`; the last two need the extra `export`."""
-RESULTS = ("demo.png", MODEL, "report/report.html", "segmented/overlay/0001.png", "mine.onnx.certificate.json", "again.png")
+RESULTS = (
+    "demo.png",
+    MODEL,
+    "report/report.html",
+    "segmented/overlay/0001.png",
+    "mine.onnx.certificate.json",
+    "again.png",
+)
 
 
 def draw_data(folder: Path, number: int = 8) -> None:

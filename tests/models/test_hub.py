@@ -183,8 +183,10 @@ def test_a_tampered_file_is_refused(hub: Hub, model_file: Path, how: str) -> Non
 def test_a_pickle_under_the_name_of_a_model_is_not_read(hub: Hub, model: RefineNet, tmp_path: Path) -> None:
     torch.save(model.network.state_dict(), tmp_path / "weights.pth")  # of itself, `RefineNet(model=...)` reads it
     put(hub, (tmp_path / "weights.pth").read_bytes())
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match="is damaged, or not a safetensors file"):
         load(f"hf://{NAME}")
+    with pytest.raises(ValueError, match="is damaged, or not a safetensors file"):
+        RefineNet(encoder="test_resnet", num_classes=2, encoder_weights=f"hf://{NAME}", device="cpu")
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_sent(hub: Hub, model_file: Path) -> None:

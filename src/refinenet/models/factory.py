@@ -283,10 +283,9 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
         OSError: The hub cannot be reached.
         ValueError: The file is not a model, is damaged, or is an exported graph, which is not a network any more.
     """
-    if is_hub_address(model):
-        return load(fetch_model(model).path)  # never as a checkpoint of PyTorch, whatever it holds
-    refuse_address("model", model, DOWNLOAD)
-    if Path(model).suffix.lower() in EXPORTED_SUFFIXES:
+    if not is_hub_address(model):
+        refuse_address("model", model, DOWNLOAD)
+    if Path(model).suffix.lower() in EXPORTED_SUFFIXES and not is_hub_address(model):
         raise ValueError(exported_model_message(model))
     path = _local_path(model)
     try:
@@ -306,7 +305,12 @@ def _local_path(model: str | os.PathLike[str]) -> Path:
     """
     if str(model) in BUNDLED:
         return bundled_path(str(model))
-    return fetch_model(model).path if is_hub_address(model) else Path(model)
+    if not is_hub_address(model):
+        return Path(model)
+    path = fetch_model(model).path
+    if not is_safetensors(path):  # never as a checkpoint of PyTorch, whatever it holds
+        raise ValueError(f"{model} is damaged, or not a safetensors file, which files of the hub have to be.")
+    return path
 
 
 def locate_model(model: str | os.PathLike[str]) -> str:
