@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import pytest
@@ -60,3 +61,21 @@ def test_a_program_is_converted_without_being_traced_again(monkeypatch: pytest.M
 
 def test_a_program_with_other_operations_is_converted() -> None:
     check(_Mirrored(), [(1, 3, 9, 12)])
+
+
+class _Resized(nn.Module):
+    """A position embedding at the size of the image, as in vision transformers, and a zoomed image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.randn(1, 4, 5, 6, generator=torch.Generator().manual_seed(3)))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = images.shape[-2:]
+        sizes = [(side + 7) // 8 for side in (height, width)], [(side * 3 + 4) // 5 for side in (height, width)]
+        resize = functools.partial(functional.interpolate, mode="bicubic", antialias=True)
+        return resize(self.embedding, size=sizes[0]), resize(images, size=sizes[1])
+
+
+def test_bicubic_resizing_with_antialiasing_is_converted() -> None:
+    check(_Resized(), [(1, 3, 1, 2), (2, 3, 80, 30)])
