@@ -21,8 +21,8 @@ ALTERNATIVES = "convnext_tiny, swin_tiny_patch4_window7_224, sam2_hiera_tiny or 
 
 Options = Mapping[str, object]
 _ANY_SIZE: Options = MappingProxyType({})
-_HIERARCHICAL_WAYS: tuple[Options, ...] = (MappingProxyType({"strict_img_size": False}), _ANY_SIZE)
-_PLAIN_WAYS: tuple[Options, ...] = (MappingProxyType({"dynamic_img_size": True}), _ANY_SIZE)
+HIERARCHICAL_WAYS: tuple[Options, ...] = (MappingProxyType({"strict_img_size": False}), _ANY_SIZE)
+PLAIN_WAYS: tuple[Options, ...] = (MappingProxyType({"dynamic_img_size": True}), _ANY_SIZE)
 """Options by which timm builds a network for images of any size, in the order in which they are tried."""
 
 _REFUSALS = (AssertionError, AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError)
@@ -86,7 +86,7 @@ def _find_hierarchical(name: str, info: Any) -> TimmFacts:
     config = timm.models.get_pretrained_cfg(name)
     if not (config and config.fixed_input_size):
         return TimmFacts(features=features)
-    for options in _HIERARCHICAL_WAYS:
+    for options in HIERARCHICAL_WAYS:
         if _takes(name, options, strides, (320, 96)):
             return TimmFacts(features=features, options=options)
     own = math.lcm(STRIDES[-1], *config.input_size[1:])
@@ -96,7 +96,7 @@ def _find_hierarchical(name: str, info: Any) -> TimmFacts:
 
 
 def _find_plain(name: str, patch_size: int) -> TimmFacts:
-    for options in _PLAIN_WAYS:
+    for options in PLAIN_WAYS:
         channels = _count_channels(name, options, (20 * patch_size, 6 * patch_size))
         if channels is not None:
             features = pyramid_features(channels)
