@@ -75,7 +75,8 @@ def _read_info(name: str) -> Any:
             return timm.create_model(name, features_only=True).feature_info
         except _REFUSALS as error:
             raise ValueError(
-                f"The encoder {name!r} has no feature maps: {error}. Choose another, such as {ALTERNATIVES}."
+                f"The encoder {name!r} has no feature maps in timm {timm.__version__}: {error}. A newer timm may have "
+                f"them; or choose another, such as {ALTERNATIVES}."
             ) from error
 
 
