@@ -53,7 +53,7 @@ class RefineNet(SharedModel):
         model_type: "full" (RefineNet) or "lightweight" (Light-Weight RefineNet). By default that of the model file;
             for a new network "full", or "lightweight" if an `encoder` is given.
         num_layers: Depth of the ResNet encoder: 50 (the default), 101 or 152.
-        encoder: timm name of an encoder to use instead of a ResNet, with feature maps at strides 4, 8, 16 and 32.
+        encoder: timm name of an encoder to use instead of a ResNet: any that takes images of any size.
             "mobilenetv2_100" gives the published light-weight MobileNetV2 network.
         num_classes: Number of classes. By default that of the model file, or of the dataset passed to `train`.
         model: Model to load: "camvid" (bundled), a file written by `save`, "hf://owner/name@revision" (of the Hugging

@@ -12,6 +12,7 @@ from torch.utils import _pytree
 
 openvino = pytest.importorskip("openvino", reason="pip install 'refinenet-torch[openvino]'")
 
+from refinenet.inference.backends.bicubic import resize_bicubic  # noqa: E402 - after the check for OpenVINO
 from refinenet.inference.backends.openvino_conversion import convert_program  # noqa: E402 - needs OpenVINO
 
 
@@ -60,3 +61,26 @@ def test_a_program_is_converted_without_being_traced_again(monkeypatch: pytest.M
 
 def test_a_program_with_other_operations_is_converted() -> None:
     check(_Mirrored(), [(1, 3, 9, 12)])
+
+
+class _Resized(nn.Module):
+    """A position embedding at the size of the image, as in vision transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.randn(1, 4, 5, 6, generator=torch.Generator().manual_seed(3)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        size = [(side + 7) // 8 for side in images.shape[-2:]]
+        return functional.interpolate(self.embedding, size=size, mode="bicubic", antialias=True)
+
+
+def test_bicubic_resizing_with_antialiasing_is_converted() -> None:
+    check(_Resized(), [(1, 3, 1, 2), (2, 3, 80, 30)])
+
+
+@pytest.mark.parametrize("size", [(5, 6), (9, 2), (1, 40)])
+def test_bicubic_resizing_is_that_of_pytorch(size: tuple[int, int]) -> None:
+    images = torch.rand(2, 3, 5, 6, generator=torch.Generator().manual_seed(4))
+    expected = functional.interpolate(images, size=size, mode="bicubic", antialias=True)
+    torch.testing.assert_close(resize_bicubic(images, size), expected, rtol=1e-4, atol=1e-5)

@@ -49,7 +49,12 @@ def test_a_grey_image_means_the_same_to_the_encoder(plain: RefineNet) -> None:
 
 @pytest.mark.parametrize(
     ("encoder", "kernel"),
-    [("resnet50", "conv1.weight"), ("mobilenetv2_100", "conv_stem.weight"), ("test_resnet", "conv1.0.weight")],
+    [
+        ("resnet50", "conv1.weight"),
+        ("mobilenetv2_100", "conv_stem.weight"),
+        ("test_resnet", "conv1.0.weight"),
+        ("test_vit", "transformer.patch_embed.proj.weight"),
+    ],
 )
 def test_encoders_take_any_number_of_bands(encoder: str, kernel: str) -> None:
     assert find_image_kernels(encoder) == (kernel,)

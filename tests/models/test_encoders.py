@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch.nn import functional
 
@@ -14,8 +15,11 @@ from refinenet.models.encoders.encoder import Encoder, feature_info
 from refinenet.models.network import Architecture, Network
 
 
-@pytest.mark.parametrize("encoder", ["convnext_atto", "efficientnet_b0", "swin_tiny_patch4_window7_224"])
-def test_any_hierarchical_encoder_runs_and_trains(encoder: str) -> None:
+@pytest.mark.parametrize(
+    "encoder",
+    ["convnext_atto", "efficientnet_b0", "swin_tiny_patch4_window7_224", "test_vit", "eva02_tiny_patch14_224"],
+)
+def test_any_encoder_runs_and_trains(encoder: str) -> None:
     torch.manual_seed(0)  # stochastic depth leaves out a block for both images now and then, which then has no gradient
     network = Network(Architecture(model_type="lightweight", encoder=encoder, num_classes=3)).eval()
     with torch.no_grad():
@@ -62,8 +66,27 @@ def test_padding_is_seen_as_the_mean_colour() -> None:
 
 
 def test_encoder_without_the_strides_is_refused_with_the_reason() -> None:
-    with pytest.raises(ValueError, match=r"'vit_tiny_patch16_224' does not fit.* strides \[16\], none at \[4, 8, 32\]"):
-        RefineNet(encoder="vit_tiny_patch16_224")
+    wanted = (
+        r"'vit_base_patch32_224' does not fit.* strides \[32\], none at \[4, 8, 16\].* such as convnext_tiny, swin_"
+    )
+    with pytest.raises(ValueError, match=wanted):
+        RefineNet(encoder="vit_base_patch32_224")
+
+
+def test_windows_of_a_fixed_size_are_padded_to_whole_ones() -> None:
+    """MaxViT's windows divide its maps only if the image is a multiple of the size that it was made for."""
+    torch.manual_seed(2)
+    encoder = Encoder("maxvit_rmlp_pico_rw_256").eval()
+    plain = timm.create_model("maxvit_rmlp_pico_rw_256", features_only=True, out_indices=(1, 2, 3, 4)).eval()
+    plain.load_state_dict(encoder.features.state_dict())
+    images = torch.rand(1, 3, 70, 257)
+    padded = torch.zeros(1, 3, 256, 512)
+    padded[..., :70, :257] = images
+    with torch.no_grad():
+        found, expected = encoder(images), plain(padded)
+    for (one,), whole, stride in zip(found, expected, (4, 8, 16, 32), strict=True):
+        assert one.shape[2:] == (-(-70 // stride), -(-257 // stride))
+        torch.testing.assert_close(one, whole[..., : one.shape[2], : one.shape[3]], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -93,9 +116,10 @@ def test_imagenet_weights_without_a_network_are_a_clear_error(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["hiera_tiny_224", "maxvit_tiny_tf_224", "vit_tiny_patch16_224", "coatnet_0_rw_224", "mixer_s16_224"]
+    "name", ["hiera_tiny_224", "beit_base_patch16_224", "vit_base_patch32_224", "coatnet_0_rw_224", "mixer_s16_224"]
 )
 def test_encoders_that_take_one_size_only_are_refused_in_words(name: str) -> None:
     with pytest.raises(ValueError, match=rf"The encoder '{name}' ") as caught, torch.device("meta"):
         Encoder(name)
     assert "argument" not in str(caught.value)
+    assert "Choose another, such as convnext_tiny" in str(caught.value)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
+from refinenet.inference.backends.bicubic import decompose_bicubic
 from refinenet.inference.backends.graph import require_openvino
 
 aten = torch.ops.aten
@@ -30,6 +31,7 @@ def convert_program(program: torch.export.ExportedProgram) -> Any:
     from openvino import frontend
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
+    program = decompose_bicubic(program)
     module = program.module(check_guards=False)
     assert isinstance(module, GraphModule)
     _decompose(module.graph)

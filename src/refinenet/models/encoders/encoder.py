@@ -1,4 +1,4 @@
-"""Encoders: the published ones, and any timm network with feature maps at strides 4, 8, 16 and 32.
+"""Encoders: the published ones, timm networks with feature maps at strides 4, 8, 16 and 32, and vision transformers.
 
 Shape letters: N batch, B bands of an image, C channels, H height, W width of the image.
 """
@@ -61,8 +61,8 @@ class Encoder(nn.Module):
         bands: Bands of the images; none for RGB.
 
     Raises:
-        ValueError: timm has no such model, it lacks a feature map at stride 4, 8, 16 or 32, or its ImageNet
-            weights cannot be downloaded.
+        ValueError: timm has no such model, it has neither feature maps at strides 4, 8, 16 and 32 nor patches of 14 or
+            16 pixels, it cannot take images of any size, or its ImageNet weights cannot be downloaded.
     """
 
     mean: tuple[float, ...]
@@ -76,8 +76,7 @@ class Encoder(nn.Module):
         super().__init__()
         assert not (pretrained and bands)  # `Network.with_bands` converts weights
         self.feature_info = feature_info(name)
-        # The published encoders take any size; for others images are padded to a multiple of the coarsest stride.
-        self.size_multiple = 1 if base_name(name) in FEATURE_INFO else STRIDES[-1]
+        self.size_multiple = _find_size_multiple(name)
         self.features = _build_features(name, self.feature_info, pretrained=pretrained, in_channels=len(bands) or 3)
         replace_strided_depthwise(self.features)
         # Transformers such as Swin return (N, H, W, C), and declare it.
@@ -135,14 +134,24 @@ def feature_info(name: str) -> tuple[FeatureInfo, ...]:
     """Return the feature maps of an encoder that the decoder reads, fine to coarse.
 
     Raises:
-        ValueError: timm has no such model, or it lacks a feature map at stride 4, 8, 16 or 32.
+        ValueError: timm has no such model, or RefineNet cannot use it (`timm_facts.find_facts`).
     """
     if name in FEATURE_INFO:
         return FEATURE_INFO[name]
-    from refinenet.models.encoders.timm import check_name, find_feature_info
+    from refinenet.models.encoders.timm import check_name
+    from refinenet.models.encoders.timm_facts import find_facts
 
     check_name(name)
-    return FEATURE_INFO.get(base_name(name)) or find_feature_info(name)
+    return FEATURE_INFO.get(base_name(name)) or find_facts(name).features
+
+
+def _find_size_multiple(name: str) -> int:
+    """Return the number of pixels to multiples of which images are padded; 1 for the published encoders."""
+    if base_name(name) in FEATURE_INFO:
+        return 1
+    from refinenet.models.encoders.timm_facts import find_facts
+
+    return find_facts(name).size_multiple
 
 
 def _find_normalisation(name: str) -> Normalisation:
@@ -197,9 +206,11 @@ def name_in_features(name: str, expected: Mapping[str, Tensor]) -> str:
     flat = re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name)
     # The first block of the published MobileNetV2 lies inside the added expand convolution's module.
     grafted = flat.replace("blocks_0.0.", "blocks_0.0.block.", 1)
-    return next((candidate for candidate in (name, flat, grafted) if candidate in expected), name)
+    # timm's networks of other kinds of feature maps lie whole in a module, and transformers beside their pyramid.
+    inner = f"model.{name}", f"transformer.{name}"
+    return next((candidate for candidate in (name, flat, grafted, *inner) if candidate in expected), name)
 
 
 def added_tensors(expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of the expand convolution that only the published MobileNetV2 has."""
-    return {name: tensor for name, tensor in expected.items() if "_expand." in name}
+    """Return the tensors that published weights lack: MobileNetV2's expand convolution, a transformer's pyramid."""
+    return {n: tensor for n, tensor in expected.items() if "_expand." in n or n.startswith("pyramid.")}

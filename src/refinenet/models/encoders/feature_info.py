@@ -17,7 +17,7 @@ class FeatureInfo:
     """Description of a feature map, as in timm."""
 
     module: str
-    """Name of the module, in timm, that returns the map."""
+    """Name of the module that returns the map, in timm or in the pyramid of a plain vision transformer."""
     channels: int
     stride: int
     """One of `STRIDES`."""

@@ -1,4 +1,4 @@
-"""Encoders from timm: any of its networks with feature maps at strides 4, 8, 16 and 32.
+"""Encoders from timm: its networks with feature maps at strides 4, 8, 16 and 32, and its plain vision transformers.
 
 Importing timm takes more than a second, as it imports torchvision, so this module is imported only when needed.
 """
@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from refinenet.io.console import print_note
-from refinenet.models.encoders.feature_info import IMAGENET, STRIDES, FeatureInfo, Normalisation
+from refinenet.models.encoders.feature_info import IMAGENET, FeatureInfo, Normalisation
 from refinenet.models.encoders.installed_weights import (
     describe_installed,
     find_distribution,
     find_installed,
     read_installed,
 )
+from refinenet.models.encoders.pyramid import PyramidEncoder, remove_head
+from refinenet.models.encoders.timm_facts import find_facts
 
 
 def check_name(name: str) -> None:
@@ -44,38 +46,6 @@ def check_name(name: str) -> None:
     raise ValueError(f"timm has no encoder named {name!r}.{hint} timm.list_models() lists all.")
 
 
-@lru_cache(maxsize=64)
-def find_feature_info(name: str) -> tuple[FeatureInfo, ...]:
-    """Return the last feature map of each stride, fine to coarse.
-
-    Raises:
-        ValueError: The network lacks a feature map at stride 4, 8, 16 or 32.
-    """
-    with torch.device("meta"):  # only the description is needed, not the weights
-        try:
-            info = timm.create_model(name, features_only=True).feature_info
-        except (
-            RuntimeError,
-            AttributeError,
-            NotImplementedError,
-            TypeError,
-            ValueError,
-            AssertionError,
-        ) as error:  # raised by timm for networks without feature maps
-            raise ValueError(f"The encoder {name!r} has no feature maps: {error}") from error
-    strides = info.reduction()
-    missing = [stride for stride in STRIDES if stride not in strides]
-    if missing:
-        raise ValueError(
-            f"The encoder {name!r} does not fit RefineNet: it has feature maps at strides {sorted(set(strides))}, "
-            f"none at {missing}, but strides 4, 8, 16 and 32 are needed."
-        )
-    _refuse_fixed_size(name)
-    last = [max(index for index, value in enumerate(strides) if value == stride) for stride in STRIDES]
-    names, channels = info.module_name(), info.channels()
-    return tuple(FeatureInfo(module=names[i], channels=channels[i], stride=strides[i]) for i in last)
-
-
 def find_normalisation(name: str) -> Normalisation:
     """Return the channel means and standard deviations, RGB in [0, 1], that the network's weights expect."""
     config = timm.models.get_pretrained_cfg(name)
@@ -88,13 +58,14 @@ def build_features(name: str, chosen: Sequence[FeatureInfo], *, pretrained: bool
     Raises:
         ValueError: As `fetch_weights`.
     """
+    facts = find_facts(name)
+    options = {**facts.options, **({} if in_channels == 3 else {"in_chans": in_channels})}
+    if facts.patch_size is not None:
+        transformer = remove_head(_create(name, pretrained, **options))
+        return PyramidEncoder(transformer, chosen[-1].channels, facts.patch_size)
     available = _module_names(name)
-    indices = tuple(available.index(info.module) for info in chosen)
-    options: dict[str, object] = {"out_indices": indices, **_size_options(name)}
-    if in_channels != 3:
-        options["in_chans"] = in_channels
-    features: nn.Module = _create(name, pretrained, features_only=True, **options)
-    return features
+    options["out_indices"] = tuple(available.index(info.module) for info in chosen)
+    return _create(name, pretrained, features_only=True, **options)
 
 
 @lru_cache(maxsize=64)
@@ -102,38 +73,6 @@ def _module_names(name: str) -> tuple[str, ...]:
     """Return the names of the modules whose outputs are feature maps, in timm's order."""
     with torch.device("meta"):
         return tuple(timm.create_model(name, features_only=True).feature_info.module_name())
-
-
-def _size_options(name: str) -> dict[str, bool]:
-    """Return the option for networks of a fixed image size (Swin) to take any size."""
-    config = timm.models.get_pretrained_cfg(name)
-    return {"strict_img_size": False} if config and config.fixed_input_size else {}
-
-
-def _refuse_fixed_size(name: str) -> None:
-    """Refuse a network that cannot take images of any size.
-
-    Raises:
-        ValueError: timm cannot build it that way, or it fails on an image of another size than its own.
-    """
-    options = _size_options(name)
-    if not options:
-        return
-    try:
-        with torch.device("meta"), torch.no_grad():
-            features = timm.create_model(name, features_only=True, **options).eval()
-            features(torch.empty(1, 3, 320, 96))
-    except (
-        TypeError,
-        ValueError,
-        RuntimeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:  # raised by timm or PyTorch
-        raise ValueError(
-            f"The encoder {name!r} cannot be built by timm for images of any size, which RefineNet needs. Choose "
-            "another, such as resnet50, convnext_tiny or swin_tiny_patch4_window7_224."
-        ) from error
 
 
 def fetch_weights(name: str) -> dict[str, Tensor]:

@@ -25,7 +25,19 @@ from refinenet.models.tensor_files import (
     read_safetensors,
 )
 
-HEAD_PREFIXES = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm.", "norm_pre.", "head_norm.")
+HEAD_PREFIXES = (
+    "fc.",
+    "classifier.",
+    "head.",
+    "conv_head.",
+    "bn2.",
+    "norm.",
+    "norm_pre.",
+    "head_norm.",
+    "fc_norm.",
+    "attn_pool.",
+    "head_dist.",
+)
 """Prefixes of the tensors of a classification head, which an encoder does not have."""
 
 
