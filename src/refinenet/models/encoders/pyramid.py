@@ -71,7 +71,8 @@ class _Half(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map `(N, C, h, w)` to `(N, C, ceil(h/2), ceil(w/2))`."""
         # Not with `ceil_mode`: OpenVINO refuses maps that are smaller than the kernel.
-        below, beside = (side % 2 for side in features.shape[-2:])
+        # Nor is the remainder of a symbolic side known to it.
+        below, beside = ((side + 1) // 2 * 2 - side for side in features.shape[-2:])
         extended = functional.pad(features, (0, beside, 0, below), value=-math.inf)
         return functional.max_pool2d(extended, kernel_size=2)
 
@@ -82,7 +83,7 @@ def _double(channels: int) -> nn.ConvTranspose2d:
 
 def _resize(features: Tensor) -> Tensor:
     """Resize a map of stride 14 to stride 16."""
-    height, width = (-(-side // 8) for side in features.shape[-2:])
+    height, width = ((side + 7) // 8 for side in features.shape[-2:])
     below, beside = 8 * height - features.shape[-2], 8 * width - features.shape[-1]
     extended = functional.pad(features, (0, beside, 0, below), mode="replicate")
     return functional.interpolate(extended, size=(7 * height, 7 * width), mode="bilinear", align_corners=False)
