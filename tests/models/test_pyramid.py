@@ -26,12 +26,12 @@ def double(values: Map, kernel: Map, bias: Map) -> Map:
     for row in range(2):
         for column in range(2):
             made[:, row::2, column::2] = np.einsum("chw,cd->dhw", values, kernel[:, :, row, column])
-    return made + bias[:, None, None]
+    return np.asarray(made + bias[:, None, None])
 
 
 def normalise(values: Map) -> Map:
     mean, variance = values.mean(0), values.var(0)
-    return (values - mean) / np.sqrt(variance + 1e-6)
+    return np.asarray((values - mean) / np.sqrt(variance + 1e-6))
 
 
 def gelu(values: Map) -> Map:
@@ -72,7 +72,7 @@ def test_patches_of_14_pixels_are_sampled_at_the_centres_of_16(height: int, widt
         below = np.minimum(places.astype(int), max(sides - 2, 0))
         share = np.expand_dims(places - below, tuple(range(1, source.ndim - axis)))
         above = np.minimum(below + 1, sides - 1)
-        return source.take(below, axis) * (1 - share) + source.take(above, axis) * share
+        return np.asarray(source.take(below, axis) * (1 - share) + source.take(above, axis) * share)
 
     rows = sample(height, 1, values, found.shape[1])
     np.testing.assert_allclose(found, sample(width, 2, rows, found.shape[2]), rtol=1e-4, atol=1e-5)
@@ -124,7 +124,8 @@ def test_a_model_of_a_transformer_loads_bit_for_bit_and_takes_bands(tmp_path: Pa
 
     def predict(r: RefineNet, seen: Tensor) -> Tensor:
         with torch.no_grad():
-            return r.network.eval()(seen)
+            maps: Tensor = r.network.eval()(seen)
+        return maps
 
     assert torch.equal(predict(loaded, images), predict(made, images))
     banded = RefineNet(model=tmp_path / "model.safetensors", bands="red,green,blue,nir", device="cpu")

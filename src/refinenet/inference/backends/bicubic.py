@@ -28,7 +28,8 @@ def decompose_bicubic(program: torch.export.ExportedProgram) -> torch.export.Exp
     table[aten._upsample_bicubic2d_aa.default] = resize_bicubic
     if not any(node.target in table for node in program.graph.nodes):
         return program
-    return program.run_decompositions(table)
+    decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
+    return decomposed
 
 
 def resize_bicubic(

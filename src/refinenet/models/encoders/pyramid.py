@@ -5,6 +5,9 @@ Shape letters: N batch, C channels of the transformer, h and w height and width 
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional
@@ -49,9 +52,7 @@ class SimpleFeaturePyramid(nn.Module):
         assert channels % 4 == 0
         self.patch_size = patch_size
         quarter = nn.Sequential(_double(channels), LayerNorm2d(channels // 2), nn.GELU(), _double(channels // 2))
-        # A side of an odd number of values becomes one that is rounded up, as everywhere.
-        half = nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True)
-        self.levels = nn.ModuleList([quarter, _double(channels), nn.Identity(), half])
+        self.levels = nn.ModuleList([quarter, _double(channels), nn.Identity(), _Half()])
 
     def forward(self, features: Tensor) -> list[Tensor]:
         """Map `(N, C, h, w)` to four maps, fine to coarse.
@@ -62,6 +63,17 @@ class SimpleFeaturePyramid(nn.Module):
         """
         middle = features if self.patch_size == _MIDDLE else _resize(features)
         return [level(middle) for level in self.levels]
+
+
+class _Half(nn.Module):
+    """Max pooling of size and stride 2, by which an odd side is rounded up, as everywhere."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map `(N, C, h, w)` to `(N, C, ceil(h/2), ceil(w/2))`."""
+        # Not with `ceil_mode`: OpenVINO refuses maps that are smaller than the kernel.
+        below, beside = (side % 2 for side in features.shape[-2:])
+        extended = functional.pad(features, (0, beside, 0, below), value=-math.inf)
+        return functional.max_pool2d(extended, kernel_size=2)
 
 
 def _double(channels: int) -> nn.ConvTranspose2d:
@@ -96,13 +108,13 @@ class PyramidEncoder(nn.Module):
         return maps
 
 
-def remove_head(transformer: nn.Module) -> nn.Module:
-    """Remove what follows the last norm of a transformer, in place."""
+def remove_head(transformer: Any) -> Any:
+    """Remove what follows the last norm of a transformer of timm, in place."""
     transformer.prune_intermediate_layers(1, prune_norm=False, prune_head=True)
     return transformer
 
 
-def last_map(transformer: nn.Module, images: Tensor) -> Tensor:
+def last_map(transformer: Any, images: Tensor) -> Tensor:
     """Return the patch tokens of a transformer's last block after its last norm, as a map `(N, C, h, w)`."""
     (features,) = transformer.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
     assert isinstance(features, Tensor)
