@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from refinenet._version import __version__
-from refinenet.cli import data, demo, deploy, export, hub, model, pretrain, train
+from refinenet.cli import data, demo, deploy, export, hub, model, pretrain, serve, train
 from refinenet.cli import eval as eval_command
 from refinenet.cli.options import complain
 from refinenet.io.console import check_output, describe_error, secure_streams
@@ -54,6 +54,7 @@ app.command()(pretrain.pretrain)
 app.command("eval")(eval_command.evaluate)
 app.command()(eval_command.calibrate)
 app.command()(deploy.deploy)
+app.command()(serve.serve)
 app.command()(export.export)
 app.command()(model.convert)
 app.command()(model.info)

@@ -225,6 +225,26 @@ class PredictionModel:
         segmenter = self._choose_segmenter(decoded, max_latency_ms)
         return segmenter.predict_outputs(decoded.pixels, abstain_below, decoded.valid, order)
 
+    def read_bytes(
+        self, content: bytes, *, bands: Sequence[int] | None = None, value_range: ValueRange | None = None
+    ) -> Decoded:
+        """Read the bytes of an image file as `predict` does, with notes on how they were read instead of warnings.
+
+        Raises:
+            ValueError: as `predict`.
+        """
+        reading, notes = self._choose_reading(bands, value_range)
+        decoded = read_image(content, reading=reading)
+        return replace(decoded, notes=(*notes, *decoded.notes))
+
+    def predict_decoded(self, image: Decoded, *, abstain_below: float = 0.0) -> Prediction:
+        """Predict all outputs for an image from `read_bytes`, as `predict` does.
+
+        Raises:
+            ValueError: `abstain_below` is not in [0, 1].
+        """
+        return self._segmenter.predict_outputs(image.pixels, abstain_below, image.valid)
+
     def _choose_segmenter(self, image: Decoded, max_latency_ms: float | None) -> Segmenter:
         return self._segmenter if max_latency_ms is None else self._tuner.within(image.pixels, max_latency_ms).segmenter
 

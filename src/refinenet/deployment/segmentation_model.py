@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -370,6 +371,34 @@ class SegmentationModel(PredictionModel):
         if self.card.architecture.bands:
             named = name_bands(self.card.architecture.bands)
             raise ValueError(f"Videos have RGB frames, and the model takes {named}. Deploy it on images.")
+
+    def serve(self, **settings: Any) -> bool:
+        """Serve the model over HTTP, with a page for browsers, until Ctrl-C or SIGTERM.
+
+        Args:
+            settings: Fields of `refinenet.deployment.server.settings.ServerSettings`, such as `host`, `port` and
+                `token`.
+
+        Returns:
+            Whether all requests in flight were finished; otherwise a thread still computes.
+
+        Raises:
+            ValueError: a setting is not allowed, or FastAPI or uvicorn is not installed.
+            OSError: the address cannot be used.
+        """
+        from refinenet.deployment.server.settings import ServerSettings
+
+        chosen = ServerSettings.from_dict(settings)
+        missing = next((name for name in _SERVER_LIBRARIES if find_spec(name) is None), None)
+        if missing is not None:
+            raise ValueError(f"The server needs {missing}: pip install 'refinenet[serve]'")
+        from refinenet.deployment.server.runner import serve
+
+        self._warn_of_random_weights()
+        return serve(self, chosen)
+
+
+_SERVER_LIBRARIES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
 def _choose_source(image: ImageSource | None, image_file: str | os.PathLike[str] | None) -> ImageSource:
