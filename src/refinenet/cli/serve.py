@@ -43,16 +43,29 @@ def serve(
     max_pixels: Annotated[
         int, typer.Option(envvar=f"{_PREFIX}MAX_PIXELS", help="Largest image, width times height.")
     ] = 25_000_000,
+    header_seconds: Annotated[
+        float, typer.Option(envvar=f"{_PREFIX}HEADER_SECONDS", help="Time for the head of a request.")
+    ] = 5.0,
     body_seconds: Annotated[float, typer.Option(envvar=f"{_PREFIX}BODY_SECONDS", help="Time for an upload.")] = 10.0,
     request_seconds: Annotated[
         float, typer.Option(envvar=f"{_PREFIX}REQUEST_SECONDS", help="Time for waiting and computing.")
     ] = 30.0,
+    write_seconds: Annotated[
+        float, typer.Option(envvar=f"{_PREFIX}WRITE_SECONDS", help="Time for which an answer may stay unread.")
+    ] = 30.0,
+    keep_alive_seconds: Annotated[
+        int, typer.Option(envvar=f"{_PREFIX}KEEP_ALIVE_SECONDS", help="Time for which an idle connection is kept.")
+    ] = 10,
     drain_seconds: Annotated[
         int, typer.Option(envvar=f"{_PREFIX}DRAIN_SECONDS", help="Time for requests in flight when stopped.")
     ] = 10,
     connections: Annotated[
         int, typer.Option(envvar=f"{_PREFIX}CONNECTIONS", help="Open connections; requests of others get 503.")
     ] = 200,
+    connections_per_address: Annotated[
+        int,
+        typer.Option(envvar=f"{_PREFIX}CONNECTIONS_PER_ADDRESS", help="Open connections from another machine."),
+    ] = 20,
     device: Device = None,
     backend: Backend = "auto",
     precision: Precision = "float32",
@@ -74,6 +87,10 @@ def serve(
         max_pixels=max_pixels,
         body_seconds=body_seconds,
         request_seconds=request_seconds,
+        header_seconds=header_seconds,
+        write_seconds=write_seconds,
+        keep_alive_seconds=keep_alive_seconds,
+        connections_per_address=connections_per_address,
         drain_seconds=drain_seconds,
         connections=connections,
     )

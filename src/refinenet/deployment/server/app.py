@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from refinenet._version import __version__
-from refinenet.deployment.server import page, routes
+from refinenet.deployment.server import open_inference, page, routes
 from refinenet.deployment.server.gate import Gate
 from refinenet.deployment.server.refusals import add_handlers
 from refinenet.deployment.server.service import Service
@@ -49,6 +49,7 @@ def create_app(model: SegmentationModel, settings: ServerSettings | None = None)
     app.state.service = service
     add_handlers(app, service.metrics.count_refusal)
     app.include_router(routes.router)
+    app.include_router(open_inference.router)
     app.include_router(page.router)
     app.add_middleware(Gate, settings=service.settings, metrics=service.metrics)
     return app

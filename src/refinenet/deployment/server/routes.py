@@ -98,7 +98,7 @@ async def segment(
         "abstain_below": abstain_below,
     }
     wish = service.open(kinds, suffix, rendering, **reading)
-    _refuse_unready(service)
+    refuse_unready(service)
     return await _answer(request, service, wish)
 
 
@@ -112,7 +112,12 @@ async def _answer(request: Request, service: Service, wish: Wish) -> Response:
     return JSONResponse({"request_id": request.state.request_id, **result.to_dict()})
 
 
-def _refuse_unready(service: Service) -> None:
+def refuse_unready(service: Service) -> None:
+    """Refuse a request while the server starts or stops.
+
+    Raises:
+        Refusal: it does.
+    """
     if not service.is_ready:
         raise Refusal(503, "The server is starting or stopping.", "not_ready", {"Retry-After": "5"})
 
@@ -146,16 +151,21 @@ def _bands(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in parts) or None
 
 
+async def read_stream(request: Request) -> bytes:
+    """Return the body of a request, whose size and time the gate has limited."""
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+    return bytes(content)
+
+
 async def _read_body(request: Request) -> bytes:
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != _MULTIPART:
         if media and not (media.startswith("image/") or media == "application/octet-stream"):
             allowed = f"image/..., application/octet-stream or {_MULTIPART}"
             raise Refusal(415, f"The body has the type {media[:100]!r}; send {allowed}.", "content_type")
-        content = bytearray()
-        async for part in request.stream():
-            content += part
-        return bytes(content)
+        return await read_stream(request)
     async with request.form(max_files=1, max_fields=4, max_part_size=1 << 16) as form:
         uploads = [value for value in form.values() if isinstance(value, UploadFile)]
         if len(uploads) != 1:
@@ -185,5 +195,5 @@ async def live() -> dict[str, bool]:
 @router.get("/v2/health/ready", responses={503: _ERROR})
 async def ready(request: Request) -> dict[str, bool]:
     """Say whether the server takes requests."""
-    _refuse_unready(find_service(request))
+    refuse_unready(find_service(request))
     return {"ready": True}
