@@ -27,7 +27,7 @@ from refinenet.datasets.street_scenes import draw_street
 
 pytest.importorskip("fastapi", reason="pip install 'refinenet[serve]'")
 
-MAX_BYTES, MAX_PIXELS, QUEUE = 400_000, 600_000, 7
+MAX_BYTES, MAX_PIXELS, QUEUE = 400_000, 60_000, 7
 SIZES = [(40, 56), (33, 47), (64, 48), (7, 90)]
 
 
@@ -56,14 +56,19 @@ def servers(model_file: Path) -> Iterator[list[ServeProcess]]:
 def server(servers: list[ServeProcess], model_file: Path) -> ServeProcess:
     """A server with one thread; started again after a test that has stopped it."""
     if not servers:
-        words = ("--model", model_file, "--workers", "1", "--max-bytes", str(MAX_BYTES), "--keep-alive-seconds", "1")
-        limits = {"queue": str(QUEUE), "max_pixels": str(MAX_PIXELS), "header_seconds": "1", "body_seconds": "1.5"}
-        servers.append(ServeProcess(*words, folder=model_file.parent, **limits))
+        words = ("--model", model_file, "--workers", "1", "--max-bytes", str(MAX_BYTES), "--drain-seconds", "60")
+        limits = {"queue": QUEUE, "max_pixels": MAX_PIXELS, "header_seconds": 1, "body_seconds": 1.5}
+        servers.append(ServeProcess(*words, folder=model_file.parent, **limits, request_seconds=100))
     return servers[0]
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 56)) -> bytes:
     return file_bytes(Image.fromarray(draw_street(seed, *size)[0]), "PNG")
+
+
+def large_picture(seed: int) -> bytes:
+    """An image of as many pixels as are read, which takes the network a while."""
+    return file_bytes(Image.fromarray(draw_street(seed, 200, 300)[0]), "JPEG")
 
 
 def read(content: bytes) -> npt.NDArray[Any]:
@@ -157,7 +162,7 @@ TRUNCATED = file_bytes(Image.fromarray(draw_street(5, 40, 56)[0]), "JPEG")[:-300
         (b"", 400, "empty"),
         (TRUNCATED, 400, "damaged"),
         (GOOD[: len(GOOD) // 2], 400, "damaged"),
-        (_header_alone(1000, 601), 413, "1000 x 601"),
+        (_header_alone(300, 201), 413, "300 x 201"),
         (_header_alone(60_000, 60_000), 413, "pixels"),
         (b"<html><script>alert(1)</script>", 415, "is not a JPEG"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", 415, "is not a JPEG"),
@@ -234,7 +239,16 @@ def test_foreign_forms_are_refused(server: ServeProcess, body: bytes) -> None:
 
 def test_a_large_body_in_chunks_is_refused(server: ServeProcess) -> None:
     parts = iter([bytes(50_000)] * (MAX_BYTES // 50_000 + 1))
-    refused(server.ask("POST", "/segment", parts, {"Content-Type": "image/png", "Transfer-Encoding": "chunked"}), 413)
+    refused(server.ask("POST", "/segment", parts, {"Content-Type": "image/png"}), 413)
+
+
+def test_what_is_no_http_is_refused(server: ServeProcess) -> None:
+    for sent in (b"\x16\x03\x01\x02\x00\x01\x00 hello\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+            connection.sendall(sent)
+            head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert set(json.loads(body)) == {"error", "request_id"}
 
 
 def test_a_slow_body_gets_408_and_a_slow_head_is_cut(server: ServeProcess) -> None:
@@ -255,7 +269,7 @@ def test_a_slow_body_gets_408_and_a_slow_head_is_cut(server: ServeProcess) -> No
 def test_more_than_the_queue_holds_get_503_and_the_others_their_labels(
     server: ServeProcess, network: RefineNet
 ) -> None:
-    content, count = picture(6, (600, 1000)), QUEUE + 13
+    content, count = large_picture(6), QUEUE + 13
     barrier = threading.Barrier(count)
 
     def ask(_: int) -> tuple[Answer, float]:
@@ -394,7 +408,7 @@ def test_tritons_client_gets_the_labels(server: ServeProcess, network: RefineNet
 def test_sigterm_finishes_what_runs_and_exits_with_0(
     servers: list[ServeProcess], server: ServeProcess, network: RefineNet
 ) -> None:
-    content = picture(9, (600, 1000))
+    content = large_picture(9)
     with ThreadPoolExecutor(4) as threads:
         waiting = [threads.submit(server.segment, content) for _ in range(4)]
         while b"refinenet_queue_length 4" not in server.ask("GET", "/metrics").body:

@@ -51,6 +51,15 @@ class BoundedProtocol(H11Protocol):
             self._head_timer.cancel()
             self._head_timer = None
 
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - as uvicorn, whose words say no more
+        """Answer what is not HTTP, as JSON like all refusals."""
+        refusal = Refusal(400, "This is not a valid HTTP/1.1 request.", "protocol", {"Connection": "close"})
+        answer = answer_refusal(refusal, uuid.uuid4().hex)
+        head = h11.Response(status_code=400, headers=answer.raw_headers, reason=b"Bad Request")
+        for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
     def on_response_complete(self) -> None:
         """Wait for the next request, or for the rest of a body that was refused, which is thrown away."""
         super().on_response_complete()
