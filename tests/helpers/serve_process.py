@@ -36,6 +36,7 @@ class ServeProcess:
     """A server on a free port, from the command line, with environment variables of its own."""
 
     def __init__(self, *words: str | Path, folder: Path, **environment: float) -> None:
+        self.folder = folder
         named = {f"REFINENET_SERVE_{name.upper()}": str(value) for name, value in environment.items()}
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process
         self.process = warm_start.Process(

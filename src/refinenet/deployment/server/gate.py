@@ -7,30 +7,20 @@ import hmac
 import re
 import time
 import uuid
-from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from refinenet.deployment.server.metrics import Metrics
-from refinenet.deployment.server.refusals import Refusal, answer_refusal
+from refinenet.deployment.server.page import STATIC
+from refinenet.deployment.server.refusals import HEADERS, Refusal, answer_refusal
 from refinenet.deployment.server.settings import ServerSettings, is_loopback
 
 OPEN_PATHS = frozenset(
-    {"/", "/static/page.css", "/static/page.js", "/healthz", "/v2/health/live", "/v2/health/ready"},
+    {"/", *(f"/static/{name}" for name in STATIC), "/healthz", "/v2/health/live", "/v2/health/ready"},
 )
 """Paths that need no token: they reveal nothing but the page and whether the server runs."""
-HEADERS: Mapping[str, str] = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-store",
-}
-"""Headers of every answer."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CLOSE = {"Connection": "close"}
 

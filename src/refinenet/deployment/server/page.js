@@ -151,6 +151,13 @@ function isShown(id) {
   return id < state.model.classes.length && !state.hidden.has(id) && (state.alone === null || state.alone === id);
 }
 
+function isEdge(ids, k, width) {
+  const id = ids[k];
+  const column = k % width;
+  const differs = (other) => ids[other] !== undefined && ids[other] !== id;
+  return (column > 0 && differs(k - 1)) || (column < width - 1 && differs(k + 1)) || differs(k - width) || differs(k + width);
+}
+
 function classPixels() {
   const { ids, width, height } = state.found;
   const pixels = new ImageData(width, height);
@@ -160,7 +167,7 @@ function classPixels() {
   for (let k = 0; k < ids.length; k++) {
     const id = ids[k];
     if (!isShown(id)) continue;
-    if (outlines && !(k % width === 0 || k % width === width - 1 || ids[k - 1] !== id || ids[k + 1] !== id || ids[k - width] !== id || ids[k + width] !== id)) continue;
+    if (outlines && !isEdge(ids, k, width)) continue;
     pixels.data.set(colours[id], 4 * k);
     pixels.data[4 * k + 3] = outlines ? 255 : opacity;
   }

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 router = APIRouter(include_in_schema=False)
-_STATIC = {"page.css": "text/css", "page.js": "text/javascript"}
+STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+"""Media types of the files that pages load."""
 
 
 @router.get("/", response_class=HTMLResponse)
@@ -27,10 +28,10 @@ async def show_page(request: Request) -> str:
 
 @router.get("/static/{name}")
 async def show_static(name: str) -> Response:
-    """Return the style or the script of the pages."""
-    if name not in _STATIC:
+    """Return the style, the script or the icon of the pages."""
+    if name not in STATIC:
         raise Refusal(404, f"There is nothing at /static/{name[:100]}.", "request")
-    return Response(_read(name), media_type=_STATIC[name])
+    return Response(_read(name), media_type=STATIC[name])
 
 
 @router.get("/docs", response_class=HTMLResponse)

@@ -12,6 +12,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 _CLOSED_BY_CLIENT = 499
+HEADERS: Mapping[str, str] = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+"""Headers of every answer."""
 
 
 class Refusal(Exception):  # noqa: N818 - most are the client's errors, some say that the server is busy
@@ -32,7 +42,8 @@ class Refusal(Exception):  # noqa: N818 - most are the client's errors, some say
 def answer_refusal(refusal: Refusal, request_id: str) -> JSONResponse:
     """Return the response to a refused request."""
     body = {"error": refusal.message, "request_id": request_id}
-    return JSONResponse(body, refusal.status, headers=refusal.headers)
+    headers = {**HEADERS, "x-request-id": request_id, **refusal.headers}
+    return JSONResponse(body, refusal.status, headers=headers)
 
 
 def add_handlers(app: FastAPI, count: Callable[[str], object]) -> None:
