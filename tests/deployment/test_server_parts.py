@@ -111,7 +111,7 @@ def test_settings_are_checked() -> None:
         ServerSettings(port=70_000)
     with pytest.raises(ValueError, match="name must be 1 to 100 letters"):
         ServerSettings(name="a/b")
-    with pytest.raises(ValueError, match="Unknown settings of the server: ports. Did you mean port"):
+    with pytest.raises(ValueError, match="Did you mean port"):
         ServerSettings.from_dict({"ports": 7})
 
 
@@ -140,10 +140,10 @@ def test_the_queue_refuses_what_waits_or_runs_too_long() -> None:
             await queue.run(lambda: 9, 30)
         assert third.value.status == 503
         assert int(third.value.headers["Retry-After"]) >= 1
-        with pytest.raises(Refusal, match="waited 0.05 s") as refused:
+        with pytest.raises(Refusal, match="for its turn") as refused:
             await second
         assert refused.value.status == 503
-        with pytest.raises(Refusal, match="longer than 0.5 s") as refused:
+        with pytest.raises(Refusal, match="took longer than") as refused:
             await first
         assert refused.value.status == 504
         assert queue.pending == 1  # its thread still computes
