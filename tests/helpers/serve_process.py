@@ -47,6 +47,7 @@ class ServeProcess:
             stderr=self.errors,
             text=True,
         )
+        assert self.process.stdout
         self.lines = [self.process.stdout.readline().strip() for _ in range(2)]
         found = _ADDRESS.search(self.lines[0])
         assert found, f"{self.lines} {self.error_text()}"
@@ -87,7 +88,8 @@ class ServeProcess:
             return self.process.wait()
         finally:
             killer.cancel()
-            self.process.stdout.close()
+            if self.process.stdout:
+                self.process.stdout.close()
 
 
 def multipart(content: bytes, name: str = "street.jpg", boundary: str = "frontier") -> tuple[bytes, dict[str, str]]:

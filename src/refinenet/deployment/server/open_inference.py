@@ -21,7 +21,7 @@ from fastapi.responses import Response
 
 from refinenet._version import __version__
 from refinenet.deployment.server.refusals import Refusal
-from refinenet.deployment.server.routes import find_service, read_stream, refuse_unready
+from refinenet.deployment.server.routes import REFUSALS, find_service, read_stream, refuse_unready
 from refinenet.inference.prediction import Prediction
 from refinenet.io.sample_values import Decoded
 from refinenet.outputs import CLASS_KIND
@@ -29,7 +29,7 @@ from refinenet.outputs import CLASS_KIND
 if TYPE_CHECKING:
     from refinenet.deployment.server.service import Service
 
-router = APIRouter(prefix="/v2")
+router = APIRouter(prefix="/v2", responses=REFUSALS)
 VERSION = "1"
 IMAGE, LABELS, CONFIDENCE = "image", "labels", "confidence"
 _HEADER = "Inference-Header-Content-Length"

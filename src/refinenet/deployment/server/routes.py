@@ -12,7 +12,6 @@ from starlette.datastructures import UploadFile
 from refinenet.deployment.server.refusals import Refusal
 from refinenet.deployment.server.service import MEDIA_TYPES, SUMMARY, Service, Wish
 
-router = APIRouter()
 _KIND_OF_MEDIA: Mapping[str, tuple[str | None, str | None]] = {
     "image/png": (None, None),
     "image/jpeg": ("colour", ".jpg"),
@@ -48,13 +47,16 @@ _ERROR: dict[str, Any] = {
         }
     },
 }
-_REFUSALS: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 403, 408, 413, 415, 422, 503, 504), _ERROR)
+REFUSALS: dict[int | str, dict[str, Any]] = dict.fromkeys(
+    (400, 401, 403, 404, 405, 408, 413, 415, 422, 503, 504), _ERROR
+)
+"""Refusals in the schema of the routes."""
+router = APIRouter(responses=REFUSALS)
 _RESULTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file of the one kind asked for, or JSON with the summary and several files in base64.",
         "content": {media: {} for media in sorted(set(MEDIA_TYPES.values()) - {"application/json"})},
     },
-    **_REFUSALS,
 }
 
 
@@ -173,7 +175,7 @@ async def _read_body(request: Request) -> bytes:
         return await uploads[0].read()
 
 
-@router.get("/model", responses=_REFUSALS)
+@router.get("/model")
 async def model(request: Request) -> dict[str, Any]:
     """Describe the model: classes with colours, outputs, kinds of results, and limits."""
     return find_service(request).describe()
@@ -192,7 +194,7 @@ async def live() -> dict[str, bool]:
     return {"live": True}
 
 
-@router.get("/v2/health/ready", responses={503: _ERROR})
+@router.get("/v2/health/ready")
 async def ready(request: Request) -> dict[str, bool]:
     """Say whether the server takes requests."""
     refuse_unready(find_service(request))

@@ -10,7 +10,10 @@ from typing import Annotated, ClassVar
 from refinenet.io.image_files import MAX_PIXELS
 from refinenet.settings import Range, Rule, Settings
 
-_NAME = Rule(re.compile(r"[A-Za-z0-9._-]{1,100}").fullmatch, "1 to 100 letters, digits, dots, dashes and underscores")
+_NAME = Rule(
+    lambda name: re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name) is not None,
+    "1 to 100 letters, digits, dots, dashes and underscores",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
