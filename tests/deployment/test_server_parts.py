@@ -35,12 +35,12 @@ def network() -> RefineNet:
 
 def ask(app: FastAPI, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> tuple[int, Any]:
     """Send a request through ASGI; return the status and the parsed body."""
-    sent: list[dict[str, Any]] = []
+    sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: Any) -> None:
         sent.append(message)
 
     named = {"host": "127.0.0.1", **headers}
@@ -60,8 +60,8 @@ def ask(app: FastAPI, path: str, method: str = "GET", body: bytes = b"", **heade
 def test_a_token_is_asked_for_everywhere_but_health_and_the_page(network: RefineNet) -> None:
     app = create_app(network, ServerSettings(token="secret"))
     for path in ("/model", "/metrics", "/docs", "/openapi.json", "/v2", "/nothing"):
-        for sent in ({}, {"authorization": "Bearer wrong"}, {"authorization": "secret"}, {"authorization": "Bearer é"}):
-            status, body = ask(app, path, **sent)
+        for sent in ("", "Bearer wrong", "secret", "Bearer é"):
+            status, body = ask(app, path, authorization=sent)
             assert (status, set(body)) == (401, {"error", "request_id"})
     assert ask(app, "/model", authorization="Bearer secret")[0] == 200
     assert ask(app, "/healthz")[0] == 200

@@ -37,7 +37,8 @@ class BoundedProtocol(H11Protocol):
 
     def _is_one_too_many(self) -> bool:
         address = self.client[0] if self.client else ""
-        same = sum(each.client is not None and each.client[0] == address for each in self.connections)
+        clients = [getattr(each, "client", None) for each in self.connections]
+        same = sum(client is not None and client[0] == address for client in clients)
         is_greedy = same > self._limits.connections_per_address and not is_loopback(address)
         return is_greedy or len(self.connections) > self._limits.connections
 

@@ -238,7 +238,7 @@ def pack(asked: Inference, prediction: Prediction, name: str) -> tuple[bytes, in
     rows, parts = list[dict[str, Any]](), list[bytes]()
     for output, is_binary in asked.outputs.items():
         values = _values_of(output, prediction)
-        row = {"name": output, "datatype": _name_type(values), "shape": list(values.shape)}
+        row: dict[str, Any] = {"name": output, "datatype": _name_type(values), "shape": list(values.shape)}
         if is_binary:
             parts.append(values.tobytes())
             row["parameters"] = {"binary_data_size": len(parts[-1])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -43,7 +44,8 @@ def serve(model: SegmentationModel, settings: ServerSettings) -> bool:
     """
     app = create_app(model, settings)
     service: Service = app.state.service
-    with _listen(settings) as listener, _without_ending():
+    # Of Pillow about clients' images; Python would print each text, and keep it.
+    with _listen(settings) as listener, _without_ending(), warnings.catch_warnings(action="ignore"):
         _Server(_configure(app, settings), service).run(sockets=[listener])
     return service.queue.pending == 0
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from refinenet.deployment.server.refusals import Refusal
 
@@ -83,7 +83,7 @@ class WorkQueue:
             with self._lock:
                 self._mean_seconds += _MEMORY * (time.perf_counter() - started - self._mean_seconds)
 
-    def _release(self, _: Future[object]) -> None:
+    def _release(self, _: Future[Any]) -> None:
         with self._lock:
             self._pending -= 1
 
