@@ -25,7 +25,7 @@ from serve_process import Answer, ServeProcess, multipart
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 
-pytest.importorskip("fastapi", reason="pip install 'refinenet[serve]'")
+pytest.importorskip("fastapi", reason="pip install 'refinenet-torch[serve]'")
 
 MAX_BYTES, MAX_PIXELS, QUEUE = 400_000, 60_000, 7
 SIZES = [(40, 56), (33, 47), (64, 48), (7, 90)]

@@ -16,7 +16,7 @@ import torch
 
 from refinenet import RefineNet
 
-pytest.importorskip("fastapi", reason="pip install 'refinenet[serve]'")
+pytest.importorskip("fastapi", reason="pip install 'refinenet-torch[serve]'")
 import uvicorn
 from fastapi import FastAPI
 

@@ -21,7 +21,7 @@ from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.labels import LabelSet
 
-pytest.importorskip("fastapi", reason="pip install 'refinenet[serve]'")
+pytest.importorskip("fastapi", reason="pip install 'refinenet-torch[serve]'")
 _BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(

@@ -391,7 +391,7 @@ class SegmentationModel(PredictionModel):
         chosen = ServerSettings.from_dict(settings)
         missing = next((name for name in _SERVER_LIBRARIES if find_spec(name) is None), None)
         if missing is not None:
-            raise ValueError(f"The server needs {missing}: pip install 'refinenet[serve]'")
+            raise ValueError(f"The server needs {missing}: pip install 'refinenet-torch[serve]'")
         from refinenet.deployment.server.runner import serve
 
         self._warn_of_random_weights()

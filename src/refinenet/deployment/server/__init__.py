@@ -3,5 +3,5 @@
 A request passes `connections` (sockets and their times), `gate` (hosts, token, size of the body), `routes`
 (parameters), `work` (a bounded queue before the threads that compute) and `service` (bytes to results). `page` is for
 browsers, `open_inference` for clients of other servers. FastAPI and uvicorn are imported only here:
-pip install 'refinenet[serve]'.
+pip install 'refinenet-torch[serve]'.
 """
