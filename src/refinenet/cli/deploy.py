@@ -22,6 +22,7 @@ from refinenet.cli.options import (
     Model,
     Precision,
     ValueRange,
+    check_table_name,
     default_model_notice,
     read_bands,
     read_numbers,
@@ -35,7 +36,7 @@ from refinenet.outputs import CLASSES
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
-    from refinenet.deployment.files import FileResult
+    from refinenet.deployment.file_results import FileResult
     from refinenet.deployment.inputs import JobList
     from refinenet.deployment.large_images import Windows
 
@@ -197,6 +198,15 @@ def deploy(
         typer.Option(metavar="FILE", help="Write one line of JSON per image to a file, or - for standard output."),
         Mode.FILES | Mode.STDIN,
     ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a table to a .csv or .parquet file: pixels, share, number of regions and, of georeferenced "
+            "images, square metres, for each image and class.",
+        ),
+        Mode.FILES | Mode.STDIN,
+    ] = None,
 ) -> None:
     """Segment images or a video and write the results. An interrupted run continues where it stopped."""
     request = Request(
@@ -225,6 +235,8 @@ def deploy(
         deploy_video(request, abstain_below=abstain_below, overwrite=overwrite, **rendering)
         return
     _check_lines(json_lines)
+    if table is not None:
+        check_table_name(table)
     _check_latency(max_latency)
     _check_pipes(images, output, as_json or json_lines == STANDARD)
     if output == STANDARD:
@@ -235,7 +247,7 @@ def deploy(
         _refuse_others(context, Mode.STDIN, "IMAGES", "Standard input is read as one image")
     windows = _read_windows(window, overlap)
     options = {"windows": windows, "max_latency_ms": max_latency, "abstain_below": abstain_below}
-    _deploy_files(request, json_lines, recursive=recursive, overwrite=overwrite, **options, **reading)
+    _deploy_files(request, json_lines, table, recursive=recursive, overwrite=overwrite, **options, **reading)
 
 
 def _refuse_others(context: typer.Context, mode: Mode, beside: str, why: str) -> None:
@@ -249,7 +261,7 @@ def _has_video(sources: Sequence[str]) -> bool:
 
 
 def _deploy_files(
-    request: Request, json_lines: str | None, *, recursive: bool, overwrite: bool, **options: Any
+    request: Request, json_lines: str | None, table: str | None, *, recursive: bool, overwrite: bool, **options: Any
 ) -> None:
     """Segment image files, report each, and count failures; `options` are those of `RefineNet.deploy_work`."""
     from refinenet.deployment.files import take_all
@@ -257,6 +269,7 @@ def _deploy_files(
     as_json = request.as_json
     content = sys.stdin.buffer.read() if request.images == [STANDARD] else None
     work, network = _open(request, recursive, content)
+    areas = None if table is None else network.open_table(table)
     count = len(work.items)
     report = ImageReport(is_silent=as_json or json_lines == STANDARD, collects=as_json)
     with json_lines_to(json_lines, work) as write_line:
@@ -268,9 +281,14 @@ def _deploy_files(
                 request.announce()
             report.add(result)
             write_line(result)
+            if areas is not None:
+                areas.add(result)
 
-        results = network.deploy_work(work, overwrite, progress=not as_json, **options)
+        measures = {"measures_areas": areas is not None}
+        results = network.deploy_work(work, overwrite, progress=not as_json, **measures, **options)
         take_all(results, count, take, progress=not as_json)
+    if areas is not None:
+        areas.write()
     request.announce()
     report.finish(count)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -171,9 +172,29 @@ def read_value_range(text: str | None) -> tuple[float, float] | None:
         ) from None
 
 
+def check_table_name(path: str | os.PathLike[str]) -> None:
+    """Check that `--table` can be written, by its suffix.
+
+    Raises:
+        typer.BadParameter: it cannot.
+    """
+    from refinenet.io.tables import check_table
+
+    try:
+        check_table(path)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--table") from None
+
+
 def complain(message: str) -> None:
     """Print an error message on standard error."""
     typer.echo(f"Error: {quote_controls(message, keep_lines=True)}", err=True)
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether the command line has a parameter of this name."""
+    # By name, as newer versions of Typer bring a copy of Click with an enumeration of its own.
+    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
 
 
 def default_model_notice(context: typer.Context, model: str) -> Callable[[], None]:
@@ -182,8 +203,7 @@ def default_model_notice(context: typer.Context, model: str) -> Callable[[], Non
     Call it with the first result, so that a command that fails at once prints its error alone. If the command line
     names a model, the function does nothing.
     """
-    # By name, as newer versions of Typer bring a copy of Click with an enumeration of its own.
-    waiting = [model] if getattr(context.get_parameter_source("model"), "name", "") != "COMMANDLINE" else []
+    waiting = [] if is_given(context, "model") else [model]
 
     def announce() -> None:
         if not waiting:
@@ -215,9 +235,7 @@ def refuse_idle_options(context: typer.Context, of_use: set[str], beside: str, w
     idle = [
         parameter.opts[0]
         for parameter in context.command.params
-        if parameter.name is not None
-        and parameter.name not in of_use
-        and getattr(context.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
+        if parameter.name is not None and parameter.name not in of_use and is_given(context, parameter.name)
     ]
     if idle:
         raise typer.BadParameter(f"{why}; {', '.join(idle)} would have no effect.", param_hint=beside)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
-    from refinenet.deployment.files import FileResult, take_all
+    from refinenet.deployment.file_results import FileResult
+    from refinenet.deployment.files import take_all
     from refinenet.deployment.inputs import JobList, plan_bytes, plan_work
     from refinenet.deployment.journal import JOURNAL_FILE, SETTINGS_FILE
     from refinenet.deployment.large_images import OVERLAP, Windows

@@ -14,10 +14,12 @@ from typing import Any, cast
 import numpy.typing as npt
 
 from refinenet._version import __version__
-from refinenet.deployment.files import DeployOptions, FileResult, segment_files, take_all
+from refinenet.deployment.file_results import DeployOptions, FileResult
+from refinenet.deployment.files import segment_files, take_all
 from refinenet.deployment.inputs import JobList, plan_work
 from refinenet.deployment.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
 from refinenet.deployment.prediction_model import PredictionModel
+from refinenet.deployment.run_table import AreaTable
 from refinenet.deployment.video.frames import WAITING, PredictedFrame, predict_frames
 from refinenet.deployment.video.runner import RETRIES, VideoResult, plan_output, segment_video
 from refinenet.inference.output_kinds import Kind, Output
@@ -127,6 +129,7 @@ class SegmentationModel(PredictionModel):
         progress: bool = True,
         bands: Sequence[int] | None = None,
         value_range: ValueRange | None = None,
+        table: str | os.PathLike[str] | None = None,
         **rendering: Any,
     ) -> list[FileResult]:
         """Segment image files and write the results; unreadable files are skipped and reported.
@@ -147,6 +150,8 @@ class SegmentationModel(PredictionModel):
             progress: Whether to show progress on standard error.
             bands: As for `segment`.
             value_range: As for `segment`.
+            table: `.csv` or `.parquet` file for a table with a row for each image and class: pixels, share, regions,
+                and square metres of georeferenced images. Regions of images in windows are not counted.
             rendering: As for `deploy`.
 
         Returns:
@@ -157,6 +162,7 @@ class SegmentationModel(PredictionModel):
                 to do.
             OSError: the folder of results cannot be used.
         """
+        areas = None if table is None else self.open_table(table)
         named = [sources] if isinstance(sources, str | os.PathLike) else sources
         chosen = [kinds] if isinstance(kinds, str) else kinds
         target = None if output is None else Path(output)
@@ -170,10 +176,25 @@ class SegmentationModel(PredictionModel):
             progress=progress,
             bands=bands,
             value_range=value_range,
+            measures_areas=areas is not None,
             **rendering,
         )
         take_all(results, len(work.items), found.append, progress=progress)
+        if areas is not None:
+            for result in found:
+                areas.add(result)
+            areas.write()
         return found
+
+    def open_table(self, path: str | os.PathLike[str]) -> AreaTable:
+        """Open a table of the areas of this model's classes; see `AreaTable`.
+
+        Raises:
+            ValueError, OSError: as `AreaTable`, or the model predicts no classes.
+        """
+        if not self.label_set.names:
+            raise ValueError("A table has the areas of classes, and the model predicts none.")
+        return AreaTable(path)
 
     def deploy_work(
         self,
@@ -185,6 +206,7 @@ class SegmentationModel(PredictionModel):
         progress: bool = True,
         bands: Sequence[int] | None = None,
         value_range: ValueRange | None = None,
+        measures_areas: bool = False,
         **rendering: Any,
     ) -> Generator[FileResult]:
         """Segment the images of a plan; results are computed as they are consumed, in order.
@@ -198,6 +220,7 @@ class SegmentationModel(PredictionModel):
             progress: Whether to show progress on standard error for a single image in windows.
             bands: As for `segment`.
             value_range: As for `segment`. Notes on how images are read are `UserWarning`s, one for each kind.
+            measures_areas: Whether results have `regions` and `pixel_area`.
             rendering: As for `deploy`.
 
         Raises:
@@ -212,6 +235,7 @@ class SegmentationModel(PredictionModel):
             max_latency_ms=max_latency_ms,
             overwrite=overwrite,
             progress=progress,
+            measures_areas=measures_areas,
         )
         self._warn_of_random_weights()
         for note in notes:

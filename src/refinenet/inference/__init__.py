@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
+    from refinenet.inference.area_table import AREA_COLUMNS, area_rows, count_regions
     from refinenet.inference.backends import (
         AUTO,
         BACKENDS,
@@ -82,6 +83,7 @@ else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
+    "AREA_COLUMNS",
     "AS_USUAL",
     "AUTO",
     "BACKENDS",
@@ -116,6 +118,7 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "WindowGrid",
+    "area_rows",
     "blend_windows",
     "check_abstention",
     "check_backend",
@@ -127,6 +130,7 @@ __all__ = [
     "choose_protocol",
     "compile_openvino",
     "convert_program",
+    "count_regions",
     "file_word",
     "find_colours",
     "is_of_values",

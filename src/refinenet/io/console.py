@@ -175,9 +175,14 @@ def say(what: Any) -> None:
 
     Under torchrun only the first process prints.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first_process():
         return
     print(quote_controls(what, keep_lines=True) if isinstance(what, str) else json.dumps(what, indent=2))
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that prints and writes results: always, except under torchrun."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def print_note(text: str, *, enabled: bool = True) -> None:
