@@ -13,7 +13,10 @@ import typer
 from refinenet.cli.deploy_runs import Request, deploy_video, deploy_with_ray
 from refinenet.cli.image_reports import ImageReport, json_lines_to
 from refinenet.cli.options import (
+    MACHINE,
+    REPORTS,
     STANDARD,
+    VALUES,
     AbstainBelow,
     AsJson,
     Backend,
@@ -141,6 +144,7 @@ def deploy(
             metavar="WxH",
             help="Segment all images in windows of this size, such as 1024x1024, in bounded memory. Default: 768x768, "
             "for images too large for memory and for .tif output.",
+            rich_help_panel="Large images",
         ),
         Mode.FILES,
     ] = None,
@@ -149,6 +153,7 @@ def deploy(
         typer.Option(
             help="Minimum overlap of windows, as a share of their side; implies windows for all images. 0.75 makes "
             "labels almost independent of window positions, 0.5 is four times as fast. Default: 0.75.",
+            rich_help_panel="Large images",
         ),
         Mode.FILES,
     ] = None,
@@ -157,6 +162,7 @@ def deploy(
         typer.Option(
             help="Time limit per image in milliseconds, from decoded image to labels. Backend, precision and scale "
             "are chosen by timing them on the first image; the loss in accuracy is reported.",
+            rich_help_panel=MACHINE,
         ),
         Mode.FILES | Mode.STDIN,
     ] = None,
@@ -165,16 +171,25 @@ def deploy(
     value_range: Annotated[ValueRange, IMAGES] = None,
     scale: Annotated[
         float | None,
-        typer.Option(help="Stored value of one unit of depth or values in .png. Default: 1000 for depth, millimetres."),
+        typer.Option(
+            help="Stored value of one unit of depth or values in .png. Default: 1000 for depth, millimetres.",
+            rich_help_panel=VALUES,
+        ),
         ALL,
     ] = None,
     limits: Annotated[
         str | None,
-        typer.Option(metavar="LOW,HIGH", help="Values at both ends of the colours. Default: those of the image."),
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="Values at both ends of the colours. Default: those of the image.",
+            rich_help_panel=VALUES,
+        ),
         ALL,
     ] = None,
     intrinsics: Annotated[
-        str | None, typer.Option(metavar="FX,FY,CX,CY", help="Camera of a point cloud, in pixels."), IMAGES
+        str | None,
+        typer.Option(metavar="FX,FY,CX,CY", help="Camera of a point cloud, in pixels.", rich_help_panel=VALUES),
+        IMAGES,
     ] = None,
     device: Annotated[Device, ALL] = None,
     backend: Annotated[Backend, ALL] = "auto",
@@ -184,18 +199,27 @@ def deploy(
         typer.Option(
             metavar="ENGINE",
             help="local, or ray: use all machines of a cluster (RAY_ADDRESS), or several processes on this machine.",
+            rich_help_panel=MACHINE,
         ),
         ALL,
     ] = "local",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Ray workers, each with a copy of the network. Default: one per GPU or two cores."),
+        typer.Option(
+            min=1,
+            help="Ray workers, each with a copy of the network. Default: one per GPU or two cores.",
+            rich_help_panel=MACHINE,
+        ),
         Mode.RAY,
     ] = None,
     as_json: Annotated[AsJson, WITH_REPORT] = False,
     json_lines: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write one line of JSON per image to a file, or - for standard output."),
+        typer.Option(
+            metavar="FILE",
+            help="Write one line of JSON per image to a file, or - for standard output.",
+            rich_help_panel=REPORTS,
+        ),
         Mode.FILES | Mode.STDIN,
     ] = None,
     table: Annotated[
@@ -204,6 +228,7 @@ def deploy(
             metavar="FILE",
             help="Write a table to a .csv or .parquet file: pixels, share, number of regions and, of georeferenced "
             "images, square metres, for each image and class.",
+            rich_help_panel=REPORTS,
         ),
         Mode.FILES | Mode.STDIN,
     ] = None,

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from refinenet.cli.options import (
+    DATA,
     DATASET_HELP,
+    REPORTS,
     AsJson,
     Backend,
     ClassSet,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from refinenet.inference.protocol import Protocol
 
 INFERENCE = "Inference protocol"
+INSTEAD = "Comparisons, other predictions, submissions"
 _OF_COMPARE = {"compare", "as_json"}
 _OF_UNLABELLED = {"dataset", "root", "split", "model", "submission", "device", "backend", "precision", "as_json"}
 _OF_UNLABELLED |= {"protocol", "scales", "flip", "window", "overlap"}
@@ -46,15 +49,25 @@ def evaluate(
     classes: ClassSet = None,
     split: Annotated[str, typer.Option(help="Split of the dataset.")] = "val",
     model: Model = "camvid",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the metrics to this JSON file.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the metrics to this JSON file.", rich_help_panel=REPORTS),
+    ] = None,
     table: Annotated[
-        Path | None, typer.Option(help="Write a table of the metrics to this .csv or .parquet file.")
+        Path | None,
+        typer.Option(help="Write a table of the metrics to this .csv or .parquet file.", rich_help_panel=REPORTS),
     ] = None,
     table_by: Annotated[
         Literal["class", "image", "image_class"],
-        typer.Option(metavar="BY", help="What has a row in the table: class, image, or image_class (both)."),
+        typer.Option(
+            metavar="BY",
+            help="What has a row in the table: class, image, or image_class (both).",
+            rich_help_panel=REPORTS,
+        ),
     ] = "class",
-    report: Annotated[Path | None, typer.Option(help="Write an HTML report with images to this folder.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write an HTML report with images to this folder.", rich_help_panel=REPORTS)
+    ] = None,
     protocol: Annotated[
         Literal["plain", "paper"],
         typer.Option(
@@ -94,22 +107,26 @@ def evaluate(
         typer.Option(
             metavar="A.json B.json",
             help="Compare two files written by --output, with significance tests, instead of evaluating.",
+            rich_help_panel=INSTEAD,
         ),
     ] = None,
     predictions: Annotated[
         Path | None,
         typer.Option(
-            help="Evaluate a folder of PNG files with class ids, named like the images, instead of running a model."
+            help="Evaluate a folder of PNG files with class ids, named like the images, instead of running a model.",
+            rich_help_panel=INSTEAD,
         ),
     ] = None,
     submission: Annotated[
         Path | None,
         typer.Option(
-            help="Write an archive for the test server of cityscapes, voc or ade20k; usually with --split test."
+            help="Write an archive for the test server of cityscapes, voc or ade20k; usually with --split test.",
+            rich_help_panel=INSTEAD,
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Check a sample of the folder's masks first.")
+        bool,
+        typer.Option("--check/--no-check", help="Check a sample of the folder's masks first.", rich_help_panel=DATA),
     ] = True,
     as_json: AsJson = False,
 ) -> None:

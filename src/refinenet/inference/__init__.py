@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from refinenet.inference.backends.onnxruntime import require_onnx
     from refinenet.inference.backends.openvino_conversion import convert_program
     from refinenet.inference.backends.pytorch import PyTorchBackend, keep_freed_memory
+    from refinenet.inference.backends.translation_cache import cache_folder
     from refinenet.inference.output_kinds import (
         OUTPUT_KINDS,
         PICTURE_SUFFIXES,
@@ -120,6 +121,7 @@ __all__ = [
     "WindowGrid",
     "area_rows",
     "blend_windows",
+    "cache_folder",
     "check_abstention",
     "check_backend",
     "check_finite",

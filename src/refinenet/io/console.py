@@ -149,11 +149,21 @@ def progress_bar(enabled: bool) -> Progress:
     )
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table with a left-aligned first column and right-aligned others; markup is not interpreted."""
-    table = Table(title=_plain(title), title_justify="left")
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, is_of_text: bool = False) -> None:
+    """Print a table; markup is not interpreted.
+
+    Args:
+        title: Title above the table.
+        columns: Headings.
+        rows: Cells of each row.
+        is_of_text: Whether all columns hold text, aligned to the left; otherwise all but the first hold numbers,
+            aligned to the right.
+    """
+    table = Table(title=_plain(title), title_justify="left", show_header=any(columns))
     for index, column in enumerate(columns):
-        table.add_column(_plain(column), justify="left" if index == 0 else "right")
+        is_left = is_of_text or index == 0
+        # A name that is broken up cannot be found or copied.
+        table.add_column(_plain(column), justify="left" if is_left else "right", no_wrap=is_of_text and index == 0)
     for row in rows:
         table.add_row(*(_plain(cell) for cell in row))
     Console().print(table)
