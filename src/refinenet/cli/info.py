@@ -50,7 +50,7 @@ def _describe_model(network: RefineNet, model: str) -> dict[str, Any]:
         **({} if network.parameters is None else {"parameters": network.parameters}),
         "classes": list(card.label_set.names),
         "scores": dict(card.scores),
-        **_read_certificate(model),
+        **(_read_certificate(model) if network.parameters is None else {}),
         "licence": card.licence,
         "recipe": dict(card.recipe),
         "temperature": card.temperature,

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from importlib.metadata import Distribution, PackageNotFoundError, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
+from refinenet._version import __version__
 from refinenet.inference.backends import AUTO, BACKENDS, choose_backend
+
+_DISTRIBUTIONS = ("refinenet-torch", "refinenet")
+"""Names under which this package may be installed."""
+_OF_DEVELOPERS = ("dev", "docs")
 
 
 def describe_system() -> dict[str, Any]:
@@ -20,10 +25,10 @@ def describe_system() -> dict[str, Any]:
     run, device = describe_run(), str(choose_device(None))
     kind = device.partition(":")[0]
     return {
-        "version": run["packages"].get("refinenet") or _own_version(),
+        "version": __version__,
         "python": run["python"],
         "platform": run["platform"],
-        "packages": {name: number for name, number in run["packages"].items() if name != "refinenet"},
+        "packages": {name: number for name, number in run["packages"].items() if name not in _DISTRIBUTIONS},
         "cpu": f"{run['cpu']}, {run['cpu_cores']} cores, {run['torch_threads']} threads",
         "gpus": run["gpus"],
         "cuda": run["cuda"],
@@ -33,12 +38,6 @@ def describe_system() -> dict[str, Any]:
         "extras": _find_extras(),
         "caches": _measure_caches(),
     }
-
-
-def _own_version() -> str:
-    from refinenet._version import __version__
-
-    return __version__
 
 
 def _describe_backend(name: Any) -> str:
@@ -51,16 +50,21 @@ def _describe_backend(name: Any) -> str:
 
 def _find_extras() -> dict[str, str]:
     """Return for each extra of the package whether it is installed, or what it lacks."""
-    owners = packages_distributions().get("refinenet")
-    if not owners:
-        return {}
+    requirements = next((found for name in _DISTRIBUTIONS if (found := _read_requirements(name))), [])
     needed: dict[str, list[str]] = {}
-    for requirement in Distribution.from_name(owners[0]).requires or ():
+    for requirement in requirements:
         found = re.match(r"([\w.-]+).*\bextra == ['\"]([\w-]+)['\"]", requirement)
-        if found is not None:
+        if found is not None and found[2] not in _OF_DEVELOPERS:
             needed.setdefault(found[2], []).append(found[1])
     missing = {extra: [name for name in names if _version(name) is None] for extra, names in needed.items()}
     return {extra: f"lacks {', '.join(names)}" if names else "installed" for extra, names in missing.items()}
+
+
+def _read_requirements(package: str) -> list[str]:
+    try:
+        return requires(package) or []
+    except PackageNotFoundError:
+        return []
 
 
 def _version(package: str) -> str | None:

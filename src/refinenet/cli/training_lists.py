@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from refinenet.io.console import say
+from refinenet.settings import SettingInfo, list_settings
 
 WIDEST = 100
 """Largest width of paragraphs, in characters."""
@@ -52,18 +53,38 @@ def _fill(text: str, indent: str) -> str:
 def show_training_settings(as_json: bool) -> None:
     """Print all fields of `TrainConfig` with default, allowed values and meaning."""
     from refinenet.io.console import print_table
-    from refinenet.settings import list_settings
     from refinenet.training.config import TrainConfig
 
     settings = list(list_settings(TrainConfig))
     if as_json:
-        say([{"name": s.name, "group": s.group, "default": s.default, **_texts(s)} for s in settings])
+        say(
+            [
+                {
+                    "name": s.name,
+                    "group": s.group,
+                    "default": s.default,
+                    "allowed": s.allowed,
+                    "meaning": _join_lines(s.meaning),
+                }
+                for s in settings
+            ]
+        )
         return
     for group, members in groupby(settings, lambda setting: setting.group):
-        rows = [[s.name, json.dumps(s.default), f"{s.meaning} Allowed: {s.allowed}."] for s in members]
+        rows = [[s.name, json.dumps(s.default), f"{_join_lines(s.meaning)} Allowed: {s.allowed}."] for s in members]
         print_table(group, ["setting", "default", "meaning"], rows, is_of_text=True)
-    say("Pass them as --set NAME=VALUE, with the value in JSON: --set 'crop_size=[360,480]' --set optimiser=sgd")
+    say("Pass them as --set NAME=VALUE, with the value in JSON:\n  --set 'crop_size=[360,480]' --set optimiser=sgd")
 
 
-def _texts(setting: Any) -> dict[str, str]:
-    return {"allowed": setting.allowed, "meaning": setting.meaning}
+def _to_dict(setting: SettingInfo) -> dict[str, Any]:
+    return {
+        "name": setting.name,
+        "group": setting.group,
+        "default": setting.default,
+        "allowed": setting.allowed,
+        "meaning": _join_lines(setting.meaning),
+    }
+
+
+def _join_lines(text: str) -> str:
+    return " ".join(text.split())

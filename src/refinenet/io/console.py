@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -163,7 +163,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for index, column in enumerate(columns):
         is_left = is_of_text or index == 0
         # A name that is broken up cannot be found or copied.
-        table.add_column(_plain(column), justify="left" if is_left else "right", no_wrap=is_of_text and index == 0)
+        is_name = is_of_text and index == 0
+        justify: Literal["left", "right"] = "left" if is_left else "right"
+        table.add_column(_plain(column), justify=justify, no_wrap=is_name, overflow="fold")
     for row in rows:
         table.add_row(*(_plain(cell) for cell in row))
     Console().print(table)
