@@ -84,7 +84,11 @@ def train(
     ] = None,
     size: Annotated[
         Literal["small", "medium", "large"] | None,
-        typer.Option(help="Size of a new light-weight network, instead of --encoder.", rich_help_panel=NETWORK),
+        typer.Option(
+            metavar="SIZE",
+            help="small, medium or large: a new light-weight network, instead of --encoder.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
     encoder: Annotated[
         str | None,
