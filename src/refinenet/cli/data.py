@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 
 Source = Annotated[str, typer.Argument(help="A dataset's name, or your own folder or YAML file.")]
-Workers = Annotated[int | None, typer.Option(min=0, help="Number of processes. Default: one per core.")]
+Workers = Annotated[int | None, typer.Option(min=0, metavar="N", help="Number of processes. Default: one per core.")]
 
 
 @app.command("list", epilog=epilog("data list"))
