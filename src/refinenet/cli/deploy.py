@@ -309,8 +309,8 @@ def _deploy_files(
             if areas is not None:
                 areas.add(result)
 
-        measures = {"measures_areas": areas is not None}
-        results = network.deploy_work(work, overwrite, progress=not as_json, **measures, **options)
+        options["measures_areas"] = areas is not None
+        results = network.deploy_work(work, overwrite, progress=not as_json, **options)
         take_all(results, count, take, progress=not as_json)
     if areas is not None:
         areas.write()

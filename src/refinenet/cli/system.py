@@ -50,7 +50,7 @@ def _describe_backend(name: Any) -> str:
 
 def _find_extras() -> dict[str, str]:
     """Return for each extra of the package whether it is installed, or what it lacks."""
-    requirements = next((found for name in _DISTRIBUTIONS if (found := _read_requirements(name))), [])
+    requirements = next((listed for name in _DISTRIBUTIONS if (listed := _read_requirements(name))), [])
     needed: dict[str, list[str]] = {}
     for requirement in requirements:
         found = re.match(r"([\w.-]+).*\bextra == ['\"]([\w-]+)['\"]", requirement)

@@ -51,7 +51,7 @@ def to_frame(rows: Sequence[Row], columns: Sequence[str]) -> Any:
         ValueError: pandas is not installed.
     """
     try:
-        import pandas as pd
+        import pandas as pd  # type: ignore[import-untyped]
     except ImportError as error:
         raise ValueError("A data frame needs pandas, which is not installed: pip install pandas") from error
     frame = pd.DataFrame(list(rows), columns=list(columns))

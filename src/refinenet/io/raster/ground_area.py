@@ -81,4 +81,5 @@ def _to_radians(
 
     x = transform.a * columns + transform.b * rows + transform.c
     y = transform.d * columns + transform.e * rows + transform.f
-    return np.radians(np.array(rasterio.warp.transform(crs, "EPSG:4326", x, y)))
+    places: npt.NDArray[np.float64] = np.radians(np.array(rasterio.warp.transform(crs, "EPSG:4326", x, y)))
+    return places
