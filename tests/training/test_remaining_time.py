@@ -26,6 +26,7 @@ def test_the_rest_of_a_steady_run_is_foretold(epochs: int, every: int) -> None:
         left = clock.remaining(epoch, 0)
         assert left is not None
         assert (left.validation is None) == (epoch < measured[0])
+    assert left is not None
     assert left.seconds == 0
 
 

@@ -286,13 +286,17 @@ def split_first_argument(
     model_type = next((known for known in MODEL_TYPES if first == known), None)
     if first is None or model_type is not None:
         return model_type, model
-    is_name = isinstance(first, str | os.PathLike)
-    if model is None and is_name and (first in BUNDLED or bool(Path(first).suffix) or Path(first).is_file()):
+    if model is None and isinstance(first, str | os.PathLike) and _is_model(os.fspath(first)):
         return None, first
     raise ValueError(
         f"model_type must be one of {', '.join(MODEL_TYPES)}, not {first!r}. A model to load is a file, or one of "
         f"{', '.join(BUNDLED)}: RefineNet(model=...)."
     )
+
+
+def _is_model(name: str) -> bool:
+    """Whether a text names a model: a bundled one, a file, or an address of the hub."""
+    return name in BUNDLED or "://" in name or bool(Path(name).suffix) or Path(name).is_file()
 
 
 def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
