@@ -10,7 +10,6 @@ import inspect
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields
 from functools import cache
 from importlib import import_module, resources
 from importlib.util import find_spec
@@ -20,7 +19,7 @@ from typing import Any, get_args, get_type_hints
 
 import typer
 
-from refinenet.settings import Settings, _describe, _field_types
+from refinenet.settings import Settings, list_settings
 
 PACKAGES = (
     "training",
@@ -153,7 +152,8 @@ def _with_default(parameter: Any, text: str) -> str:
 
 def _escape(text: str) -> str:
     """Escape what Markdown would take for markup, outside of code."""
-    parts = re.split(r"(`[^`]*`)", inspect.cleandoc(text))
+    plain = inspect.cleandoc(text).replace("\\[", "[")  # as Rich wants brackets in the help
+    parts = re.split(r"(`[^`]*`)", plain)
     return "".join(part if part.startswith("`") else re.sub(r"([*_<>\[\]])", r"\\\1", part) for part in parts)
 
 
@@ -166,7 +166,8 @@ def settings_page() -> str:
     from refinenet.training.config import TrainConfig
     from refinenet.training.pretraining.config import PretrainConfig
 
-    own = [name for name in _homes(PretrainConfig) if name not in _homes(TrainConfig) or _differs(name)]
+    of_training = {setting.name: setting.default for setting in list_settings(TrainConfig)}
+    own = [item.name for item in list_settings(PretrainConfig) if of_training.get(item.name, ...) != item.default]
     presets = "\n".join(
         f"`{name}`\n: " + ", ".join(f"`{key}={value!r}`" for key, value in options.items())
         for name, options in PRESETS.items()
@@ -179,7 +180,7 @@ def settings_page() -> str:
                 "value in JSON; text needs no quotes), or in the `[train]` section of a recipe. Values out of range, "
                 "unknown names and settings that would have no effect are errors.",
                 "## Training",
-                *_describe_settings(TrainConfig, list(_homes(TrainConfig))),
+                *_describe_settings(TrainConfig),
                 "## Pre-training of an encoder",
                 "`refinenet pretrain` has these settings of its own, or with other defaults; those of optimiser, "
                 "schedule, batch norm and loggers are as above.",
@@ -188,41 +189,24 @@ def settings_page() -> str:
                 "Options of `RefineNet(decoder={...})` and `--decoder '{\"cascade\": [1, 1, 2, 2]}'`. These names "
                 "stand for the papers' other networks:",
                 presets,
-                *_describe_settings(DecoderConfig, list(_homes(DecoderConfig))),
+                *_describe_settings(DecoderConfig),
             ]
         )
         + "\n"
     )
 
 
-def _differs(name: str) -> bool:
-    from refinenet.training.config import TrainConfig
-    from refinenet.training.pretraining.config import PretrainConfig
-
-    defaults = [{field.name: field.default for field in fields(kind)}[name] for kind in (TrainConfig, PretrainConfig)]
-    return bool(defaults[0] != defaults[1])
-
-
-def _homes(config: type[Settings]) -> dict[str, type[Settings]]:
-    """Return the class that defines each field of a configuration, its own fields first."""
-    bases = [base for base in config.__mro__ if base is not Settings and issubclass(base, Settings)]
-    return {name: base for base in bases for name in base.__annotations__ if not name.startswith("_")}
-
-
-def _describe_settings(config: type[Settings], names: Sequence[str]) -> Iterator[str]:
-    types, homes = _field_types(config), _homes(config)
-    defaults = {field.name: field.default for field in fields(config)}
+def _describe_settings(config: type[Settings], names: Sequence[str] | None = None) -> Iterator[str]:
+    """Yield a section for each setting, or for those named, with a title for each group."""
     home: type[Settings] | None = None
-    for name in names:
-        if homes[name] is not home:
-            home = homes[name]
-            title = _escape(inspect.cleandoc(home.__doc__ or "").splitlines()[0]).rstrip(".")
-            yield f"**{title}**"
-        required = defaults[name] is MISSING
-        default = "Required" if required else f"Default: `{_as_json(defaults[name])}`"
-        yield (
-            f"### `{name}`\n\n{_upper(_escape(_describe(types[name])))}. {default}.\n\n{_field_meanings(home)[name]}"
-        )
+    for setting in list_settings(config):
+        if names is not None and setting.name not in names:
+            continue
+        if setting.home is not home:
+            home = setting.home
+            yield f"**{_escape(setting.group)}**"
+        default = "Required" if setting.is_required else f"Default: `{_as_json(setting.default)}`"
+        yield f"### `{setting.name}`\n\n{_upper(_escape(setting.allowed))}. {default}.\n\n{setting.meaning}"
 
 
 def _upper(text: str) -> str:
@@ -231,21 +215,6 @@ def _upper(text: str) -> str:
 
 def _as_json(value: object) -> str:
     return repr(list(value) if isinstance(value, tuple) else value).replace("'", '"')
-
-
-def _field_meanings(config: type) -> dict[str, str]:
-    """Return the text under each field of a class, as its source has it."""
-    tree = ast.parse(Path(inspect.getfile(config)).read_text("utf-8"))
-    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == config.__name__).body
-    return {
-        field.target.id: inspect.cleandoc(text.value.value)
-        for field, text in pairwise(body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-        and isinstance(text.value.value, str)
-    }
 
 
 # ---------------------------------------------------------------------------------------------------- tables

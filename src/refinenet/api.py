@@ -36,7 +36,7 @@ from refinenet.io.bands import BandsSource
 from refinenet.io.console import print_note
 from refinenet.io.images import ChannelOrder, check_channel_order
 from refinenet.models.class_mapping import check_same_classes
-from refinenet.models.factory import ModelSpec, SizeName, choose_device
+from refinenet.models.factory import ModelSpec, SizeName, choose_device, split_first_argument
 from refinenet.models.hub import pin
 from refinenet.models.model_file import ModelCard, load, save
 from refinenet.models.network import ModelType, Network
@@ -51,7 +51,7 @@ class RefineNet(SharedModel):
 
     Args:
         model_type: "full" (RefineNet) or "lightweight" (Light-Weight RefineNet). By default that of the model file;
-            for a new network "full", or "lightweight" if an `encoder` is given.
+            for a new network "full", or "lightweight" with an `encoder`. `RefineNet("camvid")` means `model="camvid"`.
         num_layers: Depth of the ResNet encoder: 50 (the default), 101 or 152.
         encoder: timm name of an encoder to use instead of a ResNet: any that takes images of any size.
             "mobilenetv2_100" gives the published light-weight MobileNetV2 network.
@@ -78,9 +78,8 @@ class RefineNet(SharedModel):
         precision: Precision of the backend's arithmetic: "float32"; "bfloat16" (OpenVINO, PyTorch) or "float16"
             (PyTorch on GPUs), which are faster on processors that support them; one or two labels in a hundred may
             differ.
-        channel_order: Channel order of arrays and tensors passed to `segment` and `deploy`: "rgb", or "bgr" for those
-            of OpenCV (`cv2.imread`). Pictures of results have the same order. Files and Pillow images, and pictures of
-            their results, are always RGB.
+        channel_order: Channel order of arrays and tensors passed to `segment` and `deploy`, and of pictures of results:
+            "rgb", or "bgr" for those of OpenCV (`cv2.imread`). Files and Pillow images, and their results, are RGB.
         bands: Bands of the images, with the stored values that become 0 and 1: "red,green,blue,nir:0:4095"; see
             `refinenet.io.bands`. By default RGB of 8 bits. Weights for other bands are converted, and to be trained.
         size: "small", "medium" or "large": a new light-weight network with an EfficientNet-Lite encoder and a decoder
@@ -96,7 +95,7 @@ class RefineNet(SharedModel):
 
     def __init__(
         self,
-        model_type: ModelType | None = None,
+        model_type: ModelType | str | os.PathLike[str] | None = None,
         num_layers: int | None = None,
         encoder: str | None = None,
         num_classes: int | None = None,
@@ -115,9 +114,10 @@ class RefineNet(SharedModel):
     ) -> None:
         warn_of_predecessor()
         check_channel_order(channel_order)
+        kind, model = split_first_argument(model_type, model)
         model, encoder_weights = pin(model), pin(encoder_weights)
         spec = ModelSpec(
-            model_type=model_type,
+            model_type=kind,
             num_layers=num_layers,
             encoder=encoder,
             num_classes=num_classes,

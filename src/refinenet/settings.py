@@ -11,10 +11,14 @@ A configuration is a frozen dataclass beside the code that it configures. Its an
 
 from __future__ import annotations
 
+import ast
+import inspect
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
+from itertools import pairwise
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
@@ -129,6 +133,63 @@ class Settings:
             hint = f" Did you mean {', '.join(near)}?" if near else ""
             raise ValueError(f"Unknown {cls._title}: {', '.join(unknown)}.{hint} Known are {', '.join(known)}.")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingInfo:
+    """What is known about a field of a configuration."""
+
+    name: str
+    home: type[Settings]
+    """The class that defines it."""
+    default: Any
+    """Its default; None also if it is required."""
+    is_required: bool
+    allowed: str
+    """The allowed values in words."""
+    meaning: str
+    """The text under the field in the source."""
+
+    @property
+    def group(self) -> str:
+        """The first line of the docstring of its class."""
+        return inspect.cleandoc(self.home.__doc__ or "").splitlines()[0].rstrip(".")
+
+
+def list_settings(config: type[Settings]) -> Iterator[SettingInfo]:
+    """Yield the fields of a configuration, its own first, then those of its bases."""
+    types = _field_types(config)
+    defaults = {field.name: field.default for field in fields(config)}
+    for home in config.__mro__:
+        if home is Settings or not issubclass(home, Settings):
+            continue
+        meanings = _field_meanings(home)
+        for name in home.__annotations__:
+            if not name.startswith("_"):
+                is_required = defaults[name] is MISSING
+                yield SettingInfo(
+                    name=name,
+                    home=home,
+                    default=None if is_required else defaults[name],
+                    is_required=is_required,
+                    allowed=_describe(types[name]),
+                    meaning=meanings[name],
+                )
+
+
+def _field_meanings(config: type) -> dict[str, str]:
+    """Return the text under each field of a class, as its source has it."""
+    tree = ast.parse(Path(inspect.getfile(config)).read_text("utf-8"))
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == config.__name__).body
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
 
 
 def _field_types(settings: type[Settings]) -> dict[str, Any]:

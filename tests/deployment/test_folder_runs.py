@@ -28,7 +28,8 @@ from pycocotools import mask as coco_mask
 from refinenet import RefineNet
 from refinenet.cli import main
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.deployment.files import DeployOptions, segment_files
+from refinenet.deployment.file_results import DeployOptions
+from refinenet.deployment.files import segment_files
 from refinenet.deployment.inputs import plan_work
 from refinenet.deployment.regions import find_regions, to_geojson
 from refinenet.inference.backends import open_backend

@@ -219,6 +219,16 @@ def test_a_certificate_holds_the_files_and_their_hashes(
     assert json.loads((folder / "net.onnx.certificate.json").read_text())["made"]["packages"]["onnxruntime"]
 
 
+def test_info_shows_what_the_certificate_says(
+    exported_openvino: Certificate, folder: Path, call_refinenet: CommandLine
+) -> None:
+    done = call_refinenet("info", folder / "net.xml", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)["export"]
+    assert (told["format"], told["precision"]) == (exported_openvino.format, "float32")
+    assert told["bytes"] == sum((folder / name).stat().st_size for name in ("net.xml", "net.bin"))
+
+
 def miou_of(pairs: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> float:
     """Mean over the classes that occur of intersection over union, of all pixels but void ones."""
     truth, found = (np.concatenate([pair[which].ravel() for pair in pairs]) for which in (0, 1))

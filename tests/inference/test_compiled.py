@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from torch.nn import functional
 
 from refinenet import RefineNet
@@ -19,10 +21,14 @@ from refinenet.datasets.street_scenes import draw_street
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler: apt-get install g++")
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    network = RefineNet(encoder="test_resnet", num_classes=4, device="cpu", seed=1)
+    return network.save(tmp_path_factory.mktemp("model") / "small.safetensors")
+
+
 @needs_compiler
-def test_labels_are_those_of_pytorch(tmp_path: Path) -> None:
-    model = tmp_path / "small.safetensors"
-    RefineNet(encoder="test_resnet", num_classes=4, device="cpu", seed=1).save(model)
+def test_labels_are_those_of_pytorch(model: Path) -> None:
     compiled = RefineNet(model=model, device="cpu", backend="compiled")
     eager = RefineNet(model=model, device="cpu", backend="pytorch")
     for seed, (height, width) in enumerate([(96, 128), (75, 131)]):
@@ -34,14 +40,26 @@ def test_labels_are_those_of_pytorch(tmp_path: Path) -> None:
             logits = eager.network(images)
         resized = functional.interpolate(found.scores.values[None], (height, width), mode="bilinear")
         assert float((resized - logits).abs().max() / (logits.max() - logits.min())) <= 1e-3
+    check_threads(compiled)
 
 
-def test_without_a_compiler_it_is_said_what_to_do(tmp_path: Path) -> None:
+def check_threads(compiled: RefineNet) -> None:
+    """Check that concurrent calls give the labels of sequential ones and compile nothing anew."""
+    images = [draw_street(seed, height, width)[0] for seed, (height, width) in enumerate([(96, 128), (75, 131)])]
+    alone = [compiled.segment(image).labels for image in images]
+    before = counters["stats"]["unique_graphs"]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda call: compiled.segment(images[call % 2]).labels, range(400)))
+    assert all((labels == alone[call % 2]).all() for call, labels in enumerate(found))
+    assert counters["stats"]["unique_graphs"] == before > 0
+
+
+def test_without_a_compiler_it_is_said_what_to_do(model: Path, tmp_path: Path) -> None:
     image = tmp_path / "a.npy"
     np.save(image, draw_street(0, 64, 64)[0])
     code = (
         "import numpy as np; from refinenet import RefineNet;"
-        f"RefineNet(model='camvid', device='cpu', backend='compiled').segment(np.load({str(image)!r}))"
+        f"RefineNet(model={str(model)!r}, device='cpu', backend='compiled').segment(np.load({str(image)!r}))"
     )
     environment = {
         **os.environ,

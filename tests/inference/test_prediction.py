@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from pathlib import Path
 
 import numpy as np
@@ -202,3 +203,18 @@ def test_an_output_without_a_likelihood_has_no_deviation(model: RefineNet, stree
         read_outputs("depth~cauchy")
     (spec,) = read_outputs("far=depth~gaussian:1:9")
     assert read_outputs(spec.to_text()) == read_outputs([spec.to_dict()]) == (spec,)
+
+
+def test_models_and_predictions_describe_themselves(model: RefineNet, street: npt.NDArray[np.uint8]) -> None:
+    found = model.predict(street)
+    assert repr(model) == (
+        "RefineNet(lightweight, test_resnet, 3 classes, outputs depth:0.5:80.0, normals, "
+        "soil=regression[height:m,moisture:%], cpu, pytorch, float32)"
+    )
+    assert repr(found) == "Prediction(120x90, outputs: classes, depth, normals, soil (regression))"
+    assert found.segmentation is not None
+    name, share = max(found.areas.items(), key=lambda item: item[1])
+    assert repr(found.segmentation).startswith(f"Segmentation(120x90, 3 classes: {name} {100 * share:.0f} %")
+    shown = np.asarray(Image.open(io.BytesIO(found._repr_png_() or b"")))
+    assert np.array_equal(shown[:90], found.segmentation.overlay)
+    assert len(shown) > 90  # the legend

@@ -12,8 +12,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from refinenet._version import __version__
-from refinenet.cli import data, demo, deploy, export, hub, model, pretrain, train
+from refinenet.cli import data, demo, deploy, export, hub, info, model, pretrain, serve, train
 from refinenet.cli import eval as eval_command
+from refinenet.cli.examples import Commands, epilog
 from refinenet.cli.options import complain
 from refinenet.io.console import check_output, describe_error, secure_streams
 from refinenet.io.files import quote_controls
@@ -24,8 +25,8 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     help="RefineNet: train, evaluate and deploy networks for high-resolution semantic segmentation.",
+    cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -49,17 +50,18 @@ def options(
 
 
 # The help lists the commands in this order.
-app.command()(train.train)
-app.command()(pretrain.pretrain)
-app.command("eval")(eval_command.evaluate)
-app.command()(eval_command.calibrate)
-app.command()(deploy.deploy)
-app.command()(export.export)
-app.command()(model.convert)
-app.command()(model.info)
-app.command()(hub.push)
-app.command()(hub.pull)
-app.command()(demo.demo)
+app.command(epilog=epilog("train"))(train.train)
+app.command(epilog=epilog("pretrain"))(pretrain.pretrain)
+app.command("eval", epilog=epilog("eval"))(eval_command.evaluate)
+app.command(epilog=epilog("calibrate"))(eval_command.calibrate)
+app.command(epilog=epilog("deploy"))(deploy.deploy)
+app.command(epilog=epilog("serve"))(serve.serve)
+app.command(epilog=epilog("export"))(export.export)
+app.command(epilog=epilog("convert"))(model.convert)
+app.command(epilog=epilog("info"))(info.info)
+app.command(epilog=epilog("push"))(hub.push)
+app.command(epilog=epilog("pull"))(hub.pull)
+app.command(epilog=epilog("demo"))(demo.demo)
 
 
 def main() -> NoReturn:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from refinenet.cli.examples import epilog
 from refinenet.cli.options import AsJson, Root
 from refinenet.io.console import say
 
@@ -21,10 +22,10 @@ app = typer.Typer(
 )
 
 Source = Annotated[str, typer.Argument(help="A dataset's name, or your own folder or YAML file.")]
-Workers = Annotated[int | None, typer.Option(min=0, help="Number of processes. Default: one per core.")]
+Workers = Annotated[int | None, typer.Option(min=0, metavar="N", help="Number of processes. Default: one per core.")]
 
 
-@app.command("list")
+@app.command("list", epilog=epilog("data list"))
 def list_datasets(as_json: AsJson = False) -> None:
     """List the published datasets: images, size, licence, and whether they are on this machine."""
     from refinenet.datasets.preparation import list_datasets as find_datasets
@@ -40,7 +41,7 @@ def list_datasets(as_json: AsJson = False) -> None:
     say("`streets` needs no files. `refinenet data prepare NAME` downloads a dataset, or explains how to get it.")
 
 
-@app.command()
+@app.command(epilog=epilog("data prepare"))
 def prepare(
     name: Annotated[str, typer.Argument(help="A dataset's name; see `refinenet data list`.")],
     root: Root = None,
@@ -84,7 +85,7 @@ def _print_prepared(report: PrepareReport) -> None:
         print_note(problem)
 
 
-@app.command()
+@app.command(epilog=epilog("data info"))
 def info(
     source: Source,
     root: Root = None,
@@ -109,7 +110,7 @@ def info(
     found.print()
 
 
-@app.command()
+@app.command(epilog=epilog("data check"))
 def check(
     source: Source,
     root: Root = None,
@@ -141,7 +142,7 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog=epilog("data split"))
 def split(
     folder: Annotated[Path, typer.Argument(help="A folder with images/ and masks/, without splits.")],
     val: Annotated[float, typer.Option(min=0, max=1, help="Share of images for validation.")] = 0.2,

@@ -13,7 +13,10 @@ import typer
 from refinenet.cli.deploy_runs import Request, deploy_video, deploy_with_ray
 from refinenet.cli.image_reports import ImageReport, json_lines_to
 from refinenet.cli.options import (
+    MACHINE,
+    REPORTS,
     STANDARD,
+    VALUES,
     AbstainBelow,
     AsJson,
     Backend,
@@ -22,6 +25,7 @@ from refinenet.cli.options import (
     Model,
     Precision,
     ValueRange,
+    check_table_name,
     default_model_notice,
     read_bands,
     read_numbers,
@@ -35,7 +39,7 @@ from refinenet.outputs import CLASSES
 
 if TYPE_CHECKING:
     from refinenet.api import RefineNet
-    from refinenet.deployment.files import FileResult
+    from refinenet.deployment.file_results import FileResult
     from refinenet.deployment.inputs import JobList
     from refinenet.deployment.large_images import Windows
 
@@ -140,6 +144,7 @@ def deploy(
             metavar="WxH",
             help="Segment all images in windows of this size, such as 1024x1024, in bounded memory. Default: 768x768, "
             "for images too large for memory and for .tif output.",
+            rich_help_panel="Large images",
         ),
         Mode.FILES,
     ] = None,
@@ -148,6 +153,7 @@ def deploy(
         typer.Option(
             help="Minimum overlap of windows, as a share of their side; implies windows for all images. 0.75 makes "
             "labels almost independent of window positions, 0.5 is four times as fast. Default: 0.75.",
+            rich_help_panel="Large images",
         ),
         Mode.FILES,
     ] = None,
@@ -156,6 +162,7 @@ def deploy(
         typer.Option(
             help="Time limit per image in milliseconds, from decoded image to labels. Backend, precision and scale "
             "are chosen by timing them on the first image; the loss in accuracy is reported.",
+            rich_help_panel=MACHINE,
         ),
         Mode.FILES | Mode.STDIN,
     ] = None,
@@ -164,16 +171,25 @@ def deploy(
     value_range: Annotated[ValueRange, IMAGES] = None,
     scale: Annotated[
         float | None,
-        typer.Option(help="Stored value of one unit of depth or values in .png. Default: 1000 for depth, millimetres."),
+        typer.Option(
+            help="Stored value of one unit of depth or values in .png. Default: 1000 for depth, millimetres.",
+            rich_help_panel=VALUES,
+        ),
         ALL,
     ] = None,
     limits: Annotated[
         str | None,
-        typer.Option(metavar="LOW,HIGH", help="Values at both ends of the colours. Default: those of the image."),
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="Values at both ends of the colours. Default: those of the image.",
+            rich_help_panel=VALUES,
+        ),
         ALL,
     ] = None,
     intrinsics: Annotated[
-        str | None, typer.Option(metavar="FX,FY,CX,CY", help="Camera of a point cloud, in pixels."), IMAGES
+        str | None,
+        typer.Option(metavar="FX,FY,CX,CY", help="Camera of a point cloud, in pixels.", rich_help_panel=VALUES),
+        IMAGES,
     ] = None,
     device: Annotated[Device, ALL] = None,
     backend: Annotated[Backend, ALL] = "auto",
@@ -183,18 +199,37 @@ def deploy(
         typer.Option(
             metavar="ENGINE",
             help="local, or ray: use all machines of a cluster (RAY_ADDRESS), or several processes on this machine.",
+            rich_help_panel=MACHINE,
         ),
         ALL,
     ] = "local",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Ray workers, each with a copy of the network. Default: one per GPU or two cores."),
+        typer.Option(
+            min=1,
+            help="Ray workers, each with a copy of the network. Default: one per GPU or two cores.",
+            rich_help_panel=MACHINE,
+        ),
         Mode.RAY,
     ] = None,
     as_json: Annotated[AsJson, WITH_REPORT] = False,
     json_lines: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write one line of JSON per image to a file, or - for standard output."),
+        typer.Option(
+            metavar="FILE",
+            help="Write one line of JSON per image to a file, or - for standard output.",
+            rich_help_panel=REPORTS,
+        ),
+        Mode.FILES | Mode.STDIN,
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a table to a .csv or .parquet file: pixels, share, number of regions and, of georeferenced "
+            "images, square metres, for each image and class.",
+            rich_help_panel=REPORTS,
+        ),
         Mode.FILES | Mode.STDIN,
     ] = None,
 ) -> None:
@@ -225,6 +260,8 @@ def deploy(
         deploy_video(request, abstain_below=abstain_below, overwrite=overwrite, **rendering)
         return
     _check_lines(json_lines)
+    if table is not None:
+        check_table_name(table)
     _check_latency(max_latency)
     _check_pipes(images, output, as_json or json_lines == STANDARD)
     if output == STANDARD:
@@ -235,7 +272,7 @@ def deploy(
         _refuse_others(context, Mode.STDIN, "IMAGES", "Standard input is read as one image")
     windows = _read_windows(window, overlap)
     options = {"windows": windows, "max_latency_ms": max_latency, "abstain_below": abstain_below}
-    _deploy_files(request, json_lines, recursive=recursive, overwrite=overwrite, **options, **reading)
+    _deploy_files(request, json_lines, table, recursive=recursive, overwrite=overwrite, **options, **reading)
 
 
 def _refuse_others(context: typer.Context, mode: Mode, beside: str, why: str) -> None:
@@ -249,7 +286,7 @@ def _has_video(sources: Sequence[str]) -> bool:
 
 
 def _deploy_files(
-    request: Request, json_lines: str | None, *, recursive: bool, overwrite: bool, **options: Any
+    request: Request, json_lines: str | None, table: str | None, *, recursive: bool, overwrite: bool, **options: Any
 ) -> None:
     """Segment image files, report each, and count failures; `options` are those of `RefineNet.deploy_work`."""
     from refinenet.deployment.files import take_all
@@ -257,6 +294,7 @@ def _deploy_files(
     as_json = request.as_json
     content = sys.stdin.buffer.read() if request.images == [STANDARD] else None
     work, network = _open(request, recursive, content)
+    areas = None if table is None else network.open_table(table)
     count = len(work.items)
     report = ImageReport(is_silent=as_json or json_lines == STANDARD, collects=as_json)
     with json_lines_to(json_lines, work) as write_line:
@@ -268,9 +306,14 @@ def _deploy_files(
                 request.announce()
             report.add(result)
             write_line(result)
+            if areas is not None:
+                areas.add(result)
 
+        options["measures_areas"] = areas is not None
         results = network.deploy_work(work, overwrite, progress=not as_json, **options)
         take_all(results, count, take, progress=not as_json)
+    if areas is not None:
+        areas.write()
     request.announce()
     report.finish(count)
 

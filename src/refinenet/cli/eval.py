@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from refinenet.cli.options import (
+    DATA,
     DATASET_HELP,
+    REPORTS,
     AsJson,
     Backend,
     ClassSet,
@@ -17,22 +19,27 @@ from refinenet.cli.options import (
     Model,
     Precision,
     Root,
+    check_table_name,
     default_model_notice,
+    is_given,
     read_size,
     refuse_idle_options,
 )
-from refinenet.io.console import say
+from refinenet.io.console import is_first_process, say
 
 if TYPE_CHECKING:
+    from refinenet.evaluation.metric_tables import By
     from refinenet.evaluation.results import Evaluation
     from refinenet.evaluation.submission import Submission
     from refinenet.inference.protocol import Protocol
 
 INFERENCE = "Inference protocol"
+INSTEAD = "Comparisons, other predictions, submissions"
 _OF_COMPARE = {"compare", "as_json"}
 _OF_UNLABELLED = {"dataset", "root", "split", "model", "submission", "device", "backend", "precision", "as_json"}
 _OF_UNLABELLED |= {"protocol", "scales", "flip", "window", "overlap"}
 _OF_PREDICTIONS = {"predictions", "dataset", "root", "classes", "split", "output", "report", "check", "as_json"}
+_OF_PREDICTIONS |= {"table", "table_by"}
 
 
 def evaluate(
@@ -42,8 +49,25 @@ def evaluate(
     classes: ClassSet = None,
     split: Annotated[str, typer.Option(help="Split of the dataset.")] = "val",
     model: Model = "camvid",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the metrics to this JSON file.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML report with images to this folder.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the metrics to this JSON file.", rich_help_panel=REPORTS),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Write a table of the metrics to this .csv or .parquet file.", rich_help_panel=REPORTS),
+    ] = None,
+    table_by: Annotated[
+        Literal["class", "image", "image_class"],
+        typer.Option(
+            metavar="BY",
+            help="What has a row in the table: class, image, or image_class (both).",
+            rich_help_panel=REPORTS,
+        ),
+    ] = "class",
+    report: Annotated[
+        Path | None, typer.Option(help="Write an HTML report with images to this folder.", rich_help_panel=REPORTS)
+    ] = None,
     protocol: Annotated[
         Literal["plain", "paper"],
         typer.Option(
@@ -83,22 +107,26 @@ def evaluate(
         typer.Option(
             metavar="A.json B.json",
             help="Compare two files written by --output, with significance tests, instead of evaluating.",
+            rich_help_panel=INSTEAD,
         ),
     ] = None,
     predictions: Annotated[
         Path | None,
         typer.Option(
-            help="Evaluate a folder of PNG files with class ids, named like the images, instead of running a model."
+            help="Evaluate a folder of PNG files with class ids, named like the images, instead of running a model.",
+            rich_help_panel=INSTEAD,
         ),
     ] = None,
     submission: Annotated[
         Path | None,
         typer.Option(
-            help="Write an archive for the test server of cityscapes, voc or ade20k; usually with --split test."
+            help="Write an archive for the test server of cityscapes, voc or ade20k; usually with --split test.",
+            rich_help_panel=INSTEAD,
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Check a sample of the folder's masks first.")
+        bool,
+        typer.Option("--check/--no-check", help="Check a sample of the folder's masks first.", rich_help_panel=DATA),
     ] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -113,6 +141,7 @@ def evaluate(
         raise typer.BadParameter(
             "Pass a dataset to evaluate on, or compare two results with --compare.", param_hint="--dataset"
         )
+    _check_table(context, table)
     on: dict[str, Any] = {"root": root, "split": split, "classes": classes}
     on |= {"output_file": output, "report": report, "progress": not as_json, "check": check}
     if predictions is not None:
@@ -136,8 +165,29 @@ def evaluate(
         else:
             result = network.eval(dataset, protocol=chosen, abstain_below=abstain_below, submission=submission, **on)
         default_model_notice(context, model)()
+    if table is not None and is_first_process():
+        _write_table(result, table, table_by)
     if as_json:
         say(result.to_dict())
+
+
+def _check_table(context: typer.Context, table: Path | None) -> None:
+    """Check, before the evaluation, that its table can be written."""
+    if table is None:
+        if is_given(context, "table_by"):
+            raise typer.BadParameter("It has an effect only with --table.", param_hint="--table-by")
+        return
+    from refinenet.io.files import refuse_unwritable
+
+    check_table_name(table)
+    refuse_unwritable(table)
+
+
+def _write_table(result: Evaluation | Submission, table: Path, by: By) -> None:
+    from refinenet.evaluation.results import Evaluation
+
+    assert isinstance(result, Evaluation)  # --table is refused where nothing is evaluated
+    result.save_table(table, by)
 
 
 def calibrate(

@@ -19,6 +19,7 @@ from refinenet.cli.options import (
 )
 from refinenet.io.console import say
 
+INT8 = "Precision"
 _ALWAYS = {"output", "model", "size", "as_json"}
 _OF_DATASET = {"dataset", "root", "classes", "split", "precision"}
 
@@ -48,15 +49,31 @@ def export(
     ] = None,
     precision: Annotated[
         Literal["float32", "int8"],
-        typer.Option(metavar="PRECISION", help="float32, or int8 for .xml, which needs --dataset."),
+        typer.Option(
+            metavar="PRECISION", help="float32, or int8 for .xml, which needs --dataset.", rich_help_panel=INT8
+        ),
     ] = "float32",
-    calibration_split: Annotated[str, typer.Option(help="Split of the dataset for int8 calibration.")] = "train",
+    calibration_split: Annotated[
+        str, typer.Option(help="Split of the dataset for int8 calibration.", rich_help_panel=INT8)
+    ] = "train",
     max_drop: Annotated[
-        float, typer.Option(min=0, max=1, help="Largest drop in mIoU allowed for int8; 0.005 is half a point.")
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Largest drop in mIoU allowed for int8; 0.005 is half a point.",
+            rich_help_panel=INT8,
+        ),
     ] = 0.005,
     max_rise: Annotated[
         float,
-        typer.Option(min=0, help="Largest relative rise in RMSE of depth, normals and other values allowed for int8."),
+        typer.Option(
+            min=0,
+            metavar="SHARE",
+            help="Largest relative rise in RMSE of depth, normals and other values allowed for int8.",
+            rich_help_panel=INT8,
+        ),
     ] = 0.05,
     as_json: AsJson = False,
 ) -> None:

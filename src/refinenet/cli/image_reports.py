@@ -14,7 +14,7 @@ from refinenet.io.console import describe_error, say
 from refinenet.io.files import quote_controls
 
 if TYPE_CHECKING:
-    from refinenet.deployment.files import FileResult
+    from refinenet.deployment.file_results import FileResult
     from refinenet.deployment.inputs import JobList
 
 

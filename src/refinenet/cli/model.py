@@ -1,9 +1,9 @@
-"""The commands on model files: `refinenet convert` and `refinenet info`."""
+"""The command `refinenet convert`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -37,39 +37,3 @@ def convert(
     network.save(target, "float16" if half else "float32", licence)
     facts = {"model": str(target), **network.card.architecture.to_dict()}
     say(facts if as_json else ", ".join(f"{key} {value}" for key, value in facts.items()))
-
-
-def info(
-    model: Annotated[str, typer.Argument(help='A model file, or "camvid", the bundled model.')] = "camvid",
-    as_json: AsJson = False,
-) -> None:
-    """Show the architecture, classes, scores, licence and recipe of a model."""
-    from refinenet.api import RefineNet
-
-    network = RefineNet(model=model, device="cpu")
-    card = network.card
-    facts = {
-        **card.architecture.to_dict(),
-        **({} if network.parameters is None else {"parameters": network.parameters}),
-        "classes": list(card.label_set.names),
-        "scores": dict(card.scores),
-        "licence": card.licence,
-        "recipe": dict(card.recipe),
-        "temperature": card.temperature,
-        **({} if card.value_range is None else {"value_range": list(card.value_range)}),
-        "weights_sha256": card.weights_sha256,
-    }
-    if as_json:
-        say(facts)
-        return
-    from refinenet.io.console import print_table
-
-    print_table(model, ["", ""], [[key, _show(value)] for key, value in facts.items()])
-
-
-def _show(value: Any) -> str:
-    from refinenet.models.tensor_files import printable
-
-    if isinstance(value, dict):
-        return "\n".join(f"{printable(key)}: {_show(item)}" for key, item in value.items()) or "none"
-    return ", ".join(map(_show, value)) if isinstance(value, list) else printable(str(value), limit=10_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,14 @@ from refinenet.io.files import quote_controls
 STANDARD = "-"
 """Standard input or output, in place of a file."""
 
+NETWORK = "New network"
+DATA = "Data"
+SETTINGS = "Settings and recipes"
+MACHINE = "Device and speed"
+REPORTS = "Reports"
+VALUES = "Bands, depths and other values"
+"""Titles of groups of options in the help; options without one come first."""
+
 DATASET_HELP = "A dataset's name (see `refinenet data list`), or your own folder or YAML file."
 
 Model = Annotated[
@@ -27,13 +36,16 @@ Model = Annotated[
         "bundled model.",
     ),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: a GPU if available.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: a GPU if available.", rich_help_panel=MACHINE)
+]
 _BACKENDS = ", ".join(f"{name} ({spec.remark})" if spec.remark else name for name, spec in BACKENDS.items())
 Backend = Annotated[
     Literal["auto", BackendName],
     typer.Option(
         metavar="BACKEND",
         help=f"Inference backend: {_BACKENDS}, or auto: OpenVINO on CPUs if installed, otherwise PyTorch.",
+        rich_help_panel=MACHINE,
     ),
 ]
 Precision = Annotated[
@@ -42,6 +54,7 @@ Precision = Annotated[
         metavar="PRECISION",
         help="Numerical precision of the network: float32, bfloat16 (not with onnxruntime), or float16 (PyTorch on "
         "GPUs only).",
+        rich_help_panel=MACHINE,
     ),
 ]
 AbstainBelow = Annotated[
@@ -51,7 +64,8 @@ Bands = Annotated[
     str | None,
     typer.Option(
         help="Band numbers for red, green and blue, such as 3,2,1, or a single band for grey; as many as the model "
-        "has, if it is for other bands. Default: as declared by the file."
+        "has, if it is for other bands. Default: as declared by the file.",
+        rich_help_panel=VALUES,
     ),
 ]
 ValueRange = Annotated[
@@ -60,16 +74,23 @@ ValueRange = Annotated[
         metavar="LOW,HIGH",
         help="Stored values of black and white, such as 0,4095 for 12-bit images. Default: those the model was trained "
         "with, otherwise the range of the image's data type.",
+        rich_help_panel=VALUES,
     ),
 ]
-Root = Annotated[Path | None, typer.Option(help="Folder of a published dataset.")]
+Root = Annotated[Path | None, typer.Option(help="Folder of a published dataset.", rich_help_panel=DATA)]
 ClassSet = Annotated[
-    str | None, typer.Option(help="Alternative set of classes of a published dataset: stuff for coco, 59 for context.")
+    str | None,
+    typer.Option(
+        help="Alternative set of classes of a published dataset: stuff for coco, 59 for context.", rich_help_panel=DATA
+    ),
 ]
 RunOutput = Annotated[
     Path | None, typer.Option("--output", "-o", help="Run folder to create. Default: a new one in runs/.")
 ]
-StopAfter = Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N steps; --resume continues.")]
+StopAfter = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Stop after N steps; --resume continues.", rich_help_panel=MACHINE),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and no progress.")]
 
 
@@ -171,9 +192,29 @@ def read_value_range(text: str | None) -> tuple[float, float] | None:
         ) from None
 
 
+def check_table_name(path: str | os.PathLike[str]) -> None:
+    """Check that `--table` can be written, by its suffix.
+
+    Raises:
+        typer.BadParameter: it cannot.
+    """
+    from refinenet.io.tables import check_table
+
+    try:
+        check_table(path)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--table") from None
+
+
 def complain(message: str) -> None:
     """Print an error message on standard error."""
     typer.echo(f"Error: {quote_controls(message, keep_lines=True)}", err=True)
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether the command line has a parameter of this name."""
+    # By name, as newer versions of Typer bring a copy of Click with an enumeration of its own.
+    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
 
 
 def default_model_notice(context: typer.Context, model: str) -> Callable[[], None]:
@@ -182,8 +223,7 @@ def default_model_notice(context: typer.Context, model: str) -> Callable[[], Non
     Call it with the first result, so that a command that fails at once prints its error alone. If the command line
     names a model, the function does nothing.
     """
-    # By name, as newer versions of Typer bring a copy of Click with an enumeration of its own.
-    waiting = [model] if getattr(context.get_parameter_source("model"), "name", "") != "COMMANDLINE" else []
+    waiting = [] if is_given(context, "model") else [model]
 
     def announce() -> None:
         if not waiting:
@@ -215,9 +255,7 @@ def refuse_idle_options(context: typer.Context, of_use: set[str], beside: str, w
     idle = [
         parameter.opts[0]
         for parameter in context.command.params
-        if parameter.name is not None
-        and parameter.name not in of_use
-        and getattr(context.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
+        if parameter.name is not None and parameter.name not in of_use and is_given(context, parameter.name)
     ]
     if idle:
         raise typer.BadParameter(f"{why}; {', '.join(idle)} would have no effect.", param_hint=beside)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from refinenet.cli.options import (
+    DATA,
     DATASET_HELP,
+    NETWORK,
+    SETTINGS,
     AsJson,
     ClassSet,
     Device,
@@ -20,6 +22,7 @@ from refinenet.cli.options import (
     join_settings,
     read_value,
 )
+from refinenet.cli.training_lists import show_recipes, show_training_settings
 from refinenet.io.console import say
 
 if TYPE_CHECKING:
@@ -44,50 +47,83 @@ def train(
     ] = None,
     stages: Annotated[
         Path | None,
-        typer.Option(help="YAML file with a list of training stages (under the key stages), instead of --dataset."),
+        typer.Option(
+            help="YAML file with a list of training stages (under the key stages), instead of --dataset.",
+            rich_help_panel=SETTINGS,
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(help="Name or TOML file of a recipe; other options override it."),
     ] = None,
-    list_recipes: Annotated[bool, typer.Option("--list-recipes", help="List the bundled recipes and exit.")] = False,
+    list_recipes: Annotated[
+        bool,
+        typer.Option(
+            "--list-recipes", help="List the bundled recipes and what each sets, and exit.", rich_help_panel=SETTINGS
+        ),
+    ] = False,
+    show_settings: Annotated[
+        bool,
+        typer.Option(
+            "--show-settings",
+            help="List all settings with default, allowed values and meaning, and exit.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = False,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Model to fine-tune.")] = None,
     model_type: Annotated[
         Literal["full", "lightweight"] | None,
-        typer.Option(metavar="TYPE", help="Type of a new network: full, or lightweight (default with --encoder)."),
+        typer.Option(
+            metavar="TYPE",
+            help="Type of a new network: full, or lightweight (default with --encoder).",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    num_layers: Annotated[
+        int | None, typer.Option(help="ResNet depth of a new network: 50, 101 or 152.", rich_help_panel=NETWORK)
     ] = None,
     size: Annotated[
         Literal["small", "medium", "large"] | None,
-        typer.Option(help="Size of a new light-weight network, instead of --encoder."),
+        typer.Option(
+            metavar="SIZE",
+            help="small, medium or large: a new light-weight network, instead of --encoder.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
-    num_layers: Annotated[int | None, typer.Option(help="ResNet depth of a new network: 50, 101 or 152.")] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="A timm encoder instead of a ResNet, such as mobilenetv2_100.")
+        str | None,
+        typer.Option(help="A timm encoder instead of a ResNet, such as mobilenetv2_100.", rich_help_panel=NETWORK),
     ] = None,
     encoder_weights: Annotated[
         str | None,
         typer.Option(
             help="Model with this encoder (camvid, FILE), file of weights, imagenet (from an installed package, or "
-            "downloaded from timm) or random."
+            "downloaded from timm) or random.",
+            rich_help_panel=NETWORK,
         ),
     ] = None,
     outputs: Annotated[
         str | None,
         typer.Option(
             help="What the network predicts: classes (default), depth:0.5:80 (metres), normals, "
-            "NAME=regression[height:m,moisture:%], separated by commas. What a --model lacks is added to it."
+            "NAME=regression\\[height:m,moisture:%], separated by commas. What a --model lacks is added to it.",
+            rich_help_panel=NETWORK,
         ),
     ] = None,
     bands: Annotated[
         str | None,
         typer.Option(
             help="Bands of the images, with the stored values that become 0 and 1: red,green,blue,nir:0:4095. "
-            "A --model for other bands is converted. Default: RGB of 8 bits."
+            "A --model for other bands is converted. Default: RGB of 8 bits.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     decoder: Annotated[
         str | None,
-        typer.Option(help="Another decoder of a new network: multitask, single, ..., or its options as JSON."),
+        typer.Option(
+            help="Another decoder of a new network: multitask, single, ..., or its options as JSON.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images. Default: 50.")] = None,
     batch_size: Annotated[str | None, typer.Option(metavar="N|auto", help="Images per step. Default: 8.")] = None,
@@ -96,24 +132,29 @@ def train(
         typer.Option(metavar="N|auto", help="Peak learning rate of the decoder and the classifier. Default: 0.001."),
     ] = None,
     encoder_learning_rate: Annotated[
-        float | None, typer.Option(help="Peak learning rate of the encoder. Default: the same.")
+        float | None,
+        typer.Option(help="Peak learning rate of the encoder. Default: the same.", rich_help_panel=SETTINGS),
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any other field of TrainConfig, with a JSON value: 'crop_size=[360,480]'. May be repeated.",
+            help="Any other setting, with a JSON value: 'crop_size=\\[360,480]'; --show-settings lists all. May be "
+            "repeated.",
+            rich_help_panel=SETTINGS,
         ),
     ] = None,
-    check: Annotated[bool, typer.Option("--check/--no-check", help="Check a sample of the data first.")] = True,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Check a sample of the data first.", rich_help_panel=DATA)
+    ] = True,
     stop_after: StopAfter = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a network on a dataset."""
-    if list_recipes:
-        _show_recipes(as_json)
+    if list_recipes or show_settings:
+        (show_recipes if list_recipes else show_training_settings)(as_json)
         return
     named = {
         "epochs": epochs,
@@ -173,17 +214,6 @@ def _choose_start(
         TrainConfig.from_dict(settings)
     is_new = start.get("model") is None
     return {"seed": settings.get("seed", TrainConfig.seed), **start} if is_new else dict(start)
-
-
-def _show_recipes(as_json: bool) -> None:
-    from refinenet.training.records.recipes import recipe_descriptions
-
-    found = recipe_descriptions()
-    say(found if as_json else "\n\n".join(f"{name}\n{_indent(description)}" for name, description in found.items()))
-
-
-def _indent(text: str) -> str:
-    return textwrap.fill(text, 100, initial_indent="    ", subsequent_indent="    ")
 
 
 def _check_usage(

@@ -2,7 +2,8 @@
 
 Start reading with `files.segment_files`, the run over many images on one machine: `image_search` finds the images,
 `inputs` plans the jobs, `outputs` writes the results, `journal` makes the run resumable. `video/` and `ray/` are the
-other two runs; `sharing.SharedModel`, the base class of `RefineNet`, starts each of them, and shares the model.
+other two runs, `server/` answers over HTTP; `sharing.SharedModel`, the base class of `RefineNet`, starts each of them,
+and shares the model.
 """
 
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
-    from refinenet.deployment.files import FileResult, take_all
+    from refinenet.deployment.file_results import FileResult
+    from refinenet.deployment.files import take_all
     from refinenet.deployment.inputs import JobList, plan_bytes, plan_work
     from refinenet.deployment.journal import JOURNAL_FILE, SETTINGS_FILE
     from refinenet.deployment.large_images import OVERLAP, Windows
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from refinenet.deployment.ray.engine import segment_with_ray
     from refinenet.deployment.ray.journal import RayResult, failed
     from refinenet.deployment.ray.storage import find_skipped, pair_places
+    from refinenet.deployment.server.app import create_app
     from refinenet.deployment.sharing import SharedModel
     from refinenet.deployment.video.reader import is_video
     from refinenet.deployment.video.runner import choose_output, plan_output
@@ -37,6 +40,7 @@ __all__ = [
     "Windows",
     "choose_kinds",
     "choose_output",
+    "create_app",
     "failed",
     "find_skipped",
     "is_video",

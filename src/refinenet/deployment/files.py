@@ -11,112 +11,33 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from refinenet.deployment.file_results import DeployOptions, FileResult
 from refinenet.deployment.inputs import Job, JobList, skip
 from refinenet.deployment.journal import GREY, LABEL_FILES, FileState, Journal, file_state, open_journal
 from refinenet.deployment.large_images import LargeSegmentation, Windows, refuse_files, segment_large
 from refinenet.deployment.latency_budget import LatencyTuner
 from refinenet.deployment.outputs import write
 from refinenet.deployment.pipeline import pipeline
+from refinenet.inference.area_table import count_regions
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.output_kinds import Kind
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.rendering import Renderer, open_renderer, refuse_idle
-from refinenet.inference.segmenter import Segmenter, check_abstention
-from refinenet.inference.values.subject import AS_USUAL, RenderOptions
-from refinenet.io.console import describe_error, print_note, progress_bar
+from refinenet.inference.segmenter import Segmenter
+from refinenet.io.console import print_note, progress_bar
 from refinenet.io.files import refuse_same_file, refuse_to_replace, sweep_leftovers_of
 from refinenet.io.image_files import TooLargeError
 from refinenet.io.images import read_image
+from refinenet.io.raster.ground_area import read_pixel_area
 from refinenet.io.raster.reader import is_installed, needs_windows
 from refinenet.io.raster.writer import TIFF_SUFFIXES
-from refinenet.io.sample_values import AS_DECLARED, Decoded, Note, Reading
+from refinenet.io.sample_values import Decoded, Note
 from refinenet.io.signals import StopRequest
 from refinenet.outputs import CLASSES
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeployOptions:
-    """Settings for reading and segmenting images, the same for all images of a run.
-
-    Raises:
-        ValueError: `abstain_below` is not in [0, 1], or both `windows` and `max_latency_ms` are given.
-    """
-
-    reading: Reading = AS_DECLARED
-    """Bands and value range to read."""
-    rendering: RenderOptions = AS_USUAL
-    """Choices for files of depths and other values."""
-    abstain_below: float = 0.0
-    """Confidence below which a pixel gets the ignore index instead of a class, in [0, 1]."""
-    windows: Windows | None = None
-    """Windows for all images; None uses windows only for images too large for memory and for TIFF results."""
-    max_latency_ms: float | None = None
-    """Latency budget of an image, in milliseconds; needs a `LatencyTuner`."""
-    overwrite: bool = False
-    """Whether to redo results that exist, and to replace foreign files."""
-    progress: bool = True
-    """Whether to show the progress of a single image in windows."""
-
-    def __post_init__(self) -> None:
-        if self.windows is not None and self.max_latency_ms is not None:
-            raise ValueError(
-                "The time for an image in windows depends on its size: pass either windows or max_latency_ms."
-            )
-        check_abstention(self.abstain_below)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings that results depend on, as JSON-ready values for the journal."""
-        bands, value_range = self.reading.bands, self.reading.value_range
-        return {
-            "windows": None if self.windows is None else asdict(self.windows),
-            "max_latency_ms": self.max_latency_ms,
-            "abstain_below": self.abstain_below,
-            # Left out where unset, so that folders started before these settings existed can be resumed.
-            **({} if bands is None else {"bands": list(bands)}),
-            **({} if value_range is None else {"value_range": list(value_range)}),
-            **self.rendering.to_dict(),
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileResult:
-    """Outcome for one image."""
-
-    image: Path
-    outputs: Mapping[Kind, Path]
-    """Result files by kind; empty if the image was not segmented or a result could not be written."""
-    error: ValueError | OSError | None = None
-    """Reason of the failure; None on success."""
-    was_there: bool = False
-    """Whether the results existed already, made from the same file with the same settings."""
-    width: int = 0
-    """Width of the image in pixels; 0 after an error."""
-    height: int = 0
-    areas: Mapping[str, float] = field(default_factory=dict)
-    """Share of the image's pixels with data by class name, in [0, 1]."""
-    no_data: float = 0.0
-    """Share of the image's pixels without data, in [0, 1]; they have no class."""
-    seconds: float = 0.0
-    """Time for reading, segmenting and writing, without waiting in between."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as JSON-ready values."""
-        if self.error is not None:
-            return {"image": str(self.image), "error": describe_error(self.error)}
-        return {
-            "image": str(self.image),
-            "outputs": {kind: str(path) for kind, path in self.outputs.items()},
-            "width": self.width,
-            "height": self.height,
-            "areas": dict(self.areas),
-            **({"no_data": self.no_data} if self.no_data > 0 else {}),
-            "seconds": round(self.seconds, 4),
-            "was_there": self.was_there,
-        }
 
 
 def segment_files(
@@ -249,13 +170,18 @@ class _Steps:
             if problem is None and is_caseless:
                 problem = _find_name_clash(item, first_of_name)
             try:
-                entry = None if problem is not None else _find_done(journal, item)
+                entry = None if problem is not None else self._find_done(journal, item)
             except OSError as error:
                 entry, problem = None, error
             if entry is not None:
                 self._entries[item.place] = entry
             prepared.append(skip(item, problem))
         return prepared
+
+    def _find_done(self, journal: Journal, item: Job) -> Mapping[str, Any] | None:
+        entry = _find_entry(journal, item)
+        lacks_regions = self.options.measures_areas and entry is not None and "regions" not in entry
+        return None if lacks_regions else entry
 
     def read(self, item: Job) -> _InFlight:
         image = _InFlight(item=item)
@@ -264,7 +190,7 @@ class _Steps:
             return image
         entry = self._entries.get(item.place)
         if entry is not None:
-            image.result = _from_entry(item, entry)
+            image.result = replace(_from_entry(item, entry), pixel_area=self._find_pixel_area(item))
             return image
         return _attempt(image, self._read)
 
@@ -387,12 +313,27 @@ class _Steps:
             areas=areas,
             no_data=no_data,
             seconds=image.seconds + time.perf_counter() - started,
+            **self._measure(image),
         )
         # The journal comes last: an entry promises that all files of the image are complete.
         if self._journal is not None:
-            facts = {key: value for key, value in result.to_dict().items() if key in _JOURNAL_FIELDS}
+            # None, too: regions of images in windows are not counted, and a later run shall not try again.
+            facts: dict[str, Any] = {"regions": None} if self.options.measures_areas else {}
+            facts |= {key: value for key, value in result.to_dict().items() if key in _JOURNAL_FIELDS}
             self._journal.append(image.item.place, image.item.source, image.state, facts)
         image.result = result
+
+    def _measure(self, image: _InFlight) -> dict[str, Any]:
+        """Return the regions of the classes and the ground area of a pixel, if they are asked for."""
+        found = None if image.prediction is None else image.prediction.segmentation
+        if found is None or not self.options.measures_areas:
+            return {"pixel_area": self._find_pixel_area(image.item)}
+        regions = count_regions(found.labels, found.label_set)
+        return {"regions": regions, "pixel_area": self._find_pixel_area(image.item)}
+
+    def _find_pixel_area(self, item: Job) -> float | None:
+        is_asked = self.options.measures_areas and item.content is None
+        return read_pixel_area(item.source) if is_asked else None
 
 
 def _find_name_clash(item: Job, first_of_name: dict[str, Job]) -> ValueError | None:
@@ -415,7 +356,7 @@ def _requires_windows(item: Job) -> bool:
     )
 
 
-_JOURNAL_FIELDS = ("width", "height", "areas", "no_data", "seconds")
+_JOURNAL_FIELDS = ("width", "height", "areas", "no_data", "seconds", "regions")
 
 
 def _attempt(image: _InFlight, step: Callable[[_InFlight], None]) -> _InFlight:
@@ -431,7 +372,7 @@ def _attempt(image: _InFlight, step: Callable[[_InFlight], None]) -> _InFlight:
     return image
 
 
-def _find_done(journal: Journal, item: Job) -> Mapping[str, Any] | None:
+def _find_entry(journal: Journal, item: Job) -> Mapping[str, Any] | None:
     entry = journal.find_done(item.place, item.source, list(item.targets.values()))
     if entry is None or not isinstance(entry.get("areas"), dict):
         return None
@@ -442,6 +383,8 @@ def _find_done(journal: Journal, item: Job) -> Mapping[str, Any] | None:
         entry.get("no_data", 0.0),
         *entry["areas"].values(),
     ]
+    regions = entry.get("regions")
+    numbers += regions.values() if isinstance(regions, dict) else []
     return entry if all(isinstance(number, int | float) for number in numbers) else None
 
 

@@ -18,6 +18,7 @@ from refinenet.inference.backends.graph import ExportedModel
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.segmentation import Segmentation
 from refinenet.inference.segmenter import Segmenter
+from refinenet.io.bands import name_bands
 from refinenet.io.images import ChannelOrder, ImageSource, knows_its_order, read_image
 from refinenet.io.sample_values import Decoded, Note, Reading, ValueRange
 from refinenet.labels import LabelSet
@@ -26,7 +27,7 @@ from refinenet.models.inference_graph import Weights, note_weights
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest
-from refinenet.outputs import OutputSpec
+from refinenet.outputs import CLASS_KIND, OutputSpec
 
 
 class PredictionModel:
@@ -63,6 +64,7 @@ class PredictionModel:
         self._channel_order: ChannelOrder = channel_order
         self._backend, self._precision, self._or_pytorch = backend, precision, or_pytorch
         self._untrained: Weights | None = None
+        self._has_warned = False
         self._adopt(model, card)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,6 +76,19 @@ class PredictionModel:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._adopt(self._model, self._card)
+
+    def __repr__(self) -> str:
+        made = self.card.architecture
+        named = ", ".join(spec.to_text() for spec in self.outputs if spec.kind != CLASS_KIND)
+        parts = [
+            f"{made.model_type}, {made.encoder}",
+            *([f"{len(self.label_set)} classes"] if len(self.label_set) else []),
+            *([f"outputs {named}"] if named else []),
+            *([f"bands {name_bands(made.bands)}"] if made.bands else []),
+            *(["untrained"] if self._is_untrained else []),
+            f"{self._segmenter.backend.device}, {self._backend}, {self._precision}",
+        ]
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     @property
     def network(self) -> Network:
@@ -133,15 +148,19 @@ class PredictionModel:
             ),
         )
 
+    @property
+    def _is_untrained(self) -> bool:
+        return self._untrained is not None and self._untrained == _note(self._model)
+
     def _warn_of_random_weights(self) -> None:
         """Warn once that the predictions of an untrained network are meaningless."""
-        if self._untrained is not None and self._untrained == _note(self._model):
+        if not self._has_warned and self._is_untrained:
             warnings.warn(
                 "This network is untrained: its weights are random, and so are the labels that it predicts. Train it, "
                 'or load a model: RefineNet(model="FILE"), or model="camvid" for street scenes.',
                 stacklevel=3,
             )
-        self._untrained = None
+        self._has_warned = True
 
     @property
     def _weights_sha256(self) -> str:
@@ -224,6 +243,26 @@ class PredictionModel:
         decoded, order = self._decode(image, channel_order, bands, value_range)
         segmenter = self._choose_segmenter(decoded, max_latency_ms)
         return segmenter.predict_outputs(decoded.pixels, abstain_below, decoded.valid, order)
+
+    def read_bytes(
+        self, content: bytes, *, bands: Sequence[int] | None = None, value_range: ValueRange | None = None
+    ) -> Decoded:
+        """Read the bytes of an image file as `predict` does, with notes on how they were read instead of warnings.
+
+        Raises:
+            ValueError: as `predict`.
+        """
+        reading, notes = self._choose_reading(bands, value_range)
+        decoded = read_image(content, reading=reading)
+        return replace(decoded, notes=(*notes, *decoded.notes))
+
+    def predict_decoded(self, image: Decoded, *, abstain_below: float = 0.0) -> Prediction:
+        """Predict all outputs for an image from `read_bytes`, as `predict` does.
+
+        Raises:
+            ValueError: `abstain_below` is not in [0, 1].
+        """
+        return self._segmenter.predict_outputs(image.pixels, abstain_below, image.valid)
 
     def _choose_segmenter(self, image: Decoded, max_latency_ms: float | None) -> Segmenter:
         return self._segmenter if max_latency_ms is None else self._tuner.within(image.pixels, max_latency_ms).segmenter

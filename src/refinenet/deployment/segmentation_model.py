@@ -8,16 +8,19 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import numpy.typing as npt
 
 from refinenet._version import __version__
-from refinenet.deployment.files import DeployOptions, FileResult, segment_files, take_all
+from refinenet.deployment.file_results import DeployOptions, FileResult
+from refinenet.deployment.files import segment_files, take_all
 from refinenet.deployment.inputs import JobList, plan_work
 from refinenet.deployment.large_images import OVERLAP, LargeSegmentation, Windows, segment_large
 from refinenet.deployment.prediction_model import PredictionModel
+from refinenet.deployment.run_table import AreaTable
 from refinenet.deployment.video.frames import WAITING, PredictedFrame, predict_frames
 from refinenet.deployment.video.runner import RETRIES, VideoResult, plan_output, segment_video
 from refinenet.inference.output_kinds import Kind, Output
@@ -127,6 +130,7 @@ class SegmentationModel(PredictionModel):
         progress: bool = True,
         bands: Sequence[int] | None = None,
         value_range: ValueRange | None = None,
+        table: str | os.PathLike[str] | None = None,
         **rendering: Any,
     ) -> list[FileResult]:
         """Segment image files and write the results; unreadable files are skipped and reported.
@@ -147,6 +151,8 @@ class SegmentationModel(PredictionModel):
             progress: Whether to show progress on standard error.
             bands: As for `segment`.
             value_range: As for `segment`.
+            table: `.csv` or `.parquet` file for a table with a row for each image and class: pixels, share, regions,
+                and square metres of georeferenced images. Regions of images in windows are not counted.
             rendering: As for `deploy`.
 
         Returns:
@@ -157,6 +163,7 @@ class SegmentationModel(PredictionModel):
                 to do.
             OSError: the folder of results cannot be used.
         """
+        areas = None if table is None else self.open_table(table)
         named = [sources] if isinstance(sources, str | os.PathLike) else sources
         chosen = [kinds] if isinstance(kinds, str) else kinds
         target = None if output is None else Path(output)
@@ -170,10 +177,25 @@ class SegmentationModel(PredictionModel):
             progress=progress,
             bands=bands,
             value_range=value_range,
+            measures_areas=areas is not None,
             **rendering,
         )
         take_all(results, len(work.items), found.append, progress=progress)
+        if areas is not None:
+            for result in found:
+                areas.add(result)
+            areas.write()
         return found
+
+    def open_table(self, path: str | os.PathLike[str]) -> AreaTable:
+        """Open a table of the areas of this model's classes; see `AreaTable`.
+
+        Raises:
+            ValueError, OSError: as `AreaTable`, or the model predicts no classes.
+        """
+        if not self.label_set.names:
+            raise ValueError("A table has the areas of classes, and the model predicts none.")
+        return AreaTable(path)
 
     def deploy_work(
         self,
@@ -185,6 +207,7 @@ class SegmentationModel(PredictionModel):
         progress: bool = True,
         bands: Sequence[int] | None = None,
         value_range: ValueRange | None = None,
+        measures_areas: bool = False,
         **rendering: Any,
     ) -> Generator[FileResult]:
         """Segment the images of a plan; results are computed as they are consumed, in order.
@@ -198,6 +221,7 @@ class SegmentationModel(PredictionModel):
             progress: Whether to show progress on standard error for a single image in windows.
             bands: As for `segment`.
             value_range: As for `segment`. Notes on how images are read are `UserWarning`s, one for each kind.
+            measures_areas: Whether results have `regions` and `pixel_area`.
             rendering: As for `deploy`.
 
         Raises:
@@ -212,6 +236,7 @@ class SegmentationModel(PredictionModel):
             max_latency_ms=max_latency_ms,
             overwrite=overwrite,
             progress=progress,
+            measures_areas=measures_areas,
         )
         self._warn_of_random_weights()
         for note in notes:
@@ -370,6 +395,34 @@ class SegmentationModel(PredictionModel):
         if self.card.architecture.bands:
             named = name_bands(self.card.architecture.bands)
             raise ValueError(f"Videos have RGB frames, and the model takes {named}. Deploy it on images.")
+
+    def serve(self, **settings: Any) -> bool:
+        """Serve the model over HTTP, with a page for browsers, until Ctrl-C or SIGTERM.
+
+        Args:
+            settings: Fields of `refinenet.deployment.server.settings.ServerSettings`, such as `host`, `port` and
+                `token`.
+
+        Returns:
+            Whether all requests in flight were finished; otherwise a thread still computes.
+
+        Raises:
+            ValueError: a setting is not allowed, or FastAPI or uvicorn is not installed.
+            OSError: the address cannot be used.
+        """
+        from refinenet.deployment.server.settings import ServerSettings
+
+        chosen = ServerSettings.from_dict(settings)
+        missing = next((name for name in _SERVER_LIBRARIES if find_spec(name) is None), None)
+        if missing is not None:
+            raise ValueError(f"The server needs {missing}: pip install 'refinenet-torch[serve]'")
+        from refinenet.deployment.server.runner import serve
+
+        self._warn_of_random_weights()
+        return serve(self, chosen)
+
+
+_SERVER_LIBRARIES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
 def _choose_source(image: ImageSource | None, image_file: str | os.PathLike[str] | None) -> ImageSource:

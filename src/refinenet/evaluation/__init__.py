@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
     from refinenet.evaluation.comparison import compare
     from refinenet.evaluation.evaluator import PROTOCOL, accumulate_targets, model_predictor, validate
+    from refinenet.evaluation.metric_tables import By
     from refinenet.evaluation.metrics import ConfusionMatrix
     from refinenet.evaluation.pipeline import (
         as_read_by,
@@ -29,6 +30,7 @@ else:
 
 __all__ = [
     "PROTOCOL",
+    "By",
     "ConfusionMatrix",
     "Evaluation",
     "FittedTemperature",

@@ -12,11 +12,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from refinenet.evaluation.metric_tables import By, list_rows
 from refinenet.evaluation.metrics import METRICS, RULE, RULES, ImageMetrics, Metric, Metrics, SegmentationScores
 from refinenet.evaluation.metrics.confusion import Counts
 from refinenet.evaluation.metrics.target_accumulator import TargetAccumulator
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
+from refinenet.io.tables import to_frame, write_table
 from refinenet.labels import LabelSet, voc_colours
 
 RESULTS_VERSION = 2
@@ -110,12 +112,33 @@ class Evaluation:
         return {
             **self.summary(),
             "confusion_matrix": self.figures.confusion.tolist(),
-            "per_image": list(self._images()),
+            "per_image": list(self.list_images()),
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write `to_dict` as a JSON file; missing folders are created, an existing file is replaced."""
         return write_atomically(path, self._to_json().encode())
+
+    def to_frame(self, by: By = "class") -> Any:
+        """Return metrics as a `pandas.DataFrame`, in [0, 1]; undefined ones are NaN.
+
+        Args:
+            by: What has a row: "class", "image" (also with the metrics of other outputs, as `depth.rmse`), or
+                "image_class": each class that occurs in the ground truth or the prediction of an image.
+
+        Raises:
+            ValueError: pandas is not installed, or there are no classes.
+        """
+        return to_frame(*list_rows(self, by))
+
+    def save_table(self, path: str | os.PathLike[str], by: By = "class") -> Path:
+        """Write the table of `to_frame` as a `.csv` or `.parquet` file; an existing file is replaced.
+
+        Raises:
+            ValueError: the suffix is another one, pyarrow is not installed, or there are no classes.
+            OSError: the file cannot be written.
+        """
+        return write_table(path, *list_rows(self, by))
 
     def print(self) -> None:
         """Print the metrics as tables, in percent."""
@@ -160,7 +183,8 @@ class Evaluation:
                 interval = _range(metrics.intervals[metric.key]) if metric.has_interval else ""
                 yield [name.format(classes=self.scores.classes_averaged), percent(value), interval]
 
-    def _images(self) -> Iterator[dict[str, Any]]:
+    def list_images(self) -> Iterator[dict[str, Any]]:
+        """Yield the metrics of each image as JSON-ready values, as `per_image` of the file has them."""
         for index, (name, item) in enumerate(zip(self.names, self.figures.images, strict=True)):
             of_outputs = {output: dict(images[index]) for output, images in self.image_targets.items()}
             yield {
@@ -186,7 +210,7 @@ class Evaluation:
         # With an indentation, `json` would give each number of the matrix a line.
         head = json.dumps(self.summary(), indent=2, ensure_ascii=False).removesuffix("\n}")
         matrix = ",\n".join(f"    {row}" for row in self.figures.confusion.tolist())
-        images = ",\n".join(f"    {json.dumps(item, ensure_ascii=False)}" for item in self._images())
+        images = ",\n".join(f"    {json.dumps(item, ensure_ascii=False)}" for item in self.list_images())
         return f'{head},\n  "confusion_matrix": [\n{matrix}\n  ],\n  "per_image": [\n{images}\n  ]\n}}\n'
 
 

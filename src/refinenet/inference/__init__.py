@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
+    from refinenet.inference.area_table import AREA_COLUMNS, area_rows, count_regions
     from refinenet.inference.backends import (
         AUTO,
         BACKENDS,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from refinenet.inference.backends.onnxruntime import require_onnx
     from refinenet.inference.backends.openvino_conversion import convert_program
     from refinenet.inference.backends.pytorch import PyTorchBackend, keep_freed_memory
+    from refinenet.inference.backends.translation_cache import cache_folder
     from refinenet.inference.output_kinds import (
         OUTPUT_KINDS,
         PICTURE_SUFFIXES,
@@ -82,6 +84,7 @@ else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
+    "AREA_COLUMNS",
     "AS_USUAL",
     "AUTO",
     "BACKENDS",
@@ -116,7 +119,9 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "WindowGrid",
+    "area_rows",
     "blend_windows",
+    "cache_folder",
     "check_abstention",
     "check_backend",
     "check_finite",
@@ -127,6 +132,7 @@ __all__ = [
     "choose_protocol",
     "compile_openvino",
     "convert_program",
+    "count_regions",
     "file_word",
     "find_colours",
     "is_of_values",

@@ -24,7 +24,7 @@ from refinenet.outputs import CLASS_KIND, OutputSpec, find_quantity, list_quanti
 Values = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Prediction:
     """Outputs of a network for one image; values are computed on first access."""
 
@@ -43,6 +43,15 @@ class Prediction:
     valid: Mask | None = field(default=None, repr=False)
     """`(H, W)` bool: pixels with data; None if all have. Values of other pixels are NaN."""
     _values: dict[str, Values] = field(default_factory=dict, init=False, repr=False)
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        outputs = [spec.name if spec.name == spec.kind else f"{spec.name} ({spec.kind})" for spec in self.outputs]
+        return f"Prediction({width}x{height}, outputs: {', '.join(outputs)})"
+
+    def _repr_png_(self) -> bytes | None:
+        """Return what notebooks show: that of the segmentation; None without an output of classes."""
+        return None if self.segmentation is None else self.segmentation._repr_png_()
 
     def __getitem__(self, name: str) -> Values:
         """Return the values of an output besides classes by its name, `(D, H, W)` float32 in its unit.

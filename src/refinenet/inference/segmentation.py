@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,20 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from refinenet.inference.area_table import AREA_COLUMNS, area_rows, count_regions
 from refinenet.inference.output_kinds import OUTPUT_KINDS, OUTPUTS, PICTURE_SUFFIXES, Output
 from refinenet.inference.upsampling import largest_class, resize
 from refinenet.io.files import write_atomically
 from refinenet.io.images import ChannelOrder, encode
+from refinenet.io.legend import add_legend
 from refinenet.io.sample_values import Mask
+from refinenet.io.tables import to_frame
 from refinenet.io.threads import survive_fork
 from refinenet.labels import Colour, LabelMap, LabelSet
 
 OVERLAY_OPACITY = 0.5
+NOTEBOOK_WIDTH = 640
+"""Largest width of the picture that notebooks show, in pixels."""
 
 
 def reorder_channels(picture: npt.NDArray[np.uint8], channel_order: ChannelOrder) -> npt.NDArray[np.uint8]:
@@ -90,7 +95,7 @@ class Logits:
         return resize(self.values[None].float(), self.size)[0]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Segmentation:
     """Segmentation of one image."""
 
@@ -100,8 +105,8 @@ class Segmentation:
     """`(H, W)` class ids of `label_set`, uint8 (uint16 above 255 classes). Pixels without data or below the requested
     confidence have its ignore index."""
     label_set: LabelSet
-    scores: Logits = field(repr=False)
-    valid: Mask | None = field(default=None, repr=False)
+    scores: Logits
+    valid: Mask | None = None
     """`(H, W)` bool: pixels with data; None if all have. Other pixels are black, have the ignore index as label,
     and confidence and probabilities 0."""
 
@@ -156,6 +161,39 @@ class Segmentation:
         size = max(1, self.labels.size if self.valid is None else int(self.valid.sum()))
         counts = np.bincount(self.labels.ravel(), minlength=len(self.label_set))[: len(self.label_set)]
         return {name: int(count) / size for name, count in zip(self.label_set.names, counts, strict=True)}
+
+    def to_frame(self, pixel_area: float | None = None) -> Any:
+        """Return the areas of the classes as a `pandas.DataFrame`, a row for each class.
+
+        Args:
+            pixel_area: Ground area of a pixel in square metres, such as `io.read_pixel_area` returns for a
+                georeferenced file.
+
+        Returns:
+            The columns `id`, `class`, `pixels`, `share` (of the pixels with data, in [0, 1]), `regions` (number of
+            4-connected regions) and `square_metres` (missing without `pixel_area`).
+
+        Raises:
+            ValueError: pandas is not installed.
+        """
+        size = self.labels.size if self.valid is None else int(self.valid.sum())
+        regions = count_regions(self.labels, self.label_set)
+        return to_frame(list(area_rows(self.areas, size, regions, pixel_area)), AREA_COLUMNS)
+
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        largest = sorted(self.areas.items(), key=lambda item: -item[1])[:3]
+        found = ", ".join(f"{name} {100 * area:.0f} %" for name, area in largest if area > 0) or "no class"
+        rest = "" if self.channel_order == "rgb" else f", channel_order={self.channel_order!r}"
+        return f"Segmentation({width}x{height}, {len(self.label_set)} classes: {found}{rest})"
+
+    def _repr_png_(self) -> bytes:
+        """Return what notebooks show: the overlay, at most `NOTEBOOK_WIDTH` pixels wide, above a legend."""
+        step = -(-self.labels.shape[1] // NOTEBOOK_WIDTH)
+        image = reorder_channels(self.image[::step, ::step], self.channel_order)
+        colours = self.label_set.colourise(self.labels[::step, ::step]).astype(np.float32)
+        mixed = (1 - OVERLAY_OPACITY) * image + OVERLAY_OPACITY * colours
+        return encode(add_legend(np.rint(mixed).astype(np.uint8), self.label_set, self.areas), ".png")
 
     def render(self, output: Output) -> npt.NDArray[Any]:
         """Return a picture of one kind.

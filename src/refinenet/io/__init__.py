@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from refinenet.io.console import (
         check_output,
         describe_error,
+        is_first_process,
         print_note,
         print_table,
         progress_bar,
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
         RGB,
         Picture,
         TooLargeError,
+        UnknownFormatError,
+        find_size,
         has_suffix,
         list_files,
         open_picture,
@@ -94,6 +97,7 @@ if TYPE_CHECKING:
     from refinenet.io.mask_files import read_colour_mask, read_colours, read_ids, read_mask
     from refinenet.io.parallel import map_parallel, map_safely
     from refinenet.io.raster.band_reader import BandReader, open_bands
+    from refinenet.io.raster.ground_area import read_pixel_area
     from refinenet.io.raster.reader import RasterReader, is_installed, needs_windows, open_upright
     from refinenet.io.raster.writer import TIFF_SUFFIXES, TILE, RasterWriter, check_suffix, open_target
     from refinenet.io.sample_values import (
@@ -111,6 +115,7 @@ if TYPE_CHECKING:
     from refinenet.io.sealed_folder import check_names, damage_described, read_checksummed, read_step, write_checksummed
     from refinenet.io.signals import StopRequest
     from refinenet.io.stored_values import STORED_SUFFIXES, read_stored
+    from refinenet.io.tables import Row, check_table, to_frame, write_table
     from refinenet.io.threads import TRACING, ThreadLock, survive_fork
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -151,9 +156,11 @@ __all__ = [
     "RasterReader",
     "RasterWriter",
     "Reading",
+    "Row",
     "StopRequest",
     "ThreadLock",
     "TooLargeError",
+    "UnknownFormatError",
     "ValueRange",
     "add_legend",
     "as_picture",
@@ -161,6 +168,7 @@ __all__ = [
     "check_names",
     "check_output",
     "check_suffix",
+    "check_table",
     "check_value_range",
     "choose_shown",
     "clear_errors",
@@ -173,6 +181,7 @@ __all__ = [
     "fetch",
     "find_colour",
     "find_limits",
+    "find_size",
     "first_of_each_kind",
     "fit_text",
     "flush_folder",
@@ -180,6 +189,7 @@ __all__ = [
     "format_share",
     "has_suffix",
     "hatch",
+    "is_first_process",
     "is_installed",
     "is_interrupted",
     "is_same_file",
@@ -213,6 +223,7 @@ __all__ = [
     "read_image",
     "read_mask",
     "read_picture",
+    "read_pixel_area",
     "read_samples",
     "read_step",
     "read_stored",
@@ -229,6 +240,7 @@ __all__ = [
     "survive_fork",
     "sweep_leftovers",
     "sweep_leftovers_of",
+    "to_frame",
     "to_sixteen_bits",
     "unpack",
     "walk_names",
@@ -237,4 +249,5 @@ __all__ = [
     "write_atomically",
     "write_checksummed",
     "write_command",
+    "write_table",
 ]

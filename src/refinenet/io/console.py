@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -149,11 +149,23 @@ def progress_bar(enabled: bool) -> Progress:
     )
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table with a left-aligned first column and right-aligned others; markup is not interpreted."""
-    table = Table(title=_plain(title), title_justify="left")
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, is_of_text: bool = False) -> None:
+    """Print a table; markup is not interpreted.
+
+    Args:
+        title: Title above the table.
+        columns: Headings.
+        rows: Cells of each row.
+        is_of_text: Whether all columns hold text, aligned to the left; otherwise all but the first hold numbers,
+            aligned to the right.
+    """
+    table = Table(title=_plain(title), title_justify="left", show_header=any(columns))
     for index, column in enumerate(columns):
-        table.add_column(_plain(column), justify="left" if index == 0 else "right")
+        is_left = is_of_text or index == 0
+        # A name that is broken up cannot be found or copied.
+        is_name = is_of_text and index == 0
+        justify: Literal["left", "right"] = "left" if is_left else "right"
+        table.add_column(_plain(column), justify=justify, no_wrap=is_name, overflow="fold")
     for row in rows:
         table.add_row(*(_plain(cell) for cell in row))
     Console().print(table)
@@ -175,9 +187,14 @@ def say(what: Any) -> None:
 
     Under torchrun only the first process prints.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first_process():
         return
     print(quote_controls(what, keep_lines=True) if isinstance(what, str) else json.dumps(what, indent=2))
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that prints and writes results: always, except under torchrun."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def print_note(text: str, *, enabled: bool = True) -> None:

@@ -55,6 +55,10 @@ class TooLargeError(ValueError):
     """A picture has more than `MAX_PIXELS` and is not read as a whole."""
 
 
+class UnknownFormatError(ValueError):
+    """A file is not a picture of a format that is read."""
+
+
 class Picture(NamedTuple):
     """A decoded picture: upright, and a copy of its own."""
 
@@ -147,14 +151,31 @@ def read_picture(stream: BinaryIO, name: str) -> Picture:
     Raises:
         ValueError: As `load_picture`, or the stream is empty or not an image of a supported format.
     """
+    image = _open_header(stream, name)
+    with _clear_errors(name):
+        _correct_pillow(image)
+    return load_picture(image, name, is_ours=True)
+
+
+def find_size(content: bytes, name: str) -> tuple[int, int]:
+    """Return height and width of the picture in the bytes of a file, as stored, from its header alone.
+
+    Raises:
+        UnknownFormatError: It is not an image of a supported format.
+        TooLargeError: It is far larger than any picture that is read.
+        ValueError: It is empty, or its header is damaged.
+    """
+    with _open_header(io.BytesIO(content), name) as image:
+        return image.height, image.width
+
+
+def _open_header(stream: BinaryIO, name: str) -> ImageFile.ImageFile:
     start = stream.read(12)
     if not start:
         raise ValueError(f"{name} is empty (0 bytes).")
     formats = _find_box_formats(start[8:], name) if start[4:8] == b"ftyp" else _FORMATS
     with _clear_errors(name):
-        image = Image.open(stream, formats=formats)
-        _correct_pillow(image)
-    return load_picture(image, name, is_ours=True)
+        return Image.open(stream, formats=formats)
 
 
 def _correct_pillow(image: Image.Image) -> None:
@@ -314,7 +335,7 @@ def _clear_errors(name: str) -> Iterator[None]:
     except _ManyScansError:
         raise
     except UnidentifiedImageError as error:
-        raise ValueError(
+        raise UnknownFormatError(
             f"{name} is not a JPEG, PNG, WebP, BMP, TIFF or GIF image, or its start is damaged. Save it as one of them."
         ) from error
     except PILLOW_ERRORS as error:

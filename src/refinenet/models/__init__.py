@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         exported_model_message,
         locate_model,
         open_model,
+        split_first_argument,
     )
     from refinenet.models.heads import ScaledHead, finish, finish_deviations, split_maps
     from refinenet.models.hub import MODEL_FILE, HubAddress, fetch_model, pin, push
@@ -118,6 +119,7 @@ __all__ = [
     "refuse_single_values",
     "refuse_unlearned_statistics",
     "save",
+    "split_first_argument",
     "split_maps",
     "take_classes",
     "trace",

@@ -23,7 +23,7 @@ from refinenet.models.importers import import_network
 from refinenet.models.importers.encoder_weights import load_encoder_weights
 from refinenet.models.inference_graph import EXPORTED_SUFFIXES
 from refinenet.models.model_file import BUNDLED, ModelCard, bundled_path, load
-from refinenet.models.network import Architecture, ModelType, Network
+from refinenet.models.network import MODEL_TYPES, Architecture, ModelType, Network
 from refinenet.models.tensor_files import is_safetensors
 from refinenet.outputs import DEFAULT_RANGE, OutputSpec, class_output, read_outputs
 from refinenet.settings import DEFAULT_SEED
@@ -273,6 +273,30 @@ class ModelSpec:
             "bands": None if self.bands is None else self._read_bands(),
         }
         check_requested(card, self.model, **requested)
+
+
+def split_first_argument(
+    first: str | os.PathLike[str] | None, model: str | os.PathLike[str] | None
+) -> tuple[ModelType | None, str | os.PathLike[str] | None]:
+    """Return model type and model from `model` and the first argument of `RefineNet`, which may name a model, too.
+
+    Raises:
+        ValueError: The first argument is neither a type nor a model.
+    """
+    model_type = next((known for known in MODEL_TYPES if first == known), None)
+    if first is None or model_type is not None:
+        return model_type, model
+    if model is None and isinstance(first, str | os.PathLike) and _is_model(os.fspath(first)):
+        return None, first
+    raise ValueError(
+        f"model_type must be one of {', '.join(MODEL_TYPES)}, not {first!r}. A model to load is a file, or one of "
+        f"{', '.join(BUNDLED)}: RefineNet(model=...)."
+    )
+
+
+def _is_model(name: str) -> bool:
+    """Whether a text names a model: a bundled one, a file, or an address of the hub."""
+    return name in BUNDLED or "://" in name or bool(Path(name).suffix) or Path(name).is_file()
 
 
 def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:

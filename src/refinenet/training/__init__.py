@@ -12,7 +12,7 @@ from refinenet._lazy import attach
 if TYPE_CHECKING:
     from refinenet.training.config import TrainConfig
     from refinenet.training.pretraining.run import pretrain_encoder
-    from refinenet.training.records.recipes import merge, read_recipe, recipe_descriptions
+    from refinenet.training.records.recipes import merge, read_recipe, recipe_descriptions, recipe_settings
     from refinenet.training.run import TrainResult, TrainRun
     from refinenet.training.stages import prepare_runs
     from refinenet.training.start import TrainArguments
@@ -29,4 +29,5 @@ __all__ = [
     "pretrain_encoder",
     "read_recipe",
     "recipe_descriptions",
+    "recipe_settings",
 ]

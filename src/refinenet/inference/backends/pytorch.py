@@ -16,7 +16,7 @@ from torch import Tensor
 
 from refinenet.inference.backends.base import BackendError
 from refinenet.io.console import print_note
-from refinenet.io.threads import ThreadLock, survive_fork
+from refinenet.io.threads import TRACING, ThreadLock, survive_fork
 from refinenet.models.inference_graph import Weights, fuse, note_weights
 from refinenet.models.network import Network
 
@@ -123,7 +123,10 @@ class CompiledBackend(PyTorchBackend):
         from torch._inductor.exc import InductorError
 
         try:
-            return super().__call__(images)
+            # PyTorch 2.14 checks the guards of compiled code without a lock: now and then they fail in one of several
+            # threads, and after eight superfluous compilations all calls run without compiled code.
+            with TRACING:
+                return super().__call__(images)
         except (BackendCompilerFailed, InductorError) as error:
             raise BackendError(
                 f"PyTorch cannot compile the network here ({str(error).strip().splitlines()[0]}). On CPUs it needs a "

@@ -15,6 +15,7 @@ from refinenet.io.console import print_note, progress_bar
 from refinenet.io.sample_values import first_of_each_kind
 from refinenet.io.signals import StopRequest
 from refinenet.training.engine.learner import Learner, is_out_of_memory
+from refinenet.training.engine.remaining_time import RunClock, in_words
 from refinenet.training.engine.state import TrainState, state_files
 from refinenet.training.loading.loader import Part
 from refinenet.training.loggers import LoggerConfig, MetricLoggers, open_loggers
@@ -167,6 +168,7 @@ class Trainer:
         self._loggers = MetricLoggers([])
         self._left = math.inf if session.steps is None else session.steps
         self._saved_at = time.monotonic()
+        self._clock = RunClock(self.config.epochs, batches.steps_per_epoch, self.config.validate_every)
 
     def run(self) -> None:
         """Train until `state.is_finished`, or until the requested steps are done.
@@ -219,10 +221,18 @@ class Trainer:
             for parts in self._load():
                 self._count(self._learn(parts), parts)
                 now = time.perf_counter()
+                self._clock.add_step(now - started)
                 state.seconds, started = state.seconds + now - started, now
-                speed = state.step * self.batches.batch_size / state.seconds
-                bar.update(task, advance=1, status=f"loss {state.mean_loss:.3f}, {speed:.1f} images/s")
+                bar.update(task, advance=1, status=self._status())
                 self._save_or_stop()
+
+    def _status(self) -> str:
+        state = self.state
+        speed = state.step * self.batches.batch_size / state.seconds
+        left = self._clock.remaining(state.epoch, state.step)
+        # The bar has the time of the epoch.
+        whole = "" if left is None else f", run {in_words(left.seconds)} left"
+        return f"loss {state.mean_loss:.3f}, {speed:.1f} images/s{whole}"
 
     def _load(self) -> Iterator[list[Part]]:
         """Yield the remaining batches of the epoch."""
@@ -317,7 +327,7 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def _end_epoch(self) -> None:
-        state, config = self.state, self.config
+        state, config, started = self.state, self.config, time.perf_counter()
         epoch = state.epoch + 1
         is_last = epoch == config.epochs
         measurement = self._measure() if is_last or epoch % config.validate_every == 0 else None
@@ -325,6 +335,8 @@ class Trainer:
             is_saved = self.processes.is_first and self.task.save_best(epoch, measurement)
             if self.processes.largest(int(is_saved)):  # else the disk is full, and a later epoch may become the best
                 state.best_score, state.best_epoch = measurement.score, epoch
+        if measurement is not None:
+            self._clock.add_validation(time.perf_counter() - started)
         has_stalled = (
             config.patience is not None
             and measurement is not None
@@ -336,7 +348,7 @@ class Trainer:
             message = f"No better {self.task.goal} since epoch {state.best_epoch}: training ends here."
             print_note(message, enabled=self.show)
         if self.processes.is_first:
-            self._record(epoch, measurement)
+            self._record(epoch, measurement, is_last=is_last or has_stalled)
         state.is_finished = is_last or has_stalled
         state.epoch, state.step, state.loss, state.seconds, state.bad_losses = epoch, 0, 0.0, 0.0, 0
         # After models and log: a kill before this point repeats the end of the epoch, and loses nothing.
@@ -361,11 +373,15 @@ class Trainer:
         suffix = "" if best is None else f", best {self.task.goal} {100 * best:.1f}"
         return f"Epoch {self.state.epoch + 1}/{self.config.epochs}{suffix}"
 
-    def _record(self, epoch: int, measurement: Measurement | None) -> None:
+    def _record(self, epoch: int, measurement: Measurement | None, *, is_last: bool) -> None:
         """Log and print an epoch, and let the task save and draw what belongs to it."""
         row = self._row(epoch, measurement)
         summary = ", ".join(f"{name} {row[name]}" for name in self.task.printed if row[name])
-        print_note(f"epoch {epoch}/{self.config.epochs}: {summary}", enabled=self.show)
+        left = None if is_last else self._clock.remaining(epoch, 0)
+        rest = "" if left is None else f"; {left.describe()}"
+        print_note(f"epoch {epoch}/{self.config.epochs}: {summary}{rest}", enabled=self.show)
+        advice = None if is_last else self._clock.advise(epoch)
+        print_note(advice or "", enabled=self.show and advice is not None)
         metrics = {name: value for name, value in row.items() if name != "epoch"}
         self.folder.attempt("the log", lambda: self.folder.log(row, epoch))
         self.folder.attempt("the loggers' files", lambda: self._loggers.log(metrics, epoch))

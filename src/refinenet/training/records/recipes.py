@@ -223,6 +223,18 @@ def recipe_descriptions() -> dict[str, str]:
     return {name: read_toml(PACKAGED / f"{name}.toml")["description"] for name in recipe_names()}
 
 
+def recipe_settings() -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
+    """Return what each recipe that comes with the package sets, by name: the titles of its parts with their values."""
+    return {name: _list_parts(read_toml(PACKAGED / f"{name}.toml")) for name in recipe_names()}
+
+
+def _list_parts(values: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    parts = [("data", {key: values[key] for key in ("dataset", "root") if key in values})]
+    parts += [(key, values[key]) for key in ("network", "train") if key in values]
+    parts += [(f"stage {number}", stage) for number, stage in enumerate(values.get("stages", ()), start=1)]
+    return [(title, part) for title, part in parts if part]
+
+
 def read_recipe(source: str | os.PathLike[str]) -> Recipe:
     """Read a recipe.
 

@@ -1,0 +1,117 @@
+"""The gate before all routes: who may ask, how large and how slow a request may be, and headers of every answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+import time
+import uuid
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from refinenet.deployment.server.metrics import Metrics
+from refinenet.deployment.server.page import STATIC
+from refinenet.deployment.server.refusals import HEADERS, Refusal, answer_refusal
+from refinenet.deployment.server.settings import ServerSettings, is_loopback
+
+OPEN_PATHS = frozenset(
+    {"/", *(f"/static/{name}" for name in STATIC), "/healthz", "/v2/health/live", "/v2/health/ready"},
+)
+"""Paths that need no token: they reveal nothing but the page and whether the server runs."""
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_CLOSE = {"Connection": "close"}
+
+
+class Gate:
+    """ASGI middleware around an application.
+
+    Args:
+        app: The application.
+        settings: Limits, hosts and token.
+        metrics: Counts requests.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics) -> None:
+        self._app, self._settings, self._metrics = app, settings, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve or refuse a request; other events pass."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers, started = Headers(scope=scope), time.perf_counter()
+        asked = headers.get("x-request-id", "")
+        request_id = asked if _ID.fullmatch(asked) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                sent = MutableHeaders(scope=message)
+                sent.update({**HEADERS, "x-request-id": request_id})
+                self._metrics.requests.labels(str(message["status"])).inc()
+            await send(message)
+
+        try:
+            self._check(scope, headers)
+        except Refusal as refusal:
+            self._metrics.count_refusal(refusal.reason)
+            await answer_refusal(refusal, request_id)(scope, receive, answer)
+        else:
+            await self._app(scope, self._bound(receive), answer)
+        finally:
+            self._metrics.request_seconds.observe(time.perf_counter() - started)
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        self._check_host(headers)
+        token = self._settings.token
+        if token is not None and scope["path"] not in OPEN_PATHS:
+            # Bytes, because `compare_digest` takes no text outside ASCII.
+            sent = headers.get("authorization", "").encode("latin-1", "replace")
+            if not hmac.compare_digest(sent, f"Bearer {token}".encode()):
+                message = "This server needs a token: send the header Authorization: Bearer TOKEN."
+                raise Refusal(401, message, "token", {"WWW-Authenticate": "Bearer"})
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise Refusal(415, "Compressed bodies are not read. Send the image file as it is.", "encoding", _CLOSE)
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > self._settings.max_bytes:
+            raise self._too_large(f"{int(length):,}")
+
+    def _check_host(self, headers: Headers) -> None:
+        """Refuse pages of other sites that a browser on this machine has open, also behind a name of their own."""
+        settings, host = self._settings, headers.get("host", "")
+        name = urlsplit(f"//{host}").hostname or ""
+        is_choosy = settings.is_local or bool(settings.allowed_hosts)
+        if is_choosy and name not in settings.allowed_hosts and not is_loopback(name):
+            raise Refusal(403, f"Requests to the host {name[:100]!r} are not served here.", "host", _CLOSE)
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            raise Refusal(403, f"Pages of {origin[:100]!r} may not use this server.", "origin", _CLOSE)
+
+    def _too_large(self, size: str) -> Refusal:
+        message = f"The body has {size} bytes, at most {self._settings.max_bytes:,} are read. Send a smaller file."
+        return Refusal(413, message, "body_size")
+
+    def _bound(self, receive: Receive) -> Receive:
+        """Return a function that receives the body within the limits of size and time."""
+        settings, size, is_whole = self._settings, 0, False
+        deadline = time.monotonic() + settings.body_seconds
+
+        async def bounded() -> Message:
+            nonlocal size, is_whole
+            if is_whole:
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), deadline - time.monotonic())
+            except TimeoutError:
+                text = f"The body did not arrive within {settings.body_seconds:g} s. Send it faster."
+                raise Refusal(408, text, "body_time", _CLOSE) from None
+            size += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
+            if size > settings.max_bytes:
+                raise self._too_large(f"more than {settings.max_bytes:,}")
+            return message
+
+        return bounded

@@ -1,0 +1,66 @@
+"""Pages for browsers: one to drop an image into, and one that lists the routes; nothing is loaded from other hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response
+
+from refinenet.deployment.server.refusals import Refusal
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+router = APIRouter(include_in_schema=False)
+STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+"""Media types of the files that pages load."""
+
+
+@router.get("/", response_class=HTMLResponse)
+async def show_page(request: Request) -> str:
+    """Return the page; what it shows of the model comes from /model, which may need the token."""
+    return _template("page.html").render(name=request.app.state.service.settings.name)
+
+
+@router.get("/static/{name}")
+async def show_static(name: str) -> Response:
+    """Return the style, the script or the icon of the pages."""
+    if name not in STATIC:
+        raise Refusal(404, f"There is nothing at /static/{name[:100]}.", "request")
+    return Response(_read(name), media_type=STATIC[name])
+
+
+@router.get("/docs", response_class=HTMLResponse)
+async def show_docs(request: Request) -> str:
+    """Return the routes and their parameters, from the same schema as /openapi.json."""
+    return _template("docs.html").render(routes=list(_list_routes(request.app.openapi())))
+
+
+def _list_routes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path, methods in schema["paths"].items():
+        for method, row in methods.items():
+            parameters = [(each["name"], each.get("description", "")) for each in row.get("parameters", ())]
+            yield {
+                "line": f"{method.upper()} {path}",
+                "text": row.get("description", ""),
+                "parameters": parameters,
+                "bodies": list(row.get("requestBody", {}).get("content", ())),
+                "codes": list(row["responses"]),
+            }
+
+
+@cache
+def _read(name: str) -> str:
+    return files("refinenet.deployment.server").joinpath(name).read_text("utf-8")
+
+
+@cache
+def _template(name: str) -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_read(name))

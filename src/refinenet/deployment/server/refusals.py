@@ -1,0 +1,89 @@
+"""Refusals: JSON with the reason and the id of the request, never a path or a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+_CLOSED_BY_CLIENT = 499
+HEADERS: Mapping[str, str] = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+"""Headers of every answer."""
+
+
+class Refusal(Exception):  # noqa: N818 - most are the client's errors, some say that the server is busy
+    """A request that is not served.
+
+    Args:
+        status: HTTP status, from 400 to 599.
+        message: What was sent, what is allowed, what to do.
+        reason: A word for the metrics.
+        headers: Further headers of the answer.
+    """
+
+    def __init__(self, status: int, message: str, reason: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.reason, self.headers = status, message, reason, dict(headers or {})
+
+
+def answer_refusal(refusal: Refusal, request_id: str) -> JSONResponse:
+    """Return the response to a refused request."""
+    body = {"error": refusal.message, "request_id": request_id}
+    headers = {**HEADERS, "x-request-id": request_id, **refusal.headers}
+    return JSONResponse(body, refusal.status, headers=headers)
+
+
+def add_handlers(app: FastAPI, count: Callable[[str], object]) -> None:
+    """Make an application answer all errors as refusals.
+
+    Args:
+        app: The application.
+        count: Called with the reason of each refusal.
+    """
+
+    def from_refusal(request: Request, error: Any) -> Response:
+        count(error.reason)
+        return answer_refusal(error, request.state.request_id)
+
+    def from_framework(request: Request, error: Any) -> Response:
+        message = _WORDS.get(error.status_code, str(error.detail)).format(
+            method=request.method, path=request.url.path[:200]
+        )
+        refusal = Refusal(error.status_code, message, "request", error.headers)
+        return from_refusal(request, refusal)
+
+    def from_parameters(request: Request, error: Any) -> Response:
+        found = [f"{each['loc'][-1]}: {each['msg']}" for each in error.errors()]
+        return from_refusal(request, Refusal(422, "; ".join(found), "parameters"))
+
+    def from_fault(request: Request, _: Exception) -> Response:
+        message = "The server failed at this request, and its operator finds the reason in its log."
+        return from_refusal(request, Refusal(500, message, "fault"))
+
+    def from_disconnect(_request: Request, _error: Exception) -> Response:
+        return Response(status_code=_CLOSED_BY_CLIENT)
+
+    app.add_exception_handler(Refusal, from_refusal)
+    app.add_exception_handler(HTTPException, from_framework)
+    app.add_exception_handler(RequestValidationError, from_parameters)
+    app.add_exception_handler(ClientDisconnect, from_disconnect)
+    app.add_exception_handler(Exception, from_fault)
+
+
+_WORDS = {
+    404: "There is nothing at {path}. /docs lists what there is.",
+    405: "{method} is not possible at {path}. /docs lists what is.",
+}

@@ -1,0 +1,125 @@
+"""Running the server until it is asked to stop."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
+
+import uvicorn
+from fastapi import FastAPI
+
+from refinenet.deployment.server.app import create_app
+from refinenet.deployment.server.connections import BoundedProtocol
+from refinenet.deployment.server.service import Service
+from refinenet.deployment.server.settings import ServerSettings
+from refinenet.io.console import print_note
+from refinenet.io.files import quote_controls
+
+if TYPE_CHECKING:
+    from refinenet.deployment.segmentation_model import SegmentationModel
+
+_BACKLOG = 128
+_HEAD_BYTES = 16 * 1024
+
+
+def serve(model: SegmentationModel, settings: ServerSettings) -> bool:
+    """Serve a model until Ctrl-C or SIGTERM; requests in flight are then finished.
+
+    Args:
+        model: A `RefineNet`.
+        settings: Where to listen, and limits.
+
+    Returns:
+        Whether all work was finished in `drain_seconds`; otherwise a thread still computes.
+
+    Raises:
+        OSError: the address cannot be used.
+    """
+    app = create_app(model, settings)
+    service: Service = app.state.service
+    # Of Pillow about clients' images; Python would print each text, and keep it.
+    with _listen(settings) as listener, _without_ending(), warnings.catch_warnings(action="ignore"):
+        _Server(_configure(app, settings), service).run(sockets=[listener])
+    return service.queue.pending == 0
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    host, port = settings.host, settings.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        advice = "Choose another --port, or 0 for any free one, or another --host"
+        raise OSError(error.errno, f"Cannot listen at {host}, port {port}: {error.strerror}. {advice}") from error
+
+
+def _configure(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=cast("Any", partial(BoundedProtocol, limits=settings)),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
+        timeout_graceful_shutdown=settings.drain_seconds,
+        h11_max_incomplete_event_size=_HEAD_BYTES,
+    )
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        assert sockets
+        for line in _describe(self._service, sockets[0].getsockname()[1]):
+            print(quote_controls(line), flush=True)
+        settings = self._service.settings
+        if not settings.is_local and settings.token is None:
+            print_note(
+                f"Warning: {settings.host} can be reached from other machines, and no token is set: everybody there "
+                "may use this server. Set REFINENET_SERVE_TOKEN, or listen at 127.0.0.1."
+            )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._service.is_draining = True
+        super().handle_exit(sig, frame)
+
+
+def _describe(service: Service, port: int) -> list[str]:
+    settings, count = service.settings, len(service.model.label_set)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    outputs = ", ".join(spec.name for spec in service.model.outputs)
+    return [
+        f"Serving {settings.name} ({outputs}; {count} classes) at http://{host}:{port}",
+        f"Limits: {settings.max_bytes / 2**20:g} MiB and {settings.max_pixels:,} pixels an image, {settings.workers} "
+        f"at a time, {settings.queue} waiting, {settings.request_seconds:g} s. Ctrl-C stops.",
+    ]
+
+
+@contextmanager
+def _without_ending() -> Iterator[None]:
+    """Keep the signals that uvicorn repeats after a clean stop from ending the process, so that it exits with 0."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,229 @@
+"""The work of the server, without HTTP: the bytes of an image to the bytes of its results."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from refinenet._version import __version__
+from refinenet.deployment.outputs import choose_kinds, render, usual_suffix
+from refinenet.deployment.server.metrics import Metrics
+from refinenet.deployment.server.refusals import Refusal
+from refinenet.deployment.server.settings import ServerSettings
+from refinenet.deployment.server.work import WorkQueue
+from refinenet.inference.output_kinds import OUTPUT_KINDS, PICTURE_SUFFIXES, POLYGONS, Kind
+from refinenet.inference.prediction import Prediction
+from refinenet.inference.rendering import Renderer
+from refinenet.inference.values.subject import kinds_of, usual_kind
+from refinenet.io.image_files import TooLargeError, UnknownFormatError, find_size
+from refinenet.io.sample_values import Decoded, ValueRange
+
+if TYPE_CHECKING:
+    from refinenet.deployment.segmentation_model import SegmentationModel
+
+SUMMARY = "summary"
+"""Kind of results besides those of `OUTPUT_KINDS`: JSON with size, areas and times."""
+MEDIA_TYPES: Mapping[str, str] = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".tif": "image/tiff",
+    ".json": "application/json",
+    ".geojson": "application/geo+json",
+    ".npz": "application/octet-stream",
+    ".ply": "application/octet-stream",
+}
+"""Media types of results by suffix."""
+_TIFF_MARKS = (b"II", b"MM")
+_WARM_UP = (64, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a client asks for, checked."""
+
+    renderers: Sequence[Renderer] = ()
+    """Renderers of the files; none for the summary alone."""
+    has_summary: bool = False
+    abstain_below: float = 0.0
+    bands: tuple[int, ...] | None = None
+    value_range: ValueRange | None = None
+
+    @property
+    def is_one_file(self) -> bool:
+        """Whether the answer is a file; otherwise it is JSON with all of them."""
+        return len(self.renderers) == 1 and not self.has_summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Results for an image."""
+
+    files: Mapping[Kind, tuple[str, bytes]]
+    """Media type and content of each file."""
+    summary: Mapping[str, Any]
+    """Size, areas, notes and times, as JSON-ready values."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready values, files in base64."""
+        files = {
+            kind: {"type": media, "base64": base64.b64encode(content).decode()}
+            for kind, (media, content) in self.files.items()
+        }
+        return {**self.summary, **({"files": files} if files else {})}
+
+
+@dataclass(kw_only=True)
+class Service:
+    """A model, its limits, and the threads that run it."""
+
+    model: SegmentationModel
+    settings: ServerSettings
+    queue: WorkQueue = field(init=False)
+    metrics: Metrics = field(init=False)
+    is_warm: bool = field(default=False, init=False)
+    """Whether the model has run once."""
+    is_draining: bool = field(default=False, init=False)
+    """Whether the server was asked to stop."""
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(lambda: self.queue.pending, lambda: self.is_ready)
+        self.queue = WorkQueue(self.settings.workers, self.settings.queue, self.metrics.queue_seconds.observe)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are taken."""
+        return self.is_warm and not self.is_draining
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """Kinds of results that the model has."""
+        return [SUMMARY, *kinds_of(self.model.outputs)]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what clients may know of the model and the limits, as JSON-ready values."""
+        labels, card = self.model.label_set, self.model.card
+        shown = asdict(self.settings)
+        limits = {name: shown[name] for name in _PUBLIC_LIMITS}
+        return {
+            "name": self.settings.name,
+            "version": __version__,
+            "classes": [
+                {"id": k, "name": name, "colour": list(colour)}
+                for k, (name, colour) in enumerate(zip(labels.names, labels.colours, strict=True))
+            ],
+            "ignore_index": labels.ignore_index,
+            "outputs": [spec.to_dict() for spec in self.model.outputs],
+            "kinds": self.kinds,
+            "views": [kind for kind in kinds_of(self.model.outputs) if OUTPUT_KINDS[kind].is_usual],
+            "licence": card.licence,
+            "scores": dict(card.scores),
+            "limits": limits,
+        }
+
+    def warm_up(self) -> None:
+        """Run the model once, so that the first client does not wait for it."""
+        import numpy as np
+
+        bands = self.model.card.architecture.bands
+        shape = (*_WARM_UP, len(bands) or 3)
+        pixels = np.zeros(shape, np.float32 if bands else np.uint8)
+        self.model.predict_decoded(Decoded(pixels=pixels))
+        self.is_warm = True
+
+    def open(self, kinds: Sequence[str], suffix: str | None, rendering: Mapping[str, Any], **reading: Any) -> Wish:
+        """Check what a client asks for; `reading` are further fields of `Wish`.
+
+        Raises:
+            Refusal: the model has no such kind, or the suffix or an option does not go with it.
+        """
+        named = list(dict.fromkeys(kinds)) or [usual_kind(self.model.outputs) or "labels"]
+        files = [name for name in named if name != SUMMARY]
+        try:
+            chosen = choose_kinds(files)
+            renderers = [self.model.open_renderer(kind, suffix or usual_suffix(kind), **rendering) for kind in chosen]
+        except ValueError as error:
+            allowed = f"{', '.join(self.kinds)} and {POLYGONS}"
+            raise Refusal(422, f"{error} This model has the kinds {allowed}.", "parameters") from error
+        for each in renderers:
+            self._check_picture(each)
+        return Wish(renderers=renderers, has_summary=SUMMARY in named, **reading)
+
+    def _check_picture(self, renderer: Renderer) -> None:
+        row, suffix = renderer.row, renderer.suffix
+        if row.shows_values:
+            return  # checked by `open_renderer`
+        allowed = [each for each in PICTURE_SUFFIXES if each == ".png" or row.survives_jpeg]
+        if suffix not in (allowed if row.is_picture else [row.suffix]):
+            names = ", ".join(allowed if row.is_picture else [row.suffix])
+            raise Refusal(422, f"{renderer.kind} is written as {names}, not as {suffix!r}.", "parameters")
+
+    def run(self, content: bytes, wish: Wish) -> Result:
+        """Predict for an image; called in a thread.
+
+        Args:
+            content: Bytes of an image file.
+            wish: What to return.
+
+        Raises:
+            Refusal: the image cannot be read.
+        """
+        times = [time.perf_counter()]
+        image = self._read(content, wish)
+        times.append(time.perf_counter())
+        prediction = self.model.predict_decoded(image, abstain_below=wish.abstain_below)
+        times.append(time.perf_counter())
+        files = {each.kind: (MEDIA_TYPES[each.suffix], render(prediction, each, "image")) for each in wish.renderers}
+        times.append(time.perf_counter())
+        decode, infer, encode = (after - before for before, after in pairwise(times))
+        self.metrics.decode_seconds.observe(decode)
+        self.metrics.infer_seconds.observe(infer)
+        self.metrics.image_pixels.observe(image.pixels.shape[0] * image.pixels.shape[1])
+        seconds = {"decode": round(decode, 4), "infer": round(infer, 4), "encode": round(encode, 4)}
+        return Result(files=files, summary=self._summarise(prediction, image, seconds))
+
+    def _summarise(self, prediction: Prediction, image: Decoded, seconds: Mapping[str, float]) -> dict[str, Any]:
+        height, width = prediction.size
+        return {
+            "model": self.settings.name,
+            "width": width,
+            "height": height,
+            "areas": dict(prediction.areas),
+            "no_data": prediction.no_data,
+            "notes": [note.text for note in image.notes],
+            "seconds": dict(seconds),
+        }
+
+    def _read(self, content: bytes, wish: Wish) -> Decoded:
+        name = f"The image of {len(content):,} bytes"
+        try:
+            if not self.model.card.architecture.bands:
+                self._check_size(content, name)
+            return self.model.read_bytes(content, bands=wish.bands, value_range=wish.value_range)
+        except UnknownFormatError as error:
+            raise Refusal(415, str(error), "format") from error
+        except TooLargeError as error:
+            raise self._too_large(name) from error
+        except ValueError as error:
+            raise Refusal(400, str(error), "image") from error
+
+    def _check_size(self, content: bytes, name: str) -> None:
+        try:
+            height, width = find_size(content, name)
+        except UnknownFormatError:
+            if content[:2] in _TIFF_MARKS:
+                return  # of more bands than Pillow knows; rasterio has a limit of its own
+            raise
+        if height * width > self.settings.max_pixels:
+            raise self._too_large(f"{name}, {width} x {height},")
+
+    def _too_large(self, name: str) -> Refusal:
+        message = f"{name} has too many pixels: at most {self.settings.max_pixels:,} are read. Send a smaller one."
+        return Refusal(413, message, "image_size")
+
+
+_PUBLIC_LIMITS = ("max_bytes", "max_pixels", "workers", "queue", "body_seconds", "request_seconds")

@@ -1,0 +1,78 @@
+"""Settings of the HTTP server: where it listens, and the limits that keep it alive."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+from refinenet.io.image_files import MAX_PIXELS
+from refinenet.settings import Range, Rule, Settings
+
+_NAME = Rule(
+    lambda name: re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name) is not None,
+    "1 to 100 letters, digits, dots, dashes and underscores",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings(Settings):
+    """Settings of the HTTP server.
+
+    Raises:
+        ValueError: a value is not allowed.
+    """
+
+    host: str = "127.0.0.1"
+    """Address to listen at; only programs on this machine reach the default."""
+    port: Annotated[int, Range(0, 65_535)] = 8000
+    """Port to listen at; 0 for any free one."""
+    name: Annotated[str, _NAME] = "refinenet"
+    """Name of the model in addresses and answers."""
+    token: str | None = field(default=None, repr=False)
+    """Secret that requests must carry as `Authorization: Bearer TOKEN`; None to serve everybody."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names that requests may be addressed to, besides those of this machine; at an address other than loopback
+    every name is allowed unless some are given."""
+    workers: Annotated[int, Range(1, 256)] = 2
+    """Threads that read images and compute; while one waits for the network another reads or writes."""
+    queue: Annotated[int, Range(0, 10_000)] = 32
+    """Requests that may wait for a thread; further ones are refused."""
+    max_bytes: Annotated[int, Range(1)] = 20 * 2**20
+    """Size of the body of a request."""
+    max_pixels: Annotated[int, Range(1, MAX_PIXELS)] = 25_000_000
+    """Pixels of an image, height times width."""
+    header_seconds: Annotated[float, Range(above=0)] = 5.0
+    """Time for the head of a request, from its first byte or from the connection."""
+    body_seconds: Annotated[float, Range(above=0)] = 10.0
+    """Time for the body of a request."""
+    request_seconds: Annotated[float, Range(above=0)] = 30.0
+    """Time for waiting and computing."""
+    write_seconds: Annotated[float, Range(above=0)] = 30.0
+    """Time for which a client may leave an answer unread."""
+    keep_alive_seconds: Annotated[int, Range(1)] = 10
+    """Time for which an idle connection is kept."""
+    drain_seconds: Annotated[int, Range(1)] = 10
+    """Time for requests in flight when the server is asked to stop."""
+    connections: Annotated[int, Range(1)] = 200
+    """Open connections; requests of further ones are refused."""
+    connections_per_address: Annotated[int, Range(1)] = 20
+    """Open connections from an address other than loopback."""
+
+    _title: ClassVar[str] = "settings of the server"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs on this machine can reach the server."""
+        return is_loopback(self.host)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address or a host name means this machine."""
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,116 @@
+"""Remaining time of a run, for training and validation, from what the epochs so far have taken."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+LARGE_SHARE = 1 / 3
+"""Share of the time above which validation is reported."""
+USUAL_SHARE = 1 / 5
+"""Share of the time that validation takes with the advised setting, at most."""
+FEWEST_STEPS = 5
+"""Steps before the first estimate: the very first ones are slow."""
+SHORT = 60.0
+"""Seconds of a run below which no advice is worth reading."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remaining:
+    """Remaining seconds of a run."""
+
+    training: float
+    validation: float | None
+    """None before the first validation."""
+
+    @property
+    def seconds(self) -> float:
+        """Both together, or training alone."""
+        return self.training + (self.validation or 0.0)
+
+    def describe(self) -> str:
+        """Return the time in words: "2 h 5 min left (training 2 h, validation 5 min)"."""
+        if self.validation is None:
+            return f"{in_words(self.training)} left, and validation"
+        parts = f"training {in_words(self.training)}, validation {in_words(self.validation)}"
+        return f"{in_words(self.seconds)} left ({parts})"
+
+
+class RunClock:
+    """Times of the steps and validations of this session.
+
+    Args:
+        epochs: Number of epochs of the run.
+        steps_per_epoch: Steps in each of them.
+        validate_every: Epochs between validations; the last epoch always has one.
+    """
+
+    def __init__(self, epochs: int, steps_per_epoch: int, validate_every: int) -> None:
+        self._epochs, self._steps_per_epoch, self._validate_every = epochs, steps_per_epoch, validate_every
+        self._steps, self._training = 0, 0.0
+        self._validations, self._validation = 0, 0.0
+        self._has_advised = False
+
+    def add_step(self, seconds: float) -> None:
+        """Add the time of a step, from waiting for its images to the new weights."""
+        self._steps += 1
+        self._training += seconds
+
+    def add_validation(self, seconds: float) -> None:
+        """Add the time of a validation, with that of saving the best model."""
+        self._validations += 1
+        self._validation += seconds
+
+    def remaining(self, epoch: int, step: int) -> Remaining | None:
+        """Return the remaining time; None while it is unknown.
+
+        Args:
+            epoch: Number of epochs that are over, with their validation.
+            step: Number of steps of the next epoch that are done.
+        """
+        if self._steps < min(FEWEST_STEPS, self._steps_per_epoch):
+            return None
+        steps = (self._epochs - epoch) * self._steps_per_epoch - step
+        training = self._training / self._steps * max(steps, 0)
+        if not self._validations:
+            return Remaining(training=training, validation=None)
+        return Remaining(training=training, validation=self._validation / self._validations * self._count_left(epoch))
+
+    def _count_left(self, epoch: int) -> int:
+        """Return the number of validations after an epoch."""
+        every = self._validate_every
+        is_extra = self._epochs % every != 0  # the last epoch
+        return 0 if epoch >= self._epochs else self._epochs // every - epoch // every + is_extra
+
+    def advise(self, epoch: int) -> str | None:
+        """Return, once, what to set if validation takes more than a third of the time; None otherwise.
+
+        Args:
+            epoch: Number of epochs that are over.
+        """
+        left = self.remaining(epoch, 0)
+        if self._has_advised or left is None or left.validation is None or left.seconds < SHORT:
+            return None
+        share = left.validation / left.seconds
+        if share <= LARGE_SHARE:
+            return None
+        self._has_advised = True
+        once, per_epoch = self._validation / self._validations, self._training / self._steps * self._steps_per_epoch
+        # Of n epochs with one validation, it takes v / (n t + v) of the time.
+        every = min(math.ceil(once / per_epoch * (1 / USUAL_SHARE - 1)), self._epochs)
+        advice = f"validate_every={every}"
+        return (
+            f"Validation takes {100 * share:.0f} % of the time. A new run with {advice} (--set {advice}), or with "
+            "fewer images in the validation split, is faster."
+        )
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration in words, with its two largest units: "45 s", "12 min", "3 h 20 min", "2 d 5 h"."""
+    if seconds < 59.5:
+        return f"{round(seconds)} s"
+    minutes = round(seconds / 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [f"{number} {unit}" for number, unit in ((days, "d"), (hours, "h"), (minutes, "min")) if number]
+    return " ".join(parts[:2])

@@ -1,0 +1,107 @@
+"""What helps on the command line: examples that run, groups of options, completion, words of other programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import typer
+from conftest import CommandLine
+
+from refinenet.cli import app
+from refinenet.cli.examples import EXAMPLES, OTHER_WORDS
+from refinenet.training import TrainConfig, recipe_descriptions
+from refinenet.training.records.recipes import read_recipe
+
+
+def find(name: str) -> Any:
+    """Return a command by its words."""
+    command: Any = typer.main.get_command(app)
+    for word in name.split():
+        command = command.commands[word]
+    return command
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_are_accepted(name: str) -> None:
+    for example in EXAMPLES[name]:
+        words = example.split()[1 + len(name.split()) :]
+        find(name).make_context(name, words)
+        assert len(example) <= 78  # it is copied from one line of the help
+
+
+def test_every_command_has_examples() -> None:
+    def walk(command: Any, path: str = "") -> set[str]:
+        children = getattr(command, "commands", None)
+        return {path.strip()} if children is None else {n for k, c in children.items() for n in walk(c, f"{path} {k}")}
+
+    assert walk(typer.main.get_command(app)) == set(EXAMPLES)
+
+
+def test_words_of_other_programs_are_known(call_refinenet: CommandLine) -> None:
+    for word in ("predict", "segment"):
+        refused = call_refinenet(word, "photo.jpg")
+        assert refused.returncode == 2
+        assert "refinenet deploy" in refused.stderr
+    for meant in set(OTHER_WORDS.values()):
+        words = [word for word in meant.split() if not word.startswith("-") and word != "int8"]
+        assert find(" ".join(words)) is not None
+
+
+def test_brackets_of_help_are_shown(call_refinenet: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = call_refinenet("train", "--help").stdout
+    assert "NAME=regression[height:m,moisture:%]" in shown
+    assert "crop_size=[360,480]" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_settings_are_listed_with_their_defaults(call_refinenet: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = {item["name"]: item for item in json.loads(call_refinenet("train", "--show-settings", "--json").stdout)}
+    defaults = TrainConfig()
+    assert set(listed) == {field.name for field in fields(TrainConfig)}
+    for name, item in listed.items():
+        value = getattr(defaults, name)
+        assert item["default"] == (list(value) if isinstance(value, tuple) else value)
+        assert item["meaning"]
+        assert item["allowed"]
+    shown = call_refinenet("train", "--show-settings").stdout
+    assert all(f" {name} " in shown for name in listed)
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_recipes_are_listed_with_what_they_set(call_refinenet: CommandLine) -> None:
+    shown = call_refinenet("train", "--list-recipes").stdout
+    for name in recipe_descriptions():
+        block = shown[shown.index(f"{name}\n") :].partition("\n\n")[0]
+        assert all(f"{key}=" in block for key in read_recipe(name).train)
+
+
+def test_information_about_the_installation(call_refinenet: CommandLine) -> None:
+    found = json.loads(call_refinenet("info", "--json").stdout)
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["backends"]["pytorch"].startswith("available")
+    assert found["caches"]["refinenet"].startswith(os.environ["REFINENET_CACHE"])
+    assert found["extras"]["large"] == "installed"
+    assert "default_device" in call_refinenet("info").stdout
+
+
+@pytest.mark.parametrize(
+    ("shell", "more"),
+    [
+        ("bash", {"COMP_WORDS": "refinenet dep", "COMP_CWORD": "1"}),
+        ("zsh", {"_TYPER_COMPLETE_ARGS": "refinenet dep"}),
+        ("fish", {"_TYPER_COMPLETE_ARGS": "refinenet dep", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}),
+    ],
+)
+def test_shells_complete_commands(shell: str, more: dict[str, str]) -> None:
+    code = "import sys; sys.argv = ['refinenet']; from refinenet.cli import main; main()"
+    variables = {**os.environ, "_REFINENET_COMPLETE": f"complete_{shell}", **more}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False)
+    assert "deploy" in done.stdout, done.stderr

@@ -1,0 +1,195 @@
+"""Parts of the server that need no process of their own: token and hosts, queue, faults, slow readers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from refinenet import RefineNet
+
+pytest.importorskip("fastapi", reason="pip install 'refinenet-torch[serve]'")
+import uvicorn
+from fastapi import FastAPI
+
+from refinenet.deployment.server.app import create_app
+from refinenet.deployment.server.connections import BoundedProtocol
+from refinenet.deployment.server.refusals import Refusal
+from refinenet.deployment.server.runner import serve
+from refinenet.deployment.server.settings import ServerSettings
+from refinenet.deployment.server.work import WorkQueue
+
+
+@pytest.fixture(scope="module")
+def network() -> RefineNet:
+    return RefineNet(encoder="test_resnet", num_classes=3, device="cpu", seed=4)
+
+
+def ask(app: FastAPI, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> tuple[int, Any]:
+    """Send a request through ASGI; return the status and the parsed body."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    named = {"host": "127.0.0.1", **headers}
+    scope = {
+        **{"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http"},
+        **{"method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": ""},
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in named.items()],
+    }
+    try:
+        asyncio.run(app(scope, receive, send))
+    except ValueError:
+        assert sent, "a fault is raised for the log after it is answered"
+    content = b"".join(message.get("body", b"") for message in sent[1:])
+    return int(sent[0]["status"]), json.loads(content)
+
+
+def test_a_token_is_asked_for_everywhere_but_health_and_the_page(network: RefineNet) -> None:
+    app = create_app(network, ServerSettings(token="secret"))
+    for path in ("/model", "/metrics", "/docs", "/openapi.json", "/v2", "/nothing"):
+        for sent in ("", "Bearer wrong", "secret", "Bearer é"):
+            status, body = ask(app, path, authorization=sent)
+            assert (status, set(body)) == (401, {"error", "request_id"})
+    assert ask(app, "/model", authorization="Bearer secret")[0] == 200
+    assert ask(app, "/healthz")[0] == 200
+    assert "secret" not in repr(app.state.service.settings)
+    assert ask(create_app(network), "/model")[0] == 200  # another application knows nothing of it
+
+
+def test_allowed_hosts(network: RefineNet) -> None:
+    hosts = ("127.0.0.1:8000", "localhost", "[::1]:80", "one.example", "two.example", "")
+    expected = {
+        ServerSettings(): [200, 200, 200, 403, 403, 403],
+        ServerSettings(allowed_hosts=("one.example",)): [200, 200, 200, 200, 403, 403],
+        ServerSettings(host="0.0.0.0"): [200] * 6,
+        ServerSettings(host="0.0.0.0", allowed_hosts=("one.example",)): [200, 200, 200, 200, 403, 403],
+    }
+    for settings, statuses in expected.items():
+        app = create_app(network, settings)
+        assert [ask(app, "/healthz", host=host)[0] for host in hosts] == statuses
+
+
+def test_before_it_is_warm_nothing_is_taken(network: RefineNet) -> None:
+    app = create_app(network)
+    for method, path in (("GET", "/v2/health/ready"), ("POST", "/segment"), ("GET", "/v2/models/refinenet/ready")):
+        assert ask(app, path, method)[0] == 503
+    app.state.service.warm_up()
+    assert ask(app, "/v2/health/ready") == (200, {"ready": True})
+    app.state.service.is_draining = True
+    assert ask(app, "/v2/health/ready")[0] == 503
+    assert ask(app, "/healthz")[0] == 200
+
+
+def test_a_fault_is_answered_without_its_reason() -> None:
+    broken = RefineNet(encoder="test_resnet", num_classes=3, device="cpu", seed=4)
+    with torch.no_grad():
+        for parameter in broken.network.parameters():
+            parameter.fill_(float("nan"))
+    app = create_app(broken)
+    app.state.service.is_warm = True
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 3], "data": [1, 2, 3]}
+    status, body = ask(app, "/v2/models/refinenet/infer", "POST", json.dumps({"inputs": [tensor]}).encode())
+    assert (status, set(body)) == (500, {"error", "request_id"})
+    assert "weights" not in body["error"]
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ValueError, match="port must be a whole number from 0 to 65535"):
+        ServerSettings(port=70_000)
+    with pytest.raises(ValueError, match="name must be 1 to 100 letters"):
+        ServerSettings(name="a/b")
+    with pytest.raises(ValueError, match="Did you mean port"):
+        ServerSettings.from_dict({"ports": 7})
+
+
+def test_a_port_in_use_is_reported(network: RefineNet) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"Cannot listen at 127.0.0.1, port {port}"):
+            serve(network, ServerSettings(port=port))
+
+
+def test_the_queue_refuses_what_waits_or_runs_too_long() -> None:
+    release, began, waited = threading.Event(), threading.Event(), list[float]()
+    queue = WorkQueue(workers=1, waiting=1, observe=waited.append)
+
+    def block() -> int:
+        began.set()
+        release.wait(30)
+        return 7
+
+    async def check() -> None:
+        first = asyncio.create_task(queue.run(block, 0.5))
+        await asyncio.to_thread(began.wait, 30)
+        second = asyncio.create_task(queue.run(lambda: 8, 0.05))
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal, match="busy: 2 requests") as third:
+            await queue.run(lambda: 9, 30)
+        assert third.value.status == 503
+        assert int(third.value.headers["Retry-After"]) >= 1
+        with pytest.raises(Refusal, match="for its turn") as refused:
+            await second
+        assert refused.value.status == 503
+        with pytest.raises(Refusal, match="took longer than") as refused:
+            await first
+        assert refused.value.status == 504
+        assert queue.pending == 1  # its thread still computes
+        release.set()
+        assert await queue.run(lambda: 10, 30) == 10
+
+    asyncio.run(check())
+    assert queue.pending == 0
+    assert len(waited) == 2  # what was refused never began
+    queue.close()
+
+
+def _run_uvicorn(app: Any, settings: ServerSettings) -> tuple[uvicorn.Server, int]:
+    protocol: Any = partial(BoundedProtocol, limits=settings)
+    server = uvicorn.Server(uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None, port=0))
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True).start()
+    return server, listener.getsockname()[1]
+
+
+def _wait(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_slow_readers_and_too_many_connections_are_cut() -> None:
+    size = 1 << 26
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    server, port = _run_uvicorn(app, ServerSettings(write_seconds=0.3, connections=2))
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), 10) as slow:
+        slow.sendall(request)
+        _wait(lambda: len(server.server_state.connections) == 1)
+        _wait(lambda: not server.server_state.connections)
+    open_ones = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(3)]
+    _wait(lambda: len(server.server_state.connections) == 3)
+    open_ones[2].sendall(request)
+    assert open_ones[2].recv(100).startswith(b"HTTP/1.1 503 ")
+    open_ones[1].sendall(request)
+    assert open_ones[1].recv(100).startswith(b"HTTP/1.1 200 ")
+    for each in open_ones:
+        each.close()
+    server.should_exit = True

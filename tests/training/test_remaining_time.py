@@ -1,0 +1,59 @@
+"""The remaining time of a run, compared with what the rest of it then takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from refinenet.training.engine.remaining_time import RunClock, in_words
+
+STEP, VALIDATION, STEPS = 2.0, 30.0, 10
+
+
+@pytest.mark.parametrize(("epochs", "every"), [(4, 1), (9, 3), (10, 4), (3, 5), (6, 6)])
+def test_the_rest_of_a_steady_run_is_foretold(epochs: int, every: int) -> None:
+    clock = RunClock(epochs, STEPS, every)
+    measured = [epoch for epoch in range(1, epochs + 1) if epoch % every == 0 or epoch == epochs]
+    for epoch in range(1, epochs + 1):
+        for step in range(STEPS):
+            left = clock.remaining(epoch - 1, step)
+            if left is not None:
+                assert left.training == pytest.approx(STEP * (STEPS * (epochs - epoch + 1) - step))
+                if left.validation is not None:
+                    assert left.validation == VALIDATION * sum(other >= epoch for other in measured)
+            clock.add_step(STEP)
+        if epoch in measured:
+            clock.add_validation(VALIDATION)
+        left = clock.remaining(epoch, 0)
+        assert left is not None
+        assert (left.validation is None) == (epoch < measured[0])
+    assert left is not None
+    assert left.seconds == 0
+
+
+def test_slow_validation_is_reported_once_with_what_to_set() -> None:
+    clock = RunClock(100, STEPS, 1)
+    for _ in range(STEPS):
+        clock.add_step(STEP)
+    clock.add_validation(VALIDATION)
+    advice = clock.advise(1)
+    assert advice is not None
+    assert "Validation takes 60 % of the time" in advice
+    assert "validate_every=6" in advice  # 30 / (6 * 20 + 30) is a fifth
+    assert clock.advise(2) is None
+
+
+@pytest.mark.parametrize(("validation", "epochs"), [(9.9, 100), (30.0, 2)])
+def test_quick_validation_and_short_runs_need_no_advice(validation: float, epochs: int) -> None:
+    clock = RunClock(epochs, STEPS, 1)
+    for _ in range(STEPS):
+        clock.add_step(STEP)
+    clock.add_validation(validation)
+    assert clock.advise(1) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (3599, "1 h"), (12000, "3 h 20 min"), (190_900, "2 d 5 h")],
+)
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
