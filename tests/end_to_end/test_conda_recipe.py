@@ -14,7 +14,10 @@ import yaml
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "ray": "ray-data"}
+NAMES = {
+    **{"torch": "pytorch", "matplotlib": "matplotlib-base", "ray": "ray-data"},
+    "prometheus-client": "prometheus_client",
+}
 """What conda-forge calls differently from PyPI."""
 
 
