@@ -47,7 +47,7 @@ def prepare(
     root: Root = None,
     mirror: Annotated[str | None, typer.Option(help="Download the files from this address instead.")] = None,
     no_download: Annotated[
-        bool, typer.Option("--no-download", help="Convert files that are already there, without downloading.")
+        bool, typer.Option("--no-download", help="Only convert files that are already there.")
     ] = False,
     remove_archives: Annotated[
         bool, typer.Option("--remove-archives", help="Delete each archive after unpacking it.")
@@ -115,7 +115,7 @@ def check(
     source: Source,
     root: Root = None,
     fix: Annotated[Path | None, typer.Option(help="Write a repaired copy to this new folder.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Check a sample only, as training does.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Check only a sample, as training does.")] = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -152,7 +152,7 @@ def split(
         str | None,
         typer.Option(
             help="Regular expression; images whose first group matches the same text stay together. Default: images "
-            "whose names differ only in the last number, such as frames of one video."
+            "whose names differ only in the last number (such as frames of one video) stay together."
         ),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the files of an earlier split.")] = False,

@@ -126,7 +126,7 @@ def deploy(
             metavar="KIND",
             autocompletion=lambda: list(_NAMES),
             help=f"What to write: {_describe_kinds()}, or {POLYGONS} (both). May be repeated; each kind then gets a "
-            "folder of that name. depth:NAME, values:NAME choose one of several outputs or quantities.",
+            "folder of that name. depth:NAME and values:NAME select one of several outputs or quantities.",
         ),
         ALL,
     ] = None,
@@ -142,7 +142,7 @@ def deploy(
         str | None,
         typer.Option(
             metavar="WxH",
-            help="Segment all images in windows of this size, such as 1024x1024, in bounded memory. Default: 768x768, "
+            help="Segment all images in windows of this size, such as 1024x1024, with limited memory use. Default: 768x768, "
             "for images too large for memory and for .tif output.",
             rich_help_panel="Large images",
         ),
@@ -151,8 +151,8 @@ def deploy(
     overlap: Annotated[
         float | None,
         typer.Option(
-            help="Minimum overlap of windows, as a share of their side; implies windows for all images. 0.75 makes "
-            "labels almost independent of window positions, 0.5 is four times as fast. Default: 0.75.",
+            help="Minimum overlap of windows, as a fraction of their side; all images are then segmented in windows. "
+            "With 0.75, labels hardly depend on window positions; 0.5 is four times as fast. Default: 0.75.",
             rich_help_panel="Large images",
         ),
         Mode.FILES,
@@ -161,7 +161,7 @@ def deploy(
         float | None,
         typer.Option(
             help="Time limit per image in milliseconds, from decoded image to labels. Backend, precision and scale "
-            "are chosen by timing them on the first image; the loss in accuracy is reported.",
+            "are chosen by timing them on the first image; the share of labels that change is reported.",
             rich_help_panel=MACHINE,
         ),
         Mode.FILES | Mode.STDIN,
@@ -172,7 +172,7 @@ def deploy(
     scale: Annotated[
         float | None,
         typer.Option(
-            help="Stored value of one unit of depth or values in .png. Default: 1000 for depth, millimetres.",
+            help="Stored value of one unit in .png files. Default for depth: 1000 (millimetres).",
             rich_help_panel=VALUES,
         ),
         ALL,
@@ -181,14 +181,16 @@ def deploy(
         str | None,
         typer.Option(
             metavar="LOW,HIGH",
-            help="Values at both ends of the colours. Default: those of the image.",
+            help="Values at the two ends of the colour scale. Default: those of the image.",
             rich_help_panel=VALUES,
         ),
         ALL,
     ] = None,
     intrinsics: Annotated[
         str | None,
-        typer.Option(metavar="FX,FY,CX,CY", help="Camera of a point cloud, in pixels.", rich_help_panel=VALUES),
+        typer.Option(
+            metavar="FX,FY,CX,CY", help="Camera intrinsics for the point cloud, in pixels.", rich_help_panel=VALUES
+        ),
         IMAGES,
     ] = None,
     device: Annotated[Device, ALL] = None,
@@ -207,7 +209,7 @@ def deploy(
         int | None,
         typer.Option(
             min=1,
-            help="Ray workers, each with a copy of the network. Default: one per GPU or two cores.",
+            help="Ray workers, each with a copy of the network. Default: one per GPU, or per two cores.",
             rich_help_panel=MACHINE,
         ),
         Mode.RAY,

@@ -72,7 +72,7 @@ def evaluate(
         Literal["plain", "paper"],
         typer.Option(
             metavar="PROTOCOL",
-            help="plain: whole images, one pass; paper: as in the network's paper.",
+            help="plain: whole images in one pass; paper: as in the network's paper.",
             rich_help_panel=INFERENCE,
         ),
     ] = "plain",
@@ -89,7 +89,7 @@ def evaluate(
     overlap: Annotated[
         float | None,
         typer.Option(
-            help="Minimum overlap of windows, as a share of their side. Default: 0.5 (0.75 in deploy).",
+            help="Minimum overlap of windows, as a fraction of their side. Default: 0.5 (0.75 in deploy).",
             rich_help_panel=INFERENCE,
         ),
     ] = None,
@@ -196,7 +196,7 @@ def calibrate(
     output: Annotated[Path, typer.Option("--output", "-o", help="The model file to write.")],
     root: Root = None,
     classes: ClassSet = None,
-    split: Annotated[str, typer.Option(help="Split of the dataset; not the one used for training.")] = "val",
+    split: Annotated[str, typer.Option(help="Split to calibrate on; do not use the training split.")] = "val",
     model: Model = "camvid",
     device: Device = None,
     as_json: AsJson = False,

@@ -63,8 +63,8 @@ AbstainBelow = Annotated[
 Bands = Annotated[
     str | None,
     typer.Option(
-        help="Band numbers for red, green and blue, such as 3,2,1, or a single band for grey; as many as the model "
-        "has, if it is for other bands. Default: as declared by the file.",
+        help="Band numbers for red, green and blue, such as 3,2,1, or a single one for grey. For a model with "
+        "named bands: one number for each of them. Default: the bands that the file declares.",
         rich_help_panel=VALUES,
     ),
 ]
@@ -72,12 +72,12 @@ ValueRange = Annotated[
     str | None,
     typer.Option(
         metavar="LOW,HIGH",
-        help="Stored values of black and white, such as 0,4095 for 12-bit images. Default: those the model was trained "
+        help="Stored values that become black and white, such as 0,4095 for 12-bit images. Default: those the model was trained "
         "with, otherwise the range of the image's data type.",
         rich_help_panel=VALUES,
     ),
 ]
-Root = Annotated[Path | None, typer.Option(help="Folder of a published dataset.", rich_help_panel=DATA)]
+Root = Annotated[Path | None, typer.Option(help="Folder that holds the published dataset.", rich_help_panel=DATA)]
 ClassSet = Annotated[
     str | None,
     typer.Option(
@@ -91,7 +91,7 @@ StopAfter = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Stop after N steps; --resume continues.", rich_help_panel=MACHINE),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and no progress.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, and no progress.")]
 
 
 def join_settings(named: Mapping[str, Any], settings: list[str] | None) -> dict[str, Any]:

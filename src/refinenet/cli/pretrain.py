@@ -24,7 +24,7 @@ def pretrain(
     encoder: Annotated[str | None, typer.Option(help="The timm encoder to train, such as mobilenetv2_100.")] = None,
     output: RunOutput = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Run folder of an interrupted run to resume, instead of all of the above.")
+        Path | None, typer.Option(help="Run folder of an interrupted run to resume, instead of starting a new run.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images. Default: 90.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step. Default: 128.")] = None,
@@ -41,7 +41,7 @@ def pretrain(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pretrain an encoder by image classification, for train --encoder-weights."""
+    """Pretrain an encoder by image classification, for use with train --encoder-weights."""
     named = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     chosen = join_settings(named, settings)
     if resume is None and (folder is None or encoder is None):

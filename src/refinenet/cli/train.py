@@ -97,8 +97,8 @@ def train(
     encoder_weights: Annotated[
         str | None,
         typer.Option(
-            help="Model with this encoder (camvid, FILE), file of weights, imagenet (from an installed package, or "
-            "downloaded from timm) or random.",
+            help="Weights of the encoder: a model file with this encoder (or camvid), a file of weights, imagenet "
+            "(from an installed package, or downloaded from timm), or random.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
@@ -106,7 +106,7 @@ def train(
         str | None,
         typer.Option(
             help="What the network predicts: classes (default), depth:0.5:80 (metres), normals, "
-            "NAME=regression\\[height:m,moisture:%], separated by commas. What a --model lacks is added to it.",
+            "NAME=regression\\[height:m,moisture:%], separated by commas. Outputs that the --model lacks are added to it.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
@@ -114,14 +114,14 @@ def train(
         str | None,
         typer.Option(
             help="Bands of the images, with the stored values that become 0 and 1: red,green,blue,nir:0:4095. "
-            "A --model for other bands is converted. Default: RGB of 8 bits.",
+            "A --model for other bands is converted. Default: 8-bit RGB.",
             rich_help_panel=DATA,
         ),
     ] = None,
     decoder: Annotated[
         str | None,
         typer.Option(
-            help="Another decoder of a new network: multitask, single, ..., or its options as JSON.",
+            help="Decoder of a new network: multitask, single, ..., or decoder options as JSON.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
@@ -133,7 +133,9 @@ def train(
     ] = None,
     encoder_learning_rate: Annotated[
         float | None,
-        typer.Option(help="Peak learning rate of the encoder. Default: the same.", rich_help_panel=SETTINGS),
+        typer.Option(
+            help="Peak learning rate of the encoder. Default: same as --learning-rate.", rich_help_panel=SETTINGS
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
