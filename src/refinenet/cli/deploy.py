@@ -142,8 +142,8 @@ def deploy(
         str | None,
         typer.Option(
             metavar="WxH",
-            help="Segment all images in windows of this size, such as 1024x1024, with limited memory use. Default: 768x768, "
-            "for images too large for memory and for .tif output.",
+            help="Segment all images in windows of this size, such as 1024x1024, with limited memory use. Default: "
+            "768x768, for images too large for memory and for .tif output.",
             rich_help_panel="Large images",
         ),
         Mode.FILES,

@@ -106,7 +106,8 @@ def train(
         str | None,
         typer.Option(
             help="What the network predicts: classes (default), depth:0.5:80 (metres), normals, "
-            "NAME=regression\\[height:m,moisture:%], separated by commas. Outputs that the --model lacks are added to it.",
+            "NAME=regression\\[height:m,moisture:%], separated by commas. Outputs that the --model lacks are "
+            "added to it.",
             rich_help_panel=NETWORK,
         ),
     ] = None,
