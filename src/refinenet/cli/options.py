@@ -72,8 +72,8 @@ ValueRange = Annotated[
     str | None,
     typer.Option(
         metavar="LOW,HIGH",
-        help="Stored values that become black and white, such as 0,4095 for 12-bit images. Default: those the model was "
-        "trained with, otherwise the range of the image's data type.",
+        help="Stored values that become black and white, such as 0,4095 for 12-bit images. Default: those the model "
+        "was trained with, otherwise the range of the image's data type.",
         rich_help_panel=VALUES,
     ),
 ]
