@@ -38,7 +38,7 @@ from refinenet.io.images import ChannelOrder, check_channel_order
 from refinenet.models.class_mapping import check_same_classes
 from refinenet.models.factory import ModelSpec, SizeName, choose_device, split_first_argument
 from refinenet.models.hub import pin
-from refinenet.models.model_file import ModelCard, load, save
+from refinenet.models.model_file import ModelCard, load
 from refinenet.models.network import ModelType, Network
 from refinenet.outputs import OutputSpec
 
@@ -412,27 +412,6 @@ class RefineNet(SharedModel):
         if progress:
             issued.print()
         return issued
-
-    def save(
-        self,
-        path: str | os.PathLike[str],
-        dtype: Literal["float32", "float16"] = "float32",
-        licence: str | None = None,
-    ) -> Path:
-        """Write the model to one file, which `RefineNet(model=path)` loads without further arguments.
-
-        Args:
-            path: File to write, usually `.safetensors`; missing folders are created.
-            dtype: "float16" halves the size of the file.
-            licence: Licence to record in the file; by default that of the loaded model.
-
-        Raises:
-            ValueError: a weight is not a finite number, or the model is an exported graph.
-            OSError: the file cannot be written.
-        """
-        card = self.card if licence is None else replace(self.card, licence=licence)
-        self._card = save(path, self.network, card, dtype)
-        return Path(path)
 
 
 def _choose_backend(spec: ModelSpec, backend: str, device: str | torch.device | None, precision: str) -> str:

@@ -6,8 +6,9 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,7 +30,28 @@ _MAX_CERTIFICATE = 1024**2
 
 
 class SharedModel(SegmentationModel):
-    """A model with a method to share it."""
+    """A model with methods to share it: as one file, and on the hub."""
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        dtype: Literal["float32", "float16"] = "float32",
+        licence: str | None = None,
+    ) -> Path:
+        """Write the model to one file, which `RefineNet(model=path)` loads without further arguments.
+
+        Args:
+            path: File to write, usually `.safetensors`; missing folders are created.
+            dtype: "float16" halves the size of the file.
+            licence: Licence to record in the file; by default that of the loaded model.
+
+        Raises:
+            ValueError: a weight is not a finite number, or the model is an exported graph.
+            OSError: the file cannot be written.
+        """
+        card = self.card if licence is None else replace(self.card, licence=licence)
+        self._card = save(path, self.network, card, dtype)
+        return Path(path)
 
     def push_to_hub(
         self,
