@@ -5,7 +5,7 @@
 The scenes are drawn: grass and tarpaulins of the same green on bare ground, as GeoTIFF of five bands (colours of 8
 bits, near infrared of 12, height in metres), of which every fifth is for validation. Grass is bright in near infrared.
 One network takes all five bands, another of the same kind red, green and blue; both are trained alike, from random
-weights. The first is then exported, and its answers in windows and as a graph are compared with its own.
+weights. The first is then exported, and its predictions in windows and as a graph are compared with its own.
 
 With --images 30 --epochs 15, on two busy cores: mIoU 87.7 % with five bands and 52.7 % with three, in windows 87.8 %;
 all 6,144 labels of an image agree between GeoTIFF, array, ONNX and GeoTIFF by parts.

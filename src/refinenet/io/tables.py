@@ -53,7 +53,7 @@ def to_frame(rows: Sequence[Row], columns: Sequence[str]) -> Any:
     try:
         import pandas as pd  # type: ignore[import-untyped]
     except ImportError as error:
-        raise ValueError("A data frame needs pandas, which is not installed: pip install pandas") from error
+        raise ValueError("Data frames need pandas, which is missing: pip install 'refinenet-torch[tables]'") from error
     frame = pd.DataFrame(list(rows), columns=list(columns))
     empty = [name for name in columns if frame[name].isna().all()]
     return frame.astype(dict.fromkeys(empty, float))  # numbers that nobody has, not objects
@@ -88,7 +88,7 @@ def _require_pyarrow() -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise ValueError(
-            "Parquet needs pyarrow, which is not installed: pip install pyarrow; or write a .csv file."
+            "Parquet needs pyarrow, which is missing: pip install 'refinenet-torch[tables]'; or write a .csv file."
         ) from error
     return pyarrow
 
