@@ -81,7 +81,7 @@ def test_numpy_files_are_images_for_every_command_on_datasets(write: Callable[[P
     assert sum(map(len, split_folder(root).values())) == 6
     (root / "train.txt").write_text("00.npy\n")
     assert open_dataset(root)("train").items == ["00"]
-    with pytest.raises(ValueError, match=r"00\.npy is a NumPy file, which is read as bands"):
+    with pytest.raises(ValueError, match=r"00\.npy is a NumPy file; such files are read only as bands"):
         open_dataset(root)("train")[0]
 
 
