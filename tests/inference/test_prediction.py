@@ -207,9 +207,10 @@ def test_an_output_without_a_likelihood_has_no_deviation(model: RefineNet, stree
 
 def test_models_and_predictions_describe_themselves(model: RefineNet, street: npt.NDArray[np.uint8]) -> None:
     found = model.predict(street)
-    assert repr(model) == (
+    new = RefineNet(encoder="test_resnet", num_classes=3, outputs=OUTPUTS, device="cpu", backend="pytorch")
+    assert repr(new) == (
         "RefineNet(lightweight, test_resnet, 3 classes, outputs depth:0.5:80.0, normals, "
-        "soil=regression[height:m,moisture:%], cpu, pytorch, float32)"
+        "soil=regression[height:m,moisture:%], untrained, cpu, pytorch, float32)"
     )
     assert repr(found) == "Prediction(120x90, outputs: classes, depth, normals, soil (regression))"
     assert found.segmentation is not None
