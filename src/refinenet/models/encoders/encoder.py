@@ -16,7 +16,14 @@ from torch.nn import functional
 
 from refinenet.io.bands import Band
 from refinenet.models.encoders.band_weights import normalise_bands, usual_spread
-from refinenet.models.encoders.feature_info import IMAGENET, STRIDES, FeatureInfo, Normalisation, base_name
+from refinenet.models.encoders.feature_info import (
+    IMAGENET,
+    STRIDES,
+    EncoderFacts,
+    FeatureInfo,
+    Normalisation,
+    base_name,
+)
 from refinenet.models.encoders.mobilenetv2 import MobileNetV2, replace_strided_depthwise
 from refinenet.models.encoders.resnet import BLOCKS, MATCONVNET, ResNet
 
@@ -75,9 +82,9 @@ class Encoder(nn.Module):
     def __init__(self, name: str, *, pretrained: bool = False, bands: Sequence[Band] = ()) -> None:
         super().__init__()
         assert not (pretrained and bands)  # `Network.with_bands` converts weights
-        self.feature_info = feature_info(name)
-        self.size_multiple = _find_size_multiple(name)
-        self.features = _build_features(name, self.feature_info, pretrained=pretrained, in_channels=len(bands) or 3)
+        facts = _find_facts(name)
+        self.feature_info, self.size_multiple = facts.features, facts.size_multiple
+        self.features = _build_features(name, facts, pretrained=pretrained, in_channels=len(bands) or 3)
         replace_strided_depthwise(self.features)
         # Transformers such as Swin return (N, H, W, C), and declare it.
         self.channels_last = getattr(self.features, "output_fmt", "NCHW") == "NHWC"
@@ -136,22 +143,20 @@ def feature_info(name: str) -> tuple[FeatureInfo, ...]:
     Raises:
         ValueError: timm has no such model, or RefineNet cannot use it (`timm_facts.find_facts`).
     """
-    if name in FEATURE_INFO:
-        return FEATURE_INFO[name]
-    from refinenet.models.encoders.timm import check_name
+    return _find_facts(name).features
+
+
+def _find_facts(name: str) -> EncoderFacts:
+    if name not in FEATURE_INFO:
+        from refinenet.models.encoders.timm import check_name
+
+        check_name(name)
+    published = FEATURE_INFO.get(base_name(name))
+    if published is not None:
+        return EncoderFacts(features=published, size_multiple=1)
     from refinenet.models.encoders.timm_facts import find_facts
 
-    check_name(name)
-    return FEATURE_INFO.get(base_name(name)) or find_facts(name).features
-
-
-def _find_size_multiple(name: str) -> int:
-    """Return the number of pixels to multiples of which images are padded; 1 for the published encoders."""
-    if base_name(name) in FEATURE_INFO:
-        return 1
-    from refinenet.models.encoders.timm_facts import find_facts
-
-    return find_facts(name).size_multiple
+    return find_facts(name)
 
 
 def _find_normalisation(name: str) -> Normalisation:
@@ -164,12 +169,12 @@ def _find_normalisation(name: str) -> Normalisation:
     return find_normalisation(name)
 
 
-def _build_features(name: str, chosen: tuple[FeatureInfo, ...], *, pretrained: bool, in_channels: int) -> nn.Module:
+def _build_features(name: str, facts: EncoderFacts, *, pretrained: bool, in_channels: int) -> nn.Module:
     base = base_name(name)
     if base not in FEATURE_INFO:
         from refinenet.models.encoders.timm import build_features
 
-        return build_features(name, chosen, pretrained=pretrained, in_channels=in_channels)
+        return build_features(name, facts, pretrained=pretrained, in_channels=in_channels)
     features = MobileNetV2(in_channels) if base == MOBILENETV2 else ResNet(base, in_channels)
     if pretrained and base in MATCONVNET_RESNETS:
         raise ValueError(
@@ -190,7 +195,7 @@ def find_image_kernels(name: str) -> tuple[str, ...]:
     """Return the names of the kernels of an encoder that are applied to the image, of shapes (out, B, kh, kw)."""
     with torch.device("meta"):  # only shapes are needed
         few, many = (
-            _build_features(name, feature_info(name), pretrained=False, in_channels=count).state_dict()
+            _build_features(name, _find_facts(name), pretrained=False, in_channels=count).state_dict()
             for count in (3, 4)
         )
     return tuple(key for key, tensor in few.items() if tensor.shape != many[key].shape)

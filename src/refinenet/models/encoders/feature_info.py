@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 STRIDES = (4, 8, 16, 32)
 """Strides of the feature maps that every encoder must have: image pixels per feature pixel along each axis."""
@@ -21,6 +22,20 @@ class FeatureInfo:
     channels: int
     stride: int
     """One of `STRIDES`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderFacts:
+    """How a network becomes an encoder."""
+
+    features: tuple[FeatureInfo, ...]
+    """Feature maps that the decoder reads, fine to coarse; of a plain vision transformer those of its pyramid."""
+    size_multiple: int = STRIDES[-1]
+    """Number of pixels of which the sides of images must be multiples; 1 for any size."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Options by which timm creates the network, if it is one of timm."""
+    patch_size: int | None = None
+    """Patch size of a plain vision transformer, which has one stride only; None for hierarchical networks."""
 
 
 def base_name(name: str) -> str:

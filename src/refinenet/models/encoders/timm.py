@@ -6,15 +6,13 @@ Importing timm takes more than a second, as it imports torchvision, so this modu
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from functools import lru_cache
 
 import timm
 import torch
 from torch import Tensor, nn
 
 from refinenet.io.console import print_note
-from refinenet.models.encoders.feature_info import IMAGENET, FeatureInfo, Normalisation
+from refinenet.models.encoders.feature_info import IMAGENET, EncoderFacts, Normalisation
 from refinenet.models.encoders.installed_weights import (
     describe_installed,
     find_distribution,
@@ -22,7 +20,6 @@ from refinenet.models.encoders.installed_weights import (
     read_installed,
 )
 from refinenet.models.encoders.pyramid import PyramidEncoder, remove_head
-from refinenet.models.encoders.timm_facts import find_facts
 
 
 def check_name(name: str) -> None:
@@ -52,27 +49,17 @@ def find_normalisation(name: str) -> Normalisation:
     return (config.mean, config.std) if config else IMAGENET
 
 
-def build_features(name: str, chosen: Sequence[FeatureInfo], *, pretrained: bool, in_channels: int = 3) -> nn.Module:
-    """Build a network that returns the chosen feature maps of images of `in_channels` channels.
+def build_features(name: str, facts: EncoderFacts, *, pretrained: bool, in_channels: int = 3) -> nn.Module:
+    """Build a network that returns the feature maps of its facts for images of `in_channels` channels.
 
     Raises:
         ValueError: As `fetch_weights`.
     """
-    facts = find_facts(name)
     options = {**facts.options, **({} if in_channels == 3 else {"in_chans": in_channels})}
-    if facts.patch_size is not None:
-        transformer = remove_head(_create(name, pretrained, **options))
-        return PyramidEncoder(transformer, chosen[-1].channels, facts.patch_size)
-    available = _module_names(name)
-    options["out_indices"] = tuple(available.index(info.module) for info in chosen)
-    return _create(name, pretrained, features_only=True, **options)
-
-
-@lru_cache(maxsize=64)
-def _module_names(name: str) -> tuple[str, ...]:
-    """Return the names of the modules whose outputs are feature maps, in timm's order."""
-    with torch.device("meta"):
-        return tuple(timm.create_model(name, features_only=True).feature_info.module_name())
+    network = _create(name, pretrained, **options)
+    if facts.patch_size is None:
+        return network
+    return PyramidEncoder(remove_head(network), facts.features[-1].channels, facts.patch_size)
 
 
 def fetch_weights(name: str) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from refinenet.models.encoders.feature_info import STRIDES, FeatureInfo
+from refinenet.models.encoders.feature_info import STRIDES, EncoderFacts, FeatureInfo
 from refinenet.models.encoders.pyramid import PATCH_SIZES, last_map, pyramid_features, remove_head
 
 ALTERNATIVES = "convnext_tiny, swin_tiny_patch4_window7_224, sam2_hiera_tiny or vit_small_patch16_dinov3"
@@ -29,22 +28,8 @@ _REFUSALS = (AssertionError, AttributeError, NotImplementedError, RuntimeError, 
 """Errors of timm and PyTorch for networks that cannot be built, or do not take a size."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TimmFacts:
-    """How a network of timm becomes an encoder."""
-
-    features: tuple[FeatureInfo, ...]
-    """Its feature maps, fine to coarse; of a plain vision transformer those of its pyramid."""
-    options: Options = field(default_factory=dict)
-    """Options of timm."""
-    size_multiple: int = STRIDES[-1]
-    """Number of pixels of which the sides of images must be multiples."""
-    patch_size: int | None = None
-    """Patch size of a plain vision transformer, which has one stride only; None for hierarchical networks."""
-
-
 @lru_cache(maxsize=64)
-def find_facts(name: str) -> TimmFacts:
+def find_facts(name: str) -> EncoderFacts:
     """Return the facts of a network of timm.
 
     A network with a fixed image size is tried with the options by which timm may build it for any. If none works, but
@@ -80,28 +65,29 @@ def _read_info(name: str) -> Any:
             ) from error
 
 
-def _find_hierarchical(name: str, info: Any) -> TimmFacts:
+def _find_hierarchical(name: str, info: Any) -> EncoderFacts:
     strides, names, channels = info.reduction(), info.module_name(), info.channels()
     last = [max(index for index, value in enumerate(strides) if value == stride) for stride in STRIDES]
     features = tuple(FeatureInfo(module=names[i], channels=channels[i], stride=strides[i]) for i in last)
+    chosen: Options = {"features_only": True, "out_indices": tuple(last)}
     config = timm.models.get_pretrained_cfg(name)
     if not (config and config.fixed_input_size):
-        return TimmFacts(features=features)
+        return EncoderFacts(features=features, options=chosen)
     for options in HIERARCHICAL_WAYS:
         if _takes(name, options, strides, (320, 96)):
-            return TimmFacts(features=features, options=options)
+            return EncoderFacts(features=features, options={**chosen, **options})
     own = math.lcm(STRIDES[-1], *config.input_size[1:])
     if _takes(name, _ANY_SIZE, strides, (2 * own, own)):
-        return TimmFacts(features=features, size_multiple=own)
+        return EncoderFacts(features=features, options=chosen, size_multiple=own)
     raise _refuse(name)
 
 
-def _find_plain(name: str, patch_size: int) -> TimmFacts:
+def _find_plain(name: str, patch_size: int) -> EncoderFacts:
     for options in PLAIN_WAYS:
         channels = _count_channels(name, options, (20 * patch_size, 6 * patch_size))
         if channels is not None:
             features = pyramid_features(channels)
-            return TimmFacts(features=features, options=options, size_multiple=patch_size, patch_size=patch_size)
+            return EncoderFacts(features=features, options=options, size_multiple=patch_size, patch_size=patch_size)
     raise _refuse(name)
 
 
