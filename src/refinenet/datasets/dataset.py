@@ -170,9 +170,9 @@ class Dataset:
         return replace(self, label_set=NO_CLASSES) if self.label_set.names else self
 
     def with_void_labels(self, label_set: LabelSet) -> Dataset:
-        """Return a dataset without classes as one of a label set, in which no pixel has a class."""
+        """Return a dataset without classes as one of a label set, in which no pixel has a class; others as they are."""
         if self.label_set.names:
-            return replace(self, label_set=label_set)
+            return self
         return replace(self, label_set=label_set, read_labels=partial(void_labels, self.read_image, label_set))
 
     def with_targets(self, names: Iterable[str]) -> Dataset:
@@ -201,8 +201,7 @@ class Dataset:
             ValueError: The values have another shape or type, or their file is damaged.
             OSError: Their file cannot be read.
         """
-        target = self.target_readers[name](item)
-        channels = next(spec for spec in self.target_specs if spec.name == name).count_channels(0)
+        target, channels = self.target_readers[name](item), self._count_channels(name)
         if target.shape == (channels, 1, 1) and np.isnan(target).all():
             return None
         if target.ndim != 3 or len(target) != channels or target.dtype != np.float32:
@@ -216,14 +215,16 @@ class Dataset:
         """Read a target of an image of `size` (height, width): NaN if it has none."""
         target = self.read_target(name, item)
         if target is None:
-            channels = next(spec for spec in self.target_specs if spec.name == name).count_channels(0)
-            return np.full((channels, *size), np.nan, np.float32)
+            return np.full((self._count_channels(name), *size), np.nan, np.float32)
         if target.shape[1:] != tuple(size):
             raise ValueError(
                 f"{self._locate_target(name, item)}: the image has {size[1]}x{size[0]} pixels (width x height), its "
                 f"{name} {target.shape[2]}x{target.shape[1]}. They must be equal."
             )
         return target
+
+    def _count_channels(self, target: str) -> int:
+        return next(spec for spec in self.target_specs if spec.name == target).count_channels(0)
 
     def _locate_target(self, name: str, item: str) -> str:
         path = self.target_files[name](item) if name in self.target_files else None

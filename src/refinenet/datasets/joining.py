@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from refinenet.datasets.dataset import Dataset, Target, TargetReader, no_file
-from refinenet.labels import LabelMap, LabelSet
 from refinenet.outputs import OutputSpec
 
 Result = TypeVar("Result")
@@ -39,7 +37,7 @@ def join(parts: Sequence[Dataset]) -> Dataset:
         label_set=first.label_set,
         items=[f"{index}/{item}" for index, part in enumerate(parts) for item in part.items],
         read_image=partial(_in_part, [part.read_image for part in parts]),
-        read_labels=partial(_in_part, [_read_labels(part, first.label_set) for part in parts]),
+        read_labels=partial(_in_part, [part.with_void_labels(first.label_set).read_labels for part in parts]),
         locate=partial(_in_part, [part.locate for part in parts]),
         image_file=partial(_in_part, [part.image_file for part in parts]),
         label_file=partial(_in_part, [part.label_file for part in parts]),
@@ -57,7 +55,7 @@ def join(parts: Sequence[Dataset]) -> Dataset:
         read_intrinsics=partial(_in_part, [part.read_intrinsics for part in parts]),
         bands=first.bands,
         band_files=[
-            replace(files, find=partial(_only_in_part, index, files.find))
+            replace(files, find=partial(_in_part, [files.find if k == index else no_file for k in range(len(parts))]))
             for index, part in enumerate(parts)
             for files in part.band_files
         ],
@@ -85,21 +83,12 @@ def _join_specs(parts: Sequence[Dataset]) -> dict[str, OutputSpec]:
     return specs
 
 
-def _read_labels(part: Dataset, label_set: LabelSet) -> Callable[[str], LabelMap]:
-    return part.read_labels if part.label_set.names else part.with_void_labels(label_set).read_labels
-
-
 def _no_truth(spec: OutputSpec) -> TargetReader:
     return partial(_read_no_truth, spec.count_channels(0))
 
 
 def _read_no_truth(channels: int, _item: str) -> Target:
     return np.full((channels, 1, 1), np.nan, np.float32)
-
-
-def _only_in_part(index: int, find: Callable[[str], Path | None], item: str) -> Path | None:
-    number, _, inner = item.partition("/")
-    return find(inner) if int(number) == index else None
 
 
 def _in_part(functions: Sequence[Callable[[str], Result]], item: str) -> Result:

@@ -60,7 +60,7 @@ def _with_classes(dataset: Dataset, label_set: LabelSet) -> Dataset:
     """Return a dataset with the classes of a network that predicts none, or some for a dataset without."""
     if not label_set.names:
         return dataset.without_classes()
-    return dataset if dataset.label_set.names else dataset.with_void_labels(label_set)
+    return dataset.with_void_labels(label_set)
 
 
 def fit_scales(network: Network, train_set: Dataset, *, show: bool) -> None:

@@ -22,10 +22,9 @@ from refinenet.datasets.doctor.listing import Pair
 from refinenet.datasets.doctor.targets.outlines import find_image_outlines
 from refinenet.datasets.doctor.targets.scan import TargetFacts, read_dataset_targets, read_targets
 from refinenet.datasets.doctor.value_matching import Codes, Fit, find_areas, fit, is_blended
-from refinenet.datasets.folder.split_files import ARRAY_SUFFIX
 from refinenet.datasets.folder.target_encoding import TargetEncoding
 from refinenet.datasets.formats.lookup import pack_colours
-from refinenet.io.band_images import read_samples
+from refinenet.io.band_images import ARRAY_SUFFIX, read_samples
 from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS, Picture, has_suffix, open_verified
 from refinenet.io.images import decode
 from refinenet.io.mask_files import read_colours, read_ids

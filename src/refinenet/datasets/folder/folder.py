@@ -18,12 +18,12 @@ from refinenet.datasets.folder.band_files import add_bands
 from refinenet.datasets.folder.classes_file import MaskEncoding, NoPaletteError
 from refinenet.datasets.folder.encodings import find_encoding
 from refinenet.datasets.folder.layouts import Layout, find_layout
-from refinenet.datasets.folder.split_files import ARRAY_SUFFIX, SplitFiles, name_split
+from refinenet.datasets.folder.split_files import SplitFiles, name_split
 from refinenet.datasets.folder.target_files import add_targets
 from refinenet.datasets.formats import coco, labelme
 from refinenet.datasets.formats.coco_crowds import CrowdReport
 from refinenet.datasets.formats.invalid_labels import InvalidLabels
-from refinenet.io.band_images import read_samples
+from refinenet.io.band_images import ARRAY_SUFFIX, read_samples
 from refinenet.io.image_files import has_suffix, list_files
 from refinenet.io.images import decode
 from refinenet.labels import NO_CLASSES, LabelMap, LabelSet

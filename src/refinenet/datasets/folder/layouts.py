@@ -39,7 +39,6 @@ from refinenet.datasets.folder.classes_file import (
     load_yaml,
 )
 from refinenet.datasets.folder.split_files import (
-    ARRAY_SUFFIX,
     SHARED,
     SPLIT_FOLDERS,
     TARGET_FOLDERS,
@@ -60,6 +59,7 @@ from refinenet.datasets.folder.tool_exports import (
     find_voc,
 )
 from refinenet.datasets.formats.coco_crowds import Crowds
+from refinenet.io.band_images import BAND_SUFFIXES
 from refinenet.io.image_files import IMAGE_SUFFIXES, list_files, walk_names
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir")
@@ -126,12 +126,12 @@ def _holds_pictures(folder: Path) -> bool:
 
 
 def _holds_images(folder: Path) -> bool:
-    return any(walk_names(folder, (*IMAGE_SUFFIXES, ARRAY_SUFFIX)))
+    return any(walk_names(folder, BAND_SUFFIXES))
 
 
 def _is_flat(root: Path, labels: str | None) -> bool:
     pair = find_pair(root, labels)
-    return pair is not None and any(list_files(pair[0], (*IMAGE_SUFFIXES, ARRAY_SUFFIX)))
+    return pair is not None and any(list_files(pair[0], BAND_SUFFIXES))
 
 
 def find_lists(root: Path, labels: str | None = None) -> Layout | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from refinenet.datasets.file_pairs import MASK_SUFFIXES, find_item, find_stem
 from refinenet.datasets.formats.coco_crowds import Crowds
+from refinenet.io.band_images import ARRAY_SUFFIX, BAND_SUFFIXES
 from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, list_files, walk_names
 
 VALIDATION_EVERY = 5
@@ -31,11 +32,6 @@ _IMAGE_MARKS = (
     *("image_", "img_", "rgb_", "photo_", "im_", "image-", "img-", "rgb-"),
 )
 """Affixes of the stems of images, removed before they are compared with those of masks."""
-
-ARRAY_SUFFIX = ".npy"
-"""Suffix of images in NumPy files, for models of named bands. They are images of a folder that has no others."""
-
-_SUFFIXES = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
 
 SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
 """Names of folders and lists of splits, where nothing else distinguishes them from other folders."""
@@ -119,16 +115,16 @@ def list_images_below(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
     NumPy files are images if there are no others; otherwise, those with the name of an image may be anything.
     """
-    return _sort_images(walk_names(folder, _SUFFIXES))
+    return _sort_images(walk_names(folder, BAND_SUFFIXES))
 
 
 def _sort_images(found: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     names = sorted(found)
-    arrays = [name for name in names if has_suffix(name, (ARRAY_SUFFIX,))]
-    if len(arrays) in (0, len(names)):
-        return tuple(names), ()
     images = [name for name in names if not has_suffix(name, (ARRAY_SUFFIX,))]
+    if len(images) in (0, len(names)):
+        return tuple(names), ()
     stems = {find_stem(name) for name in images}
+    arrays = (name for name in names if has_suffix(name, (ARRAY_SUFFIX,)))
     return tuple(images), tuple(name for name in arrays if find_stem(name) not in stems)
 
 
@@ -146,7 +142,7 @@ def list_mixed(folder: Path, ending: str) -> SplitFiles:
 
 def list_images(folder: Path, *, below: bool) -> SplitFiles:
     """List the images of a folder, with `below` also of its subfolders, whose labels are shapes."""
-    found = walk_names(folder, _SUFFIXES) if below else (path.name for path in list_files(folder, _SUFFIXES))
+    found = walk_names(folder, BAND_SUFFIXES) if below else (path.name for path in list_files(folder, BAND_SUFFIXES))
     names, unread = _sort_images(found)
     return SplitFiles(images=folder, image_names=names, masks=folder, mask_names=(), unread=unread)
 
@@ -255,4 +251,4 @@ def read_list(path: Path) -> list[str]:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: {error}") from error
-    return [find_stem(line) if line.lower().endswith(_SUFFIXES) else line for line in lines if line]
+    return [find_stem(line) if line.lower().endswith(BAND_SUFFIXES) else line for line in lines if line]

@@ -10,7 +10,6 @@ from pathlib import Path
 from refinenet.datasets.file_pairs import find_stem
 from refinenet.datasets.folder.classes_file import MaskEncoding, as_colour, of_colours, of_ids
 from refinenet.datasets.folder.split_files import (
-    ARRAY_SUFFIX,
     SHARED,
     Layout,
     SplitFiles,
@@ -24,6 +23,7 @@ from refinenet.datasets.folder.split_files import (
     take,
 )
 from refinenet.datasets.formats.lookup import is_void
+from refinenet.io.band_images import BAND_SUFFIXES
 from refinenet.io.image_files import IMAGE_SUFFIXES, list_files
 from refinenet.labels import Colour, LabelSet, voc_colours
 
@@ -141,7 +141,7 @@ def find_labelme(root: Path) -> Layout | None:
 
 
 def _has_shapes(folder: Path) -> bool:
-    stems = {find_stem(path.name) for path in list_files(folder, (*IMAGE_SUFFIXES, ARRAY_SUFFIX))}
+    stems = {find_stem(path.name) for path in list_files(folder, BAND_SUFFIXES)}
     return any(find_stem(path.name) in stems for path in list_files(folder, (".json",)))
 
 
