@@ -24,7 +24,6 @@ from refinenet.datasets.catalog import (
 )
 from refinenet.distributed import Engine, launch
 from refinenet.io.console import print_note
-from refinenet.io.sample_values import ValueRange
 from refinenet.labels import LabelSet
 from refinenet.models.batch_norm import refuse_single_values, refuse_unlearned_statistics
 from refinenet.models.class_mapping import take_classes
@@ -119,7 +118,7 @@ def _check_bands(arguments: TrainArguments, architecture: Architecture, *, progr
     Raises:
         ValueError: Training would fail, or learn something wrong.
     """
-    train_set, val_set = _open_datasets(arguments.source, arguments.root, None, architecture)
+    train_set, val_set = open_training_datasets(arguments.source, arguments.root, bands=architecture.bands)
     reports = [doctor.check_bands(dataset, progress=progress) for dataset in (train_set, val_set)]
     for source in map(str, as_sources(arguments.source)):
         if is_folder_dataset(source) and train_set.label_set.names:
@@ -171,7 +170,9 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
     if arguments.check and engine.processes.is_first:
         check_data(arguments, network, progress=show)
     config = replace(config, value_range=config.value_range or card.value_range)
-    train_set, val_set = _open_datasets(arguments.source, arguments.root, config.value_range, network.architecture)
+    train_set, val_set = open_training_datasets(
+        arguments.source, arguments.root, value_range=config.value_range, bands=network.architecture.bands
+    )
     folder = folder or RunFolder(Path(engine.processes.tell(str(next_folder(train_set.name)))))
     folder.refuse_started()
     config = _locate_teacher(config)
@@ -208,16 +209,6 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
         stop_after=arguments.stop_after,
         progress=arguments.progress,
     )
-
-
-def _open_datasets(
-    source: TrainingSource,
-    root: str | os.PathLike[str] | None,
-    value_range: ValueRange | None,
-    architecture: Architecture,
-) -> tuple[Dataset, Dataset]:
-    """Open the datasets for training and validation, in the value range of the run or the bands of the network."""
-    return open_training_datasets(source, root, value_range=value_range, bands=architecture.bands)
 
 
 def _fit_to_classes(
@@ -323,7 +314,9 @@ def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArgument
     """
     record = RunRecord.read(folder)
     config = record.config
-    train_set, val_set = _open_datasets(record.dataset, record.root, config.value_range, record.card.architecture)
+    train_set, val_set = open_training_datasets(
+        record.dataset, record.root, value_range=config.value_range, bands=record.card.architecture.bands
+    )
     network = Network(record.card.architecture).to(device)
     train_set, val_set = choose_targets(network, record.card.label_set, train_set, val_set)
     changes = find_changes(record.fingerprints, {"train": train_set, "val": val_set})

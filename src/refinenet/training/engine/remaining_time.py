@@ -71,7 +71,7 @@ class RunClock:
         if self._steps < min(FEWEST_STEPS, self._steps_per_epoch):
             return None
         steps = (self._epochs - epoch) * self._steps_per_epoch - step
-        training = self._training / self._steps * max(steps, 0)
+        training = self._training / self._steps * steps
         if not self._validations:
             return Remaining(training=training, validation=None)
         return Remaining(training=training, validation=self._validation / self._validations * self._count_left(epoch))

@@ -40,18 +40,17 @@ class Fingerprint:
             return f"had {self.images} images and has {now.images}"
         if self.names != now.names:
             return f"has {now.images} images as before, but different ones, or in a different order"
-        if None not in (self.image_sizes, now.image_sizes) and self.image_sizes != now.image_sizes:
-            return "has image files whose sizes have changed"
-        if None not in (self.label_sizes, now.label_sizes) and self.label_sizes != now.label_sizes:
-            return "has label files whose sizes have changed"
-        if None not in (self.band_sizes, now.band_sizes) and self.band_sizes != now.band_sizes:
-            return "has band files whose sizes have changed"
-        for name in self.target_sizes.keys() & now.target_sizes.keys():
-            if self.target_sizes[name] != now.target_sizes[name]:
-                return f"has files of {name} whose sizes have changed"
-        if None not in (self.declarations, now.declarations) and self.declarations != now.declarations:
-            return "has a different bands.yaml or targets.yaml"
-        return None
+        hashes = [
+            (self.image_sizes, now.image_sizes, "has image files whose sizes have changed"),
+            (self.label_sizes, now.label_sizes, "has label files whose sizes have changed"),
+            (self.band_sizes, now.band_sizes, "has band files whose sizes have changed"),
+            *(
+                (sizes, now.target_sizes.get(name), f"has files of {name} whose sizes have changed")
+                for name, sizes in self.target_sizes.items()
+            ),
+            (self.declarations, now.declarations, "has a different bands.yaml or targets.yaml"),
+        ]
+        return next((words for one, other, words in hashes if None not in (one, other) and one != other), None)
 
 
 def find_changes(before: Mapping[str, Fingerprint], datasets: Mapping[str, Dataset]) -> list[str]:

@@ -151,7 +151,8 @@ def _network_problems(network: Mapping[str, Any]) -> list[str]:
 
     problems = []
     choices: Mapping[str, Sequence[Any]] = {
-        **{"model_type": get_args(ModelType), "size": get_args(SizeName)},
+        "model_type": get_args(ModelType),
+        "size": get_args(SizeName),
         "num_layers": PUBLISHED_RESNETS,
     }
     for key, value in network.items():
