@@ -38,6 +38,11 @@ def reorder_channels(picture: npt.NDArray[np.uint8], channel_order: ChannelOrder
     return picture if channel_order == "rgb" else np.ascontiguousarray(picture[..., ::-1])
 
 
+def _blend(image: npt.NDArray[np.uint8], colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    mixed = (1 - OVERLAY_OPACITY) * image + OVERLAY_OPACITY * colours.astype(np.float32)
+    return np.rint(mixed).astype(np.uint8)
+
+
 def choose_palette(output: Output, label_set: LabelSet) -> Sequence[Colour] | None:
     """Return the palette stored in files of an output kind; None for kinds without one.
 
@@ -152,13 +157,12 @@ class Segmentation:
     @cached_property
     def overlay(self) -> npt.NDArray[np.uint8]:
         """`(H, W, 3)` uint8 in `channel_order`: equal blend of image and class colours."""
-        mixed = (1 - OVERLAY_OPACITY) * self.image + OVERLAY_OPACITY * self.colour.astype(np.float32)
-        return np.rint(mixed).astype(np.uint8)
+        return _blend(self.image, self.colour)
 
     @cached_property
     def areas(self) -> Mapping[str, float]:
         """Fraction of the pixels with data for each class name, in [0, 1]; 0 for classes that do not occur."""
-        size = max(1, self.labels.size if self.valid is None else int(self.valid.sum()))
+        size = max(1, self._count_known())
         counts = np.bincount(self.labels.ravel(), minlength=len(self.label_set))[: len(self.label_set)]
         return {name: int(count) / size for name, count in zip(self.label_set.names, counts, strict=True)}
 
@@ -176,9 +180,12 @@ class Segmentation:
         Raises:
             ValueError: pandas is not installed.
         """
-        size = self.labels.size if self.valid is None else int(self.valid.sum())
         regions = count_regions(self.labels, self.label_set)
-        return to_frame(list(area_rows(self.areas, size, regions, pixel_area)), AREA_COLUMNS)
+        return to_frame(list(area_rows(self.areas, self._count_known(), regions, pixel_area)), AREA_COLUMNS)
+
+    def _count_known(self) -> int:
+        """Return the number of pixels with data."""
+        return self.labels.size if self.valid is None else int(self.valid.sum())
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
@@ -191,9 +198,8 @@ class Segmentation:
         """Return what notebooks show: the overlay, at most `NOTEBOOK_WIDTH` pixels wide, above a legend."""
         step = -(-self.labels.shape[1] // NOTEBOOK_WIDTH)
         image = reorder_channels(self.image[::step, ::step], self.channel_order)
-        colours = self.label_set.colourise(self.labels[::step, ::step]).astype(np.float32)
-        mixed = (1 - OVERLAY_OPACITY) * image + OVERLAY_OPACITY * colours
-        return encode(add_legend(np.rint(mixed).astype(np.uint8), self.label_set, self.areas), ".png")
+        overlay = _blend(image, self.label_set.colourise(self.labels[::step, ::step]))
+        return encode(add_legend(overlay, self.label_set, self.areas), ".png")
 
     def render(self, output: Output) -> npt.NDArray[Any]:
         """Return a picture of one kind.

@@ -160,12 +160,15 @@ class Segmenter:
         else:
             scores = replace(found, values=maps[of_classes.name])
             segmentation = self.name(pixels, scores, abstain_below, valid, channel_order)
-        picture = reorder_channels(as_picture(pixels, self.bands), channel_order)
+        if segmentation is None:
+            image = reorder_channels(as_picture(pixels, self.bands), channel_order)
+        else:
+            image = segmentation.image
         return Prediction(
             outputs=self.outputs,
             size=found.size,
             segmentation=segmentation,
-            image=picture if segmentation is None else segmentation.image,
+            image=image,
             channel_order=channel_order,
             maps={spec.name: maps[spec.name] for spec in self.outputs if spec.kind != CLASS_KIND},
             valid=valid,
