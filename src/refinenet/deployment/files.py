@@ -68,8 +68,7 @@ def segment_files(
     steps = _Steps(segmenter, options, tuner, is_single=len(work.items) == 1)
     written = {(kind, path.suffix): None for item in work.items for kind, path in item.targets.items()}
     renderers = [steps.open_renderer(*each) for each in written]  # refuses what cannot be written before reading
-    if renderers:
-        refuse_idle(options.rendering, renderers)
+    refuse_idle(options.rendering, renderers)
     settings = {**(model_settings or {}), **options.to_dict(), "kinds": list(work.kinds)}
     settings |= {LABEL_FILES: GREY} if "labels" in work.kinds else {}
     if segmenter.outputs != (CLASSES,):
@@ -326,9 +325,8 @@ class _Steps:
     def _measure(self, image: _InFlight) -> dict[str, Any]:
         """Return the regions of the classes and the ground area of a pixel, if they are asked for."""
         found = None if image.prediction is None else image.prediction.segmentation
-        if found is None or not self.options.measures_areas:
-            return {"pixel_area": self._find_pixel_area(image.item)}
-        regions = count_regions(found.labels, found.label_set)
+        is_counted = self.options.measures_areas and found is not None
+        regions = count_regions(found.labels, found.label_set) if is_counted else None
         return {"regions": regions, "pixel_area": self._find_pixel_area(image.item)}
 
     def _find_pixel_area(self, item: Job) -> float | None:

@@ -115,6 +115,12 @@ class OutputKind:
     remark: str = ""
     """Remark beside its name in the help of the command line."""
 
+    def options_of(self, suffix: str) -> tuple[str, ...]:
+        """Return the fields of `RenderOptions` that have an effect on its files of a suffix."""
+        if suffix in self.contents:
+            return self.options
+        return self.forms[suffix].options if suffix in self.forms else ()
+
     @property
     def is_picture(self) -> bool:
         """Whether it is a picture of classes."""

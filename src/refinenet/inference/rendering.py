@@ -64,9 +64,7 @@ class Renderer:
     @property
     def options(self) -> tuple[str, ...]:
         """Fields of `RenderOptions` that have an effect on its files."""
-        if self.suffix in self.row.contents:
-            return self.row.options
-        return () if self.form is None else self.form.options
+        return self.row.options_of(self.suffix)
 
     @property
     def is_picture(self) -> bool:
@@ -192,7 +190,7 @@ def open_renderer(
 
 
 def refuse_idle(options: RenderOptions, renderers: Iterable[Renderer]) -> None:
-    """Refuse options without an effect on any of the results.
+    """Refuse options without an effect on any of the results; without results none are refused.
 
     Args:
         options: Choices of the user.
@@ -204,7 +202,7 @@ def refuse_idle(options: RenderOptions, renderers: Iterable[Renderer]) -> None:
     opened = tuple(renderers)
     used = {name for renderer in opened for name in renderer.options}
     idle = next((name for name in options.to_dict() if name not in used), None)
-    if idle is None:
+    if idle is None or not opened:
         return
     written = ", ".join(dict.fromkeys(f"{renderer.kind} ({renderer.suffix})" for renderer in opened))
     raise ValueError(
@@ -215,8 +213,7 @@ def refuse_idle(options: RenderOptions, renderers: Iterable[Renderer]) -> None:
 def _list_affected(option: str) -> Iterator[str]:
     """Yield the kinds that an option has an effect on, with their suffixes."""
     for kind, row in OUTPUT_KINDS.items():
-        forms = [suffix for suffix, form in row.forms.items() if option in form.options]
-        suffixes = [*forms, *(row.contents if option in row.options else ())]
+        suffixes = [suffix for suffix in (*row.forms, *row.contents) if option in row.options_of(suffix)]
         if suffixes:
             yield f"{kind} ({', '.join(suffixes)})"
 

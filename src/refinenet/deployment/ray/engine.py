@@ -167,8 +167,7 @@ def _check_suffixes(suffixes: Iterable[str], kind: Kind | None, card: ModelCard,
             able = ", ".join(name for name, row in OUTPUT_KINDS.items() if row.is_picture or row.shows_values)
             raise ValueError(f"With Ray {chosen} cannot be written; {able} can.")
         renderers.append(open_renderer(chosen, suffix, outputs, card.label_set, options))
-    if renderers:
-        refuse_idle(options, renderers)
+    refuse_idle(options, renderers)
 
 
 def _check_device(device: RayDevice | None, backend: BackendName) -> RayDevice | None:

@@ -42,7 +42,7 @@ class RenderOptions(Settings):
         return found
 
     def only(self, names: Sequence[str]) -> RenderOptions:
-        """Return the options without all but some fields."""
+        """Return the options with only these fields set, by their names."""
         return RenderOptions(**{name: getattr(self, name) for name in names})
 
     def to_dict(self) -> dict[str, Any]:
