@@ -6,8 +6,11 @@ The metrics are those of `results.json`, under the same names.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
+from refinenet.evaluation.metrics.confusion import divide, ious, or_none
 from refinenet.io.tables import Row
 
 if TYPE_CHECKING:
@@ -67,35 +70,16 @@ def _by_image(evaluation: Evaluation) -> tuple[list[Row], list[str]]:
 
 
 def _by_image_and_class(evaluation: Evaluation) -> tuple[list[Row], list[str]]:
-    columns = [
-        "image",
-        "id",
-        "class",
-        "iou",
-        "precision",
-        "recall",
-        "correct_pixels",
-        "true_pixels",
-        "predicted_pixels",
-    ]
-    ids = {name: label for label, name in enumerate(evaluation.label_set.names)}
-    rows: list[Row] = []
-    for image in evaluation.list_images():
-        for name, (correct, true, predicted) in image["pixels"].items():
-            values: list[Any] = [
-                _share(correct, true + predicted - correct),
-                _share(correct, predicted),
-                _share(correct, true),
-                correct,
-                true,
-                predicted,
-            ]
-            rows.append(dict(zip(columns, [image["name"], ids[name], name, *values], strict=True)))
-    return rows, columns
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+    scores, pixels = ("iou", "precision", "recall"), ("correct_pixels", "true_pixels", "predicted_pixels")
+    names, rows = evaluation.label_set.names, list[Row]()
+    for image, item in zip(evaluation.names, evaluation.figures.images, strict=True):
+        correct, true, predicted = counts = item.regions
+        ratios = ious(counts), divide(correct, predicted), divide(correct, true)
+        columns = dict(zip(scores, map(or_none, ratios), strict=True)) | dict(zip(pixels, counts.tolist(), strict=True))
+        for label in np.flatnonzero(counts.any(0)).tolist():
+            values = {column: numbers[label] for column, numbers in columns.items()}
+            rows.append({"image": image, "id": label, "class": names[label], **values})
+    return rows, ["image", "id", "class", *scores, *pixels]
 
 
 _TABLES: Mapping[str, Callable[[Evaluation], tuple[list[Row], list[str]]]] = {
