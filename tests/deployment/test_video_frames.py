@@ -32,7 +32,7 @@ def test_each_frame_of_a_file_comes_with_its_time_and_labels(camvid_model: Refin
     for (image, seconds, segmentation), picture, expected in zip(found, pictures, times, strict=True):
         np.testing.assert_array_equal(image, picture)
         assert seconds == pytest.approx(float(expected))
-        np.testing.assert_array_equal(segmentation.labels, camvid_model.segment(picture).labels)  # type: ignore[union-attr]
+        np.testing.assert_array_equal(segmentation.labels, camvid_model.segment(picture).labels)
     assert {frame.dropped for frame in found} == {0}
 
 

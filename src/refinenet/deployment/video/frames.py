@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +49,12 @@ class PredictedFrame:
             raise ValueError("The network has no output of classes: read `prediction` instead.")
         return self.prediction.segmentation
 
-    def __iter__(self) -> Iterator[npt.NDArray[np.uint8] | float | Segmentation]:
-        """Iterate over image, seconds and segmentation."""
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over image, seconds and segmentation.
+
+        Raises:
+            ValueError: the network has no output of classes.
+        """
         return iter((self.image, self.seconds, self.segmentation))
 
 
