@@ -43,7 +43,7 @@ class Search(NamedTuple):
     results: Path | None = None
     """The results folder; images that folders and patterns find below it are ignored."""
     arrays: bool = False
-    """Whether NumPy files are images, as for networks of named bands; others are told which ones are skipped."""
+    """Whether NumPy files are images, as for networks of named bands; otherwise they are skipped with a warning."""
 
     @property
     def suffixes(self) -> Sequence[str]:

@@ -309,8 +309,8 @@ def open_model(model: str | os.PathLike[str]) -> tuple[Network, ModelCard]:
     """
     if not is_hub_address(model):
         refuse_address("model", model, DOWNLOAD)
-    if Path(model).suffix.lower() in EXPORTED_SUFFIXES and not is_hub_address(model):
-        raise ValueError(exported_model_message(model))
+        if Path(model).suffix.lower() in EXPORTED_SUFFIXES:
+            raise ValueError(exported_model_message(model))
     path = _local_path(model)
     try:
         if is_safetensors(path):

@@ -279,7 +279,10 @@ class Network(nn.Module):
         that the network has already stay.
 
         Args:
-            bands: Bands of the new network; none for RGB. The network itself is returned if they are its own.
+            bands: Bands of the new network; none for RGB.
+
+        Returns:
+            A new network, or this one if it has these bands already.
         """
         if tuple(bands) == self.architecture.bands:
             return self
