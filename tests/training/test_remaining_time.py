@@ -10,7 +10,7 @@ STEP, VALIDATION, STEPS = 2.0, 30.0, 10
 
 
 @pytest.mark.parametrize(("epochs", "every"), [(4, 1), (9, 3), (10, 4), (3, 5), (6, 6)])
-def test_the_rest_of_a_steady_run_is_foretold(epochs: int, every: int) -> None:
+def test_the_rest_of_a_steady_run_is_predicted(epochs: int, every: int) -> None:
     clock = RunClock(epochs, STEPS, every)
     measured = [epoch for epoch in range(1, epochs + 1) if epoch % every == 0 or epoch == epochs]
     for epoch in range(1, epochs + 1):

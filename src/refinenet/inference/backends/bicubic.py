@@ -1,6 +1,6 @@
-"""Bicubic resizing with antialiasing as products of matrices, for programs that have no such operation.
+"""Bicubic resizing with antialiasing as matrix products, for programs that have no such operation.
 
-Vision transformers resize their position embeddings so, and the MATLAB networks their images.
+Vision transformers resize their position embeddings in this way, and the MATLAB networks their images and feature maps.
 
 Shape letters: N batch, C channels, H and W height and width of the input, h and w those of the output.
 """
@@ -20,21 +20,19 @@ _SHARPNESS = -0.5
 
 
 def decompose_bicubic(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Return a traced program in which each bicubic resizing with antialiasing consists of products of matrices.
+    """Return a traced program in which each bicubic resizing with antialiasing consists of matrix products.
 
-    A program without any is returned itself.
+    A program without any is returned as it is.
     """
-    table: dict[Any, Callable[..., Tensor]] = {aten._upsample_bicubic2d_aa.vec: resize_bicubic}
-    table[aten._upsample_bicubic2d_aa.default] = resize_bicubic
+    resizing = aten._upsample_bicubic2d_aa
+    table: dict[Any, Callable[..., Tensor]] = {resizing.vec: resize_bicubic, resizing.default: resize_bicubic}
     if not any(node.target in table for node in program.graph.nodes):
         return program
     decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
     return decomposed
 
 
-def resize_bicubic(
-    images: Tensor, size: Sequence[int], align_corners: bool = False, *scales: object, **_: object
-) -> Tensor:
+def resize_bicubic(images: Tensor, size: Sequence[int], align_corners: bool = False, *scales: object) -> Tensor:
     """Resize `(N, C, H, W)` to `(N, C, h, w)` as `torch.nn.functional.interpolate` does with `antialias=True`.
 
     Args:
@@ -59,6 +57,7 @@ def _weigh(before: int, after: int, like: Tensor) -> Tensor:
     """
     wanted = torch.arange(after, dtype=like.dtype, device=like.device)[:, None]
     given = torch.arange(before, dtype=like.dtype, device=like.device)[None]
+    # A tensor: sides may be symbolic, and the comparison of their ratio with 1 shall stay a part of the program.
     step = (torch.ones_like(wanted[:1]) * before) / after
     distance = ((given + 0.5) - (wanted + 0.5) * step).abs() / step.clamp(min=1)
     a = _SHARPNESS
