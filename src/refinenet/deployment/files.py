@@ -325,8 +325,9 @@ class _Steps:
     def _measure(self, image: _InFlight) -> dict[str, Any]:
         """Return the regions of the classes and the ground area of a pixel, if they are asked for."""
         found = None if image.prediction is None else image.prediction.segmentation
-        is_counted = self.options.measures_areas and found is not None
-        regions = count_regions(found.labels, found.label_set) if is_counted else None
+        regions = None
+        if found is not None and self.options.measures_areas:
+            regions = count_regions(found.labels, found.label_set)
         return {"regions": regions, "pixel_area": self._find_pixel_area(image.item)}
 
     def _find_pixel_area(self, item: Job) -> float | None:
