@@ -17,9 +17,11 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the test needs 
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    """Restore the handlers of the test process."""
+    """Start with a usual process's handlers (under nohup SIGHUP is ignored), and restore those of the test process."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
+    for number, handler in zip(numbers, (signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL), strict=True):
+        signal.signal(number, handler)
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)

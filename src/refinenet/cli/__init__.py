@@ -1,9 +1,8 @@
 """The command line: one file per command, each parses its options, calls one function and prints.
 
-Begin with `train`, `eval` or `deploy`. Heavy modules are imported only when a command runs.
+Begin with `train`, `eval` or `deploy`. Heavy modules are imported only when a command runs. Modules with commands do
+not postpone annotations (`from __future__ import annotations`): Typer would compile each, twice, at every start.
 """
-
-from __future__ import annotations
 
 import sys
 import warnings
@@ -12,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from refinenet._version import __version__
-from refinenet.cli import data, demo, deploy, export, hub, info, model, pretrain, serve, train
+from refinenet.cli import convert, data, demo, deploy, export, hub, info, pretrain, serve, train
 from refinenet.cli import eval as eval_command
 from refinenet.cli.examples import Commands, epilog
 from refinenet.cli.options import complain
@@ -57,7 +56,7 @@ app.command(epilog=epilog("calibrate"))(eval_command.calibrate)
 app.command(epilog=epilog("deploy"))(deploy.deploy)
 app.command(epilog=epilog("serve"))(serve.serve)
 app.command(epilog=epilog("export"))(export.export)
-app.command(epilog=epilog("convert"))(model.convert)
+app.command(epilog=epilog("convert"))(convert.convert)
 app.command(epilog=epilog("info"))(info.info)
 app.command(epilog=epilog("push"))(hub.push)
 app.command(epilog=epilog("pull"))(hub.pull)

@@ -1,7 +1,5 @@
 """The commands `refinenet data ...`: list, prepare, inspect, check and split datasets."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,7 +74,7 @@ def prepare(
         raise typer.Exit(1)
 
 
-def _print_prepared(report: PrepareReport) -> None:
+def _print_prepared(report: "PrepareReport") -> None:
     from refinenet.io.console import print_note, print_table
 
     rows = [[s.split, "-" if s.images is None else f"{s.images:,}", s.note] for s in report.splits]

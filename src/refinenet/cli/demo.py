@@ -1,7 +1,5 @@
 """The command `refinenet demo`: a synthetic street scene, its label map and the overlay, with a legend."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,8 +49,8 @@ def demo(
 
 
 def _draw(
-    segment: Callable[[npt.NDArray[np.uint8]], Segmentation], seed: int
-) -> tuple[npt.NDArray[np.uint8], Segmentation]:
+    segment: "Callable[[npt.NDArray[np.uint8]], Segmentation]", seed: int
+) -> "tuple[npt.NDArray[np.uint8], Segmentation]":
     """Draw a street scene and segment it.
 
     Args:

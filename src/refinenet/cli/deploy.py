@@ -1,7 +1,5 @@
 """The command `refinenet deploy`."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import Flag, auto
@@ -301,7 +299,7 @@ def _deploy_files(
     report = ImageReport(is_silent=as_json or json_lines == STANDARD, collects=as_json)
     with json_lines_to(json_lines, work) as write_line:
 
-        def take(result: FileResult) -> None:
+        def take(result: "FileResult") -> None:
             if result.error is not None and count == 1:  # the error itself, not "1 of 1 images could not ..."
                 raise result.error
             if result.error is None and not as_json:  # JSON is printed at the end, and so is the notice
@@ -320,7 +318,7 @@ def _deploy_files(
     report.finish(count)
 
 
-def _open(request: Request, recursive: bool, content: bytes | None) -> tuple[JobList, RefineNet]:
+def _open(request: Request, recursive: bool, content: bytes | None) -> "tuple[JobList, RefineNet]":
     """Plan the jobs and open the network, which comes second: the plan may fail without it."""
     from refinenet.inference.values.subject import usual_kind
     from refinenet.io.band_images import ARRAY_SUFFIX
@@ -333,7 +331,7 @@ def _open(request: Request, recursive: bool, content: bytes | None) -> tuple[Job
     return work, network
 
 
-def _plan(request: Request, recursive: bool, content: bytes | None, network: RefineNet | None = None) -> JobList:
+def _plan(request: Request, recursive: bool, content: bytes | None, network: "RefineNet | None" = None) -> "JobList":
     """Plan the jobs; the network says what is written if the user chooses nothing, and whether arrays are images."""
     from refinenet.deployment.inputs import plan_bytes, plan_work
 
@@ -363,7 +361,7 @@ def _check_lines(json_lines: str | None) -> None:
         )
 
 
-def _read_windows(window: str | None, overlap: float | None) -> Windows | None:
+def _read_windows(window: str | None, overlap: float | None) -> "Windows | None":
     from refinenet.deployment.large_images import OVERLAP, Windows
 
     if window is None and overlap is None:

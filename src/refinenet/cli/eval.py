@@ -1,7 +1,5 @@
 """The commands `refinenet eval` and `refinenet calibrate`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -183,7 +181,7 @@ def _check_table(context: typer.Context, table: Path | None) -> None:
     refuse_unwritable(table)
 
 
-def _write_table(result: Evaluation | Submission, table: Path, by: By) -> None:
+def _write_table(result: "Evaluation | Submission", table: Path, by: "By") -> None:
     from refinenet.evaluation.results import Evaluation
 
     assert isinstance(result, Evaluation)  # --table is refused where nothing is evaluated
@@ -236,7 +234,7 @@ def _compare(first: Path, second: Path, *, as_json: bool) -> None:
 
 def _choose_protocol(
     name: Literal["plain", "paper"], scales: str | None, flip: bool, window: str | None, overlap: float | None
-) -> Protocol | Literal["plain", "paper"]:
+) -> "Protocol | Literal['plain', 'paper']":
     if scales is None and window is None and overlap is None and not flip:
         return name
     if name == "paper":

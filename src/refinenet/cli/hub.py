@@ -1,7 +1,5 @@
 """The commands for models on the Hugging Face Hub: `refinenet push` and `refinenet pull`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

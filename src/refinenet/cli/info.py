@@ -1,7 +1,5 @@
 """The command `refinenet info`: a model, or this installation and machine."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,7 +41,7 @@ def info(
         print_note(f"--json shows all {len(facts['recipe'])} entries of the recipe.")
 
 
-def _describe_model(network: RefineNet, model: str) -> dict[str, Any]:
+def _describe_model(network: "RefineNet", model: str) -> dict[str, Any]:
     card = network.card
     return {
         **card.architecture.to_dict(),

@@ -1,7 +1,5 @@
 """The command `refinenet train`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -157,6 +155,8 @@ def train(
 ) -> None:
     """Train a network on a dataset."""
     if list_recipes or show_settings:
+        if list_recipes and show_settings:
+            raise typer.BadParameter("pass one of the two lists at a time.", param_hint="--list-recipes")
         (show_recipes if list_recipes else show_training_settings)(as_json)
         return
     named = {
@@ -235,7 +235,7 @@ def _check_usage(
         raise typer.BadParameter(f"{other}: omit one of the two options.", param_hint="--recipe")
 
 
-def _report(result: TrainResult, as_json: bool) -> None:
+def _report(result: "TrainResult", as_json: bool) -> None:
     found = {
         "folder": str(result.folder),
         "model": str(result.model),
