@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,6 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+
+from refinenet.deployment.server.metrics import Metrics
 
 _CLOSED_BY_CLIENT = 499
 HEADERS: Mapping[str, str] = {
@@ -46,16 +48,16 @@ def answer_refusal(refusal: Refusal, request_id: str) -> JSONResponse:
     return JSONResponse(body, refusal.status, headers=headers)
 
 
-def add_handlers(app: FastAPI, count: Callable[[str], object]) -> None:
+def add_handlers(app: FastAPI, metrics: Metrics) -> None:
     """Make an application answer all errors as refusals.
 
     Args:
         app: The application.
-        count: Called with the reason of each refusal.
+        metrics: Counts refusals by reason.
     """
 
     def from_refusal(request: Request, error: Any) -> Response:
-        count(error.reason)
+        metrics.count_refusal(error.reason)
         return answer_refusal(error, request.state.request_id)
 
     def from_framework(request: Request, error: Any) -> Response:
@@ -70,6 +72,7 @@ def add_handlers(app: FastAPI, count: Callable[[str], object]) -> None:
         return from_refusal(request, Refusal(422, "; ".join(found), "parameters"))
 
     def from_fault(request: Request, _: Exception) -> Response:
+        metrics.requests.labels("500").inc()  # Starlette responds to faults outside the gate, which counts all others
         message = "The server failed at this request, and its operator finds the reason in its log."
         return from_refusal(request, Refusal(500, message, "fault"))
 

@@ -170,14 +170,14 @@ class Service:
             wish: What to return.
 
         Raises:
-            Refusal: the image cannot be read.
+            Refusal: the image cannot be read, or a file cannot hold what was predicted.
         """
         times = [time.perf_counter()]
         image = self._read(content, wish)
         times.append(time.perf_counter())
         prediction = self.model.predict_decoded(image, abstain_below=wish.abstain_below)
         times.append(time.perf_counter())
-        files = {each.kind: (MEDIA_TYPES[each.suffix], render(prediction, each, "image")) for each in wish.renderers}
+        files = {each.kind: self._render(prediction, each) for each in wish.renderers}
         times.append(time.perf_counter())
         decode, infer, encode = (after - before for before, after in pairwise(times))
         self.metrics.decode_seconds.observe(decode)
@@ -185,6 +185,13 @@ class Service:
         self.metrics.image_pixels.observe(image.pixels.shape[0] * image.pixels.shape[1])
         seconds = {"decode": round(decode, 4), "infer": round(infer, 4), "encode": round(encode, 4)}
         return Result(files=files, summary=self._summarise(prediction, image, seconds))
+
+    def _render(self, prediction: Prediction, renderer: Renderer) -> tuple[str, bytes]:
+        """Return media type and content of a file."""
+        try:
+            return MEDIA_TYPES[renderer.suffix], render(prediction, renderer, "image")
+        except ValueError as error:  # such as depths that are too large for the integers of a .png
+            raise Refusal(422, str(error), "parameters") from error
 
     def _summarise(self, prediction: Prediction, image: Decoded, seconds: Mapping[str, float]) -> dict[str, Any]:
         height, width = prediction.size
