@@ -23,7 +23,7 @@ def serve(
         str, typer.Option(help="Address to listen at; the default is for this machine alone.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 for any free one.")] = 8000,
-    name: Annotated[str | None, typer.Option(help="Name of the model in answers. Default: its file's.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model in responses. Default: its file's.")] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(
@@ -40,7 +40,7 @@ def serve(
     header_seconds: Annotated[float, typer.Option(help="Time for the head of a request.")] = 5.0,
     body_seconds: Annotated[float, typer.Option(help="Time for an upload.")] = 10.0,
     request_seconds: Annotated[float, typer.Option(help="Time for waiting and computing.")] = 30.0,
-    write_seconds: Annotated[float, typer.Option(help="Time for which an answer may stay unread.")] = 30.0,
+    write_seconds: Annotated[float, typer.Option(help="Time for which a response may stay unread.")] = 30.0,
     keep_alive_seconds: Annotated[int, typer.Option(help="Time for which an idle connection is kept.")] = 10,
     drain_seconds: Annotated[int, typer.Option(help="Time for requests in flight when stopped.")] = 10,
     connections: Annotated[int, typer.Option(help="Open connections; requests of others get 503.")] = 200,

@@ -23,7 +23,7 @@ HEADERS: Mapping[str, str] = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-"""Headers of every answer."""
+"""Headers of every response."""
 
 
 class Refusal(Exception):  # noqa: N818 - most are the client's errors, some say that the server is busy
@@ -33,7 +33,7 @@ class Refusal(Exception):  # noqa: N818 - most are the client's errors, some say
         status: HTTP status, from 400 to 599.
         message: What was sent, what is allowed, what to do.
         reason: A word for the metrics.
-        headers: Further headers of the answer.
+        headers: Further headers of the response.
     """
 
     def __init__(self, status: int, message: str, reason: str, headers: Mapping[str, str] | None = None) -> None:
@@ -41,7 +41,7 @@ class Refusal(Exception):  # noqa: N818 - most are the client's errors, some say
         self.status, self.message, self.reason, self.headers = status, message, reason, dict(headers or {})
 
 
-def answer_refusal(refusal: Refusal, request_id: str) -> JSONResponse:
+def make_response(refusal: Refusal, request_id: str) -> JSONResponse:
     """Return the response to a refused request."""
     body = {"error": refusal.message, "request_id": request_id}
     headers = {**HEADERS, "x-request-id": request_id, **refusal.headers}
@@ -49,7 +49,7 @@ def answer_refusal(refusal: Refusal, request_id: str) -> JSONResponse:
 
 
 def add_handlers(app: FastAPI, metrics: Metrics) -> None:
-    """Make an application answer all errors as refusals.
+    """Make an application respond to all errors as to refusals.
 
     Args:
         app: The application.
@@ -58,7 +58,7 @@ def add_handlers(app: FastAPI, metrics: Metrics) -> None:
 
     def from_refusal(request: Request, error: Any) -> Response:
         metrics.count_refusal(error.reason)
-        return answer_refusal(error, request.state.request_id)
+        return make_response(error, request.state.request_id)
 
     def from_framework(request: Request, error: Any) -> Response:
         message = _WORDS.get(error.status_code, str(error.detail)).format(
