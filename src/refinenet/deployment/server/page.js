@@ -2,7 +2,7 @@
 // The page of `refinenet serve`: one image at a time, drawn from the label map and the confidence that the server returns.
 
 const find = (id) => document.getElementById(id);
-const state = { model: null, token: "", file: null, found: null, hidden: new Set(), alone: null, views: new Map(), running: null };
+const state = { model: null, token: "", found: null, hidden: new Set(), alone: null, running: null };
 
 class Refused extends Error {
   constructor(status, message) { super(message); this.status = status; }
@@ -91,7 +91,6 @@ async function show(file, signal) {
   for (const [kind, each] of Object.entries(files || {})) decoded[kind] = await pixelsOf(each);
   const picture = await createImageBitmap(file, { imageOrientation: "from-image" }).catch(() => null);
   if (signal.aborted) return;
-  state.file = file;
   state.found = { ...summary, summary, decoded, picture, ids: hasClasses ? redChannel(decoded.labels) : null, sure: hasClasses ? redChannel(decoded.confidence) : null };
   state.hidden.clear();
   state.alone = null;
@@ -131,7 +130,7 @@ function drawLegend() {
     name.textContent = each.name;
     share.className = "share";
     share.textContent = `${(100 * found.areas[each.name]).toFixed(1)} %`;
-    Object.assign(button, { type: "button" });
+    button.type = "button";
     button.setAttribute("aria-pressed", "true");
     button.append(swatch, name, share);
     button.addEventListener("click", () => {
