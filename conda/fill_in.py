@@ -1,6 +1,6 @@
 """Write the conda recipe with the hash of a source archive: for conda-forge, or to build from the archive itself.
 
-python conda/fill_in.py dist/refinenet_torch-1.0.0.tar.gz --maintainer NAME > recipe.yaml
+python conda/fill_in.py dist/refinenet_torch-1.0.0.tar.gz > recipe.yaml
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 RECIPE = Path(__file__).with_name("recipe.yaml")
@@ -16,12 +15,11 @@ NO_HASH = "0" * 64
 _ADDRESS = "https://pypi.org/packages/source/r/refinenet-torch/refinenet_torch-${{ version }}.tar.gz"
 
 
-def fill_in(archive: Path, *, maintainers: Sequence[str] = (), local: bool = False) -> str:
+def fill_in(archive: Path, *, local: bool = False) -> str:
     """Return the recipe for a source archive.
 
     Args:
         archive: The archive that `python -m build --sdist` wrote.
-        maintainers: GitHub names of the maintainers; without any, their placeholder stays.
         local: Whether to build from the archive itself instead of its address on the package index.
 
     Raises:
@@ -35,8 +33,6 @@ def fill_in(archive: Path, *, maintainers: Sequence[str] = (), local: bool = Fal
     recipe = _replace(recipe, NO_HASH, hashlib.sha256(archive.read_bytes()).hexdigest())
     if local:
         recipe = _replace(recipe, _ADDRESS, archive.resolve().as_uri())
-    if maintainers:
-        recipe = _replace(recipe, "    - MAINTAINER", "\n".join(f"    - {name}" for name in maintainers))
     return recipe
 
 
@@ -48,7 +44,6 @@ def _replace(text: str, old: str, new: str) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archive", type=Path, help="the source archive")
-    parser.add_argument("--maintainer", action="append", default=[], help="a GitHub name; may be repeated")
     parser.add_argument("--local", action="store_true", help="build from the archive itself")
     given = parser.parse_args()
-    sys.stdout.write(fill_in(given.archive, maintainers=given.maintainer, local=given.local))
+    sys.stdout.write(fill_in(given.archive, local=given.local))

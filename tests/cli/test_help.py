@@ -16,6 +16,8 @@ from conftest import CommandLine
 
 from refinenet.cli import app
 from refinenet.cli.examples import EXAMPLES, OTHER_WORDS
+from refinenet.cli.options import is_given
+from refinenet.deployment.server.settings import ServerSettings
 from refinenet.training import TrainConfig, recipe_descriptions
 from refinenet.training.records.recipes import read_recipe
 
@@ -52,6 +54,20 @@ def test_annotations_of_commands_are_not_postponed() -> None:
     assert not any(
         isinstance(kind, str) for function in commands for kind in inspect.get_annotations(function).values()
     )
+
+
+def test_the_server_has_an_option_and_a_variable_for_each_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = find("serve")
+    defaults = command.make_context("serve", []).params
+    settings = {field.name: field.default for field in fields(ServerSettings)}
+    # By default the name is that of the model file; the token comes in a file, and the hosts one by one.
+    assert [settings.pop(name) for name in ("name", "token", "allowed_hosts")] == ["refinenet", None, ()]
+    assert {name: defaults[name] for name in settings} == settings
+    monkeypatch.setenv("REFINENET_SERVE_MODEL", "mine.safetensors")
+    monkeypatch.setenv("REFINENET_SERVE_CONNECTIONS_PER_ADDRESS", "7")
+    context = command.make_context("serve", [])
+    assert (context.params["model"], context.params["connections_per_address"]) == ("mine.safetensors", 7)
+    assert is_given(context, "model")  # no notice about the bundled model
 
 
 def test_words_of_other_programs_are_known(call_refinenet: CommandLine) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from picture_bytes import file_bytes
+from PIL import Image
 
 from refinenet import RefineNet
 
@@ -34,7 +36,7 @@ def network() -> RefineNet:
 
 
 def ask(app: FastAPI, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> tuple[int, Any]:
-    """Send a request through ASGI; return the status and the parsed body."""
+    """Send a request through ASGI; return the status and the parsed body. The path may have parameters."""
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -43,10 +45,11 @@ def ask(app: FastAPI, path: str, method: str = "GET", body: bytes = b"", **heade
     async def send(message: Any) -> None:
         sent.append(message)
 
+    path, _, query = path.partition("?")
     named = {"host": "127.0.0.1", **headers}
     scope = {
         **{"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http"},
-        **{"method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": ""},
+        **{"method": method, "path": path, "raw_path": path.encode(), "query_string": query.encode(), "root_path": ""},
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in named.items()],
     }
     try:
@@ -104,6 +107,16 @@ def test_a_fault_is_answered_without_its_reason() -> None:
     status, body = ask(app, "/v2/models/refinenet/infer", "POST", json.dumps({"inputs": [tensor]}).encode())
     assert (status, set(body)) == (500, {"error", "request_id"})
     assert "weights" not in body["error"]
+    assert b'refinenet_requests_total{code="500"} 1.0' in app.state.service.metrics.render()
+
+
+def test_values_that_a_file_cannot_hold_are_refused() -> None:
+    app = create_app(RefineNet(encoder="test_resnet", outputs="depth", device="cpu", seed=4))
+    app.state.service.is_warm = True
+    image = file_bytes(Image.new("RGB", (24, 20)), "PNG")
+    status, body = ask(app, "/segment?kind=depth&scale=1e9", "POST", image)
+    assert (status, set(body)) == (422, {"error", "request_id"})
+    assert "choose a smaller scale" in body["error"]
 
 
 def test_settings_are_checked() -> None:

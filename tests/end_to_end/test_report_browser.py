@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import list_requests, needs_chromium, open_chromium, resize
 from report_samples import HOSTILE_CLASS, HOSTILE_IMAGE, report
 
-_BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-_DRIVER = shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(
-    not (_BROWSER and _DRIVER) and not os.environ.get("CI"),
-    reason="there is no Chromium; on Debian: apt-get install chromium chromium-driver",
-)
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    assert _BROWSER, "install chromium"
-    assert _DRIVER, "install chromium-driver"
-    options = webdriver.ChromeOptions()
-    options.binary_location = _BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(_DRIVER))
-    yield driver
-    driver.quit()
+    with open_chromium() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +29,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def page(browser: Any, address: str) -> Any:
-    _resize(browser, 1200, 900)
+    resize(browser, 1200, 900)
     browser.get(address)
     return browser
-
-
-def _resize(browser: Any, width: int, height: int) -> None:
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
 def _find(page: Any, selector: str) -> Any:
@@ -88,8 +65,7 @@ def test_it_opens_without_a_complaint_or_a_request(page: Any) -> None:
     page.execute_script("window.scrollTo(0, document.body.scrollHeight)")
     assert page.execute_script("return [...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert page.get_log("browser") == []
-    messages = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    asked = list_requests(page)
     assert asked
     assert all(url.startswith(("file:", "data:")) for url in asked)
 
@@ -155,7 +131,7 @@ def test_buttons_choose_what_is_compared(page: Any) -> None:
 
 @pytest.mark.parametrize("width", [320, 360, 768])
 def test_nothing_is_wider_than_a_phone(page: Any, width: int) -> None:
-    _resize(page, width, 740)
+    resize(page, width, 740)
     wide, room = page.execute_script(
         "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     )

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import list_requests, needs_chromium, open_chromium, resize
 from picture_bytes import file_bytes
 from PIL import Image
 from serve_process import ServeProcess
@@ -22,12 +20,7 @@ from refinenet.datasets.street_scenes import draw_street
 from refinenet.labels import LabelSet
 
 pytest.importorskip("fastapi", reason="pip install 'refinenet-torch[serve]'")
-_BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-_DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (_BROWSER and _DRIVER) and not os.environ.get("CI"),
-    reason="there is no Chromium; on Debian: apt-get install chromium chromium-driver",
-)
+pytestmark = needs_chromium
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 NAMES = (HOSTILE, "b", "c", "d", "e")
@@ -57,25 +50,13 @@ def server(network: RefineNet, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    assert _BROWSER, "install chromium"
-    assert _DRIVER, "install chromium-driver"
-    options = webdriver.ChromeOptions()
-    options.binary_location = _BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(_DRIVER))
-    yield driver
-    driver.quit()
+    with open_chromium() as driver:
+        yield driver
 
 
 @pytest.fixture
 def page(browser: Any, server: ServeProcess) -> Any:
-    metrics = {"width": 1200, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    resize(browser, 1200, 900)
     browser.get(f"http://127.0.0.1:{server.port}/")
     _wait(browser, lambda: "5 classes" in _text(browser, "model-line"))
     return browser
@@ -126,13 +107,9 @@ def _set(page: Any, identifier: str, value: object) -> None:
 
 
 def _upload(page: Any, server: ServeProcess, network: RefineNet) -> Any:
-    _choose(page, next(path for path in Path(_folder(server)).glob("*.png") if path.name != "text.png"))
+    _choose(page, next(path for path in server.folder.glob("*.png") if path.name != "text.png"))
     _wait(page, lambda: page.find_element("id", "result").is_displayed())
     return network.segment(PIXELS)
-
-
-def _folder(server: ServeProcess) -> str:
-    return str(server.folder)
 
 
 def test_a_picture_is_segmented_and_shown_as_python_does(page: Any, server: ServeProcess, network: RefineNet) -> None:
@@ -174,25 +151,23 @@ def test_nothing_foreign_is_asked_for_and_nothing_complains(
 ) -> None:
     _upload(page, server, network)
     assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
-    messages = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    asked = list_requests(page)
     ours = (f"http://127.0.0.1:{server.port}/", f"blob:http://127.0.0.1:{server.port}/", "data:")
     assert asked
     assert all(url.startswith(ours) for url in asked)
 
 
 def test_it_fits_on_a_phone(page: Any, server: ServeProcess, network: RefineNet) -> None:
-    metrics = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    resize(page, 360, 800)
     _upload(page, server, network)
     assert page.execute_script("return document.documentElement.scrollWidth") == 360
 
 
 def test_errors_are_told_in_words(page: Any, server: ServeProcess) -> None:
-    _choose(page, Path(_folder(server)) / "text.png")
+    _choose(page, server.folder / "text.png")
     _wait(page, lambda: "is not a JPEG" in _text(page, "error"))
-    (Path(_folder(server)) / "large.bin").write_bytes(bytes(40 * 2**20))
-    _choose(page, Path(_folder(server)) / "large.bin")
+    (server.folder / "large.bin").write_bytes(bytes(40 * 2**20))
+    _choose(page, server.folder / "large.bin")
     _wait(page, lambda: "40.0 MiB" in _text(page, "error"))
     server.stop()
     _send(page, "drop")

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from refinenet import LabelSet, RefineNet
 from refinenet.cli import app
 from refinenet.models.hub import HubAddress, fetch_model
-from refinenet.models.licences import choose_licence, restrictions
+from refinenet.models.licences import choose_licence, find_restrictions
 from refinenet.models.model_file import save
 
 constants = pytest.importorskip("huggingface_hub.constants", reason="pip install 'refinenet-torch[hub]'")
@@ -276,10 +276,10 @@ def test_a_licence_is_not_less_strict_than_the_origin(hub: Hub, model: RefineNet
 
 def test_restrictions_are_read_from_words_and_identifiers() -> None:
     non_commercial = {"non-commercial use only"}
-    assert restrictions("none stated; academic use") == non_commercial
-    assert restrictions("benchmark: BSD-3-Clause; images: non-commercial research") == non_commercial
-    assert restrictions("BSD-3-Clause") == restrictions("CC BY 4.0") == set()
-    assert restrictions("CC BY-SA 4.0") == {"same licence for derivatives"}
+    assert find_restrictions("none stated; academic use") == non_commercial
+    assert find_restrictions("benchmark: BSD-3-Clause; images: non-commercial research") == non_commercial
+    assert find_restrictions("BSD-3-Clause") == find_restrictions("CC BY 4.0") == set()
+    assert find_restrictions("CC BY-SA 4.0") == {"same licence for derivatives"}
     assert choose_licence(None, "CC BY 4.0") == "CC BY 4.0"
     assert choose_licence("CC-BY-NC-SA-4.0", "cc-by-nc-4.0") == "cc-by-nc-sa-4.0"
     with pytest.raises(ValueError, match=r"'wtfpl' is unknown\. Choose one of apache-2.0"):

@@ -212,9 +212,9 @@ def complain(message: str) -> None:
 
 
 def is_given(context: typer.Context, name: str) -> bool:
-    """Whether the command line has a parameter of this name."""
+    """Whether the command line, or an environment variable, has a parameter of this name."""
     # By name, as newer versions of Typer bring a copy of Click with an enumeration of its own.
-    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    return getattr(context.get_parameter_source(name), "name", "") in ("COMMANDLINE", "ENVIRONMENT")
 
 
 def default_model_notice(context: typer.Context, model: str) -> Callable[[], None]:

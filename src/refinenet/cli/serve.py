@@ -10,60 +10,39 @@ import typer
 
 from refinenet.cli.options import Backend, Device, Model, Precision, default_model_notice
 
-_PREFIX = "REFINENET_SERVE_"
+PREFIX = "REFINENET_SERVE"
+"""Beginning of the environment variables that Typer reads for the options: `REFINENET_SERVE_PORT` for `--port`."""
 
 
 def serve(
     context: typer.Context,
     model: Model = "camvid",
     host: Annotated[
-        str, typer.Option(envvar=f"{_PREFIX}HOST", help="Address to listen at; the default is for this machine alone.")
+        str, typer.Option(help="Address to listen at; the default is for this machine alone.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar=f"{_PREFIX}PORT", help="Port; 0 for any free one.")] = 8000,
-    name: Annotated[
-        str | None, typer.Option(envvar=f"{_PREFIX}NAME", help="Name of the model in answers. Default: its file's.")
-    ] = None,
+    port: Annotated[int, typer.Option(help="Port; 0 for any free one.")] = 8000,
+    name: Annotated[str | None, typer.Option(help="Name of the model in responses. Default: its file's.")] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(
-            envvar=f"{_PREFIX}TOKEN_FILE",
-            help=f"File with a secret that requests must carry as Authorization: Bearer; or set {_PREFIX}TOKEN.",
+            help=f"File with a secret that requests must carry as Authorization: Bearer; or set {PREFIX}_TOKEN."
         ),
     ] = None,
     allowed_host: Annotated[
-        list[str] | None,
-        typer.Option(envvar=f"{_PREFIX}ALLOWED_HOST", help="Host name under which the server is used; repeatable."),
+        list[str] | None, typer.Option(help="Host name under which the server is used; repeatable.")
     ] = None,
-    workers: Annotated[int, typer.Option(envvar=f"{_PREFIX}WORKERS", help="Images that are worked on at a time.")] = 2,
-    queue: Annotated[int, typer.Option(envvar=f"{_PREFIX}QUEUE", help="Requests that may wait; others get 503.")] = 32,
-    max_bytes: Annotated[int, typer.Option(envvar=f"{_PREFIX}MAX_BYTES", help="Largest request, in bytes.")] = 20
-    * 2**20,
-    max_pixels: Annotated[
-        int, typer.Option(envvar=f"{_PREFIX}MAX_PIXELS", help="Largest image, width times height.")
-    ] = 25_000_000,
-    header_seconds: Annotated[
-        float, typer.Option(envvar=f"{_PREFIX}HEADER_SECONDS", help="Time for the head of a request.")
-    ] = 5.0,
-    body_seconds: Annotated[float, typer.Option(envvar=f"{_PREFIX}BODY_SECONDS", help="Time for an upload.")] = 10.0,
-    request_seconds: Annotated[
-        float, typer.Option(envvar=f"{_PREFIX}REQUEST_SECONDS", help="Time for waiting and computing.")
-    ] = 30.0,
-    write_seconds: Annotated[
-        float, typer.Option(envvar=f"{_PREFIX}WRITE_SECONDS", help="Time for which an answer may stay unread.")
-    ] = 30.0,
-    keep_alive_seconds: Annotated[
-        int, typer.Option(envvar=f"{_PREFIX}KEEP_ALIVE_SECONDS", help="Time for which an idle connection is kept.")
-    ] = 10,
-    drain_seconds: Annotated[
-        int, typer.Option(envvar=f"{_PREFIX}DRAIN_SECONDS", help="Time for requests in flight when stopped.")
-    ] = 10,
-    connections: Annotated[
-        int, typer.Option(envvar=f"{_PREFIX}CONNECTIONS", help="Open connections; requests of others get 503.")
-    ] = 200,
-    connections_per_address: Annotated[
-        int,
-        typer.Option(envvar=f"{_PREFIX}CONNECTIONS_PER_ADDRESS", help="Open connections from another machine."),
-    ] = 20,
+    workers: Annotated[int, typer.Option(help="Images that are worked on at a time.")] = 2,
+    queue: Annotated[int, typer.Option(help="Requests that may wait; others get 503.")] = 32,
+    max_bytes: Annotated[int, typer.Option(help="Largest request, in bytes.")] = 20 * 2**20,
+    max_pixels: Annotated[int, typer.Option(help="Largest image, width times height.")] = 25_000_000,
+    header_seconds: Annotated[float, typer.Option(help="Time for the head of a request.")] = 5.0,
+    body_seconds: Annotated[float, typer.Option(help="Time for an upload.")] = 10.0,
+    request_seconds: Annotated[float, typer.Option(help="Time for waiting and computing.")] = 30.0,
+    write_seconds: Annotated[float, typer.Option(help="Time for which a response may stay unread.")] = 30.0,
+    keep_alive_seconds: Annotated[int, typer.Option(help="Time for which an idle connection is kept.")] = 10,
+    drain_seconds: Annotated[int, typer.Option(help="Time for requests in flight when stopped.")] = 10,
+    connections: Annotated[int, typer.Option(help="Open connections; requests of others get 503.")] = 200,
+    connections_per_address: Annotated[int, typer.Option(help="Open connections from another machine.")] = 20,
     device: Device = None,
     backend: Backend = "auto",
     precision: Precision = "float32",
@@ -103,7 +82,7 @@ def _name_of(model: str) -> str:
 
 
 def _read_token(path: Path | None) -> str | None:
-    text = os.environ.get(f"{_PREFIX}TOKEN", "") if path is None else path.read_text("utf-8")
+    text = os.environ.get(f"{PREFIX}_TOKEN", "") if path is None else path.read_text("utf-8")
     if path is not None and not text.strip():
         raise ValueError(f"{path} is empty: write the token into it.")
     return text.strip() or None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from refinenet.deployment.ray.journal import RayResult, failed
     from refinenet.deployment.ray.storage import find_skipped, pair_places
     from refinenet.deployment.server.app import create_app
+    from refinenet.deployment.server.settings import ServerSettings
     from refinenet.deployment.sharing import SharedModel
     from refinenet.deployment.video.reader import is_video
     from refinenet.deployment.video.runner import choose_output, plan_output
@@ -36,6 +37,7 @@ __all__ = [
     "JobList",
     "Kind",
     "RayResult",
+    "ServerSettings",
     "SharedModel",
     "Windows",
     "choose_kinds",

@@ -400,8 +400,7 @@ class SegmentationModel(PredictionModel):
         """Serve the model over HTTP, with a page for browsers, until Ctrl-C or SIGTERM.
 
         Args:
-            settings: Fields of `refinenet.deployment.server.settings.ServerSettings`, such as `host`, `port` and
-                `token`.
+            settings: Fields of `refinenet.deployment.ServerSettings`, such as `host`, `port` and `token`.
 
         Returns:
             Whether all requests in flight were finished; otherwise a thread still computes.

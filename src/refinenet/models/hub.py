@@ -97,9 +97,10 @@ def fetch_model(model: str | os.PathLike[str], *, note: Callable[[str], None] = 
         OSError: The hub cannot be reached, and the cache does not have the file; or it cannot be written.
     """
     hub, wanted = _client(), HubAddress.parse(os.fspath(model))
+    # Before anything is asked: the client notes a newer commit before it has its file.
     cached = _find_cached(hub, wanted)
     if cached is not None and wanted.is_pinned:
-        return cached
+        return _open_cached(cached, wanted)
     if hub.constants.HF_HUB_OFFLINE:
         return _from_cache(hub, wanted, cached, "HF_HUB_OFFLINE is set", note)
     try:
@@ -183,25 +184,28 @@ def _verify(path: Path, pinned: HubAddress, sha256: str | None) -> HubModel:
     return HubModel(path=path, address=pinned, sha256=actual)
 
 
-def _find_cached(hub: ModuleType, wanted: HubAddress) -> HubModel | None:
-    """Return the file of a revision in the cache, which names files of the hub by their SHA-256."""
+def _find_cached(hub: ModuleType, wanted: HubAddress) -> Path | None:
+    """Return the path of a revision's file in the cache."""
     found = hub.try_to_load_from_cache(wanted.repository, MODEL_FILE, revision=wanted.revision)
-    if not isinstance(found, str):
-        return None
-    name = Path(found).resolve().name  # without symbolic links, as on Windows, it is that of the file itself
-    pinned = replace(wanted, revision=Path(found).parent.name)
-    return _verify(Path(found), pinned, name if _SHA256.fullmatch(name) else None)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _open_cached(path: Path, wanted: HubAddress) -> HubModel:
+    """Verify a file in the cache, which names files of the hub by their SHA-256."""
+    name = path.resolve().name  # without symbolic links, as on Windows, it is that of the file itself
+    return _verify(path, replace(wanted, revision=path.parent.name), name if _SHA256.fullmatch(name) else None)
 
 
 def _from_cache(
-    hub: ModuleType, wanted: HubAddress, cached: HubModel | None, reason: str, note: Callable[[str], None]
+    hub: ModuleType, wanted: HubAddress, cached: Path | None, reason: str, note: Callable[[str], None]
 ) -> HubModel:
     if cached is None:
         raise OSError(
             f"{reason}, and {wanted} is not in the cache {hub.constants.HF_HUB_CACHE}. Connect once to fetch it."
         )
-    note(f"{reason}: {wanted} is taken from the cache, commit {cached.address.revision}, SHA-256 {cached.sha256}.")
-    return cached
+    found = _open_cached(cached, wanted)
+    note(f"{reason}: {wanted} is taken from the cache, commit {found.address.revision}, SHA-256 {found.sha256}.")
+    return found
 
 
 def _status(error: Exception) -> int | None:

@@ -38,7 +38,7 @@ def write_hub_card(card: ModelCard, repository: str, licence: str, *, picture: s
         f"A {'RefineNet' if card.architecture.model_type == 'full' else 'Light-Weight RefineNet'} on "
         f"{_plain(card.architecture.encoder)}, trained with [refinenet](https://pypi.org/project/refinenet-torch/).",
         *([f"![An image and what the model finds in it]({picture})"] if picture else []),
-        f"```python\nfrom refinenet import RefineNet\n\nr = RefineNet(model={f'hf://{repository}'!r})\n"
+        f"```python\nfrom refinenet import RefineNet\n\nr = RefineNet(model='hf://{repository}')\n"
         'r.deploy(image_file="photo.jpg", output_file="segmented.jpg")\n```',
         "`pip install 'refinenet-torch[hub]'` first. The file is read as data: nothing in it is executed.",
         *_describe_outputs(card),
@@ -63,7 +63,7 @@ def _metadata(card: ModelCard, repository: str, licence: str) -> dict[str, Any]:
         "tags": list(_TAGS),
         **terms,
         **({"datasets": datasets} if datasets else {}),
-        **({"metrics": sorted(_METRICS.get(name, (name, ""))[0] for name in measured)} if measured else {}),
+        **({"metrics": sorted(_identify(name)[0] for name in measured)} if measured else {}),
         **({"model-index": [_index(card, repository, measured)]} if measured and datasets else {}),
     }
 
@@ -73,14 +73,10 @@ def _index(card: ModelCard, repository: str, measured: Mapping[str, float]) -> d
     dataset = _dataset_name(card)
     conditions = {key: card.scores[key] for key in ("protocol", "images") if key in card.scores}
     split = {"split": card.scores["split"]} if "split" in card.scores else {}
+    arguments = {"args": conditions} if conditions else {}
     metrics = [
-        {
-            "type": _METRICS.get(name, (name, name))[0],
-            "name": _METRICS.get(name, (name, name))[1],
-            "value": value,
-            **({"args": conditions} if conditions else {}),
-        }
-        for name, value in measured.items()
+        {"type": _identify(metric)[0], "name": _identify(metric)[1], "value": value, **arguments}
+        for metric, value in measured.items()
     ]
     task = {"type": "image-segmentation", "name": "Semantic segmentation"}
     result = {"task": task, "dataset": {"type": dataset, "name": dataset, **split}, "metrics": metrics}
@@ -101,6 +97,11 @@ def _measured(card: ModelCard) -> dict[str, float]:
     }
 
 
+def _identify(metric: str) -> tuple[str, str]:
+    """Return type and name of a metric in the index of the hub."""
+    return _METRICS.get(metric, (metric, metric))
+
+
 def _describe_outputs(card: ModelCard) -> list[str]:
     outputs = ", ".join(f"`{spec.to_text()}`" for spec in card.architecture.outputs)
     names = ", ".join(_plain(name) for name in card.label_set.names)
@@ -112,9 +113,9 @@ def _describe_scores(card: ModelCard) -> list[str]:
     measured = _measured(card)
     if not measured:
         return ["## Scores\n\nNone were measured with these weights."]
-    rows = "\n".join(f"| {_METRICS.get(name, (name, name))[1]} | {value:.4f} |" for name, value in measured.items())
-    told = {**card.scores} | ({"dataset": _dataset_name(card)} if "dataset" in card.scores else {})
-    conditions = "; ".join(f"{key}: {_plain(str(told[key]))}" for key in _CONDITIONS if key in told)
+    rows = "\n".join(f"| {_identify(name)[1]} | {value:.4f} |" for name, value in measured.items())
+    shown = {**card.scores} | ({"dataset": _dataset_name(card)} if "dataset" in card.scores else {})
+    conditions = "; ".join(f"{key}: {_plain(str(shown[key]))}" for key in _CONDITIONS if key in shown)
     return [
         "## Scores\n\n| metric | value |\n|---|---|\n" + rows,
         *([f"Measured with {conditions}."] if conditions else []),

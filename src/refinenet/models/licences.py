@@ -45,7 +45,7 @@ _WORDS: Mapping[Restriction, re.Pattern[str]] = {
 }
 
 
-def restrictions(licence: str) -> frozenset[Restriction]:
+def find_restrictions(licence: str) -> frozenset[Restriction]:
     """Return what a licence restricts: of an identifier in `KNOWN`, or by the words of a text."""
     known = KNOWN.get(licence.strip().lower())
     if known is not None:
@@ -72,11 +72,11 @@ def choose_licence(asked: str | None, stated: str, origins: Iterable[str] = ()) 
     if asked is not None and chosen not in KNOWN:
         raise ValueError(f"The licence {asked!r} is unknown. {choices} Without one, the words of the model file stay.")
     for origin in (stated, *origins):
-        missing = restrictions(origin) - restrictions(chosen)
+        missing = find_restrictions(origin) - find_restrictions(chosen)
         if missing:
             raise ValueError(
                 f"The licence {chosen!r} is less strict than what the model was trained from, which says {origin!r}: "
-                f"it lacks {', '.join(sorted(missing))}. Choose one of {_at_least(restrictions(origin))}."
+                f"it lacks {', '.join(sorted(missing))}. Choose one of {_at_least(find_restrictions(origin))}."
             )
     return chosen
 

@@ -37,6 +37,7 @@ from refinenet.io.sample_values import ValueRange, check_value_range
 from refinenet.labels import LabelSet
 from refinenet.models.encoders.encoder import FEATURE_INFO
 from refinenet.models.encoders.feature_info import base_name
+from refinenet.models.licences import UNSTATED
 from refinenet.models.network import Architecture, Network
 from refinenet.models.tensor_files import check_tensors, digest, printable, read_safetensors, refuse_doubled_keys
 
@@ -85,7 +86,7 @@ class ModelCard:
     label_set: LabelSet
     scores: Mapping[str, Any] = field(default_factory=dict)
     """Metrics and the protocol of their evaluation; empty if nothing was evaluated."""
-    licence: str = "not stated"
+    licence: str = UNSTATED
     """Terms under which the weights may be used."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """Record of how the weights were trained."""

@@ -47,7 +47,7 @@ def create_app(model: SegmentationModel, settings: ServerSettings | None = None)
         redirect_slashes=False,
     )
     app.state.service = service
-    add_handlers(app, service.metrics.count_refusal)
+    add_handlers(app, service.metrics)
     app.include_router(routes.router)
     app.include_router(open_inference.router)
     app.include_router(page.router)

@@ -1,4 +1,4 @@
-"""Connections of the server: HTTP/1.1 by uvicorn, with a time for everything that a slow client can draw out."""
+"""Connections of the server: HTTP/1.1 by uvicorn, with a time limit for everything that a slow client can draw out."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import h11
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from refinenet.deployment.server.refusals import Refusal, answer_refusal
+from refinenet.deployment.server.refusals import Refusal, make_response
 from refinenet.deployment.server.settings import ServerSettings, is_loopback
 
 
 class BoundedProtocol(H11Protocol):
-    """A connection that is cut when a head, a refused body or an unread answer takes too long.
+    """A connection that is cut when a head, a refused body or an unread response takes too long.
 
     Args:
         limits: Times and numbers of connections.
-        arguments: Those of uvicorn.
+        arguments: Arguments of uvicorn's protocol.
     """
 
     def __init__(self, *, limits: ServerSettings, **arguments: Any) -> None:
@@ -55,9 +55,9 @@ class BoundedProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - as uvicorn, whose words say no more
         """Answer what is not HTTP, as JSON like all refusals."""
         refusal = Refusal(400, "This is not a valid HTTP/1.1 request.", "protocol", {"Connection": "close"})
-        answer = answer_refusal(refusal, uuid.uuid4().hex)
-        head = h11.Response(status_code=400, headers=answer.raw_headers, reason=b"Bad Request")
-        for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+        response = make_response(refusal, uuid.uuid4().hex)
+        head = h11.Response(status_code=400, headers=response.raw_headers, reason=b"Bad Request")
+        for event in (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
@@ -101,4 +101,4 @@ class BoundedProtocol(H11Protocol):
 async def _refuse_connection(scope: Scope, receive: Receive, send: Send) -> None:
     message = "The server has too many connections. Try again later, or use fewer at a time."
     headers = {"Retry-After": "5", "Connection": "close"}
-    await answer_refusal(Refusal(503, message, "connections", headers), uuid.uuid4().hex)(scope, receive, send)
+    await make_response(Refusal(503, message, "connections", headers), uuid.uuid4().hex)(scope, receive, send)

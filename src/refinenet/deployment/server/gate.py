@@ -1,4 +1,4 @@
-"""The gate before all routes: who may ask, how large and how slow a request may be, and headers of every answer."""
+"""The gate before all routes: who may ask, how large and how slow a request may be, and headers of every response."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from refinenet.deployment.server.metrics import Metrics
 from refinenet.deployment.server.page import STATIC
-from refinenet.deployment.server.refusals import HEADERS, Refusal, answer_refusal
+from refinenet.deployment.server.refusals import HEADERS, Refusal, make_response
 from refinenet.deployment.server.settings import ServerSettings, is_loopback
 
 OPEN_PATHS = frozenset(
@@ -43,14 +43,13 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers, started = Headers(scope=scope), time.perf_counter()
-        asked = headers.get("x-request-id", "")
-        request_id = asked if _ID.fullmatch(asked) else uuid.uuid4().hex
+        given = headers.get("x-request-id", "")
+        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
 
-        async def answer(message: Message) -> None:
+        async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                sent = MutableHeaders(scope=message)
-                sent.update({**HEADERS, "x-request-id": request_id})
+                MutableHeaders(scope=message).update({**HEADERS, "x-request-id": request_id})
                 self._metrics.requests.labels(str(message["status"])).inc()
             await send(message)
 
@@ -58,9 +57,9 @@ class Gate:
             self._check(scope, headers)
         except Refusal as refusal:
             self._metrics.count_refusal(refusal.reason)
-            await answer_refusal(refusal, request_id)(scope, receive, answer)
+            await make_response(refusal, request_id)(scope, receive, send_counted)
         else:
-            await self._app(scope, self._bound(receive), answer)
+            await self._app(scope, self._bound(receive), send_counted)
         finally:
             self._metrics.request_seconds.observe(time.perf_counter() - started)
 
@@ -80,11 +79,11 @@ class Gate:
             raise self._too_large(f"{int(length):,}")
 
     def _check_host(self, headers: Headers) -> None:
-        """Refuse pages of other sites that a browser on this machine has open, also behind a name of their own."""
+        """Refuse requests of other sites' pages in a browser on this machine, also by DNS rebinding."""
         settings, host = self._settings, headers.get("host", "")
         name = urlsplit(f"//{host}").hostname or ""
-        is_choosy = settings.is_local or bool(settings.allowed_hosts)
-        if is_choosy and name not in settings.allowed_hosts and not is_loopback(name):
+        is_restricted = settings.is_local or bool(settings.allowed_hosts)
+        if is_restricted and name not in settings.allowed_hosts and not is_loopback(name):
             raise Refusal(403, f"Requests to the host {name[:100]!r} are not served here.", "host", _CLOSE)
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -39,7 +39,7 @@ _TYPES: Mapping[str, npt.DTypeLike] = {"UINT8": "<u1", "UINT16": "<u2", "FP32": 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inference:
+class InferenceRequest:
     """An inference request, checked."""
 
     identifier: str | None
@@ -128,7 +128,7 @@ def _refuse(message: str) -> NoReturn:
     raise Refusal(400, message, "tensor")
 
 
-def parse(content: bytes, header: str | None, service: Service) -> Inference:
+def parse(content: bytes, header: str | None, service: Service) -> InferenceRequest:
     """Parse the body of an inference request.
 
     Args:
@@ -149,7 +149,7 @@ def parse(content: bytes, header: str | None, service: Service) -> Inference:
     if not (identifier is None or isinstance(identifier, str)):
         _refuse("id must be a text.")
     pixels = _read_tensor(inputs[0], content[length:], _input_of(service), service.settings.max_pixels)
-    return Inference(identifier=identifier, pixels=pixels, outputs=_choose_outputs(asked, service))
+    return InferenceRequest(identifier=identifier, pixels=pixels, outputs=_choose_outputs(asked, service))
 
 
 def _load(text: bytes) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def _load(text: bytes) -> dict[str, Any]:
         raise Refusal(400, "The request is not JSON, or nested too deeply.", "tensor") from error
     if not isinstance(found, dict):
         _refuse("The request must be a JSON object.")
-    return dict(found)
+    return found
 
 
 def _read_tensor(tensor: Mapping[str, Any], binary: bytes, expected: Mapping[str, Any], most: int) -> npt.NDArray[Any]:
@@ -188,7 +188,7 @@ def _parameters_of(row: Mapping[str, Any]) -> dict[str, Any]:
     found = row.get("parameters", {})
     if not isinstance(found, dict):
         _refuse("parameters must be a JSON object.")
-    return dict(found)
+    return found
 
 
 def _from_binary(size: Any, binary: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
@@ -227,8 +227,8 @@ def _choose_outputs(asked: Mapping[str, Any], service: Service) -> dict[str, boo
     return chosen
 
 
-def pack(asked: Inference, prediction: Prediction, name: str) -> tuple[bytes, int | None]:
-    """Return the body of the answer, and the length of its JSON if binary tensors follow it.
+def pack(asked: InferenceRequest, prediction: Prediction, name: str) -> tuple[bytes, int | None]:
+    """Return the body of the response, and the length of its JSON if binary tensors follow it.
 
     Args:
         asked: The request.
@@ -243,12 +243,12 @@ def pack(asked: Inference, prediction: Prediction, name: str) -> tuple[bytes, in
             parts.append(values.tobytes())
             row["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
-            row["data"] = _to_numbers(values)
+            row["data"] = values.ravel().tolist()
         rows.append(row)
-    answer: dict[str, Any] = {"model_name": name, "model_version": VERSION, "outputs": rows}
+    described: dict[str, Any] = {"model_name": name, "model_version": VERSION, "outputs": rows}
     if asked.identifier is not None:
-        answer["id"] = asked.identifier
-    head = json.dumps(answer, separators=(",", ":")).encode()
+        described["id"] = asked.identifier
+    head = json.dumps(described, separators=(",", ":")).encode()
     return (b"".join([head, *parts]), len(head)) if parts else (head, None)
 
 
@@ -261,8 +261,3 @@ def _values_of(output: str, prediction: Prediction) -> npt.NDArray[Any]:
 
 def _name_type(values: npt.NDArray[Any]) -> str:
     return next(name for name, dtype in _TYPES.items() if values.dtype == np.dtype(dtype))
-
-
-def _to_numbers(values: npt.NDArray[Any]) -> Sequence[Any]:
-    found: list[Any] = values.ravel().tolist()
-    return found

@@ -2,7 +2,7 @@
 // The page of `refinenet serve`: one image at a time, drawn from the label map and the confidence that the server returns.
 
 const find = (id) => document.getElementById(id);
-const state = { model: null, token: "", file: null, found: null, hidden: new Set(), alone: null, views: new Map(), running: null };
+const state = { model: null, token: "", found: null, hidden: new Set(), alone: null, running: null };
 
 class Refused extends Error {
   constructor(status, message) { super(message); this.status = status; }
@@ -85,14 +85,13 @@ async function show(file, signal) {
   const answer = await ask(`/segment?${kinds.map((kind) => `kind=${encodeURIComponent(kind)}`).join("&")}`, {
     method: "POST", body: file, signal, headers: { "Content-Type": file.type.startsWith("image/") ? file.type : "application/octet-stream" },
   });
-  const found = await answer.json();
+  const { files, ...summary } = await answer.json();
   const elapsed = performance.now() - started;
   const decoded = {};
-  for (const [kind, each] of Object.entries(found.files || {})) decoded[kind] = await pixelsOf(each);
+  for (const [kind, each] of Object.entries(files || {})) decoded[kind] = await pixelsOf(each);
   const picture = await createImageBitmap(file, { imageOrientation: "from-image" }).catch(() => null);
   if (signal.aborted) return;
-  state.file = file;
-  state.found = { ...found, decoded, picture, ids: hasClasses ? redChannel(decoded.labels) : null, sure: hasClasses ? redChannel(decoded.confidence) : null };
+  state.found = { ...summary, summary, decoded, picture, ids: hasClasses ? redChannel(decoded.labels) : null, sure: hasClasses ? redChannel(decoded.confidence) : null };
   state.hidden.clear();
   state.alone = null;
   draw(elapsed);
@@ -108,7 +107,7 @@ function draw(elapsed) {
   drawLegend();
   paint();
   find("save-labels").hidden = !found.ids;
-  link("save-summary", new Blob([JSON.stringify({ ...found, files: undefined, decoded: undefined, picture: undefined, ids: undefined, sure: undefined }, null, 2)], { type: "application/json" }));
+  link("save-summary", new Blob([JSON.stringify(found.summary, null, 2)], { type: "application/json" }));
   if (found.ids) link("save-labels", found.decoded.labels.blob);
 }
 
@@ -131,7 +130,7 @@ function drawLegend() {
     name.textContent = each.name;
     share.className = "share";
     share.textContent = `${(100 * found.areas[each.name]).toFixed(1)} %`;
-    Object.assign(button, { type: "button" });
+    button.type = "button";
     button.setAttribute("aria-pressed", "true");
     button.append(swatch, name, share);
     button.addEventListener("click", () => {

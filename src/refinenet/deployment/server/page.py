@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
+from jinja2 import Environment, StrictUndefined, Template
 
 from refinenet.deployment.server.refusals import Refusal
-
-if TYPE_CHECKING:
-    from jinja2 import Template
+from refinenet.deployment.server.routes import find_service
 
 router = APIRouter(include_in_schema=False)
 STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -23,7 +22,7 @@ STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "ima
 @router.get("/", response_class=HTMLResponse)
 async def show_page(request: Request) -> str:
     """Return the page; what it shows of the model comes from /model, which may need the token."""
-    return _template("page.html").render(name=request.app.state.service.settings.name)
+    return _template("page.html").render(name=find_service(request).settings.name)
 
 
 @router.get("/static/{name}")
@@ -36,7 +35,7 @@ async def show_static(name: str) -> Response:
 
 @router.get("/docs", response_class=HTMLResponse)
 async def show_docs(request: Request) -> str:
-    """Return the routes and their parameters, from the same schema as /openapi.json."""
+    """Return a page of the routes and their parameters, from the same schema as /openapi.json."""
     return _template("docs.html").render(routes=list(_list_routes(request.app.openapi())))
 
 
@@ -60,7 +59,5 @@ def _read(name: str) -> str:
 
 @cache
 def _template(name: str) -> Template:
-    from jinja2 import Environment, StrictUndefined
-
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_read(name))

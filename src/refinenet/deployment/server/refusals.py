@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,6 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+
+from refinenet.deployment.server.metrics import Metrics
 
 _CLOSED_BY_CLIENT = 499
 HEADERS: Mapping[str, str] = {
@@ -21,7 +23,7 @@ HEADERS: Mapping[str, str] = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-"""Headers of every answer."""
+"""Headers of every response."""
 
 
 class Refusal(Exception):  # noqa: N818 - most are the client's errors, some say that the server is busy
@@ -31,7 +33,7 @@ class Refusal(Exception):  # noqa: N818 - most are the client's errors, some say
         status: HTTP status, from 400 to 599.
         message: What was sent, what is allowed, what to do.
         reason: A word for the metrics.
-        headers: Further headers of the answer.
+        headers: Further headers of the response.
     """
 
     def __init__(self, status: int, message: str, reason: str, headers: Mapping[str, str] | None = None) -> None:
@@ -39,24 +41,24 @@ class Refusal(Exception):  # noqa: N818 - most are the client's errors, some say
         self.status, self.message, self.reason, self.headers = status, message, reason, dict(headers or {})
 
 
-def answer_refusal(refusal: Refusal, request_id: str) -> JSONResponse:
+def make_response(refusal: Refusal, request_id: str) -> JSONResponse:
     """Return the response to a refused request."""
     body = {"error": refusal.message, "request_id": request_id}
     headers = {**HEADERS, "x-request-id": request_id, **refusal.headers}
     return JSONResponse(body, refusal.status, headers=headers)
 
 
-def add_handlers(app: FastAPI, count: Callable[[str], object]) -> None:
-    """Make an application answer all errors as refusals.
+def add_handlers(app: FastAPI, metrics: Metrics) -> None:
+    """Make an application respond to all errors as to refusals.
 
     Args:
         app: The application.
-        count: Called with the reason of each refusal.
+        metrics: Counts refusals by reason.
     """
 
     def from_refusal(request: Request, error: Any) -> Response:
-        count(error.reason)
-        return answer_refusal(error, request.state.request_id)
+        metrics.count_refusal(error.reason)
+        return make_response(error, request.state.request_id)
 
     def from_framework(request: Request, error: Any) -> Response:
         message = _WORDS.get(error.status_code, str(error.detail)).format(
@@ -70,6 +72,7 @@ def add_handlers(app: FastAPI, count: Callable[[str], object]) -> None:
         return from_refusal(request, Refusal(422, "; ".join(found), "parameters"))
 
     def from_fault(request: Request, _: Exception) -> Response:
+        metrics.requests.labels("500").inc()  # Starlette responds to faults outside the gate, which counts all others
         message = "The server failed at this request, and its operator finds the reason in its log."
         return from_refusal(request, Refusal(500, message, "fault"))
 

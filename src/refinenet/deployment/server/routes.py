@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import UploadFile
 
 from refinenet.deployment.server.refusals import Refusal
-from refinenet.deployment.server.service import MEDIA_TYPES, SUMMARY, Service, Wish
+from refinenet.deployment.server.service import MEDIA_TYPES, SUMMARY, Service
 
 _KIND_OF_MEDIA: Mapping[str, tuple[str | None, str | None]] = {
     "image/png": (None, None),
@@ -99,16 +99,12 @@ async def segment(
         "value_range": _numbers("value_range", value_range, 2, "0,4095"),
         "abstain_below": abstain_below,
     }
-    wish = service.open(kinds, suffix, rendering, **reading)
+    options = service.check_options(kinds, suffix, rendering, **reading)
     refuse_unready(service)
-    return await _answer(request, service, wish)
-
-
-async def _answer(request: Request, service: Service, wish: Wish) -> Response:
     service.queue.refuse_if_full()
     content = await _read_body(request)
-    result = await service.queue.run(lambda: service.run(content, wish), service.settings.request_seconds)
-    if wish.is_one_file:
+    result = await service.queue.run(lambda: service.run(content, options), service.settings.request_seconds)
+    if options.is_one_file:
         media, found = next(iter(result.files.values()))
         return Response(found, media_type=media)
     return JSONResponse({"request_id": request.state.request_id, **result.to_dict()})

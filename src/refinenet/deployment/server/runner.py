@@ -44,7 +44,7 @@ def serve(model: SegmentationModel, settings: ServerSettings) -> bool:
     """
     app = create_app(model, settings)
     service: Service = app.state.service
-    # Of Pillow about clients' images; Python would print each text, and keep it.
+    # Pillow warns about clients' images; Python would print each new text, and keep it for ever.
     with _listen(settings) as listener, _without_ending(), warnings.catch_warnings(action="ignore"):
         _Server(_configure(app, settings), service).run(sockets=[listener])
     return service.queue.pending == 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from refinenet._version import __version__
 from refinenet.deployment.outputs import choose_kinds, render, usual_suffix
@@ -38,13 +40,15 @@ MEDIA_TYPES: Mapping[str, str] = {
     ".ply": "application/octet-stream",
 }
 """Media types of results by suffix."""
+_PUBLIC_LIMITS = ("max_bytes", "max_pixels", "workers", "queue", "body_seconds", "request_seconds")
+"""Settings that clients may know."""
 _TIFF_MARKS = (b"II", b"MM")
 _WARM_UP = (64, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a client asks for, checked."""
+class ResultOptions:
+    """How to read an image and what to return for it, checked."""
 
     renderers: Sequence[Renderer] = ()
     """Renderers of the files; none for the summary alone."""
@@ -55,7 +59,7 @@ class Wish:
 
     @property
     def is_one_file(self) -> bool:
-        """Whether the answer is a file; otherwise it is JSON with all of them."""
+        """Whether the response is a file; otherwise it is JSON with all of them."""
         return len(self.renderers) == 1 and not self.has_summary
 
 
@@ -107,8 +111,6 @@ class Service:
     def describe(self) -> dict[str, Any]:
         """Return what clients may know of the model and the limits, as JSON-ready values."""
         labels, card = self.model.label_set, self.model.card
-        shown = asdict(self.settings)
-        limits = {name: shown[name] for name in _PUBLIC_LIMITS}
         return {
             "name": self.settings.name,
             "version": __version__,
@@ -122,21 +124,27 @@ class Service:
             "views": [kind for kind in kinds_of(self.model.outputs) if OUTPUT_KINDS[kind].is_usual],
             "licence": card.licence,
             "scores": dict(card.scores),
-            "limits": limits,
+            "limits": {name: getattr(self.settings, name) for name in _PUBLIC_LIMITS},
         }
 
     def warm_up(self) -> None:
         """Run the model once, so that the first client does not wait for it."""
-        import numpy as np
-
         bands = self.model.card.architecture.bands
         shape = (*_WARM_UP, len(bands) or 3)
         pixels = np.zeros(shape, np.float32 if bands else np.uint8)
         self.model.predict_decoded(Decoded(pixels=pixels))
         self.is_warm = True
 
-    def open(self, kinds: Sequence[str], suffix: str | None, rendering: Mapping[str, Any], **reading: Any) -> Wish:
-        """Check what a client asks for; `reading` are further fields of `Wish`.
+    def check_options(
+        self, kinds: Sequence[str], suffix: str | None, rendering: Mapping[str, Any], **reading: Any
+    ) -> ResultOptions:
+        """Return the options of a request.
+
+        Args:
+            kinds: Kinds of results; none for the usual one.
+            suffix: Format of the files; None for the usual one of each kind.
+            rendering: Options of `open_renderer`.
+            reading: Further fields of `ResultOptions`.
 
         Raises:
             Refusal: the model has no such kind, or the suffix or an option does not go with it.
@@ -151,7 +159,7 @@ class Service:
             raise Refusal(422, f"{error} This model has the kinds {allowed}.", "parameters") from error
         for each in renderers:
             self._check_picture(each)
-        return Wish(renderers=renderers, has_summary=SUMMARY in named, **reading)
+        return ResultOptions(renderers=renderers, has_summary=SUMMARY in named, **reading)
 
     def _check_picture(self, renderer: Renderer) -> None:
         row, suffix = renderer.row, renderer.suffix
@@ -162,22 +170,22 @@ class Service:
             names = ", ".join(allowed if row.is_picture else [row.suffix])
             raise Refusal(422, f"{renderer.kind} is written as {names}, not as {suffix!r}.", "parameters")
 
-    def run(self, content: bytes, wish: Wish) -> Result:
+    def run(self, content: bytes, options: ResultOptions) -> Result:
         """Predict for an image; called in a thread.
 
         Args:
             content: Bytes of an image file.
-            wish: What to return.
+            options: What `check_options` returned.
 
         Raises:
-            Refusal: the image cannot be read.
+            Refusal: the image cannot be read, or a file cannot hold what was predicted.
         """
         times = [time.perf_counter()]
-        image = self._read(content, wish)
+        image = self._read(content, options)
         times.append(time.perf_counter())
-        prediction = self.model.predict_decoded(image, abstain_below=wish.abstain_below)
+        prediction = self.model.predict_decoded(image, abstain_below=options.abstain_below)
         times.append(time.perf_counter())
-        files = {each.kind: (MEDIA_TYPES[each.suffix], render(prediction, each, "image")) for each in wish.renderers}
+        files = {each.kind: self._render(prediction, each) for each in options.renderers}
         times.append(time.perf_counter())
         decode, infer, encode = (after - before for before, after in pairwise(times))
         self.metrics.decode_seconds.observe(decode)
@@ -185,6 +193,13 @@ class Service:
         self.metrics.image_pixels.observe(image.pixels.shape[0] * image.pixels.shape[1])
         seconds = {"decode": round(decode, 4), "infer": round(infer, 4), "encode": round(encode, 4)}
         return Result(files=files, summary=self._summarise(prediction, image, seconds))
+
+    def _render(self, prediction: Prediction, renderer: Renderer) -> tuple[str, bytes]:
+        """Return media type and content of a file."""
+        try:
+            return MEDIA_TYPES[renderer.suffix], render(prediction, renderer, "image")
+        except ValueError as error:  # such as depths that are too large for the integers of a .png
+            raise Refusal(422, str(error), "parameters") from error
 
     def _summarise(self, prediction: Prediction, image: Decoded, seconds: Mapping[str, float]) -> dict[str, Any]:
         height, width = prediction.size
@@ -198,12 +213,12 @@ class Service:
             "seconds": dict(seconds),
         }
 
-    def _read(self, content: bytes, wish: Wish) -> Decoded:
+    def _read(self, content: bytes, options: ResultOptions) -> Decoded:
         name = f"The image of {len(content):,} bytes"
         try:
             if not self.model.card.architecture.bands:
                 self._check_size(content, name)
-            return self.model.read_bytes(content, bands=wish.bands, value_range=wish.value_range)
+            return self.model.read_bytes(content, bands=options.bands, value_range=options.value_range)
         except UnknownFormatError as error:
             raise Refusal(415, str(error), "format") from error
         except TooLargeError as error:
@@ -224,6 +239,3 @@ class Service:
     def _too_large(self, name: str) -> Refusal:
         message = f"{name} has too many pixels: at most {self.settings.max_pixels:,} are read. Send a smaller one."
         return Refusal(413, message, "image_size")
-
-
-_PUBLIC_LIMITS = ("max_bytes", "max_pixels", "workers", "queue", "body_seconds", "request_seconds")

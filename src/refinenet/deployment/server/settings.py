@@ -29,7 +29,7 @@ class ServerSettings(Settings):
     port: Annotated[int, Range(0, 65_535)] = 8000
     """Port to listen at; 0 for any free one."""
     name: Annotated[str, _NAME] = "refinenet"
-    """Name of the model in addresses and answers."""
+    """Name of the model in addresses and responses."""
     token: str | None = field(default=None, repr=False)
     """Secret that requests must carry as `Authorization: Bearer TOKEN`; None to serve everybody."""
     allowed_hosts: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class ServerSettings(Settings):
     request_seconds: Annotated[float, Range(above=0)] = 30.0
     """Time for waiting and computing."""
     write_seconds: Annotated[float, Range(above=0)] = 30.0
-    """Time for which a client may leave an answer unread."""
+    """Time for which a client may leave a response unread."""
     keep_alive_seconds: Annotated[int, Range(1)] = 10
     """Time for which an idle connection is kept."""
     drain_seconds: Annotated[int, Range(1)] = 10
