@@ -12,6 +12,7 @@ from refinenet.cli.deploy_runs import Request, deploy_video, deploy_with_ray
 from refinenet.cli.image_reports import ImageReport, json_lines_to
 from refinenet.cli.options import (
     MACHINE,
+    OVERLAYS,
     REPORTS,
     STANDARD,
     VALUES,
@@ -191,6 +192,37 @@ def deploy(
         ),
         IMAGES,
     ] = None,
+    opacity: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the class colours, from 0 (the image) to 1. Default: 0.5.", rich_help_panel=OVERLAYS
+        ),
+        ALL,
+    ] = None,
+    outline: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS", help="Width of opaque outlines. Default: no outlines.", rich_help_panel=OVERLAYS
+        ),
+        ALL,
+    ] = None,
+    legend: Annotated[
+        bool, typer.Option("--legend", help="Add a legend with names and areas.", rich_help_panel=OVERLAYS), ALL
+    ] = False,
+    show: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASS",
+            help="Class to draw; may be repeated. Default: all but black ones, which usually stand for the background.",
+            rich_help_panel=OVERLAYS,
+        ),
+        ALL,
+    ] = None,
+    hide: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS", help="Class not to draw; may be repeated.", rich_help_panel=OVERLAYS),
+        ALL,
+    ] = None,
     device: Annotated[Device, ALL] = None,
     backend: Annotated[Backend, ALL] = "auto",
     precision: Annotated[Precision, ALL] = "float32",
@@ -246,6 +278,11 @@ def deploy(
         "scale": scale,
         "limits": read_numbers(limits, 2, "--limits", "0,50"),
         "intrinsics": read_numbers(intrinsics, 4, "--intrinsics", "500,500,320,240"),
+        "opacity": opacity,
+        "outline": outline,
+        "legend": legend or None,
+        "show": show or None,
+        "hide": hide or None,
     }
     bands_and_range: dict[str, Any] = {"bands": read_bands(bands), "value_range": read_value_range(value_range)}
     reading = {**bands_and_range, **rendering}

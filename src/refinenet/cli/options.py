@@ -22,6 +22,7 @@ DATA = "Data"
 SETTINGS = "Settings and recipes"
 MACHINE = "Device and speed"
 REPORTS = "Reports"
+OVERLAYS = "Overlays"
 VALUES = "Bands, depths and other values"
 """Titles of groups of options in the help; options without one come first."""
 

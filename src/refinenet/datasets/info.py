@@ -29,6 +29,7 @@ from refinenet.io.band_images import as_picture
 from refinenet.io.console import print_note, print_table
 from refinenet.io.images import write
 from refinenet.io.legend import FONT_SIZE, MARGIN, LegendEntry, draw_legend, fit_text, format_share, hatch
+from refinenet.io.overlay import blend
 from refinenet.labels import LabelSet
 
 CANDIDATES = 64
@@ -158,8 +159,7 @@ def _draw_cell(sample: Sample, dataset: Dataset, cell: tuple[int, int]) -> npt.N
     image = _resize(as_picture(sample.image, dataset.bands), size, Image.Resampling.BICUBIC)
     colours = _resize(label_set.colourise(sample.labels), size)
     void = _resize(np.where(sample.labels == label_set.ignore_index, np.uint8(255), np.uint8(0)), size) > 127
-    mixed = ((image.astype(np.uint16) + colours + 1) // 2).astype(np.uint8)
-    overlay = np.where(void[..., np.newaxis], hatch(image, void), mixed)
+    overlay = np.where(void[..., np.newaxis], hatch(image, void), blend(image, colours))
     sheet = Image.new("RGB", (_pair_width(cell), cell[0] + _CAPTION), _PAPER)
     for picture, left in ((image, 0), (overlay, cell[1] + _BETWEEN)):
         sheet.paste(_FRAME, (left, 0, left + cell[1], cell[0]))

@@ -110,7 +110,7 @@ def segment_large(
         overlap: Least share of its side by which a window overlaps the next one.
         abstain_below: Pixels with less confidence get no class, but the label set's ignore index.
         reading: Bands to read, and their values for black and white.
-        rendering: Choices for pictures of depths and other values; their colours need limits, and get no legend.
+        rendering: Choices for pictures; colours of values need limits, outlines and legends are not drawn.
         memory: Bytes for rows in flight; less memory means more strips, whose borders are segmented twice.
         progress: Whether to show progress on standard error.
 
@@ -140,6 +140,11 @@ def _open_renderer(
     renderer = open_renderer(kind, Path(target).suffix, segmenter.outputs, segmenter.label_set, rendering)
     refuse_files(Path(target), [renderer])
     refuse_idle(rendering, [renderer])
+    if rendering.outline or rendering.legend:
+        raise ValueError(
+            "In windows overlays are drawn pixel by pixel, without outline and legend: leave out outline (--outline) "
+            "and legend (--legend), or segment a smaller image whole, into a .png or .jpg file."
+        )
     if renderer.needs_limits:
         raise ValueError(
             f"In windows {kind} needs the values at both ends of its colours, because they may not depend on the "

@@ -68,8 +68,10 @@ class SegmentationModel(PredictionModel):
             max_latency_ms: As for `segment`.
             bands: As for `segment`.
             value_range: As for `segment`.
-            rendering: Fields of `RenderOptions` for depths and other values: `scale` (stored value of one unit in
-                `.png`), `limits` (values at both ends of colours), `intrinsics` (fx, fy, cx, cy for a point cloud).
+            rendering: Fields of `RenderOptions`. For overlays: `opacity`, `outline` (width in pixels), `legend` (True),
+                `show` and `hide` (names of classes); see `Segmentation.draw`. For depths and other values: `scale`
+                (stored value of one unit in `.png`), `limits` (values at both ends of colours), `intrinsics` (fx, fy,
+                cx, cy for a point cloud).
 
         Returns:
             The picture: `(H, W, 3)` uint8 in the channel order of the image; `(H, W)` for "labels", "palette" and
@@ -277,7 +279,7 @@ class SegmentationModel(PredictionModel):
             progress: Whether to show progress on standard error.
             bands: As for `segment`.
             value_range: As for `segment`.
-            rendering: As for `deploy`; colours need `limits` here, and get no legend.
+            rendering: As for `deploy`; colours need `limits` here, and there are no outlines and legends.
 
         Raises:
             ValueError, OSError: as for `large_images.segment_large`.

@@ -99,7 +99,7 @@ class OutputKind:
     contents: Mapping[str, Callable[[Prediction, Subject], bytes]] = field(default_factory=dict)
     """Functions that return the content of other files of values, by suffix."""
     options: tuple[str, ...] = ()
-    """Fields of `RenderOptions` that the files in `contents` depend on."""
+    """Fields of `RenderOptions` that pictures of classes, or the files in `contents`, depend on."""
     check: Callable[[Subject], None] = lambda _: None
     """Raises ValueError if options are missing."""
     read: Callable[[Prediction, str], npt.NDArray[np.float32]] = lambda prediction, name: prediction[name]
@@ -117,7 +117,7 @@ class OutputKind:
 
     def options_of(self, suffix: str) -> tuple[str, ...]:
         """Return the fields of `RenderOptions` that have an effect on its files of a suffix."""
-        if suffix in self.contents:
+        if self.is_picture or suffix in self.contents:
             return self.options
         return self.forms[suffix].options if suffix in self.forms else ()
 
@@ -193,6 +193,9 @@ _NORMAL_COLOURS = PixelForm(
     channels=3,
     describe=deferred(f"{_NORMALS}:describe_normals"),
 )
+OVERLAY_OPTIONS = ("opacity", "outline", "legend", "show", "hide")
+"""Fields of `RenderOptions` for overlays, which `io.OverlayStyle` has, too."""
+
 _ARRAYS = {".npz": deferred(f"{_QUANTITIES}:pack_values")}
 _PICTURES = {".png": _PAINTED, ".jpg": _PAINTED, ".jpeg": _PAINTED, ".tif": _PAINTED}
 
@@ -208,7 +211,7 @@ _DEVIATIONS: dict[str, Any] = {
 OUTPUT_KINDS: dict[str, OutputKind] = {
     "labels": OutputKind(render=attrgetter("labels"), holds_ids=True, remark="default for .png"),
     "colour": OutputKind(render=attrgetter("colour"), channels=3, survives_jpeg=True, remark="default for .jpg"),
-    "overlay": OutputKind(render=attrgetter("overlay"), channels=3, survives_jpeg=True),
+    "overlay": OutputKind(render=attrgetter("overlay"), channels=3, survives_jpeg=True, options=OVERLAY_OPTIONS),
     "confidence": OutputKind(render=_render_confidence),
     "palette": OutputKind(render=attrgetter("palette"), holds_ids=True, has_palette=True),
     "probabilities": OutputKind(suffix=".npz", remark=".npz"),

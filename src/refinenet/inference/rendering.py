@@ -11,7 +11,15 @@ from typing import Any, cast
 
 import numpy.typing as npt
 
-from refinenet.inference.output_kinds import OUTPUT_KINDS, Kind, Output, OutputKind, PixelForm, split_kind
+from refinenet.inference.output_kinds import (
+    OUTPUT_KINDS,
+    PICTURE_SUFFIXES,
+    Kind,
+    Output,
+    OutputKind,
+    PixelForm,
+    split_kind,
+)
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.segmentation import choose_palette, reorder_channels
 from refinenet.inference.values.subject import (
@@ -23,6 +31,7 @@ from refinenet.inference.values.subject import (
     kinds_of,
 )
 from refinenet.io.images import encode
+from refinenet.io.overlay import OverlayStyle
 from refinenet.labels import Colour, LabelSet
 from refinenet.outputs import OutputSpec, class_output
 
@@ -55,6 +64,8 @@ class Renderer:
     label_set: LabelSet
     subject: Subject | None
     """What a kind of values shows; None for classes."""
+    style: OverlayStyle | None = None
+    """How an overlay is drawn; None for other kinds."""
 
     @property
     def form(self) -> PixelForm | None:
@@ -118,11 +129,17 @@ class Renderer:
         assert self.subject is not None
         return replace(self, subject=self.form.find_limits(self._values(prediction), self.subject))
 
+    def with_all_classes(self) -> Renderer:
+        """Return the renderer with all classes in the legend, so that the frames of a video have one size."""
+        return self if self.style is None else replace(self, style=replace(self.style, lists_absent=True))
+
     def block(self, prediction: Prediction) -> npt.NDArray[Any]:
         """Return the picture of a part of an image, without a legend, in RGB."""
         if self.form is None or self.subject is None:
             assert prediction.segmentation is not None
-            return prediction.segmentation.render(cast("Output", self.kind))
+            if self.style is None:
+                return prediction.segmentation.render(cast("Output", self.kind))
+            return prediction.segmentation.draw_as(self.style)
         return self.form.draw(self._values(prediction), self.subject)
 
     def picture(self, prediction: Prediction) -> npt.NDArray[Any]:
@@ -137,7 +154,10 @@ class Renderer:
             return self.row.contents[self.suffix](prediction, self.subject)
         if self.form is None:
             assert prediction.segmentation is not None
-            return prediction.segmentation.encode(self.suffix, cast("Output", self.kind))
+            if self.style is None:
+                return prediction.segmentation.encode(self.suffix, cast("Output", self.kind))
+            picture = prediction.segmentation.draw_as(self.style)
+            return encode(reorder_channels(picture, prediction.channel_order), self.suffix)
         shown = self.with_limits(prediction)
         return encode(shown._framed(prediction), self.suffix, text=shown.text)
 
@@ -171,14 +191,17 @@ def open_renderer(
         suffix: Suffix of the files.
         outputs: Outputs of the network.
         label_set: Its classes.
-        options: Choices for files of values.
+        options: Choices for overlays and for files of values.
 
     Raises:
         ValueError: the network has no such output, or the suffix, the options or the classes do not go with the kind.
     """
     row, plain = check_kind(kind, outputs), _plain_suffix(suffix)
     if not row.shows_values:
-        found = Renderer(kind=kind, row=row, suffix=plain, label_set=label_set, subject=None)
+        style = options.style if row.options else None
+        if style is not None:
+            style.find_shown(label_set)
+        found = Renderer(kind=kind, row=row, suffix=plain, label_set=label_set, subject=None, style=style)
         if row.has_palette:
             choose_palette(cast("Output", kind), label_set)
         return found
@@ -213,7 +236,8 @@ def refuse_idle(options: RenderOptions, renderers: Iterable[Renderer]) -> None:
 def _list_affected(option: str) -> Iterator[str]:
     """Yield the kinds that an option has an effect on, with their suffixes."""
     for kind, row in OUTPUT_KINDS.items():
-        suffixes = [suffix for suffix in (*row.forms, *row.contents) if option in row.options_of(suffix)]
+        files = (*row.forms, *row.contents, *(PICTURE_SUFFIXES if row.is_picture else ()))
+        suffixes = [suffix for suffix in files if option in row.options_of(suffix)]
         if suffixes:
             yield f"{kind} ({', '.join(suffixes)})"
 

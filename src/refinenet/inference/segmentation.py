@@ -22,13 +22,12 @@ from refinenet.inference.output_kinds import OUTPUT_KINDS, OUTPUTS, PICTURE_SUFF
 from refinenet.inference.upsampling import largest_class, resize
 from refinenet.io.files import write_atomically
 from refinenet.io.images import ChannelOrder, encode
-from refinenet.io.legend import add_legend
+from refinenet.io.overlay import USUAL_STYLE, OverlayStyle, draw_overlay
 from refinenet.io.sample_values import Mask
 from refinenet.io.tables import to_frame
 from refinenet.io.threads import survive_fork
 from refinenet.labels import Colour, LabelMap, LabelSet
 
-OVERLAY_OPACITY = 0.5
 NOTEBOOK_WIDTH = 640
 """Largest width of the picture that notebooks show, in pixels."""
 
@@ -36,11 +35,6 @@ NOTEBOOK_WIDTH = 640
 def reorder_channels(picture: npt.NDArray[np.uint8], channel_order: ChannelOrder) -> npt.NDArray[np.uint8]:
     """Convert an RGB picture `(H, W, 3)` to a channel order, or a picture of that order back to RGB."""
     return picture if channel_order == "rgb" else np.ascontiguousarray(picture[..., ::-1])
-
-
-def _blend(image: npt.NDArray[np.uint8], colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    mixed = (1 - OVERLAY_OPACITY) * image + OVERLAY_OPACITY * colours.astype(np.float32)
-    return np.rint(mixed).astype(np.uint8)
 
 
 def choose_palette(output: Output, label_set: LabelSet) -> Sequence[Colour] | None:
@@ -156,8 +150,41 @@ class Segmentation:
 
     @cached_property
     def overlay(self) -> npt.NDArray[np.uint8]:
-        """`(H, W, 3)` uint8 in `channel_order`: equal blend of image and class colours."""
-        return _blend(self.image, self.colour)
+        """`(H, W, 3)` uint8 in `channel_order`: equal blend of image and class colours, the usual picture of `draw`."""
+        return self.draw()
+
+    def draw(
+        self,
+        opacity: float = USUAL_STYLE.opacity,
+        outline: int = USUAL_STYLE.outline,
+        legend: bool = USUAL_STYLE.legend,
+        show: Sequence[str] = USUAL_STYLE.show,
+        hide: Sequence[str] = USUAL_STYLE.hide,
+    ) -> npt.NDArray[np.uint8]:
+        """Draw the classes over the image; pixels of other classes, or of none, show the image alone.
+
+        Args:
+            opacity: Share of the class colour in the mixture, from 0 (the image) to 1 (the colour).
+            outline: Width, in pixels, of the opaque outline inside each region; 0 for none.
+            legend: Whether to add a legend below the picture: colour, name and area of the classes drawn.
+            show: Names of the classes to draw; empty for all but black ones, which usually stand for the background.
+            hide: Names of classes not to draw.
+
+        Returns:
+            `(H, W, 3)` uint8 in `channel_order`; with a legend it is higher.
+
+        Raises:
+            ValueError: a value is out of range, or a name is not one of the classes.
+        """
+        return self.draw_as(
+            OverlayStyle(opacity=opacity, outline=outline, legend=legend, show=tuple(show), hide=tuple(hide))
+        )
+
+    def draw_as(self, style: OverlayStyle) -> npt.NDArray[np.uint8]:
+        """Draw the classes over the image in a style; see `draw`."""
+        image = reorder_channels(self.image, self.channel_order)
+        picture = draw_overlay(image, self.labels, self.label_set, self.areas, style)
+        return reorder_channels(picture, self.channel_order)
 
     @cached_property
     def areas(self) -> Mapping[str, float]:
@@ -198,8 +225,8 @@ class Segmentation:
         """Return what notebooks show: the overlay, at most `NOTEBOOK_WIDTH` pixels wide, above a legend."""
         step = -(-self.labels.shape[1] // NOTEBOOK_WIDTH)
         image = reorder_channels(self.image[::step, ::step], self.channel_order)
-        overlay = _blend(image, self.label_set.colourise(self.labels[::step, ::step]))
-        return encode(add_legend(overlay, self.label_set, self.areas), ".png")
+        labels = self.labels[::step, ::step]
+        return encode(draw_overlay(image, labels, self.label_set, self.areas, OverlayStyle(legend=True)), ".png")
 
     def render(self, output: Output) -> npt.NDArray[Any]:
         """Return a picture of one kind.

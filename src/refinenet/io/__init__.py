@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     )
     from refinenet.io.locks import only_one, sole_owner
     from refinenet.io.mask_files import read_colour_mask, read_colours, read_ids, read_mask
+    from refinenet.io.overlay import USUAL_STYLE, OverlayStyle, blend, draw_overlay
     from refinenet.io.parallel import map_parallel, map_safely
     from refinenet.io.raster.band_reader import BandReader, open_bands
     from refinenet.io.raster.ground_area import read_pixel_area
@@ -140,6 +141,7 @@ __all__ = [
     "TIFF_SUFFIXES",
     "TILE",
     "TRACING",
+    "USUAL_STYLE",
     "Band",
     "BandReader",
     "BandsSource",
@@ -150,6 +152,7 @@ __all__ = [
     "LegendEntry",
     "Mask",
     "Note",
+    "OverlayStyle",
     "Patience",
     "Picture",
     "Pixels",
@@ -164,6 +167,7 @@ __all__ = [
     "ValueRange",
     "add_legend",
     "as_picture",
+    "blend",
     "check_channel_order",
     "check_names",
     "check_output",
@@ -177,6 +181,7 @@ __all__ = [
     "describe_error",
     "draw_colour_bar",
     "draw_legend",
+    "draw_overlay",
     "encode",
     "fetch",
     "find_colour",

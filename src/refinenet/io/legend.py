@@ -38,7 +38,7 @@ class LegendEntry:
 
 
 def add_legend(
-    picture: npt.NDArray[np.uint8], label_set: LabelSet, areas: Mapping[str, float]
+    picture: npt.NDArray[np.uint8], label_set: LabelSet, areas: Mapping[str, float], *, lists_absent: bool = False
 ) -> npt.NDArray[np.uint8]:
     """Add a white strip below a picture, with colour, name and area of each class that occurs.
 
@@ -46,6 +46,7 @@ def add_legend(
         picture: `(H, W, 3)` uint8 RGB.
         label_set: Names and colours.
         areas: Share of the pixels by class name, in [0, 1]; classes of area 0 are left out.
+        lists_absent: Whether classes of area 0 are listed, too, if `areas` has them.
 
     Returns:
         `(H', W, 3)` uint8 RGB, H' > H.
@@ -53,7 +54,7 @@ def add_legend(
     entries = [
         LegendEntry(colour=colour, name=name, share=areas[name])
         for name, colour in zip(label_set.names, label_set.colours, strict=True)
-        if areas.get(name, 0) > 0
+        if name in areas and (lists_absent or areas[name] > 0)
     ]
     return np.concatenate([picture, draw_legend(entries, picture.shape[1])])
 

@@ -85,6 +85,11 @@ async def segment(
     scale: Annotated[float | None, Query(description="Stored value of a unit in .png of depths and values.")] = None,
     limits: Annotated[str | None, Query(max_length=100, description="Values at both ends of colours.")] = None,
     intrinsics: Annotated[str | None, Query(max_length=200, description="Camera: fx,fy,cx,cy in pixels.")] = None,
+    opacity: Annotated[float | None, Query(description="Share of the class colours in overlays, 0 to 1.")] = None,
+    outline: Annotated[int | None, Query(description="Width of outlines in overlays, in pixels.")] = None,
+    legend: Annotated[bool | None, Query(description="Whether overlays have a legend.")] = None,
+    show: Annotated[list[str] | None, Query(max_length=1000, description="Classes that overlays show.")] = None,
+    hide: Annotated[list[str] | None, Query(max_length=1000, description="Classes that overlays leave out.")] = None,
 ) -> Response:
     """Predict for an image: its bytes as body, or one file of a multipart form."""
     service = find_service(request)
@@ -93,6 +98,11 @@ async def segment(
         "scale": scale,
         "limits": _numbers("limits", limits, 2, "0,50"),
         "intrinsics": _numbers("intrinsics", intrinsics, 4, "500,500,320,240"),
+        "opacity": opacity,
+        "outline": outline,
+        "legend": legend,
+        "show": show,
+        "hide": hide,
     }
     reading: dict[str, Any] = {
         "bands": _bands(bands),

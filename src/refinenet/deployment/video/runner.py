@@ -238,7 +238,8 @@ class _FileOutput:
     """A video file that is opened at the first frame, which determines its size."""
 
     def __init__(self, plan: Plan, temporary: Path, stream: VideoStream, renderer: Renderer) -> None:
-        self._plan, self._temporary, self._stream, self._renderer = plan, temporary, stream, renderer
+        self._plan, self._temporary, self._stream = plan, temporary, stream
+        self._renderer = renderer.with_all_classes()
         self._file: VideoFile | None = None
         self._waiting: list[Sound] = []
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar
 
-from refinenet.inference.output_kinds import NAME_MARK, OUTPUT_KINDS, Kind, OutputKind, split_kind
+from refinenet.inference.output_kinds import NAME_MARK, OUTPUT_KINDS, OVERLAY_OPTIONS, Kind, OutputKind, split_kind
+from refinenet.io.overlay import OverlayStyle
 from refinenet.outputs import OutputSpec, class_output, find_quantity, list_quantities
 from refinenet.settings import Range, Settings
 
@@ -15,7 +16,7 @@ Intrinsics = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class RenderOptions(Settings):
-    """Choices of the user for files of values.
+    """Choices of the user for overlays and for files of values.
 
     Raises:
         ValueError: a value is not allowed.
@@ -27,6 +28,16 @@ class RenderOptions(Settings):
     """Values at both ends of the colours; None for those between which 96 % of an image's values lie."""
     intrinsics: Intrinsics | None = None
     """fx, fy, cx, cy of the camera in pixels, those of the centre of the first pixel being (0, 0), as in OpenCV."""
+    opacity: Annotated[float, Range(0, 1)] | None = None
+    """Share of the class colours in overlays, from 0 to 1; None for 0.5."""
+    outline: Annotated[int, Range(0, 100)] | None = None
+    """Width of the outlines of regions in overlays, in pixels; None for no outlines."""
+    legend: bool | None = None
+    """Whether overlays have a legend; None for no legend."""
+    show: tuple[str, ...] | None = None
+    """Names of the classes that overlays show; None for all but black ones."""
+    hide: tuple[str, ...] | None = None
+    """Names of classes that overlays do not show; None for none."""
 
     _title: ClassVar[str] = "options of pictures and files"
 
@@ -45,11 +56,20 @@ class RenderOptions(Settings):
         """Return the options with only these fields set, by their names."""
         return RenderOptions(**{name: getattr(self, name) for name in names})
 
+    @property
+    def style(self) -> OverlayStyle:
+        """How overlays are drawn."""
+        return OverlayStyle.from_dict({name: value for name, value in self._chosen() if name in OVERLAY_OPTIONS})
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that were chosen, as JSON-ready values for journals."""
-        chosen = {"scale": self.scale, "limits": self.limits, "intrinsics": self.intrinsics}
-        known = {key: value for key, value in chosen.items() if value is not None}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in known.items()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._chosen()}
+
+    def _chosen(self) -> Iterator[tuple[str, Any]]:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is not None:
+                yield each.name, value
 
 
 AS_USUAL = RenderOptions()

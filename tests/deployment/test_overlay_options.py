@@ -1,0 +1,71 @@
+"""Options of overlays on the command line, in Python, in videos and in windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CommandLine
+from PIL import Image
+from video_samples import read_video, write_video
+
+from refinenet import RefineNet
+from refinenet.datasets.street_scenes import draw_street
+
+STREET = draw_street(5, 72, 96)[0]
+
+
+@pytest.fixture
+def street(tmp_path: Path) -> Path:
+    path = tmp_path / "street.png"
+    Image.fromarray(STREET).save(path)
+    return path
+
+
+def test_the_command_line_and_python_draw_alike(
+    call_refinenet: CommandLine, camvid_model: RefineNet, street: Path
+) -> None:
+    out = street.with_name("out.png")
+    ended = call_refinenet(
+        *("deploy", street, "-o", out, "--kind", "overlay", "--opacity", 0.8, "--outline", 2, "--legend"),
+        *("--hide", "Sky", "--hide", "Road"),
+    )
+    assert ended.returncode == 0, ended.stderr
+    written = np.asarray(Image.open(out))
+    options = {"opacity": 0.8, "outline": 2, "legend": True, "hide": ("Sky", "Road")}
+    found = camvid_model.segment(street)
+    np.testing.assert_array_equal(written, found.draw(**options))
+    np.testing.assert_array_equal(written, camvid_model.deploy(image_file=street, output="overlay", **options))
+    hidden = np.isin(found.labels, [camvid_model.label_set.names.index(name) for name in options["hide"]])
+    assert hidden.any()
+    assert (written[:72][hidden] == STREET[hidden]).all()
+    bgr = camvid_model.segment(STREET[..., ::-1], channel_order="bgr").draw(**options)
+    np.testing.assert_array_equal(bgr[..., ::-1], written)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--opacity", 0.8], "opacity (--opacity) has no effect on labels (.png): leave it out. It is for overlay"),
+        (["--kind", "overlay", "--show", "Dog"], "'Dog' is none of them. The classes are Sky, Building"),
+        (["--kind", "overlay", "--opacity", 80], "opacity must be a number from 0 to 1 or None, not 80"),
+        (["--kind", "overlay", "--window", "64x64", "--legend"], "without outline and legend"),
+    ],
+)
+def test_what_has_no_effect_or_no_sense_is_refused(
+    call_refinenet: CommandLine, street: Path, arguments: list[object], message: str
+) -> None:
+    ended = call_refinenet("deploy", street, "-o", street.with_name("out.png"), *arguments)
+    assert ended.returncode == 1
+    assert message in " ".join(ended.stderr.split())
+    assert not street.with_name("out.png").exists()
+
+
+def test_frames_of_a_video_with_a_legend_have_one_size(camvid_model: RefineNet, tmp_path: Path) -> None:
+    pictures = [STREET, np.full_like(STREET, 200)]
+    video, out = write_video(tmp_path / "in.mkv", pictures, codec="ffv1", pixels="bgr0"), tmp_path / "out.mp4"
+    camvid_model.deploy_video(video, out, legend=True, show=("Road", "Car"), progress=False)
+    shown, _ = read_video(out)
+    assert len(shown) == 2
+    assert shown[0].shape == camvid_model.segment(STREET).draw(legend=True, show=("Road", "Car")).shape
