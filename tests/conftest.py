@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # default say so themselves.
 os.environ["REFINENET_BACKEND"] = "pytorch"
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ import numpy.typing as npt
 import pytest
 import warm_start
 from hostile_files import SECRET
+from hostile_server import HostileServer, hostile_server
 from PIL import Image
 
 from refinenet import RefineNet
@@ -70,6 +72,26 @@ def street_file(street: npt.NDArray[np.uint8], tmp_path_factory: pytest.TempPath
 def camvid_model() -> RefineNet:
     """The model that ships inside the package; tests only read it."""
     return RefineNet(model="camvid", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `a.jpg`, `b.png` (not an image), `c.png`, `deep/a.jpg`, `deep/er/d.jpg`."""
+    root = tmp_path_factory.mktemp("pictures") / "in"
+    for number, name in enumerate(("a.jpg", "c.png", "deep/a.jpg", "deep/er/d.jpg")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_street(number, 48, 64)[0]).save(root / name)
+    (root / "b.png").write_bytes(b"no image")
+    return root
+
+
+@pytest.fixture
+def here(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a copy of the pictures but for the bad one."""
+    shutil.copytree(pictures, tmp_path / "in")
+    (tmp_path / "in" / "b.png").unlink()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
@@ -128,3 +150,10 @@ def canary(tmp_path: Path) -> Iterator[Path]:
     yield path
     assert path.read_text() == SECRET * 1000
     assert not any(tmp_path.rglob("made_by*"))
+
+
+@pytest.fixture
+def server() -> Iterator[HostileServer]:
+    """A web server that behaves as badly as a test asks it to."""
+    with hostile_server() as running:
+        yield running

@@ -1,4 +1,4 @@
-"""The doctor finds every planted fault and nothing else, and what it advises cures."""
+"""Planted faults: the doctor finds each of them and nothing else, and its advice cures them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ import os
 import re
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from planted_faults import SETS, Set, check_rows, compare, draw_layout_faults, draw_set, plant, spread
-from planted_samples import NAMES, Spot, draw, draw_folder, save
+from planted_faults import (
+    SETS,
+    Set,
+    check_rows,
+    compare,
+    draw_layout_faults,
+    draw_set,
+    find_set,
+    kinds_of,
+    plant,
+    spread,
+)
+from planted_samples import NAMES, Spot, draw_folder
 
 from refinenet.datasets import doctor
-from refinenet.datasets.catalog import find_root
-from refinenet.datasets.doctor.examination import examine
-from refinenet.datasets.doctor.split_rules import find_near
-from refinenet.datasets.info import describe
-from refinenet.io.console import write_command
 from refinenet.io.parallel import map_safely
 
 SIZE = (96, 72)
@@ -47,14 +52,6 @@ WARNINGS = {
     *("depth-8-bit", "depth-saturated", "target-constant", "target-empty", "target-splits-differ", "target-unrelated"),
     *("normals-upside-down", "normals-unlike-depth"),
 }
-
-
-def find_set(name: str) -> Set:
-    return next(planned for planned in SETS if planned.name == name)
-
-
-def kinds_of(report: doctor.Report) -> dict[str, int]:
-    return {finding.kind: finding.count for finding in report.findings}
 
 
 @pytest.fixture(scope="module")
@@ -191,138 +188,6 @@ def test_processes_and_none_find_the_same(tmp_path: Path) -> None:
     assert alone == together
 
 
-def test_a_quick_check_lists_everything_and_reads_a_part(tmp_path: Path) -> None:
-    stems = draw_folder(tmp_path, 300, (16, 12))
-    Spot(tmp_path, "train", stems["train"][-1]).mask.unlink()
-    stems["train"].pop()
-    for stem in stems["train"][:60]:
-        Spot(tmp_path, "train", stem).mask.write_bytes(b"")
-    report = doctor.check(tmp_path, quick=True)
-    found = kinds_of(report)
-    assert report.checked == 160
-    assert report.images == {"train": 240, "val": 60}
-    assert found["image-without-mask"] == 1
-    assert 20 <= found["mask-empty"] <= 30  # 60 of 239 masks, seen through 100 that are spread evenly
-    assert found.keys() == {"image-without-mask", "mask-empty"}
-    assert kinds_of(doctor.check(tmp_path))["mask-empty"] == 60
-
-
-def test_a_quick_check_compares_files_not_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stems = draw_folder(tmp_path, 10, SIZE)
-    source, target = Spot(tmp_path, "val", stems["val"][0]), Spot(tmp_path, "train", stems["train"][0])
-    target.replace_image(".png", Image.open(source.image).convert("RGB"))
-    assert kinds_of(doctor.check(tmp_path, quick=True)) == {"duplicates-across-splits": 1}
-    target.replace_image(".tif", Image.open(source.image).convert("RGB"))
-    quick = doctor.check(tmp_path, quick=True)
-    assert quick.findings == ()
-    quick.print()
-    printed = capsys.readouterr().out
-    assert "Clean" not in printed
-    assert "without --quick" in printed
-    assert kinds_of(doctor.check(tmp_path)) == {"duplicates-across-splits": 1}
-
-
-def test_a_quick_check_does_not_take_a_rare_class_for_an_absent_one(tmp_path: Path) -> None:
-    """Only 0 and void in all that it reads first: it then reads on, and finds the masks in order."""
-    stems = draw_folder(tmp_path, 260, (16, 12), classes="names: [ground, thing]\n")
-    ids = np.zeros((12, 16), np.uint8)
-    ids[0] = 255
-    for split, names in stems.items():
-        for stem in names:
-            save(Spot(tmp_path, split, stem).mask, Image.fromarray(ids))
-    assert kinds_of(doctor.check(tmp_path, quick=True)) == {"mask-0-255": 260}
-    ids[5:] = 1
-    save(Spot(tmp_path, "train", stems["train"][1]).mask, Image.fromarray(ids))
-    report = doctor.check(tmp_path, quick=True)
-    assert (kinds_of(report), report.checked) == ({"class-not-in-val": 1}, 260)
-
-
-def test_a_folder_without_splits(tmp_path: Path) -> None:
-    for number in range(10):
-        image, ids = draw(number, *SIZE)
-        save(tmp_path / "images" / f"{number}.png", image)
-        save(tmp_path / "masks" / f"{number}.png", Image.fromarray(ids))
-    (tmp_path / "classes.yaml").write_text(NAMES)
-    assert doctor.check(tmp_path, workers=0).findings == ()
-    (tmp_path / "images" / "3.png").rename(tmp_path / "images" / "X.png")
-    (tmp_path / "masks" / "3.png").rename(tmp_path / "masks" / "x.png")
-    assert kinds_of(doctor.check(tmp_path, workers=0)) == {"stem-case": 1}
-
-
-def test_names_paths_and_roots_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="There is no dataset 'nonsense'"):
-        doctor.check("nonsense")
-    with pytest.raises(FileNotFoundError, match="has no recognised layout"):
-        doctor.check(tmp_path)
-    draw_folder(tmp_path, 5, SIZE)
-    with pytest.raises(ValueError, match="has no effect"):
-        doctor.check(tmp_path, root=tmp_path)
-    with pytest.raises(FileNotFoundError, match="data prepare camvid"):
-        doctor.check("camvid", root=tmp_path / "nowhere")
-
-
-def test_a_dataset_known_by_name(tmp_path: Path) -> None:
-    """Its labels are read by its own reader: CamVid's void, 11 on disk, is no fault, and a 12 is."""
-    for number in range(4):
-        split = "val" if number == 3 else "train"
-        image, _ = draw(number, *SIZE)
-        ids = np.arange(SIZE[0] * SIZE[1]).reshape(SIZE[1], SIZE[0]) % 12
-        save(tmp_path / split / f"{number}.png", image)
-        save(tmp_path / f"{split}annot" / f"{number}.png", Image.fromarray(ids.astype(np.uint8)))
-    report = doctor.check("camvid", root=tmp_path, workers=0)
-    assert report.findings == ()
-    assert report.images == {"train": 3, "val": 1}
-    save(tmp_path / "trainannot" / "1.png", Image.fromarray(np.full((SIZE[1], SIZE[0]), 12, np.uint8)))
-    (tmp_path / "train" / "2.png").write_bytes(b"")
-    assert kinds_of(doctor.check("camvid", root=tmp_path, workers=0)) == {"sample-refused": 1, "image-empty": 1}
-
-
-def test_a_folder_with_labels_as_shapes(tmp_path: Path) -> None:
-    """COCO's json: a sample whose image is damaged is found, and one whose shapes say nothing is not."""
-    for split in ("train", "val"):
-        images = [{"id": k, "file_name": f"{k}.png", "width": SIZE[0], "height": SIZE[1]} for k in (1, 2, 3)]
-        shapes = [
-            {"id": k, "image_id": k, "category_id": 7, "iscrowd": 0, "area": 200, "bbox": [5, 5, 20, 10],
-             "segmentation": [[5, 5, 25, 5, 25, 15, 5, 15]]}
-            for k in (1, 2, 3)
-        ]  # fmt: skip
-        content = {"images": images, "annotations": shapes, "categories": [{"id": 7, "name": "thing"}]}
-        (tmp_path / "annotations").mkdir(exist_ok=True)
-        (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
-        for k in (1, 2, 3):
-            save(tmp_path / "images" / split / f"{k}.png", draw(k + 10 * len(split), *SIZE)[0])
-    assert doctor.check(tmp_path, workers=0).findings == ()
-    (tmp_path / "images" / "train" / "2.png").write_bytes(b"")
-    report = doctor.check(tmp_path, workers=0)
-    assert kinds_of(report) == {"image-empty": 1}
-    assert report.findings[0].examples == ("images/train/2.png",)
-    doctor.fix(tmp_path, tmp_path / ".." / f"{tmp_path.name}-copy", workers=0)
-    assert doctor.check(tmp_path.with_name(f"{tmp_path.name}-copy"), workers=0).findings == ()
-
-
-def test_a_yaml_file_that_names_the_folders(tmp_path: Path) -> None:
-    draw_folder(tmp_path / "data", 10, SIZE, classes=None)
-    splits = "".join(f"{split}: {{images: images/{split}, masks: masks/{split}}}\n" for split in ("train", "val"))
-    (tmp_path / "mine.yaml").write_text(f"path: data\n{splits}{NAMES}")
-    assert doctor.check(tmp_path / "mine.yaml", workers=0).findings == ()
-    with pytest.raises(ValueError, match="part of the source"):
-        doctor.fix(tmp_path / "mine.yaml", tmp_path / "data" / "masks" / "copy", workers=0)
-
-
-def test_a_split_that_training_needs_and_that_is_not_there(tmp_path: Path) -> None:
-    draw_folder(tmp_path, 10, SIZE)
-    (tmp_path / "masks" / "val").rename(tmp_path / "masks" / "test")
-    (tmp_path / "images" / "val").rename(tmp_path / "images" / "test")
-    (finding,) = doctor.check(tmp_path, workers=0).findings
-    assert (finding.kind, finding.stops, finding.examples) == ("split-missing", True, ("val",))
-
-
-def test_drawn_streets_are_clean() -> None:
-    report = doctor.check("streets:2:64x48", workers=0)
-    assert not report.stops_training
-    assert kinds_of(report).keys() <= {"class-absent", "class-not-in-train", "class-not-in-val"}
-
-
 def die(number: int) -> int:
     if number == 5:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -398,64 +263,9 @@ def test_empty_pictures_of_two_shapes_are_two_pictures(tmp_path: Path) -> None:
     assert kinds_of(doctor.check(tmp_path, workers=0)) == {"image-constant": 2}
 
 
-@pytest.mark.skipif(not (find_root("camvid") / "val").is_dir(), reason="CamVid is not there")
-def test_camvid_is_clean_and_its_neighbouring_frames_are_no_duplicates() -> None:
-    examination = examine("camvid", root=find_root("camvid"), progress=False)
-    assert examination.report.findings == ()
-    in_turn = [
-        replace(facts, pair=replace(facts.pair, split=("train", "val")[number % 2]))
-        for number, facts in enumerate(examination.facts)
-    ]
-    assert find_near(in_turn) == []
-
-
-def test_a_quick_check_says_of_a_class_that_it_saw_none_of_it_in_so_many_masks(tmp_path: Path) -> None:
-    draw_folder(tmp_path, 300, (16, 12), classes=NAMES.replace("]", ", sky]"))
-    (finding,) = doctor.check(tmp_path, quick=True, workers=0).findings
-    assert (finding.kind, finding.stops, finding.examples) == ("class-unseen", False, ("sky",))
-    assert "do not occur in the 160 masks checked: sky." in finding.text()
-    (whole,) = doctor.check(tmp_path, workers=0).findings
-    assert (whole.kind, whole.examples) == ("class-absent", ("sky",))
-
-
-def test_a_quick_check_that_sees_all_masks_is_sure(tmp_path: Path) -> None:
-    draw_folder(tmp_path, 40, SIZE, classes=NAMES.replace("]", ", sky]"))
-    assert kinds_of(doctor.check(tmp_path, quick=True, workers=0)) == {"class-absent": 1}
-
-
 def test_what_is_told_of_a_finding_holds_its_advice(tmp_path: Path) -> None:
     draw_folder(tmp_path, 20, SIZE, classes=NAMES.replace("]", ", sky]"))
     (finding,) = doctor.check(tmp_path, workers=0).findings
     first, second = finding.text().splitlines()
     assert first == "class-absent: 1 (sky)"
     assert second == f"{finding.meaning} {finding.advice}"
-
-
-def test_the_command_names_the_root_and_is_quoted_for_the_system(tmp_path: Path) -> None:
-    root = tmp_path / "my data"
-    for split in ("train", "val"):
-        save(root / split / "a.png", draw(1, *SIZE)[0])
-        save(root / f"{split}annot" / "a.png", Image.fromarray(np.full((SIZE[1], SIZE[0]), 12, np.uint8)))
-        image, ids = draw(len(split), *SIZE)
-        save(root / split / "b.png", image)
-        save(root / f"{split}annot" / "b.png", Image.fromarray(ids))
-    report = doctor.check("camvid", root=root, workers=0)
-    assert f"`refinenet data check camvid --root '{root}' --fix OUT`" in report.text()
-    assert write_command(["check", "my data"], "nt") == 'check "my data"'
-    assert write_command(["check", "my data"], "posix") == "check 'my data'"
-
-
-def test_a_list_of_all_images_beside_those_of_the_splits_is_no_split_of_its_own(tmp_path: Path) -> None:
-    lists = tmp_path / "ImageSets" / "Segmentation"
-    lists.mkdir(parents=True)
-    for number in range(8):
-        image, ids = draw(number, *SIZE)
-        save(tmp_path / "JPEGImages" / f"{number}.jpg", image)
-        save(tmp_path / "SegmentationClass" / f"{number}.png", Image.fromarray(ids))
-    (lists / "train.txt").write_text("0\n1\n2\n3\n")
-    (lists / "val.txt").write_text("4\n5\n6\n7\n")
-    (lists / "trainval.txt").write_text("".join(f"{number}\n" for number in range(8)))
-    (tmp_path / "classes.yaml").write_text(NAMES)
-    report = doctor.check(tmp_path, workers=0)
-    assert (report.findings, report.images) == ((), {"train": 4, "val": 4})
-    assert list(describe(tmp_path, workers=0).splits) == ["train", "val"]

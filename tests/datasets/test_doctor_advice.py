@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from planted_faults import draw_set, spread
+from planted_faults import draw_set, find_set, kinds_of, spread
 from planted_samples import CLASSES, COLOURS, NAMES, Spot, draw, draw_folder, paint, save
-from test_doctor import find_set, kinds_of
 
 from refinenet.datasets import doctor
 from refinenet.datasets.catalog import open_dataset

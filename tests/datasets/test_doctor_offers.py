@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from planted_faults import SETS, Set, draw_set, spread
+from planted_faults import SETS, Set, draw_set, find_set, kinds_of, spread
 from planted_samples import NAMES, Spot, draw, draw_folder, save
-from test_doctor import find_set, kinds_of
 
 from refinenet.datasets import doctor
 from refinenet.datasets.split import split_folder

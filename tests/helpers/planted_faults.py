@@ -67,6 +67,10 @@ def compare(report: doctor.Report, planted: Planted) -> list[Row]:
     return rows
 
 
+def kinds_of(report: doctor.Report) -> dict[str, int]:
+    return {finding.kind: finding.count for finding in report.findings}
+
+
 def with_palette(ids: npt.NDArray[np.uint8], colours: Sequence[tuple[int, int, int]]) -> Image.Image:
     image = Image.fromarray(ids)
     image.putpalette([value for colour in colours for value in colour])
@@ -140,6 +144,10 @@ SETS = (
     Set("nothing but void", NAMES, spread([255] * 4), {"nothing-but-void": 10}),
     Set("damaged classes file", "names: [ground, disc\n", Image.fromarray, {"classes-file": {"classes.yaml"}}),
 )  # fmt: skip
+
+
+def find_set(name: str) -> Set:
+    return next(planned for planned in SETS if planned.name == name)
 
 
 def draw_set(root: Path, planned: Set, size: tuple[int, int], first_seed: int) -> Planted:

@@ -14,6 +14,8 @@ from PIL import Image
 
 from refinenet import RefineNet
 from refinenet.inference.protocol import Protocol, average_outputs
+from refinenet.inference.segmenter import Segmenter
+from refinenet.labels import LabelSet
 from refinenet.outputs import read_outputs
 
 OUTPUTS = "classes,depth:0.5:80,normals,soil=regression[height:m,moisture:%]"
@@ -219,3 +221,20 @@ def test_models_and_predictions_describe_themselves(model: RefineNet, street: np
     shown = np.asarray(Image.open(io.BytesIO(found._repr_png_() or b"")))
     assert np.array_equal(shown[:90], found.segmentation.overlay)
     assert len(shown) > 90  # the legend
+
+
+class CloseCalls:
+    """A network whose class probabilities are all equal in float16."""
+
+    device = torch.device("cpu")
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return 1e-5 * torch.rand(1, 4, *images.shape[-2:], generator=torch.Generator().manual_seed(1))
+
+
+def test_the_label_has_the_greatest_probability_even_where_float16_rounds_it_away() -> None:
+    segmenter = Segmenter(CloseCalls(), LabelSet.numbered(4))
+    found = segmenter.segment(np.zeros((48, 64, 3), np.uint8))
+    assert len(np.unique(found.labels)) == 4
+    assert (found.probabilities.argmax(0) == found.labels).all()
+    assert np.abs(found.probabilities.astype(float) - 0.25).max() < 1e-3
