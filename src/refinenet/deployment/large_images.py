@@ -204,6 +204,7 @@ class _LargeRun:
                 self.renderer.palette,
                 nodata=self.renderer.no_data,
                 text=self.renderer.text,
+                overviews="mode" if self.renderer.row.holds_ids else "average",
             ) as target,
         ):
             task = bar.add_task("windows", total=self.windows, status="")

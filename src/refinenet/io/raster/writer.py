@@ -1,4 +1,4 @@
-"""Raster files written from top to bottom: tiled TIFF, or PNG. H is height, W width."""
+"""Raster files written from top to bottom: cloud-optimised GeoTIFF, or PNG. H is height, W width."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -70,11 +70,13 @@ def open_target(
     palette: Sequence[Colour] | None = None,
     nodata: float | None = None,
     text: Mapping[str, str] | None = None,
+    overviews: Literal["mode", "average"] = "average",
 ) -> Iterator[RasterWriter]:
     """Open a raster file for writing; it replaces `path` at the end of the block, unless that raises.
 
-    A PNG file is converted at the end from a temporary TIFF beside it; its georeferencing is written to
-    `NAME.png.aux.xml`, where GDAL and QGIS look for it.
+    The file is converted at the end from a temporary TIFF beside it, because the overviews of a cloud-optimised GeoTIFF
+    (https://cogeo.org) precede its pixels. The georeferencing of a PNG file is written to `NAME.png.aux.xml`, where
+    GDAL and QGIS look for it.
 
     Args:
         path: `.tif`, `.tiff` or `.png`.
@@ -84,6 +86,7 @@ def open_target(
         palette: Colours of uint8 ids.
         nodata: Value that a TIFF file declares as standing for no data.
         text: Texts by keyword that the file holds: as tags of a TIFF, as text chunks of a PNG.
+        overviews: How the pixels of a TIFF are reduced for its overviews: the most frequent value, for ids, or the mean.
 
     Raises:
         ValueError: Another suffix, or `path` is a pipe or a device.
@@ -91,18 +94,17 @@ def open_target(
     """
     check_suffix(path)
     with _as_os_error(Path(path)), replacing(path) as temporary:
-        if Path(path).suffix.lower() in TIFF_SUFFIXES:
-            with _open_tiff(temporary, shape, dtype, placing, palette) as dataset:
-                if nodata is not None:
+        is_tiff = Path(path).suffix.lower() in TIFF_SUFFIXES
+        with scratch_file(Path(path).resolve()) as tiff:
+            with _open_tiff(tiff, shape, dtype, placing, palette) as dataset:
+                if is_tiff and nodata is not None:
                     dataset.nodata = nodata
                 dataset.update_tags(**(text or {}))
                 yield RasterWriter(dataset)
-            return
-        with scratch_file(Path(path).resolve()) as tiff:
-            with _open_tiff(tiff, shape, dtype, placing, palette) as dataset:
-                dataset.update_tags(**(text or {}))
-                yield RasterWriter(dataset)
-            _convert_to_png(tiff, temporary, Path(path), placing, has_text=bool(text))
+            if is_tiff:
+                _convert_to_cloud_optimised(tiff, temporary, overviews, is_float=np.dtype(dtype).kind == "f")
+            else:
+                _convert_to_png(tiff, temporary, Path(path), placing, has_text=bool(text))
 
 
 @contextmanager
@@ -147,6 +149,17 @@ def _open_tiff(
             colours = [*palette, *[(0, 0, 0)] * (256 - len(palette))]
             dataset.write_colormap(1, dict(enumerate(colours)))
         yield dataset
+
+
+def _convert_to_cloud_optimised(tiff: Path, target: Path, overviews: str, *, is_float: bool) -> None:
+    rasterio = require_rasterio()
+    options: dict[str, Any] = {"blocksize": TILE, "compress": "deflate", "bigtiff": "if_safer"}
+    options |= {"overview_resampling": overviews, "predictor": "floating_point" if is_float else "no"}
+    with (
+        rasterio.Env(GDAL_CACHEMAX=CACHE),
+        warnings_ignored(rasterio.errors.NotGeoreferencedWarning),
+    ):
+        rasterio.shutil.copy(tiff, target, driver="COG", **options)
 
 
 def _convert_to_png(tiff: Path, png: Path, target: Path, placing: Georeference, *, has_text: bool) -> None:
