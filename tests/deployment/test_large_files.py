@@ -307,3 +307,17 @@ def test_the_command_uses_windows_when_needed_and_on_request(run_refinenet: Comm
     result = run_refinenet("deploy", "plain.png", "--window", "large")
     assert result.returncode == 2
     assert "512x512" in result.stderr
+
+
+def test_windows_are_reduced_as_the_whole_image_is(tmp_path: Path) -> None:
+    """For a model of reduced photographs, windows grow by as much as it reduces the image."""
+    smooth = np.asarray(Image.fromarray(_draw(20, 28)).resize((1680, 1200), Image.Resampling.BICUBIC))
+    Image.fromarray(smooth).save(tmp_path / "in.png")
+    segmenter = Segmenter(Brightness(), LabelSet.numbered(3), longest_side=210)
+    done = segment_large(segmenter, tmp_path / "in.png", tmp_path / "out.tif", progress=False)
+    assert done.windows == 1
+    labels = np.asarray(Image.open(tmp_path / "out.tif"))
+    assert (labels == segmenter.predict(smooth)).mean() > 0.999
+    several = segment_large(segmenter, tmp_path / "in.png", tmp_path / "o.tif", window=(640, 640), progress=False)
+    assert several.windows > 10
+    assert (np.asarray(Image.open(tmp_path / "o.tif")) == labels).mean() > 0.99

@@ -14,7 +14,7 @@ CLASSES = LabelSet(names=("background", "road", "tram"), colours=((0, 0, 0), (12
 GENERATOR = np.random.default_rng(4)
 IMAGE = GENERATOR.integers(0, 256, (30, 120, 3), dtype=np.uint8)
 LABELS = GENERATOR.choice(np.array([0, 1, 2, 255], np.uint8), (5, 20)).repeat(6, 0).repeat(6, 1)
-AREAS = {name: float((LABELS == label).mean()) for label, name in enumerate(CLASSES.names)}
+AREAS = {name: float((label == LABELS).mean()) for label, name in enumerate(CLASSES.names)}
 
 
 @pytest.mark.parametrize("opacity", [0.0, 0.3, 1.0])
@@ -38,7 +38,7 @@ def test_only_chosen_classes_are_drawn_even_black_ones() -> None:
 
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_outlines_are_the_pixels_near_another_label(width: int) -> None:
-    distances = [ndimage.distance_transform_cdt(LABELS == label, "taxicab") for label in (0, 1, 2, 255)]
+    distances = [ndimage.distance_transform_cdt(label == LABELS, "taxicab") for label in (0, 1, 2, 255)]
     np.testing.assert_array_equal(find_outlines(LABELS, width), sum(distances) <= width)
     picture = draw_overlay(IMAGE, LABELS, CLASSES, AREAS, OverlayStyle(opacity=0, outline=width))
     coloured = (sum(distances) <= width) & np.isin(LABELS, (1, 2))

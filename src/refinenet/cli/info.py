@@ -53,6 +53,7 @@ def _describe_model(network: "RefineNet", model: str) -> dict[str, Any]:
         "recipe": dict(card.recipe),
         "temperature": card.temperature,
         **({} if card.value_range is None else {"value_range": list(card.value_range)}),
+        **({} if card.longest_side is None else {"longest_side": card.longest_side}),
         "weights_sha256": card.weights_sha256,
     }
 

@@ -19,6 +19,7 @@ from refinenet.io.bands import Band
 from refinenet.io.images import decode, read_image
 from refinenet.io.mask_files import read_mask
 from refinenet.io.sample_values import ImageWarning, Pixels, Reading, ValueRange
+from refinenet.io.shrinking import find_factor, shrink_image, shrink_map
 from refinenet.labels import NO_CLASSES, LabelMap, LabelSet
 from refinenet.outputs import OutputSpec
 
@@ -130,6 +131,8 @@ class Dataset:
     band_files: Sequence[BandFiles] = ()
     """The files of an image by their bands, if the dataset declares them; see `with_bands`. Those of joined datasets
     find a file only for the items of their dataset."""
+    longest_side: int | None = None
+    """Length, in pixels, to which `dataset[i]` reduces the longer side of larger images and their ground truth."""
 
     def __post_init__(self) -> None:
         names = [spec.name for spec in self.target_specs]
@@ -163,7 +166,7 @@ class Dataset:
                 f"its mask {labels.shape[1]}x{labels.shape[0]}. They must be equal."
             )
         targets = {name: self._read_in_size(name, item, image.shape[:2]) for name in self.chosen_targets}
-        return Sample(name=item, image=image, labels=labels, targets=targets)
+        return _shrink(Sample(name=item, image=image, labels=labels, targets=targets), self.longest_side)
 
     def without_classes(self) -> Dataset:
         """Return the dataset without classes, for networks that predict none: its masks are not read."""
@@ -247,6 +250,18 @@ class Dataset:
                 f"{self.label_set.ignore_index} for ignored pixels."
             )
         return self.label_set.cast(labels)
+
+
+def _shrink(sample: Sample, longest_side: int | None) -> Sample:
+    factor = find_factor(sample.image.shape, longest_side)
+    if factor == 1:
+        return sample
+    return Sample(
+        name=sample.name,
+        image=shrink_image(sample.image, factor),
+        labels=shrink_map(sample.labels, factor),
+        targets={name: shrink_map(target, factor, channels_first=True) for name, target in sample.targets.items()},
+    )
 
 
 def _void(image: Pixels, label_set: LabelSet) -> LabelMap:

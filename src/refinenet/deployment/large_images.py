@@ -36,6 +36,7 @@ from refinenet.io.raster.band_reader import BandReader, open_bands
 from refinenet.io.raster.reader import RasterReader, open_upright
 from refinenet.io.raster.writer import TILE, RasterWriter, check_suffix, open_target
 from refinenet.io.sample_values import AS_DECLARED, Mask, Note, Pixels, Reading
+from refinenet.io.shrinking import find_factor, shrink_image
 
 WINDOW = (768, 768)
 """Height and width of windows; with the bundled model, the process stays below 2 GiB (`benchmarks/large.py`)."""
@@ -106,7 +107,8 @@ def segment_large(
             `NAME.png.aux.xml`.
         output: Kind of picture, a key of `OUTPUT_KINDS`; by default label ids, and for networks without classes the
             first output.
-        window: Height and width of the windows, in pixels; by default 768 by 768.
+        window: Height and width of the windows, in pixels; by default 768 by 768, or larger by as much as the model
+            reduces the image.
         overlap: Least share of its side by which a window overlaps the next one.
         abstain_below: Pixels with less confidence get no class, but the label set's ignore index.
         reading: Bands to read, and their values for black and white.
@@ -118,15 +120,21 @@ def segment_large(
         ValueError: rasterio is not installed, a value is not allowed, the file cannot be used, or `target` is `source`.
         OSError: a file cannot be read or written.
     """
-    protocol = Protocol(window=window or WINDOW, overlap=overlap)
     check_abstention(abstain_below)
     check_suffix(target)
     renderer = _open_renderer(segmenter, target, output, rendering)
     refuse_same_file(source, target)
     with _open(source, reading) as image:
+        factor = find_factor((image.height, image.width), segmenter.longest_side)
+        protocol = Protocol(window=window or _enlarge(WINDOW, factor), overlap=overlap)
         run = _LargeRun(segmenter.under(protocol), image, renderer, abstain_below, memory)
         run.run(Path(target), progress=progress)
     return run.report(Path(target))
+
+
+def _enlarge(window: tuple[int, int], factor: float) -> tuple[int, int]:
+    """Return the window of an image whose windows are reduced by a factor before the network."""
+    return round(window[0] / factor), round(window[1] / factor)
 
 
 def _open(source: str | os.PathLike[str], reading: Reading) -> AbstractContextManager[RasterReader | BandReader]:
@@ -179,6 +187,7 @@ class _LargeRun:
         memory: int,
     ) -> None:
         self.segmenter, self.image, self.renderer, self.abstain_below = segmenter, image, renderer, abstain_below
+        self.factor = find_factor((image.height, image.width), segmenter.longest_side)
         protocol = segmenter.protocol
         assert protocol.window is not None
         self.rows = WindowGrid(image.height, protocol.window[0], protocol.overlap)
@@ -224,8 +233,9 @@ class _LargeRun:
         pixels = _Rows(self.image, self.rows.window, reach)
 
         def forward(rows: slice, columns: slice) -> Tensor:
-            images = prepare(pixels.cut(rows, columns), self.segmenter.backend.device)
-            logits = resize(self.segmenter.backend(images), images.shape[-2:])
+            window = pixels.cut(rows, columns)
+            images = prepare(shrink_image(window, self.factor), self.segmenter.backend.device)
+            logits = resize(self.segmenter.backend(images), window.shape[:2])
             advance()
             return logits
 

@@ -114,7 +114,8 @@ class LatencyTuner:
         ]
         card = self._card
         outputs, bands = card.architecture.outputs, card.architecture.bands
-        choice, _ = choose(openers, card.label_set, card.temperature, image, max_milliseconds, outputs, bands)
+        facts = card.label_set, card.temperature, image, max_milliseconds, outputs, bands, card.longest_side
+        choice, _ = choose(openers, *facts)
         print_note(f"At most {max_milliseconds:g} ms: {choice.describe()}.")
         if choice.miou < _POOR:
             print_note("Results differ strongly from those at full size: allow more time, or use a smaller network.")
@@ -135,6 +136,7 @@ def choose(
     max_milliseconds: float,
     outputs: tuple[OutputSpec, ...] = (CLASSES,),
     bands: tuple[Band, ...] = (),
+    longest_side: int | None = None,
 ) -> tuple[Choice, list[Choice]]:
     """Choose the most accurate backend, precision and scale among those that are fast enough.
 
@@ -146,6 +148,7 @@ def choose(
         max_milliseconds: Budget of an image, for the median of `ROUNDS`.
         outputs: Outputs of the network; only its classes are compared.
         bands: Bands of the image; none for RGB.
+        longest_side: As for `Segmenter`; scales are relative to the reduced image.
 
     Returns:
         The choice, and everything measured.
@@ -156,7 +159,7 @@ def choose(
     _check_limit(max_milliseconds)
 
     def segmenter(backend: Backend, scale: float) -> Segmenter:
-        return Segmenter(backend, label_set, Protocol(scales=(scale,)), temperature, outputs, bands)
+        return Segmenter(backend, label_set, Protocol(scales=(scale,)), temperature, outputs, bands, longest_side)
 
     measured = list(_measure_all(backends, segmenter, image, max_milliseconds))
     if not measured:

@@ -145,6 +145,7 @@ class PredictionModel:
                 temperature=card.temperature,
                 outputs=card.architecture.outputs,
                 bands=card.architecture.bands,
+                longest_side=card.longest_side,
             ),
         )
 

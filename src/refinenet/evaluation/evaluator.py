@@ -80,7 +80,7 @@ def model_predictor(segmenter: Segmenter, model_sha256: str, abstain_below: floa
     return Predictor(
         predict=predict,
         has_confidence=True,
-        protocol=segmenter.protocol.describe() + abstention,
+        protocol=segmenter.describe_protocol() + abstention,
         model_sha256=model_sha256,
     )
 

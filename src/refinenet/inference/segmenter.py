@@ -5,6 +5,7 @@ Shape letters: H height, W width, K classes, C channels of all outputs together.
 
 from __future__ import annotations
 
+import copy
 import typing
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from refinenet.io.band_images import as_picture
 from refinenet.io.bands import Band
 from refinenet.io.images import ChannelOrder
 from refinenet.io.sample_values import Mask, Pixels
+from refinenet.io.shrinking import find_factor, shrink_image
 from refinenet.io.threads import survive_fork
 from refinenet.labels import LabelMap, LabelSet
 from refinenet.models.heads import split_maps
@@ -82,6 +84,8 @@ class Segmenter:
         temperature: Divisor of the logits before softmax; above 1 the network is less confident.
         outputs: Outputs of the network, in the order of its maps.
         bands: Bands of its images; none for RGB of 8 bits.
+        longest_side: Length, in pixels, to which the longer side of larger images is reduced before the network, whose
+            maps are then resized to the image; None for no limit.
     """
 
     def __init__(
@@ -92,13 +96,24 @@ class Segmenter:
         temperature: float = 1.0,
         outputs: tuple[OutputSpec, ...] = (CLASSES,),
         bands: tuple[Band, ...] = (),
+        longest_side: int | None = None,
     ) -> None:
         self.backend, self.label_set = backend, label_set
         self.protocol, self.temperature, self.outputs, self.bands = protocol, temperature, outputs, bands
+        self.longest_side = longest_side
 
     def under(self, protocol: Protocol) -> Segmenter:
         """Return this segmenter with another inference protocol."""
-        return Segmenter(self.backend, self.label_set, protocol, self.temperature, self.outputs, self.bands)
+        changed = copy.copy(self)
+        changed.protocol = protocol
+        return changed
+
+    def describe_protocol(self) -> str:
+        """Describe the inference protocol in words."""
+        words = self.protocol.describe()
+        if self.longest_side is None:
+            return words
+        return f"{words}; the longer side of images reduced to {self.longest_side} pixels, if larger"
 
     def predict(self, pixels: Pixels) -> LabelMap:
         """Predict the label map of an image: `(H, W, 3)` uint8 RGB to `(H, W)` ids."""
@@ -238,14 +253,18 @@ class Segmenter:
         size = pixels.shape[0], pixels.shape[1]
         if self.protocol.is_plain:
             return Logits(values=self._forward(pixels)[0], size=size, temperature=self.temperature)
-        image = prepare(pixels, self.backend.device)
+        image = self._prepare(pixels)
         classes = len(self.label_set)
         maps = average_outputs(self.backend, image, self.protocol, self.temperature, self.outputs, classes)
         found = check_finite(maps)
         return Logits(values=found, size=size, temperature=None)
 
     def _forward(self, pixels: Pixels) -> Tensor:
-        return check_finite(self.backend(prepare(pixels, self.backend.device)))
+        return check_finite(self.backend(self._prepare(pixels)))
+
+    def _prepare(self, pixels: Pixels) -> Tensor:
+        reduced = shrink_image(pixels, find_factor(pixels.shape, self.longest_side))
+        return prepare(reduced, self.backend.device)
 
 
 def check_finite(scores: Tensor) -> Tensor:

@@ -114,6 +114,7 @@ if TYPE_CHECKING:
         first_of_each_kind,
     )
     from refinenet.io.sealed_folder import check_names, damage_described, read_checksummed, read_step, write_checksummed
+    from refinenet.io.shrinking import find_factor, shrink_image, shrink_map
     from refinenet.io.signals import StopRequest
     from refinenet.io.stored_values import STORED_SUFFIXES, read_stored
     from refinenet.io.tables import Row, check_table, to_frame, write_table
@@ -185,6 +186,7 @@ __all__ = [
     "encode",
     "fetch",
     "find_colour",
+    "find_factor",
     "find_limits",
     "find_size",
     "first_of_each_kind",
@@ -240,6 +242,8 @@ __all__ = [
     "replacing",
     "say",
     "secure_streams",
+    "shrink_image",
+    "shrink_map",
     "sole_owner",
     "stream_atomically",
     "survive_fork",

@@ -96,7 +96,11 @@ def take_classes(
 def _start_card(network: Network, card: ModelCard, label_set: LabelSet) -> ModelCard:
     """Return the card of a network that is to be trained, without the scores of the weights so far."""
     return ModelCard(
-        architecture=network.architecture, label_set=label_set, licence=card.licence, value_range=card.value_range
+        architecture=network.architecture,
+        label_set=label_set,
+        licence=card.licence,
+        value_range=card.value_range,
+        longest_side=card.longest_side,
     )
 
 

@@ -227,7 +227,13 @@ class ModelSpec:
             network = network.with_outputs(outputs, classes)
         new = _nameless_card(network.architecture)
         labels = labels if classes and len(labels) else new.label_set
-        return network, replace(new, label_set=labels, licence=card.licence, value_range=card.value_range)
+        return network, replace(
+            new,
+            label_set=labels,
+            licence=card.licence,
+            value_range=card.value_range,
+            longest_side=card.longest_side,
+        )
 
     def _read_bands(self) -> tuple[Band, ...]:
         return () if self.bands is None else read_bands(self.bands)
@@ -236,7 +242,12 @@ class ModelSpec:
         """Return a model for images of other bands; see `Network.with_bands`."""
         with torch.random.fork_rng(devices=()):
             network = network.with_bands(self._read_bands())
-        return network, ModelCard(architecture=network.architecture, label_set=card.label_set, licence=card.licence)
+        return network, ModelCard(
+            architecture=network.architecture,
+            label_set=card.label_set,
+            licence=card.licence,
+            longest_side=card.longest_side,
+        )
 
     def _count_classes(self, outputs: Sequence[OutputSpec]) -> int:
         """Return the number of classes of new outputs."""

@@ -70,7 +70,7 @@ _SEAL = "header_sha256"
 _NO_HASH = "0" * 64
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SEALED_VERSIONS = (FORMAT_VERSION, OUTPUTS_VERSION)
-_OPTIONAL_TYPES: Mapping[str, type] = {"temperature": float, "value_range": list}
+_OPTIONAL_TYPES: Mapping[str, type] = {"temperature": float, "value_range": list, "longest_side": int}
 """Entries that are written only if they differ from the default."""
 
 
@@ -96,12 +96,16 @@ class ModelCard:
     """Divisor of the logits before softmax (`calibration.fit_temperature`); above 0."""
     value_range: ValueRange | None = None
     """Stored values of images that were black and white in training; None for the range of their type."""
+    longest_side: int | None = None
+    """Length, in pixels, to which the longer side of larger images was reduced in training; None for no limit."""
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"the temperature must be a number above 0, not {self.temperature!r}")
         if self.value_range is not None:
             object.__setattr__(self, "value_range", check_value_range(self.value_range))
+        if self.longest_side is not None and not (type(self.longest_side) is int and self.longest_side >= 1):
+            raise ValueError(f"the longest side must be a whole number of at least 1, not {self.longest_side!r}")
         if self.value_range is not None and self.architecture.bands:
             raise ValueError("a network of named bands has a range for each of them, and no value range")
         if len(self.label_set) != self.architecture.num_classes:
@@ -256,6 +260,7 @@ def make_header(network: Network, card: ModelCard, weights_sha256: str) -> dict[
         "weights_sha256": weights_sha256,
         **({"temperature": card.temperature} if card.temperature != 1 else {}),
         **({"value_range": list(card.value_range)} if card.value_range is not None else {}),
+        **({"longest_side": card.longest_side} if card.longest_side is not None else {}),
     }
 
 
@@ -319,6 +324,7 @@ def _read_entries(header: Mapping[str, Any]) -> tuple[ModelCard, dict[str, Any]]
         weights_sha256=header["weights_sha256"],
         temperature=header.get("temperature", 1.0),
         value_range=header.get("value_range"),
+        longest_side=header.get("longest_side"),
     )
     return card, header["preprocessing"]
 

@@ -67,6 +67,10 @@ class TrainConfig(
     value_range: ValueRange | None = None
     """Stored values of images that become black and white, such as (0, 4095) for 12 bits; saved with the model and used
     wherever it is. None for the full range of the images' types."""
+    longest_side: Count | Literal["auto"] | None = "auto"
+    """Length, in pixels, to which the longer side of larger images is reduced; saved with the model, which reduces
+    images alike wherever it is used and returns results at their full size. "auto" is that of the model from which
+    training starts, or else 1024 for photographs (not TIFF) of more than 2048 pixels; None for no limit."""
 
     def _conflicts(self) -> list[str]:
         conflicts = super()._conflicts()

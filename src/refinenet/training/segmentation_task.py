@@ -83,6 +83,10 @@ class SegmentationTask:
         outputs, bands = network.architecture.outputs, network.architecture.bands
         self._segmenter = Segmenter(PyTorchBackend(network), val_set.label_set, outputs=outputs, bands=bands)
 
+    def _describe_reduction(self) -> str:
+        side = self.val_set.longest_side
+        return "" if side is None else f"; images and labels reduced to at most {side} pixels on their longer side"
+
     def measure(self, after_each: Callable[[], None]) -> Measurement:
         """Segment the validation images and count pixels; see `Task`."""
         targets = accumulate_targets(self.val_set)
@@ -98,7 +102,7 @@ class SegmentationTask:
             "dataset": self.val_set.name,
             "split": self.val_set.split,
             "images": len(self.val_set),
-            "protocol": PROTOCOL,
+            "protocol": PROTOCOL + self._describe_reduction(),
         }
         columns: dict[str, float | None] = {}
         if self._ious:

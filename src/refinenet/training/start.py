@@ -35,7 +35,7 @@ from refinenet.models.tensor_files import digest
 from refinenet.outputs import CLASS_KIND
 from refinenet.training.band_statistics import fit_bands
 from refinenet.training.config import TrainConfig
-from refinenet.training.engine.auto_settings import fill_in
+from refinenet.training.engine.auto_settings import choose_longest_side, fill_in
 from refinenet.training.loading.loader import batch_size
 from refinenet.training.loggers import check_installed
 from refinenet.training.optimisation import choose_precision
@@ -173,6 +173,9 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
     train_set, val_set = open_training_datasets(
         arguments.source, arguments.root, value_range=config.value_range, bands=network.architecture.bands
     )
+    longest_side = choose_longest_side(config.longest_side, card, train_set, progress=show)
+    config = replace(config, longest_side=longest_side)
+    train_set, val_set = (replace(each, longest_side=longest_side) for each in (train_set, val_set))
     folder = folder or RunFolder(Path(engine.processes.tell(str(next_folder(train_set.name)))))
     folder.refuse_started()
     config = _locate_teacher(config)
@@ -226,7 +229,8 @@ def _fit_to_classes(
     # `take_classes` draws the classifier's rows for new classes: alike in all processes, whatever was drawn before.
     torch.manual_seed(config.seed)
     network, card = take_classes(network, card, train_set, fixed=arguments.classes_fixed, progress=show)
-    return network, replace(card, recipe={"started_from": started_from}, value_range=config.value_range)
+    recipe = {"started_from": started_from}
+    return network, replace(card, recipe=recipe, value_range=config.value_range, longest_side=train_set.longest_side)
 
 
 def _seed_dropout(config: TrainConfig, engine: Engine) -> None:
@@ -317,6 +321,7 @@ def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArgument
     train_set, val_set = open_training_datasets(
         record.dataset, record.root, value_range=config.value_range, bands=record.card.architecture.bands
     )
+    train_set, val_set = (replace(each, longest_side=record.card.longest_side) for each in (train_set, val_set))
     network = Network(record.card.architecture).to(device)
     train_set, val_set = choose_targets(network, record.card.label_set, train_set, val_set)
     changes = find_changes(record.fingerprints, {"train": train_set, "val": val_set})

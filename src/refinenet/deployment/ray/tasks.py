@@ -170,7 +170,13 @@ class Worker:
         network, card = self._settings.network.to(self._settings.device).eval(), self._settings.card
         backend = open_backend(network, self._settings.backend, self._settings.precision)
         outputs = card.architecture.outputs
-        self._segmenter = Segmenter(backend, card.label_set, temperature=card.temperature, outputs=outputs)
+        self._segmenter = Segmenter(
+            backend,
+            card.label_set,
+            temperature=card.temperature,
+            outputs=outputs,
+            longest_side=card.longest_side,
+        )
         self._deaths = deaths
 
     def __call__(self, table: Any) -> Any:

@@ -86,7 +86,7 @@ def open_target(
         palette: Colours of uint8 ids.
         nodata: Value that a TIFF file declares as standing for no data.
         text: Texts by keyword that the file holds: as tags of a TIFF, as text chunks of a PNG.
-        overviews: How the pixels of a TIFF are reduced for its overviews: the most frequent value, for ids, or the mean.
+        overviews: How a TIFF is reduced for its overviews: to the most frequent value, for ids, or to the mean.
 
     Raises:
         ValueError: Another suffix, or `path` is a pipe or a device.

@@ -1,4 +1,4 @@
-"""Settings "auto": the batch size and learning rate that suit the network, the data and the device."""
+"""Settings "auto": the image size, batch size and learning rate that suit the network, the data and the device."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import numpy as np
 import torch
 
 from refinenet.datasets.catalog import Dataset
+from refinenet.datasets.dataset import spread
 from refinenet.distributed import Engine
 from refinenet.io.console import print_note
+from refinenet.io.raster.writer import TIFF_SUFFIXES
+from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
 from refinenet.training.engine.learner import Learner, is_out_of_memory
@@ -166,6 +169,49 @@ LARGEST_BATCH = 256
 TRIAL_STEPS = 100
 FEW_BATCHES = 4
 """Batches in an epoch below which the trial sees every image so often that the network memorises it."""
+
+
+LARGE_PHOTOGRAPH = 2048
+"""Median of the longer sides, in pixels, above which photographs are reduced."""
+REDUCED_SIDE = 1024
+"""Longer side of reduced photographs, in pixels: a usual crop of 320 then shows a third of the width instead of a
+thirteenth, and an image of 12 megapixels is validated in a fifteenth of the time."""
+_LOOKED_AT = 32
+
+
+def choose_longest_side(
+    setting: int | str | None, card: ModelCard, train_set: Dataset, *, progress: bool
+) -> int | None:
+    """Return the length to which the longer side of larger images is reduced; see `TrainConfig.longest_side`.
+
+    Args:
+        setting: The setting: a number of pixels, "auto" or None.
+        card: Card of the network to train.
+        train_set: Training data.
+        progress: Whether to report a choice.
+    """
+    if not isinstance(setting, str):
+        return setting
+    if card.longest_side is not None:
+        return card.longest_side
+    sides = list(_read_sides(train_set))
+    if not sides or np.median(sides) <= LARGE_PHOTOGRAPH:
+        return None
+    print_note(
+        f"longest_side=auto: the photographs are reduced to {REDUCED_SIDE} pixels on their longer side (of up to "
+        f"{max(sides)}), here and wherever the model is used. --set longest_side=null keeps their size.",
+        enabled=progress,
+    )
+    return REDUCED_SIDE
+
+
+def _read_sides(train_set: Dataset) -> Iterator[int]:
+    """Yield the longer sides of some images, none for images that are not photographs: bands, drawn ones and TIFF."""
+    for index in spread(len(train_set), _LOOKED_AT) if len(train_set) and not train_set.bands else ():
+        path = train_set.image_file(train_set.items[index])
+        if path is None or path.suffix.lower() in TIFF_SUFFIXES:
+            return
+        yield max(train_set.read_image(train_set.items[index]).shape[:2])
 
 
 def fill_in(

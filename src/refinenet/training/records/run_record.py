@@ -81,13 +81,15 @@ class RunRecord:
 
     @classmethod
     def _from_dict(cls, values: Mapping[str, Any]) -> RunRecord:
-        config = TrainConfig.from_dict(values["config"])
+        config = TrainConfig.from_dict({"longest_side": None, **values["config"]})  # of records of earlier versions
+        assert config.longest_side != "auto"  # a run stores what was chosen
         card = ModelCard(
             architecture=Architecture(**values["architecture"]),
             label_set=LabelSet.from_dict(values["label_set"]),
             licence=values["licence"],
             recipe=values["recipe"],
             value_range=config.value_range,
+            longest_side=config.longest_side,
         )
         return cls(
             dataset=values["source"]["dataset"],
