@@ -67,10 +67,15 @@ class TrainConfig(
     value_range: ValueRange | None = None
     """Stored values of images that become black and white, such as (0, 4095) for 12 bits; saved with the model and used
     wherever it is. None for the full range of the images' types."""
-    longest_side: Count | Literal["auto"] | None = "auto"
+    longest_side: Count | Literal["auto", "none"] = "auto"
     """Length, in pixels, to which the longer side of larger images is reduced; saved with the model, which reduces
     images alike wherever it is used and returns results at their full size. "auto" is that of the model from which
-    training starts, or else 1024 for photographs (not TIFF) of more than 2048 pixels; None for no limit."""
+    training starts, or else 1024 for photographs (not TIFF) of more than 2048 pixels; "none" keeps the size."""
+
+    @property
+    def side_limit(self) -> int | None:
+        """The length of `longest_side`; None for no limit, or one that is not chosen yet."""
+        return self.longest_side if isinstance(self.longest_side, int) else None
 
     def _conflicts(self) -> list[str]:
         conflicts = super()._conflicts()

@@ -173,9 +173,9 @@ def start_run(network: Network, card: ModelCard, arguments: TrainArguments, fold
     train_set, val_set = open_training_datasets(
         arguments.source, arguments.root, value_range=config.value_range, bands=network.architecture.bands
     )
-    longest_side = choose_longest_side(config.longest_side, card, train_set, progress=show)
-    config = replace(config, longest_side=longest_side)
-    train_set, val_set = (replace(each, longest_side=longest_side) for each in (train_set, val_set))
+    if config.longest_side == "auto":
+        config = replace(config, longest_side=choose_longest_side(card, train_set, progress=show))
+    train_set, val_set = (replace(each, longest_side=config.side_limit) for each in (train_set, val_set))
     folder = folder or RunFolder(Path(engine.processes.tell(str(next_folder(train_set.name)))))
     folder.refuse_started()
     config = _locate_teacher(config)
@@ -230,7 +230,7 @@ def _fit_to_classes(
     torch.manual_seed(config.seed)
     network, card = take_classes(network, card, train_set, fixed=arguments.classes_fixed, progress=show)
     recipe = {"started_from": started_from}
-    return network, replace(card, recipe=recipe, value_range=config.value_range, longest_side=train_set.longest_side)
+    return network, replace(card, recipe=recipe, value_range=config.value_range, longest_side=config.side_limit)
 
 
 def _seed_dropout(config: TrainConfig, engine: Engine) -> None:

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -179,27 +180,22 @@ thirteenth, and an image of 12 megapixels is validated in a fifteenth of the tim
 _LOOKED_AT = 32
 
 
-def choose_longest_side(
-    setting: int | str | None, card: ModelCard, train_set: Dataset, *, progress: bool
-) -> int | None:
-    """Return the length to which the longer side of larger images is reduced; see `TrainConfig.longest_side`.
+def choose_longest_side(card: ModelCard, train_set: Dataset, *, progress: bool) -> int | Literal["none"]:
+    """Return what `TrainConfig.longest_side` becomes if it is "auto".
 
     Args:
-        setting: The setting: a number of pixels, "auto" or None.
         card: Card of the network to train.
         train_set: Training data.
         progress: Whether to report a choice.
     """
-    if not isinstance(setting, str):
-        return setting
     if card.longest_side is not None:
         return card.longest_side
     sides = list(_read_sides(train_set))
     if not sides or np.median(sides) <= LARGE_PHOTOGRAPH:
-        return None
+        return "none"
     print_note(
         f"longest_side=auto: the photographs are reduced to {REDUCED_SIDE} pixels on their longer side (of up to "
-        f"{max(sides)}), here and wherever the model is used. --set longest_side=null keeps their size.",
+        f"{max(sides)}), here and wherever the model is used. --set longest_side=none keeps their size.",
         enabled=progress,
     )
     return REDUCED_SIDE

@@ -81,7 +81,7 @@ class RunRecord:
 
     @classmethod
     def _from_dict(cls, values: Mapping[str, Any]) -> RunRecord:
-        config = TrainConfig.from_dict({"longest_side": None, **values["config"]})  # of records of earlier versions
+        config = TrainConfig.from_dict({"longest_side": "none", **values["config"]})  # of records of earlier versions
         assert config.longest_side != "auto"  # a run stores what was chosen
         card = ModelCard(
             architecture=Architecture(**values["architecture"]),
@@ -89,7 +89,7 @@ class RunRecord:
             licence=values["licence"],
             recipe=values["recipe"],
             value_range=config.value_range,
-            longest_side=config.longest_side,
+            longest_side=config.side_limit,
         )
         return cls(
             dataset=values["source"]["dataset"],
