@@ -151,3 +151,21 @@ def test_several_kinds_get_a_folder_each(call_refinenet: CommandLine, here: Path
     assert np.abs(shares.astype(np.float64).sum(0) - 1).max() < 0.01
     assert np.abs(shares.max(0) - found.confidence).max() < 1e-3
     assert tuple(names) == camvid_model.label_set.names
+
+
+def test_results_in_a_folder_may_have_another_suffix(call_refinenet: CommandLine, here: Path) -> None:
+    usual = ("deploy", "in", "-o", "out", "--kind", "overlay")
+    assert call_refinenet(*usual, "--suffix", ".jpg").returncode == 0
+    assert files(here / "out") == ["a.jpg", "c.jpg"]
+    with Image.open(here / "out" / "a.jpg") as image:
+        assert (image.format, image.size) == ("JPEG", SIZE[::-1])
+    for arguments, message in (
+        (("deploy", "in", "-o", "new", "--suffix", ".jpg", "--kind", "labels"), "JPEG would change labels"),
+        (("deploy", "in", "-o", "new", "--suffix", "jpg"), "A suffix begins with a dot"),
+        (("deploy", "in/a.jpg", "-o", "new.png", "--suffix", ".png"), "name the file instead"),
+        (("deploy", "in", "-o", "new.tif"), "name the folder and the suffix (--suffix .tif)"),
+    ):
+        refused = call_refinenet(*arguments)
+        assert refused.returncode == 1
+        assert message in " ".join(refused.stderr.split())
+    assert not (here / "new").exists()

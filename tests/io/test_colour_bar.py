@@ -43,6 +43,13 @@ def test_ticks_stand_below_their_values(low: float, high: float, ticks: int) -> 
     assert np.abs(values / step - np.round(values / step)).max() < 0.06
 
 
+@pytest.mark.parametrize(("low", "high"), [(4, 96), (0.8, 8.4), (0.00012, 0.00031), (1234, 1236)])
+def test_small_pictures_have_two_ticks_or_more(low: float, high: float) -> None:
+    bar = draw_colour_bar(160, low, high, "moisture (%)", "plasma")
+    row = STRIP_HEIGHT - 10 - 15 - 2  # below the bar, above the numbers
+    assert (bar[row] == 0).all(-1).sum() >= 2
+
+
 @pytest.mark.parametrize("width", [1, 5, 40])
 def test_narrow_pictures_have_a_bar_too(width: int) -> None:
     assert draw_colour_bar(width, 0, 1, "moisture (%)", "plasma").shape == (STRIP_HEIGHT, width, 3)

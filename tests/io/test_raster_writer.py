@@ -55,7 +55,9 @@ def test_ids_keep_palette_and_place_and_overviews_hold_the_most_frequent_one(tmp
 def test_overviews_of_values_are_means_of_what_is_known(tmp_path: Path) -> None:
     depth = GENERATOR.random((SIZE, SIZE), dtype=np.float32)
     depth[:100, ::2] = np.nan
-    with rasterio.open(write(tmp_path / "depth.tif", depth[..., np.newaxis], nodata=float("nan"))) as file:
+    path = write(tmp_path / "depth.tif", depth[..., np.newaxis], nodata=float("nan"), bands=[("depth", "m")])
+    with rasterio.open(path) as file:
+        assert (file.descriptions, file.units) == (("depth",), ("m",))
         np.testing.assert_array_equal(file.read(1), depth)
         half = file.read(1, out_shape=(SIZE // 2, SIZE // 2))
     np.testing.assert_allclose(half, np.nanmean(blocks(depth), -1), rtol=1e-5)

@@ -307,3 +307,19 @@ def test_the_classes_of_a_teacher_are_those_of_the_network_where_the_data_have_n
 
 def without_masks(split: str) -> Dataset:
     return open_dataset(STREETS)(split).without_classes()
+
+
+def test_a_new_network_is_not_given_classes_that_no_mask_teaches(tmp_path: Path) -> None:
+    for split, count in (("train", 2), ("val", 1)):
+        for name in ("images", "depth"):
+            (tmp_path / "data" / name / split).mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(
+                tmp_path / "data" / "images" / split / f"{number}.png"
+            )
+            np.save(tmp_path / "data" / "depth" / split / f"{number}.npy", np.ones((48, 64), np.float32))
+    for outputs in ("classes", "classes,depth:0.5:300"):
+        network = RefineNet(encoder="test_resnet", outputs=outputs, device="cpu")
+        with pytest.raises(ValueError, match=r"no masks, .* pass --outputs depth:0.0:1000.0 \(outputs='depth:"):
+            network.train(tmp_path / "data", output=tmp_path / "run", check=False, progress=False, **SMALL)
+    assert not (tmp_path / "run").exists()

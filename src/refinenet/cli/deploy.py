@@ -129,6 +129,14 @@ def deploy(
         ),
         ALL,
     ] = None,
+    suffix: Annotated[
+        str | None,
+        typer.Option(
+            metavar=".EXT",
+            help="Suffix of the files in a folder of results, such as .jpg for overlays or .tif for values.",
+        ),
+        Mode.FILES,
+    ] = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Include subfolders."), Mode.FILES | Mode.RAY
     ] = False,
@@ -270,6 +278,7 @@ def deploy(
         images=images,
         output=output,
         kinds=_read_kinds(kind),
+        suffix=suffix,
         network={"model": model, "device": device, "backend": backend, "precision": precision},
         as_json=as_json,
         announce=default_model_notice(context, model),
@@ -378,7 +387,8 @@ def _plan(request: Request, recursive: bool, content: bytes | None, network: "Re
         return plan_bytes(content, Path(str(output)), kinds, outputs)
     arrays = network is None or bool(network.card.architecture.bands)
     target = Path(output) if output else None
-    return plan_work(request.images, target, kinds, recursive=recursive, outputs=outputs, arrays=arrays)
+    options: dict[str, Any] = {"outputs": outputs, "arrays": arrays, "suffix": request.suffix}
+    return plan_work(request.images, target, kinds, recursive=recursive, **options)
 
 
 def _check_latency(milliseconds: float | None) -> None:

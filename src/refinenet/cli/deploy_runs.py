@@ -33,6 +33,8 @@ class Request:
     """Whether to print JSON and no progress."""
     announce: Callable[[], None]
     """Reports the model in use; called with the first result."""
+    suffix: str | None = None
+    """Suffix of the results in a folder."""
 
     def open_network(self) -> RefineNet:
         """Open the network; see `RefineNet` for errors."""

@@ -56,13 +56,14 @@ def evaluate(
         typer.Option(help="Write a table of the metrics to this .csv or .parquet file.", rich_help_panel=REPORTS),
     ] = None,
     table_by: Annotated[
-        Literal["class", "image", "image_class"],
+        Literal["class", "image", "image_class"] | None,
         typer.Option(
             metavar="BY",
-            help="What has a row in the table: class, image, or image_class (both).",
+            help="What has a row in the table: class, image, or image_class (both). Default: class; for models without "
+            "classes image.",
             rich_help_panel=REPORTS,
         ),
-    ] = "class",
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write an HTML report with images to this folder.", rich_help_panel=REPORTS)
     ] = None,
@@ -181,11 +182,11 @@ def _check_table(context: typer.Context, table: Path | None) -> None:
     refuse_unwritable(table)
 
 
-def _write_table(result: "Evaluation | Submission", table: Path, by: "By") -> None:
+def _write_table(result: "Evaluation | Submission", table: Path, by: "By | None") -> None:
     from refinenet.evaluation.results import Evaluation
 
     assert isinstance(result, Evaluation)  # --table is refused where nothing is evaluated
-    result.save_table(table, by)
+    result.save_table(table, by or ("class" if result.label_set.names else "image"))
 
 
 def calibrate(

@@ -6,6 +6,7 @@ No image is opened here. `image_search` finds the images.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -67,6 +68,7 @@ def plan_work(
     recursive: bool = False,
     outputs: Sequence[OutputSpec] = (CLASSES,),
     arrays: bool = False,
+    suffix: str | None = None,
 ) -> JobList:
     """Find the images and choose the paths of their results; nothing is opened or created.
 
@@ -77,16 +79,17 @@ def plan_work(
         inputs: Image files, folders, patterns and lists; see `find_images`.
         output: For one image file, a file, by default `NAME_KIND.png` beside it. Otherwise a folder, by default
             `segmented`; names without a suffix are folders. One kind is written to `PLACE.png` (or the usual suffix of
-            the kind), several to `KIND/PLACE.png`.
+            the kind, or `suffix`), several to `KIND/PLACE.png`.
         kinds: Kinds of result files (`OUTPUT_KINDS`, or "polygons" for two of them); by default label ids, or the
             kind that the suffix of `output` implies.
         recursive: Whether to search subfolders.
         outputs: Outputs of the network, for the default kind of networks without classes.
         arrays: Whether folders and patterns find NumPy files, as for networks of named bands.
+        suffix: Suffix of the results in a folder, such as ".jpg" or ".tif"; by default the usual one of each kind.
 
     Raises:
-        ValueError: an unknown kind, an output that cannot hold it, no image, a file as output for several images or
-            kinds, or the images' own folder as output.
+        ValueError: an unknown kind, an output or a suffix that cannot hold it, no image, a file as output for several
+            images or kinds, or the images' own folder as output.
     """
     names = [os.fspath(name) for name in inputs]
     if STANDARD_INPUT in names:
@@ -98,21 +101,43 @@ def plan_work(
     is_folder = output is not None and (os.path.isdir(output) or not (output.suffix or os.path.exists(output)))
     if names_one_file(names) and not is_folder:
         refuse_address("An image", names[0], DOWNLOAD)
+        if suffix is not None:
+            raise ValueError(f"The suffix {suffix!r} is for results in a folder: name the file instead (--output).")
         return _plan_single(Path(names[0]), output, chosen, outputs)
     folder = output or DEFAULT_FOLDER
     if _is_result(folder) and not os.path.isdir(folder):
-        raise ValueError(f"The results of several images, or of a pattern, need a folder, not a file: {folder}.")
+        raise ValueError(
+            f"The results of several images, or of a pattern, need a folder, not a file: {folder}. For results of this "
+            f"type, name the folder and the suffix (--suffix {folder.suffix})."
+        )
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise ValueError(f"{folder} is a file: the results of several images, or of a pattern, need a folder.")
     found = find_images(names, Search(recursive, folder, arrays))
-    chosen = chosen or (usual_kind(outputs) or "labels",)
-    items = _without_clashes([_as_item(image, folder, chosen) for image in found], folder)
+    chosen, suffixes = _choose_suffixes(chosen, suffix, outputs)
+    items = _without_clashes([_as_item(image, folder, suffixes) for image in found], folder)
     _refuse_mixing(items, folder)
     return JobList(items=items, kinds=chosen, folder=folder)
 
 
-def _as_item(image: FoundImage, folder: Path, kinds: tuple[Kind, ...]) -> Job:
-    targets = {} if image.problem is not None else _targets(folder, image.place, kinds)
+def _choose_suffixes(
+    kinds: tuple[Kind, ...], suffix: str | None, outputs: Sequence[OutputSpec]
+) -> tuple[tuple[Kind, ...], Mapping[Kind, str]]:
+    """Return the kinds to write into a folder, and the suffix of each.
+
+    Raises:
+        ValueError: a kind cannot be written with the suffix.
+    """
+    if suffix is None:
+        kinds = kinds or (usual_kind(outputs) or "labels",)
+        return kinds, {kind: usual_suffix(kind) for kind in kinds}
+    if not re.fullmatch(r"\.\w+", suffix):
+        raise ValueError(f"A suffix begins with a dot, such as .jpg or .tif, unlike {suffix!r}.")
+    kinds = tuple(check_target(Path(f"image{suffix}"), kind, outputs) for kind in kinds or (None,))
+    return kinds, dict.fromkeys(kinds, suffix)
+
+
+def _as_item(image: FoundImage, folder: Path, suffixes: Mapping[Kind, str]) -> Job:
+    targets = {} if image.problem is not None else _targets(folder, image.place, suffixes)
     return Job(source=image.file, place=image.place, targets=targets, problem=image.problem)
 
 
@@ -145,9 +170,9 @@ def _is_result(path: Path) -> bool:
     return path.suffix.lower() in RESULT_SUFFIXES
 
 
-def _targets(folder: Path, place: str, kinds: tuple[Kind, ...]) -> dict[Kind, Path]:
-    homes = {kind: folder / file_word(kind) if len(kinds) > 1 else folder for kind in kinds}
-    return {kind: home / f"{place}{usual_suffix(kind)}" for kind, home in homes.items()}
+def _targets(folder: Path, place: str, suffixes: Mapping[Kind, str]) -> dict[Kind, Path]:
+    homes = {kind: folder / file_word(kind) if len(suffixes) > 1 else folder for kind in suffixes}
+    return {kind: home / f"{place}{suffixes[kind]}" for kind, home in homes.items()}
 
 
 def _without_clashes(items: Sequence[Job], folder: Path) -> list[Job]:

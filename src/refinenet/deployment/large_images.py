@@ -213,6 +213,7 @@ class _LargeRun:
                 self.renderer.palette,
                 nodata=self.renderer.no_data,
                 text=self.renderer.text,
+                bands=self.renderer.bands,
                 overviews="mode" if self.renderer.row.holds_ids else "average",
             ) as target,
         ):

@@ -133,6 +133,7 @@ class SegmentationModel(PredictionModel):
         bands: Sequence[int] | None = None,
         value_range: ValueRange | None = None,
         table: str | os.PathLike[str] | None = None,
+        suffix: str | None = None,
         **rendering: Any,
     ) -> list[FileResult]:
         """Segment image files and write the results; unreadable files are skipped and reported.
@@ -155,6 +156,8 @@ class SegmentationModel(PredictionModel):
             value_range: As for `segment`.
             table: `.csv` or `.parquet` file for a table with a row for each image and class: pixels, share, regions,
                 and square metres of georeferenced images. Regions of images in windows are not counted.
+            suffix: Suffix of the results in a folder, such as ".jpg" for overlays or ".tif" for values; by default the
+                usual one of each kind.
             rendering: As for `deploy`.
 
         Returns:
@@ -170,7 +173,7 @@ class SegmentationModel(PredictionModel):
         chosen = [kinds] if isinstance(kinds, str) else kinds
         target = None if output is None else Path(output)
         arrays = bool(self.card.architecture.bands)
-        work = plan_work(named, target, chosen, recursive=recursive, outputs=self.outputs, arrays=arrays)
+        work = plan_work(named, target, chosen, recursive=recursive, outputs=self.outputs, arrays=arrays, suffix=suffix)
         found: list[FileResult] = []
         results = self.deploy_work(
             work,

@@ -29,7 +29,9 @@ def list_rows(evaluation: Evaluation, by: By) -> tuple[list[Row], list[str]]:
     if by not in _TABLES:
         raise ValueError(f"A table has a row for each of {', '.join(_TABLES)}, not {by!r}.")
     if by != "image" and not evaluation.label_set.names:
-        raise ValueError(f"A table by {by} has metrics of classes, and none were evaluated: ask for one by image.")
+        raise ValueError(
+            f'A table by {by} has metrics of classes, and none were evaluated: choose --table-by image (by="image").'
+        )
     rows, columns = _TABLES[by](evaluation)
     return list(rows), columns
 

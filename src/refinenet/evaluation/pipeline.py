@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
+from shlex import quote
 
 from refinenet.datasets import doctor
 from refinenet.datasets.catalog import (
@@ -100,7 +101,7 @@ def find_targets(outputs: Sequence[OutputSpec], dataset: Dataset, *, show: bool)
         if (target.kind, target.channels, target.units) != (spec.kind, spec.channels, spec.units):
             raise ValueError(
                 f"The output {spec.name} is {_describe(spec)}, and {dataset.name} has {_describe(target)} under this "
-                "name: rename one of them."
+                f"name: declare the output as the dataset does, --outputs {quote(target.to_text())}, or rename it."
             )
     missing = [spec.name for spec in wanted if spec.name not in known]
     if missing:

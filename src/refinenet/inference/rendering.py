@@ -5,6 +5,7 @@ Shape letters: H height, W width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -113,6 +114,14 @@ class Renderer:
     def text(self) -> Mapping[str, str]:
         """Texts by keyword that files hold."""
         return {} if self.form is None or self.subject is None else self.form.describe(self.subject)
+
+    @property
+    def bands(self) -> Sequence[tuple[str, str]]:
+        """Name and unit of each channel of a picture of numbers, which are quantities; else none."""
+        if self.form is None or self.subject is None or self.form.dtype != "float32":
+            return ()
+        quantities = self.subject.quantities
+        return quantities if len(quantities) == math.prod(self.shape(1, 1)) else ()
 
     @property
     def needs_limits(self) -> bool:

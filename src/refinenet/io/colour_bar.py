@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from refinenet.io.legend import FONT_SIZE, MARGIN, fit_text
 
 Floats = npt.NDArray[np.floating]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _PLASMA = "0d0887 46039f 7201a8 9c179e bd3786 d8576b ed7953 fb9f3a fdca26 f0f921"
 """Colours at equal steps of matplotlib's "plasma" (CC0), which grows evenly brighter, also in grey."""
@@ -33,7 +34,9 @@ _TICK = 4
 _BAR_TOP = MARGIN + FONT_SIZE + 4
 STRIP_HEIGHT = _BAR_TOP + BAR_HEIGHT + _TICK + FONT_SIZE + MARGIN
 _LEAST_BETWEEN_TICKS = 70
-"""Pixels between two ticks."""
+"""Pixels between two ticks, on wide bars."""
+_LEAST_BETWEEN_LABELS = 8
+"""Pixels between the labels of two ticks."""
 
 
 def paint(values: Floats, low: float, high: float, colour_map: str) -> npt.NDArray[np.uint8]:
@@ -95,21 +98,33 @@ def draw_colour_bar(width: int, low: float, high: float, title: str, colour_map:
     strip.paste(Image.fromarray(colours.repeat(BAR_HEIGHT, axis=0)), (left, _BAR_TOP))
     below = _BAR_TOP + BAR_HEIGHT
     draw.text((left, MARGIN), fit_text(title, font, right - left), "black", font)
-    for value in _round_values(low, high, (right - left) // _LEAST_BETWEEN_TICKS):
-        place, text = left + (value - low) / (high - low) * (right - left - 1), f"{value:g}"
+    for value in _choose_ticks(low, high, right - left, font):
+        place, text = left + (value - low) / (high - low) * (right - left - 1), f"{value:.6g}"
         draw.line((place, below, place, below + _TICK), fill="black")
         half = font.getlength(text) / 2
-        if half <= place <= width - half:
-            draw.text((place, below + _TICK + 2), text, "black", font, anchor="mt")
+        if width >= 4 * half:
+            draw.text((min(max(place, half), width - half), below + _TICK + 2), text, "black", font, anchor="mt")
     return np.asarray(strip)
 
 
-def _round_values(low: float, high: float, most: int) -> list[float]:
-    """Return up to about `most` multiples of 1, 2 or 5 times a power of ten from `low` to `high`."""
-    if not high > low or most < 1:
+def _choose_ticks(low: float, high: float, length: int, font: Font) -> list[float]:
+    """Return as many round values from `low` to `high` as labels below a bar of `length` pixels have room for.
+
+    The two ends, if there is room for one round value or none.
+    """
+    if not high > low:
         return []
-    rough = (high - low) / most
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    pixels, ends = length / (high - low), [float(f"{end:.3g}") for end in (low, high)]
+    exponent = math.floor(math.log10((high - low) / 20))
+    for step in (factor * 10.0**power for power in range(exponent, exponent + 4) for factor in (1, 2, 5)):
+        values = _round_values(low, high, step)
+        widest = max((font.getlength(f"{value:.6g}") for value in values), default=0)
+        if step * pixels >= max(widest + _LEAST_BETWEEN_LABELS, min(_LEAST_BETWEEN_TICKS, length / 5)):
+            return values if len(values) > 1 else ends
+    return ends
+
+
+def _round_values(low: float, high: float, step: float) -> list[float]:
+    """Return the multiples of a step from `low` to `high`."""
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [float(f"{index * step:.12g}") for index in range(first, last + 1)]

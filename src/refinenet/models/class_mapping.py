@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 from typing import Protocol
 
 from refinenet.io.console import print_note
 from refinenet.labels import LabelSet
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
+from refinenet.outputs import OutputSpec
 
 
 class Labelled(Protocol):
@@ -21,6 +23,10 @@ class Labelled(Protocol):
     @property
     def label_set(self) -> LabelSet:
         """Classes of the dataset."""
+
+    @property
+    def target_specs(self) -> tuple[OutputSpec, ...]:
+        """Other quantities of each pixel."""
 
 
 def check_same_classes(ours: LabelSet, dataset: Labelled) -> None:
@@ -48,7 +54,17 @@ def _refuse_without_classes(ours: LabelSet, dataset: Labelled) -> None:
     if not len(ours):
         raise ValueError("The network predicts no classes: add classes to its outputs.")
     if not len(dataset.label_set):
-        raise ValueError(f"The dataset {dataset.name} has no masks, and so no classes to train or evaluate on.")
+        raise ValueError(
+            f"The dataset {dataset.name} has no masks, and so no classes to train or evaluate on."
+            + _advise_outputs(dataset)
+        )
+
+
+def _advise_outputs(dataset: Labelled) -> str:
+    if not dataset.target_specs:
+        return ""
+    text = ",".join(spec.to_text() for spec in dataset.target_specs)
+    return f" For its other ground truth, pass --outputs {quote(text)} (outputs={text!r}) for a new network."
 
 
 def take_classes(
@@ -74,6 +90,11 @@ def take_classes(
     """
     ours, theirs = card.label_set, dataset.label_set
     if not ours.names or (not theirs.names and len(network.architecture.outputs) > 1):
+        is_new = not (fixed or card.weights_sha256 or card.recipe)
+        if ours.names and ours.is_numbered() and is_new:
+            raise ValueError(
+                f"{dataset.name} has no masks, so that the new network cannot learn classes." + _advise_outputs(dataset)
+            )
         message = f"{dataset.name} has no masks: it does not train the classes of the network."
         print_note(message, enabled=progress and len(ours) > 0)
         return network, _start_card(network, card, ours)

@@ -86,7 +86,10 @@ def fit_scales(network: Network, train_set: Dataset, *, show: bool) -> None:
         means, deviations = [channel.mean() for channel in known], [max(channel.std(), 1e-6) for channel in known]
         head.offset.copy_(torch.tensor(means, dtype=torch.float32)[:, None, None])
         head.scale.copy_(torch.tensor(deviations, dtype=torch.float32)[:, None, None])
-        named = ", ".join(f"{mean:.3g} with deviation {std:.3g}" for mean, std in zip(means, deviations, strict=True))
+        named = ", ".join(
+            f"{name} {mean:.3g} {unit}".rstrip() + f" (standard deviation {std:.3g})"
+            for (name, unit), mean, std in zip(spec.quantities, means, deviations, strict=True)
+        )
         print_note(f"The output {spec.name} starts from the mean of the training data: {named}.", enabled=show)
 
 

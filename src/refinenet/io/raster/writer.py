@@ -71,6 +71,7 @@ def open_target(
     nodata: float | None = None,
     text: Mapping[str, str] | None = None,
     overviews: Literal["mode", "average"] = "average",
+    bands: Sequence[tuple[str, str]] = (),
 ) -> Iterator[RasterWriter]:
     """Open a raster file for writing; it replaces `path` at the end of the block, unless that raises.
 
@@ -86,6 +87,7 @@ def open_target(
         palette: Colours of uint8 ids.
         nodata: Value that a TIFF file declares as standing for no data.
         text: Texts by keyword that the file holds: as tags of a TIFF, as text chunks of a PNG.
+        bands: Name and unit of each band of a TIFF, if they have any.
         overviews: How a TIFF is reduced for its overviews: to the most frequent value, for ids, or to the mean.
 
     Raises:
@@ -100,6 +102,9 @@ def open_target(
                 if is_tiff and nodata is not None:
                     dataset.nodata = nodata
                 dataset.update_tags(**(text or {}))
+                for number, (name, unit) in enumerate(bands, start=1):
+                    dataset.set_band_description(number, name)
+                    dataset.set_band_unit(number, unit)
                 yield RasterWriter(dataset)
             if is_tiff:
                 _convert_to_cloud_optimised(tiff, temporary, overviews, is_float=np.dtype(dtype).kind == "f")
