@@ -46,6 +46,10 @@ def test_a_run_measures_all_outputs_and_its_model_has_them(run: Path) -> None:
     assert len(rows) == 2
     for column in ("val_miou", "val_depth_rmse", "val_depth_delta_1", "val_normals_mean_angle"):
         assert all(np.isfinite(float(row[column])) for row in rows)
+    names = {f"epoch-{epoch:03d}{what}.png" for epoch in (1, 2) for what in ("", "-outputs")}
+    assert {path.name for path in (run / "samples").iterdir()} == names
+    with Image.open(run / "samples" / "epoch-002-outputs.png") as picture:
+        assert picture.getcolors(1000) is None  # more colours than text has
     model = RefineNet(model=run / "best.safetensors", device="cpu", backend="pytorch")
     assert [spec.name for spec in model.card.architecture.outputs] == ["classes", "depth", "normals"]
     assert model.card.scores["outputs"].keys() == {"depth", "normals"}

@@ -68,6 +68,8 @@ def test_curves_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
     both = pixels(draw_curves(ROWS, tmp_path / "b.png"))
     assert min(count(both, colour) for colour in (blue, green, vermilion)) > 10
     rates: list[Row] = [{**row, "learning_rate": "0.1", "encoder_learning_rate": 0.05} for row in ROWS]
+    outputs = [{**row, "val_soil_height_r2": "0.5", "val_soil_height_rmse": "2"} for row in ROWS]
+    assert pixels(draw_curves(outputs, tmp_path / "d.png")).shape[0] > both.shape[0]
     assert loss.shape[0] < both.shape[0] < pixels(draw_curves(rates, tmp_path / "c.png")).shape[0]
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         open_split,
         run_evaluation,
     )
+    from refinenet.evaluation.report.targets import draw_target_strip
     from refinenet.evaluation.results import Evaluation, percent
     from refinenet.evaluation.submission import Submission, plan_submission, write_submission
 else:
@@ -39,6 +40,7 @@ __all__ = [
     "as_read_by",
     "check_masks",
     "compare",
+    "draw_target_strip",
     "evaluate_predictions",
     "find_targets",
     "fit_temperature",

@@ -21,7 +21,7 @@ from refinenet.training.engine.learner import Learner
 from refinenet.training.engine.trainer import Measurement
 from refinenet.training.records.curves import CLASS_IOU, draw_curves
 from refinenet.training.records.folder import RunFolder
-from refinenet.training.records.samples import choose_samples, draw_samples
+from refinenet.training.records.samples import choose_samples, draw_samples, draw_target_samples
 
 SAMPLES = 4
 """Number of validation images whose predictions are drawn after an epoch."""
@@ -128,7 +128,7 @@ class SegmentationTask:
         self._curves_are_behind = True
         if time.monotonic() - self._curves_drawn_at >= CURVES_INTERVAL:
             self.finish_curves()
-        if measurement is not None and self._ious:
+        if measurement is not None:
             self.folder.attempt("the samples", lambda: self._draw_samples(epoch))
 
     def save_last(self, epoch: int, measurement: Measurement | None = None) -> None:
@@ -152,8 +152,11 @@ class SegmentationTask:
 
     def _draw_samples(self, epoch: int) -> None:
         self._samples = self._samples or choose_samples(self.val_set, SAMPLES)
-        path = self.folder.path / "samples" / f"epoch-{epoch:03d}.png"
-        draw_samples(self.val_set, self._segmenter, self._samples, path, f"Epoch {epoch}. ")
+        folder, facts = self.folder.path / "samples", (self.val_set, self._segmenter, self._samples)
+        if self._ious:
+            draw_samples(*facts, folder / f"epoch-{epoch:03d}.png", f"Epoch {epoch}. ")
+        if self._outputs:
+            draw_target_samples(*facts, folder / f"epoch-{epoch:03d}-outputs.png", f"Epoch {epoch}. ")
 
     def _save(self, path: Path, epoch: int, measurement: Measurement | None) -> None:
         recipe = {

@@ -124,14 +124,9 @@ def make_target_entry(
         OSError: the file cannot be written.
     """
     stem = f"{choice.output}-{choice.group}-{choice.rank:02d}-{file_name(name)}"
-    panels = draw_panels(spec, image, *values)
-    strip = draw_strip(
-        f"{choice.output}, {choice.group} {choice.rank}: {name}",
-        _equally_high([panel.whole for panel in panels]),
-        [panel.title for panel in panels],
-    )
-    write(folder / PICTURES / f"{stem}.png", strip)
-    shown = draw_panels(spec, _shrink(image), *(np.moveaxis(_shrink(np.moveaxis(v, 0, -1)), -1, 0) for v in values))
+    title = f"{choice.output}, {choice.group} {choice.rank}: {name}"
+    write(folder / PICTURES / f"{stem}.png", _draw_strip(title, draw_panels(spec, image, *values)))
+    shown = draw_panels(spec, _shrink(image), *map(_shrink_values, values))
     found = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if value is not None)
     return TargetEntry(
         choice=choice,
@@ -140,6 +135,26 @@ def make_target_entry(
         tiles=tuple(_make_tiles(name, shown)),
         file=f"{PICTURES}/{stem}.png",
     )
+
+
+def draw_target_strip(title: str, spec: OutputSpec, image: Pixels, predicted: Values, truth: Values) -> Pixels:
+    """Draw the panels of an output side by side, in the size of the page, below a title.
+
+    Args:
+        title: One line of text.
+        spec: Specification of the output.
+        image: `(H, W, 3)` uint8 RGB.
+        predicted: `(D, H, W)` values.
+        truth: As `predicted`; NaN where unknown.
+
+    Returns:
+        `(H', W', 3)` uint8 RGB on white.
+    """
+    return _draw_strip(title, draw_panels(spec, _shrink(image), *map(_shrink_values, (predicted, truth))))
+
+
+def _draw_strip(title: str, panels: Sequence[Panel]) -> Pixels:
+    return draw_strip(title, _equally_high([panel.whole for panel in panels]), [panel.title for panel in panels])
 
 
 def draw_panels(spec: OutputSpec, image: Pixels, predicted: Values, truth: Values) -> list[Panel]:
@@ -199,6 +214,10 @@ def _shrink(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         for side in (height, width)
     )
     return values[np.ix_(rows, columns)]
+
+
+def _shrink_values(values: Values) -> Values:
+    return np.moveaxis(_shrink(np.moveaxis(values, 0, -1)), -1, 0)
 
 
 def _equally_high(pictures: Sequence[Pixels]) -> list[Pixels]:

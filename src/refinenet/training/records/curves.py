@@ -22,18 +22,25 @@ CLASS_IOU = "val_iou/"
 MOST_CLASSES = 60
 """Largest number of classes that are drawn: of more, the worst ones."""
 
+SHARES = {"_r2": "R2", "_delta_1": "within a quarter (delta 1)", "_within_11_25": "within 11.25 degrees"}
+"""Ends of the columns with metrics of outputs besides classes that are 1 at best, and what they mean."""
+_MOST_LINES = 8
+
 _WIDTH, _BELOW, _DPI = 10, 0.6, 120
 """Width and height below the last panel in inches, and dots per inch."""
-_COLOURS = ("#0072b2", "#d55e00", "#009e73")
-"""Blue, vermilion and green, distinct for colour-blind people. Source: Okabe and Ito, Color Universal Design, 2008."""
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#cc79a7", "#f0e442", "#000000")
+"""Blue, vermilion, green, orange, sky blue, purple, yellow and black, distinct for colour-blind people.
+
+Source: Okabe and Ito, Color Universal Design, 2008."""
 
 
 def draw_curves(rows: Sequence[Row], path: Path) -> Path:
-    """Draw the curves of a run: loss, validation mIoU with its best epoch, learning rates, and the IoU of each class.
+    """Draw the curves of a run: loss, mIoU with its best epoch, metrics of outputs, learning rates, IoU of each class.
 
     Args:
         rows: Rows of log.csv: "epoch" and, if present, "loss", "val_miou", "learning_rate", "encoder_learning_rate",
-            and `CLASS_IOU` columns. Metrics that were not measured in an epoch are empty.
+            `CLASS_IOU` columns, and those of outputs that end as `SHARES`. Metrics that were not measured in an epoch
+            are empty.
         path: The `.png` to write, whole or not at all.
 
     Returns:
@@ -51,6 +58,7 @@ def draw_curves(rows: Sequence[Row], path: Path) -> Path:
     wanted = [
         (2.7, _draw_loss, True),
         (2.7, _draw_miou, bool(_points(rows, "val_miou")[0])),
+        (2.7, _draw_shares, bool(_share_names(rows))),
         (2.0, _draw_rates, bool(_points(rows, "learning_rate")[0])),
         (0.6 + 0.2 * min(len(classes), MOST_CLASSES), _draw_classes, bool(classes)),
     ]
@@ -113,6 +121,23 @@ def _draw_miou(panel: Axes, rows: Sequence[Row]) -> None:
     _draw_line(panel, epochs, [100 * value for value in values], _COLOURS[2])
     panel.plot([epochs[best]], [100 * values[best]], "o", color=_COLOURS[1], markersize=7, clip_on=False, zorder=3)
     _set_title(panel, f"Validation mIoU in %: at best {100 * values[best]:.2f}, in epoch {epochs[best]:g}")
+
+
+def _share_names(rows: Sequence[Row]) -> list[str]:
+    """Return the columns of outputs besides classes whose metrics are 1 at best, if they were measured at all."""
+    names = dict.fromkeys(key for row in rows for key in row)
+    return [name for name in names if name.endswith(tuple(SHARES)) and _points(rows, name)[0]][:_MOST_LINES]
+
+
+def _draw_shares(panel: Axes, rows: Sequence[Row]) -> None:
+    for colour, name in zip(_COLOURS, _share_names(rows), strict=False):
+        end = next(end for end in SHARES if name.endswith(end))
+        epochs, values = _points(rows, name)
+        quantity = name.removeprefix("val_").removesuffix(end).replace("$", r"\$")
+        _draw_line(panel, epochs, [100 * value for value in values], colour, f"{quantity}: {SHARES[end]}")
+    panel.set_ylim(bottom=max(-100, panel.get_ylim()[0]))
+    _set_title(panel, "Validation of the other outputs in %: best 100")
+    panel.legend(frameon=False, loc="lower right", fontsize=8)
 
 
 def _draw_rates(panel: Axes, rows: Sequence[Row]) -> None:

@@ -13,6 +13,7 @@ from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import count_each
 from refinenet.datasets.dataset import spread
 from refinenet.datasets.info import choose_images
+from refinenet.evaluation.report.targets import draw_target_strip
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.band_images import as_picture
 from refinenet.io.images import write
@@ -45,6 +46,8 @@ def choose_samples(dataset: Dataset, count: int) -> list[int]:
     """
     if not len(dataset):
         raise ValueError(f"{dataset.name} has no images in its split {dataset.split!r} to show samples of.")
+    if not dataset.label_set.names:
+        return spread(len(dataset), count)
     indices = spread(len(dataset), CANDIDATES)
     pixels = np.stack([counts.pixels for counts in count_each(dataset, indices, workers=0)])
     return choose_images(indices, pixels, count)
@@ -79,6 +82,22 @@ def draw_samples(dataset: Dataset, segmenter: Segmenter, chosen: Sequence[int], 
         labelled += _count(sample.labels, label_set)
         predicted += _count(prediction, label_set)
     return write(path, np.concatenate([*strips, _draw_classes(label_set, labelled, predicted)]))
+
+
+def draw_target_samples(
+    dataset: Dataset, segmenter: Segmenter, chosen: Sequence[int], path: Path, title: str = ""
+) -> Path:
+    """Draw the other outputs of images beside their ground truth and errors; arguments and errors as `draw_samples`."""
+    strips = []
+    for index in chosen:
+        sample = dataset[index]
+        predicted, picture = segmenter.predict_outputs(sample.image), as_picture(sample.image, dataset.bands)
+        for spec in dataset.chosen_specs:
+            heading = f"{title}{sample.name}: {spec.name}"
+            strips.append(draw_target_strip(heading, spec, picture, predicted[spec.name], sample.targets[spec.name]))
+    width = max(strip.shape[1] for strip in strips)
+    padded = [np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0)), constant_values=255) for strip in strips]
+    return write(path, np.concatenate(padded))
 
 
 def _count(labels: LabelMap, label_set: LabelSet) -> npt.NDArray[np.int64]:
