@@ -48,6 +48,7 @@ napoleon_numpy_docstring = False
 napoleon_preprocess_types = False
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # furo's own choice underlines modules, as if they were links
 html_title = f"refinenet {__version__}"
 html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")  # old versions name the newest one to search engines
 html_static_path = ["_static"]
