@@ -76,7 +76,7 @@ class Drawing:
             The x of the centres of the boxes, and of the right end of the last one.
         """
         left, y = start
-        centres = []
+        centres: list[float] = []
         for text, kind, width in boxes:
             if centres:
                 self.arrow((left - _GAP, y), (left, y))

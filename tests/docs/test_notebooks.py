@@ -33,8 +33,7 @@ def unpack_export(folder: Path) -> None:
 def test_notebooks_run(tmp_path: Path) -> None:
     """One after the other in one kernel: to start one, and to import PyTorch, takes longer than most cells."""
     nbclient = pytest.importorskip("nbclient", reason="pip install 'refinenet-torch[dev]'")
-    import nbformat
-
+    nbformat = pytest.importorskip("nbformat")
     together = nbformat.v4.new_notebook()
     for path in NOTEBOOKS:
         notebook = nbformat.read(path, as_version=4)
