@@ -32,6 +32,7 @@ smartquotes = False  # options begin with two hyphens
 myst_enable_extensions = ["deflist", "colon_fence", "attrs_inline"]
 myst_heading_anchors = 3
 
+os.environ.setdefault("REFINENET_BACKEND", "pytorch")  # no translations, and messages of them, for a few images
 nb_execution_mode = "cache"  # in `docs/_build/.jupyter_cache`: a notebook is run again when its code has changed
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
