@@ -19,8 +19,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,8 @@ def _refinenet(*words: str, folder: Path) -> None:
 
 def make_demo(path: Path, _shared: Path) -> None:
     """Write what `refinenet demo` writes."""
-    demo(output=path)
+    with redirect_stdout(StringIO()):
+        demo(output=path)
 
 
 def tutorial_folder(shared: Path) -> Path:
