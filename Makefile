@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR)/src
 # Container images often disable bytecode files; every process would then recompile PyTorch, timm and SymPy.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check format docs clean
+.PHONY: demo test check format docs figures clean
 
 demo: $(READY)
 	@$(BIN)/python -m refinenet demo --output demo.png
@@ -28,6 +28,11 @@ check: $(READY)
 BUILDER ?= html
 docs: $(VENV)/.docs-ready
 	$(BIN)/python -m sphinx -b $(BUILDER) -W --keep-going docs docs/_build/$(BUILDER)
+
+# Every picture of README and docs, made anew; `make figures FIGURES=--check` compares instead. It trains for some minutes.
+FIGURES ?=
+figures: $(READY)
+	$(BIN)/python docs/figures.py $(FIGURES)
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -20,16 +21,23 @@ copyright = "2026, the refinenet authors"  # noqa: A001 - Sphinx's name
 release = version = __version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx_copybutton",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 smartquotes = False  # options begin with two hyphens
 
 myst_enable_extensions = ["deflist", "colon_fence", "attrs_inline"]
 myst_heading_anchors = 3
+
+os.environ.setdefault("REFINENET_BACKEND", "pytorch")  # no translations, and messages of them, for a few images
+nb_execution_mode = "cache"  # in `docs/_build/.jupyter_cache`: a notebook is run again when its code has changed
+nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_execution_timeout = 900
+nb_output_stderr = "remove"
 
 default_role = "code"
 add_module_names = False
@@ -41,7 +49,9 @@ napoleon_numpy_docstring = False
 napoleon_preprocess_types = False
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # furo's own choice underlines modules, as if they were links
 html_title = f"refinenet {__version__}"
+html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")  # old versions name the newest one to search engines
 html_static_path = ["_static"]
 html_css_files = ["narrow.css"]
 copybutton_prompt_text = r"\$ |>>> "

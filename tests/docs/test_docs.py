@@ -5,6 +5,7 @@ The full build, with warnings as errors, is `make docs`.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import tomllib
@@ -27,6 +28,8 @@ from refinenet.training import TrainConfig, recipe_descriptions
 
 DOCS = Path(__file__).parents[2] / "docs"
 WRITTEN = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "reference"} & set(path.parts))
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
+OF_THE_REPOSITORY = [DOCS.parent / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "MODEL_CARD")]
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +95,21 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+def read_notebook(path: Path) -> str:
+    """Return the Markdown cells of a notebook."""
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
 def test_links_within_the_documentation_resolve(reference: dict[str, str]) -> None:
-    of_the_repository = [DOCS.parent / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "MODEL_CARD")]
-    pages = {path: path.read_text("utf-8") for path in (*WRITTEN, *of_the_repository)}
+    """Pages, anchors, pictures and files; links to other sites are checked by `make docs BUILDER=linkcheck`."""
+    pages = {path: path.read_text("utf-8") for path in (*WRITTEN, *OF_THE_REPOSITORY)}
+    pages |= {path: read_notebook(path) for path in NOTEBOOKS}
     pages |= {DOCS / "reference" / f"{name}.md": text for name, text in reference.items()}
     for path, text in pages.items():
-        for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)):
+        prose = re.sub(r"```.*?```|(?<!})`[^`]*`", "", text, flags=re.DOTALL)
+        downloads = re.findall(r"{nb-download}`[^`<]*<([^>]+)>`", text)
+        for link in re.findall(r"\]\(([^)\s]+)\)", prose) + downloads:
             if re.match(r"\w+:", link):
                 continue
             place, _, anchor = link.partition("#")
@@ -108,7 +120,8 @@ def test_links_within_the_documentation_resolve(reference: dict[str, str]) -> No
 
 def test_every_page_is_in_the_contents() -> None:
     listed = {line.strip() for line in (DOCS / "index.md").read_text("utf-8").splitlines()}
-    assert {str(path.relative_to(DOCS).with_suffix("")) for path in WRITTEN} - listed == {"index"}
+    pages = {str(path.relative_to(DOCS).with_suffix("")) for path in (*WRITTEN, *NOTEBOOKS)}
+    assert pages - listed == {"index"}
 
 
 @pytest.mark.parametrize(("page", "text"), list(blocks("python")))
