@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,11 +34,12 @@ def test_the_command_line_and_python_draw_alike(
     )
     assert ended.returncode == 0, ended.stderr
     written = np.asarray(Image.open(out))
-    options = {"opacity": 0.8, "outline": 2, "legend": True, "hide": ("Sky", "Road")}
+    hide = ("Sky", "Road")
+    options: dict[str, Any] = {"opacity": 0.8, "outline": 2, "legend": True, "hide": hide}
     found = camvid_model.segment(street)
     np.testing.assert_array_equal(written, found.draw(**options))
     np.testing.assert_array_equal(written, camvid_model.deploy(image_file=street, output="overlay", **options))
-    hidden = np.isin(found.labels, [camvid_model.label_set.names.index(name) for name in options["hide"]])
+    hidden = np.isin(found.labels, [camvid_model.label_set.names.index(name) for name in hide])
     assert hidden.any()
     assert (written[:72][hidden] == STREET[hidden]).all()
     bgr = camvid_model.segment(STREET[..., ::-1], channel_order="bgr").draw(**options)

@@ -14,7 +14,7 @@ CLASSES = LabelSet(names=("background", "road", "tram"), colours=((0, 0, 0), (12
 GENERATOR = np.random.default_rng(4)
 IMAGE = GENERATOR.integers(0, 256, (30, 120, 3), dtype=np.uint8)
 LABELS = GENERATOR.choice(np.array([0, 1, 2, 255], np.uint8), (5, 20)).repeat(6, 0).repeat(6, 1)
-AREAS = {name: float((label == LABELS).mean()) for label, name in enumerate(CLASSES.names)}
+AREAS = {name: float(np.mean(label == LABELS)) for label, name in enumerate(CLASSES.names)}
 
 
 @pytest.mark.parametrize("opacity", [0.0, 0.3, 1.0])
@@ -53,8 +53,8 @@ def test_one_label_has_no_outline() -> None:
 def test_the_legend_lists_what_is_drawn() -> None:
     areas = {"background": 0.5, "road": 0.5, "tram": 0.0}
 
-    def heights(**options: bool) -> list[int]:
-        style = OverlayStyle(legend=True, **options)
+    def heights(*, lists_absent: bool = False) -> list[int]:
+        style = OverlayStyle(legend=True, lists_absent=lists_absent)
         return [draw_overlay(IMAGE, LABELS, CLASSES, each, style).shape[0] for each in (areas, AREAS)]
 
     rows = [draw_legend([], 120).shape[0], *heights()]
