@@ -14,7 +14,7 @@ def convert(
     target: Annotated[Path, typer.Argument(help="The model file to write, usually named .safetensors.")],
     half: Annotated[bool, typer.Option("--half", help="Store the weights in float16.")] = False,
     licence: Annotated[
-        str | None, typer.Option(help="Licence to record in the new file. Default: the old one.")
+        str | None, typer.Option(help="Licence to record in the new file. Default: that of the source.")
     ] = None,
     classes: Annotated[
         str | None, typer.Option(help="Names of the classes: the name of a dataset, or a classes.yaml file.")

@@ -179,7 +179,7 @@ def deploy(
     scale: Annotated[
         float | None,
         typer.Option(
-            help="Stored value of one unit in .png files. Default for depth: 1000 (millimetres).",
+            help="Number that stands for one unit in .png files. Default for depth: 1000 (millimetres).",
             rich_help_panel=VALUES,
         ),
         ALL,
@@ -188,7 +188,7 @@ def deploy(
         str | None,
         typer.Option(
             metavar="LOW,HIGH",
-            help="Values at the two ends of the colour scale. Default: those of the image.",
+            help="Values at the two ends of the colour scale. Default: chosen from the image.",
             rich_help_panel=VALUES,
         ),
         ALL,
@@ -203,7 +203,7 @@ def deploy(
     opacity: Annotated[
         float | None,
         typer.Option(
-            help="Share of the class colours, from 0 (the image) to 1. Default: 0.5.", rich_help_panel=OVERLAYS
+            help="Opacity of the class colours, from 0 (invisible) to 1. Default: 0.5.", rich_help_panel=OVERLAYS
         ),
         ALL,
     ] = None,
@@ -266,8 +266,8 @@ def deploy(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Write a table to a .csv or .parquet file: pixels, share, number of regions and, of georeferenced "
-            "images, square metres, for each image and class.",
+            help="Write a table to a .csv or .parquet file: pixels, share, number of regions and, if georeferenced, "
+            "square metres, for each image and class.",
             rich_help_panel=REPORTS,
         ),
         Mode.FILES | Mode.STDIN,

@@ -59,8 +59,8 @@ def evaluate(
         Literal["class", "image", "image_class"] | None,
         typer.Option(
             metavar="BY",
-            help="What has a row in the table: class, image, or image_class (both). Default: class; for models without "
-            "classes image.",
+            help="What each row of the table is for: class, image, or image_class (both). Default: class, or image for "
+            "models without classes.",
             rich_help_panel=REPORTS,
         ),
     ] = None,

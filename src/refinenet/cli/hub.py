@@ -12,24 +12,24 @@ from refinenet.io.console import say
 def push(
     model: Annotated[str, typer.Argument(help="The model file to share.", show_default=False)],
     repository: Annotated[
-        str, typer.Argument(help="owner/name on the Hugging Face Hub; made if it does not exist.", show_default=False)
+        str, typer.Argument(help="owner/name on the Hugging Face Hub; created if missing.", show_default=False)
     ],
     licence: Annotated[
         str | None,
         typer.Option(
-            help="Identifier of a licence, such as cc-by-nc-4.0, at least as strict as the origin's. Default: the "
-            "words of the model file."
+            help="Identifier of a licence, such as cc-by-nc-4.0, at least as strict as those of the model file and its "
+            "training data. Default: the licence text of the model file."
         ),
     ] = None,
     example: Annotated[
-        Path | None, typer.Option(help="Image for the example picture. Default: a drawn street.")
+        Path | None, typer.Option(help="Image for the example picture. Default: a synthetic street scene.")
     ] = None,
     certificate: Annotated[
         Path | None,
-        typer.Option(help="Certificate of an export of the same weights. Default: MODEL.certificate.json, if there."),
+        typer.Option(help="Certificate of an export of the same weights. Default: MODEL.certificate.json, if any."),
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    message: Annotated[str, typer.Option(help="Message of the commit.")] = "Upload a RefineNet",
+    message: Annotated[str, typer.Option(help="Commit message.")] = "Upload a RefineNet",
     as_json: AsJson = False,
 ) -> None:
     """Share a model on the Hugging Face Hub: model file, model card, example picture."""
@@ -56,7 +56,7 @@ def pull(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a model of the Hugging Face Hub to a file, after checking it."""
+    """Copy a model from the Hugging Face Hub to a file, after checking it."""
     from refinenet.io.files import refuse_to_replace, write_atomically
     from refinenet.models.hub import HubAddress, fetch_model
     from refinenet.models.model_file import load

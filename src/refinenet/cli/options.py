@@ -33,7 +33,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help='A model file, hf://owner/name of the Hugging Face Hub, an exported .onnx or .xml file, or "camvid", the '
+        help='A model file, hf://owner/name on the Hugging Face Hub, an exported .onnx or .xml file, or "camvid", the '
         "bundled model.",
     ),
 ]
@@ -92,7 +92,7 @@ StopAfter = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Stop after N steps; --resume continues.", rich_help_panel=MACHINE),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, and no progress.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, and show no progress.")]
 
 
 def join_settings(named: Mapping[str, Any], settings: list[str] | None) -> dict[str, Any]:

@@ -18,31 +18,31 @@ def serve(
     context: typer.Context,
     model: Model = "camvid",
     host: Annotated[
-        str, typer.Option(help="Address to listen at; the default is for this machine alone.")
+        str, typer.Option(help="Address to listen on; the default accepts connections from this machine only.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 for any free one.")] = 8000,
-    name: Annotated[str | None, typer.Option(help="Name of the model in responses. Default: its file's.")] = None,
+    port: Annotated[int, typer.Option(help="Port; 0 chooses a free one.")] = 8000,
+    name: Annotated[str | None, typer.Option(help="Name of the model in responses. Default: the file's name.")] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(
-            help=f"File with a secret that requests must carry as Authorization: Bearer; or set {PREFIX}_TOKEN."
+            help=f"File with a token that requests must send as Authorization: Bearer TOKEN; or set {PREFIX}_TOKEN."
         ),
     ] = None,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(help="Host name under which the server is used; repeatable.")
+        list[str] | None, typer.Option(help="Host name by which clients reach the server; may be repeated.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Images that are worked on at a time.")] = 2,
-    queue: Annotated[int, typer.Option(help="Requests that may wait; others get 503.")] = 32,
+    workers: Annotated[int, typer.Option(help="Images processed at the same time.")] = 2,
+    queue: Annotated[int, typer.Option(help="Requests that may wait; further ones get 503.")] = 32,
     max_bytes: Annotated[int, typer.Option(help="Largest request, in bytes.")] = 20 * 2**20,
     max_pixels: Annotated[int, typer.Option(help="Largest image, width times height.")] = 25_000_000,
-    header_seconds: Annotated[float, typer.Option(help="Time for the head of a request.")] = 5.0,
-    body_seconds: Annotated[float, typer.Option(help="Time for an upload.")] = 10.0,
-    request_seconds: Annotated[float, typer.Option(help="Time for waiting and computing.")] = 30.0,
-    write_seconds: Annotated[float, typer.Option(help="Time for which a response may stay unread.")] = 30.0,
-    keep_alive_seconds: Annotated[int, typer.Option(help="Time for which an idle connection is kept.")] = 10,
-    drain_seconds: Annotated[int, typer.Option(help="Time for requests in flight when stopped.")] = 10,
-    connections: Annotated[int, typer.Option(help="Open connections; requests of others get 503.")] = 200,
-    connections_per_address: Annotated[int, typer.Option(help="Open connections from another machine.")] = 20,
+    header_seconds: Annotated[float, typer.Option(help="Time allowed for the headers of a request.")] = 5.0,
+    body_seconds: Annotated[float, typer.Option(help="Time allowed for an upload.")] = 10.0,
+    request_seconds: Annotated[float, typer.Option(help="Time allowed for waiting and computing.")] = 30.0,
+    write_seconds: Annotated[float, typer.Option(help="How long a response may stay unread.")] = 30.0,
+    keep_alive_seconds: Annotated[int, typer.Option(help="How long an idle connection is kept open.")] = 10,
+    drain_seconds: Annotated[int, typer.Option(help="Time allowed for requests in flight at shutdown.")] = 10,
+    connections: Annotated[int, typer.Option(help="Maximum connections; requests on others get 503.")] = 200,
+    connections_per_address: Annotated[int, typer.Option(help="Maximum connections from one other machine.")] = 20,
     device: Device = None,
     backend: Backend = "auto",
     precision: Precision = "float32",

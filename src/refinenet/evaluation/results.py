@@ -1,4 +1,4 @@
-"""Results of an evaluation: as an object, as a table, and as a JSON file that is written and read here."""
+"""Results of an evaluation: as an object, as a table, and as results.json, which is written and read here."""
 
 from __future__ import annotations
 

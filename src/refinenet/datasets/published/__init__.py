@@ -1,1 +1,3 @@
-"""Published datasets in their owners' layouts: for each a module, a JSON file, and a row of `catalog.PUBLISHED`."""
+"""Published datasets in their owners' layouts: for each a module and NAME.json here, and a row of
+`catalog.PUBLISHED`.
+"""
