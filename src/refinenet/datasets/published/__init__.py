@@ -1,3 +1,4 @@
-"""Published datasets in their owners' layouts: for each a module and NAME.json here, and a row of
-`catalog.PUBLISHED`.
+"""Published datasets in their owners' layouts.
+
+Each has a module and a NAME.json here, and a row of `catalog.PUBLISHED`.
 """

@@ -1,5 +1,5 @@
-"""Training engine: `Trainer` (the loop), `Learner` (one step), `TrainState`, and `auto_settings`
-(image size, batch size and learning rate "auto").
+"""Training engine: `Trainer` (the loop), `Learner` (one step) and `TrainState`.
 
+`auto_settings` chooses the image size, the batch size and the learning rate where they are "auto".
 `state` and `Learner.state` define what a checkpoint holds; `records.checkpoints` writes and reads the files.
 """
