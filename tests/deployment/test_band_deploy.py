@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from band_scenes import BANDS, draw_scene, write_folder, write_tiff
+from conftest import CommandLine
 from PIL import Image
 from torch.nn import functional
 
@@ -117,12 +118,39 @@ def test_what_is_refused(model: RefineNet, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Videos have RGB frames"):
         model.deploy_video("clip.mp4", tmp_path / "clip.mp4")
     (tmp_path / "bands.yaml").write_text("images: [red]\nnir: [nir]\n")
-    with pytest.raises(ValueError, match=r"bands\.yaml puts the bands .* stack them"):
+    with pytest.raises(FileNotFoundError, match=r"bands\.yaml declares 'images'"):
         model.deploy_files(tmp_path, tmp_path / "out", progress=False)
     with pytest.raises(ValueError, match="in the order of the model"):
         model.segment(SCENE, channel_order="bgr")
     with pytest.raises(ValueError, match="has 5"):
         RefineNet(encoder="test_resnet", bands="red", device="cpu").deploy_large(_tiff(tmp_path), tmp_path / "o.png")
+
+
+def test_bands_in_several_files_are_those_of_one(model: RefineNet, tmp_path: Path, call_refinenet: CommandLine) -> None:
+    """A folder whose bands.yaml spreads the bands over several folders, also after one of the files has changed."""
+    root, out = tmp_path / "fields", tmp_path / "out"
+    for name, channels in (("rgb", slice(0, 3)), ("nir", slice(3, 4)), ("height", slice(4, 5))):
+        (root / name / "deep").mkdir(parents=True)
+        for item in ("a", "deep/b"):
+            np.save(root / name / f"{item}.npy", SCENE[..., channels])
+    (root / "bands.yaml").write_text("rgb: [red, green, blue]\nnir: [nir]\nheight: [height]\n")
+    model.save(tmp_path / "bands.safetensors")
+    command = ("deploy", root, "-o", out, "--model", tmp_path / "bands.safetensors", "--device", "cpu")
+    assert call_refinenet(*command).returncode == 0
+    expected = model.segment(SCENE).labels
+    for item in ("a", "deep/b"):
+        np.testing.assert_array_equal(np.asarray(Image.open(out / f"{item}.png")), expected)
+    darker = SCENE[..., 3:4] // 2
+    np.save(root / "nir" / "a.npy", darker)
+    found = model.deploy_files(root, out, progress=False)
+    assert [each.was_there for each in found] == [False, True]
+    changed = np.concatenate([SCENE[..., :3], darker, SCENE[..., 4:]], -1)
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "a.png")), model.segment(changed).labels)
+    (root / "height" / "deep" / "b.npy").unlink()
+    (lost,) = (each for each in model.deploy_files(root, tmp_path / "new", progress=False) if each.error is not None)
+    assert "has no file for the image deep/b" in str(lost.error)
+    with pytest.raises(ValueError, match="not segmented in windows"):
+        raise next(e.error for e in model.deploy_files(root, tmp_path / "t", suffix=".tif", progress=False) if e.error)
 
 
 def test_an_export_answers_the_same(model: RefineNet, expected: LabelMap, tmp_path: Path) -> None:

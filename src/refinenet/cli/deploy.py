@@ -371,8 +371,8 @@ def _open(request: Request, recursive: bool, content: bytes | None) -> "tuple[Jo
 
     work = _plan(request, recursive, content)
     network = request.open_network()
-    has_arrays = any(item.source.suffix.lower() == ARRAY_SUFFIX for item in work.items)
-    if has_arrays or (not request.kinds and usual_kind(network.outputs) is not None):
+    may_have_bands = any(item.parts or item.source.suffix.lower() == ARRAY_SUFFIX for item in work.items)
+    if may_have_bands or (not request.kinds and usual_kind(network.outputs) is not None):
         work = _plan(request, recursive, content, network)
     return work, network
 

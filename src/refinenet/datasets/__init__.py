@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
+    from refinenet.datasets.band_reading import open_band_reader
     from refinenet.datasets.catalog import (
         IMAGE_SUFFIXES,
         PUBLISHED,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         median_frequency_weights,
     )
     from refinenet.datasets.dataset import spread
+    from refinenet.datasets.folder.band_files import is_band_folder, open_band_folder
     from refinenet.datasets.info import choose_images, describe, write_contact_sheet
     from refinenet.datasets.preparation import PrepareReport, list_datasets, prepare
     from refinenet.datasets.split import split_folder
@@ -68,6 +70,7 @@ __all__ = [
     "draw_street",
     "find_root",
     "find_server",
+    "is_band_folder",
     "is_drawn",
     "is_folder_dataset",
     "is_unlabelled",
@@ -76,6 +79,8 @@ __all__ = [
     "log_weights",
     "median_frequency_weights",
     "no_labels",
+    "open_band_folder",
+    "open_band_reader",
     "open_dataset",
     "open_training_datasets",
     "prepare",

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from refinenet.datasets.dataset import BandFiles, Dataset, with_value_range
 from refinenet.io.bands import Band, choose_shown, name_bands
 from refinenet.io.images import read_image
-from refinenet.io.sample_values import Decoded, ImageWarning, Reading, ValueRange
+from refinenet.io.sample_values import Decoded, ImageWarning, Mask, Note, Reading, ValueRange
 
 
 def with_bands(dataset: Dataset, bands: Sequence[Band]) -> Dataset:
@@ -41,9 +41,20 @@ def with_bands(dataset: Dataset, bands: Sequence[Band]) -> Dataset:
             f"The model takes {name_bands(bands)}, which are read from files, and the images of {dataset.name} are "
             "not files."
         )
-    places = _find_places(dataset, files, bands)
-    read = _BandReader(places=places, count=len(bands), name=dataset.name)
-    return replace(dataset, read_image=read, bands=tuple(bands))
+    return replace(dataset, read_image=_open_reader(dataset, files, bands), bands=tuple(bands))
+
+
+def open_band_reader(dataset: Dataset, bands: Sequence[Band]) -> Callable[[str], Decoded]:
+    """Return a function from an item of a dataset with band files to its image as a model reads it.
+
+    Raises:
+        ValueError: As `with_bands`.
+    """
+    return _open_reader(dataset, dataset.band_files, bands).decode
+
+
+def _open_reader(dataset: Dataset, files: Sequence[BandFiles], bands: Sequence[Band]) -> _BandReader:
+    return _BandReader(places=_find_places(dataset, files, bands), count=len(bands), name=dataset.name)
 
 
 def with_shown_bands(dataset: Dataset) -> Dataset:
@@ -126,13 +137,23 @@ class _BandReader:
     name: str
 
     def __call__(self, item: str) -> npt.NDArray[np.float32]:
+        decoded = self.decode(item)
+        for note in decoded.notes:
+            warnings.warn(ImageWarning(note), stacklevel=2)
+        return decoded.pixels
+
+    def decode(self, item: str) -> Decoded:
+        """Read the bands of an item; a pixel has data where one of its files has."""
         image: npt.NDArray[np.float32] | None = None
         first: Path | None = None
+        notes: list[Note] = []
+        known: Mask | None = None
         for place in self.places:
             path = place.find(item)
             if path is None:
                 raise ValueError(f"{self.name}: there is no file with the bands of {item}.")
-            pixels = _read(path, place.reading).pixels
+            part = read_image(path, reading=place.reading)
+            pixels, notes = part.pixels, [*notes, *part.notes]
             if image is None:
                 image, first = np.zeros((*pixels.shape[:2], self.count), np.float32), path
             if pixels.shape[:2] != image.shape[:2]:
@@ -141,12 +162,8 @@ class _BandReader:
                     f"{image.shape[1]}x{image.shape[0]}. The files of an image must have the same size."
                 )
             image[..., list(place.channels)] = pixels
+            valid: Mask = np.ones(pixels.shape[:2], np.bool_) if part.valid is None else part.valid
+            known = valid if known is None else known | valid
         assert image is not None
-        return image
-
-
-def _read(path: Path, reading: Reading) -> Decoded:
-    decoded = read_image(path, reading=reading)
-    for note in decoded.notes:
-        warnings.warn(ImageWarning(note), stacklevel=2)
-    return decoded
+        assert known is not None
+        return Decoded(pixels=image, valid=None if known.all() else known, notes=tuple(notes))

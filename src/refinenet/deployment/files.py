@@ -12,10 +12,13 @@ import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from refinenet.datasets.band_reading import open_band_reader
 from refinenet.deployment.file_results import DeployOptions, FileResult
+from refinenet.deployment.image_search import BandParts
 from refinenet.deployment.inputs import Job, JobList, skip
 from refinenet.deployment.journal import GREY, LABEL_FILES, FileState, Journal, file_state, open_journal
 from refinenet.deployment.large_images import LargeSegmentation, Windows, refuse_files, segment_large
@@ -204,12 +207,15 @@ class _Steps:
 
     def _read(self, image: _InFlight) -> None:
         # Before reading: a file that is replaced meanwhile then differs from its journal entry, and is redone.
-        image.state = file_state(image.item.source)
+        image.state = file_state(*image.item.files)
         if image.item.content is not None:
             image.image = read_image(image.item.content, reading=self.options.reading)
             return
-        for target in image.item.targets.values():
-            refuse_same_file(image.item.source, target)
+        for target, file in product(image.item.targets.values(), image.item.files):
+            refuse_same_file(file, target)
+        if image.item.parts is not None:
+            image.image = self._read_parts(image.item, image.item.parts)
+            return
         image.is_large = self.options.windows is not None or _requires_windows(image.item)
         if image.is_large:
             return
@@ -219,6 +225,17 @@ class _Steps:
             if not is_installed():
                 raise
             image.is_large = True
+
+    def _read_parts(self, item: Job, parts: BandParts) -> Decoded:
+        reading, (dataset, name) = self.options.reading, parts
+        if reading.bands is not None:
+            raise ValueError(f"{item.source}: its bands are chosen by bands.yaml: leave bands (--bands) out.")
+        if self.options.windows is not None or _requires_windows(item):
+            raise ValueError(
+                f"{item.source}: an image whose bands are in several files is not segmented in windows, as for TIFF "
+                "results: stack its bands in one file, or write another type."
+            )
+        return open_band_reader(dataset, reading.model_bands)(name)
 
     def _segment(self, image: _InFlight) -> None:
         if image.is_large:
@@ -372,7 +389,7 @@ def _attempt(image: _InFlight, step: Callable[[_InFlight], None]) -> _InFlight:
 
 
 def _find_entry(journal: Journal, item: Job) -> Mapping[str, Any] | None:
-    entry = journal.find_done(item.place, item.source, list(item.targets.values()))
+    entry = journal.find_done(item.place, item.source, list(item.targets.values()), item.files)
     if entry is None or not isinstance(entry.get("areas"), dict):
         return None
     numbers = [

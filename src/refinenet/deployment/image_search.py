@@ -7,22 +7,38 @@ import glob
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
+from refinenet.datasets.dataset import Dataset
+from refinenet.datasets.folder.band_files import is_band_folder, open_band_folder
 from refinenet.io.band_images import ARRAY_SUFFIX, BAND_SUFFIXES
 from refinenet.io.files import refuse_address
 from refinenet.io.image_files import DOWNLOAD, FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, list_files
 
 STANDARD_INPUT = "-"
 LIST_MARK = "@"
-BANDS_FILE = "bands.yaml"
-"""File of a dataset folder that says which files hold the bands of its images."""
 
 _LISTED = (*BAND_SUFFIXES, *FOREIGN_SUFFIXES)
 """Includes formats that cannot be read, so that such files are reported as failures instead of silently ignored."""
 
 Problem = ValueError | OSError
+
+
+class BandParts(NamedTuple):
+    """An image whose bands are in several files, in a folder with a bands.yaml."""
+
+    dataset: Dataset
+    item: str
+
+    def list_files(self) -> list[Path]:
+        """Return the files; those that are missing are reported on reading."""
+        found = []
+        for files in self.dataset.band_files:
+            with suppress(FileNotFoundError):
+                found.append(files.find(self.item))
+        return [path for path in found if path is not None]
 
 
 class FoundImage(NamedTuple):
@@ -33,6 +49,8 @@ class FoundImage(NamedTuple):
     """Path below the results folder, with "/" between folders and without a suffix."""
     problem: Problem | None = None
     """Reason to skip it: a folder that cannot be read or is not searched."""
+    parts: BandParts | None = None
+    """The files of its bands, if there are several."""
 
 
 class Search(NamedTuple):
@@ -127,7 +145,18 @@ def _is_pattern(source: str) -> bool:
     return glob.has_magic(source) and not os.path.lexists(source)
 
 
+def _in_band_folder(folder: Path) -> Iterator[FoundImage]:
+    dataset = open_band_folder(folder)
+    for item in dataset.items:
+        file = dataset.image_file(item)
+        assert file is not None
+        yield FoundImage(file, item, parts=BandParts(dataset, item))
+
+
 def _in_folder(folder: Path, search: Search) -> Iterator[FoundImage]:
+    if search.arrays and is_band_folder(folder):
+        yield from _in_band_folder(folder)
+        return
     listed, problems = walk_images(folder, recursive=search.recursive)
     own = _below(folder, search.results)
     names = [name for name in sorted(listed) if own is None or not name.startswith(own)]
@@ -136,11 +165,6 @@ def _in_folder(folder: Path, search: Search) -> Iterator[FoundImage]:
     if not any(map(search.is_image, images)) and not skipped:
         deeper = not search.recursive and any(map(search.is_image, _walk(folder)[0]))
         hint = " Its subfolders do: add --recursive (recursive=True)." if deeper else ""
-        if search.arrays and (folder / BANDS_FILE).is_file():
-            hint = (
-                f" Its {BANDS_FILE} puts the bands of an image into several files, which only train and eval read: "
-                "stack them in one .npy or .tif file."
-            )
         looked_for = ", ".join(search.suffixes)
         raise ValueError(f"{folder} holds no images (looked for {looked_for}).{hint}{_list_foreign(images, arrays)}")
     _note_arrays(str(folder), arrays)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from refinenet.deployment.image_search import STANDARD_INPUT, FoundImage, Search, find_images, names_one_file
+from refinenet.deployment.image_search import STANDARD_INPUT, BandParts, FoundImage, Search, find_images, names_one_file
 from refinenet.deployment.journal import SETTINGS_FILE
 from refinenet.deployment.outputs import check_target, choose_kinds, usual_suffix
 from refinenet.inference.output_kinds import OUTPUT_KINDS, PICTURE_SUFFIXES, Kind, file_word
@@ -41,6 +41,13 @@ class Job:
     """Bytes of the image file, if it is not on a disk."""
     problem: ValueError | OSError | None = None
     """Reason to skip it; it then has no targets."""
+    parts: BandParts | None = None
+    """The files of its bands, if there are several; `source` is the first of them."""
+
+    @property
+    def files(self) -> list[Path]:
+        """All files of the image."""
+        return [self.source] if self.parts is None else self.parts.list_files()
 
     @property
     def name(self) -> str:
@@ -138,7 +145,7 @@ def _choose_suffixes(
 
 def _as_item(image: FoundImage, folder: Path, suffixes: Mapping[Kind, str]) -> Job:
     targets = {} if image.problem is not None else _targets(folder, image.place, suffixes)
-    return Job(source=image.file, place=image.place, targets=targets, problem=image.problem)
+    return Job(source=image.file, place=image.place, targets=targets, problem=image.problem, parts=image.parts)
 
 
 def plan_bytes(

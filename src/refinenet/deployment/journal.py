@@ -55,8 +55,10 @@ class Journal:
         self.has_palettes = earlier is not None and earlier.has_palettes and has_bytes
         """Whether label files are written with a palette, like those that the folder holds already."""
 
-    def find_done(self, place: str, source: Path, targets: Sequence[Path]) -> Mapping[str, Any] | None:
-        """Return the entry of a finished image, or None if its file has changed or a result is missing.
+    def find_done(
+        self, place: str, source: Path, targets: Sequence[Path], files: Sequence[Path] = ()
+    ) -> Mapping[str, Any] | None:
+        """Return the entry of a finished image, or None if one of its files has changed or a result is missing.
 
         Raises:
             ValueError: foreign files are in the way.
@@ -67,7 +69,7 @@ class Journal:
         if entry is not None and there and entry.get("source") != _name(source):
             raise ValueError(f"{there[0]} is the result of {entry.get('source')}, not of {source}. {_ADVICE}")
         if entry is not None and all(os.path.isfile(target) for target in targets):
-            is_same = all(entry.get(key) == value for key, value in file_state(source).items())
+            is_same = all(entry.get(key) == value for key, value in file_state(*(files or (source,))).items())
             if is_same:
                 return entry
         self._refuse_blocked(targets)
@@ -239,14 +241,18 @@ def _name(source: Path) -> str:
     return os.path.realpath(source)
 
 
-def file_state(source: Path) -> FileState:
-    """Return size and modification time, which change when a file is replaced; None for both if it is no file."""
+def file_state(*files: Path) -> FileState:
+    """Return size and modification time, of several files the sums: they change when a file is replaced.
+
+    None for both if one is no file.
+    """
     try:
-        facts = source.stat()
+        facts = [file.stat() for file in files]
     except (OSError, ValueError):  # missing, or not a valid name: the error is reported on reading
         return {"bytes": None, "mtime_ns": None}
-    is_file = stat.S_ISREG(facts.st_mode)
-    return {"bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns} if is_file else {"bytes": None, "mtime_ns": None}
+    if not all(stat.S_ISREG(each.st_mode) for each in facts):
+        return {"bytes": None, "mtime_ns": None}
+    return {"bytes": sum(each.st_size for each in facts), "mtime_ns": sum(each.st_mtime_ns for each in facts)}
 
 
 def _shorten(value: object, limit: int = 60) -> str:

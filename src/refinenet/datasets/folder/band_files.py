@@ -21,11 +21,11 @@ from typing import NoReturn
 from refinenet.datasets.dataset import BandFiles, Dataset
 from refinenet.datasets.file_pairs import by_stem, find_by_item, find_stem
 from refinenet.datasets.folder.classes_file import load_yaml
-from refinenet.datasets.folder.split_files import Layout, SplitFiles
+from refinenet.datasets.folder.split_files import Layout, SplitFiles, list_images_below
 from refinenet.io.band_images import BAND_SUFFIXES
 from refinenet.io.bands import Band, read_bands
 from refinenet.io.image_files import walk_names
-from refinenet.labels import shorten
+from refinenet.labels import NO_CLASSES, shorten
 
 FILE = "bands.yaml"
 
@@ -49,6 +49,45 @@ def add_bands(dataset: Dataset, layout: Layout, files: SplitFiles) -> Dataset:
         find = dataset.image_file if folder == files.images else _match(folder, dataset, files)
         found.append(BandFiles(bands=bands, find=find, origin=path))
     return replace(dataset, band_files=tuple(found))
+
+
+def is_band_folder(root: Path) -> bool:
+    """Return whether a folder spreads the bands of its images over several folders."""
+    return (root / FILE).is_file()
+
+
+def open_band_folder(root: Path) -> Dataset:
+    """Return the images, without ground truth, of a folder whose bands.yaml spreads their bands over several folders.
+
+    Images are the files in the first of these folders, and its subfolders.
+
+    Raises:
+        ValueError: As `add_bands`, or there are no images.
+        FileNotFoundError: As `add_bands`.
+    """
+    first = root / next(iter(_read_file(root / FILE)))
+    if not first.is_dir():
+        raise FileNotFoundError(f"{root / FILE} declares {first.name!r}, and there is no folder {first}.")
+    names, unread = list_images_below(first)
+    if not names:
+        raise ValueError(f"{first} holds no images (looked for {', '.join(BAND_SUFFIXES)}).")
+    files = SplitFiles(images=first, image_names=names, masks=first, mask_names=(), unread=unread)
+    items = by_stem(names, "", first)
+    dataset = Dataset(
+        name=root.name,
+        split="all",
+        label_set=NO_CLASSES,
+        items=list(items),
+        read_image=_refuse_reading,
+        read_labels=_refuse_reading,
+        image_file=find_by_item(first, items),
+    )
+    layout = Layout(root=root, description="", splits={}, classes_file=None, is_unlabelled=True)
+    return add_bands(dataset, layout, files)
+
+
+def _refuse_reading(item: str) -> NoReturn:
+    raise ValueError(f"The bands of {item} are in several files.")
 
 
 def _read_file(path: Path) -> dict[str, tuple[Band, ...]]:
