@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,6 +17,7 @@ from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.dataset import spread
 from refinenet.distributed import Engine
 from refinenet.io.console import print_note
+from refinenet.io.image_files import find_size
 from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
@@ -178,6 +180,8 @@ REDUCED_SIDE = 1024
 """Longer side of reduced photographs, in pixels: a usual crop of 320 then shows a third of the width instead of a
 thirteenth, and an image of 12 megapixels is validated in a fifteenth of the time."""
 _LOOKED_AT = 32
+_LARGE_FILE = 100_000
+"""Bytes; photographs of more than `LARGE_PHOTOGRAPH` pixels have more."""
 
 
 def choose_longest_side(card: ModelCard, train_set: Dataset, *, progress: bool) -> int | Literal["none"]:
@@ -202,12 +206,17 @@ def choose_longest_side(card: ModelCard, train_set: Dataset, *, progress: bool) 
 
 
 def _read_sides(train_set: Dataset) -> Iterator[int]:
-    """Yield the longer sides of some images, none for images that are not photographs: bands, drawn ones and TIFF."""
+    """Yield the longer sides of some images, none for images that are not photographs: bands, drawn ones and TIFF.
+
+    Small files are no large photographs and are not opened, so that one that cannot be read is left to the loading
+    processes, which report it; so are damaged ones.
+    """
     for index in spread(len(train_set), _LOOKED_AT) if len(train_set) and not train_set.bands else ():
         path = train_set.image_file(train_set.items[index])
         if path is None or path.suffix.lower() in TIFF_SUFFIXES:
             return
-        yield max(train_set.read_image(train_set.items[index]).shape[:2])
+        with suppress(OSError, ValueError):
+            yield max(find_size(path.read_bytes(), str(path))) if path.stat().st_size >= _LARGE_FILE else 0
 
 
 def fill_in(
