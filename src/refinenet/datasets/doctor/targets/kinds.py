@@ -87,6 +87,27 @@ TARGET_KINDS: Mapping[str, Kind] = {
         "reach of a sensor: {message}", "These depths are probably not measured: state the value as `missing:` in "
         "targets.yaml, in stored units.",
     ),
+    # Other quantities
+    "values-scale-mixed": Kind(
+        True, False, "All values of these files are much larger or smaller than those of the others, as in another "
+        "unit: {message}", "Convert them to the unit of the others. If they are right, continue with `--no-check`.",
+    ),
+    "values-exchanged": Kind(
+        True, False, "Two quantities of these files seem to be exchanged: {message}",
+        "Exchange their channels. If they are right, continue with `--no-check`.",
+    ),
+    "values-edge": Kind(
+        False, False, "One exact value fills areas of these files and lies apart from all others, as where nothing was "
+        "measured: {message}", _DECLARE + "if it is a measurement, nothing has to be done.",
+    ),
+    "values-whole-units": Kind(
+        False, False, "These files hold integers without a declared scale, so they are read as whole units: {message}",
+        "State the stored value of one unit in targets.yaml, for example `scale: 100`; `scale: 1` if this is right.",
+    ),
+    "values-constant": Kind(
+        False, False, "These quantities have one value in each file, so there is nothing to learn within an image.",
+        "Check their export, or leave them out of targets.yaml and of the files.",
+    ),
     # Values
     "target-infinite": Kind(
         True, True, "These files hold infinite values: {message}",
