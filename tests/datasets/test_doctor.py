@@ -45,6 +45,7 @@ WARNINGS = {
         "mask-frames",
     ),
     *("image-frames", "image-cmyk", "image-deep", "image-alpha", "image-grey", "image-palette", "image-array"),
+    "image-bands",
     *("band-constant", "band-clipped", "band-narrow"),
     *("class-absent", "class-unseen", "class-not-in-train", "class-not-in-val", "class-only-one", "image-constant"),
     *("near-duplicates-across-splits", "duplicates-within-split", "contradicting-masks"),

@@ -6,8 +6,8 @@ import json
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,11 @@ class Report:
         """Print the findings as warnings, of a dataset that is used nevertheless."""
         for finding in self.findings:
             print_note(f"Warning: {finding.text()}", enabled=enabled)
+
+    def with_errors(self, kinds: Collection[str]) -> Report:
+        """Return the report with findings of these kinds as errors, for a use that they do not allow."""
+        raised = [replace(finding, stops=finding.stops or finding.kind in kinds) for finding in self.findings]
+        return replace(self, findings=sort_findings(raised))
 
     @property
     def fix_command(self) -> str:
