@@ -14,7 +14,7 @@ from PIL import Image
 from refinenet import RefineNet
 from refinenet.datasets import describe, doctor, open_dataset, split_folder
 from refinenet.datasets.band_reading import with_bands
-from refinenet.datasets.info import draw_contact_sheet
+from refinenet.datasets.contact_sheet import draw_contact_sheet
 from refinenet.io.bands import read_bands
 
 
