@@ -99,6 +99,48 @@ def spread_out(middles: Array) -> Array:
     return middles[:, np.newaxis] * np.array([0.6, 1, 1.5])
 
 
+# What is said of a folder
+
+
+def test_values_that_nothing_names_stop_training_if_there_is_no_other_ground_truth(tmp_path: Path) -> None:
+    root = write(tmp_path)
+    (root / "targets.yaml").unlink()
+    found = check(root)
+    assert {kind: finding.stops for kind, finding in found.items()} == {"values-alone-undeclared": True}
+    assert "quantities: [{name: height, unit: m}]" in found["values-alone-undeclared"].advice
+
+
+def test_tables_are_named_as_not_read(tmp_path: Path) -> None:
+    root = write(tmp_path)
+    (root / "values/train/all.csv").write_text("image,height\ns0,3\n")
+    found = check(root)
+    assert found["target-kind-unread"].examples == ("values/train/all.csv",)
+    assert "tables (.csv) are no maps" in found["target-kind-unread"].meaning
+
+
+def test_channels_before_height_and_width_are_recognised(tmp_path: Path) -> None:
+    found = check(write(tmp_path, lambda values: np.moveaxis(values, -1, 0)))
+    assert set(found) == {"target-channels"}
+    meaning = found["target-channels"].meaning
+    assert f"(2, {HEIGHT}, {WIDTH}) seems to have the channels first: save it as ({HEIGHT}, {WIDTH}, 2)" in meaning
+
+
+def test_the_report_names_the_folders_that_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write(tmp_path)
+    (root / "bands.yaml").write_text("images: [red, green, blue]\nnir: nir\n")
+    (root / "nir").mkdir()
+    report = doctor.check(root, workers=0, progress=False)
+    report.print()
+    assert "Ground truth besides classes: values/\nBands beside the images, which are" in capsys.readouterr().out
+    assert report.to_dict()["others"][1].endswith(": nir/")
+
+
+def test_a_percent_sign_without_quotes_is_explained(tmp_path: Path) -> None:
+    root = write(tmp_path)
+    (root / "targets.yaml").write_text("values: {quantities: [{name: moisture, unit: %}]}\n")
+    assert 'Put such a character in quotes: "%"' in check(root)["targets-file"].meaning
+
+
 DICE = np.random.default_rng(0)
 SOUND = {
     "alike": spread_out(DICE.uniform(1, 3, 40)),

@@ -32,6 +32,8 @@ class Report:
     """The folder of a named dataset, if it was given."""
     layout: str
     """The layout of its files, in words."""
+    others: tuple[str, ...] = ()
+    """What else was read of a folder, or is read only in training, in words."""
     images: Mapping[str, int]
     """Number of images by split."""
     checked: int
@@ -69,6 +71,7 @@ class Report:
         return {
             "source": self.source,
             "layout": self.layout,
+            "others": list(self.others),
             "images": dict(self.images),
             "checked": self.checked,
             "stops_training": self.stops_training,
@@ -88,7 +91,8 @@ class Report:
     def print(self, *, offer_fix: bool = True) -> None:
         """Print the report on standard output; `offer_fix` is false if a copy is being written already."""
         splits = ", ".join(f"{split} {count}" for split, count in self.images.items())
-        say(f"{self.source}: {self.layout}\nImages: {splits}; {self.checked} samples read.")
+        others = "".join(f"\n{line}" for line in self.others)
+        say(f"{self.source}: {self.layout}{others}\nImages: {splits}; {self.checked} samples read.")
         stopping = [finding for finding in self.findings if finding.stops]
         warnings = [finding for finding in self.findings if not finding.stops]
         for title, findings in (("Errors that stop training", stopping), ("Warnings", warnings)):

@@ -51,6 +51,15 @@ def add_bands(dataset: Dataset, layout: Layout, files: SplitFiles) -> Dataset:
     return replace(dataset, band_files=tuple(found))
 
 
+def list_band_folders(layout: Layout) -> tuple[str, ...]:
+    """Return the names of the folders that a bands.yaml declares; none without this file, or if it is invalid."""
+    path = layout.root / FILE
+    try:
+        return tuple(_read_file(path)) if path.is_file() else ()
+    except ValueError:  # reported where images are opened with their bands
+        return ()
+
+
 def _read_file(path: Path) -> dict[str, tuple[Band, ...]]:
     values = load_yaml(path)
     if not isinstance(values, Mapping) or not values:

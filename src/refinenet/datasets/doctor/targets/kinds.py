@@ -27,8 +27,8 @@ TARGET_KINDS: Mapping[str, Kind] = {
         "If they belong to an image, name them like it.",
     ),
     "target-kind-unread": Kind(
-        False, False, "These files have formats that are not read as measurements. JPEG and WebP change values.",
-        "Save measurements as PNG of 8 or 16 bits, TIFF or .npy.",
+        False, False, "These files have formats that are not read as measurements. JPEG and WebP change values, and "
+        "tables (.csv) are no maps.", "Save measurements of each pixel as PNG of 8 or 16 bits, TIFF or .npy.",
     ),
     "target-damaged": Kind(
         True, False, "These files cannot be read: training on them would fail. {message}",
@@ -48,6 +48,11 @@ TARGET_KINDS: Mapping[str, Kind] = {
     ),
     "values-undeclared": Kind(
         False, False, "Nothing says what the channels in the folder values/ are, so it is not used.",
+        "Name them in targets.yaml, for example:\nvalues: {{quantities: [{{name: height, unit: m}}]}}",
+    ),
+    "values-alone-undeclared": Kind(
+        True, False, "The only ground truth is in the folder values/, and nothing says what its channels are: there is "
+        "nothing to train on.",
         "Name them in targets.yaml, for example:\nvalues: {{quantities: [{{name: height, unit: m}}]}}",
     ),
     # Meaning of the numbers
