@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from band_scenes import BANDS, draw_scene, write_folder, write_several
+from band_scenes import BANDS, draw_scene, write_folder, write_several, write_tiff
 from PIL import Image
 
 from refinenet import RefineNet
 from refinenet.datasets import describe, doctor, open_dataset, split_folder
 from refinenet.datasets.band_reading import with_bands
-from refinenet.datasets.info import draw_contact_sheet
+from refinenet.datasets.contact_sheet import draw_contact_sheet
 from refinenet.io.bands import read_bands
 
 
@@ -118,6 +118,29 @@ def test_training_does_not_start_on_files_of_other_bands(tmp_path: Path) -> None
     network = RefineNet(encoder="test_resnet", bands="red,nir", device="cpu")
     with pytest.raises(ValueError, match=r"(?s)bands-refused: 4.*takes 2 bands: red, nir;.*has\s+5.*bands\.yaml"):
         network.train(root, output=tmp_path / "run", epochs=1, progress=False)
+
+
+@pytest.mark.parametrize(("dtype", "bands"), [(np.uint16, 4), (np.float32, 5), (np.float32, 3)])
+def test_rasters_of_bands_are_no_damaged_images(dtype: type, bands: int, tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "scenes", 2, ".tif")
+    for seed in range(2):
+        write_tiff(root / "images" / f"{seed:02d}.tif", draw_scene(seed)[0][..., :bands].astype(dtype))
+    report = doctor.check(root, workers=0, progress=False)
+    found = {finding.kind: finding for finding in report.findings}
+    assert set(found) == {"image-bands"}
+    assert f"hold {bands} bands of {np.dtype(dtype)}," in found["image-bands"].meaning
+    assert "deploy --bands 3,2,1" in found["image-bands"].advice
+    assert "remove" not in found["image-bands"].text()
+    assert not report.stops_training
+    assert report.with_errors(["image-bands"]).stops_training
+    (root / "images" / "01.tif").write_bytes((root / "images" / "01.tif").read_bytes()[:900])
+    assert "image-damaged" in {finding.kind for finding in doctor.check(root, workers=0, progress=False).findings}
+
+
+def test_training_of_rgb_networks_does_not_start_on_bands(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "scenes", 6, ".tif")
+    with pytest.raises(ValueError, match=r"(?s)image-bands: 6.*hold 5 bands of float32"):
+        RefineNet(encoder="test_resnet", device="cpu").train(root, output=tmp_path / "run", epochs=1, progress=False)
 
 
 def test_contact_sheets_show_colours(tmp_path: Path) -> None:

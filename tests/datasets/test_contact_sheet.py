@@ -15,9 +15,11 @@ from PIL import ImageFont
 
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import count_classes
-from refinenet.datasets.info import CANDIDATES, choose_images, draw_contact_sheet
+from refinenet.datasets.contact_sheet import CANDIDATES, choose_images, draw_contact_sheet
+from refinenet.io.colour_bar import draw_colour_bar, paint
 from refinenet.io.legend import LegendEntry, draw_legend, fit_text, format_share, hatch
 from refinenet.labels import LabelMap, LabelSet
+from refinenet.outputs import OutputSpec
 
 RGB = npt.NDArray[np.uint8]
 VOID = 255
@@ -343,3 +345,57 @@ def test_image_and_mask_of_different_sizes_are_an_error_that_names_them() -> Non
     dataset = dataset_of(all_of(0), image=lambda _: flat(5, 6, IMAGE))
     with pytest.raises(ValueError, match="image 0: the image has 6x5 pixels"):
         draw_contact_sheet(dataset, workers=0)
+
+
+HEIGHT = OutputSpec(name="soil", kind="regression", channels=("height",), units=("m",))
+TARGETS = {
+    "soil": (HEIGHT, lambda _: np.linspace(0, 10, 1200, dtype=np.float32).reshape(1, 30, 40)),
+    "depth": (OutputSpec(name="depth", kind="depth"), lambda _: np.full((1, 30, 40), 7, np.float32)),
+    "normals": (OutputSpec(name="normals", kind="normals"), lambda _: np.full((3, 30, 40), -(3**-0.5), np.float32)),
+}
+
+
+def with_values(dataset: Dataset, *names: str) -> Dataset:
+    return replace(
+        dataset,
+        target_specs=tuple(TARGETS[name][0] for name in names),
+        target_readers={name: TARGETS[name][1] for name in names},
+    )
+
+
+def test_values_are_drawn_beside_images_without_classes() -> None:
+    dataset = with_values(dataset_of(all_of(0), 2), "soil", "normals").without_classes()
+    sheet = draw_contact_sheet(dataset, count=2, columns=1, cell=(60, 80), workers=0)
+    rows = np.flatnonzero((sheet == IMAGE).all(2).any(1))
+    # The image, 2 pixels, and the heights from the lowest to the highest 2 % at twice their size.
+    top, left = rows[0], np.flatnonzero((sheet[rows[0]] == IMAGE).all(1))[0]
+    values = np.linspace(0, 10, 1200, dtype=np.float32).reshape(30, 40).repeat(2, 0).repeat(2, 1)
+    low, high = np.percentile(values, (2, 98))
+    np.testing.assert_array_equal(sheet[top : top + 60, left + 82 : left + 162], paint(values, low, high, "plasma"))
+    normals = sheet[top : top + 60, left + 164 : left + 244]
+    assert np.all(normals == round((1 - 3**-0.5) * 127.5))
+    bar = draw_colour_bar(80, float(low), float(high), "height (m)", "plasma")
+    np.testing.assert_array_equal(sheet[-len(bar) :, :80], bar)
+    assert len(rows) == 120
+
+
+def test_values_follow_overlays_and_share_their_width() -> None:
+    plain = draw_contact_sheet(dataset_of(all_of(1), 8), cell=(60, 80), workers=0)
+    both = draw_contact_sheet(with_values(dataset_of(all_of(1), 8), "soil", "depth"), cell=(60, 80), workers=0)
+    assert abs(both.shape[1] - plain.shape[1]) < 80  # 2 x 4 pictures instead of 4 x 2, and fewer gaps
+    assert (both == MIXED[1]).all(2).any()
+
+
+def test_values_that_cannot_be_read_leave_the_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = with_values(dataset_of(all_of(1)), "soil")
+    broken = replace(dataset, target_readers={"soil": lambda _: np.zeros((1, 2, 3), np.float32)})
+    sheet = draw_contact_sheet(broken, cell=(60, 80), workers=0)
+    np.testing.assert_array_equal(sheet, draw_contact_sheet(dataset_of(all_of(1)), cell=(60, 80), workers=0))
+    assert "not drawn: " in capsys.readouterr().err
+    with pytest.raises(ValueError, match="They must be equal"):
+        draw_contact_sheet(broken.without_classes(), workers=0)
+
+
+def test_images_alone_are_refused() -> None:
+    with pytest.raises(ValueError, match="no classes to draw over its images, nor other ground truth"):
+        draw_contact_sheet(dataset_of(all_of(0)).without_classes(), workers=0)

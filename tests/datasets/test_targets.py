@@ -16,7 +16,6 @@ from refinenet.datasets import (
     draw_street,
     open_dataset,
     split_folder,
-    write_contact_sheet,
 )
 from refinenet.datasets.dataset import with_value_range
 from refinenet.datasets.joining import join
@@ -194,8 +193,6 @@ def test_summaries_say_how_much_is_known_and_between_which_values(
     assert found.to_dict()["targets"]["val"][1]["percentile_95"] == 15
     found.print()
     assert "soil: moisture" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="has no classes to draw over its images"):
-        write_contact_sheet(tmp_path / "sheet.png", root)
     _declare(root, "values: {quantities: [{name: height}]}\n")
     with pytest.raises(ValueError, match=r"0a\.npy has 2 channels"):
         _read(root, "values", split="val")

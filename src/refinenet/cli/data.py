@@ -89,7 +89,7 @@ def info(
     root: Root = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(help="Write a contact sheet (images with overlays and a legend) as .png or .jpg."),
+        typer.Option(help="Write a contact sheet (images, overlays, other ground truth, legend) as .png or .jpg."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split to show on the sheet. Default: train.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Maximum number of images on the sheet.")] = 12,
@@ -100,12 +100,12 @@ def info(
     from refinenet.datasets.info import describe, write_contact_sheet
 
     found = describe(source, root=root, workers=workers, progress=not as_json)
-    if sheet is not None:
-        write_contact_sheet(sheet, source, root=root, split=split, count=count, info=found, workers=workers)
     if as_json:
         say(found.to_dict())
-        return
-    found.print()
+    else:
+        found.print()
+    if sheet is not None:  # last, since the tables are of use even where a sheet cannot be drawn
+        write_contact_sheet(sheet, source, root=root, split=split, count=count, info=found, workers=workers)
 
 
 @app.command(epilog=epilog("data check"))

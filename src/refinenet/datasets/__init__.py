@@ -39,9 +39,10 @@ if TYPE_CHECKING:
         log_weights,
         median_frequency_weights,
     )
+    from refinenet.datasets.contact_sheet import choose_images
     from refinenet.datasets.dataset import spread
     from refinenet.datasets.folder.band_files import is_band_folder, open_band_folder
-    from refinenet.datasets.info import choose_images, describe, write_contact_sheet
+    from refinenet.datasets.info import describe, write_contact_sheet
     from refinenet.datasets.preparation import PrepareReport, list_datasets, prepare
     from refinenet.datasets.split import split_folder
     from refinenet.datasets.street_scenes import draw_street

@@ -67,12 +67,14 @@ if TYPE_CHECKING:
         find_size,
         has_suffix,
         list_files,
+        open_file,
         open_picture,
         open_verified,
         read_picture,
         to_sixteen_bits,
         walk_names,
     )
+    from refinenet.io.image_headers import needs_gdal
     from refinenet.io.images import (
         ChannelOrder,
         ImageSource,
@@ -207,9 +209,11 @@ __all__ = [
     "map_parallel",
     "map_safely",
     "name_bands",
+    "needs_gdal",
     "needs_windows",
     "only_one",
     "open_bands",
+    "open_file",
     "open_hdf5",
     "open_picture",
     "open_target",

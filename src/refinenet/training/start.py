@@ -107,6 +107,7 @@ def check_data(arguments: TrainArguments, network: Network, *, progress: bool) -
         root = Path(arguments.root) if arguments.root is not None and number == 0 else None
         targets = [spec.name for spec in network.architecture.outputs if spec.kind != CLASS_KIND]
         report = doctor.check(os.fspath(source), root=root, quick=True, targets=targets, workers=0, progress=progress)
+        report = report.with_errors(["image-bands"])
         if report.stops_training:
             raise ValueError(report.text())
         report.print_warnings(enabled=progress)

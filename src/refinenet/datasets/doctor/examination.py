@@ -224,6 +224,7 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
         source=source.name,
         root=None,
         layout=source.layout,
+        others=source.others,
         images=source.listing.splits,
         checked=len(facts),
         is_quick=quick,

@@ -10,7 +10,8 @@ from refinenet.datasets.doctor.findings import KINDS, Finding, find
 from refinenet.datasets.doctor.listing import Pair, name_pair, shorten
 from refinenet.datasets.doctor.pair_rules import size_notes
 from refinenet.datasets.doctor.scan import ARRAY_MODE, Facts, ImageFacts, MaskFacts
-from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS
+from refinenet.io.band_images import ARRAY_SUFFIX
+from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS, has_suffix
 
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
 _CONVERTED = {
@@ -50,7 +51,12 @@ def _all_notes(facts: Sequence[Facts]) -> Iterator[tuple[str, str, str]]:
             continue
         yield from image_notes(fact.pair, fact.image, grey_is_odd)
         if fact.image.mode == ARRAY_MODE:
-            yield "image-array", fact.pair.image, ""
+            is_array = has_suffix(fact.pair.image, (ARRAY_SUFFIX,))
+            yield (
+                ("image-array", fact.pair.image, "")
+                if is_array
+                else ("image-bands", fact.pair.image, fact.image.message)
+            )
         yield from _mask_notes(fact.pair, fact.mask)
         if fact.is_readable:
             yield from size_notes(fact.pair, fact.image, fact.mask)

@@ -241,13 +241,24 @@ IMAGE_KINDS: Mapping[str, Kind] = {
     ),
     "image-alpha": Kind(
         False, True, "These images have transparency and are composited over black.",
-        "Composite them over another colour if black is wrong; " + FIX + "as they are read.",
+        "Composite them over another colour if black is wrong. If alpha is a band of its own, such as infrared, make "
+        "the network with `--bands`; " + FIX + "as they are read.",
     ),
     "image-array": Kind(
         False, False, "These images are NumPy files, which only networks with named bands read: training any other "
         "network would fail.",
         "Make the network with the bands of the files, such as `--bands red,green,blue,nir:0:4095`. Whether their "
         "values fit is checked when it is trained.",
+    ),
+    "image-bands": Kind(
+        False, False, "These images hold {message}, which are not read as RGB: only networks with named bands are "
+        "trained on them, and training any other network would not start.",
+        "Make the network with the bands of the files, such as `--bands red,green,blue,nir:0:4095`. RGB models read "
+        "three of them, by number: `refinenet deploy --bands 3,2,1`.",
+    ),
+    "image-needs-rasterio": Kind(
+        True, False, "These images are sound, but hold bands that only rasterio reads.",
+        "Install it: pip install 'refinenet-torch[large]'.",
     ),
     "image-grey": Kind(
         False, True, "These images are grey, unlike most others; they are read as RGB with equal channels.",

@@ -6,8 +6,8 @@ import json
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Report:
     """The folder of a named dataset, if it was given."""
     layout: str
     """The layout of its files, in words."""
+    others: tuple[str, ...] = ()
+    """What else was read of a folder, or is read only in training, in words."""
     images: Mapping[str, int]
     """Number of images by split."""
     checked: int
@@ -47,6 +49,11 @@ class Report:
         """Print the findings as warnings, of a dataset that is used nevertheless."""
         for finding in self.findings:
             print_note(f"Warning: {finding.text()}", enabled=enabled)
+
+    def with_errors(self, kinds: Collection[str]) -> Report:
+        """Return the report with findings of these kinds as errors, for a use that they do not allow."""
+        raised = [replace(finding, stops=finding.stops or finding.kind in kinds) for finding in self.findings]
+        return replace(self, findings=sort_findings(raised))
 
     @property
     def fix_command(self) -> str:
@@ -64,6 +71,7 @@ class Report:
         return {
             "source": self.source,
             "layout": self.layout,
+            "others": list(self.others),
             "images": dict(self.images),
             "checked": self.checked,
             "stops_training": self.stops_training,
@@ -83,7 +91,8 @@ class Report:
     def print(self, *, offer_fix: bool = True) -> None:
         """Print the report on standard output; `offer_fix` is false if a copy is being written already."""
         splits = ", ".join(f"{split} {count}" for split, count in self.images.items())
-        say(f"{self.source}: {self.layout}\nImages: {splits}; {self.checked} samples read.")
+        others = "".join(f"\n{line}" for line in self.others)
+        say(f"{self.source}: {self.layout}{others}\nImages: {splits}; {self.checked} samples read.")
         stopping = [finding for finding in self.findings if finding.stops]
         warnings = [finding for finding in self.findings if not finding.stops]
         for title, findings in (("Errors that stop training", stopping), ("Warnings", warnings)):

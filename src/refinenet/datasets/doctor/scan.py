@@ -25,9 +25,11 @@ from refinenet.datasets.doctor.value_matching import Codes, Fit, find_areas, fit
 from refinenet.datasets.folder.target_encoding import TargetEncoding
 from refinenet.datasets.formats.lookup import pack_colours
 from refinenet.io.band_images import ARRAY_SUFFIX, read_samples
-from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS, Picture, has_suffix, open_verified
+from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS, Picture, has_suffix, open_file, open_verified
+from refinenet.io.image_headers import needs_gdal
 from refinenet.io.images import decode
 from refinenet.io.mask_files import read_colours, read_ids
+from refinenet.io.raster.reader import is_installed
 from refinenet.labels import LabelMap
 
 
@@ -108,7 +110,7 @@ MAX_VALUES = 300
 """Largest number of distinct ids or colours stored for a mask, the most frequent ones."""
 
 ARRAY_MODE = "array"
-"""Mode of an image in a NumPy file."""
+"""Mode of an image in a NumPy file, or in one of bands that are not read as RGB."""
 
 _SEEN = 4096  # pixels are enough to tell a photograph from a mask
 
@@ -120,6 +122,7 @@ class ImageFacts:
     problem: str = ""
     """The suffix of a kind of finding ("damaged") if the image cannot be read; other facts are then unknown."""
     message: str = ""
+    """What is wrong, or how many bands an image of any bands has."""
     size: tuple[int, int] = (0, 0)
     """H and W of the upright image."""
     orientation: int = 1
@@ -229,6 +232,8 @@ def read_image_facts(path: str, *, has_outlines: bool = False) -> ImageFacts:
         picture, has_frames = open_once(path)
         pixels = _to_rgb(picture, path)
     except (ValueError, OSError) as error:
+        if isinstance(error, ValueError) and _holds_bands(path):
+            return _read_array_facts(path, has_outlines=has_outlines)
         return ImageFacts(problem=_name_problem(path, error), message=str(error))
     return ImageFacts(
         size=(pixels.shape[0], pixels.shape[1]),
@@ -244,8 +249,14 @@ def read_image_facts(path: str, *, has_outlines: bool = False) -> ImageFacts:
     )
 
 
+def _holds_bands(path: str) -> bool:
+    """Whether a file that is not read as RGB holds bands, all of which GDAL reads."""
+    with open_file(Path(path)) as stream:
+        return needs_gdal(stream)
+
+
 def _read_array_facts(path: str, *, has_outlines: bool) -> ImageFacts:
-    """Read the facts of an image in a NumPy file, whose first band stands for its colours."""
+    """Read the facts of an image of any bands, of which the first one stands for its colours."""
     try:
         samples, valid = read_samples(Path(path))
     except (ValueError, OSError) as error:
@@ -257,6 +268,7 @@ def _read_array_facts(path: str, *, has_outlines: bool) -> ImageFacts:
     return ImageFacts(
         size=(samples.shape[0], samples.shape[1]),
         mode=ARRAY_MODE,
+        message=f"{samples.shape[2]} band{'s' if samples.shape[2] > 1 else ''} of {samples.dtype}",
         is_constant=not known.size or bool(known.min() == known.max()),
         digest=_digest(samples),
         thumbnail=_shrink(pixels),
@@ -376,4 +388,6 @@ def _name_problem(path: str, error: ValueError | OSError) -> str:
         return "empty"
     if isinstance(error.__cause__, UnidentifiedImageError):
         return "not-an-image"
+    if _holds_bands(path) and not is_installed():
+        return "needs-rasterio"
     return "too-large" if f"{MAX_PIXELS:,}" in str(error) else "damaged"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from refinenet.datasets.doctor.listing import Listing, Pair, list_pairs, say_res
 from refinenet.datasets.doctor.mask_values import points_of
 from refinenet.datasets.doctor.scan import Reading
 from refinenet.datasets.doctor.targets.listing import list_targets
+from refinenet.datasets.folder.band_files import list_band_folders
 from refinenet.datasets.folder.classes_file import MaskEncoding, of_ids
 from refinenet.datasets.folder.encodings import find_encoding
 from refinenet.datasets.folder.folder import AnnotationReport, FolderSplits, open_images
@@ -37,6 +38,8 @@ class Source:
     reading: Reading
     encoding: MaskEncoding | None
     """Encoding of the mask values, if a file or the dataset itself defines it."""
+    others: tuple[str, ...] = ()
+    """What else is read of a folder, or only in training, in words."""
     resplit: str
     """Advice on how to move samples to other splits."""
     is_encoding_damaged: bool = False
@@ -96,9 +99,20 @@ def _with_targets(opened: Source, layout: Layout, wanted: Collection[str] | None
         opened,
         listing=listing,
         reading=replace(opened.reading, encodings=encodings),
+        others=_describe_others(layout, tuple(found.encodings)),
         target_folders=found.encodings,
         target_specs={name: encoding.spec for name, encoding in encodings.items()},
     )
+
+
+def _describe_others(layout: Layout, targets: Sequence[str]) -> tuple[str, ...]:
+    """Name the folders of targets, and those of bands, which are examined with the network that reads them."""
+    bands = [name for name in list_band_folders(layout) if name != "images"]
+    lines = [f"Ground truth besides classes: {', '.join(f'{name}/' for name in targets)}"] if targets else []
+    if bands:
+        names = ", ".join(f"{name}/" for name in bands)
+        lines.append(f"Bands beside the images, which are checked when a network of them is trained: {names}")
+    return tuple(lines)
 
 
 def _with_dataset_targets(opened: Source, wanted: Collection[str] | None) -> Source:

@@ -90,6 +90,15 @@ def _refuse_reading(item: str) -> NoReturn:
     raise ValueError(f"The bands of {item} are in several files.")
 
 
+def list_band_folders(layout: Layout) -> tuple[str, ...]:
+    """Return the names of the folders that a bands.yaml declares; none without this file, or if it is invalid."""
+    path = layout.root / FILE
+    try:
+        return tuple(_read_file(path)) if path.is_file() else ()
+    except ValueError:  # reported where images are opened with their bands
+        return ()
+
+
 def _read_file(path: Path) -> dict[str, tuple[Band, ...]]:
     values = load_yaml(path)
     if not isinstance(values, Mapping) or not values:

@@ -162,7 +162,8 @@ def load_yaml(path: Path) -> Any:
     try:
         return yaml.load(path.read_text("utf-8"), _PlainLoader)
     except _YAML_ERRORS as error:
-        raise ValueError(f"{path}: {error}") from error
+        hint = ' Put such a character in quotes: "%".' if "cannot start any token" in str(error) else ""
+        raise ValueError(f"{path}: {error}{'.' if hint else ''}{hint}") from error
 
 
 def read_classes_file(path: Path) -> MaskEncoding:

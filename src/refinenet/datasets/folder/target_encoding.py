@@ -90,7 +90,7 @@ class TargetEncoding:
         if stored.shape[2] != len(self.missing):
             raise ChannelsError(
                 f"{path} has {stored.shape[2]} channels, and {self.spec.name} has {len(self.missing)}: "
-                f"{', '.join(self.spec.channels) or self.spec.info.meaning}."
+                f"{', '.join(self.spec.channels) or self.spec.info.meaning}.{_hint_at_order(stored, len(self.missing))}"
             )
         is_normals = self.spec.kind == "normals"
         values = self._decode_normals(stored, path) if is_normals else self._rescale(stored, path)
@@ -168,3 +168,13 @@ class TargetEncoding:
                 f"have x right, y down and z into the scene: state the axes to negate in {self.origin}, under "
                 "`normals:`, for example `flip: [y, z]`."
             )
+
+
+def _hint_at_order(stored: npt.NDArray[Any], channels: int) -> str:
+    """Return a hint if the first axis is that of the channels; it is taken for H."""
+    if stored.shape[0] != channels or min(stored.shape[1:]) <= channels:
+        return ""
+    return (
+        f" Its shape {stored.shape} seems to have the channels first: save it as {(*stored.shape[1:], channels)}, "
+        "height, width and channels, for example with `np.moveaxis(values, 0, -1)`."
+    )

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import count_each
+from refinenet.datasets.contact_sheet import choose_images
 from refinenet.datasets.dataset import spread
-from refinenet.datasets.info import choose_images
 from refinenet.evaluation.report.targets import draw_target_strip
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.band_images import as_picture

@@ -27,8 +27,8 @@ TARGET_KINDS: Mapping[str, Kind] = {
         "If they belong to an image, name them like it.",
     ),
     "target-kind-unread": Kind(
-        False, False, "These files have formats that are not read as measurements. JPEG and WebP change values.",
-        "Save measurements as PNG of 8 or 16 bits, TIFF or .npy.",
+        False, False, "These files have formats that are not read as measurements. JPEG and WebP change values, and "
+        "tables (.csv) are no maps.", "Save measurements of each pixel as PNG of 8 or 16 bits, TIFF or .npy.",
     ),
     "target-damaged": Kind(
         True, False, "These files cannot be read: training on them would fail. {message}",
@@ -48,6 +48,11 @@ TARGET_KINDS: Mapping[str, Kind] = {
     ),
     "values-undeclared": Kind(
         False, False, "Nothing says what the channels in the folder values/ are, so it is not used.",
+        "Name them in targets.yaml, for example:\nvalues: {{quantities: [{{name: height, unit: m}}]}}",
+    ),
+    "values-alone-undeclared": Kind(
+        True, False, "The only ground truth is in the folder values/, and nothing says what its channels are: there is "
+        "nothing to train on.",
         "Name them in targets.yaml, for example:\nvalues: {{quantities: [{{name: height, unit: m}}]}}",
     ),
     # Meaning of the numbers
@@ -86,6 +91,27 @@ TARGET_KINDS: Mapping[str, Kind] = {
         False, False, "A large share of the pixels of these maps has the same depth, the largest one, as beyond the "
         "reach of a sensor: {message}", "These depths are probably not measured: state the value as `missing:` in "
         "targets.yaml, in stored units.",
+    ),
+    # Other quantities
+    "values-scale-mixed": Kind(
+        True, False, "All values of these files are much larger or smaller than those of the others, as in another "
+        "unit: {message}", "Convert them to the unit of the others. If they are right, continue with `--no-check`.",
+    ),
+    "values-exchanged": Kind(
+        True, False, "Two quantities of these files seem to be exchanged: {message}",
+        "Exchange their channels. If they are right, continue with `--no-check`.",
+    ),
+    "values-edge": Kind(
+        False, False, "One exact value fills areas of these files and lies apart from all others, as where nothing was "
+        "measured: {message}", _DECLARE + "if it is a measurement, nothing has to be done.",
+    ),
+    "values-whole-units": Kind(
+        False, False, "These files hold integers without a declared scale, so they are read as whole units: {message}",
+        "State the stored value of one unit in targets.yaml, for example `scale: 100`; `scale: 1` if this is right.",
+    ),
+    "values-constant": Kind(
+        False, False, "These quantities have one value in each file, so there is nothing to learn within an image.",
+        "Check their export, or leave them out of targets.yaml and of the files.",
     ),
     # Values
     "target-infinite": Kind(

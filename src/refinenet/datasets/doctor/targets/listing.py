@@ -23,6 +23,7 @@ _UNREAD = tuple(
     for suffix in (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES, ".npz", ".mat", ".pfm", ".h5", ".hdf5", ".bin", ".raw", ".flo")
     if suffix not in STORED_SUFFIXES
 )
+_TABLES = (".csv", ".tsv", ".xlsx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,7 @@ def list_targets(layout: Layout, pairs: Sequence[Pair], wanted: Collection[str] 
     found.add_uneven(encodings, folders)
     if wanted is None:
         found.add_undeclared(layout, encodings)
+        found.add_tables(layout)
     return TargetListing(pairs=matched, encodings=encodings, findings=found.make(layout.root))
 
 
@@ -126,7 +128,15 @@ class _Found:
         for files in layout.splits.values():
             folder = list_target_folders(layout, files).get("values")
             if folder is not None and "values" not in encodings:
-                self.add("values-undeclared", str(folder))
+                is_alone = layout.is_unlabelled and not encodings
+                self.add("values-alone-undeclared" if is_alone else "values-undeclared", str(folder))
+
+    def add_tables(self, layout: Layout) -> None:
+        """Record tables in the folders of targets, whatever their names."""
+        folders = {path for files in layout.splits.values() for path in list_target_folders(layout, files).values()}
+        for folder in folders:
+            for name in walk_names(folder, _TABLES):
+                self.add("target-kind-unread", str(folder / name))
 
     def make(self, root: Path) -> list[Finding]:
         """Return the findings."""

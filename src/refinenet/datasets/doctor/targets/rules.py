@@ -16,6 +16,7 @@ from refinenet.datasets.doctor.scan import Facts
 from refinenet.datasets.doctor.targets.depth_rules import judge_depths
 from refinenet.datasets.doctor.targets.notes import Notes, Seen
 from refinenet.datasets.doctor.targets.outlines import compare_outlines
+from refinenet.datasets.doctor.targets.value_rules import judge_quantities
 from refinenet.datasets.folder.target_encoding import AWAY, AXES, TargetEncoding
 from refinenet.outputs import OutputSpec
 
@@ -70,6 +71,8 @@ def judge_targets(
             judge_depths(readable, encodings.get(name), spec, notes)
         elif spec.kind == "normals":
             flips[name] = _judge_frame(readable, notes, encodings.get(name))
+        elif spec.kind == "regression":
+            judge_quantities(readable, encodings.get(name), spec, notes)
     return TargetVerdict(
         findings=notes.make(), left_out=notes.left_out, flips={name: axes for name, axes in flips.items() if axes}
     )

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.dataset import Intrinsics
+from refinenet.datasets.doctor.targets.markers import find_edge_value, find_marker
 from refinenet.datasets.doctor.targets.outlines import find_outlines
 from refinenet.datasets.folder.target_encoding import (
     LENGTH_ERROR,
@@ -37,11 +38,7 @@ _COMPARED = 160
 """Longer side in pixels to which depths are thinned out before normals are computed from them."""
 _VIEW = 0.9
 """Focal length, relative to the longer side, of a camera that is not known: an angle of view of 58 degrees."""
-_FEW_VALUES = 8
-"""Smallest number of distinct values of which one can stand out."""
-_STANDS_OUT = 3.0
-"""Distance from the nearest other value, relative to the range of all others, from which a value is a marker."""
-_FEWEST_MARKED = 8
+_FEWEST_COMPARED = 8
 _FAR = 3.0
 """Ratio to the next largest depth from which the largest one may be a marker."""
 
@@ -60,6 +57,8 @@ class ChannelFacts:
     is_constant: bool = False
     marker: float | None = None
     """A frequent value that is far from all others, as it is stored."""
+    edge_value: float | None = None
+    """A frequent value at the edge of the others, as it is stored; only of other quantities than depth and normals."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,9 +190,11 @@ def _describe_channel(values: Floats, scale: float, kind: str) -> ChannelFacts:
     if not known.size:
         return ChannelFacts()
     distinct, counts = np.unique(known[:: max(1, known.size // MAX_NUMBERS)], return_counts=True)
-    marker = None if kind == "normals" else _find_marker(distinct, counts)
+    marker = None if kind == "normals" else find_marker(distinct, counts)
     if kind == "depth" and marker is not None and marker < _FAR * distinct[-2]:
         marker = None  # the end of a sensor's reach, or a near object before a wall
+    is_plain = kind == "regression" and marker is None
+    edge_value = find_edge_value(values, distinct, counts, scale) if is_plain else None
     low, middle, high = np.quantile(known, QUANTILES).tolist()
     return ChannelFacts(
         known=known.size,
@@ -202,20 +203,8 @@ def _describe_channel(values: Floats, scale: float, kind: str) -> ChannelFacts:
         at_highest=float(counts[-1] / counts.sum()),
         is_constant=len(distinct) == 1,
         marker=None if marker is None else marker * scale,
+        edge_value=None if edge_value is None else edge_value * scale,
     )
-
-
-def _find_marker(distinct: Floats, counts: npt.NDArray[np.int64]) -> float | None:
-    """Return the lowest or highest value if it is frequent and far from the others."""
-    if len(distinct) < _FEW_VALUES:
-        return None
-    for end, gap, rest in (
-        (0, distinct[1] - distinct[0], distinct[-1] - distinct[1]),
-        (-1, distinct[-1] - distinct[-2], distinct[-2] - distinct[0]),
-    ):
-        if counts[end] >= _FEWEST_MARKED and gap > _STANDS_OUT * rest:
-            return float(distinct[end])
-    return None
 
 
 def _is_stretched(stored: npt.NDArray[Any]) -> bool:
@@ -264,7 +253,7 @@ def _find_agreement(depth: Floats, units: Values, camera: Intrinsics | None) -> 
     computed = find_normals(thinned, Intrinsics(*(value / step for value in known)), reach=2)
     products = units[::step, ::step].transpose(2, 0, 1) * computed
     products = products[:, ~np.isnan(products).any(0)]
-    if products.shape[1] < max(_FEWEST_MARKED, thinned.size // 20):
+    if products.shape[1] < max(_FEWEST_COMPARED, thinned.size // 20):
         return None
     x, y, z = products.mean(1).tolist()
     return x, y, z
