@@ -62,7 +62,7 @@ def test_a_run_measures_all_outputs_and_its_model_has_them(run: Path) -> None:
 def test_a_stopped_run_ends_bit_for_bit_where_it_would_have(run: Path, tmp_path: Path) -> None:
     settings = {**SMALL, "learn_output_weights": True}
     new_network().train(STREETS, output=tmp_path / "cut", check=False, progress=False, stop_after=3, **settings)
-    RefineNet(device="cpu").train(resume=tmp_path / "cut", progress=False)
+    RefineNet(encoder="test_resnet", device="cpu").train(resume=tmp_path / "cut", progress=False)
     reached = state(run)
     assert different(reached, state(tmp_path / "cut")) == []
     learnt = [tensor for name, tensor in reached.items() if name.endswith("log_variances")]
