@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CommandLine
+from model_parts import SMALL_DECODER
 from PIL import Image
 from small_runs import different, state
 
@@ -30,7 +31,9 @@ SPECS = "classes,depth,normals,soil=regression[height:m,moisture:%]"
 
 
 def new_network(outputs: str = OUTPUTS) -> RefineNet:
-    return RefineNet(encoder="test_resnet", outputs=outputs, device="cpu", backend="pytorch", seed=5)
+    return RefineNet(
+        encoder="test_resnet", decoder=SMALL_DECODER, outputs=outputs, device="cpu", backend="pytorch", seed=5
+    )
 
 
 @pytest.fixture(scope="module")
