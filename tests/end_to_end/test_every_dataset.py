@@ -10,6 +10,7 @@ import matlab_miniatures
 import numpy as np
 import png_miniatures
 import pytest
+from model_parts import SMALL_DECODER
 
 from refinenet import RefineNet
 from refinenet.datasets.catalog import PUBLISHED, Dataset, open_dataset
@@ -46,7 +47,7 @@ def test_it_is_trained_on_and_measured(name: str, write: Callable[[Path], None],
     root = tmp_path / "root"
     write(root)
     plain, _, classes = name.partition(":")
-    network = RefineNet(encoder="test_resnet", device="cpu")
+    network = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu")
     result = network.train(
         dataset=plain, root=root, classes=classes or None, output=tmp_path / "run", progress=False,
         epochs=1, batch_size=2, crop_size=[32, 32], workers=0, loggers=(),

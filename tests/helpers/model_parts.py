@@ -15,6 +15,8 @@ from refinenet.labels import LabelSet
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Architecture, Network
 
+SMALL_DECODER: dict[str, Any] = {"widths": [16] * 4, "cascade": [1, 1, 2, 2], "pooling_links": 1}
+"""Two narrow blocks with every kind of operation: what takes a minute to compile, trace or translate takes seconds."""
 LABELS = LabelSet(names=("road", "sky", "Straße"), colours=((128, 64, 128), (70, 130, 180), (1, 2, 3)))
 CARD = ModelCard(
     architecture=Architecture(model_type="lightweight", encoder="test_resnet", num_classes=3),

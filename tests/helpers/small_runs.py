@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from model_parts import SMALL_DECODER
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -47,7 +49,7 @@ def write_pictures(root: Path, train: int = 8, val: int = 2, label: int | None =
 
 def new_network() -> RefineNet:
     """Return a new network, the same each time and on the command line; `train` changes it in place."""
-    return RefineNet(encoder="test_resnet", device="cpu", num_classes=CLASSES)
+    return RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu", num_classes=CLASSES)
 
 
 def settled_network() -> RefineNet:
@@ -73,13 +75,14 @@ def train(dataset: Any, output: Path, r: RefineNet | None = None, **more: Any) -
 
 
 def resume(output: Path) -> TrainResult:
-    return RefineNet(device="cpu").train(resume=output, progress=False)
+    return RefineNet(encoder="test_resnet", device="cpu").train(resume=output, progress=False)
 
 
 def command(dataset: Path, output: Path, **more: Any) -> list[str]:
     """Return the command line of the same training."""
     settings = [f"{key}={value}".replace("'", '"') for key, value in {**SETTINGS, **more}.items()]
     words = ["train", "--dataset", str(dataset), "--output", str(output), "--encoder", "test_resnet", "--no-check"]
+    words += ["--decoder", json.dumps(SMALL_DECODER)]
     return [sys.executable, "-m", "refinenet", *words, *(word for each in settings for word in ("--set", each))]
 
 

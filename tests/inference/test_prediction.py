@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from model_parts import SMALL_DECODER
 from PIL import Image
 
 from refinenet import RefineNet
@@ -24,7 +25,15 @@ OUTPUTS = "classes,depth:0.5:80,normals,soil=regression[height:m,moisture:%]"
 @pytest.fixture(scope="module")
 def model() -> RefineNet:
     """A network with four outputs, and values that are neither all positive nor within the range."""
-    r = RefineNet(encoder="test_resnet", num_classes=3, outputs=OUTPUTS, device="cpu", backend="pytorch", seed=3)
+    r = RefineNet(
+        encoder="test_resnet",
+        decoder=SMALL_DECODER,
+        num_classes=3,
+        outputs=OUTPUTS,
+        device="cpu",
+        backend="pytorch",
+        seed=3,
+    )
     with torch.no_grad():
         r.network.get_buffer("heads.depth.scale").fill_(40)
         r.network.get_buffer("heads.soil.offset").copy_(torch.tensor([2.0, 60.0])[:, None, None])

@@ -145,7 +145,7 @@ def test_a_stopped_run_on_bands_ends_bit_for_bit_where_it_would_have(scenes: Pat
     for name, stop_after in (("whole", None), ("cut", 3)):
         network = RefineNet(encoder="test_resnet", bands=BANDS, device="cpu", seed=4)
         network.train(scenes, output=tmp_path / name, stop_after=stop_after, **settings)
-    RefineNet(device="cpu").train(resume=tmp_path / "cut", progress=False)
+    RefineNet(encoder="test_resnet", device="cpu").train(resume=tmp_path / "cut", progress=False)
     assert different(state(tmp_path / "whole"), state(tmp_path / "cut")) == []
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CommandLine
+from model_parts import SMALL_DECODER
 from PIL import Image
 from small_runs import different, state
 
@@ -30,7 +31,9 @@ SPECS = "classes,depth,normals,soil=regression[height:m,moisture:%]"
 
 
 def new_network(outputs: str = OUTPUTS) -> RefineNet:
-    return RefineNet(encoder="test_resnet", outputs=outputs, device="cpu", backend="pytorch", seed=5)
+    return RefineNet(
+        encoder="test_resnet", decoder=SMALL_DECODER, outputs=outputs, device="cpu", backend="pytorch", seed=5
+    )
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def test_a_run_measures_all_outputs_and_its_model_has_them(run: Path) -> None:
 def test_a_stopped_run_ends_bit_for_bit_where_it_would_have(run: Path, tmp_path: Path) -> None:
     settings = {**SMALL, "learn_output_weights": True}
     new_network().train(STREETS, output=tmp_path / "cut", check=False, progress=False, stop_after=3, **settings)
-    RefineNet(device="cpu").train(resume=tmp_path / "cut", progress=False)
+    RefineNet(encoder="test_resnet", device="cpu").train(resume=tmp_path / "cut", progress=False)
     reached = state(run)
     assert different(reached, state(tmp_path / "cut")) == []
     learnt = [tensor for name, tensor in reached.items() if name.endswith("log_variances")]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from model_parts import SMALL_DECODER
 from small_runs import state
 
 from refinenet import RefineNet
@@ -16,7 +17,7 @@ STEPS = 6
 
 
 def train(output: Path, **more: Any) -> RefineNet:
-    r = RefineNet(encoder="test_resnet", device="cpu")
+    r = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu")
     settings: dict[str, Any] = {
         "epochs": 3,
         "batch_size": 4,
@@ -55,7 +56,7 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_where_it_would_have(
 ) -> None:
     train(tmp_path, stop_after=steps, workers=workers)
     assert not (tmp_path / "checkpoints" / f"step-{STEPS:06d}").exists()
-    resumed = RefineNet(device="cpu").train(resume=tmp_path, progress=False)
+    resumed = RefineNet(encoder="test_resnet", device="cpu").train(resume=tmp_path, progress=False)
     assert (resumed.is_over, resumed.epochs) == (True, 3)
     assert_equal(tmp_path, whole)
 
@@ -69,7 +70,7 @@ def test_a_broken_checkpoint_is_put_aside_and_the_one_before_taken(
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
     capsys.readouterr()
-    RefineNet(device="cpu").train(resume=tmp_path, progress=False)
+    RefineNet(encoder="test_resnet", device="cpu").train(resume=tmp_path, progress=False)
     assert "step-000003 is broken" in capsys.readouterr().err
     assert_equal(tmp_path, whole)
 
@@ -79,4 +80,4 @@ def test_a_run_without_a_good_checkpoint_is_not_begun_anew(tmp_path: Path) -> No
     for checkpoint in (tmp_path / "checkpoints").glob("step-*"):
         (checkpoint / "meta.json").unlink()
     with pytest.raises(ValueError, match="no valid checkpoint"):
-        RefineNet(device="cpu").train(resume=tmp_path, progress=False)
+        RefineNet(encoder="test_resnet", device="cpu").train(resume=tmp_path, progress=False)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from model_parts import SMALL_DECODER
 
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset
@@ -114,7 +115,7 @@ def test_too_little_memory_is_refused_at_once(tmp_path: Path, monkeypatch: pytes
 def train(folder: Path, settings: dict[str, Any]) -> tuple[list[str], list[str]]:
     """The losses of a run and the names of what it leaves."""
     torch.manual_seed(1)
-    RefineNet(encoder="test_resnet", device="cpu").train(
+    RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu").train(
         "streets:2:48x32",
         output=folder,
         progress=False,

@@ -14,13 +14,17 @@ import pytest
 import safetensors.torch
 import torch
 import warm_start
+from model_parts import SMALL_DECODER
 from small_runs import write_pictures
 
 from refinenet import RefineNet
 from refinenet.training.stages import read_stages
 
 SMALL: dict[str, Any] = {"crop_size": [32, 32], "batch_size": 2, "workers": 0, "epochs": 1, "loggers": []}
-START = "import torch; from refinenet import RefineNet; torch.manual_seed(5); r = RefineNet(encoder='test_resnet')\n"
+START = (
+    "import torch; from refinenet import RefineNet; torch.manual_seed(5);"
+    f"r = RefineNet(encoder='test_resnet', decoder={SMALL_DECODER})\n"
+)
 
 
 def write_plan(path: Path, folder: Path) -> Path:
@@ -35,7 +39,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_stage_begins_with_the_best_model_of_the_one_before(drawn_folder: Path, tmp_path: Path) -> None:
-    network = RefineNet(encoder="test_resnet", device="cpu")
+    network = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu")
     out = tmp_path / "out"
     result = network.train(
         stages=write_plan(tmp_path / "plan.yaml", drawn_folder), output=out, progress=False, check=False
@@ -57,7 +61,7 @@ def test_a_stage_begins_with_the_best_model_of_the_one_before(drawn_folder: Path
 def test_without_a_learning_rate_that_moves_anything_the_weights_pass_through(tmp_path: Path) -> None:
     """Rates of 1e-12 do not visibly change any weight: the last stage ends where the first started."""
     torch.manual_seed(1)
-    network = RefineNet(encoder="test_resnet", num_classes=11, device="cpu")
+    network = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, num_classes=11, device="cpu")
     before = network.network.classifier.weight.detach().clone()
     stage = {"dataset": "streets:2:48x32", **SMALL, "learning_rate": 1e-12, "weight_decay": 0.0}
     network.train(stages=[stage, stage, stage], output=tmp_path / "out", progress=False, check=False)
@@ -99,7 +103,7 @@ def test_a_training_killed_at_any_point_goes_on_to_the_same_end(
     process.kill()
     process.wait()
     assert list(cut.glob(awaited))
-    network = RefineNet(encoder="test_resnet", device="cpu")
+    network = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu")
     found = weights(network.train(resume=cut, progress=False, check=False).folder)
     assert found.keys() == whole.keys()
     assert all(torch.equal(found[name], whole[name]) for name in found)
@@ -108,9 +112,13 @@ def test_a_training_killed_at_any_point_goes_on_to_the_same_end(
 def test_a_training_that_is_over_is_answered_with_its_result(tmp_path: Path) -> None:
     stages = [{"dataset": "streets:2:48x32", **SMALL}] * 2
     out = tmp_path / "out"
-    first = RefineNet(encoder="test_resnet", device="cpu").train(stages=stages, output=out, progress=False, check=False)
+    first = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu").train(
+        stages=stages, output=out, progress=False, check=False
+    )
     log = (first.folder / "log.csv").read_text()
-    again = RefineNet(encoder="test_resnet", device="cpu").train(resume=out, progress=False, check=False)
+    again = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu").train(
+        resume=out, progress=False, check=False
+    )
     assert again == first
     assert (first.folder / "log.csv").read_text() == log
 
@@ -130,7 +138,7 @@ def test_a_plan_that_cannot_be_followed_is_refused_with_its_stage(plan: str, wor
     path = tmp_path / "plan.yaml"
     path.write_text(plan, "utf-8")
     with pytest.raises(ValueError, match=words):
-        RefineNet(encoder="test_resnet", device="cpu").train(
+        RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu").train(
             stages=path, output=tmp_path / "out", progress=False, check=False
         )
     assert not (tmp_path / "out").exists()
@@ -139,14 +147,14 @@ def test_a_plan_that_cannot_be_followed_is_refused_with_its_stage(plan: str, wor
 def test_data_of_a_later_stage_that_are_absent_are_missed_before_the_first_begins(tmp_path: Path) -> None:
     stages = [{"dataset": "streets:2:48x32", **SMALL}, {"dataset": "voc", "root": str(tmp_path / "none"), **SMALL}]
     with pytest.raises(FileNotFoundError, match="VOCtrainval"):
-        RefineNet(encoder="test_resnet", device="cpu").train(
+        RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu").train(
             stages=stages, output=tmp_path / "out", progress=False, check=False
         )
     assert not (tmp_path / "out").exists()
 
 
 def test_ways_to_say_what_to_train_on_exclude_each_other(tmp_path: Path) -> None:
-    network = RefineNet(encoder="test_resnet", device="cpu")
+    network = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu")
     stages = [{"dataset": "streets:2"}]
     with pytest.raises(ValueError, match="Pass one of dataset"):
         network.train(dataset="streets:2", stages=stages)
@@ -160,18 +168,20 @@ def test_ways_to_say_what_to_train_on_exclude_each_other(tmp_path: Path) -> None
 
 def test_the_data_of_a_stage_that_is_over_may_be_gone(drawn_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    network = RefineNet(encoder="test_resnet", device="cpu")
+    network = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu")
     stages = [{"dataset": str(drawn_folder), **SMALL}, {"dataset": "streets:2:48x32", **SMALL}]
     network.train(stages=stages, output=out, progress=False, check=False)
     shutil.rmtree(next(out.glob("2-*")))
     shutil.rmtree(drawn_folder)
-    result = RefineNet(encoder="test_resnet", device="cpu").train(resume=out, progress=False, check=False)
+    result = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu").train(
+        resume=out, progress=False, check=False
+    )
     assert result.folder == next(out.glob("2-*"))
 
 
 def test_a_single_stage_is_not_resumed_alone(tmp_path: Path) -> None:
     """Otherwise the stages after it would never be trained, without a message."""
-    network = RefineNet(encoder="test_resnet", device="cpu")
+    network = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu")
     out = tmp_path / "out"
     result = network.train(stages=[{"dataset": "streets:2:48x32", **SMALL}], output=out, progress=False, check=False)
     with pytest.raises(ValueError, match=f"continue it with --resume {out}"):
@@ -182,7 +192,7 @@ def test_paths_in_a_plan_start_at_it(drawn_folder: Path, tmp_path: Path, monkeyp
     write_plan(tmp_path / "plan.yaml", Path(drawn_folder.name))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    result = RefineNet(encoder="test_resnet", device="cpu").train(
+    result = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu").train(
         stages=tmp_path / "plan.yaml", output=tmp_path / "out", progress=False
     )
     assert result.epochs == 2
@@ -193,7 +203,7 @@ def test_a_run_is_taken_up_from_any_folder_and_past_one_of_its_dataset_s_name(
 ) -> None:
     png_miniatures.write_camvid(tmp_path / "camvid")
     monkeypatch.chdir(tmp_path)
-    network = RefineNet(encoder="test_resnet", device="cpu")
+    network = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu")
     network.train(dataset="camvid", root="camvid", output=tmp_path / "run", progress=False, **SMALL)
     (tmp_path / "elsewhere").mkdir()
     for folder in (tmp_path, tmp_path / "elsewhere"):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_parts import SMALL_DECODER
 from PIL import Image
 from safetensors.torch import load_file
 from small_runs import settled_network
@@ -39,7 +40,7 @@ SMALL: dict[str, Any] = {
 
 def small_network(num_classes: int | None = None) -> RefineNet:
     """An untrained network that trains in seconds; the same each time."""
-    return RefineNet(encoder="test_resnet", device="cpu", num_classes=num_classes, seed=0)
+    return RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu", num_classes=num_classes, seed=0)
 
 
 def weights(r: RefineNet) -> dict[str, torch.Tensor]:
@@ -70,7 +71,7 @@ def test_a_run_leaves_recipe_log_checkpoint_and_the_best_model(tmp_path: Path) -
 
 def test_training_learns(tmp_path: Path) -> None:
     """On a few pictures the loss of a few epochs falls well below that of chance over eleven classes."""
-    r = small_network()
+    r = RefineNet(encoder="test_resnet", device="cpu", seed=0)
     settings = {**SMALL, "epochs": 6, "scale": [1.0, 1.0], "colour_jitter": 0.0, "dice_weight": 0.0, "class_crops": 0.0}
     settings |= {"learning_rate": 0.003, "validate_every": 6}
     r.train(dataset="streets:8:48x32", output=tmp_path / "run", progress=False, **settings)

@@ -96,7 +96,7 @@ def test_a_step_that_memory_does_not_suffice_for_is_computed_in_halves(
     assert kept[:2] == [0, 0]
     assert capfd.readouterr().err.count("from now on, each batch is computed in halves") == 1
     whole, halved = found
-    assert len(whole) > 40
+    assert len(whole) == 28  # all weights but those of the batch norms
     assert halved.keys() == whole.keys()
     for name, gradient in whole.items():
         torch.testing.assert_close(halved[name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))

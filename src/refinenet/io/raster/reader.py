@@ -193,7 +193,8 @@ class RasterReader:
         """Sample the values of the whole image, or of evenly spaced strips of a large one."""
         pieces = list(self._pieces(slice(0, self.height)))
         most = max(1, MAX_SAMPLED_PIXELS // (self.width * (pieces[0].stop - pieces[0].start)))
-        chosen = [pieces[k] for k in sorted({round(k) for k in np.linspace(0, len(pieces) - 1, most)})]
+        count = min(most, len(pieces))  # `most` is millions for a few pixels
+        chosen = [pieces[k] for k in sorted({round(k) for k in np.linspace(0, len(pieces) - 1, count)})]
         values, valid = [], []
         for piece in chosen:
             samples, _, mask = self._read_samples(piece, slice(0, self.width))

@@ -67,7 +67,7 @@ def load_encoder_weights(network: Network, path: Path, calibration_images: Calla
         load_encoder_weights(plain, path, calibration_images)
         network.encoder.load_state_dict(plain.with_bands(bands).encoder.state_dict())
     elif path.suffix == ".npz":
-        _load_folded_mobilenetv2(network, path, calibration_images())
+        _load_folded_mobilenetv2(network, path, calibration_images)
     else:
         _load_tensors(network, tensors, path)
 
@@ -104,7 +104,7 @@ def _load_from_model(network: Network, path: Path) -> None:
         network.std.copy_(model.std)
 
 
-def _load_folded_mobilenetv2(network: Network, path: Path, images: Tensor) -> None:
+def _load_folded_mobilenetv2(network: Network, path: Path, calibration_images: Callable[[], Tensor]) -> None:
     if base_name(network.architecture.encoder) != MOBILENETV2:
         raise ValueError(
             f"{path} holds a MobileNetV2 with folded batch norm; it fits encoder='mobilenetv2_100', "
@@ -126,7 +126,7 @@ def _load_folded_mobilenetv2(network: Network, path: Path, images: Tensor) -> No
             norm.reset_running_stats()
             # Cancels the division by sqrt(1 + eps): with new statistics the batch norm adds its bias alone.
             norm.weight.fill_((1 + norm.eps) ** 0.5)
-    _unfold_batch_norms(network, [norm for _, norm in pairs], images)
+    _unfold_batch_norms(network, [norm for _, norm in pairs], calibration_images())
 
 
 def _read_arrays(path: Path) -> dict[str, Tensor]:
