@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from refinenet.datasets.catalog import PUBLISHED, Dataset, DatasetSource, TrainingSource, open_dataset
+from refinenet.datasets.dataset import Splits
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.sharing import SharedModel
 from refinenet.distributed import launch
@@ -26,8 +27,9 @@ from refinenet.evaluation.submission import Submission, plan_submission, write_s
 from refinenet.export.certificate import SIZES, Certificate
 from refinenet.export.exporter import ExportPrecision, check_target, export_model
 from refinenet.export.loading.loader import choose_engine, graph_kind, open_exported
-from refinenet.export.quantisation import Int8
+from refinenet.export.quantisation import Int8, require_nncf
 from refinenet.export.quantisation_bounds import MAX_DROP, MAX_RISE, DropBounds
+from refinenet.export.recording import record_int8
 from refinenet.inference.backends import AUTO, check_backend, choose_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel
@@ -38,6 +40,7 @@ from refinenet.io.images import ChannelOrder, check_channel_order
 from refinenet.models.class_mapping import check_same_classes
 from refinenet.models.factory import ModelSpec, SizeName, choose_device, split_first_argument
 from refinenet.models.hub import pin
+from refinenet.models.int8_record import Int8Record
 from refinenet.models.model_file import ModelCard, load
 from refinenet.models.network import ModelType, Network
 from refinenet.outputs import OutputSpec
@@ -77,7 +80,7 @@ class RefineNet(SharedModel):
             for an exported file, the program it was made for. Training always uses PyTorch.
         precision: Precision of the backend's arithmetic: "float32"; "bfloat16" (OpenVINO, PyTorch) or "float16"
             (PyTorch on GPUs), which are faster on processors that support them; one or two labels in a hundred may
-            differ.
+            differ. "int8" (OpenVINO) is for models that `quantise` was applied to.
         channel_order: Channel order of arrays and tensors passed to `segment` and `deploy`, and of pictures of results:
             "rgb", or "bgr" for those of OpenCV (`cv2.imread`). Files and Pillow images, and their results, are RGB.
         bands: Bands of the images, with the stored values that become 0 and 1: "red,green,blue,nir:0:4095"; see
@@ -399,11 +402,7 @@ class RefineNet(SharedModel):
             OSError: the export cannot be written.
         """
         check_target(path, precision)
-
-        def open_one(name: str) -> Dataset:
-            assert dataset is not None
-            return fit_to_model(open_split(dataset, root, classes, name)[0], self.card, show=progress)
-
+        open_one = self._open_splits(dataset, root, classes, show=progress)
         data = None if dataset is None else open_one(split)
         int8, bounds = None, DropBounds(max_drop=max_drop, max_rise=max_rise)
         if precision == "int8":
@@ -412,6 +411,61 @@ class RefineNet(SharedModel):
         if progress:
             issued.print()
         return issued
+
+    def quantise(
+        self,
+        dataset: DatasetSource,
+        root: str | os.PathLike[str] | None = None,
+        split: str = "val",
+        classes: str | None = None,
+        calibration_split: str = "train",
+        max_drop: float = MAX_DROP,
+        max_rise: float = MAX_RISE,
+        progress: bool = True,
+    ) -> Int8Record:
+        """Find how the network runs in int8; `save` stores it, and `precision="int8"` needs no image then.
+
+        NNCF finds the ranges of all feature maps on images of `calibration_split`. Layers that would cost more than
+        `max_drop` or `max_rise` on `split` stay in floating point. The weights do not change; if they change later,
+        the network has to be quantised again.
+
+        Args:
+            dataset: As for `train`.
+            root: Folder of a named dataset.
+            split: Split to measure on.
+            classes: As for `train`.
+            calibration_split: Split whose images give the ranges, another than `split`.
+            max_drop: Largest drop of mIoU, in [0, 1]: 0.005 is half a point.
+            max_rise: Largest relative rise of the root mean squared error of each other output: 0.05 is a twentieth.
+            progress: Whether to show progress.
+
+        Returns:
+            The record, with scores before and after.
+
+        Raises:
+            FileNotFoundError: data are missing; the message says where to get them.
+            ValueError: a package is missing, no int8 network meets the bounds, a file cannot be used, or the model is
+                an exported graph.
+        """
+        require_nncf()
+        network = self.network
+        open_one = self._open_splits(dataset, root, classes, show=progress)
+        splits, bounds = (split, calibration_split), DropBounds(max_drop=max_drop, max_rise=max_rise)
+        int8 = Int8.open(open_one(split), open_one, splits, self.outputs, bounds, progress=progress)
+        record = record_int8(network, int8)
+        self._adopt(network, replace(self.card, int8=record))
+        return record
+
+    def _open_splits(
+        self, dataset: DatasetSource | None, root: str | os.PathLike[str] | None, classes: str | None, *, show: bool
+    ) -> Splits:
+        """Return a function that opens a split of a dataset as the model reads it."""
+
+        def open_one(name: str) -> Dataset:
+            assert dataset is not None
+            return fit_to_model(open_split(dataset, root, classes, name)[0], self.card, show=show)
+
+        return open_one
 
 
 def _choose_backend(spec: ModelSpec, backend: str, device: str | torch.device | None, precision: str) -> str:
