@@ -115,15 +115,19 @@ def _read_map(quantiser: Any, known: Mapping[str, Any], signatures: Signatures) 
     if node.get_friendly_name() not in known:  # a bias that NNCF has added to a convolution without one
         source = node.input_value(0)
     name = source.get_node().get_friendly_name()
-    bounds = [quantiser.input_value(port).get_node().get_data().flatten() for port in (1, 2, 3, 4)]
-    is_plain = all(values.size == 1 for values in bounds) and quantiser.get_attributes()["levels"] == MAP_LEVELS
-    if name not in known or source.get_index() or not is_plain:
+    low, high, *others = (quantiser.input_value(port).get_node().get_data() for port in (1, 2, 3, 4))
+    by_channel = low.size == 1 or (low.ndim == 4 and low.size == low.shape[1])
+    is_plain = by_channel and np.array_equal([low, high], others)
+    if name not in known or source.get_index() or not is_plain or quantiser.get_attributes()["levels"] != MAP_LEVELS:
         raise ValueError(f"NNCF has quantised {name} in a way that no model file can describe: export the model.")
     readers = _list_readers(quantiser.output(0))
     is_whole = {*readers} == {*_list_readers(known[name].output(0))}
     chosen = () if is_whole else tuple((signatures.by_name[reader], port) for reader, port in readers)
     return QuantisedMap(
-        node=signatures.by_name[name], low=float(bounds[0][0]), high=float(bounds[1][0]), readers=chosen
+        node=signatures.by_name[name],
+        low=tuple(low.flatten().tolist()),
+        high=tuple(high.flatten().tolist()),
+        readers=chosen,
     )
 
 

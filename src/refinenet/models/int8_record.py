@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 RECORD_VERSION = 1
 """Version of the entry in model files."""
@@ -36,26 +35,47 @@ Reader = tuple[str, int]
 """Signature of an operation, and the number of its input."""
 
 
+def _encode(values: Sequence[float]) -> str:
+    """Return numbers as little-endian float32 in base64, which is exact and a third of their decimals' length."""
+    return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode("ascii")
+
+
+def _decode(text: str) -> tuple[float, ...]:
+    """Read what `_encode` returned.
+
+    Raises:
+        ValueError, TypeError: It is none.
+    """
+    try:
+        content = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"numbers of the record of int8 are not in base64: {error}") from error
+    return tuple(np.frombuffer(content, "<f4").tolist())
+
+
 @dataclass(frozen=True, kw_only=True)
 class QuantisedMap:
     """A feature map that is rounded to 256 values.
 
     Raises:
-        ValueError: The range is empty or not finite, or a signature is none.
+        ValueError: A range is empty or not finite, or a signature is none.
     """
 
     node: str
     """Signature of the operation that computes it."""
-    low: float
-    """Least value."""
-    high: float
-    """Largest value."""
+    low: tuple[float, ...]
+    """Least value, or that of each channel; float32."""
+    high: tuple[float, ...]
+    """Largest value, or that of each channel; float32."""
     readers: tuple[Reader, ...] = ()
     """Those that read the rounded map; none stands for all."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"a range must be two finite numbers that rise, not {self.low!r} and {self.high!r}")
+        if not self.low or len(self.low) != len(self.high):
+            raise ValueError("a feature map must have as many least values as largest ones, one or one for each channel")
+        for low, high in zip(self.low, self.high, strict=True):
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise ValueError(f"a range must be two finite numbers that rise, not {low!r} and {high!r}")
         signatures = [self.node, *(name for name, _ in self.readers)]
         if not all(isinstance(name, str) and _SIGNATURE.fullmatch(name) for name in signatures):
             raise ValueError("a signature must be 16 hexadecimal digits")
@@ -63,9 +83,9 @@ class QuantisedMap:
             raise ValueError("the input of an operation must be a whole number from 0")
 
     def to_list(self) -> list[Any]:
-        """Return the fields as a JSON-ready list, without readers if there are none."""
+        """Return the fields as a JSON-ready list, without readers if there are none; numbers as `_encode` writes them."""
         readers = [[list(reader) for reader in self.readers]] if self.readers else []
-        return [self.node, self.low, self.high, *readers]
+        return [self.node, _encode(self.low), _encode(self.high), *readers]
 
     @classmethod
     def from_list(cls, values: Sequence[Any]) -> QuantisedMap:
@@ -76,7 +96,7 @@ class QuantisedMap:
         """
         node, low, high, *more = values
         readers = tuple((name, port) for name, port in (more[0] if more else ()))
-        return cls(node=node, low=float(low), high=float(high), readers=readers)
+        return cls(node=node, low=_decode(low), high=_decode(high), readers=readers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +124,8 @@ class QuantisedLayer:
             raise ValueError(f"a correction of {self.weights} is not finite")
 
     def to_list(self) -> list[Any]:
-        """Return the fields as a JSON-ready list; corrections are little-endian float32 in base64."""
-        values = np.asarray(self.correction, "<f4")
-        return [self.weights, self.stretch, base64.b64encode(values.tobytes()).decode("ascii")]
+        """Return the fields as a JSON-ready list; numbers as `_encode` writes them."""
+        return [self.weights, self.stretch, _encode(self.correction)]
 
     @classmethod
     def from_list(cls, values: Sequence[Any]) -> QuantisedLayer:
@@ -115,13 +134,8 @@ class QuantisedLayer:
         Raises:
             ValueError, TypeError: A value is not allowed.
         """
-        weights, stretch, encoded = values
-        try:
-            content = base64.b64decode(encoded, validate=True)
-        except binascii.Error as error:
-            raise ValueError(f"the correction of {weights} is not in base64") from error
-        correction: npt.NDArray[np.float32] = np.frombuffer(content, "<f4")
-        return cls(weights=weights, stretch=stretch, correction=tuple(correction.tolist()))
+        weights, stretch, correction = values
+        return cls(weights=weights, stretch=stretch, correction=_decode(correction))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,8 @@ CONVOLUTIONS = ("Convolution", "GroupConvolution")
 MAP_LEVELS = 256
 MOST = 127
 """Largest int8 weight."""
+LEAST_RANGE = 0.01
+"""Least range of a channel's weights, as a share of the largest range in the layer."""
 _SMALL = 16
 """Largest number of whole numbers in a constant that is part of a signature."""
 _STREET_SIZE = (96, 128)
@@ -176,7 +178,8 @@ def find_bias(convolution: Any) -> Any | None:
 def round_weights(weights: Array, stretch: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
     """Return int8 weights and the scale of each output channel: their product is near the weights.
 
-    They are rounded as OpenVINO's FakeQuantize of 255 levels does in float32, so that they equal those of NNCF.
+    They are scaled as NNCF does it, the range of a channel being at least a hundredth of the largest, and rounded as
+    OpenVINO's FakeQuantize of 255 levels does in float32, so that they equal those of NNCF.
 
     Args:
         weights: `(O, I, h, w)`, or in groups `(G, O, I, h, w)`, float32.
@@ -184,7 +187,8 @@ def round_weights(weights: Array, stretch: int) -> tuple[npt.NDArray[np.int8], n
     """
     axes = tuple(range(1 if weights.ndim == 4 else 2, weights.ndim))
     largest = np.abs(weights).max(axis=axes, keepdims=True).astype(np.float32)
-    bound = np.where(largest > 0, largest, 1).astype(np.float32) * np.float32(stretch)
+    least = LEAST_RANGE * float(largest.max()) or 1.0
+    bound = np.maximum(largest, np.float32(least)) * np.float32(stretch)
     rounded = np.rint((weights + bound) / (2 * bound) * np.float32(2 * MOST)) - MOST
     return rounded.astype(np.int8), bound / np.float32(MOST)
 
@@ -261,7 +265,8 @@ def _quantise_map(output: Any, readers: Sequence[Any], item: QuantisedMap) -> No
     from openvino import opset13 as operations
 
     chosen = list(readers) or list(output.get_target_inputs())
-    low, high = (operations.constant(np.float32(value)) for value in (item.low, item.high))
+    shape = () if len(item.low) == 1 else (1, -1, 1, 1)
+    low, high = (operations.constant(np.asarray(ends, np.float32).reshape(shape)) for ends in (item.low, item.high))
     rounded = operations.fake_quantize(output, low, high, low, high, MAP_LEVELS)
     for port in chosen:
         port.replace_source_output(rounded.output(0))
