@@ -4,9 +4,9 @@
                          [--networks medium FPN ...] [--epochs 30] [--seeds 2] [--size 256 192] [--crop 160 160]
 
 `train` trains each network once for each seed, first all with one seed, then all with the next. All have the same
-training images, recipe (optimiser, schedule, augmentation, loss and weight averaging of a recipe of the package), number
-of epochs and, but for the sizes that have another encoder, the same ImageNet weights; only the network differs. Each
-run is a folder below FOLDER/runs; finished ones are skipped, and a killed one resumes from its last checkpoint.
+training images, recipe (optimiser, schedule, augmentation, loss and weight averaging of a recipe of the package),
+number of epochs and, but for the sizes that have another encoder, the same ImageNet weights; only the network differs.
+Each run is a folder below FOLDER/runs; finished ones are skipped, and a killed one resumes from its last checkpoint.
 Images and masks are resized to --size, by default about half of CamVid's 480x360 pixels in multiples of 32, which some
 peers need. The score is the mIoU of the last epoch on the validation split, so no epoch is chosen by it.
 
@@ -136,7 +136,7 @@ class FrontierTask:
         after_each()
         return Measurement(score=found["miou"], columns={"val_miou": found["miou"]}, summary=found)
 
-    def save_best(self, epoch: int, measurement: Measurement) -> bool:
+    def save_best(self, epoch: int, measurement: Measurement) -> bool:  # noqa: ARG002
         """Save nothing: the last epoch counts."""
         return True
 
@@ -156,7 +156,9 @@ def train(plan: Plan, network: str, seed: int) -> None:
     folder, engine = RunFolder(plan.run(network, seed)), launch(CPU, choose_precision(config.precision, CPU))
     with ExitStack() as stack:
         session = stack.enter_context(hold(folder, config, engine.processes, steps=None, show=True))
-        splits = [stack.enter_context(cache_samples(plan.open(split), "memory", folder.path)) for split in ("train", "val")]
+        splits = [
+            stack.enter_context(cache_samples(plan.open(split), "memory", folder.path)) for split in ("train", "val")
+        ]
         train_set, val_set = splits
         loader = stack.enter_context(Loader(train_set, config, CPU))
         start = Start(classes=len(train_set.label_set), seed=seed, published_weights=plan.published_weights)

@@ -102,7 +102,9 @@ def count(network: nn.Module, size: int) -> tuple[int, int]:
     return sum(values.numel() for values in network.parameters()), counter.get_total_flops() // 2
 
 
-def time_rounds(candidates: dict[tuple[str, str], FindLogits], size: int, rounds: int) -> dict[tuple[str, str], list[float]]:
+def time_rounds(
+    candidates: dict[tuple[str, str], FindLogits], size: int, rounds: int
+) -> dict[tuple[str, str], list[float]]:
     """Return the milliseconds of each candidate in each round, after a warm-up round."""
     image = prepare(draw_street(0, size, size)[0], torch.device("cpu"))
     image = image.contiguous()  # as OpenVINO takes it

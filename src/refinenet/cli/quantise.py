@@ -10,9 +10,7 @@ from refinenet.io.console import say
 
 
 def quantise(
-    model: Annotated[
-        str, typer.Argument(help="The model file, or the name of a bundled model.", show_default=False)
-    ],
+    model: Annotated[str, typer.Argument(help="The model file, or the name of a bundled model.", show_default=False)],
     dataset: Annotated[str, typer.Option("--dataset", "-d", help=DATASET_HELP, show_default=False)],
     output: Annotated[
         Path | None,

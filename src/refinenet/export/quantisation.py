@@ -325,7 +325,10 @@ class Int8:
         """
         measured, calibrated = splits
         if measured_on is None:
-            raise ValueError("Int8 needs images for calibration and evaluation: pass dataset (--dataset).")
+            raise ValueError(
+                "Int8 needs images for calibration and evaluation: pass dataset (--dataset), or a model file that "
+                "`refinenet quantise` has prepared."
+            )
         if calibrated == measured:
             raise ValueError(f"Int8 needs different splits for calibration and evaluation, not {measured!r} for both.")
         _check_targets(measured_on, outputs)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from refinenet._version import __version__
-from refinenet.export.quantisation import Int8, Scores
+from refinenet.export.parity import ParityTolerance
+from refinenet.export.quantisation import Int8
+from refinenet.export.quantisation_bounds import MAX_DROP, Scores
 from refinenet.export.quantised_graph import find_quantisers
 from refinenet.inference.backends.int8 import (
     MAP_LEVELS,
     MOST,
     Signatures,
     apply_record,
+    check_network,
     find_bias,
     measure_difference,
     quantise_graph,
@@ -26,7 +29,7 @@ from refinenet.inference.backends.int8 import (
 from refinenet.inference.backends.openvino import translate
 from refinenet.inference.backends.openvino_conversion import convert_program
 from refinenet.io.threads import TRACING
-from refinenet.models.inference_graph import network_to_deploy, trace
+from refinenet.models.inference_graph import fuse, network_to_deploy, trace
 from refinenet.models.int8_record import Int8Record, QuantisedLayer, QuantisedMap
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest
@@ -63,6 +66,42 @@ def record_int8(network: Network, int8: Int8) -> Int8Record:
         scores=_describe(int8, quantised.before, after),
         made={"refinenet": __version__, **{name: importlib.metadata.version(name) for name in _PACKAGES}},
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedInt8:
+    """Quantisation of an export by the record of its model file, which needs no images."""
+
+    network: Network
+    """The network to export."""
+    record: Int8Record
+    """How it runs in int8."""
+    max_drop: float = MAX_DROP
+    """Largest drop of the mIoU, if the export is measured on a dataset."""
+
+    @property
+    def kept(self) -> Sequence[str]:
+        """Layers that stay in floating point, the most sensitive first."""
+        return self.record.kept
+
+    @property
+    def bounds(self) -> ParityTolerance:
+        """Bounds for accepting the export: on the drop of mIoU instead of each logit."""
+        return ParityTolerance(
+            least_agreement=None,
+            least_agreement_of_a_case=None,
+            largest_relative_difference=None,
+            largest_miou_loss=self.max_drop,
+        )
+
+    def apply(self, model: Any) -> Any:
+        """Quantise an `openvino.Model` of the network.
+
+        Raises:
+            ValueError: The weights have changed since the network was quantised, or as `apply_record`.
+        """
+        check_network(self.record, digest(self.network.state_dict()))
+        return apply_record(model, self.record, fuse(self.network).cpu())
 
 
 def _describe(int8: Int8, before: Scores, after: Scores) -> dict[str, Any]:

@@ -72,7 +72,9 @@ class QuantisedMap:
 
     def __post_init__(self) -> None:
         if not self.low or len(self.low) != len(self.high):
-            raise ValueError("a feature map must have as many least values as largest ones, one or one for each channel")
+            raise ValueError(
+                "a feature map must have as many least values as largest ones, one or one for each channel"
+            )
         for low, high in zip(self.low, self.high, strict=True):
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise ValueError(f"a range must be two finite numbers that rise, not {low!r} and {high!r}")
@@ -83,7 +85,7 @@ class QuantisedMap:
             raise ValueError("the input of an operation must be a whole number from 0")
 
     def to_list(self) -> list[Any]:
-        """Return the fields as a JSON-ready list, without readers if there are none; numbers as `_encode` writes them."""
+        """Return the fields as a JSON-ready list, numbers as `_encode` writes them, readers only if there are any."""
         readers = [[list(reader) for reader in self.readers]] if self.readers else []
         return [self.node, _encode(self.low), _encode(self.high), *readers]
 

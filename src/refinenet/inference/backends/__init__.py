@@ -48,8 +48,8 @@ class BackendSpec:
     remark: str = ""
     """Remark beside its name in the help of the command line."""
     open: Callable[[Network, InferencePrecision, Int8Record | None], Backend]
-    """Raises ValueError if a package is missing, the backend does not run on the network's device, or there is no record
-    for int8."""
+    """Raises ValueError if a package or the record for int8 is missing, or the backend does not run on the network's
+    device."""
 
     @property
     def is_installed(self) -> bool:

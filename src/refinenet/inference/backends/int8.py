@@ -1,8 +1,8 @@
 """Networks in int8, built from a float graph of OpenVINO and the record in a model file, without any image.
 
-The operations of a graph are named by signatures. That of a convolution says which weights it has and what its input is;
-that of any other operation, its type, its small whole-number constants and what its inputs are. So they stay the same
-between versions that only name operations differently, and between graphs of the same network that go on differently.
+The operations of a graph are named by signatures. That of a convolution says which weights it has and what its input
+is; that of any other operation, its type, its small whole-number constants and what its inputs are. So they stay the
+same between versions that only name operations differently, and between graphs of a network that go on differently.
 """
 
 from __future__ import annotations
@@ -69,6 +69,20 @@ class Signatures:
             counts[signature] += 1  # what is computed twice is told apart by its order
             found[name] = signature if counts[signature] == 1 else _shorten([signature, counts[signature]])
         return cls(found, weights)
+
+
+def check_network(record: Int8Record, weights_sha256: str) -> None:
+    """Refuse a record of other weights.
+
+    Args:
+        record: The record.
+        weights_sha256: SHA-256 of the network's weights in float32 (`tensor_files.digest`).
+
+    Raises:
+        BackendError: The weights have changed.
+    """
+    if record.network_sha256 != weights_sha256:
+        raise BackendError("The weights have changed since the network was quantised: quantise it again.")
 
 
 def apply_record(model: Any, record: Int8Record, fused: Network) -> Any:
@@ -243,7 +257,9 @@ def _quantise_layer(convolution: Any, weights: Array, layer: QuantisedLayer) -> 
     from openvino import opset13 as operations
 
     rounded, scale = round_weights(weights, layer.stretch)
-    product = operations.multiply(operations.convert(operations.constant(rounded), np.float32), operations.constant(scale))
+    product = operations.multiply(
+        operations.convert(operations.constant(rounded), np.float32), operations.constant(scale)
+    )
     convolution.input(1).replace_source_output(product.output(0))
     if not layer.correction:
         return convolution.output(0)

@@ -18,7 +18,7 @@ import torch
 from refinenet._version import __version__
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.backends.graph import Engine, Graph, start_engine
-from refinenet.inference.backends.int8 import check_difference, quantise_graph
+from refinenet.inference.backends.int8 import check_difference, check_network, quantise_graph
 from refinenet.io.console import print_note
 from refinenet.io.sealed_folder import read_checksummed, write_checksummed
 from refinenet.models.inference_graph import fuse
@@ -70,8 +70,8 @@ def read_or_translate(
             that was quantised.
     """
     weights, root = digest(network.state_dict()), _trusted_root()
-    if record is not None and record.network_sha256 != weights:
-        raise BackendError("The weights have changed since the network was quantised: quantise it again.")
+    if record is not None:
+        check_network(record, weights)
     folder = None if root is None else root / engine / _key(network, weights, packages, record)
     cached = None if folder is None else _read(folder)
     if cached is not None:
