@@ -20,16 +20,18 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import statistics
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from peers import CONTENDERS, Start
+from frontier_speed import HINTS, measure_speeds, read_speeds, write_speeds
+from peers import CONTENDERS, PUBLISHED, Start
 from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -41,6 +43,7 @@ from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.inference.backends.pytorch import keep_freed_memory
 from refinenet.inference.segmenter import prepare
 from refinenet.inference.upsampling import largest_class
+from refinenet.io.console import print_table
 from refinenet.io.sample_values import Pixels
 from refinenet.labels import LabelMap
 from refinenet.training.config import TrainConfig
@@ -56,8 +59,9 @@ from refinenet.training.records.recipes import read_recipe
 
 CPU = torch.device("cpu")
 STEPS = ("train", "measure", "draw")
-RESULT = "result.json"
-"""File with the score of a finished run."""
+PRECISIONS = tuple(HINTS)
+RESULT, SPEEDS = "result.json", "speeds.json"
+"""Files with the score of a finished run, and with the times of all networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,8 @@ class Plan:
     """Width and height of all images."""
     settings: Mapping[str, Any]
     """Fields of `TrainConfig` except for the seed."""
+    encoder_weights: str | None
+    """See `Start.weights`."""
     published_weights: Path | None
     output: Path
 
@@ -96,7 +102,7 @@ class Plan:
 def _read_resized(
     read: Callable[[str], Pixels | LabelMap], size: tuple[int, int], resampling: Image.Resampling, item: str
 ) -> Any:
-    return np.asarray(Image.fromarray(read(item)).resize(size, resampling))
+    return np.array(Image.fromarray(read(item)).resize(size, resampling))  # a copy: tensors want to be writable
 
 
 def measure_accuracy(find_logits: Callable[[Tensor], Tensor], dataset: Dataset) -> dict[str, Any]:
@@ -161,7 +167,12 @@ def train(plan: Plan, network: str, seed: int) -> None:
         ]
         train_set, val_set = splits
         loader = stack.enter_context(Loader(train_set, config, CPU))
-        start = Start(classes=len(train_set.label_set), seed=seed, published_weights=plan.published_weights)
+        start = Start(
+            classes=len(train_set.label_set),
+            seed=seed,
+            weights=plan.encoder_weights,
+            published_weights=plan.published_weights,
+        )
         module = CONTENDERS[network].make(start)
         torch.manual_seed(seed)  # of dropout
         objective = Objective(config=config, ignore_index=train_set.label_set.ignore_index)
@@ -187,6 +198,94 @@ def train_all(plan: Plan, networks: list[str], seeds: int) -> None:
                 raise SystemExit(f"The run in {plan.run(network, seed)} failed; the same command resumes it.")
 
 
+def measure(plan: Plan, networks: list[str], arguments: argparse.Namespace) -> None:
+    """Time all networks, and write what `draw` reads."""
+    start = Start(classes=len(open_dataset(plan.dataset, plan.root)("val").label_set), weights=None)
+    names = list(dict.fromkeys([*networks, PUBLISHED]))
+    makers = {name: partial(CONTENDERS[name].make, start) for name in names}
+    speeds = measure_speeds(
+        makers, PUBLISHED, size=arguments.timed_size, rounds=arguments.rounds, with_int8=not arguments.no_int8
+    )
+    write_speeds(speeds, plan.output / SPEEDS)
+
+
+def read_accuracy(plan: Plan, network: str, seeds: int) -> list[float]:
+    """Return the mIoU of each finished run of a network."""
+    results = [plan.read_result(network, seed) for seed in range(seeds)]
+    return [float(result["miou"]) for result in results if result is not None]
+
+
+def tabulate(plan: Plan, networks: list[str], seeds: int) -> list[list[str]]:
+    """Return the rows of the table of all results."""
+    speeds, rows = read_speeds(plan.output / SPEEDS), []
+    for name in networks:
+        found, speed = read_accuracy(plan, name, seeds), speeds.get(name)
+        spread = f" ±{50 * (max(found) - min(found)):.1f}" if len(found) > 1 else ""
+        accuracy = f"{100 * statistics.fmean(found):.1f}{spread}" if found else ""
+        row = [("ours, " if CONTENDERS[name].is_ours else "") + name, CONTENDERS[name].encoder]
+        if speed is None:
+            rows.append([*row, "", "", accuracy, *("" for _ in PRECISIONS), ""])
+            continue
+        times = [f"{speed.milliseconds[key]:.1f}" if key in speed.milliseconds else "" for key in PRECISIONS]
+        size = [f"{speed.parameters / 1e6:.2f} M", f"{speed.multiply_adds / 1e9:.2f} G"]
+        rows.append([*row, *size, accuracy, *times, f"{speed.ratios['float32']:.2f}x"])
+    return rows
+
+
+def draw(plan: Plan, networks: list[str], seeds: int) -> None:
+    """Print the table, and draw accuracy against time."""
+    columns = ["network", "encoder", "parameters", "multiply-adds", "mIoU val, %", *(f"{p}, ms" for p in PRECISIONS)]
+    settings = plan.settings
+    title = (
+        f"{plan.dataset} at {plan.size[0]}x{plan.size[1]}, {settings['epochs']} epochs of crops of "
+        f"{settings['crop_size'][1]}x{settings['crop_size'][0]}; OpenVINO, {torch.get_num_threads()} CPU threads"
+    )
+    print_table(title, [*columns, "speed against published"], tabulate(plan, networks, seeds))
+    speeds, points = read_speeds(plan.output / SPEEDS), []
+    for name in networks:
+        found = read_accuracy(plan, name, seeds)
+        if found and name in speeds:
+            miou, ours = 100 * statistics.fmean(found), CONTENDERS[name].is_ours
+            points.append(Point(name, speeds[name].milliseconds["float32"], miou, ours, name == PUBLISHED))
+    if points:
+        for suffix in ("svg", "png"):
+            draw_points(points, plan.output / f"frontier.{suffix}")
+
+
+class Point(NamedTuple):
+    """A network in the picture."""
+
+    name: str
+    milliseconds: float
+    miou: float
+    is_ours: bool
+    is_published: bool
+
+
+def draw_points(points: list[Point], path: Path) -> None:
+    """Draw accuracy against time: our sizes joined by a line, peers as grey points."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    sizes = [point for point in points if point.is_ours and not point.is_published]
+    line = sorted(sizes, key=lambda point: point.milliseconds)
+    times, mious = [point.milliseconds for point in line], [point.miou for point in line]
+    axes.plot(times, mious, "o-", color="tab:blue", label="RefineNet, by size")
+    for point in points:
+        if point not in line:
+            label = "RefineNet, as published" if point.is_published else None
+            colour, marker = ("tab:blue", "s") if point.is_published else ("tab:gray", "D")
+            axes.plot(point.milliseconds, point.miou, marker, color=colour, label=label, markerfacecolor="none")
+        axes.annotate(point.name, point[1:3], xytext=(5, 5), textcoords="offset points", fontsize=9)
+    axes.set_xscale("log")
+    axes.set_xlabel("milliseconds for an image of 512x512, float32, OpenVINO")
+    axes.set_ylabel("mIoU on the validation split, %")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=150)
+
+
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,6 +295,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--root", type=Path)
     parser.add_argument("--networks", nargs="+", choices=CONTENDERS, metavar="NAME", help=", ".join(CONTENDERS))
     parser.add_argument("--published-weights", type=Path, help="ImageNet weights of the published network's encoder")
+    parser.add_argument("--random", action="store_true", help="start all encoders but that from random weights")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--recipe", default="camvid")
@@ -204,6 +304,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2, help="processes that load images")
     parser.add_argument("--ema-decay", type=float, default=0.98)
+    parser.add_argument("--timed-size", type=int, default=512, help="sides of the timed image")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--no-int8", action="store_true")
     arguments = parser.parse_args()
     if not set(arguments.steps) <= set(STEPS):  # argparse cannot check a list with a default
         parser.error(f"the steps are {', '.join(STEPS)}, not {' '.join(arguments.steps)}")
@@ -227,6 +330,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         root=arguments.root,
         size=tuple(arguments.size),
         settings={**read_recipe(arguments.recipe).train, **changed},
+        encoder_weights=None if arguments.random else "imagenet",
         published_weights=arguments.published_weights,
         output=arguments.output,
     )
@@ -236,8 +340,13 @@ def main() -> None:
     """Train, measure, draw."""
     arguments = parse_arguments()
     plan, networks = make_plan(arguments), arguments.networks or list(CONTENDERS)
+    plan.output.mkdir(parents=True, exist_ok=True)
     if "train" in arguments.steps:
         train_all(plan, networks, arguments.seeds)
+    if "measure" in arguments.steps:
+        measure(plan, networks, arguments)
+    if "draw" in arguments.steps:
+        draw(plan, networks, arguments.seeds)
 
 
 if __name__ == "__main__":

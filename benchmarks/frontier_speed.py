@@ -2,9 +2,9 @@
 
 Milliseconds are those from a prepared image to its label map: the network, and the package's own upsampling and argmax,
 which is the same for all. Ours are translated as `RefineNet` does it, peers by `openvino.convert_model` from
-`torch.export`, with a fixed size of the image, which is in their favour. Int8 is NNCF's with its default settings on
-images of the training split; its mIoU is measured, so that speed without accuracy shows. Bfloat16 is timed where the
-processor computes in it. Each round times all candidates once, so that other load on the machine affects all alike.
+`torch.export`, with a fixed size of the image, which is in their favour. Int8 is NNCF's with its default settings, on
+drawn streets: it is for speed alone. Bfloat16 is timed where the processor computes in it. Each round times all
+candidates once, so that other load on the machine affects all alike.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,11 @@ from refinenet.inference.backends.graph import compile_openvino, computes_in_bfl
 from refinenet.inference.backends.openvino import translate
 from refinenet.inference.segmenter import prepare
 from refinenet.inference.upsampling import largest_class
+from refinenet.io.console import print_note
 from refinenet.models.inference_graph import fuse
 from refinenet.models.network import Network
 
+CALIBRATION_IMAGES = 8
 HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 """Arithmetic of OpenVINO by precision; in int8 that of the layers that are not quantised."""
 
@@ -48,8 +50,6 @@ class Speed:
     """Median over the rounds, by precision."""
     ratios: dict[str, float]
     """Median over the rounds of the time of the published network in float32 over this one's, by precision."""
-    int8_miou: float | None = None
-    """mIoU of the trained network in int8."""
 
 
 class Logits(nn.Module):
@@ -129,6 +129,39 @@ def summarise(
         for precision, values in own.items()
     }
     return {precision: statistics.median(values) for precision, values in own.items()}, ratios
+
+
+def measure_speeds(
+    makers: Mapping[str, Callable[[], nn.Module]], reference: str, *, size: int, rounds: int, with_int8: bool
+) -> dict[str, Speed]:
+    """Translate networks and time them in turns.
+
+    Args:
+        makers: Functions that create the networks, by name.
+        reference: Name of the network whose time in float32 is the unit of the ratios.
+        size: Sides of the image.
+        rounds: Number of rounds.
+        with_int8: Whether to quantise and time them in int8, too.
+    """
+    streets = [prepare(draw_street(seed, size, size)[0], torch.device("cpu")) for seed in range(CALIBRATION_IMAGES)]
+    candidates: dict[tuple[str, str], FindLogits] = {}
+    sizes = {}
+    for name, make in makers.items():
+        network = make().eval()
+        sizes[name] = count(network, size)
+        model = translate_for_openvino(network, (size, size))
+        for precision in list_precisions(with_int8=with_int8):
+            chosen = quantise_model(model, streets) if precision == "int8" else model
+            candidates[name, precision] = compile_model(chosen, precision)
+        print_note(f"Translated {name}.")
+    times = time_rounds(candidates, size, rounds)
+    found = {}
+    for name, (parameters, multiply_adds) in sizes.items():
+        milliseconds, ratios = summarise(times, name, (reference, "float32"))
+        found[name] = Speed(
+            parameters=parameters, multiply_adds=multiply_adds, milliseconds=milliseconds, ratios=ratios
+        )
+    return found
 
 
 def write_speeds(speeds: dict[str, Speed], path: Path) -> None:
