@@ -118,7 +118,7 @@ def measure_accuracy(find_logits: Callable[[Tensor], Tensor], dataset: Dataset) 
         with torch.inference_mode():
             logits = find_logits(prepare(sample.image, CPU))[0].float()
             labels = largest_class(logits, (sample.image.shape[0], sample.image.shape[1]))
-        matrix.add(sample.labels, labels.numpy().astype(sample.labels.dtype))
+        matrix.add(sample.labels, label_set.cast(labels.numpy()))
     scores = matrix.scores()
     by_class = dict(zip(label_set.names, scores.class_iou, strict=True))
     return {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy, "class_iou": by_class}

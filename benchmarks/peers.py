@@ -57,6 +57,11 @@ class Peer(nn.Module):
         std: Standard deviation of each channel.
     """
 
+    mean: Tensor
+    """`(3, 1, 1)` float32."""
+    std: Tensor
+    """`(3, 1, 1)` float32."""
+
     def __init__(self, encoder: nn.Module, decode: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.encoder, self.decode = encoder, decode

@@ -122,7 +122,7 @@ def test_changed_weights_are_not_run_and_not_saved_with_the_record(file: Path, t
     r.save(tmp_path / "same.safetensors")
     assert RefineNet(model=tmp_path / "same.safetensors", device="cpu", backend="pytorch").card.int8 == r.card.int8
     with torch.no_grad():
-        r.network.classifier.bias.add_(1)
+        r.network.classifier.weight.add_(1)
     with pytest.raises(ValueError, match="weights have changed since the network was quantised"):
         r.segment(IMAGE)
     r.save(tmp_path / "changed.safetensors")

@@ -27,10 +27,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "serve": ("refinenet serve --model mine.safetensors --port 8000",),
     "export": ("refinenet export mine.onnx --model mine.safetensors --dataset mine",),
-    "quantise": (
-        "refinenet quantise mine.safetensors --dataset mine",
-        "refinenet deploy photos -m mine.safetensors --precision int8",
-    ),
+    "quantise": ("refinenet quantise mine.safetensors --dataset mine",),
     "convert": ("refinenet convert rf_lw50_voc.pth.tar voc.safetensors --classes voc",),
     "info": ("refinenet info", "refinenet info mine.safetensors"),
     "push": ("refinenet push mine.safetensors owner/name",),
