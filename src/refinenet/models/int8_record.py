@@ -155,7 +155,7 @@ class Int8Record:
     kept: tuple[str, ...] = ()
     """Layers that stay in floating point, in words, the most sensitive first."""
     difference: float
-    """Root mean square of the int8 network's error on a drawn street, as a share of the range of its maps: what a
+    """Root mean square of the int8 network's error on a random image, as a share of the range of its maps: what a
     translation on another machine is compared with (`inference.backends.int8.measure_difference`)."""
     scores: Mapping[str, Any] = field(default_factory=dict)
     """Images used, and mIoU and root mean squared errors before and after, JSON-ready."""
