@@ -31,7 +31,7 @@ from refinenet.evaluation.submission import Submission, plan_submission, write_s
 from refinenet.export.certificate import SIZES, Certificate
 from refinenet.export.exporter import ExportPrecision, check_target, export_model
 from refinenet.export.loading.opening import choose_backend_of, open_described
-from refinenet.export.quantisation import Int8, require_nncf
+from refinenet.export.quantisation import Int8
 from refinenet.export.quantisation_bounds import MAX_DROP, MAX_RISE, DropBounds
 from refinenet.export.recording import RecordedInt8, record_int8
 from refinenet.inference.backends import AUTO, check_backend
@@ -412,7 +412,6 @@ class RefineNet(SharedModel):
         if precision == "int8" and dataset is None and record is not None:
             int8 = RecordedInt8(network=self.network, record=record)
         elif precision == "int8":
-            require_nncf()
             int8 = Int8.open(data, open_one, (split, calibration_split), self.outputs, bounds, progress=progress)
         issued = export_model(path, self.network, self.card, dataset=data, sizes=sizes, int8=int8, progress=progress)
         if progress:
@@ -452,7 +451,6 @@ class RefineNet(SharedModel):
             FileNotFoundError: data are missing; the message says where to get them.
             ValueError: a package is missing, no int8 network meets the bounds, or the model is an exported graph.
         """
-        require_nncf()
         network, open_one = self.network, open_splits_of(self.card, dataset, root, classes, show=progress)
         splits, bounds = (split, calibration_split), DropBounds(max_drop=max_drop, max_rise=max_rise)
         int8 = Int8.open(open_one(split), open_one, splits, self.outputs, bounds, progress=progress)

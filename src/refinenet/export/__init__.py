@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from refinenet.export.exporter import ExportPrecision, check_target, export_model
     from refinenet.export.loading.loader import open_exported
     from refinenet.export.loading.opening import choose_backend_of, open_described
-    from refinenet.export.quantisation import Int8, require_nncf
+    from refinenet.export.quantisation import Int8
     from refinenet.export.quantisation_bounds import MAX_DROP, MAX_RISE, DropBounds
     from refinenet.export.recording import RecordedInt8, record_int8
 else:
@@ -34,5 +34,4 @@ __all__ = [
     "open_described",
     "open_exported",
     "record_int8",
-    "require_nncf",
 ]

@@ -321,8 +321,10 @@ class Int8:
             progress: Whether to show progress.
 
         Raises:
-            ValueError: there is no dataset, the splits are the same, or the one to calibrate on cannot be opened.
+            ValueError: there is no dataset, the splits are the same, the one to calibrate on cannot be opened, or NNCF is
+                not installed.
         """
+        require_nncf()
         measured, calibrated = splits
         if measured_on is None:
             raise ValueError(
