@@ -321,8 +321,8 @@ class Int8:
             progress: Whether to show progress.
 
         Raises:
-            ValueError: there is no dataset, the splits are the same, the one to calibrate on cannot be opened, or NNCF is
-                not installed.
+            ValueError: there is no dataset, the splits are the same, the one to calibrate on cannot be opened, or NNCF
+                is not installed.
         """
         require_nncf()
         measured, calibrated = splits
