@@ -143,7 +143,8 @@ def measure_speeds(
         rounds: Number of rounds.
         with_int8: Whether to quantise and time them in int8, too.
     """
-    streets = [prepare(draw_street(seed, size, size)[0], torch.device("cpu")) for seed in range(CALIBRATION_IMAGES)]
+    seeds = range(CALIBRATION_IMAGES if with_int8 else 0)
+    streets = [prepare(draw_street(seed, size, size)[0], torch.device("cpu")) for seed in seeds]
     candidates: dict[tuple[str, str], FindLogits] = {}
     sizes = {}
     for name, make in makers.items():

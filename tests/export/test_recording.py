@@ -79,6 +79,12 @@ def test_a_record_rebuilds_the_graph_of_nncf() -> None:
     unknown = replace(maps[0], node="0" * 16)
     with pytest.raises(BackendError, match=r"other operations than here.*quantise it again"):
         apply_record(model, replace(record, maps=(unknown, *maps[1:])), deployed.network)
+    too_many = replace(maps[0], low=(0.0,) * 7, high=(1.0,) * 7)
+    with pytest.raises(BackendError, match="quantise it again"):
+        apply_record(model, replace(record, maps=(too_many, *maps[1:])), deployed.network)
+    wrong = replace(layers[0], correction=(1.0,) * 7)
+    with pytest.raises(BackendError, match="quantise it again"):
+        apply_record(model, replace(record, layers=(wrong, *layers[1:])), deployed.network)
 
 
 def test_a_prepared_model_needs_no_image_and_agrees_with_its_export(file: Path, tmp_path: Path) -> None:

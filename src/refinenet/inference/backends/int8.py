@@ -94,7 +94,7 @@ def apply_record(model: Any, record: Int8Record, fused: Network) -> Any:
         fused: The network that it was translated from.
 
     Raises:
-        BackendError: The graph has other operations than the one that was quantised.
+        BackendError: The graph has other operations than the one that was quantised, or maps of other sizes.
     """
     signatures, copy = Signatures.of(model, fused), model.clone()
     nodes = {node.get_friendly_name(): node for node in copy.get_ordered_ops()}
@@ -111,12 +111,13 @@ def apply_record(model: Any, record: Int8Record, fused: Network) -> Any:
             node = places[item.node]
             readers = [places[reader].input(port) for reader, port in item.readers]
             _quantise_map(shifted.get(item.node, node.output(0)), readers, item)
-    except (KeyError, IndexError) as error:
+        copy.validate_nodes_and_infer_types()
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:  # the last two of sizes that do not match
+        reason = str(error).strip().splitlines()[-1]
         raise BackendError(
             "The network was quantised with a version of OpenVINO or PyTorch whose graph has other operations than "
-            f"here ({error}): quantise it again (refinenet quantise), or run it in float32."
+            f"here ({reason}): quantise it again (refinenet quantise), or run it in float32."
         ) from error
-    copy.validate_nodes_and_infer_types()
     return copy
 
 
