@@ -8,38 +8,44 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from refinenet.datasets.catalog import PUBLISHED, Dataset, DatasetSource, TrainingSource, open_dataset
-from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.sharing import SharedModel
 from refinenet.distributed import launch
 from refinenet.environment import warn_of_predecessor
 from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
 from refinenet.evaluation.evaluator import model_predictor
-from refinenet.evaluation.pipeline import as_read_by, check_masks, fit_to_model, open_split, run_evaluation
+from refinenet.evaluation.pipeline import (
+    as_read_by,
+    check_masks,
+    fit_to_model,
+    open_split,
+    open_splits_of,
+    run_evaluation,
+)
 from refinenet.evaluation.results import Evaluation
 from refinenet.evaluation.submission import Submission, plan_submission, write_submission
 from refinenet.export.certificate import SIZES, Certificate
 from refinenet.export.exporter import ExportPrecision, check_target, export_model
-from refinenet.export.loading.loader import choose_engine, graph_kind, open_exported
+from refinenet.export.loading.opening import choose_backend_of, open_described
 from refinenet.export.quantisation import Int8
 from refinenet.export.quantisation_bounds import MAX_DROP, MAX_RISE, DropBounds
-from refinenet.inference.backends import AUTO, check_backend, choose_backend
+from refinenet.export.recording import RecordedInt8, record_int8
+from refinenet.inference.backends import AUTO, check_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
-from refinenet.inference.backends.graph import ExportedModel
 from refinenet.inference.protocol import Protocol, choose_protocol
 from refinenet.io.bands import BandsSource
 from refinenet.io.console import print_note
 from refinenet.io.images import ChannelOrder, check_channel_order
 from refinenet.models.class_mapping import check_same_classes
-from refinenet.models.factory import ModelSpec, SizeName, choose_device, split_first_argument
+from refinenet.models.factory import ModelSpec, SizeName, split_first_argument
 from refinenet.models.hub import pin
-from refinenet.models.model_file import ModelCard, load
-from refinenet.models.network import ModelType, Network
+from refinenet.models.int8_record import Int8Record
+from refinenet.models.model_file import load
+from refinenet.models.network import ModelType
 from refinenet.outputs import OutputSpec
 
 if TYPE_CHECKING:
@@ -77,7 +83,7 @@ class RefineNet(SharedModel):
             for an exported file, the program it was made for. Training always uses PyTorch.
         precision: Precision of the backend's arithmetic: "float32"; "bfloat16" (OpenVINO, PyTorch) or "float16"
             (PyTorch on GPUs), which are faster on processors that support them; one or two labels in a hundred may
-            differ.
+            differ. "int8" (OpenVINO) is for models that `quantise` was applied to.
         channel_order: Channel order of arrays and tensors passed to `segment` and `deploy`, and of pictures of results:
             "rgb", or "bgr" for those of OpenCV (`cv2.imread`). Files and Pillow images, and their results, are RGB.
         bands: Bands of the images, with the stored values that become 0 and 1: "red,green,blue,nir:0:4095"; see
@@ -130,8 +136,8 @@ class RefineNet(SharedModel):
             seed=seed,
             size=size,
         )
-        chosen = check_backend(_choose_backend(spec, backend, device, precision), precision)
-        opened, card = _open(spec, backend, device)
+        chosen = check_backend(choose_backend_of(spec, backend, device, precision), precision)
+        opened, card = open_described(spec, backend, device)
         self._classes_fixed, self._origin = num_classes is not None, spec.origin
         super().__init__(
             opened, card, backend=chosen, precision=precision, or_pytorch=backend == AUTO, channel_order=channel_order
@@ -383,7 +389,7 @@ class RefineNet(SharedModel):
             split: Split of the dataset.
             classes: As for `train`.
             sizes: Heights and widths of images for timing, and for comparison in addition to the standard ones.
-            precision: "float32"; or "int8", for `.xml` and with a dataset.
+            precision: "float32"; or "int8", for `.xml`: with a dataset, or as the model file says (`quantise`).
             calibration_split: Split of the dataset that int8 is calibrated on.
             max_drop: Largest drop of mIoU on `split` that int8 may cause, in [0, 1]; layers remain in float for it.
             max_rise: Largest relative rise of the root mean squared error of each other output: 0.05 is a twentieth.
@@ -399,41 +405,55 @@ class RefineNet(SharedModel):
             OSError: the export cannot be written.
         """
         check_target(path, precision)
-
-        def open_one(name: str) -> Dataset:
-            assert dataset is not None
-            return fit_to_model(open_split(dataset, root, classes, name)[0], self.card, show=progress)
-
+        open_one = open_splits_of(self.card, dataset, root, classes, show=progress)
         data = None if dataset is None else open_one(split)
-        int8, bounds = None, DropBounds(max_drop=max_drop, max_rise=max_rise)
-        if precision == "int8":
+        int8: Int8 | RecordedInt8 | None = None
+        record, bounds = self.card.int8, DropBounds(max_drop=max_drop, max_rise=max_rise)
+        if precision == "int8" and dataset is None and record is not None:
+            int8 = RecordedInt8(network=self.network, record=record)
+        elif precision == "int8":
             int8 = Int8.open(data, open_one, (split, calibration_split), self.outputs, bounds, progress=progress)
         issued = export_model(path, self.network, self.card, dataset=data, sizes=sizes, int8=int8, progress=progress)
         if progress:
             issued.print()
         return issued
 
+    def quantise(
+        self,
+        dataset: DatasetSource,
+        root: str | os.PathLike[str] | None = None,
+        split: str = "val",
+        classes: str | None = None,
+        calibration_split: str = "train",
+        max_drop: float = MAX_DROP,
+        max_rise: float = MAX_RISE,
+        progress: bool = True,
+    ) -> Int8Record:
+        """Find how the network runs in int8; `save` stores it, and `precision="int8"` needs no image then.
 
-def _choose_backend(spec: ModelSpec, backend: str, device: str | torch.device | None, precision: str) -> str:
-    """Choose the backend for the network or the exported file of a specification."""
-    if spec.model is not None and graph_kind(spec.model) is not None:
-        return choose_engine(spec.model, None if backend == AUTO else backend)
-    return choose_backend(backend, choose_device(device).type, precision)
+        NNCF finds the ranges of feature maps on images of `calibration_split`. The weights do not change; if they do
+        later, the network has to be quantised again.
 
+        Args:
+            dataset: As for `train`.
+            root: Folder of a named dataset.
+            split: Split to measure on.
+            classes: As for `train`.
+            calibration_split: Split whose images give the ranges, another than `split`.
+            max_drop: As for `export`.
+            max_rise: As for `export`.
+            progress: Whether to show progress.
 
-def _open(
-    spec: ModelSpec, backend: str, device: str | torch.device | None
-) -> tuple[Network | ExportedModel, ModelCard]:
-    """Open the network or the exported file of a specification."""
-    if spec.model is None or graph_kind(spec.model) is None:
-        return spec.open(device, _draw_calibration_images)
-    if device is not None and choose_device(device).type != "cpu":
-        raise ValueError(f"{spec.model} is an exported graph, which runs on the CPU here, not on {device}.")
-    exported, card = open_exported(Path(spec.model), choose_engine(spec.model, None if backend == AUTO else backend))
-    spec.check(card)
-    return exported, card
+        Returns:
+            The record, with scores before and after.
 
-
-def _draw_calibration_images() -> torch.Tensor:
-    """Draw the street scenes that re-estimate the statistics of folded batch norms: `(16, 3, 240, 320)` in [0, 1]."""
-    return torch.stack([torch.from_numpy(draw_street(seed, 240, 320)[0]).permute(2, 0, 1) / 255 for seed in range(16)])
+        Raises:
+            FileNotFoundError: data are missing; the message says where to get them.
+            ValueError: a package is missing, no int8 network meets the bounds, or the model is an exported graph.
+        """
+        network, open_one = self.network, open_splits_of(self.card, dataset, root, classes, show=progress)
+        splits, bounds = (split, calibration_split), DropBounds(max_drop=max_drop, max_rise=max_rise)
+        int8 = Int8.open(open_one(split), open_one, splits, self.outputs, bounds, progress=progress)
+        record = record_int8(network, int8)
+        self._adopt(network, replace(self.card, int8=record))
+        return record

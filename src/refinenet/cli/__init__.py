@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from refinenet._version import __version__
-from refinenet.cli import convert, data, demo, deploy, export, hub, info, pretrain, serve, train
+from refinenet.cli import convert, data, demo, deploy, export, hub, info, pretrain, quantise, serve, train
 from refinenet.cli import eval as eval_command
 from refinenet.cli.examples import Commands, epilog
 from refinenet.cli.options import complain
@@ -56,6 +56,7 @@ app.command(epilog=epilog("calibrate"))(eval_command.calibrate)
 app.command(epilog=epilog("deploy"))(deploy.deploy)
 app.command(epilog=epilog("serve"), context_settings={"auto_envvar_prefix": serve.PREFIX})(serve.serve)
 app.command(epilog=epilog("export"))(export.export)
+app.command(epilog=epilog("quantise"))(quantise.quantise)
 app.command(epilog=epilog("convert"))(convert.convert)
 app.command(epilog=epilog("info"))(info.info)
 app.command(epilog=epilog("push"))(hub.push)

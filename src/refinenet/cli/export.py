@@ -48,7 +48,9 @@ def export(
     precision: Annotated[
         Literal["float32", "int8"],
         typer.Option(
-            metavar="PRECISION", help="float32, or int8 for .xml, which needs --dataset.", rich_help_panel=INT8
+            metavar="PRECISION",
+            help="float32, or int8 for .xml, which needs --dataset, or a model that `refinenet quantise` has prepared.",
+            rich_help_panel=INT8,
         ),
     ] = "float32",
     calibration_split: Annotated[

@@ -49,6 +49,7 @@ def _describe_model(network: "RefineNet", model: str) -> dict[str, Any]:
         "classes": list(card.label_set.names),
         "scores": dict(card.scores),
         **(_read_certificate(model) if network.parameters is None else {}),
+        **({} if card.int8 is None else {"int8": {**card.int8.scores, "kept_in_float": list(card.int8.kept)}}),
         "licence": card.licence,
         "recipe": dict(card.recipe),
         "temperature": card.temperature,

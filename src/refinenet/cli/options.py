@@ -53,8 +53,8 @@ Precision = Annotated[
     InferencePrecision,
     typer.Option(
         metavar="PRECISION",
-        help="Numerical precision of the network: float32, bfloat16 (not with onnxruntime), or float16 (PyTorch on "
-        "GPUs only).",
+        help="Numerical precision of the network: float32, bfloat16 (not with onnxruntime), float16 (PyTorch on GPUs "
+        "only), or int8 (OpenVINO; for models that `refinenet quantise` has prepared).",
         rich_help_panel=MACHINE,
     ),
 ]

@@ -27,6 +27,7 @@ from refinenet.io.threads import ThreadLock
 from refinenet.labels import LabelSet
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
+from refinenet.models.tensor_files import digest
 from refinenet.outputs import CLASSES, OutputSpec, class_output
 from refinenet.settings import is_number
 
@@ -110,7 +111,7 @@ class LatencyTuner:
         print_note(f"Measuring backends, precisions and scales on an image of {width}x{height} pixels.")
         openers = [
             (name, precision, partial(self._open, name, precision))
-            for name, precision in list_backends(self._model, self._backend)
+            for name, precision in list_backends(self._model, self._backend, has_int8=self._has_int8)
         ]
         card = self._card
         outputs, bands = card.architecture.outputs, card.architecture.bands
@@ -121,10 +122,18 @@ class LatencyTuner:
             print_note("Results differ strongly from those at full size: allow more time, or use a smaller network.")
         return choice
 
+    @property
+    def _has_int8(self) -> bool:
+        """Whether the network is the one that was quantised."""
+        record = self._card.int8
+        if record is None or isinstance(self._model, ExportedModel):
+            return False
+        return record.network_sha256 == digest(self._model.state_dict())
+
     def _open(self, name: BackendName, precision: InferencePrecision) -> Backend:
         """Open a backend of the model once."""
         if (name, precision) not in self._opened:
-            self._opened[name, precision] = open_backend(self._model, name, precision)
+            self._opened[name, precision] = open_backend(self._model, name, precision, record=self._card.int8)
         return self._opened[name, precision]
 
 

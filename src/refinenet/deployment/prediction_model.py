@@ -132,7 +132,7 @@ class PredictionModel:
         self._adopt(self._model, replace(self.card, label_set=label_set))
 
     def _adopt(self, model: Network | ExportedModel, card: ModelCard) -> None:
-        backend = open_backend(model, self._backend, self._precision, or_pytorch=self._or_pytorch)
+        backend = open_backend(model, self._backend, self._precision, record=card.int8, or_pytorch=self._or_pytorch)
         # One step, so that concurrent calls see either the old model with its card and segmenter, or the new one.
         self.__dict__.update(
             _model=model,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         find_targets,
         fit_to_model,
         open_split,
+        open_splits_of,
         run_evaluation,
     )
     from refinenet.evaluation.report.targets import draw_target_strip
@@ -47,6 +48,7 @@ __all__ = [
     "fit_to_model",
     "model_predictor",
     "open_split",
+    "open_splits_of",
     "percent",
     "plan_submission",
     "run_evaluation",

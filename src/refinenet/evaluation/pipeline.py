@@ -12,6 +12,7 @@ from refinenet.datasets.catalog import (
     PUBLISHED,
     Dataset,
     DatasetSource,
+    Splits,
     choose_classes,
     is_folder_dataset,
     is_unlabelled,
@@ -86,6 +87,31 @@ def fit_to_model(dataset: Dataset, card: ModelCard, *, show: bool) -> Dataset:
     if not dataset.label_set.names and not dataset.chosen_targets:
         raise ValueError(f"{dataset.name} {dataset.split} has no ground truth for any output of the model.")
     return dataset
+
+
+def open_splits_of(
+    card: ModelCard,
+    dataset: DatasetSource | None,
+    root: str | os.PathLike[str] | None,
+    classes: str | None,
+    *,
+    show: bool,
+) -> Splits:
+    """Return a function that opens a split of a dataset by its name as a model reads it: `open_split`, `fit_to_model`.
+
+    Args:
+        card: Card of the model.
+        dataset: Dataset as accepted by `datasets.open_dataset`; None if the function is not called.
+        root: Folder of a named dataset.
+        classes: Class set, for datasets with two.
+        show: Whether to report the outputs that the dataset has no ground truth for.
+    """
+
+    def open_one(split: str) -> Dataset:
+        assert dataset is not None
+        return fit_to_model(open_split(dataset, root, classes, split)[0], card, show=show)
+
+    return open_one
 
 
 def find_targets(outputs: Sequence[OutputSpec], dataset: Dataset, *, show: bool) -> tuple[str, ...]:

@@ -11,9 +11,11 @@ from refinenet._lazy import attach
 if TYPE_CHECKING:
     from refinenet.export.certificate import SIZES, Certificate
     from refinenet.export.exporter import ExportPrecision, check_target, export_model
-    from refinenet.export.loading.loader import choose_engine, graph_kind, open_exported
+    from refinenet.export.loading.loader import open_exported
+    from refinenet.export.loading.opening import choose_backend_of, open_described
     from refinenet.export.quantisation import Int8
     from refinenet.export.quantisation_bounds import MAX_DROP, MAX_RISE, DropBounds
+    from refinenet.export.recording import RecordedInt8, record_int8
 else:
     __getattr__, __dir__ = attach(__name__)
 
@@ -25,9 +27,11 @@ __all__ = [
     "DropBounds",
     "ExportPrecision",
     "Int8",
+    "RecordedInt8",
     "check_target",
-    "choose_engine",
+    "choose_backend_of",
     "export_model",
-    "graph_kind",
+    "open_described",
     "open_exported",
+    "record_int8",
 ]

@@ -27,7 +27,8 @@ from refinenet.export.parity import (
     draw,
     run_in_pytorch,
 )
-from refinenet.export.quantisation import Int8, require_nncf
+from refinenet.export.quantisation import Int8
+from refinenet.export.recording import RecordedInt8
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
 from refinenet.models.inference_graph import (
@@ -61,10 +62,8 @@ def check_target(path: str | os.PathLike[str], precision: ExportPrecision = "flo
     if precision not in get_args(ExportPrecision):
         raise ValueError(f"precision must be one of {', '.join(get_args(ExportPrecision))}, not {precision!r}.")
     found, target = find_format(path), Path(path)
-    if precision == "int8":
-        require_nncf()
-        if found.write_int8 is None:
-            raise ValueError(f"Int8 is supported for OpenVINO (.xml) only, not for {os.fspath(path)!r}.")
+    if precision == "int8" and found.write_int8 is None:
+        raise ValueError(f"Int8 is supported for OpenVINO (.xml) only, not for {os.fspath(path)!r}.")
     if target.exists() and target.is_dir() != found.is_folder:
         wanted, there = ("folder", "file") if found.is_folder else ("file", "folder")
         raise FileExistsError(
@@ -87,7 +86,7 @@ def export_model(
     dataset: Dataset | None = None,
     sizes: Sequence[tuple[int, int]] = SIZES,
     bounds: ParityTolerance | None = None,
-    int8: Int8 | None = None,
+    int8: Int8 | RecordedInt8 | None = None,
     progress: bool = True,
 ) -> Certificate:
     """Write a network in the format of another program, if its output there equals that of PyTorch.

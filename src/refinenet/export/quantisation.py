@@ -280,12 +280,24 @@ class Int8:
         Raises:
             ValueError: as `quantise`.
         """
-        print_note(f"Quantising on {self._count} images, measuring on {len(self.measured_on)}.", enabled=self.progress)
-        data, bounds = self.measured_on, self.bounds_on_scores
-        measure = measure_on(data, data.label_set, self.outputs)
-        quantised = quantise(model, self._read(), measure, max_drop=bounds.max_drop, max_rise=bounds.max_rise)
+        quantised = self.quantise(model)
         self.kept = quantised.kept
         return quantised.model
+
+    def quantise(self, model: Any) -> Quantised:
+        """Quantise an `openvino.Model` with the outputs of the network.
+
+        Raises:
+            ValueError: as `quantise`.
+        """
+        print_note(f"Quantising on {self.count} images, measuring on {len(self.measured_on)}.", enabled=self.progress)
+        bounds = self.bounds_on_scores
+        return quantise(model, self._read(), self.measure, max_drop=bounds.max_drop, max_rise=bounds.max_rise)
+
+    def measure(self, model: Any) -> Scores:
+        """Measure an `openvino.Model` with the outputs of the network."""
+        data = self.measured_on
+        return measure_on(data, data.label_set, self.outputs)(model)
 
     @classmethod
     def open(
@@ -309,11 +321,16 @@ class Int8:
             progress: Whether to show progress.
 
         Raises:
-            ValueError: there is no dataset, the splits are the same, or the one to calibrate on cannot be opened.
+            ValueError: there is no dataset, the splits are the same, the one to calibrate on cannot be opened, or NNCF
+                is not installed.
         """
+        require_nncf()
         measured, calibrated = splits
         if measured_on is None:
-            raise ValueError("Int8 needs images for calibration and evaluation: pass dataset (--dataset).")
+            raise ValueError(
+                "Int8 needs images for calibration and evaluation: pass dataset (--dataset), or a model file that "
+                "`refinenet quantise` has prepared."
+            )
         if calibrated == measured:
             raise ValueError(f"Int8 needs different splits for calibration and evaluation, not {measured!r} for both.")
         _check_targets(measured_on, outputs)
@@ -330,9 +347,10 @@ class Int8:
         return has_only_classes(self.outputs)
 
     @property
-    def _count(self) -> int:
+    def count(self) -> int:
+        """Number of calibration images that there are."""
         return min(self.images, len(self.calibration))
 
     def _read(self) -> Iterator[Image]:
-        for index in np.linspace(0, len(self.calibration) - 1, self._count).astype(int).tolist():
+        for index in np.linspace(0, len(self.calibration) - 1, self.count).astype(int).tolist():
             yield as_input(self.calibration[index].image)

@@ -33,6 +33,17 @@ if TYPE_CHECKING:
         require_openvino,
         start_engine,
     )
+    from refinenet.inference.backends.int8 import (
+        MAP_LEVELS,
+        MOST,
+        Signatures,
+        apply_record,
+        check_network,
+        find_bias,
+        measure_difference,
+        quantise_graph,
+        read_constants,
+    )
     from refinenet.inference.backends.isolated import (
         SIZE_FACTOR,
         SPARE_BYTES,
@@ -43,6 +54,7 @@ if TYPE_CHECKING:
         used_addresses,
     )
     from refinenet.inference.backends.onnxruntime import require_onnx
+    from refinenet.inference.backends.openvino import translate
     from refinenet.inference.backends.openvino_conversion import convert_program
     from refinenet.inference.backends.pytorch import PyTorchBackend, keep_freed_memory
     from refinenet.inference.backends.translation_cache import cache_folder
@@ -89,6 +101,8 @@ __all__ = [
     "AUTO",
     "BACKENDS",
     "ENGINES",
+    "MAP_LEVELS",
+    "MOST",
     "ONNX_FILE",
     "OPENVINO_FILES",
     "OUTPUT_KINDS",
@@ -118,7 +132,9 @@ __all__ = [
     "Renderer",
     "Segmentation",
     "Segmenter",
+    "Signatures",
     "WindowGrid",
+    "apply_record",
     "area_rows",
     "blend_windows",
     "cache_folder",
@@ -126,6 +142,7 @@ __all__ = [
     "check_backend",
     "check_finite",
     "check_kind",
+    "check_network",
     "check_output",
     "check_suffix_of",
     "choose_backend",
@@ -134,6 +151,7 @@ __all__ = [
     "convert_program",
     "count_regions",
     "file_word",
+    "find_bias",
     "find_colours",
     "is_of_values",
     "keep_freed_memory",
@@ -141,6 +159,7 @@ __all__ = [
     "largest_class",
     "list_backends",
     "load_engine",
+    "measure_difference",
     "onnxruntime_errors",
     "open_backend",
     "open_onnx",
@@ -148,6 +167,8 @@ __all__ = [
     "open_shown",
     "pack",
     "prepare",
+    "quantise_graph",
+    "read_constants",
     "refuse_idle",
     "require_onnx",
     "require_onnxruntime",
@@ -156,6 +177,7 @@ __all__ = [
     "set_limit",
     "split_kind",
     "start_engine",
+    "translate",
     "unpack",
     "used_addresses",
     "usual_kind",

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         note_weights,
         trace,
     )
+    from refinenet.models.int8_record import Int8Record, QuantisedLayer, QuantisedMap
     from refinenet.models.licences import choose_licence
     from refinenet.models.model_file import (
         BUNDLED,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         describe_bundled,
         load,
         make_header,
+        read_dtype,
         read_header,
         save,
     )
@@ -82,11 +84,14 @@ __all__ = [
     "Encoder",
     "GraphResult",
     "HubAddress",
+    "Int8Record",
     "Maps",
     "ModelCard",
     "ModelSpec",
     "ModelType",
     "Network",
+    "QuantisedLayer",
+    "QuantisedMap",
     "ScaledHead",
     "SizeName",
     "Weights",
@@ -115,6 +120,7 @@ __all__ = [
     "pin",
     "printable",
     "push",
+    "read_dtype",
     "read_header",
     "refuse_single_values",
     "refuse_unlearned_statistics",

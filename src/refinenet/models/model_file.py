@@ -2,7 +2,8 @@
 
 The metadata of the header hold, under the key "refinenet", a JSON object: format version, architecture, label set,
 preprocessing, scores with their protocol, licence, recipe, package version and the SHA-256 of the weights; and the
-temperature that calibrates confidence, if one was fitted.
+temperature that calibrates confidence, if one was fitted, and under "int8" what the network needs to run in int8, if it
+was quantised (`int8_record`).
 
 Since format version 2 it also holds "header_sha256": the SHA-256 of the whole safetensors header (type, shape and
 offsets of each tensor, and all metadata) as JSON with sorted keys, `json.dumps(header, sort_keys=True)` in Python, in
@@ -37,6 +38,7 @@ from refinenet.io.sample_values import ValueRange, check_value_range
 from refinenet.labels import LabelSet
 from refinenet.models.encoders.encoder import FEATURE_INFO
 from refinenet.models.encoders.feature_info import base_name
+from refinenet.models.int8_record import Int8Record
 from refinenet.models.licences import UNSTATED
 from refinenet.models.network import Architecture, Network
 from refinenet.models.tensor_files import check_tensors, digest, printable, read_safetensors, refuse_doubled_keys
@@ -70,7 +72,7 @@ _SEAL = "header_sha256"
 _NO_HASH = "0" * 64
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SEALED_VERSIONS = (FORMAT_VERSION, OUTPUTS_VERSION)
-_OPTIONAL_TYPES: Mapping[str, type] = {"temperature": float, "value_range": list, "longest_side": int}
+_OPTIONAL_TYPES: Mapping[str, type] = {"temperature": float, "value_range": list, "longest_side": int, "int8": dict}
 """Entries that are written only if they differ from the default."""
 
 
@@ -98,6 +100,8 @@ class ModelCard:
     """Stored values of images that were black and white in training; None for the range of their type."""
     longest_side: int | None = None
     """Length, in pixels, to which the longer side of larger images was reduced in training; None for no limit."""
+    int8: Int8Record | None = None
+    """How the network runs in int8, if it was quantised; it is saved only with the weights that were."""
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
@@ -144,10 +148,21 @@ def save(
     header = make_header(network, card, digest(stored))
     # The header hash is computed over the encoded file, so zeros of the same length keep its place.
     version = FORMAT_VERSION if card.architecture.is_plain else OUTPUTS_VERSION
-    sealed = {**header, "format_version": version, _SEAL: _NO_HASH}
+    record = _find_record(card, network, stored)
+    int8 = {} if record is None else {"int8": record.to_dict()}
+    sealed = {**header, **int8, "format_version": version, _SEAL: _NO_HASH}
     content = safetensors.torch.save(stored, {HEADER_KEY: json.dumps(sealed, sort_keys=True, allow_nan=False)})
     write_atomically(path, _seal_header(content))
-    return replace(card, weights_sha256=header["weights_sha256"])
+    return replace(card, weights_sha256=header["weights_sha256"], int8=record)
+
+
+def _find_record(card: ModelCard, network: Network, stored: Mapping[str, Tensor]) -> Int8Record | None:
+    """Return the record of int8 if it is of the weights that whoever reads the file gets."""
+    if card.int8 is None:
+        return None
+    types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    read = digest({name: tensor.to(types[name]) for name, tensor in stored.items()})
+    return card.int8 if card.int8.network_sha256 == read else None
 
 
 def _seal_header(content: bytes) -> bytes:
@@ -213,6 +228,18 @@ def load(path: Path) -> tuple[Network, ModelCard]:
             f"{printable(json.dumps(preprocessing), limit=300)}, its weights as {json.dumps(_preprocessing(network))}."
         )
     return network.eval(), card
+
+
+def read_dtype(model: str | os.PathLike[str]) -> Literal["float32", "float16"]:
+    """Return the type in which a model file, or a bundled model by its name, stores the kernels.
+
+    Raises:
+        ValueError: It is no safetensors file.
+        OSError: It cannot be read.
+    """
+    name = os.fspath(model)
+    tensors, _ = read_safetensors(bundled_path(name) if name in BUNDLED else Path(name))
+    return "float16" if any(tensor.dtype == torch.float16 for tensor in tensors.values()) else "float32"
 
 
 def describe_bundled(name: str) -> str:
@@ -325,6 +352,7 @@ def _read_entries(header: Mapping[str, Any]) -> tuple[ModelCard, dict[str, Any]]
         temperature=header.get("temperature", 1.0),
         value_range=header.get("value_range"),
         longest_side=header.get("longest_side"),
+        int8=Int8Record.from_dict(header["int8"]) if "int8" in header else None,
     )
     return card, header["preprocessing"]
 

@@ -168,7 +168,9 @@ class Worker:
             )
         torch.set_num_threads(self._settings.threads)
         network, card = self._settings.network.to(self._settings.device).eval(), self._settings.card
-        backend = open_backend(network, self._settings.backend, self._settings.precision)
+        backend = open_backend(
+            network, self._settings.backend, self._settings.precision, record=self._settings.card.int8
+        )
         outputs = card.architecture.outputs
         self._segmenter = Segmenter(
             backend,

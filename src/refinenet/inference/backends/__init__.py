@@ -16,11 +16,12 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, get_args
 
-from refinenet.inference.backends.base import BackendName, InferencePrecision
+from refinenet.inference.backends.base import INT8, BackendName, InferencePrecision
 
 if TYPE_CHECKING:
     from refinenet.inference.backends.graph import Engine, ExportedModel
     from refinenet.inference.segmenter import Backend
+    from refinenet.models.int8_record import Int8Record
     from refinenet.models.network import Network
 
 AUTO = "auto"
@@ -46,8 +47,9 @@ class BackendSpec:
     """Returns the precisions in which it is faster on this processor than in float32."""
     remark: str = ""
     """Remark beside its name in the help of the command line."""
-    open: Callable[[Network, InferencePrecision], Backend]
-    """Raises ValueError if a package is missing or the backend does not run on the network's device."""
+    open: Callable[[Network, InferencePrecision, Int8Record | None], Backend]
+    """Raises ValueError if a package or the record for int8 is missing, or the backend does not run on the network's
+    device."""
 
     @property
     def is_installed(self) -> bool:
@@ -56,22 +58,24 @@ class BackendSpec:
 
 
 # The modules are imported when a backend is opened: each needs PyTorch, and some a package that may be missing.
-def _open_pytorch(network: Network, precision: InferencePrecision) -> Backend:
+def _open_pytorch(network: Network, precision: InferencePrecision, _: Int8Record | None) -> Backend:
     from refinenet.inference.backends.pytorch import PyTorchBackend
 
     return PyTorchBackend(network, precision)
 
 
-def _open_compiled(network: Network, precision: InferencePrecision) -> Backend:
+def _open_compiled(network: Network, precision: InferencePrecision, _: Int8Record | None) -> Backend:
     from refinenet.inference.backends.pytorch import CompiledBackend
 
     return CompiledBackend(network, precision)
 
 
-def _open_translated(engine: Engine, network: Network, precision: InferencePrecision) -> Backend:
+def _open_translated(
+    engine: Engine, network: Network, precision: InferencePrecision, record: Int8Record | None
+) -> Backend:
     from refinenet.inference.backends.translated import TranslatedBackend
 
-    return TranslatedBackend(network, engine, precision)
+    return TranslatedBackend(network, engine, precision, record)
 
 
 def _find_faster_in_openvino() -> Sequence[InferencePrecision]:
@@ -90,7 +94,7 @@ BACKENDS: Mapping[BackendName, BackendSpec] = MappingProxyType(
             open=_open_compiled,
         ),
         "openvino": BackendSpec(
-            precisions=("float32", "bfloat16"),
+            precisions=("float32", "bfloat16", INT8),
             package="openvino",
             is_fast_on_cpu=True,
             find_faster_precisions=_find_faster_in_openvino,
@@ -146,9 +150,15 @@ def check_backend(name: str, precision: str) -> BackendName:
 
 
 def list_backends(
-    model: Network | ExportedModel, chosen: BackendName
+    model: Network | ExportedModel, chosen: BackendName, *, has_int8: bool = False
 ) -> Iterator[tuple[BackendName, InferencePrecision]]:
-    """Yield the backends and precisions that can run a model on this machine; the chosen one first, in float32."""
+    """Yield the backends and precisions that can run a model on this machine; the chosen one first, in float32.
+
+    Args:
+        model: The network or exported graph.
+        chosen: Its usual backend.
+        has_int8: Whether there is a record for int8.
+    """
     from refinenet.inference.backends.graph import ExportedModel
 
     names = [chosen]
@@ -164,10 +174,17 @@ def list_backends(
         yield name, "float32"
         for precision in BACKENDS[name].find_faster_precisions():
             yield name, precision
+        if has_int8 and INT8 in BACKENDS[name].precisions and not isinstance(model, ExportedModel):
+            yield name, INT8
 
 
 def open_backend(
-    model: Network | ExportedModel, name: BackendName, precision: InferencePrecision, *, or_pytorch: bool = False
+    model: Network | ExportedModel,
+    name: BackendName,
+    precision: InferencePrecision,
+    *,
+    record: Int8Record | None = None,
+    or_pytorch: bool = False,
 ) -> Backend:
     """Open a backend for a network or an exported graph.
 
@@ -175,10 +192,13 @@ def open_backend(
         model: Network or exported graph to run.
         name: Name of the backend.
         precision: Precision of its arithmetic.
-        or_pytorch: Whether PyTorch replaces a backend that turns out not to be able to run the network.
+        record: How to run the network in int8, from its model file.
+        or_pytorch: Whether PyTorch replaces a backend that turns out not to be able to run the network; in int8 none
+            does.
 
     Raises:
-        ValueError: as `check_backend`; or the backend is not installed, or does not run on the network's device.
+        ValueError: as `check_backend`; or the backend is not installed, or does not run on the network's device; or
+            int8 is asked of an exported graph, or of a network without a record.
     """
     from refinenet.inference.backends.graph import ExportedModel
 
@@ -186,10 +206,15 @@ def open_backend(
     if isinstance(model, ExportedModel):
         from refinenet.inference.backends.translated import GraphBackend
 
+        if precision == INT8:
+            raise ValueError(
+                f"{model.path} is an exported file, which is in int8 or not: leave precision out (export --precision "
+                "int8 makes one in int8)."
+            )
         assert name in ("openvino", "onnxruntime")
         return GraphBackend(model.graph, name, precision, model.channels, str(model.path))
-    backend = BACKENDS[name].open(model, precision)
-    if not or_pytorch or BACKENDS[name].any_device:
+    backend = BACKENDS[name].open(model, precision, record)
+    if not or_pytorch or precision == INT8 or BACKENDS[name].any_device:
         return backend
     from refinenet.inference.backends.translated import AutoBackend, TranslatedBackend
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 BackendName = Literal["pytorch", "compiled", "openvino", "onnxruntime"]
 
-InferencePrecision = Literal["float32", "bfloat16", "float16"]
+InferencePrecision = Literal["float32", "bfloat16", "float16", "int8"]
+INT8: Literal["int8"] = "int8"
 
 
 class BackendError(ValueError):

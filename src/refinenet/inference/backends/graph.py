@@ -35,7 +35,8 @@ OPENVINO_FILES = ("network.xml", "network.bin")
 MAX_IDLE = 8
 """Number of OpenVINO inference requests kept for later calls; further concurrent calls create new ones."""
 _STARTED: weakref.WeakSet[Run] = weakref.WeakSet()
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+"""Arithmetic of what is not in int8."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _start_openvino(graph: Graph, precision: str, threads: int | None) -> Run:
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     with _openvino_guard():
-        model = _with_channels_last(openvino, _read_openvino(openvino, graph))
+        model = _with_channels_last(openvino, read_openvino(openvino, graph))
     compiled = compile_openvino(model, **settings)
 
     # A request holds the images and logits of one call, so concurrent calls must not share one.
@@ -224,7 +225,8 @@ def _same_signal_stack() -> Iterator[None]:
         libc.sigaltstack(ctypes.byref(before), None)
 
 
-def _read_openvino(openvino: Any, graph: Graph) -> Any:
+def read_openvino(openvino: Any, graph: Graph) -> Any:
+    """Read a graph as an `openvino.Model`."""
     core = openvino.Core()
     if graph.kind == "onnx":
         return core.read_model(graph.files[ONNX_FILE], b"")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from refinenet.inference.backends import onnxruntime, openvino
-from refinenet.inference.backends.base import BackendError
+from refinenet.inference.backends.base import INT8, BackendError
 from refinenet.inference.backends.graph import Engine, Graph, Run, require_openvino, start_engine
 from refinenet.inference.backends.isolated import IsolatedEngine
 from refinenet.inference.backends.pytorch import PyTorchBackend
@@ -23,8 +23,13 @@ from refinenet.inference.backends.translation_cache import read_or_translate
 from refinenet.io.console import print_note
 from refinenet.io.threads import TRACING, ThreadLock
 from refinenet.models.inference_graph import Weights, note_weights
+from refinenet.models.int8_record import Int8Record
 from refinenet.models.network import Network
 
+NO_RECORD = (
+    "The model says nothing about int8: `refinenet quantise MODEL --dataset DATASET` adds what it needs to the file, "
+    "once. Or choose another precision."
+)
 CPU = torch.device("cpu")
 
 
@@ -133,18 +138,25 @@ class TranslatedBackend:
     Args:
         network: Network to run, on the CPU; it is not modified.
         engine: Engine that runs it.
-        precision: Precision of the arithmetic: "float32", or with OpenVINO "bfloat16" on processors that support it.
+        precision: Precision of the arithmetic: "float32"; or with OpenVINO "bfloat16" on processors that support it, or
+            "int8", in which the layers that stay in floating point are in float32.
+        record: How to run the network in int8.
 
     Raises:
-        ValueError: the engine is not installed, or the network is not on the CPU.
+        ValueError: the engine is not installed, the network is not on the CPU, or there is no record for int8.
     """
 
-    def __init__(self, network: Network, engine: Engine, precision: str = "float32") -> None:
+    def __init__(
+        self, network: Network, engine: Engine, precision: str = "float32", record: Int8Record | None = None
+    ) -> None:
+        if precision == INT8 and record is None:
+            raise ValueError(NO_RECORD)
         self._translator = TRANSLATORS[engine]
         self._translator.require()
         if network.mean.device != CPU:
             raise ValueError(f"{self._translator.title} runs on the CPU here, the network is on {network.mean.device}.")
         self.network, self.engine, self.precision = network, engine, precision
+        self._record = record if precision == INT8 else None
         self._translated: tuple[Weights, GraphBackend] | None = None
         self._lock = ThreadLock()
 
@@ -179,7 +191,9 @@ class TranslatedBackend:
     def _translate(self) -> GraphBackend:
         title, translator = self._translator.title, self._translator
         with TRACING:
-            graph = read_or_translate(self.network, translator.packages, translator.translate, self.engine, title)
+            graph = read_or_translate(
+                self.network, translator.packages, translator.translate, self.engine, title, self._record
+            )
         channels = self.network.architecture.num_channels
         return GraphBackend(graph, self.engine, self.precision, channels, f"The network translated for {title}")
 

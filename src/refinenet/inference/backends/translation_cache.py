@@ -18,9 +18,11 @@ import torch
 from refinenet._version import __version__
 from refinenet.inference.backends.base import BackendError
 from refinenet.inference.backends.graph import Engine, Graph, start_engine
+from refinenet.inference.backends.int8 import check_difference, check_network, quantise_graph
 from refinenet.io.console import print_note
 from refinenet.io.sealed_folder import read_checksummed, write_checksummed
 from refinenet.models.inference_graph import fuse
+from refinenet.models.int8_record import Int8Record
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest
 
@@ -46,7 +48,12 @@ def cache_folder() -> Path:
 
 
 def read_or_translate(
-    network: Network, packages: Sequence[str], translate: Callable[[Network], Graph], engine: Engine, title: str
+    network: Network,
+    packages: Sequence[str],
+    translate: Callable[[Network], Graph],
+    engine: Engine,
+    title: str,
+    record: Int8Record | None = None,
 ) -> Graph:
     """Translate a network to a graph, or read it from the cache; a new translation is first compared with PyTorch.
 
@@ -56,12 +63,16 @@ def read_or_translate(
         translate: Function that translates the fused network.
         engine: Engine that runs the graph.
         title: Name of the engine in messages.
+        record: How to run the network in int8, with OpenVINO only; None for floating point.
 
     Raises:
-        BackendError: the network cannot be translated, or the translation disagrees with PyTorch.
+        BackendError: the network cannot be translated, or the translation disagrees with PyTorch; or it is not the one
+            that was quantised.
     """
-    root = _trusted_root()
-    folder = None if root is None else root / engine / _key(network, packages)
+    weights, root = digest(network.state_dict()), _trusted_root()
+    if record is not None:
+        check_network(record, weights)
+    folder = None if root is None else root / engine / _key(network, weights, packages, record)
     cached = None if folder is None else _read(folder)
     if cached is not None:
         return cached
@@ -73,6 +84,9 @@ def read_or_translate(
         reason = str(error).strip().splitlines()[0]
         raise BackendError(f"The network cannot be translated for {title} ({reason}).") from error
     _compare(fused, graph, engine, title)
+    if record is not None:
+        graph = quantise_graph(graph, record, fused)
+        check_difference(fused, graph, record)
     if folder is not None:
         _write(graph.files, folder)
     return graph
@@ -176,13 +190,14 @@ def _compare(network: Network, graph: Graph, engine: Engine, title: str) -> None
         )
 
 
-def _key(network: Network, packages: Sequence[str]) -> str:
+def _key(network: Network, weights: str, packages: Sequence[str], record: Int8Record | None) -> str:
     inputs = {
-        "weights": digest(network.state_dict()),
+        "weights": weights,
         "architecture": network.architecture.to_dict(),
         "refinenet": __version__,
         "torch": torch.__version__,
         **{package: importlib.metadata.version(package) for package in packages},
+        **({} if record is None else {"int8": record.digest()}),
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
