@@ -31,7 +31,7 @@ from PIL import Image
 from refinenet.cli.demo import demo
 from refinenet.datasets import draw_street
 from refinenet.datasets.catalog import open_dataset
-from refinenet.datasets.info import draw_contact_sheet
+from refinenet.datasets.contact_sheet import draw_contact_sheet
 
 DOCS = Path(__file__).parent
 sys.path.append(str(DOCS.parent / "tests" / "helpers"))

@@ -84,7 +84,8 @@ def test_files_unlike_the_others_are_named(
 def test_nothing_is_found_where_values_are_sound(tmp_path: Path) -> None:
     def flatten(values: Array) -> Array:
         """Heights above a ground of exactly 0, with noise that reaches it."""
-        return np.maximum(values - np.array([1.2, 0], np.float32), 0)
+        heights: Array = np.maximum(values - np.array([1.2, 0], np.float32), 0)
+        return heights
 
     assert check(write(tmp_path, flatten, odd=tuple(range(FILES)))) == {}
 
@@ -96,7 +97,8 @@ def test_a_quantity_of_one_value_is_named(tmp_path: Path) -> None:
 
 def spread_out(middles: Array) -> Array:
     """Quantiles of 90 % of values around the middles, `(N, 3)`."""
-    return middles[:, np.newaxis] * np.array([0.6, 1, 1.5])
+    quantiles: Array = middles[:, np.newaxis] * np.array([0.6, 1, 1.5])
+    return quantiles
 
 
 # What is said of a folder
