@@ -86,14 +86,11 @@ def test_flipped_bits_of_a_png_are_refused_or_harmless() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("image_format", "count"),
-    [("JPEG", 400), ("WEBP", 400), ("BMP", 400), ("TIFF", 60), ("GIF", 400)],  # Pillow takes long over directories
-)
-def test_random_damage_raises_nothing_but_value_errors(image_format: str, count: int) -> None:
+@pytest.mark.parametrize("image_format", ["JPEG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_random_damage_raises_nothing_but_value_errors(image_format: str) -> None:
     content = file_bytes(Image.fromarray(PICTURE), image_format)
     source = random.Random(0)
-    for _ in range(count):
+    for _ in range(400):
         damaged = bytearray(content)
         for _ in range(source.choice([1, 2, 8])):
             damaged[source.randrange(len(damaged))] = source.randrange(256)
