@@ -137,13 +137,13 @@ def test_two_quantities_of_a_folder_of_one_s_own_need_no_code(run_refinenet: Com
     """Without masks, as the README describes it: data, check, train, eval."""
     dice = np.random.default_rng(0)
     for number in range(10):
-        height, moisture = dice.uniform(0, 20, (48, 64)), np.full((48, 64), number * 5.0)
+        height, moisture = dice.uniform(0, 20, (48, 64)), number * 5 + np.linspace(0, 4, 64)[np.newaxis].repeat(48, 0)
         image = np.stack([height * 10, moisture * 4, moisture], 2).astype(np.uint8)
         png_miniatures.save(tmp_path / "fields" / "images" / f"{number}.png", image)
         (tmp_path / "fields" / "values").mkdir(exist_ok=True)
         height[:3] = -9999
         np.save(tmp_path / "fields" / "values" / f"{number}.npy", np.stack([height, moisture * 10], 2).astype(np.int16))
-    declared = "[{name: height, unit: m%s}, {name: moisture, unit: '%%', scale: 10}]"
+    declared = "[{name: height, unit: m, scale: 1%s}, {name: moisture, unit: '%%', scale: 10}]"
     (tmp_path / "fields" / "targets.yaml").write_text(f"values: {{name: soil, quantities: {declared % ''}}}")
     options = ("--encoder", "test_resnet", "--epochs", "1", "--batch-size", "4", "--set", "crop_size=[32,32]")
     outputs = ("--outputs", "soil=regression[height:m,moisture:%]", "--output", "runs/soil", "--set", "workers=0")

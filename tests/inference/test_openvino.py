@@ -119,7 +119,7 @@ def test_the_command_line_writes_the_same_labels(run_refinenet: CommandLine, tmp
     ("options", "said"),
     [
         ({"backend": "tensorflow"}, "one of auto, pytorch, compiled, openvino, onnxruntime, not 'tensorflow'"),
-        ({"precision": "int4"}, "one of float32, bfloat16, float16, not 'int4'"),
+        ({"precision": "int4"}, "one of float32, bfloat16, float16, int8, not 'int4'"),
         ({"backend": "onnxruntime", "precision": "bfloat16"}, "does not support bfloat16. Supported are pytorch"),
     ],
 )
