@@ -142,7 +142,7 @@ class FrontierTask:
         after_each()
         return Measurement(score=found["miou"], columns={"val_miou": found["miou"]}, summary=found)
 
-    def save_best(self, epoch: int, measurement: Measurement) -> bool:  # noqa: ARG002
+    def save_best(self, epoch: int, measurement: Measurement) -> bool:  # noqa: ARG002 - as all tasks
         """Save nothing: the last epoch counts."""
         return True
 

@@ -13,7 +13,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
 from reference_pages import write_pages  # noqa: E402 - found by the path above
 
-from refinenet import __version__  # noqa: E402
+from refinenet import __version__  # noqa: E402 - found by the path above
 
 project = "refinenet"
 author = "the refinenet authors"

@@ -7,8 +7,12 @@ import typer
 
 from refinenet.cli.options import (
     DATASET_HELP,
+    INT8,
     AsJson,
+    CalibrationSplit,
     ClassSet,
+    MaxDrop,
+    MaxRise,
     Model,
     Root,
     default_model_notice,
@@ -17,7 +21,6 @@ from refinenet.cli.options import (
 )
 from refinenet.io.console import say
 
-INT8 = "Precision"
 _ALWAYS = {"output", "model", "size", "as_json"}
 _OF_DATASET = {"dataset", "root", "classes", "split", "precision"}
 
@@ -53,28 +56,9 @@ def export(
             rich_help_panel=INT8,
         ),
     ] = "float32",
-    calibration_split: Annotated[
-        str, typer.Option(help="Split of the dataset for int8 calibration.", rich_help_panel=INT8)
-    ] = "train",
-    max_drop: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="SHARE",
-            help="Largest drop in mIoU allowed for int8; 0.005 is half a point.",
-            rich_help_panel=INT8,
-        ),
-    ] = 0.005,
-    max_rise: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            metavar="SHARE",
-            help="Largest relative rise in RMSE of depth, normals and other values allowed for int8.",
-            rich_help_panel=INT8,
-        ),
-    ] = 0.05,
+    calibration_split: CalibrationSplit = "train",
+    max_drop: MaxDrop = 0.005,
+    max_rise: MaxRise = 0.05,
     as_json: AsJson = False,
 ) -> None:
     """Export a model to another format, verify its predictions, and write a certificate next to it."""

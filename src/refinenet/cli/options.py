@@ -23,6 +23,7 @@ SETTINGS = "Settings and recipes"
 MACHINE = "Device and speed"
 REPORTS = "Reports"
 OVERLAYS = "Overlays"
+INT8 = "Precision"
 VALUES = "Bands, depths and other values"
 """Titles of groups of options in the help; options without one come first."""
 
@@ -91,6 +92,26 @@ RunOutput = Annotated[
 StopAfter = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Stop after N steps; --resume continues.", rich_help_panel=MACHINE),
+]
+CalibrationSplit = Annotated[str, typer.Option(help="Split of the dataset for int8 calibration.", rich_help_panel=INT8)]
+MaxDrop = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SHARE",
+        help="Largest drop in mIoU allowed for int8; 0.005 is half a point.",
+        rich_help_panel=INT8,
+    ),
+]
+MaxRise = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        metavar="SHARE",
+        help="Largest relative rise in RMSE of depth, normals and other values allowed for int8.",
+        rich_help_panel=INT8,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, and show no progress.")]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from refinenet.cli.options import DATASET_HELP, AsJson, ClassSet, Root
+from refinenet.cli.options import DATASET_HELP, AsJson, CalibrationSplit, ClassSet, MaxDrop, MaxRise, Root
 from refinenet.io.console import say
 
 
@@ -19,17 +19,9 @@ def quantise(
     root: Root = None,
     classes: ClassSet = None,
     split: Annotated[str, typer.Option(help="Split to measure on.")] = "val",
-    calibration_split: Annotated[str, typer.Option(help="Split whose images give the ranges.")] = "train",
-    max_drop: Annotated[
-        float,
-        typer.Option(min=0, max=1, metavar="SHARE", help="Largest drop in mIoU allowed; 0.005 is half a point."),
-    ] = 0.005,
-    max_rise: Annotated[
-        float,
-        typer.Option(
-            min=0, metavar="SHARE", help="Largest relative rise in RMSE of depth, normals and other values allowed."
-        ),
-    ] = 0.05,
+    calibration_split: CalibrationSplit = "train",
+    max_drop: MaxDrop = 0.005,
+    max_rise: MaxRise = 0.05,
     as_json: AsJson = False,
 ) -> None:
     """Add to a model file what it needs to run in int8 on any machine, without images: --precision int8."""

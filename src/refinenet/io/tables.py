@@ -51,7 +51,7 @@ def to_frame(rows: Sequence[Row], columns: Sequence[str]) -> Any:
         ValueError: pandas is not installed.
     """
     try:
-        import pandas as pd  # type: ignore[import-untyped]
+        import pandas as pd  # type: ignore[import-untyped] # pandas has no types of its own
     except ImportError as error:
         raise ValueError("Data frames need pandas, which is missing: pip install 'refinenet-torch[tables]'") from error
     frame = pd.DataFrame(list(rows), columns=list(columns))

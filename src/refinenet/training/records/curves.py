@@ -24,7 +24,6 @@ MOST_CLASSES = 60
 
 SHARES = {"_r2": "R2", "_delta_1": "within a quarter (delta 1)", "_within_11_25": "within 11.25 degrees"}
 """Ends of the columns with metrics of outputs besides classes that are 1 at best, and what they mean."""
-_MOST_LINES = 8
 
 _WIDTH, _BELOW, _DPI = 10, 0.6, 120
 """Width and height below the last panel in inches, and dots per inch."""
@@ -126,11 +125,12 @@ def _draw_miou(panel: Axes, rows: Sequence[Row]) -> None:
 def _share_names(rows: Sequence[Row]) -> list[str]:
     """Return the columns of outputs besides classes whose metrics are 1 at best, if they were measured at all."""
     names = dict.fromkeys(key for row in rows for key in row)
-    return [name for name in names if name.endswith(tuple(SHARES)) and _points(rows, name)[0]][:_MOST_LINES]
+    return [name for name in names if name.endswith(tuple(SHARES)) and _points(rows, name)[0]][: len(_COLOURS)]
 
 
 def _draw_shares(panel: Axes, rows: Sequence[Row]) -> None:
-    for colour, name in zip(_COLOURS, _share_names(rows), strict=False):
+    names = _share_names(rows)
+    for colour, name in zip(_COLOURS[: len(names)], names, strict=True):
         end = next(end for end in SHARES if name.endswith(end))
         epochs, values = _points(rows, name)
         quantity = name.removeprefix("val_").removesuffix(end).replace("$", r"\$")

@@ -62,6 +62,7 @@ def judge_quantities(seen: Sequence[Seen], encoding: TargetEncoding | None, spec
 
 
 def _judge_single(one: Seen, encoding: TargetEncoding | None, spec: OutputSpec, notes: Notes) -> None:
+    # A file may hold another number of channels, which is a finding of its own.
     for name, channel in zip(spec.channels, one.target.channels, strict=False):
         if channel.edge_value is not None:
             notes.add("values-edge", one, f"{channel.edge_value:g} in the first one, in {name}.")
