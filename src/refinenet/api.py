@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from refinenet.datasets.catalog import PUBLISHED, Dataset, DatasetSource, TrainingSource, open_dataset
+from refinenet.datasets.catalog import DatasetSource, TrainingSource, open_dataset
 from refinenet.deployment.sharing import SharedModel
 from refinenet.distributed import launch
 from refinenet.environment import warn_of_predecessor
@@ -21,6 +21,7 @@ from refinenet.evaluation.evaluator import model_predictor
 from refinenet.evaluation.pipeline import (
     as_read_by,
     check_masks,
+    choose_protocol_for,
     fit_to_model,
     open_split,
     open_splits_of,
@@ -33,10 +34,10 @@ from refinenet.export.exporter import ExportPrecision, check_target, export_mode
 from refinenet.export.loading.opening import choose_backend_of, open_described
 from refinenet.export.quantisation import Int8
 from refinenet.export.quantisation_bounds import MAX_DROP, MAX_RISE, DropBounds
-from refinenet.export.recording import RecordedInt8, record_int8
+from refinenet.export.recording import choose_int8, record_int8
 from refinenet.inference.backends import AUTO, check_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
-from refinenet.inference.protocol import Protocol, choose_protocol
+from refinenet.inference.protocol import Protocol
 from refinenet.io.bands import BandsSource
 from refinenet.io.console import print_note
 from refinenet.io.images import ChannelOrder, check_channel_order
@@ -59,8 +60,7 @@ class RefineNet(SharedModel):
         model_type: "full" (RefineNet) or "lightweight" (Light-Weight RefineNet). By default that of the model file;
             for a new network "full", or "lightweight" with an `encoder`. `RefineNet("camvid")` means `model="camvid"`.
         num_layers: Depth of the ResNet encoder: 50 (the default), 101 or 152.
-        encoder: timm name of an encoder to use instead of a ResNet: any that takes images of any size.
-            "mobilenetv2_100" gives the published light-weight MobileNetV2 network.
+        encoder: timm name of an encoder instead of a ResNet; "mobilenetv2_100" is that of the published light network.
         num_classes: Number of classes. By default that of the model file, or of the dataset passed to `train`.
         model: Model to load: "camvid" (bundled), a file written by `save`, "hf://owner/name@revision" (of the Hugging
             Face Hub), a published checkpoint of an earlier PyTorch RefineNet, or an exported file (`.onnx`, or
@@ -273,7 +273,7 @@ class RefineNet(SharedModel):
         data = fit_to_model(data, self.card, show=progress)
         if plan is not None:
             check_same_classes(self.label_set, data)
-        chosen = self._choose_protocol(protocol, data)
+        chosen = choose_protocol_for(self.card, data, protocol)
         processes = launch(self._segmenter.backend.device).processes
         if check and data.label_set.names:
             check_masks(dataset, split, processes, progress=progress)
@@ -301,8 +301,7 @@ class RefineNet(SharedModel):
 
         Args:
             dataset: "cityscapes", "voc" or "ade20k".
-            output_file: `.zip` file (`.tgz` for VOC) to write; missing folders are created, an existing file is
-                replaced.
+            output_file: `.zip` file (`.tgz` for VOC) to write, also in a new folder; an existing file is replaced.
             root: Folder of the dataset.
             split: Split to segment; servers evaluate "test".
             protocol: As for `eval`.
@@ -320,14 +319,10 @@ class RefineNet(SharedModel):
         self._warn_of_random_weights()
         submission = plan_submission(output_file, dataset).of(as_read_by(self.card, open_dataset(dataset, root)(split)))
         check_same_classes(self.label_set, submission.dataset)
-        segmenter = self._segmenter.under(self._choose_protocol(protocol, submission.dataset))
+        segmenter = self._segmenter.under(choose_protocol_for(self.card, submission.dataset, protocol))
         write_submission(segmenter, submission, progress=progress)
         print_note(submission.describe(), enabled=progress)
         return submission
-
-    def _choose_protocol(self, protocol: Protocol | Literal["plain", "paper"], dataset: Dataset) -> Protocol:
-        side = PUBLISHED[dataset.name].info.paper_shorter_side if dataset.name in PUBLISHED else None
-        return choose_protocol(protocol, self.card.architecture.model_type, side)
 
     def calibrate(
         self,
@@ -407,16 +402,11 @@ class RefineNet(SharedModel):
         check_target(path, precision)
         open_one = open_splits_of(self.card, dataset, root, classes, show=progress)
         data = None if dataset is None else open_one(split)
-        int8: Int8 | RecordedInt8 | None = None
-        record, bounds = self.card.int8, DropBounds(max_drop=max_drop, max_rise=max_rise)
-        if precision == "int8" and dataset is None and record is not None:
-            int8 = RecordedInt8(network=self.network, record=record)
-        elif precision == "int8":
-            int8 = Int8.open(data, open_one, (split, calibration_split), self.outputs, bounds, progress=progress)
-        issued = export_model(path, self.network, self.card, dataset=data, sizes=sizes, int8=int8, progress=progress)
-        if progress:
-            issued.print()
-        return issued
+        network, int8 = self.network, None
+        if precision == "int8":
+            splits, bounds = (split, calibration_split), DropBounds(max_drop=max_drop, max_rise=max_rise)
+            int8 = choose_int8(network, self.card.int8, data, open_one, splits, bounds, progress=progress)
+        return export_model(path, network, self.card, dataset=data, sizes=sizes, int8=int8, progress=progress)
 
     def quantise(
         self,

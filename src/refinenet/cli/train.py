@@ -20,7 +20,6 @@ from refinenet.cli.options import (
     join_settings,
     read_value,
 )
-from refinenet.cli.training_lists import show_recipes, show_training_settings
 from refinenet.io.console import say
 
 if TYPE_CHECKING:
@@ -155,6 +154,8 @@ def train(
 ) -> None:
     """Train a network on a dataset."""
     if list_recipes or show_settings:
+        from refinenet.cli.training_lists import show_recipes, show_training_settings
+
         if list_recipes and show_settings:
             raise typer.BadParameter("pass one of the two lists at a time.", param_hint="--list-recipes")
         (show_recipes if list_recipes else show_training_settings)(as_json)

@@ -47,13 +47,11 @@ if TYPE_CHECKING:
     from refinenet.datasets.preparation import PrepareReport, list_datasets, prepare
     from refinenet.datasets.split import split_folder
     from refinenet.datasets.street_scenes import draw_street
-    from refinenet.datasets.street_scenes.scene import LARGEST
 else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "LARGEST",
     "PUBLISHED",
     "UNLABELLED",
     "ClassCounts",

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from refinenet.datasets import street_scenes
 from refinenet.datasets.band_reading import read_for_model
 from refinenet.datasets.dataset import UNLABELLED, Dataset, Sample, Splits, no_labels, with_value_range
 from refinenet.datasets.folder.classes_file import read_classes_file
@@ -25,7 +26,6 @@ from refinenet.datasets.published.person_part import PERSON_PART
 from refinenet.datasets.published.prepared_masks import open_fastest, prepared_folder
 from refinenet.datasets.published.sunrgbd import SUNRGBD
 from refinenet.datasets.published.voc import SBD, VOC, VOC_AUG
-from refinenet.datasets.street_scenes import dataset as streets
 from refinenet.io.bands import Band
 from refinenet.io.files import refuse_address
 from refinenet.io.image_files import IMAGE_SUFFIXES, has_suffix, list_files
@@ -204,7 +204,7 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
     if is_drawn(name) or is_folder_dataset(name):
         if root is not None:
             raise ValueError(f"root={os.fspath(root)!r} has no effect: {name!r} is not a published dataset.")
-        return streets.parse(name) if is_drawn(name) else FolderSplits(Path(name))
+        return street_scenes.parse(name) if is_drawn(name) else FolderSplits(Path(name))
     raise ValueError(
         f"There is no dataset {name!r}: it is neither one of {', '.join(NAMES)}, nor a folder. "
         "A custom folder contains images/ and masks/ with matching file names; see docs/formats.md for other layouts."
@@ -287,5 +287,5 @@ def split_names(source: str) -> tuple[str, ...]:
     if source in PUBLISHED:
         return tuple(split for split in _PLAIN if split in PUBLISHED[source].splits)
     if source.partition(":")[0] == "streets":
-        return tuple(streets.FIRST_SEEDS)
+        return tuple(street_scenes.FIRST_SEEDS)
     return find_splits(find_layout(Path(source)))

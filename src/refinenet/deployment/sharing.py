@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from refinenet.datasets import street_scenes
 from refinenet.datasets.catalog import PUBLISHED
-from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.segmentation_model import SegmentationModel
 from refinenet.io.console import print_note
 from refinenet.io.images import ImageSource, encode
@@ -103,7 +103,7 @@ class SharedModel(SegmentationModel):
         """Return a JPEG of an image with what is found in it, beside the bare result; None without an image to show."""
         if example is None and self.card.architecture.bands:
             return None
-        image = draw_street(8, 360, 480)[0] if example is None else example
+        image = street_scenes.draw_street(8, 360, 480)[0] if example is None else example
         if not len(self.label_set):
             picture = self.deploy(image=image)
             return encode(picture, ".jpg") if picture.ndim == 3 and picture.dtype == np.uint8 else None

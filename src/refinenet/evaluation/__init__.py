@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from refinenet.evaluation.pipeline import (
         as_read_by,
         check_masks,
+        choose_protocol_for,
         evaluate_predictions,
         find_targets,
         fit_to_model,
@@ -40,6 +41,7 @@ __all__ = [
     "accumulate_targets",
     "as_read_by",
     "check_masks",
+    "choose_protocol_for",
     "compare",
     "draw_target_strip",
     "evaluate_predictions",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from shlex import quote
+from typing import Literal
 
 from refinenet.datasets import doctor
 from refinenet.datasets.catalog import (
@@ -21,10 +22,11 @@ from refinenet.datasets.catalog import (
     read_for_model,
 )
 from refinenet.distributed import ALONE, CPU, Processes, is_launched, launch
+from refinenet.evaluation import report as reports
 from refinenet.evaluation.evaluator import Predictor, evaluate, folder_predictor
-from refinenet.evaluation.report import check_folder, write_report
 from refinenet.evaluation.results import Evaluation
 from refinenet.evaluation.submission import Submission, record_predictions
+from refinenet.inference.protocol import Protocol, choose_protocol
 from refinenet.io.console import print_note
 from refinenet.io.files import refuse_unwritable
 from refinenet.models.class_mapping import check_same_classes
@@ -114,6 +116,16 @@ def open_splits_of(
     return open_one
 
 
+def choose_protocol_for(card: ModelCard, dataset: Dataset, protocol: Protocol | Literal["plain", "paper"]) -> Protocol:
+    """Return an inference protocol; "paper" means that of the network's paper on this dataset.
+
+    Raises:
+        ValueError: There is no such protocol.
+    """
+    side = PUBLISHED[dataset.name].info.paper_shorter_side if dataset.name in PUBLISHED else None
+    return choose_protocol(protocol, card.architecture.model_type, side)
+
+
 def find_targets(outputs: Sequence[OutputSpec], dataset: Dataset, *, show: bool) -> tuple[str, ...]:
     """Return the names of the outputs besides classes that a dataset has ground truth for; report the others.
 
@@ -187,7 +199,7 @@ def run_evaluation(
         OSError: a file cannot be written; as far as possible, this is checked before the evaluation.
     """
     # First of all: an evaluation may take hours, and its results are to have a place then.
-    folder = None if report is None else check_folder(report)
+    folder = None if report is None else reports.check_folder(report)
     if output_file is not None:
         refuse_unwritable(output_file)
     shows = progress and processes.is_first
@@ -202,7 +214,7 @@ def run_evaluation(
     if output_file is not None and processes.is_first:
         evaluation.save(output_file)
     if folder is not None and processes.is_first:
-        page = write_report(evaluation, dataset, predictor.predict, folder)
+        page = reports.write_report(evaluation, dataset, predictor.predict, folder)
         print_note(f"Report: {page}", enabled=shows)
     if submission is not None:
         print_note(submission.describe(), enabled=shows)

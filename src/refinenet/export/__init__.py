@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from refinenet.export.loading.opening import choose_backend_of, open_described
     from refinenet.export.quantisation import Int8
     from refinenet.export.quantisation_bounds import MAX_DROP, MAX_RISE, DropBounds
-    from refinenet.export.recording import RecordedInt8, record_int8
+    from refinenet.export.recording import choose_int8, record_int8
 else:
     __getattr__, __dir__ = attach(__name__)
 
@@ -27,9 +27,9 @@ __all__ = [
     "DropBounds",
     "ExportPrecision",
     "Int8",
-    "RecordedInt8",
     "check_target",
     "choose_backend_of",
+    "choose_int8",
     "export_model",
     "open_described",
     "open_exported",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from refinenet.datasets.street_scenes import draw_street
+from refinenet.datasets import street_scenes
 from refinenet.evaluation.results import percent
 from refinenet.export.metadata import GraphOutput, Runner
 from refinenet.export.parity import ParityReport, ParityTolerance, add_bands, to_images
@@ -74,7 +74,9 @@ def time_both(
     found = []
     with torch.inference_mode():
         for height, width in sizes:
-            street = add_bands(draw_street(7, height, width)[0], len(deployed.network.architecture.band_names))
+            street = add_bands(
+                street_scenes.draw_street(7, height, width)[0], len(deployed.network.architecture.band_names)
+            )
             # In turns, so that other load on the machine slows both alike.
             rounds = [(_time(before, street), _time(after, street)) for _ in range(WARM_UP + ROUNDS)][WARM_UP:]
             first, second = ([pair[which] for pair in rounds] for which in (0, 1))

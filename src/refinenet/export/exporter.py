@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from refinenet.datasets import street_scenes
 from refinenet.datasets.catalog import Dataset
-from refinenet.datasets.street_scenes.scene import LARGEST
 from refinenet.environment import describe_run
 from refinenet.export.certificate import SIZES, Certificate, describe_files, time_both
 from refinenet.export.formats import Format, find_format
@@ -100,7 +100,7 @@ def export_model(
         sizes: Heights and widths of additional images to compare on, and to time.
         bounds: Tolerance of the comparison; by default that of the precision.
         int8: Quantisation, for `.xml` only.
-        progress: Whether to show progress.
+        progress: Whether to show progress and the certificate's tables.
 
     Raises:
         ValueError: No format has this suffix, a package that it needs is not installed, a size is not valid, the
@@ -113,9 +113,8 @@ def export_model(
     allowed = bounds or (ParityTolerance() if int8 is None else int8.bounds)
     # The graph is made of a copy with fused layers, and compared with the network as its users have it.
     published, deployed = DeployedNetwork(copy.deepcopy(network).cpu()).eval(), network_to_deploy(network)
-    run_in_pytorch(
-        published, draw((1, 33, 47), 0, len(network.architecture.band_names))
-    )  # reports broken weights before the export
+    # Broken weights are reported before the export.
+    run_in_pytorch(published, draw((1, 33, 47), 0, len(network.architecture.band_names)))
     metadata = describe(published.network, card)
     print_note(f"Writing {os.fspath(path)}: {chosen.name}; this takes about half a minute.", enabled=progress)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -144,13 +143,17 @@ def export_model(
             made=_describe_making(chosen),
         )
     _keep(contents, certificate)
+    if progress:
+        certificate.print()
     return certificate
 
 
 def _check_sizes(sizes: Sequence[tuple[int, int]]) -> None:
     for size in sizes:
-        if len(size) != 2 or not all(type(side) is int and 1 <= side <= LARGEST for side in size):
-            raise ValueError(f"A size must be a height and a width from 1 to {LARGEST} pixels, not {size!r}.")
+        if len(size) != 2 or not all(type(side) is int and 1 <= side <= street_scenes.LARGEST for side in size):
+            raise ValueError(
+                f"A size must be a height and a width from 1 to {street_scenes.LARGEST} pixels, not {size!r}."
+            )
 
 
 def _trace(deployed: DeployedNetwork) -> torch.export.ExportedProgram:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from refinenet.datasets import street_scenes
 from refinenet.datasets.catalog import Dataset
-from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.metadata import GraphOutput, Images, Runner
 from refinenet.export.output_scores import OutputScores, relative_rise
 from refinenet.export.value_parity import SAME, ValueParity, compare_values, merge
@@ -313,7 +313,7 @@ def draw(shape: tuple[int, int, int], seed: int, bands: int = 3) -> Images:
     batch, height, width = shape
     large = max(height, _SMALLEST_STREET), max(width, _SMALLEST_STREET)
     top, left = (large[0] - height) // 2, (large[1] - width) // 2
-    streets = (draw_street(seed + index, *large)[0] for index in range(batch))
+    streets = (street_scenes.draw_street(seed + index, *large)[0] for index in range(batch))
     cut = (street[top : top + height, left : left + width] for street in streets)
     return to_images([add_bands(street, bands) for street in cut])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet._version import __version__
+from refinenet.datasets.catalog import Dataset
 from refinenet.export.parity import ParityTolerance
 from refinenet.export.quantisation import Int8
-from refinenet.export.quantisation_bounds import MAX_DROP, Scores
+from refinenet.export.quantisation_bounds import MAX_DROP, DropBounds, Scores
 from refinenet.export.quantised_graph import find_quantisers
 from refinenet.inference.backends.int8 import (
     MAP_LEVELS,
@@ -35,6 +36,35 @@ from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest
 
 _PACKAGES = ("openvino", "nncf", "torch")
+
+
+def choose_int8(
+    network: Network,
+    record: Int8Record | None,
+    measured_on: Dataset | None,
+    open_split: Callable[[str], Dataset],
+    splits: tuple[str, str],
+    bounds: DropBounds,
+    *,
+    progress: bool = True,
+) -> Int8 | RecordedInt8:
+    """Return how an export is quantised: with a dataset anew, without one as the model file says.
+
+    Args:
+        network: The network to export.
+        record: How it runs in int8, if its model file says so.
+        measured_on: As for `Int8.open`, like the rest.
+        open_split: Opens a split of the same dataset.
+        splits: The split that is measured, and the one to calibrate on.
+        bounds: Largest losses.
+        progress: Whether to show progress.
+
+    Raises:
+        ValueError: as `Int8.open`.
+    """
+    if measured_on is None and record is not None:
+        return RecordedInt8(network=network, record=record)
+    return Int8.open(measured_on, open_split, splits, network.architecture.outputs, bounds, progress=progress)
 
 
 def record_int8(network: Network, int8: Int8) -> Int8Record:

@@ -8,29 +8,30 @@ The rules: `file_rules` for each image or mask file, `pair_rules` for an image w
 normals and other quantities, `band_rules` for images of named bands.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from collections.abc import Collection
-from pathlib import Path
+from refinenet._lazy import attach
 
-from refinenet.datasets.doctor.band_rules import check_bands
-from refinenet.datasets.doctor.examination import Examination, check_masks, examine
-from refinenet.datasets.doctor.findings import KINDS, Finding
-from refinenet.datasets.doctor.repair import check_target, fix
-from refinenet.datasets.doctor.report import Change, Changes, Report
+if TYPE_CHECKING:
+    from refinenet.datasets.doctor.band_rules import check_bands
+    from refinenet.datasets.doctor.examination import Examination, check, check_masks, examine
+    from refinenet.datasets.doctor.findings import KINDS, Finding
+    from refinenet.datasets.doctor.repair import check_target, fix
+    from refinenet.datasets.doctor.report import Change, Changes, Report
+else:
+    __getattr__, __dir__ = attach(__name__)
 
-__all__ = ["KINDS", "Change", "Changes", "Examination", "Finding", "Report"]
-__all__ += ["check", "check_bands", "check_masks", "check_target", "examine", "fix"]
-
-
-def check(
-    source: str | Path,
-    *,
-    root: Path | None = None,
-    quick: bool = False,
-    targets: Collection[str] | None = None,
-    workers: int | None = None,
-    progress: bool = True,
-) -> Report:
-    """Return the report of `examine`, with the same arguments and errors."""
-    return examine(source, root=root, quick=quick, targets=targets, workers=workers, progress=progress).report
+__all__ = [
+    "KINDS",
+    "Change",
+    "Changes",
+    "Examination",
+    "Finding",
+    "Report",
+    "check",
+    "check_bands",
+    "check_masks",
+    "check_target",
+    "examine",
+    "fix",
+]

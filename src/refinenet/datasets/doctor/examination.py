@@ -140,6 +140,19 @@ def examine(
     return replace(examination, report=replace(examination.report, root=root))
 
 
+def check(
+    source: str | Path,
+    *,
+    root: Path | None = None,
+    quick: bool = False,
+    targets: Collection[str] | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Report:
+    """Return the report of `examine`, with the same arguments and errors."""
+    return examine(source, root=root, quick=quick, targets=targets, workers=workers, progress=progress).report
+
+
 def check_masks(source: str | Path, split: str, *, workers: int | None = 0, progress: bool = True) -> Report:
     """Check the masks of one split before an evaluation, as `examine` does before training.
 

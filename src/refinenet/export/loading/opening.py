@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from refinenet.datasets.street_scenes import draw_street
+from refinenet.datasets import street_scenes
 from refinenet.export.loading.loader import choose_engine, graph_kind, open_exported
 from refinenet.inference.backends import AUTO, choose_backend
 from refinenet.inference.backends.graph import ExportedModel
@@ -37,4 +37,6 @@ def open_described(
 
 def _draw_calibration_images() -> torch.Tensor:
     """Draw the street scenes that re-estimate the statistics of folded batch norms: `(16, 3, 240, 320)` in [0, 1]."""
-    return torch.stack([torch.from_numpy(draw_street(seed, 240, 320)[0]).permute(2, 0, 1) / 255 for seed in range(16)])
+    return torch.stack(
+        [torch.from_numpy(street_scenes.draw_street(seed, 240, 320)[0]).permute(2, 0, 1) / 255 for seed in range(16)]
+    )
