@@ -6,7 +6,7 @@ Shape letters: H height, W width.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -246,15 +246,26 @@ class PredictionModel:
         return segmenter.predict_outputs(decoded.pixels, abstain_below, decoded.valid, order)
 
     def read_bytes(
-        self, content: bytes, *, bands: Sequence[int] | None = None, value_range: ValueRange | None = None
+        self,
+        content: bytes,
+        *,
+        decode: Callable[[bytes, Reading], Decoded],
+        bands: Sequence[int] | None = None,
+        value_range: ValueRange | None = None,
     ) -> Decoded:
         """Read the bytes of an image file as `predict` does, with notes on how they were read instead of warnings.
+
+        Args:
+            content: Bytes of an image file.
+            decode: Decodes them, such as `DecoderPool.decode`.
+            bands: As for `predict`.
+            value_range: As for `predict`.
 
         Raises:
             ValueError: as `predict`.
         """
         reading, notes = self._choose_reading(bands, value_range)
-        decoded = read_image(content, reading=reading)
+        decoded = decode(content, reading)
         return replace(decoded, notes=(*notes, *decoded.notes))
 
     def predict_decoded(self, image: Decoded, *, abstain_below: float = 0.0) -> Prediction:
