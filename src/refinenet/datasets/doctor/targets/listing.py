@@ -43,7 +43,7 @@ def list_targets(layout: Layout, pairs: Sequence[Pair], wanted: Collection[str] 
     Args:
         layout: The folder.
         pairs: Its samples.
-        wanted: Names of the outputs whose ground truth is examined; None for all.
+        wanted: Names of the outputs and quantities whose ground truth is examined; None for all.
     """
     try:
         folders = {split: find_target_folders(layout, files) for split, files in layout.splits.items()}
@@ -64,7 +64,8 @@ def list_targets(layout: Layout, pairs: Sequence[Pair], wanted: Collection[str] 
 
 
 def _choose(folders: Mapping[str, TargetFolder], wanted: Collection[str]) -> dict[str, TargetFolder]:
-    return {name: folder for name, folder in folders.items() if folder.encoding.spec.name in wanted}
+    specs = {name: folder.encoding.spec for name, folder in folders.items()}
+    return {name: folders[name] for name, spec in specs.items() if not {spec.name, *spec.channels}.isdisjoint(wanted)}
 
 
 def _match(pair: Pair, files: SplitFiles, folders: Mapping[str, TargetFolder], found: _Found) -> Pair:
