@@ -90,6 +90,22 @@ def test_nothing_is_found_where_values_are_sound(tmp_path: Path) -> None:
     assert check(write(tmp_path, flatten, odd=tuple(range(FILES)))) == {}
 
 
+@pytest.mark.parametrize("low", [(), (2,), (2, 7)])
+def test_heights_of_a_flat_ground_are_doubted_only_if_nothing_is_low(tmp_path: Path, low: tuple[int, ...]) -> None:
+    """Houses of 4 metres and more on a ground of exactly 0, and files with bushes of 0.05 to 1 metre besides."""
+    root = write(tmp_path)
+    for path in sorted(root.rglob("*.npy")):
+        values = np.load(path)
+        heights = np.where(values[..., 0] > 1.5, 4 * values[..., 0], 0)
+        if int(path.stem[1:]) in low:
+            heights[:20, :15] = np.linspace(0.05, 1, 300).reshape(20, 15)
+        np.save(path, np.stack([heights, values[..., 1]], 2))
+    found = check(root)
+    assert {kind: finding.count for kind, finding in found.items()} == (
+        {} if len(low) > 1 else {"values-edge": FILES - len(low)}
+    )
+
+
 def test_a_quantity_of_one_value_is_named(tmp_path: Path) -> None:
     found = check(write(tmp_path, lambda values: values * [0, 1] + [2, 0], odd=tuple(range(FILES))))
     assert {kind: finding.examples for kind, finding in found.items()} == {"values-constant": ("height",)}
