@@ -128,6 +128,24 @@ def test_values_that_nothing_names_stop_training_if_there_is_no_other_ground_tru
     assert "quantities: [{name: height, unit: m}]" in found["values-alone-undeclared"].advice
 
 
+def test_folders_of_measurements_that_nothing_declares_are_named(tmp_path: Path) -> None:
+    root = write(tmp_path)
+    for path in sorted(root.rglob("values/*/*.npy")):
+        place, values = path.relative_to(root / "values"), np.load(path)
+        save(root / "height" / place.with_suffix(".tif"), values[..., 0])
+        save(root / "wet" / place.with_suffix(".png"), np.rint(values[..., 1]).astype(np.uint8))
+        save(root / "previews" / place.with_suffix(".png"), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+        save(root / "masks" / place.with_suffix(".png"), np.zeros((HEIGHT, WIDTH), np.uint8))
+    (root / "classes.yaml").write_text("names: [all]\n")
+    found = check(root)
+    assert found["target-folder-unread"].examples == ("height", "wet")
+    assert found["target-folder-unread"].advice.endswith("in targets.yaml, for example:\nheight: {unit: m}")
+    (root / "targets.yaml").write_text(DECLARED + "height: {unit: m}\nwet: {unit: '%', scale: 1}\n")
+    assert "target-folder-unread" not in check(root)
+    report = doctor.check(root, targets=["soil"], workers=0, progress=False)
+    assert "target-folder-unread" not in {finding.kind for finding in report.findings}
+
+
 def test_tables_are_named_as_not_read(tmp_path: Path) -> None:
     root = write(tmp_path)
     (root / "values/train/all.csv").write_text("image,height\ns0,3\n")

@@ -193,7 +193,7 @@ class Dataset:
             raise ValueError(
                 f"{self.name} {self.split} has no ground truth for {', '.join(map(repr, unknown))}: it has "
                 f"{', '.join(map(_describe, self.target_specs)) or 'only classes'}. Folders hold further ones in "
-                "depth/ and normals/, and in values/ if targets.yaml names its quantities."
+                "depth/ and normals/, and in values/ and others if targets.yaml names their quantities."
             )
         return replace(self, chosen_targets=chosen)
 

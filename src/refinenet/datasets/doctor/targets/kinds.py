@@ -55,6 +55,12 @@ TARGET_KINDS: Mapping[str, Kind] = {
         "nothing to train on.",
         "Name them in targets.yaml, for example:\nvalues: {{quantities: [{{name: height, unit: m}}]}}",
     ),
+    "target-folder-unread": Kind(
+        False, False, "These folders hold files with the names of the images, but are not read, since nothing says "
+        "what is in them.",
+        "If they hold a quantity for each pixel, name it and its unit in targets.yaml, for example:\n"
+        "{folder}: {{unit: m}}",
+    ),
     # Meaning of the numbers
     "target-undeclared": Kind(True, False, "{message}", ""),
     "depth-scale": Kind(
