@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,9 @@ def test_the_command_line_trains_and_evaluates_all_outputs(call_refinenet: Comma
     told = call_refinenet("train", "-d", STREETS, *options, *small, "--output", tmp_path / "run")
     assert told.returncode == 0, told.stderr
     assert "The output depth starts from the mean of the training data" in " ".join(told.stderr.split())
+    assert re.search(
+        r"val_depth_rmse [\d.]+ m, .*val_normals_mean_angle [\d.]+ degrees, ", " ".join(told.stderr.split())
+    )
     model = ("--model", tmp_path / "run" / "best.safetensors", "--backend", "pytorch")
     result = call_refinenet("eval", "-d", STREETS, *model, "--output", tmp_path / "results.json")
     assert result.returncode == 0, result.stderr
