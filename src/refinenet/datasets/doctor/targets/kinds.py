@@ -152,6 +152,12 @@ TARGET_KINDS: Mapping[str, Kind] = {
         True, False, "The outlines in the values of these images are those in another image: the values seem to be "
         "swapped. After each file follows the one that fits its image.", "Rename them; " + _LEAVE_OUT,
     ),
+    "values-flipped": Kind(
+        False, False, "Outlines in these values fit those of their images much better after a flip: the values seem "
+        "to be stored {message}",
+        "Look at a few of them beside their images (`refinenet data info DATA --sheet sheet.png`), and flip the files "
+        "if it is so.",
+    ),
     "target-unrelated": Kind(
         False, False, "On average, outlines in these values fit the image no better than those of other images.",
         "Look at a few of them beside their images: names may be shifted, or images cropped or turned.",
