@@ -105,7 +105,9 @@ def check_data(arguments: TrainArguments, network: Network, *, progress: bool) -
         if callable(source) or is_drawn(os.fspath(source)):
             continue
         root = Path(arguments.root) if arguments.root is not None and number == 0 else None
-        targets = [spec.name for spec in network.architecture.outputs if spec.kind != CLASS_KIND]
+        outputs = [spec for spec in network.architecture.outputs if spec.kind != CLASS_KIND]
+        # An output may have quantities of a target of another name.
+        targets = [name for spec in outputs for name in (spec.name, *spec.channels)]
         report = doctor.check(os.fspath(source), root=root, quick=True, targets=targets, workers=0, progress=progress)
         report = report.with_errors(["image-bands"])
         if report.stops_training:

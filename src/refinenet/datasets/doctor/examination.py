@@ -127,7 +127,8 @@ def examine(
         root: The folder of a named dataset.
         quick: Whether to read only `QUICK_SAMPLES` samples of each split, and to compare image files byte by byte
             instead of by their pixels: seconds instead of minutes. All files are listed in either case.
-        targets: The outputs whose ground truth in depth/, normals/ and values/ is examined; by default all.
+        targets: The outputs and quantities whose ground truth in depth/, normals/ and values/ is examined; by default
+            all.
         workers: Number of processes that read files; by default one per core, 0 to read in this process.
         progress: Whether to show a progress bar on a terminal.
 

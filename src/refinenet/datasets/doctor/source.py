@@ -63,7 +63,7 @@ def open_source(source: str | Path, root: Path | None, targets: Collection[str] 
     Args:
         source: The dataset.
         root: The folder of a named dataset.
-        targets: The outputs whose ground truth is examined; None for all.
+        targets: The outputs and quantities whose ground truth is examined; None for all.
 
     Raises:
         ValueError: the name is unknown, or a root was given that is not used.

@@ -105,6 +105,7 @@ def _make_entries(
                     shown.image,
                     (prediction.values[name], sample.targets[name]),
                     evaluation.image_targets[name][index],
+                    evaluation.targets[name].summary_units(),
                     folder,
                 )
                 continue

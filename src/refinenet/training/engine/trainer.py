@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from refinenet.distributed import Processes, is_lost_process
@@ -44,6 +44,8 @@ class Measurement:
     """Metrics by column of the log; None if there was nothing to measure."""
     summary: Mapping[str, Any]
     """Scores in the model's file, JSON-ready."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """Units of the columns that have one."""
 
 
 class Task(Protocol):
@@ -376,7 +378,10 @@ class Trainer:
     def _record(self, epoch: int, measurement: Measurement | None, *, is_last: bool) -> None:
         """Log and print an epoch, and let the task save and draw what belongs to it."""
         row = self._row(epoch, measurement)
-        summary = ", ".join(f"{name} {row[name]}" for name in self.task.printed if row[name])
+        units = {} if measurement is None else measurement.units
+        summary = ", ".join(
+            f"{name} {row[name]} {units.get(name, '')}".rstrip() for name in self.task.printed if row[name]
+        )
         left = None if is_last else self._clock.remaining(epoch, 0)
         rest = "" if left is None else f"; {left.describe()}"
         print_note(f"epoch {epoch}/{self.config.epochs}: {summary}{rest}", enabled=self.show)
