@@ -68,7 +68,8 @@ class SegmentationNode(Node):
         if now < self._due:
             return
         if self._rate:
-            # One period after the last due time, so that a camera of 30 Hz and a rate of 20 give 20 and not 15.
+            # A period after the last due time and not after this image: a camera of 30 Hz and a rate of 20 give 20, not
+            # 15, and images that come a little early are not dropped.
             period = 1 / self._rate
             self._due = max(self._due, now - period) + period
         try:
@@ -96,7 +97,7 @@ class SegmentationNode(Node):
 
 
 def choose_quality(queue: int) -> QoSProfile:
-    """Return the quality of service of the subscription: a single place goes to the newest image, more lose none."""
+    """Return the quality of service of the subscription: one place goes to the newest image; more are reliable."""
     lost = ReliabilityPolicy.BEST_EFFORT if queue == 1 else ReliabilityPolicy.RELIABLE
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=queue, reliability=lost)
 

@@ -187,7 +187,7 @@ def test_the_newest_images_win(
     assert [each.header.stamp.sec for each in labels] == kept
 
 
-@pytest.mark.parametrize(("rate", "number"), [(20.0, 40), (10.0, 20), (0.0, 60), (100.0, 60)])
+@pytest.mark.parametrize(("rate", "number"), [(20.0, 40), (10.0, 20), (30.0, 60), (0.0, 60), (100.0, 60)])
 def test_the_rate_is_the_most_that_is_processed(
     world: World,
     new_node: NewNode,
