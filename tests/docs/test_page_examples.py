@@ -100,7 +100,7 @@ def prepare(page: str, folder: Path) -> None:
     if page in ("how-to/large-images.md", "how-to/read-results.md"):
         street = draw_street(7, 60, 80)[0].astype(np.float32)
         band_scenes.write_tiff(folder / "ortho.tif", street.astype(np.uint8))
-        band_scenes.write_tiff(folder / "scene.tif", np.dstack([street, street[..., :1]]).astype(np.uint16) * 10)
+        band_scenes.write_tiff(folder / "scene.tif", np.dstack([street, street[..., :1]]) * 10)
 
 
 OWN_FOLDERS = ("how-to/annotate.md", "how-to/moving.md")

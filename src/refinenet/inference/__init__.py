@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         require_onnxruntime,
         require_openvino,
         start_engine,
+        without_telemetry,
     )
     from refinenet.inference.backends.int8 import (
         MAP_LEVELS,
@@ -169,4 +170,5 @@ __all__ = [
     "start_engine",
     "translate",
     "usual_kind",
+    "without_telemetry",
 ]

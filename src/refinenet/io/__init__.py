@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         walk_names,
     )
     from refinenet.io.image_headers import needs_gdal
+    from refinenet.io.image_sources import not_an_image
     from refinenet.io.images import (
         ChannelOrder,
         ImageSource,
@@ -222,6 +223,7 @@ __all__ = [
     "name_bands",
     "needs_gdal",
     "needs_windows",
+    "not_an_image",
     "only_one",
     "open_bands",
     "open_file",
