@@ -33,8 +33,6 @@ ENV PATH=/opt/refinenet/bin:$PATH \
     REFINENET_SERVE_HOST=0.0.0.0
 USER 1000:1000
 WORKDIR /home/refinenet
-# Without this file OpenVINO reports to its makers that it was imported.
-RUN mkdir intel && printf 0 > intel/openvino_telemetry
 # The bundled model is translated for OpenVINO now: later the file system may be read-only.
 RUN ["python", "-c", "import numpy, refinenet; refinenet.RefineNet(model='camvid').segment(numpy.zeros((64, 64, 3), 'uint8'))"]
 EXPOSE 8000
