@@ -28,8 +28,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 QUICK = " --epochs 1 --batch-size 2 --set crop_size=[48,48] --set workers=0 --set loggers=[] --set validate_every=1"
 QUICK_PYTHON = ", epochs=1, crop_size=[48, 48], batch_size=2, workers=0, loggers=[]"
 ELSEWHERE = re.compile(
-    r"^(mv|torchrun|curl|pip|git|cd|\.|python|python3|conda|rattler-build|REFINENET_\w+=)\b"  # other programs
-    r"|refinenet (serve|push|pull)|hf://"  # servers: test_server.py, test_hub.py
+    r"refinenet (serve|push|pull)|hf://"  # servers: test_server.py, test_hub.py
     r"|encoder-weights imagenet"  # a download: test_installed_weights.py
 )
 NEEDS_MORE = re.compile(r"VideoCapture|tritonclient|uvicorn|cv2\.imread")
@@ -51,7 +50,7 @@ def steps(page: str) -> Iterator[tuple[str, str]]:
             yield language, block
             continue
         for line in block.splitlines() if page not in COMMANDS_ELSEWHERE else ():
-            if line.startswith("$ ") and not ELSEWHERE.search(line[2:]):
+            if line.startswith("$ refinenet ") and not ELSEWHERE.search(line):
                 yield language, line[2:].partition(" #")[0]
 
 
@@ -91,7 +90,7 @@ def prepare(page: str, folder: Path) -> None:
         three.save(folder / "three.safetensors")
         (folder / "runs" / "mine").mkdir(parents=True)
         shutil.copy(folder / "three.safetensors", folder / "runs" / "mine" / "best.safetensors")
-    if page == "how-to/fine-boundaries.md":
+    if page in ("how-to/fine-boundaries.md", "how-to/containers.md"):
         (folder / "runs" / "mine").mkdir(parents=True)
         shutil.copy(folder / "mine.safetensors", folder / "runs" / "mine" / "best.safetensors")
     if page == "how-to/export.md":

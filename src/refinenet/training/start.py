@@ -256,7 +256,7 @@ def _record_start(network: Network, card: ModelCard, origin: Mapping[str, Any]) 
 def _describe_weights(card: ModelCard, origin: Mapping[str, Any]) -> str:
     """Say where the weights of a network come from."""
     if _is_trained(card, origin):
-        return f"Training starts from a model's weights, whose terms apply to the new model: {card.licence}."
+        return f"The new model starts from the weights of another one and falls under its licence: {card.licence}."
     if "encoder_weights" in origin:
         return f"The network is new; its encoder starts from the weights {origin['encoder_weights']}."
     advice = "From a model (--model camvid) or an encoder's weights (--encoder-weights imagenet)"

@@ -240,6 +240,7 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
         layout=source.layout,
         others=source.others,
         images=source.listing.splits,
+        classes=() if encoding is None else encoding.label_set.names,
         checked=len(facts),
         is_quick=quick,
         is_fixable=is_fixable,

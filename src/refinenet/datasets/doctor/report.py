@@ -23,6 +23,9 @@ _WIDTH = 76
 _KEY = re.compile(rf"({'|'.join(KEYS)}): ")
 
 
+_SHOWN_CLASSES = 20
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """The findings about a dataset."""
@@ -36,6 +39,8 @@ class Report:
     """What else was read of a folder, or is read only in training, in words."""
     images: Mapping[str, int]
     """Number of images by split."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes; none if they are unknown, or there are none."""
     checked: int
     """Number of samples whose files were read."""
     is_fixable: bool
@@ -73,6 +78,7 @@ class Report:
             "layout": self.layout,
             "others": list(self.others),
             "images": dict(self.images),
+            "classes": list(self.classes),
             "checked": self.checked,
             "stops_training": self.stops_training,
             "fix_command": self.fix_command if self.is_fixable else None,
@@ -93,6 +99,9 @@ class Report:
         splits = ", ".join(f"{split} {count}" for split, count in self.images.items())
         others = "".join(f"\n{line}" for line in self.others)
         say(f"{self.source}: {self.layout}{others}\nImages: {splits}; {self.checked} samples read.")
+        if self.classes:
+            more = len(self.classes) - _SHOWN_CLASSES
+            say(f"Classes: {', '.join(self.classes[:_SHOWN_CLASSES])}{f', and {more} more' if more > 0 else ''}.")
         stopping = [finding for finding in self.findings if finding.stops]
         warnings = [finding for finding in self.findings if not finding.stops]
         for title, findings in (("Errors that stop training", stopping), ("Warnings", warnings)):

@@ -233,7 +233,7 @@ class Trainer:
         speed = state.step * self.batches.batch_size / state.seconds
         left = self._clock.remaining(state.epoch, state.step)
         # The bar has the time of the epoch.
-        whole = "" if left is None else f", run {in_words(left.seconds)} left"
+        whole = "" if left is None else f", run {in_words(left.seconds)}"
         return f"loss {state.mean_loss:.3f}, {speed:.1f} images/s{whole}"
 
     def _load(self) -> Iterator[list[Part]]:
