@@ -12,6 +12,7 @@ from PIL import Image
 from refinenet.datasets import doctor
 from refinenet.datasets.doctor.findings import Finding
 from refinenet.datasets.folder.folder import open_split
+from refinenet.datasets.split import split_folder
 
 NAMES = [f"IMG_{4000 + k}.PNG" for k in range(10)]
 BOX = [[5, 5, 25, 5, 25, 15, 5, 15]]
@@ -129,3 +130,20 @@ def test_names_that_differ_in_case_are_pointed_out(tmp_path: Path) -> None:
     assert find_all(tmp_path)["listed-image-missing"].meaning.endswith(text)
     (tmp_path / "images" / NAMES[2]).rename(tmp_path / "images" / "Img_4002.PNG")
     assert "lower case (2 names differ so): make" in find_all(tmp_path)["listed-image-missing"].meaning
+
+
+def test_splitting_says_how_a_coco_file_is_divided_and_that_works(tmp_path: Path) -> None:
+    path = draw(tmp_path, NAMES)
+    with pytest.raises(ValueError, match=r"divide instances_default\.json into annotations/instances_train") as caught:
+        split_folder(tmp_path)
+    assert "without splits" not in str(caught.value)
+    content = json.loads(path.read_text())
+    for split, chosen in (("Train", range(7)), ("Validation", range(7, 10))):  # as CVAT names them
+        parts = {
+            "images": [image for image in content["images"] if image["id"] in chosen],
+            "annotations": [shape for shape in content["annotations"] if shape["image_id"] in chosen],
+        }
+        (path.parent / f"instances_{split}.json").write_text(json.dumps(content | parts))
+    assert open_split(tmp_path, "train").items == NAMES[:7]
+    assert open_split(tmp_path, "val").items == NAMES[7:]
+    assert not find_all(tmp_path)
