@@ -34,6 +34,7 @@ SIZE = (96, 72)
 WARNINGS = {
     "crowds-void",
     "crowds-labelled",
+    "image-unlisted",
     "file-kind-unread",
     *(
         "stem-unicode",

@@ -226,7 +226,7 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
         verdict = judge_values(facts, encoding, source.root)
         findings += verdict.findings
         encoding = verdict.encoding
-    if encoding is not None and not source.is_unlabelled:
+    if encoding is not None and facts and not source.is_unlabelled:
         findings += _judge_classes(source, facts, encoding, findings)
     repeated = _judge_repetitions(source, facts, quick)
     targets = judge_targets(facts, source.target_specs, source.reading.encodings, source.root)
