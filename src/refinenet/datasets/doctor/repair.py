@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from refinenet.datasets.catalog import PUBLISHED, Dataset, find_root
 from refinenet.datasets.doctor.examination import Examination, examine
@@ -37,6 +38,9 @@ from refinenet.io.files import write_atomically
 from refinenet.io.images import encode, write
 from refinenet.io.parallel import map_safely
 from refinenet.labels import LabelMap, LabelSet
+
+ROTATED = "rotated like its image"
+"""The change of a mask that was drawn on the image as stored."""
 
 
 class Relabelled(NamedTuple):
@@ -66,7 +70,7 @@ def relabel(path: str, encoding: MaskEncoding, orientation: int) -> Relabelled:
     table = np.append(ids, encoding.label_set.ignore_index)  # index -1 (ambiguous) is the last: void
     labels = encoding.label_set.cast(turn(table[places], orientation))
     if orientation > 1:
-        changes.append("rotated like its image")
+        changes.append(ROTATED)
     if snapped:
         changes.append(f"{snapped} pixels set to the nearest class, {lost} to void")
     return Relabelled(labels, tuple(changes))
@@ -109,7 +113,7 @@ def _place(codes: Codes, points: Codes, is_colour: bool) -> tuple[Codes, int, in
     return places, found.total - found.exact - lost if not found.is_exact else 0, lost
 
 
-def turn(labels: Codes, orientation: int) -> Codes:
+def turn(labels: npt.NDArray[np.integer], orientation: int) -> npt.NDArray[np.integer]:
     """Rotate and flip `(H, W)` labels by an EXIF orientation of 1 or 5 to 8 (those with a quarter turn)."""
     # EXIF stores mirrored quarter turns as transpositions: 5 is the transpose itself, 7 the one turned by a half.
     flipped = labels.T if orientation in (5, 7) else labels
@@ -170,7 +174,8 @@ class Writer:
         if order.pair.split not in self.datasets:
             return relabel(order.pair.mask, self.encoding, order.orientation)
         dataset = replace(self.datasets[order.pair.split], items=[order.pair.item])
-        return Relabelled(dataset.labels(0), ())
+        labels = self.encoding.label_set.cast(turn(dataset.labels(0), order.orientation))
+        return Relabelled(labels, (ROTATED,) if order.orientation > 1 else ())
 
     def _write_image(self, order: Order) -> tuple[str, ...]:
         pair = order.pair
