@@ -187,6 +187,8 @@ class Changes:
     """Files without a sample that were omitted, with the reason."""
     annotations: InvalidLabels = field(default_factory=InvalidLabels)
     """Invalid annotations that were omitted."""
+    replaced_layout: str = ""
+    """The layout of the source in words, if its label maps are no files, so that the copy has another one."""
 
     @property
     def has_placeholders(self) -> bool:
@@ -218,6 +220,8 @@ class Changes:
         rows = [(what, str(count)) for what, count in self._sums().most_common()]
         if rows:
             print_table(f"{self.source} -> {self.out}", ("Change", "count"), rows)
+        if self.replaced_layout:
+            say(f"Layout of the copy: images/ and masks/ with classes.yaml, instead of {self.replaced_layout}.")
         if self.has_placeholders:
             say("Class names are not defined anywhere: placeholders are used (class 0 and so on).")
         say(f"Written: {splits}. All changes by file: {self.out / 'changes.json'}")
