@@ -131,15 +131,19 @@ def _is_undone(stored: Image.Image, orientation: int, upright: Image.Image) -> b
 
 @pytest.mark.parametrize("write", FORMATS)
 @pytest.mark.parametrize(("orientation", "size"), [(2, WIDE), (3, WIDE), (4, WIDE), (6, SQUARE), (7, SQUARE)])
-def test_samples_that_sizes_cannot_decide_are_left_out_with_the_reason(
+def test_where_sizes_prove_nothing_the_copy_has_what_training_reads(
     write: Write, orientation: int, size: Size, tmp_path: Path
 ) -> None:
+    """The upright image and the mask as drawn, with a warning to look at them."""
     draw_set(tmp_path / "mine", write, orientation, draw_picture(size, 99), size)
     findings = {one.kind: one for one in doctor.check(tmp_path / "mine", workers=0).findings}
     assert any("turned.JPG" in name for name in findings["exif-turned"].examples)
-    assert "writes a copy without these samples" in findings["exif-turned"].advice
-    changes = doctor.fix(tmp_path / "mine", tmp_path / "copy", workers=0)
-    (left_out,) = (change for change in changes.samples if change.left_out)
-    assert "turned" in left_out.pair.item
-    assert "whether the mask fits the upright image" in left_out.left_out
-    assert not list((tmp_path / "copy").rglob("turned*"))
+    assert "Look at a few of them" in findings["exif-turned"].advice
+    doctor.fix(tmp_path / "mine", tmp_path / "copy", workers=0)
+    entry, image, mask = read_turned(tmp_path / "copy")
+    assert entry["mask_changes"] == []
+    (stored,) = (tmp_path / "mine").rglob("turned.JPG")
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(ImageOps.exif_transpose(Image.open(stored))))
+    expected = np.zeros(size[::-1], bool)
+    expected[TOP : BOTTOM + 1, LEFT : RIGHT + 1] = True
+    np.testing.assert_array_equal(mask, expected)

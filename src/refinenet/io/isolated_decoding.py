@@ -131,11 +131,13 @@ class _Decoder:
             self._process.wait()
 
     def decode(self, content: bytes, reading: Reading, seconds: float) -> Decoded:
-        too_long = threading.Event()
+        assert self._process is not None
+        too_long, process = threading.Event(), self._process
 
         def stop() -> None:
+            # The process of this image: a timer that is late must not end the next one.
             too_long.set()
-            self.end()
+            process.kill()
 
         # A timer works on all systems; only some can wait for a pipe with a time limit.
         timer = threading.Timer(seconds, stop)

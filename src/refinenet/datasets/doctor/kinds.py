@@ -129,11 +129,9 @@ IMAGE_KINDS: Mapping[str, Kind] = {
         "images, so their sizes differ.", FIX + "with these masks rotated like their images.",
     ),
     "exif-turned": Kind(
-        False, False, "The EXIF data of these images ask for a rotation or flip, which is applied. The sizes do not "
+        False, True, "The EXIF data of these images ask for a rotation or flip, which is applied. The sizes do not "
         "show whether the masks were drawn on the upright images.",
-        "Look at a few of them. If the masks fit the upright images, save the images upright (`mogrify -auto-orient "
-        "FILES`); if they fit the images as stored, remove the entry (`exiftool -Orientation= FILES`); "
-        + FIX + "without these samples.",
+        "Look at a few of them; " + FIX + "with upright images without this entry, and unchanged masks.",
     ),
     # Masks
     "mask-lossy-format": Kind(

@@ -54,9 +54,6 @@ def find_obstacle(fact: Facts) -> str:
         return "reading it crashes the reading process, or never ends"
     if fact.image.problem or fact.mask.problem:
         return fact.image.message or fact.mask.message
-    kinds = {kind for kind, _, _ in size_notes(fact.pair, fact.image, fact.mask)}
-    if "size-differs" in kinds:
+    if any(kind == "size-differs" for kind, _, _ in size_notes(fact.pair, fact.image, fact.mask)):
         return "image and mask have different sizes"
-    if "exif-turned" in kinds:
-        return "EXIF data ask for a rotation or flip, and sizes do not show whether the mask fits the upright image"
     return find_target_obstacle(fact)
