@@ -26,8 +26,10 @@ from refinenet.export.loading.openvino import check_openvino
 from refinenet.inference.backends import translation_cache
 from refinenet.io.sealed_folder import read_checksummed, write_checksummed
 from refinenet.labels import LabelSet
-from refinenet.models.model_file import ModelCard, load, read_header, save
-from refinenet.models.network import Architecture, Network
+from refinenet.models.architecture import Architecture
+from refinenet.models.model_card import ModelCard, read_header
+from refinenet.models.model_file import load, save
+from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest, read_checkpoint
 
 STORED = Path(__file__).parents[1] / "stored" / "1.0.0a1.tar.xz"

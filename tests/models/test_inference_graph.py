@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from refinenet.inference.backends.pytorch import PyTorchBackend
+from refinenet.models.architecture import Architecture, ModelType
 from refinenet.models.inference_graph import fuse
-from refinenet.models.network import Architecture, ModelType, Network
+from refinenet.models.network import Network
 
 
 def picture(height: int = 65, width: int = 97) -> Tensor:

@@ -29,7 +29,7 @@ from refinenet.io.console import describe_error
 from refinenet.io.files import refuse_same_file
 from refinenet.io.images import read_image
 from refinenet.io.sample_values import RGB, Decoded, Mask, Reading
-from refinenet.models.model_file import ModelCard
+from refinenet.models.model_card import ModelCard
 from refinenet.models.network import Network
 
 DEATHS = 3

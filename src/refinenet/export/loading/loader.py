@@ -13,8 +13,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from refinenet.export.loading.checksum import is_sealed
 from refinenet.export.loading.schema import HEADER_KEY, LOGITS
 from refinenet.inference.backends.graph import (
@@ -30,16 +28,15 @@ from refinenet.inference.backends.graph import (
 )
 from refinenet.io.child_process import pack_message, unpack_message
 from refinenet.io.console import print_note
-from refinenet.models.inference_graph import CERTIFICATE_ENDING
-from refinenet.models.model_file import ModelCard, read_header
-from refinenet.models.network import Network
-from refinenet.models.tensor_files import MAX_FILE_BYTES, printable
+from refinenet.models.file_checks import MAX_FILE_BYTES, printable
+from refinenet.models.model_card import CERTIFICATE_ENDING, ModelCard, read_header
 from refinenet.outputs import has_only_classes
 
 _KINDS: Mapping[str, GraphKind] = {".onnx": "onnx", ".xml": "openvino"}
 _SECONDS = 300
 """Seconds that the sandbox may take for a file."""
 _START_SANDBOX = "import sys; sys.path[:] = {path!r}; from refinenet.export.loading.sandbox import main; main()"
+_ENCODER = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -201,5 +198,5 @@ def _check_card(card: ModelCard, preprocessing: Mapping[str, Any], found: Mappin
         raise ValueError(f"it expects {preprocessing} images, not {order} in [0, 1]")
     if not _SHA256.fullmatch(card.weights_sha256):
         raise ValueError(f"its weights' SHA-256 is {card.weights_sha256!r}")
-    with torch.device("meta"):  # raises for an unknown encoder, without making its weights
-        Network(card.architecture)
+    if not _ENCODER.fullmatch(architecture.encoder):  # nothing is built of it: it is shown, and part of names
+        raise ValueError(f"its encoder is {architecture.encoder!r}, which is no name of a network")

@@ -204,7 +204,7 @@ def open_backend(
 
     check_backend(name, precision)
     if isinstance(model, ExportedModel):
-        from refinenet.inference.backends.translated import GraphBackend
+        from refinenet.inference.backends.exported import GraphBackend
 
         if precision == INT8:
             raise ValueError(
