@@ -23,7 +23,7 @@ from refinenet.export.loading.checksum import is_sealed
 from refinenet.export.loading.loader import _check_certificate, _read
 from refinenet.export.loading.onnx import check_onnx
 from refinenet.export.loading.openvino import check_openvino
-from refinenet.inference.backends import translation_cache
+from refinenet.inference.backends import private_cache
 from refinenet.io.sealed_folder import read_checksummed, write_checksummed
 from refinenet.labels import LabelSet
 from refinenet.models.architecture import Architecture
@@ -85,10 +85,10 @@ def read_run(path: Path) -> object:
 
 
 def read_cache(path: Path) -> object:
-    graph = translation_cache._read(path.parent)
-    if graph is None:
+    files = private_cache.read_cached(path.parent, "it is translated again")
+    if files is None:
         raise ValueError("it is translated again")
-    return graph.files
+    return files
 
 
 def read_export(path: Path) -> object:

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from refinenet.inference.backends.onnxruntime import require_onnx
     from refinenet.inference.backends.openvino import translate
     from refinenet.inference.backends.openvino_conversion import convert_program
+    from refinenet.inference.backends.private_cache import cache_folder
     from refinenet.inference.backends.pytorch import PyTorchBackend, keep_freed_memory
-    from refinenet.inference.backends.translation_cache import cache_folder
     from refinenet.inference.output_kinds import (
         OUTPUT_KINDS,
         PICTURE_SUFFIXES,

@@ -92,7 +92,8 @@ class WindowGrid:
     def _gaussian(self) -> Weights:
         place = np.arange(self.window, dtype=np.float32) - np.float32((self.window - 1) / 2)
         # The border is four sigmas away (3e-4). The floor keeps the total away from 0, by which it is divided.
-        return np.maximum(np.exp(-0.5 * (place / np.float32(self.window * SIGMA)) ** 2), np.float32(1e-4))
+        weights: Weights = np.maximum(np.exp(-0.5 * (place / np.float32(self.window * SIGMA)) ** 2), np.float32(1e-4))
+        return weights
 
     @cached_property
     def _total(self) -> Weights:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from refinenet import models
 from refinenet.environment import INSTALL, has_pytorch, require_pytorch
-from refinenet.export.loading.loader import choose_engine, graph_kind, open_exported
+from refinenet.export.loading.loader import choose_engine, graph_kind, open_bundled, open_exported
 from refinenet.inference.backends import AUTO, choose_backend
 from refinenet.inference.backends.base import CPU
 from refinenet.inference.backends.graph import ExportedModel
-from refinenet.models.model_card import ModelCard
+from refinenet.models.model_card import BUNDLED, ModelCard
 from refinenet.models.model_spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -25,8 +25,11 @@ def choose_backend_of(spec: ModelSpec, backend: str, device: str | torch.device 
     Raises:
         ValueError: The backend cannot run the file, or the network needs PyTorch, which is not installed.
     """
+    asked = None if backend == AUTO else backend
     if spec.model is not None and graph_kind(spec.model) is not None:
-        return choose_engine(spec.model, None if backend == AUTO else backend)
+        return choose_engine(spec.model, asked)
+    if _uses_translation(spec):
+        return choose_engine(f"{spec.model}.xml", asked)
     _require_pytorch(spec.model)
     return choose_backend(backend, models.choose_device(device).type, precision)
 
@@ -34,14 +37,25 @@ def choose_backend_of(spec: ModelSpec, backend: str, device: str | torch.device 
 def open_described(
     spec: ModelSpec, backend: str, device: str | torch.device | None
 ) -> tuple[models.Network | ExportedModel, ModelCard]:
-    """Open the network or the exported file of a specification."""
-    if spec.model is None or graph_kind(spec.model) is None:
+    """Open the network or the exported file of a specification; without PyTorch, the translation of a bundled model."""
+    is_exported = spec.model is not None and graph_kind(spec.model) is not None
+    if not is_exported and not _uses_translation(spec):
         return models.open_network(spec, device, _draw_calibration_images)
+    assert spec.model is not None
     if device is not None and str(device).partition(":")[0] != CPU:
         raise ValueError(f"{spec.model} is an exported graph, which runs on the CPU here, not on {device}.")
-    exported, card = open_exported(Path(spec.model), choose_engine(spec.model, None if backend == AUTO else backend))
+    if is_exported:
+        engine = choose_engine(spec.model, None if backend == AUTO else backend)
+        exported, card = open_exported(Path(spec.model), engine)
+    else:
+        exported, card = open_bundled(str(spec.model))
     spec.check(card)
     return exported, card
+
+
+def _uses_translation(spec: ModelSpec) -> bool:
+    """Whether a bundled model is run as the graph that is bundled with it, since there is no PyTorch."""
+    return str(spec.model) in BUNDLED and not has_pytorch()
 
 
 def _require_pytorch(model: str | os.PathLike[str] | None) -> None:

@@ -57,7 +57,7 @@ TRANSLATORS: Mapping[Engine, Translator] = MappingProxyType(
 class TranslatedBackend:
     """An engine running a translated network, which is translated again when its weights change.
 
-    The translation takes several seconds or more, once per network: it is cached in `translation_cache.cache_folder`
+    The translation takes several seconds or more, once per network: it is cached in `private_cache.cache_folder`
     under a hash of the weights and of the package versions.
 
     Args:
