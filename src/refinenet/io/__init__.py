@@ -131,7 +131,7 @@ if TYPE_CHECKING:
     from refinenet.io.signals import StopRequest
     from refinenet.io.stored_values import STORED_SUFFIXES, read_stored
     from refinenet.io.tables import Row, check_table, to_frame, write_table
-    from refinenet.io.threads import TRACING, ThreadLock, survive_fork
+    from refinenet.io.threads import TRACING, ThreadLock, choose_threads, survive_fork
 else:
     __getattr__, __dir__ = attach(__name__)
 
@@ -193,6 +193,7 @@ __all__ = [
     "check_table",
     "check_value_range",
     "choose_shown",
+    "choose_threads",
     "clear_errors",
     "copy_array",
     "damage_described",

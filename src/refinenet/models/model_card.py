@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import safetensors
 
@@ -120,8 +121,14 @@ def hash_header(header: Mapping[str, Any], stated: str) -> str:
 
 def describe_bundled(name: str) -> str:
     """Describe a bundled model: number of classes, kind of scenes, and class names."""
-    with safetensors.safe_open(bundled_path(name), "numpy") as stream:
-        header = _parse_header(stream.metadata() or {}, (UNSEALED_VERSION, *_SEALED_VERSIONS))
+    path = bundled_path(name)
+    if path.is_file():
+        with safetensors.safe_open(path, "numpy") as stream:
+            metadata = stream.metadata() or {}
+    else:  # the small installation has its graph alone
+        (entry,) = ElementTree.parse(path.with_suffix(".xml")).iterfind(f"rt_info/{HEADER_KEY}")
+        metadata = {HEADER_KEY: entry.get("value", "")}
+    header = _parse_header(metadata, (UNSEALED_VERSION, *_SEALED_VERSIONS))
     header.pop(SEAL, None)  # checked when the model is loaded
     card, _ = _read_entries(header)
     return f"{len(card.label_set)} classes of {_DOMAINS[name]} ({', '.join(card.label_set.names)})"
