@@ -345,6 +345,7 @@ class RefineNet(SharedModel):
             ValueError: a file cannot be used, no pixel has a class, the model and the dataset have different classes,
                 or the model is an exported graph.
         """
+        require_pytorch("Calibration")
         network, (data, _) = self.network, evaluation.open_split(dataset, root, classes, split)
         data = evaluation.as_read_by(self.card, data)
         models.check_same_classes(self.label_set, data)
@@ -394,6 +395,7 @@ class RefineNet(SharedModel):
                 file at `path` is then left unchanged.
             OSError: the export cannot be written.
         """
+        require_pytorch("An export")
         export.check_target(path, precision)
         open_one = evaluation.open_splits_of(self.card, dataset, root, classes, show=progress)
         data = None if dataset is None else open_one(split)
@@ -436,6 +438,7 @@ class RefineNet(SharedModel):
             FileNotFoundError: data are missing; the message says where to get them.
             ValueError: a package is missing, no int8 network meets the bounds, or the model is an exported graph.
         """
+        require_pytorch("Quantisation")
         network, open_one = self.network, evaluation.open_splits_of(self.card, dataset, root, classes, show=progress)
         splits, bounds = (split, calibration_split), export.DropBounds(max_drop=max_drop, max_rise=max_rise)
         int8 = export.Int8.open(open_one(split), open_one, splits, self.outputs, bounds, progress=progress)

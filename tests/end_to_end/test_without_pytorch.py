@@ -24,7 +24,7 @@ pytest.importorskip("openvino")
 
 NEEDING_PYTORCH = (
     "train --dataset here",
-    "pretrain here",
+    "pretrain here --encoder resnet50 --output there",
     "eval --dataset here",
     "eval --dataset here --model small.xml",
     "calibrate --dataset here --output new.safetensors",
@@ -150,7 +150,7 @@ from refinenet import RefineNet
 from refinenet.deployment import ServerSettings, create_app
 
 app = create_app(RefineNet(model=sys.argv[1]))
-print(json.dumps(sorted(route.path for route in app.routes)))
+print(json.dumps(sorted(app.openapi()["paths"])))
 assert "torch" not in sys.modules
 """
     done = small.run(code, str(model))

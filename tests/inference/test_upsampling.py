@@ -101,7 +101,8 @@ def test_arrays_are_resized_as_pytorch_resizes_tensors(size: tuple[int, int]) ->
 def test_images_are_resized_as_pytorch_resizes_tensors(size: tuple[int, int]) -> None:
     images = torch.rand(2, 3, 40, 52, generator=torch.Generator().manual_seed(0))
     expected = functional.interpolate(images, size, mode="bilinear", antialias=True)
-    np.testing.assert_allclose(resize_image(images.numpy(), size), expected, rtol=0, atol=1e-6)
+    # PyTorch has weights in float32, Pillow in float64.
+    np.testing.assert_allclose(resize_image(images.numpy(), size), expected, rtol=0, atol=4e-6)
 
 
 def test_softmax_of_arrays_is_that_of_pytorch() -> None:

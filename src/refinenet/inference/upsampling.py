@@ -87,10 +87,10 @@ def largest_class(logits: Array, size: tuple[int, int]) -> Array:
     rows, columns = (_Axis(*sides) for sides in zip(largest.shape, size, strict=True))
     labels = largest[rows.first[:, None], columns.first]
     unclear = np.flatnonzero(differs[rows.first[:, None], columns.first])
-    flat, step = together.reshape(-1, together.shape[-1]), max(1, VALUES_AT_ONCE // len(logits))
+    step = max(1, VALUES_AT_ONCE // len(logits))
     for start in range(0, len(unclear), step):
         places = unclear[start : start + step]
-        labels.reshape(-1)[places] = _argmax(_interpolate(flat, rows, columns, *np.divmod(places, size[1])))
+        labels.reshape(-1)[places] = _argmax(_interpolate(together, rows, columns, *np.divmod(places, size[1])))
     return labels
 
 
@@ -137,9 +137,10 @@ def _resize_rows(together: Floats, size: tuple[int, int]) -> Iterator[tuple[slic
         yield part, _mix(narrow.take(columns.first, 1), narrow.take(columns.second, 1), columns.share[:, None])
 
 
-def _interpolate(flat: Floats, rows: _Axis, columns: _Axis, row: Places, column: Places) -> Floats:
-    """Return resized logits `(P, K)` at P places of the image, from logits `(h * w, K)`."""
-    width = len(flat) // (int(rows.second[-1]) + 1)
+def _interpolate(together: Floats, rows: _Axis, columns: _Axis, row: Places, column: Places) -> Floats:
+    """Return resized logits `(P, K)` at P places of the image, from logits `(h, w, K)`."""
+    _, width, classes = together.shape
+    flat = together.reshape(-1, classes)
     left, right, share = columns.first[column], columns.second[column], columns.share[column, None]
     above, below = (
         _mix(flat.take(line[row] * width + left, 0), flat.take(line[row] * width + right, 0), share)
