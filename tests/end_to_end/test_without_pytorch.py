@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from small_installation import SmallInstallation, link_packages
 from video_samples import write_video
+from write_project import describe, write_project
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
-
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "runtime"))
-
-from write_project import describe, write_project  # noqa: E402
 
 pytest.importorskip("openvino")
 
@@ -70,7 +67,7 @@ def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def read_labels(folder: Path) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def read_labels(folder: Path) -> dict[str, Any]:
     return {path.name: np.asarray(Image.open(path)) for path in sorted(folder.rglob("*.png"))}
 
 
@@ -104,7 +101,7 @@ many = [r._segmenter.under(protocol).predict(image) for protocol in (
 np.savez(sys.argv[3], found.labels, found.segmentation.confidence, found.segmentation.probabilities, found.depth, *many)
 assert "torch" not in sys.modules
 """
-    results = []
+    results: list[Any] = []
     for path in (small.path, [small.path[0], *sys.path]):
         target = tmp_path / f"{len(results)}.npz"
         done = small.run(code, str(model), str(streets / "0.png"), str(target), path=path)

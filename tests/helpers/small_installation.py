@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -41,8 +41,8 @@ def link_packages(requirements: Iterable[str], folder: Path) -> set[str]:
     return found
 
 
-def _link(files: Sequence[Path], root: object, folder: Path) -> None:
-    for top in {Path(file).parts[0] for file in files} - {"..", "__pycache__"}:
+def _link(files: Iterable[PurePath], root: object, folder: Path) -> None:
+    for top in {file.parts[0] for file in files} - {"..", "__pycache__"}:
         link = folder / top
         if not link.exists():
             link.symlink_to(Path(str(root)) / top)
