@@ -233,4 +233,4 @@ def _check_card(card: ModelCard, preprocessing: Mapping[str, Any], found: Mappin
     if not _SHA256.fullmatch(card.weights_sha256):
         raise ValueError(f"its weights' SHA-256 is {card.weights_sha256!r}")
     if not _ENCODER.fullmatch(architecture.encoder):  # nothing is built of it: it is shown, and part of names
-        raise ValueError(f"its encoder is {architecture.encoder!r}, which is no name of a network")
+        raise ValueError(f"there is no encoder named {architecture.encoder!r}")
