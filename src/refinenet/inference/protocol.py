@@ -211,7 +211,8 @@ def average_outputs(
 
 def _mirror(values: Array) -> Array:
     """Mirror images or maps from left to right."""
-    return library(values).flip(values, (-1,))
+    # A copy, since NumPy's is a view backwards, which PyTorch does not take.
+    return copy_array(library(values).flip(values, (-1,)))
 
 
 def _undo(maps: Array, spec: OutputSpec, factor: float, temperature: float, *, mirrored: bool) -> Array:
