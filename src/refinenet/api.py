@@ -60,7 +60,7 @@ class RefineNet(SharedModel):
         model_type: "full" (RefineNet) or "lightweight" (Light-Weight RefineNet). By default that of the model file;
             for a new network "full", or "lightweight" with an `encoder`. `RefineNet("camvid")` means `model="camvid"`.
         num_layers: Depth of the ResNet encoder: 50 (the default), 101 or 152.
-        encoder: timm name of an encoder instead of a ResNet; "mobilenetv2_100" is that of the published light network.
+        encoder: timm encoder instead of a ResNet; "mobilenetv2_100" is that of the published light-weight network.
         num_classes: Number of classes. By default that of the model file, or of the dataset passed to `train`.
         model: Model to load: "camvid" (bundled), a file written by `save`, "hf://owner/name@revision" (of the Hugging
             Face Hub), a published checkpoint of an earlier PyTorch RefineNet, or an exported file (`.onnx`, or

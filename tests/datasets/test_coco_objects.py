@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from folder_files import write_json
 from PIL import Image
 
 from refinenet.datasets import doctor
@@ -106,3 +107,35 @@ def test_harmless_spellings_are_read(tmp_path: Path, more: dict[str, Any]) -> No
     root = draw(tmp_path, {"segmentation": [[20, 0, 25, 0, 25, 20, 20, 20]]} | more)
     names = open_dataset(str(root))("train").label_set.names
     assert (read(root)[:, 20:24] == names.index("crop")).all()
+
+
+def test_files_of_a_copy_have_the_stem_of_their_image(tmp_path: Path) -> None:
+    """Only images that differ in nothing but their suffix keep it."""
+    root = tmp_path / "mine"
+    names = ["IMG_1.JPG", "b/c.v2.png", "both.jpg", "Both.png", "both-2.png"]
+    for number, name in enumerate(names):
+        path = root / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (30, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    for split in ("train", "val"):
+        chosen = [(k, name) for k, name in enumerate(names) if (split == "val") == (name == "both-2.png")]
+        shapes = {k: [[k, 0, 25, 0, 25, 20, 20, 20]] for k, _ in chosen}
+        write_json(root / "annotations" / f"instances_{split}.json", {
+            "images": [{"id": k, "file_name": name, "height": 30, "width": 40} for k, name in chosen],
+            "annotations": [{"id": k, "image_id": k, "category_id": 1, "segmentation": shapes[k]} for k in shapes],
+            "categories": [{"id": 1, "name": "crop"}],
+        })  # fmt: skip
+    doctor.fix(root, tmp_path / "copy", progress=False, workers=0)
+    files = {path.relative_to(tmp_path / "copy").as_posix() for path in (tmp_path / "copy").rglob("*.*")}
+    assert files == {
+        "images/train/IMG_1.JPG", "images/train/b__c.v2.png", "images/train/both.jpg.jpg", "images/train/Both.png.png",
+        "masks/train/IMG_1.png", "masks/train/b__c.v2.png", "masks/train/both.jpg.png", "masks/train/Both.png.png",
+        "images/val/both-2.png", "masks/val/both-2.png", "classes.yaml", "changes.json",
+    }  # fmt: skip
+    sources = open_dataset(str(root))("train")
+    labels = {item: sources.labels(index) for index, item in enumerate(sources.items)}
+    copy = open_dataset(str(tmp_path / "copy"))("train")
+    found = {item: copy.labels(index) for index, item in enumerate(copy.items)}
+    for item, name in (("IMG_1.JPG", "IMG_1"), ("both.jpg", "both.jpg"), ("Both.png", "Both.png")):
+        np.testing.assert_array_equal(found[name], labels[item])

@@ -195,7 +195,7 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
         ValueError, match=r"no dataset 'cityscape'.*nyu, nyu:raw, voc, .*camvid, streets.*images/ and masks/"
     ):
         open_dataset("cityscape")
-    with pytest.raises(ValueError, match="neither"):
+    with pytest.raises(ValueError, match="no folder has this name"):
         open_dataset(tmp_path / "missing")
     for source in ("streets", tmp_path):
         with pytest.raises(ValueError, match="has no effect"):

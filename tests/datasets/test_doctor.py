@@ -34,6 +34,7 @@ SIZE = (96, 72)
 WARNINGS = {
     "crowds-void",
     "crowds-labelled",
+    "image-unlisted",
     "file-kind-unread",
     *(
         "stem-unicode",
@@ -50,6 +51,7 @@ WARNINGS = {
     *("class-absent", "class-unseen", "class-not-in-train", "class-not-in-val", "class-only-one", "image-constant"),
     *("near-duplicates-across-splits", "duplicates-within-split", "contradicting-masks"),
     *("target-without-image", "target-kind-unread", "target-not-in-split", "values-undeclared", "depth-out-of-range"),
+    *("target-folder-unread", "values-flipped"),
     *("depth-8-bit", "depth-saturated", "target-constant", "target-empty", "target-splits-differ", "target-unrelated"),
     *("normals-upside-down", "normals-unlike-depth", "values-edge", "values-whole-units", "values-constant"),
 }

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 import rasterio
 from matlab_miniatures import write_nyu
-from target_folders import STORED, draw, save, to_colours, to_integers, write_folder
+from target_folders import STORED, WIDTH, draw, save, to_colours, to_integers, write_folder
 
 from refinenet.datasets import doctor
 from refinenet.datasets.catalog import Sample, open_dataset
@@ -180,6 +180,10 @@ FOLDER_FAULTS: dict[str, tuple[Callable[[Path], object], dict[str, str]]] = {
     "depth of train alone": (lambda root: shutil.rmtree(root / "depth/val"), {"target-not-in-split": "not evaluated"}),
     "depth of mirrored images": (
         lambda root: each(root, "depth", lambda depth: depth[:, ::-1]),
+        {"values-flipped": "stored mirrored from left to right."},
+    ),
+    "depth of shifted images": (
+        lambda root: each(root, "depth", lambda depth: np.roll(depth, WIDTH // 2, 1)),
         {"target-unrelated": "no better than those of other images"},
     ),
     "an invalid file": (
@@ -247,6 +251,32 @@ def test_files_may_be_declared_optional(tmp_path: Path) -> None:
 
 
 # Repaired copies
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "words"),
+    [
+        ("values", np.s_[::-1], "stored upside down."),
+        ("values", np.s_[:, ::-1], "stored mirrored from left to right."),
+        ("depth", np.s_[::-1, ::-1], "stored turned by 180 degrees."),
+    ],
+)
+def test_maps_that_all_are_flipped_are_found(tmp_path: Path, name: str, part: Any, words: str) -> None:
+    root = write_folder(tmp_path)
+    each(root, name, lambda values: values[part])
+    output = "soil" if name == "values" else name
+    found = check(root, output)
+    assert {kind: finding.examples for kind, finding in found.items()} == {"values-flipped": (output,)}
+    assert found["values-flipped"].meaning.endswith(words)
+    assert not found["values-flipped"].stops
+
+
+def test_maps_of_other_images_and_drawn_streets_are_not_taken_for_flipped(tmp_path: Path) -> None:
+    root = write_folder(tmp_path)
+    each(root, "values", lambda values: np.random.default_rng(int(values[-1, 0, 1] * 1000)).permuted(values, axis=0))
+    assert "values-flipped" not in check(root)
+    report = doctor.check("streets:16:80x60", workers=0, progress=False)
+    assert "values-flipped" not in {finding.kind for finding in report.findings}
 
 
 def read(root: Path, split: str) -> dict[str, Sample]:

@@ -90,6 +90,22 @@ def test_nothing_is_found_where_values_are_sound(tmp_path: Path) -> None:
     assert check(write(tmp_path, flatten, odd=tuple(range(FILES)))) == {}
 
 
+@pytest.mark.parametrize("low", [(), (2,), (2, 7)])
+def test_heights_of_a_flat_ground_are_doubted_only_if_nothing_is_low(tmp_path: Path, low: tuple[int, ...]) -> None:
+    """Houses of 4 metres and more on a ground of exactly 0, and files with bushes of 0.05 to 1 metre besides."""
+    root = write(tmp_path)
+    for path in sorted(root.rglob("*.npy")):
+        values = np.load(path)
+        heights = np.where(values[..., 0] > 1.5, 4 * values[..., 0], 0)
+        if int(path.stem[1:]) in low:
+            heights[:20, :15] = np.linspace(0.05, 1, 300).reshape(20, 15)
+        np.save(path, np.stack([heights, values[..., 1]], 2))
+    found = check(root)
+    assert {kind: finding.count for kind, finding in found.items()} == (
+        {} if len(low) > 1 else {"values-edge": FILES - len(low)}
+    )
+
+
 def test_a_quantity_of_one_value_is_named(tmp_path: Path) -> None:
     found = check(write(tmp_path, lambda values: values * [0, 1] + [2, 0], odd=tuple(range(FILES))))
     assert {kind: finding.examples for kind, finding in found.items()} == {"values-constant": ("height",)}
@@ -110,6 +126,24 @@ def test_values_that_nothing_names_stop_training_if_there_is_no_other_ground_tru
     found = check(root)
     assert {kind: finding.stops for kind, finding in found.items()} == {"values-alone-undeclared": True}
     assert "quantities: [{name: height, unit: m}]" in found["values-alone-undeclared"].advice
+
+
+def test_folders_of_measurements_that_nothing_declares_are_named(tmp_path: Path) -> None:
+    root = write(tmp_path)
+    for path in sorted(root.rglob("values/*/*.npy")):
+        place, values = path.relative_to(root / "values"), np.load(path)
+        save(root / "height" / place.with_suffix(".tif"), values[..., 0])
+        save(root / "wet" / place.with_suffix(".png"), np.rint(values[..., 1]).astype(np.uint8))
+        save(root / "previews" / place.with_suffix(".png"), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+        save(root / "masks" / place.with_suffix(".png"), np.zeros((HEIGHT, WIDTH), np.uint8))
+    (root / "classes.yaml").write_text("names: [all]\n")
+    found = check(root)
+    assert found["target-folder-unread"].examples == ("height", "wet")
+    assert found["target-folder-unread"].advice.endswith("in targets.yaml, for example:\nheight: {unit: m}")
+    (root / "targets.yaml").write_text(DECLARED + "height: {unit: m}\nwet: {unit: '%', scale: 1}\n")
+    assert "target-folder-unread" not in check(root)
+    report = doctor.check(root, targets=["soil"], workers=0, progress=False)
+    assert "target-folder-unread" not in {finding.kind for finding in report.findings}
 
 
 def test_tables_are_named_as_not_read(tmp_path: Path) -> None:

@@ -228,6 +228,28 @@ def test_values_have_one_channel_for_each_quantity(tmp_path: Path) -> None:
         _read(root, "values")
 
 
+@pytest.mark.parametrize("has_masks", [True, False])
+def test_a_quantity_may_have_a_folder_of_its_own(tmp_path: Path, has_masks: bool) -> None:
+    root = _folder(tmp_path, has_masks=has_masks)
+    for name in ("train/a", "train/b", "val/c"):
+        _save(root / "height" / f"{name}.png", DEPTH)
+        _save(root / "moisture" / f"{name}.npy", np.full((2, 3), 7, np.float32))
+    _declare(root, "height: {unit: m, scale: 100, missing: 65535}\nmoisture: {}\n")
+    specs = open_dataset(root)("train").target_specs
+    assert [spec.to_text() for spec in specs] == ["height=regression[height:m]", "moisture=regression[moisture]"]
+    assert _equal(_read(root, "height"), [[[15, 0, 25], [5, NAN, 0.01]]], 1e-6)
+    assert _equal(_read(root, "moisture", split="val"), np.full((1, 2, 3), 7))
+
+
+def test_folders_that_nothing_declares_are_named_where_there_is_no_other_ground_truth(tmp_path: Path) -> None:
+    root = _folder(tmp_path, has_masks=False)
+    for name in ("train/a", "train/b", "val/c"):
+        _save(root / "height" / f"{name}.png", DEPTH)
+        _save(root / "drawn" / f"{name}.png", np.zeros((2, 3, 3), np.uint8))
+    with pytest.raises(FileNotFoundError, match=r"are in height/: if they hold .* for example: height: \{unit: m\}\."):
+        open_dataset(root)("train")
+
+
 def test_a_folder_of_values_that_is_not_declared_is_left_alone(tmp_path: Path) -> None:
     root = _folder(tmp_path)
     _save(root / "values" / "train" / "a.npy", DEPTH)

@@ -16,12 +16,13 @@ from refinenet.datasets import (
     draw_street,
     open_dataset,
     split_folder,
+    with_quantities,
 )
 from refinenet.datasets.dataset import with_value_range
 from refinenet.datasets.joining import join
 from refinenet.datasets.street_scenes import draw_street_geometry
 from refinenet.labels import NO_CLASSES
-from refinenet.outputs import OutputSpec
+from refinenet.outputs import OutputSpec, read_outputs
 
 # Drawn streets
 
@@ -177,6 +178,34 @@ def _folder_of_values(root: Path) -> Path:
         _save(root / "values" / f"{number}a.npy", stored)
     _declare(root, "values: {name: soil, quantities: [{name: height, unit: m, missing: -9999}, {name: moisture}]}\n")
     return root
+
+
+def test_outputs_have_the_quantities_that_they_name(tmp_path: Path) -> None:
+    train = open_dataset(_folder_of_values(tmp_path / "fields"))("train")
+    outputs = read_outputs("moisture=regression[moisture],soil=regression[moisture,height:m],other=regression[depth:m]")
+    chosen = with_quantities(train, outputs)
+    assert [spec.to_text() for spec in chosen.target_specs] == [
+        "soil=regression[moisture,height:m]", "moisture=regression[moisture]"
+    ]  # fmt: skip
+    copy = pickle.loads(pickle.dumps(chosen.with_targets(["moisture", "soil"])))  # noqa: S301
+    found = copy[0].targets
+    assert found["moisture"].tolist() == [[[5, 5, 5], [5, 5, 15]]]
+    assert np.array_equal(found["soil"], train.with_targets(["soil"])[0].targets["soil"][::-1], equal_nan=True)
+    assert chosen.target_files["moisture"](train.items[0]) == tmp_path / "fields/values/1a.npy"
+    with pytest.raises(ValueError, match=r"'other': it has soil=regression\[moisture,height:m\], moisture=reg"):
+        chosen.with_targets(["other"])
+
+
+def test_quantities_in_other_units_and_in_several_places_are_refused_with_what_to_write(tmp_path: Path) -> None:
+    first = open_dataset(_folder_of_values(tmp_path / "fields"))("train")
+    with pytest.raises(ValueError, match=r"has soil=.*Pass --outputs 'height=regression\[height:m\]', or correct"):
+        with_quantities(first, read_outputs("height=regression[height:cm]"))
+    root = _folder_of_values(tmp_path / "more")
+    _declare(root, (root / "targets.yaml").read_text().replace("soil", "earth"))
+    joined = join([first, open_dataset(root)("train")])
+    with pytest.raises(ValueError, match=r"height in 2 outputs, soil=.* and earth=.*: name the output like one of"):
+        with_quantities(joined, read_outputs("height=regression[height:m]"))
+    assert with_quantities(joined, read_outputs("earth=regression[height:m]")).target_specs[1].channels == ("height",)
 
 
 def test_summaries_say_how_much_is_known_and_between_which_values(

@@ -20,7 +20,14 @@ from refinenet.datasets.folder.targets_file import read_encodings, write_encodin
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("deep: {}", "it may have the keys depth, normals, values; it has ['deep']"),
+        (
+            "deep: {}",
+            "keys depth, normals, values and names (a-z, 0-9, _) of other folders beside the images; it has",
+        ),
+        ("../deep: {}", "of other folders beside the images; it has ['../deep']"),
+        ("Height: {}", "'Height': The name of an output has 1 to 40 letters a-z, digits and _, not 'Height'"),
+        ("height: m", "'height' may have the keys unit, scale, missing, optional; it has 'm'"),
+        ("height: {unit: '[m]'}", "'height': A unit has up to 40 printable characters"),
         ("- depth", "it may have the keys depth, normals, values"),
         ("depth: 1000", "'depth' may have the keys scale, missing, range, optional; it has 1000"),
         ("depth: {unit: mm}", "'depth' may have the keys scale, missing, range, optional; it has ['unit']"),
@@ -39,7 +46,7 @@ from refinenet.datasets.folder.targets_file import read_encodings, write_encodin
 )
 def test_invalid_entries_are_refused_with_what_is_allowed(tmp_path: Path, text: str, message: str) -> None:
     root = _folder(tmp_path)
-    for kind in ("depth", "normals", "values"):
+    for kind in ("depth", "normals", "values", "height", "Height"):
         (root / kind / "train").mkdir(parents=True)
     _declare(root, text)
     with pytest.raises(ValueError, match=re.escape(message)) as error:
@@ -86,11 +93,12 @@ def test_an_empty_declaration_declares_nothing(tmp_path: Path) -> None:
     [
         "depth: {scale: 1000, missing: 65535, range: [0.5, 80], optional: true}\n",
         "normals: {encoding: rgb, flip: [y, z], missing: 0}\n",
+        "height: {unit: m, scale: 100, missing: 0, optional: true}\nslope: {}\n",
         "values: {name: soil, quantities: [{name: a, unit: m, scale: 0.5, missing: 1e20}, {name: b, missing: nan}]}\n",
     ],
 )
 def test_declarations_are_written_as_they_are_read(tmp_path: Path, text: str) -> None:
-    path, folders = tmp_path / "targets.yaml", ("depth", "normals", "values")
+    path, folders = tmp_path / "targets.yaml", ("depth", "normals", "values", "height", "slope")
     _declare(tmp_path, text)
     first = read_encodings(path, folders)
     _declare(tmp_path, write_encodings(first))

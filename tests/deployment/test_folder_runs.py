@@ -128,7 +128,7 @@ def test_uncertain_pixels_are_void_on_request(call_refinenet: CommandLine, here:
     with pytest.raises(ValueError, match="abstain_below"):
         camvid_model.deploy_files("in", "out2", progress=False)
     with pytest.raises(ValueError, match="a confidence from 0 to 1, not 'much'"):
-        camvid_model.segment(here / "in" / "a.jpg", abstain_below="much")  # type: ignore[arg-type]
+        camvid_model.segment(here / "in" / "a.jpg", abstain_below="much")  # type: ignore[call-overload]
     result = call_refinenet("deploy", "in/a.jpg", "--abstain-below", "70")
     assert result.returncode == 1
     assert "abstain_below must be a confidence from 0 to 1, not 70" in result.stderr

@@ -220,6 +220,16 @@ def test_colours_have_a_bar_and_share_their_limits(
     assert np.corrcoef(depth.ravel()[order], luminance.ravel()[order])[0, 1] < -0.9
 
 
+def test_limits_are_those_of_one_unit(model: RefineNet, street: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+    images, kinds = _save(street, tmp_path), ["values_colour:height", "values_colour:moisture", "labels"]
+    words = r"limits \(--limits\) 0,80 would be those of values_colour:height \(m\) and values_colour:moisture \(%\), "
+    with pytest.raises(ValueError, match=words + "whose units differ: leave them out, or write each"):
+        model.deploy_files(images, tmp_path / "out", kinds, limits=(0, 80), progress=False)
+    assert not (tmp_path / "out").exists()
+    metres = ["values_colour:height", "depth_colour", "values:moisture"]
+    model.deploy_files(images, tmp_path / "out", metres, limits=(0, 80), progress=False)
+
+
 def test_deviations_of_errors_are_written_where_they_are_predicted(
     model: RefineNet, street: npt.NDArray[np.uint8], tmp_path: Path
 ) -> None:

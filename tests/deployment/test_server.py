@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import signal
 import socket
+import sys
 import threading
 import time
 import zlib
@@ -74,6 +76,10 @@ def large_picture(seed: int) -> bytes:
 
 def read(content: bytes) -> npt.NDArray[Any]:
     return np.array(Image.open(io.BytesIO(content)))
+
+
+def read_number(metrics: bytes, name: str) -> float:
+    return next((float(line.split()[-1]) for line in metrics.decode().splitlines() if line.startswith(name)), 0.0)
 
 
 def refused(answer: Answer, status: int, words: str = "") -> None:
@@ -290,16 +296,31 @@ def test_more_than_the_queue_holds_get_503_and_the_others_their_labels(
     assert all(answer.body == expected for answer, _ in found if answer.status == 200)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds child processes by /proc")
+def test_a_killed_decoder_fails_alone_and_is_replaced(server: ServeProcess, network: RefineNet) -> None:
+    expected = network.segment(GOOD).encode(".png")
+    assert server.segment(GOOD).body == expected
+    before = read_number(server.ask("GET", "/metrics").body, "refinenet_decoder_restarts_total")
+    (decoder,) = server.children()
+    os.kill(decoder, signal.SIGSTOP)  # so that it decodes when it is killed
+    with ThreadPoolExecutor(1) as threads:
+        failing = threads.submit(server.segment, GOOD)
+        while b"refinenet_queue_length 1" not in server.ask("GET", "/metrics").body:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        os.kill(decoder, signal.SIGKILL)
+        refused(failing.result(), 500, "ended the process that decoded it")
+    assert server.segment(GOOD).body == expected
+    assert read_number(server.ask("GET", "/metrics").body, "refinenet_decoder_restarts_total") == before + 1
+
+
 def test_health_metrics_and_headers(server: ServeProcess) -> None:
     for path in ("/healthz", "/v2/health/live", "/v2/health/ready"):
         assert server.ask("GET", path).status == 200
-    before = server.ask("GET", "/metrics").body.decode()
+    before = server.ask("GET", "/metrics").body
     server.segment(GOOD)
     server.segment(b"no image")
-    after = server.ask("GET", "/metrics").body.decode()
-
-    def read_number(text: str, name: str) -> float:
-        return next((float(line.split()[-1]) for line in text.splitlines() if line.startswith(name)), 0.0)
+    after = server.ask("GET", "/metrics").body
 
     counted = ('requests_total{code="200"}', 'requests_total{code="415"}', 'rejected_total{reason="format"}')
     growth = [read_number(after, f"refinenet_{name}") - read_number(before, f"refinenet_{name}") for name in counted]

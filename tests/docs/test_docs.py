@@ -29,7 +29,9 @@ from refinenet.training import TrainConfig, recipe_descriptions
 DOCS = Path(__file__).parents[2] / "docs"
 WRITTEN = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "reference"} & set(path.parts))
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
-OF_THE_REPOSITORY = [DOCS.parent / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "MODEL_CARD")]
+OF_THE_REPOSITORY = [
+    DOCS.parent / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "MODEL_CARD", "SECURITY")
+]
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +118,13 @@ def test_links_within_the_documentation_resolve(reference: dict[str, str]) -> No
             target = (path.parent / place).resolve() if place else path
             assert target in pages or target.is_file(), (path.name, link)
             assert not anchor or anchor in anchors(pages[target]), (path.name, link)
+
+
+def test_the_security_policy_names_tests_that_exist() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (DOCS.parent / "SECURITY.md").read_text("utf-8"))
+    assert len(named) > 20
+    for file, name in named:
+        assert f"\ndef {name}(" in (DOCS.parent / "tests" / file).read_text("utf-8"), (file, name)
 
 
 def test_every_page_is_in_the_contents() -> None:

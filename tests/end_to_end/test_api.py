@@ -301,3 +301,23 @@ def test_what_is_no_model_is_said(value: dict[str, Any]) -> None:
     (name,) = value
     with pytest.raises(ValueError, match=f"^{name} must be "):
         RefineNet(**value)
+
+
+def test_a_list_of_images_gives_a_list_of_results(camvid_model: RefineNet, tmp_path: Path) -> None:
+    streets = [draw_street(seed, 60 + 8 * seed, 90)[0] for seed in range(5)]
+    Image.fromarray(streets[0]).save(tmp_path / "street.png")
+    images: list[Any] = [tmp_path / "street.png", Image.fromarray(streets[1]), *streets[2:]]
+    expected = [camvid_model.segment(image, abstain_below=0.6).labels for image in images]
+    for found in (
+        camvid_model.segment(images, abstain_below=0.6),
+        camvid_model.segment(tuple(images), abstain_below=0.6),
+        camvid_model.segment_batch(iter(images), abstain_below=0.6),
+    ):
+        assert [each.labels.shape for each in found] == [each.shape for each in expected]
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one.labels, other)
+    assert camvid_model.segment([]) == []
+    with pytest.raises(TypeError, match=r"not list\. Pass one image at a time, or numpy\.asarray of rows of pixels"):
+        camvid_model.segment([[[1, 2, 3]]])
+    with pytest.raises(FileNotFoundError, match="missing"):
+        camvid_model.segment([streets[0], tmp_path / "missing.png", streets[1]])

@@ -47,11 +47,7 @@ def blocks(language: str, page: str = README) -> list[str]:
 
 
 CONTRACT = next(text for text in blocks("python") if "r.train(" in text)
-PYTHON = [
-    *blocks("python"),
-    *blocks("python", "docs/how-to/evaluate.md"),
-    *blocks("python", "docs/how-to/machines.md"),
-]
+PYTHON = blocks("python")
 
 
 @pytest.fixture

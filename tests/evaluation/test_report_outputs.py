@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,4 +68,7 @@ def test_the_worst_image_comes_first_with_four_pictures_above_their_bars(folder:
     first = page.split('id="depth-worst-1"', 1)[1].split("</article>", 1)[0]
     assert worst["name"] in first
     assert [first.count(words) for words in ("true depth", "predicted depth", "error of depth")] == [2, 2, 2]
-    assert f"rmse {worst['outputs']['depth']['rmse']:.4g}" in first
+    assert f"rmse {worst['outputs']['depth']['rmse']:.4g} m, abs_rel" in first
+    assert "<td>m</td>" in page
+    angles = page.split('id="normals-worst-1"', 1)[1].split("</article>", 1)[0]
+    assert re.search(r"mean_angle [\d.]+ degrees, within_11_25 [\d.e-]+\.<", angles)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ def draw_scene(seed: int, height: int = 32, width: int = 40) -> Scene:
     return np.rint(bands).astype(np.float32), labels
 
 
-def write_tiff(path: Path, pixels: npt.NDArray[np.float32]) -> None:
+def write_tiff(path: Path, pixels: npt.NDArray[Any]) -> None:
     """Write a GeoTIFF."""
     import rasterio
     from rasterio.transform import from_origin

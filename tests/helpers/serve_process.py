@@ -75,6 +75,11 @@ class ServeProcess:
         sent = {"Content-Type": "application/octet-stream"} | {k.replace("_", "-"): v for k, v in headers.items()}
         return self.ask("POST", f"/segment{query}", body, sent)
 
+    def children(self) -> list[int]:
+        """Its child processes (Linux)."""
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [int(pid) for path in tasks for pid in path.read_text().split()]
+
     def stop(self) -> int:
         """Ask it to stop, and return its exit code."""
         self.process.send_signal(signal.SIGTERM)

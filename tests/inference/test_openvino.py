@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +98,21 @@ def test_the_next_process_finds_it_and_a_damaged_one_is_made_anew(
     assert "damaged" in capsys.readouterr().err
     assert read() == dict(good.files)
     assert len(asked) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the package keeps its identifier elsewhere")
+@pytest.mark.parametrize("function", ["inference.backends.graph.require_openvino", "export.quantisation.require_nncf"])
+def test_no_usage_data_are_sent(function: str, tmp_path: Path) -> None:
+    """OpenVINO's telemetry writes an identifier and a count to the home folder when it is ready to send."""
+    pytest.importorskip("nncf", reason="pip install 'refinenet-torch[int8]'")
+    module, _, name = function.rpartition(".")
+    code = f"import os; from refinenet.{module} import {name}; {name}(); print(os.environ.get('CI'))"
+    environment = {key: value for key, value in os.environ.items() if key not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    environment["HOME"] = str(tmp_path)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "None\n"  # only the import is told that it is in continuous integration
+    assert not (tmp_path / "intel").exists()
 
 
 def test_bfloat16_is_close() -> None:

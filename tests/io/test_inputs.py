@@ -174,7 +174,7 @@ PROVOKED: list[tuple[Callable[[], Any], str]] = [
     (lambda: _Asynchronous(), "asynchronous"),
     (_closed, "is closed"),
     (lambda: memoryview(PIXELS.data), r"numpy\.asarray"),
-    (lambda: [1, 2], "one image at a time"),
+    (lambda: [[1, 2]], "one image at a time"),
     (lambda: 5, "not int"),
     (lambda: "https://x.org/y.jpg", r"https://x\.org/y\.jpg.*Download"),
     (lambda: Path("https://x.org/y.jpg"), r"https://x\.org/y\.jpg.*Download"),

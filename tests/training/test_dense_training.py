@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from conftest import CommandLine
 from model_parts import SMALL_DECODER
 from PIL import Image
 from small_runs import different, state
+from target_folders import SPLITS, draw, write_folder
 
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset, open_dataset
@@ -86,6 +88,9 @@ def test_the_command_line_trains_and_evaluates_all_outputs(call_refinenet: Comma
     told = call_refinenet("train", "-d", STREETS, *options, *small, "--output", tmp_path / "run")
     assert told.returncode == 0, told.stderr
     assert "The output depth starts from the mean of the training data" in " ".join(told.stderr.split())
+    assert re.search(
+        r"val_depth_rmse [\d.]+ m, .*val_normals_mean_angle [\d.]+ degrees, ", " ".join(told.stderr.split())
+    )
     model = ("--model", tmp_path / "run" / "best.safetensors", "--backend", "pytorch")
     result = call_refinenet("eval", "-d", STREETS, *model, "--output", tmp_path / "results.json")
     assert result.returncode == 0, result.stderr
@@ -330,3 +335,15 @@ def test_a_new_network_is_not_given_classes_that_no_mask_teaches(tmp_path: Path)
         with pytest.raises(ValueError, match=r"no masks, .* pass --outputs depth:0.0:1000.0 \(outputs='depth:"):
             network.train(tmp_path / "data", output=tmp_path / "run", check=False, progress=False, **SMALL)
     assert not (tmp_path / "run").exists()
+
+
+def test_one_of_several_quantities_of_a_folder_is_trained_and_evaluated_by_its_name(tmp_path: Path) -> None:
+    """The new head starts from the mean of the quantity in the training data, and so read the right channel."""
+    root = write_folder(tmp_path / "fields", has_masks=False)
+    network = new_network("moisture=regression[moisture:%]")
+    network.train(root, output=tmp_path / "run", progress=False, **{**SMALL, "epochs": 1, "crop_size": [64, 64]})
+    moistures = np.stack([draw(seed).values[..., 1] for seed in SPLITS["train"]])
+    assert float(network.network.get_buffer("heads.moisture.offset")) == pytest.approx(np.nanmean(moistures), rel=1e-4)
+    found = network.eval(root, progress=False).targets["moisture"].result().quantities
+    assert [(one.name, one.unit) for one in found] == [("moisture", "%")]
+    assert found[0].pixels == sum(np.isfinite(draw(seed).values[..., 1]).sum() for seed in SPLITS["val"])

@@ -71,4 +71,4 @@ def test_a_first_ctrl_c_says_what_follows(capfd: pytest.CaptureFixture[str], mon
         monkeypatch.setattr(sys, "stderr", stream)
         with StopRequest():
             send(signal.SIGINT)
-    assert capfd.readouterr().err == "\nStopping after this step, whose state is kept. Ctrl-C again ends at once.\n"
+    assert capfd.readouterr().err == "\nStopping after this step and saving the run. Ctrl-C again ends at once.\n"

@@ -124,7 +124,7 @@ def test_a_second_interruption_ends_the_process_at_once(pictures: Path, whole: P
         assert process.poll() is None
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(LIMIT) == -signal.SIGINT
-    assert "Stopping after this step, whose state is kept. Ctrl-C again ends at once." in said[0]
+    assert "Stopping after this step and saving the run. Ctrl-C again ends at once." in said[0]
     assert "Traceback" not in said[0]
     assert_goes_on(tmp_path, whole)
 

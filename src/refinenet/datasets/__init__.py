@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from refinenet.datasets.folder.band_files import is_band_folder, open_band_folder
     from refinenet.datasets.info import describe, write_contact_sheet
     from refinenet.datasets.preparation import PrepareReport, list_datasets, prepare
+    from refinenet.datasets.quantity_choice import with_quantities
     from refinenet.datasets.split import split_folder
     from refinenet.datasets.street_scenes import draw_street
 else:
@@ -89,5 +90,6 @@ __all__ = [
     "read_for_model",
     "split_folder",
     "spread",
+    "with_quantities",
     "write_contact_sheet",
 ]

@@ -206,7 +206,7 @@ def open_dataset(dataset: DatasetSource, root: str | os.PathLike[str] | None = N
             raise ValueError(f"root={os.fspath(root)!r} has no effect: {name!r} is not a published dataset.")
         return street_scenes.parse(name) if is_drawn(name) else FolderSplits(Path(name))
     raise ValueError(
-        f"There is no dataset {name!r}: it is neither one of {', '.join(NAMES)}, nor a folder. "
+        f"There is no dataset {name!r}: no folder has this name, and the named datasets are {', '.join(NAMES)}. "
         "A custom folder contains images/ and masks/ with matching file names; see docs/formats.md for other layouts."
     )
 

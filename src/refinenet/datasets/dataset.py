@@ -192,8 +192,8 @@ class Dataset:
         if unknown:
             raise ValueError(
                 f"{self.name} {self.split} has no ground truth for {', '.join(map(repr, unknown))}: it has "
-                f"{', '.join(known) or 'only classes'}. Folders hold further ones in depth/ and normals/, and in "
-                "values/ if targets.yaml names its quantities."
+                f"{', '.join(map(_describe, self.target_specs)) or 'only classes'}. Folders hold further ones in "
+                "depth/ and normals/, and in values/ and others if targets.yaml names their quantities."
             )
         return replace(self, chosen_targets=chosen)
 
@@ -250,6 +250,10 @@ class Dataset:
                 f"{self.label_set.ignore_index} for ignored pixels."
             )
         return self.label_set.cast(labels)
+
+
+def _describe(spec: OutputSpec) -> str:
+    return spec.to_text() if spec.channels else spec.name
 
 
 def _shrink(sample: Sample, longest_side: int | None) -> Sample:

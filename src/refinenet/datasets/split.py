@@ -13,7 +13,8 @@ from pathlib import Path
 
 from refinenet.datasets.file_pairs import by_stem, pair_names
 from refinenet.datasets.folder.layouts import find_layout, find_lists, find_pair
-from refinenet.datasets.folder.split_files import SPLIT_FOLDERS, SplitFiles, list_split
+from refinenet.datasets.folder.split_files import SHARED, SPLIT_FOLDERS, Layout, SplitFiles, list_split
+from refinenet.datasets.folder.tool_exports import say_other_splits
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
 
@@ -100,10 +101,7 @@ def _list_stems(root: Path) -> list[str]:
     # Subfolders of images/ may be videos rather than splits, and existing lists are about to be replaced.
     is_split = not layout.is_dealt and not {"train", "val", "test"}.isdisjoint(layout.splits)
     if pair is None or layout.annotations or (is_split and find_lists(root) is None):
-        raise ValueError(
-            f"{root} cannot be split: it must contain images/ and masks/ (or depth/, normals/ or values/) without "
-            f"splits, but its layout is {layout.description}, with {', '.join(sorted(layout.splits))}."
-        )
+        raise ValueError(f"{root} cannot be split: {_say_why(layout)}")
     files = list_split(*pair)
     _warn_unread(files)
     return list(
@@ -115,6 +113,17 @@ def _list_stems(root: Path) -> list[str]:
             folders=pair,
         )
     )
+
+
+def _say_why(layout: Layout) -> str:
+    """Say why lists cannot split a folder, and how it can be split otherwise."""
+    wanted = "it must contain images/ and masks/ (or depth/, normals/ or values/)"
+    if not layout.is_dealt:
+        return (
+            f"{wanted} without splits, but its layout is {layout.description}, with {', '.join(sorted(layout.splits))}."
+        )
+    kind = layout.description.removesuffix(SHARED).rstrip(", ")
+    return f"{wanted}, but its layout is {kind}, for which lists are not read. {say_other_splits(layout)}"
 
 
 def _warn_unread(files: SplitFiles) -> None:

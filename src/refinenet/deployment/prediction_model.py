@@ -6,9 +6,10 @@ Shape letters: H height, W width.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 from refinenet.deployment.latency_budget import LatencyTuner
 from refinenet.deployment.reading import choose_reading
@@ -19,6 +20,7 @@ from refinenet.inference.prediction import Prediction
 from refinenet.inference.segmentation import Segmentation
 from refinenet.inference.segmenter import Segmenter
 from refinenet.io.bands import name_bands
+from refinenet.io.image_sources import not_an_image
 from refinenet.io.images import ChannelOrder, ImageSource, knows_its_order, read_image
 from refinenet.io.sample_values import Decoded, Note, Reading, ValueRange
 from refinenet.labels import LabelSet
@@ -28,6 +30,15 @@ from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest
 from refinenet.outputs import CLASS_KIND, OutputSpec
+
+_AT_ONCE = 2
+"""Images of a batch in work: one in the network, one before or after it."""
+
+
+def _check_single(image: ImageSource) -> ImageSource:
+    if isinstance(image, list | tuple):
+        raise not_an_image(image)
+    return image
 
 
 class PredictionModel:
@@ -175,6 +186,19 @@ class PredictionModel:
     ) -> tuple[Reading, tuple[Note, ...]]:
         return choose_reading(self.card.value_range, bands, value_range, self.card.architecture.bands)
 
+    @overload
+    def segment(
+        self,
+        image: list[Any] | tuple[Any, ...],
+        *,
+        channel_order: ChannelOrder | None = None,
+        abstain_below: float = 0.0,
+        max_latency_ms: float | None = None,
+        bands: Sequence[int] | None = None,
+        value_range: ValueRange | None = None,
+    ) -> list[Segmentation]: ...
+
+    @overload
     def segment(
         self,
         image: ImageSource,
@@ -184,12 +208,23 @@ class PredictionModel:
         max_latency_ms: float | None = None,
         bands: Sequence[int] | None = None,
         value_range: ValueRange | None = None,
-    ) -> Segmentation:
-        """Segment an image.
+    ) -> Segmentation: ...
+
+    def segment(
+        self,
+        image: ImageSource | list[Any] | tuple[Any, ...],
+        *,
+        channel_order: ChannelOrder | None = None,
+        abstain_below: float = 0.0,
+        max_latency_ms: float | None = None,
+        bands: Sequence[int] | None = None,
+        value_range: ValueRange | None = None,
+    ) -> Segmentation | list[Segmentation]:
+        """Segment an image, or a list of images.
 
         Args:
             image: A path, the bytes of a file, a binary file object, a Pillow image, a NumPy array or a tensor; see
-                `refinenet.io.images.decode`.
+                `refinenet.io.images.decode`. A list or tuple of these is handled by `segment_batch`.
             channel_order: "bgr" for arrays from OpenCV; by default the order given to `RefineNet`. Pictures of the
                 result have the same order.
             abstain_below: Confidence in [0, 1]; pixels with less get the ignore index instead of a class.
@@ -203,15 +238,41 @@ class PredictionModel:
 
         Returns:
             Labels, confidence, probabilities, colours and areas at the size of the image. Pixels without data (by
-            alpha, mask or nodata value) have no class.
+            alpha, mask or nodata value) have no class. For a list of images, a list of these.
 
         Raises:
             ValueError, TypeError, OSError: the image cannot be read or used.
         """
+        if isinstance(image, list | tuple):
+            reading = {"channel_order": channel_order, "bands": bands, "value_range": value_range}
+            return self.segment_batch(image, abstain_below=abstain_below, max_latency_ms=max_latency_ms, **reading)
         self._warn_of_random_weights()
         decoded, order = self._decode(image, channel_order, bands, value_range)
         segmenter = self._choose_segmenter(decoded, max_latency_ms)
         return segmenter.segment(decoded.pixels, abstain_below, decoded.valid, order)
+
+    def segment_batch(self, images: Iterable[ImageSource], **options: Any) -> list[Segmentation]:
+        """Segment several images, of any sizes, and return their results in order.
+
+        While the network runs on one image, another one is decoded or its result is resized. Images are not joined into
+        one tensor: on CPUs that is no faster, and each result is exactly that of `segment`. All results are kept in
+        memory; for many files use `deploy_files`.
+
+        Args:
+            images: Images as for `segment`.
+            options: As for `segment`, for all images.
+
+        Raises:
+            ValueError, TypeError, OSError: as `segment`, for the first image that cannot be read or used.
+        """
+        self._warn_of_random_weights()
+        with ThreadPoolExecutor(_AT_ONCE, "segment") as threads:
+            segment: Callable[..., Segmentation] = self.segment
+            waiting = [threads.submit(segment, _check_single(image), **options) for image in images]
+            try:
+                return [each.result() for each in waiting]
+            finally:
+                threads.shutdown(cancel_futures=True)  # after an error
 
     def predict(
         self,
@@ -246,15 +307,26 @@ class PredictionModel:
         return segmenter.predict_outputs(decoded.pixels, abstain_below, decoded.valid, order)
 
     def read_bytes(
-        self, content: bytes, *, bands: Sequence[int] | None = None, value_range: ValueRange | None = None
+        self,
+        content: bytes,
+        *,
+        decode: Callable[[bytes, Reading], Decoded],
+        bands: Sequence[int] | None = None,
+        value_range: ValueRange | None = None,
     ) -> Decoded:
         """Read the bytes of an image file as `predict` does, with notes on how they were read instead of warnings.
+
+        Args:
+            content: Bytes of an image file.
+            decode: Decodes them, such as `DecoderPool.decode`.
+            bands: As for `predict`.
+            value_range: As for `predict`.
 
         Raises:
             ValueError: as `predict`.
         """
         reading, notes = self._choose_reading(bands, value_range)
-        decoded = read_image(content, reading=reading)
+        decoded = decode(content, reading)
         return replace(decoded, notes=(*notes, *decoded.notes))
 
     def predict_decoded(self, image: Decoded, *, abstain_below: float = 0.0) -> Prediction:

@@ -21,6 +21,7 @@ from refinenet.datasets.catalog import (
     open_dataset,
     read_for_model,
 )
+from refinenet.datasets.quantity_choice import with_quantities
 from refinenet.distributed import ALONE, CPU, Processes, is_launched, launch
 from refinenet.evaluation import report as reports
 from refinenet.evaluation.evaluator import Predictor, evaluate, folder_predictor
@@ -78,7 +79,7 @@ def fit_to_model(dataset: Dataset, card: ModelCard, *, show: bool) -> Dataset:
             no ground truth for any output.
     """
     outputs = card.architecture.outputs
-    dataset = as_read_by(card, dataset)
+    dataset = with_quantities(as_read_by(card, dataset), outputs)
     dataset = dataset.with_targets(find_targets(outputs, dataset, show=show))
     if not card.label_set.names:
         dataset = dataset.without_classes()

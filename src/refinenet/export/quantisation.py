@@ -33,7 +33,7 @@ from refinenet.export.quantisation_bounds import (
     measure_on,
 )
 from refinenet.export.quantised_graph import QuantisedGraph
-from refinenet.inference.backends.graph import require_openvino
+from refinenet.inference.backends.graph import require_openvino, without_telemetry
 from refinenet.io.console import print_note
 from refinenet.io.files import write_atomically
 from refinenet.outputs import CLASS_KIND, OutputSpec, has_only_classes
@@ -202,19 +202,12 @@ def require_nncf() -> Any:
     Raises:
         ValueError: NNCF is not installed.
     """
-    # Without this variable, NNCF would send usage data when it is imported.
-    before = os.environ.get("NNCF_CI")
-    os.environ["NNCF_CI"] = "1"
+    require_openvino()  # which NNCF imports, with its telemetry
     try:
-        with _quiet():
+        with _quiet(), without_telemetry("NNCF_CI", "1"):
             import nncf
     except ImportError as error:
         raise ValueError("NNCF is not installed: pip install 'refinenet-torch[int8]'") from error
-    finally:
-        if before is None:
-            del os.environ["NNCF_CI"]
-        else:
-            os.environ["NNCF_CI"] = before
     return nncf
 
 

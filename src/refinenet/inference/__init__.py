@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         require_onnxruntime,
         require_openvino,
         start_engine,
+        without_telemetry,
     )
     from refinenet.inference.backends.int8 import (
         MAP_LEVELS,
@@ -44,15 +45,7 @@ if TYPE_CHECKING:
         quantise_graph,
         read_constants,
     )
-    from refinenet.inference.backends.isolated import (
-        SIZE_FACTOR,
-        SPARE_BYTES,
-        load_engine,
-        pack,
-        set_limit,
-        unpack,
-        used_addresses,
-    )
+    from refinenet.inference.backends.isolated import SIZE_FACTOR, SPARE_BYTES, load_engine
     from refinenet.inference.backends.onnxruntime import require_onnx
     from refinenet.inference.backends.openvino import translate
     from refinenet.inference.backends.openvino_conversion import convert_program
@@ -165,7 +158,6 @@ __all__ = [
     "open_onnx",
     "open_renderer",
     "open_shown",
-    "pack",
     "prepare",
     "quantise_graph",
     "read_constants",
@@ -174,11 +166,9 @@ __all__ = [
     "require_onnxruntime",
     "require_openvino",
     "resize",
-    "set_limit",
     "split_kind",
     "start_engine",
     "translate",
-    "unpack",
-    "used_addresses",
     "usual_kind",
+    "without_telemetry",
 ]

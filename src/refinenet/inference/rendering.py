@@ -222,16 +222,20 @@ def open_renderer(
 
 
 def refuse_idle(options: RenderOptions, renderers: Iterable[Renderer]) -> None:
-    """Refuse options without an effect on any of the results; without results none are refused.
+    """Refuse options without an effect on any of the results, and limits for quantities of different units.
+
+    Without results none are refused.
 
     Args:
         options: Choices of the user.
         renderers: Renderers of all results.
 
     Raises:
-        ValueError: names the first such option, and what it is for.
+        ValueError: names the first such option, and what it is for, or the pictures that the limits are for.
     """
     opened = tuple(renderers)
+    if options.limits is not None:
+        _refuse_several_units(options.limits, opened)
     used = {name for renderer in opened for name in renderer.options}
     idle = next((name for name in options.to_dict() if name not in used), None)
     if idle is None or not opened:
@@ -240,6 +244,21 @@ def refuse_idle(options: RenderOptions, renderers: Iterable[Renderer]) -> None:
     raise ValueError(
         f"{idle} (--{idle}) has no effect on {written}: leave it out. It is for {', '.join(_list_affected(idle))}."
     )
+
+
+def _refuse_several_units(limits: tuple[float, float], renderers: Iterable[Renderer]) -> None:
+    drawn = [
+        (renderer.kind, renderer.subject.quantities[0][1])
+        for renderer in renderers
+        if renderer.subject is not None and "limits" in renderer.options
+    ]
+    if len({unit for _, unit in drawn}) > 1:
+        named = " and ".join(f"{kind} ({unit or 'no unit'})" for kind, unit in dict.fromkeys(drawn))
+        low, high = limits
+        raise ValueError(
+            f"limits (--limits) {low:g},{high:g} would be those of {named}, whose units differ: leave them out, or "
+            "write each in a call of its own."
+        )
 
 
 def _list_affected(option: str) -> Iterator[str]:

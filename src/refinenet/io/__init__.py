@@ -23,6 +23,14 @@ if TYPE_CHECKING:
         name_bands,
         read_bands,
     )
+    from refinenet.io.child_process import (
+        pack_message,
+        read_message,
+        set_limit,
+        unpack_message,
+        used_addresses,
+        write_message,
+    )
     from refinenet.io.colour_bar import draw_colour_bar, find_limits, paint, paint_vectors
     from refinenet.io.console import (
         check_output,
@@ -75,6 +83,7 @@ if TYPE_CHECKING:
         walk_names,
     )
     from refinenet.io.image_headers import needs_gdal
+    from refinenet.io.image_sources import not_an_image
     from refinenet.io.images import (
         ChannelOrder,
         ImageSource,
@@ -85,6 +94,7 @@ if TYPE_CHECKING:
         read_image,
         write,
     )
+    from refinenet.io.isolated_decoding import DecoderEndedError, DecoderPool
     from refinenet.io.legend import (
         FONT_SIZE,
         MARGIN,
@@ -150,6 +160,8 @@ __all__ = [
     "BandsSource",
     "ChannelOrder",
     "Decoded",
+    "DecoderEndedError",
+    "DecoderPool",
     "ImageSource",
     "ImageWarning",
     "LegendEntry",
@@ -211,6 +223,7 @@ __all__ = [
     "name_bands",
     "needs_gdal",
     "needs_windows",
+    "not_an_image",
     "only_one",
     "open_bands",
     "open_file",
@@ -220,6 +233,7 @@ __all__ = [
     "open_upright",
     "open_verified",
     "pack_arrays",
+    "pack_message",
     "paint",
     "paint_vectors",
     "print_note",
@@ -233,6 +247,7 @@ __all__ = [
     "read_ids",
     "read_image",
     "read_mask",
+    "read_message",
     "read_picture",
     "read_pixel_area",
     "read_samples",
@@ -246,6 +261,7 @@ __all__ = [
     "replacing",
     "say",
     "secure_streams",
+    "set_limit",
     "shrink_image",
     "shrink_map",
     "sole_owner",
@@ -256,11 +272,14 @@ __all__ = [
     "to_frame",
     "to_sixteen_bits",
     "unpack",
+    "unpack_message",
+    "used_addresses",
     "walk_names",
     "was_empty",
     "write",
     "write_atomically",
     "write_checksummed",
     "write_command",
+    "write_message",
     "write_table",
 ]

@@ -21,7 +21,6 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -130,19 +129,18 @@ class _WordsColumn(ProgressColumn):
 
 
 def progress_bar(enabled: bool) -> Progress:
-    """Return a progress bar with count, elapsed and remaining time, disabled if standard error is not a terminal.
+    """Return a progress bar with count and remaining time, disabled if standard error is not a terminal.
 
     Tasks have the field `status`, a short text.
     """
     console = Console(stderr=True)
     return Progress(
         _WordsColumn(lambda task: task.description),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),  # a line of training then fits into 80 columns
         MofNCompleteColumn(),
         _WordsColumn(lambda task: task.fields["status"]),
-        TimeElapsedColumn(),
-        TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("left"),
         console=console,
         disable=not (enabled and console.is_terminal),
         transient=True,

@@ -52,7 +52,7 @@ class OverlayStyle(Settings):
         if unknown:
             raise ValueError(
                 f"show and hide take names of classes, and {', '.join(map(repr, unknown))} "
-                f"{'is' if len(unknown) == 1 else 'are'} none of them. The classes are {', '.join(label_set.names)}."
+                f"{'is' if len(unknown) == 1 else 'are'} not among them. The classes are {', '.join(label_set.names)}."
             )
         both = [name for name in self.show if name in self.hide]
         if both:

@@ -11,7 +11,9 @@ from types import FrameType, TracebackType
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Ctrl-C, termination by the system, and the end of the terminal that the process was started from."""
-_STOPPING = b"\nStopping after this step, whose state is kept. Ctrl-C again ends at once.\n"
+_STOPPING = b"\nStopping after this step and saving the run. Ctrl-C again ends at once.\n"
+_SHOW_CURSOR = b"\x1b[?25h"
+"""What a progress bar hides, and cannot show again if the next Ctrl-C ends the process."""
 
 
 class StopRequest:
@@ -44,7 +46,7 @@ class StopRequest:
         if number == signal.SIGINT and is_first:
             # Not print, which the signal may have interrupted. The same Ctrl-C may have ended the reader of stderr.
             with suppress(OSError, ValueError):
-                os.write(sys.stderr.fileno(), _STOPPING)
+                os.write(sys.stderr.fileno(), (_SHOW_CURSOR if sys.stderr.isatty() else b"") + _STOPPING)
 
     def stop(self, number: int) -> None:
         """Exit as the signal would have ended the process.

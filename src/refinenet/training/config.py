@@ -69,8 +69,9 @@ class TrainConfig(
     wherever it is. None for the full range of the images' types."""
     longest_side: Count | Literal["auto", "none"] = "auto"
     """Length, in pixels, to which the longer side of larger images is reduced; saved with the model, which reduces
-    images alike wherever it is used and returns results at their full size. "auto" is that of the model from which
-    training starts, or else 1024 for photographs (not TIFF) of more than 2048 pixels; "none" keeps the size."""
+    images in the same way wherever it is used, and returns results at their full size. "auto" is that of the model
+    from which training starts, or else 1024 for photographs (not TIFF) of more than 2048 pixels; "none" keeps the
+    size."""
 
     @property
     def side_limit(self) -> int | None:

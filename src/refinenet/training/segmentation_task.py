@@ -113,9 +113,14 @@ class SegmentationTask:
             found = {name: accumulator.summary() for name, accumulator in targets.items()}
             summary["outputs"] = {name: dict(metrics) for name, metrics in found.items()}
             columns |= {f"val_{name}_{key}": value for name, metrics in found.items() for key, value in metrics.items()}
+        units = {
+            f"val_{name}_{key}": unit
+            for name, accumulator in targets.items()
+            for key, unit in accumulator.summary_units().items()
+        }
         parts = [accumulator.score() for accumulator in targets.values()]
         parts += [] if scores.miou is None else [scores.miou]
-        return Measurement(score=fmean(parts) if parts else 0.0, columns=columns, summary=summary)
+        return Measurement(score=fmean(parts) if parts else 0.0, columns=columns, summary=summary, units=units)
 
     def save_best(self, epoch: int, measurement: Measurement) -> bool:
         """Save the network as the best model so far, and return whether it was saved."""

@@ -55,7 +55,7 @@ def prepare_runs(network: Network, card: ModelCard, arguments: TrainArguments) -
         return start_stages(network, card, read_stages(arguments.stages, arguments.settings), arguments)
     if arguments.output is not None or arguments.settings:
         raise ValueError(
-            "A run resumes with its original settings: pass resume alone. To continue with other settings, start a "
+            "A run resumes with its original settings: pass --resume alone. To continue with other settings, start a "
             "new run from its model, best.safetensors."
         )
     assert arguments.resume is not None

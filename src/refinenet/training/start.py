@@ -105,7 +105,9 @@ def check_data(arguments: TrainArguments, network: Network, *, progress: bool) -
         if callable(source) or is_drawn(os.fspath(source)):
             continue
         root = Path(arguments.root) if arguments.root is not None and number == 0 else None
-        targets = [spec.name for spec in network.architecture.outputs if spec.kind != CLASS_KIND]
+        outputs = [spec for spec in network.architecture.outputs if spec.kind != CLASS_KIND]
+        # An output may have quantities of a target of another name.
+        targets = [name for spec in outputs for name in (spec.name, *spec.channels)]
         report = doctor.check(os.fspath(source), root=root, quick=True, targets=targets, workers=0, progress=progress)
         report = report.with_errors(["image-bands"])
         if report.stops_training:
@@ -254,7 +256,7 @@ def _record_start(network: Network, card: ModelCard, origin: Mapping[str, Any]) 
 def _describe_weights(card: ModelCard, origin: Mapping[str, Any]) -> str:
     """Say where the weights of a network come from."""
     if _is_trained(card, origin):
-        return f"Training starts from a model's weights, whose terms apply to the new model: {card.licence}."
+        return f"The new model starts from the weights of another one and falls under its licence: {card.licence}."
     if "encoder_weights" in origin:
         return f"The network is new; its encoder starts from the weights {origin['encoder_weights']}."
     advice = "From a model (--model camvid) or an encoder's weights (--encoder-weights imagenet)"

@@ -10,6 +10,7 @@ import torch
 
 from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.dataset import spread
+from refinenet.datasets.quantity_choice import with_quantities
 from refinenet.evaluation.pipeline import find_targets
 from refinenet.io.console import print_note
 from refinenet.labels import LabelSet
@@ -50,6 +51,7 @@ def choose_targets(
     if has_only_classes(outputs):
         return train_set, val_set
     train_set, val_set = _with_classes(train_set, label_set), _with_classes(val_set, label_set)
+    train_set, val_set = with_quantities(train_set, outputs), with_quantities(val_set, outputs)
     names = [spec.name for spec in outputs if spec.kind != CLASS_KIND]
     train_set = train_set.with_targets(names)  # refuses names that the data do not have
     find_targets(outputs, train_set, show=False)  # refuses those of another kind

@@ -127,7 +127,8 @@ def examine(
         root: The folder of a named dataset.
         quick: Whether to read only `QUICK_SAMPLES` samples of each split, and to compare image files byte by byte
             instead of by their pixels: seconds instead of minutes. All files are listed in either case.
-        targets: The outputs whose ground truth in depth/, normals/ and values/ is examined; by default all.
+        targets: The outputs and quantities whose ground truth in depth/, normals/ and values/ is examined; by default
+            all.
         workers: Number of processes that read files; by default one per core, 0 to read in this process.
         progress: Whether to show a progress bar on a terminal.
 
@@ -225,7 +226,7 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
         verdict = judge_values(facts, encoding, source.root)
         findings += verdict.findings
         encoding = verdict.encoding
-    if encoding is not None and not source.is_unlabelled:
+    if encoding is not None and facts and not source.is_unlabelled:
         findings += _judge_classes(source, facts, encoding, findings)
     repeated = _judge_repetitions(source, facts, quick)
     targets = judge_targets(facts, source.target_specs, source.reading.encodings, source.root)
@@ -239,6 +240,7 @@ def _judge(source: Source, facts: list[Facts], quick: bool) -> Examination:
         layout=source.layout,
         others=source.others,
         images=source.listing.splits,
+        classes=() if encoding is None else encoding.label_set.names,
         checked=len(facts),
         is_quick=quick,
         is_fixable=is_fixable,

@@ -52,6 +52,15 @@ IMAGE_KINDS: Mapping[str, Kind] = {
         True, True, "A list of samples names files that do not exist.",
         "Restore the files, or remove their lines from the list; " + FIX + "without them.",
     ),
+    "listed-image-missing": Kind(
+        True, True, "{message}",
+        "Restore the files, or remove their entries from the JSON file; " + FIX + "without them.",
+    ),
+    "image-unlisted": Kind(
+        False, False, "The JSON file has no valid entry for these images. They are not used.",
+        "If they belong to the dataset, export the annotations again. (In COCO, an image without objects has an entry, "
+        "too.)",
+    ),
     "empty-split": Kind(
         True, False, "The split has no sample with both image and mask: nothing to train on or to evaluate.",
         "Add samples, or remove the folder or list. {resplit}",

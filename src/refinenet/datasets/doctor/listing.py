@@ -17,6 +17,7 @@ from refinenet.datasets.file_pairs import (
 )
 from refinenet.datasets.folder.layouts import Layout, SplitFiles, find_pair
 from refinenet.datasets.folder.split_files import SPLIT_FOLDERS
+from refinenet.datasets.folder.tool_exports import say_other_splits
 from refinenet.io.console import write_command
 from refinenet.io.image_files import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, walk_names
 
@@ -145,7 +146,7 @@ def say_resplit(layout: Layout | None) -> str:
             )
         if not layout.annotations and _has_pair(layout.root):
             return f"Make new splits with `{write_command(['refinenet', 'data', 'split', str(layout.root)])}`."
-        return "Every fifth sample is used for val; for other splits move the samples into folders train and val."
+        return f"Every fifth sample is used for val. {say_other_splits(layout)}"
     if not layout.annotations and not layout.splits.keys() & {*SPLIT_FOLDERS} and _has_pair(layout.root):
         return (
             "The folders are used as splits. If they are recordings, assign them to splits as a whole with "

@@ -13,12 +13,13 @@ import os
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from refinenet.datasets.catalog import PUBLISHED, Dataset, find_root
 from refinenet.datasets.doctor.examination import Examination, examine
@@ -37,6 +38,9 @@ from refinenet.io.files import write_atomically
 from refinenet.io.images import encode, write
 from refinenet.io.parallel import map_safely
 from refinenet.labels import LabelMap, LabelSet
+
+ROTATED = "rotated like its image"
+"""The change of a mask that was drawn on the image as stored."""
 
 
 class Relabelled(NamedTuple):
@@ -66,7 +70,7 @@ def relabel(path: str, encoding: MaskEncoding, orientation: int) -> Relabelled:
     table = np.append(ids, encoding.label_set.ignore_index)  # index -1 (ambiguous) is the last: void
     labels = encoding.label_set.cast(turn(table[places], orientation))
     if orientation > 1:
-        changes.append("rotated like its image")
+        changes.append(ROTATED)
     if snapped:
         changes.append(f"{snapped} pixels set to the nearest class, {lost} to void")
     return Relabelled(labels, tuple(changes))
@@ -109,7 +113,7 @@ def _place(codes: Codes, points: Codes, is_colour: bool) -> tuple[Codes, int, in
     return places, found.total - found.exact - lost if not found.is_exact else 0, lost
 
 
-def turn(labels: Codes, orientation: int) -> Codes:
+def turn(labels: npt.NDArray[np.integer], orientation: int) -> npt.NDArray[np.integer]:
     """Rotate and flip `(H, W)` labels by an EXIF orientation of 1 or 5 to 8 (those with a quarter turn)."""
     # EXIF stores mirrored quarter turns as transpositions: 5 is the transpose itself, 7 the one turned by a half.
     flipped = labels.T if orientation in (5, 7) else labels
@@ -170,7 +174,8 @@ class Writer:
         if order.pair.split not in self.datasets:
             return relabel(order.pair.mask, self.encoding, order.orientation)
         dataset = replace(self.datasets[order.pair.split], items=[order.pair.item])
-        return Relabelled(dataset.labels(0), ())
+        labels = self.encoding.label_set.cast(turn(dataset.labels(0), order.orientation))
+        return Relabelled(labels, (ROTATED,) if order.orientation > 1 else ())
 
     def _write_image(self, order: Order) -> tuple[str, ...]:
         pair = order.pair
@@ -301,7 +306,8 @@ def _write_all(
     written = Counter(change.pair.split for change in changes if not change.left_out)
     lost = [split for split in source.listing.splits if not written[split]]
     if lost:
-        reasons = "; ".join(sorted({change.left_out for change in changes if change.pair.split in lost})[:5])
+        left_out = sorted({change.left_out for change in changes if change.pair.split in lost})[:5]
+        reasons = "; ".join(left_out) or "the source has none in this split"
         text = examination.report.text()
         advice = f"\n\n{text}" if text else ""
         raise ValueError(f"No sample would be left in {', '.join(lost)}, so no copy was written: {reasons}.{advice}")
@@ -312,6 +318,7 @@ def _write_all(
     return Changes(
         out=folder, source=source.name, root=source.root, written=dict(written), samples=tuple(changes),
         files=dict(source.listing.left_out), encoding=encoding.origin, annotations=source.invalid,
+        replaced_layout=source.layout.partition(",")[0] if source.reading.datasets and label_set.names else "",
     )  # fmt: skip
 
 
@@ -322,38 +329,52 @@ def _describe_classes(label_set: LabelSet) -> str:
 
 def _plan(examination: Examination) -> tuple[list[Order], list[Change]]:
     """Return the samples to write, and those omitted from the start."""
-    orders: list[Order] = []
+    kept: list[Facts] = []
     changes: list[Change] = []
-    grey_is_odd = is_grey_odd(examination.facts)
-    names: set[tuple[str, str]] = set()
     for fact in examination.facts:
         reason = examination.left_out.get(fact.pair) or find_obstacle(fact)
         if reason:
             changes.append(Change.leave_out(fact.pair, reason))
         else:
-            orders.append(_order(fact, grey_is_odd, names))
-    return orders, changes
+            kept.append(fact)
+    grey_is_odd = is_grey_odd(examination.facts)
+    names = _find_names([fact.pair for fact in kept])
+    return [_order(fact, grey_is_odd, name) for fact, name in zip(kept, names, strict=True)], changes
 
 
-def _order(fact: Facts, grey_is_odd: bool, names: set[tuple[str, str]]) -> Order:
+def _order(fact: Facts, grey_is_odd: bool, name: str) -> Order:
     assert fact.image is not None
     assert fact.mask is not None
     notes = {kind for kind, _, _ in _notes(fact, grey_is_odd)}
-    name = _find_name(fact.pair, names)
     orientation = fact.image.orientation if "size-exif" in notes else 1
     is_sound = fact.image.mode == ARRAY_MODE or not (notes or is_turned(fact.image))
     return Order(fact.pair, name, is_sound, orientation)
 
 
-def _find_name(pair: Pair, names: set[tuple[str, str]]) -> str:
-    """Return the item's name without folders, with a number if it is taken."""
-    plain = name = pair.item.replace("/", "__")
-    number = 1
-    while (pair.split, name.casefold()) in names:
-        number += 1
-        name = f"{plain}-{number}"
-    names.add((pair.split, name.casefold()))
-    return name
+def _find_names(pairs: Sequence[Pair]) -> list[str]:
+    """Return the items' names without folders, with a number if one is taken.
+
+    Items that are file names lose their suffix, unless another image of the split differs in nothing else.
+    """
+    stems = [_remove_suffix(pair).replace("/", "__") for pair in pairs]
+    uses = Counter((pair.split, stem.casefold()) for pair, stem in zip(pairs, stems, strict=True))
+    names: dict[tuple[str, str], str] = {}
+    for pair, stem in zip(pairs, stems, strict=True):
+        is_alone = uses[pair.split, stem.casefold()] == 1
+        plain = name = stem if is_alone else pair.item.replace("/", "__")
+        number = 1
+        while (pair.split, name.casefold()) in names:
+            number += 1
+            name = f"{plain}-{number}"
+        names[pair.split, name.casefold()] = name
+    return list(names.values())
+
+
+def _remove_suffix(pair: Pair) -> str:
+    """Return the item without the suffix of its image, which items of COCO's files have and those of masks do not."""
+    suffix = "" if pair.mask else Path(pair.image).suffix
+    has_suffix = suffix and pair.item.casefold().endswith(suffix.casefold())
+    return pair.item[: -len(suffix)] if has_suffix else pair.item
 
 
 def _notes(fact: Facts, grey_is_odd: bool) -> Iterator[tuple[str, str, str]]:

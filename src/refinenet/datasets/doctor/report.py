@@ -23,6 +23,9 @@ _WIDTH = 76
 _KEY = re.compile(rf"({'|'.join(KEYS)}): ")
 
 
+_SHOWN_CLASSES = 20
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """The findings about a dataset."""
@@ -36,6 +39,8 @@ class Report:
     """What else was read of a folder, or is read only in training, in words."""
     images: Mapping[str, int]
     """Number of images by split."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes; none if they are unknown, or there are none."""
     checked: int
     """Number of samples whose files were read."""
     is_fixable: bool
@@ -73,6 +78,7 @@ class Report:
             "layout": self.layout,
             "others": list(self.others),
             "images": dict(self.images),
+            "classes": list(self.classes),
             "checked": self.checked,
             "stops_training": self.stops_training,
             "fix_command": self.fix_command if self.is_fixable else None,
@@ -93,6 +99,9 @@ class Report:
         splits = ", ".join(f"{split} {count}" for split, count in self.images.items())
         others = "".join(f"\n{line}" for line in self.others)
         say(f"{self.source}: {self.layout}{others}\nImages: {splits}; {self.checked} samples read.")
+        if self.classes:
+            more = len(self.classes) - _SHOWN_CLASSES
+            say(f"Classes: {', '.join(self.classes[:_SHOWN_CLASSES])}{f', and {more} more' if more > 0 else ''}.")
         stopping = [finding for finding in self.findings if finding.stops]
         warnings = [finding for finding in self.findings if not finding.stops]
         for title, findings in (("Errors that stop training", stopping), ("Warnings", warnings)):
@@ -178,6 +187,8 @@ class Changes:
     """Files without a sample that were omitted, with the reason."""
     annotations: InvalidLabels = field(default_factory=InvalidLabels)
     """Invalid annotations that were omitted."""
+    replaced_layout: str = ""
+    """The layout of the source in words, if its label maps are no files, so that the copy has another one."""
 
     @property
     def has_placeholders(self) -> bool:
@@ -209,6 +220,8 @@ class Changes:
         rows = [(what, str(count)) for what, count in self._sums().most_common()]
         if rows:
             print_table(f"{self.source} -> {self.out}", ("Change", "count"), rows)
+        if self.replaced_layout:
+            say(f"Layout of the copy: images/ and masks/ with classes.yaml, instead of {self.replaced_layout}.")
         if self.has_placeholders:
             say("Class names are not defined anywhere: placeholders are used (class 0 and so on).")
         say(f"Written: {splits}. All changes by file: {self.out / 'changes.json'}")

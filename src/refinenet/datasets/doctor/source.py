@@ -63,7 +63,7 @@ def open_source(source: str | Path, root: Path | None, targets: Collection[str] 
     Args:
         source: The dataset.
         root: The folder of a named dataset.
-        targets: The outputs whose ground truth is examined; None for all.
+        targets: The outputs and quantities whose ground truth is examined; None for all.
 
     Raises:
         ValueError: the name is unknown, or a root was given that is not used.
@@ -178,18 +178,54 @@ def _open_annotated(name: str, layout: Layout) -> Source:
     source = _open_datasets(
         name, layout.root, tuple(layout.splits), layout.description, open_split, say_resplit(layout)
     )
-    source = _with_unread(source, layout)
+    source = _with_unlisted(_with_unread(source, layout), layout)
+    if source.encoding is None:  # no split opened, but the classes may be known
+        source = _with_classes(source, folder)
     invalid, findings = InvalidLabels(), []
+    missing: dict[str, str] = {}
     for path, found in reports.items():
+        file = shorten(str(path), layout.root)
         some = found[:1] if path.is_file() else found  # a JSON file that both splits share is reported by each of them
         for report in some:
-            invalid.extend(report.invalid or InvalidLabels(), f"{shorten(str(path), layout.root)}: ")
+            invalid.extend(report.invalid or InvalidLabels(), f"{file}: ")
         if found[0].crowds is not None:
-            findings.append(_find_crowds(found[0].crowds, shorten(str(path), layout.root)))
+            findings.append(_find_crowds(found[0].crowds, file))
+        if (absent := found[0].missing) is not None:
+            findings.append(find("listed-image-missing", absent.names, message=absent.text))
+            missing |= {f"{file}: {item}": "an image that does not exist" for item in absent.names}
     if invalid.count:
         findings.append(_find_invalid(invalid))
-    listing = replace(source.listing, findings=[*source.listing.findings, *findings])
+    left_out = {**source.listing.left_out, **missing}
+    listing = replace(source.listing, findings=[*source.listing.findings, *findings], left_out=left_out)
     return replace(source, listing=listing, invalid=invalid)
+
+
+def _with_classes(source: Source, folder: FolderSplits) -> Source:
+    try:
+        encoding = folder.encoding
+    except (ValueError, OSError):  # the splits were refused for the same reason
+        return source
+    return replace(source, encoding=encoding, is_encoding_damaged=False)
+
+
+def _with_unlisted(source: Source, layout: Layout) -> Source:
+    """Add the images beside COCO files that none of them names; in COCO, an image without objects has an entry, too."""
+    opened = source.reading.datasets.keys()
+    # Of a JSON file that cannot be read, nobody knows what it names; both splits of a single file share its images.
+    unknown = {files.images for split, files in layout.splits.items() if split not in opened}
+    unknown = set() if layout.is_dealt and opened else unknown
+    used = {pair.image for pair in source.listing.pairs}
+    unlisted = {
+        shorten(image, layout.root)
+        for split, files in layout.splits.items()
+        if layout.annotations[split].is_file() and files.images not in unknown
+        for name in files.image_names
+        if (image := str(files.images / name)) not in used
+    }
+    if not unlisted:
+        return source
+    finding = find("image-unlisted", sorted(unlisted))
+    return replace(source, listing=replace(source.listing, findings=[*source.listing.findings, finding]))
 
 
 def _find_crowds(crowds: CrowdReport, file: str) -> Finding:

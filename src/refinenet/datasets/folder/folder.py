@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from refinenet.datasets.dataset import Dataset, from_files, no_file, void_labels
 from refinenet.datasets.file_pairs import by_stem, find_by_item, pair_names
 from refinenet.datasets.folder.band_files import add_bands
 from refinenet.datasets.folder.classes_file import MaskEncoding, NoPaletteError
+from refinenet.datasets.folder.coco_images import MissingImages, match_images
 from refinenet.datasets.folder.encodings import find_encoding
 from refinenet.datasets.folder.layouts import Layout, find_layout
 from refinenet.datasets.folder.split_files import SplitFiles, name_split
@@ -39,6 +39,8 @@ class AnnotationReport:
     """The decision on COCO's crowds."""
     invalid: InvalidLabels | None = None
     """Invalid entries that were left out."""
+    missing: MissingImages | None = None
+    """Images that a COCO file names and that do not exist; they were left out."""
 
 
 def open_split(source: Path, split: str) -> Dataset:
@@ -53,7 +55,7 @@ class FolderSplits:
     source: Path
     """A folder, or a YAML file."""
     leave_out_invalid: bool = False
-    """Whether invalid annotations are left out instead of being an error."""
+    """Whether invalid annotations, and missing images of COCO files, are left out instead of being an error."""
 
     @cached_property
     def layout(self) -> Layout:
@@ -94,11 +96,8 @@ class FolderSplits:
                 f"{self.source} has no split {split!r}: it has {', '.join(sorted(layout.splits))} "
                 f"({layout.description})."
             )
-        if layout.is_dealt and not layout.splits[name].image_names:
-            raise ValueError(
-                f"{layout.root.resolve().name} has one image, which is kept for val: training needs two or more, or "
-                "the folders images/train and masks/train."
-            )
+        if not layout.annotations:  # of others, missing images are named first
+            _refuse_one_image(layout, name)
         dataset, report = self._open(layout, name)
         files = layout.splits[name]
         if files.unread:
@@ -114,6 +113,14 @@ class FolderSplits:
             label_set = self.encoding.label_set if layout.classes_file else None
             return _open_coco(layout, name, label_set, leave_out_invalid=self.leave_out_invalid)
         return _open_labelme(layout, name, self.encoding, leave_out_invalid=self.leave_out_invalid)
+
+
+def _refuse_one_image(layout: Layout, split: str) -> None:
+    if layout.is_dealt and not layout.splits[split].image_names:
+        raise ValueError(
+            f"{layout.root.resolve().name} has one image, which is kept for val: training needs two or more, or "
+            "the folders images/train and masks/train."
+        )
 
 
 def _open_masks(layout: Layout, split: str, encoding: MaskEncoding) -> Dataset:
@@ -192,6 +199,7 @@ def _of_pairs(
 def _open_labelme(
     layout: Layout, split: str, encoding: MaskEncoding, *, leave_out_invalid: bool
 ) -> tuple[Dataset, AnnotationReport]:
+    _refuse_one_image(layout, split)
     folder = layout.annotations[split]
     shapes = [path.name for path in list_files(folder, (".json",))]
     images = [name for files in _parts(layout, split) for name in files.image_names]
@@ -216,7 +224,10 @@ def _open_coco(
     instances = coco.open_instances(path, crowds=layout.crowds, leave_out_invalid=leave_out_invalid)
     if label_set is not None:
         instances = instances.with_classes(label_set)
-    found = _find_coco_files(path, files.images, instances.file_names, _parts(layout, split))
+    found, missing = match_images(path, layout.root, files.images, instances.file_names, _parts(layout, split))
+    if missing is not None and not (found and leave_out_invalid):
+        raise FileNotFoundError(missing.text)
+    _refuse_one_image(layout, split)
     in_split = set(files.image_names)
     chosen = {item: found[item] for item in sorted(found) if found[item] in in_split}
     if not chosen:
@@ -232,22 +243,8 @@ def _open_coco(
     )
     locate, label_file = partial(_locate, path), partial(_always, path)
     dataset = replace(dataset, read_labels=instances.read_labels, locate=locate, label_file=label_file)
-    return dataset, AnnotationReport(path=path, crowds=instances.crowds, invalid=instances.invalid)
-
-
-def _find_coco_files(path: Path, folder: Path, items: Iterable[str], parts: Iterable[SplitFiles]) -> dict[str, str]:
-    """Map each image of a COCO file to its file below `folder`; the COCO file may name folders of another computer."""
-    there = {unicodedata.normalize("NFC", name): name for part in parts for name in part.image_names}
-    found: dict[str, str] = {}
-    for item in items:
-        name = unicodedata.normalize("NFC", item.replace("\\", "/"))
-        file = there.get(name) or there.get(name.rpartition("/")[2])
-        if file is None:
-            raise FileNotFoundError(f"{path} names the image {item}, which is not in {folder}.")
-        found[item] = file
-    if len(set(found.values())) < len(found):
-        raise ValueError(f"{path} lists an image in {folder} twice, under different folders.")
-    return found
+    report = AnnotationReport(path=path, crowds=instances.crowds, invalid=instances.invalid, missing=missing)
+    return dataset, report
 
 
 def _always(path: Path, _item: str) -> Path:

@@ -12,7 +12,8 @@ The first layout that fits is used:
     SPLIT/NAME.jpg  SPLIT/NAME_mask.png                          Roboflow
     annotations/instances_SPLIT.json  images/                    COCO, and as Roboflow and CVAT write it
     NAME.jpg  NAME.json                                          LabelMe, also in split folders
-    images/NAME.jpg  depth/NAME.png                              no classes: depth, normals or values, also with splits
+    images/NAME.jpg  depth/NAME.png                              no classes: depth, normals or values, also with splits,
+                                                                 or folders that a targets.yaml declares
 
 The classes of COCO and LabelMe folders are those named in a classes.yaml (or the YAML file), or else all labels found.
 
@@ -47,11 +48,14 @@ from refinenet.datasets.folder.split_files import (
     deal,
     describe_folder,
     list_folders,
+    list_images_below,
     list_split,
     name_splits,
     read_list,
     take,
 )
+from refinenet.datasets.folder.target_files import list_fitting_folders
+from refinenet.datasets.folder.targets_file import FILE, list_quantity_folders
 from refinenet.datasets.folder.tool_exports import (
     find_coco,
     find_labelme,
@@ -200,11 +204,12 @@ def find_shared(root: Path, labels: str | None = None) -> Layout | None:
 
 
 def find_unlabelled(root: Path) -> Layout | None:
-    """Find images/ and depth/, normals/ or values/, in any of the layouts of masks, where no folder is for masks."""
+    """Find images/ and other ground truth, in any of the layouts of masks, where no folder is for masks."""
     if not {name.lower() for name in list_folders(root)}.isdisjoint(MASK_FOLDERS):
         return None
     finders = (find_lists, find_inner_splits, find_outer_splits, find_shared)
-    found = [next((layout for find in finders if (layout := find(root, name))), None) for name in TARGET_FOLDERS]
+    names = (*TARGET_FOLDERS, *list_quantity_folders(root / FILE))
+    found = [next((layout for find in finders if (layout := find(root, name))), None) for name in names]
     layouts = [layout for layout in found if layout is not None]
     if not layouts:
         return None
@@ -339,11 +344,11 @@ def _find_in(root: Path, options: Options) -> Layout:
             names = _YAML_CLASSES if layout.annotations else _CLASSES_FILES
             return replace(layout, classes_file=_find_classes_file(root, names), crowds=options.crowds)
     raise FileNotFoundError(
-        f"{root} has no recognised layout: it holds {describe_folder(root)}.{_say_empty(root)} "
+        f"{root} has no recognised layout: it holds {describe_folder(root)}.{_say_empty(root)}{_say_undeclared(root)} "
         "Looked for images/ and masks/, with or without folders or lists (train.txt) for splits; SPLIT/images and "
         "SPLIT/masks; train/ and trainannot/; "
         "JPEGImages/ and SegmentationClass/; NAME.jpg and NAME_mask.png; COCO's and LabelMe's json files; and, without "
-        "classes, images/ and depth/, normals/ or values/. "
+        "classes, images/ and depth/, normals/ or values/, or folders that a targets.yaml declares. "
         "A YAML file can name the folders with lines such as: train: {images: FOLDER, masks: FOLDER}"
     )
 
@@ -373,6 +378,19 @@ def _say_empty(root: Path) -> str:
     folders = {name: folder for name, folder in list_folders(root).items() if name.lower() in known}
     empty = [f"{name}/" for name, folder in folders.items() if not any(walk_names(folder, IMAGE_SUFFIXES))]
     return f" No pictures are in {' and '.join(empty)}." if empty else ""
+
+
+def _say_undeclared(root: Path) -> str:
+    """Name the folders that seem to hold quantities of the images, without being declared as such."""
+    images = next((folder for name, folder in list_folders(root).items() if name.lower() in IMAGE_FOLDERS), None)
+    found = [] if images is None else list_fitting_folders(images, list_images_below(images)[0], MASK_FOLDERS)
+    if not found:
+        return ""
+    names = " and ".join(f"{folder.name}/" for folder in found)
+    return (
+        f" Files with the names of the images are in {names}: if they hold a quantity for each pixel, name it and its "
+        f"unit in a targets.yaml in {root}, for example: {found[0].name}: {{unit: m}}."
+    )
 
 
 def _find_classes_file(root: Path, names: Sequence[str] = _CLASSES_FILES) -> Path | None:

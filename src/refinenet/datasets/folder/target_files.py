@@ -1,20 +1,23 @@
-"""Depth, normals and other quantities in a dataset folder: finds their files; `targets_file` says what these hold."""
+"""Depth, normals and other quantities in a dataset folder: finds their files; `targets_file` says what these hold.
+
+Folders beside the images that `targets_file` does not know are found, too, to be named in messages.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from refinenet.datasets.dataset import Dataset, Target
+from refinenet.datasets.dataset import Dataset, Target, spread
 from refinenet.datasets.file_pairs import find_by_item, find_stem
-from refinenet.datasets.folder.split_files import TARGET_FOLDERS, Layout, SplitFiles
+from refinenet.datasets.folder.split_files import TARGET_FOLDERS, Layout, SplitFiles, list_folders
 from refinenet.datasets.folder.target_encoding import TargetEncoding
-from refinenet.datasets.folder.targets_file import FILE, read_encodings
-from refinenet.io.image_files import walk_names
+from refinenet.datasets.folder.targets_file import FILE, list_quantity_folders, read_encodings
+from refinenet.io.image_files import open_file, walk_names
 from refinenet.io.stored_values import STORED_SUFFIXES
 
 
@@ -82,13 +85,63 @@ def find_target_folders(layout: Layout, files: SplitFiles) -> dict[str, TargetFo
 
 def list_target_folders(layout: Layout, files: SplitFiles) -> dict[str, Path]:
     """Return the folders of targets of a split: depth/SPLIT beside images/SPLIT, or depth/ beside images/."""
-    return {name: folder for name in TARGET_FOLDERS if (folder := _find_folder(layout, files, name)) is not None}
+    names = (*TARGET_FOLDERS, *list_quantity_folders(layout.root / FILE))
+    return {name: folder for name in names if (folder := _find_folder(layout, files, name)) is not None}
 
 
 def _find_folder(layout: Layout, files: SplitFiles, name: str) -> Path | None:
     parent, split = files.images.parent, files.images.name
     candidates = (parent.parent / name / split, parent / name / split, parent / name)
     return next((path for path in candidates if path.is_relative_to(layout.root) and path.is_dir()), None)
+
+
+_COMPARED = 20
+"""Number of images, evenly spread, for which files are looked for in other folders."""
+
+
+def find_unread_folders(layout: Layout, others: Collection[str]) -> list[Path]:
+    """Return the folders beside the images that hold measurements, or what looks like some, and are not read.
+
+    Args:
+        layout: The folder.
+        others: Names of folders that are for something else.
+    """
+    known = {name.lower() for name in (*TARGET_FOLDERS, *list_quantity_folders(layout.root / FILE), *others)}
+    read = {path for files in layout.splits.values() for path in (files.images, files.masks)}
+    found: dict[Path, None] = {}
+    for files in layout.splits.values():
+        inner, names = files.images.name, files.image_names
+        places = [(files.images, names), (files.images.parent, [f"{inner}/{name}" for name in names])]
+        for images, below in places:
+            if images.parent.is_relative_to(layout.root):
+                found.update(dict.fromkeys(list_fitting_folders(images, below, known)))
+    return [folder for folder in found if not any(path.is_relative_to(folder) for path in read)]
+
+
+def list_fitting_folders(images: Path, names: Sequence[str], known: Collection[str]) -> list[Path]:
+    """Return the folders beside that of images with measurements of most of these, by their names.
+
+    Args:
+        images: The folder of images.
+        names: Images in it.
+        known: Names in lower case of folders that are left out.
+    """
+    stems = [find_stem(names[index]) for index in spread(len(names), _COMPARED)]
+    folders = (folder for name, folder in list_folders(images.parent).items() if name.lower() not in known)
+    return [
+        folder
+        for folder in folders
+        if folder != images and stems and 2 * sum(_may_be_measured(folder, stem) for stem in stems) >= len(stems)
+    ]
+
+
+def _may_be_measured(folder: Path, stem: str) -> bool:
+    """Return whether a folder holds a file of measurements of an image: not a PNG in colours, which is a picture."""
+    path = next((path for suffix in STORED_SUFFIXES if (path := folder / f"{stem}{suffix}").is_file()), None)
+    if path is None or path.suffix != ".png":
+        return path is not None
+    with open_file(path) as stream:
+        return stream.read(26)[25:] == b"\0"  # the colour type: grey
 
 
 def _list_names(folder: Path) -> dict[str, tuple[str, ...]]:

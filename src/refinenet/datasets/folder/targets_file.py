@@ -1,4 +1,4 @@
-"""targets.yaml in the root of a dataset folder: the meaning of the numbers in depth/, normals/ and values/.
+"""targets.yaml in the root of a dataset folder: the meaning of the numbers in depth/, normals/, values/ and others.
 
 These folders lie beside that of the images and hold files of the same stems: PNG of 8 or 16 bits, TIFF or NumPy files.
 
@@ -17,6 +17,11 @@ These folders lie beside that of the images and hold files of the same stems: PN
       quantities:           # one for each channel
         - {name: height, unit: m, scale: 100, missing: 65535}
         - {name: moisture, unit: "%"}
+      optional: true        # as for depth
+    height:                 # any other folder, here height/: one quantity of this name, an output of its own
+      unit: m
+      scale: 100
+      missing: 65535
       optional: true        # as for depth
 
 A folder that is not declared is read all the same if its files hold floats: metres, or the components of normals.
@@ -45,7 +50,7 @@ def read_encodings(path: Path, folders: Collection[str], elsewhere: Collection[s
 
     Args:
         path: The targets.yaml, which may not exist.
-        folders: Those of `TARGET_FOLDERS` that a split has.
+        folders: Those of `TARGET_FOLDERS` and of `list_quantity_folders` that a split has, in their order.
         elsewhere: Those that other splits have, which may be declared without effect on this one.
 
     Raises:
@@ -54,20 +59,41 @@ def read_encodings(path: Path, folders: Collection[str], elsewhere: Collection[s
         OSError: It cannot be read.
     """
     values = (load_yaml(path) if path.is_file() else None) or {}
-    if not isinstance(values, Mapping) or not set(values) <= set(TARGET_FOLDERS):
+    if not isinstance(values, Mapping) or not set(values) <= {*TARGET_FOLDERS, *folders, *elsewhere}:
         found = shorten(sorted(map(str, values)) if isinstance(values, Mapping) else values)
-        raise ValueError(f"{path}: it may have the keys {', '.join(TARGET_FOLDERS)}; it has {found}.")
+        raise ValueError(
+            f"{path}: it may have the keys {', '.join(TARGET_FOLDERS)} and names (a-z, 0-9, _) of other folders beside "
+            f"the images; it has {found}."
+        )
     absent = [name for name in values if name not in folders and name not in elsewhere]
     if absent:
         raise FileNotFoundError(f"{path} declares {absent[0]!r}, and there is no folder {absent[0]} beside the images.")
     parsers = {"depth": _parse_depth, "normals": _parse_normals, "values": _parse_values}
     # Quantities without names cannot be an output, so a folder of other values is left alone unless it is declared.
-    wanted = [name for name in TARGET_FOLDERS if name in folders and (name in values or name != "values")]
-    encodings = {name: parsers[name](_Entry(path, name, values.get(name, {}))) for name in wanted}
+    wanted = [name for name in folders if name in values or name in ("depth", "normals")]
+    encodings = {name: parsers.get(name, _parse_quantity)(_Entry(path, name, values.get(name, {}))) for name in wanted}
     names = [encoding.spec.name for encoding in encodings.values()]
     if len(set(names)) < len(names):
         raise ValueError(f"{path}: two outputs have the same name: {', '.join(names)}. Change 'name' of 'values'.")
     return encodings
+
+
+def list_quantity_folders(path: Path) -> tuple[str, ...]:
+    """Return the names of the folders of one quantity that a targets.yaml declares.
+
+    Args:
+        path: The targets.yaml; one that is damaged or does not exist declares none, and `read_encodings` reports it.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    try:
+        values = load_yaml(path) if path.is_file() else None
+    except ValueError:
+        return ()
+    names = values if isinstance(values, Mapping) else ()
+    # Names of quantities are identifiers, unlike paths to other places.
+    return tuple(name for name in names if name not in TARGET_FOLDERS and isinstance(name, str) and name.isidentifier())
 
 
 _QUANTITY = ("name", "unit", "scale", "missing")
@@ -187,18 +213,39 @@ def _parse_values(entry: _Entry) -> TargetEncoding:
     )
 
 
-def write_encodings(encodings: Mapping[str, TargetEncoding]) -> str:
-    """Return the text of a targets.yaml for the encodings of folders, from which `read_encodings` returns the same."""
-    described = {name: _describe(encoding) for name, encoding in encodings.items()}
-    # JSON on one line is YAML.
-    return "".join(
-        f"{name}: {json.dumps(values, ensure_ascii=False)}\n" for name, values in described.items() if values
+def _parse_quantity(entry: _Entry) -> TargetEncoding:
+    entry.check_keys((*_QUANTITY[1:], "optional"))
+    try:
+        spec = OutputSpec(
+            name=entry.name, kind="regression", channels=(entry.name,), units=(entry.values.get("unit", ""),)
+        )
+    except ValueError as error:
+        raise ValueError(f"{entry.path}: {entry.name!r}: {error}") from error
+    return TargetEncoding(
+        spec=spec,
+        origin=entry.path,
+        scales=(entry.number("scale", is_scale=True),),
+        missing=(entry.number("missing"),),
+        is_optional=entry.is_true("optional"),
     )
 
 
-def _describe(encoding: TargetEncoding) -> dict[str, Any]:
+def write_encodings(encodings: Mapping[str, TargetEncoding]) -> str:
+    """Return the text of a targets.yaml for the encodings of folders, from which `read_encodings` returns the same."""
+    described = {name: _describe(name, encoding) for name, encoding in encodings.items()}
+    # JSON on one line is YAML.
+    return "".join(
+        f"{name}: {json.dumps(values, ensure_ascii=False)}\n"
+        for name, values in described.items()
+        if values or name not in TARGET_FOLDERS  # other folders are not read unless they are declared
+    )
+
+
+def _describe(folder: str, encoding: TargetEncoding) -> dict[str, Any]:
     spec, values = encoding.spec, {}
-    if spec.kind == "regression":
+    if folder not in TARGET_FOLDERS:
+        values = _drop_none(unit=spec.units[0] or None, scale=encoding.scales[0], missing=encoding.missing[0])
+    elif spec.kind == "regression":
         rows = zip(spec.channels, spec.units, encoding.scales, encoding.missing, strict=True)
         values = {
             "name": spec.name,

@@ -127,6 +127,20 @@ def _find_coco_images(root: Path, name: str) -> Path:
     return next((folder for folder in candidates if folder.is_dir()), root)
 
 
+def say_other_splits(layout: Layout) -> str:
+    """Advise how to choose the splits of a folder in a tool's layout, of which every fifth image is used for "val"."""
+    path = next(iter(layout.annotations.values()), layout.root)
+    if path.is_file():
+        return (
+            f"To choose the splits, divide {path.name} into annotations/instances_train.json and "
+            "annotations/instances_val.json, each with the entries of its images, which may all lie in images/. "
+            "CVAT exports a file for each of the subsets Train and Validation."
+        )
+    if (layout.root / "SegmentationClass").is_dir():
+        return "To choose the splits, write the lists train.txt and val.txt into ImageSets/Segmentation/."
+    return "To choose the splits, move the samples into folders train and val."
+
+
 def find_labelme(root: Path) -> Layout | None:
     """Find images and LabelMe's JSON files with the same stems in one folder, or in a folder for each split."""
     splits, single = _find_folders(root, _has_shapes)

@@ -35,7 +35,7 @@ def create_app(model: SegmentationModel, settings: ServerSettings | None = None)
     async def live(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(service.warm_up)
         yield
-        service.queue.close()
+        service.close()
 
     app = FastAPI(
         title="refinenet",

@@ -28,6 +28,9 @@ class Metrics:
 
         self.requests = Counter("refinenet_requests", "Answered requests", ["code"], registry=self.registry)
         self.rejected = Counter("refinenet_rejected", "Refused requests", ["reason"], registry=self.registry)
+        self.decoder_restarts = Counter(
+            "refinenet_decoder_restarts", "Ended processes that decoded an image", registry=self.registry
+        )
         self.request_seconds = histogram("request_seconds", "From the head of a request to the end of its answer")
         self.queue_seconds = histogram("queue_seconds", "Waiting for a thread")
         self.decode_seconds = histogram("decode_seconds", "Reading images")

@@ -21,7 +21,8 @@ from refinenet.inference.output_kinds import OUTPUT_KINDS, PICTURE_SUFFIXES, POL
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.rendering import Renderer
 from refinenet.inference.values.subject import kinds_of, usual_kind
-from refinenet.io.image_files import TooLargeError, UnknownFormatError, find_size
+from refinenet.io.image_files import TooLargeError, UnknownFormatError
+from refinenet.io.isolated_decoding import DecoderEndedError, DecoderPool
 from refinenet.io.sample_values import Decoded, ValueRange
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ MEDIA_TYPES: Mapping[str, str] = {
 """Media types of results by suffix."""
 _PUBLIC_LIMITS = ("max_bytes", "max_pixels", "workers", "queue", "body_seconds", "request_seconds")
 """Settings that clients may know."""
-_TIFF_MARKS = (b"II", b"MM")
 _WARM_UP = (64, 64)
 
 
@@ -83,12 +83,13 @@ class Result:
 
 @dataclass(kw_only=True)
 class Service:
-    """A model, its limits, and the threads that run it."""
+    """A model, its limits, the threads that run it, and the processes that decode images for them."""
 
     model: SegmentationModel
     settings: ServerSettings
     queue: WorkQueue = field(init=False)
     metrics: Metrics = field(init=False)
+    decoders: DecoderPool = field(init=False)
     is_warm: bool = field(default=False, init=False)
     """Whether the model has run once."""
     is_draining: bool = field(default=False, init=False)
@@ -96,7 +97,15 @@ class Service:
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(lambda: self.queue.pending, lambda: self.is_ready)
-        self.queue = WorkQueue(self.settings.workers, self.settings.queue, self.metrics.queue_seconds.observe)
+        settings = self.settings
+        self.queue = WorkQueue(settings.workers, settings.queue, self.metrics.queue_seconds.observe)
+        # As many as threads, so that none waits for another one's image.
+        self.decoders = DecoderPool(
+            settings.workers,
+            max_pixels=settings.max_pixels,
+            seconds=settings.decode_seconds,
+            observe_restart=self.metrics.decoder_restarts.inc,
+        )
 
     @property
     def is_ready(self) -> bool:
@@ -128,7 +137,8 @@ class Service:
         }
 
     def warm_up(self) -> None:
-        """Run the model once, so that the first client does not wait for it."""
+        """Run the model once and start the decoders, so that the first client does not wait for them."""
+        self.decoders.start()
         bands = self.model.card.architecture.bands
         shape = (*_WARM_UP, len(bands) or 3)
         pixels = np.zeros(shape, np.float32 if bands else np.uint8)
@@ -214,28 +224,21 @@ class Service:
         }
 
     def _read(self, content: bytes, options: ResultOptions) -> Decoded:
-        name = f"The image of {len(content):,} bytes"
         try:
-            if not self.model.card.architecture.bands:
-                self._check_size(content, name)
-            return self.model.read_bytes(content, bands=options.bands, value_range=options.value_range)
+            return self.model.read_bytes(
+                content, bands=options.bands, value_range=options.value_range, decode=self.decoders.decode
+            )
         except UnknownFormatError as error:
             raise Refusal(415, str(error), "format") from error
         except TooLargeError as error:
-            raise self._too_large(name) from error
+            raise Refusal(413, str(error), "image_size") from error
         except ValueError as error:
             raise Refusal(400, str(error), "image") from error
+        except DecoderEndedError as error:
+            status, reason = (504, "decoded_too_long") if error.is_timeout else (500, "decoder_ended")
+            raise Refusal(status, str(error), reason) from error
 
-    def _check_size(self, content: bytes, name: str) -> None:
-        try:
-            height, width = find_size(content, name)
-        except UnknownFormatError:
-            if content[:2] in _TIFF_MARKS:
-                return  # of more bands than Pillow knows; rasterio has a limit of its own
-            raise
-        if height * width > self.settings.max_pixels:
-            raise self._too_large(f"{name}, {width} x {height},")
-
-    def _too_large(self, name: str) -> Refusal:
-        message = f"{name} has too many pixels: at most {self.settings.max_pixels:,} are read. Send a smaller one."
-        return Refusal(413, message, "image_size")
+    def close(self) -> None:
+        """End the threads and the processes, without waiting for what runs."""
+        self.queue.close()
+        self.decoders.close()

@@ -49,6 +49,8 @@ class ServerSettings(Settings):
     """Time for the body of a request."""
     request_seconds: Annotated[float, Range(above=0)] = 30.0
     """Time for waiting and computing."""
+    decode_seconds: Annotated[float, Range(above=0)] = 10.0
+    """Time for decoding an image, in a process of its own."""
     write_seconds: Annotated[float, Range(above=0)] = 30.0
     """Time for which a client may leave a response unread."""
     keep_alive_seconds: Annotated[int, Range(1)] = 10

@@ -198,6 +198,7 @@ class DepthMetrics:
     """Means, over the images with pixels that count, of the errors of each image."""
 
 
+_IN_METRES = ("rmse", "sq_rel", "mae")
 _SCORES = len(DepthScores.__dataclass_fields__)
 _NO_SCORES = DepthScores(**dict.fromkeys(DepthScores.__dataclass_fields__))
 
@@ -266,6 +267,10 @@ class DepthAccumulator(TargetAccumulator):
         pooled = self.result().pooled
         return {"rmse": pooled.rmse, "abs_rel": pooled.abs_rel, "delta_1": pooled.delta_1}
 
+    def summary_units(self) -> Mapping[str, str]:
+        """Return the units of the metrics of `summary` that have one, by name."""
+        return {"rmse": "m"}
+
     def score(self) -> float:
         """Return the share of pixels whose depth is right within a quarter (delta_1)."""
         return self.result().pooled.delta_1 or 0.0
@@ -274,8 +279,11 @@ class DepthAccumulator(TargetAccumulator):
         """Yield the table of all errors, pooled and as means over images."""
         result = self.result()
         columns = [asdict(result.pooled), asdict(result.image_mean)]
-        rows = [[name, *(show(column[name]) for column in columns)] for name in columns[0]]
-        yield f"{result.protocol}", ["", "all pixels", "mean of images"], rows
+        rows = [
+            [name, *(show(column[name]) for column in columns), "m" if name in _IN_METRES else ""]
+            for name in columns[0]
+        ]
+        yield f"{result.protocol}", ["", "all pixels", "mean of images", "unit"], rows
 
     def result(self) -> DepthMetrics:
         """Compute the metrics of all images added so far."""

@@ -102,6 +102,10 @@ class NormalAccumulator(TargetAccumulator):
         result = self.result()
         return {"mean_angle": result.mean, "within_11_25": result.within_11_25}
 
+    def summary_units(self) -> Mapping[str, str]:
+        """Return the units of the metrics of `summary` that have one, by name."""
+        return {"mean_angle": "degrees"}
+
     def score(self) -> float:
         """Return the share of pixels whose normal is right within 11.25 degrees."""
         return self.result().within_11_25 or 0.0

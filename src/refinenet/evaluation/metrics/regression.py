@@ -115,6 +115,10 @@ class RegressionAccumulator(TargetAccumulator):
         found = self.result().quantities
         return {f"{item.name}_rmse": item.rmse for item in found} | {f"{item.name}_r2": item.r2 for item in found}
 
+    def summary_units(self) -> Mapping[str, str]:
+        """Return the units of the metrics of `summary` that have one, by name."""
+        return {f"{name}_rmse": unit for name, unit in zip(self.names, self.units, strict=True) if unit}
+
     def score(self) -> float:
         """Return the mean coefficient of determination of the quantities, of each at least 0."""
         found = self.result().quantities

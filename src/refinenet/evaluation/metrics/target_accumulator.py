@@ -55,6 +55,10 @@ class TargetAccumulator(ABC):
         """Return the few metrics that the log of a training has, by name; the same names at all times."""
 
     @abstractmethod
+    def summary_units(self) -> Mapping[str, str]:
+        """Return the units of the metrics of `summary` that have one, by name."""
+
+    @abstractmethod
     def score(self) -> float:
         """Return a number in [0, 1], 1 for perfect predictions, by which the best epoch of a training is chosen."""
 

@@ -107,6 +107,7 @@ def make_target_entry(
     image: Pixels,
     values: tuple[Values, Values],
     metrics: Mapping[str, float | None],
+    units: Mapping[str, str],
     folder: Path,
 ) -> TargetEntry:
     """Write the full-size picture of an image for an output, and return its entry for the page.
@@ -118,6 +119,7 @@ def make_target_entry(
         image: `(H, W, 3)` uint8 RGB.
         values: Prediction and ground truth, `(D, H, W)` each.
         metrics: Metrics of the image.
+        units: Units of those that have one.
         folder: Folder of the report; the file goes to its subfolder `PICTURES`.
 
     Raises:
@@ -127,7 +129,9 @@ def make_target_entry(
     title = f"{choice.output}, {choice.group} {choice.rank}: {name}"
     write(folder / PICTURES / f"{stem}.png", _draw_strip(title, draw_panels(spec, image, *values)))
     shown = draw_panels(spec, _shrink(image), *map(_shrink_values, values))
-    found = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if value is not None)
+    found = ", ".join(
+        f"{key} {value:.4g} {units.get(key, '')}".rstrip() for key, value in metrics.items() if value is not None
+    )
     return TargetEntry(
         choice=choice,
         name=name,

@@ -28,7 +28,7 @@ from refinenet.inference.backends.graph import (
     require_onnxruntime,
     require_openvino,
 )
-from refinenet.inference.backends.isolated import pack, unpack
+from refinenet.io.child_process import pack_message, unpack_message
 from refinenet.io.console import print_note
 from refinenet.models.inference_graph import CERTIFICATE_ENDING
 from refinenet.models.model_file import ModelCard, read_header
@@ -165,7 +165,7 @@ def _read_file(path: Path) -> bytes:
 def _try_in_sandbox(path: Path, engine: Engine, files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Check and try the files in the sandbox; return its facts, and the reduced files to run."""
     command = [sys.executable, "-c", _START_SANDBOX.format(path=sys.path)]
-    message = pack({"engine": engine}, files)
+    message = pack_message({"engine": engine}, files)
     try:
         done = subprocess.run(
             command, input=message, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_SECONDS, check=False
@@ -173,7 +173,7 @@ def _try_in_sandbox(path: Path, engine: Engine, files: Mapping[str, bytes]) -> t
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"{path} is rejected: testing it took more than {_SECONDS} s.") from error
     try:
-        found, checked = unpack(done.stdout)
+        found, checked = unpack_message(done.stdout)
     except (ValueError, KeyError) as error:
         raise ValueError(
             f"{path} is rejected: the process that tested it ended without a result ({done.returncode}); it is "

@@ -14,15 +14,8 @@ import numpy as np
 
 from refinenet.export.loading.schema import Checked
 from refinenet.inference.backends.graph import OPENVINO_FILES, Engine, Graph, start_engine
-from refinenet.inference.backends.isolated import (
-    SIZE_FACTOR,
-    SPARE_BYTES,
-    load_engine,
-    pack,
-    set_limit,
-    unpack,
-    used_addresses,
-)
+from refinenet.inference.backends.isolated import SIZE_FACTOR, SPARE_BYTES, load_engine
+from refinenet.io.child_process import pack_message, set_limit, unpack_message, used_addresses
 
 SECONDS = 120
 """CPU time of reading and trying a file."""
@@ -35,7 +28,7 @@ def main() -> None:
     """Read files from standard input; write the facts about them, or the reason of a refusal, to standard output."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answer:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # engines print to standard output, too
-        asked, files = unpack(sys.stdin.buffer.read())
+        asked, files = unpack_message(sys.stdin.buffer.read())
         engine: Engine = asked["engine"]
         _load_libraries(engine, is_onnx=len(files) == 1)
         _limit(sum(map(len, files.values())))
@@ -50,9 +43,9 @@ def main() -> None:
                 "entries": checked.entries,
                 "has_bounded_memory": checked.has_bounded_memory,
             }
-            answer.write(pack(facts, checked.files))
+            answer.write(pack_message(facts, checked.files))
         except (ValueError, MemoryError) as error:
-            answer.write(pack({"refused": str(error) or "it needs too much memory"}, {}))
+            answer.write(pack_message({"refused": str(error) or "it needs too much memory"}, {}))
 
 
 def _load_libraries(engine: Engine, *, is_onnx: bool) -> None:

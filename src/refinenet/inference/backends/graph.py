@@ -263,15 +263,35 @@ def require_onnxruntime() -> Any:
     return onnxruntime
 
 
+@contextmanager
+def without_telemetry(variable: str, value: str) -> Iterator[None]:
+    """Set an environment variable by which a package sends no usage data when it is imported.
+
+    Args:
+        variable: Its name. It is restored afterwards, as other programs read it, too.
+        value: What the package understands as "in continuous integration", its only switch.
+    """
+    before = os.environ.get(variable)
+    os.environ[variable] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+
 def require_openvino() -> Any:
-    """Import `openvino`.
+    """Import `openvino` with its telemetry switched off.
 
     Raises:
         ValueError: The package is not installed.
     """
     try:
-        import openvino
-        import openvino.preprocess
+        with without_telemetry("CI", "true"):
+            import openvino
+            import openvino.preprocess
     except ImportError as error:
         raise ValueError("OpenVINO is not installed: pip install 'refinenet-torch[openvino]'") from error
     return openvino

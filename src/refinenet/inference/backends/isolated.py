@@ -5,14 +5,10 @@ Nothing here needs PyTorch. On systems without memory limits (Windows, macOS) th
 
 from __future__ import annotations
 
-import json
 import os
-import struct
 import subprocess
 import sys
 import weakref
-from collections.abc import Mapping
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -27,37 +23,21 @@ from refinenet.inference.backends.graph import (
     require_openvino,
     start_engine,
 )
+from refinenet.io.child_process import (
+    pack_message,
+    read_message,
+    set_limit,
+    unpack_message,
+    used_addresses,
+    write_message,
+)
 from refinenet.io.threads import ThreadLock
 
 SPARE_BYTES = 1024**3
 """Memory that the process may take, in addition to a multiple of the file's size and of the number of pixels."""
 SIZE_FACTOR = 8
 PIXEL_BYTES = 16 * 1024
-_LENGTH = struct.Struct("<Q")
 _START = "import sys; sys.path[:] = {path!r}; from refinenet.inference.backends.isolated import main; main()"
-
-
-def pack(facts: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
-    """Join JSON-ready facts and files into bytes that `unpack` takes apart."""
-    sizes = {name: len(content) for name, content in files.items()}
-    return json.dumps({"facts": facts, "sizes": sizes}).encode() + b"\n" + b"".join(files.values())
-
-
-def unpack(message: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Return the facts and files of `pack`.
-
-    Raises:
-        ValueError, KeyError: The message was not made by `pack`.
-    """
-    end = message.index(b"\n")
-    header = json.loads(message[:end])
-    files, start = {}, end + 1
-    for name, size in header["sizes"].items():
-        files[name] = message[start : start + size]
-        start += size
-    if start != len(message):
-        raise ValueError(f"a message of {len(message)} bytes instead of {start}")
-    return header["facts"], files
 
 
 def load_engine(engine: Engine) -> None:
@@ -68,31 +48,12 @@ def load_engine(engine: Engine) -> None:
         require_onnxruntime()
 
 
-def set_limit(kind: str, wanted: int) -> None:
-    """Limit what this process may take, by the name of a constant of `resource`."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    which = getattr(resource, kind)
-    hard = resource.getrlimit(which)[1]
-    resource.setrlimit(which, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
-
-
-def used_addresses() -> int:
-    """Return the size of this process's address space in bytes; 0 where the system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
 class IsolatedEngine:
     """An engine in a separate process of limited memory; arguments and errors as for `graph.start_engine`."""
 
     def __init__(self, graph: Graph, engine: Engine, precision: str = "float32", threads: int | None = None) -> None:
         facts = {"engine": engine, "precision": precision, "threads": threads}
-        self._message = pack(facts, graph.files)
+        self._message = pack_message(facts, graph.files)
         self._lock = ThreadLock()
         self._process = self._start()
 
@@ -105,7 +66,7 @@ class IsolatedEngine:
         with self._lock:
             if self._process.poll() is not None:
                 self._process = self._start()
-            facts, files = self._ask(pack({"shape": images.shape}, {"images": images.tobytes()}))
+            facts, files = self._ask(pack_message({"shape": images.shape}, {"images": images.tobytes()}))
         if "failed" in facts:
             raise ValueError(facts["failed"])
         return np.frombuffer(files["logits"], np.float32).reshape(facts["shape"]).copy()  # writable, as PyTorch asks
@@ -130,8 +91,8 @@ class IsolatedEngine:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            _write(self._process.stdin, message)
-            return unpack(_read(self._process.stdout))
+            write_message(self._process.stdin, message)
+            return unpack_message(read_message(self._process.stdout))
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             self._process.kill()
             self._process.wait()
@@ -141,29 +102,11 @@ class IsolatedEngine:
             ) from error
 
 
-def _write(stream: IO[bytes], message: bytes) -> None:
-    stream.write(_LENGTH.pack(len(message)))
-    stream.write(message)
-    stream.flush()
-
-
-def _read(stream: IO[bytes]) -> bytes:
-    length = _read_exactly(stream, _LENGTH.size)
-    return _read_exactly(stream, _LENGTH.unpack(length)[0])
-
-
-def _read_exactly(stream: IO[bytes], size: int) -> bytes:
-    content = stream.read(size)
-    if len(content) < size:
-        raise EOFError
-    return content
-
-
 def main() -> None:
     """Read a graph from standard input, then images one after the other, and write logits to standard output."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as replies:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # engines print there
-        facts, files = unpack(_read(sys.stdin.buffer))
+        facts, files = unpack_message(read_message(sys.stdin.buffer))
         load_engine(facts["engine"])
         taken, size = used_addresses(), sum(map(len, files.values()))
         set_limit("RLIMIT_FSIZE", 0)
@@ -172,26 +115,26 @@ def main() -> None:
         try:
             run = start_engine(Graph(files), facts["engine"], facts["precision"], facts["threads"])
         except (ValueError, MemoryError) as error:
-            _write(replies, pack({"failed": str(error) or "it needs too much memory"}, {}))
+            write_message(replies, pack_message({"failed": str(error) or "it needs too much memory"}, {}))
             return
-        _write(replies, pack({}, {}))
+        write_message(replies, pack_message({}, {}))
         _serve(run, replies, taken, size)
 
 
 def _serve(run: Run, replies: IO[bytes], taken: int, size: int) -> None:
     while True:
         try:
-            asked, content = unpack(_read(sys.stdin.buffer))
+            asked, content = unpack_message(read_message(sys.stdin.buffer))
         except EOFError:
             return
         images = np.frombuffer(content["images"], np.float32).reshape(asked["shape"])
         _limit_memory(taken, size, images[:, 0].size)
         try:
             logits = np.ascontiguousarray(run(images), np.float32)
-            reply = pack({"shape": logits.shape}, {"logits": logits.tobytes()})
+            reply = pack_message({"shape": logits.shape}, {"logits": logits.tobytes()})
         except (ValueError, MemoryError) as error:
-            reply = pack({"failed": str(error) or "it needs too much memory"}, {})
-        _write(replies, reply)
+            reply = pack_message({"failed": str(error) or "it needs too much memory"}, {})
+        write_message(replies, reply)
 
 
 def _limit_memory(taken: int, size: int, pixels: int) -> None:

@@ -19,7 +19,7 @@ Probability = Annotated[float, Range(0, 1)]
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationConfig(Settings):
-    """Augmentation of training images. By default they are resized, cropped, mirrored and change their colours.
+    """Augmentation of training images. By default they are resized, cropped and mirrored, and their colours vary.
 
     Raises:
         ValueError: A value is out of its range; all problems are reported together.

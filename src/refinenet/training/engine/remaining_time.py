@@ -31,7 +31,7 @@ class Remaining:
     def describe(self) -> str:
         """Return the time in words: "2 h 5 min left (training 2 h, validation 5 min)"."""
         if self.validation is None:
-            return f"{in_words(self.training)} left, and validation"
+            return f"{in_words(self.training)} left plus validation"
         parts = f"training {in_words(self.training)}, validation {in_words(self.validation)}"
         return f"{in_words(self.seconds)} left ({parts})"
 

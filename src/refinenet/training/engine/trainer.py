@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from refinenet.distributed import Processes, is_lost_process
@@ -44,6 +44,8 @@ class Measurement:
     """Metrics by column of the log; None if there was nothing to measure."""
     summary: Mapping[str, Any]
     """Scores in the model's file, JSON-ready."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """Units of the columns that have one."""
 
 
 class Task(Protocol):
@@ -231,7 +233,7 @@ class Trainer:
         speed = state.step * self.batches.batch_size / state.seconds
         left = self._clock.remaining(state.epoch, state.step)
         # The bar has the time of the epoch.
-        whole = "" if left is None else f", run {in_words(left.seconds)} left"
+        whole = "" if left is None else f", run {in_words(left.seconds)}"
         return f"loss {state.mean_loss:.3f}, {speed:.1f} images/s{whole}"
 
     def _load(self) -> Iterator[list[Part]]:
@@ -376,7 +378,10 @@ class Trainer:
     def _record(self, epoch: int, measurement: Measurement | None, *, is_last: bool) -> None:
         """Log and print an epoch, and let the task save and draw what belongs to it."""
         row = self._row(epoch, measurement)
-        summary = ", ".join(f"{name} {row[name]}" for name in self.task.printed if row[name])
+        units = {} if measurement is None else measurement.units
+        summary = ", ".join(
+            f"{name} {row[name]} {units.get(name, '')}".rstrip() for name in self.task.printed if row[name]
+        )
         left = None if is_last else self._clock.remaining(epoch, 0)
         rest = "" if left is None else f"; {left.describe()}"
         print_note(f"epoch {epoch}/{self.config.epochs}: {summary}{rest}", enabled=self.show)

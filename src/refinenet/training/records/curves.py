@@ -119,7 +119,7 @@ def _draw_miou(panel: Axes, rows: Sequence[Row]) -> None:
     best = int(np.argmax(values))
     _draw_line(panel, epochs, [100 * value for value in values], _COLOURS[2])
     panel.plot([epochs[best]], [100 * values[best]], "o", color=_COLOURS[1], markersize=7, clip_on=False, zorder=3)
-    _set_title(panel, f"Validation mIoU in %: at best {100 * values[best]:.2f}, in epoch {epochs[best]:g}")
+    _set_title(panel, f"Validation mIoU in %: best {100 * values[best]:.2f} (epoch {epochs[best]:g})")
 
 
 def _share_names(rows: Sequence[Row]) -> list[str]:
@@ -181,7 +181,7 @@ def _draw_classes(panel: Axes, rows: Sequence[Row]) -> None:
     right.set_yticks(range(len(names)), [f"{end:.1f}" for end in ends], fontsize=8)
     right.tick_params(length=0)
     shown = "each class" if len(names) == len(all_names) else f"the {len(names)} worst of {len(all_names)} classes"
-    _set_title(panel, f"Validation IoU of {shown} in %: dark 0, bright 100, at the right the last one")
+    _set_title(panel, f"Validation IoU of {shown} in % (dark 0, bright 100; last value at the right)")
 
 
 def _set_title(panel: Axes, text: str, y: float = 1.0) -> None:

@@ -55,6 +55,12 @@ TARGET_KINDS: Mapping[str, Kind] = {
         "nothing to train on.",
         "Name them in targets.yaml, for example:\nvalues: {{quantities: [{{name: height, unit: m}}]}}",
     ),
+    "target-folder-unread": Kind(
+        False, False, "These folders hold files with the names of the images, but are not read, since nothing says "
+        "what is in them.",
+        "If they hold a quantity for each pixel, name it and its unit in targets.yaml, for example:\n"
+        "{folder}: {{unit: m}}",
+    ),
     # Meaning of the numbers
     "target-undeclared": Kind(True, False, "{message}", ""),
     "depth-scale": Kind(
@@ -145,6 +151,12 @@ TARGET_KINDS: Mapping[str, Kind] = {
     "target-of-another-image": Kind(
         True, False, "The outlines in the values of these images are those in another image: the values seem to be "
         "swapped. After each file follows the one that fits its image.", "Rename them; " + _LEAVE_OUT,
+    ),
+    "values-flipped": Kind(
+        False, False, "Outlines in these values fit those of their images much better after a flip: the values seem "
+        "to be stored {message}",
+        "Look at a few of them beside their images (`refinenet data info DATA --sheet sheet.png`), and flip the files "
+        "if it is so.",
     ),
     "target-unrelated": Kind(
         False, False, "On average, outlines in these values fit the image no better than those of other images.",

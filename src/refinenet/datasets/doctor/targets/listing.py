@@ -10,10 +10,16 @@ from pathlib import Path
 from refinenet.datasets.doctor.findings import Finding, find
 from refinenet.datasets.doctor.listing import Pair, shorten
 from refinenet.datasets.file_pairs import find_stem
-from refinenet.datasets.folder.layouts import Layout
+from refinenet.datasets.folder.band_files import list_band_folders
+from refinenet.datasets.folder.layouts import MASK_FOLDERS, Layout
 from refinenet.datasets.folder.split_files import SplitFiles
 from refinenet.datasets.folder.target_encoding import TargetEncoding
-from refinenet.datasets.folder.target_files import TargetFolder, find_target_folders, list_target_folders
+from refinenet.datasets.folder.target_files import (
+    TargetFolder,
+    find_target_folders,
+    find_unread_folders,
+    list_target_folders,
+)
 from refinenet.datasets.folder.targets_file import FILE
 from refinenet.io.image_files import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, walk_names
 from refinenet.io.stored_values import STORED_SUFFIXES
@@ -43,7 +49,7 @@ def list_targets(layout: Layout, pairs: Sequence[Pair], wanted: Collection[str] 
     Args:
         layout: The folder.
         pairs: Its samples.
-        wanted: Names of the outputs whose ground truth is examined; None for all.
+        wanted: Names of the outputs and quantities whose ground truth is examined; None for all.
     """
     try:
         folders = {split: find_target_folders(layout, files) for split, files in layout.splits.items()}
@@ -57,6 +63,10 @@ def list_targets(layout: Layout, pairs: Sequence[Pair], wanted: Collection[str] 
     matched = [_match(pair, layout.splits[pair.split], folders[pair.split], found) for pair in pairs]
     found.add_lone(layout, folders)
     found.add_uneven(encodings, folders)
+    known = {name for encoding in encodings.values() for name in (encoding.spec.name, *encoding.spec.channels)}
+    if wanted is None or not known.issuperset(wanted):
+        for folder in find_unread_folders(layout, (*MASK_FOLDERS, *list_band_folders(layout))):
+            found.add("target-folder-unread", str(folder))
     if wanted is None:
         found.add_undeclared(layout, encodings)
         found.add_tables(layout)
@@ -64,7 +74,8 @@ def list_targets(layout: Layout, pairs: Sequence[Pair], wanted: Collection[str] 
 
 
 def _choose(folders: Mapping[str, TargetFolder], wanted: Collection[str]) -> dict[str, TargetFolder]:
-    return {name: folder for name, folder in folders.items() if folder.encoding.spec.name in wanted}
+    specs = {name: folder.encoding.spec for name, folder in folders.items()}
+    return {name: folders[name] for name, spec in specs.items() if not {spec.name, *spec.channels}.isdisjoint(wanted)}
 
 
 def _match(pair: Pair, files: SplitFiles, folders: Mapping[str, TargetFolder], found: _Found) -> Pair:
@@ -144,5 +155,5 @@ class _Found:
         for kind, messages in self._names.items():
             names = [shorten(name, root) for name in sorted(messages)]
             words = ", ".join(sorted({message for message in messages.values() if message})[:3])
-            findings.append(find(kind, names, message=words, folder=names[0]))
+            findings.append(find(kind, names, message=words, folder=Path(names[0]).name))
         return findings

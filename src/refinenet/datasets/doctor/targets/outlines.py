@@ -1,4 +1,4 @@
-"""Outlines of images and of what is measured of them, and whether they belong together.
+"""Outlines of images and of what is measured of them: whether they belong together, and the same way up.
 
 An object's outline is seen in its image and in its depth. Each is summed up by a grid of `GRID` x `GRID` cells with
 the mean strength of the outlines in them; the correlation of two grids is high if they show the same scene.
@@ -7,14 +7,21 @@ the mean strength of the outlines in them; the correlation of two grids is high 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
+FLIPS: Mapping[str, Any] = {
+    "upside down": np.s_[::-1],
+    "mirrored from left to right": np.s_[:, ::-1],
+    "turned by 180 degrees": np.s_[::-1, ::-1],
+}
+"""How all maps may be stored by mistake, and the part of a grid that undoes it."""
 GRID = 24
 _FEWEST = 8
 """Smallest number of samples that are compared with each other."""
@@ -22,6 +29,16 @@ _BLOCK = 1024
 """Number of samples, in the order of their names, that are compared with each other."""
 _BETTER = 0.12
 """Difference of correlations from which a grid fits one image better than another."""
+_GAIN = 0.5
+"""Mean gain in strength, in standard deviations, from which flipped values fit better."""
+_CERTAIN = 6.0
+"""The gain times the square root of the number of samples from which it is no chance: gains of unrelated outlines have
+a deviation of about 1.4."""
+_STEADY = 5.0
+"""Ratio of the mean gain to its own standard error from which it is not that of a few samples."""
+_GAINING = 0.7
+"""Share of the samples that fit better."""
+_FEWEST_FLIPPED = 16
 _SPARSE = 0.5
 """Share of pixels with ground truth below which outlines are those of the gaps."""
 
@@ -86,14 +103,47 @@ def compare_outlines(images: Sequence[bytes], values: Sequence[bytes]) -> Fit:
     """Compare images and values of samples, both as grids, none of them empty."""
     swapped: dict[int, int] = {}
     strengths: list[float] = []
-    for start in range(0, len(images), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        if len(images[block]) < _FEWEST:
-            continue
-        correlations = _correlate(images[block], values[block])
+    for start, correlations in _correlate_blocks(images, values):
         strengths += _standardise(correlations).diagonal().tolist()
         swapped.update((start + i, start + j) for i, j in _find_better(correlations))
     return Fit(swapped=swapped, strength=float(np.mean(strengths)) if strengths else math.nan, count=len(strengths))
+
+
+def find_flip(images: Sequence[bytes], values: Sequence[bytes]) -> str:
+    """Return how the values of most samples seem to be stored, a key of `FLIPS`; "" if as they should be, or unclear.
+
+    The gain is that of the strength (`Fit`), which compares with other samples: what all scenes have in common, such as
+    a sky without outlines, has no effect.
+
+    Args:
+        images: Grids of the images, none of them empty.
+        values: Grids of their values, likewise.
+    """
+    stored = _find_strengths(images, values)
+    if len(stored) < _FEWEST_FLIPPED:
+        return ""
+    for words, part in FLIPS.items():
+        flipped = [np.frombuffer(grid, np.uint8).reshape(GRID, GRID)[part].tobytes() for grid in values]
+        gains = _find_strengths(images, flipped) - stored
+        gain, error = gains.mean(), gains.std() / math.sqrt(len(gains))
+        is_clear = gain > max(_GAIN, _CERTAIN / math.sqrt(len(gains))) and gain > _STEADY * error
+        if is_clear and (gains > 0).mean() > _GAINING:
+            return words
+    return ""
+
+
+def _find_strengths(images: Sequence[bytes], values: Sequence[bytes]) -> Floats:
+    """Return the strength of each sample, `(N,)`; none if there are too few."""
+    blocks = [_standardise(correlations).diagonal() for _, correlations in _correlate_blocks(images, values)]
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+
+
+def _correlate_blocks(images: Sequence[bytes], values: Sequence[bytes]) -> Iterator[tuple[int, Floats]]:
+    """Yield the index of the first sample of a block, and the correlations of all samples of the block."""
+    for start in range(0, len(images), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        if len(images[block]) >= _FEWEST:
+            yield start, _correlate(images[block], values[block])
 
 
 def _correlate(images: Sequence[bytes], values: Sequence[bytes]) -> Floats:

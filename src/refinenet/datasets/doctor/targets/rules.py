@@ -15,7 +15,7 @@ from refinenet.datasets.doctor.listing import Pair
 from refinenet.datasets.doctor.scan import Facts
 from refinenet.datasets.doctor.targets.depth_rules import judge_depths
 from refinenet.datasets.doctor.targets.notes import Notes, Seen
-from refinenet.datasets.doctor.targets.outlines import compare_outlines
+from refinenet.datasets.doctor.targets.outlines import compare_outlines, find_flip
 from refinenet.datasets.doctor.targets.value_rules import judge_quantities
 from refinenet.datasets.folder.target_encoding import AWAY, AXES, TargetEncoding
 from refinenet.outputs import OutputSpec
@@ -158,10 +158,14 @@ def _judge_partners(seen: Sequence[Seen], spec: OutputSpec, notes: Notes) -> Non
     repeated = {one.name for group in groups.values() if len(group) > 1 for one in group}
     outlined = [one for one in seen if one.target.outlines and one.name not in repeated and _outlines(one)]
     outlined.sort(key=lambda one: (one.fact.pair.split, one.fact.pair.item))
-    fit = compare_outlines([_outlines(one) for one in outlined], [one.target.outlines for one in outlined])
+    images, values = [_outlines(one) for one in outlined], [one.target.outlines for one in outlined]
+    fit = compare_outlines(images, values)
     for index, other in fit.swapped.items():
         notes.add("target-of-another-image", outlined[index], partner=outlined[other].name, leaves_out=True)
-    if spec.kind != "regression" and not fit.swapped and fit.strength < _RELATED / np.sqrt(max(1, fit.count)):
+    flip = "" if fit.swapped else find_flip(images, values)
+    if flip:
+        notes.add_name("values-flipped", spec.name, f"{flip}.")
+    elif spec.kind != "regression" and not fit.swapped and fit.strength < _RELATED / np.sqrt(max(1, fit.count)):
         notes.add_name("target-unrelated", spec.name)
 
 

@@ -34,6 +34,7 @@ Floats = npt.NDArray[np.float64]
 MAX_NUMBERS = 200_000
 """About as many numbers of a channel, evenly spaced, are sorted."""
 QUANTILES = (0.05, 0.5, 0.95)
+_LEAST = 0.01
 _COMPARED = 160
 """Longer side in pixels to which depths are thinned out before normals are computed from them."""
 _VIEW = 0.9
@@ -59,6 +60,8 @@ class ChannelFacts:
     """A frequent value that is far from all others, as it is stored."""
     edge_value: float | None = None
     """A frequent value at the edge of the others, as it is stored; only of other quantities than depth and normals."""
+    least: float = np.nan
+    """The size below which `_LEAST` of the values are that are not 0; only of the same quantities."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,6 +199,7 @@ def _describe_channel(values: Floats, scale: float, kind: str) -> ChannelFacts:
     is_plain = kind == "regression" and marker is None
     edge_value = find_edge_value(values, distinct, counts, scale) if is_plain else None
     low, middle, high = np.quantile(known, QUANTILES).tolist()
+    sizes = np.abs(known[known != 0]) if kind == "regression" else known[:0]
     return ChannelFacts(
         known=known.size,
         quantiles=(low, middle, high),
@@ -204,6 +208,7 @@ def _describe_channel(values: Floats, scale: float, kind: str) -> ChannelFacts:
         is_constant=len(distinct) == 1,
         marker=None if marker is None else marker * scale,
         edge_value=None if edge_value is None else edge_value * scale,
+        least=float(np.quantile(sizes, _LEAST)) if sizes.size else np.nan,
     )
 
 

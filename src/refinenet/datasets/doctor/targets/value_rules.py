@@ -36,6 +36,11 @@ _BOTH_SIGNS = 0.05
 _NOTHING = 1e-3
 """Ratio to the high quantile below which another one is about 0, and has no logarithm."""
 
+_CLOSE = 0.5
+"""Ratio of the least values of a file to those of files with an area of 0 from which it has values close to 0."""
+_FEWEST_CLOSE = 2
+_SHARE_CLOSE = 0.1
+"""Share of the files from which 0 is as plausible as the values close to it."""
 _FITS = 3.0
 """Distance in robust standard deviations up to which a file's quantiles are those of a quantity."""
 _FAR = 10.0
@@ -45,9 +50,10 @@ _FAR = 10.0
 def judge_quantities(seen: Sequence[Seen], encoding: TargetEncoding | None, spec: OutputSpec, notes: Notes) -> None:
     """Find problems of the quantities in readable files."""
     for one in seen:
-        _judge_single(one, encoding, spec, notes)
+        _judge_units(one, encoding, spec, notes)
     for k, name in enumerate(spec.channels):
         channels = [one.target.channels[k] for one in seen if len(one.target.channels) > k]
+        _judge_edges([one for one in seen if len(one.target.channels) > k], k, name, notes)
         known = [channel for channel in channels if channel.known]
         is_alone = any(not channel.is_constant for one in seen for channel in one.target.channels if channel.known)
         if known and is_alone and all(channel.is_constant for channel in known):
@@ -61,11 +67,21 @@ def judge_quantities(seen: Sequence[Seen], encoding: TargetEncoding | None, spec
         )
 
 
-def _judge_single(one: Seen, encoding: TargetEncoding | None, spec: OutputSpec, notes: Notes) -> None:
-    # A file may hold another number of channels, which is a finding of its own.
-    for name, channel in zip(spec.channels, one.target.channels, strict=False):
-        if channel.edge_value is not None:
+def _judge_edges(seen: Sequence[Seen], k: int, name: str, notes: Notes) -> None:
+    """Find files that seem to mark missing values by 0 or -1; not by 0 if others have values close to it.
+
+    Heights above the ground are exactly 0 there, and those of houses are far from it; elsewhere, something low grows.
+    """
+    channels = [one.target.channels[k] for one in seen]
+    gaps = [channel.least for channel in channels if channel.edge_value == 0]
+    close = sum(channel.least < _CLOSE * np.median(gaps) for channel in channels) if gaps else 0
+    is_plausible = close >= max(_FEWEST_CLOSE, _SHARE_CLOSE * len(channels))
+    for one, channel in zip(seen, channels, strict=True):
+        if channel.edge_value is not None and not (channel.edge_value == 0 and is_plausible):
             notes.add("values-edge", one, f"{channel.edge_value:g} in the first one, in {name}.")
+
+
+def _judge_units(one: Seen, encoding: TargetEncoding | None, spec: OutputSpec, notes: Notes) -> None:
     if encoding is None or not one.target.dtype.startswith(("int", "uint")):
         return
     rows = zip(spec.channels, spec.units, encoding.scales, strict=True)
