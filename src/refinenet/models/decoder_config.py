@@ -53,6 +53,10 @@ class DecoderConfig(Settings):
     2018), the pooled map is what is added and passed on."""
     depthwise_last_pooling: bool = False
     """Whether the convolutions of the finest block's pooling are depthwise, as in the multi-task network."""
+    batch_norm: bool = False
+    """Whether batch norm follows the first convolution of each encoder feature map, those of the pooling, and the last
+    one of each block. It makes training from pretrained encoders faster, and is folded into the convolutions for
+    inference. The published networks have none."""
     encoder_dropout: Annotated[float, Range(0, below=1)] = 0.5
     """Dropout probability of the encoder feature maps at strides 32 and 16."""
     classifier_dropout: Annotated[float, Range(0, below=1)] = 0.0
