@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from refinenet.inference.area_table import AREA_COLUMNS, area_rows, count_regions
 from refinenet.inference.output_kinds import OUTPUT_KINDS, OUTPUTS, PICTURE_SUFFIXES, Output
-from refinenet.inference.upsampling import largest_class, resize, softmax
-from refinenet.io.arrays import Array, as_numpy, library
+from refinenet.inference.upsampling import largest_class, largest_share, resize, softmax
+from refinenet.io.arrays import Array, as_numpy
 from refinenet.io.files import write_atomically
 from refinenet.io.images import ChannelOrder, encode
 from refinenet.io.overlay import USUAL_STYLE, OverlayStyle, draw_overlay
@@ -67,15 +67,8 @@ class Logits:
 
     def confidence(self) -> npt.NDArray[np.float32]:
         """Return the probability of the predicted class, `(H, W)` float32."""
-        scores = self._resized()
-        maths = library(scores)
-        best = maths.amax(scores, 0)
-        if self.temperature is not None:
-            # The softmax of the largest logit is 1 / sum(exp(logit - largest)); those of the others are not needed.
-            shifted = scores - best
-            shifted /= self.temperature
-            best = 1 / maths.exp(shifted, out=shifted).sum(0)
-        return as_numpy(best)
+        survive_fork()
+        return as_numpy(largest_share(self.values, self.size, self.temperature))
 
     def probabilities(self) -> npt.NDArray[np.float16]:
         """Return the probabilities of all classes, `(K, H, W)` float16; the predicted class keeps the largest."""

@@ -40,6 +40,16 @@ def largest_class(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return scores[0].permute(1, 2, 0).argmax(-1)
 
 
+def largest_share(logits: Tensor, size: tuple[int, int], temperature: float | None) -> Tensor:
+    """Return the probability of the largest class after bilinear resizing: `(K, h, w)` to `(H, W)` float32."""
+    scores = upsampling.resize(logits[None], size)[0].permute(1, 2, 0)
+    best = scores.amax(-1)
+    if temperature is None:
+        return best
+    # The softmax of the largest logit is 1 / sum(exp(logit - largest)); those of the others are not needed.
+    return (scores - best[..., None]).div_(temperature).exp_().sum(-1).reciprocal_()
+
+
 def _classes_together(logits: Tensor) -> Tensor:
     """Return `(N, K, h, w)`, channels last in memory.
 

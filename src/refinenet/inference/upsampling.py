@@ -94,6 +94,32 @@ def largest_class(logits: Array, size: tuple[int, int]) -> Array:
     return labels
 
 
+def largest_share(logits: Array, size: tuple[int, int], temperature: float | None) -> Array:
+    """Return the probability of the largest class after bilinear resizing to the image's size, `(H, W)` float32.
+
+    Args:
+        logits: `(K, h, w)` float32: logits, or probabilities at the image's size.
+        size: H and W.
+        temperature: Divisor of the logits before the softmax; None if they are probabilities.
+    """
+    if not isinstance(logits, np.ndarray):
+        from refinenet.inference import tensors
+
+        return tensors.largest_share(logits, size, temperature)
+    if temperature is None:
+        return resize(logits[None], size)[0].max(0)
+    shares = np.empty(size, np.float32)
+    (together,) = _classes_together(logits[None])
+    for rows, block in _resize_rows(together, size):
+        # Class by class in memory, the sums over classes are sums of whole rows.
+        apart = block.reshape(-1, len(logits)).T.copy()
+        apart -= apart.max(0)
+        apart *= np.float32(1 / temperature)
+        # The softmax of the largest logit is 1 / sum(exp(logit - largest)); those of the others are not needed.
+        shares[rows] = (1 / np.exp(apart, out=apart).sum(0)).reshape(block.shape[:2])
+    return shares
+
+
 def softmax(logits: Array) -> Array:
     """Return the probabilities of classes from their logits, `(K, H, W)`, which are overwritten."""
     maths = library(logits)
