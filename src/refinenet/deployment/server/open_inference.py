@@ -88,7 +88,7 @@ async def infer(request: Request, name: str, version: str = VERSION) -> Response
 
     def run() -> tuple[bytes, int | None]:
         asked = parse(content, header, service)
-        return pack(asked, service.model.predict_decoded(Decoded(pixels=asked.pixels)), name)
+        return pack(asked, service.predict(Decoded(pixels=asked.pixels)), name)
 
     body, length = await service.queue.run(run, service.settings.request_seconds)
     if length is None:
