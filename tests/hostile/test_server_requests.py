@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -46,8 +48,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
     for _ in range(2):  # the largest image of these tests, so that growth is not that of the model
         server.segment(NOISE, LARGE)
     yield server
-    assert server.stop() == 0, server.error_text()
+    assert _end_among_slow_clients(server) == 0, server.error_text()
     assert server.error_text() == "", "nothing that a client sends is a fault"
+
+
+def _end_among_slow_clients(server: ServeProcess) -> int:
+    """Ask the server to stop while clients are slow, and return its exit code."""
+    address = ("127.0.0.1", server.port)
+    parts = (b"", POST.encode() + b"\r\nHost: ", head(POST, {**HEADERS, "Content-Length": 1000}) + b"a")
+    slow = [(part, socket.create_connection(address, 60)) for part in parts for _ in range(5)]
+    for part, connection in slow:
+        connection.sendall(part)
+    server.process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    code = server.wait()
+    assert time.monotonic() - started < 25  # 15 s on a machine of its own
+    for _, connection in slow:
+        connection.close()
+    return code
 
 
 @pytest.fixture(autouse=True)
@@ -396,11 +414,12 @@ def test_a_preflight_request_allows_nothing(server: ServeProcess) -> None:
 
 
 def test_the_schema_is_kept_by_generated_requests(server: ServeProcess) -> None:
-    schemathesis = pytest.importorskip("schemathesis", reason="pip install schemathesis")
-    schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{server.port}/openapi.json")
-    for operation in schema.get_all_operations():
-        case = operation.ok().as_strategy().example()
-        assert case.call().status_code < 500
+    """All checks of schemathesis but one: bytes that fit the schema need not be an image."""
+    pytest.importorskip("schemathesis", reason="pip install schemathesis")
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{server.port}/openapi.json"]
+    options = ["--checks", "all", "--exclude-checks", "positive_data_acceptance", "--max-examples", "10"]
+    found = subprocess.run([*command, *options, "--request-timeout", "100"], capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
 
 
 def test_the_schema_lists_what_is_answered(server: ServeProcess) -> None:

@@ -176,6 +176,7 @@ function show(result, isLive = false) {
   if (result.ids) legend.show(measure(result.ids, legend.classes), isLive);
   for (const pane of panes) if (!pane.root.hidden) pane.show(result);
   if (before !== result) release(before);
+  if (!panes.some((pane) => pane.place)) read(null);
 }
 
 function release(result) {
