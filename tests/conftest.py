@@ -144,8 +144,9 @@ LONGEST = (
     *("docs/test_page_examples", "deployment/test_ray_engine", "end_to_end/test_readme", "export/test_export"),
     *("export/test_quantisation", "export/test_recording", "export/test_exported_outputs", "inference/test_compiled"),
     *("hostile/test_hostile_exports", "datasets/test_mask_truth", "training/test_stages", "training/test_loader"),
-    *("models/test_matconvnet", "training/test_distributed", "datasets/test_doctor_fix", "datasets/test_doctor_targets"),
-    *("docs/test_notebooks", "inference/test_threads", "inference/test_openvino", "models/test_published_encoders"),
+    *("models/test_matconvnet", "training/test_distributed", "datasets/test_doctor_fix", "docs/test_notebooks"),
+    *("datasets/test_doctor_targets", "inference/test_threads", "inference/test_openvino"),
+    "models/test_published_encoders",
 )
 """The files that take longest, the first most; `pytest --durations 0` and a glance once in a while keep this right."""
 
