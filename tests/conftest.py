@@ -161,6 +161,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
+def pytest_unconfigure() -> None:
+    """Free at the end what is to be freed: extension modules print what else they find left over."""
+    gc.unfreeze()
+
+
 @pytest.fixture
 def canary(tmp_path: Path) -> Iterator[Path]:
     """A file that hostile ones point to; it, and all that lies around, is afterwards as it was."""
