@@ -16,6 +16,8 @@ from refinenet.labels import LabelMap, LabelSet
 AREA_COLUMNS = ("id", "class", "pixels", "share", "regions", "square_metres")
 """Columns of a table of class areas."""
 
+Numbers = npt.NDArray[np.int64]
+
 
 def area_rows(
     areas: Mapping[str, float],
@@ -52,18 +54,30 @@ def count_regions(labels: LabelMap, label_set: LabelSet) -> dict[str, int]:
     """
     if labels.size == 0:
         return dict.fromkeys(label_set.names, 0)
-    is_start = np.ones(labels.shape, bool)
-    is_start[:, 1:] = labels[:, 1:] != labels[:, :-1]
-    runs = np.cumsum(is_start.ravel()).reshape(labels.shape) - 1
-    # Runs of the same class in neighbouring rows touch; the first column that they share stands for all.
-    touches = (labels[1:] == labels[:-1]) & (is_start[1:] | is_start[:-1])
-    roots = _find_roots(int(runs[-1, -1]) + 1, runs[:-1][touches], runs[1:][touches])
-    classes = labels[is_start][roots == np.arange(len(roots))]
+    _, classes = find_regions(labels)
     counts = np.bincount(classes, minlength=len(label_set))
     return {name: int(count) for name, count in zip(label_set.names, counts[: len(label_set)], strict=True)}
 
 
-Numbers = npt.NDArray[np.int64]
+def find_regions(labels: npt.NDArray[Any]) -> tuple[Numbers, Numbers]:
+    """Number the regions of 4-connected pixels with equal values.
+
+    Args:
+        labels: `(H, W)` whole numbers, with at least one pixel.
+
+    Returns:
+        `(H, W)` int64: the region of each pixel, from 0 in the order of their first pixels; and `(R,)` int64: the value
+        of each region.
+    """
+    is_start = np.ones(labels.shape, bool)
+    is_start[:, 1:] = labels[:, 1:] != labels[:, :-1]
+    runs = np.cumsum(is_start.ravel()).reshape(labels.shape) - 1
+    # Runs of the same value in neighbouring rows touch; the first column that they share stands for all.
+    touches = (labels[1:] == labels[:-1]) & (is_start[1:] | is_start[:-1])
+    roots = _find_roots(int(runs[-1, -1]) + 1, runs[:-1][touches], runs[1:][touches])
+    is_root = roots == np.arange(len(roots))
+    numbers = np.cumsum(is_root) - 1
+    return numbers[roots][runs], labels[is_start][is_root].astype(np.int64)
 
 
 def _find_roots(count: int, first: Numbers, second: Numbers) -> Numbers:
