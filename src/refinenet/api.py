@@ -14,8 +14,7 @@ import torch
 
 from refinenet.datasets.catalog import DatasetSource, TrainingSource, open_dataset
 from refinenet.deployment.sharing import SharedModel
-from refinenet.distributed import launch
-from refinenet.environment import warn_of_predecessor
+from refinenet.distributed import launch, warn_of_predecessor
 from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
 from refinenet.evaluation.evaluator import model_predictor
 from refinenet.evaluation.pipeline import (

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from refinenet.environment import describe_run
+from refinenet.distributed import describe_run
 from refinenet.labels import LabelSet
 from refinenet.models.model_file import ModelCard
 from refinenet.models.network import Architecture
