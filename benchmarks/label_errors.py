@@ -240,7 +240,8 @@ def find(folder: Path, arguments: argparse.Namespace) -> None:
         folder / "set",
         output=folder / "suspects",
         folds=arguments.folds,
-        network={"size": "small", "encoder_weights": arguments.encoder_weights, "device": "cpu"},
+        network={"size": "small"} if arguments.start == "imagenet" else {"model": arguments.start},
+        device="cpu",
         settings=settings,
     )
     print_note(found.describe())
@@ -300,7 +301,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=100)
-    parser.add_argument("--encoder-weights", default="imagenet")
+    parser.add_argument("--start", default="camvid", help="model to start from, or imagenet for a new network of size small")
     arguments = parser.parse_args()
     unknown = set(arguments.steps) - {*STEPS}
     if unknown:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
-    pass
+    from refinenet.labelling.label_errors import find_label_errors
 else:
     __getattr__, __dir__ = attach(__name__)
 
-__all__: list[str] = []
+__all__ = ["find_label_errors"]

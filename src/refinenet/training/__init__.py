@@ -12,6 +12,7 @@ from refinenet._lazy import attach
 if TYPE_CHECKING:
     from refinenet.training.config import TrainConfig
     from refinenet.training.pretraining.run import pretrain_encoder
+    from refinenet.training.records.folder import RunFolder
     from refinenet.training.records.recipes import merge, read_recipe, recipe_descriptions, recipe_settings
     from refinenet.training.run import TrainResult, TrainRun
     from refinenet.training.stages import prepare_runs
@@ -20,6 +21,7 @@ else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
+    "RunFolder",
     "TrainArguments",
     "TrainConfig",
     "TrainResult",
