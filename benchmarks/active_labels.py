@@ -131,9 +131,7 @@ def train(plan: Plan, network: Network, train_set: Dataset, seed: int, steps: in
     return learner.measured.eval()
 
 
-def rank(
-    plan: Plan, network: Network, card: ModelCard, data: Dataset, labelled: list[int], wanted: int
-) -> list[int]:
+def rank(plan: Plan, network: Network, card: ModelCard, data: Dataset, labelled: list[int], wanted: int) -> list[int]:
     """Choose images that have no labels yet by the package's own measures."""
     gauge = Gauge(network, card, plan.ranked_side)
     hidden = [index for index in range(len(data)) if index not in set(labelled)]
@@ -202,7 +200,10 @@ def draw(plan: Plan, seeds: int) -> None:
         print_table(
             f"Images until {100 * SHARE:.0f} % of the fully labelled mIoU, {100 * statistics.fmean(whole):.1f} %",
             ["seed", *ARMS],
-            [[str(seed), *(_say(needed(plan.counts, curves[arm][seed], goal)) for arm in ARMS)] for seed in range(seeds)],
+            [
+                [str(seed), *(_say(needed(plan.counts, curves[arm][seed], goal)) for arm in ARMS)]
+                for seed in range(seeds)
+            ],
         )
     _print_spread(plan, seeds)
     _draw_curves(plan, curves, goal, statistics.fmean(whole) if whole else None)
@@ -226,9 +227,7 @@ def _print_spread(plan: Plan, seeds: int) -> None:
     print_table("Sequences of the labelled images", ["", *sorted(of_all)], rows)
 
 
-def _draw_curves(
-    plan: Plan, curves: dict[str, list[list[float]]], goal: float | None, whole: float | None
-) -> None:
+def _draw_curves(plan: Plan, curves: dict[str, list[list[float]]], goal: float | None, whole: float | None) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")

@@ -1,11 +1,13 @@
 """Planted label errors: how many of the first suspects of `refinenet label errors` are errors.
 
     python benchmarks/label_errors.py [draw] [plant] [find] [score] --output FOLDER
-                         [--images 2000] [--errors 200] [--size 240 180] [--epochs 4] [--folds 2] [--seed 0]
+                         [--images 2000] [--errors 200] [--size 240 180] [--epochs 1] [--folds 2] [--seed 0]
+                         [--start camvid] [--crop 96 128]
 
 `draw` writes street scenes as a user's folder, and their true masks beside it. `plant` replaces masks by wrong ones:
 one error in each of `--errors` images, equally many of ten kinds. `find` searches for them as a user would, with models
-of `--folds` folds that start from ImageNet weights, none of which judges an image that it was trained on. `score`
+of `--folds` folds that start from `--start` (which has seen none of these scenes), none of which judges an image that
+it was trained on. `score`
 counts: a suspect is a hit if at least half of its pixels were changed by a planted error. Without any of these words,
 all four are done. Everything is kept in FOLDER: images and masks that are there are not drawn again, finished folds are
 not trained again, and a killed search goes on where it was.
@@ -27,11 +29,12 @@ from numpy.random import Generator
 
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.datasets.street_scenes.dataset import LABEL_SET
-from refinenet.inference import find_regions
+from refinenet.inference import number_regions
 from refinenet.io.console import print_note, print_table
 from refinenet.io.files import write_atomically
 from refinenet.io.images import write
 from refinenet.io.mask_files import read_mask
+from refinenet.labels import LabelMap
 
 STEPS = ("draw", "plant", "find", "score")
 FIRST_SEED = 5_000_000
@@ -41,7 +44,7 @@ THINGS = tuple(LABEL_SET.names.index(name) for name in LABEL_SET.names[2:] if na
 LEAST = 0.0018
 """Smallest error, as a share of the image: 78 pixels of 240x180."""
 
-Labels = npt.NDArray[np.uint8]
+Labels = LabelMap
 Mask = npt.NDArray[np.bool_]
 Plant = Callable[[Labels, Mask, Generator], Labels]
 """Changes the labels of an object, given by its mask."""
@@ -94,19 +97,19 @@ def shift(labels: Labels, region: Mask, random: Generator) -> Labels:
     return np.where(moved, labels[region][0], emptied)
 
 
-def forget(labels: Labels, region: Mask, random: Generator) -> Labels:
+def forget(labels: Labels, region: Mask, random: Generator) -> Labels:  # noqa: ARG001 - as all kinds
     """Leave out an object."""
     return np.where(region, np.uint8(surround(labels, region)), labels)
 
 
-def merge(labels: Labels, region: Mask, random: Generator) -> Labels:
+def merge(labels: Labels, region: Mask, random: Generator) -> Labels:  # noqa: ARG001 - as all kinds
     """Let an object run over its border into what is around it."""
     rows, columns = box(region)
     times = max(4, round(0.35 * min(rows.stop - rows.start, columns.stop - columns.start)))
     return np.where(widen(region, times), labels[region][0], labels)
 
 
-def void(labels: Labels, region: Mask, random: Generator) -> Labels:
+def void(labels: Labels, region: Mask, random: Generator) -> Labels:  # noqa: ARG001 - as all kinds
     """Mark an object as void."""
     return np.where(region, np.uint8(VOID), labels)
 
@@ -132,7 +135,7 @@ def halve(labels: Labels, region: Mask, random: Generator) -> Labels:
     return np.where(region & half, np.uint8(surround(labels, region)), labels)
 
 
-def outline_as_box(labels: Labels, region: Mask, random: Generator) -> Labels:
+def outline_as_box(labels: Labels, region: Mask, random: Generator) -> Labels:  # noqa: ARG001 - as all kinds
     """Label an object by its bounding box."""
     filled = np.zeros_like(region)
     filled[box(region)] = True
@@ -151,7 +154,7 @@ def slip(labels: Labels, region: Mask, random: Generator) -> Labels:
     return np.where(stroke, labels[region][0], labels)
 
 
-def exchange(labels: Labels, region: Mask, random: Generator) -> Labels:
+def exchange(labels: Labels, region: Mask, random: Generator) -> Labels:  # noqa: ARG001 - as all kinds
     """Exchange the classes of an object and of what surrounds it, in a frame around it."""
     own, other = int(labels[region][0]), surround(labels, region)
     rows, columns = box(region)
@@ -211,8 +214,9 @@ def plant(folder: Path, images: int, errors: int, seed: int) -> None:
 
 def _spoil(labels: Labels, kind: str, random: Generator) -> Labels | None:
     """Plant an error into one of the objects of an image; None if none of them gives a change that is large enough."""
-    numbers, classes = find_regions(labels)
-    areas = np.bincount(numbers.ravel())
+    numbers = number_regions(labels)
+    areas, classes = np.bincount(numbers.ravel()), np.zeros(numbers.max() + 1, np.int64)
+    classes[numbers] = labels
     least = LEAST * labels.size
     fit = np.flatnonzero(np.isin(classes, THINGS) & (areas >= least) & (areas <= 0.12 * labels.size))
     for region in random.permutation(fit):
@@ -226,23 +230,23 @@ def _spoil(labels: Labels, kind: str, random: Generator) -> Labels | None:
 
 def find(folder: Path, arguments: argparse.Namespace) -> None:
     """Search for label errors by the package's own function, with fold models."""
-    from refinenet.labelling import find_label_errors
+    from refinenet.labelling import Folds, find_label_errors
 
     settings = {
         "epochs": arguments.epochs,
         "batch_size": 8,
-        "crop_size": [128, 160],
+        "crop_size": arguments.crop,
         "workers": 0,
-        "learning_rate": 0.002,
+        "learning_rate": 0.001,
+        "loggers": [],
         "seed": arguments.seed,
     }
+    network = {"size": "small"} if arguments.start == "imagenet" else {"model": arguments.start}
     found = find_label_errors(
         folder / "set",
-        output=folder / "suspects",
-        folds=arguments.folds,
-        network={"size": "small"} if arguments.start == "imagenet" else {"model": arguments.start},
+        folder / "suspects",
+        folds=Folds(count=arguments.folds, network=network, settings=settings),
         device="cpu",
-        settings=settings,
     )
     print_note(found.describe())
 
@@ -297,11 +301,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--errors", type=int, default=200)
     parser.add_argument("--size", type=int, nargs=2, default=(240, 180), metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--crop", type=int, nargs=2, default=(96, 128), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=100)
-    parser.add_argument("--start", default="camvid", help="model to start from, or imagenet for a new network of size small")
+    parser.add_argument(
+        "--start", default="camvid", help="model to start from, or imagenet for a new network of size small"
+    )
     arguments = parser.parse_args()
     unknown = set(arguments.steps) - {*STEPS}
     if unknown:

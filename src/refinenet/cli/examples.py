@@ -33,6 +33,14 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "push": ("refinenet push mine.safetensors owner/name",),
     "pull": ("refinenet pull owner/name@v1 --output theirs.safetensors",),
     "demo": ("refinenet demo --output street.png --seed 3",),
+    "label next": (
+        "refinenet label next photos -m mine.safetensors --count 50 -o todo",
+        "refinenet label next photos -m mine.safetensors --labelled mine",
+    ),
+    "label errors": (
+        "refinenet label errors mine --folds 5 -o suspects",
+        "refinenet label errors mine -m runs/other/best.safetensors",
+    ),
     "data list": ("refinenet data list",),
     "data prepare": ("refinenet data prepare camvid",),
     "data info": ("refinenet data info mine --sheet sheet.png",),

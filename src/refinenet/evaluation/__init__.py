@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         open_splits_of,
         run_evaluation,
     )
+    from refinenet.evaluation.report.images import draw_frame, photo_uri
     from refinenet.evaluation.report.targets import draw_target_strip
     from refinenet.evaluation.results import Evaluation, percent
     from refinenet.evaluation.submission import Submission, plan_submission, write_submission
@@ -43,6 +44,7 @@ __all__ = [
     "check_masks",
     "choose_protocol_for",
     "compare",
+    "draw_frame",
     "draw_target_strip",
     "evaluate_predictions",
     "find_targets",
@@ -52,6 +54,7 @@ __all__ = [
     "open_split",
     "open_splits_of",
     "percent",
+    "photo_uri",
     "plan_submission",
     "run_evaluation",
     "validate",

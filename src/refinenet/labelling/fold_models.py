@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def deal_folds(images: LabelledImages, count: int, group: str | None = None, *, 
         )
         order = [index for members in groups for index in members]
         bounds = [round(total * k / count) for k in range(count + 1)]
-        groups = [order[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
+        groups = [order[low:high] for low, high in pairwise(bounds)]
     parts: list[list[int]] = [[] for _ in range(count)]
     for members in sorted(groups, key=len, reverse=True):
         min(parts, key=len).extend(members)

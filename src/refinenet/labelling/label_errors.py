@@ -2,68 +2,81 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
-from refinenet.datasets import Dataset, DatasetSource
-from refinenet.deployment import SharedModel
-from refinenet.evaluation import as_read_by
-from refinenet.export import open_described
-from refinenet.inference import choose_backend
-from refinenet.io.console import print_note, progress_bar
-from refinenet.io.files import write_atomically
-from refinenet.io.images import write
-from refinenet.io.mask_files import read_mask
-from refinenet.io.tables import write_table
+from refinenet.datasets import DatasetSource
+from refinenet.io.console import print_note
 from refinenet.labelling.fold_models import deal_folds, train_fold
-from refinenet.labelling.image_journal import ImageJournal, open_image_journal
+from refinenet.labelling.image_journal import open_image_journal
+from refinenet.labelling.judging import Judge, judge_all, open_judge
 from refinenet.labelling.labelled_images import LabelledImages, open_labelled
+from refinenet.labelling.seen_images import find_seen
+from refinenet.labelling.suspect_list import write_suspects
 from refinenet.labelling.suspect_scores import ScoredSuspect, score_suspects
-from refinenet.labelling.suspects import Suspect, find_suspects
-from refinenet.models import ModelSpec, check_same_classes, choose_device
+from refinenet.models import BUNDLED, locate_model
+from refinenet.training import RunFolder
 
 FIRST = 200
 """Number of suspects that are listed by default."""
-REGIONS, PROPOSALS = "regions", "proposals"
-COLUMNS = ("rank", "score", "image", "split", "label", "prediction", "confidence", "pixels", "left", "top", "right",
-           "bottom", "region", "number")  # fmt: skip
-"""Columns of the table of suspects."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge:
-    """Models that judge the same images."""
+class Folds:
+    """Cross-validation: as many models as folds, each trained on all images but those of its fold."""
 
-    models: tuple[Path, ...]
-    """Their files; probabilities of several are averaged."""
-    images: tuple[int, ...]
-    """Indices of the images, none of which was used to train any of the models."""
+    count: int = 5
+    """Number of folds, at least 2."""
+    network: Mapping[str, Any] = field(default_factory=lambda: {"size": "small"})
+    """What each training starts from: fields of `models.ModelSpec`, such as a `size`, or a `model` that was trained on
+    none of the images."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `TrainConfig`."""
+    group: str | None = None
+    """Regular expression whose first group is common to related images, which are in one fold; by default their names
+    without the last number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelErrors:
-    """The outcome of a search."""
+    """Outcome of a search."""
 
     folder: Path
     """Folder of the results."""
-    images: int
+    judged: int
     """Number of images that were judged."""
+    left_out: int
+    """Number of images that were not, as all models were trained on them."""
     suspects: tuple[ScoredSuspect, ...]
     """All suspects, the most likely label errors first."""
     listed: int
     """How many of them are in the table and on the page."""
+    page: Path
+    """The page to go through them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {
+            "folder": str(self.folder),
+            "page": str(self.page),
+            "judged": self.judged,
+            "left_out": self.left_out,
+            "suspects": len(self.suspects),
+            "listed": self.listed,
+        }
 
     def describe(self) -> str:
-        """Describe the outcome in a sentence."""
+        """Describe the outcome in a sentence or two."""
+        left_out = f" {self.left_out} images were not judged: the models were trained on them." if self.left_out else ""
         return (
-            f"{len(self.suspects)} regions of {self.images} images contradict their label; the first {self.listed} "
-            f"are in {self.folder}."
+            f"{len(self.suspects):,} regions in {self.judged:,} images contradict their label; the first "
+            f"{self.listed:,} are in {self.page}.{left_out}"
         )
 
 
@@ -71,124 +84,143 @@ def find_label_errors(
     dataset: DatasetSource,
     output: str | os.PathLike[str],
     *,
-    folds: int = 0,
+    models: Sequence[str | os.PathLike[str]] = (),
+    folds: Folds | None = None,
     root: str | os.PathLike[str] | None = None,
     splits: Sequence[str] = (),
-    network: Mapping[str, Any] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    device: str | None = None,
-    group: str | None = None,
+    unseen: bool = False,
     first: int = FIRST,
+    device: str | torch.device | None = None,
     progress: bool = True,
 ) -> LabelErrors:
-    """Find regions whose label is likely wrong."""
-    images = open_labelled(dataset, root, splits)
-    folder = Path(output)
-    dealt = deal_folds(images, folds, group, show=progress)
+    """Find regions whose label is likely wrong, and write a table, their masks, proposals, and a page to go through.
+
+    Labels are judged only by models that were not trained on them: those of `folds`, which are trained for it, or
+    `models`, whose files and run folders have to show what they were trained on. A killed search goes on where it was;
+    finished folds are not trained again.
+
+    Args:
+        dataset: As for `datasets.open_dataset`.
+        output: Folder for the results, created if missing.
+        models: Model files, or run folders, instead of folds; an image is judged by those that did not see it.
+        folds: Cross-validation, instead of models.
+        root: Folder of a named dataset.
+        splits: Splits to judge; by default all that have labels.
+        unseen: Whether the caller warrants that models (or what the folds start from) saw none of the images, where
+            files do not show it.
+        first: Number of suspects to list.
+        device: As for `models.choose_device`.
+        progress: Whether to show progress and notes on standard error.
+
+    Returns:
+        All suspects, with where the results are.
+
+    Raises:
+        FileNotFoundError: The data or a model are missing.
+        ValueError: Not exactly one of `models` and `folds` is given, the models were trained on all images or may have
+            been, an image or a label map cannot be used, or the folder holds results of other settings.
+        OSError: A file cannot be read or written.
+    """
+    if bool(models) == (folds is not None):
+        raise ValueError("Pass models that have not seen the images, or folds to train such models: one of the two.")
+    images, folder = open_labelled(dataset, root, splits), Path(output)
+    files = [_locate(model) for model in models]
+    judges = _choose_judges(images, files, unseen=unseen, progress=progress)
+    if folds is not None:
+        judges = _train_judges(images, folds, folder, unseen=unseen, device=device, progress=progress)
+    settings = _describe(images, files, folds)
+    with open_image_journal(folder, "judged", settings) as journal:
+        found = judge_all(images, judges, journal, folder, device=device, progress=progress)
+    scored = score_suspects(found, len(found))
+    page = write_suspects(images, scored[:first], len(scored), len(found), folder)
+    return LabelErrors(
+        folder=folder,
+        judged=len(found),
+        left_out=len(images.names) - len(found),
+        suspects=tuple(scored),
+        listed=min(first, len(scored)),
+        page=page,
+    )
+
+
+def _locate(model: str | os.PathLike[str]) -> Path:
+    """Return the file of a model, of a run folder its best one; the name of a bundled model stays."""
+    path = Path(model)
+    if path.is_dir():
+        return RunFolder(path).model
+    return Path(locate_model(model)) if os.fspath(model) not in BUNDLED else path
+
+
+def _describe(images: LabelledImages, files: Sequence[Path], folds: Folds | None) -> dict[str, Any]:
+    """Return the settings that the results depend on, JSON-ready."""
+    values: dict[str, Any] = {"format": 1, "dataset": images.all.name, "models": [str(file) for file in files]}
+    values["splits"] = [part.split for part in images.parts]
+    if folds is not None:
+        network = {key: str(value) for key, value in folds.network.items()}
+        values |= {"folds": folds.count, "group": folds.group, "network": network, "settings": dict(folds.settings)}
+    return values
+
+
+def _find_seen(file: Path, images: LabelledImages, *, unseen: bool, progress: bool) -> frozenset[int]:
+    """Return the images that a model was trained on.
+
+    Raises:
+        ValueError: It may have been trained on others, and the caller does not warrant that it was not.
+    """
+    seen = find_seen(file, open_judge(file, "cpu").card, images)
+    if seen.doubts and not unseen:
+        raise ValueError(
+            f"{'; '.join(seen.doubts)}. A model that was trained on an image agrees with its labels, right or wrong, "
+            "so it may not judge them. Train models for the purpose (--folds 5), or, if you know that this model has "
+            "never seen the images, say so (--unseen, unseen=True)."
+        )
+    for doubt in seen.doubts:
+        print_note(f"Warning: {doubt}. It judges all images, as you say that it has seen none.", enabled=progress)
+    return seen.indices
+
+
+def _choose_judges(images: LabelledImages, files: Sequence[Path], *, unseen: bool, progress: bool) -> list[Judge]:
+    """Let each image be judged by the models that were not trained on it."""
+    seen = {file: _find_seen(file, images, unseen=unseen, progress=progress) for file in files}
+    by_models: dict[tuple[Path, ...], list[int]] = defaultdict(list)
+    for index in range(len(images.names)):
+        by_models[tuple(file for file in files if index not in seen[file])].append(index)
+    left_out = by_models.pop((), [])
+    if files and not by_models:
+        raise ValueError(
+            f"{', '.join(map(str, files))}: trained on all {len(left_out)} images, so that it cannot judge their "
+            "labels. Train models for the purpose: --folds 5."
+        )
+    return [Judge(models=models, images=tuple(indices)) for models, indices in by_models.items()]
+
+
+def _train_judges(
+    images: LabelledImages,
+    folds: Folds,
+    folder: Path,
+    *,
+    unseen: bool,
+    device: str | torch.device | None,
+    progress: bool,
+) -> list[Judge]:
+    start = folds.network.get("model")
+    if start is not None and _find_seen(_locate(start), images, unseen=unseen, progress=progress):
+        raise ValueError(
+            f"The folds would start from {start}, which was trained on images of {images.all.name}: what it knows of "
+            "their labels would stay. Start from another model, or from a new network (--size small)."
+        )
+    dealt = deal_folds(images, folds.count, folds.group, show=progress)
     judges = []
     for fold in dealt:
+        run = folder / f"fold-{fold.number}"
         model = train_fold(
             images,
             fold,
-            folder / f"fold-{fold.number}",
-            network=network or {},
+            run,
+            network=folds.network,
             device=device,
-            settings=settings or {},
+            settings=folds.settings,
             progress=progress,
         )
         judges.append(Judge(models=(model,), images=fold.images))
-    recorded = {"format": 1, "folds": folds, "images": len(images.names)}
-    with open_image_journal(folder, "judged", recorded) as journal:
-        found = _judge_all(images, judges, folder, journal, device, progress=progress)
-    scored = score_suspects(found, sum(len(judge.images) for judge in judges))
-    return _write(images, scored, folder, first, sum(len(judge.images) for judge in judges))
-
-
-def _judge_all(
-    images: LabelledImages,
-    judges: Sequence[Judge],
-    folder: Path,
-    journal: ImageJournal,
-    device: str | None,
-    *,
-    progress: bool,
-) -> dict[int, list[Suspect]]:
-    found: dict[int, list[Suspect]] = {}
-    with progress_bar(progress) as bar:
-        task = bar.add_task("Judging labels", total=sum(len(judge.images) for judge in judges), status="")
-        for judge in judges:
-            opened: list[SharedModel] = []
-            for index in judge.images:
-                name = images.names[index]
-                state = _state(images.all, images.all.items[index])
-                entry = journal.find(name, state)
-                if entry is None:
-                    opened = opened or [_open(model, device) for model in judge.models]
-                    suspects = _judge(images.all, index, opened, folder / REGIONS / f"{name}.png")
-                    entry = {**state, "suspects": [asdict(suspect) for suspect in suspects]}
-                    journal.add(name, entry)
-                found[index] = [Suspect(**{**each, "box": tuple(each["box"])}) for each in entry["suspects"]]
-                bar.advance(task)
-    return found
-
-
-def _open(path: Path, device: str | None) -> SharedModel:
-    chosen = choose_device(device)
-    opened, card = open_described(ModelSpec(model=path), "auto", chosen)
-    backend = choose_backend("auto", chosen.type, "float32")
-    return SharedModel(opened, card, backend=backend, precision="float32", or_pytorch=True, channel_order="rgb")
-
-
-def _judge(dataset: Dataset, index: int, models: Sequence[SharedModel], target: Path) -> list[Suspect]:
-    total = None
-    for model in models:
-        read = as_read_by(model.card, dataset)
-        check_same_classes(model.label_set, read)
-        sample = read[index]
-        shares = model.segment(sample.image).probabilities.astype(np.float32)
-        total = shares if total is None else total + shares
-    assert total is not None
-    suspects, regions = find_suspects(sample.labels, total / len(models), dataset.label_set)
-    if suspects:
-        write(target, regions.astype(np.uint8))
-    return suspects
-
-
-def _state(dataset: Dataset, item: str) -> dict[str, int]:
-    """Return what changes when the files of an image do: the sums of their sizes and times."""
-    files = [file for file in (dataset.image_file(item), dataset.label_file(item)) if file is not None]
-    facts = [file.stat() for file in files if file.is_file()]
-    return {"bytes": sum(each.st_size for each in facts), "mtime_ns": sum(each.st_mtime_ns for each in facts)}
-
-
-def _write(
-    images: LabelledImages, scored: Sequence[ScoredSuspect], folder: Path, first: int, judged: int
-) -> LabelErrors:
-    listed = scored[:first]
-    rows = [_row(images, each, rank) for rank, each in enumerate(listed, start=1)]
-    write_table(folder / "suspects.csv", rows, COLUMNS)
-    values = {"format": 1, "dataset": images.all.name, "images": judged, "suspects": rows}
-    write_atomically(folder / "suspects.json", (json.dumps(values, indent=1) + "\n").encode())
-    return LabelErrors(folder=folder, images=judged, suspects=tuple(scored), listed=len(listed))
-
-
-def _row(images: LabelledImages, scored: ScoredSuspect, rank: int) -> dict[str, Any]:
-    name, suspect, label_set = images.names[scored.image], scored.suspect, images.all.label_set
-    split, _, item = name.partition("/")
-    left, top, right, bottom = suspect.box
-    return {
-        "rank": rank,
-        "score": round(scored.score, 4),
-        "image": item,
-        "split": split,
-        "label": "void" if suspect.label == label_set.ignore_index else label_set.names[suspect.label],
-        "prediction": label_set.names[suspect.prediction],
-        "confidence": round(suspect.confidence, 4),
-        "pixels": suspect.pixels,
-        "left": left,
-        "top": top,
-        "right": right,
-        "bottom": bottom,
-        "region": f"{REGIONS}/{name}.png",
-        "number": suspect.number,
-    }
+    return judges

@@ -111,7 +111,8 @@ def rank_shares(values: Floats) -> Floats:
         ordered = np.sort(column)
         low, high = np.searchsorted(ordered, column, "left"), np.searchsorted(ordered, column, "right")
         ranks.append((low + high - 1) / 2 / (len(values) - 1))
-    return np.mean(ranks, axis=0).astype(np.float32)
+    shares: Floats = np.mean(ranks, axis=0).astype(np.float32)
+    return shares
 
 
 class _State:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refinenet.inference import find_regions
+from refinenet.inference import number_regions
 from refinenet.labels import LabelMap, LabelSet
 
 Mask = npt.NDArray[np.bool_]
@@ -75,17 +76,19 @@ def find_suspects(labels: LabelMap, probabilities: Shares, label_set: LabelSet) 
     doubt = confidence - np.where(is_void, np.float32(0.5), labelled)
     in_doubt = (prediction != ids) & (doubt >= LEAST_DOUBT)
     reach = max(1, round(OUTLINE * math.hypot(*labels.shape)))
-    numbers, values = find_regions(np.where(_open(in_doubt, reach), ids, -1))
-    areas = np.bincount(numbers.ravel())
+    marked: Any = np.where(_open(in_doubt, reach), ids, -1)
+    numbers = number_regions(marked)
+    areas, values = np.bincount(numbers.ravel()), np.zeros(numbers.max() + 1, np.int64)
+    values[numbers] = marked
     kept = np.flatnonzero((values >= 0) & (areas >= LEAST_AREA * labels.size))
     if not len(kept):
         return [], np.zeros(labels.shape, np.int64)
-    totals = np.bincount(numbers.ravel(), (doubt * areas[numbers] ** 0).ravel().astype(np.float64))
+    totals = np.bincount(numbers.ravel(), doubt.ravel())
     kept = kept[np.argsort(-totals[kept], kind="stable")][:MOST]
     order = np.zeros(len(values), np.int64)
     order[kept] = np.arange(1, len(kept) + 1)
     regions = order[numbers]
-    objects, _ = find_regions(ids)
+    objects = number_regions(labels)
     object_areas = np.bincount(objects.ravel())
     depth = _depth(regions)
     suspects = []

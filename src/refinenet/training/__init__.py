@@ -12,8 +12,10 @@ from refinenet._lazy import attach
 if TYPE_CHECKING:
     from refinenet.training.config import TrainConfig
     from refinenet.training.pretraining.run import pretrain_encoder
+    from refinenet.training.records.fingerprint import find_changes
     from refinenet.training.records.folder import RunFolder
     from refinenet.training.records.recipes import merge, read_recipe, recipe_descriptions, recipe_settings
+    from refinenet.training.records.run_record import RunRecord
     from refinenet.training.run import TrainResult, TrainRun
     from refinenet.training.stages import prepare_runs
     from refinenet.training.start import TrainArguments
@@ -22,10 +24,12 @@ else:
 
 __all__ = [
     "RunFolder",
+    "RunRecord",
     "TrainArguments",
     "TrainConfig",
     "TrainResult",
     "TrainRun",
+    "find_changes",
     "merge",
     "prepare_runs",
     "pretrain_encoder",

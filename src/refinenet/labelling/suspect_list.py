@@ -1,0 +1,98 @@
+"""The list of suspects on disk: a table, label maps with proposals in place of the suspects, and a page."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from refinenet.io.band_images import as_picture
+from refinenet.io.files import write_atomically
+from refinenet.io.images import write
+from refinenet.io.mask_files import read_mask
+from refinenet.io.tables import write_table
+from refinenet.labelling.judging import REGIONS
+from refinenet.labelling.labelled_images import LabelledImages
+from refinenet.labelling.suspect_page import SuspectView, draw_entry, render_page
+from refinenet.labelling.suspect_scores import ScoredSuspect
+
+TABLE, LIST, PAGE, PROPOSALS = "suspects.csv", "suspects.json", "suspects.html", "proposals"
+COLUMNS = (
+    *("rank", "score", "image", "split", "label", "prediction", "confidence", "pixels"),
+    *("left", "top", "right", "bottom", "region", "number", "file"),
+)
+"""Columns of the table."""
+VOID = "void"
+
+
+def write_suspects(
+    images: LabelledImages, listed: Sequence[ScoredSuspect], total: int, judged: int, folder: Path
+) -> Path:
+    """Write the table, the proposals and the page.
+
+    Args:
+        images: The images.
+        listed: The suspects to list, in order.
+        total: Number of all suspects.
+        judged: Number of images that were judged.
+        folder: Folder of the results, which has the maps of suspects already.
+
+    Returns:
+        The page.
+
+    Raises:
+        OSError: A file cannot be read or written.
+    """
+    rows = [_describe(images, each, rank) for rank, each in enumerate(listed, start=1)]
+    write_table(folder / TABLE, rows, COLUMNS)
+    values = {"format": 1, "dataset": images.all.name, "images": judged, "found": total, "suspects": rows}
+    write_atomically(folder / LIST, (json.dumps(values, indent=1) + "\n").encode())
+    entries: dict[int, Any] = {}
+    by_image = defaultdict(list)
+    for rank, each in enumerate(listed):
+        by_image[each.image].append(rank)
+    # Image by image, so that each is read once and only one is in memory.
+    for index, ranks in by_image.items():
+        view = _propose(images, index, [listed[rank] for rank in ranks], folder)
+        for rank in ranks:
+            entries[rank] = draw_entry(view, listed[rank].suspect, rows[rank], images.all.label_set)
+    page = render_page(images.all.name, [entries[rank] for rank in range(len(listed))], total, judged)
+    return write_atomically(folder / PAGE, page.encode())
+
+
+def _propose(images: LabelledImages, index: int, suspects: Sequence[ScoredSuspect], folder: Path) -> SuspectView:
+    """Write the label map of an image with what the model says in place of its suspects."""
+    name, sample = images.names[index], images.all[index]
+    regions = read_mask(folder / REGIONS / f"{name}.png")
+    proposal = sample.labels.copy()
+    for each in suspects:
+        proposal[regions == each.suspect.number] = each.suspect.prediction
+    write(folder / PROPOSALS / f"{name}.png", proposal)
+    image = as_picture(sample.image, images.all.bands)
+    return SuspectView(image=image, labels=sample.labels, proposal=proposal, regions=regions)
+
+
+def _describe(images: LabelledImages, scored: ScoredSuspect, rank: int) -> Mapping[str, str | int | float | None]:
+    name, suspect, label_set = images.names[scored.image], scored.suspect, images.all.label_set
+    split, _, item = name.partition("/")
+    left, top, right, bottom = suspect.box
+    file = images.all.label_file(images.all.items[scored.image])
+    return {
+        "rank": rank,
+        "score": round(scored.score, 4),
+        "image": item,
+        "split": split,
+        "label": VOID if suspect.label == label_set.ignore_index else label_set.names[suspect.label],
+        "prediction": label_set.names[suspect.prediction],
+        "confidence": round(suspect.confidence, 4),
+        "pixels": suspect.pixels,
+        "left": left,
+        "top": top,
+        "right": right,
+        "bottom": bottom,
+        "region": f"{REGIONS}/{name}.png",
+        "number": suspect.number,
+        "file": None if file is None else str(file),
+    }
