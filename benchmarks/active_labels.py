@@ -1,4 +1,4 @@
-"""Labels that teach: how many images reach 95 % of the fully labelled mIoU, chosen by `refinenet label next` or at random.
+"""Labels that teach: how many images reach 95 % of the fully labelled mIoU, chosen by `label next` or at random.
 
     REFINENET_CAMVID=... python benchmarks/active_labels.py [run] [draw] --output FOLDER
                          [--counts 8 16 24 36 54 80] [--steps 40] [--seeds 3] [--size 240 180] [--crop 112 144]

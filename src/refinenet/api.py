@@ -155,6 +155,7 @@ class RefineNet(SharedModel):
         check: bool = True,
         stop_after: int | None = None,
         progress: bool = True,
+        continue_from: str | os.PathLike[str] | None = None,
         **settings: Any,
     ) -> TrainResult:
         """Train the network; afterwards it has the weights of the epoch with the best validation mIoU.
@@ -180,6 +181,9 @@ class RefineNet(SharedModel):
                 that training would fail on or learn something wrong from.
             stop_after: Number of steps, of a stage, after which to stop, as on Ctrl-C; `resume` continues.
             progress: Whether to show progress on standard error.
+            continue_from: Run folder of a finished run. A new, shorter run starts from its last model with its settings
+                and lower learning rates, on `dataset` (by default that of the old run, which may have grown) together
+                with all images of the old run; at the end both models are compared on the validation split.
             settings: Fields of `TrainConfig`, such as `epochs`; for all stages that do not override them.
 
         Returns:
@@ -201,6 +205,7 @@ class RefineNet(SharedModel):
             resume=resume,
             stages=stages,
             recipe=recipe,
+            continue_from=continue_from,
             classes=classes,
             settings=settings,
             check=check,
@@ -217,12 +222,18 @@ class RefineNet(SharedModel):
         return result
 
     def _carry_out(self, run: TrainRun) -> TrainResult:
+        from refinenet.training.continuation import compare_with_start
+
         self._adopt(run.network, run.card)
         self._untrained = None
+        val_set = run.val_set  # while it runs, the run may read it from a cache
         try:
             result = run.run()
         finally:
             self.network.eval()  # also after an interruption, as predictions use the running statistics
+        if result.is_over:
+            compared = compare_with_start(run.folder, val_set, run.engine.processes, progress=run.progress)
+            result = replace(result, comparison=compared)
         network, card = load(result.model)
         self._adopt(network.to(self.network.mean.device), card)
         self._origin = {"model": str(result.model.resolve())}

@@ -12,6 +12,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "refinenet train --dataset mine --model camvid --recipe few_images",
         "refinenet train -d mine --epochs 100 --set optimiser=sgd -o runs/mine",
         "refinenet train --resume runs/mine",
+        "refinenet train --continue runs/mine --dataset grown",
     ),
     "pretrain": ("refinenet pretrain my_images --encoder mobilenetv2_100 --output runs/encoder",),
     "eval": (

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from refinenet.datasets.joining import join
     from refinenet.datasets.preparation import PrepareReport, list_datasets, prepare
     from refinenet.datasets.quantity_choice import with_quantities
+    from refinenet.datasets.same_images import find_same_images
     from refinenet.datasets.split import group_names, split_folder
     from refinenet.datasets.street_scenes import draw_street
 else:
@@ -73,6 +74,7 @@ __all__ = [
     "describe",
     "draw_street",
     "find_root",
+    "find_same_images",
     "find_server",
     "group_names",
     "is_band_folder",

@@ -10,8 +10,8 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
-    from refinenet.evaluation.comparison import compare
-    from refinenet.evaluation.evaluator import PROTOCOL, accumulate_targets, model_predictor, validate
+    from refinenet.evaluation.comparison import EvaluationComparison, compare
+    from refinenet.evaluation.evaluator import PROTOCOL, accumulate_targets, evaluate, model_predictor, validate
     from refinenet.evaluation.metric_tables import By
     from refinenet.evaluation.metrics import ConfusionMatrix
     from refinenet.evaluation.pipeline import (
@@ -37,6 +37,7 @@ __all__ = [
     "By",
     "ConfusionMatrix",
     "Evaluation",
+    "EvaluationComparison",
     "FittedTemperature",
     "Submission",
     "accumulate_targets",
@@ -46,6 +47,7 @@ __all__ = [
     "compare",
     "draw_frame",
     "draw_target_strip",
+    "evaluate",
     "evaluate_predictions",
     "find_targets",
     "fit_temperature",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from refinenet.datasets import PUBLISHED, Dataset, is_drawn, open_training_datasets
+from refinenet.datasets import PUBLISHED, Dataset, find_same_images, is_drawn, open_training_datasets
 from refinenet.labelling.labelled_images import LabelledImages
 from refinenet.models import ModelCard
 from refinenet.training import RunFolder, RunRecord, find_changes
@@ -95,47 +93,9 @@ def _in_run(folder: RunFolder, images: LabelledImages) -> SeenImages:
     if changes:
         reason = f"the dataset of the run in {folder.path} has changed since: {'; '.join(changes)}"
         return SeenImages(indices=nothing, doubts=(reason,))
-    return SeenImages(indices=frozenset(_find_same(trained, images.all)))
+    return SeenImages(indices=frozenset(find_same_images(images.all, trained)))
 
 
 def _with_targets(dataset: Dataset, record: RunRecord) -> Dataset:
     known = {spec.name for spec in dataset.target_specs}
     return dataset.with_targets(spec.name for spec in record.card.architecture.outputs if spec.name in known)
-
-
-def _find_same(trained: Dataset, judged: Dataset) -> Iterator[int]:
-    """Yield the indices of judged images that are among the trained ones, by the bytes of their files.
-
-    Drawn images have no files: they are the same if their names are.
-    """
-    files = [trained.image_file(item) for item in trained.items]
-    by_size = defaultdict(list)
-    for file in files:
-        if file is not None:
-            by_size[file.stat().st_size].append(file)
-    hashes: dict[int, set[str]] = {}
-    names = set(_plain(trained.items)) if None in files else set()
-    for index, item in enumerate(judged.items):
-        file = judged.image_file(item)
-        if file is None:
-            if next(_plain([item])) in names:
-                yield index
-            continue
-        size = file.stat().st_size
-        if size in by_size:
-            if size not in hashes:
-                hashes[size] = set(map(_digest, by_size[size]))
-            if _digest(file) in hashes[size]:
-                yield index
-
-
-def _plain(items: Iterable[str]) -> Iterator[str]:
-    """Yield names without the number that joined datasets put before them."""
-    for item in items:
-        number, slash, rest = item.partition("/")
-        yield rest if slash and number.isdecimal() else item
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -117,7 +117,7 @@ def _open(mask: Mask, reach: int) -> Mask:
     core = mask
     for _ in range(reach):
         core = ~_widen(~core)
-    for _ in range(reach):
+    for _ in range(2 * reach):  # twice, as a step goes up, down, left and right, and corners are two steps away
         core = _widen(core) & mask
     return core
 

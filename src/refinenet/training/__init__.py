@@ -11,6 +11,7 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.training.config import TrainConfig
+    from refinenet.training.continuation import compare_with_start
     from refinenet.training.pretraining.run import pretrain_encoder
     from refinenet.training.records.fingerprint import find_changes
     from refinenet.training.records.folder import RunFolder
@@ -29,6 +30,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "TrainRun",
+    "compare_with_start",
     "find_changes",
     "merge",
     "prepare_runs",

@@ -12,6 +12,7 @@ from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import ClassCounts, count_classes, log_weights, median_frequency_weights
 from refinenet.datasets.dataset import spread
 from refinenet.distributed import Engine
+from refinenet.evaluation.comparison import EvaluationComparison
 from refinenet.inference.backends.pytorch import keep_freed_memory
 from refinenet.io.console import print_note
 from refinenet.models.model_file import ModelCard
@@ -46,6 +47,8 @@ class TrainResult:
     """Number of epochs trained in all."""
     is_over: bool
     """Whether the run is finished; False if `stop_after` stopped it before its end."""
+    comparison: EvaluationComparison | None = None
+    """Of a run that continued another one: the models before and after on the validation split."""
 
     @property
     def best_miou(self) -> float | None:

@@ -62,6 +62,8 @@ class TrainArguments:
     root: str | os.PathLike[str] | None = None
     output: str | os.PathLike[str] | None = None
     resume: str | os.PathLike[str] | None = None
+    continue_from: str | os.PathLike[str] | None = None
+    """Folder of a finished run that a new one continues; see `continuation`."""
     stages: str | os.PathLike[str] | Sequence[Mapping[str, Any]] | None = None
     recipe: str | os.PathLike[str] | None = None
     classes: str | None = None
@@ -80,6 +82,11 @@ class TrainArguments:
     def __post_init__(self) -> None:
         if self.recipe is not None and (self.resume is not None or self.stages is not None):
             raise ValueError("A recipe defines what to train on: do not combine it with resume or stages.")
+        if self.continue_from is not None and not (self.recipe is self.resume is self.stages is None):
+            raise ValueError(
+                "A run is continued with the settings of the old one (continue_from): do not combine it with resume, "
+                "which goes on with an interrupted run itself, nor with stages or a recipe."
+            )
         if not isinstance(self.root, str | os.PathLike | None):
             raise ValueError(f"root must be a folder, not {self.root!r}.")
         if self.stop_after is not None and (type(self.stop_after) is not int or self.stop_after < 1):
