@@ -65,15 +65,17 @@ def test_the_lazy_choice_is_that_of_trying_all_images_each_time() -> None:
     amounts = shares / shares.mean(0)
     order = measures.argsort(0).argsort(0) / (count - 1)
     weights = LEAST_WEIGHT + (1 - LEAST_WEIGHT) * order.mean(1)
-    best, covered, expected, units = np.zeros(count), np.zeros(5), list[int](), None
+    best, nearest, covered, expected, units = np.zeros(count), np.zeros(count), np.zeros(5), list[int](), None
     for _ in range(12):
-        parts = np.stack([np.maximum(alike - best, 0).mean(1), np.log1p(amounts / (1 + covered)).mean(1)], 1)
+        classes = np.log1p(amounts / (1 + covered)).mean(1) * (1 - nearest)
+        parts = np.stack([np.maximum(alike - best, 0).mean(1), classes], 1)
         units = parts.max(0) if units is None else units
         gains = weights * (parts / units).sum(1)
         gains[expected] = -1
         chosen = int(gains.argmax())
         expected.append(chosen)
         best, covered = np.maximum(best, alike[chosen]), covered + amounts[chosen]
+        nearest = np.maximum(nearest, alike[chosen])
     assert [each.index for each in choose(pool(features, shares, measures), 12)] == expected
 
 

@@ -7,7 +7,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-from refinenet.datasets import Dataset, DatasetSource, group_names, is_unlabelled, join, open_dataset, split_names
+from refinenet.datasets import (
+    PUBLISHED,
+    Dataset,
+    DatasetSource,
+    group_names,
+    is_drawn,
+    is_unlabelled,
+    join,
+    open_dataset,
+    split_names,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +26,9 @@ class LabelledImages:
 
     parts: tuple[Dataset, ...]
     """A dataset for each split."""
+    has_fixed_splits: bool = False
+    """Whether it is a published or a drawn dataset, whose name tells which images are in a split; folders of one name
+    may hold any images."""
 
     @cached_property
     def names(self) -> list[str]:
@@ -67,7 +80,8 @@ def open_labelled(
     parts = tuple(opened(split) for split in chosen)
     if not parts[0].label_set.names:
         raise ValueError(f"{parts[0].name} has no label maps: there are no labels to check.")
-    return LabelledImages(parts=parts)
+    is_named = not callable(dataset) and (os.fspath(dataset) in PUBLISHED or is_drawn(os.fspath(dataset)))
+    return LabelledImages(parts=parts, has_fixed_splits=is_named)
 
 
 def _list_splits(dataset: DatasetSource) -> tuple[str, ...]:

@@ -77,10 +77,10 @@ def choose(pool: Pool, count: int, labelled: Labelled | None = None) -> list[Cho
 
     What an image adds is the product of its weight (`LEAST_WEIGHT` to 1, by how unsure the model is of it) and the sum
     of two parts: how much more like a labelled or chosen image the others become (facility location: mean over the
-    images of the similarity to the most similar one), and how much of each class it adds (sum over classes of
-    log(1 + amount), where an amount of 1 is the mean of an image). Both parts have diminishing returns, so a greedy
-    choice is within 1 - 1/e of the best (Nemhauser et al., 1978), and a gain once computed is a bound of later ones,
-    by which most images are never looked at twice.
+    images of the similarity to the most similar one), and how much of each class it adds (mean over classes of
+    log(1 + amount), where an amount of 1 is the mean of an image), times its distance to the most similar labelled or
+    chosen image: the classes of a copy are known. Both parts only shrink as images are chosen, so a gain once computed
+    is a bound of later ones, by which most images are never looked at twice (Minoux, 1978).
 
     Args:
         pool: The images.
@@ -129,12 +129,14 @@ class _State:
         self._representatives = self._places[spread(len(features), REPRESENTATIVES)]
         self._best = np.zeros(len(self._representatives), np.float32)
         self._covered = np.zeros(len(mean), np.float64)
+        self._nearest = np.zeros(len(features), np.float32)
         self._chosen: list[int] = []
         self._labelled = None if labelled is None else self._place(labelled.features)
         if labelled is not None and self._labelled is not None:
             self._covered += (labelled.shares / np.maximum(mean, 1e-6)).sum(0)
             for place in self._labelled:
                 self._best = np.maximum(self._best, self._alike(place, self._representatives))
+                self._nearest = np.maximum(self._nearest, self._alike(place, self._places))
         self._units = np.array([1.0, 1.0])
         parts = np.array([self._parts(index) for index in range(len(features))])
         self._units = np.maximum(parts.max(0), 1e-9)
@@ -157,7 +159,7 @@ class _State:
         alike = self._alike(self._places[index], self._representatives)
         likeness = float(np.maximum(alike - self._best, 0).mean())
         amounts = np.log1p(self._amounts[index] / (1 + self._covered))
-        return likeness, float(amounts.mean())
+        return likeness, float(amounts.mean()) * (1 - self._nearest[index])
 
     def first_gains(self) -> list[float]:
         """Return the gain of each image before any is chosen."""
@@ -170,6 +172,7 @@ class _State:
     def add(self, index: int) -> None:
         """Count an image as chosen."""
         self._best = np.maximum(self._best, self._alike(self._places[index], self._representatives))
+        self._nearest = np.maximum(self._nearest, self._alike(self._places[index], self._places))
         self._covered += self._amounts[index]
         self._chosen.append(index)
 

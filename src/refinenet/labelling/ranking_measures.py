@@ -97,7 +97,8 @@ class Gauge:
             raise ValueError("Images are ranked by the classes that a model predicts, and this one predicts none.")
         self.card, self.device = card, network.mean.device
         self.longest_side = min(longest_side, card.longest_side or longest_side)
-        self._network = fuse(network).to(memory_format=torch.channels_last)
+        self.network = fuse(network).to(memory_format=torch.channels_last)
+        """What looks at images."""
         self._projection: Tensor | None = None
 
     @torch.inference_mode()
@@ -127,16 +128,16 @@ class Gauge:
     @torch.inference_mode()
     def describe(self, pixels: Pixels) -> npt.NDArray[np.float16]:
         """Return the features of an image alone, `(FEATURES,)`."""
-        return self._project(self._network.encode(self._prepare(pixels))[-1][0].mean((2, 3))[0])
+        return self._project(self.network.encode(self._prepare(pixels))[-1][0].mean((2, 3))[0])
 
     def _prepare(self, pixels: Pixels) -> Tensor:
         return prepare(shrink_image(pixels, find_factor(pixels.shape, self.longest_side)), self.device)
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the probabilities `(K, h, w)` of an image `(1, B, H, W)`, and the mean of its features `(C,)`."""
-        groups = self._network.encode(images)
-        maps = self._network.predict(self._network.decoder(groups))
-        outputs = self._network.architecture.outputs
+        groups = self.network.encode(images)
+        maps = self.network.predict(self.network.decoder(groups))
+        outputs = self.network.architecture.outputs
         spec = class_output(outputs)
         assert spec is not None
         logits = split_maps(maps, outputs, len(self.card.label_set))[spec.name][0].float()

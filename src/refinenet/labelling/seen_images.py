@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from refinenet.datasets import PUBLISHED, Dataset, find_same_images, is_drawn, open_training_datasets
+from refinenet.datasets import Dataset, find_same_images, open_training_datasets
 from refinenet.labelling.labelled_images import LabelledImages
 from refinenet.models import ModelCard
 from refinenet.training import RunFolder, RunRecord, find_changes
@@ -57,19 +57,15 @@ def _by_names(model: Path, recipe: Mapping[str, Any], images: LabelledImages) ->
     doubts: list[str] = []
     start = 0
     for part in images.parts:
-        if part.name in names and part.split == TRAIN and _has_fixed_splits(part.name):
+        if part.name in names and part.split == TRAIN and images.has_fixed_splits:
             indices.update(range(start, start + len(part)))
-        elif part.name in names and not _has_fixed_splits(part.name) and not doubts:
+        elif part.name in names and not images.has_fixed_splits and not doubts:
             doubts.append(
                 f"{model} was trained on a dataset of the name {part.name}, and without its run folder nobody can tell "
                 "on which of the images"
             )
         start += len(part)
     return SeenImages(indices=frozenset(indices), doubts=tuple(doubts))
-
-
-def _has_fixed_splits(name: str) -> bool:
-    return name in PUBLISHED or is_drawn(name)
 
 
 def _dataset_names(recipe: Mapping[str, Any]) -> Iterator[str]:
