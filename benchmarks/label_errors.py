@@ -1,7 +1,7 @@
 """Planted label errors: how many of the first suspects of `refinenet label errors` are errors.
 
     python benchmarks/label_errors.py [draw] [plant] [find] [score] --output FOLDER
-                         [--images 2000] [--errors 200] [--size 240 180] [--epochs 1] [--folds 2] [--seed 0]
+                         [--images 2000] [--errors 200] [--size 240 180] [--epochs 4] [--folds 2] [--seed 0]
                          [--start camvid] [--crop 96 128]
 
 `draw` writes street scenes as a user's folder, and their true masks beside it. `plant` replaces masks by wrong ones:
@@ -301,7 +301,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--errors", type=int, default=200)
     parser.add_argument("--size", type=int, nargs=2, default=(240, 180), metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--crop", type=int, nargs=2, default=(96, 128), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)

@@ -61,7 +61,7 @@ def test_void_where_the_model_sees_a_class_is_a_suspect_only_where_it_is_very_su
     wrong[10:30, 10:30] = VOID
     (suspect,), _ = find_suspects(wrong, sure_of(truth()), LABEL_SET)
     assert (suspect.label, suspect.prediction, suspect.pixels) == (VOID, 1, 400)
-    assert find_suspects(wrong, sure_of(truth(), 0.75), LABEL_SET)[0] == []
+    assert find_suspects(wrong, sure_of(truth(), 0.6), LABEL_SET)[0] == []
 
 
 def test_an_outline_drawn_a_pixel_wider_and_a_speck_are_no_suspects() -> None:
@@ -84,6 +84,7 @@ SUSPECT = Suspect(
     label=0,
     prediction=1,
     pixels=400,
+    share=0.01,
     box=(0, 0, 20, 20),
     doubt=0.8,
     confidence=0.9,
@@ -92,8 +93,8 @@ SUSPECT = Suspect(
 )
 
 
-def test_surer_and_wider_suspects_come_first() -> None:
-    others = {1: replace(SUSPECT, doubt=0.9), 2: SUSPECT, 3: replace(SUSPECT, width=1.0)}
+def test_surer_and_larger_suspects_come_first() -> None:
+    others = {1: replace(SUSPECT, doubt=0.9), 2: SUSPECT, 3: replace(SUSPECT, share=0.003)}
     found = {k: [replace(each, prediction=k)] for k, each in others.items()}
     assert [each.image for each in score_suspects(found, 100)] == [1, 2, 3]
 
@@ -102,6 +103,13 @@ def test_a_confusion_that_the_model_makes_everywhere_comes_after_a_rare_one() ->
     found = {k: [SUSPECT] for k in range(10)} | {10: [replace(SUSPECT, prediction=2, doubt=0.7)]}
     scored = score_suspects(found, 20)
     assert scored[0].image == 10
-    assert all(0 <= each.score <= 1 for each in scored)
+    assert all(0 <= each.score < 1 for each in scored)
     # The doubt alone would say the opposite, and does where the others are few among many images.
     assert score_suspects(found, 100_000)[0].image == 0
+
+
+def test_the_strongest_of_many_suspects_of_a_kind_comes_before_the_usual_ones() -> None:
+    found = {k: [replace(SUSPECT, doubt=0.6)] for k in range(50)} | {50: [replace(SUSPECT, doubt=0.95)]}
+    scored = score_suspects(found, 1000)
+    assert scored[0].image == 50
+    assert scored[0].score > scored[1].score

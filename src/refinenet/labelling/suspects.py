@@ -41,6 +41,8 @@ class Suspect:
     prediction: int
     """Id that the model predicts on most of it."""
     pixels: int
+    share: float
+    """Its area as a share of the image."""
     box: tuple[int, int, int, int]
     """Left, top, right and bottom in pixels; right and bottom are the first outside."""
     doubt: float
@@ -58,7 +60,8 @@ def find_suspects(labels: LabelMap, probabilities: Shares, label_set: LabelSet) 
 
     A pixel is in doubt where the model gives another class than the label a probability that is larger by `LEAST_DOUBT`
     or more; a suspect is a connected region of such pixels with one label, without parts that are thinner than an
-    outline. Void has no probability of its own: there the predicted class is compared with an even chance.
+    outline. Void has no probability of its own: there the doubt is by how much the predicted class is more probable
+    than all others together.
 
     Args:
         labels: `(H, W)` ids.
@@ -73,7 +76,7 @@ def find_suspects(labels: LabelMap, probabilities: Shares, label_set: LabelSet) 
     prediction = probabilities.argmax(0)
     confidence = probabilities.max(0)
     labelled = np.take_along_axis(probabilities, np.where(is_void, 0, ids)[None], 0)[0]
-    doubt = confidence - np.where(is_void, np.float32(0.5), labelled)
+    doubt = confidence - np.where(is_void, 1 - confidence, labelled)
     in_doubt = (prediction != ids) & (doubt >= LEAST_DOUBT)
     reach = max(1, round(OUTLINE * math.hypot(*labels.shape)))
     marked: Any = np.where(_open(in_doubt, reach), ids, -1)
@@ -102,6 +105,7 @@ def find_suspects(labels: LabelMap, probabilities: Shares, label_set: LabelSet) 
                 label=int(ids[inside][0]),
                 prediction=int(np.bincount(prediction[inside], minlength=count).argmax()),
                 pixels=int(inside.sum()),
+                share=float(inside.sum() / labels.size),
                 box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
                 doubt=float(doubt[inside].mean()),
                 confidence=float(confidence[inside].mean()),
