@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from refinenet.deployment.ray.engine import segment_with_ray
     from refinenet.deployment.ray.journal import RayResult, failed
     from refinenet.deployment.ray.storage import find_skipped, pair_places
+    from refinenet.deployment.regions import find_regions
     from refinenet.deployment.server.app import create_app
     from refinenet.deployment.server.settings import ServerSettings
     from refinenet.deployment.sharing import SharedModel
@@ -44,6 +45,7 @@ __all__ = [
     "choose_output",
     "create_app",
     "failed",
+    "find_regions",
     "find_skipped",
     "is_video",
     "pair_places",

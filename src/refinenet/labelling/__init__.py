@@ -1,7 +1,7 @@
 """Labels with a model's help: it proposes, a person corrects in a tool, and the corrected labels join the dataset.
 
-Begin with `drafts.write_drafts`, which writes what a model predicts in the formats of annotation tools, and
-`taking.take_labels`, which reads a tool's export and puts what changed into a copy of a dataset.
+Begin with `drafts.write_labels`, which writes what a model predicts in the formats of annotation tools (`formats/`),
+and `taking.take_labels`, which reads a tool's export and puts what a person changed into a dataset.
 """
 
 from typing import TYPE_CHECKING
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
-    pass
+    from refinenet.labelling.drafts import describe_drafts, write_labels
 else:
     __getattr__, __dir__ = attach(__name__)
 
-__all__: list[str] = []
+__all__ = ["describe_drafts", "write_labels"]

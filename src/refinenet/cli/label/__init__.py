@@ -2,8 +2,12 @@
 
 import typer
 
+from refinenet.cli.examples import epilog
+from refinenet.cli.label import write
+
 app = typer.Typer(
     help="Label with a model's help: propose labels, take corrected ones back.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(epilog=epilog("label write"))(write.write)
