@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from refinenet.datasets.info import describe, write_contact_sheet
     from refinenet.datasets.preparation import PrepareReport, list_datasets, prepare
     from refinenet.datasets.quantity_choice import with_quantities
-    from refinenet.datasets.split import split_folder
+    from refinenet.datasets.split import group_stems, split_folder
     from refinenet.datasets.street_scenes import draw_street
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -72,6 +72,7 @@ __all__ = [
     "draw_street",
     "find_root",
     "find_server",
+    "group_stems",
     "is_band_folder",
     "is_drawn",
     "is_folder_dataset",

@@ -3,7 +3,7 @@
 import typer
 
 from refinenet.cli.examples import epilog
-from refinenet.cli.label import write
+from refinenet.cli.label import take, write
 
 app = typer.Typer(
     help="Label with a model's help: propose labels, take corrected ones back.",
@@ -11,3 +11,4 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=epilog("label write"))(write.write)
+app.command(epilog=epilog("label take"))(take.take)

@@ -11,7 +11,7 @@ from refinenet._lazy import attach
 if TYPE_CHECKING:
     from refinenet.datasets.formats.coco import CocoInstances, open_instances
     from refinenet.datasets.formats.labelme import fill_shape, read_shapes, take_label
-    from refinenet.datasets.formats.lookup import find_background, find_id, is_background
+    from refinenet.datasets.formats.lookup import find_background, find_id, is_background, is_void
     from refinenet.datasets.formats.polygons import fill_outline, to_outline
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -23,6 +23,7 @@ __all__ = [
     "find_background",
     "find_id",
     "is_background",
+    "is_void",
     "open_instances",
     "read_shapes",
     "take_label",

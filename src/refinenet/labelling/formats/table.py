@@ -96,11 +96,12 @@ def open_export(path: Path, unpacked: Path) -> ToolExport:
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: pass what the tool exported, a folder, an archive or a file.")
+    archives = sorted(path.glob("*.zip")) if path.is_dir() else [path] if zipfile.is_zipfile(path) else []
+    if len(archives) == 1:
+        unpack(archives[0], unpacked)
+        return _open_folder(unpacked, path)
     if path.is_dir():
         return _open_folder(path, path)
-    if zipfile.is_zipfile(path):
-        unpack(path, unpacked)
-        return _open_folder(unpacked, path)
     if path.suffix.lower() == ".json":
         return _open_json(path)
     raise ValueError(f"{path} is not recognised: {_ALLOWED}")
