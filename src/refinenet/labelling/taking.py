@@ -107,6 +107,7 @@ def take_labels(
     only_corrected: bool = False,
     group: str | None = None,
     val: float = VAL_SHARE,
+    check: bool = True,
     progress: bool = True,
 ) -> Taken:
     """Take the labels that an annotation tool has exported into a dataset of images and masks.
@@ -124,6 +125,7 @@ def take_labels(
         only_corrected: Whether to leave out images that came back exactly as they were proposed.
         group: As for `refinenet data split`: new images join the split of their group.
         val: Share of images for validation that new groups keep to.
+        check: Whether the doctor may refuse what would stop training.
         progress: Whether to show progress on standard error.
 
     Raises:
@@ -143,7 +145,7 @@ def take_labels(
         dataset = open_growing(root, _new_label_set(found, known))
         folder = None if images is None else Path(images)
         taking = _Taking(found, dataset, known, folder, scratch, only_corrected=only_corrected, group=group, val=val)
-        return taking.run(progress=progress)
+        return taking.run(check=check, progress=progress)
 
 
 def _copy(into: Path, output: str | os.PathLike[str] | None) -> Path:
@@ -198,14 +200,16 @@ class _Taking:
         self._images = {strip_suffix(name): Path(str(images)) / name for name in names}
         self._staged = _Staging(scratch / "staged", dataset.label_set)
 
-    def run(self, *, progress: bool) -> Taken:
+    def run(self, *, check: bool, progress: bool) -> Taken:
+        """Read, check, and write."""
         matched, results = self._match()
         with progress_bar(progress) as bar:
             task = bar.add_task("Reading labels", total=len(matched), status="")
             for one in matched:
                 results.append(self._stage(one))
                 bar.advance(task)
-        self._staged.check(str(self._export.path), progress=progress)
+        if check:
+            self._staged.check(str(self._export.path), progress=progress)
         return self._install(results)
 
     def _match(self) -> tuple[list[_Found], list[TakenImage]]:

@@ -40,6 +40,9 @@ def take(
         typer.Option(help="Regular expression; images whose first group matches the same text share a split."),
     ] = None,
     val: Annotated[float, typer.Option(min=0, max=1, help="Share of images for validation.")] = 0.2,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Take labels that the doctor finds fault with, too.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Take corrected labels back into a dataset: only what changed, after the doctor's checks.
@@ -57,6 +60,7 @@ def take(
         only_corrected=only_corrected,
         group=group,
         val=val,
+        check=not no_check,
         progress=not as_json,
     )
     if as_json:

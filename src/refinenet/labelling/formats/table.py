@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,7 +99,7 @@ def open_export(path: Path, unpacked: Path) -> ToolExport:
     archives = sorted(path.glob("*.zip")) if path.is_dir() else [path] if zipfile.is_zipfile(path) else []
     if len(archives) == 1:
         unpack(archives[0], unpacked)
-        return _open_folder(unpacked, path)
+        return replace(_open_folder(unpacked, path), path=path)
     if path.is_dir():
         return _open_folder(path, path)
     if path.suffix.lower() == ".json":
