@@ -146,7 +146,7 @@ def train(plan: Plan, network: Network, encode: FrozenEncoder, train_set: Datase
             logits = network.predict(network.decoder(groups))
             whole = functional.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False)
             loss = functional.cross_entropy(whole, labels, ignore_index=ignore)
-            (loss / plan.batch).backward()
+            torch.autograd.backward(loss / plan.batch)
         optimiser.step()
         average.update(network, number)
     network.load_state_dict(average.module.state_dict())

@@ -17,7 +17,7 @@ from small_runs import SETTINGS, train, write_pictures
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
-from refinenet.labelling import Folds, find_label_errors
+from refinenet.labelling import Folds, find_label_errors, take_labels
 from refinenet.labelling.fold_models import deal_folds
 from refinenet.labelling.labelled_images import open_labelled
 
@@ -72,6 +72,20 @@ def test_the_planted_error_is_the_first_suspect_in_all_files(streets: Path, tmp_
     assert page.count("<article") == len(rows)
     assert "Car or" in re.sub(r"<[^>]*>", "", page)
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)  # no request leaves the page
+
+
+def test_accepted_proposals_join_the_dataset_and_nothing_else_does(streets: Path, tmp_path: Path) -> None:
+    """What a person leaves as proposed was changed all the same: the record holds the labels of the dataset."""
+    out, before = tmp_path / "out", {path.name: read(path) for path in (streets / "masks").iterdir()}
+    found = find_label_errors(streets, out, models=["camvid"], first=1, file_format="png", device="cpu", progress=False)
+    assert found.drafts is not None
+    taken = take_labels(found.drafts.files, streets, drafts=out, check=False, progress=False)
+    assert [(each.name, each.action) for each in taken.images] == [("3", "changed")]
+    for name, labels in before.items():
+        region = labels != read(streets / "masks" / name)
+        assert region.any() == (name == "3.png")
+    assert region.shape == (90, 120)
+    assert np.array_equal(read(streets / "masks" / "3.png"), read(out / "proposals" / "train" / "3.png"))
 
 
 def test_a_search_goes_on_where_it_was_and_judges_changed_labels_again(

@@ -40,7 +40,7 @@ def write_photos(folder: Path, count: int) -> Path:
 def test_the_list_the_sheet_and_the_drafts_show_the_same_images(tmp_path: Path, camvid_model: RefineNet) -> None:
     photos, out = write_photos(tmp_path / "photos", 9), tmp_path / "todo"
     (photos / "broken.png").write_bytes(b"no image")
-    found = rank_images(camvid_model, photos, out, count=4, progress=False)
+    found = rank_images(camvid_model, photos, out, count=4, progress=False, file_format="png")
     rows = rows_of(out)
     assert [row["image"] for row in rows] == [str(each.file) for each in found.chosen]
     assert (out / "todo.txt").read_text().splitlines() == [row["image"] for row in rows]
@@ -53,6 +53,7 @@ def test_the_list_the_sheet_and_the_drafts_show_the_same_images(tmp_path: Path, 
     for row in rows:
         labels = camvid_model.segment(row["image"]).labels
         assert np.array_equal(np.asarray(Image.open(out / row["draft"])), labels)
+    assert found.drafts.files == out / "drafts" / "png"
     sheet = Image.open(out / "sheet.jpg")
     assert sheet.width > 2 * 3 * 200
     assert np.asarray(sheet).std() > 20

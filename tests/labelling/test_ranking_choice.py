@@ -30,7 +30,9 @@ def test_frames_of_one_video_are_chosen_once_before_any_twice() -> None:
 
 def test_images_like_labelled_ones_come_last() -> None:
     centres = np.array([[8.0, 0], [0, 8]])
-    known = Labelled(shares=np.full((3, 2), 0.5, np.float32), features=np.float16([[8, 0.1], [8, 0], [8, -0.1]]))
+    known = Labelled(
+        shares=np.full((3, 2), 0.5, np.float32), features=np.array([[8, 0.1], [8, 0], [8, -0.1]], np.float16)
+    )
     groups = [0] * 30 + [1] * 5
     found = choose(pool(centres[groups] + RANDOM.normal(0, 0.05, (35, 2))), 1, known)
     assert groups[found[0].index] == 1
@@ -85,4 +87,4 @@ def test_all_are_chosen_if_there_are_fewer() -> None:
 
 
 def test_ranks_are_shared_by_equal_values() -> None:
-    assert rank_shares(np.float32([[1], [3], [3], [5]])).tolist() == [0, 0.5, 0.5, 1]
+    assert rank_shares(np.array([[1], [3], [3], [5]], np.float32)).tolist() == [0, 0.5, 0.5, 1]

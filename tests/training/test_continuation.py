@@ -27,8 +27,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A dataset, and the folder of a run of eight epochs on it."""
     root = tmp_path_factory.mktemp("first")
     mine = write_pictures(root / "mine", train=4)
-    settings = {"epochs": 8, "learning_rate": RATE, "encoder_learning_rate": RATE / 2, "patience": 7}
-    return mine, train(mine, root / "run", **settings).folder
+    run = train(mine, root / "run", epochs=8, learning_rate=RATE, encoder_learning_rate=RATE / 2, patience=7)
+    return mine, run.folder
 
 
 def grow(mine: Path, target: Path, added: int) -> Path:
@@ -114,6 +114,7 @@ def test_a_stopped_continuation_resumes_and_is_compared_at_its_end(first: tuple[
     assert stopped.comparison is None
     resumed = RefineNet(encoder="test_resnet", device="cpu").train(resume=tmp_path / "new", progress=False)
     assert resumed.is_over
+    assert resumed.comparison is not None
     assert resumed.comparison.images == 2
     whole = proceed(run, tmp_path / "whole", grown)
     assert whole.comparison.to_dict()["miou"] == resumed.comparison.to_dict()["miou"]

@@ -46,6 +46,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "data prepare": ("refinenet data prepare camvid",),
     "data info": ("refinenet data info mine --sheet sheet.png",),
     "data check": ("refinenet data check mine --fix mine_repaired",),
+    "label write": (
+        "refinenet label write photographs -m mine.safetensors -o todo",
+        "refinenet label write photographs -o todo --format labelme --simplify 2",
+    ),
+    "label take": ("refinenet label take export.zip --drafts todo --into mine",),
     "data split": ("refinenet data split mine --val 0.2 --test 0.1",),
 }
 """Commands that can be typed as they stand, by the name of the command."""

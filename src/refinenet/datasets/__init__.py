@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from refinenet.datasets.preparation import PrepareReport, list_datasets, prepare
     from refinenet.datasets.quantity_choice import with_quantities
     from refinenet.datasets.same_images import find_same_images
-    from refinenet.datasets.split import group_names, split_folder
+    from refinenet.datasets.split import group_stems, split_folder
     from refinenet.datasets.street_scenes import draw_street
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -76,7 +76,7 @@ __all__ = [
     "find_root",
     "find_same_images",
     "find_server",
-    "group_names",
+    "group_stems",
     "is_band_folder",
     "is_drawn",
     "is_folder_dataset",

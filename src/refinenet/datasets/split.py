@@ -62,7 +62,7 @@ def split_folder(
     stems = _list_stems(root)
     if len(stems) < len(names):
         raise ValueError(f"{root} has {len(stems)} images, too few for {', '.join(names)}.")
-    groups = group_names(stems, group)
+    groups = group_stems(stems, group)
     shares = {"test": test, "val": val} if test else {"val": val}
     if len(groups) == 1:
         print_note(
@@ -130,18 +130,15 @@ def _warn_unread(files: SplitFiles) -> None:
     print_note(files.describe_unread(), enabled=bool(files.unread))
 
 
-def group_names(stems: Sequence[str], expression: str | None = None) -> dict[str, list[str]]:
-    """Group related images, such as the frames of a video, by their names.
+def group_stems(stems: Sequence[str], expression: str | None = None) -> dict[str, list[str]]:
+    """Group the stems of related images, by a key for each group.
 
     Args:
-        stems: Names of images without suffix, with their folders.
-        expression: As `group` of `split_folder`.
-
-    Returns:
-        The stems of each group, in their order, by what they have in common.
+        stems: Stems of images, with folders.
+        expression: As `group` for `split_folder`.
 
     Raises:
-        ValueError: The regular expression is invalid, or does not match a name.
+        ValueError: The regular expression is invalid, or finds nothing in a stem.
     """
     try:
         pattern = None if expression is None else re.compile(expression)

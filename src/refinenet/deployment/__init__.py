@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from refinenet.deployment.ray.journal import RayResult, failed
     from refinenet.deployment.ray.storage import find_skipped, pair_places
     from refinenet.deployment.reading import choose_reading
+    from refinenet.deployment.regions import find_regions
     from refinenet.deployment.server.app import create_app
     from refinenet.deployment.server.settings import ServerSettings
     from refinenet.deployment.sharing import SharedModel
@@ -51,6 +52,7 @@ __all__ = [
     "failed",
     "file_state",
     "find_images",
+    "find_regions",
     "find_skipped",
     "is_video",
     "pair_places",

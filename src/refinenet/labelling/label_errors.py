@@ -13,12 +13,13 @@ import torch
 
 from refinenet.datasets import DatasetSource
 from refinenet.io.console import print_note
+from refinenet.labelling.drafts import DraftSet, check_format, describe_drafts
 from refinenet.labelling.fold_models import deal_folds, train_fold
 from refinenet.labelling.image_journal import open_image_journal
 from refinenet.labelling.judging import Judge, judge_all, open_judge
 from refinenet.labelling.labelled_images import LabelledImages, open_labelled
 from refinenet.labelling.seen_images import find_seen
-from refinenet.labelling.suspect_list import write_suspects
+from refinenet.labelling.suspect_list import write_drafts, write_suspects
 from refinenet.labelling.suspect_scores import ScoredSuspect, score_suspects
 from refinenet.models import BUNDLED, locate_model
 from refinenet.training import RunFolder
@@ -59,6 +60,8 @@ class LabelErrors:
     """How many of them are in the table and on the page."""
     page: Path
     """The page to go through them."""
+    drafts: DraftSet | None
+    """Proposals for an annotation tool; None without suspects or image files."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -69,14 +72,19 @@ class LabelErrors:
             "left_out": self.left_out,
             "suspects": len(self.suspects),
             "listed": self.listed,
+            "drafts": None if self.drafts is None else describe_drafts(self.drafts),
         }
 
     def describe(self) -> str:
         """Describe the outcome in a sentence or two."""
         left_out = f" {self.left_out} images were not judged: the models were trained on them." if self.left_out else ""
+        advice = ""
+        if self.drafts is not None:
+            take = f"refinenet label take EXPORT --drafts {self.folder} --into DATASET"
+            advice = f"\nTo correct them in a tool: {self.drafts.advice}\nThen: {take}"
         return (
             f"{len(self.suspects):,} regions in {self.judged:,} images contradict their label; the first "
-            f"{self.listed:,} are in {self.page}.{left_out}"
+            f"{self.listed:,} are in {self.page}.{left_out}{advice}"
         )
 
 
@@ -90,6 +98,7 @@ def find_label_errors(
     splits: Sequence[str] = (),
     unseen: bool = False,
     first: int = FIRST,
+    file_format: str = "cvat",
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> LabelErrors:
@@ -109,6 +118,7 @@ def find_label_errors(
         unseen: Whether the caller warrants that models (or what the folds start from) saw none of the images, where
             files do not show it.
         first: Number of suspects to list.
+        file_format: Annotation tool to write proposals for, as for `write_labels`.
         device: As for `models.choose_device`.
         progress: Whether to show progress and notes on standard error.
 
@@ -123,7 +133,7 @@ def find_label_errors(
     """
     if bool(models) == (folds is not None):
         raise ValueError("Pass models that have not seen the images, or folds to train such models: one of the two.")
-    images, folder = open_labelled(dataset, root, splits), Path(output)
+    images, folder, tool = open_labelled(dataset, root, splits), Path(output), check_format(file_format)
     files = [_locate(model) for model in models]
     judges = _choose_judges(images, files, unseen=unseen, progress=progress)
     if folds is not None:
@@ -133,6 +143,7 @@ def find_label_errors(
         found = judge_all(images, judges, journal, folder, device=device, progress=progress)
     scored = score_suspects(found, len(found))
     page = write_suspects(images, scored[:first], len(scored), len(found), folder)
+    drafts = write_drafts(images, scored[:first], folder, tool)
     return LabelErrors(
         folder=folder,
         judged=len(found),
@@ -140,6 +151,7 @@ def find_label_errors(
         suspects=tuple(scored),
         listed=min(first, len(scored)),
         page=page,
+        drafts=drafts,
     )
 
 

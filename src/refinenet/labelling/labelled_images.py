@@ -11,7 +11,7 @@ from refinenet.datasets import (
     PUBLISHED,
     Dataset,
     DatasetSource,
-    group_names,
+    group_stems,
     is_drawn,
     is_unlabelled,
     join,
@@ -46,14 +46,14 @@ class LabelledImages:
         return replace(self.all, items=[items[index] for index in indices])
 
     def groups(self, expression: str | None = None) -> list[list[int]]:
-        """Return the images in groups of related ones, such as the frames of a video; see `datasets.group_names`.
+        """Return the images in groups of related ones, such as the frames of a video; see `datasets.group_stems`.
 
         Raises:
             ValueError: The regular expression is not valid.
         """
         # Without the split: frames of one video may be in several, and belong together all the same.
         items = [item for part in self.parts for item in part.items]
-        found = group_names(sorted(set(items)), expression)
+        found = group_stems(sorted(set(items)), expression)
         key = {item: name for name, members in found.items() for item in members}
         groups: dict[str, list[int]] = {}
         for index, item in enumerate(items):

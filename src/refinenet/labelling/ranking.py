@@ -22,6 +22,7 @@ from refinenet.io.files import write_atomically
 from refinenet.io.images import read_image, write
 from refinenet.io.sample_values import Pixels, Reading, first_of_each_kind
 from refinenet.io.tables import write_table
+from refinenet.labelling.drafts import DraftSet, describe_drafts, write_labels
 from refinenet.labelling.image_journal import Entry, ImageJournal, open_image_journal
 from refinenet.labelling.ranking_choice import Chosen, Labelled, Pool, choose
 from refinenet.labelling.ranking_measures import Gauge, Measures
@@ -68,6 +69,8 @@ class Ranking:
     """Images that could not be read, with the reason."""
     chosen: tuple[RankedImage, ...]
     """In the order in which to label them."""
+    drafts: DraftSet
+    """What the model predicts for them, for an annotation tool."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -76,6 +79,7 @@ class Ranking:
             "images": self.images,
             "failed": list(self.failed),
             "chosen": [str(each.file) for each in self.chosen],
+            "drafts": describe_drafts(self.drafts),
         }
 
     def describe(self) -> str:
@@ -83,7 +87,8 @@ class Ranking:
         failed = f" {len(self.failed)} could not be read: {self.failed[0]}" if self.failed else ""
         return (
             f"{len(self.chosen)} of {self.images:,} images to label next: {self.folder / TABLE}, with the reasons in "
-            f"{self.folder / SHEET}.{failed}"
+            f"{self.folder / SHEET}.{failed}\nNext: {self.drafts.advice}\n"
+            f"Then: refinenet label take EXPORT --drafts {self.drafts.folder} --into DATASET"
         )
 
 
@@ -96,8 +101,8 @@ def rank_images(
     labelled: DatasetSource | None = None,
     root: str | os.PathLike[str] | None = None,
     recursive: bool = False,
-    abstain_below: float = 0.0,
     progress: bool = True,
+    **drafting: Any,
 ) -> Ranking:
     """Choose the images whose labels would teach a model most, and write the list, a contact sheet and drafts.
 
@@ -114,8 +119,8 @@ def rank_images(
         labelled: Dataset of the images that have labels already: chosen images are unlike those of its split "train".
         root: Folder of a named dataset.
         recursive: Whether to include subfolders.
-        abstain_below: Confidence in [0, 1]; pixels of drafts with less are left for the person, with the ignore index.
         progress: Whether to show progress and notes on standard error.
+        drafting: How drafts are written: `file_format`, `shapes`, `simplify` and others of `write_labels`.
 
     Returns:
         The chosen images, in the order in which to label them.
@@ -141,8 +146,10 @@ def rank_images(
     print_note(f"Choosing {min(count, len(found))} of {len(found):,} images.", enabled=progress)
     chosen = choose(pool, count, known)
     ranked = [_explain(each, found, model, labelled is not None) for each in chosen]
-    _write(model, gauge, ranked, folder, len(found), abstain_below, progress=progress)
-    return Ranking(folder=folder, images=len(found), failed=tuple(failed), chosen=tuple(ranked))
+    write_atomically(folder / PATHS, "".join(f"{each.file}\n" for each in ranked).encode("utf-8", "surrogateescape"))
+    drafts = write_labels(f"@{folder / PATHS}", folder / DRAFTS, model=model, progress=progress, **drafting)
+    _write(model, gauge, ranked, drafts, folder, len(found), progress=progress)
+    return Ranking(folder=folder, images=len(found), failed=tuple(failed), chosen=tuple(ranked), drafts=drafts)
 
 
 def _digest(model: SharedModel) -> str:
@@ -238,13 +245,14 @@ def _write(
     model: SharedModel,
     gauge: Gauge,
     ranked: Sequence[RankedImage],
+    drafts: DraftSet,
     folder: Path,
     images: int,
-    abstain_below: float,
     *,
     progress: bool,
 ) -> None:
-    rows = [_row(each, rank, model) for rank, each in enumerate(ranked, start=1)]
+    ids = {image.file: os.path.relpath(image.ids, folder) for image in drafts.images}
+    rows = [_row(each, rank, model, ids.get(each.file)) for rank, each in enumerate(ranked, start=1)]
     cells, reading = [], _reading(gauge)
     with progress_bar(progress) as bar:
         task = bar.add_task("Drawing the sheet", total=len(ranked), status="")
@@ -253,17 +261,14 @@ def _write(
             picture = as_picture(pixels, model.card.architecture.bands)
             maps = gauge.measure(pixels)[1]
             cells.append(draw_cell(picture, maps, model.label_set, f"{rank}. {each.place}", each.reasons))
-            draft = model.predict(each.file, abstain_below=abstain_below)
-            write(folder / DRAFTS / f"{each.place}.png", draft.labels)
             bar.advance(task)
     title = f"{len(ranked)} of {images:,} images: image, predicted classes, doubt (bright is unsure)"
     write(folder / SHEET, draw_sheet(title, cells))
-    write_atomically(folder / PATHS, "".join(f"{each.file}\n" for each in ranked).encode("utf-8", "surrogateescape"))
     write_atomically(folder / LIST, (json.dumps({"format": 1, "images": rows}, indent=1) + "\n").encode())
     write_table(folder / TABLE, rows, COLUMNS)
 
 
-def _row(ranked: RankedImage, rank: int, model: SharedModel) -> dict[str, str | int | float | None]:
+def _row(ranked: RankedImage, rank: int, model: SharedModel, draft: str | None) -> dict[str, str | int | float | None]:
     chosen, measures = ranked.chosen, ranked.measures
     names = model.label_set.names
     return {
@@ -278,5 +283,5 @@ def _row(ranked: RankedImage, rank: int, model: SharedModel) -> dict[str, str | 
         "like": ranked.like,
         "classes": ", ".join(f"{names[k]} {ratio:.1f}" for k, ratio in chosen.classes),
         "reasons": ranked.reasons,
-        "draft": f"{DRAFTS}/{ranked.place}.png",
+        "draft": draft,
     }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from refinenet.io.files import write_atomically
 from refinenet.io.images import write
 from refinenet.io.mask_files import read_mask
 from refinenet.io.tables import write_table
+from refinenet.labelling.drafts import DraftImage, DraftSet, choose_shapes, convert
+from refinenet.labelling.formats.base import DraftOptions
+from refinenet.labelling.formats.table import FormatName
 from refinenet.labelling.judging import REGIONS
 from refinenet.labelling.labelled_images import LabelledImages
 from refinenet.labelling.suspect_page import SuspectView, draw_entry, render_page
 from refinenet.labelling.suspect_scores import ScoredSuspect
 
-TABLE, LIST, PAGE, PROPOSALS = "suspects.csv", "suspects.json", "suspects.html", "proposals"
+TABLE, LIST, PAGE, PROPOSALS, LABELS = "suspects.csv", "suspects.json", "suspects.html", "proposals", "labels"
 COLUMNS = (
     *("rank", "score", "image", "split", "label", "prediction", "confidence", "pixels"),
     *("left", "top", "right", "bottom", "region", "number", "file"),
@@ -70,8 +74,48 @@ def _propose(images: LabelledImages, index: int, suspects: Sequence[ScoredSuspec
     for each in suspects:
         proposal[regions == each.suspect.number] = each.suspect.prediction
     write(folder / PROPOSALS / f"{name}.png", proposal)
+    write(folder / LABELS / f"{name}.png", sample.labels)
     image = as_picture(sample.image, images.all.bands)
     return SuspectView(image=image, labels=sample.labels, proposal=proposal, regions=regions)
+
+
+def write_drafts(
+    images: LabelledImages, listed: Sequence[ScoredSuspect], folder: Path, file_format: FormatName
+) -> DraftSet | None:
+    """Write the proposals in the format of an annotation tool, for a person to accept or to correct.
+
+    The record of the drafts (`drafts.json`) names the labels of the dataset as what was there before, so that
+    `take_labels` takes accepted proposals as well as corrections, and nothing else.
+
+    Returns:
+        The drafts; None if there are no suspects, or images are not files, as drawn ones.
+
+    Raises:
+        ValueError: There is no such format.
+        OSError: A file cannot be written.
+    """
+    indices = sorted({each.image for each in listed})
+    names, files = [images.names[index].partition("/")[2] for index in indices], _image_files(images, indices)
+    if not indices or None in files:
+        return None
+    repeated = {name for name, count in Counter(names).items() if count > 1}
+    proposed, before = [], []
+    for index, name, file in zip(indices, names, files, strict=True):
+        assert file is not None
+        whole = images.names[index]
+        plain = f"{whole if name in repeated else name}{file.suffix}"
+        proposed.append(DraftImage(name=plain, file=file, ids=folder / PROPOSALS / f"{whole}.png"))
+        before.append(DraftImage(name=plain, file=file, ids=folder / LABELS / f"{whole}.png"))
+    options = DraftOptions(label_set=images.all.label_set, shapes=choose_shapes(file_format, None), origin="suspects")
+    options = replace(options, simplify=0.0)  # nothing but the suspects may come back changed
+    drafts = DraftSet(folder=folder, format=file_format, options=options, min_area=0, images=tuple(proposed), failed={})
+    recorded = replace(convert(drafts, progress=False), images=tuple(before))
+    recorded.save()
+    return recorded
+
+
+def _image_files(images: LabelledImages, indices: Sequence[int]) -> list[Path | None]:
+    return [images.all.image_file(images.all.items[index]) for index in indices]
 
 
 def _describe(images: LabelledImages, scored: ScoredSuspect, rank: int) -> Mapping[str, str | int | float | None]:

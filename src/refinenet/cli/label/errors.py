@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from refinenet.cli.label.options import Format
 from refinenet.cli.options import DATA, NETWORK, SETTINGS, AsJson, Device, Root, join_settings
 from refinenet.io.console import say
 
@@ -26,6 +27,7 @@ def errors(
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("suspects"),
     first: Annotated[int, typer.Option("--first", "-n", min=1, help="Number of suspects to list.")] = 200,
+    file_format: Format = "cvat",
     root: Root = None,
     split: Annotated[
         list[str] | None,
@@ -76,8 +78,8 @@ def errors(
 ) -> None:
     """Find labels that are likely wrong, judged by models that were not trained on the image.
 
-    Writes suspects.html (a page to go through them), suspects.csv and suspects.json, regions/ (where they are) and
-    proposals/ (the labels with what the models say instead). A stopped run continues.
+    Writes suspects.html (a page to go through them), suspects.csv and suspects.json, regions/ (where they are),
+    proposals/ (the labels with what the models say instead), and these for an annotation tool. A stopped run continues.
     """
     chosen = join_settings({"epochs": epochs}, settings)
     _check_usage(model, folds, {"--size": size, "--start": start, "--group": group, "--epochs": epochs}, settings)
@@ -95,6 +97,7 @@ def errors(
         splits=split or (),
         unseen=unseen,
         first=first,
+        file_format=file_format,
         device=device,
         progress=not as_json,
     )

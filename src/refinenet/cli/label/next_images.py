@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from refinenet.cli.options import DATA, DATASET_HELP, AbstainBelow, AsJson, Device, Model, Root, default_model_notice
+from refinenet.cli.label.options import (
+    FirstId,
+    Format,
+    ImagePrefix,
+    MinArea,
+    MinConfidence,
+    Recursive,
+    Shapes,
+    Simplify,
+)
+from refinenet.cli.options import DATA, DATASET_HELP, AsJson, Device, Model, Root, default_model_notice
 from refinenet.io.console import say
 
 
@@ -30,15 +40,21 @@ def next_images(
         ),
     ] = None,
     root: Root = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include subfolders.")] = False,
-    abstain_below: AbstainBelow = 0.0,
+    file_format: Format = "cvat",
+    shapes: Shapes = None,
+    simplify: Simplify = 1.0,
+    min_area: MinArea = 20,
+    min_confidence: MinConfidence = 0.0,
+    first_id: FirstId = 1,
+    image_prefix: ImagePrefix = None,
+    recursive: Recursive = False,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Choose the images whose labels would teach a model most.
 
     Writes todo.csv and todo.json (the images with the reasons), todo.txt (for other commands: @todo/todo.txt),
-    sheet.jpg (why), and drafts/ (what the model predicts, as PNG files of ids). A stopped run continues.
+    sheet.jpg (why), and drafts/ (what the model predicts, for an annotation tool). A stopped run continues.
     """
     announce = default_model_notice(context, model)
     from refinenet.api import RefineNet
@@ -54,7 +70,13 @@ def next_images(
         labelled=labelled,
         root=root,
         recursive=recursive,
-        abstain_below=abstain_below,
         progress=not as_json,
+        file_format=file_format,
+        shapes=shapes,
+        simplify=simplify,
+        min_area=min_area,
+        min_confidence=min_confidence,
+        first_id=first_id,
+        image_prefix=image_prefix,
     )
     say(found.to_dict() if as_json else found.describe())
