@@ -169,7 +169,8 @@ class RefineNet(SharedModel):
                 list of datasets with the same classes: training uses all of them, validation the first.
             root: Folder of a named dataset; for a list, of the first one.
             output: Run folder to create; by default a new one below `runs/`.
-            resume: Run folder of an interrupted run, instead of `dataset`; it continues with its own settings.
+            resume: Run folder of an interrupted run, instead of `dataset`; it continues with its own settings. A run that
+                was started with a function as its dataset needs the same function again, as `dataset`.
             stages: Several consecutive runs, instead of `dataset`; each starts from the best model of the previous
                 one. Mappings with the key "dataset", optionally "root", and settings; or a YAML file with a list of
                 them under the key "stages".

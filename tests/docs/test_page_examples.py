@@ -26,6 +26,7 @@ from refinenet.labels import LabelSet
 
 DOCS = Path(__file__).parents[2] / "docs"
 QUICK = " --epochs 1 --batch-size 2 --set crop_size=[48,48] --set workers=0 --set loggers=[] --set validate_every=1"
+QUICK_FOLDS = " --epochs 1 --set batch_size=2 --set crop_size=[48,48] --set workers=0 --set loggers=[]"
 QUICK_PYTHON = ", epochs=1, crop_size=[48, 48], batch_size=2, workers=0, loggers=[]"
 ELSEWHERE = re.compile(
     r"refinenet (serve|push|pull)|hf://"  # servers: test_server.py, test_hub.py
@@ -72,7 +73,9 @@ def quick(command: str) -> list[str]:
     """Return the words of a command after `refinenet`, made quick if it trains."""
     if "refinenet train" in command:
         command = re.sub(r" --set ('[^']*'|\S+)| --epochs \d+", "", command).replace("mobilenetv2_100", "test_resnet")
-        command += QUICK + (" --encoder test_resnet" if not re.search("--model|--encoder", command) else "")
+        command += QUICK + (" --encoder test_resnet" if not re.search("--model|--encoder|--continue", command) else "")
+    if "--folds" in command:
+        command = re.sub(r"--folds \d+", "--folds 2 --start mine.safetensors --unseen", command) + QUICK_FOLDS
     command = re.sub(r"streets:\d+", "streets:2:64x64", command)
     return shlex.split(command)[1:]
 
@@ -90,6 +93,8 @@ def prepare(page: str, folder: Path) -> None:
         three.save(folder / "three.safetensors")
         (folder / "runs" / "mine").mkdir(parents=True)
         shutil.copy(folder / "three.safetensors", folder / "runs" / "mine" / "best.safetensors")
+    if page == "how-to/choose-what-to-label.md":
+        shutil.copytree(folder / "mine", folder / "grown")
     if page in ("how-to/fine-boundaries.md", "how-to/containers.md"):
         (folder / "runs" / "mine").mkdir(parents=True)
         shutil.copy(folder / "mine.safetensors", folder / "runs" / "mine" / "best.safetensors")

@@ -7,18 +7,21 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import CommandLine
 from model_parts import SMALL_DECODER
 from PIL import Image
+from safetensors.torch import load_file
 from small_runs import SETTINGS, train, write_pictures
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.labelling import Folds, find_label_errors, take_labels
-from refinenet.labelling.fold_models import deal_folds
+from refinenet.labelling.fold_models import deal_folds, train_fold
 from refinenet.labelling.labelled_images import open_labelled
 
 SMALL = {"encoder": "test_resnet", "decoder": SMALL_DECODER}
@@ -178,6 +181,28 @@ def test_folds_are_trained_once_and_judge_each_image_by_a_model_of_the_others(tm
     again = find_label_errors(mine, out, folds=folds, device="cpu", progress=False)
     assert [model.stat().st_mtime_ns for model in models] == times
     assert [each.score for each in again.suspects] == [each.score for each in found.suspects]
+    # One more image deals the folds anew: the models have seen what they would judge.
+    for kind in ("images", "masks"):
+        shutil.copy(mine / kind / "train" / "0.png", mine / kind / "train" / "00.png")
+    with pytest.raises(ValueError, match="trained on other images than those that do not belong to its fold"):
+        find_label_errors(mine, out, folds=folds, device="cpu", progress=False)
+
+
+def test_an_interrupted_fold_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    mine = write_pictures(tmp_path / "mine", train=7, val=3)
+    images = open_labelled(mine)
+    fold = deal_folds(images, 2, "(.)")[0]
+    settings = {**SETTINGS, "epochs": 2, "batch_size": 2}
+    options: dict[str, Any] = {"network": SMALL, "device": "cpu", "settings": settings, "progress": False}
+    whole = load_file(train_fold(images, fold, tmp_path / "whole", **options))
+    # As a kill after the first epoch leaves it: without the checkpoints and the model of the second.
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    steps = sorted((tmp_path / "killed" / "checkpoints").iterdir())
+    for later in steps[1:]:
+        shutil.rmtree(later)
+    (tmp_path / "killed" / "last.safetensors").unlink()
+    resumed = load_file(train_fold(images, fold, tmp_path / "killed", **options))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_frames_of_a_video_are_in_one_fold_even_across_splits(tmp_path: Path) -> None:

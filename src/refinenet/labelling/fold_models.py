@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,12 +10,12 @@ from typing import Any
 
 import torch
 
-from refinenet.datasets import spread
+from refinenet.datasets import Dataset, spread
 from refinenet.export import open_described
 from refinenet.io.console import print_note
 from refinenet.labelling.labelled_images import LabelledImages, splits_of
 from refinenet.models import ModelSpec, Network
-from refinenet.training import RunFolder, TrainArguments, prepare_runs
+from refinenet.training import RunFolder, TrainArguments, prepare_runs, take_fingerprint
 
 VALIDATION = 16
 """Images of a fold on which its training is followed; no epoch is chosen by them."""
@@ -81,7 +80,7 @@ def train_fold(
     settings: Mapping[str, Any],
     progress: bool,
 ) -> Path:
-    """Train the model of a fold, unless its run is finished.
+    """Train the model of a fold, or the rest of it, unless its run is finished.
 
     Args:
         images: All images.
@@ -96,32 +95,49 @@ def train_fold(
         The model after the last epoch, which no image of the fold has chosen.
 
     Raises:
-        ValueError: A setting is not valid, or an image or a mask cannot be used.
+        ValueError: A setting is not valid, an image or a mask cannot be used, or the folder holds a model that was
+            trained on other images.
     """
     run = RunFolder(folder)
+    if run.is_started:
+        _refuse_others(run, images.take(fold.others))
     if _is_done(run):
         return run.last_model
     print_note(
         f"Fold {fold.number}: training on {len(fold.others)} images, to judge {len(fold.images)} others.",
         enabled=progress,
     )
-    shutil.rmtree(folder, ignore_errors=True)  # a run whose dataset is a function cannot be resumed
+    watched = [fold.images[k] for k in spread(len(fold.images), VALIDATION)]
+    splits = splits_of(images, fold.others, watched)
     spec = ModelSpec(**network)
     opened, card = open_described(spec, "pytorch", device)
     assert isinstance(opened, Network)
-    watched = [fold.images[k] for k in spread(len(fold.images), VALIDATION)]
-    arguments = TrainArguments(
-        dataset=splits_of(images, fold.others, watched),
-        output=folder,
-        settings={"validate_every": settings.get("epochs", 50), **settings},
-        check=False,
-        progress=progress,
-        origin=spec.origin,
-    )
+    if run.is_started:
+        arguments = TrainArguments(dataset=splits, resume=folder, progress=progress)
+    else:
+        chosen = {"validate_every": settings.get("epochs", 50), **settings}
+        arguments = TrainArguments(
+            dataset=splits, output=folder, settings=chosen, check=False, progress=progress, origin=spec.origin
+        )
     with torch.random.fork_rng(range(torch.cuda.device_count()) if opened.mean.is_cuda else ()):
         for each in prepare_runs(opened, card, arguments):
             each.run()
     return run.last_model
+
+
+def _refuse_others(run: RunFolder, others: Dataset) -> None:
+    """Make sure that a run was trained on the images that do not belong to its fold now.
+
+    Raises:
+        ValueError: It was trained on others, so that it may have seen what it is to judge.
+    """
+    recorded = run.read_description()["fingerprints"]["train"]
+    now = take_fingerprint(others)
+    if (recorded["names"], recorded["image_sizes"]) != (now.names, now.image_sizes):
+        raise ValueError(
+            f"The model in {run.path} was trained on other images than those that do not belong to its fold now: it may "
+            "have seen images that it is to judge. Choose another folder (--output), or delete this one."
+        )
 
 
 def _is_done(run: RunFolder) -> bool:

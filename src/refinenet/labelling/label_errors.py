@@ -16,12 +16,12 @@ from refinenet.io.console import print_note
 from refinenet.labelling.drafts import DraftSet, check_format, describe_drafts
 from refinenet.labelling.fold_models import deal_folds, train_fold
 from refinenet.labelling.image_journal import open_image_journal
-from refinenet.labelling.judging import Judge, judge_all, open_judge
+from refinenet.labelling.judging import Judge, judge_all
 from refinenet.labelling.labelled_images import LabelledImages, open_labelled
 from refinenet.labelling.seen_images import find_seen
 from refinenet.labelling.suspect_list import write_drafts, write_suspects
 from refinenet.labelling.suspect_scores import ScoredSuspect, score_suspects
-from refinenet.models import BUNDLED, locate_model
+from refinenet.models import BUNDLED, locate_model, open_model
 from refinenet.training import RunFolder
 
 FIRST = 200
@@ -138,7 +138,7 @@ def find_label_errors(
     judges = _choose_judges(images, files, unseen=unseen, progress=progress)
     if folds is not None:
         judges = _train_judges(images, folds, folder, unseen=unseen, device=device, progress=progress)
-    settings = _describe(images, files, folds)
+    settings = _describe(images, {str(file): open_model(file)[1].weights_sha256 for file in files}, folds)
     with open_image_journal(folder, "judged", settings) as journal:
         found = judge_all(images, judges, journal, folder, device=device, progress=progress)
     scored = score_suspects(found, len(found))
@@ -163,9 +163,9 @@ def _locate(model: str | os.PathLike[str]) -> Path:
     return Path(locate_model(model)) if os.fspath(model) not in BUNDLED else path
 
 
-def _describe(images: LabelledImages, files: Sequence[Path], folds: Folds | None) -> dict[str, Any]:
+def _describe(images: LabelledImages, models: Mapping[str, str], folds: Folds | None) -> dict[str, Any]:
     """Return the settings that the results depend on, JSON-ready."""
-    values: dict[str, Any] = {"format": 1, "dataset": images.all.name, "models": [str(file) for file in files]}
+    values: dict[str, Any] = {"format": 1, "dataset": images.name, "models": dict(models)}
     values["splits"] = [part.split for part in images.parts]
     if folds is not None:
         network = {key: str(value) for key, value in folds.network.items()}
@@ -179,7 +179,7 @@ def _find_seen(file: Path, images: LabelledImages, *, unseen: bool, progress: bo
     Raises:
         ValueError: It may have been trained on others, and the caller does not warrant that it was not.
     """
-    seen = find_seen(file, open_judge(file, "cpu").card, images)
+    seen = find_seen(file, open_model(file)[1], images)
     if seen.doubts and not unseen:
         raise ValueError(
             f"{'; '.join(seen.doubts)}. A model that was trained on an image agrees with its labels, right or wrong, "
@@ -218,7 +218,7 @@ def _train_judges(
     start = folds.network.get("model")
     if start is not None and _find_seen(_locate(start), images, unseen=unseen, progress=progress):
         raise ValueError(
-            f"The folds would start from {start}, which was trained on images of {images.all.name}: what it knows of "
+            f"The folds would start from {start}, which was trained on images of {images.name}: what it knows of "
             "their labels would stay. Start from another model, or from a new network (--size small)."
         )
     dealt = deal_folds(images, folds.count, folds.group, show=progress)

@@ -30,6 +30,11 @@ class LabelledImages:
     """Whether it is a published or a drawn dataset, whose name tells which images are in a split; folders of one name
     may hold any images."""
 
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return self.parts[0].name
+
     @cached_property
     def names(self) -> list[str]:
         """Name of each image: its split, "/", and its name in it."""

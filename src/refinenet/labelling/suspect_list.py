@@ -51,7 +51,7 @@ def write_suspects(
     """
     rows = [_describe(images, each, rank) for rank, each in enumerate(listed, start=1)]
     write_table(folder / TABLE, rows, COLUMNS)
-    values = {"format": 1, "dataset": images.all.name, "images": judged, "found": total, "suspects": rows}
+    values = {"format": 1, "dataset": images.name, "images": judged, "found": total, "suspects": rows}
     write_atomically(folder / LIST, (json.dumps(values, indent=1) + "\n").encode())
     entries: dict[int, Any] = {}
     by_image = defaultdict(list)
@@ -62,7 +62,7 @@ def write_suspects(
         view = _propose(images, index, [listed[rank] for rank in ranks], folder)
         for rank in ranks:
             entries[rank] = draw_entry(view, listed[rank].suspect, rows[rank], images.all.label_set)
-    page = render_page(images.all.name, [entries[rank] for rank in range(len(listed))], total, judged)
+    page = render_page(images.name, [entries[rank] for rank in range(len(listed))], total, judged)
     return write_atomically(folder / PAGE, page.encode())
 
 

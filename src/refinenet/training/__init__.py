@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from refinenet.training.config import TrainConfig
     from refinenet.training.continuation import compare_with_start
     from refinenet.training.pretraining.run import pretrain_encoder
-    from refinenet.training.records.fingerprint import find_changes
+    from refinenet.training.records.fingerprint import find_changes, take_fingerprint
     from refinenet.training.records.folder import RunFolder
     from refinenet.training.records.recipes import merge, read_recipe, recipe_descriptions, recipe_settings
     from refinenet.training.records.run_record import RunRecord
@@ -38,4 +38,5 @@ __all__ = [
     "read_recipe",
     "recipe_descriptions",
     "recipe_settings",
+    "take_fingerprint",
 ]

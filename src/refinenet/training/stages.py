@@ -47,6 +47,8 @@ def prepare_runs(network: Network, card: ModelCard, arguments: TrainArguments) -
     arguments = _choose_classes(_follow_recipe(arguments))
     if arguments.continue_from is not None:
         return [_continue(network.mean.device, arguments)]
+    if arguments.resume is not None and callable(arguments.dataset) and arguments.stages is None:
+        return [resume_run(RunFolder(Path(arguments.resume)), network.mean.device, arguments)]
     if sum(each is not None for each in (arguments.dataset, arguments.resume, arguments.stages)) != 1:
         raise ValueError("Pass one of dataset (a name or a folder), stages, or resume (the folder of a run).")
     if arguments.dataset is not None:

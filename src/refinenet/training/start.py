@@ -322,14 +322,19 @@ def _open_teacher(config: TrainConfig, network: Network, train_set: Dataset) -> 
 def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArguments) -> TrainRun:
     """Prepare to continue a stopped run from its newest checkpoint, with the settings it was started with.
 
+    The dataset of `arguments`, if it has one, is the function that the run was started with.
+
     Raises:
         FileNotFoundError: There is no run, or its data are missing.
         ValueError: The run's files are damaged, or its dataset or teacher has changed.
     """
-    record = RunRecord.read(folder)
+    record = RunRecord.read(folder, has_dataset=callable(arguments.dataset))
     config = record.config
     train_set, val_set = open_training_datasets(
-        record.dataset, record.root, value_range=config.value_range, bands=record.card.architecture.bands
+        arguments.dataset if callable(arguments.dataset) else record.dataset,
+        record.root,
+        value_range=config.value_range,
+        bands=record.card.architecture.bands,
     )
     train_set, val_set = (replace(each, longest_side=record.card.longest_side) for each in (train_set, val_set))
     network = Network(record.card.architecture).to(device)
