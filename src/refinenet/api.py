@@ -169,8 +169,7 @@ class RefineNet(SharedModel):
                 list of datasets with the same classes: training uses all of them, validation the first.
             root: Folder of a named dataset; for a list, of the first one.
             output: Run folder to create; by default a new one below `runs/`.
-            resume: Run folder of an interrupted run, instead of `dataset`; it continues with its own settings. A run that
-                was started with a function as its dataset needs the same function again, as `dataset`.
+            resume: Run folder of an interrupted run, instead of `dataset` (unless that is a function: pass it again).
             stages: Several consecutive runs, instead of `dataset`; each starts from the best model of the previous
                 one. Mappings with the key "dataset", optionally "root", and settings; or a YAML file with a list of
                 them under the key "stages".
@@ -182,9 +181,8 @@ class RefineNet(SharedModel):
                 that training would fail on or learn something wrong from.
             stop_after: Number of steps, of a stage, after which to stop, as on Ctrl-C; `resume` continues.
             progress: Whether to show progress on standard error.
-            continue_from: Run folder of a finished run. A new, shorter run starts from its last model with its settings
-                and lower learning rates, on `dataset` (by default that of the old run, which may have grown) together
-                with all images of the old run; at the end both models are compared on the validation split.
+            continue_from: Run folder of a finished run, whose last model a new, shorter run continues at lower learning
+                rates on `dataset` (by default the old one) and all old images; both models are compared at the end.
             settings: Fields of `TrainConfig`, such as `epochs`; for all stages that do not override them.
 
         Returns:
@@ -223,18 +221,12 @@ class RefineNet(SharedModel):
         return result
 
     def _carry_out(self, run: TrainRun) -> TrainResult:
-        from refinenet.training.continuation import compare_with_start
-
         self._adopt(run.network, run.card)
         self._untrained = None
-        val_set = run.val_set  # while it runs, the run may read it from a cache
         try:
             result = run.run()
         finally:
             self.network.eval()  # also after an interruption, as predictions use the running statistics
-        if result.is_over:
-            compared = compare_with_start(run.folder, val_set, run.engine.processes, progress=run.progress)
-            result = replace(result, comparison=compared)
         network, card = load(result.model)
         self._adopt(network.to(self.network.mean.device), card)
         self._origin = {"model": str(result.model.resolve())}

@@ -12,18 +12,14 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.labelling.drafts import describe_drafts, write_labels
-    from refinenet.labelling.label_errors import FIRST, Folds, LabelErrors, find_label_errors
-    from refinenet.labelling.ranking import COUNT, Ranking, rank_images
+    from refinenet.labelling.label_errors import Folds, find_label_errors
+    from refinenet.labelling.ranking import rank_images
     from refinenet.labelling.taking import take_labels
 else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
-    "COUNT",
-    "FIRST",
     "Folds",
-    "LabelErrors",
-    "Ranking",
     "describe_drafts",
     "find_label_errors",
     "rank_images",

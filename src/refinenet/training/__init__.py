@@ -11,7 +11,6 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.training.config import TrainConfig
-    from refinenet.training.continuation import compare_with_start
     from refinenet.training.pretraining.run import pretrain_encoder
     from refinenet.training.records.fingerprint import find_changes, take_fingerprint
     from refinenet.training.records.folder import RunFolder
@@ -30,7 +29,6 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "TrainRun",
-    "compare_with_start",
     "find_changes",
     "merge",
     "prepare_runs",

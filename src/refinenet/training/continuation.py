@@ -6,21 +6,14 @@ nothing is forgotten, and at the end the models before and after are compared on
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from refinenet.datasets.catalog import Dataset, as_sources, open_training_datasets, read_for_model
+from refinenet.datasets.catalog import Dataset, as_sources, open_training_datasets
 from refinenet.datasets.same_images import find_same_images
-from refinenet.evaluation.comparison import compare
-from refinenet.evaluation.evaluator import evaluate, model_predictor
-from refinenet.inference.backends.pytorch import PyTorchBackend
-from refinenet.inference.segmenter import Segmenter
 from refinenet.io.console import print_note
-from refinenet.io.files import write_atomically
 from refinenet.models.model_file import ModelCard, load
 from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
@@ -28,14 +21,6 @@ from refinenet.training.records.folder import RunFolder
 from refinenet.training.records.run_record import FUNCTION, RunRecord
 from refinenet.training.start import TrainArguments
 
-if TYPE_CHECKING:
-    from refinenet.distributed import Processes
-    from refinenet.evaluation.comparison import EvaluationComparison
-
-START = "start.safetensors"
-"""File in the folder of the new run: the model that it continues."""
-BEFORE, AFTER, COMPARISON = "before.json", "after.json", "comparison.json"
-"""Files in that folder: the evaluations of the models before and after, and their comparison."""
 LENGTH = 0.25
 """Epochs of the new run, as a share of those of the old one."""
 RATE = 0.3
@@ -147,55 +132,3 @@ def _with_old(folder: RunFolder, arguments: TrainArguments, card: ModelCard) -> 
 
 def _open(dataset: Any, root: Any, card: ModelCard) -> tuple[Dataset, Dataset]:
     return open_training_datasets(dataset, root, value_range=card.value_range, bands=card.architecture.bands)
-
-
-def keep_start(folder: RunFolder, start: Mapping[str, Any]) -> None:
-    """Copy the model that a run continues into the folder of the new run, for the comparison at its end."""
-    write_atomically(folder.path / START, Path(start["model"]).read_bytes())
-
-
-def compare_with_start(
-    folder: RunFolder, val_set: Dataset, processes: Processes, *, progress: bool
-) -> EvaluationComparison | None:
-    """Compare the last model of a run with the one that it continued, on the validation split; write and print.
-
-    Not the best one: chosen by these images, it would look better on them than it is.
-
-    Returns:
-        The comparison; None if the run continued no other, or the classes have changed.
-
-    Raises:
-        ValueError, OSError: An image cannot be used, or a file cannot be written.
-    """
-    before, after = folder.path / START, folder.last_model
-    if not before.exists() or not after.exists():
-        return None
-    names: Sequence[str] = load(before)[1].label_set.names
-    if not val_set.label_set.names or names != val_set.label_set.names:
-        print_note("The models before and after have other classes and are not compared.", enabled=progress)
-        return None
-    for model, target in ((before, BEFORE), (after, AFTER)):
-        _evaluate(model, val_set, folder.path / target, processes, progress=progress)
-    if not processes.is_first:
-        return None
-    found = compare(folder.path / BEFORE, folder.path / AFTER)
-    folder.write(COMPARISON, (json.dumps(found.to_dict(), indent=2) + "\n").encode())
-    if progress:
-        found.print()
-    return found
-
-
-def _evaluate(model: Path, val_set: Dataset, target: Path, processes: Processes, *, progress: bool) -> None:
-    network, card = load(model)
-    segmenter = Segmenter(
-        PyTorchBackend(network),
-        card.label_set,
-        temperature=card.temperature,
-        outputs=card.architecture.outputs,
-        bands=card.architecture.bands,
-        longest_side=card.longest_side,
-    )
-    read = read_for_model(val_set, card.value_range, card.architecture.bands)
-    found = evaluate(model_predictor(segmenter, card.weights_sha256), read, progress=progress, processes=processes)
-    if processes.is_first:
-        found.save(target)

@@ -25,11 +25,12 @@ from refinenet.models.factory import locate_model, open_model
 from refinenet.models.model_file import ModelCard, load, save
 from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
-from refinenet.training.continuation import continue_run, keep_start
+from refinenet.training.continuation import continue_run
 from refinenet.training.records.folder import RunFolder, folder_name, next_folder
 from refinenet.training.records.recipes import merge, place_training, read_recipe
 from refinenet.training.run import TrainRun
 from refinenet.training.start import TrainArguments, check_data, describe_source, resume_run, start_run
+from refinenet.training.start_comparison import keep_start
 
 
 def prepare_runs(network: Network, card: ModelCard, arguments: TrainArguments) -> Iterable[TrainRun]:
