@@ -60,7 +60,7 @@ def test_exact_outlines_cover_every_pixel_once_with_its_class(name: str) -> None
 def test_simplified_neighbours_leave_no_gap_and_stay_within_the_tolerance(seed: int, tolerance: float) -> None:
     ids = draw_ids(seed, (60, 80))
     exact, simple = find_outlines(ids), find_outlines(ids, tolerance)
-    cover = sum(fill(region, ids.shape).astype(int) for region in simple)
+    cover = np.sum([fill(region, ids.shape) for region in simple], axis=0)
     assert (cover == 1).all()
     assert sum(len(region.outer) for region in simple) < 0.8 * sum(len(region.outer) for region in exact)
     by_pixel = {region.pixel: region for region in simple}

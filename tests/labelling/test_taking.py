@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def mask(columns: int) -> Any:
 
 
 def write_pair(root: Path, stem: str, ids: Any, images: str = "images", masks: str = "masks") -> None:
-    for folder, pixels in ((images, picture(len(stem) + sum(map(ord, stem)))), (masks, ids)):
+    for folder, pixels in ((images, picture(zlib.crc32(stem.encode()))), (masks, ids)):
         path = root / folder / f"{stem}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
@@ -204,3 +205,33 @@ def test_pixels_of_low_confidence_are_left_to_the_person(tmp_path: Path, call_re
     ids = read(tmp_path / "todo" / "png" / "masks" / "a.png")
     assert np.array_equal(ids == 255, confidence < limit)
     assert 0.2 < (ids == 255).mean() < 0.8
+
+
+def test_the_same_image_under_another_name_is_the_sample_that_is_there(tmp_path: Path, call_refinenet: Any) -> None:
+    write_dataset(tmp_path / "mine")
+    (tmp_path / "photographs").mkdir()
+    (tmp_path / "photographs" / "copy.png").write_bytes((tmp_path / "mine" / "images" / "south_1.png").read_bytes())
+    write_export(tmp_path / "export", copy=mask(7))
+    found = call_refinenet("label", "take", "export", "--into", "mine", "--images", "photographs", "--json")
+    assert found.returncode == 0, found.stderr
+    (image,) = json.loads(found.stdout)["images"]
+    assert (image["image"], image["action"], image["split"]) == ("south_1", "changed", "val")
+    assert np.array_equal(read(tmp_path / "mine" / "masks" / "south_1.png"), mask(7))
+    assert not (tmp_path / "mine" / "images" / "copy.png").exists()
+
+
+def test_another_image_of_the_same_name_loses_no_labels(tmp_path: Path, call_refinenet: Any) -> None:
+    write_dataset(tmp_path / "mine")
+    before = list_files(tmp_path / "mine")
+    write_pair(tmp_path / "photographs", "west_1", mask(5), ".", "../ids/masks")
+    write_pair(tmp_path / "photographs", "north_1", mask(5), ".", "../ids/masks")
+    Image.fromarray(picture(1)).save(tmp_path / "photographs" / "north_1.png")
+    (tmp_path / "ids" / "classes.yaml").write_text(NAMES)
+    options = ("photographs", "--masks", "ids", "-o", "todo", "--format", "png", "--min-area", "0")
+    assert call_refinenet("label", "write", *options).returncode == 0
+    found = call_refinenet("label", "take", "todo/png", "--drafts", "todo", "--into", "mine")
+    assert found.returncode == 0, found.stderr
+    assert "north_1 was left out: the dataset has another image of the name north_1" in found.stderr
+    after = list_files(tmp_path / "mine")
+    assert after["masks/north_1.png"] == before["masks/north_1.png"]
+    assert "masks/west_1.png" in after

@@ -10,8 +10,8 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.labelling.drafts import describe_drafts, write_labels
-    from refinenet.labelling.taking import take_labels
+    from refinenet.labelling.taking import Taken, take_labels
 else:
     __getattr__, __dir__ = attach(__name__)
 
-__all__ = ["describe_drafts", "take_labels", "write_labels"]
+__all__ = ["Taken", "describe_drafts", "take_labels", "write_labels"]

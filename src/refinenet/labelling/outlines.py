@@ -292,7 +292,8 @@ def _simplify_arc(points: Ring, tolerance: float, is_fixed: npt.NDArray[np.bool_
             middle = first + 1 + farthest
             is_kept[middle] = True
             waiting += [(first, middle), (middle, last)]
-    return points[is_kept[::-1] if is_reversed else is_kept]
+    kept: Ring = points[is_kept[::-1] if is_reversed else is_kept]
+    return kept
 
 
 def _distances(
