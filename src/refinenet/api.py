@@ -177,12 +177,10 @@ class RefineNet(SharedModel):
                 Its network section is not used here: this network is trained as it is.
             classes: Alternative set of classes of a published dataset: "stuff" for COCO, "59" for PASCAL-Context.
                 `dataset="coco:stuff"` is equivalent.
-            check: Whether to check a sample of the data first (`refinenet data check --quick`), and to reject data
-                that training would fail on or learn something wrong from.
+            check: Whether to check a sample of the data first (`refinenet data check --quick`), and reject bad data.
             stop_after: Number of steps, of a stage, after which to stop, as on Ctrl-C; `resume` continues.
             progress: Whether to show progress on standard error.
-            continue_from: Run folder of a finished run, whose last model a new, shorter run continues at lower learning
-                rates on `dataset` (by default the old one) and all old images; both models are compared at the end.
+            continue_from: Run folder of a finished run, to continue in a shorter one on `dataset` and all old images.
             settings: Fields of `TrainConfig`, such as `epochs`; for all stages that do not override them.
 
         Returns:

@@ -22,6 +22,7 @@ from video_samples import moving_street, write_video
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
+from refinenet.labelling import write_labels
 from refinenet.labels import LabelSet
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -98,6 +99,8 @@ def prepare(page: str, folder: Path) -> None:
     if page in ("how-to/fine-boundaries.md", "how-to/containers.md"):
         (folder / "runs" / "mine").mkdir(parents=True)
         shutil.copy(folder / "mine.safetensors", folder / "runs" / "mine" / "best.safetensors")
+    if page == "how-to/label.md":
+        write_export(folder)
     if page == "how-to/export.md":
         network = RefineNet(encoder="test_resnet", num_classes=3, device="cpu")
         network.export(folder / "street.onnx", sizes=[(60, 80)], progress=False)
@@ -105,6 +108,14 @@ def prepare(page: str, folder: Path) -> None:
         street = draw_street(7, 60, 80)[0].astype(np.float32)
         band_scenes.write_tiff(folder / "ortho.tif", street.astype(np.uint8))
         band_scenes.write_tiff(folder / "scene.tif", np.dstack([street, street[..., :1]]) * 10)
+
+
+def write_export(folder: Path) -> None:
+    """Write what an annotation tool exports: the drafts of the photographs, unchanged."""
+    model = RefineNet(model=folder / "mine.safetensors", device="cpu")
+    images = folder / "photographs"
+    drafts = write_labels(images, folder / "elsewhere", model=model, progress=False)
+    shutil.copy(drafts.files / "cvat_masks.zip", folder / "export.zip")
 
 
 OWN_FOLDERS = ("how-to/annotate.md", "how-to/moving.md")

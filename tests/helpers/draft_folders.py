@@ -1,4 +1,4 @@
-"""Folders of photographs with id masks that are hard to draw: islands in islands, thin parts, diagonal contacts, void."""
+"""Folders of photographs with id masks that are hard to outline: nested islands, thin parts, corners, void."""
 
 from __future__ import annotations
 

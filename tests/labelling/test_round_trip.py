@@ -204,4 +204,4 @@ def test_a_region_changed_by_hand_changes_exactly_there(name: str, tmp_path: Pat
     for stem in STEMS:
         assert np.array_equal(read_ids(tmp_path / "mine" / "masks" / f"{stem}.png"), wanted[stem]), stem
     changes = {image["image"]: image.get("changes", {}) for image in taken["images"]}
-    assert changes == {**dict.fromkeys(STEMS, {}), STEMS[0]: {"car > tree": int(where.sum())}}
+    assert changes == {**{stem: {} for stem in STEMS}, STEMS[0]: {"car > tree": int(where.sum())}}

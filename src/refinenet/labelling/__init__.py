@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from refinenet.labelling.drafts import describe_drafts, write_labels
     from refinenet.labelling.label_errors import Folds, find_label_errors
     from refinenet.labelling.ranking import rank_images
-    from refinenet.labelling.taking import take_labels
+    from refinenet.labelling.taking import Taken, take_labels
 else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
     "Folds",
+    "Taken",
     "describe_drafts",
     "find_label_errors",
     "rank_images",

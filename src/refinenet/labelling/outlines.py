@@ -10,6 +10,7 @@ Shape letters: H height, W width, E edges, P points.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +18,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.datasets.formats.polygons import FIFTHS, fill_outline
 from refinenet.inference.area_table import number_regions
 from refinenet.labels import LabelMap
 
@@ -24,6 +26,8 @@ Ring = npt.NDArray[np.int64]
 """`(P, 2)` int64: x and y of the points of a closed outline; the last one is joined to the first."""
 Nodes = npt.NDArray[np.int64]
 
+_ROUNDS = 4
+"""How often crossings of simplified borders are looked for before nothing is simplified."""
 _STEPS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
 """x and y of a step east, south, west and north. An outline has its region to its right."""
 _AHEAD_RIGHT = np.array([[0, 0], [-1, 0], [-1, -1], [0, -1]])
@@ -64,25 +68,45 @@ def find_outlines(labels: LabelMap, tolerance: float = 0.0) -> list[Region]:
             Douglas and Peucker, 1973); 0 for outlines that follow the edges exactly.
 
     Returns:
-        The regions in the order of their first pixels. Those that are thinner than the tolerance may vanish.
+        The regions in the order of their first pixels: together they cover every pixel once. Those that are thinner
+        than the tolerance may vanish.
     """
     if labels.size == 0:
         return []
     numbers = number_regions(labels)
-    edges = _find_edges(numbers)
+    rings = list(_walk_rings(_find_edges(numbers)))
+    is_fixed = np.zeros((labels.shape[0] + 1, labels.shape[1] + 1), bool)
+    for _ in range(_ROUNDS):
+        regions = _build(labels, numbers, rings, tolerance, is_fixed)
+        faults = np.zeros((0, 2), np.int64) if tolerance <= 0 else _find_faults(regions, labels.shape)
+        if not len(faults):
+            return regions
+        # Simplified borders cross where regions are narrow: there they keep all points.
+        reach = math.ceil(tolerance) + 1
+        for y, x in faults.tolist():
+            is_fixed[max(0, y - reach) : y + reach + 2, max(0, x - reach) : x + reach + 2] = True
+    return _build(labels, numbers, rings, 0.0, is_fixed)
+
+
+def _build(
+    labels: LabelMap,
+    numbers: Nodes,
+    rings: list[tuple[int, Ring, npt.NDArray[np.bool_]]],
+    tolerance: float,
+    is_fixed: npt.NDArray[np.bool_],
+) -> list[Region]:
     areas = np.bincount(numbers.ravel())
     firsts = np.unique(numbers, return_index=True)[1]
     outers: dict[int, Ring] = {}
     boxes: dict[int, tuple[int, int, int, int]] = {}
     holes: dict[int, list[Ring]] = {}
-    for region, ring, is_junction in _walk_rings(edges):
-        points = _simplify(ring, is_junction, tolerance)
-        is_outer = _doubled_area(ring) > 0
-        if is_outer:
-            boxes[region] = _box(ring)
-        if len(points) > 2 and is_outer:
-            outers[region] = points
-        elif len(points) > 2:
+    for region, ring, is_junction in rings:
+        points = _simplify(ring, is_junction, tolerance, is_fixed)
+        if len(points) < 3:
+            continue
+        if _doubled_area(ring) > 0:
+            outers[region], boxes[region] = points, _box(ring)
+        else:
             holes.setdefault(region, []).append(points)
     return [
         Region(
@@ -95,6 +119,17 @@ def find_outlines(labels: LabelMap, tolerance: float = 0.0) -> list[Region]:
         )
         for region in sorted(outers)
     ]
+
+
+def _find_faults(regions: list[Region], shape: tuple[int, ...]) -> Nodes:
+    """Return row and column of the pixels that no region covers, or several."""
+    cover = np.zeros(shape, np.int64)
+    for region in regions:
+        left, top, width, height = region.box
+        points = (join_rings(region) - [left, top]).ravel()
+        filled = fill_outline((FIFTHS * points).astype(np.int32), (height, width))
+        cover[top : top + height, left : left + width] += filled
+    return np.argwhere(cover != 1)
 
 
 @dataclass(frozen=True)
@@ -195,7 +230,9 @@ def _box(ring: Ring) -> tuple[int, int, int, int]:
     return left, top, right - left, bottom - top
 
 
-def _simplify(ring: Ring, is_junction: npt.NDArray[np.bool_], tolerance: float) -> Ring:
+def _simplify(
+    ring: Ring, is_junction: npt.NDArray[np.bool_], tolerance: float, is_fixed: npt.NDArray[np.bool_]
+) -> Ring:
     if tolerance <= 0:
         return _without_straight(ring)
     places = np.flatnonzero(is_junction)
@@ -205,7 +242,7 @@ def _simplify(ring: Ring, is_junction: npt.NDArray[np.bool_], tolerance: float) 
         ring, places = np.roll(ring, -places[0], axis=0), places - places[0]
     closed = np.concatenate([ring, ring[:1]])
     ends = [*places.tolist(), len(ring)]
-    arcs = [_simplify_arc(closed[a : b + 1], tolerance)[:-1] for a, b in pairwise(ends)]
+    arcs = [_simplify_arc(closed[a : b + 1], tolerance, is_fixed)[:-1] for a, b in pairwise(ends)]
     return np.concatenate(arcs)
 
 
@@ -236,15 +273,15 @@ def _choose(points: Ring, values: npt.NDArray[np.generic]) -> int:
     return int(best[np.lexsort((points[best, 0], points[best, 1]))[0]])
 
 
-def _simplify_arc(points: Ring, tolerance: float) -> Ring:
-    """Simplify a path between two fixed points, the same in both directions."""
+def _simplify_arc(points: Ring, tolerance: float, is_fixed: npt.NDArray[np.bool_]) -> Ring:
+    """Simplify a path between two points, the same in both directions; nodes in `is_fixed` `(H + 1, W + 1)` stay."""
     if len(points) < 3:
         return points
     is_reversed = points[0].tolist() + points[1].tolist() > points[-1].tolist() + points[-2].tolist()
     path = (points[::-1] if is_reversed else points).astype(np.float64)
-    is_kept = np.zeros(len(path), bool)
+    is_kept = is_fixed[path[:, 1].astype(int), path[:, 0].astype(int)]
     is_kept[[0, -1]] = True
-    waiting = [(0, len(path) - 1)]
+    waiting = list(pairwise(np.flatnonzero(is_kept).tolist()))
     while waiting:
         first, last = waiting.pop()
         if last - first < 2:
@@ -255,7 +292,8 @@ def _simplify_arc(points: Ring, tolerance: float) -> Ring:
             middle = first + 1 + farthest
             is_kept[middle] = True
             waiting += [(first, middle), (middle, last)]
-    return points[is_kept[::-1] if is_reversed else is_kept]
+    kept: Ring = points[is_kept[::-1] if is_reversed else is_kept]
+    return kept
 
 
 def _distances(

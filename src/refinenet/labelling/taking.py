@@ -25,7 +25,6 @@ from refinenet.datasets import doctor
 from refinenet.datasets.folder import of_ids
 from refinenet.datasets.formats import is_background, is_void
 from refinenet.io.console import progress_bar
-from refinenet.io.image_files import IMAGE_SUFFIXES, walk_names
 from refinenet.io.mask_files import read_mask
 from refinenet.labelling.dataset_growth import (
     BEFORE,
@@ -36,9 +35,10 @@ from refinenet.labelling.dataset_growth import (
     Placed,
     open_growing,
 )
-from refinenet.labelling.drafts import DraftImage, DraftSet, open_drafts, render
-from refinenet.labelling.formats.base import ToolExport, strip_suffix, translate
+from refinenet.labelling.drafts import DraftSet, open_drafts, render
+from refinenet.labelling.formats.base import ToolExport, translate
 from refinenet.labelling.formats.table import open_export
+from refinenet.labelling.image_matching import ImageMatcher, MatchedImage
 from refinenet.labels import LabelMap, LabelSet, voc_colours
 
 Action = Literal["new", "changed", "unchanged", "left out"]
@@ -143,9 +143,8 @@ def take_labels(
         found = open_export(Path(export), scratch / "export")
         root = _copy(Path(into), output)
         dataset = open_growing(root, _new_label_set(found, known))
-        folder = None if images is None else Path(images)
-        taking = _Taking(found, dataset, known, folder, scratch, only_corrected=only_corrected, group=group, val=val)
-        return taking.run(check=check, progress=progress)
+        taking = _Taking(found, dataset, known, scratch, only_corrected=only_corrected, group=group, val=val)
+        return taking.run(None if images is None else Path(images), check=check, progress=progress)
 
 
 def _copy(into: Path, output: str | os.PathLike[str] | None) -> Path:
@@ -169,16 +168,6 @@ def _new_label_set(export: ToolExport, drafts: DraftSet | None) -> LabelSet:
     return LabelSet(names=names, colours=voc_colours(len(names)))
 
 
-@dataclass(frozen=True)
-class _Found:
-    """An item of the export, and what belongs to it."""
-
-    item: str
-    stem: str
-    """Its stem in the dataset."""
-    draft: DraftImage | None
-
-
 class _Taking:
     """One call of `take_labels`; the steps are in the order of `run`."""
 
@@ -187,7 +176,6 @@ class _Taking:
         export: ToolExport,
         dataset: GrowingDataset,
         drafts: DraftSet | None,
-        images: Path | None,
         scratch: Path,
         *,
         only_corrected: bool,
@@ -196,13 +184,12 @@ class _Taking:
     ) -> None:
         self._export, self._dataset, self._drafts, self._scratch = export, dataset, drafts, scratch
         self._only_corrected, self._group, self._val = only_corrected, group, val
-        names = walk_names(images, IMAGE_SUFFIXES) if images is not None else ()
-        self._images = {strip_suffix(name): Path(str(images)) / name for name in names}
         self._staged = _Staging(scratch / "staged", dataset.label_set)
 
-    def run(self, *, check: bool, progress: bool) -> Taken:
-        """Read, check, and write."""
-        matched, results = self._match()
+    def run(self, images: Path | None, *, check: bool, progress: bool) -> Taken:
+        """Find the images, read their labels, check them, and write them."""
+        matched, reasons = ImageMatcher(self._export, self._dataset, self._drafts, images).match()
+        results = [TakenImage(name=item, action="left out", reason=reason) for item, reason in reasons.items()]
         with progress_bar(progress) as bar:
             task = bar.add_task("Reading labels", total=len(matched), status="")
             for one in matched:
@@ -212,38 +199,7 @@ class _Taking:
             self._staged.check(str(self._export.path), progress=progress)
         return self._install(results)
 
-    def _match(self) -> tuple[list[_Found], list[TakenImage]]:
-        """Find the draft and the sample of each item; return those without an image as left out."""
-        by_stem = {draft.stem: draft for draft in self._drafts.images} if self._drafts is not None else {}
-        matched, left_out = [], []
-        for item in self._export.items:
-            plain = strip_suffix(item)
-            draft_stem = _find(plain, by_stem)
-            stem = (
-                _find(draft_stem or plain, self._dataset.members) or draft_stem or _find(plain, self._images) or plain
-            )
-            found = _Found(item, stem, by_stem.get(draft_stem or ""))
-            if stem in self._dataset.members or self._find_image(found) is not None:
-                matched.append(found)
-            else:
-                reason = "there is no image of this name: pass its folder as images (--images)"
-                left_out.append(TakenImage(name=item, action="left out", reason=reason))
-        if not matched:
-            raise ValueError(
-                f"{self._export.path} has labels for {', '.join(self._export.items[:3])}, and there is no image of "
-                "such a name in the dataset. Pass the drafts (--drafts) or the folder of the images (--images)."
-            )
-        return matched, left_out
-
-    def _find_image(self, found: _Found) -> Path | None:
-        places = (
-            None if found.draft is None else found.draft.file,
-            self._export.image_files.get(found.item),
-            self._images.get(found.stem),
-        )
-        return next((path for path in places if path is not None and path.is_file()), None)
-
-    def _stage(self, found: _Found) -> TakenImage:
+    def _stage(self, found: MatchedImage) -> TakenImage:
         """Compute the labels of an image, and put them aside for the doctor; nothing is put aside if they are equal."""
         member = self._dataset.members.get(found.stem)
         before = None if member is None else member.read_labels()
@@ -256,13 +212,13 @@ class _Taking:
         pixels = sum(changes.values())
         if before is not None and not pixels:
             return TakenImage(name=name, action="unchanged", split=split)
-        image = member.dataset.image_file(found.stem) if member is not None else self._find_image(found)
+        image = member.dataset.image_file(found.stem) if member is not None else found.image
         assert image is not None
         self._staged.add(found.stem, image, labels)
         action: Action = "new" if member is None else "changed"
         return TakenImage(name=name, action=action, split=split, pixels=pixels, changes=changes)
 
-    def _merge(self, found: _Found, before: LabelMap | None) -> tuple[LabelMap, bool, LabelMap | None]:
+    def _merge(self, found: MatchedImage, before: LabelMap | None) -> tuple[LabelMap, bool, LabelMap | None]:
         """Return an image's labels, whether a person changed them, and the draft in the dataset's classes if any.
 
         Raises:
@@ -361,15 +317,6 @@ class _Staging:
 
 def _flatten(stem: str) -> str:
     return stem.replace("/", "__")
-
-
-def _find(stem: str, known: Mapping[str, object]) -> str | None:
-    """Return the known stem that is meant: the same one, or the only one with this name in another folder."""
-    if stem in known:
-        return stem
-    name = stem.rpartition("/")[2]
-    same = [one for one in known if one.rpartition("/")[2] == name]
-    return same[0] if len(same) == 1 else None
 
 
 def _describe_sizes(path: Path, item: str, found: LabelMap, wanted: LabelMap) -> str:

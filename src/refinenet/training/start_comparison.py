@@ -45,7 +45,7 @@ def compare_with_start(
     before, after = folder.path / START, folder.last_model
     if not before.exists() or not after.exists():
         return None
-    names: Sequence[str] = load(before)[1].label_set.names
+    names = load(before)[1].label_set.names
     if not val_set.label_set.names or names != val_set.label_set.names:
         print_note("The models before and after have other classes and are not compared.", enabled=progress)
         return None

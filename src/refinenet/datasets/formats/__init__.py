@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from refinenet.datasets.formats.coco import CocoInstances, open_instances
     from refinenet.datasets.formats.labelme import fill_shape, read_shapes, take_label
     from refinenet.datasets.formats.lookup import find_background, find_id, is_background, is_void
-    from refinenet.datasets.formats.polygons import fill_outline, to_outline
+    from refinenet.datasets.formats.polygons import FIFTHS, fill_outline, to_outline
 else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
+    "FIFTHS",
     "CocoInstances",
     "fill_outline",
     "fill_shape",
