@@ -69,51 +69,52 @@ def find_suspects(labels: LabelMap, probabilities: Shares, label_set: LabelSet) 
         label_set: Names of the ids.
 
     Returns:
-        The suspects, the largest doubt first; and the map of regions, `(H, W)` int64, with 0 outside of suspects.
+        The suspects, the largest sum of doubt first; and the map of regions, `(H, W)` int64, with 0 outside of them.
     """
-    ids, count = labels.astype(np.int64), len(label_set)
+    ids = labels.astype(np.int64)
     is_void = ids == label_set.ignore_index
-    prediction = probabilities.argmax(0)
-    confidence = probabilities.max(0)
+    prediction, confidence = probabilities.argmax(0), probabilities.max(0)
     labelled = np.take_along_axis(probabilities, np.where(is_void, 0, ids)[None], 0)[0]
     doubt = confidence - np.where(is_void, 1 - confidence, labelled)
     in_doubt = (prediction != ids) & (doubt >= LEAST_DOUBT)
     reach = max(1, round(OUTLINE * math.hypot(*labels.shape)))
-    marked: Any = np.where(_open(in_doubt, reach), ids, -1)
-    numbers = number_regions(marked)
-    areas, values = np.bincount(numbers.ravel()), np.zeros(numbers.max() + 1, np.int64)
-    values[numbers] = marked
-    kept = np.flatnonzero((values >= 0) & (areas >= LEAST_AREA * labels.size))
-    if not len(kept):
-        return [], np.zeros(labels.shape, np.int64)
-    totals = np.bincount(numbers.ravel(), doubt.ravel())
-    kept = kept[np.argsort(-totals[kept], kind="stable")][:MOST]
-    order = np.zeros(len(values), np.int64)
-    order[kept] = np.arange(1, len(kept) + 1)
-    regions = order[numbers]
-    objects = number_regions(labels)
-    object_areas = np.bincount(objects.ravel())
-    depth = _depth(regions)
+    regions = _choose_regions(np.where(_open(in_doubt, reach), ids, -1), doubt)
+    depth, objects = _depth(regions), number_regions(labels)
+    areas = np.bincount(objects.ravel())
     suspects = []
-    for number in range(1, len(kept) + 1):
+    for number in range(1, int(regions.max()) + 1):
         inside = regions == number
         rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-        around = np.bincount(objects[inside]).argmax()
+        pixels = int(inside.sum())
         suspects.append(
             Suspect(
                 number=number,
                 label=int(ids[inside][0]),
-                prediction=int(np.bincount(prediction[inside], minlength=count).argmax()),
-                pixels=int(inside.sum()),
-                share=float(inside.sum() / labels.size),
+                prediction=int(np.bincount(prediction[inside]).argmax()),
+                pixels=pixels,
+                share=pixels / labels.size,
                 box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
                 doubt=float(doubt[inside].mean()),
                 confidence=float(confidence[inside].mean()),
                 width=float(depth[inside].max() / reach),
-                share_of_object=float(inside.sum() / object_areas[around]),
+                share_of_object=float(pixels / areas[np.bincount(objects[inside]).argmax()]),
             )
         )
     return suspects, regions
+
+
+def _choose_regions(marked: Any, doubt: Shares) -> Numbers:
+    """Number the regions of equal ids `(H, W)`, -1 for none, that are large enough, the largest sum of doubt first."""
+    numbers = number_regions(marked)
+    areas, values = np.bincount(numbers.ravel()), np.zeros(numbers.max() + 1, np.int64)
+    values[numbers] = marked
+    kept = np.flatnonzero((values >= 0) & (areas >= LEAST_AREA * marked.size))
+    totals = np.bincount(numbers.ravel(), doubt.ravel())
+    kept = kept[np.argsort(-totals[kept], kind="stable")][:MOST]
+    order = np.zeros(len(values), np.int64)
+    order[kept] = np.arange(1, len(kept) + 1)
+    chosen: Numbers = order[numbers]
+    return chosen
 
 
 def _open(mask: Mask, reach: int) -> Mask:
