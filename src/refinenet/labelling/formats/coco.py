@@ -113,7 +113,12 @@ def read_coco(path: Path, label: str = "coco") -> ToolExport:
     def read(item: str, label_set: LabelSet) -> LabelMap:
         return _draw(instances, item, label_set)
 
-    return ToolExport(path=path, format=label, items=instances.file_names, label_names=names, read=read)
+    folders = path.parent, path.parent.parent / "images"
+    places = ((item, folder / item) for item in instances.file_names for folder in folders)
+    images = {item: file for item, file in places if file.is_file()}
+    return ToolExport(
+        path=path, format=label, items=instances.file_names, label_names=names, read=read, image_files=images
+    )
 
 
 def _draw(instances: CocoInstances, item: str, label_set: LabelSet) -> LabelMap:
