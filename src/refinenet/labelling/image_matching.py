@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -98,7 +98,9 @@ class ImageMatcher:
     def _find(self, item: str) -> MatchedImage | str:
         plain = _RENAMED.sub("", strip_suffix(item))
         draft = self._drafts.get(self._draft_stems.find(plain) or "")
-        stem = plain if draft is None else draft.stem
+        stem = draft.stem if draft is not None else self._image_stems.find(plain) or plain
+        if PurePosixPath(stem).is_absolute() or not {"..", ""}.isdisjoint(stem.split("/")) or "\\" in stem:
+            return "its name leads out of the dataset"
         image = self._find_image(item, stem, draft)
         member = self._member_stems.find(stem)
         if member is None and image is not None:
