@@ -102,7 +102,7 @@ def main() -> None:
         networks: list[RefineNet] = []
         for title, bands in (("5 bands", BANDS), ("red, green, blue", COLOURS)):
             network, seconds = train(bands, root / "scenes", root / f"run-{len(networks)}", options)
-            found = network.eval(root / "scenes", progress=False).figures
+            found = network.eval(root / "scenes", progress=False).metrics
             shares = [f"{100 * (each.iou or 0):.1f}" for each in found.classes]
             rows.append([title, f"{100 * (found.scores.miou or 0):.1f}", *shares, f"{seconds:.0f}"])
             networks.append(network)
@@ -122,7 +122,7 @@ def compare(network: RefineNet, root: Path) -> list[list[str]]:
     network.deploy_large(image, root / "large.tif", window=(2 * HEIGHT, 2 * WIDTH), progress=False)
     with rasterio.open(root / "large.tif") as file:
         large = file.read(1)
-    scored = network.eval(root / "scenes", protocol=windows, progress=False).figures.scores
+    scored = network.eval(root / "scenes", protocol=windows, progress=False).metrics.scores
     found = {
         "array instead of GeoTIFF": network.segment(array).labels,
         "ONNX": exported.segment(image).labels,

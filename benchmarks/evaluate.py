@@ -33,10 +33,10 @@ def measure_time(model: str, size: str, images: int) -> None:
     network = RefineNet(model=model)
     network.eval(f"streets:2:{size}", progress=False)
     parts = network.eval(f"streets:{images}:{size}", progress=False).parts
-    total = parts.load + parts.network + parts.figures
+    total = parts.load + parts.network + parts.metrics
     rows = [
         [name, f"{1000 * seconds / images:.1f}", f"{100 * seconds / total:.1f}"]
-        for name, seconds in (("load", parts.load), ("network", parts.network), ("figures", parts.figures))
+        for name, seconds in (("load", parts.load), ("network", parts.network), ("metrics", parts.metrics))
     ]
     print_table(f"{model}, {images} images of {size}", ["", "ms per image", "% of the time"], rows)
 

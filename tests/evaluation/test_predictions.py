@@ -40,9 +40,9 @@ def test_figures_are_those_of_the_model_that_made_them(folder: Path) -> None:
     theirs = evaluate_predictions(STREETS, folder, progress=False)
     own = RefineNet(model="camvid", device="cpu").eval(STREETS, progress=False)
     assert theirs.scores == own.scores
-    assert theirs.figures.boundary_miou == own.figures.boundary_miou
-    assert theirs.figures.trimap_miou == own.figures.trimap_miou
-    assert (theirs.figures.calibration, theirs.model_sha256) == (None, None)
+    assert theirs.metrics.boundary_miou == own.metrics.boundary_miou
+    assert theirs.metrics.trimap_miou == own.metrics.trimap_miou
+    assert (theirs.metrics.calibration, theirs.model_sha256) == (None, None)
     assert str(folder) in theirs.protocol
 
 
@@ -66,7 +66,7 @@ def test_void_in_a_prediction_is_a_miss(folder: Path) -> None:
     change(folder, labels)
     found = evaluate_predictions(STREETS, folder, progress=False)
     labelled = sum(int((sample.labels != 255).sum()) for sample in open_dataset(STREETS)("val"))
-    assert found.figures.abstained == int((truth[:32] != 255).sum()) / labelled
+    assert found.metrics.abstained == int((truth[:32] != 255).sum()) / labelled
     assert found.scores.pixel_accuracy is not None
     assert before.scores.pixel_accuracy is not None
     assert found.scores.pixel_accuracy < before.scores.pixel_accuracy

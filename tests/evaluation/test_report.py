@@ -159,8 +159,7 @@ def test_without_confidence_the_page_says_so(tmp_path: Path) -> None:
 
 
 def test_the_largest_confusions_are_told(tmp_path: Path, page: str) -> None:
-    figures = report(tmp_path).figures
-    first = largest_confusions(figures, 3)[0]
+    first = largest_confusions(report(tmp_path).metrics, 3)[0]
     assert (first.truth, first.prediction, first.pixels) == (HOSTILE, TREE, 16 * 60)
     assert first.share == pytest.approx(60 / 160)
     assert "37.5 % of its pixels (960)" in page

@@ -69,6 +69,25 @@ def test_simplified_neighbours_leave_no_gap_and_stay_within_the_tolerance(seed: 
             assert farthest(region.outer, by_pixel[region.pixel].outer) <= tolerance + 1e-9
 
 
+@pytest.mark.parametrize("tolerance", [0.8, 2.0])
+def test_simplified_neighbours_share_every_edge(tolerance: float) -> None:
+    ids = draw_ids(5, (60, 80))
+    edges = {
+        (*one, *other)
+        for region in find_outlines(ids, tolerance)
+        for ring in region.rings
+        for one, other in zip(ring.tolist(), np.roll(ring, -1, axis=0).tolist(), strict=True)
+    }
+    inner = [edge for edge in edges if not lies_on_the_frame(edge, ids.shape)]
+    assert len(inner) > 100
+    assert all((*edge[2:], *edge[:2]) in edges for edge in inner)
+
+
+def lies_on_the_frame(edge: tuple[int, ...], size: tuple[int, ...]) -> bool:
+    x0, y0, x1, y1 = edge
+    return x0 == x1 in (0, size[1]) or y0 == y1 in (0, size[0])
+
+
 def farthest(points: npt.NDArray[np.int64], ring: npt.NDArray[np.int64]) -> float:
     """Return the largest distance of points from a closed outline."""
     start, end = ring[None].astype(float), np.roll(ring, -1, axis=0)[None].astype(float)

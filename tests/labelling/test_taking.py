@@ -235,3 +235,44 @@ def test_another_image_of_the_same_name_loses_no_labels(tmp_path: Path, call_ref
     after = list_files(tmp_path / "mine")
     assert after["masks/north_1.png"] == before["masks/north_1.png"]
     assert "masks/west_1.png" in after
+
+
+def test_roboflow_renames_images_and_exports_a_file_for_each_split(tmp_path: Path, call_refinenet: Any) -> None:
+    for stem in ("a_1", "b_1"):
+        write_pair(tmp_path / "photographs", stem, mask(5), ".", "../ids/masks")
+    (tmp_path / "ids" / "classes.yaml").write_text(NAMES)
+    options = ("photographs", "--masks", "ids", "-o", "todo", "--format", "roboflow", "--min-area", "0")
+    assert call_refinenet("label", "write", *options, "--simplify", "0").returncode == 0
+    written = json.loads((tmp_path / "todo" / "roboflow" / "_annotations.coco.json").read_text())
+    for number, (split, stem) in enumerate((("train", "a_1"), ("valid", "b_1")), start=1):
+        entries = [one for one in written["annotations"] if one["image_id"] == number]
+        name = f"{stem}_png.rf.0123456789abcdef.jpg"
+        images = [{**one, "file_name": name} for one in written["images"] if one["id"] == number]
+        assert images[0]["id"] == number
+        folder = tmp_path / "export" / split
+        folder.mkdir(parents=True)
+        Image.fromarray(picture(number)).save(folder / name)  # compressed again: the photograph is taken instead
+        values = {**written, "images": images, "annotations": entries}
+        (folder / "_annotations.coco.json").write_text(json.dumps(values))
+    found = call_refinenet("label", "take", "export", "--drafts", "todo", "--into", "mine")
+    assert found.returncode == 0, found.stderr
+    for stem in ("a_1", "b_1"):
+        assert np.array_equal(read(tmp_path / "mine" / "masks" / f"{stem}.png"), mask(5))
+        image = (tmp_path / "mine" / "images" / f"{stem}.png").read_bytes()
+        assert image == (tmp_path / "photographs" / f"{stem}.png").read_bytes()
+
+
+def test_names_that_lead_out_of_the_dataset_are_left_out(tmp_path: Path, call_refinenet: Any) -> None:
+    for stem in ("a_1", "b_1"):
+        write_pair(tmp_path / "photographs", stem, mask(5), ".", "../ids/masks")
+    (tmp_path / "ids" / "classes.yaml").write_text(NAMES)
+    options = ("photographs", "--masks", "ids", "-o", "todo", "--format", "supervisely")
+    assert call_refinenet("label", "write", *options).returncode == 0
+    project = tmp_path / "todo" / "supervisely" / "images"
+    (project / "img" / "b_1.png").rename(project / "img" / "x__..__..__b_1.png")
+    (project / "ann" / "b_1.png.json").rename(project / "ann" / "x__..__..__b_1.png.json")
+    found = call_refinenet("label", "take", "todo/supervisely", "--into", "data/mine")
+    assert found.returncode == 0, found.stderr
+    assert "x/../../b_1 was left out: its name leads out of the dataset" in found.stderr.replace(".png", "")
+    assert not list(tmp_path.glob("b_1*"))
+    assert not list((tmp_path / "data").glob("b_1*"))

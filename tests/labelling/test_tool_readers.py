@@ -58,6 +58,18 @@ def test_coco_files_are_read_by_pycocotools(shapes: str, first_id: int, tmp_path
         assert np.array_equal(found, place_of(ids[image["file_name"].removesuffix(".png")]))
 
 
+def test_areas_and_boxes_of_simplified_polygons_are_those_of_the_polygons(tmp_path: Path) -> None:
+    write_ids(tmp_path)
+    opened = COCO(write(tmp_path, "coco", simplify=2) / "instances_default.json")
+    for annotation in opened.loadAnns(opened.getAnnIds()):
+        (points,) = annotation["segmentation"]
+        left, top, width, height = annotation["bbox"]
+        assert (left, left + width) == (min(points[::2]), max(points[::2]))
+        assert (top, top + height) == (min(points[1::2]), max(points[1::2]))
+        filled = opened.annToMask(annotation).sum()
+        assert abs(annotation["area"] - filled) <= 0.1 * filled + 0.5 * (width + height)
+
+
 def draw_like_labelme(values: Any) -> Ids:
     """Draw polygons as `shapes_to_label` of LabelMe does."""
     found = np.full(SIZE, 99, np.uint8)

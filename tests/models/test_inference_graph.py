@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from refinenet.inference.backends.pytorch import PyTorchBackend
+from refinenet.models.factory import SIZES
 from refinenet.models.inference_graph import fuse
 from refinenet.models.network import Architecture, ModelType, Network
 
@@ -15,10 +19,12 @@ def picture(height: int = 65, width: int = 97) -> Tensor:
     return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
-def make(encoder: str, model_type: ModelType = "lightweight") -> Network:
+def make(encoder: str, model_type: ModelType = "lightweight", decoder: Mapping[str, Any] | None = None) -> Network:
     """A network whose batch norms do something."""
     torch.manual_seed(0)
-    network = Network(Architecture(model_type=model_type, encoder=encoder, num_classes=3)).eval()
+    network = Network(
+        Architecture(model_type=model_type, encoder=encoder, num_classes=3, decoder_options=decoder or {})
+    ).eval()
     for norm in norms(network):
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -61,6 +67,14 @@ def test_a_fused_network_answers_as_the_network(
     assert difference(network, fused) < 1e-5
     assert len(norms(fused)) == norms_left
     assert convolutions(network) - convolutions(fused) == convolutions_less
+
+
+def test_batch_norms_of_the_decoder_are_fused() -> None:
+    network = make("test_resnet", decoder=SIZES["medium"].decoder)
+    fused = fuse(network)
+    assert len(norms(network.decoder)) == 4 + 16 + 3
+    assert not norms(fused)
+    assert difference(network, fused) < 1e-5
 
 
 def test_fusing_changes_nothing_of_the_network() -> None:

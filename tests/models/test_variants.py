@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from published import image, published_weights
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from refinenet import RefineNet
 from refinenet.models.decoder import FULL, LIGHTWEIGHT, PRESETS, Decoder
+from refinenet.models.factory import SIZES as SIZE_OPTIONS
 from refinenet.models.network import Architecture, Network
 
 Weights = dict[str, Tensor]
@@ -261,6 +262,49 @@ def test_cascades_give_the_results_of_plain_code(cascade: tuple[int, ...], kind:
 
 
 SIZES = ((17, 23), (9, 12), (5, 6), (3, 3))
+
+
+def forward_with_norms(weights: Weights, maps: list[Tensor]) -> Tensor:
+    """Run the decoder of a size on maps from coarse to fine: convolutions of 1x1, each followed by batch norm."""
+
+    def convolve_and_norm(x: Tensor, kernel: str, norm: str) -> Tensor:
+        mean, variance, scale, shift = (
+            weights[f"{norm}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (convolve(x, weights, kernel) - mean) / (variance + 1e-5).sqrt() * scale + shift
+
+    before: Tensor | None = None
+    for block, entering in enumerate(maps):
+        name = f"blocks.{block}"
+        x = convolve_and_norm(entering, f"{name}.adaptations.0.1", f"{name}.adaptations.0.2")
+        if before is not None:
+            x = x + functional.interpolate(before, x.shape[-2:], mode="bilinear", align_corners=True)
+        top = x = x.clamp(0, 6)
+        for link in range(4):
+            top = functional.max_pool2d(top, 5, stride=1, padding=2)
+            top = convolve_and_norm(top, f"{name}.pooling.convolutions.{link}", f"{name}.pooling.norms.{link}")
+            x = x + top
+        before = convolve_and_norm(x, f"{name}.output.0", f"{name}.output.1") if block < 3 else x
+    assert before is not None
+    return before
+
+
+def test_decoders_with_batch_norm_give_the_results_of_plain_code() -> None:
+    config = LIGHTWEIGHT.changed({**SIZE_OPTIONS["small"].decoder, "widths": (16, 16, 16, 16)})
+    torch.manual_seed(2)
+    decoder = Decoder([[channels] for channels in CHANNELS], config).eval()
+    for norm in (module for module in decoder.modules() if isinstance(module, nn.BatchNorm2d)):
+        for tensor in (norm.running_mean, norm.bias):
+            assert tensor is not None
+            nn.init.normal_(tensor, std=0.3)
+        for tensor in (norm.running_var, norm.weight):
+            assert tensor is not None
+            nn.init.uniform_(tensor, 0.5, 2.0)
+    maps = [torch.randn(2, channels, *size) for channels, size in zip(CHANNELS, SIZES, strict=True)]
+    with torch.inference_mode():
+        found = decoder([[x] for x in maps])
+        expected = forward_with_norms(dict(decoder.state_dict()), maps[::-1])
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_the_network_of_two_scales_sees_both() -> None:

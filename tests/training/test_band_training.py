@@ -49,7 +49,7 @@ def test_the_fourth_band_tells_classes_of_equal_colour_apart(trained: RefineNet,
     grass, tarpaulin = np.count_nonzero(labels == 1), np.count_nonzero(labels == 2)
     # By colour alone even perfect outlines leave the two classes to chance.
     best_by_colour = (1 + max(grass, tarpaulin) / (grass + tarpaulin)) / 3
-    miou = found.figures.scores.miou
+    miou = found.metrics.scores.miou
     assert miou is not None
     assert miou > best_by_colour + 0.1
 

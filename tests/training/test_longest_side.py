@@ -36,7 +36,7 @@ def test_a_model_reduces_images_as_it_was_trained(tmp_path: Path) -> None:
     assert (r.segment(image).labels == logits[0].argmax(0).numpy()).mean() > 0.99  # batch norms are folded there
     assert r.segment(image[:20, :20]).labels.shape == (20, 20)  # smaller images keep their size
     evaluation = r.eval(dataset=str(folder), progress=False)
-    assert sum(int(each.regions[1].sum()) for each in evaluation.figures.images) == 2 * 40 * 40  # true pixels
+    assert sum(int(each.regions[1].sum()) for each in evaluation.metrics.images) == 2 * 40 * 40  # true pixels
     assert "the longer side of images reduced to 24 pixels" in evaluation.protocol
     again = tmp_path / "again"
     RefineNet(model=run / "last.safetensors", device="cpu").train(

@@ -118,15 +118,15 @@ def evaluate(
     start = time.perf_counter()
     parts = _run_pass(predictor.predict, dataset, count, progress, processes)
     _add_up((accumulator, *targets.values()), processes)
-    load, network, figures = processes.add_up(torch.from_numpy(parts)).tolist()
+    load, network, metrics = processes.add_up(torch.from_numpy(parts)).tolist()
     return Evaluation(
         dataset=dataset.name,
         split=dataset.split,
         label_set=label_set,
-        figures=compute_metrics(accumulator, has_confidence=predictor.has_confidence and bool(label_set.names)),
+        metrics=compute_metrics(accumulator, has_confidence=predictor.has_confidence and bool(label_set.names)),
         names=tuple(dataset.items),
         seconds=time.perf_counter() - start,
-        parts=Seconds(load=load, network=network, figures=figures),
+        parts=Seconds(load=load, network=network, metrics=metrics),
         protocol=predictor.protocol,
         official=official,
         model_sha256=predictor.model_sha256,

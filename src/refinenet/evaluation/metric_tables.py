@@ -38,7 +38,7 @@ def list_rows(evaluation: Evaluation, by: By) -> tuple[list[Row], list[str]]:
 
 def _by_class(evaluation: Evaluation) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
-    for label, (name, item) in enumerate(zip(evaluation.label_set.names, evaluation.figures.classes, strict=True)):
+    for label, (name, item) in enumerate(zip(evaluation.label_set.names, evaluation.metrics.classes, strict=True)):
         low, high = item.iou_interval or (None, None)
         rows.append(
             {
@@ -74,7 +74,7 @@ def _by_image(evaluation: Evaluation) -> tuple[list[Row], list[str]]:
 def _by_image_and_class(evaluation: Evaluation) -> tuple[list[Row], list[str]]:
     scores, pixels = ("iou", "precision", "recall"), ("correct_pixels", "true_pixels", "predicted_pixels")
     names, rows = evaluation.label_set.names, list[Row]()
-    for image, item in zip(evaluation.names, evaluation.figures.images, strict=True):
+    for image, item in zip(evaluation.names, evaluation.metrics.images, strict=True):
         correct, true, predicted = counts = item.regions
         ratios = ious(counts), divide(correct, predicted), divide(correct, true)
         columns = dict(zip(scores, map(or_none, ratios), strict=True)) | dict(zip(pixels, counts.tolist(), strict=True))

@@ -33,7 +33,7 @@ class Seconds:
     """Reading and decoding images and masks."""
     network: float
     """From the image to labels and confidence, or reading predictions from files."""
-    figures: float
+    metrics: float
     """Counting pixels for the metrics."""
 
 
@@ -44,7 +44,7 @@ class Evaluation:
     dataset: str
     split: str
     label_set: LabelSet
-    figures: Metrics
+    metrics: Metrics
     names: Sequence[str]
     """Names of the images, in the order of the dataset."""
     seconds: float
@@ -65,7 +65,12 @@ class Evaluation:
     @property
     def scores(self) -> SegmentationScores:
         """mIoU, accuracies, and IoU by class."""
-        return self.figures.scores
+        return self.metrics.scores
+
+    @property
+    def figures(self) -> Metrics:
+        """Former name of `metrics`, kept for programs that use it."""
+        return self.metrics
 
     @property
     def images(self) -> int:
@@ -74,7 +79,7 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """Return the metrics over all images as JSON-ready values, in [0, 1], null if undefined."""
-        metrics, scores, images = self.figures, self.scores, max(self.images, 1)
+        metrics, scores, images = self.metrics, self.scores, max(self.images, 1)
         calibration = metrics.calibration
         return {
             "version": RESULTS_VERSION,
@@ -111,7 +116,7 @@ class Evaluation:
         """Return `summary` with the confusion matrix (rows are true classes) and the metrics of each image."""
         return {
             **self.summary(),
-            "confusion_matrix": self.figures.confusion.tolist(),
+            "confusion_matrix": self.metrics.confusion.tolist(),
             "per_image": list(self.list_images()),
         }
 
@@ -157,7 +162,7 @@ class Evaluation:
                 *map(percent, (item.iou, item.precision, item.recall, item.boundary_iou)),
                 _range(item.iou_interval),
             ]
-            for name, item in zip(self.label_set.names, self.figures.classes, strict=True)
+            for name, item in zip(self.label_set.names, self.metrics.classes, strict=True)
         ]
         print_table(title, ["class", "IoU %", "precision %", "recall %", "boundary IoU %", "95 % of IoU"], rows)
         print_table("All classes", ["", "%", "95 %"], list(self._overall()))
@@ -165,11 +170,11 @@ class Evaluation:
     def _value(self, metric: Metric) -> float | dict[str, float | None] | None:
         """Return a metric as a JSON-ready value."""
         if metric.at:
-            return {str(width): value for width, value in self.figures.by_width[metric.key].items()}
-        return self.figures.overall[metric.key]
+            return {str(width): value for width, value in self.metrics.by_width[metric.key].items()}
+        return self.metrics.overall[metric.key]
 
     def _overall(self) -> Iterator[list[str]]:
-        metrics = self.figures
+        metrics = self.metrics
         for metric in METRICS:
             name = metric.title if metric.printed is None else metric.printed
             if not name or (metric.needs_confidence and metrics.calibration is None):
@@ -185,7 +190,7 @@ class Evaluation:
 
     def list_images(self) -> Iterator[dict[str, Any]]:
         """Yield the metrics of each image as JSON-ready values, as `per_image` of the file has them."""
-        for index, (name, item) in enumerate(zip(self.names, self.figures.images, strict=True)):
+        for index, (name, item) in enumerate(zip(self.names, self.metrics.images, strict=True)):
             of_outputs = {output: dict(images[index]) for output, images in self.image_targets.items()}
             yield {
                 "name": name,
@@ -209,13 +214,15 @@ class Evaluation:
         """Return indented JSON with a single line for each row of the matrix and each image."""
         # With an indentation, `json` would give each number of the matrix a line.
         head = json.dumps(self.summary(), indent=2, ensure_ascii=False).removesuffix("\n}")
-        matrix = ",\n".join(f"    {row}" for row in self.figures.confusion.tolist())
+        matrix = ",\n".join(f"    {row}" for row in self.metrics.confusion.tolist())
         images = ",\n".join(f"    {json.dumps(item, ensure_ascii=False)}" for item in self.list_images())
         return f'{head},\n  "confusion_matrix": [\n{matrix}\n  ],\n  "per_image": [\n{images}\n  ]\n}}\n'
 
 
 def _share(parts: Seconds, images: int) -> Mapping[str, float]:
-    return {name: seconds / images for name, seconds in asdict(parts).items()}
+    # Results files have always had the key "figures"; programs that read them keep working.
+    seconds = {"load": parts.load, "network": parts.network, "figures": parts.metrics}
+    return {name: each / images for name, each in seconds.items()}
 
 
 def percent(value: float | None) -> str:

@@ -7,11 +7,12 @@ name: the first would end up in two splits, the second would lose its labels.
 from __future__ import annotations
 
 import filecmp
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from refinenet.labelling.dataset_growth import GrowingDataset
 from refinenet.labelling.drafts import DraftImage, DraftSet
 from refinenet.labelling.formats.base import ToolExport, strip_suffix
 
+_RENAMED = re.compile(r"_(jpe?g|png|bmp|tiff?|webp)\.rf\.[0-9A-Za-z]+$")
+"""What Roboflow puts behind the name of an image."""
 _CLOSE = 8.0
 """Mean difference of pixels (of 255) up to which two files show the same image, one of them compressed again."""
 
@@ -93,9 +96,11 @@ class ImageMatcher:
         return matched, reasons
 
     def _find(self, item: str) -> MatchedImage | str:
-        plain = strip_suffix(item)
+        plain = _RENAMED.sub("", strip_suffix(item))
         draft = self._drafts.get(self._draft_stems.find(plain) or "")
-        stem = plain if draft is None else draft.stem
+        stem = draft.stem if draft is not None else self._image_stems.find(plain) or plain
+        if PurePosixPath(stem).is_absolute() or not {"..", ""}.isdisjoint(stem.split("/")) or "\\" in stem:
+            return "its name leads out of the dataset"
         image = self._find_image(item, stem, draft)
         member = self._member_stems.find(stem)
         if member is None and image is not None:

@@ -50,8 +50,14 @@ class Size:
 
     @property
     def decoder(self) -> Mapping[str, Any]:
-        """Options of the decoder: as with MobileNetV2 in the paper, but narrower."""
-        return {"widths": [self.width] * 4, "fusion_convolution": False, "activation": "relu6", "encoder_dropout": 0.0}
+        """Options of the decoder: as with MobileNetV2 in the paper, but narrower, and with batch norm."""
+        return {
+            "widths": [self.width] * 4,
+            "fusion_convolution": False,
+            "activation": "relu6",
+            "batch_norm": True,
+            "encoder_dropout": 0.0,
+        }
 
 
 SIZES: Mapping[SizeName, Size] = MappingProxyType(

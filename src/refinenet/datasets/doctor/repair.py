@@ -306,7 +306,8 @@ def _write_all(
     written = Counter(change.pair.split for change in changes if not change.left_out)
     lost = [split for split in source.listing.splits if not written[split]]
     if lost:
-        reasons = "; ".join(sorted({change.left_out for change in changes if change.pair.split in lost})[:5])
+        left_out = sorted({change.left_out for change in changes if change.pair.split in lost})[:5]
+        reasons = "; ".join(left_out) or "the source has none in this split"
         text = examination.report.text()
         advice = f"\n\n{text}" if text else ""
         raise ValueError(f"No sample would be left in {', '.join(lost)}, so no copy was written: {reasons}.{advice}")

@@ -96,7 +96,7 @@ def render_page(
     """
     from markupsafe import Markup
 
-    metrics, label_set = evaluation.figures, evaluation.label_set
+    metrics, label_set = evaluation.metrics, evaluation.label_set
     return _load_template().render(
         title=f"{evaluation.dataset} {evaluation.split}: {evaluation.images} images",
         style=Markup(_read("page.css")),
@@ -166,14 +166,14 @@ def _read(name: str) -> str:
 
 def _headlines(evaluation: Evaluation) -> Iterator[tuple[str, float | None, Interval | None]]:
     """The metrics with their 95 % intervals."""
-    metrics = evaluation.figures
+    metrics = evaluation.metrics
     for metric in METRICS:
         if metric.has_interval and evaluation.label_set.names:
             yield metric.title, metrics.overall[metric.key], metrics.intervals[metric.key]
 
 
 def _more_metrics(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
-    metrics, names = evaluation.figures, evaluation.label_set.names
+    metrics, names = evaluation.metrics, evaluation.label_set.names
     others = [metric for metric in METRICS if not metric.has_interval and not metric.at and names]
     # First those that are printed, too; last those that are rarely shown.
     for metric in sorted(others, key=lambda metric: (metric.only_above_zero, metric.printed == "")):
@@ -215,7 +215,7 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _if_empty(group: Group, evaluation: Evaluation) -> str:
-    if group == "mistakes" and evaluation.figures.calibration is None:
+    if group == "mistakes" and evaluation.metrics.calibration is None:
         return "The confidence of these predictions is not known."
     if group == "mistakes":
         return f"No pixel is wrong with a confidence of {CONFIDENT:g} or more."

@@ -67,7 +67,7 @@ def write_report(
         OSError: a file cannot be read or written.
     """
     path = check_folder(folder)
-    metrics = evaluation.figures
+    metrics = evaluation.metrics
     curves = draw_curves(metrics) if evaluation.label_set.names else []
     for curve in curves:
         write_atomically(path / PICTURES / f"curve-{curve.name}.png", curve.png)
@@ -83,7 +83,7 @@ def _make_entries(
     evaluation: Evaluation, dataset: Dataset, predict: Callable[[Sample], Prediction], folder: Path
 ) -> tuple[list[Entry], list[TargetEntry]]:
     """Read and predict each image once, however often it is shown; entries are in the order of the choices."""
-    choices, target_choices = choose(evaluation.figures), choose_target_images(evaluation)
+    choices, target_choices = choose(evaluation.metrics), choose_target_images(evaluation)
     specs = {spec.name: spec for spec in dataset.chosen_specs}
     by_image: dict[int, list[Choice | TargetChoice]] = defaultdict(list)
     all_choices: list[Choice | TargetChoice] = [*choices, *target_choices]
@@ -109,7 +109,7 @@ def _make_entries(
                     folder,
                 )
                 continue
-            metrics, view = evaluation.figures.images[index], _view(shown, prediction)
+            metrics, view = evaluation.metrics.images[index], _view(shown, prediction)
             entries[choice] = make_entry(choice, sample.name, metrics, view, evaluation.label_set, folder)
     return [entries[choice] for choice in choices], [of_targets[choice] for choice in target_choices]
 

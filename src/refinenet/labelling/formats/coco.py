@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from refinenet.datasets.formats.coco import CocoInstances, open_instances
 from refinenet.deployment.regions import find_regions
 from refinenet.io.files import stream_atomically
@@ -64,10 +66,14 @@ class CocoWriter:
         ]
 
     def _of_region(self, region: Region) -> dict[str, Any]:
-        points = join_rings(region).ravel().tolist()
-        return self._annotation(region.label, [points], region.area, region.box)
+        points = join_rings(region)
+        x, y = points[:, 0], points[:, 1]
+        # The shoelace formula: holes run the other way round, and count negative. Cuts to them cancel.
+        area = float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
+        left, top, right, bottom = (int(value) for value in (x.min(), y.min(), x.max(), y.max()))
+        return self._annotation(region.label, [points.ravel().tolist()], area, (left, top, right - left, bottom - top))
 
-    def _annotation(self, label: int, segmentation: Any, area: int, box: tuple[int, int, int, int]) -> dict[str, Any]:
+    def _annotation(self, label: int, segmentation: Any, area: float, box: tuple[int, int, int, int]) -> dict[str, Any]:
         return {
             "category_id": self._options.first_id + self._options.place_of(label),
             "segmentation": segmentation,
@@ -107,7 +113,12 @@ def read_coco(path: Path, label: str = "coco") -> ToolExport:
     def read(item: str, label_set: LabelSet) -> LabelMap:
         return _draw(instances, item, label_set)
 
-    return ToolExport(path=path, format=label, items=instances.file_names, label_names=names, read=read)
+    folders = path.parent, path.parent.parent / "images"
+    places = ((item, folder / item) for item in instances.file_names for folder in folders)
+    images = {item: file for item, file in places if file.is_file()}
+    return ToolExport(
+        path=path, format=label, items=instances.file_names, label_names=names, read=read, image_files=images
+    )
 
 
 def _draw(instances: CocoInstances, item: str, label_set: LabelSet) -> LabelMap:

@@ -126,12 +126,38 @@ def _open_folder(root: Path, path: Path) -> ToolExport:
     if "labelme" in found:
         named = {strip_suffix(file.relative_to(root).as_posix()): file for file in files}
         return labelme.read_labelme(named, root)
+    if "coco" in found:
+        return _join([_open_json(file) for file in files], path)
     if found and len(files) == 1:
         return _open_json(files[0])
     if found:
         names = ", ".join(file.relative_to(root).as_posix() for file in files[:5])
         raise ValueError(f"{path} holds {len(files)} JSON files ({names}): pass one of them.")
     raise ValueError(f"{path} is not recognised: {_ALLOWED}")
+
+
+def _join(exports: list[ToolExport], path: Path) -> ToolExport:
+    """Join the exports of several splits.
+
+    Raises:
+        ValueError: Two of them have an image of the same name.
+    """
+    if len(exports) == 1:
+        return exports[0]
+    homes: dict[str, ToolExport] = {}
+    for export in exports:
+        for item in export.items:
+            if item in homes:
+                raise ValueError(f"{homes[item].path} and {export.path} both have labels for {item}: pass one of them.")
+            homes[item] = export
+    return ToolExport(
+        path=path,
+        format=exports[0].format,
+        items=tuple(homes),
+        label_names=tuple(dict.fromkeys(name for export in exports for name in export.label_names)),
+        read=lambda item, label_set: homes[item].read(item, label_set),
+        image_files={item: file for export in exports for item, file in export.image_files.items()},
+    )
 
 
 def _skip_single_folders(root: Path) -> Path:
