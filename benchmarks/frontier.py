@@ -37,8 +37,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from refinenet.datasets.catalog import Dataset, open_dataset
-from refinenet.distributed import launch
-from refinenet.environment import describe_run
+from refinenet.distributed import describe_run, launch
 from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.inference.backends.pytorch import keep_freed_memory
 from refinenet.inference.segmenter import prepare

@@ -19,7 +19,7 @@ _OF_DEVELOPERS = ("dev", "docs")
 
 def describe_system() -> dict[str, Any]:
     """Return versions, processor, devices, backends, extras and caches as JSON-ready values."""
-    from refinenet.environment import describe_run
+    from refinenet.distributed import describe_run
     from refinenet.models.factory import choose_device
 
     run, device = describe_run(), str(choose_device(None))

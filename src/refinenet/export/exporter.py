@@ -14,7 +14,7 @@ import torch
 
 from refinenet.datasets import street_scenes
 from refinenet.datasets.catalog import Dataset
-from refinenet.environment import describe_run
+from refinenet.distributed import describe_run
 from refinenet.export.certificate import SIZES, Certificate, describe_files, time_both
 from refinenet.export.formats import Format, find_format
 from refinenet.export.metadata import GraphMetadata, Runner, describe
