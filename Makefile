@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR)/src
 # Container images often disable bytecode files; every process would then recompile PyTorch, timm and SymPy.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check lint types suite format docs figures clean
+.PHONY: demo test check lint types suite format docs figures bundled runtime clean
 
 demo: $(READY)
 	@$(BIN)/python -m refinenet demo --output demo.png
@@ -42,6 +42,15 @@ docs: $(VENV)/.docs-ready
 FIGURES ?=
 figures: $(READY)
 	$(BIN)/python docs/figures.py $(FIGURES)
+
+# The bundled models as graphs of OpenVINO, for installations without PyTorch: after a bundled model has changed.
+bundled: $(READY)
+	$(BIN)/python -m refinenet.export.bundled
+
+# The distribution refinenet-runtime, which needs no PyTorch.
+runtime: $(READY)
+	$(BIN)/python runtime/write_project.py build/runtime
+	$(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist build/runtime
 
 format: $(READY)
 	$(BIN)/ruff format .

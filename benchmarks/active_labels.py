@@ -37,14 +37,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from refinenet.datasets.catalog import Dataset, open_dataset
-from refinenet.inference.segmenter import prepare
+from refinenet.inference.tensors import prepare
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
 from refinenet.labelling.ranking_choice import Labelled, Pool, choose
 from refinenet.labelling.ranking_measures import Gauge
-from refinenet.models.factory import ModelSpec
+from refinenet.models.factory import open_network
 from refinenet.models.inference_graph import fuse
-from refinenet.models.model_file import ModelCard, load, save
+from refinenet.models.model_card import ModelCard
+from refinenet.models.model_file import load, save
+from refinenet.models.model_spec import ModelSpec
 from refinenet.models.network import Network
 
 STEPS = ("run", "draw")
@@ -121,7 +123,7 @@ class FrozenEncoder:
 def start(seed: int, data: Dataset) -> tuple[Network, ModelCard]:
     """Return a new network with the encoder's ImageNet weights."""
     spec = ModelSpec(size="small", num_classes=len(data.label_set), encoder_weights="imagenet", seed=seed)
-    network, card = spec.open(CPU, lambda: torch.zeros(1, 3, 64, 64))
+    network, card = open_network(spec, CPU, lambda: torch.zeros(1, 3, 64, 64))
     return network, replace(card, label_set=data.label_set)
 
 

@@ -38,6 +38,7 @@ from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.segmenter import prepare
 from refinenet.inference.upsampling import largest_class
+from refinenet.io.arrays import Array
 from refinenet.io.console import print_table
 from refinenet.models.decoder import ChainedResidualPooling
 from refinenet.models.network import Network
@@ -71,7 +72,7 @@ def make_network(encoder: str) -> Network:
     return RefineNet(model_type="lightweight", num_classes=NUM_CLASSES, device="cpu", **named).network
 
 
-def find_labels(backend: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+def find_labels(backend: Callable[[Array], Array], image: Array) -> Array:
     """Labels `(1, H, W)` of a prepared image, computed as in `Segmenter`."""
     return largest_class(backend(image)[0], (image.shape[2], image.shape[3]))[None]
 

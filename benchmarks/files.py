@@ -24,7 +24,6 @@ from typing import Any
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import Tensor
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
@@ -33,6 +32,7 @@ from refinenet.deployment.outputs import choose_kinds, render, usual_suffix
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import BackendName
 from refinenet.inference.segmenter import Segmenter, prepare
+from refinenet.io.arrays import Array
 from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
 from refinenet.io.images import decode, encode
@@ -66,7 +66,7 @@ class TimedBackend:
         self._run, self._watch = open_backend(network.network, backend, "float32"), watch
         self.device = self._run.device
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Array) -> Array:
         """Run the backend and record its time."""
         with self._watch.time("network"):
             return self._run(images)

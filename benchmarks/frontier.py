@@ -40,8 +40,7 @@ from refinenet.datasets.catalog import Dataset, open_dataset
 from refinenet.distributed import describe_run, launch
 from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.inference.backends.pytorch import keep_freed_memory
-from refinenet.inference.segmenter import prepare
-from refinenet.inference.upsampling import largest_class
+from refinenet.inference.tensors import largest_class, prepare
 from refinenet.io.console import print_table
 from refinenet.io.sample_values import Pixels
 from refinenet.labels import LabelMap

@@ -24,8 +24,8 @@ from torch import Tensor
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.certificate import Certificate
+from refinenet.export.defaults import MAX_DROP
 from refinenet.export.loading.loader import open_exported
-from refinenet.export.quantisation_bounds import MAX_DROP
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel, computes_in_bfloat16

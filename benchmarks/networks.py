@@ -14,7 +14,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from refinenet.io.console import print_table
-from refinenet.models.network import Architecture, ModelType, Network
+from refinenet.models.architecture import Architecture, ModelType
+from refinenet.models.network import Network
 
 NETWORKS: tuple[tuple[ModelType, str], ...] = (
     ("full", "resnet50"),

@@ -24,7 +24,7 @@ from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from refinenet import RefineNet
 from refinenet.models.encoders.installed_weights import find_distribution, find_installed, read_installed
-from refinenet.models.factory import SIZES, SizeName
+from refinenet.models.model_spec import SIZES, SizeName
 from refinenet.models.network import Network
 
 SHARED_ENCODER = "tf_efficientnet_lite0"

@@ -36,8 +36,9 @@ from refinenet.datasets.catalog import open_dataset
 from refinenet.distributed import launch
 from refinenet.inference.backends.pytorch import keep_freed_memory
 from refinenet.io.console import print_table
+from refinenet.models.architecture import MODEL_TYPES, Architecture
 from refinenet.models.decoder import ChainedResidualPooling
-from refinenet.models.network import MODEL_TYPES, Architecture, Network
+from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
 from refinenet.training.engine.learner import Learner
 from refinenet.training.loading.loader import Loader, Part

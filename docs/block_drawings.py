@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
 
-from refinenet.models.decoder import FULL, LIGHTWEIGHT, DecoderConfig
+from refinenet.models.decoder_config import FULL, LIGHTWEIGHT, DecoderConfig
 
 Point = tuple[float, float]
 

@@ -163,7 +163,7 @@ def _escape(text: str) -> str:
 
 def settings_page() -> str:
     """Return the page of all settings of training, pre-training and decoders."""
-    from refinenet.models.decoder import PRESETS, DecoderConfig
+    from refinenet.models.decoder_config import PRESETS, DecoderConfig
     from refinenet.training.config import TrainConfig
     from refinenet.training.pretraining.config import PretrainConfig
 

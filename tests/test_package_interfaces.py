@@ -29,6 +29,21 @@ def imports(path: Path) -> list[ast.ImportFrom]:
     return [node for node in nodes if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("refinenet.")]
 
 
+@cache
+def attributes(path: Path) -> set[tuple[str, str]]:
+    """Packages that a module imports whole, as in `from refinenet import models`, and the names it uses of them."""
+    tree = ast.parse(path.read_text("utf-8"))
+    doors = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "refinenet"
+        for alias in node.names
+        if (ROOT / alias.name / "__init__.py").exists()
+    }
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name))
+    return {(node.value.id, node.attr) for node in found if isinstance(node.value, ast.Name) and node.value.id in doors}
+
+
 def is_public(module: str, name: str) -> bool:
     """Whether a package that contains the module lists the name, or the name is a package itself."""
     parts = module.split(".")[1:]
@@ -51,6 +66,11 @@ def test_packages_use_only_listed_names_of_each_other() -> None:
                 for alias in node.names
                 if not is_public(str(node.module), alias.name)
             }
+        private |= {
+            (str(path.relative_to(ROOT)), package, name)
+            for package, name in attributes(path)
+            if name not in listed(ROOT / package)
+        }
     assert not private
 
 
@@ -63,6 +83,7 @@ def imported_from(package: str) -> set[str]:
         for node in imports(path):
             if f"{node.module}.".startswith(f"refinenet.{package}."):
                 found |= {alias.name for alias in node.names}
+        found |= {name for door, name in attributes(path) if door == package}
     return found
 
 

@@ -10,45 +10,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
-from refinenet.datasets.catalog import DatasetSource, TrainingSource, open_dataset
+from refinenet import datasets, evaluation, export, models
 from refinenet.deployment.sharing import SharedModel
-from refinenet.distributed import launch, warn_of_predecessor
-from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
-from refinenet.evaluation.evaluator import model_predictor
-from refinenet.evaluation.pipeline import (
-    as_read_by,
-    check_masks,
-    choose_protocol_for,
-    fit_to_model,
-    open_split,
-    open_splits_of,
-    run_evaluation,
-)
-from refinenet.evaluation.results import Evaluation
-from refinenet.evaluation.submission import Submission, plan_submission, write_submission
-from refinenet.export.certificate import SIZES, Certificate
-from refinenet.export.exporter import ExportPrecision, check_target, export_model
+from refinenet.distributed.environment import require_pytorch, warn_of_predecessor
+from refinenet.export.defaults import MAX_DROP, MAX_RISE, SIZES
 from refinenet.export.loading.opening import choose_backend_of, open_described
-from refinenet.export.quantisation import Int8
-from refinenet.export.quantisation_bounds import MAX_DROP, MAX_RISE, DropBounds
-from refinenet.export.recording import choose_int8, record_int8
 from refinenet.inference.backends import AUTO, check_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.protocol import Protocol
 from refinenet.io.bands import BandsSource
 from refinenet.io.console import print_note
 from refinenet.io.images import ChannelOrder, check_channel_order
-from refinenet.models.class_mapping import check_same_classes
-from refinenet.models.factory import ModelSpec, SizeName, split_first_argument
+from refinenet.models.architecture import ModelType
 from refinenet.models.hub import pin
-from refinenet.models.int8_record import Int8Record
-from refinenet.models.model_file import load
-from refinenet.models.network import ModelType
+from refinenet.models.model_spec import ModelSpec, SizeName, split_first_argument
 from refinenet.outputs import OutputSpec
 
 if TYPE_CHECKING:
+    import torch
+
+    from refinenet.datasets.catalog import DatasetSource, TrainingSource
+    from refinenet.evaluation.calibration import FittedTemperature
+    from refinenet.evaluation.results import Evaluation
+    from refinenet.evaluation.submission import Submission
+    from refinenet.export.certificate import Certificate
+    from refinenet.export.exporter import ExportPrecision
+    from refinenet.models.int8_record import Int8Record
     from refinenet.training.run import TrainResult, TrainRun
 
 
@@ -72,7 +59,7 @@ class RefineNet(SharedModel):
         outputs: What the network predicts: "classes" (the default), or several: "classes,depth:0.5:80,normals,
             soil=regression[height:m,moisture:%]"; see `refinenet.outputs`. Outputs that a `model` lacks get new heads,
             which are to be trained.
-        decoder: Decoder of a new network: a name of `models.decoder.PRESETS`, or fields of `DecoderConfig`.
+        decoder: Decoder of a new network: a name of `models.decoder_config.PRESETS`, or fields of `DecoderConfig`.
         input_scales: Scales at which encoders of a new network see the image, such as (1.2, 0.6).
         seed: Seed of the random weights of a new network, independent of PyTorch's generator; by default 42.
         backend: What runs the network: "pytorch"; "compiled" (PyTorch with a compiler, which takes a minute for the
@@ -191,7 +178,10 @@ class RefineNet(SharedModel):
             FileNotFoundError: data are missing; the message says where to get them.
             ValueError: a setting, a file or the number of classes is not valid; the message names it.
         """
+        require_pytorch("Training")
         # Training needs torchvision, which takes longer to import than everything else.
+        import torch
+
         from refinenet.training.stages import prepare_runs
         from refinenet.training.start import TrainArguments
 
@@ -225,7 +215,7 @@ class RefineNet(SharedModel):
             result = run.run()
         finally:
             self.network.eval()  # also after an interruption, as predictions use the running statistics
-        network, card = load(result.model)
+        network, card = models.load(result.model)
         self._adopt(network.to(self.network.mean.device), card)
         self._origin = {"model": str(result.model.resolve())}
         return result
@@ -269,17 +259,20 @@ class RefineNet(SharedModel):
             ValueError: a file cannot be used, a value is not valid, the model and the dataset have different classes,
                 or the split has no labels, such as the test split of Cityscapes, for which there is `submit`.
         """
-        plan = None if submission is None else plan_submission(submission, dataset)
-        data, official = open_split(dataset, root, classes, split)
-        data = fit_to_model(data, self.card, show=progress)
+        require_pytorch("Evaluation")
+        from refinenet.distributed import launch
+
+        plan = None if submission is None else evaluation.plan_submission(submission, dataset)
+        data, official = evaluation.open_split(dataset, root, classes, split)
+        data = evaluation.fit_to_model(data, self.card, show=progress)
         if plan is not None:
-            check_same_classes(self.label_set, data)
-        chosen = choose_protocol_for(self.card, data, protocol)
+            models.check_same_classes(self.label_set, data)
+        chosen = evaluation.choose_protocol_for(self.card, data, protocol)
         processes = launch(self._segmenter.backend.device).processes
         if check and data.label_set.names:
-            check_masks(dataset, split, processes, progress=progress)
-        return run_evaluation(
-            model_predictor(self._segmenter.under(chosen), self._weights_sha256, abstain_below),
+            evaluation.check_masks(dataset, split, processes, progress=progress)
+        return evaluation.run_evaluation(
+            evaluation.model_predictor(self._segmenter.under(chosen), self._weights_sha256, abstain_below),
             data,
             official,
             output_file=output_file,
@@ -317,11 +310,13 @@ class RefineNet(SharedModel):
                 classes.
             OSError: the file cannot be written.
         """
+        require_pytorch("A submission")
         self._warn_of_random_weights()
-        submission = plan_submission(output_file, dataset).of(as_read_by(self.card, open_dataset(dataset, root)(split)))
-        check_same_classes(self.label_set, submission.dataset)
-        segmenter = self._segmenter.under(choose_protocol_for(self.card, submission.dataset, protocol))
-        write_submission(segmenter, submission, progress=progress)
+        data = evaluation.as_read_by(self.card, datasets.open_dataset(dataset, root)(split))
+        submission = evaluation.plan_submission(output_file, dataset).of(data)
+        models.check_same_classes(self.label_set, submission.dataset)
+        segmenter = self._segmenter.under(evaluation.choose_protocol_for(self.card, submission.dataset, protocol))
+        evaluation.write_submission(segmenter, submission, progress=progress)
         print_note(submission.describe(), enabled=progress)
         return submission
 
@@ -352,9 +347,11 @@ class RefineNet(SharedModel):
             ValueError: a file cannot be used, no pixel has a class, the model and the dataset have different classes,
                 or the model is an exported graph.
         """
-        network, data = self.network, as_read_by(self.card, open_split(dataset, root, classes, split)[0])
-        check_same_classes(self.label_set, data)
-        fitted = fit_temperature(self._segmenter, data, progress=progress)
+        require_pytorch("Calibration")
+        network, (data, _) = self.network, evaluation.open_split(dataset, root, classes, split)
+        data = evaluation.as_read_by(self.card, data)
+        models.check_same_classes(self.label_set, data)
+        fitted = evaluation.fit_temperature(self._segmenter, data, progress=progress)
         self._adopt(network, replace(self.card, temperature=fitted.value))
         return fitted
 
@@ -400,14 +397,15 @@ class RefineNet(SharedModel):
                 file at `path` is then left unchanged.
             OSError: the export cannot be written.
         """
-        check_target(path, precision)
-        open_one = open_splits_of(self.card, dataset, root, classes, show=progress)
+        require_pytorch("An export")
+        export.check_target(path, precision)
+        open_one = evaluation.open_splits_of(self.card, dataset, root, classes, show=progress)
         data = None if dataset is None else open_one(split)
         network, int8 = self.network, None
         if precision == "int8":
-            splits, bounds = (split, calibration_split), DropBounds(max_drop=max_drop, max_rise=max_rise)
-            int8 = choose_int8(network, self.card.int8, data, open_one, splits, bounds, progress=progress)
-        return export_model(path, network, self.card, dataset=data, sizes=sizes, int8=int8, progress=progress)
+            splits, bounds = (split, calibration_split), export.DropBounds(max_drop=max_drop, max_rise=max_rise)
+            int8 = export.choose_int8(network, self.card.int8, data, open_one, splits, bounds, progress=progress)
+        return export.export_model(path, network, self.card, dataset=data, sizes=sizes, int8=int8, progress=progress)
 
     def quantise(
         self,
@@ -442,9 +440,10 @@ class RefineNet(SharedModel):
             FileNotFoundError: data are missing; the message says where to get them.
             ValueError: a package is missing, no int8 network meets the bounds, or the model is an exported graph.
         """
-        network, open_one = self.network, open_splits_of(self.card, dataset, root, classes, show=progress)
-        splits, bounds = (split, calibration_split), DropBounds(max_drop=max_drop, max_rise=max_rise)
-        int8 = Int8.open(open_one(split), open_one, splits, self.outputs, bounds, progress=progress)
-        record = record_int8(network, int8)
+        require_pytorch("Quantisation")
+        network, open_one = self.network, evaluation.open_splits_of(self.card, dataset, root, classes, show=progress)
+        splits, bounds = (split, calibration_split), export.DropBounds(max_drop=max_drop, max_rise=max_rise)
+        int8 = export.Int8.open(open_one(split), open_one, splits, self.outputs, bounds, progress=progress)
+        record = export.record_int8(network, int8)
         self._adopt(network, replace(self.card, int8=record))
         return record

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from doubling_backend import DoublingBackend
 from picture_bytes import file_bytes
 from PIL import Image
@@ -22,6 +21,7 @@ from serve_process import ServeProcess
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.server.model_processes import ModelEndedError, ModelProcesses
+from refinenet.io.arrays import Array
 
 pytest.importorskip("fastapi", reason="pip install 'refinenet-torch[serve]'")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds child processes by /proc")
@@ -130,7 +130,7 @@ def test_a_process_that_hangs_is_replaced() -> None:
     restarts = list[int]()
     pool = ModelProcesses(DoublingBackend(), 1, seconds=2, observe_restart=lambda: restarts.append(1))
     pool.start()
-    images = torch.rand(1, 3, 8, 8)
+    images = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
     try:
         (process,) = pool.identifiers
         os.kill(process, signal.SIGSTOP)
@@ -155,16 +155,16 @@ def test_errors_of_the_backend_do_not_end_its_process() -> None:
     try:
         (process,) = pool.identifiers
         with pytest.raises(ValueError, match="too wide"):
-            pool(torch.zeros(1, 3, 8, 200))
-        assert (pool(torch.ones(1, 3, 5, 7)) == 2).all()
+            pool(np.zeros((1, 3, 8, 200), np.float32))
+        assert (pool(np.ones((1, 3, 5, 7), np.float32)) == 2).all()
         assert pool.identifiers == [process]
     finally:
         pool.close()
     with pytest.raises(ModelEndedError):
-        pool(torch.ones(1, 3, 5, 7))
+        pool(np.ones((1, 3, 5, 7), np.float32))
 
 
-def _run_in_the_end(pool: ModelProcesses, images: torch.Tensor) -> torch.Tensor:
+def _run_in_the_end(pool: ModelProcesses, images: Array) -> Array:
     for _ in range(20):
         try:
             return pool(images)

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 
 from refinenet import RefineNet
 from refinenet.datasets.catalog import Dataset, open_dataset
 from refinenet.evaluation.metrics.regression import RegressionAccumulator
 from refinenet.evaluation.metrics.targets import TARGET_METRICS
 from refinenet.evaluation.report.targets import TARGET_PICTURES
-from refinenet.models import heads
+from refinenet.io.arrays import library
+from refinenet.models import finishing
 from refinenet.outputs import KINDS, KindInfo, OutputSpec, read_outputs
 from refinenet.training.losses import regression
 from refinenet.training.losses.targets import TARGET_LOSSES
@@ -58,7 +58,7 @@ class ShareAccumulator(RegressionAccumulator):
 def fifth(monkeypatch: pytest.MonkeyPatch) -> None:
     """A share of each pixel, from 0 to 1: one channel, which the logistic function brings into its range."""
     monkeypatch.setitem(KINDS, NAME, KindInfo(meaning="shares from 0 to 1", channels=1))
-    monkeypatch.setitem(heads.FINISH, NAME, lambda values, spec: torch.sigmoid(values))
+    monkeypatch.setitem(finishing.FINISH, NAME, lambda values, spec: 1 / (1 + library(values).exp(-values)))
     monkeypatch.setitem(TARGET_LOSSES, NAME, {"huber": regression.LOSSES["huber"]})
     monkeypatch.setitem(TARGET_METRICS, NAME, ShareAccumulator)
     monkeypatch.setitem(TARGET_PICTURES, NAME, TARGET_PICTURES["regression"])

@@ -204,3 +204,22 @@ def test_the_tiny_file_says_what_it_computes(tiny: Path) -> None:
     pixels = np.kron(np.random.default_rng(1).integers(0, 256, (9, 7, 3)), np.ones((4, 4, 1))).astype(np.uint8)
     labels = RefineNet(model=tiny).segment(pixels).labels
     assert (labels[1::4, 1::4] == pixels[1::4, 1::4].argmax(-1)).mean() > 0.9
+
+
+def test_a_file_that_passed_is_not_tried_again(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFINENET_CACHE", str(tmp_path / "cache"))
+    for name in ("model.xml", "model.bin"):
+        shutil.copy(files / name, tmp_path)
+    picture = street((33, 47))
+    expected = RefineNet(model=tmp_path / "model.xml").segment(picture).labels
+    monkeypatch.setattr("sys.executable", "/bin/false")  # no process can test a file any more
+    assert (RefineNet(model=tmp_path / "model.xml").segment(picture).labels == expected).all()
+    text = (tmp_path / "model.xml").read_text("utf-8")
+    (tmp_path / "model.xml").write_text(text + "<!-- another file -->", "utf-8")
+    with pytest.raises(ValueError, match="rejected"):
+        RefineNet(model=tmp_path / "model.xml")
+    shutil.copy(files / "model.xml", tmp_path)
+    (entry,) = (tmp_path / "cache" / "checked").iterdir()
+    entry.chmod(0o777)  # anyone could have put another graph there
+    with pytest.raises(ValueError, match="rejected"):
+        RefineNet(model=tmp_path / "model.xml")

@@ -23,11 +23,13 @@ from refinenet.export.loading.checksum import is_sealed
 from refinenet.export.loading.loader import _check_certificate, _read
 from refinenet.export.loading.onnx import check_onnx
 from refinenet.export.loading.openvino import check_openvino
-from refinenet.inference.backends import translation_cache
+from refinenet.inference.backends import private_cache
 from refinenet.io.sealed_folder import read_checksummed, write_checksummed
 from refinenet.labels import LabelSet
-from refinenet.models.model_file import ModelCard, load, read_header, save
-from refinenet.models.network import Architecture, Network
+from refinenet.models.architecture import Architecture
+from refinenet.models.model_card import ModelCard, read_header
+from refinenet.models.model_file import load, save
+from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest, read_checkpoint
 
 STORED = Path(__file__).parents[1] / "stored" / "1.0.0a1.tar.xz"
@@ -83,10 +85,10 @@ def read_run(path: Path) -> object:
 
 
 def read_cache(path: Path) -> object:
-    graph = translation_cache._read(path.parent)
-    if graph is None:
+    files = private_cache.read_cached(path.parent, "it is translated again")
+    if files is None:
         raise ValueError("it is translated again")
-    return graph.files
+    return files
 
 
 def read_export(path: Path) -> object:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from refinenet.io.arrays import Array
 
 
 class DoublingBackend:
     """Doubles images, and refuses wide ones."""
 
-    device = torch.device("cpu")
+    device = "cpu"
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Array) -> Array:
         """Return the images times two.
 
         Raises:

@@ -16,7 +16,7 @@ from model_parts import CARD
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refinenet.models.model_file import ModelCard, make_header
+from refinenet.models.model_card import ModelCard, make_header
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest
 

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from refinenet.labels import LabelSet
-from refinenet.models.model_file import ModelCard
-from refinenet.models.network import Architecture, Network
+from refinenet.models.architecture import Architecture
+from refinenet.models.model_card import ModelCard
+from refinenet.models.network import Network
 
 SMALL_DECODER: dict[str, Any] = {"widths": [16] * 4, "cascade": [1, 1, 2, 2], "pooling_links": 1}
 """Two narrow blocks with every kind of operation: what takes a minute to compile, trace or translate takes seconds."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from refinenet.inference.upsampling import VALUES_AT_ONCE, largest_class, resize
+from refinenet.inference.upsampling import VALUES_AT_ONCE, largest_class, resize, resize_image, softmax
 
 
 def resize_all(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -85,3 +85,26 @@ def test_order_in_memory_changes_nothing() -> None:
 def test_sizes_that_are_no_multiple(size: tuple[int, int]) -> None:
     logits = patches(5, 6, 20, 24)
     assert torch.equal(largest_class(logits, size), resize_all(logits, size).argmax(0))
+
+
+@pytest.mark.parametrize("size", [(20, 24), (77, 95), (300, 7), (5, 6), (1, 1)])
+def test_arrays_are_resized_as_pytorch_resizes_tensors(size: tuple[int, int]) -> None:
+    logits = torch.stack([patches(seed, 6, 20, 24) for seed in (5, 6)])
+    for maps in (logits.numpy(), logits.contiguous(memory_format=torch.channels_last).numpy()):
+        found, expected = resize(maps, size), functional.interpolate(logits, size, mode="bilinear")
+        assert isinstance(found, np.ndarray)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+        assert (largest_class(maps[0], size) == resize_all(logits[0], size).argmax(0).numpy()).all()
+
+
+@pytest.mark.parametrize("size", [(45, 60), (90, 41), (20, 26), (7, 5)])
+def test_images_are_resized_as_pytorch_resizes_tensors(size: tuple[int, int]) -> None:
+    images = torch.rand(2, 3, 40, 52, generator=torch.Generator().manual_seed(0))
+    expected = functional.interpolate(images, size, mode="bilinear", antialias=True)
+    # PyTorch has weights in float32, Pillow in float64.
+    np.testing.assert_allclose(resize_image(images.numpy(), size), expected, rtol=0, atol=4e-6)
+
+
+def test_softmax_of_arrays_is_that_of_pytorch() -> None:
+    logits = 40 * patches(1, 9, 12, 15)
+    np.testing.assert_allclose(softmax(logits.numpy().copy()), logits.softmax(0), rtol=1e-5, atol=1e-7)

@@ -11,8 +11,9 @@ import torch
 from torch.nn import functional
 
 from refinenet import RefineNet
+from refinenet.models.architecture import Architecture
 from refinenet.models.encoders.encoder import Encoder, feature_info
-from refinenet.models.network import Architecture, Network
+from refinenet.models.network import Network
 
 
 @pytest.mark.parametrize(

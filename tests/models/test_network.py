@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from refinenet.models.architecture import Architecture, ModelType
 from refinenet.models.decoder import ChainedResidualPooling, MaxPool5x5, ResidualConvUnit
 from refinenet.models.encoders.encoder import Encoder
-from refinenet.models.network import Architecture, ModelType, Network
+from refinenet.models.network import Network
 
 SMALL = Architecture(model_type="lightweight", encoder="test_resnet", num_classes=5)
 MOBILE = Architecture(model_type="lightweight", encoder="mobilenetv2_100", num_classes=5)

@@ -14,9 +14,11 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from refinenet import RefineNet
-from refinenet.models.decoder import FULL, LIGHTWEIGHT, PRESETS, Decoder
-from refinenet.models.factory import SIZES as SIZE_OPTIONS
-from refinenet.models.network import Architecture, Network
+from refinenet.models.architecture import Architecture
+from refinenet.models.decoder import Decoder
+from refinenet.models.decoder_config import FULL, LIGHTWEIGHT, PRESETS
+from refinenet.models.model_spec import SIZES as SIZE_OPTIONS
+from refinenet.models.network import Network
 
 Weights = dict[str, Tensor]
 MULTITASK: dict[str, Any] = {

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from refinenet.models.network import Architecture, ModelType, Network
+from refinenet.models.architecture import Architecture, ModelType
+from refinenet.models.network import Network
 from refinenet.training.losses import LossConfig, Objective
 from refinenet.training.losses.deep_supervision import DeepSupervision
 

@@ -24,7 +24,8 @@ from refinenet.distributed import describe_run
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.segmenter import Segmenter
 from refinenet.labels import LabelSet
-from refinenet.models.network import Architecture, Network
+from refinenet.models.architecture import Architecture
+from refinenet.models.network import Network
 from refinenet.training.loggers import Logger, LoggerConfig, Row, open_loggers
 from refinenet.training.records.curves import CLASS_IOU, MOST_CLASSES, draw_curves
 from refinenet.training.records.samples import choose_samples, draw_samples

@@ -79,6 +79,15 @@ def main() -> NoReturn:
         if not end.code:
             _end()
         raise
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if len(arguments) < len(sys.argv) - 1 or missing in ("", "refinenet"):
+            raise
+        from refinenet.distributed.environment import INSTALL
+
+        name = "PyTorch" if missing == "torch" else missing
+        complain(f"This needs {name}, which this installation lacks: {INSTALL}")
+        sys.exit(FAILED)
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError is what PyTorch raises when memory is full
         if len(arguments) < len(sys.argv) - 1:
             raise

@@ -34,7 +34,7 @@ def push(
 ) -> None:
     """Share a model on the Hugging Face Hub: model file, model card, example picture."""
     from refinenet.api import RefineNet
-    from refinenet.models.inference_graph import CERTIFICATE_ENDING
+    from refinenet.models.model_card import CERTIFICATE_ENDING
 
     beside = Path(f"{model}{CERTIFICATE_ENDING}")
     address = RefineNet(model=model, device="cpu", backend="pytorch").push_to_hub(

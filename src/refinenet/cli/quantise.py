@@ -27,7 +27,8 @@ def quantise(
     """Add to a model file what it needs to run in int8 on any machine, without images: --precision int8."""
     from refinenet.api import RefineNet
     from refinenet.io.files import refuse_unwritable
-    from refinenet.models.model_file import BUNDLED, read_dtype
+    from refinenet.models.model_card import BUNDLED
+    from refinenet.models.model_file import read_dtype
 
     target = Path(model) if output is None else output
     if target.suffix != ".safetensors":

@@ -12,24 +12,25 @@ from typing import Any
 from refinenet._version import __version__
 from refinenet.inference.backends import AUTO, BACKENDS, choose_backend
 
-_DISTRIBUTIONS = ("refinenet-torch", "refinenet")
+_DISTRIBUTIONS = ("refinenet-torch", "refinenet-runtime", "refinenet")
 """Names under which this package may be installed."""
 _OF_DEVELOPERS = ("dev", "docs")
 
 
 def describe_system() -> dict[str, Any]:
     """Return versions, processor, devices, backends, extras and caches as JSON-ready values."""
-    from refinenet.distributed import describe_run
-    from refinenet.models.factory import choose_device
+    from refinenet import models
+    from refinenet.distributed.environment import describe_run, has_pytorch
+    from refinenet.inference.backends.base import CPU
 
-    run, device = describe_run(), str(choose_device(None))
+    run, device = describe_run(), str(models.choose_device(None)) if has_pytorch() else CPU
     kind = device.partition(":")[0]
     return {
         "version": __version__,
         "python": run["python"],
         "platform": run["platform"],
         "packages": {name: number for name, number in run["packages"].items() if name not in _DISTRIBUTIONS},
-        "cpu": f"{run['cpu']}, {run['cpu_cores']} cores, {run['torch_threads']} threads",
+        "cpu": f"{run['cpu']}, {run['cpu_cores']} cores, {run['torch_threads'] or run['cpu_cores']} threads",
         "gpus": run["gpus"],
         "cuda": run["cuda"],
         "default_device": device,
@@ -44,7 +45,7 @@ def _describe_backend(name: Any) -> str:
     spec = BACKENDS[name]
     if not spec.is_installed:
         return f"needs {spec.package}"
-    number = "" if spec.package is None else f" {_version(spec.package) or ''}".rstrip()
+    number = f" {_version(spec.package) or ''}".rstrip()
     return f"available{number}: {', '.join(spec.precisions)}"
 
 
@@ -76,7 +77,7 @@ def _version(package: str) -> str | None:
 
 def _measure_caches() -> Mapping[str, str]:
     """Return folder and size of each cache: translated networks, and weights that other packages fetch."""
-    from refinenet.inference.backends.translation_cache import cache_folder
+    from refinenet.inference.backends.private_cache import cache_folder
 
     home = Path.home() / ".cache"
     hub = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or home / "huggingface") / "hub"

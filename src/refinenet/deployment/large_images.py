@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from refinenet.inference.output_kinds import OUTPUT_KINDS, Kind
 from refinenet.inference.protocol import Protocol
@@ -30,6 +29,7 @@ from refinenet.inference.segmenter import Segmenter, check_abstention, prepare
 from refinenet.inference.sliding_window import Block, WindowGrid, blend_windows
 from refinenet.inference.upsampling import resize
 from refinenet.inference.values.subject import AS_USUAL, RenderOptions, usual_kind
+from refinenet.io.arrays import Array
 from refinenet.io.console import progress_bar
 from refinenet.io.files import refuse_same_file
 from refinenet.io.raster.band_reader import BandReader, open_bands
@@ -233,7 +233,7 @@ class _LargeRun:
         reach = slice(self.columns.starts[touched[0]], self.columns.place(touched[-1]).stop)
         pixels = _Rows(self.image, self.rows.window, reach)
 
-        def forward(rows: slice, columns: slice) -> Tensor:
+        def forward(rows: slice, columns: slice) -> Array:
             window = pixels.cut(rows, columns)
             images = prepare(shrink_image(window, self.factor), self.segmenter.backend.device)
             logits = resize(self.segmenter.backend(images), window.shape[:2])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refinenet import models
 from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.inference.backends import list_backends, open_backend
 from refinenet.inference.backends.base import BackendError, BackendName, InferencePrecision
@@ -25,9 +26,7 @@ from refinenet.io.bands import Band
 from refinenet.io.console import print_note
 from refinenet.io.threads import ThreadLock
 from refinenet.labels import LabelSet
-from refinenet.models.model_file import ModelCard
-from refinenet.models.network import Network
-from refinenet.models.tensor_files import digest
+from refinenet.models.model_card import ModelCard
 from refinenet.outputs import CLASSES, OutputSpec, class_output
 from refinenet.settings import is_number
 
@@ -79,7 +78,7 @@ class LatencyTuner:
         card: Card of the model.
     """
 
-    def __init__(self, model: Network | ExportedModel, backend: BackendName, card: ModelCard) -> None:
+    def __init__(self, model: models.Network | ExportedModel, backend: BackendName, card: ModelCard) -> None:
         self._model, self._backend, self._card = model, backend, card
         self._opened: dict[tuple[BackendName, InferencePrecision], Backend] = {}
         self._choices: dict[tuple[float, ...], Choice] = {}
@@ -128,7 +127,7 @@ class LatencyTuner:
         record = self._card.int8
         if record is None or isinstance(self._model, ExportedModel):
             return False
-        return record.network_sha256 == digest(self._model.state_dict())
+        return record.network_sha256 == models.digest(self._model.state_dict())
 
     def _open(self, name: BackendName, precision: InferencePrecision) -> Backend:
         """Open a backend of the model once."""

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Self, overload
 
+from refinenet import models
 from refinenet.deployment.latency_budget import LatencyTuner
 from refinenet.deployment.reading import choose_reading
 from refinenet.inference.backends import open_backend
@@ -24,11 +25,8 @@ from refinenet.io.image_sources import not_an_image
 from refinenet.io.images import ChannelOrder, ImageSource, knows_its_order, read_image
 from refinenet.io.sample_values import Decoded, Note, Reading, ValueRange
 from refinenet.labels import LabelSet
-from refinenet.models.factory import exported_model_message
-from refinenet.models.inference_graph import Weights, note_weights
-from refinenet.models.model_file import ModelCard
-from refinenet.models.network import Network
-from refinenet.models.tensor_files import digest
+from refinenet.models.model_card import ModelCard
+from refinenet.models.model_spec import exported_model_message
 from refinenet.outputs import CLASS_KIND, OutputSpec
 
 _AT_ONCE = 2
@@ -56,15 +54,15 @@ class PredictionModel:
         ValueError: the backend cannot run the model.
     """
 
-    _model: Network | ExportedModel
+    _model: models.Network | ExportedModel
     _card: ModelCard
-    _noted: Weights
+    _noted: models.Weights
     _tuner: LatencyTuner
     _segmenter: Segmenter
 
     def __init__(
         self,
-        model: Network | ExportedModel,
+        model: models.Network | ExportedModel,
         card: ModelCard,
         *,
         backend: BackendName,
@@ -74,7 +72,7 @@ class PredictionModel:
     ) -> None:
         self._channel_order: ChannelOrder = channel_order
         self._backend, self._precision, self._or_pytorch = backend, precision, or_pytorch
-        self._untrained: Weights | None = None
+        self._untrained: models.Weights | None = None
         self._has_warned = False
         self._adopt(model, card)
 
@@ -102,7 +100,7 @@ class PredictionModel:
         return f"{type(self).__name__}({', '.join(parts)})"
 
     @property
-    def network(self) -> Network:
+    def network(self) -> models.Network:
         """The `torch.nn.Module`: float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, H, W)`.
 
         Its weights may be changed in place, under `torch.no_grad()`; changes through `.data` go unnoticed.
@@ -110,9 +108,9 @@ class PredictionModel:
         Raises:
             ValueError: the model is an exported graph, which has no network.
         """
-        if isinstance(self._model, Network):
-            return self._model
-        raise ValueError(exported_model_message(self._model.path))
+        if isinstance(self._model, ExportedModel):
+            raise ValueError(exported_model_message(self._model.path))
+        return self._model
 
     @property
     def parameters(self) -> int | None:
@@ -142,7 +140,7 @@ class PredictionModel:
     def label_set(self, label_set: LabelSet) -> None:
         self._adopt(self._model, replace(self.card, label_set=label_set))
 
-    def _adopt(self, model: Network | ExportedModel, card: ModelCard) -> None:
+    def _adopt(self, model: models.Network | ExportedModel, card: ModelCard) -> None:
         backend = open_backend(model, self._backend, self._precision, record=card.int8, or_pytorch=self._or_pytorch)
         # One step, so that concurrent calls see either the old model with its card and segmenter, or the new one.
         self.__dict__.update(
@@ -179,7 +177,7 @@ class PredictionModel:
         """Hexadecimal SHA-256 of the current weights, or of an exported file as it was read."""
         if isinstance(self._model, ExportedModel):
             return self._model.sha256
-        return self.card.weights_sha256 or digest(self._model.state_dict())
+        return self.card.weights_sha256 or models.digest(self._model.state_dict())
 
     def _choose_reading(
         self, bands: Sequence[int] | None, value_range: ValueRange | None
@@ -373,6 +371,6 @@ _REBUILT = ("_noted", "_tuner", "_segmenter")
 """Attributes that a copy builds for itself."""
 
 
-def _note(model: Network | ExportedModel) -> Weights:
+def _note(model: models.Network | ExportedModel) -> models.Weights:
     """Return what changes with the values of parameters, but not when the network moves to another device."""
-    return note_weights(model, buffers=False) if isinstance(model, Network) else ()
+    return () if isinstance(model, ExportedModel) else models.note_weights(model, buffers=False)

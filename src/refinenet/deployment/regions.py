@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.io.extras import install_extra
 from refinenet.labels import LabelMap, LabelSet
 
 
@@ -27,9 +28,7 @@ def require_features() -> Any:
     try:
         import rasterio.features
     except ImportError as error:
-        raise ValueError(
-            "GeoJSON needs rasterio, which is not installed: pip install 'refinenet-torch[polygons]'"
-        ) from error
+        raise ValueError(f"GeoJSON needs rasterio, which is not installed: {install_extra('polygons')}") from error
     return rasterio.features
 
 

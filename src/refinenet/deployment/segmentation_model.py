@@ -30,6 +30,7 @@ from refinenet.inference.segmentation import check_output
 from refinenet.inference.segmenter import check_abstention
 from refinenet.inference.values.subject import RenderOptions, usual_kind
 from refinenet.io.bands import name_bands
+from refinenet.io.extras import install_extra
 from refinenet.io.files import refuse_same_file, write_atomically
 from refinenet.io.images import ChannelOrder, ImageSource
 from refinenet.io.sample_values import RGB, ValueRange
@@ -419,7 +420,7 @@ class SegmentationModel(PredictionModel):
         chosen = ServerSettings.from_dict(settings)
         missing = next((name for name in _SERVER_LIBRARIES if find_spec(name) is None), None)
         if missing is not None:
-            raise ValueError(f"The server needs {missing}: pip install 'refinenet-torch[serve]'")
+            raise ValueError(f"The server needs {missing}: {install_extra('serve')}")
         from refinenet.deployment.server.runner import serve
 
         self._warn_of_random_weights()

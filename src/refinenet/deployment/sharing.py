@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from refinenet import models
 from refinenet.datasets import street_scenes
 from refinenet.datasets.catalog import PUBLISHED
 from refinenet.deployment.segmentation_model import SegmentationModel
@@ -19,10 +20,8 @@ from refinenet.io.console import print_note
 from refinenet.io.images import ImageSource, encode
 from refinenet.io.legend import add_legend
 from refinenet.models.hub import MODEL_FILE, HubAddress, push
-from refinenet.models.hub_card import write_hub_card
-from refinenet.models.inference_graph import CERTIFICATE_ENDING
 from refinenet.models.licences import choose_licence
-from refinenet.models.model_file import ModelCard, save
+from refinenet.models.model_card import CERTIFICATE_ENDING, ModelCard
 
 PICTURE = "example.jpg"
 _MAX_CERTIFICATE = 1024**2
@@ -50,7 +49,7 @@ class SharedModel(SegmentationModel):
             OSError: the file cannot be written.
         """
         card = self.card if licence is None else replace(self.card, licence=licence)
-        self._card = save(path, self.network, card, dtype)
+        self._card = models.save(path, self.network, card, dtype)
         return Path(path)
 
     def push_to_hub(
@@ -89,11 +88,11 @@ class SharedModel(SegmentationModel):
             files[PICTURE] = picture
         with tempfile.TemporaryDirectory(prefix="refinenet-") as folder:
             path = Path(folder) / MODEL_FILE
-            card = save(path, network, self.card, "float32")
+            card = models.save(path, network, self.card, "float32")
             files[MODEL_FILE] = path
             if certificate is not None:
                 files[MODEL_FILE + CERTIFICATE_ENDING] = _read_certificate(Path(certificate), card)
-            text = write_hub_card(card, address.repository, chosen, picture=PICTURE if picture else None)
+            text = models.write_hub_card(card, address.repository, chosen, picture=PICTURE if picture else None)
             files["README.md"] = text.encode()
             pushed = str(push(repository, files, message=message, private=private))
         print_note(f"{address.repository}: {', '.join(sorted(files))}. RefineNet(model={pushed!r})")

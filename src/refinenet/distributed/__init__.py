@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
-    from refinenet.distributed.environment import describe_run, warn_of_predecessor
+    from refinenet.distributed.environment import (
+        INSTALL,
+        describe_run,
+        has_pytorch,
+        require_pytorch,
+        warn_of_predecessor,
+    )
     from refinenet.distributed.processes import (
         ALONE,
         CPU,
@@ -26,13 +32,16 @@ else:
 __all__ = [
     "ALONE",
     "CPU",
+    "INSTALL",
     "Arithmetic",
     "Engine",
     "Processes",
     "describe_run",
+    "has_pytorch",
     "is_launched",
     "is_lost_process",
     "launch",
     "local_device",
+    "require_pytorch",
     "warn_of_predecessor",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import re
@@ -11,9 +12,6 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import distributed
 
 from refinenet._version import __version__
 
@@ -33,11 +31,45 @@ def describe_run() -> dict[str, Any]:
         },
         "cpu": _cpu_name(),
         "cpu_cores": os.cpu_count(),
+        **_describe_pytorch(),
+    }
+
+
+def _describe_pytorch() -> dict[str, Any]:
+    if not has_pytorch():
+        return {"torch_threads": None, "gpus": [], "cuda": None, "processes": 1}
+    import torch
+    from torch import distributed
+
+    is_group = distributed.is_available() and distributed.is_initialized()
+    return {
         "torch_threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())],
         "cuda": torch.version.cuda,
-        "processes": distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1,
+        "processes": distributed.get_world_size() if is_group else 1,
     }
+
+
+INSTALL = "pip install refinenet-torch"
+"""Command that installs everything, with PyTorch, also beside the small installation."""
+
+
+def has_pytorch() -> bool:
+    """Whether PyTorch is installed; it is not imported."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def require_pytorch(what: str) -> None:
+    """Refuse what needs PyTorch where it is not installed.
+
+    Args:
+        what: What needs it, as the beginning of a sentence: "Training".
+
+    Raises:
+        ValueError: PyTorch is not installed.
+    """
+    if not has_pytorch():
+        raise ValueError(f"{what} needs PyTorch, which this small installation lacks: {INSTALL}")
 
 
 def warn_of_predecessor() -> None:

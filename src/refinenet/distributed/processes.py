@@ -111,16 +111,17 @@ class Engine:
     """Scaler of the loss, for float16."""
 
 
-def launch(device: torch.device, arithmetic: Arithmetic = "float32") -> Engine:
+def launch(device: object, arithmetic: Arithmetic = "float32") -> Engine:
     """Set up the engine; under torchrun the processes connect here.
 
     Args:
-        device: Device of this process.
+        device: Device of this process, or its name.
         arithmetic: Arithmetic of the network; "float16" scales the loss.
     """
     from lightning.fabric import Fabric
     from lightning.fabric.strategies.ddp import DDPStrategy
 
+    device = torch.device(str(device))
     for name in ("lightning.fabric", "lightning.pytorch"):  # they print the settings that the user just passed
         logging.getLogger(name).setLevel(logging.WARNING)
     scaler = torch.amp.GradScaler(device.type) if arithmetic == "float16" else None

@@ -19,6 +19,7 @@ from torch.nn import functional
 from refinenet.datasets.catalog import Dataset
 from refinenet.evaluation.metrics import ConfidenceCounts
 from refinenet.inference.segmenter import Segmenter
+from refinenet.io.arrays import as_numpy
 from refinenet.io.console import progress_bar
 
 PIXELS = 100_000
@@ -84,9 +85,9 @@ def _sample(segmenter: Segmenter, dataset: Dataset, progress: bool) -> Iterator[
             # Seeded by the image's index: the pixels of an image do not depend on the images before it.
             random = np.random.default_rng([SEED, index])
             chosen = random.choice(labelled, min(share, len(labelled)), replace=False)
-            logits = segmenter.logits(sample.image).flatten(1)
+            logits = segmenter.logits(sample.image)
             truth = torch.from_numpy(sample.labels.ravel()[chosen].astype(np.int64))
-            yield logits[:, torch.from_numpy(chosen).to(logits.device)].T.double().cpu(), truth
+            yield torch.from_numpy(as_numpy(logits.reshape(len(logits), -1)[:, chosen])).T.double(), truth
             bar.advance(task)
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
-    from refinenet.export.certificate import SIZES, Certificate
+    from refinenet.export.certificate import Certificate
+    from refinenet.export.defaults import MAX_DROP, MAX_RISE, SIZES
     from refinenet.export.exporter import ExportPrecision, check_target, export_model
     from refinenet.export.loading.loader import open_exported
     from refinenet.export.loading.opening import choose_backend_of, open_described
     from refinenet.export.quantisation import Int8
-    from refinenet.export.quantisation_bounds import MAX_DROP, MAX_RISE, DropBounds
+    from refinenet.export.quantisation_bounds import DropBounds
     from refinenet.export.recording import choose_int8, record_int8
 else:
     __getattr__, __dir__ = attach(__name__)

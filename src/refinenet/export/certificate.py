@@ -25,11 +25,10 @@ from refinenet.io.console import print_table
 from refinenet.io.files import write_atomically
 from refinenet.io.sample_values import Pixels
 from refinenet.labels import LabelSet
-from refinenet.models.inference_graph import CERTIFICATE_ENDING, DeployedNetwork
+from refinenet.models.inference_graph import DeployedNetwork
+from refinenet.models.model_card import CERTIFICATE_ENDING
 from refinenet.outputs import has_only_classes
 
-SIZES = ((360, 480), (512, 512))
-"""Default heights and widths of the timing."""
 ROUNDS = 5
 WARM_UP = 1
 
@@ -95,7 +94,7 @@ def _steps_before(deployed: DeployedNetwork, label_set: LabelSet) -> Steps:
         return label_set.cast(largest_class(logits[0], size)[None].numpy())
 
     def prepared(street: Pixels) -> torch.Tensor:
-        return prepare(street, torch.device("cpu"))
+        return torch.from_numpy(prepare(street))
 
     if has_only_classes(network.architecture.outputs):
         return prepared, lambda images: (images, network.logits(images)), finish_labels

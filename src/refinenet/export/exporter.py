@@ -14,8 +14,9 @@ import torch
 
 from refinenet.datasets import street_scenes
 from refinenet.datasets.catalog import Dataset
-from refinenet.distributed import describe_run
-from refinenet.export.certificate import SIZES, Certificate, describe_files, time_both
+from refinenet.distributed.environment import describe_run
+from refinenet.export.certificate import Certificate, describe_files, time_both
+from refinenet.export.defaults import SIZES
 from refinenet.export.formats import Format, find_format
 from refinenet.export.metadata import GraphMetadata, Runner, describe
 from refinenet.export.parity import (
@@ -39,7 +40,7 @@ from refinenet.models.inference_graph import (
     network_to_deploy,
     trace,
 )
-from refinenet.models.model_file import ModelCard
+from refinenet.models.model_card import ModelCard
 from refinenet.models.network import Network
 
 ExportPrecision = Literal["float32", "int8"]

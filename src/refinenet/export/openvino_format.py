@@ -13,7 +13,7 @@ from refinenet.export.metadata import GraphMetadata, GraphOutput, Images, Runner
 from refinenet.inference.backends.graph import compile_openvino, require_openvino
 from refinenet.inference.backends.openvino_conversion import convert_program
 from refinenet.models.inference_graph import INPUT, LABELS
-from refinenet.models.model_file import HEADER_KEY
+from refinenet.models.model_card import HEADER_KEY
 
 
 def write(

@@ -21,10 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.datasets.catalog import Dataset
+from refinenet.export.defaults import MAX_DROP, MAX_RISE
 from refinenet.export.parity import ParityTolerance
 from refinenet.export.quantisation_bounds import (
-    MAX_DROP,
-    MAX_RISE,
     DropBounds,
     Measure,
     Scores,

@@ -9,19 +9,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from refinenet.datasets.catalog import Dataset, Sample
+from refinenet.export.defaults import MAX_DROP, MAX_RISE
 from refinenet.export.output_scores import OutputScores, relative_rise
 from refinenet.inference.backends.graph import compile_openvino
 from refinenet.inference.segmenter import prepare
 from refinenet.labels import LabelSet
 from refinenet.outputs import CLASSES, OutputSpec
-
-MAX_DROP = 0.005
-"""Default for the largest drop: half a point of mIoU."""
-MAX_RISE = 0.05
-"""Default for the largest relative rise of the root mean squared error of another output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +92,7 @@ def measure_finite(measure: Measure, model: Any) -> Scores:
 
 def as_input(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Convert an image `(H, W, 3)` uint8 RGB to a model's input `(1, 3, H, W)` float32 in [0, 1]."""
-    prepared: npt.NDArray[np.float32] = prepare(image, torch.device("cpu")).numpy()
-    return np.ascontiguousarray(prepared)
+    return np.ascontiguousarray(prepare(image))
 
 
 def measure_on(

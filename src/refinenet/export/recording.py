@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from refinenet._version import __version__
 from refinenet.datasets.catalog import Dataset
+from refinenet.export.defaults import MAX_DROP
 from refinenet.export.parity import ParityTolerance
 from refinenet.export.quantisation import Int8
-from refinenet.export.quantisation_bounds import MAX_DROP, DropBounds, Scores
+from refinenet.export.quantisation_bounds import DropBounds, Scores
 from refinenet.export.quantised_graph import find_quantisers
 from refinenet.inference.backends.int8 import (
     MAP_LEVELS,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         list_backends,
         open_backend,
     )
-    from refinenet.inference.backends.base import BackendError, BackendName, InferencePrecision
+    from refinenet.inference.backends.base import CPU, BackendError, BackendName, InferencePrecision
     from refinenet.inference.backends.graph import (
         ENGINES,
         ONNX_FILE,
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from refinenet.inference.backends.onnxruntime import require_onnx
     from refinenet.inference.backends.openvino import translate
     from refinenet.inference.backends.openvino_conversion import convert_program
+    from refinenet.inference.backends.private_cache import cache_folder, read_cached, trusted_root, write_cached
     from refinenet.inference.backends.pytorch import PyTorchBackend, keep_freed_memory
-    from refinenet.inference.backends.translation_cache import cache_folder
     from refinenet.inference.output_kinds import (
         OUTPUT_KINDS,
         PICTURE_SUFFIXES,
@@ -93,6 +93,7 @@ __all__ = [
     "AS_USUAL",
     "AUTO",
     "BACKENDS",
+    "CPU",
     "ENGINES",
     "MAP_LEVELS",
     "MOST",
@@ -161,6 +162,7 @@ __all__ = [
     "open_shown",
     "prepare",
     "quantise_graph",
+    "read_cached",
     "read_constants",
     "refuse_idle",
     "require_onnx",
@@ -170,6 +172,8 @@ __all__ = [
     "split_kind",
     "start_engine",
     "translate",
+    "trusted_root",
     "usual_kind",
     "without_telemetry",
+    "write_cached",
 ]

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from refinenet.inference.segmentation import Segmentation, reorder_channels
 from refinenet.inference.upsampling import resize
+from refinenet.io.arrays import Array, as_numpy
 from refinenet.io.images import ChannelOrder
 from refinenet.io.sample_values import Mask
 from refinenet.io.threads import survive_fork
 from refinenet.labels import LabelMap
-from refinenet.models.heads import finish, finish_deviations
+from refinenet.models.finishing import finish, finish_deviations
 from refinenet.outputs import CLASS_KIND, OutputSpec, find_quantity, list_quantities
 
 Values = npt.NDArray[np.float32]
@@ -38,7 +38,7 @@ class Prediction:
     """`(H, W, 3)` uint8: the image itself, upright, its channels in `channel_order`."""
     channel_order: ChannelOrder = "rgb"
     """Channel order of `image` and of pictures: that of the array or tensor, "rgb" for files and Pillow images."""
-    maps: Mapping[str, Tensor] = field(repr=False)
+    maps: Mapping[str, Array] = field(repr=False)
     """Maps of the outputs besides classes, by name: `(D, h, w)` float32 before resizing."""
     valid: Mask | None = field(default=None, repr=False)
     """`(H, W)` bool: pixels with data; None if all have. Values of other pixels are NaN."""
@@ -70,11 +70,11 @@ class Prediction:
             raise ValueError(f"The network has no output of values named {name!r}: {self._describe()}.")
         return spec
 
-    def _finish(self, spec: OutputSpec, function: Callable[[Tensor, OutputSpec], Tensor]) -> Values:
+    def _finish(self, spec: OutputSpec, function: Callable[[Array, OutputSpec], Array]) -> Values:
         survive_fork()
-        values: Values = function(resize(self.maps[spec.name][None].float(), self.size), spec)[0].cpu().numpy()
+        values = as_numpy(function(resize(self.maps[spec.name][None], self.size), spec)[0])
         if self.valid is not None:
-            values[:, ~self.valid] = np.nan
+            values = np.where(self.valid, values, np.float32(np.nan))
         return np.ascontiguousarray(values)
 
     def deviation(self, name: str) -> Values:

@@ -12,17 +12,14 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
 from refinenet.inference.sliding_window import WindowGrid, blend_windows
-from refinenet.inference.upsampling import resize
-from refinenet.models.heads import split_maps
+from refinenet.inference.upsampling import resize, resize_image, softmax
+from refinenet.io.arrays import Array, copy_array, library, new_array
+from refinenet.models.finishing import split_maps
 from refinenet.outputs import CLASS_KIND, CLASSES, OutputSpec
 from refinenet.settings import is_number
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[[Array], Array]
 """Function from float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, h, w)`."""
 
 SMALLEST_WINDOW = 32
@@ -167,12 +164,12 @@ def published_protocol(model_type: str, shorter_side: tuple[int, int] = PAPER_SI
 
 def average_outputs(
     backend: Forward,
-    image: Tensor,
+    image: Array,
     protocol: Protocol,
     temperature: float = 1.0,
     outputs: Sequence[OutputSpec] = (CLASSES,),
     num_classes: int | None = None,
-) -> Tensor:
+) -> Array:
     """Run a network on an image under a protocol.
 
     What is averaged over scales and mirrored images are the probabilities of classes and the values of other outputs:
@@ -191,34 +188,44 @@ def average_outputs(
         Probabilities, and maps of other outputs: `(C, H, W)` float32; not finite where the network's maps are not.
     """
     height, width = image.shape[-2:]
-    total: Tensor | None = None
+    total: Array | None = None
     passes = 0
     for scale, mirrored in product(protocol.scales, (False, True) if protocol.flip else (False,)):
         factor = scale * _fit(min(height, width), protocol.shorter_side)
         resized = _resize_image(image, factor)
-        maps = _run(backend, resized.flip(-1) if mirrored else resized, protocol)
-        maps = resize(maps.flip(-1) if mirrored else maps, (height, width)).float()
+        maps = _run(backend, _mirror(resized) if mirrored else resized, protocol)
+        maps = resize(_mirror(maps) if mirrored else maps, (height, width))
         parts = split_maps(maps, outputs, maps.shape[1] if num_classes is None else num_classes)
-        values = torch.cat(
+        values = library(maps).concatenate(
             [_undo(parts[spec.name][0], spec, factor, temperature, mirrored=mirrored) for spec in outputs]
         )
-        total = values if total is None else total.add_(values)
+        if total is None:
+            total = values
+        else:
+            total += values
         passes += 1
     assert total is not None
-    return total.div_(passes)
+    total /= passes
+    return total
 
 
-def _undo(maps: Tensor, spec: OutputSpec, factor: float, temperature: float, *, mirrored: bool) -> Tensor:
+def _mirror(values: Array) -> Array:
+    """Mirror images or maps from left to right."""
+    # A copy, since NumPy's is a view backwards, which PyTorch does not take.
+    return copy_array(library(values).flip(values, (-1,)))
+
+
+def _undo(maps: Array, spec: OutputSpec, factor: float, temperature: float, *, mirrored: bool) -> Array:
     """Return what an output `(D, H, W)` of a resized and perhaps mirrored image means for the image itself."""
     if spec.kind == CLASS_KIND:
-        return (maps / temperature).softmax(0)
+        return softmax(maps / temperature)
     values = maps
     if spec.info.shrinks_with_zoom:
         count = spec.count_channels(0)
         # The scales of errors change as the values do; of the maps after these they are the logarithms.
-        values = torch.cat([maps[:count] * factor, maps[count:] + math.log(factor)])
+        values = library(maps).concatenate([maps[:count] * factor, maps[count:] + math.log(factor)])
     if mirrored and spec.info.mirrored_channels:
-        values = values.clone()
+        values = copy_array(values)
         values[list(spec.info.mirrored_channels)] *= -1
     return values
 
@@ -228,15 +235,12 @@ def _fit(side: int, limits: tuple[int, int] | None) -> float:
     return 1.0 if limits is None else min(max(side, limits[0]), limits[1]) / side
 
 
-def _resize_image(image: Tensor, scale: float) -> Tensor:
-    size = tuple(max(1, round(side * scale)) for side in image.shape[-2:])
-    if tuple(image.shape[-2:]) == size:
-        return image
-    # Rounding can exceed the range [0, 1] in the last digit.
-    return functional.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
+def _resize_image(image: Array, scale: float) -> Array:
+    height, width = (max(1, round(side * scale)) for side in image.shape[-2:])
+    return image if tuple(image.shape[-2:]) == (height, width) else resize_image(image, (height, width))
 
 
-def _run(backend: Forward, image: Tensor, protocol: Protocol) -> Tensor:
+def _run(backend: Forward, image: Array, protocol: Protocol) -> Array:
     """Return the logits `(1, K, H, W)` of an image, blended from windows if the protocol has them."""
     height, width = image.shape[-2:]
     if protocol.window is None or (protocol.window[0] >= height and protocol.window[1] >= width):
@@ -244,16 +248,16 @@ def _run(backend: Forward, image: Tensor, protocol: Protocol) -> Tensor:
     rows, columns = (
         WindowGrid(side, part, protocol.overlap) for side, part in zip((height, width), protocol.window, strict=True)
     )
-    total: Tensor | None = None
+    total: Array | None = None
     for block in blend_windows(partial(_run_window, backend, image), rows, columns):
         if total is None:
-            total = block.logits.new_empty(1, len(block.logits), height, width)
+            total = new_array(block.logits, (1, len(block.logits), height, width))
         total[0, :, block.rows, block.columns] = block.logits
     assert total is not None
     return total
 
 
-def _run_window(backend: Forward, image: Tensor, rows: slice, columns: slice) -> Tensor:
+def _run_window(backend: Forward, image: Array, rows: slice, columns: slice) -> Array:
     """Return the logits `(1, K, h, w)` of a window at the window's size."""
-    window = image[:, :, rows, columns].contiguous(memory_format=torch.channels_last)
+    window = copy_array(image[:, :, rows, columns])
     return resize(backend(window), window.shape[-2:])

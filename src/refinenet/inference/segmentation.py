@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from refinenet.inference.area_table import AREA_COLUMNS, area_rows, count_regions
 from refinenet.inference.output_kinds import OUTPUT_KINDS, OUTPUTS, PICTURE_SUFFIXES, Output
-from refinenet.inference.upsampling import largest_class, resize
+from refinenet.inference.upsampling import largest_class, resize, softmax
+from refinenet.io.arrays import Array, as_numpy, library
 from refinenet.io.files import write_atomically
 from refinenet.io.images import ChannelOrder, encode
 from refinenet.io.overlay import USUAL_STYLE, OverlayStyle, draw_overlay
@@ -54,7 +54,7 @@ def choose_palette(output: Output, label_set: LabelSet) -> Sequence[Colour] | No
 class Logits:
     """Network output for an image, from which labels and probabilities are computed."""
 
-    values: Tensor
+    values: Array
     """`(K, h, w)`: logits of any h and w, or probabilities at the image's size."""
     size: tuple[int, int]
     """Height and width of the image."""
@@ -63,24 +63,25 @@ class Logits:
 
     def labels(self) -> npt.NDArray[np.int64]:
         """Return the class of the largest score, `(H, W)` int64."""
-        labels: npt.NDArray[np.int64] = largest_class(self.values.float(), self.size).cpu().numpy()
-        return labels
+        return as_numpy(largest_class(self.values, self.size))
 
     def confidence(self) -> npt.NDArray[np.float32]:
         """Return the probability of the predicted class, `(H, W)` float32."""
-        scores = self._resized().permute(1, 2, 0)
-        best = scores.amax(-1)
+        scores = self._resized()
+        maths = library(scores)
+        best = maths.amax(scores, 0)
         if self.temperature is not None:
             # The softmax of the largest logit is 1 / sum(exp(logit - largest)); those of the others are not needed.
-            best = (scores - best[..., None]).div_(self.temperature).exp_().sum(-1).reciprocal_()
-        confidence: npt.NDArray[np.float32] = best.cpu().numpy()
-        return confidence
+            shifted = scores - best
+            shifted /= self.temperature
+            best = 1 / maths.exp(shifted, out=shifted).sum(0)
+        return as_numpy(best)
 
     def probabilities(self) -> npt.NDArray[np.float16]:
         """Return the probabilities of all classes, `(K, H, W)` float16; the predicted class keeps the largest."""
         scores, labels = self._resized(), self.labels()
-        shares = scores if self.temperature is None else (scores / self.temperature).softmax(0)
-        rounded: npt.NDArray[np.float16] = np.ascontiguousarray(shares.cpu().numpy(), np.float16)
+        shares = scores if self.temperature is None else softmax(scores / self.temperature)
+        rounded: npt.NDArray[np.float16] = np.ascontiguousarray(as_numpy(shares), np.float16)
         # In float16 close probabilities become equal, and the first of them would be taken for the predicted class.
         # There that of the label becomes the next number above the largest.
         rows, columns = np.nonzero(rounded.argmax(0) != labels)
@@ -88,10 +89,10 @@ class Logits:
         rounded[chosen, rows, columns] = np.nextafter(rounded[:, rows, columns].max(0), np.float16(2))
         return rounded
 
-    def _resized(self) -> Tensor:
+    def _resized(self) -> Array:
         """Return the values at the image's size, `(K, H, W)` float32."""
         survive_fork()
-        return resize(self.values[None].float(), self.size)[0]
+        return resize(self.values[None], self.size)[0]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

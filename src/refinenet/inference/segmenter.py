@@ -10,14 +10,13 @@ import typing
 from dataclasses import replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from refinenet.inference.backends.base import BackendError
+from refinenet.inference.backends.base import CPU, BackendError
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.protocol import PLAIN, Protocol, average_outputs
 from refinenet.inference.segmentation import Logits, Segmentation, reorder_channels
 from refinenet.inference.upsampling import resize
+from refinenet.io.arrays import Array, library
 from refinenet.io.band_images import as_picture
 from refinenet.io.bands import Band
 from refinenet.io.images import ChannelOrder
@@ -25,25 +24,27 @@ from refinenet.io.sample_values import Mask, Pixels
 from refinenet.io.shrinking import find_factor, shrink_image
 from refinenet.io.threads import survive_fork
 from refinenet.labels import LabelMap, LabelSet
-from refinenet.models.heads import split_maps
+from refinenet.models.finishing import split_maps
 from refinenet.outputs import CLASS_KIND, CLASSES, OutputSpec, class_output, has_only_classes
 from refinenet.settings import is_within
 
 
-def prepare(pixels: Pixels, device: torch.device) -> Tensor:
+def prepare(pixels: Pixels, device: object = CPU) -> Array:
     """Convert `(H, W, 3)` uint8 RGB to `(1, 3, H, W)` float32 in [0, 1], channels last in memory.
 
     Bands `(H, W, B)` float32 in [0, 1] keep their values.
+
+    Args:
+        pixels: The image.
+        device: Device of the backend: images are NumPy arrays for the CPU, and tensors on other devices.
     """
+    if str(device) != CPU:
+        from refinenet.inference import tensors
+
+        return tensors.prepare(pixels, device)
     if pixels.dtype != np.uint8:
-        return torch.from_numpy(np.ascontiguousarray(pixels)[None]).permute(0, 3, 1, 2).to(device)
-    if device.type == "cpu":
-        # By NumPy: PyTorch's threads, woken for less than a millisecond, would wait busily beside the engine's.
-        return torch.from_numpy(np.divide(pixels, np.float32(255), dtype=np.float32, order="C")[None]).permute(
-            0, 3, 1, 2
-        )
-    image = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None]
-    return image.to(torch.float32).div(255).contiguous(memory_format=torch.channels_last)
+        return np.ascontiguousarray(pixels)[None].transpose(0, 3, 1, 2)
+    return np.divide(pixels, np.float32(255), dtype=np.float32, order="C")[None].transpose(0, 3, 1, 2)
 
 
 def check_abstention(below: float) -> None:
@@ -64,13 +65,14 @@ class Backend(typing.Protocol):
     """Runs a network: from any number of threads at once, after copying and pickling, and in forked processes."""
 
     @property
-    def device(self) -> torch.device:
-        """Device of the images."""
+    def device(self) -> object:
+        """Device of the images: "cpu", or a `torch.device`."""
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Array) -> Array:
         """Float32 RGB images `(N, 3, H, W)` in [0, 1] to the float32 maps `(N, C, h, w)` of all outputs.
 
-        h and w are usually a quarter of H and W, rounded up.
+        h and w are usually a quarter of H and W, rounded up. Maps of NumPy arrays are NumPy arrays, those of tensors
+        are tensors.
         """
 
 
@@ -231,11 +233,11 @@ class Segmenter:
             channel_order=channel_order,
         )
 
-    def logits(self, pixels: Pixels) -> Tensor:
+    def logits(self, pixels: Pixels) -> Array:
         """Run the network once on the whole image: `(H, W, 3)` uint8 RGB to logits `(K, H, W)`."""
         return self.class_maps(resize(self._forward(pixels), pixels.shape[:2])[0])
 
-    def class_maps(self, maps: Tensor) -> Tensor:
+    def class_maps(self, maps: Array) -> Array:
         """Return the logits or probabilities `(K, h, w)` in the maps `(C, h, w)` of a network.
 
         Raises:
@@ -247,7 +249,7 @@ class Segmenter:
             raise ValueError(f"The network predicts no classes, but {named}: call predict instead of segment.")
         return maps if has_only_classes(self.outputs) else self._split(maps)[spec.name]
 
-    def _split(self, maps: Tensor) -> dict[str, Tensor]:
+    def _split(self, maps: Array) -> dict[str, Array]:
         parts = split_maps(maps[None], self.outputs, len(self.label_set))
         return {name: part[0] for name, part in parts.items()}
 
@@ -265,15 +267,15 @@ class Segmenter:
         found = check_finite(maps)
         return Logits(values=found, size=size, temperature=None)
 
-    def _forward(self, pixels: Pixels) -> Tensor:
+    def _forward(self, pixels: Pixels) -> Array:
         return check_finite(self.backend(self._prepare(pixels)))
 
-    def _prepare(self, pixels: Pixels) -> Tensor:
+    def _prepare(self, pixels: Pixels) -> Array:
         reduced = shrink_image(pixels, find_factor(pixels.shape, self.longest_side))
         return prepare(reduced, self.backend.device)
 
 
-def check_finite(scores: Tensor) -> Tensor:
+def check_finite(scores: Array) -> Array:
     """Return the output of a network.
 
     Raises:
@@ -281,6 +283,9 @@ def check_finite(scores: Tensor) -> Tensor:
     """
     # A sum costs a ninth of a test of each number. It may overflow for large finite numbers, so each is tested then.
     # Without this check, the argmax of NaN would silently be some class.
-    if not scores.sum().isfinite() and not scores.isfinite().all():
+    maths = library(scores)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = scores.sum()
+    if not maths.isfinite(total) and not maths.isfinite(scores).all():
         raise NotFiniteError("The network's output is not finite: its weights are broken. Load or train another model.")
     return scores

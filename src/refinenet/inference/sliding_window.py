@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
+
+from refinenet.io.arrays import Array, copy_array, like, new_array
 
 SIGMA = 1 / 8
 """Standard deviation of the Gaussian that weighs a window's pixels, as a share of the window's side."""
@@ -21,7 +23,8 @@ STRIDE = 32
 SNAPPED = 8 * STRIDE
 """Least side of windows that begin at multiples of `STRIDE`; smaller ones would lose too much of their overlap."""
 
-LookAt = Callable[[slice, slice], Tensor]
+Weights = npt.NDArray[np.float32]
+LookAt = Callable[[slice, slice], Array]
 """From the rows and columns of a window to its logits `(1, K, h, w)`."""
 
 
@@ -30,7 +33,7 @@ class Block(NamedTuple):
 
     rows: slice
     columns: slice
-    logits: Tensor
+    logits: Array
     """`(K, height, width)` float32, the weighted mean over the windows that overlap the block."""
 
 
@@ -79,20 +82,22 @@ class WindowGrid:
         ends = (self.place(index).stop for index in range(len(self)))
         return max(int(end) - self.next_start(index) for index, end in enumerate(ends))
 
-    def weights(self, index: int) -> Tensor:
+    def weights(self, index: int) -> Weights:
         """Return the weights of a window's pixels, float32: a Gaussian, normalised over all windows."""
         place = self.place(index)
-        return self._gaussian[: place.stop - place.start] / self._total[place]
+        weights: Weights = self._gaussian[: place.stop - place.start] / self._total[place]
+        return weights
 
     @cached_property
-    def _gaussian(self) -> Tensor:
-        place = torch.arange(self.window) - (self.window - 1) / 2
+    def _gaussian(self) -> Weights:
+        place = np.arange(self.window, dtype=np.float32) - np.float32((self.window - 1) / 2)
         # The border is four sigmas away (3e-4). The floor keeps the total away from 0, by which it is divided.
-        return torch.exp(-0.5 * (place / (self.window * SIGMA)) ** 2).clamp(min=1e-4)
+        weights: Weights = np.maximum(np.exp(-0.5 * (place / np.float32(self.window * SIGMA)) ** 2), np.float32(1e-4))
+        return weights
 
     @cached_property
-    def _total(self) -> Tensor:
-        total = torch.zeros(self.side)
+    def _total(self) -> Weights:
+        total = np.zeros(self.side, np.float32)
         for index in range(len(self)):
             place = self.place(index)
             total[place] += self._gaussian[: place.stop - place.start]
@@ -115,13 +120,13 @@ def blend_windows(look: LookAt, rows: WindowGrid, columns: WindowGrid, part: sli
         The blocks of the image, or of this part of it, from top left to bottom right.
     """
     part = part or slice(0, columns.side)
-    shared: Tensor | None = None
+    shared: Array | None = None
     for index in range(len(rows)):
         at, end = rows.place(index), rows.next_start(index)
         done, known = end - at.start, rows.place(index - 1).stop - at.start if index else 0
         for place, band in _blend_row(look, at, rows.weights(index), columns, part):
             if shared is None:
-                shared = band.new_empty(len(band), rows.longest_overlap, part.stop - part.start)
+                shared = new_array(band, (len(band), rows.longest_overlap, part.stop - part.start))
             within = slice(place.start - part.start, place.stop - part.start)
             band[:, :known] += shared[:, :known, within]
             shared[:, : at.stop - end, within] = band[:, done:]
@@ -129,17 +134,17 @@ def blend_windows(look: LookAt, rows: WindowGrid, columns: WindowGrid, part: sli
 
 
 def _blend_row(
-    look: LookAt, place: slice, row_weights: Tensor, columns: WindowGrid, part: slice
-) -> Iterator[tuple[slice, Tensor]]:
+    look: LookAt, place: slice, row_weights: Weights, columns: WindowGrid, part: slice
+) -> Iterator[tuple[slice, Array]]:
     """Yield the weighted sums `(K, h, width)` of one row of windows, a stretch of columns at a time."""
-    shared: Tensor | None = None
+    shared: Array | None = None
     for index in columns.touching(part):
         at, done = columns.place(index), columns.next_start(index) - columns.starts[index]
-        logits = look(place, at)[0].float()
-        band = logits * (row_weights[:, None] * columns.weights(index)).to(logits.device)
+        logits = look(place, at)[0]
+        band = logits * like(row_weights[:, None] * columns.weights(index), logits)
         if shared is not None:
             band[:, :, : shared.shape[2]] += shared
-        shared = band[:, :, done:].clone()
+        shared = copy_array(band[:, :, done:])
         start, stop = max(at.start, part.start), min(at.start + done, part.stop)
         if start < stop:
             yield slice(start, stop), band[:, :, start - at.start : stop - at.start]

@@ -1,39 +1,62 @@
 """Upsampling of logits from a quarter of an image's size to its full size, and the argmax over classes.
 
+NumPy computes it on the CPU, so that exported graphs need no PyTorch; tensors are passed on to `tensors`.
+
 Shape letters: N batch, K classes, h and w height and width of the logits, H and W those of the image.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
-VALUES_AT_ONCE = 2**20
-"""Number of logits that are interpolated at a time, which bounds memory."""
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from refinenet.io.arrays import Array, library
+
+VALUES_AT_ONCE = 2**16
+"""Number of resized logits that are computed at a time: few enough to stay in the processor's cache."""
 MOSTLY_UNCLEAR = 0.25
 """Share of unclear places above which it is faster to resize all logits."""
 
+Floats = npt.NDArray[np.float32]
+Places = npt.NDArray[np.intp]
 
-def resize(logits: Tensor, size: tuple[int, ...]) -> Tensor:
+
+def resize(logits: Array, size: tuple[int, ...]) -> Array:
     """Resize logits `(N, K, h, w)` bilinearly to `(N, K, H, W)`, channels last in memory."""
-    if tuple(logits.shape[-2:]) == size:
+    if tuple(logits.shape[-2:]) == tuple(size):
         return logits
-    return functional.interpolate(_classes_together(logits), size, mode="bilinear", align_corners=False)
+    if not isinstance(logits, np.ndarray):
+        from refinenet.inference import tensors
+
+        return tensors.resize(logits, size)
+    resized = np.empty((len(logits), *size, logits.shape[1]), np.float32)
+    for together, target in zip(_classes_together(logits), resized, strict=True):
+        for rows, block in _resize_rows(together, (size[0], size[1])):
+            target[rows] = block
+    return resized.transpose(0, 3, 1, 2)
 
 
-def _classes_together(logits: Tensor) -> Tensor:
-    """Return `(N, K, h, w)`, channels last in memory.
+def resize_image(images: Array, size: tuple[int, int]) -> Array:
+    """Resize images `(N, B, H, W)` float32 in [0, 1] bilinearly with antialiasing, to `size`, height and width."""
+    if not isinstance(images, np.ndarray):
+        from refinenet.inference import tensors
 
-    With a batch of one, a tensor of unusual strides counts as channels last, too, but PyTorch resizes it by a path
-    that is several times slower; so the usual strides are made explicitly.
-    """
-    if len(logits) == 1:
-        return logits[0].permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
-    return logits.contiguous(memory_format=torch.channels_last)
+        return tensors.resize_image(images, size)
+    resized = np.empty((len(images), *size, images.shape[1]), np.float32)
+    for image, target in zip(images, resized, strict=True):
+        for band, values in enumerate(image):
+            picture = Image.fromarray(np.ascontiguousarray(values))
+            target[..., band] = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    # Rounding can exceed the range [0, 1] in the last digit.
+    return resized.clip(0, 1, out=resized).transpose(0, 3, 1, 2)
 
 
-def largest_class(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def largest_class(logits: Array, size: tuple[int, int]) -> Array:
     """Return the class of the largest logit after bilinear resizing to the image's size; of equal ones the first.
 
     On the CPU this avoids K maps of the image's size. A resized logit is a weighted mean of its four neighbours, with
@@ -47,29 +70,48 @@ def largest_class(logits: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         `(H, W)` int64.
     """
-    together = logits.permute(1, 2, 0).contiguous()
-    largest = together.argmax(-1)
-    if tuple(largest.shape) == size:
+    if not isinstance(logits, np.ndarray):
+        from refinenet.inference import tensors
+
+        return tensors.largest_class(logits, size)
+    (together,) = _classes_together(logits[None])
+    largest = _argmax(together)
+    if largest.shape == tuple(size):
         return largest
     differs = _differs_from_neighbours(largest)
-    if logits.device.type != "cpu" or differs.sum() > MOSTLY_UNCLEAR * differs.numel():
-        return resize(logits[None], size)[0].permute(1, 2, 0).argmax(-1)
+    if np.count_nonzero(differs) > MOSTLY_UNCLEAR * differs.size:
+        labels = np.empty(size, np.intp)
+        for part, block in _resize_rows(together, size):
+            labels[part] = _argmax(block)
+        return labels
     rows, columns = (_Axis(*sides) for sides in zip(largest.shape, size, strict=True))
-    labels = largest[rows.first][:, columns.first]
-    unclear = differs[rows.first][:, columns.first]
-    flat = together.view(-1, together.shape[-1])
-    for places in torch.split(unclear.view(-1).nonzero()[:, 0], max(1, VALUES_AT_ONCE // len(logits))):
-        row, column = places // size[1], places % size[1]
-        above, below = (
-            torch.lerp(
-                flat.index_select(0, line[row] * largest.shape[1] + columns.first[column]),
-                flat.index_select(0, line[row] * largest.shape[1] + columns.second[column]),
-                columns.share[column][:, None],
-            )
-            for line in (rows.first, rows.second)
-        )
-        labels.view(-1)[places] = torch.lerp(above, below, rows.share[row][:, None]).argmax(-1)
+    labels = largest[rows.first[:, None], columns.first]
+    unclear = np.flatnonzero(differs[rows.first[:, None], columns.first])
+    step = max(1, VALUES_AT_ONCE // len(logits))
+    for start in range(0, len(unclear), step):
+        places = unclear[start : start + step]
+        labels.reshape(-1)[places] = _argmax(_interpolate(together, rows, columns, *np.divmod(places, size[1])))
     return labels
+
+
+def softmax(logits: Array) -> Array:
+    """Return the probabilities of classes from their logits, `(K, H, W)`, which are overwritten."""
+    maths = library(logits)
+    logits -= maths.amax(logits, 0)
+    maths.exp(logits, out=logits)
+    logits /= logits.sum(0)
+    return logits
+
+
+def _classes_together(logits: Floats) -> Floats:
+    """Return `(N, K, h, w)` as `(N, h, w, K)`, contiguous; engines return them in this order, so nothing is copied."""
+    return np.ascontiguousarray(logits.transpose(0, 2, 3, 1))
+
+
+def _argmax(scores: npt.NDArray[Any]) -> Places:
+    """Return the index of the largest value along the last axis, of equal ones the first."""
+    places: Places = scores.argmax(-1)
+    return places
 
 
 class _Axis:
@@ -77,15 +119,48 @@ class _Axis:
 
     def __init__(self, known: int, wanted: int) -> None:
         # Pixels are areas: centre i + 0.5 of the large grid lies at (i + 0.5) * known / wanted of the small one.
-        place = ((torch.arange(wanted, dtype=torch.float32) + 0.5) * (known / wanted) - 0.5).clamp(min=0)
-        self.first = place.to(torch.int64).clamp(max=known - 1)
-        self.second = (self.first + 1).clamp(max=known - 1)
-        self.share = place - self.first
+        ratio, half = np.float32(known / wanted), np.float32(0.5)
+        place = np.maximum((np.arange(wanted, dtype=np.float32) + half) * ratio - half, 0)
+        self.first: Places = np.minimum(place.astype(np.intp), known - 1)
+        self.second: Places = np.minimum(self.first + 1, known - 1)
+        self.share: Floats = place - self.first.astype(np.float32)
         """Weight of the second neighbour, in [0, 1)."""
 
 
-def _differs_from_neighbours(largest: Tensor) -> Tensor:
+def _resize_rows(together: Floats, size: tuple[int, int]) -> Iterator[tuple[slice, Floats]]:
+    """Resize `(h, w, K)` bilinearly, and yield a few rows of the result at a time, `(rows, W, K)`."""
+    rows, columns = (_Axis(*sides) for sides in zip(together.shape[:2], size, strict=True))
+    step = max(1, VALUES_AT_ONCE // (size[1] * together.shape[2]))
+    for start, end in pairwise((*range(0, size[0], step), size[0])):
+        part = slice(start, end)
+        narrow = _mix(together[rows.first[part]], together[rows.second[part]], rows.share[part, None, None])
+        yield part, _mix(narrow.take(columns.first, 1), narrow.take(columns.second, 1), columns.share[:, None])
+
+
+def _interpolate(together: Floats, rows: _Axis, columns: _Axis, row: Places, column: Places) -> Floats:
+    """Return resized logits `(P, K)` at P places of the image, from logits `(h, w, K)`."""
+    _, width, classes = together.shape
+    flat = together.reshape(-1, classes)
+    left, right, share = columns.first[column], columns.second[column], columns.share[column, None]
+    above, below = (
+        _mix(flat.take(line[row] * width + left, 0), flat.take(line[row] * width + right, 0), share)
+        for line in (rows.first, rows.second)
+    )
+    return _mix(above, below, rows.share[row, None])
+
+
+def _mix(first: Floats, second: Floats, share: Floats) -> Floats:
+    """Return the weighted mean of two arrays, which it overwrites, `share` being the weight of the second."""
+    second -= first
+    second *= share
+    second += first
+    return second
+
+
+def _differs_from_neighbours(largest: Places) -> npt.NDArray[np.bool_]:
     """Return `(h, w)` bool: whether a place differs from its right, lower or diagonal neighbour."""
-    down = torch.cat([largest[1:], largest[-1:]])
-    right, diagonal = (torch.cat([maps[:, 1:], maps[:, -1:]], dim=1) for maps in (largest, down))
-    return (largest != down) | (largest != right) | (largest != diagonal)
+    differs = np.zeros(largest.shape, np.bool_)
+    differs[:, :-1] |= largest[:, :-1] != largest[:, 1:]
+    differs[:-1] |= largest[:-1] != largest[1:]
+    differs[:-1, :-1] |= largest[:-1, :-1] != largest[1:, 1:]
+    return differs

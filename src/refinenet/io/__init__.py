@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
-    from refinenet.io.arrays import pack_arrays
+    from refinenet.io.arrays import Array, as_numpy, copy_array, library, like, new_array, pack_arrays
     from refinenet.io.band_images import ARRAY_SUFFIX, BAND_SUFFIXES, as_picture, read_samples
     from refinenet.io.bands import (
         COLOURS,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from refinenet.io.download.archives import forget, is_interrupted, is_unpacked, unpack, was_empty
     from refinenet.io.download.download import PATIENCE, Patience, fetch
+    from refinenet.io.extras import install_extra
     from refinenet.io.files import (
         flush_folder,
         is_same_file,
@@ -130,7 +131,7 @@ if TYPE_CHECKING:
     from refinenet.io.signals import StopRequest
     from refinenet.io.stored_values import STORED_SUFFIXES, read_stored
     from refinenet.io.tables import Row, check_table, to_frame, write_table
-    from refinenet.io.threads import TRACING, ThreadLock, survive_fork
+    from refinenet.io.threads import TRACING, ThreadLock, choose_threads, survive_fork
 else:
     __getattr__, __dir__ = attach(__name__)
 
@@ -155,6 +156,7 @@ __all__ = [
     "TILE",
     "TRACING",
     "USUAL_STYLE",
+    "Array",
     "Band",
     "BandReader",
     "BandsSource",
@@ -181,6 +183,7 @@ __all__ = [
     "UnknownFormatError",
     "ValueRange",
     "add_legend",
+    "as_numpy",
     "as_picture",
     "blend",
     "check_channel_order",
@@ -190,7 +193,9 @@ __all__ = [
     "check_table",
     "check_value_range",
     "choose_shown",
+    "choose_threads",
     "clear_errors",
+    "copy_array",
     "damage_described",
     "decode",
     "describe_error",
@@ -210,12 +215,15 @@ __all__ = [
     "format_share",
     "has_suffix",
     "hatch",
+    "install_extra",
     "is_first_process",
     "is_installed",
     "is_interrupted",
     "is_same_file",
     "is_unpacked",
     "knows_its_order",
+    "library",
+    "like",
     "list_files",
     "make_folders",
     "map_parallel",
@@ -223,6 +231,7 @@ __all__ = [
     "name_bands",
     "needs_gdal",
     "needs_windows",
+    "new_array",
     "not_an_image",
     "only_one",
     "open_bands",

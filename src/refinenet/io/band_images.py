@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from refinenet.io.bands import Band, choose_shown, name_bands
+from refinenet.io.extras import install_extra
 from refinenet.io.files import quote_controls, refuse_address
 from refinenet.io.image_files import (
     DEEP_MODES,
@@ -120,9 +121,7 @@ def read_samples(path: Path) -> tuple[npt.NDArray[Any], Mask | None]:
         return read_bands(path)
     picture = open_verified(path)
     if is_raster and picture.image.mode not in DEEP_MODES:
-        raise ValueError(
-            f"{path}: bands of more than 8 bits are read by rasterio: pip install 'refinenet-torch[large]'"
-        )
+        raise ValueError(f"{path}: bands of more than 8 bits are read by rasterio: {install_extra('large')}")
     return stored_samples(picture), None
 
 

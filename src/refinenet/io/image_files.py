@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import BmpImagePlugin, ExifTags, Image, ImageFile, ImagePalette, TiffImagePlugin, UnidentifiedImageError
 
+from refinenet.io.extras import install_extra
 from refinenet.io.files import quote_controls, refuse_address
 from refinenet.io.image_headers import PILLOW_ERRORS, SIGNATURE, exif_orientation, is_changed
 from refinenet.io.sample_values import RGB as RGB
@@ -231,8 +232,7 @@ def _find_box_formats(brand: bytes, name: str) -> tuple[str, ...]:
         return _FORMATS
     if not CAN_READ_HEIF:
         raise ValueError(
-            f"{name} is a HEIC picture, which needs one more package: pip install 'refinenet-torch[heif]'. Or save it "
-            "as JPEG."
+            f"{name} is a HEIC picture, which needs one more package: {install_extra('heif')}. Or save it as JPEG."
         )
     import pillow_heif
 
@@ -349,7 +349,7 @@ def too_large(name: str, size: str) -> TooLargeError:
     """Return the error for an image that is too large to be read as a whole."""
     return TooLargeError(
         f"{name} has {size} pixels, at most {MAX_PIXELS:,} are read as a whole. Segment its file in windows "
-        "(`refinenet deploy FILE --window 1024x1024`, by pip install 'refinenet-torch[large]'), or resize the image."
+        f"(`refinenet deploy FILE --window 1024x1024`, by {install_extra('large')}), or resize the image."
     )
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from refinenet.io.band_images import NUMPY_MAGIC, decode_bands
+from refinenet.io.extras import install_extra
 from refinenet.io.files import quote_controls, refuse_address, write_atomically
 from refinenet.io.image_files import (
     DEEP_MODES,
@@ -168,7 +169,7 @@ def _from_stream(stream: io.BufferedReader, name: str, path: Path | None, readin
             warnings.warn(f"{name} has more than one frame or page: only the first one is used.", stacklevel=4)
         return _from_raster(stream, name, path, reading)
     if reading.bands is not None or has_notes:
-        raise ValueError(f"{name}: bands and masks are read by rasterio: pip install 'refinenet-torch[large]'")
+        raise ValueError(f"{name}: bands and masks are read by rasterio: {install_extra('large')}")
     return _from_picture(read_picture(stream, name), reading)
 
 

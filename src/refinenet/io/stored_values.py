@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.io.extras import install_extra
 from refinenet.io.files import quote_controls
 from refinenet.io.image_files import DEEP_MODES, MAX_PIXELS, grey_step, open_file, open_verified, too_large
 from refinenet.io.image_headers import needs_gdal
@@ -88,7 +89,7 @@ def _read_picture(path: Path) -> npt.NDArray[Any]:
             f"{picture.name} has Pillow's mode {image.mode}: measurements are grey or RGB, without palette or alpha."
         )
     if image.mode == "RGB" and (";16" in picture.raw_mode or picture.bits > 8):
-        raise ValueError(f"{picture.name}: 16-bit colours are read by rasterio: pip install 'refinenet-torch[large]'")
+        raise ValueError(f"{picture.name}: 16-bit colours are read by rasterio: {install_extra('large')}")
     values = np.asarray(image)
     if image.mode == "L":
         values = values.view(np.int8) if picture.is_signed else values // np.uint8(grey_step(picture))

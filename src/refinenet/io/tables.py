@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from refinenet.io.extras import install_extra
 from refinenet.io.files import write_atomically
 
 Row = Mapping[str, str | int | float | None]
@@ -53,7 +54,7 @@ def to_frame(rows: Sequence[Row], columns: Sequence[str]) -> Any:
     try:
         import pandas as pd  # type: ignore[import-untyped] # pandas has no types of its own
     except ImportError as error:
-        raise ValueError("Data frames need pandas, which is missing: pip install 'refinenet-torch[tables]'") from error
+        raise ValueError(f"Data frames need pandas, which is missing: {install_extra('tables')}") from error
     frame = pd.DataFrame(list(rows), columns=list(columns))
     empty = [name for name in columns if frame[name].isna().all()]
     return frame.astype(dict.fromkeys(empty, float))  # numbers that nobody has, not objects
@@ -88,7 +89,7 @@ def _require_pyarrow() -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise ValueError(
-            "Parquet needs pyarrow, which is missing: pip install 'refinenet-torch[tables]'; or write a .csv file."
+            f"Parquet needs pyarrow, which is missing: {install_extra('tables')}; or write a .csv file."
         ) from error
     return pyarrow
 

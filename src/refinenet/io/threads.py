@@ -79,3 +79,15 @@ def survive_fork() -> None:
         )
     torch.set_num_threads(1)
     _LIMITED.process = process
+
+
+def choose_threads() -> int | None:
+    """Return the number of threads for an engine: as PyTorch was told, or `OMP_NUM_THREADS`; None for the engine's own.
+
+    A program that limits PyTorch's threads, by its function or by this variable, means all that computes for it.
+    """
+    if "torch" in sys.modules:
+        threads: int = sys.modules["torch"].get_num_threads()
+        return threads
+    named = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(named) if named.isdecimal() and int(named) else None

@@ -131,7 +131,8 @@ class Gauge:
         return self._project(self.network.encode(self._prepare(pixels))[-1][0].mean((2, 3))[0])
 
     def _prepare(self, pixels: Pixels) -> Tensor:
-        return prepare(shrink_image(pixels, find_factor(pixels.shape, self.longest_side)), self.device)
+        reduced = shrink_image(pixels, find_factor(pixels.shape, self.longest_side))
+        return torch.from_numpy(prepare(reduced)).to(self.device)
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the probabilities `(K, h, w)` of an image `(1, B, H, W)`, and the mean of its features `(C,)`."""

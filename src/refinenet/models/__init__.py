@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
+    from refinenet.models.architecture import Architecture, ModelType
     from refinenet.models.batch_norm import (
         BatchNormConfig,
         apply_batch_norm,
@@ -17,23 +18,16 @@ if TYPE_CHECKING:
     )
     from refinenet.models.class_mapping import check_same_classes, take_classes
     from refinenet.models.decoder import upsample
-    from refinenet.models.encoders.encoder import PUBLISHED_RESNETS, Encoder, feature_info
-    from refinenet.models.encoders.feature_info import STRIDES
+    from refinenet.models.encoders.encoder import Encoder, feature_info
+    from refinenet.models.encoders.feature_info import PUBLISHED_RESNETS, STRIDES
     from refinenet.models.encoders.installed_weights import find_distribution
-    from refinenet.models.factory import (
-        ModelSpec,
-        SizeName,
-        choose_device,
-        exported_model_message,
-        locate_model,
-        open_model,
-        split_first_argument,
-    )
-    from refinenet.models.heads import ScaledHead, finish, finish_deviations, split_maps
+    from refinenet.models.factory import choose_device, locate_model, open_model, open_network
+    from refinenet.models.file_checks import MAX_FILE_BYTES, printable
+    from refinenet.models.finishing import finish, finish_deviations, split_maps
+    from refinenet.models.heads import ScaledHead
     from refinenet.models.hub import MODEL_FILE, HubAddress, fetch_model, pin, push
     from refinenet.models.hub_card import write_hub_card
     from refinenet.models.inference_graph import (
-        CERTIFICATE_ENDING,
         FREE_SIZES,
         INPUT,
         LABELS,
@@ -51,19 +45,20 @@ if TYPE_CHECKING:
     )
     from refinenet.models.int8_record import Int8Record, QuantisedLayer, QuantisedMap
     from refinenet.models.licences import choose_licence
-    from refinenet.models.model_file import (
+    from refinenet.models.model_card import (
         BUNDLED,
+        CERTIFICATE_ENDING,
         HEADER_KEY,
         ModelCard,
+        bundled_path,
         describe_bundled,
-        load,
         make_header,
-        read_dtype,
         read_header,
-        save,
     )
-    from refinenet.models.network import Architecture, ModelType, Network
-    from refinenet.models.tensor_files import CORRUPT_FILE_ERRORS, MAX_FILE_BYTES, check_tensors, digest, printable
+    from refinenet.models.model_file import load, read_dtype, save
+    from refinenet.models.model_spec import ModelSpec, SizeName, exported_model_message, split_first_argument
+    from refinenet.models.network import Network
+    from refinenet.models.tensor_files import CORRUPT_FILE_ERRORS, check_tensors, digest
 else:
     __getattr__, __dir__ = attach(__name__)
 
@@ -97,6 +92,7 @@ __all__ = [
     "SizeName",
     "Weights",
     "apply_batch_norm",
+    "bundled_path",
     "check_same_classes",
     "check_tensors",
     "choose_device",
@@ -118,6 +114,7 @@ __all__ = [
     "network_to_deploy",
     "note_weights",
     "open_model",
+    "open_network",
     "pin",
     "printable",
     "push",

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from refinenet.io.console import print_note
 from refinenet.labels import LabelSet
-from refinenet.models.model_file import ModelCard
+from refinenet.models.model_card import ModelCard
 from refinenet.models.network import Network
 from refinenet.outputs import OutputSpec
 

@@ -1,72 +1,16 @@
-"""Heads: small networks on the decoder's map, one for each output, and what finishes their values.
+"""Heads: small networks on the decoder's map, one for each output.
 
-Shape letters: N batch, C channels of the decoder's map, D channels of an output, H and W height and width of an image,
-h and w those of a map.
+Shape letters: N batch, C channels of the decoder's map, D channels of an output, h and w height and width of a map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from refinenet.models.decoder import DecoderConfig
-from refinenet.outputs import LIKELIHOODS, OutputSpec
-
-
-def _finish_depth(values: Tensor, spec: OutputSpec) -> Tensor:
-    # The absolute value, as in the published multi-task network, whose head is linear, too.
-    assert spec.range is not None
-    return values.abs().clamp(*spec.range)
-
-
-def _finish_normals(values: Tensor, spec: OutputSpec) -> Tensor:  # noqa: ARG001 - the same parameters for all kinds
-    return functional.normalize(values, dim=1)
-
-
-FINISH: dict[str, Callable[[Tensor, OutputSpec], Tensor]] = {"depth": _finish_depth, "normals": _finish_normals}
-"""Functions that make the values of a kind valid, `(N, D, H, W)` to the same shape; other kinds need none."""
-
-
-def finish(values: Tensor, spec: OutputSpec) -> Tensor:
-    """Make the values of an output valid.
-
-    Args:
-        values: `(N, D, H, W)` float32, the maps of the output, resized; any log scales after them are left out.
-        spec: Specification of the output.
-
-    Returns:
-        `(N, D, H, W)`: depths within their range, in metres; normals of length 1; other kinds unchanged.
-    """
-    if spec.likelihood is not None:
-        values = values[:, : values.shape[1] // 2]
-    return FINISH[spec.kind](values, spec) if spec.kind in FINISH else values
-
-
-def finish_deviations(values: Tensor, spec: OutputSpec) -> Tensor:
-    """Return the standard deviations of the errors of an output with a likelihood.
-
-    Args:
-        values: `(N, 2 D, H, W)` float32, the maps of the output, resized: values, then log scales.
-        spec: Specification of the output.
-
-    Returns:
-        `(N, D, H, W)`, in the unit of the output.
-    """
-    assert spec.likelihood is not None
-    return LIKELIHOODS[spec.likelihood] * values[:, values.shape[1] // 2 :].clamp(*_LOG_SCALES).exp()
-
-
-def split_maps(maps: Tensor, outputs: Sequence[OutputSpec], num_classes: int) -> dict[str, Tensor]:
-    """Split the maps of a network, `(N, all channels, h, w)`, into those of each output `(N, D, h, w)`, by name."""
-    parts = torch.split(maps, [spec.count_maps(num_classes) for spec in outputs], dim=1)
-    return {spec.name: part for spec, part in zip(outputs, parts, strict=True)}
-
-
-_LOG_SCALES = (-30.0, 30.0)
-"""Least and largest log scale; others are moved to these, so that scales are finite and above 0."""
+from refinenet.models.decoder import make_activation
+from refinenet.models.decoder_config import DecoderConfig
+from refinenet.outputs import OutputSpec
 
 
 class ScaledHead(nn.Module):
@@ -103,7 +47,7 @@ def build_stem(channels: int, config: DecoderConfig) -> nn.Sequential:
     if not config.depthwise_heads:
         return nn.Sequential()
     depthwise = nn.Conv2d(channels, channels, kernel_size=1, groups=channels, bias=False)
-    return nn.Sequential(depthwise, config.make_activation())
+    return nn.Sequential(depthwise, make_activation(config))
 
 
 def build_head(spec: OutputSpec, channels: int, config: DecoderConfig) -> nn.Module:

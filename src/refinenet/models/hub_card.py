@@ -11,7 +11,7 @@ import yaml
 
 from refinenet.io.files import quote_controls
 from refinenet.models.licences import KNOWN
-from refinenet.models.model_file import ModelCard
+from refinenet.models.model_card import ModelCard
 
 _METRICS: Mapping[str, tuple[str, str]] = {
     "miou": ("mean_iou", "Mean IoU"),

@@ -21,7 +21,7 @@ from refinenet.io.threads import TRACING
 from refinenet.models.batch_norm import has_activation
 from refinenet.models.decoder import RefineBlock, upsample
 from refinenet.models.encoders.mobilenetv2 import OPTIONS
-from refinenet.models.heads import finish, finish_deviations, split_maps
+from refinenet.models.finishing import finish, finish_deviations, split_maps
 from refinenet.models.network import Network
 from refinenet.outputs import CLASS_KIND, OutputSpec, has_only_classes
 
@@ -174,10 +174,6 @@ DEVIATION = "_deviation"
 MAPS = "maps"
 """Name of the graph output of networks with other outputs than classes: the maps of all outputs together."""
 
-CERTIFICATE_ENDING = ".certificate.json"
-"""Suffix of the certificate, after the name of the exported file."""
-EXPORTED_SUFFIXES = (".onnx", ".xml")
-"""Suffixes of exported graphs: ONNX, OpenVINO."""
 EXAMPLE_SHAPE = (2, 3, 65, 97)
 """Shape of the images for tracing; no size in it is special, such as a multiple of a stride."""
 _FREE = torch.export.Dim.DYNAMIC

@@ -9,7 +9,7 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,12 +20,16 @@ import torch
 from torch import Tensor
 
 from refinenet.io.console import print_note
+from refinenet.models.file_checks import (
+    MAX_FILE_BYTES,
+    MAX_HEADER_BYTES,
+    enumerate_names,
+    printable,
+    refuse_doubled_keys,
+)
 
 WRAPPERS = ("segmenter", "model", "weights", "state_dict")
 """Keys under which training scripts store the weights in `torch.save` files."""
-
-MAX_FILE_BYTES = 2 * 1024**3
-MAX_HEADER_BYTES = 10 * 1024**2
 _ARCHIVE_START = b"PK\x03\x04"
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -60,26 +64,6 @@ _NUMPY_SCALARS: list[Any] = [
 """Types of NumPy numbers, which training scripts saved as their best score beside the weights."""
 
 
-def is_safetensors(path: Path) -> bool:
-    """Whether a file starts like a safetensors file: 8 bytes of length, then a JSON object.
-
-    Raises:
-        ValueError: The file is empty or larger than 2 GiB.
-        OSError: The file is missing, a folder, or not readable.
-    """
-    if path.is_dir():
-        inside = path / "best.safetensors"
-        hint = f" Did you mean {inside}?" if inside.exists() else ""
-        raise IsADirectoryError(f"{path} is a folder, not a model file.{hint}")
-    if not path.exists():
-        raise FileNotFoundError(f"There is no model file {path}.")
-    if not 0 < path.stat().st_size <= MAX_FILE_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes; a model file has 1 to {MAX_FILE_BYTES}.")
-    with path.open("rb") as stream:
-        start = stream.read(9)
-    return start[8:9] == b"{"
-
-
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a safetensors file into private memory, so that later changes of the file have no effect.
 
@@ -100,14 +84,6 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (safetensors.SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
     return tensors, header
-
-
-def refuse_doubled_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object from its pairs: an `object_pairs_hook` that raises ValueError for a repeated name."""
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a name occurs twice in its header")
-    return values
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -234,12 +210,6 @@ def check_tensors(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], s
         )
 
 
-def printable(text: str, limit: int = 100) -> str:
-    """Return the beginning of a text from a file, with control characters escaped."""
-    shown = text if text.isprintable() else repr(text)[1:-1]
-    return shown if len(shown) <= limit else shown[:limit] + "..."
-
-
 def _has_type_for(given: Tensor, expected: Tensor) -> bool:
     """Whether a tensor has a type that can be converted: floats to floats, integers to integers."""
     allowed = _FLOATS if expected.is_floating_point() else _WHOLE_NUMBERS
@@ -251,13 +221,6 @@ def _is_finite(tensor: Tensor) -> bool:
     values = tensor.detach().cpu()
     # NumPy, because PyTorch would synchronise its threads for each of hundreds of small tensors.
     return bool(np.isfinite((values.float() if values.dtype == torch.bfloat16 else values).numpy()).all())
-
-
-def enumerate_names(names: Iterable[str], limit: int = 8) -> str:
-    """List the first `limit` names, safe to print, and the number of others."""
-    listed = [printable(name) for name in names]
-    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

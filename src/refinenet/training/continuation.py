@@ -14,7 +14,8 @@ from typing import Any
 from refinenet.datasets.catalog import Dataset, as_sources, open_training_datasets
 from refinenet.datasets.same_images import find_same_images
 from refinenet.io.console import print_note
-from refinenet.models.model_file import ModelCard, load
+from refinenet.models.model_card import ModelCard
+from refinenet.models.model_file import load
 from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
 from refinenet.training.records.folder import RunFolder

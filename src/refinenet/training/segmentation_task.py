@@ -14,8 +14,10 @@ from refinenet.datasets.catalog import Dataset
 from refinenet.evaluation.evaluator import PROTOCOL, accumulate_targets, validate
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.segmenter import Segmenter
-from refinenet.models.model_file import ModelCard, save
-from refinenet.models.network import Architecture, Network
+from refinenet.models.architecture import Architecture
+from refinenet.models.model_card import ModelCard
+from refinenet.models.model_file import save
+from refinenet.models.network import Network
 from refinenet.outputs import has_only_classes
 from refinenet.training.engine.learner import Learner
 from refinenet.training.engine.trainer import Measurement

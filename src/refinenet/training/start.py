@@ -25,12 +25,13 @@ from refinenet.datasets.catalog import (
 from refinenet.distributed import Engine, launch
 from refinenet.io.console import print_note
 from refinenet.labels import LabelSet
+from refinenet.models.architecture import Architecture
 from refinenet.models.batch_norm import refuse_single_values, refuse_unlearned_statistics
 from refinenet.models.class_mapping import take_classes
 from refinenet.models.encoders.installed_weights import find_distribution
 from refinenet.models.factory import locate_model, open_model
-from refinenet.models.model_file import ModelCard
-from refinenet.models.network import Architecture, Network
+from refinenet.models.model_card import ModelCard
+from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest
 from refinenet.outputs import CLASS_KIND
 from refinenet.training.band_statistics import fit_bands

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from refinenet.io.extras import install_extra
+
 
 class Kind(NamedTuple):
     """What findings of a kind have in common."""
@@ -267,7 +269,7 @@ IMAGE_KINDS: Mapping[str, Kind] = {
     ),
     "image-needs-rasterio": Kind(
         True, False, "These images are sound, but hold bands that only rasterio reads.",
-        "Install it: pip install 'refinenet-torch[large]'.",
+        f"Install it: {install_extra('large')}.",
     ),
     "image-grey": Kind(
         False, True, "These images are grey, unlike most others; they are read as RGB with equal channels.",

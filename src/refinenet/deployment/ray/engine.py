@@ -40,7 +40,7 @@ from refinenet.io.raster.writer import TIFF_SUFFIXES
 from refinenet.io.sample_values import Reading, ValueRange
 from refinenet.labels import LabelSet
 from refinenet.models.factory import open_model
-from refinenet.models.model_file import ModelCard, make_header
+from refinenet.models.model_card import ModelCard, make_header
 from refinenet.models.tensor_files import digest
 
 _VALUE_SUFFIXES = {suffix for row in OUTPUT_KINDS.values() for suffix in row.contents}

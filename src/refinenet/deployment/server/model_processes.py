@@ -18,10 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from refinenet.inference.segmenter import Backend
+from refinenet.io.arrays import Array, as_numpy
 from refinenet.io.child_process import pack_message, read_message, set_limit, unpack_message, write_message
 
 _START = "import sys; sys.path[:] = {path!r}; from refinenet.deployment.server.model_processes import main; main()"
@@ -66,9 +65,9 @@ class ModelProcesses:
         self._lock, self._is_closing = threading.Lock(), threading.Event()
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> str:
         """Device on which images must be; each process moves them to that of its network."""
-        return torch.device("cpu")
+        return "cpu"
 
     @property
     def is_ready(self) -> bool:
@@ -96,7 +95,7 @@ class ModelProcesses:
                 advice = "Is there enough memory for --model-processes?"
                 raise ValueError(f"The model cannot be loaded in a process of its own. {advice}") from error
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Array) -> Array:
         """Map images `(N, 3, H, W)` float32 in [0, 1] to maps `(N, C, h, w)` float32.
 
         Raises:
@@ -174,13 +173,13 @@ class _ModelProcess:
     def identifier(self) -> int:
         return self._process.pid
 
-    def run(self, images: Tensor, seconds: float) -> Tensor:
-        pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
+    def run(self, images: Array, seconds: float) -> Array:
+        pixels = np.ascontiguousarray(as_numpy(images).transpose(0, 2, 3, 1))
         facts, files = self._ask(pack_message({"shape": pixels.shape}, {"pixels": pixels.tobytes()}), seconds)
         if "failed" in facts:
             raise ValueError(facts["failed"])
-        maps = np.frombuffer(files["maps"], np.float32).reshape(facts["shape"]).copy()  # writable, as PyTorch asks
-        return torch.from_numpy(maps).permute(0, 3, 1, 2)
+        maps = np.frombuffer(files["maps"], np.float32).reshape(facts["shape"]).copy()  # writable
+        return maps.transpose(0, 3, 1, 2)
 
     def _ask(self, message: bytes, seconds: float) -> tuple[dict[str, Any], dict[str, bytes]]:
         assert self._process.stdin is not None
@@ -218,7 +217,7 @@ def main() -> None:
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as replies:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # engines print there
         backend: Backend = pickle.loads(read_message(sys.stdin.buffer))  # noqa: S301 - from the server's own pipe
-        backend(torch.zeros(_WARM_UP[0], 3, *_WARM_UP[1:]))
+        backend(np.zeros((_WARM_UP[0], 3, *_WARM_UP[1:]), np.float32))
         write_message(replies, pack_message({}, {}))
         while True:
             try:
@@ -226,12 +225,12 @@ def main() -> None:
             except EOFError:
                 return
             pixels = np.frombuffer(files["pixels"], np.float32).reshape(asked["shape"]).copy()
-            write_message(replies, _answer(backend, torch.from_numpy(pixels).permute(0, 3, 1, 2)))
+            write_message(replies, _answer(backend, pixels.transpose(0, 3, 1, 2)))
 
 
-def _answer(backend: Backend, images: Tensor) -> bytes:
+def _answer(backend: Backend, images: Array) -> bytes:
     try:
-        maps = backend(images.to(backend.device)).float().cpu().permute(0, 2, 3, 1).contiguous().numpy()
+        maps = np.ascontiguousarray(as_numpy(backend(images)).transpose(0, 2, 3, 1), np.float32)
     except ValueError as error:
         return pack_message({"failed": str(error)}, {})
     return pack_message({"shape": maps.shape}, {"maps": maps.tobytes()})

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from refinenet.io.extras import install_extra
 from refinenet.io.image_files import MAX_PIXELS, RGB
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def require_av() -> None:
     try:
         importlib.import_module("av")
     except ImportError as error:
-        raise ValueError("PyAV, which reads videos, is not installed: pip install 'refinenet-torch[video]'") from error
+        raise ValueError(f"PyAV, which reads videos, is not installed: {install_extra('video')}") from error
 
 
 class Recording:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from refinenet.deployment.video.reader import Frame, Sound
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.rendering import Renderer
+from refinenet.io.extras import install_extra
 from refinenet.io.files import make_folders, write_atomically
 
 if TYPE_CHECKING:
@@ -257,9 +258,7 @@ def _find_encoder(names: Sequence[str]) -> str:
     for name in names:
         with suppress(UnknownCodecError):
             return av.Codec(name, "w").name
-    raise ValueError(
-        f"This build of FFmpeg has none of the encoders {', '.join(names)}. pip install 'refinenet-torch[video]'"
-    )
+    raise ValueError(f"This build of FFmpeg has none of the encoders {', '.join(names)}. {install_extra('video')}")
 
 
 LIST = "frames.jsonl"

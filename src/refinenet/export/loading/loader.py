@@ -13,9 +13,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from refinenet.distributed.environment import INSTALL
+from refinenet.export.loading.checked_files import read_checked, write_checked
 from refinenet.export.loading.checksum import is_sealed
+from refinenet.export.loading.sandbox import check_files
 from refinenet.export.loading.schema import HEADER_KEY, LOGITS
 from refinenet.inference.backends.graph import (
     ENGINES,
@@ -30,16 +31,15 @@ from refinenet.inference.backends.graph import (
 )
 from refinenet.io.child_process import pack_message, unpack_message
 from refinenet.io.console import print_note
-from refinenet.models.inference_graph import CERTIFICATE_ENDING
-from refinenet.models.model_file import ModelCard, read_header
-from refinenet.models.network import Network
-from refinenet.models.tensor_files import MAX_FILE_BYTES, printable
+from refinenet.models.file_checks import MAX_FILE_BYTES, printable
+from refinenet.models.model_card import CERTIFICATE_ENDING, ModelCard, bundled_path, read_header
 from refinenet.outputs import has_only_classes
 
 _KINDS: Mapping[str, GraphKind] = {".onnx": "onnx", ".xml": "openvino"}
 _SECONDS = 300
 """Seconds that the sandbox may take for a file."""
 _START_SANDBOX = "import sys; sys.path[:] = {path!r}; from refinenet.export.loading.sandbox import main; main()"
+_ENCODER = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -67,8 +67,24 @@ def choose_engine(model: str | os.PathLike[str], asked: str | None) -> Engine:
     return chosen
 
 
+def open_bundled(name: str) -> tuple[ExportedModel, ModelCard]:
+    """Open the translation of a bundled model for OpenVINO, which is part of this package and trusted as its code.
+
+    Raises:
+        ValueError: OpenVINO is not installed, or the translation is missing or damaged.
+    """
+    require_openvino()
+    path = bundled_path(name).with_suffix(".xml")
+    if not path.is_file():
+        raise ValueError(f"This package holds no translation of {name}, which then needs PyTorch: {INSTALL}")
+    files = _read(path)
+    checked = check_files(files)
+    _check_seal(path, files, checked.entries)
+    return _describe(path, files, checked.facts(), dict(checked.files))
+
+
 def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]:
-    """Read an exported file, check it, and try it.
+    """Read an exported file, check it, and try it; a file that passed before is not tried again.
 
     Returns:
         The network and its model card.
@@ -81,18 +97,33 @@ def open_exported(path: Path, engine: Engine) -> tuple[ExportedModel, ModelCard]
     files = _read(path)
     # Only the bytes that were read are checked and used from here on: the files may be replaced meanwhile.
     is_certified = _check_certificate(path, files)
-    found, checked = _try_in_sandbox(path, engine, files)
+    remembered = read_checked(files, engine)
+    found, checked = remembered or _try_in_sandbox(path, engine, files)
     has_sums = _check_seal(path, files, found["entries"]) or is_certified
     if not has_sums:
         print_note(f"{path} has no checksum and no certificate next to it: damage cannot be detected.")
+    opened = _describe(path, files, found, checked)
+    if not found["has_bounded_memory"]:
+        print_note(f"{path} has operators or sizes that this package does not export: it runs with limited memory.")
+    if remembered is None:
+        write_checked(files, engine, (found, checked))
+    return opened
+
+
+def _describe(
+    path: Path, files: Mapping[str, bytes], found: Mapping[str, Any], checked: Mapping[str, bytes]
+) -> tuple[ExportedModel, ModelCard]:
+    """Return the model and its card, from the checked files and what is known about them.
+
+    Raises:
+        ValueError: Its header is not valid, or contradicts the graph.
+    """
     try:
         card, preprocessing = read_header({HEADER_KEY: found["header"]})
         _check_card(card, preprocessing, found)
     except (ValueError, TypeError, RecursionError) as error:
         reason = printable(str(error), limit=500)
         raise ValueError(f"{path} is not a usable export of this package: {reason}") from error
-    if not found["has_bounded_memory"]:
-        print_note(f"{path} has operators or sizes that this package does not export: it runs with limited memory.")
     digest = hashlib.sha256(b"".join(files.values())).hexdigest()
     graph = Graph(checked, has_bounded_memory=found["has_bounded_memory"])
     return ExportedModel(path=path, graph=graph, channels=found["channels"], sha256=digest), card
@@ -201,5 +232,5 @@ def _check_card(card: ModelCard, preprocessing: Mapping[str, Any], found: Mappin
         raise ValueError(f"it expects {preprocessing} images, not {order} in [0, 1]")
     if not _SHA256.fullmatch(card.weights_sha256):
         raise ValueError(f"its weights' SHA-256 is {card.weights_sha256!r}")
-    with torch.device("meta"):  # raises for an unknown encoder, without making its weights
-        Network(card.architecture)
+    if not _ENCODER.fullmatch(architecture.encoder):  # nothing is built of it: it is shown, and part of names
+        raise ValueError(f"there is no encoder named {architecture.encoder!r}")

@@ -33,17 +33,9 @@ def main() -> None:
         _load_libraries(engine, is_onnx=len(files) == 1)
         _limit(sum(map(len, files.values())))
         try:
-            checked = _check(files)
+            checked = check_files(files)
             _try(checked, engine)
-            facts = {
-                "header": checked.header,
-                "result": checked.result,
-                "channels": checked.channels,
-                "bands": checked.bands,
-                "entries": checked.entries,
-                "has_bounded_memory": checked.has_bounded_memory,
-            }
-            answer.write(pack_message(facts, checked.files))
+            answer.write(pack_message(checked.facts(), checked.files))
         except (ValueError, MemoryError) as error:
             answer.write(pack_message({"refused": str(error) or "it needs too much memory"}, {}))
 
@@ -64,7 +56,12 @@ def _limit(size: int) -> None:
         set_limit("RLIMIT_AS", taken + SPARE_BYTES + SIZE_FACTOR * size)
 
 
-def _check(files: Mapping[str, bytes]) -> Checked:
+def check_files(files: Mapping[str, bytes]) -> Checked:
+    """Check the content of an exported file, or of OpenVINO's two, without running the graph.
+
+    Raises:
+        ValueError: It is not allowed.
+    """
     if len(files) == 1:
         from refinenet.export.loading.onnx import check_onnx
 

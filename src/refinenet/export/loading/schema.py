@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from refinenet.io.bands import MAX_BANDS
 from refinenet.labels import MAX_CLASSES
@@ -50,6 +51,17 @@ class Checked:
     """Names of the metadata entries that this package's exporter writes, too."""
     has_bounded_memory: bool
     """Whether it is proven to need memory in proportion to the image (`memory_bound`)."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return all but the files, as JSON-ready values."""
+        return {
+            "header": self.header,
+            "result": self.result,
+            "channels": self.channels,
+            "bands": self.bands,
+            "entries": list(self.entries),
+            "has_bounded_memory": self.has_bounded_memory,
+        }
 
     def __post_init__(self) -> None:
         if len(self.header) > MAX_HEADER_CHARACTERS:

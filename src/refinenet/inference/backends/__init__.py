@@ -39,8 +39,8 @@ class BackendSpec:
     """Precisions of its arithmetic; float16 in PyTorch on GPUs only."""
     any_device: bool = False
     """Whether it runs on any device of PyTorch; otherwise on the CPU only."""
-    package: str | None = None
-    """Package that must be installed besides PyTorch."""
+    package: str
+    """Package that must be installed; for all but exported files also PyTorch."""
     is_fast_on_cpu: bool = False
     """Whether it is faster than PyTorch on CPUs, so that "auto" and latency budgets choose it there if installed."""
     find_faster_precisions: Callable[[], Sequence[InferencePrecision]] = tuple
@@ -54,7 +54,7 @@ class BackendSpec:
     @property
     def is_installed(self) -> bool:
         """Whether its package is installed."""
-        return self.package is None or importlib.util.find_spec(self.package) is not None
+        return importlib.util.find_spec(self.package) is not None
 
 
 # The modules are imported when a backend is opened: each needs PyTorch, and some a package that may be missing.
@@ -86,8 +86,11 @@ def _find_faster_in_openvino() -> Sequence[InferencePrecision]:
 
 BACKENDS: Mapping[BackendName, BackendSpec] = MappingProxyType(
     {
-        "pytorch": BackendSpec(precisions=("float32", "bfloat16", "float16"), any_device=True, open=_open_pytorch),
+        "pytorch": BackendSpec(
+            precisions=("float32", "bfloat16", "float16"), package="torch", any_device=True, open=_open_pytorch
+        ),
         "compiled": BackendSpec(
+            package="torch",
             precisions=("float32", "bfloat16", "float16"),
             any_device=True,
             remark="torch.compile; takes minutes to start",
@@ -204,7 +207,7 @@ def open_backend(
 
     check_backend(name, precision)
     if isinstance(model, ExportedModel):
-        from refinenet.inference.backends.translated import GraphBackend
+        from refinenet.inference.backends.exported import GraphBackend
 
         if precision == INT8:
             raise ValueError(

@@ -7,6 +7,8 @@ from typing import Literal
 BackendName = Literal["pytorch", "compiled", "openvino", "onnxruntime"]
 
 InferencePrecision = Literal["float32", "bfloat16", "float16", "int8"]
+CPU = "cpu"
+"""Device of backends whose images and maps are NumPy arrays."""
 INT8: Literal["int8"] = "int8"
 
 

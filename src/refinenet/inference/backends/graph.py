@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet.inference.backends.base import BackendError
+from refinenet.io.extras import install_extra
 
 Floats = npt.NDArray[np.float32]
 Run = Callable[[Floats], Floats]
@@ -259,7 +260,7 @@ def require_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ValueError("ONNX Runtime is not installed: pip install 'refinenet-torch[export]'") from error
+        raise ValueError(f"ONNX Runtime is not installed: {install_extra('export', small='onnx')}") from error
     return onnxruntime
 
 
@@ -293,5 +294,5 @@ def require_openvino() -> Any:
             import openvino
             import openvino.preprocess
     except ImportError as error:
-        raise ValueError("OpenVINO is not installed: pip install 'refinenet-torch[openvino]'") from error
+        raise ValueError(f"OpenVINO is not installed: {install_extra('openvino')}") from error
     return openvino

@@ -8,6 +8,7 @@ import warnings
 import torch
 
 from refinenet.inference.backends.graph import ONNX_FILE, Graph, require_onnxruntime
+from refinenet.io.extras import install_extra
 from refinenet.models.inference_graph import FREE_SIZES, Maps, example_images
 from refinenet.models.network import Network
 
@@ -45,4 +46,4 @@ def require_onnx() -> None:
     require_onnxruntime()
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
-            raise ValueError(f"The package {package} is not installed: pip install 'refinenet-torch[export]'")
+            raise ValueError(f"The package {package} is not installed: {install_extra('export')}")

@@ -11,10 +11,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from refinenet.inference.backends.base import BackendError
+from refinenet.io.arrays import Array
 from refinenet.io.console import print_note
 from refinenet.io.threads import TRACING, ThreadLock, survive_fork
 from refinenet.models.inference_graph import Weights, fuse, note_weights
@@ -77,12 +79,15 @@ class PyTorchBackend:
         """Device on which images must be."""
         return self.network.mean.device
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Array) -> Array:
         """Map float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling, in evaluation mode."""
         survive_fork()
         run = self._open()
+        is_numpy = isinstance(images, np.ndarray)
         with torch.inference_mode():
-            return run(images.to(self._dtype)).float()
+            given = torch.from_numpy(images).to(self.device) if is_numpy else images
+            logits = run(given.to(self._dtype)).float()
+            return logits.cpu().numpy() if is_numpy else logits
 
     def _open(self) -> Callable[[Tensor], Tensor]:
         fused = self._fused
@@ -113,7 +118,7 @@ class CompiledBackend(PyTorchBackend):
         ValueError: as `PyTorchBackend`.
     """
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Array) -> Array:
         """Map float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling, in evaluation mode.
 
         Raises:

@@ -1,25 +1,19 @@
-"""Backends for other engines: graphs read from files, and networks translated to graphs.
-
-Shape letters: N batch, K classes, H height, W width.
-"""
+"""Backends for other engines that run networks of PyTorch, translated to graphs."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from refinenet.inference.backends import onnxruntime, openvino
-from refinenet.inference.backends.base import INT8, BackendError
-from refinenet.inference.backends.graph import Engine, Graph, Run, require_openvino, start_engine
-from refinenet.inference.backends.isolated import IsolatedEngine
+from refinenet.inference.backends.base import CPU, INT8, BackendError
+from refinenet.inference.backends.exported import GraphBackend
+from refinenet.inference.backends.graph import Engine, Graph, require_openvino
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.backends.translation_cache import read_or_translate
+from refinenet.io.arrays import Array
 from refinenet.io.console import print_note
 from refinenet.io.threads import TRACING, ThreadLock
 from refinenet.models.inference_graph import Weights, note_weights
@@ -30,7 +24,6 @@ NO_RECORD = (
     "The model says nothing about int8: `refinenet quantise MODEL --dataset DATASET` adds what it needs to the file, "
     "once. Or choose another precision."
 )
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,78 +54,10 @@ TRANSLATORS: Mapping[Engine, Translator] = MappingProxyType(
 )
 
 
-class GraphBackend:
-    """An engine running a graph on the CPU.
-
-    Args:
-        graph: Graph with one input, images, and one output, the maps before upsampling.
-        engine: Engine that runs it.
-        precision: Precision of the arithmetic: "float32", or with OpenVINO "bfloat16" on processors that support it.
-        channels: Number of channels of its output: of classes alone their number.
-        source: Name of the graph in messages.
-
-    Raises:
-        ValueError: the engine is not installed, or cannot read the graph.
-    """
-
-    def __init__(self, graph: Graph, engine: Engine, precision: str, channels: int, source: str) -> None:
-        self._graph, self._engine, self._precision = graph, engine, precision
-        self._threads = torch.get_num_threads()
-        self._lock = ThreadLock()
-        self._start()
-        self._channels, self._source = channels, source
-
-    def _start(self) -> tuple[int, Run]:
-        start = start_engine if self._graph.has_bounded_memory else IsolatedEngine
-        self._running = os.getpid(), start(self._graph, self._engine, self._precision, self._threads)
-        return self._running
-
-    def _runner(self) -> Run:
-        """Return the running engine; it does not survive a fork, so a child process starts its own."""
-        process, run = self._running
-        if process != os.getpid():
-            with self._lock:
-                process, run = self._running
-                if process != os.getpid():
-                    _, run = self._start()
-        return run
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_running"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._start()
-
-    @property
-    def device(self) -> torch.device:
-        """Device on which images must be."""
-        return CPU
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Map float32 RGB images `(N, 3, H, W)` in [0, 1] to logits `(N, K, ceil(H/4), ceil(W/4))`.
-
-        Raises:
-            ValueError: the graph cannot be run on them, or returns logits of another shape.
-        """
-        try:
-            logits = torch.from_numpy(self._runner()(images.numpy()))
-        except ValueError as error:
-            raise ValueError(f"{self._source} fails on images of shape {tuple(images.shape)}: {error}") from error
-        count, _, height, width = images.shape
-        expected = (count, self._channels, -(-height // 4), -(-width // 4))
-        if tuple(logits.shape) != expected or logits.dtype != torch.float32:
-            raise ValueError(
-                f"{self._source} returns, for images of shape {tuple(images.shape)}, {logits.dtype} logits of shape "
-                f"{tuple(logits.shape)}, not float32 {expected}."
-            )
-        return logits
-
-
 class TranslatedBackend:
     """An engine running a translated network, which is translated again when its weights change.
 
-    The translation takes several seconds or more, once per network: it is cached in `translation_cache.cache_folder`
+    The translation takes several seconds or more, once per network: it is cached in `private_cache.cache_folder`
     under a hash of the weights and of the package versions.
 
     Args:
@@ -153,7 +78,7 @@ class TranslatedBackend:
             raise ValueError(NO_RECORD)
         self._translator = TRANSLATORS[engine]
         self._translator.require()
-        if network.mean.device != CPU:
+        if network.mean.device.type != CPU:
             raise ValueError(f"{self._translator.title} runs on the CPU here, the network is on {network.mean.device}.")
         self.network, self.engine, self.precision = network, engine, precision
         self._record = record if precision == INT8 else None
@@ -165,11 +90,11 @@ class TranslatedBackend:
         return {**self.__dict__, "_translated": None}
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> str:
         """Device on which images must be."""
         return CPU
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Array) -> Array:
         """Map float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling, in evaluation mode."""
         return self.open()(images)
 
@@ -212,11 +137,11 @@ class AutoBackend:
         self._lock = ThreadLock()
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> object:
         """Device on which images must be."""
         return self._backend.device
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Array) -> Array:
         """Map float32 RGB images `(N, 3, H, W)` in [0, 1] to logits before upsampling, in evaluation mode."""
         backend = self._backend
         return backend(images) if isinstance(backend, PyTorchBackend) else self._open(backend)(images)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refinenet.io.extras import install_extra
 from refinenet.io.image_files import MAX_PIXELS, too_large
 from refinenet.io.image_headers import SIGNATURE, is_changed_stream, read_orientation
 from refinenet.io.raster.bands import (
@@ -270,7 +271,7 @@ def require_rasterio() -> Any:
         import rasterio
         import rasterio.shutil
     except ImportError as error:
-        raise ValueError("Reading images in windows needs rasterio: pip install 'refinenet-torch[large]'") from error
+        raise ValueError(f"Reading images in windows needs rasterio: {install_extra('large')}") from error
     return rasterio
 
 

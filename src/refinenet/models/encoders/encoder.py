@@ -18,6 +18,8 @@ from refinenet.io.bands import Band
 from refinenet.models.encoders.band_weights import normalise_bands, usual_spread
 from refinenet.models.encoders.feature_info import (
     IMAGENET,
+    MOBILENETV2,
+    PUBLISHED_RESNETS,
     STRIDES,
     EncoderFacts,
     FeatureInfo,
@@ -26,10 +28,6 @@ from refinenet.models.encoders.feature_info import (
 )
 from refinenet.models.encoders.mobilenetv2 import MobileNetV2, replace_strided_depthwise
 from refinenet.models.encoders.resnet import BLOCKS, MATCONVNET, ResNet
-
-PUBLISHED_RESNETS = tuple(int(name.removeprefix("resnet")) for name in BLOCKS)
-
-MOBILENETV2 = "mobilenetv2_100"
 
 MOBILENETV2_FEATURES = (
     FeatureInfo(module="blocks.1", channels=24, stride=4),

@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 STRIDES = (4, 8, 16, 32)
 """Strides of the feature maps that every encoder must have: image pixels per feature pixel along each axis."""
 
+PUBLISHED_RESNETS = (50, 101, 152)
+"""Depths of the ResNets of the papers."""
+MOBILENETV2 = "mobilenetv2_100"
+"""timm name of the encoder of the published light-weight network for mobile devices."""
+
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Means and standard deviations of the channels of images, in [0, 1]; of RGB unless said otherwise."""
 IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from refinenet.models.encoders.feature_info import base_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,8 @@ def read_installed(encoder: str, path: Path, expected: Mapping[str, Tensor]) -> 
         ValueError: The file is not the published one.
         OSError: It cannot be read.
     """
+    import torch  # the rest of this module does not need it
+
     package = PACKAGES[base_name(encoder)]
     content = path.read_bytes()
     actual = hashlib.sha256(content).hexdigest()

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from refinenet.labels import MAX_CLASSES
-from refinenet.models.decoder import PRESETS
-from refinenet.models.network import Architecture, Network
-from refinenet.models.tensor_files import check_tensors, enumerate_names, read_checkpoint
+from refinenet.models.architecture import Architecture
+from refinenet.models.decoder_config import PRESETS
+from refinenet.models.file_checks import enumerate_names
+from refinenet.models.network import Network
+from refinenet.models.tensor_files import check_tensors, read_checkpoint
 from refinenet.outputs import CLASSES, OutputSpec
 
 _LAYER_BLOCKS_TO_DEPTH = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}

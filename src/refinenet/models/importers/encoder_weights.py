@@ -13,17 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from refinenet.models.encoders.encoder import MOBILENETV2, added_tensors, name_in_features
-from refinenet.models.encoders.feature_info import base_name
-from refinenet.models.model_file import HEADER_KEY, load
+from refinenet.models.encoders.encoder import added_tensors, name_in_features
+from refinenet.models.encoders.feature_info import MOBILENETV2, base_name
+from refinenet.models.file_checks import is_safetensors
+from refinenet.models.model_card import HEADER_KEY
+from refinenet.models.model_file import load
 from refinenet.models.network import Network
-from refinenet.models.tensor_files import (
-    check_archive,
-    check_tensors,
-    is_safetensors,
-    read_checkpoint,
-    read_safetensors,
-)
+from refinenet.models.tensor_files import check_archive, check_tensors, read_checkpoint, read_safetensors
 
 HEAD_PREFIXES = (
     "fc.",

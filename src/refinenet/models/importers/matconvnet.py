@@ -20,11 +20,12 @@ from torch import Tensor
 
 from refinenet.io.console import print_note
 from refinenet.labels import MAX_CLASSES
-from refinenet.models.decoder import PRESETS
+from refinenet.models.architecture import Architecture
+from refinenet.models.decoder_config import PRESETS
 from refinenet.models.encoders.resnet import BLOCKS, MATCONVNET
+from refinenet.models.file_checks import enumerate_names, printable
 from refinenet.models.importers.checkpoints import build
-from refinenet.models.network import Architecture, Network
-from refinenet.models.tensor_files import enumerate_names, printable
+from refinenet.models.network import Network
 
 INPUT_SCALE = 1.2
 _EPSILON = 1e-5

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from refinenet.distributed import Engine
 from refinenet.io.console import print_note
 from refinenet.models.batch_norm import apply_batch_norm
-from refinenet.models.heads import split_maps
+from refinenet.models.finishing import split_maps
 from refinenet.models.network import Network
 from refinenet.outputs import class_output
 from refinenet.training.config import TrainConfig

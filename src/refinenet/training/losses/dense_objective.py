@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from refinenet.models.heads import finish
+from refinenet.models.finishing import finish
 from refinenet.outputs import CLASS_KIND, LIKELIHOODS, OutputSpec, class_output
 from refinenet.settings import Settings, is_within
 from refinenet.training.losses.objective import Objective

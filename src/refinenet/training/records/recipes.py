@@ -89,7 +89,7 @@ def place_paths(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def place_training(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return training arguments with relative paths joined to a folder; names of datasets and models are unchanged."""
-    from refinenet.models.model_file import BUNDLED
+    from refinenet.models.model_card import BUNDLED
 
     def place(part: Any, names: Collection[str] = ()) -> Any:
         return str(folder / part) if isinstance(part, str | os.PathLike) and str(part) not in names else part
@@ -145,9 +145,9 @@ def _data_problems(values: Mapping[str, Any], where: str) -> list[str]:
 
 
 def _network_problems(network: Mapping[str, Any]) -> list[str]:
-    from refinenet.models.encoders.encoder import PUBLISHED_RESNETS
-    from refinenet.models.factory import SizeName
-    from refinenet.models.network import ModelType
+    from refinenet.models.architecture import ModelType
+    from refinenet.models.encoders.feature_info import PUBLISHED_RESNETS
+    from refinenet.models.model_spec import SizeName
 
     problems = []
     choices: Mapping[str, Sequence[Any]] = {

@@ -1,0 +1,51 @@
+"""Limits of model files, and texts from them that are safe to print. Nothing here needs PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+MAX_FILE_BYTES = 2 * 1024**3
+MAX_HEADER_BYTES = 10 * 1024**2
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file starts like a safetensors file: 8 bytes of length, then a JSON object.
+
+    Raises:
+        ValueError: The file is empty or larger than 2 GiB.
+        OSError: The file is missing, a folder, or not readable.
+    """
+    if path.is_dir():
+        inside = path / "best.safetensors"
+        hint = f" Did you mean {inside}?" if inside.exists() else ""
+        raise IsADirectoryError(f"{path} is a folder, not a model file.{hint}")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no model file {path}.")
+    if not 0 < path.stat().st_size <= MAX_FILE_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes; a model file has 1 to {MAX_FILE_BYTES}.")
+    with path.open("rb") as stream:
+        start = stream.read(9)
+    return start[8:9] == b"{"
+
+
+def refuse_doubled_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a JSON object from its pairs: an `object_pairs_hook` that raises ValueError for a repeated name."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name occurs twice in its header")
+    return values
+
+
+def printable(text: str, limit: int = 100) -> str:
+    """Return the beginning of a text from a file, with control characters escaped."""
+    shown = text if text.isprintable() else repr(text)[1:-1]
+    return shown if len(shown) <= limit else shown[:limit] + "..."
+
+
+def enumerate_names(names: Iterable[str], limit: int = 8) -> str:
+    """List the first `limit` names, safe to print, and the number of others."""
+    listed = [printable(name) for name in names]
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
