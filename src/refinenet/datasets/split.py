@@ -130,7 +130,7 @@ def _warn_unread(files: SplitFiles) -> None:
     print_note(files.describe_unread(), enabled=bool(files.unread))
 
 
-def group_stems(stems: Sequence[str], expression: str | None) -> dict[str, list[str]]:
+def group_stems(stems: Sequence[str], expression: str | None = None) -> dict[str, list[str]]:
     """Group the stems of related images, by a key for each group.
 
     Args:

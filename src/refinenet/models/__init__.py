@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         network_to_deploy,
         note_weights,
         trace,
+        without_changes_in_place,
     )
     from refinenet.models.int8_record import Int8Record, QuantisedLayer, QuantisedMap
     from refinenet.models.licences import choose_licence
@@ -130,5 +131,6 @@ __all__ = [
     "take_classes",
     "trace",
     "upsample",
+    "without_changes_in_place",
     "write_hub_card",
 ]

@@ -13,12 +13,14 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from refinenet.io.threads import TRACING
 from refinenet.models.batch_norm import has_activation
 from refinenet.models.decoder import RefineBlock, upsample
+from refinenet.models.encoders.mobilenetv2 import OPTIONS
 from refinenet.models.heads import finish, finish_deviations, split_maps
 from refinenet.models.network import Network
 from refinenet.outputs import CLASS_KIND, OutputSpec, has_only_classes
@@ -49,7 +51,8 @@ def note_weights(network: Network, *, buffers: bool = True) -> Weights:
 def fuse(network: Network) -> Network:
     """Return a copy of a network for inference, with the same results up to rounding in fewer operations.
 
-    Batch norms are folded into convolutions, and consecutive 1x1 convolutions are merged.
+    Batch norms are folded into convolutions, consecutive 1x1 convolutions are merged, and "SAME" padding is written so
+    that it can be traced.
 
     Args:
         network: The network, which is not changed.
@@ -59,6 +62,7 @@ def fuse(network: Network) -> Network:
         cannot be trained or saved. If fusion is not possible, it is a plain copy.
     """
     plain = copy.deepcopy(network).eval().requires_grad_(False)
+    _simplify_same_padding(plain)
     fused = copy.deepcopy(plain)
     with torch.no_grad():
         image = torch.rand(
@@ -74,6 +78,42 @@ def fuse(network: Network) -> Network:
     # An encoder may use the output of a convolution before its batch norm, too, which hooks cannot detect.
     close = (actual - expected).abs().max() <= _ALLOWED_DIFFERENCE * expected.abs().max()
     return fused if bool(close) else plain
+
+
+class _SameConvolution(nn.Conv2d):
+    """A convolution of stride 2 with TensorFlow's "SAME" padding, whose sizes a tracer can follow.
+
+    `(N, C, h, w)` to `(N, C', ceil(h / 2), ceil(w / 2))`. TensorFlow pads a side of n pixels by k - 2 in total if n is
+    even and by k - 1 if it is odd, the larger half at the end. Written with n % 2, a network is traced in seconds for
+    any n; timm's formula with maximum and ceiling, nested once for each stage, takes SymPy minutes to simplify.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(N, C, h, w)` to `(N, C', ceil(h / 2), ceil(w / 2))`."""
+        height, width = features.shape[-2:]
+        top, left = ((size - 3) // 2 for size in self.kernel_size)
+        padded = nn.functional.pad(features, (left + width % 2, left + 1, top + height % 2, top + 1))
+        return super().forward(padded)
+
+
+def _simplify_same_padding(network: nn.Module) -> None:
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Conv2dSame) and _is_halving(child):
+                parent.add_module(name, _with_traceable_padding(child))
+
+
+def _is_halving(convolution: nn.Conv2d) -> bool:
+    is_odd = all(size % 2 and size > 1 for size in convolution.kernel_size)
+    return is_odd and convolution.stride == (2, 2) and convolution.dilation == (1, 1)
+
+
+def _with_traceable_padding(convolution: nn.Conv2d) -> _SameConvolution:
+    options: dict[str, Any] = {name: getattr(convolution, name) for name in OPTIONS}
+    # On the meta device no random numbers are drawn, so that a validation during training does not change it.
+    replacement = _SameConvolution(**options, bias=convolution.bias is not None, device="meta")
+    replacement.weight, replacement.bias = convolution.weight, convolution.bias
+    return replacement.train(convolution.training)
 
 
 def _find_pairs(network: Network, image: Tensor) -> list[tuple[str, str]]:
@@ -281,7 +321,20 @@ def label_type(num_classes: int) -> torch.dtype:
 
 def network_to_deploy(network: Network) -> DeployedNetwork:
     """Return the fused copy of a network on the CPU in evaluation mode that is traced for every format."""
-    return DeployedNetwork(fuse(network).cpu().to(memory_format=torch.contiguous_format)).eval()
+    traced = without_changes_in_place(fuse(network).cpu().to(memory_format=torch.contiguous_format))
+    return DeployedNetwork(traced).eval()
+
+
+def without_changes_in_place(network: Network) -> Network:
+    """Let the activations of a network that is going to be traced return new tensors.
+
+    The graph is the same. PyTorch rewrites operations in place before it translates a trace to ONNX, which takes
+    several times as long as the translation itself.
+    """
+    for module in network.modules():
+        if "inplace" in vars(module):
+            vars(module)["inplace"] = False
+    return network
 
 
 def trace(deployed: DeployedNetwork) -> torch.export.ExportedProgram:

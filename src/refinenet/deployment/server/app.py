@@ -33,7 +33,8 @@ def create_app(model: SegmentationModel, settings: ServerSettings | None = None)
 
     @asynccontextmanager
     async def live(_: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(service.warm_up)
+        if not service.is_warm:
+            await asyncio.to_thread(service.warm_up)
         yield
         service.close()
 

@@ -35,6 +35,36 @@ IMAGE, LABELS, CONFIDENCE = "image", "labels", "confidence"
 _HEADER = "Inference-Header-Content-Length"
 _OCTETS = "application/octet-stream"
 _MOST_OUTPUTS = 64
+_TENSOR = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "datatype": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer"}},
+        "data": {"type": "array"},
+        "parameters": {"type": "object"},
+    },
+    "required": ["name", "datatype", "shape"],
+}
+_REQUEST = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "inputs": {"type": "array", "items": _TENSOR, "minItems": 1, "maxItems": 1},
+        "outputs": {"type": "array", "items": {"type": "object"}, "maxItems": _MOST_OUTPUTS},
+        "parameters": {"type": "object"},
+    },
+    "required": ["inputs"],
+}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _REQUEST},
+            _OCTETS: {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
 _TYPES: Mapping[str, npt.DTypeLike] = {"UINT8": "<u1", "UINT16": "<u2", "FP32": "<f4"}
 
 
@@ -77,8 +107,8 @@ async def is_model_ready(request: Request, name: str, version: str = VERSION) ->
     return {"ready": True}
 
 
-@router.post("/models/{name}/infer", response_class=Response)
-@router.post("/models/{name}/versions/{version}/infer", response_class=Response)
+@router.post("/models/{name}/infer", response_class=Response, openapi_extra=_BODY)
+@router.post("/models/{name}/versions/{version}/infer", response_class=Response, openapi_extra=_BODY)
 async def infer(request: Request, name: str, version: str = VERSION) -> Response:
     """Predict for one image, given as a tensor."""
     service = _find(request, name, version)
@@ -88,7 +118,7 @@ async def infer(request: Request, name: str, version: str = VERSION) -> Response
 
     def run() -> tuple[bytes, int | None]:
         asked = parse(content, header, service)
-        return pack(asked, service.model.predict_decoded(Decoded(pixels=asked.pixels)), name)
+        return pack(asked, service.predict(Decoded(pixels=asked.pixels)), name)
 
     body, length = await service.queue.run(run, service.settings.request_seconds)
     if length is None:

@@ -21,7 +21,7 @@ from refinenet.inference.backends.graph import Engine, Graph, start_engine
 from refinenet.inference.backends.int8 import check_difference, check_network, quantise_graph
 from refinenet.io.console import print_note
 from refinenet.io.sealed_folder import read_checksummed, write_checksummed
-from refinenet.models.inference_graph import fuse
+from refinenet.models.inference_graph import fuse, without_changes_in_place
 from refinenet.models.int8_record import Int8Record
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest
@@ -77,7 +77,7 @@ def read_or_translate(
     if cached is not None:
         return cached
     print_note(f"Translating the network for {title}, once" + ("." if root is None else "; the result is cached."))
-    fused = fuse(network)
+    fused = without_changes_in_place(fuse(network))
     try:
         graph = translate(fused)
     except RuntimeError as error:
