@@ -276,3 +276,25 @@ def test_names_that_lead_out_of_the_dataset_are_left_out(tmp_path: Path, call_re
     assert "x/../../b_1 was left out: its name leads out of the dataset" in found.stderr.replace(".png", "")
     assert not list(tmp_path.glob("b_1*"))
     assert not list((tmp_path / "data").glob("b_1*"))
+
+
+def test_tasks_of_label_studio_that_nobody_submitted_are_named(tmp_path: Path, call_refinenet: Any) -> None:
+    for stem in ("a_1", "b_1", "c_1"):
+        write_pair(tmp_path / "photographs", stem, mask(5), ".", "../ids/masks")
+    (tmp_path / "ids" / "classes.yaml").write_text(NAMES)
+    options = ("photographs", "--masks", "ids", "-o", "todo", "--format", "label-studio")
+    assert call_refinenet("label", "write", *options).returncode == 0
+    path = tmp_path / "todo" / "label-studio" / "label_studio.json"
+    tasks = json.loads(path.read_text())
+    shapes = [task["predictions"][0]["result"] for task in tasks]
+    old = [{**shape, "value": {**shape["value"], "brushlabels": ["tree"]}} for shape in shapes[0]]
+    tasks[0]["annotations"] = [{"result": old}, {"result": shapes[0]}, {"result": old, "was_cancelled": True}]
+    tasks[1]["annotations"] = []
+    tasks[2]["annotations"] = [{"result": shapes[2], "was_cancelled": True}]
+    path.write_text(json.dumps(tasks))
+    found = call_refinenet("label", "take", "todo/label-studio", "--drafts", "todo", "--into", "mine")
+    assert found.returncode == 0, found.stderr
+    for name in ("b_1", "c_1"):
+        assert f"{name}.png was left out: its task has no shapes, or was not submitted" in found.stderr
+    assert [path.name for path in (tmp_path / "mine" / "masks").iterdir()] == ["a_1.png"]
+    assert np.array_equal(read(tmp_path / "mine" / "masks" / "a_1.png"), mask(5))

@@ -83,7 +83,7 @@ class ImageMatcher:
         Raises:
             ValueError: No item has an image.
         """
-        matched, reasons = [], {}
+        matched, reasons = [], dict(self._export.skipped)
         for item in self._export.items:
             found = self._find(item)
             if isinstance(found, MatchedImage):

@@ -138,6 +138,8 @@ class ToolExport:
     damaged."""
     image_files: Mapping[str, Path] = field(default_factory=dict)
     """Images in the export, by item."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """The reason for each image of the export that has no labels."""
 
 
 def strip_suffix(name: str) -> str:

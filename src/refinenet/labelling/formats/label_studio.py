@@ -133,7 +133,7 @@ def read_label_studio(path: Path) -> ToolExport:
     """Open an export in Label Studio's format JSON, or a file of tasks with predictions.
 
     Of several annotations of a task the last one that was not cancelled counts; predictions count only where no task
-    of the file has an annotation, as in the file that was imported. Tasks without either are left out.
+    of the file has an annotation, as in the file that was imported. Tasks without either are skipped.
 
     Raises:
         ValueError: The file is damaged, has no task with labels, or two tasks have the same image.
@@ -144,11 +144,13 @@ def read_label_studio(path: Path) -> ToolExport:
         raise ValueError(f"{path} is not an export of Label Studio in the format JSON: a list of tasks with 'data'.")
     key = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
     found: dict[str, list[Any]] = {}
+    skipped: dict[str, str] = {}
     for number, task in enumerate(tasks, start=1):
         results = _choose_results(task.get(key))
-        if results is None:
-            continue
         name = _name_image(task["data"], f"{path}, task {task.get('id', number)}")
+        if results is None:
+            skipped[name] = "its task has no shapes, or was not submitted"
+            continue
         if name in found:
             raise ValueError(f"{path} has two tasks of the image {name}: delete one of them.")
         found[name] = results
@@ -160,7 +162,9 @@ def read_label_studio(path: Path) -> ToolExport:
     def read(item: str, label_set: LabelSet) -> LabelMap:
         return _draw(checked[item], label_set, f"{path}, {item},")
 
-    return ToolExport(path=path, format="label-studio", items=tuple(checked), label_names=tuple(labels), read=read)
+    return ToolExport(
+        path=path, format="label-studio", items=tuple(checked), label_names=tuple(labels), read=read, skipped=skipped
+    )
 
 
 def _choose_results(annotations: Any) -> list[Any] | None:
