@@ -52,5 +52,5 @@ def create_app(model: SegmentationModel, settings: ServerSettings | None = None)
     app.include_router(routes.router)
     app.include_router(open_inference.router)
     app.include_router(page.router)
-    app.add_middleware(Gate, settings=service.settings, metrics=service.metrics)
+    app.add_middleware(Gate, settings=service.settings, metrics=service.metrics, admit=service.admit)
     return app

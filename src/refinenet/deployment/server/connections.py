@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 import uuid
 from typing import Any
 
@@ -54,10 +55,20 @@ class BoundedProtocol(H11Protocol):
         if len(connections) <= self._limits.connections:
             return True
         waiting = [each for each in connections if each is not self and each._waits_for_client]
-        if not waiting:
+        waiting.sort(key=lambda each: (each._progress, each._waits_since))
+        slowest = next((each for each in waiting if not each._has_sent), None)
+        if slowest is not None:
+            slowest._cut()
+        return slowest is not None
+
+    @property
+    def _has_sent(self) -> bool:
+        """Whether bytes have arrived that this busy process has not read yet, so that the client is not to blame."""
+        if self.transport.is_closing():
             return False
-        min(waiting, key=lambda each: (each._progress, each._waits_since))._cut()
-        return True
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
+            return bool(selector.select(0))
 
     @property
     def _waits_for_client(self) -> bool:

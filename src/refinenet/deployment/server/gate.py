@@ -7,6 +7,7 @@ import hmac
 import re
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -24,6 +25,8 @@ OPEN_PATHS = frozenset(
 """Paths that need no token: they reveal nothing but the page and whether the server runs."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CLOSE = {"Connection": "close"}
+_COSTLY = ("/segment", "/v2/models/")
+"""Beginnings of the paths at which images are posted."""
 
 
 class Gate:
@@ -33,10 +36,11 @@ class Gate:
         app: The application.
         settings: Limits, hosts and token.
         metrics: Counts requests.
+        admit: Raises `Refusal` if no further image can be taken.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics) -> None:
-        self._app, self._settings, self._metrics = app, settings, metrics
+    def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics, admit: Callable[[], object]) -> None:
+        self._app, self._settings, self._metrics, self._admit = app, settings, metrics, admit
         self._held = 0
         """Bytes of the bodies of all requests that are not answered."""
 
@@ -59,6 +63,9 @@ class Gate:
         body = _Body()
         try:
             self._check(scope, headers)
+            if scope["method"] == "POST" and scope["path"].startswith(_COSTLY):
+                # Here rather than in the routes: under overload most requests are refused, and that must cost little.
+                self._admit()
         except Refusal as refusal:
             self._metrics.count_refusal(refusal.reason)
             await make_response(refusal, request_id)(scope, receive, send_counted)

@@ -21,7 +21,7 @@ from fastapi.responses import Response
 
 from refinenet._version import __version__
 from refinenet.deployment.server.refusals import Refusal
-from refinenet.deployment.server.routes import REFUSALS, find_service, read_stream, refuse_unready
+from refinenet.deployment.server.routes import REFUSALS, find_service, read_stream
 from refinenet.inference.prediction import Prediction
 from refinenet.io.sample_values import Decoded
 from refinenet.outputs import CLASS_KIND
@@ -103,7 +103,7 @@ async def describe_model(request: Request, name: str, version: str = VERSION) ->
 @router.get("/models/{name}/versions/{version}/ready")
 async def is_model_ready(request: Request, name: str, version: str = VERSION) -> dict[str, bool]:
     """Say whether the model takes requests."""
-    refuse_unready(_find(request, name, version))
+    _find(request, name, version).refuse_unready()
     return {"ready": True}
 
 
@@ -112,8 +112,6 @@ async def is_model_ready(request: Request, name: str, version: str = VERSION) ->
 async def infer(request: Request, name: str, version: str = VERSION) -> Response:
     """Predict for one image, given as a tensor."""
     service = _find(request, name, version)
-    refuse_unready(service)
-    service.queue.refuse_if_full()
     content, header = await read_stream(request), request.headers.get(_HEADER)
 
     def run() -> tuple[bytes, int | None]:

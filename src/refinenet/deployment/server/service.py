@@ -138,6 +138,24 @@ class Service:
         has_model = self.processes is None or self.processes.is_ready
         return self.is_warm and has_model and not self.is_draining
 
+    def refuse_unready(self) -> None:
+        """Refuse a request while the server starts or stops.
+
+        Raises:
+            Refusal: it does.
+        """
+        if not self.is_ready:
+            raise Refusal(503, "The server is starting or stopping.", "not_ready", {"Retry-After": "5"})
+
+    def admit(self) -> None:
+        """Refuse an image that could not be computed, before it is read.
+
+        Raises:
+            Refusal: the server starts or stops, or the queue is full.
+        """
+        self.refuse_unready()
+        self.queue.refuse_if_full()
+
     @property
     def kinds(self) -> list[Kind]:
         """Kinds of results that the model has."""
