@@ -10,19 +10,28 @@ export PYTHONPATH := $(CURDIR)/src
 # Container images often disable bytecode files; every process would then recompile PyTorch, timm and SymPy.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check format docs figures bundled runtime clean
+.PHONY: demo test check lint types suite format docs figures bundled runtime clean
 
 demo: $(READY)
 	@$(BIN)/python -m refinenet demo --output demo.png
 
-test: check
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+# Types take one core for a minute, so they are checked while the tests run.
+test: lint
+	@$(MAKE) --no-print-directory --jobs 2 types suite
 
-check: $(READY)
+check: lint types
+
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# A file's tests share what they make, so one process runs them all; `tests/conftest.py` puts the longest files first.
+suite: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The pages are in docs/_build/html; `make docs BUILDER=linkcheck` checks the links to other sites.
 BUILDER ?= html

@@ -37,12 +37,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from refinenet.datasets.catalog import Dataset, open_dataset
-from refinenet.distributed import launch
-from refinenet.environment import describe_run
+from refinenet.distributed import describe_run, launch
 from refinenet.evaluation.metrics import ConfusionMatrix
 from refinenet.inference.backends.pytorch import keep_freed_memory
-from refinenet.inference.segmenter import prepare
-from refinenet.inference.upsampling import largest_class
+from refinenet.inference.tensors import largest_class, prepare
 from refinenet.io.console import print_table
 from refinenet.io.sample_values import Pixels
 from refinenet.labels import LabelMap

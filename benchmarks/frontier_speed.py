@@ -26,8 +26,7 @@ from refinenet.datasets.street_scenes import draw_street
 from refinenet.export.quantisation import require_nncf
 from refinenet.inference.backends.graph import compile_openvino, computes_in_bfloat16, read_openvino, require_openvino
 from refinenet.inference.backends.openvino import translate
-from refinenet.inference.segmenter import prepare
-from refinenet.inference.upsampling import largest_class
+from refinenet.inference.tensors import largest_class, prepare
 from refinenet.io.console import print_note
 from refinenet.models.inference_graph import fuse
 from refinenet.models.network import Network

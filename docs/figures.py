@@ -126,26 +126,59 @@ def _serve(folder: Path) -> Iterator[str]:
         process.wait()
 
 
+@dataclass(frozen=True, kw_only=True)
+class PageView:
+    """How the page of the server is shown in a picture."""
+
+    width: int
+    height: int
+    """Size of the window in CSS pixels."""
+    scheme: str
+    """Colours that the reader prefers: light or dark."""
+    prepare: str
+    """JavaScript that is run when the images are segmented."""
+
+
+_DIVIDE = "const e = document.querySelector('.divider'); e.value = 35; e.dispatchEvent(new Event('input'));"
+_COMPARE = """
+    document.getElementById("compare").click();
+    const view = document.querySelectorAll("[data-name=view]")[1];
+    view.value = "confidence"; view.dispatchEvent(new Event("input"));
+"""
+PAGE_VIEWS = {
+    "serve.png": PageView(width=1200, height=900, scheme="light", prepare=_DIVIDE),
+    "serve-dark.png": PageView(width=1200, height=900, scheme="dark", prepare=_DIVIDE + _COMPARE),
+    "serve-phone.png": PageView(width=360, height=780, scheme="light", prepare=_DIVIDE),
+}
+"""Views of the page by the names of their pictures."""
+
+
 def make_page(path: Path, shared: Path) -> None:
-    """Write what a browser shows of the server's page after an image was chosen."""
+    """Write what a browser shows of the server's page after images were chosen."""
     from chromium import open_chromium, resize
 
-    street = shared / "street.png"
-    Image.fromarray(draw_street(8, 360, 480)[0]).save(street)
+    view = PAGE_VIEWS[path.name]
+    streets = [shared / f"street-{seed}.png" for seed in (8, 9, 10)]
+    for seed, street in zip((8, 9, 10), streets, strict=True):
+        Image.fromarray(draw_street(seed, 360, 480)[0]).save(street)
     with _serve(shared) as address, open_chromium() as browser:
-        resize(browser, 1200, 900)
+        scheme = {"name": "prefers-color-scheme", "value": view.scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        resize(browser, view.width, view.height)
         browser.get(address)
-        browser.find_element("id", "file").send_keys(str(street))
+        browser.find_element("id", "file").send_keys("\n".join(map(str, streets)))
         end = time.monotonic() + 120
-        while not browser.find_element("id", "result").is_displayed():
+        while len(browser.find_elements("css selector", "#strip [data-state=done]")) < len(streets):
             assert time.monotonic() < end, browser.find_element("id", "error").text
             time.sleep(0.1)
-        browser.execute_script("document.documentElement.style.overflow = 'hidden'")  # no scrollbar
+        browser.execute_script(view.prepare)
+        # Neither a scrollbar nor seconds, which differ each time.
+        browser.execute_script("document.documentElement.style.overflow = 'hidden'; scrollTo(0, 0)")
         browser.execute_script(
-            "const e = document.getElementById('split'); e.value = 35; e.dispatchEvent(new Event('input'))"
+            "const e = document.getElementById('status'); e.textContent = '480 × 360 pixels in 0.1 s.'"
         )
-        browser.save_screenshot(str(shared / "page.png"))
-    _write_small(Image.open(shared / "page.png"), path)
+        browser.save_screenshot(str(shared / path.name))
+    _write_small(Image.open(shared / path.name), path)
 
 
 FIGURES = (
@@ -161,7 +194,7 @@ FIGURES = (
     ),
     Figure(path="demo.png", make=make_demo, tolerance=1.0, seconds=5),
     Figure(path="images/sheet.png", make=make_sheet, tolerance=1.0, seconds=20),
-    Figure(path="images/serve.png", make=make_page, tolerance=3.0, seconds=15),
+    *(Figure(path=f"images/{name}", make=make_page, tolerance=3.0, seconds=15) for name in PAGE_VIEWS),
     Figure(path="images/deployed.png", make=make_deployed, tolerance=4.0, seconds=240),
 )
 """Another processor rounds otherwise and moves the outlines of classes by some pixels. Two trainings differ more, and

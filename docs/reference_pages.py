@@ -26,6 +26,7 @@ PACKAGES = (
     "evaluation",
     "inference",
     "deployment",
+    "labelling",
     "export",
     "datasets",
     "models",

@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # default say so themselves.
 os.environ["REFINENET_BACKEND"] = "pytorch"
 
+import gc
 import shutil
 import signal
 import subprocess
@@ -28,17 +29,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import warm_start
+from drawn_streets import draw_street, keep_streets
 from hostile_files import SECRET
 from hostile_server import HostileServer, hostile_server
 from PIL import Image
 
 from refinenet import RefineNet
 from refinenet.cli import main
-from refinenet.datasets.street_scenes import draw_street
 
 # A shell's background jobs are born deaf to Ctrl-C, and their children, too: those of the tests are to hear it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+keep_streets()
 
 # Nothing in the tests may reach for a network; a hub that is asked nevertheless says no at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -137,9 +140,30 @@ def call_refinenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     return call
 
 
+LONGEST = (
+    *("docs/test_page_examples", "deployment/test_ray_engine", "end_to_end/test_readme", "export/test_export"),
+    *("export/test_quantisation", "export/test_recording", "export/test_exported_outputs", "inference/test_compiled"),
+    *("hostile/test_hostile_exports", "datasets/test_mask_truth", "training/test_stages", "training/test_loader"),
+    *("models/test_matconvnet", "training/test_distributed", "datasets/test_doctor_fix", "docs/test_notebooks"),
+    *("datasets/test_doctor_targets", "inference/test_threads", "inference/test_openvino"),
+    "models/test_published_encoders",
+)
+"""The files that take longest, the first most; `pytest --durations 0` and a glance once in a while keep this right."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The README's commands, one long test, begin first, so that no other process waits for them at the end."""
-    items.sort(key=lambda item: "test_console_examples_run" not in item.nodeid)
+    """The longest files begin first, so that at the end no process waits long for another."""
+    places = {f"tests/{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(LONGEST)))
+    # A million objects of libraries and tests stay to the end. To look through them again and again, and to collect so
+    # often, takes an eighth of the time in which PyTorch traces a network, which makes many more.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+def pytest_unconfigure() -> None:
+    """Free at the end what is to be freed: extension modules print what else they find left over."""
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -150,6 +174,12 @@ def canary(tmp_path: Path) -> Iterator[Path]:
     yield path
     assert path.read_text() == SECRET * 1000
     assert not any(tmp_path.rglob("made_by*"))
+
+
+@pytest.fixture
+def warm_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sandbox for exported files is forked from a process that has imported the engines; see `warm_start`."""
+    monkeypatch.setattr(subprocess, "run", warm_start.run)
 
 
 @pytest.fixture

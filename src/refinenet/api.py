@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from refinenet import datasets, evaluation, export, models
 from refinenet.deployment.sharing import SharedModel
-from refinenet.environment import require_pytorch, warn_of_predecessor
+from refinenet.distributed.environment import require_pytorch, warn_of_predecessor
 from refinenet.export.defaults import MAX_DROP, MAX_RISE, SIZES
 from refinenet.export.loading.opening import choose_backend_of, open_described
 from refinenet.inference.backends import AUTO, check_backend
@@ -142,6 +142,7 @@ class RefineNet(SharedModel):
         check: bool = True,
         stop_after: int | None = None,
         progress: bool = True,
+        continue_from: str | os.PathLike[str] | None = None,
         **settings: Any,
     ) -> TrainResult:
         """Train the network; afterwards it has the weights of the epoch with the best validation mIoU.
@@ -155,7 +156,7 @@ class RefineNet(SharedModel):
                 list of datasets with the same classes: training uses all of them, validation the first.
             root: Folder of a named dataset; for a list, of the first one.
             output: Run folder to create; by default a new one below `runs/`.
-            resume: Run folder of an interrupted run, instead of `dataset`; it continues with its own settings.
+            resume: Run folder of an interrupted run, instead of `dataset` (unless that is a function: pass it again).
             stages: Several consecutive runs, instead of `dataset`; each starts from the best model of the previous
                 one. Mappings with the key "dataset", optionally "root", and settings; or a YAML file with a list of
                 them under the key "stages".
@@ -163,10 +164,10 @@ class RefineNet(SharedModel):
                 Its network section is not used here: this network is trained as it is.
             classes: Alternative set of classes of a published dataset: "stuff" for COCO, "59" for PASCAL-Context.
                 `dataset="coco:stuff"` is equivalent.
-            check: Whether to check a sample of the data first (`refinenet data check --quick`), and to reject data
-                that training would fail on or learn something wrong from.
+            check: Whether to check a sample of the data first (`refinenet data check --quick`), and reject bad data.
             stop_after: Number of steps, of a stage, after which to stop, as on Ctrl-C; `resume` continues.
             progress: Whether to show progress on standard error.
+            continue_from: Run folder of a finished run, to continue in a shorter one on `dataset` and all old images.
             settings: Fields of `TrainConfig`, such as `epochs`; for all stages that do not override them.
 
         Returns:
@@ -191,6 +192,7 @@ class RefineNet(SharedModel):
             resume=resume,
             stages=stages,
             recipe=recipe,
+            continue_from=continue_from,
             classes=classes,
             settings=settings,
             check=check,

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from refinenet.datasets.street_scenes import StreetGeometry, draw_street, draw_street_geometry
+from refinenet.datasets.street_scenes.scene import StreetGeometry, draw_street, draw_street_geometry
 
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
 SEEDS = (0, 7, 12, 31)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from refinenet.datasets.catalog import open_dataset
-from refinenet.datasets.street_scenes import draw_street
+from refinenet.datasets.street_scenes.scene import draw_street
 
 CLASSES = (
     "Sky",

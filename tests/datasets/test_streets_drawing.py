@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 import refinenet.datasets.street_scenes
-from refinenet.datasets.street_scenes import draw_street
+from refinenet.datasets.street_scenes.scene import draw_street
 
 Image = npt.NDArray[np.uint8]
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
 from refinenet.deployment.ray.engine import segment_with_ray, share_out
 from refinenet.deployment.ray.journal import RayResult
+from refinenet.deployment.ray.reading import Deaths, as_table, read_row
 from refinenet.deployment.ray.storage import list_names, pair_places, read_content, write_content
-from refinenet.deployment.ray.tasks import Deaths, Worker, WorkerSettings, as_table, read_row
+from refinenet.deployment.ray.tasks import Worker, WorkerSettings
 from refinenet.io.sample_values import AS_DECLARED
 from refinenet.models.factory import open_model
 
@@ -70,6 +72,12 @@ def start_ray(attempts: int = 6) -> None:
                 raise
         else:
             return
+
+
+@pytest.fixture(scope="module")
+def deaths(cluster: str) -> Any:
+    """One counter for all tests, as its process takes seconds to start; each counts other images."""
+    return ray.remote(num_cpus=0)(Deaths).remote()
 
 
 @pytest.fixture(scope="module")
@@ -227,8 +235,14 @@ def test_deaths_are_counted_by_image() -> None:
     assert deaths.begin("two", "read 1") == 1
 
 
-def test_an_image_over_which_three_processes_died_is_given_up(cluster: str, images: Path) -> None:
-    deaths: Any = ray.remote(num_cpus=0)(Deaths).remote()
+def test_processes_that_only_read_or_count_import_no_pytorch() -> None:
+    """It would take seconds and half a gigabyte in each of them."""
+    code = "import sys; import refinenet.deployment.ray.reading; print('torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"
+
+
+def test_an_image_over_which_three_processes_died_is_given_up(deaths: Any, images: Path) -> None:
     for process in ("one", "two", "three"):
         ray.get(deaths.begin.remote(process, "read 4"))
     rows = [{"index": index, "image": str(images / f"0{index}.jpg"), "output": "x.png"} for index in (4, 5)]
@@ -238,10 +252,9 @@ def test_an_image_over_which_three_processes_died_is_given_up(cluster: str, imag
 
 
 def test_repeated_work_leaves_a_written_result_as_it_is(
-    cluster: str, images: Path, tmp_path: Path, camvid_model: RefineNet
+    deaths: Any, images: Path, tmp_path: Path, camvid_model: RefineNet
 ) -> None:
     """Its stamp is in the journal already, so that a second writing would make the next run repeat it."""
-    deaths: Any = ray.remote(num_cpus=0)(Deaths).remote()
     row: dict[str, Any] = {"index": 0, "image": str(images / "00.jpg"), "output": str(tmp_path / "00.png")}
     network, card = open_model("camvid")
     job: dict[str, Any] = {"network": network, "card": card, "backend": "pytorch", "precision": "float32", "kind": None}
@@ -260,13 +273,14 @@ def test_repeated_work_leaves_a_written_result_as_it_is(
     assert np.array_equal(np.asarray(Image.open(row["output"])), camvid_model.segment(row["image"]).labels)
 
 
-@pytest.mark.parametrize(("kind", "name"), [("depth", "a.png"), ("normals", "a.png"), ("values", "a.npz")])
+@pytest.mark.parametrize(
+    ("index", "kind", "name"), [(10, "depth", "a.png"), (11, "normals", "a.png"), (12, "values", "a.npz")]
+)
 def test_a_worker_writes_values_as_one_process_does(
-    cluster: str, images: Path, tmp_path: Path, kind: str, name: str
+    deaths: Any, images: Path, tmp_path: Path, index: int, kind: str, name: str
 ) -> None:
     model = new_network()
-    deaths: Any = ray.remote(num_cpus=0)(Deaths).remote()
-    row: dict[str, Any] = {"index": 0, "image": str(images / "00.jpg"), "output": str(tmp_path / name)}
+    row: dict[str, Any] = {"index": index, "image": str(images / "00.jpg"), "output": str(tmp_path / name)}
     job: dict[str, Any] = {"network": model.network, "card": model.card, "backend": "pytorch", "precision": "float32"}
     worker = Worker(ray.put(WorkerSettings(**job, kind=kind, device="cpu", threads=1)), deaths)
     worker(read_row(as_table(row), deaths, AS_DECLARED))

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -177,6 +178,9 @@ def _run_uvicorn(app: Any, settings: ServerSettings) -> tuple[uvicorn.Server, in
     return server, listener.getsockname()[1]
 
 
+REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
 def _wait(is_so: Callable[[], bool]) -> None:
     end = time.monotonic() + 20
     while not is_so():
@@ -184,7 +188,7 @@ def _wait(is_so: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_slow_readers_and_too_many_connections_are_cut() -> None:
+def test_slow_readers_are_cut() -> None:
     size = 1 << 26
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -192,17 +196,90 @@ def test_slow_readers_and_too_many_connections_are_cut() -> None:
         await send({"type": "http.response.body", "body": bytes(size)})
 
     server, port = _run_uvicorn(app, ServerSettings(write_seconds=0.3, connections=2))
-    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), 10) as slow:
-        slow.sendall(request)
+        slow.sendall(REQUEST)
         _wait(lambda: len(server.server_state.connections) == 1)
         _wait(lambda: not server.server_state.connections)
-    open_ones = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(3)]
-    _wait(lambda: len(server.server_state.connections) == 3)
-    open_ones[2].sendall(request)
-    assert open_ones[2].recv(100).startswith(b"HTTP/1.1 503 ")
-    open_ones[1].sendall(request)
-    assert open_ones[1].recv(100).startswith(b"HTTP/1.1 200 ")
-    for each in open_ones:
+    server.should_exit = True
+
+
+def test_idle_connections_give_way_and_busy_ones_do_not() -> None:
+    release, started = threading.Event(), list[int]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        started.append(1)
+        await asyncio.to_thread(release.wait, 30)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    server, port = _run_uvicorn(app, ServerSettings(connections=2))
+    idle = [socket.create_connection(("127.0.0.1", port), 30) for _ in range(2)]
+    _wait(lambda: len(server.server_state.connections) == 2)
+    busy = []
+    for closed in idle:  # the one that is idle for longest gives way
+        busy.append(socket.create_connection(("127.0.0.1", port), 30))
+        busy[-1].sendall(REQUEST)
+        assert _is_closed(closed)
+    _wait(lambda: len(started) == 2)
+    third = socket.create_connection(("127.0.0.1", port), 30)
+    third.sendall(REQUEST)
+    assert third.recv(100).startswith(b"HTTP/1.1 503 ")
+    release.set()
+    assert [each.recv(100)[:13] for each in busy] == [b"HTTP/1.1 200 "] * 2
+    for each in (*idle, *busy, third):
         each.close()
     server.should_exit = True
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_unread_responses_share_the_memory_of_bodies() -> None:
+    """Three of 40 MB are not read, 90 MB may be held: the one that waits for longest is given up."""
+    size, started = 40_000_000, list[int]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        started.append(1)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    server, port = _run_uvicorn(app, ServerSettings(total_bytes=90_000_000, max_bytes=1000))
+    slow = []
+    for _ in range(3):
+        slow.append(socket.create_connection(("127.0.0.1", port), 30))
+        slow[-1].sendall(REQUEST)
+        _wait(lambda: len(started) == len(slow))
+        time.sleep(0.1)
+    received = []
+    for each in slow:
+        content = b""
+        with suppress(ConnectionResetError):
+            while part := each.recv(1 << 20):
+                content += part
+                if len(content) > size:
+                    break
+        received.append(len(content) > size)
+        each.close()
+    assert received == [False, True, True]
+    server.should_exit = True
+
+
+def test_a_request_that_would_wait_too_long_is_refused_at_once() -> None:
+    release = threading.Event()
+    queue = WorkQueue(workers=1, waiting=100, observe=lambda _: None, seconds=1.5)  # 1 s each is assumed
+
+    async def check() -> None:
+        first = [asyncio.create_task(queue.run(lambda: release.wait(30), 30)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal, match="busy: 2 requests") as refused:
+            await queue.run(lambda: True, 30)
+        assert int(refused.value.headers["Retry-After"]) >= 1
+        release.set()
+        await asyncio.gather(*first)
+
+    asyncio.run(check())
+    queue.close()

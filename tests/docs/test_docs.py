@@ -151,7 +151,7 @@ def typed_commands() -> Iterator[tuple[str, list[str]]]:
 @pytest.mark.parametrize(("page", "words"), list(typed_commands()))
 def test_console_examples_are_accepted_by_the_command_line(page: str, words: list[str]) -> None:
     """Commands, options and the types of their values; nothing is run."""
-    length = 2 if words[0] == "data" else 1
+    length = 2 if words[0] in ("data", "label") else 1
     name = " ".join(words[:length])
     COMMANDS[name].make_context(name, words[length:])
     settings = [word.partition("=") for before, word in pairwise(words) if before == "--set"]

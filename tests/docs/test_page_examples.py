@@ -17,15 +17,18 @@ import band_scenes
 import numpy as np
 import pytest
 import target_folders
+from model_parts import SMALL_DECODER
 from PIL import Image
 from video_samples import moving_street, write_video
 
 from refinenet import RefineNet
 from refinenet.datasets.street_scenes import draw_street
+from refinenet.labelling import write_labels
 from refinenet.labels import LabelSet
 
 DOCS = Path(__file__).parents[2] / "docs"
 QUICK = " --epochs 1 --batch-size 2 --set crop_size=[48,48] --set workers=0 --set loggers=[] --set validate_every=1"
+QUICK_FOLDS = " --epochs 1 --set batch_size=2 --set crop_size=[48,48] --set workers=0 --set loggers=[]"
 QUICK_PYTHON = ", epochs=1, crop_size=[48, 48], batch_size=2, workers=0, loggers=[]"
 ELSEWHERE = re.compile(
     r"refinenet (serve|push|pull)|hf://"  # servers: test_server.py, test_hub.py
@@ -63,18 +66,27 @@ def write_files(folder: Path, drawn: Path) -> None:
         street.save(folder / name)
     write_video(folder / "drive.mp4", moving_street(3))
     shutil.copy(folder / "drive.mp4", folder / "street.mp4")
-    own = RefineNet(encoder="test_resnet", num_classes=3, device="cpu")
+    own = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, num_classes=3, device="cpu")
     own.label_set = LabelSet(names=("other", "sky", "road"), colours=((0, 0, 0), (1, 1, 1), (2, 2, 2)))
     own.save(folder / "mine.safetensors")
 
 
 def quick(command: str) -> list[str]:
-    """Return the words of a command after `refinenet`, made quick if it trains."""
+    """Return the words of a command after `refinenet`: quick if it trains, with time enough if that is limited."""
     if "refinenet train" in command:
         command = re.sub(r" --set ('[^']*'|\S+)| --epochs \d+", "", command).replace("mobilenetv2_100", "test_resnet")
-        command += QUICK + (" --encoder test_resnet" if not re.search("--model|--encoder", command) else "")
+        command += QUICK + (" --encoder test_resnet" if not re.search("--model|--encoder|--continue", command) else "")
+    if "--folds" in command:
+        command = re.sub(r"--folds \d+", "--folds 2 --start mine.safetensors --unseen", command) + QUICK_FOLDS
     command = re.sub(r"streets:\d+", "streets:2:64x64", command)
+    command = re.sub(r"--max-latency \d+", "--max-latency 60000", command)  # also where other processes are busy
     return shlex.split(command)[1:]
+
+
+def quick_python(text: str) -> str:
+    """Return a Python example with fewer and smaller images, and one epoch."""
+    text = text.replace("streets:4", "streets:2:64x64").replace(", epochs=40", QUICK_PYTHON)
+    return text.replace('"train": range(40), "val": range(40, 50)', '"train": range(8), "val": range(40, 44)')
 
 
 def prepare(page: str, folder: Path) -> None:
@@ -86,20 +98,33 @@ def prepare(page: str, folder: Path) -> None:
         target_folders.write_folder(folder / "fields")
         shutil.rmtree(folder / "mine")
         target_folders.write_folder(folder / "mine")
-        three = RefineNet(encoder="test_resnet", num_classes=4, outputs="classes,depth:0.5:80,normals", device="cpu")
+        small: dict[str, Any] = {"encoder": "test_resnet", "decoder": SMALL_DECODER, "device": "cpu"}
+        three = RefineNet(num_classes=4, outputs="classes,depth:0.5:80,normals", **small)
         three.save(folder / "three.safetensors")
         (folder / "runs" / "mine").mkdir(parents=True)
         shutil.copy(folder / "three.safetensors", folder / "runs" / "mine" / "best.safetensors")
+    if page == "how-to/choose-what-to-label.md":
+        shutil.copytree(folder / "mine", folder / "grown")
     if page in ("how-to/fine-boundaries.md", "how-to/containers.md"):
         (folder / "runs" / "mine").mkdir(parents=True)
         shutil.copy(folder / "mine.safetensors", folder / "runs" / "mine" / "best.safetensors")
+    if page == "how-to/label.md":
+        write_export(folder)
     if page == "how-to/export.md":
-        network = RefineNet(encoder="test_resnet", num_classes=3, device="cpu")
+        network = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, num_classes=3, device="cpu")
         network.export(folder / "street.onnx", sizes=[(60, 80)], progress=False)
     if page in ("how-to/large-images.md", "how-to/read-results.md"):
         street = draw_street(7, 60, 80)[0].astype(np.float32)
         band_scenes.write_tiff(folder / "ortho.tif", street.astype(np.uint8))
         band_scenes.write_tiff(folder / "scene.tif", np.dstack([street, street[..., :1]]) * 10)
+
+
+def write_export(folder: Path) -> None:
+    """Write what an annotation tool exports: the drafts of the photographs, unchanged."""
+    model = RefineNet(model=folder / "mine.safetensors", device="cpu")
+    images = folder / "photographs"
+    drafts = write_labels(images, folder / "elsewhere", model=model, progress=False)
+    shutil.copy(drafts.files / "cvat_masks.zip", folder / "export.zip")
 
 
 OWN_FOLDERS = ("how-to/annotate.md", "how-to/moving.md")
@@ -122,7 +147,7 @@ def test_examples_of_a_page_run_in_its_order(
     for language, text in steps(page):
         if language == "python":
             if not NEEDS_MORE.search(text):
-                exec(text.replace("streets:4", "streets:2:64x64").replace(", epochs=40", QUICK_PYTHON), names)
+                exec(quick_python(text), names)
             continue
         run = re.search(r"refinenet train.* (?:--output|-o) (\S+)", text)
         if run:  # a page may train into the same folder in several ways

@@ -22,6 +22,7 @@ import openvino
 import pytest
 import torch
 from conftest import CommandLine
+from model_parts import SMALL_DECODER
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,7 +36,12 @@ from refinenet.models.model_card import read_header
 
 NAMES = ("a b", '\'; drop: "x"', "</rt_info>&amp;<", "日本 ünï", "{0}\\n%s")
 SHAPES = [(1, 1, 1), (2, 1, 50), (3, 33, 47), (1, 64, 31), (2, 96, 130)]
-ENCODER = "test_resnet.r160_in1k"
+SMALL: dict[str, Any] = {
+    "model_type": "lightweight",
+    "encoder": "test_resnet.r160_in1k",
+    "decoder": SMALL_DECODER,
+    "device": "cpu",
+}
 """One of timm's smallest networks; it takes images whose sides are multiples of 32, and others padded."""
 
 Images = npt.NDArray[np.float32]
@@ -44,7 +50,7 @@ Answer = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 @pytest.fixture(scope="session")
 def model() -> RefineNet:
-    made = RefineNet(encoder=ENCODER, model_type="lightweight", num_classes=len(NAMES), device="cpu", seed=1)
+    made = RefineNet(**SMALL, num_classes=len(NAMES), seed=1)
     made.label_set = LabelSet(names=NAMES, colours=voc_colours(len(NAMES)))
     return made
 
@@ -290,7 +296,7 @@ class OtherWhenTraced(nn.Module):
 
 
 def broken_model(factor: float) -> RefineNet:
-    made = RefineNet(encoder=ENCODER, model_type="lightweight", num_classes=3, device="cpu", seed=2)
+    made = RefineNet(**SMALL, num_classes=3, seed=2)
     made.network.add_module("dropout", OtherWhenTraced(factor))
     return made
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 from conftest import CommandLine
 from exported_files import export_onnx, make_tiny, write_openvino
-from model_parts import CARD, small_network
+from model_parts import NARROW_CARD as CARD
+from model_parts import narrow_network
 from PIL import Image
 from translations import save_small
 
@@ -31,7 +32,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one network as model file, `.onnx`, and `.xml` in float32 and float16."""
     folder = tmp_path_factory.mktemp("exports")
     save_small(folder / "model.safetensors", "openvino", "onnxruntime")
-    model = export_onnx(small_network())
+    model = export_onnx(narrow_network(), CARD)
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     write_openvino(model, folder / "model.xml")
     write_openvino(model, folder / "half.xml", half=True)

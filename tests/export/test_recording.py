@@ -12,7 +12,7 @@ import numpy.typing as npt
 import openvino
 import pytest
 import torch
-from model_parts import Parts, small_network
+from model_parts import SMALL_DECODER, Parts, narrow_network
 from translations import translated
 
 from refinenet import RefineNet
@@ -35,9 +35,8 @@ IMAGE = draw_street(11, 61, 83)[0]
 
 def make() -> RefineNet:
     """A network whose channels differ widely, with a bias in each convolution of the encoder."""
-    r = RefineNet(
-        model_type="lightweight", encoder="test_resnet", num_classes=11, device="cpu", backend="pytorch", seed=3
-    )
+    small: dict[str, Any] = {"model_type": "lightweight", "encoder": "test_resnet", "decoder": SMALL_DECODER}
+    r = RefineNet(num_classes=11, device="cpu", backend="pytorch", seed=3, **small)
     r.label_set = open_dataset(STREETS)("val").label_set
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -138,7 +137,7 @@ def test_changed_weights_are_not_run_and_not_saved_with_the_record(file: Path, t
 def test_a_graph_further_from_pytorch_than_the_record_says_is_refused(file: Path) -> None:
     record = RefineNet(model=file, device="cpu", backend="pytorch").card.int8
     assert record is not None
-    network, graph = small_network(), translated(small_network())
+    network, graph = narrow_network(), translated(narrow_network())
     check_difference(network, graph, replace(record, difference=0.0))
     with torch.no_grad():
         network.classifier.weight[0].neg_()

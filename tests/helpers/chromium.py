@@ -20,9 +20,13 @@ needs_chromium = pytest.mark.skipif(
 )
 
 
+FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+"""Arguments for a camera that shows a moving test picture, and that pages may use without being asked for."""
+
+
 @contextmanager
-def open_chromium() -> Iterator[Any]:
-    """Open a browser that logs what pages complain about and ask for, as a context."""
+def open_chromium(*further: str) -> Iterator[Any]:
+    """Open a browser, with further arguments, that logs what pages complain about and ask for, as a context."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -30,7 +34,7 @@ def open_chromium() -> Iterator[Any]:
     assert _DRIVER, "install chromium-driver"
     options = webdriver.ChromeOptions()
     options.binary_location = _BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *further):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(_DRIVER))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from model_parts import SMALL_DECODER
 
 from refinenet import RefineNet
 
@@ -14,7 +17,8 @@ _SPREADS = {"depth": (20.0, 30.0), "far": (500.0, 300.0), "soil": (3.0, 20.0)}
 def new_network(outputs: str = OUTPUTS) -> RefineNet:
     """Return the network, with three classes if it has any."""
     classes = 3 if "classes" in outputs else None
-    r = RefineNet(encoder="test_resnet", num_classes=classes, outputs=outputs, device="cpu", backend="pytorch", seed=3)
+    small: dict[str, Any] = {"encoder": "test_resnet", "decoder": SMALL_DECODER, "device": "cpu", "backend": "pytorch"}
+    r = RefineNet(num_classes=classes, outputs=outputs, seed=3, **small)
     with torch.no_grad():
         for name, (deviation, mean) in _SPREADS.items():
             if name in r.network.heads:

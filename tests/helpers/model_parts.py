@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,14 @@ CARD = ModelCard(
 )
 
 
-def small_network() -> Network:
+NARROW_CARD = replace(CARD, architecture=replace(CARD.architecture, decoder_options=SMALL_DECODER))
+"""Of what is translated, or runs hundreds of times; files of such networks have a later version of the format."""
+
+
+def small_network(card: ModelCard = CARD) -> Network:
     """A network in whose answer every tensor has a part, the batch norms' statistics too."""
     torch.manual_seed(4)
-    network = Network(CARD.architecture).eval()
+    network = Network(card.architecture).eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None
@@ -39,6 +43,11 @@ def small_network() -> Network:
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
     return network
+
+
+def narrow_network() -> Network:
+    """The same with the decoder of `NARROW_CARD`."""
+    return small_network(NARROW_CARD)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from refinenet import RefineNet
+from refinenet.labels import LabelSet
 from refinenet.training.records.checkpoints import Checkpoints
 from refinenet.training.run import TrainResult
 
@@ -47,14 +48,16 @@ def write_pictures(root: Path, train: int = 8, val: int = 2, label: int | None =
     return root
 
 
-def new_network() -> RefineNet:
+def new_network(num_classes: int = CLASSES) -> RefineNet:
     """Return a new network, the same each time and on the command line; `train` changes it in place."""
-    return RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu", num_classes=CLASSES)
+    return RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, device="cpu", num_classes=num_classes)
 
 
-def settled_network() -> RefineNet:
-    """Return a network whose batch norms have seen images, so that they may be frozen."""
-    r = new_network()
+def settled_network(label_set: LabelSet | None = None) -> RefineNet:
+    """Return a network whose batch norms have seen images, so that they may be frozen; of these classes, if given."""
+    r = new_network(CLASSES if label_set is None else len(label_set))
+    if label_set is not None:
+        r.label_set = label_set
     norms = [module for module in r.network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from filelock import FileLock
-from model_parts import CARD, small_network
+from model_parts import NARROW_CARD, narrow_network
 
 from refinenet.inference.backends.graph import Engine, Graph
 from refinenet.inference.backends.translated import TRANSLATORS
@@ -25,9 +25,9 @@ def translated(network: Network, engine: Engine = "openvino") -> Graph:
 
 
 def save_small(path: Path, *engines: Engine) -> Path:
-    """Write the model file of `small_network`, which is translated for these engines."""
-    network = small_network()
+    """Write the model file of `narrow_network`, which is translated for these engines."""
+    network = narrow_network()
     for engine in engines:
         translated(network, engine)
-    save(path, network, CARD, "float32")
+    save(path, network, NARROW_CARD, "float32")
     return path

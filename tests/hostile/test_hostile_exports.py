@@ -25,7 +25,7 @@ from refinenet.export.loading.openvino import check_openvino
 from refinenet.export.metadata import describe
 from refinenet.models.network import Network
 
-pytestmark = pytest.mark.usefixtures("canary")
+pytestmark = pytest.mark.usefixtures("canary", "warm_sandbox")
 
 
 def refuse_onnx(model: Any, tmp_path: Path, message: str) -> None:

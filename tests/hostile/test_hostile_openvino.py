@@ -9,7 +9,7 @@ import pytest
 from exported_files import tiny_openvino
 from hostile_files import refuse
 
-pytestmark = pytest.mark.usefixtures("canary")
+pytestmark = pytest.mark.usefixtures("canary", "warm_sandbox")
 
 LAUGHS = '<!DOCTYPE net [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>'
 ENTITY = '<!DOCTYPE net [<!ENTITY a SYSTEM "file:///etc/passwd">]>'

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from model_parts import SMALL_DECODER
 from torch._dynamo.utils import counters
 from torch.nn import functional
 
@@ -23,7 +24,7 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network = RefineNet(encoder="test_resnet", num_classes=4, device="cpu", seed=1)
+    network = RefineNet(encoder="test_resnet", decoder=SMALL_DECODER, num_classes=4, device="cpu", seed=1)
     return network.save(tmp_path_factory.mktemp("model") / "small.safetensors")
 
 

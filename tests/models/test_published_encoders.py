@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections import OrderedDict
+from functools import lru_cache
 
 import pytest
 import timm
@@ -65,14 +67,23 @@ def tapped(name: str, oracle: nn.Module, images: Tensor) -> list[Tensor]:
     return maps
 
 
+@lru_cache(maxsize=1)  # the tests of a name follow each other, and drawing the weights takes longer than each of them
+def equal_networks(name: str) -> tuple[nn.Module, Encoder]:
+    """timm's network and ours, with the same weights."""
+    oracle, encoder = trained(timm_network(name)), Encoder(name)
+    encoder.features.load_state_dict(by_our_names(oracle, encoder.features))
+    return oracle, encoder
+
+
 @pytest.mark.parametrize("size", [(64, 64), (33, 97)])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_maps_gradients_and_statistics_are_those_of_timm_to_the_bit(
     name: str, training: bool, size: tuple[int, int]
 ) -> None:
-    oracle, encoder = trained(timm_network(name)).train(training), Encoder(name).train(training)
-    encoder.features.load_state_dict(by_our_names(oracle, encoder.features))
+    oracle, encoder = copy.deepcopy(equal_networks(name))
+    oracle.train(training)
+    encoder.train(training)
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
     copies = images.clone().requires_grad_(), images.clone().requires_grad_()
     expected = tapped(name, oracle, copies[0])

@@ -20,7 +20,7 @@ import warm_start
 from PIL import Image
 
 from refinenet.datasets.catalog import Dataset
-from refinenet.environment import describe_run
+from refinenet.distributed import describe_run
 from refinenet.inference.backends.pytorch import PyTorchBackend
 from refinenet.inference.segmenter import Segmenter
 from refinenet.labels import LabelSet

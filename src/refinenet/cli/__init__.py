@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from refinenet._version import __version__
-from refinenet.cli import convert, data, demo, deploy, export, hub, info, pretrain, quantise, serve, train
+from refinenet.cli import convert, data, demo, deploy, export, hub, info, label, pretrain, quantise, serve, train
 from refinenet.cli import eval as eval_command
 from refinenet.cli.examples import Commands, epilog
 from refinenet.cli.options import complain
@@ -30,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
+app.add_typer(label.app, name="label")
 
 
 def _print_version(asked: bool) -> None:
@@ -82,7 +83,7 @@ def main() -> NoReturn:
         missing = (error.name or "").partition(".")[0]
         if len(arguments) < len(sys.argv) - 1 or missing in ("", "refinenet"):
             raise
-        from refinenet.environment import INSTALL
+        from refinenet.distributed.environment import INSTALL
 
         name = "PyTorch" if missing == "torch" else missing
         complain(f"This needs {name}, which this installation lacks: {INSTALL}")

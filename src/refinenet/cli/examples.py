@@ -12,6 +12,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "refinenet train --dataset mine --model camvid --recipe few_images",
         "refinenet train -d mine --epochs 100 --set optimiser=sgd -o runs/mine",
         "refinenet train --resume runs/mine",
+        "refinenet train --continue runs/mine --dataset grown",
     ),
     "pretrain": ("refinenet pretrain my_images --encoder mobilenetv2_100 --output runs/encoder",),
     "eval": (
@@ -33,10 +34,23 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "push": ("refinenet push mine.safetensors owner/name",),
     "pull": ("refinenet pull owner/name@v1 --output theirs.safetensors",),
     "demo": ("refinenet demo --output street.png --seed 3",),
+    "label next": (
+        "refinenet label next photos -m mine.safetensors --count 50 -o todo",
+        "refinenet label next photos -m mine.safetensors --labelled mine",
+    ),
+    "label errors": (
+        "refinenet label errors mine --folds 5 -o suspects",
+        "refinenet label errors mine -m runs/other/best.safetensors",
+    ),
     "data list": ("refinenet data list",),
     "data prepare": ("refinenet data prepare camvid",),
     "data info": ("refinenet data info mine --sheet sheet.png",),
     "data check": ("refinenet data check mine --fix mine_repaired",),
+    "label write": (
+        "refinenet label write photographs -m mine.safetensors -o todo",
+        "refinenet label write photographs -o todo --format labelme --simplify 2",
+    ),
+    "label take": ("refinenet label take export.zip --drafts todo --into mine",),
     "data split": ("refinenet data split mine --val 0.2 --test 0.1",),
 }
 """Commands that can be typed as they stand, by the name of the command."""

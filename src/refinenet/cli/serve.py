@@ -32,9 +32,15 @@ def serve(
         list[str] | None, typer.Option(help="Host name by which clients reach the server; may be repeated.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Images processed at the same time.")] = 2,
+    model_processes: Annotated[
+        int, typer.Option(help="Processes that run the network, replaced if they crash or hang; 0 for none of its own.")
+    ] = 0,
+    model_seconds: Annotated[float, typer.Option(help="Time allowed for the network in such a process.")] = 20.0,
     queue: Annotated[int, typer.Option(help="Requests that may wait; further ones get 503.")] = 32,
     max_bytes: Annotated[int, typer.Option(help="Largest request, in bytes.")] = 20 * 2**20,
-    max_pixels: Annotated[int, typer.Option(help="Largest image, width times height.")] = 25_000_000,
+    total_bytes: Annotated[int, typer.Option(help="All requests in memory, in bytes; further ones get 503.")] = 64
+    * 2**20,
+    max_pixels: Annotated[int, typer.Option(help="Largest image, width times height.")] = 4_000_000,
     header_seconds: Annotated[float, typer.Option(help="Time allowed for the headers of a request.")] = 5.0,
     body_seconds: Annotated[float, typer.Option(help="Time allowed for an upload.")] = 10.0,
     decode_seconds: Annotated[float, typer.Option(help="Time allowed for decoding an image.")] = 10.0,
@@ -60,8 +66,11 @@ def serve(
         token=_read_token(token_file),
         allowed_hosts=tuple(allowed_host or ()),
         workers=workers,
+        model_processes=model_processes,
+        model_seconds=model_seconds,
         queue=queue,
         max_bytes=max_bytes,
+        total_bytes=total_bytes,
         max_pixels=max_pixels,
         body_seconds=body_seconds,
         decode_seconds=decode_seconds,

@@ -20,7 +20,7 @@ _OF_DEVELOPERS = ("dev", "docs")
 def describe_system() -> dict[str, Any]:
     """Return versions, processor, devices, backends, extras and caches as JSON-ready values."""
     from refinenet import models
-    from refinenet.environment import describe_run, has_pytorch
+    from refinenet.distributed.environment import describe_run, has_pytorch
     from refinenet.inference.backends.base import CPU
 
     run, device = describe_run(), str(models.choose_device(None)) if has_pytorch() else CPU

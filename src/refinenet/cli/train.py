@@ -42,6 +42,14 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Run folder of an interrupted training run to resume, instead of --dataset.")
     ] = None,
+    continue_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--continue",
+            help="Run folder of a finished training run to continue: a new, shorter run from its last model, at lower "
+            "learning rates, on a --dataset that has grown, and a comparison of both models.",
+        ),
+    ] = None,
     stages: Annotated[
         Path | None,
         typer.Option(
@@ -178,12 +186,17 @@ def train(
         "bands": bands,
         "decoder": None if decoder is None else read_value(decoder),
     }
-    _check_usage(dataset, resume, stages, recipe, start)
+    if continue_from is None:
+        _check_usage(dataset, resume, stages, recipe, start)
+    else:
+        _check_continued(start, {"--resume": resume, "--stages": stages, "--recipe": recipe})
     if resume is not None and not check:
         raise typer.BadParameter("the data of a resumed run were checked when it started.", param_hint="--no-check")
     from refinenet.api import RefineNet
 
-    result = RefineNet(**_choose_start(start, recipe, chosen, is_staged=stages is not None), device=device).train(
+    # What a continued run changes has to fit its old settings, which are not known yet.
+    is_partial = stages is not None or continue_from is not None
+    result = RefineNet(**_choose_start(start, recipe, chosen, is_staged=is_partial), device=device).train(
         dataset[0] if dataset and len(dataset) == 1 else dataset,
         root=root,
         output=output,
@@ -194,6 +207,7 @@ def train(
         check=check,
         stop_after=stop_after,
         progress=not as_json,
+        continue_from=continue_from,
         **chosen,
     )
     _report(result, as_json)
@@ -236,8 +250,22 @@ def _check_usage(
         raise typer.BadParameter(f"{other}: omit one of the two options.", param_hint="--recipe")
 
 
+def _check_continued(start: Mapping[str, Any], others: Mapping[str, object]) -> None:
+    if any(value is not None for value in start.values()):
+        raise typer.BadParameter(
+            "a continued run already has a network: omit the options for a new one.", param_hint="--continue"
+        )
+    for name, value in others.items():
+        if value is not None:
+            raise typer.BadParameter(
+                "a continued run is a new one with the settings of the old one; --resume goes on with an interrupted "
+                "run itself. Pass one of the options.",
+                param_hint=name,
+            )
+
+
 def _report(result: "TrainResult", as_json: bool) -> None:
-    found = {
+    found: dict[str, Any] = {
         "folder": str(result.folder),
         "model": str(result.model),
         "best_miou": result.best_miou,
@@ -246,5 +274,7 @@ def _report(result: "TrainResult", as_json: bool) -> None:
         "epochs": result.epochs,
         "is_over": result.is_over,
     }
+    if result.comparison is not None:
+        found["comparison"] = result.comparison.to_dict()
     best = "none yet" if result.best_score is None else f"{100 * result.best_score:.2f} %"
     say(found if as_json else f"Best validation {result.goal}: {best}. Model: {result.model}")

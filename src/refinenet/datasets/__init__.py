@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         open_training_datasets,
         read_classes,
         read_for_model,
+        split_names,
     )
     from refinenet.datasets.class_statistics import (
         ClassCounts,
@@ -44,9 +45,11 @@ if TYPE_CHECKING:
     from refinenet.datasets.dataset import spread
     from refinenet.datasets.folder.band_files import is_band_folder, open_band_folder
     from refinenet.datasets.info import describe, write_contact_sheet
+    from refinenet.datasets.joining import join
     from refinenet.datasets.preparation import PrepareReport, list_datasets, prepare
     from refinenet.datasets.quantity_choice import with_quantities
-    from refinenet.datasets.split import split_folder
+    from refinenet.datasets.same_images import find_same_images
+    from refinenet.datasets.split import group_stems, split_folder
     from refinenet.datasets.street_scenes import draw_street
 else:
     __getattr__, __dir__ = attach(__name__)
@@ -71,11 +74,14 @@ __all__ = [
     "describe",
     "draw_street",
     "find_root",
+    "find_same_images",
     "find_server",
+    "group_stems",
     "is_band_folder",
     "is_drawn",
     "is_folder_dataset",
     "is_unlabelled",
+    "join",
     "list_datasets",
     "list_files",
     "log_weights",
@@ -89,6 +95,7 @@ __all__ = [
     "read_classes",
     "read_for_model",
     "split_folder",
+    "split_names",
     "spread",
     "with_quantities",
     "write_contact_sheet",

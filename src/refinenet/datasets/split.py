@@ -62,7 +62,7 @@ def split_folder(
     stems = _list_stems(root)
     if len(stems) < len(names):
         raise ValueError(f"{root} has {len(stems)} images, too few for {', '.join(names)}.")
-    groups = _group(stems, group)
+    groups = group_stems(stems, group)
     shares = {"test": test, "val": val} if test else {"val": val}
     if len(groups) == 1:
         print_note(
@@ -130,7 +130,16 @@ def _warn_unread(files: SplitFiles) -> None:
     print_note(files.describe_unread(), enabled=bool(files.unread))
 
 
-def _group(stems: Sequence[str], expression: str | None) -> dict[str, list[str]]:
+def group_stems(stems: Sequence[str], expression: str | None = None) -> dict[str, list[str]]:
+    """Group the stems of related images, by a key for each group.
+
+    Args:
+        stems: Stems of images, with folders.
+        expression: As `group` for `split_folder`.
+
+    Raises:
+        ValueError: The regular expression is invalid, or finds nothing in a stem.
+    """
     try:
         pattern = None if expression is None else re.compile(expression)
     except re.error as error:

@@ -13,13 +13,16 @@ from refinenet._lazy import attach
 if TYPE_CHECKING:
     from refinenet.deployment.file_results import FileResult
     from refinenet.deployment.files import take_all
+    from refinenet.deployment.image_search import FoundImage, Search, find_images
     from refinenet.deployment.inputs import JobList, plan_bytes, plan_work
-    from refinenet.deployment.journal import JOURNAL_FILE, SETTINGS_FILE
+    from refinenet.deployment.journal import JOURNAL_FILE, SETTINGS_FILE, file_state
     from refinenet.deployment.large_images import OVERLAP, Windows
     from refinenet.deployment.outputs import choose_kinds, render, usual_suffix
     from refinenet.deployment.ray.engine import segment_with_ray
     from refinenet.deployment.ray.journal import RayResult, failed
     from refinenet.deployment.ray.storage import find_skipped, pair_places
+    from refinenet.deployment.reading import choose_reading
+    from refinenet.deployment.regions import find_regions
     from refinenet.deployment.server.app import create_app
     from refinenet.deployment.server.settings import ServerSettings
     from refinenet.deployment.sharing import SharedModel
@@ -34,16 +37,22 @@ __all__ = [
     "OVERLAP",
     "SETTINGS_FILE",
     "FileResult",
+    "FoundImage",
     "JobList",
     "Kind",
     "RayResult",
+    "Search",
     "ServerSettings",
     "SharedModel",
     "Windows",
     "choose_kinds",
     "choose_output",
+    "choose_reading",
     "create_app",
     "failed",
+    "file_state",
+    "find_images",
+    "find_regions",
     "find_skipped",
     "is_video",
     "pair_places",

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, overload
+from typing import Any, Self, overload
 
 from refinenet import models
 from refinenet.deployment.latency_budget import LatencyTuner
@@ -19,7 +19,7 @@ from refinenet.inference.backends.base import BackendName, InferencePrecision
 from refinenet.inference.backends.graph import ExportedModel
 from refinenet.inference.prediction import Prediction
 from refinenet.inference.segmentation import Segmentation
-from refinenet.inference.segmenter import Segmenter
+from refinenet.inference.segmenter import Backend, Segmenter
 from refinenet.io.bands import name_bands
 from refinenet.io.image_sources import not_an_image
 from refinenet.io.images import ChannelOrder, ImageSource, knows_its_order, read_image
@@ -334,6 +334,17 @@ class PredictionModel:
             ValueError: `abstain_below` is not in [0, 1].
         """
         return self._segmenter.predict_outputs(image.pixels, abstain_below, image.valid)
+
+    def run_by(self, wrap: Callable[[Backend], Backend]) -> Self:
+        """Return a model that shares everything with this one, and runs its network by another backend.
+
+        Args:
+            wrap: Takes the backend of this model and returns the one around it.
+        """
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        copied._segmenter = self._segmenter.run_by(wrap(self._segmenter.backend))
+        return copied
 
     def _choose_segmenter(self, image: Decoded, max_latency_ms: float | None) -> Segmenter:
         return self._segmenter if max_latency_ms is None else self._tuner.within(image.pixels, max_latency_ms).segmenter

@@ -10,8 +10,8 @@ from refinenet._lazy import attach
 
 if TYPE_CHECKING:
     from refinenet.evaluation.calibration import FittedTemperature, fit_temperature
-    from refinenet.evaluation.comparison import compare
-    from refinenet.evaluation.evaluator import PROTOCOL, accumulate_targets, model_predictor, validate
+    from refinenet.evaluation.comparison import EvaluationComparison, compare
+    from refinenet.evaluation.evaluator import PROTOCOL, accumulate_targets, evaluate, model_predictor, validate
     from refinenet.evaluation.metric_tables import By
     from refinenet.evaluation.metrics import ConfusionMatrix
     from refinenet.evaluation.pipeline import (
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         open_splits_of,
         run_evaluation,
     )
+    from refinenet.evaluation.report.images import draw_frame, photo_uri
     from refinenet.evaluation.report.targets import draw_target_strip
     from refinenet.evaluation.results import Evaluation, percent
     from refinenet.evaluation.submission import Submission, plan_submission, write_submission
@@ -36,6 +37,7 @@ __all__ = [
     "By",
     "ConfusionMatrix",
     "Evaluation",
+    "EvaluationComparison",
     "FittedTemperature",
     "Submission",
     "accumulate_targets",
@@ -43,7 +45,9 @@ __all__ = [
     "check_masks",
     "choose_protocol_for",
     "compare",
+    "draw_frame",
     "draw_target_strip",
+    "evaluate",
     "evaluate_predictions",
     "find_targets",
     "fit_temperature",
@@ -52,6 +56,7 @@ __all__ = [
     "open_split",
     "open_splits_of",
     "percent",
+    "photo_uri",
     "plan_submission",
     "run_evaluation",
     "validate",

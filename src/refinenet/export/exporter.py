@@ -14,7 +14,7 @@ import torch
 
 from refinenet.datasets import street_scenes
 from refinenet.datasets.catalog import Dataset
-from refinenet.environment import describe_run
+from refinenet.distributed.environment import describe_run
 from refinenet.export.certificate import Certificate, describe_files, time_both
 from refinenet.export.defaults import SIZES
 from refinenet.export.formats import Format, find_format

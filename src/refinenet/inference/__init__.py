@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from refinenet._lazy import attach
 
 if TYPE_CHECKING:
-    from refinenet.inference.area_table import AREA_COLUMNS, area_rows, count_regions
+    from refinenet.inference.area_table import AREA_COLUMNS, area_rows, count_regions, number_regions
     from refinenet.inference.backends import (
         AUTO,
         BACKENDS,
@@ -154,6 +154,7 @@ __all__ = [
     "list_backends",
     "load_engine",
     "measure_difference",
+    "number_regions",
     "onnxruntime_errors",
     "open_backend",
     "open_onnx",

@@ -110,6 +110,12 @@ class Segmenter:
         changed.protocol = protocol
         return changed
 
+    def run_by(self, backend: Backend) -> Segmenter:
+        """Return this segmenter with another backend for the same network."""
+        changed = copy.copy(self)
+        changed.backend = backend
+        return changed
+
     def describe_protocol(self) -> str:
         """Describe the inference protocol in words."""
         words = self.protocol.describe()

@@ -107,7 +107,7 @@ if TYPE_CHECKING:
         hatch,
     )
     from refinenet.io.locks import only_one, sole_owner
-    from refinenet.io.mask_files import read_colour_mask, read_colours, read_ids, read_mask
+    from refinenet.io.mask_files import read_colour_mask, read_colours, read_ids, read_mask, read_palette
     from refinenet.io.overlay import USUAL_STYLE, OverlayStyle, blend, draw_overlay
     from refinenet.io.parallel import map_parallel, map_safely
     from refinenet.io.raster.band_reader import BandReader, open_bands
@@ -257,6 +257,7 @@ __all__ = [
     "read_image",
     "read_mask",
     "read_message",
+    "read_palette",
     "read_picture",
     "read_pixel_area",
     "read_samples",

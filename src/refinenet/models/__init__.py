@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         network_to_deploy,
         note_weights,
         trace,
+        without_changes_in_place,
     )
     from refinenet.models.int8_record import Int8Record, QuantisedLayer, QuantisedMap
     from refinenet.models.licences import choose_licence
@@ -127,5 +128,6 @@ __all__ = [
     "take_classes",
     "trace",
     "upsample",
+    "without_changes_in_place",
     "write_hub_card",
 ]

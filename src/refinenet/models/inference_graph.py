@@ -317,7 +317,20 @@ def label_type(num_classes: int) -> torch.dtype:
 
 def network_to_deploy(network: Network) -> DeployedNetwork:
     """Return the fused copy of a network on the CPU in evaluation mode that is traced for every format."""
-    return DeployedNetwork(fuse(network).cpu().to(memory_format=torch.contiguous_format)).eval()
+    traced = without_changes_in_place(fuse(network).cpu().to(memory_format=torch.contiguous_format))
+    return DeployedNetwork(traced).eval()
+
+
+def without_changes_in_place(network: Network) -> Network:
+    """Let the activations of a network that is going to be traced return new tensors.
+
+    The graph is the same. PyTorch rewrites operations in place before it translates a trace to ONNX, which takes
+    several times as long as the translation itself.
+    """
+    for module in network.modules():
+        if "inplace" in vars(module):
+            vars(module)["inplace"] = False
+    return network
 
 
 def trace(deployed: DeployedNetwork) -> torch.export.ExportedProgram:

@@ -12,7 +12,10 @@ from refinenet._lazy import attach
 if TYPE_CHECKING:
     from refinenet.training.config import TrainConfig
     from refinenet.training.pretraining.run import pretrain_encoder
+    from refinenet.training.records.fingerprint import find_changes, take_fingerprint
+    from refinenet.training.records.folder import RunFolder
     from refinenet.training.records.recipes import merge, read_recipe, recipe_descriptions, recipe_settings
+    from refinenet.training.records.run_record import RunRecord
     from refinenet.training.run import TrainResult, TrainRun
     from refinenet.training.stages import prepare_runs
     from refinenet.training.start import TrainArguments
@@ -20,14 +23,18 @@ else:
     __getattr__, __dir__ = attach(__name__)
 
 __all__ = [
+    "RunFolder",
+    "RunRecord",
     "TrainArguments",
     "TrainConfig",
     "TrainResult",
     "TrainRun",
+    "find_changes",
     "merge",
     "prepare_runs",
     "pretrain_encoder",
     "read_recipe",
     "recipe_descriptions",
     "recipe_settings",
+    "take_fingerprint",
 ]

@@ -12,6 +12,7 @@ from refinenet.datasets.catalog import Dataset
 from refinenet.datasets.class_statistics import ClassCounts, count_classes, log_weights, median_frequency_weights
 from refinenet.datasets.dataset import spread
 from refinenet.distributed import Engine
+from refinenet.evaluation.comparison import EvaluationComparison
 from refinenet.inference.backends.pytorch import keep_freed_memory
 from refinenet.io.console import print_note
 from refinenet.models.model_card import ModelCard
@@ -27,6 +28,7 @@ from refinenet.training.losses import Objective
 from refinenet.training.records.folder import RunFolder
 from refinenet.training.records.run_record import RunRecord
 from refinenet.training.segmentation_task import MIOU, SegmentationTask, choose_goal
+from refinenet.training.start_comparison import compare_with_start
 from refinenet.training.targets import make_objective
 
 
@@ -46,6 +48,8 @@ class TrainResult:
     """Number of epochs trained in all."""
     is_over: bool
     """Whether the run is finished; False if `stop_after` stopped it before its end."""
+    comparison: EvaluationComparison | None = None
+    """Of a run that continued another one: the models before and after on the validation split."""
 
     @property
     def best_miou(self) -> float | None:
@@ -105,6 +109,7 @@ class TrainRun:
         """
         keep_freed_memory()
         folder, processes = self.folder, self.engine.processes
+        val_set = self.val_set  # while it trains, the run may read it from a cache
         with ExitStack() as stack:
             held = hold(folder, self.config, processes, steps=self.stop_after, show=self.show)
             session = stack.enter_context(held)
@@ -122,6 +127,7 @@ class TrainRun:
             if processes.is_first and not state.is_finished:
                 task.save_last(state.epoch)
             processes.wait()  # where another process ends first, torchrun may kill this one while it writes
+        compared = compare_with_start(folder, val_set, processes, progress=self.show) if state.is_finished else None
         return TrainResult(
             folder=folder.path,
             model=folder.model,
@@ -129,6 +135,7 @@ class TrainRun:
             goal=choose_goal(self.network.architecture),
             epochs=state.epoch,
             is_over=state.is_finished,
+            comparison=compared,
         )
 
     def _start_or_restore(self, learner: Learner[Network]) -> TrainState:

@@ -26,10 +26,12 @@ from refinenet.models.model_card import ModelCard
 from refinenet.models.model_file import load, save
 from refinenet.models.network import Network
 from refinenet.training.config import TrainConfig
+from refinenet.training.continuation import continue_run
 from refinenet.training.records.folder import RunFolder, folder_name, next_folder
 from refinenet.training.records.recipes import merge, place_training, read_recipe
 from refinenet.training.run import TrainRun
 from refinenet.training.start import TrainArguments, check_data, describe_source, resume_run, start_run
+from refinenet.training.start_comparison import keep_start
 
 
 def prepare_runs(network: Network, card: ModelCard, arguments: TrainArguments) -> Iterable[TrainRun]:
@@ -45,6 +47,10 @@ def prepare_runs(network: Network, card: ModelCard, arguments: TrainArguments) -
         ValueError: Not exactly one of dataset, stages and resume is given, or its value is not allowed.
     """
     arguments = _choose_classes(_follow_recipe(arguments))
+    if arguments.continue_from is not None:
+        return [_continue(network.mean.device, arguments)]
+    if arguments.resume is not None and callable(arguments.dataset) and arguments.stages is None:
+        return [resume_run(RunFolder(Path(arguments.resume)), network.mean.device, arguments)]
     if sum(each is not None for each in (arguments.dataset, arguments.resume, arguments.stages)) != 1:
         raise ValueError("Pass one of dataset (a name or a folder), stages, or resume (the folder of a run).")
     if arguments.dataset is not None:
@@ -61,6 +67,16 @@ def prepare_runs(network: Network, card: ModelCard, arguments: TrainArguments) -
         )
     assert arguments.resume is not None
     return resume_runs(Path(arguments.resume), network.mean.device, arguments)
+
+
+def _continue(device: torch.device, arguments: TrainArguments) -> TrainRun:
+    """Prepare a new run that continues a finished one; the model that it starts from is kept in its folder."""
+    network, card, changed = continue_run(arguments)
+    folder = None if arguments.output is None else RunFolder(Path(arguments.output))
+    run = start_run(network.to(device), card, changed, folder)
+    if run.engine.processes.is_first:
+        keep_start(run.folder, changed.origin)
+    return run
 
 
 def _follow_recipe(arguments: TrainArguments) -> TrainArguments:

@@ -63,6 +63,8 @@ class TrainArguments:
     root: str | os.PathLike[str] | None = None
     output: str | os.PathLike[str] | None = None
     resume: str | os.PathLike[str] | None = None
+    continue_from: str | os.PathLike[str] | None = None
+    """Folder of a finished run that a new one continues; see `continuation`."""
     stages: str | os.PathLike[str] | Sequence[Mapping[str, Any]] | None = None
     recipe: str | os.PathLike[str] | None = None
     classes: str | None = None
@@ -81,6 +83,11 @@ class TrainArguments:
     def __post_init__(self) -> None:
         if self.recipe is not None and (self.resume is not None or self.stages is not None):
             raise ValueError("A recipe defines what to train on: do not combine it with resume or stages.")
+        if self.continue_from is not None and not (self.recipe is self.resume is self.stages is None):
+            raise ValueError(
+                "A run is continued with the settings of the old one (continue_from): do not combine it with resume, "
+                "which goes on with an interrupted run itself, nor with stages or a recipe."
+            )
         if not isinstance(self.root, str | os.PathLike | None):
             raise ValueError(f"root must be a folder, not {self.root!r}.")
         if self.stop_after is not None and (type(self.stop_after) is not int or self.stop_after < 1):
@@ -316,14 +323,19 @@ def _open_teacher(config: TrainConfig, network: Network, train_set: Dataset) -> 
 def resume_run(folder: RunFolder, device: torch.device, arguments: TrainArguments) -> TrainRun:
     """Prepare to continue a stopped run from its newest checkpoint, with the settings it was started with.
 
+    The dataset of `arguments`, if it has one, is the function that the run was started with.
+
     Raises:
         FileNotFoundError: There is no run, or its data are missing.
         ValueError: The run's files are damaged, or its dataset or teacher has changed.
     """
-    record = RunRecord.read(folder)
+    record = RunRecord.read(folder, has_dataset=callable(arguments.dataset))
     config = record.config
     train_set, val_set = open_training_datasets(
-        record.dataset, record.root, value_range=config.value_range, bands=record.card.architecture.bands
+        arguments.dataset if callable(arguments.dataset) else record.dataset,
+        record.root,
+        value_range=config.value_range,
+        bands=record.card.architecture.bands,
     )
     train_set, val_set = (replace(each, longest_side=record.card.longest_side) for each in (train_set, val_set))
     network = Network(record.card.architecture).to(device)

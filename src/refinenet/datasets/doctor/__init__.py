@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from refinenet.datasets.doctor.band_rules import check_bands
     from refinenet.datasets.doctor.examination import Examination, check, check_masks, examine
     from refinenet.datasets.doctor.findings import KINDS, Finding
+    from refinenet.datasets.doctor.mask_values import write_classes
     from refinenet.datasets.doctor.repair import check_target, fix
     from refinenet.datasets.doctor.report import Change, Changes, Report
 else:
@@ -34,4 +35,5 @@ __all__ = [
     "check_target",
     "examine",
     "fix",
+    "write_classes",
 ]

@@ -75,13 +75,13 @@ def find_invalid(json_files: Iterable[Path]) -> InvalidLabels:
     invalid = InvalidLabels()
     for path in json_files:
         try:
-            shapes, size = _read_shapes(path)
+            shapes, size = read_shapes(path)
         except ValueError:
             continue
         for number, shape in enumerate(shapes, start=1):
             try:
-                _take_label(shape)
-                _fill(shape, size)
+                take_label(shape)
+                fill_shape(shape, size)
             except ValueError as error:
                 invalid.add(f"{path.name}, {_name(shape, number)}: {error}")
     return invalid
@@ -97,14 +97,14 @@ def _find_labels(json_files: Sequence[Path], leave_out_invalid: bool) -> dict[st
     found: dict[str, Path] = {}
     for path in json_files:
         try:
-            shapes, size = _read_shapes(path)
+            shapes, size = read_shapes(path)
         except ValueError:
             if leave_out_invalid:
                 continue
             raise
         for shape in shapes:
             try:
-                label = _take_label(shape)
+                label = take_label(shape)
                 if leave_out_invalid:
                     _check(shape, size)
             except ValueError as error:
@@ -138,11 +138,11 @@ def read_labels(label_set: LabelSet, json_file: Path, *, leave_out_invalid: bool
         ValueError: The file is damaged, or a label is not in the label set.
         OSError: The file cannot be read.
     """
-    shapes, size = _read_shapes(json_file)
+    shapes, size = read_shapes(json_file)
     labels = label_set.cast(np.full(size, find_background(label_set), np.uint16))
     for shape in shapes:
         try:
-            label, region = _take_label(shape), _fill(shape, size)
+            label, region = take_label(shape), fill_shape(shape, size)
         except ValueError as error:
             if leave_out_invalid:
                 continue
@@ -151,8 +151,13 @@ def read_labels(label_set: LabelSet, json_file: Path, *, leave_out_invalid: bool
     return labels
 
 
-def _read_shapes(json_file: Path) -> tuple[list[Mapping[str, Any]], tuple[int, int]]:
-    """Read the shapes of a file, and the image's height and width."""
+def read_shapes(json_file: Path) -> tuple[list[Mapping[str, Any]], tuple[int, int]]:
+    """Read the shapes of a file, and the image's height and width.
+
+    Raises:
+        ValueError: The file is damaged.
+        OSError: The file cannot be read.
+    """
     try:
         values = json.loads(json_file.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -177,7 +182,12 @@ def _as_whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _take_label(shape: Any) -> str:
+def take_label(shape: Any) -> str:
+    """Return the label of a shape.
+
+    Raises:
+        ValueError: It has none.
+    """
     label = shape.get("label") if isinstance(shape, dict) else None
     if not isinstance(shape, dict):
         raise ValueError(f"it is {str(shape)[:60]!r}, not an object {{...}}.")
@@ -199,8 +209,12 @@ def _check(shape: Mapping[str, Any], size: tuple[int, int]) -> tuple[str, list[P
     return kind, points
 
 
-def _fill(shape: Mapping[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Return the `(H, W)` region of a shape; `size` is H and W."""
+def fill_shape(shape: Mapping[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Return the `(H, W)` region of a shape; `size` is H and W.
+
+    Raises:
+        ValueError: The shape has no area, or is damaged.
+    """
     kind, points = _check(shape, size)
     if kind == "mask":
         return _place_mask(shape.get("mask"), points, size)

@@ -1,5 +1,5 @@
 """Runs on the machines of a Ray cluster; start reading with `engine.segment_with_ray`.
 
-`tasks` is the work of Ray's processes, `storage` reads and writes local files and object stores, `journal` makes runs
-resumable.
+`reading` and `tasks` are the work of Ray's processes, `storage` reads and writes local files and object stores,
+`journal` makes runs resumable.
 """

@@ -23,8 +23,9 @@ from typing import Any, Literal, cast, get_args
 from refinenet.deployment.journal import GREY, LABEL_FILES
 from refinenet.deployment.outputs import check_target
 from refinenet.deployment.ray.journal import RayJournal, RayResult, failed
+from refinenet.deployment.ray.reading import Deaths, read_row
 from refinenet.deployment.ray.storage import as_place, is_here
-from refinenet.deployment.ray.tasks import Deaths, Worker, WorkerSettings, read_row
+from refinenet.deployment.ray.tasks import Worker, WorkerSettings
 from refinenet.deployment.reading import choose_reading
 from refinenet.inference.backends import BACKENDS, check_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision

@@ -25,7 +25,6 @@ from refinenet.deployment.image_search import (
     find_images,
     names_one_file,
 )
-from refinenet.deployment.inputs import RESULT_SUFFIXES
 from refinenet.io.files import write_atomically
 from refinenet.io.image_files import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, has_suffix, walk_names
 
@@ -206,6 +205,8 @@ def pair_places(
             folder as output.
         OSError: a folder cannot be read.
     """
+    from refinenet.deployment.inputs import RESULT_SUFFIXES  # imports PyTorch, which processes that read do not need
+
     places = [as_place(image) for image in dict.fromkeys(images)]
     target = as_place(output or DEFAULT_FOLDER)
     if target.lower().endswith((*IMAGE_SUFFIXES, *RESULT_SUFFIXES)) and not _is_folder(target):

@@ -1,4 +1,4 @@
-"""The work of Ray's processes: reading images, and segmenting them. Tables are PyArrow's, with one row.
+"""The work of Ray's workers: segmenting the images of `reading.read_row`. Tables are PyArrow's, with one row.
 
 Shape letters: H height, W width.
 """
@@ -6,9 +6,7 @@ Shape letters: H height, W width.
 from __future__ import annotations
 
 import json
-import os
 import socket
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 
 from refinenet._version import __version__
 from refinenet.deployment.outputs import check_target
+from refinenet.deployment.ray.reading import as_table, begin, give_up
 from refinenet.deployment.ray.storage import find_stamps, is_here, read_content, write_content
 from refinenet.inference.backends import open_backend
 from refinenet.inference.backends.base import BackendName, InferencePrecision
@@ -27,105 +26,9 @@ from refinenet.inference.segmenter import Segmenter
 from refinenet.inference.values.subject import AS_USUAL, RenderOptions
 from refinenet.io.console import describe_error
 from refinenet.io.files import refuse_same_file
-from refinenet.io.images import read_image
-from refinenet.io.sample_values import RGB, Decoded, Mask, Reading
+from refinenet.io.sample_values import RGB, Mask
 from refinenet.models.model_card import ModelCard
 from refinenet.models.network import Network
-
-DEATHS = 3
-"""Processes that may die over an image before it is given up."""
-
-
-class Deaths:
-    """Counter of the processes that died on each image, in a separate process, since a killed one cannot count itself.
-
-    Ray repeats the work of a killed process as often as it takes, which would be forever for an image that kills every
-    process.
-    """
-
-    def __init__(self) -> None:
-        self._current: dict[str, str] = {}
-        self._deaths: Counter[str] = Counter()
-
-    def begin(self, process: str, work: str) -> int:
-        """Record that a process begins some work, and return how many others died over it."""
-        # A process announces each next piece of work, so another one that is still listed with this one is dead.
-        for dead in [other for other, theirs in self._current.items() if theirs == work and other != process]:
-            del self._current[dead]
-            self._deaths[work] += 1
-        self._current[process] = work
-        return self._deaths[work]
-
-
-def read_row(table: Any, deaths: Any, reading: Reading) -> Any:
-    """Read an image outside of the workers, which then need not wait for disks, networks and decoders.
-
-    Args:
-        table: A row with "index", "image" and "output".
-        deaths: Ray's handle of a `Deaths`.
-        reading: Bands and value range to read.
-
-    Returns:
-        The row with "pixels" and "valid" (bytes; "valid" is packed to bits, or None for data everywhere), "height",
-        "width", "notes" (JSON), "read" (the file's stamp), and "error", which is None on success.
-    """
-    row = table.to_pylist()[0]
-    error, image, stamp = _give_up(row, begin(deaths, "read", row)), Decoded(pixels=np.zeros((0, 0, 3), np.uint8)), ""
-    if error is None:
-        try:
-            # Before reading: a file that is replaced meanwhile then differs from its journal entry, and is redone.
-            stamp = find_stamps([row["image"]]).get(row["image"], "")
-            image = _read(row["image"], reading)
-        except (ValueError, OSError) as failure:
-            error = describe_error(failure)
-    height, width, _ = image.pixels.shape
-    facts = {"height": height, "width": width, "notes": json.dumps(image.notes), "read": stamp, "error": error}
-    valid = None if image.valid is None else np.packbits(image.valid).tobytes()
-    return as_table({**row, **facts, "pixels": image.pixels.tobytes(), "valid": valid})
-
-
-def _read(image: str, reading: Reading) -> Decoded:
-    if is_here(image):
-        return read_image(image, reading=reading)
-    content = read_content(image)
-    try:
-        return read_image(content, reading=reading)
-    except ValueError as error:
-        raise ValueError(f"{image}: {error}") from error
-
-
-def begin(deaths: Any, work: str, row: dict[str, Any]) -> int:
-    """Begin work on an image, and return how many processes died over it before.
-
-    Args:
-        deaths: Ray's handle of a `Deaths`.
-        work: Name of the work.
-        row: The image: "index" and "image".
-    """
-    import ray
-
-    process = f"{socket.gethostname()}:{os.getpid()}"
-    count: int = ray.get(deaths.begin.remote(process, f"{work} {row['index']}"))
-    return count
-
-
-def _give_up(row: dict[str, Any], count: int) -> str | None:
-    """Return a message if too many processes have died over an image."""
-    if count < DEATHS:
-        return None
-    return (
-        f"{row['image']} is skipped: {count} processes died while processing it, perhaps out of memory. Resize it, "
-        "or use fewer --workers, so that each has more memory."
-    )
-
-
-def as_table(row: dict[str, Any]) -> Any:
-    """Return a PyArrow table of one row."""
-    import pyarrow
-
-    # Arrow's usual bytes end at 2 GB, which the pixels of several images may exceed.
-    kinds = {"pixels": pyarrow.large_binary(), "valid": pyarrow.large_binary(), "error": pyarrow.string()}
-    return pyarrow.table({key: pyarrow.array([value], kinds.get(key)) for key, value in row.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +91,7 @@ class Worker:
         """
         row = table.drop_columns(["pixels", "valid"]).to_pylist()[0]
         count = 0 if row["error"] else begin(self._deaths, "segment", row)
-        error = row["error"] or _give_up(row, count)
+        error = row["error"] or give_up(row, count)
         outcome = {"error": error} if error else self._segment(row, table, is_repeated=count > 0)
         return as_table({"index": row["index"], "outcome": json.dumps(outcome)})
 

@@ -33,7 +33,8 @@ def create_app(model: SegmentationModel, settings: ServerSettings | None = None)
 
     @asynccontextmanager
     async def live(_: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(service.warm_up)
+        if not service.is_warm:
+            await asyncio.to_thread(service.warm_up)
         yield
         service.close()
 
@@ -51,5 +52,5 @@ def create_app(model: SegmentationModel, settings: ServerSettings | None = None)
     app.include_router(routes.router)
     app.include_router(open_inference.router)
     app.include_router(page.router)
-    app.add_middleware(Gate, settings=service.settings, metrics=service.metrics)
+    app.add_middleware(Gate, settings=service.settings, metrics=service.metrics, admit=service.admit)
     return app

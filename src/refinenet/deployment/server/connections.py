@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 import uuid
 from typing import Any
 
@@ -27,20 +28,65 @@ class BoundedProtocol(H11Protocol):
         self._limits = limits
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._waits_since, self._is_cut = 0.0, False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn
         """Begin to wait for a request."""
         super().connection_made(transport)
-        if self._is_one_too_many():
+        self._waits_since = self.loop.time()
+        if self._is_greedy() or not self._has_room():
             self.app = _refuse_connection
         self._head_timer = self._cut_after(self._limits.header_seconds)
 
-    def _is_one_too_many(self) -> bool:
+    def _is_greedy(self) -> bool:
         address = self.client[0] if self.client else ""
-        clients = [getattr(each, "client", None) for each in self.connections]
-        same = sum(client is not None and client[0] == address for client in clients)
-        is_greedy = same > self._limits.connections_per_address and not is_loopback(address)
-        return is_greedy or len(self.connections) > self._limits.connections
+        same = sum(each.client is not None and each.client[0] == address for each in self._all())
+        return same > self._limits.connections_per_address and not is_loopback(address)
+
+    def _all(self) -> list[BoundedProtocol]:
+        return [each for each in self.connections if isinstance(each, BoundedProtocol) and not each._is_cut]
+
+    def _has_room(self) -> bool:
+        """Whether this connection may stay, if need be instead of the one whose client has been slow for longest.
+
+        Otherwise a few hundred connections that send nothing would keep all others out until their time is over.
+        """
+        connections = self._all()
+        if len(connections) <= self._limits.connections:
+            return True
+        waiting = [each for each in connections if each is not self and each._waits_for_client]
+        waiting.sort(key=lambda each: (each._progress, each._waits_since))
+        slowest = next((each for each in waiting if not each._has_sent), None)
+        if slowest is not None:
+            slowest._cut()
+        return slowest is not None
+
+    @property
+    def _has_sent(self) -> bool:
+        """Whether bytes have arrived that this busy process has not read yet, so that the client is not to blame."""
+        if self.transport.is_closing():
+            return False
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
+            return bool(selector.select(0))
+
+    @property
+    def _waits_for_client(self) -> bool:
+        return self.conn.their_state in (h11.IDLE, h11.SEND_BODY) or self._unread > 0
+
+    @property
+    def _progress(self) -> int:
+        """How much would be lost with this connection: nothing, a body that is received, a response that is read."""
+        return 2 if self._unread > 0 else int(self.conn.their_state is h11.SEND_BODY)
+
+    @property
+    def _unread(self) -> int:
+        """Bytes of responses that the client has not read."""
+        return self.transport.get_write_buffer_size()
+
+    def _cut(self) -> None:
+        self._is_cut = True
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Read what has arrived."""
@@ -64,6 +110,7 @@ class BoundedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         """Wait for the next request, or for the rest of a body that was refused, which is thrown away."""
         super().on_response_complete()
+        self._waits_since = self.loop.time()
         if self._awaits_rest() and self._head_timer is None:
             self._head_timer = self._cut_after(self._limits.body_seconds)
 
@@ -76,7 +123,16 @@ class BoundedProtocol(H11Protocol):
     def pause_writing(self) -> None:
         """Wait for a client that reads slower than the server writes."""
         super().pause_writing()
+        self._waits_since = self.loop.time()
         self._write_timer = self._cut_after(self._limits.write_seconds)
+        # Unread responses of many clients would fill the memory: those that wait for longest are given up.
+        slow = sorted((each for each in self._all() if each._unread > 0), key=lambda each: each._waits_since)
+        unread = sum(each._unread for each in slow)
+        for each in slow[:-1]:
+            if unread <= self._limits.body_budget:
+                break
+            unread -= each._unread
+            each._cut()
 
     def resume_writing(self) -> None:
         """Go on writing."""

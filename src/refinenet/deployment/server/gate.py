@@ -7,6 +7,8 @@ import hmac
 import re
 import time
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,6 +25,8 @@ OPEN_PATHS = frozenset(
 """Paths that need no token: they reveal nothing but the page and whether the server runs."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CLOSE = {"Connection": "close"}
+_COSTLY = ("/segment", "/v2/models/")
+"""Beginnings of the paths at which images are posted."""
 
 
 class Gate:
@@ -32,10 +36,13 @@ class Gate:
         app: The application.
         settings: Limits, hosts and token.
         metrics: Counts requests.
+        admit: Raises `Refusal` if no further image can be taken.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics) -> None:
-        self._app, self._settings, self._metrics = app, settings, metrics
+    def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics, admit: Callable[[], object]) -> None:
+        self._app, self._settings, self._metrics, self._admit = app, settings, metrics, admit
+        self._held = 0
+        """Bytes of the bodies of all requests that are not answered."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve or refuse a request; other events pass."""
@@ -53,14 +60,19 @@ class Gate:
                 self._metrics.requests.labels(str(message["status"])).inc()
             await send(message)
 
+        body = _Body()
         try:
             self._check(scope, headers)
+            if scope["method"] == "POST" and scope["path"].startswith(_COSTLY):
+                # Here rather than in the routes: under overload most requests are refused, and that must cost little.
+                self._admit()
         except Refusal as refusal:
             self._metrics.count_refusal(refusal.reason)
             await make_response(refusal, request_id)(scope, receive, send_counted)
         else:
-            await self._app(scope, self._bound(receive), send_counted)
+            await self._app(scope, self._bound(receive, body), send_counted)
         finally:
+            self._held -= body.size
             self._metrics.request_seconds.observe(time.perf_counter() - started)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
@@ -93,24 +105,43 @@ class Gate:
         message = f"The body has {size} bytes, at most {self._settings.max_bytes:,} are read. Send a smaller file."
         return Refusal(413, message, "body_size")
 
-    def _bound(self, receive: Receive) -> Receive:
+    def _bound(self, receive: Receive, body: _Body) -> Receive:
         """Return a function that receives the body within the limits of size and time."""
-        settings, size, is_whole = self._settings, 0, False
+        settings = self._settings
         deadline = time.monotonic() + settings.body_seconds
 
         async def bounded() -> Message:
-            nonlocal size, is_whole
-            if is_whole:
+            if body.is_whole:
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), deadline - time.monotonic())
             except TimeoutError:
                 text = f"The body did not arrive within {settings.body_seconds:g} s. Send it faster."
                 raise Refusal(408, text, "body_time", _CLOSE) from None
-            size += len(message.get("body", b""))
-            is_whole = not message.get("more_body", False)
-            if size > settings.max_bytes:
-                raise self._too_large(f"more than {settings.max_bytes:,}")
+            size = len(message.get("body", b""))
+            body.is_whole = not message.get("more_body", False)
+            self._hold(body, size)
             return message
 
         return bounded
+
+    def _hold(self, body: _Body, size: int) -> None:
+        """Count bytes that have arrived; many large uploads at a time would fill the memory before any is computed."""
+        if body.size + size > self._settings.max_bytes:
+            raise self._too_large(f"more than {self._settings.max_bytes:,}")
+        if self._held + size > self._settings.body_budget:
+            # Free at once: otherwise all that grow at the same time would be refused, until none is left.
+            self._held -= body.size
+            body.size = 0
+            message = "The server receives too many large images at once. Try again in 2 s."
+            raise Refusal(503, message, "body_budget", {"Retry-After": "2"})
+        body.size += size
+        self._held += size
+
+
+@dataclass
+class _Body:
+    """What has arrived of the body of a request."""
+
+    size: int = 0
+    is_whole: bool = False

@@ -31,17 +31,21 @@ class Metrics:
         self.decoder_restarts = Counter(
             "refinenet_decoder_restarts", "Ended processes that decoded an image", registry=self.registry
         )
+        self.model_restarts = Counter(
+            "refinenet_model_restarts", "Ended processes that ran the model", registry=self.registry
+        )
         self.request_seconds = histogram("request_seconds", "From the head of a request to the end of its answer")
         self.queue_seconds = histogram("queue_seconds", "Waiting for a thread")
         self.decode_seconds = histogram("decode_seconds", "Reading images")
         self.infer_seconds = histogram("infer_seconds", "Running the network, with labels and values")
         self.image_pixels = histogram("image_pixels", "Pixels of images", _PIXELS)
-        self._gauge("queue_length", "Requests that wait or are computed", pending)
-        self._gauge("ready", "1 if the server takes requests", is_ready)
+        self.add_gauge("queue_length", "Requests that wait or are computed", pending)
+        self.add_gauge("ready", "1 if the server takes requests", is_ready)
         info = Gauge("refinenet_build_info", "Version of the package", ["version"], registry=self.registry)
         info.labels(__version__).set(1)
 
-    def _gauge(self, name: str, text: str, function: Callable[[], float]) -> None:
+    def add_gauge(self, name: str, text: str, function: Callable[[], float]) -> None:
+        """Add a number that a function returns."""
         Gauge(f"refinenet_{name}", text, registry=self.registry).set_function(function)
 
     def count_refusal(self, reason: str) -> None:

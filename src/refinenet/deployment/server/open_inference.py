@@ -21,7 +21,7 @@ from fastapi.responses import Response
 
 from refinenet._version import __version__
 from refinenet.deployment.server.refusals import Refusal
-from refinenet.deployment.server.routes import REFUSALS, find_service, read_stream, refuse_unready
+from refinenet.deployment.server.routes import REFUSALS, find_service, read_stream
 from refinenet.inference.prediction import Prediction
 from refinenet.io.sample_values import Decoded
 from refinenet.outputs import CLASS_KIND
@@ -35,6 +35,36 @@ IMAGE, LABELS, CONFIDENCE = "image", "labels", "confidence"
 _HEADER = "Inference-Header-Content-Length"
 _OCTETS = "application/octet-stream"
 _MOST_OUTPUTS = 64
+_TENSOR = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "datatype": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer"}},
+        "data": {"type": "array"},
+        "parameters": {"type": "object"},
+    },
+    "required": ["name", "datatype", "shape"],
+}
+_REQUEST = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "inputs": {"type": "array", "items": _TENSOR, "minItems": 1, "maxItems": 1},
+        "outputs": {"type": "array", "items": {"type": "object"}, "maxItems": _MOST_OUTPUTS},
+        "parameters": {"type": "object"},
+    },
+    "required": ["inputs"],
+}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _REQUEST},
+            _OCTETS: {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
 _TYPES: Mapping[str, npt.DTypeLike] = {"UINT8": "<u1", "UINT16": "<u2", "FP32": "<f4"}
 
 
@@ -73,22 +103,20 @@ async def describe_model(request: Request, name: str, version: str = VERSION) ->
 @router.get("/models/{name}/versions/{version}/ready")
 async def is_model_ready(request: Request, name: str, version: str = VERSION) -> dict[str, bool]:
     """Say whether the model takes requests."""
-    refuse_unready(_find(request, name, version))
+    _find(request, name, version).refuse_unready()
     return {"ready": True}
 
 
-@router.post("/models/{name}/infer", response_class=Response)
-@router.post("/models/{name}/versions/{version}/infer", response_class=Response)
+@router.post("/models/{name}/infer", response_class=Response, openapi_extra=_BODY)
+@router.post("/models/{name}/versions/{version}/infer", response_class=Response, openapi_extra=_BODY)
 async def infer(request: Request, name: str, version: str = VERSION) -> Response:
     """Predict for one image, given as a tensor."""
     service = _find(request, name, version)
-    refuse_unready(service)
-    service.queue.refuse_if_full()
     content, header = await read_stream(request), request.headers.get(_HEADER)
 
     def run() -> tuple[bytes, int | None]:
         asked = parse(content, header, service)
-        return pack(asked, service.model.predict_decoded(Decoded(pixels=asked.pixels)), name)
+        return pack(asked, service.predict(Decoded(pixels=asked.pixels)), name)
 
     body, length = await service.queue.run(run, service.settings.request_seconds)
     if length is None:

@@ -15,7 +15,12 @@ from refinenet.deployment.server.refusals import Refusal
 from refinenet.deployment.server.routes import find_service
 
 router = APIRouter(include_in_schema=False)
-STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+SCRIPTS = ("api", "app", "camera", "legend", "pane", "pixels", "strip")
+STATIC = {
+    "page.css": "text/css",
+    "icon.svg": "image/svg+xml",
+    **{f"{name}.js": "text/javascript" for name in SCRIPTS},
+}
 """Media types of the files that pages load."""
 
 
@@ -27,10 +32,10 @@ async def show_page(request: Request) -> str:
 
 @router.get("/static/{name}")
 async def show_static(name: str) -> Response:
-    """Return the style, the script or the icon of the pages."""
+    """Return the style, a script or the icon of the pages."""
     if name not in STATIC:
         raise Refusal(404, f"There is nothing at /static/{name[:100]}.", "request")
-    return Response(_read(name), media_type=STATIC[name])
+    return Response(_read(f"static/{name}"), media_type=STATIC[name])
 
 
 @router.get("/docs", response_class=HTMLResponse)

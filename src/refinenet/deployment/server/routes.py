@@ -110,24 +110,12 @@ async def segment(
         "abstain_below": abstain_below,
     }
     options = service.check_options(kinds, suffix, rendering, **reading)
-    refuse_unready(service)
-    service.queue.refuse_if_full()
     content = await _read_body(request)
     result = await service.queue.run(lambda: service.run(content, options), service.settings.request_seconds)
     if options.is_one_file:
         media, found = next(iter(result.files.values()))
         return Response(found, media_type=media)
     return JSONResponse({"request_id": request.state.request_id, **result.to_dict()})
-
-
-def refuse_unready(service: Service) -> None:
-    """Refuse a request while the server starts or stops.
-
-    Raises:
-        Refusal: it does.
-    """
-    if not service.is_ready:
-        raise Refusal(503, "The server is starting or stopping.", "not_ready", {"Retry-After": "5"})
 
 
 def _choose(request: Request, kinds: list[str], suffix: str | None) -> tuple[list[str], str | None]:
@@ -203,5 +191,5 @@ async def live() -> dict[str, bool]:
 @router.get("/v2/health/ready")
 async def ready(request: Request) -> dict[str, bool]:
     """Say whether the server takes requests."""
-    refuse_unready(find_service(request))
+    find_service(request).refuse_unready()
     return {"ready": True}

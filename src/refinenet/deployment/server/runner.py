@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import threading
@@ -17,6 +18,7 @@ from fastapi import FastAPI
 
 from refinenet.deployment.server.app import create_app
 from refinenet.deployment.server.connections import BoundedProtocol
+from refinenet.deployment.server.memory import read_machine_bytes
 from refinenet.deployment.server.service import Service
 from refinenet.deployment.server.settings import ServerSettings
 from refinenet.io.console import print_note
@@ -41,12 +43,17 @@ def serve(model: SegmentationModel, settings: ServerSettings) -> bool:
 
     Raises:
         OSError: the address cannot be used.
+        ValueError: a process of its own cannot load the model.
     """
     app = create_app(model, settings)
     service: Service = app.state.service
-    # Pillow warns about clients' images; Python would print each new text, and keep it for ever.
-    with _listen(settings) as listener, _without_ending(), warnings.catch_warnings(action="ignore"):
-        _Server(_configure(app, settings), service).run(sockets=[listener])
+    # Pillow warns about clients' images; Python would print each new text, and keep it for ever. The parser of forms
+    # logs each byte that it does not expect.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    with _listen(settings) as listener, warnings.catch_warnings(action="ignore"):
+        service.warm_up()
+        with _without_ending():
+            _Server(_configure(app, settings), service).run(sockets=[listener])
     return service.queue.pending == 0
 
 
@@ -87,12 +94,8 @@ class _Server(uvicorn.Server):
         assert sockets
         for line in _describe(self._service, sockets[0].getsockname()[1]):
             print(quote_controls(line), flush=True)
-        settings = self._service.settings
-        if not settings.is_local and settings.token is None:
-            print_note(
-                f"Warning: {settings.host} can be reached from other machines, and no token is set: everybody there "
-                "may use this server. Set REFINENET_SERVE_TOKEN, or listen at 127.0.0.1."
-            )
+        for line in _warn(self._service):
+            print_note(line)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._service.is_draining = True
@@ -103,11 +106,26 @@ def _describe(service: Service, port: int) -> list[str]:
     settings, count = service.settings, len(service.model.label_set)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     outputs = ", ".join(spec.name for spec in service.model.outputs)
+    memory = "" if service.needed_bytes is None else f"; up to {service.needed_bytes / 1e9:.1f} GB of memory"
     return [
         f"Serving {settings.name} ({outputs}; {count} classes) at http://{host}:{port}",
-        f"Limits: {settings.max_bytes / 2**20:g} MiB and {settings.max_pixels:,} pixels an image, {settings.workers} "
-        f"at a time, {settings.queue} waiting, {settings.request_seconds:g} s. Ctrl-C stops.",
+        f"Limits: {settings.max_bytes / 2**20:g} MiB and {settings.max_pixels:,} pixels an image, {settings.threads} "
+        f"at a time, {settings.queue} waiting, {settings.request_seconds:g} s{memory}. Ctrl-C stops.",
     ]
+
+
+def _warn(service: Service) -> Iterator[str]:
+    settings, needed, there = service.settings, service.needed_bytes, read_machine_bytes()
+    if not settings.is_local and settings.token is None:
+        yield (
+            f"Warning: {settings.host} can be reached from other machines, and no token is set: everybody there "
+            "may use this server. Set REFINENET_SERVE_TOKEN, or listen at 127.0.0.1."
+        )
+    if needed is not None and there is not None and needed > there:
+        yield (
+            f"Warning: the limits allow {needed / 1e9:.1f} GB of memory, and there are {there / 1e9:.1f}: large images "
+            "at the same time can end the server. Lower --max-pixels or --workers."
+        )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,9 @@ import numpy as np
 
 from refinenet._version import __version__
 from refinenet.deployment.outputs import choose_kinds, render, usual_suffix
+from refinenet.deployment.server.memory import estimate_bytes, measure_pixel_bytes, read_bytes
 from refinenet.deployment.server.metrics import Metrics
+from refinenet.deployment.server.model_processes import ModelEndedError, ModelProcesses
 from refinenet.deployment.server.refusals import Refusal
 from refinenet.deployment.server.settings import ServerSettings
 from refinenet.deployment.server.work import WorkQueue
@@ -27,6 +30,7 @@ from refinenet.io.sample_values import Decoded, ValueRange
 
 if TYPE_CHECKING:
     from refinenet.deployment.segmentation_model import SegmentationModel
+    from refinenet.inference.segmenter import Backend
 
 SUMMARY = "summary"
 """Kind of results besides those of `OUTPUT_KINDS`: JSON with size, areas and times."""
@@ -43,7 +47,8 @@ MEDIA_TYPES: Mapping[str, str] = {
 """Media types of results by suffix."""
 _PUBLIC_LIMITS = ("max_bytes", "max_pixels", "workers", "queue", "body_seconds", "request_seconds")
 """Settings that clients may know."""
-_WARM_UP = (64, 64)
+_WARM_UP = 64
+"""Side, in pixels, of the first image, for which engines prepare themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +88,17 @@ class Result:
 
 @dataclass(kw_only=True)
 class Service:
-    """A model, its limits, the threads that run it, and the processes that decode images for them."""
+    """A model, its limits, the threads and processes that run it, and the processes that decode images for them."""
 
     model: SegmentationModel
     settings: ServerSettings
     queue: WorkQueue = field(init=False)
     metrics: Metrics = field(init=False)
     decoders: DecoderPool = field(init=False)
+    processes: ModelProcesses | None = field(default=None, init=False)
+    """Processes that run the network; None if the threads do."""
+    needed_bytes: int | None = field(default=None, init=False)
+    """About how much memory the limits allow; None where the system does not say, and before it was measured."""
     is_warm: bool = field(default=False, init=False)
     """Whether the model has run once."""
     is_draining: bool = field(default=False, init=False)
@@ -98,19 +107,54 @@ class Service:
     def __post_init__(self) -> None:
         self.metrics = Metrics(lambda: self.queue.pending, lambda: self.is_ready)
         settings = self.settings
-        self.queue = WorkQueue(settings.workers, settings.queue, self.metrics.queue_seconds.observe)
+        self.queue = WorkQueue(
+            settings.threads, settings.queue, self.metrics.queue_seconds.observe, settings.request_seconds
+        )
         # As many as threads, so that none waits for another one's image.
         self.decoders = DecoderPool(
-            settings.workers,
+            settings.threads,
             max_pixels=settings.max_pixels,
             seconds=settings.decode_seconds,
             observe_restart=self.metrics.decoder_restarts.inc,
         )
+        if settings.model_processes > 0:
+            self.model = self.model.run_by(self._open_processes)
+
+    def _open_processes(self, backend: Backend) -> Backend:
+        self.processes = processes = ModelProcesses(
+            backend,
+            self.settings.model_processes,
+            seconds=self.settings.model_seconds,
+            observe_restart=self.metrics.model_restarts.inc,
+        )
+        self.metrics.add_gauge(
+            "model_processes", "Processes that can run the model", lambda: len(processes.identifiers)
+        )
+        return processes
 
     @property
     def is_ready(self) -> bool:
         """Whether requests are taken."""
-        return self.is_warm and not self.is_draining
+        has_model = self.processes is None or self.processes.is_ready
+        return self.is_warm and has_model and not self.is_draining
+
+    def refuse_unready(self) -> None:
+        """Refuse a request while the server starts or stops.
+
+        Raises:
+            Refusal: it does.
+        """
+        if not self.is_ready:
+            raise Refusal(503, "The server is starting or stopping.", "not_ready", {"Retry-After": "5"})
+
+    def admit(self) -> None:
+        """Refuse an image that could not be computed, before it is read.
+
+        Raises:
+            Refusal: the server starts or stops, or the queue is full.
+        """
+        self.refuse_unready()
+        self.queue.refuse_if_full()
 
     @property
     def kinds(self) -> list[Kind]:
@@ -137,13 +181,29 @@ class Service:
         }
 
     def warm_up(self) -> None:
-        """Run the model once and start the decoders, so that the first client does not wait for them."""
+        """Start all processes, run the model, and measure its memory, so that the first client does not wait for them.
+
+        Raises:
+            ValueError: a process cannot load the model.
+        """
         self.decoders.start()
-        bands = self.model.card.architecture.bands
-        shape = (*_WARM_UP, len(bands) or 3)
-        pixels = np.zeros(shape, np.float32 if bands else np.uint8)
-        self.model.predict_decoded(Decoded(pixels=pixels))
+        if self.processes is not None:
+            self.processes.start()
+        self._try_out(_WARM_UP)
+        identifiers = [os.getpid(), *(() if self.processes is None else self.processes.identifiers)]
+        pixel_bytes = measure_pixel_bytes(self._try_out, identifiers, self.settings.max_pixels)
+        if pixel_bytes is not None:
+            held = sum(read_bytes("VmRSS", each) for each in identifiers)
+            self.needed_bytes = estimate_bytes(self.settings, held, pixel_bytes)
         self.is_warm = True
+
+    def _try_out(self, side: int) -> None:
+        """Predict for a square image all that needs memory."""
+        bands = self.model.card.architecture.bands
+        pixels = np.zeros((side, side, len(bands) or 3), np.float32 if bands else np.uint8)
+        found = self.model.predict_decoded(Decoded(pixels=pixels)).segmentation
+        if found is not None:
+            assert found.confidence.size == found.probabilities[0].size
 
     def check_options(
         self, kinds: Sequence[str], suffix: str | None, rendering: Mapping[str, Any], **reading: Any
@@ -193,16 +253,30 @@ class Service:
         times = [time.perf_counter()]
         image = self._read(content, options)
         times.append(time.perf_counter())
-        prediction = self.model.predict_decoded(image, abstain_below=options.abstain_below)
+        prediction = self.predict(image, options.abstain_below)
         times.append(time.perf_counter())
         files = {each.kind: self._render(prediction, each) for each in options.renderers}
         times.append(time.perf_counter())
         decode, infer, encode = (after - before for before, after in pairwise(times))
         self.metrics.decode_seconds.observe(decode)
-        self.metrics.infer_seconds.observe(infer)
-        self.metrics.image_pixels.observe(image.pixels.shape[0] * image.pixels.shape[1])
         seconds = {"decode": round(decode, 4), "infer": round(infer, 4), "encode": round(encode, 4)}
         return Result(files=files, summary=self._summarise(prediction, image, seconds))
+
+    def predict(self, image: Decoded, abstain_below: float = 0.0) -> Prediction:
+        """Predict for a decoded image; called in a thread.
+
+        Raises:
+            Refusal: the process that ran the model ended or took too long.
+        """
+        started = time.perf_counter()
+        try:
+            prediction = self.model.predict_decoded(image, abstain_below=abstain_below)
+        except ModelEndedError as error:
+            status, reason = (504, "computed_too_long") if error.is_timeout else (503, "model_ended")
+            raise Refusal(status, str(error), reason, {"Retry-After": "5"}) from error
+        self.metrics.infer_seconds.observe(time.perf_counter() - started)
+        self.metrics.image_pixels.observe(image.pixels.shape[0] * image.pixels.shape[1])
+        return prediction
 
     def _render(self, prediction: Prediction, renderer: Renderer) -> tuple[str, bytes]:
         """Return media type and content of a file."""
@@ -242,3 +316,5 @@ class Service:
         """End the threads and the processes, without waiting for what runs."""
         self.queue.close()
         self.decoders.close()
+        if self.processes is not None:
+            self.processes.close()

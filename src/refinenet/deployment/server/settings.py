@@ -37,12 +37,20 @@ class ServerSettings(Settings):
     every name is allowed unless some are given."""
     workers: Annotated[int, Range(1, 256)] = 2
     """Threads that read images and compute; while one waits for the network another reads or writes."""
+    model_processes: Annotated[int, Range(0, 256)] = 0
+    """Processes that run the network, each with a copy of it: one that crashes or hangs is replaced. 0 to run it in the
+    server's own process, which takes less memory."""
+    model_seconds: Annotated[float, Range(above=0)] = 20.0
+    """Time for the network on an image, after which its process is replaced."""
     queue: Annotated[int, Range(0, 10_000)] = 32
     """Requests that may wait for a thread; further ones are refused."""
     max_bytes: Annotated[int, Range(1)] = 20 * 2**20
     """Size of the body of a request."""
-    max_pixels: Annotated[int, Range(1, MAX_PIXELS)] = 25_000_000
-    """Pixels of an image, height times width."""
+    total_bytes: Annotated[int, Range(1)] = 64 * 2**20
+    """Size of the bodies of all requests that are received, wait or are computed, beyond which further ones are
+    refused; and of all responses that clients have not read yet. At least one of `max_bytes` is always taken."""
+    max_pixels: Annotated[int, Range(1, MAX_PIXELS)] = 4_000_000
+    """Pixels of an image, height times width: what decides about memory, half a kilobyte or more for each."""
     header_seconds: Annotated[float, Range(above=0)] = 5.0
     """Time for the head of a request, from its first byte or from the connection."""
     body_seconds: Annotated[float, Range(above=0)] = 10.0
@@ -58,11 +66,22 @@ class ServerSettings(Settings):
     drain_seconds: Annotated[int, Range(1)] = 10
     """Time for requests in flight when the server is asked to stop."""
     connections: Annotated[int, Range(1)] = 200
-    """Open connections; requests of further ones are refused."""
+    """Open connections. A further one takes the place of the one that has sent nothing for longest; if all are being
+    served, its requests are refused."""
     connections_per_address: Annotated[int, Range(1)] = 20
     """Open connections from an address other than loopback."""
 
     _title: ClassVar[str] = "settings of the server"
+
+    @property
+    def body_budget(self) -> int:
+        """Size of all bodies of requests in memory, and of all responses that are not read."""
+        return max(self.total_bytes, self.max_bytes)
+
+    @property
+    def threads(self) -> int:
+        """Images in work at the same time: at least one for each process of the model."""
+        return max(self.workers, self.model_processes)
 
     @property
     def is_local(self) -> bool:

@@ -24,10 +24,13 @@ class WorkQueue:
         workers: Number of threads.
         waiting: How many functions may wait for a thread.
         observe: Called with the seconds for which each has waited.
+        seconds: Time for which a function may be expected to wait.
     """
 
-    def __init__(self, workers: int, waiting: int, observe: Callable[[float], object]) -> None:
-        self._workers, self._capacity, self._observe = workers, workers + waiting, observe
+    def __init__(
+        self, workers: int, waiting: int, observe: Callable[[float], object], seconds: float = math.inf
+    ) -> None:
+        self._workers, self._capacity, self._observe, self._seconds = workers, workers + waiting, observe, seconds
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="refinenet-serve")
         self._lock, self._pending, self._mean_seconds = Lock(), 0, 1.0
 
@@ -40,13 +43,15 @@ class WorkQueue:
         """Refuse a request before its body is read, if it could not be served.
 
         Raises:
-            Refusal: the queue is full.
+            Refusal: the queue is full, or so slow that it would wait for too long.
         """
-        if self._pending >= self._capacity:
-            seconds = math.ceil(self._mean_seconds * self._capacity / self._workers)
+        expected = self._mean_seconds * (self._pending + 1 - self._workers) / self._workers
+        # At once, rather than after a wait in vain: large images may take longer than the queue has places.
+        if self._pending >= self._capacity or expected > self._seconds:
+            seconds = math.ceil(self._mean_seconds * self._pending / self._workers)
             message = (
                 f"The server is busy: {self._pending} requests are computed or wait, no more are taken. "
-                f"Try again in {seconds} s."
+                f"Try again in {max(1, seconds)} s."
             )
             raise Refusal(503, message, "queue_full", {"Retry-After": str(max(1, seconds))})
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from refinenet.environment import INSTALL
+from refinenet.distributed.environment import INSTALL
 from refinenet.export.loading.checked_files import read_checked, write_checked
 from refinenet.export.loading.checksum import is_sealed
 from refinenet.export.loading.sandbox import check_files

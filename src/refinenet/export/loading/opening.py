@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refinenet import models
-from refinenet.environment import INSTALL, has_pytorch, require_pytorch
+from refinenet.distributed.environment import INSTALL, has_pytorch, require_pytorch
 from refinenet.export.loading.loader import choose_engine, graph_kind, open_bundled, open_exported
 from refinenet.inference.backends import AUTO, choose_backend
 from refinenet.inference.backends.base import CPU

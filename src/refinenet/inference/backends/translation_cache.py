@@ -15,7 +15,7 @@ from refinenet.inference.backends.graph import Engine, Graph, start_engine
 from refinenet.inference.backends.int8 import check_difference, check_network, quantise_graph
 from refinenet.inference.backends.private_cache import read_cached, trusted_root, write_cached
 from refinenet.io.console import print_note
-from refinenet.models.inference_graph import fuse
+from refinenet.models.inference_graph import fuse, without_changes_in_place
 from refinenet.models.int8_record import Int8Record
 from refinenet.models.network import Network
 from refinenet.models.tensor_files import digest
@@ -56,7 +56,7 @@ def read_or_translate(
     if cached is not None:
         return Graph(cached)
     print_note(f"Translating the network for {title}, once" + ("." if root is None else "; the result is cached."))
-    fused = fuse(network)
+    fused = without_changes_in_place(fuse(network))
     try:
         graph = translate(fused)
     except RuntimeError as error:

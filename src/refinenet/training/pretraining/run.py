@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from refinenet.distributed import Engine, launch
-from refinenet.environment import describe_run
+from refinenet.distributed import Engine, describe_run, launch
 from refinenet.inference.backends.pytorch import keep_freed_memory
 from refinenet.io.console import print_note
 from refinenet.models.encoders.encoder import feature_info

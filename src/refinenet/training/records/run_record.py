@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from refinenet.environment import describe_run
+from refinenet.distributed import describe_run
 from refinenet.labels import LabelSet
 from refinenet.models.architecture import Architecture
 from refinenet.models.model_card import ModelCard
@@ -60,19 +60,23 @@ class RunRecord:
         }
 
     @classmethod
-    def read(cls, folder: RunFolder) -> RunRecord:
+    def read(cls, folder: RunFolder, *, has_dataset: bool = False) -> RunRecord:
         """Read the record of a run.
+
+        Args:
+            folder: The folder.
+            has_dataset: Whether the caller has the dataset, which may then be a function.
 
         Raises:
             FileNotFoundError: No run was started in the folder.
-            ValueError: The file is damaged, or the dataset was a function.
+            ValueError: The file is damaged, or the dataset was a function and the caller does not have it.
         """
         values = folder.read_description()
         try:
             record = cls._from_dict(values)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder.path / 'run.json'} is damaged: {error!r}") from error
-        if not record.can_resume:
+        if not record.can_resume and not has_dataset:
             raise ValueError(
                 f"The run in {folder.path} was started with a function as its dataset, which cannot be stored in a "
                 "file."

@@ -9,7 +9,7 @@ import pytest
 
 import refinenet
 from refinenet import RefineNet
-from refinenet.environment import describe_run
+from refinenet.distributed import describe_run
 
 
 def _install(site: Path, version: str) -> None:

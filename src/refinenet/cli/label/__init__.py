@@ -1,0 +1,18 @@
+"""The commands `refinenet label ...`, one file per command: labels with a model's help."""
+
+import typer
+
+from refinenet.cli.examples import epilog
+from refinenet.cli.label import errors, next_images, take, write
+
+app = typer.Typer(
+    help="Label with a model's help: choose images, propose labels, take corrected ones back, find wrong ones.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# The help lists the commands in this order.
+app.command("next", epilog=epilog("label next"))(next_images.next_images)
+app.command(epilog=epilog("label write"))(write.write)
+app.command(epilog=epilog("label take"))(take.take)
+app.command("errors", epilog=epilog("label errors"))(errors.errors)

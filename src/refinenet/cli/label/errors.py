@@ -1,0 +1,118 @@
+"""The command `refinenet label errors`."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from refinenet.cli.label.options import Format
+from refinenet.cli.options import DATA, NETWORK, SETTINGS, AsJson, Device, Root, join_settings
+from refinenet.io.console import say
+
+
+def errors(
+    dataset: Annotated[str, typer.Argument(help="A dataset's name, or your own folder or YAML file.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Model, or run folder, that has not seen the images, instead of --folds. May be repeated; each image "
+            "is judged by the models that were not trained on it.",
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, help="Train this many models, each on all images but those that it judges."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("suspects"),
+    first: Annotated[int, typer.Option("--first", "-n", min=1, help="Number of suspects to list.")] = 200,
+    file_format: Format = "cvat",
+    root: Root = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="Split to judge; may be repeated. Default: all with labels.", rich_help_panel=DATA),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Regular expression; images whose first group matches the same text are in one fold. Default: names "
+            "without the last number.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    unseen: Annotated[
+        bool,
+        typer.Option("--unseen", help="I know that the models saw none of the images, even if no file shows it."),
+    ] = False,
+    size: Annotated[
+        Literal["small", "medium", "large"] | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Size of the new networks of --folds: small (default), medium or large.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Model that the trainings of --folds start from, instead of --size; it has to be trained on other "
+            "images, such as camvid.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of each training of --folds. Default: 50.", rich_help_panel=SETTINGS)
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any other setting of these trainings, as for `refinenet train`. May be repeated.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find labels that are likely wrong, judged by models that were not trained on the image.
+
+    Writes suspects.html (a page to go through them), suspects.csv and suspects.json, regions/ (where they are),
+    proposals/ (the labels with what the models say instead), and these for an annotation tool. A stopped run continues.
+    """
+    chosen = join_settings({"epochs": epochs}, settings)
+    _check_usage(model, folds, {"--size": size, "--start": start, "--group": group, "--epochs": epochs}, settings)
+    if size is not None and start is not None:
+        raise typer.BadParameter("a network has either a size or a model to start from.", param_hint="--start")
+    from refinenet.labelling import Folds, find_label_errors
+
+    network: dict[str, Any] = {"model": start} if start is not None else {"size": size or "small"}
+    found = find_label_errors(
+        dataset,
+        output,
+        models=model or (),
+        folds=None if folds is None else Folds(count=folds, network=network, settings=chosen, group=group),
+        root=root,
+        splits=split or (),
+        unseen=unseen,
+        first=first,
+        file_format=file_format,
+        device=device,
+        progress=not as_json,
+    )
+    say(found.to_dict() if as_json else found.describe())
+
+
+def _check_usage(
+    model: list[str] | None, folds: int | None, of_folds: dict[str, Any], settings: list[str] | None
+) -> None:
+    if bool(model) == (folds is not None):
+        raise typer.BadParameter(
+            "pass models that have not seen the images (--model), or let the command train such models (--folds 5): "
+            "one of the two.",
+            param_hint="--model",
+        )
+    idle = [name for name, value in {**of_folds, "--set": settings}.items() if value is not None]
+    if model and idle:
+        raise typer.BadParameter(f"{', '.join(idle)} would have no effect without --folds.", param_hint="--model")

@@ -1,0 +1,86 @@
+"""The command `refinenet label take`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from refinenet.cli.label.options import Drafts
+from refinenet.cli.options import AsJson
+from refinenet.io.console import say
+
+if TYPE_CHECKING:
+    from refinenet.labelling.taking import Taken
+
+
+def take(
+    export: Annotated[
+        Path,
+        typer.Argument(
+            help="What the tool exported: a folder, a zip archive or a JSON file (CVAT masks or COCO, Label Studio, "
+            "LabelMe, Roboflow, Supervisely, PNG masks)."
+        ),
+    ],
+    into: Annotated[Path, typer.Option(metavar="DIR", help="Dataset folder of images and masks; a new one is made.")],
+    drafts: Drafts = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the images, if neither drafts nor dataset have them.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Leave the dataset as it is, and change a copy in this folder."
+        ),
+    ] = None,
+    only_corrected: Annotated[
+        bool, typer.Option("--only-corrected", help="Leave out images that came back exactly as they were proposed.")
+    ] = False,
+    group: Annotated[
+        str | None,
+        typer.Option(help="Regular expression; images whose first group matches the same text share a split."),
+    ] = None,
+    val: Annotated[float, typer.Option(min=0, max=1, help="Share of images for validation.")] = 0.2,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Take labels that the doctor finds fault with, too.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take corrected labels back into a dataset: only what changed, after the doctor's checks.
+
+    Files that are replaced are copied to .before/ in the dataset, and labels_taken.jsonl there logs every image.
+    """
+    from refinenet.labelling import take_labels
+
+    taken = take_labels(
+        export,
+        into,
+        drafts=drafts,
+        images=images,
+        output=output,
+        only_corrected=only_corrected,
+        group=group,
+        val=val,
+        check=not no_check,
+        progress=not as_json,
+    )
+    if as_json:
+        say(taken.to_dict())
+    else:
+        _print(taken)
+
+
+def _print(taken: "Taken") -> None:
+    from refinenet.io.console import print_note
+
+    splits = sorted({image.split for image in taken.images if image.action == "new" and image.split})
+    counts = [sum(image.split == split and image.action == "new" for image in taken.images) for split in splits]
+    where = ", ".join(f"{count} in {split}" for split, count in zip(splits, counts, strict=True))
+    pixels = sum(image.pixels for image in taken.images if image.action == "changed")
+    say(f"{taken.count('new')} new images{f' ({where})' if where else ''}")
+    say(f"{taken.count('changed')} changed ({pixels:,} pixels), {taken.count('unchanged')} as they were")
+    if taken.divided:
+        say("Lists of the splits were written, which keep groups together.")
+    if taken.copies is not None:
+        say(f"Copies of replaced files: {taken.copies}")
+    for image in taken.images:
+        print_note(f"{image.name} was left out: {image.reason}", enabled=bool(image.reason))

@@ -1,0 +1,84 @@
+"""Memory of the server: what an image takes, measured at the start, and what the limits allow in all."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from refinenet.deployment.server.settings import ServerSettings
+
+_SIDES = (384, 640)
+"""Sides, in pixels, of the two images whose peaks are compared."""
+_LEAST_PIXEL_BYTES = 300.0
+"""What is assumed if the difference of the peaks is less, because memory of an earlier peak was used again."""
+_AROUND_PIXEL_BYTES = 96
+"""For each pixel of an image besides the model: a decoder's copies, and results as they are encoded."""
+_DECODER_BYTES = 100 * 10**6
+"""Python, NumPy and Pillow in a decoder."""
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def measure_pixel_bytes(run: Callable[[int], object], processes: Sequence[int], max_pixels: int) -> float | None:
+    """Measure how much memory the model takes for each pixel of an image.
+
+    Args:
+        run: Runs the model on a square image of a side in pixels.
+        processes: Process IDs whose memory counts.
+        max_pixels: Largest number of pixels to try.
+
+    Returns:
+        Bytes for each pixel by which the peak of the larger of two images exceeds that of the smaller; None where the
+        system does not say (only Linux does).
+    """
+    largest = min(_SIDES[1], math.isqrt(max_pixels))
+    sides = (largest * _SIDES[0] // _SIDES[1], largest)
+    peaks = []
+    try:
+        for process in processes:
+            Path(f"/proc/{process}/clear_refs").write_text("5")  # the peak becomes the present size
+        for side in sides:
+            run(side)
+            peaks.append(sum(read_bytes("VmHWM", process) for process in processes))
+    except OSError:
+        return None
+    return max(_LEAST_PIXEL_BYTES, (peaks[1] - peaks[0]) / max(1, sides[1] ** 2 - sides[0] ** 2))
+
+
+def read_bytes(name: str, process: int) -> int:
+    """Return a number of a process's status, such as VmRSS, in bytes.
+
+    Raises:
+        OSError: the system has no such file.
+    """
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
+
+
+def estimate_bytes(settings: ServerSettings, held: int, pixel_bytes: float) -> int:
+    """Return how much memory the limits allow the server to take, in bytes.
+
+    Args:
+        settings: The limits.
+        held: What its processes hold before the first request.
+        pixel_bytes: As `measure_pixel_bytes` returns.
+    """
+    images = settings.threads * settings.max_pixels * (pixel_bytes + _AROUND_PIXEL_BYTES)
+    return round(held + images + settings.threads * _DECODER_BYTES + settings.body_budget)
+
+
+def read_machine_bytes() -> int | None:
+    """Return the memory of this machine, or of this container if that is less; None where the system does not say."""
+    try:
+        found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):  # Windows
+        return None
+    for path in _CGROUP_LIMITS:
+        try:
+            text = Path(path).read_text().strip()
+        except OSError:
+            continue
+        if text.isdecimal():
+            return min(found, int(text))
+    return found

@@ -1,0 +1,116 @@
+"""Journal of a pass over many images: what is known of each, line by line, so that a killed pass goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from refinenet.io.files import make_folders, write_atomically
+from refinenet.io.locks import sole_owner
+
+Entry = Mapping[str, Any]
+
+
+class ImageJournal:
+    """Entries of finished images by name, and a file that gets a line for each new one; see `open_image_journal`.
+
+    Args:
+        path: The file of lines.
+        entries: What it holds already.
+    """
+
+    def __init__(self, path: Path, entries: dict[str, Entry]) -> None:
+        self._path, self._entries = path, entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, name: str, state: Mapping[str, Any]) -> Entry | None:
+        """Return the entry of an image; None if there is none, or the image has changed since.
+
+        Args:
+            name: Name of the image.
+            state: What changes when its files do, such as their sizes and times.
+        """
+        entry = self._entries.get(name)
+        return entry if entry is not None and all(entry.get(key) == value for key, value in state.items()) else None
+
+    def add(self, name: str, entry: Entry) -> None:
+        """Write the entry of an image, whose files are written already.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        self._entries[name] = entry
+        # No fsync: a lost line costs the time of one image.
+        with self._path.open("ab") as stream:
+            stream.write(json.dumps({"name": name, **entry}).encode() + b"\n")
+
+
+@contextmanager
+def open_image_journal(folder: Path, purpose: str, settings: Mapping[str, Any]) -> Iterator[ImageJournal]:
+    """Open the journal of a folder, and lock the folder against other runs.
+
+    Args:
+        folder: Created if missing. The journal is `PURPOSE.jsonl` in it, its settings are `PURPOSE.json`.
+        purpose: Name of its files.
+        settings: What entries depend on, JSON-ready.
+
+    Raises:
+        ValueError: Another run works in the folder, or it holds results of other settings, which are named.
+        OSError: The folder cannot be read or written.
+    """
+    make_folders(folder)
+    with sole_owner(folder / f".{purpose}.lock", f"Results are being written into {folder}"):
+        described, lines = folder / f"{purpose}.json", folder / f"{purpose}.jsonl"
+        if described.exists():
+            _refuse_others(described, settings)
+        else:
+            lines.unlink(missing_ok=True)  # of another run, whose settings are gone
+            write_atomically(described, (json.dumps(settings, indent=2) + "\n").encode())
+        yield ImageJournal(lines, _read(lines))
+
+
+def _refuse_others(path: Path, settings: Mapping[str, Any]) -> None:
+    try:
+        recorded = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): choose another folder, or delete it to begin again.") from error
+    wanted = json.loads(json.dumps(settings))
+    recorded = recorded if isinstance(recorded, dict) else {}
+    differing = [key for key in wanted if recorded.get(key) != wanted[key]]
+    if differing:
+        changes = "; ".join(f"{key} was {recorded.get(key)!r:.80} and is {wanted[key]!r:.80}" for key in differing)
+        raise ValueError(
+            f"{path.parent} holds results of other settings: {changes}. Choose another folder (--output), or delete "
+            f"{path.name} there to begin again."
+        )
+
+
+def _read(path: Path) -> dict[str, Entry]:
+    """Read all whole lines; a line that a crash has torn is cut off, so that the next one does not run into it."""
+    if not path.exists():
+        return {}
+    entries: dict[str, Entry] = {}
+    whole = 0
+    with path.open("rb+") as stream:
+        for line in stream:
+            entry = _parse(line)
+            if not line.endswith(b"\n"):
+                stream.truncate(whole)
+                break
+            whole += len(line)
+            if entry is not None:
+                entries[entry.pop("name")] = entry
+    return entries
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("name"), str) else None

@@ -1,0 +1,287 @@
+"""Ranking of unlabelled images: measure all, choose those whose labels teach most together, write the list.
+
+Memory holds a few hundred bytes for each image, whatever their sizes; a killed pass goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refinenet.datasets import Dataset, DatasetSource, open_dataset
+from refinenet.deployment import FoundImage, Search, SharedModel, choose_reading, file_state, find_images
+from refinenet.io.band_images import as_picture
+from refinenet.io.console import print_note, progress_bar
+from refinenet.io.files import write_atomically
+from refinenet.io.images import read_image, write
+from refinenet.io.sample_values import Pixels, Reading, first_of_each_kind
+from refinenet.io.tables import write_table
+from refinenet.labelling.drafts import DraftSet, describe_drafts, write_labels
+from refinenet.labelling.image_journal import Entry, ImageJournal, open_image_journal
+from refinenet.labelling.ranking_choice import Chosen, Labelled, Pool, choose
+from refinenet.labelling.ranking_measures import Gauge, Measures
+from refinenet.labelling.ranking_sheet import draw_cell, draw_sheet
+from refinenet.models import check_same_classes, digest
+
+TABLE, LIST, PATHS, SHEET, DRAFTS = "todo.csv", "todo.json", "todo.txt", "sheet.jpg", "drafts"
+COLUMNS = (
+    *("rank", "image", "gain", "unsureness", "doubt", "outlines", "disagreement", "novelty"),
+    *("like", "classes", "reasons", "draft"),
+)
+"""Columns of the table."""
+COUNT = 50
+_MANY = 1.5
+"""An image shows much of a class from this ratio to the mean of all images on."""
+_NAMED = 3
+"""Classes that are named among the reasons of an image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedImage:
+    """A chosen image."""
+
+    file: Path
+    place: str
+    """Name below the results folder, without suffix."""
+    measures: Measures
+    chosen: Chosen
+    like: str
+    """The most similar image that is labelled or was chosen before; "" for none."""
+    reasons: str
+    """Why it was chosen, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """Outcome of a ranking."""
+
+    folder: Path
+    """Folder of the results."""
+    images: int
+    """Number of images that were measured."""
+    failed: tuple[str, ...]
+    """Images that could not be read, with the reason."""
+    chosen: tuple[RankedImage, ...]
+    """In the order in which to label them."""
+    drafts: DraftSet
+    """What the model predicts for them, for an annotation tool."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {
+            "folder": str(self.folder),
+            "images": self.images,
+            "failed": list(self.failed),
+            "chosen": [str(each.file) for each in self.chosen],
+            "drafts": describe_drafts(self.drafts),
+        }
+
+    def describe(self) -> str:
+        """Describe the outcome in a sentence or two."""
+        failed = f" {len(self.failed)} could not be read: {self.failed[0]}" if self.failed else ""
+        return (
+            f"{len(self.chosen)} of {self.images:,} images to label next: {self.folder / TABLE}, with the reasons in "
+            f"{self.folder / SHEET}.{failed}\nNext: {self.drafts.advice}\n"
+            f"Then: refinenet label take EXPORT --drafts {self.drafts.folder} --into DATASET"
+        )
+
+
+def rank_images(
+    model: SharedModel,
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    count: int = COUNT,
+    labelled: DatasetSource | None = None,
+    root: str | os.PathLike[str] | None = None,
+    recursive: bool = False,
+    progress: bool = True,
+    **drafting: Any,
+) -> Ranking:
+    """Choose the images whose labels would teach a model most, and write the list, a contact sheet and drafts.
+
+    Measured are, for each image, how unsure the model is away from and along the outlines of objects, how much it
+    disagrees with itself when the image is mirrored and reduced, which classes it foresees, and the encoder's features.
+    `ranking_choice.choose` then picks images that are unsure, unlike each other and the labelled ones, and rich in
+    classes that these lack.
+
+    Args:
+        model: A network that predicts classes, such as a `RefineNet`.
+        sources: As for `RefineNet.deploy_files`: images, folders, patterns, `@list.txt`.
+        output: Folder for the results, created if missing; images below it are not ranked.
+        count: Number of images to choose.
+        labelled: Dataset of the images that have labels already: chosen images are unlike those of its split "train".
+        root: Folder of a named dataset.
+        recursive: Whether to include subfolders.
+        progress: Whether to show progress and notes on standard error.
+        drafting: How drafts are written: `file_format`, `shapes`, `simplify` and others of `write_labels`.
+
+    Returns:
+        The chosen images, in the order in which to label them.
+
+    Raises:
+        ValueError: No image is found or none can be read, the model predicts no classes or is an exported graph, the
+            labelled dataset has other classes, or the folder holds results of another model.
+        OSError: The folder cannot be read or written.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, not {count!r}.")
+    folder, gauge = Path(output), Gauge(model.network, model.card)
+    named = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
+    search = Search(recursive=recursive, results=folder, arrays=bool(model.card.architecture.bands))
+    images = find_images([os.fspath(name) for name in named], search)
+    settings = {"format": 1, "model_sha256": _digest(model), "temperature": model.card.temperature}
+    with open_image_journal(folder, "measured", settings) as journal, first_of_each_kind():
+        found, failed = _measure_all(gauge, images, journal, progress=progress)
+        if not found:
+            raise ValueError(f"None of the {len(images)} images can be read: {failed[0] if failed else ''}")
+        known = None if labelled is None else _measure_labelled(gauge, labelled, root, journal, progress=progress)
+    pool = Pool.of([measures for _, measures in found])
+    print_note(f"Choosing {min(count, len(found))} of {len(found):,} images.", enabled=progress)
+    chosen = choose(pool, count, known)
+    ranked = [_explain(each, found, model, labelled is not None) for each in chosen]
+    write_atomically(folder / PATHS, "".join(f"{each.file}\n" for each in ranked).encode("utf-8", "surrogateescape"))
+    drafts = write_labels(f"@{folder / PATHS}", folder / DRAFTS, model=model, progress=progress, **drafting)
+    _write(model, gauge, ranked, drafts, folder, len(found), progress=progress)
+    return Ranking(folder=folder, images=len(found), failed=tuple(failed), chosen=tuple(ranked), drafts=drafts)
+
+
+def _digest(model: SharedModel) -> str:
+    return model.card.weights_sha256 or digest(model.network.state_dict())
+
+
+def _reading(gauge: Gauge) -> Reading:
+    return choose_reading(gauge.card.value_range, None, None, gauge.card.architecture.bands)[0]
+
+
+def _measure_all(
+    gauge: Gauge, images: Sequence[FoundImage], journal: ImageJournal, *, progress: bool
+) -> tuple[list[tuple[FoundImage, Measures]], list[str]]:
+    """Measure the images that the journal has no measures of; return all that can be read, and the other's reasons."""
+    found, failed, reading = [], [], _reading(gauge)
+    with progress_bar(progress) as bar:
+        task = bar.add_task("Measuring images", total=len(images), status="")
+        for image in images:
+            state = file_state(image.file)
+            entry = journal.find(image.place, state)
+            if entry is None:
+                entry = {**state, **_measure(gauge, image, reading)}
+                journal.add(image.place, entry)
+            if "problem" in entry:
+                failed.append(f"{image.file}: {entry['problem']}")
+            else:
+                found.append((image, Measures.from_dict(entry)))
+            bar.advance(task)
+    return found, failed
+
+
+def _measure(gauge: Gauge, image: FoundImage, reading: Reading) -> Entry:
+    if image.problem is not None:
+        return {"problem": str(image.problem)}
+    try:
+        pixels = read_image(image.file, reading=reading).pixels
+    except (ValueError, OSError) as error:
+        return {"problem": str(error)}
+    return gauge.measure(pixels)[0].to_dict()
+
+
+def _measure_labelled(
+    gauge: Gauge,
+    source: DatasetSource,
+    root: str | os.PathLike[str] | None,
+    journal: ImageJournal,
+    *,
+    progress: bool,
+) -> Labelled:
+    """Return the features and the class shares of the training images of a dataset."""
+    dataset = open_dataset(source, root)("train")
+    check_same_classes(gauge.card.label_set, dataset)
+    shares, features = [], []
+    with progress_bar(progress) as bar:
+        task = bar.add_task("Reading labelled images", total=len(dataset), status="")
+        for index, item in enumerate(dataset.items):
+            name, state = f"labelled/{item}", _state(dataset, item)
+            entry = journal.find(name, state)
+            if entry is None:
+                sample = dataset[index]
+                counts = np.bincount(sample.labels.ravel(), minlength=len(dataset.label_set))
+                mean = counts[: len(dataset.label_set)] / sample.labels.size
+                described = gauge.describe(sample.image).tobytes().hex()
+                entry = {**state, "shares": [float(f"{share:.3g}") for share in mean], "features": described}
+                journal.add(name, entry)
+            shares.append(entry["shares"])
+            features.append(np.frombuffer(bytes.fromhex(entry["features"]), np.float16))
+            bar.advance(task)
+    return Labelled(shares=np.array(shares, np.float32), features=np.stack(features))
+
+
+def _state(dataset: Dataset, item: str) -> dict[str, Any]:
+    files = [file for file in (dataset.image_file(item), dataset.label_file(item)) if file is not None]
+    return dict(file_state(*files)) if files else {}
+
+
+def _explain(
+    chosen: Chosen, found: Sequence[tuple[FoundImage, Measures]], model: SharedModel, has_labelled: bool
+) -> RankedImage:
+    image, measures = found[chosen.index]
+    like = found[chosen.nearest][0].place if chosen.nearest is not None else "a labelled image" if has_labelled else ""
+    names = model.label_set.names
+    rich = [f"{names[k]} {ratio:.1f} times the mean" for k, ratio in chosen.classes if ratio >= _MANY][:_NAMED]
+    words = [f"the model is less sure of it than of {chosen.unsureness:.0%} of the images"]
+    words += [f"shows much {', '.join(rich)}"] if rich else []
+    words += [f"{chosen.novelty:.0%} unlike {like}"] if like else []
+    return RankedImage(
+        file=image.file, place=image.place, measures=measures, chosen=chosen, like=like, reasons="; ".join(words)
+    )
+
+
+def _write(
+    model: SharedModel,
+    gauge: Gauge,
+    ranked: Sequence[RankedImage],
+    drafts: DraftSet,
+    folder: Path,
+    images: int,
+    *,
+    progress: bool,
+) -> None:
+    ids = {image.file: os.path.relpath(image.ids, folder) for image in drafts.images}
+    rows = [_row(each, rank, model, ids.get(each.file)) for rank, each in enumerate(ranked, start=1)]
+    cells, reading = [], _reading(gauge)
+    with progress_bar(progress) as bar:
+        task = bar.add_task("Drawing the sheet", total=len(ranked), status="")
+        for rank, each in enumerate(ranked, start=1):
+            pixels: Pixels = read_image(each.file, reading=reading).pixels
+            picture = as_picture(pixels, model.card.architecture.bands)
+            maps = gauge.measure(pixels)[1]
+            cells.append(draw_cell(picture, maps, model.label_set, f"{rank}. {each.place}", each.reasons))
+            bar.advance(task)
+    title = f"{len(ranked)} of {images:,} images: image, predicted classes, doubt (bright is unsure)"
+    write(folder / SHEET, draw_sheet(title, cells))
+    write_atomically(folder / LIST, (json.dumps({"format": 1, "images": rows}, indent=1) + "\n").encode())
+    write_table(folder / TABLE, rows, COLUMNS)
+
+
+def _row(ranked: RankedImage, rank: int, model: SharedModel, draft: str | None) -> dict[str, str | int | float | None]:
+    chosen, measures = ranked.chosen, ranked.measures
+    names = model.label_set.names
+    return {
+        "rank": rank,
+        "image": str(ranked.file),
+        "gain": round(chosen.gain, 4),
+        "unsureness": round(chosen.unsureness, 4),
+        "doubt": round(measures.doubt, 4),
+        "outlines": round(measures.outlines, 4),
+        "disagreement": round(measures.disagreement, 4),
+        "novelty": round(chosen.novelty, 4),
+        "like": ranked.like,
+        "classes": ", ".join(f"{names[k]} {ratio:.1f}" for k, ratio in chosen.classes),
+        "reasons": ranked.reasons,
+        "draft": draft,
+    }

@@ -1,0 +1,341 @@
+"""Corrected labels back into a dataset: only what changed, checked before, with copies of what is replaced and a log.
+
+What a person changed is found by comparison with the drafts: pixels that came back as they were written keep the labels
+that the dataset has, or for new images those that were predicted, so that a simplified polygon changes nothing that
+nobody touched.
+
+Shape letters: H height, W width.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from refinenet.datasets import doctor
+from refinenet.datasets.folder import of_ids
+from refinenet.datasets.formats import is_background, is_void
+from refinenet.io.console import progress_bar
+from refinenet.io.mask_files import read_mask
+from refinenet.labelling.dataset_growth import (
+    BEFORE,
+    CLASSES_FILE,
+    VAL_SHARE,
+    GrowingDataset,
+    Installation,
+    Placed,
+    open_growing,
+)
+from refinenet.labelling.drafts import DraftSet, open_drafts, render
+from refinenet.labelling.formats.base import ToolExport, translate
+from refinenet.labelling.formats.table import open_export
+from refinenet.labelling.image_matching import ImageMatcher, MatchedImage
+from refinenet.labels import LabelMap, LabelSet, voc_colours
+
+Action = Literal["new", "changed", "unchanged", "left out"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakenImage:
+    """What became of the labels of one image."""
+
+    name: str
+    """Its stem in the dataset, or the export's name of an image that was left out."""
+    action: Action
+    split: str = ""
+    pixels: int = 0
+    """Number of pixels that differ from the dataset's labels before, or for new images from the draft."""
+    changes: Mapping[str, int] = field(default_factory=dict)
+    """The same by classes, such as {"road > car": 120}."""
+    reason: str = ""
+    """Why it was left out."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values that apply, ready for JSON."""
+        values = {
+            "image": self.name,
+            "action": self.action,
+            "split": self.split,
+            "pixels": self.pixels,
+            "changes": dict(self.changes),
+            "reason": self.reason,
+        }
+        return {key: value for key, value in values.items() if value not in ("", {}) or key in ("image", "action")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """The outcome of `take_labels`."""
+
+    dataset: Path
+    images: tuple[TakenImage, ...]
+    copies: Path | None
+    """Folder with copies of the files that were replaced; None if none was."""
+    divided: Mapping[str, int] = field(default_factory=dict)
+    """Number of images in each split, if lists were written for a folder that had none."""
+
+    def count(self, action: Action) -> int:
+        """Return the number of images with an action."""
+        return sum(image.action == action for image in self.images)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the outcome as JSON-ready values."""
+        return {
+            "dataset": str(self.dataset),
+            "copies": None if self.copies is None else str(self.copies),
+            "splits": dict(self.divided),
+            "images": [image.to_dict() for image in self.images],
+        }
+
+
+def take_labels(
+    export: str | os.PathLike[str],
+    into: str | os.PathLike[str],
+    *,
+    drafts: str | os.PathLike[str] | None = None,
+    images: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    only_corrected: bool = False,
+    group: str | None = None,
+    val: float = VAL_SHARE,
+    check: bool = True,
+    progress: bool = True,
+) -> Taken:
+    """Take the labels that an annotation tool has exported into a dataset of images and masks.
+
+    The doctor checks all of them before anything is changed. Files that are replaced are copied to `.before/` in the
+    dataset, and `labels_taken.jsonl` there gets a line for each image. A second call with the same export changes
+    nothing.
+
+    Args:
+        export: A folder, a zip archive or a JSON file, in any format of `FORMATS`.
+        into: The dataset's folder; a new one is made with `images/`, `masks/`, `classes.yaml` and lists of the splits.
+        drafts: The folder that `write_labels` wrote: says which pixels a person changed, and where the images are.
+        images: Folder of the images, for those that neither the dataset nor `drafts` nor the export has.
+        output: Folder for a copy of the dataset that takes the labels instead; new or empty.
+        only_corrected: Whether to leave out images that came back exactly as they were proposed.
+        group: As for `refinenet data split`: new images join the split of their group.
+        val: Share of images for validation that new groups keep to.
+        check: Whether the doctor may refuse what would stop training.
+        progress: Whether to show progress on standard error.
+
+    Raises:
+        ValueError: The export or the dataset is damaged or not recognised, a label is no class of the dataset, or the
+            doctor found something that would stop training; nothing was changed.
+        FileExistsError: `output` is not empty.
+        FileNotFoundError: The export or the drafts are missing.
+        OSError: A file cannot be read or written.
+    """
+    known = None if drafts is None else open_drafts(Path(drafts))
+    if only_corrected and known is None:
+        raise ValueError("only_corrected needs drafts: only they say what was proposed.")
+    with tempfile.TemporaryDirectory(prefix="refinenet-") as temporary:
+        scratch = Path(temporary)
+        found = open_export(Path(export), scratch / "export")
+        root = _copy(Path(into), output)
+        dataset = open_growing(root, _new_label_set(found, known))
+        taking = _Taking(found, dataset, known, scratch, only_corrected=only_corrected, group=group, val=val)
+        return taking.run(None if images is None else Path(images), check=check, progress=progress)
+
+
+def _copy(into: Path, output: str | os.PathLike[str] | None) -> Path:
+    """Return the folder to change: the dataset, or a copy of it."""
+    if output is None:
+        return into
+    target = Path(output)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"{target} is not empty: name a new folder for the copy of {into}.")
+    if into.exists():
+        shutil.copytree(into, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(BEFORE))
+    return target
+
+
+def _new_label_set(export: ToolExport, drafts: DraftSet | None) -> LabelSet:
+    """Return the classes of a new dataset: those of the model, or the export's labels in alphabetical order."""
+    if drafts is not None:
+        return drafts.options.label_set
+    labels = sorted({label for label in export.label_names if not is_background(label) and not is_void(label)})
+    names = ("background", *labels)
+    return LabelSet(names=names, colours=voc_colours(len(names)))
+
+
+class _Taking:
+    """One call of `take_labels`; the steps are in the order of `run`."""
+
+    def __init__(
+        self,
+        export: ToolExport,
+        dataset: GrowingDataset,
+        drafts: DraftSet | None,
+        scratch: Path,
+        *,
+        only_corrected: bool,
+        group: str | None,
+        val: float,
+    ) -> None:
+        self._export, self._dataset, self._drafts, self._scratch = export, dataset, drafts, scratch
+        self._only_corrected, self._group, self._val = only_corrected, group, val
+        self._staged = _Staging(scratch / "staged", dataset.label_set)
+
+    def run(self, images: Path | None, *, check: bool, progress: bool) -> Taken:
+        """Find the images, read their labels, check them, and write them."""
+        matched, reasons = ImageMatcher(self._export, self._dataset, self._drafts, images).match()
+        results = [TakenImage(name=item, action="left out", reason=reason) for item, reason in reasons.items()]
+        with progress_bar(progress) as bar:
+            task = bar.add_task("Reading labels", total=len(matched), status="")
+            for one in matched:
+                results.append(self._stage(one))
+                bar.advance(task)
+        if check:
+            self._staged.check(str(self._export.path), progress=progress)
+        return self._install(results)
+
+    def _stage(self, found: MatchedImage) -> TakenImage:
+        """Compute the labels of an image, and put them aside for the doctor; nothing is put aside if they are equal."""
+        member = self._dataset.members.get(found.stem)
+        before = None if member is None else member.read_labels()
+        labels, is_corrected, base = self._merge(found, before)
+        old = base if before is None else before
+        name, split = found.stem, "" if member is None else member.split
+        if self._only_corrected and not is_corrected:
+            return TakenImage(name=name, action="left out", split=split, reason="it came back as it was proposed")
+        changes = {} if old is None else _count_changes(old, labels, self._dataset.label_set)
+        pixels = sum(changes.values())
+        if before is not None and not pixels:
+            return TakenImage(name=name, action="unchanged", split=split)
+        image = member.dataset.image_file(found.stem) if member is not None else found.image
+        assert image is not None
+        self._staged.add(found.stem, image, labels)
+        action: Action = "new" if member is None else "changed"
+        return TakenImage(name=name, action=action, split=split, pixels=pixels, changes=changes)
+
+    def _merge(self, found: MatchedImage, before: LabelMap | None) -> tuple[LabelMap, bool, LabelMap | None]:
+        """Return an image's labels, whether a person changed them, and the draft in the dataset's classes if any.
+
+        Raises:
+            ValueError: The labels have another size than the image, or a label is no class.
+        """
+        label_set = self._dataset.label_set
+        corrected = self._export.read(found.item, label_set)
+        if before is not None and before.shape != corrected.shape:
+            raise ValueError(_describe_sizes(self._export.path, found.item, corrected, before))
+        if found.draft is None or self._drafts is None:
+            return corrected, True, None
+        draft = self._drafts.read(found.draft)
+        if draft.labels.shape != corrected.shape:
+            raise ValueError(_describe_sizes(self._export.path, found.item, corrected, draft.labels))
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            written = render(self._drafts, draft, label_set, Path(folder))
+        exact = translate(draft.labels, self._drafts.options.label_set, label_set, draft.name)
+        is_changed = corrected != written
+        kept = exact if before is None else before
+        return label_set.cast(np.where(is_changed, corrected, kept)), bool(is_changed.any()), exact
+
+    def _install(self, results: list[TakenImage]) -> Taken:
+        dataset = self._dataset
+        new = [one.name for one in results if one.action == "new"]
+        splits = dataset.choose_splits(new, self._group, self._val)
+        installation = Installation(dataset)
+        written = []
+        for one in results:
+            split = splits.get(one.name) if one.action == "new" else one.split or None
+            if one.action in ("new", "changed"):
+                installation.install(self._staged.load(one.name, split))
+            written.append(replace(one, split=split or one.split))
+        if dataset.layout is None and new:
+            installation.write_classes()
+        installation.extend_lists(splits)
+        divided = self._divide(new) if not splits and new else {}
+        homes = {stem: split for split, stems in divided.items() for stem in stems}
+        written = [replace(one, split=one.split or homes.get(one.name, "")) for one in written]
+        installation.log(_describe_all(written, self._export))
+        copies = installation.copies if installation.copies.is_dir() else None
+        counts = {split: len(stems) for split, stems in divided.items()}
+        return Taken(dataset=dataset.root, images=tuple(written), copies=copies, divided=counts)
+
+    def _divide(self, new: list[str]) -> Mapping[str, tuple[str, ...]]:
+        """Write lists for a folder without splits; with too few images there are none."""
+        if len(self._dataset.members) + len(new) < 2:
+            return {}
+        return self._dataset.divide(self._group, self._val)
+
+
+class _Staging:
+    """Labels put aside as a small dataset of their own, for the doctor to examine before anything is changed.
+
+    Args:
+        folder: Its folder, which does not exist yet.
+        label_set: Its classes.
+    """
+
+    def __init__(self, folder: Path, label_set: LabelSet) -> None:
+        self._folder = folder
+        encoding = of_ids(label_set, list(range(len(label_set))), [], CLASSES_FILE)
+        self._dataset = GrowingDataset(root=folder, encoding=encoding, layout=None)
+        self._images: dict[str, Path] = {}
+
+    def add(self, stem: str, image: Path, labels: LabelMap) -> None:
+        """Put the labels of an image aside."""
+        self._images[stem] = image
+        place = self._folder / "images" / "train" / f"{_flatten(stem)}{image.suffix}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(image.resolve())
+        self._dataset.write_mask(self._mask(stem), labels)
+
+    def _mask(self, stem: str) -> Path:
+        return self._folder / "masks" / "train" / f"{_flatten(stem)}.png"
+
+    def check(self, origin: str, *, progress: bool) -> None:
+        """Let the doctor examine them; `origin` replaces the folder's name in its report.
+
+        Raises:
+            ValueError: It found something that would stop training.
+        """
+        if not self._images:
+            return
+        Installation(self._dataset).write_classes()
+        report = doctor.examine(self._folder, workers=0, progress=progress).report
+        findings = tuple(finding for finding in report.findings if finding.kind != "split-missing")
+        text = replace(report, findings=findings).text("taken")
+        if text:
+            raise ValueError(f"Nothing was changed. {text.replace(str(self._folder), origin)}")
+
+    def load(self, stem: str, split: str | None) -> Placed:
+        """Return the labels of an image, to be written to a split."""
+        labels = self._dataset.label_set.cast(read_mask(self._mask(stem)))
+        return Placed(stem=stem, split=split, image=self._images[stem], labels=labels)
+
+
+def _flatten(stem: str) -> str:
+    return stem.replace("/", "__")
+
+
+def _describe_sizes(path: Path, item: str, found: LabelMap, wanted: LabelMap) -> str:
+    return (
+        f"{path}: the labels of {item} have {found.shape[1]}x{found.shape[0]} pixels (width x height), its image has "
+        f"{wanted.shape[1]}x{wanted.shape[0]}. Export the labels at the size of the image. Nothing was changed."
+    )
+
+
+def _count_changes(before: LabelMap, after: LabelMap, label_set: LabelSet) -> dict[str, int]:
+    """Return the number of changed pixels by their classes before and after, most frequent first."""
+    where = before != after
+    pairs = Counter(zip(before[where].tolist(), after[where].tolist(), strict=True))
+    names = {**dict(enumerate(label_set.names)), label_set.ignore_index: "void"}
+    return {f"{names[one]} > {names[other]}": count for (one, other), count in pairs.most_common()}
+
+
+def _describe_all(images: list[TakenImage], export: ToolExport) -> Iterator[Mapping[str, object]]:
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    for image in images:
+        if image.action != "unchanged":
+            yield {"time": time, "export": str(export.path), "format": export.format, **image.to_dict()}

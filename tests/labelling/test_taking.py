@@ -1,0 +1,300 @@
+"""Labels into a dataset: splits, copies, the log, refusals; through the command line."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+NAMES = "names: [road, car, tree]\n"
+
+
+def picture(seed: int) -> Any:
+    return np.random.default_rng(seed).integers(0, 256, (24, 32, 3), np.uint8)
+
+
+def mask(columns: int) -> Any:
+    ids = np.zeros((24, 32), np.uint8)
+    ids[:, columns:] = 1
+    ids[18:] = 2
+    return ids
+
+
+def write_pair(root: Path, stem: str, ids: Any, images: str = "images", masks: str = "masks") -> None:
+    for folder, pixels in ((images, picture(zlib.crc32(stem.encode()))), (masks, ids)):
+        path = root / folder / f"{stem}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+
+def write_dataset(root: Path) -> None:
+    """Write a dataset of two drives, one of them for validation."""
+    for stem in ("north_1", "north_2", "north_3", "south_1"):
+        write_pair(root, stem, mask(10))
+    (root / "classes.yaml").write_text(NAMES)
+    (root / "train.txt").write_text("north_1\nnorth_2\nnorth_3\n")
+    (root / "val.txt").write_text("south_1\n")
+
+
+def write_export(root: Path, **masks: Any) -> None:
+    """Write an export of masks, without images."""
+    for stem, ids in masks.items():
+        path = root / f"{stem}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(ids).save(path)
+    (root / "classes.yaml").write_text(NAMES)
+
+
+def list_files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def read(path: Path) -> Any:
+    return np.array(Image.open(path))
+
+
+def test_new_frames_join_the_split_of_their_drive(tmp_path: Path, call_refinenet: Any) -> None:
+    write_dataset(tmp_path / "mine")
+    stems = ("north_9", "south_7", "west_1", "west_2")
+    for stem in stems:
+        write_pair(tmp_path / "photographs", stem, mask(5), ".", "../unused")
+    write_export(tmp_path / "export", **{stem: mask(5) for stem in stems})
+    found = call_refinenet("label", "take", "export", "--into", "mine", "--images", "photographs")
+    assert found.returncode == 0, found.stderr
+    train, val = ((tmp_path / "mine" / f"{name}.txt").read_text().split() for name in ("train", "val"))
+    assert "north_9" in train
+    assert "south_7" in val
+    assert {"west_1", "west_2"} <= set(train)  # 2 of 8 are for validation already
+    assert "4 new images (3 in train, 1 in val)" in found.stdout
+    assert np.array_equal(read(tmp_path / "mine" / "masks" / "south_7.png"), mask(5))
+
+
+def test_only_what_changed_is_written_and_what_was_there_is_kept(tmp_path: Path, call_refinenet: Any) -> None:
+    write_dataset(tmp_path / "mine")
+    before = list_files(tmp_path / "mine")
+    corrected = mask(10)
+    corrected[2:5, 3:9] = 2
+    write_export(tmp_path / "export", north_1=corrected, north_2=mask(10), south_1=mask(10))
+    found = call_refinenet("label", "take", "export", "--into", "mine", "--json")
+    assert found.returncode == 0, found.stderr
+    values = json.loads(found.stdout)
+    actions = {image["image"]: image["action"] for image in values["images"]}
+    assert actions == {"north_1": "changed", "north_2": "unchanged", "south_1": "unchanged"}
+    after = list_files(tmp_path / "mine")
+    assert {name for name in after if after[name] != before.get(name)} == {
+        "masks/north_1.png",
+        ".before/0001/masks/north_1.png",
+        "labels_taken.jsonl",
+    }
+    assert after[".before/0001/masks/north_1.png"] == before["masks/north_1.png"]
+    (line,) = (json.loads(line) for line in after["labels_taken.jsonl"].splitlines())
+    assert (line["image"], line["pixels"], line["changes"]) == ("north_1", 18, {"road > tree": 18})
+    assert np.array_equal(read(tmp_path / "mine" / "masks" / "north_1.png"), corrected)
+    again = json.loads(call_refinenet("label", "take", "export", "--into", "mine", "--json").stdout)
+    assert {image["action"] for image in again["images"]} == {"unchanged"}
+
+
+def test_a_copy_takes_the_labels_instead(tmp_path: Path, call_refinenet: Any) -> None:
+    write_dataset(tmp_path / "mine")
+    before = list_files(tmp_path / "mine")
+    write_export(tmp_path / "export", north_1=mask(12))
+    found = call_refinenet("label", "take", "export", "--into", "mine", "--output", "grown")
+    assert found.returncode == 0, found.stderr
+    assert list_files(tmp_path / "mine") == before
+    assert np.array_equal(read(tmp_path / "grown" / "masks" / "north_1.png"), mask(12))
+    found = call_refinenet("label", "take", "export", "--into", "mine", "--output", "grown")
+    assert found.returncode == 1
+    assert "grown is not empty" in found.stderr
+
+
+def test_the_doctor_refuses_before_anything_is_changed(tmp_path: Path, call_refinenet: Any) -> None:
+    write_dataset(tmp_path / "mine")
+    before = list_files(tmp_path / "mine")
+    write_export(tmp_path / "export", north_1=mask(12), west_1=mask(3))
+    write_pair(tmp_path / "photographs", "west_1", mask(3), ".", "../unused")
+    image = tmp_path / "photographs" / "west_1.png"
+    image.write_bytes(image.read_bytes()[:400])
+    found = call_refinenet("label", "take", "export", "--into", "mine", "--images", "photographs")
+    assert found.returncode == 1
+    assert "Nothing was changed. export cannot be taken as it is" in found.stderr
+    assert "west_1" in found.stderr
+    assert list_files(tmp_path / "mine") == before
+
+
+@pytest.mark.parametrize(
+    ("names", "ids", "message"),
+    [
+        ("names: [road, tram, tree]\n", mask(12), r"label 'tram', which is not one of road, car, tree"),
+        (NAMES, mask(12)[:20], "32x20 pixels (width x height), its image has 32x24"),
+    ],
+)
+def test_unknown_labels_and_other_sizes_are_errors(
+    names: str, ids: Any, message: str, tmp_path: Path, call_refinenet: Any
+) -> None:
+    write_dataset(tmp_path / "mine")
+    before = list_files(tmp_path / "mine")
+    write_export(tmp_path / "export", north_1=ids)
+    (tmp_path / "export" / "classes.yaml").write_text(names)
+    found = call_refinenet("label", "take", "export", "--into", "mine")
+    assert found.returncode == 1
+    assert message in found.stderr
+    assert list_files(tmp_path / "mine") == before
+
+
+def test_images_that_came_back_as_proposed_can_be_left_out(tmp_path: Path, call_refinenet: Any) -> None:
+    for stem in ("a_1", "b_1"):
+        write_pair(tmp_path / "photographs", stem, mask(5), ".", "../ids/masks")
+    (tmp_path / "ids" / "classes.yaml").write_text(NAMES)
+    options = ("photographs", "--masks", "ids", "-o", "todo", "--format", "png", "--min-area", "0")
+    assert call_refinenet("label", "write", *options).returncode == 0
+    Image.fromarray(mask(9)).save(tmp_path / "todo" / "png" / "masks" / "b_1.png")
+    found = call_refinenet("label", "take", "todo/png", "--drafts", "todo", "--into", "mine", "--only-corrected")
+    assert found.returncode == 0, found.stderr
+    assert "a_1 was left out: it came back as it was proposed" in found.stderr
+    assert [path.stem for path in (tmp_path / "mine" / "masks").iterdir()] == ["b_1"]
+
+
+def test_masks_are_written_in_the_encoding_of_the_dataset(tmp_path: Path, call_refinenet: Any) -> None:
+    write_dataset(tmp_path / "mine")
+    colours = np.array([[128, 64, 128], [0, 0, 142], [107, 142, 35]], np.uint8)
+    for path in (tmp_path / "mine" / "masks").iterdir():
+        Image.fromarray(colours[read(path)]).save(path)
+    text = "masks: colours\ncolours: [[128, 64, 128], [0, 0, 142], [107, 142, 35]]\nignore: [[255, 255, 255]]\n"
+    (tmp_path / "mine" / "classes.yaml").write_text(NAMES + text)
+    corrected = mask(12)
+    corrected[:3] = 255
+    write_export(tmp_path / "export", north_1=corrected)
+    assert call_refinenet("label", "take", "export", "--into", "mine").returncode == 0
+    found = read(tmp_path / "mine" / "masks" / "north_1.png")
+    assert (found[:3] == 255).all()
+    assert np.array_equal(found[3:], colours[corrected[3:]])
+
+
+def test_folders_of_other_labels_are_refused_with_advice(tmp_path: Path, call_refinenet: Any) -> None:
+    Image.fromarray(picture(0)).save(tmp_path / "a.png")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for stem in ("a", "b"):
+        Image.fromarray(picture(0)).save(folder / f"{stem}.png")
+        shape = {"label": "car", "points": [[1, 1], [9, 1], [9, 9]], "shape_type": "polygon"}
+        values = {"shapes": [shape], "imageHeight": 24, "imageWidth": 32, "imagePath": f"{stem}.png"}
+        (folder / f"{stem}.json").write_text(json.dumps(values))
+    write_export(tmp_path / "export", a=mask(3))
+    found = call_refinenet("label", "take", "export", "--into", "mine")
+    assert found.returncode == 1
+    assert "refinenet data check mine --fix COPY" in found.stderr
+
+
+def test_pixels_of_low_confidence_are_left_to_the_person(tmp_path: Path, call_refinenet: Any) -> None:
+    from refinenet import RefineNet
+
+    model = RefineNet(encoder="test_resnet", num_classes=3, device="cpu", backend="pytorch", seed=3)
+    model.save(tmp_path / "mine.safetensors")
+    (tmp_path / "photographs").mkdir()
+    Image.fromarray(picture(5)).save(tmp_path / "photographs" / "a.png")
+    confidence = model.segment(tmp_path / "photographs" / "a.png").confidence
+    limit = float(np.median(confidence))
+    options = ("-m", "mine.safetensors", "-o", "todo", "--format", "png", "--min-area", "0", "--min-confidence", limit)
+    found = call_refinenet("label", "write", "photographs", *options, "--backend", "pytorch")
+    assert found.returncode == 0, found.stderr
+    ids = read(tmp_path / "todo" / "png" / "masks" / "a.png")
+    assert np.array_equal(ids == 255, confidence < limit)
+    assert 0.2 < (ids == 255).mean() < 0.8
+
+
+def test_the_same_image_under_another_name_is_the_sample_that_is_there(tmp_path: Path, call_refinenet: Any) -> None:
+    write_dataset(tmp_path / "mine")
+    (tmp_path / "photographs").mkdir()
+    (tmp_path / "photographs" / "copy.png").write_bytes((tmp_path / "mine" / "images" / "south_1.png").read_bytes())
+    write_export(tmp_path / "export", copy=mask(7))
+    found = call_refinenet("label", "take", "export", "--into", "mine", "--images", "photographs", "--json")
+    assert found.returncode == 0, found.stderr
+    (image,) = json.loads(found.stdout)["images"]
+    assert (image["image"], image["action"], image["split"]) == ("south_1", "changed", "val")
+    assert np.array_equal(read(tmp_path / "mine" / "masks" / "south_1.png"), mask(7))
+    assert not (tmp_path / "mine" / "images" / "copy.png").exists()
+
+
+def test_another_image_of_the_same_name_loses_no_labels(tmp_path: Path, call_refinenet: Any) -> None:
+    write_dataset(tmp_path / "mine")
+    before = list_files(tmp_path / "mine")
+    write_pair(tmp_path / "photographs", "west_1", mask(5), ".", "../ids/masks")
+    write_pair(tmp_path / "photographs", "north_1", mask(5), ".", "../ids/masks")
+    Image.fromarray(picture(1)).save(tmp_path / "photographs" / "north_1.png")
+    (tmp_path / "ids" / "classes.yaml").write_text(NAMES)
+    options = ("photographs", "--masks", "ids", "-o", "todo", "--format", "png", "--min-area", "0")
+    assert call_refinenet("label", "write", *options).returncode == 0
+    found = call_refinenet("label", "take", "todo/png", "--drafts", "todo", "--into", "mine")
+    assert found.returncode == 0, found.stderr
+    assert "north_1 was left out: the dataset has another image of the name north_1" in found.stderr
+    after = list_files(tmp_path / "mine")
+    assert after["masks/north_1.png"] == before["masks/north_1.png"]
+    assert "masks/west_1.png" in after
+
+
+def test_roboflow_renames_images_and_exports_a_file_for_each_split(tmp_path: Path, call_refinenet: Any) -> None:
+    for stem in ("a_1", "b_1"):
+        write_pair(tmp_path / "photographs", stem, mask(5), ".", "../ids/masks")
+    (tmp_path / "ids" / "classes.yaml").write_text(NAMES)
+    options = ("photographs", "--masks", "ids", "-o", "todo", "--format", "roboflow", "--min-area", "0")
+    assert call_refinenet("label", "write", *options, "--simplify", "0").returncode == 0
+    written = json.loads((tmp_path / "todo" / "roboflow" / "_annotations.coco.json").read_text())
+    for number, (split, stem) in enumerate((("train", "a_1"), ("valid", "b_1")), start=1):
+        entries = [one for one in written["annotations"] if one["image_id"] == number]
+        name = f"{stem}_png.rf.0123456789abcdef.jpg"
+        images = [{**one, "file_name": name} for one in written["images"] if one["id"] == number]
+        assert images[0]["id"] == number
+        folder = tmp_path / "export" / split
+        folder.mkdir(parents=True)
+        Image.fromarray(picture(number)).save(folder / name)  # compressed again: the photograph is taken instead
+        values = {**written, "images": images, "annotations": entries}
+        (folder / "_annotations.coco.json").write_text(json.dumps(values))
+    found = call_refinenet("label", "take", "export", "--drafts", "todo", "--into", "mine")
+    assert found.returncode == 0, found.stderr
+    for stem in ("a_1", "b_1"):
+        assert np.array_equal(read(tmp_path / "mine" / "masks" / f"{stem}.png"), mask(5))
+        image = (tmp_path / "mine" / "images" / f"{stem}.png").read_bytes()
+        assert image == (tmp_path / "photographs" / f"{stem}.png").read_bytes()
+
+
+def test_names_that_lead_out_of_the_dataset_are_left_out(tmp_path: Path, call_refinenet: Any) -> None:
+    for stem in ("a_1", "b_1"):
+        write_pair(tmp_path / "photographs", stem, mask(5), ".", "../ids/masks")
+    (tmp_path / "ids" / "classes.yaml").write_text(NAMES)
+    options = ("photographs", "--masks", "ids", "-o", "todo", "--format", "supervisely")
+    assert call_refinenet("label", "write", *options).returncode == 0
+    project = tmp_path / "todo" / "supervisely" / "images"
+    (project / "img" / "b_1.png").rename(project / "img" / "x__..__..__b_1.png")
+    (project / "ann" / "b_1.png.json").rename(project / "ann" / "x__..__..__b_1.png.json")
+    found = call_refinenet("label", "take", "todo/supervisely", "--into", "data/mine")
+    assert found.returncode == 0, found.stderr
+    assert "x/../../b_1 was left out: its name leads out of the dataset" in found.stderr.replace(".png", "")
+    assert not list(tmp_path.glob("b_1*"))
+    assert not list((tmp_path / "data").glob("b_1*"))
+
+
+def test_tasks_of_label_studio_that_nobody_submitted_are_named(tmp_path: Path, call_refinenet: Any) -> None:
+    for stem in ("a_1", "b_1", "c_1"):
+        write_pair(tmp_path / "photographs", stem, mask(5), ".", "../ids/masks")
+    (tmp_path / "ids" / "classes.yaml").write_text(NAMES)
+    options = ("photographs", "--masks", "ids", "-o", "todo", "--format", "label-studio")
+    assert call_refinenet("label", "write", *options).returncode == 0
+    path = tmp_path / "todo" / "label-studio" / "label_studio.json"
+    tasks = json.loads(path.read_text())
+    shapes = [task["predictions"][0]["result"] for task in tasks]
+    old = [{**shape, "value": {**shape["value"], "brushlabels": ["tree"]}} for shape in shapes[0]]
+    tasks[0]["annotations"] = [{"result": old}, {"result": shapes[0]}, {"result": old, "was_cancelled": True}]
+    tasks[1]["annotations"] = []
+    tasks[2]["annotations"] = [{"result": shapes[2], "was_cancelled": True}]
+    path.write_text(json.dumps(tasks))
+    found = call_refinenet("label", "take", "todo/label-studio", "--drafts", "todo", "--into", "mine")
+    assert found.returncode == 0, found.stderr
+    for name in ("b_1", "c_1"):
+        assert f"{name}.png was left out: its task has no shapes, or was not submitted" in found.stderr
+    assert [path.name for path in (tmp_path / "mine" / "masks").iterdir()] == ["a_1.png"]
+    assert np.array_equal(read(tmp_path / "mine" / "masks" / "a_1.png"), mask(5))
